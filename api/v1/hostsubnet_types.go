@@ -1,0 +1,124 @@
+package v1
+
+import metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+
+// HostSubnet says which egress IPs a Node of the same name claims, or from
+// which ranges the controller may assign some to it. The controller creates
+// and deletes it with its Node; users change egressIPs or egressCIDRs.
+//
+// +kubebuilder:object:root=true
+// +kubebuilder:resource:scope=Cluster,path=hostsubnets,singular=hostsubnet
+// +kubebuilder:subresource:status
+// +kubebuilder:printcolumn:name="Host",type=string,JSONPath=`.host`,description="The name of the node"
+// +kubebuilder:printcolumn:name="Host IP",type=string,JSONPath=`.hostIP`,description="The IP address of the node"
+// +kubebuilder:printcolumn:name="Subnet",type=string,JSONPath=`.subnet`,description="The CIDR range of the node's pods"
+// +kubebuilder:printcolumn:name="Egress CIDRs",type=string,JSONPath=`.egressCIDRs`,description="The ranges from which egress IPs may be assigned to the node"
+// +kubebuilder:printcolumn:name="Egress IPs",type=string,JSONPath=`.egressIPs`,description="The egress IPs that the node claims"
+// +kubebuilder:printcolumn:name="Online",type=string,priority=1,JSONPath=`.status.conditions[?(@.type=="Online")].status`,description="Whether the node takes egress traffic"
+// +kubebuilder:printcolumn:name="Agent",type=string,priority=1,JSONPath=`.status.conditions[?(@.type=="AgentReady")].reason`,description="What the node's agent says of itself"
+// +kubebuilder:printcolumn:name="Reason",type=string,priority=1,JSONPath=`.status.conditions[?(@.type=="EgressReady")].reason`,description="Why the node's egress IPs are, or are not, in order"
+type HostSubnet struct {
+	metav1.TypeMeta   `json:",inline"`
+	metav1.ObjectMeta `json:"metadata,omitempty"`
+
+	// host is the name of the Node; it equals metadata.name.
+	Host string `json:"host"`
+
+	// hostIP is the Node's internal IPv4 address, on whose interface egress
+	// IPs are put.
+	HostIP string `json:"hostIP"`
+
+	// subnet is the IPv4 CIDR of the Node's pods, from spec.podCIDR; it may be
+	// empty where the CNI does not fill that field.
+	// +optional
+	Subnet string `json:"subnet"`
+
+	// egressIPs are the addresses that this host claims. On a host without
+	// egressCIDRs they are the user's; a value with a prefix length, such as
+	// 192.168.7.200/24, is stored as the bare address. On a host with
+	// egressCIDRs they belong to the controller.
+	// +optional
+	EgressIPs []string `json:"egressIPs,omitempty"`
+
+	// egressCIDRs are the ranges from which the controller may assign egress
+	// IPs to this host: IPv4 CIDRs without host bits.
+	// +optional
+	EgressCIDRs []string `json:"egressCIDRs,omitempty"`
+
+	// status is what controller and agent observe. Each writes parts of its
+	// own, by server-side apply.
+	// +optional
+	Status HostSubnetStatus `json:"status,omitzero"`
+}
+
+// HostSubnetList is a list of HostSubnets.
+//
+// +kubebuilder:object:root=true
+type HostSubnetList struct {
+	metav1.TypeMeta `json:",inline"`
+	metav1.ListMeta `json:"metadata,omitempty"`
+	Items           []HostSubnet `json:"items"`
+}
+
+// HostSubnetStatus has two writers. The host's own agent writes
+// observedGeneration, agent, egressIPs and condition AgentReady; the
+// controller writes the conditions EgressReady and Online.
+type HostSubnetStatus struct {
+	// observedGeneration is the generation that the agent has brought to the
+	// kernel.
+	// +optional
+	ObservedGeneration int64 `json:"observedGeneration,omitempty"`
+
+	// agent tells how the host's agent works there.
+	// +optional
+	Agent *AgentStatus `json:"agent,omitempty"`
+
+	// egressIPs tells, for each claim, what the agent found or configured.
+	// +optional
+	// +listType=map
+	// +listMapKey=ip
+	EgressIPs []ClaimStatus `json:"egressIPs,omitempty"`
+
+	// conditions holds AgentReady, EgressReady and Online.
+	// +optional
+	// +listType=map
+	// +listMapKey=type
+	Conditions []metav1.Condition `json:"conditions,omitempty"`
+}
+
+// AgentStatus is how a host's agent works there.
+type AgentStatus struct {
+	// version of the agent.
+	Version string `json:"version"`
+	// uplink is the interface that bears hostIP.
+	// +optional
+	Uplink string `json:"uplink,omitempty"`
+	// uplinkCIDR is hostIP with the prefix length that it has on the uplink,
+	// such as 192.168.7.11/24. An egress IP outside this network is refused.
+	// +optional
+	UplinkCIDR string `json:"uplinkCIDR,omitempty"`
+	// iptables lists the backends that hold our rules: nft, legacy, or both
+	// where both hold NAT rules of others.
+	// +optional
+	// +listType=atomic
+	IPTables []string `json:"iptables,omitempty"`
+}
+
+// ClaimStatus is the state of one claimed egress IP on its host.
+type ClaimStatus struct {
+	// ip is the address as claimed, in canonical form.
+	IP string `json:"ip"`
+	// namespace is the NetNamespace that requests it; empty where none does.
+	// +optional
+	Namespace string `json:"namespace,omitempty"`
+	// state is what has become of the claim.
+	State EgressIPState `json:"state"`
+	// configured is true where the address is on the uplink with its rules.
+	Configured bool `json:"configured"`
+	// reason is a word for programs, the same that events and conditions use.
+	// +optional
+	Reason string `json:"reason,omitempty"`
+	// message says what is wrong, if anything, and what to do about it.
+	// +optional
+	Message string `json:"message,omitempty"`
+}

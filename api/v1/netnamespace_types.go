@@ -1,0 +1,152 @@
+package v1
+
+import metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+
+// MaxNetID is the greatest netid: netids are 24 bits wide, as a VXLAN network
+// identifier is.
+const MaxNetID = 1<<24 - 1
+
+// NetNamespace says which egress IPs a Namespace of the same name requests.
+// The controller creates and deletes it with its Namespace; users change
+// egressIPs.
+//
+// +kubebuilder:object:root=true
+// +kubebuilder:resource:scope=Cluster,path=netnamespaces,singular=netnamespace
+// +kubebuilder:subresource:status
+// +kubebuilder:printcolumn:name="NetID",type=integer,JSONPath=`.netid`,description="The network identifier number assigned to the namespace"
+// +kubebuilder:printcolumn:name="Egress IPs",type=string,JSONPath=`.egressIPs`,description="The egress IPs that the namespace requests, in order of preference"
+// +kubebuilder:printcolumn:name="Active IP",type=string,priority=1,JSONPath=`.status.active.ip`,description="The egress IP that the namespace's traffic bears now"
+// +kubebuilder:printcolumn:name="Host",type=string,priority=1,JSONPath=`.status.active.host`,description="The host of the active egress IP"
+// +kubebuilder:printcolumn:name="Reason",type=string,priority=1,JSONPath=`.status.conditions[?(@.type=="EgressReady")].reason`,description="Why the namespace has, or has not, a ready egress IP"
+type NetNamespace struct {
+	metav1.TypeMeta   `json:",inline"`
+	metav1.ObjectMeta `json:"metadata,omitempty"`
+
+	// netname is the name of the Namespace; it equals metadata.name.
+	NetName string `json:"netname"`
+
+	// netid identifies the namespace on the overlay: 0 to 16777215, unique
+	// among namespaces with egress IPs.
+	NetID uint32 `json:"netid"`
+
+	// egressIPs are the addresses that the namespace requests for its traffic
+	// out of the cluster, in order of preference: bare IPv4 addresses.
+	// Without any, traffic leaves with the node's address.
+	// +optional
+	EgressIPs []string `json:"egressIPs,omitempty"`
+
+	// status is what the controller made of the request.
+	// +optional
+	Status NetNamespaceStatus `json:"status,omitzero"`
+}
+
+// NetNamespaceList is a list of NetNamespaces.
+//
+// +kubebuilder:object:root=true
+type NetNamespaceList struct {
+	metav1.TypeMeta `json:",inline"`
+	metav1.ListMeta `json:"metadata,omitempty"`
+	Items           []NetNamespace `json:"items"`
+}
+
+// NetNamespaceStatus is written by the controller.
+type NetNamespaceStatus struct {
+	// observedGeneration is the generation that this status speaks of.
+	// +optional
+	ObservedGeneration int64 `json:"observedGeneration,omitempty"`
+
+	// active is the assignment that traffic uses now; absent where the
+	// namespace requests nothing, or is dropped. In mode balanced, where
+	// several are in use, it is the first of them.
+	// +optional
+	Active *Assignment `json:"active,omitempty"`
+
+	// egressIPs tells of each requested address, in the order of the request.
+	// +optional
+	// +listType=map
+	// +listMapKey=ip
+	EgressIPs []RequestStatus `json:"egressIPs,omitempty"`
+
+	// conditions holds EgressReady.
+	// +optional
+	// +listType=map
+	// +listMapKey=type
+	Conditions []metav1.Condition `json:"conditions,omitempty"`
+}
+
+// Assignment is a request and a claim that match.
+type Assignment struct {
+	// ip is the egress IP.
+	IP string `json:"ip"`
+	// host is the HostSubnet that claims it.
+	Host string `json:"host"`
+}
+
+// RequestStatus is the state of one requested egress IP.
+type RequestStatus struct {
+	// ip is the address as requested.
+	IP string `json:"ip"`
+	// host is the HostSubnet that claims the address; empty where none does.
+	// +optional
+	Host string `json:"host,omitempty"`
+	// state is what has become of the request.
+	State EgressIPState `json:"state"`
+	// reason is a word for programs, the same that events and conditions use.
+	// +optional
+	Reason string `json:"reason,omitempty"`
+	// message says what is wrong, if anything, and what to do about it.
+	// +optional
+	Message string `json:"message,omitempty"`
+}
+
+// EgressIPState is the state of an egress IP that is requested or claimed.
+//
+// +kubebuilder:validation:Enum=Active;Standby;Unassigned;HostOffline;Conflict;Invalid
+type EgressIPState string
+
+// The states of an egress IP.
+const (
+	// StateActive: the namespace's traffic bears this address now.
+	StateActive EgressIPState = "Active"
+	// StateStandby: assigned to an online host; an earlier address is active.
+	StateStandby EgressIPState = "Standby"
+	// StateUnassigned: no host claims the address, or no namespace requests it.
+	StateUnassigned EgressIPState = "Unassigned"
+	// StateHostOffline: the host that claims the address is offline.
+	StateHostOffline EgressIPState = "HostOffline"
+	// StateConflict: two namespaces, or two hosts, or one namespace twice on
+	// one host; nobody bears the address.
+	StateConflict EgressIPState = "Conflict"
+	// StateInvalid: the address can be nobody's egress IP.
+	StateInvalid EgressIPState = "Invalid"
+)
+
+// Annotations that change how a NetNamespace or Node is served.
+const (
+	// AnnotationMode on a NetNamespace chooses how several egress IPs are
+	// used: ModeOrdered (the default) or ModeBalanced.
+	AnnotationMode = "egressip.network.openshift.io/mode"
+	// ModeOrdered uses the first egress IP in the list whose host is online,
+	// as OpenShift SDN did up to 4.7.
+	ModeOrdered = "ordered"
+	// ModeBalanced spreads connections over all egress IPs whose hosts are
+	// online, as OpenShift SDN did from 4.8 on.
+	ModeBalanced = "balanced"
+	// AnnotationNodeUID on a HostSubnet is the UID of the Node that it was
+	// made for, as OpenShift SDN wrote it. A HostSubnet without it and without
+	// a Node of its name belongs to an administrator and is left alone.
+	AnnotationNodeUID = "pod.network.openshift.io/node-uid"
+)
+
+// Types of conditions.
+const (
+	// ConditionEgressReady: on a NetNamespace, its traffic leaves with an
+	// egress IP. On a HostSubnet, every claim is in order.
+	ConditionEgressReady = "EgressReady"
+	// ConditionAgentReady on a HostSubnet: its agent runs, and the kernel is
+	// as planned. Written by that agent alone.
+	ConditionAgentReady = "AgentReady"
+	// ConditionOnline on a HostSubnet: the controller holds the host for
+	// online. The agents take it from here, so that one judgement serves all.
+	ConditionOnline = "Online"
+)

@@ -1,0 +1,114 @@
+package dataplane
+
+import "net/netip"
+
+// State is what the kernel of one host must do. It is a plain value in
+// canonical order, free of the shape of iptables, so that another backend can
+// serve it.
+type State struct {
+	// HostIP is the host's own address. The interface that bears it is the
+	// uplink, looked up anew in each pass.
+	HostIP netip.Addr
+	// Hosts are the addresses of all hosts, HostIP included: the overlay takes
+	// packets from these alone, and traffic to them is never egress traffic.
+	Hosts []netip.Addr
+	// Inside are the pod and service networks of the cluster: traffic to them
+	// is never egress traffic.
+	Inside []netip.Prefix
+	// Subnets are the networks of this host's pods, for Strict.
+	Subnets []netip.Prefix
+	// Strict: an address of Subnets that is not in Pods goes nowhere outside.
+	Strict bool
+	// Hosted are the egress IPs that this host bears.
+	Hosted []Hosted
+	// Pods are this host's pods.
+	Pods []Pod
+}
+
+// Hosted is an egress IP that the host bears on its uplink; packets of network
+// NetID that come over the overlay leave with it as source.
+type Hosted struct {
+	IP    netip.Addr
+	NetID uint32
+}
+
+// PodKind is the way of a pod's traffic out of the cluster.
+type PodKind uint8
+
+// The ways.
+const (
+	// Node: the node's own rules apply; we keep away.
+	Node PodKind = iota
+	// Local: leaves here with EgressIP, which is one of Hosted, as source.
+	Local
+	// Remote: over the overlay to one of Via.
+	Remote
+	// Drop: goes nowhere outside.
+	Drop
+)
+
+// Pod is one pod address and its way.
+type Pod struct {
+	IP   netip.Addr
+	Kind PodKind
+	// NetID is the network identifier that the overlay carries, for Remote.
+	NetID uint32
+	// EgressIP is the source address, for Local.
+	EgressIP netip.Addr
+	// Via are the egress hosts for Remote, at most MaxVia; a connection keeps
+	// the one that it began with.
+	Via []netip.Addr
+}
+
+// MaxVia is the greatest number of egress hosts among which one pod's
+// connections are spread.
+const MaxVia = 8
+
+// Config is what stays the same as long as the agent runs.
+type Config struct {
+	// Marks are the bits of the packet mark that are ours.
+	Marks Marks
+	// OverlayPort is the UDP port of the overlay.
+	OverlayPort uint16
+	// PinDir is the directory of a bpffs that holds our maps, so that a
+	// restart keeps traffic flowing.
+	PinDir string
+	// Backends are the iptables backends to use; empty means those found to be
+	// in use on the host.
+	Backends []Backend
+}
+
+// Backend is one of the two implementations of iptables in the kernel.
+type Backend string
+
+// The iptables backends.
+const (
+	NFT    Backend = "nft"
+	Legacy Backend = "legacy"
+)
+
+// Report is what Apply found and did.
+type Report struct {
+	// Uplink is the interface that bears HostIP, UplinkCIDR that address with
+	// its prefix length there.
+	Uplink     string
+	UplinkCIDR netip.Prefix
+	// Backends are the iptables backends that hold our rules.
+	Backends []Backend
+	// Hosted tells, for each address of State.Hosted, whether it is on the
+	// uplink with all its rules, else why not.
+	Hosted []HostedReport
+	// Changes counts the changes that this pass made; 0 in a settled kernel.
+	Changes int
+	// Warnings are findings that the admin should know and that stop nothing,
+	// such as NAT rules in both iptables backends.
+	Warnings []string
+}
+
+// HostedReport is the state of one hosted egress IP in the kernel.
+type HostedReport struct {
+	IP         netip.Addr
+	Configured bool
+	// Error says why it is not configured.
+	Error string
+}

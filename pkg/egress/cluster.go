@@ -1,0 +1,75 @@
+package egress
+
+import "net/netip"
+
+// Cluster is everything that decisions rest on, parsed and in canonical order.
+// Snapshot makes it; bad input is not in it, but for the traces that Invalid
+// fields keep so that a namespace with nothing but bad requests stays dropped.
+type Cluster struct {
+	// Namespaces in order of name.
+	Namespaces []Namespace
+	// Hosts in order of name.
+	Hosts []Host
+}
+
+// Namespace is one NetNamespace.
+type Namespace struct {
+	Name  string
+	NetID uint32
+	// Requests are the egress IPs, in the user's order, without duplicates.
+	Requests []netip.Addr
+	// Invalid are requests that are no usable address, as written. A namespace
+	// with any request, valid or not, never leaves with a node's address.
+	Invalid []string
+	Mode    Mode
+}
+
+// Requesting tells whether the namespace asks for egress IPs at all, usable or
+// not.
+func (n Namespace) Requesting() bool { return len(n.Requests)+len(n.Invalid) > 0 }
+
+// Mode is how a namespace uses several egress IPs.
+type Mode int
+
+// The modes; see AnnotationMode of the API.
+const (
+	Ordered Mode = iota
+	Balanced
+)
+
+// Host is one HostSubnet.
+type Host struct {
+	Name string
+	// IP is the host's own address on the uplink.
+	IP netip.Addr
+	// Network is the uplink's network as the host's agent reported it; invalid
+	// where it has not yet.
+	Network netip.Prefix
+	// Subnets are the pod CIDRs of the host; empty where the CNI does not say.
+	Subnets []netip.Prefix
+	// Claims are the egress IPs listed for the host, in canonical form and
+	// without duplicates, in address order.
+	Claims []netip.Addr
+	// Ranges are its egressCIDRs; a host with any is automatic.
+	Ranges []netip.Prefix
+	// Automatic is set where egressCIDRs is not empty, valid or not: the
+	// claims of such a host belong to the controller.
+	Automatic bool
+	// Online tells whether the host takes egress traffic.
+	Online bool
+	// Capacity is the greatest number of egress IPs that the host can bear; 0
+	// means no limit.
+	Capacity int
+}
+
+// Problem is a part of an API object that cannot be used. It concerns that
+// part alone: the rest of the object, and all other objects, work on.
+type Problem struct {
+	// Kind and Name tell the object, such as NetNamespace and "shop".
+	Kind, Name string
+	// Field and Value tell which part, such as egressIPs and "0.0.0.0".
+	Field, Value string
+	// Reason is a word for programs; Message says what is wrong and the remedy.
+	Reason  Reason
+	Message string
+}

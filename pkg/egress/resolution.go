@@ -1,0 +1,140 @@
+package egress
+
+import "net/netip"
+
+// State is what has become of an egress IP. The values are those of the API's
+// EgressIPState.
+type State string
+
+// The states.
+const (
+	Active      State = "Active"
+	Standby     State = "Standby"
+	Unassigned  State = "Unassigned"
+	HostOffline State = "HostOffline"
+	Conflict    State = "Conflict"
+	Invalid     State = "Invalid"
+)
+
+// Reason is a word for programs that says why something is as it is; it stands
+// in conditions, events and metrics alike.
+type Reason string
+
+// The reasons.
+const (
+	// ReasonAssigned: a request and a claim match.
+	ReasonAssigned Reason = "Assigned"
+	// ReasonNotRequested: no namespace requests the address, or the namespace
+	// requests none.
+	ReasonNotRequested Reason = "NotRequested"
+	// ReasonNotClaimed: no host claims the address.
+	ReasonNotClaimed Reason = "NotClaimed"
+	// ReasonNoEligibleHost: automatic hosts exist whose ranges hold the
+	// address, but none can take it.
+	ReasonNoEligibleHost Reason = "NoEligibleHost"
+	// ReasonHostOffline: the host that claims the address is offline.
+	ReasonHostOffline Reason = "HostOffline"
+	// ReasonMultipleNamespaces: two namespaces request one address; both are
+	// dropped entirely.
+	ReasonMultipleNamespaces Reason = "MultipleNamespaces"
+	// ReasonMultipleHosts: two hosts claim one address.
+	ReasonMultipleHosts Reason = "MultipleHosts"
+	// ReasonSameHost: two egress IPs of one namespace on one host.
+	ReasonSameHost Reason = "SameHost"
+	// ReasonDuplicateNetID: two namespaces with one netid both request egress
+	// IPs, so that the egress host could not tell their packets apart.
+	ReasonDuplicateNetID Reason = "DuplicateNetID"
+	// ReasonHostAddress: the address is the own address of a host.
+	ReasonHostAddress Reason = "HostAddress"
+	// ReasonOutsideNetwork: the address is outside the network of the uplink
+	// of the host that claims it.
+	ReasonOutsideNetwork Reason = "OutsideNetwork"
+	// ReasonBadAddress: not a unicast IPv4 address.
+	ReasonBadAddress Reason = "BadAddress"
+	// ReasonBadCIDR: not an IPv4 CIDR without host bits.
+	ReasonBadCIDR Reason = "BadCIDR"
+	// ReasonBadMode: the mode annotation has an unknown value.
+	ReasonBadMode Reason = "BadMode"
+	// ReasonBadHost: a HostSubnet without a usable hostIP.
+	ReasonBadHost Reason = "BadHost"
+	// ReasonOutsideRange: a claim of an automatic host that none of its ranges
+	// holds.
+	ReasonOutsideRange Reason = "OutsideRange"
+	// ReasonCapacity: more claims than the host has capacity for.
+	ReasonCapacity Reason = "Capacity"
+	// ReasonDropped: the namespace requests egress IPs and none is active.
+	ReasonDropped Reason = "Dropped"
+)
+
+// Resolution tells what each object's fields come to.
+type Resolution struct {
+	// Namespaces in order of name, one for each of the Cluster's.
+	Namespaces []NamespaceResult
+	// Hosts in order of name, one for each of the Cluster's.
+	Hosts []HostResult
+}
+
+// NamespaceResult is what becomes of one namespace.
+type NamespaceResult struct {
+	Name  string
+	NetID uint32
+	Mode  Mode
+	// Requests in the user's order.
+	Requests []RequestResult
+	// Active are the assignments in use: at most one in mode Ordered.
+	Active []Assignment
+	// Dropped: egress IPs are requested and none is active.
+	Dropped bool
+	// Reason and Message sum it up for the condition EgressReady.
+	Reason  Reason
+	Message string
+}
+
+// RequestResult is what becomes of one requested egress IP.
+type RequestResult struct {
+	// IP as written for an Invalid request, else in canonical form.
+	IP string
+	// Host that claims it, where one alone does.
+	Host    string
+	State   State
+	Reason  Reason
+	Message string
+}
+
+// Assignment is a request and a claim that match without conflict.
+type Assignment struct {
+	IP   netip.Addr
+	Host string
+	// HostIP is where the overlay reaches that host.
+	HostIP netip.Addr
+}
+
+// HostResult is what becomes of one host's claims.
+type HostResult struct {
+	Name string
+	// Claims in address order, then claims that are no addresses, as written.
+	Claims []ClaimResult
+	// Reason and Message sum it up for the condition EgressReady.
+	Ready   bool
+	Reason  Reason
+	Message string
+}
+
+// ClaimResult is what becomes of one claimed egress IP.
+type ClaimResult struct {
+	IP netip.Addr
+	// Namespace that requests it, where one alone does.
+	Namespace string
+	// NetID of that namespace.
+	NetID   uint32
+	State   State
+	Reason  Reason
+	Message string
+}
+
+// Assigned tells whether the host must bear the address: it does so too while
+// another address of the namespace is active, or while it is held for offline
+// itself, so that taking over costs nothing.
+func (c ClaimResult) Assigned() bool {
+	return c.State == Active || c.State == Standby || c.State == HostOffline
+}
