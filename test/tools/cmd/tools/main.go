@@ -1,0 +1,48 @@
+// Command tools builds the pinned programs that are missing and prints the
+// directory that holds them.
+//
+//	tools [cluster | apiserver | lint | NAME]...
+//
+// Without arguments it builds all of them.
+package main
+
+import (
+	"context"
+	"fmt"
+	"os"
+	"os/signal"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/egressip-operator/egressip-operator/test/tools"
+)
+
+func main() { os.Exit(run(os.Args[1:])) }
+
+func run(args []string) int {
+	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, unix.SIGTERM)
+	defer stop()
+	if len(args) == 0 {
+		args = []string{"cluster", "lint"}
+	}
+	var names []string
+	for _, arg := range args {
+		switch arg {
+		case "cluster":
+			names = append(names, tools.Cluster()...)
+		case "apiserver":
+			names = append(names, tools.APIServer()...)
+		case "lint":
+			names = append(names, tools.Lint()...)
+		default:
+			names = append(names, arg)
+		}
+	}
+	dir, err := tools.Build(ctx, tools.Options{Names: names, Progress: os.Stderr})
+	if err != nil {
+		fmt.Fprintln(os.Stderr, err)
+		return 1
+	}
+	fmt.Println(dir)
+	return 0
+}
