@@ -40,17 +40,21 @@ const (
 // Host is one HostSubnet.
 type Host struct {
 	Name string
-	// IP is the host's own address on the uplink.
+	// IP is the host's own address on the uplink; invalid where the object
+	// gives none that is usable.
 	IP netip.Addr
-	// Network is the uplink's network as the host's agent reported it; invalid
-	// where it has not yet.
+	// Network is the uplink's network as the cloud or the host's agent reported
+	// it; invalid where neither has yet.
 	Network netip.Prefix
 	// Subnets are the pod CIDRs of the host; empty where the CNI does not say.
 	Subnets []netip.Prefix
 	// Claims are the egress IPs listed for the host, in canonical form and
 	// without duplicates, in address order.
 	Claims []netip.Addr
-	// Ranges are its egressCIDRs; a host with any is automatic.
+	// Invalid are claims that are no usable address, as written.
+	Invalid []string
+	// Ranges are its egressCIDRs without host bits, in order; a host with any
+	// is automatic.
 	Ranges []netip.Prefix
 	// Automatic is set where egressCIDRs is not empty, valid or not: the
 	// claims of such a host belong to the controller.
@@ -58,7 +62,7 @@ type Host struct {
 	// Online tells whether the host takes egress traffic.
 	Online bool
 	// Capacity is the greatest number of egress IPs that the host can bear; 0
-	// means no limit.
+	// means no limit, a negative number none at all.
 	Capacity int
 }
 

@@ -27,7 +27,7 @@ const (
 	// ReasonNotRequested: no namespace requests the address, or the namespace
 	// requests none.
 	ReasonNotRequested Reason = "NotRequested"
-	// ReasonNotClaimed: no host claims the address.
+	// ReasonNotClaimed: no host claims the address, or the host claims none.
 	ReasonNotClaimed Reason = "NotClaimed"
 	// ReasonNoEligibleHost: automatic hosts exist whose ranges hold the
 	// address, but none can take it.
@@ -51,6 +51,8 @@ const (
 	ReasonOutsideNetwork Reason = "OutsideNetwork"
 	// ReasonBadAddress: not a unicast IPv4 address.
 	ReasonBadAddress Reason = "BadAddress"
+	// ReasonBadNetID: a netid of more than 24 bits.
+	ReasonBadNetID Reason = "BadNetID"
 	// ReasonBadCIDR: not an IPv4 CIDR without host bits.
 	ReasonBadCIDR Reason = "BadCIDR"
 	// ReasonBadMode: the mode annotation has an unknown value.
@@ -79,7 +81,8 @@ type NamespaceResult struct {
 	Name  string
 	NetID uint32
 	Mode  Mode
-	// Requests in the user's order.
+	// Requests in the user's order, then those that are no usable address, as
+	// written.
 	Requests []RequestResult
 	// Active are the assignments in use: at most one in mode Ordered.
 	Active []Assignment
@@ -112,9 +115,12 @@ type Assignment struct {
 // HostResult is what becomes of one host's claims.
 type HostResult struct {
 	Name string
-	// Claims in address order, then claims that are no addresses, as written.
+	// Claims in address order.
 	Claims []ClaimResult
-	// Reason and Message sum it up for the condition EgressReady.
+	// Invalid are claims that are no usable address, as written.
+	Invalid []string
+	// Ready tells whether every claim is in order; Reason and Message sum it up
+	// for the condition EgressReady.
 	Ready   bool
 	Reason  Reason
 	Message string

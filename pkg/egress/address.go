@@ -1,0 +1,113 @@
+package egress
+
+import (
+	"net/netip"
+	"slices"
+	"strings"
+)
+
+// CanonicalClaims returns claims as they are stored on a manual host: a value
+// such as "192.168.7.200/24" becomes "192.168.7.200", and a value that then
+// stands there twice is left once. What is no IPv4 address stays as written,
+// for the user to correct. The order is kept; changed tells whether anything
+// differs from claims.
+func CanonicalClaims(claims []string) (canonical []string, changed bool) {
+	canonical = make([]string, 0, len(claims))
+	seen := make(map[string]bool, len(claims))
+	for _, written := range claims {
+		value := written
+		if ip, ok := parseClaim(written); ok {
+			value = ip.String()
+		}
+		if seen[value] {
+			continue
+		}
+		seen[value] = true
+		canonical = append(canonical, value)
+	}
+	return canonical, !slices.Equal(canonical, claims)
+}
+
+// parseClaim reads an IPv4 address with or without a prefix length.
+func parseClaim(written string) (netip.Addr, bool) {
+	if strings.Contains(written, "/") {
+		prefix, err := netip.ParsePrefix(written)
+		if err != nil || !prefix.Addr().Is4() {
+			return netip.Addr{}, false
+		}
+		return prefix.Addr(), true
+	}
+	ip, err := netip.ParseAddr(written)
+	if err != nil || !ip.Is4() {
+		return netip.Addr{}, false
+	}
+	return ip, true
+}
+
+// unfit says why no host of any cluster can bear ip as an egress IP; it is
+// empty where nothing speaks against it.
+//
+// A link-local address is refused although it is unicast: no router carries
+// it, and the overlay has addresses of its own there.
+func unfit(ip netip.Addr) string {
+	switch {
+	case !ip.Is4():
+		return "it is no IPv4 address"
+	case ip.As4()[0] == 0:
+		return "addresses that begin with 0 mean no host (RFC 1122)"
+	case ip.IsLoopback():
+		return "it is a loopback address"
+	case ip.IsMulticast():
+		return "it is a multicast address"
+	case ip == netip.AddrFrom4([4]byte{255, 255, 255, 255}):
+		return "it is the broadcast address"
+	case ip.IsLinkLocalUnicast():
+		return "it is a link-local address"
+	}
+	return ""
+}
+
+// unfitIn says why no host can bear ip in network; it is empty where nothing
+// speaks against it, or the network is not known.
+func unfitIn(network netip.Prefix, ip netip.Addr) string {
+	// A /31 or /32 has neither a network nor a broadcast address (RFC 3021).
+	if !network.IsValid() || network.Bits() > 30 {
+		return ""
+	}
+	switch ip {
+	case network.Addr():
+		return "it is the network address of " + network.String()
+	case broadcast(network):
+		return "it is the broadcast address of " + network.String()
+	}
+	return ""
+}
+
+func broadcast(network netip.Prefix) netip.Addr {
+	bytes := network.Addr().As4()
+	for bit := network.Bits(); bit < 32; bit++ {
+		bytes[bit/8] |= 0x80 >> (bit % 8)
+	}
+	return netip.AddrFrom4(bytes)
+}
+
+// parseRange reads an IPv4 CIDR. Host bits are cleared, and exact is false
+// then.
+func parseRange(written string) (masked netip.Prefix, exact, ok bool) {
+	prefix, err := netip.ParsePrefix(written)
+	if err != nil || !prefix.Addr().Is4() {
+		return netip.Prefix{}, false, false
+	}
+	return prefix.Masked(), prefix == prefix.Masked(), true
+}
+
+// within tells whether inner lies wholly in outer.
+func within(inner, outer netip.Prefix) bool {
+	return inner.Bits() >= outer.Bits() && outer.Contains(inner.Addr())
+}
+
+// sortedUnique sorts the addresses in place and drops repetitions.
+func sortedUnique(ips []netip.Addr) []netip.Addr {
+	slices.SortFunc(ips, netip.Addr.Compare)
+	return slices.Compact(ips)
+}

@@ -1,0 +1,225 @@
+package egress
+
+import (
+	"net/netip"
+	"slices"
+	"strings"
+)
+
+// index finds in a Cluster what its lists only hold. Namespaces and hosts are
+// named by their positions there.
+type index struct {
+	Cluster
+	addresses map[netip.Addr]*address
+	// hostsByIP are the hosts with each hostIP; more than one is an error.
+	hostsByIP map[netip.Addr][]int
+	// requesting are the namespaces that request egress IPs, by netid.
+	requesting map[uint32][]int
+}
+
+// address is who wants one egress IP.
+type address struct {
+	// namespaces request it, hosts claim it; both in order. Hosts whose claims
+	// do not count are not among them.
+	namespaces, hosts []int
+	// sameHost is set where the one host that claims it claims another egress
+	// IP of the one namespace too.
+	sameHost bool
+}
+
+func newIndex(c Cluster) *index {
+	x := &index{
+		Cluster:    c,
+		addresses:  make(map[netip.Addr]*address, len(c.Namespaces)),
+		hostsByIP:  hostsByIP(c.Hosts),
+		requesting: make(map[uint32][]int, len(c.Namespaces)),
+	}
+	for n, namespace := range c.Namespaces {
+		if namespace.Requesting() {
+			x.requesting[namespace.NetID] = append(x.requesting[namespace.NetID], n)
+		}
+		for _, ip := range namespace.Requests {
+			a := x.address(ip)
+			a.namespaces = append(a.namespaces, n)
+		}
+	}
+	for h, host := range c.Hosts {
+		for _, ip := range host.Claims {
+			a := x.address(ip)
+			if x.badHost(h) == "" {
+				a.hosts = append(a.hosts, h)
+			}
+		}
+	}
+	for n := range c.Namespaces {
+		x.markSameHost(n)
+	}
+	return x
+}
+
+func (x *index) address(ip netip.Addr) *address {
+	a := x.addresses[ip]
+	if a == nil {
+		a = &address{}
+		x.addresses[ip] = a
+	}
+	return a
+}
+
+// markSameHost finds the egress IPs of one namespace that one host claims. An
+// address that could not be borne there anyhow harms no other.
+func (x *index) markSameHost(n int) {
+	requests := x.Namespaces[n].Requests
+	if len(requests) < 2 {
+		return
+	}
+	first := make(map[int]*address, len(requests))
+	for _, ip := range requests {
+		a := x.addresses[ip]
+		if len(a.hosts) != 1 || x.isHostIP(ip) {
+			continue
+		}
+		h := a.hosts[0]
+		if reason, _ := x.unfitOn(h, ip); reason != "" {
+			continue
+		}
+		if other := first[h]; other != nil {
+			other.sameHost = true
+			a.sameHost = true
+		} else {
+			first[h] = a
+		}
+	}
+}
+
+func (x *index) isHostIP(ip netip.Addr) bool { return len(x.hostsByIP[ip]) > 0 }
+
+// badHost says why no claim of the host counts; it is empty where they do.
+func (x *index) badHost(h int) string {
+	host := x.Hosts[h]
+	if !host.IP.IsValid() {
+		return "it has no usable hostIP"
+	}
+	if same := x.hostsByIP[host.IP]; len(same) > 1 {
+		return "its hostIP " + host.IP.String() + " is that of several hosts (" + x.hostNames(same) + ")"
+	}
+	return ""
+}
+
+// unfitOn says why the host, in particular, cannot bear the address.
+func (x *index) unfitOn(h int, ip netip.Addr) (Reason, string) {
+	network := x.Hosts[h].Network
+	if !network.IsValid() {
+		return "", ""
+	}
+	if !network.Contains(ip) {
+		return ReasonOutsideNetwork, "it is outside " + network.String()
+	}
+	if why := unfitIn(network, ip); why != "" {
+		return ReasonBadAddress, why
+	}
+	return "", ""
+}
+
+// netID says whether packets of the namespace can be told from those of all
+// others that have egress IPs.
+func (x *index) netID(n int) Reason {
+	id := x.Namespaces[n].NetID
+	switch {
+	case id > MaxNetID:
+		return ReasonBadNetID
+	case len(x.requesting[id]) > 1:
+		return ReasonDuplicateNetID
+	}
+	return ""
+}
+
+// judge decides about one egress IP. ReasonAssigned means that request and
+// claim match; any other reason is the one thing to be mended first.
+func (x *index) judge(ip netip.Addr) Reason {
+	a := x.addresses[ip]
+	switch {
+	case x.isHostIP(ip):
+		return ReasonHostAddress
+	case len(a.namespaces) > 1:
+		return ReasonMultipleNamespaces
+	}
+	if len(a.namespaces) == 1 {
+		if reason := x.netID(a.namespaces[0]); reason != "" {
+			return reason
+		}
+	}
+	if len(a.hosts) > 1 {
+		return ReasonMultipleHosts
+	}
+	if len(a.hosts) == 1 {
+		if reason, _ := x.unfitOn(a.hosts[0], ip); reason != "" {
+			return reason
+		}
+	}
+	switch {
+	case len(a.namespaces) == 0:
+		return ReasonNotRequested
+	case len(a.hosts) == 0:
+		return ReasonNotClaimed
+	case a.sameHost:
+		return ReasonSameHost
+	}
+	return ReasonAssigned
+}
+
+// sunk tells whether the namespace is cut off entirely, sound assignments
+// included: one of its egress IPs is requested by another namespace too, or
+// its packets cannot be told from another's.
+func (x *index) sunk(n int) (Reason, netip.Addr) {
+	if reason := x.netID(n); reason != "" {
+		return reason, netip.Addr{}
+	}
+	for _, ip := range x.Namespaces[n].Requests {
+		if len(x.addresses[ip].namespaces) > 1 {
+			return ReasonMultipleNamespaces, ip
+		}
+	}
+	return "", netip.Addr{}
+}
+
+func (x *index) hostNames(hosts []int) string {
+	return names(hosts, func(h int) string { return x.Hosts[h].Name })
+}
+
+func (x *index) namespaceNames(namespaces []int) string {
+	return names(namespaces, func(n int) string { return x.Namespaces[n].Name })
+}
+
+// maxNames keeps messages readable, and small enough for an API object, where
+// a mistake concerns thousands.
+const maxNames = 10
+
+func names(positions []int, name func(int) string) string {
+	var list []string
+	for _, p := range positions {
+		if len(list) == maxNames {
+			list = append(list, "...")
+			break
+		}
+		list = append(list, name(p))
+	}
+	return strings.Join(list, ", ")
+}
+
+func hostsByIP(hosts []Host) map[netip.Addr][]int {
+	byIP := make(map[netip.Addr][]int, len(hosts))
+	for h, host := range hosts {
+		if host.IP.IsValid() {
+			byIP[host.IP] = append(byIP[host.IP], h)
+		}
+	}
+	return byIP
+}
+
+// findHost returns the position of the host with that name.
+func findHost(hosts []Host, name string) (int, bool) {
+	return slices.BinarySearchFunc(hosts, name, func(h Host, name string) int {
+		return strings.Compare(h.Name, name)
+	})
+}

@@ -1,0 +1,164 @@
+package egress
+
+import (
+	"fmt"
+	"net/netip"
+	"strings"
+)
+
+// The sentences of this file end up in conditions, events and kubectl output.
+// Each names the objects, says what is wrong, and what to do. Where OpenShift
+// SDN logged an error its key words are kept, so that runbooks still match.
+
+const dropped = "Traffic to the outside is dropped. "
+
+func sayBadAddress(kind, name, written string) string {
+	return fmt.Sprintf("%q in egressIPs of %s %s can be no egress IP: give a unicast IPv4 address, such as 192.168.7.200.",
+		written, kind, name)
+}
+
+func sayActive(active []Assignment) string {
+	list := make([]string, 0, len(active))
+	for _, assignment := range active {
+		list = append(list, fmt.Sprintf("%s from host %s", assignment.IP, assignment.Host))
+	}
+	return "Traffic leaves with " + strings.Join(list, ", ") + "."
+}
+
+func (x *index) sayMultipleNamespaces(ip netip.Addr) string {
+	return fmt.Sprintf("Multiple namespaces (%s) claiming EgressIP %s: remove it from egressIPs of all but one NetNamespace.",
+		x.namespaceNames(x.addresses[ip].namespaces), ip)
+}
+
+func (x *index) sayMultipleHosts(ip netip.Addr) string {
+	return fmt.Sprintf("Multiple nodes (%s) claiming EgressIP %s: remove it from egressIPs of all but one HostSubnet.",
+		x.hostNames(x.addresses[ip].hosts), ip)
+}
+
+func (x *index) saySameHost(ip netip.Addr) string {
+	a := x.addresses[ip]
+	namespace, host := x.Namespaces[a.namespaces[0]], x.Hosts[a.hosts[0]]
+	var same []int
+	for i, other := range namespace.Requests {
+		if b := x.addresses[other]; b.sameHost && b.hosts[0] == a.hosts[0] {
+			same = append(same, i)
+		}
+	}
+	return fmt.Sprintf("Multiple EgressIPs (%s) for namespace %s (netid %d) on node %s: claim all but one of them on other HostSubnets.",
+		names(same, func(i int) string { return namespace.Requests[i].String() }), namespace.Name, namespace.NetID, host.Name)
+}
+
+func (x *index) sayNetID(n int, reason Reason) string {
+	id := x.Namespaces[n].NetID
+	if reason == ReasonBadNetID {
+		return fmt.Sprintf("netid %d of NetNamespace %s is greater than %d: give it a free one.",
+			id, x.Namespaces[n].Name, MaxNetID)
+	}
+	return fmt.Sprintf("NetNamespaces (%s) request egress IPs and share netid %d, so that their packets cannot be told apart: "+
+		"give each a netid of its own, or leave egressIPs to one of them.",
+		x.namespaceNames(x.requesting[id]), id)
+}
+
+func (x *index) sayHostAddress(ip netip.Addr) string {
+	return fmt.Sprintf("%s is the own address of host %s: use an address that nobody has in egressIPs.",
+		ip, x.hostNames(x.hostsByIP[ip]))
+}
+
+func (x *index) sayUnfitOn(h int, ip netip.Addr) string {
+	_, why := x.unfitOn(h, ip)
+	return fmt.Sprintf("Host %s cannot bear %s: %s. Correct egressIPs of the HostSubnet, or claim the address on a host whose network holds it.",
+		x.Hosts[h].Name, ip, why)
+}
+
+// sayWrong puts those reasons into words that are the same for a request and
+// a claim; it is empty for all others.
+func (x *index) sayWrong(ip netip.Addr, reason Reason) string {
+	a := x.addresses[ip]
+	switch reason {
+	case ReasonHostAddress:
+		return x.sayHostAddress(ip)
+	case ReasonMultipleNamespaces:
+		return x.sayMultipleNamespaces(ip)
+	case ReasonBadNetID, ReasonDuplicateNetID:
+		return x.sayNetID(a.namespaces[0], reason)
+	case ReasonMultipleHosts:
+		return x.sayMultipleHosts(ip)
+	case ReasonOutsideNetwork, ReasonBadAddress:
+		return x.sayUnfitOn(a.hosts[0], ip)
+	case ReasonSameHost:
+		return x.saySameHost(ip)
+	default:
+		return ""
+	}
+}
+
+func (r *resolver) sayRequest(n int, ip netip.Addr, result RequestResult) string {
+	switch {
+	case result.State == Active:
+		return fmt.Sprintf("Traffic leaves with %s from host %s.", ip, result.Host)
+	case result.Reason == ReasonDropped:
+		return fmt.Sprintf("Host %s bears %s, but nothing uses it: the namespace is dropped for another of its egress IPs.", result.Host, ip)
+	case result.State == Standby:
+		return fmt.Sprintf("Host %s bears %s; an egress IP before it in the list is used.", result.Host, ip)
+	case result.State == HostOffline:
+		return fmt.Sprintf("Host %s, which claims %s, is offline: repair it, or claim the address on another host.", result.Host, ip)
+	case result.Reason == ReasonNoEligibleHost:
+		return fmt.Sprintf("No host can take %s: each whose egressCIDRs hold it is offline, has no capacity left, "+
+			"or claims another egress IP of namespace %s. Add a host, or capacity.", ip, r.Namespaces[n].Name)
+	case result.Reason == ReasonNotClaimed && r.room.covered(ip):
+		return fmt.Sprintf("No host claims %s yet; the controller is about to assign it.", ip)
+	case result.Reason == ReasonNotClaimed:
+		return fmt.Sprintf("No host claims %s: add it to egressIPs of a HostSubnet, or give HostSubnets egressCIDRs that hold it.", ip)
+	}
+	return r.sayWrong(ip, result.Reason)
+}
+
+func (r *resolver) sayClaim(h int, result ClaimResult) string {
+	switch {
+	case result.Reason == ReasonBadHost:
+		return fmt.Sprintf("Claims of HostSubnet %s do not count: %s.", r.Hosts[h].Name, r.badHost(h))
+	case result.Reason == ReasonDropped:
+		return fmt.Sprintf("Namespace %s is dropped for another of its egress IPs; nothing uses %s.", result.Namespace, result.IP)
+	case result.Reason == ReasonNotRequested:
+		return fmt.Sprintf("No namespace requests %s: add it to egressIPs of a NetNamespace, or remove it here.", result.IP)
+	case result.State == Active:
+		return fmt.Sprintf("Traffic of namespace %s leaves with %s.", result.Namespace, result.IP)
+	case result.State == Standby:
+		return fmt.Sprintf("Ready for namespace %s, which uses an egress IP before it in its list.", result.Namespace)
+	case result.State == HostOffline:
+		return fmt.Sprintf("The host is offline; %s of namespace %s is not used.", result.IP, result.Namespace)
+	}
+	return r.sayWrong(result.IP, result.Reason)
+}
+
+// sayHost sums up a host: its first claim that is not in order, if any.
+func (r *resolver) sayHost(h int, result HostResult) (bool, Reason, string) {
+	host := r.Hosts[h]
+	if why := r.badHost(h); why != "" {
+		return false, ReasonBadHost, fmt.Sprintf("HostSubnet %s takes no egress traffic: %s. Correct hostIP.", host.Name, why)
+	}
+	if len(host.Invalid) > 0 {
+		return false, ReasonBadAddress, sayBadAddress(kindHostSubnet, host.Name, host.Invalid[0])
+	}
+	assigned := 0
+	for _, claim := range result.Claims {
+		if claim.State == Conflict || claim.State == Invalid {
+			return false, claim.Reason, claim.Message
+		}
+		if claim.Assigned() {
+			assigned++
+		}
+	}
+	switch {
+	case !host.Online && assigned > 0:
+		return false, ReasonHostOffline, fmt.Sprintf("Host %s is offline; its egress IPs are not used.", host.Name)
+	case host.Capacity != 0 && len(host.Claims) > max(host.Capacity, 0):
+		return false, ReasonCapacity, fmt.Sprintf("Host %s claims %d egress IPs and has capacity for %d: move some to other hosts.",
+			host.Name, len(host.Claims), max(host.Capacity, 0))
+	case len(host.Claims) == 0:
+		return true, ReasonNotClaimed, "The host claims no egress IP."
+	case assigned == 0:
+		return true, ReasonNotRequested, "No namespace requests any of the host's egress IPs."
+	}
+	return true, ReasonAssigned, fmt.Sprintf("The host bears %d egress IPs.", assigned)
+}

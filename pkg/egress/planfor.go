@@ -1,0 +1,170 @@
+package egress
+
+import (
+	"cmp"
+	"net/netip"
+	"slices"
+	"strings"
+)
+
+// PlanFor says what the kernel of one host must do. pods are the host's own
+// pods; inside are networks of the cluster beside the pod CIDRs of the hosts,
+// such as service CIDRs. It returns false where there is no such host.
+//
+// A pod whose Namespace has no NetNamespace yet is not in the plan: whether it
+// may leave with the node's address is not known, so it is nobody's, and strict
+// classification drops it.
+//
+// Of live pods that share an address, for a moment, when one has gone and
+// another got its address: where their paths differ, the address is dropped
+// rather than given a path that is wrong for one of them.
+func PlanFor(c Cluster, r Resolution, host string, pods []Pod, inside []netip.Prefix) (Plan, bool) {
+	h, ok := findHost(c.Hosts, host)
+	if !ok {
+		return Plan{}, false
+	}
+	plan := Plan{
+		Host:    host,
+		HostIP:  c.Hosts[h].IP,
+		Subnets: slices.Clone(c.Hosts[h].Subnets),
+		Inside:  insideNetworks(c, inside),
+		Hosts:   hostAddresses(c),
+		Hosted:  hosted(r, host),
+	}
+	plan.Orphans = orphans(c, plan.Hosted)
+	plan.Pods = podPaths(r, plan, pods)
+	return plan, true
+}
+
+func hostAddresses(c Cluster) []netip.Addr {
+	addresses := make([]netip.Addr, 0, len(c.Hosts))
+	for _, host := range c.Hosts {
+		if host.IP.IsValid() {
+			addresses = append(addresses, host.IP)
+		}
+	}
+	return sortedUnique(addresses)
+}
+
+func insideNetworks(c Cluster, given []netip.Prefix) []netip.Prefix {
+	networks := make([]netip.Prefix, 0, len(c.Hosts)+len(given))
+	for _, host := range c.Hosts {
+		networks = append(networks, host.Subnets...)
+	}
+	for _, prefix := range given {
+		if prefix.IsValid() {
+			networks = append(networks, prefix.Masked())
+		}
+	}
+	slices.SortFunc(networks, netip.Prefix.Compare)
+	return slices.Compact(networks)
+}
+
+func hosted(r Resolution, host string) []HostedIP {
+	h, ok := slices.BinarySearchFunc(r.Hosts, host, func(h HostResult, name string) int {
+		return strings.Compare(h.Name, name)
+	})
+	if !ok {
+		return nil
+	}
+	var ips []HostedIP
+	for _, claim := range r.Hosts[h].Claims {
+		if claim.Assigned() {
+			ips = append(ips, HostedIP{IP: claim.IP, NetID: claim.NetID, Namespace: claim.Namespace})
+		}
+	}
+	return ips
+}
+
+func orphans(c Cluster, hosted []HostedIP) []netip.Addr {
+	var ips []netip.Addr
+	for _, namespace := range c.Namespaces {
+		ips = append(ips, namespace.Requests...)
+	}
+	for _, host := range c.Hosts {
+		ips = append(ips, host.Claims...)
+	}
+	return slices.DeleteFunc(sortedUnique(ips), func(ip netip.Addr) bool {
+		_, ours := slices.BinarySearchFunc(hosted, ip, func(h HostedIP, ip netip.Addr) int {
+			return h.IP.Compare(ip)
+		})
+		return ours
+	})
+}
+
+func podPaths(r Resolution, plan Plan, pods []Pod) []PodPath {
+	pods = slices.Clone(pods)
+	slices.SortFunc(pods, func(a, b Pod) int {
+		return cmp.Or(
+			a.IP.Compare(b.IP),
+			strings.Compare(a.Namespace, b.Namespace),
+			strings.Compare(a.Name, b.Name),
+			strings.Compare(a.UID, b.UID),
+		)
+	})
+	var paths []PodPath
+	for rest := pods; len(rest) > 0; {
+		ip := rest[0].IP
+		sharing := 1
+		for sharing < len(rest) && rest[sharing].IP == ip {
+			sharing++
+		}
+		// A host's address is that of its host-network pods, which have no
+		// path of their own.
+		_, isHost := slices.BinarySearchFunc(plan.Hosts, ip, netip.Addr.Compare)
+		if ip.Is4() && !isHost {
+			if path, known := sharedPath(r, plan.Host, rest[:sharing]); known {
+				paths = append(paths, path)
+			}
+		}
+		rest = rest[sharing:]
+	}
+	return paths
+}
+
+// sharedPath is the path of an address that one or more pods have.
+func sharedPath(r Resolution, host string, pods []Pod) (PodPath, bool) {
+	first, known := podPath(r, host, pods[0])
+	for _, pod := range pods[1:] {
+		path, alsoKnown := podPath(r, host, pod)
+		if known != alsoKnown || !sameWay(first, path) {
+			return PodPath{IP: pods[0].IP, Kind: PathDrop, Namespace: pods[0].Namespace, Name: pods[0].Name}, true
+		}
+	}
+	return first, known
+}
+
+func sameWay(a, b PodPath) bool {
+	return a.Kind == b.Kind && a.EgressIP == b.EgressIP && slices.Equal(a.Via, b.Via) &&
+		(a.Kind != PathRemote || a.NetID == b.NetID)
+}
+
+func podPath(r Resolution, host string, pod Pod) (PodPath, bool) {
+	n, known := slices.BinarySearchFunc(r.Namespaces, pod.Namespace, func(n NamespaceResult, name string) int {
+		return strings.Compare(n.Name, name)
+	})
+	if !known {
+		return PodPath{}, false
+	}
+	namespace := r.Namespaces[n]
+	path := PodPath{IP: pod.IP, NetID: namespace.NetID, Namespace: pod.Namespace, Name: pod.Name}
+	switch {
+	case namespace.Dropped:
+		path.Kind = PathDrop
+		return path, true
+	case len(namespace.Active) == 0:
+		path.Kind = PathNode
+		return path, true
+	}
+	path.Kind = PathRemote
+	for _, assignment := range namespace.Active {
+		// A host that bears one of the egress IPs uses that one: the shortest
+		// way, and one host less that can fail.
+		if assignment.Host == host {
+			path.Kind, path.EgressIP, path.Via = PathLocal, assignment.IP, nil
+			return path, true
+		}
+		path.Via = append(path.Via, assignment.HostIP)
+	}
+	return path, true
+}

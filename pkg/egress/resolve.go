@@ -1,0 +1,200 @@
+package egress
+
+import "net/netip"
+
+// Resolve decides which namespace uses which egress IP on which host. Its
+// rules, for each egress IP:
+//
+//   - it is assigned where one namespace requests it, one host claims it, and
+//     that host claims no other egress IP of that namespace;
+//   - an address that two namespaces request is nobody's, and each namespace
+//     that requests it is dropped entirely, whatever else it requests;
+//   - an address that two hosts claim is nobody's;
+//   - an address of a host, or outside the network of the host that claims it,
+//     is nobody's;
+//   - two namespaces that request egress IPs and share a netid get none: the
+//     overlay could not tell their packets apart.
+//
+// A namespace uses the first of its assigned egress IPs whose host is online
+// (Ordered), or all of them (Balanced); with none it is dropped. A claim
+// counts while its host is offline, so that nobody takes the address over
+// unasked.
+func Resolve(c Cluster) Resolution {
+	x := newIndex(c)
+	r := resolver{
+		index: x,
+		room:  newRoom(x),
+		state: make(map[netip.Addr]State, len(x.addresses)),
+	}
+	resolution := Resolution{
+		Namespaces: make([]NamespaceResult, 0, len(c.Namespaces)),
+		Hosts:      make([]HostResult, 0, len(c.Hosts)),
+	}
+	for n := range c.Namespaces {
+		resolution.Namespaces = append(resolution.Namespaces, r.namespace(n))
+	}
+	for h := range c.Hosts {
+		resolution.Hosts = append(resolution.Hosts, r.host(h))
+	}
+	return resolution
+}
+
+// resolver puts the verdicts of the index into words.
+type resolver struct {
+	*index
+	room *room
+	// state of each requested address, for the hosts that claim it.
+	state map[netip.Addr]State
+}
+
+func (r *resolver) namespace(n int) NamespaceResult {
+	namespace := r.Namespaces[n]
+	result := NamespaceResult{
+		Name: namespace.Name, NetID: namespace.NetID, Mode: namespace.Mode,
+		Active: r.active(n),
+	}
+	result.Dropped = namespace.Requesting() && len(result.Active) == 0
+	for _, ip := range namespace.Requests {
+		result.Requests = append(result.Requests, r.request(n, ip, result.Active))
+	}
+	for _, written := range namespace.Invalid {
+		result.Requests = append(result.Requests, RequestResult{
+			IP: written, State: Invalid, Reason: ReasonBadAddress,
+			Message: sayBadAddress(kindNetNamespace, namespace.Name, written),
+		})
+	}
+	result.Reason, result.Message = r.summary(n, result)
+	return result
+}
+
+func (r *resolver) active(n int) []Assignment {
+	if reason, _ := r.sunk(n); reason != "" {
+		return nil
+	}
+	var active []Assignment
+	for _, ip := range r.Namespaces[n].Requests {
+		if r.judge(ip) != ReasonAssigned {
+			continue
+		}
+		host := r.Hosts[r.addresses[ip].hosts[0]]
+		if !host.Online {
+			continue
+		}
+		active = append(active, Assignment{IP: ip, Host: host.Name, HostIP: host.IP})
+		if r.Namespaces[n].Mode == Ordered {
+			break
+		}
+	}
+	return active
+}
+
+func (r *resolver) request(n int, ip netip.Addr, active []Assignment) RequestResult {
+	result := RequestResult{IP: ip.String(), Reason: r.judge(ip)}
+	a := r.addresses[ip]
+	if len(a.hosts) == 1 {
+		result.Host = r.Hosts[a.hosts[0]].Name
+	}
+	if result.Reason == ReasonNotClaimed && r.room.covered(ip) && !r.room.fits(ip, n) {
+		result.Reason = ReasonNoEligibleHost
+	}
+	result.State = stateOf(result.Reason)
+	if result.Reason == ReasonAssigned {
+		sunk, _ := r.sunk(n)
+		switch {
+		case !r.Hosts[a.hosts[0]].Online:
+			result.State, result.Reason = HostOffline, ReasonHostOffline
+		case sunk != "":
+			result.State, result.Reason = Standby, ReasonDropped
+		case uses(active, ip):
+			result.State = Active
+		default:
+			result.State = Standby
+		}
+	}
+	r.state[ip] = result.State
+	result.Message = r.sayRequest(n, ip, result)
+	return result
+}
+
+func uses(active []Assignment, ip netip.Addr) bool {
+	for _, assignment := range active {
+		if assignment.IP == ip {
+			return true
+		}
+	}
+	return false
+}
+
+// stateOf is the state that belongs to a reason; of ReasonAssigned more has to
+// be known.
+func stateOf(reason Reason) State {
+	switch reason {
+	case ReasonMultipleNamespaces, ReasonMultipleHosts, ReasonSameHost, ReasonDuplicateNetID:
+		return Conflict
+	case ReasonHostAddress, ReasonOutsideNetwork, ReasonBadAddress, ReasonBadNetID, ReasonBadHost:
+		return Invalid
+	default:
+		return Unassigned
+	}
+}
+
+// summary is the reason and message of the condition EgressReady.
+func (r *resolver) summary(n int, result NamespaceResult) (Reason, string) {
+	switch {
+	case !r.Namespaces[n].Requesting():
+		return ReasonNotRequested, "No egress IP is requested: traffic leaves with the node's address."
+	case !result.Dropped:
+		return ReasonAssigned, sayActive(result.Active)
+	}
+	if sunk, ip := r.sunk(n); sunk != "" {
+		if sunk == ReasonMultipleNamespaces {
+			return sunk, dropped + r.sayMultipleNamespaces(ip)
+		}
+		return sunk, dropped + r.sayNetID(n, sunk)
+	}
+	// Where all requests fail for one reason, that is the reason; the first
+	// message tells what to do in any case.
+	reason := result.Requests[0].Reason
+	for _, request := range result.Requests[1:] {
+		if request.Reason != reason {
+			reason = ReasonDropped
+			break
+		}
+	}
+	return reason, dropped + result.Requests[0].Message
+}
+
+func (r *resolver) host(h int) HostResult {
+	host := r.Hosts[h]
+	result := HostResult{Name: host.Name, Invalid: host.Invalid}
+	for _, ip := range host.Claims {
+		result.Claims = append(result.Claims, r.claim(h, ip))
+	}
+	result.Ready, result.Reason, result.Message = r.sayHost(h, result)
+	return result
+}
+
+func (r *resolver) claim(h int, ip netip.Addr) ClaimResult {
+	result := ClaimResult{IP: ip, Reason: r.judge(ip)}
+	a := r.addresses[ip]
+	if len(a.namespaces) == 1 {
+		namespace := r.Namespaces[a.namespaces[0]]
+		result.Namespace, result.NetID = namespace.Name, namespace.NetID
+	}
+	if r.badHost(h) != "" {
+		result.Reason = ReasonBadHost
+	}
+	result.State = stateOf(result.Reason)
+	if result.Reason == ReasonAssigned {
+		result.State = r.state[ip]
+		sunk, _ := r.sunk(a.namespaces[0])
+		switch {
+		case result.State == HostOffline:
+			result.Reason = ReasonHostOffline
+		case sunk != "":
+			result.Reason = ReasonDropped
+		}
+	}
+	result.Message = r.sayClaim(h, result)
+	return result
+}
