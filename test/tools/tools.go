@@ -87,7 +87,7 @@ func Build(ctx context.Context, o Options) (string, error) {
 	if o.Progress == nil {
 		o.Progress = io.Discard
 	}
-	root, err := repository()
+	root, err := Repository()
 	if err != nil {
 		return "", err
 	}
@@ -241,10 +241,10 @@ func kubernetesVersion(mod []byte) (string, error) {
 	return "", errors.New("read the pinned tools: go.mod requires no k8s.io/kubernetes")
 }
 
-// repository returns the root of this repository: the closest directory above
+// Repository returns the root of this repository: the closest directory above
 // the working directory that has the tools' module. Tests run in the directory
 // of their package, so that they find it too.
-func repository() (string, error) {
+func Repository() (string, error) {
 	wd, err := os.Getwd()
 	if err != nil {
 		return "", fmt.Errorf("find the repository: %w", err)

@@ -14,7 +14,7 @@ import (
 // Every name that a group gives has a package, and that package is a tool of
 // the pinned module: else it would be built from a version that nobody chose.
 func TestEveryToolIsPinned(t *testing.T) {
-	root, err := repository()
+	root, err := Repository()
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -1,0 +1,117 @@
+// Command probe is the test bed's traffic: it is in every test pod, and it is
+// the bastion's server.
+//
+//	probe pause                      holds a pod's namespaces
+//	probe serve [-log FILE] ADDRESS  serves HTTP on ADDRESS, UDP echo on the
+//	                                 same port, TCP echo on the next; FILE
+//	                                 gets an access log in common log format
+//	probe get URL                    prints the answer's body
+//	probe post -size N URL           sends N bytes, prints what came back
+//	probe udp [-size N] [-df] ADDRESS:PORT
+//	probe ping [-size N] [-df] ADDRESS
+//	probe watch [-every D] [-for D] [-id ID] http://... | tcp://... | udp://...
+//	                                 asks again and again, each time over a new
+//	                                 connection, and prints a JSON line for each
+//	probe stream [-every D] [-for D] ADDRESS:PORT
+//	                                 sends numbered lines over one connection to
+//	                                 a TCP echo, a JSON line for each
+//	probe api PATH                   asks the API server as the pod's service
+//	                                 account
+//
+// Every client takes -timeout. The server's answer names the address that it
+// saw: the source that the outside world sees.
+package main
+
+import (
+	"context"
+	"flag"
+	"fmt"
+	"os"
+	"os/signal"
+	"time"
+
+	"golang.org/x/sys/unix"
+)
+
+func main() { os.Exit(run(os.Args[1:])) }
+
+// options are the flags of all subcommands.
+type options struct {
+	log     string
+	timeout time.Duration
+	every   time.Duration
+	length  time.Duration
+	size    int
+	df      bool
+	id      string
+}
+
+func run(args []string) int {
+	if len(args) == 0 {
+		fmt.Fprintln(os.Stderr, "usage: probe pause|serve|get|post|udp|ping|watch|stream|api ...")
+		return 2
+	}
+	name := args[0]
+	var o options
+	flags := flag.NewFlagSet("probe "+name, flag.ContinueOnError)
+	flags.StringVar(&o.log, "log", "", "access log")
+	flags.DurationVar(&o.timeout, "timeout", 5*time.Second, "how long to wait for an answer")
+	flags.DurationVar(&o.every, "every", 20*time.Millisecond, "interval")
+	flags.DurationVar(&o.length, "for", 0, "how long to go on; 0 until SIGTERM")
+	flags.IntVar(&o.size, "size", 0, "bytes of payload")
+	flags.BoolVar(&o.df, "df", false, "forbid fragmentation")
+	flags.StringVar(&o.id, "id", "p", "begins the id of each request")
+	if err := flags.Parse(args[1:]); err != nil {
+		return 2
+	}
+	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, unix.SIGTERM)
+	defer stop()
+	target := flags.Arg(0)
+	var err error
+	switch name {
+	case "pause":
+		pause(ctx)
+	case "serve":
+		err = serve(ctx, target, o.log)
+	case "get":
+		err = get(ctx, target, o)
+	case "post":
+		err = post(ctx, target, o)
+	case "udp":
+		err = udp(target, o)
+	case "ping":
+		err = ping(target, o)
+	case "watch":
+		err = watch(ctx, target, o)
+	case "stream":
+		err = stream(ctx, target, o)
+	case "api":
+		err = api(ctx, target, o)
+	default:
+		err = fmt.Errorf("probe: no command %q", name)
+	}
+	if err != nil {
+		fmt.Fprintln(os.Stderr, err)
+		return 1
+	}
+	return 0
+}
+
+// pause waits for the end, and buries orphans: it is the first process of the
+// pods that share their PID namespace.
+func pause(ctx context.Context) {
+	child := make(chan os.Signal, 8)
+	signal.Notify(child, unix.SIGCHLD)
+	for {
+		select {
+		case <-ctx.Done():
+			return
+		case <-child:
+		}
+		for {
+			if pid, err := unix.Wait4(-1, nil, unix.WNOHANG, nil); pid <= 0 || err != nil {
+				break
+			}
+		}
+	}
+}

@@ -1,0 +1,104 @@
+package testbed
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"os"
+	"path/filepath"
+	"time"
+)
+
+const apiURL = "https://" + controlPlaneIP + ":6443"
+
+// Daemons of the control plane.
+const (
+	Etcd              = "etcd"
+	APIServer         = "kube-apiserver"
+	ControllerManager = "kube-controller-manager"
+	Scheduler         = "kube-scheduler"
+	relay             = "relay"
+	bastionServer     = "bastion"
+)
+
+// StopAPIServer kills the API server.
+func (c *Cluster) StopAPIServer(ctx context.Context) error { return c.stop(ctx, APIServer) }
+
+// StartAPIServer starts the API server and waits until it is ready.
+func (c *Cluster) StartAPIServer(ctx context.Context) error {
+	if err := c.StartDaemon(APIServer); err != nil {
+		return err
+	}
+	return c.awaitAPI(ctx)
+}
+
+// StopDaemon kills a daemon of the control plane.
+func (c *Cluster) StopDaemon(ctx context.Context, name string) error { return c.stop(ctx, name) }
+
+// StartDaemon starts a daemon of the control plane; its data is as it was.
+func (c *Cluster) StartDaemon(name string) error {
+	if _, runs := c.recorded(name); runs {
+		return fmt.Errorf("start %s: it runs", name)
+	}
+	args, ok := c.controlPlaneArgs()[name]
+	if !ok {
+		return fmt.Errorf("start %s: no daemon of the control plane", name)
+	}
+	return c.start(ControlPlane, name, nil, append([]string{name}, args...)...)
+}
+
+// awaitAPI waits until the API server serves all that it has to.
+func (c *Cluster) awaitAPI(ctx context.Context) error {
+	err := Poll(ctx, 90*time.Second, func() error {
+		_, err := c.Kubectl(ctx, "get", "--raw", "/readyz")
+		return err
+	})
+	if err != nil {
+		return fmt.Errorf("the API server does not become ready (see %s): %w", filepath.Join(c.dir, "logs", APIServer+".log"), err)
+	}
+	return nil
+}
+
+// startControlPlane starts everything that is neither on a node nor a client of
+// the API server.
+func (c *Cluster) startControlPlane(listener *os.File) error {
+	err := errors.Join(
+		c.start(ControlPlane, relay, []*os.File{listener}, "node", "relay", controlPlaneIP+":6443"),
+		c.start(Bastion, bastionServer, nil, "probe", "serve", "-log", c.accessLogPath(), fmt.Sprintf("%s:%d", BastionIP, BastionPort)),
+	)
+	return errors.Join(err, c.StartDaemon(Etcd), c.StartDaemon(APIServer))
+}
+
+func (c *Cluster) controlPlaneArgs() map[string][]string {
+	pki := func(file string) string { return filepath.Join(c.pkiDir(), file) }
+	const client, peer = "http://127.0.0.1:2379", "http://127.0.0.1:2380"
+	return map[string][]string{
+		Etcd: {
+			"--name=cp", "--data-dir=" + filepath.Join(c.dir, "etcd"), "--unsafe-no-fsync",
+			"--listen-client-urls=" + client, "--advertise-client-urls=" + client, "--listen-peer-urls=" + peer,
+			"--initial-advertise-peer-urls=" + peer, "--initial-cluster=cp=" + peer, "--log-level=warn",
+		},
+		APIServer: {
+			"--etcd-servers=" + client, "--advertise-address=" + controlPlaneIP, "--bind-address=0.0.0.0", "--secure-port=6443",
+			"--cert-dir=" + filepath.Join(c.dir, "apiserver"), "--tls-cert-file=" + pki("apiserver.crt"), "--tls-private-key-file=" + pki("apiserver.key"),
+			"--client-ca-file=" + pki("ca.crt"), "--kubelet-certificate-authority=" + pki("ca.crt"),
+			"--kubelet-client-certificate=" + pki("apiserver-kubelet-client.crt"), "--kubelet-client-key=" + pki("apiserver-kubelet-client.key"),
+			"--kubelet-preferred-address-types=InternalIP", "--service-account-issuer=https://kubernetes.default.svc",
+			"--service-account-key-file=" + pki("sa.pub"), "--service-account-signing-key-file=" + pki("sa.key"),
+			"--service-cluster-ip-range=" + ServiceCIDR, "--authorization-mode=Node,RBAC", "--enable-admission-plugins=NodeRestriction",
+			"--allow-privileged=true", "--endpoint-reconciler-type=lease", "--profiling=false",
+		},
+		ControllerManager: {
+			"--kubeconfig=" + pki("kube-controller-manager.conf"), "--authentication-kubeconfig=" + pki("kube-controller-manager.conf"),
+			"--authorization-kubeconfig=" + pki("kube-controller-manager.conf"), "--bind-address=127.0.0.1",
+			"--root-ca-file=" + pki("ca.crt"), "--service-account-private-key-file=" + pki("sa.key"), "--use-service-account-credentials=true",
+			// Each node is told its own; IPAM of the controller manager could give another.
+			"--leader-elect=false", "--cluster-cidr=" + ClusterCIDR, "--allocate-node-cidrs=false",
+			"--node-monitor-grace-period=" + c.options.NodeMonitorGrace.String(), "--node-monitor-period=2s",
+		},
+		Scheduler: {
+			"--kubeconfig=" + pki("kube-scheduler.conf"), "--authentication-kubeconfig=" + pki("kube-scheduler.conf"),
+			"--authorization-kubeconfig=" + pki("kube-scheduler.conf"), "--bind-address=127.0.0.1", "--leader-elect=false",
+		},
+	}
+}

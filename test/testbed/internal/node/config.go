@@ -1,0 +1,68 @@
+package node
+
+import (
+	"encoding/json"
+	"fmt"
+	"os"
+	"path/filepath"
+)
+
+// Config describes one node. It travels as a JSON file from the test bed to
+// the node's first process.
+type Config struct {
+	// Name of the node, and its host name.
+	Name string
+	// IP is its address on the LAN, Prefix the test bed's, which names its
+	// cgroup.
+	IP     string
+	Prefix string
+	// PodCIDR is the node's own, ClusterCIDR all nodes'.
+	PodCIDR     string
+	ClusterCIDR string
+	// Dir is the node's own directory: its state, logs and private mounts.
+	Dir string
+	// Tools holds the Kubernetes binaries, CNI the CNI plugins.
+	Tools string
+	CNI   string
+	// PKI holds ca.crt, the node's certificate and the kubeconfigs.
+	PKI string
+	// API is the URL of the API server.
+	API string
+	// Images are docker-archives to load; Sandbox is the pause image in them.
+	Images  []string
+	Sandbox string
+	// Legacy chooses iptables-legacy for the node's own rules: kube-proxy,
+	// CNI, masquerading. Else they are in iptables-nft.
+	Legacy bool
+	// MTU of the LAN and of pods, in bytes.
+	MTU int
+}
+
+// PIDFile is where Enter writes the process id, in the machine's PID
+// namespace, of the node's first process.
+func (c Config) PIDFile() string { return filepath.Join(c.Dir, "pid") }
+
+// ReadConfig reads what WriteConfig wrote.
+func ReadConfig(path string) (Config, error) {
+	var c Config
+	data, err := os.ReadFile(path)
+	if err != nil {
+		return c, fmt.Errorf("read node configuration: %w", err)
+	}
+	if err := json.Unmarshal(data, &c); err != nil {
+		return c, fmt.Errorf("read node configuration %s: %w", path, err)
+	}
+	return c, nil
+}
+
+// WriteConfig writes a node's configuration to a file.
+func WriteConfig(path string, c Config) error {
+	data, err := json.MarshalIndent(c, "", "  ")
+	if err != nil {
+		return fmt.Errorf("write node configuration: %w", err)
+	}
+	if err := os.WriteFile(path, data, 0o644); err != nil {
+		return fmt.Errorf("write node configuration: %w", err)
+	}
+	return nil
+}

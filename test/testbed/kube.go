@@ -1,0 +1,118 @@
+package testbed
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"net/netip"
+	"time"
+
+	"k8s.io/client-go/rest"
+	"k8s.io/client-go/tools/clientcmd"
+)
+
+// Kubectl runs kubectl as the cluster's administrator and returns its standard
+// output. It runs in the machine's own network namespace.
+func (c *Cluster) Kubectl(ctx context.Context, args ...string) (string, error) {
+	return c.run(ctx, "", append([]string{"kubectl"}, args...)...)
+}
+
+// Helm runs helm as the cluster's administrator.
+func (c *Cluster) Helm(ctx context.Context, args ...string) (string, error) {
+	return c.run(ctx, "", append([]string{"helm"}, args...)...)
+}
+
+// Apply applies a manifest.
+func (c *Cluster) Apply(ctx context.Context, manifest string) error {
+	_, err := c.run(ctx, manifest, "kubectl", "apply", "-f", "-")
+	return err
+}
+
+// RESTConfig returns the administrator's configuration of a client.
+func (c *Cluster) RESTConfig() (*rest.Config, error) {
+	config, err := clientcmd.BuildConfigFromFlags("", c.Kubeconfig())
+	if err != nil {
+		return nil, fmt.Errorf("read kubeconfig: %w", err)
+	}
+	config.QPS, config.Burst = 200, 400
+	return config, nil
+}
+
+// PodExec runs a command in a pod, and returns its standard output.
+func (c *Cluster) PodExec(ctx context.Context, namespace, pod string, args ...string) (string, error) {
+	return c.Kubectl(ctx, append([]string{"-n", namespace, "exec", pod, "--"}, args...)...)
+}
+
+// Pod is a pod that runs.
+type Pod struct {
+	Namespace string
+	Name      string
+	Node      string
+	IP        netip.Addr
+	Ready     bool
+}
+
+// Pods lists the pods of a namespace that match a label selector and have an
+// address, sorted by node and name. Those that are being deleted are left out.
+func (c *Cluster) Pods(ctx context.Context, namespace, selector string) ([]Pod, error) {
+	out, err := c.Kubectl(ctx, "-n", namespace, "get", "pods", "-l", selector, "--sort-by=.spec.nodeName", "-o", "json")
+	if err != nil {
+		return nil, err
+	}
+	var list struct {
+		Items []struct {
+			Metadata struct {
+				Name              string
+				DeletionTimestamp string
+			}
+			Spec   struct{ NodeName string }
+			Status struct {
+				PodIP      string
+				Conditions []struct{ Type, Status string }
+			}
+		}
+	}
+	if err := json.Unmarshal([]byte(out), &list); err != nil {
+		return nil, fmt.Errorf("list pods: %w", err)
+	}
+	var pods []Pod
+	for _, item := range list.Items {
+		ip, err := netip.ParseAddr(item.Status.PodIP)
+		if err != nil || item.Metadata.DeletionTimestamp != "" {
+			continue
+		}
+		p := Pod{Namespace: namespace, Name: item.Metadata.Name, Node: item.Spec.NodeName, IP: ip}
+		for _, condition := range item.Status.Conditions {
+			p.Ready = p.Ready || condition.Type == "Ready" && condition.Status == "True"
+		}
+		pods = append(pods, p)
+	}
+	return pods, nil
+}
+
+// AwaitPods waits until n pods that match are Ready, and returns them.
+func (c *Cluster) AwaitPods(ctx context.Context, namespace, selector string, n int) ([]Pod, error) {
+	var pods []Pod
+	err := Poll(ctx, 90*time.Second, func() error {
+		var err error
+		if pods, err = c.Pods(ctx, namespace, selector); err != nil {
+			return err
+		}
+		ready := 0
+		for _, p := range pods {
+			if p.Ready {
+				ready++
+			}
+		}
+		if ready != n || len(pods) != n {
+			return fmt.Errorf("%d of %d pods of %s (%s) are ready", ready, n, namespace, selector)
+		}
+		return nil
+	})
+	if err != nil {
+		describe, descErr := c.Kubectl(ctx, "-n", namespace, "get", "pods,events", "-o", "wide")
+		return nil, errors.Join(err, descErr, errors.New(describe))
+	}
+	return pods, nil
+}

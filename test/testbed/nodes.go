@@ -1,0 +1,176 @@
+package testbed
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net/netip"
+	"os"
+	"path/filepath"
+	"strconv"
+	"strings"
+	"time"
+
+	"github.com/egressip-operator/egressip-operator/test/testbed/internal/node"
+)
+
+// Nodes returns the names of the nodes, in order.
+func (c *Cluster) Nodes() []string {
+	names := make([]string, c.options.Nodes)
+	for i := range names {
+		names[i] = nodeName(i + 1)
+	}
+	return names
+}
+
+// NodeIP returns the LAN address of a node; the zero Addr if there is no such
+// node.
+func (c *Cluster) NodeIP(name string) netip.Addr {
+	if i, ok := c.nodeIndex(name); ok {
+		return nodeIP(i)
+	}
+	return netip.Addr{}
+}
+
+// nodeIndex returns the number of a node, from 1.
+func (c *Cluster) nodeIndex(name string) (int, bool) {
+	number, ok := strings.CutPrefix(name, "node")
+	i, err := strconv.Atoi(number)
+	return i, ok && err == nil && i >= 1 && i <= c.options.Nodes
+}
+
+func (c *Cluster) nodeDir(name string) string { return filepath.Join(c.dir, "nodes", name) }
+
+// startNode boots a node on its network, which must be there.
+func (c *Cluster) startNode(ctx context.Context, name string) error {
+	i, ok := c.nodeIndex(name)
+	if !ok {
+		return fmt.Errorf("start node: no node %q", name)
+	}
+	dir := c.nodeDir(name)
+	if err := os.MkdirAll(dir, 0o755); err != nil {
+		return fmt.Errorf("start node: %w", err)
+	}
+	config := node.Config{
+		Name: name, IP: nodeIP(i).String(), Prefix: c.options.Prefix, PodCIDR: podCIDR(i), ClusterCIDR: ClusterCIDR,
+		Dir: dir, Tools: c.tools, CNI: cniDir(), PKI: c.pkiDir(), API: apiURL,
+		Images: append([]string{c.probeImage()}, c.options.Images...), Sandbox: ProbeImage,
+		Legacy: c.options.Backend == Legacy, MTU: c.options.MTU,
+	}
+	file := filepath.Join(dir, "node.json")
+	if err := node.WriteConfig(file, config); err != nil {
+		return err
+	}
+	// Ends once the node's first process runs.
+	if err := c.start(name, name+"-enter", nil, "node", "enter", file); err != nil {
+		return err
+	}
+	return Poll(ctx, 30*time.Second, func() error {
+		if _, running := c.recorded(name + "-enter"); running {
+			return fmt.Errorf("node %s does not start", name)
+		}
+		text, err := os.ReadFile(config.PIDFile())
+		if err != nil {
+			return fmt.Errorf("node %s did not start, see logs/%s-enter.log", name, name)
+		}
+		pid, err := strconv.Atoi(string(text))
+		if err != nil {
+			return err
+		}
+		p, err := identify(pid)
+		if err != nil {
+			return fmt.Errorf("node %s ended, see logs/%s-enter.log: %w", name, name, err)
+		}
+		return c.record(name, p)
+	})
+}
+
+// nodeProcess returns a node's first process.
+func (c *Cluster) nodeProcess(name string) (process, error) {
+	if _, ok := c.nodeIndex(name); !ok {
+		return process{}, fmt.Errorf("no node %q", name)
+	}
+	p, ok := c.recorded(name)
+	if !ok {
+		return p, fmt.Errorf("node %s is off", name)
+	}
+	return p, nil
+}
+
+// awaitNode waits until a node is Ready.
+func (c *Cluster) awaitNode(ctx context.Context, name string) error {
+	err := Poll(ctx, 120*time.Second, func() error {
+		_, err := c.nodeProcess(name)
+		if err != nil {
+			return err
+		}
+		_, err = c.Kubectl(ctx, "wait", "--for=condition=Ready", "node/"+name, "--timeout=5s")
+		return err
+	})
+	if i, ok := c.nodeIndex(name); ok && err == nil {
+		// As an allocator would; writing it again changes nothing.
+		_, err = c.Kubectl(ctx, "patch", "node", name, "-p", fmt.Sprintf(`{"spec":{"podCIDR":%q,"podCIDRs":[%q]}}`, podCIDR(i), podCIDR(i)))
+	}
+	if err != nil {
+		return fmt.Errorf("node %s does not become Ready, see %s: %w", name, c.nodeDir(name), err)
+	}
+	return nil
+}
+
+// PowerOff cuts a node's power: from one moment to the next it sends and
+// answers nothing, and its processes and all that its kernel knew are gone.
+func (c *Cluster) PowerOff(ctx context.Context, name string) error {
+	p, err := c.nodeProcess(name)
+	if err != nil {
+		return fmt.Errorf("power off: %w", err)
+	}
+	// The cable first: a network namespace answers ARP and ping without any
+	// process.
+	if err := c.LinkDown(ctx, name); err != nil {
+		return fmt.Errorf("power off %s: %w", name, err)
+	}
+	return errors.Join(p.kill(ctx), os.Remove(filepath.Join(c.nodeDir(name), "pid")), c.removePlace(ctx, name))
+}
+
+// PowerOn boots a node that is off, and returns when it is up, if not yet
+// Ready. Its disk, images included, is as it was.
+func (c *Cluster) PowerOn(ctx context.Context, name string) error {
+	i, ok := c.nodeIndex(name)
+	if !ok {
+		return fmt.Errorf("power on: no node %q", name)
+	}
+	if err := c.makeNodeNetwork(ctx, i); err != nil {
+		return fmt.Errorf("power on %s: %w", name, err)
+	}
+	return c.startNode(ctx, name)
+}
+
+// AwaitReady waits until nodes are Ready; all of them where none is named.
+func (c *Cluster) AwaitReady(ctx context.Context, names ...string) error {
+	if len(names) == 0 {
+		names = c.Nodes()
+	}
+	for _, name := range names {
+		if err := c.awaitNode(ctx, name); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// LoadImage loads a docker-archive into every node that is on.
+func (c *Cluster) LoadImage(ctx context.Context, archive string) error {
+	archive, err := filepath.Abs(archive)
+	if err != nil {
+		return fmt.Errorf("load image: %w", err)
+	}
+	for _, name := range c.Nodes() {
+		if _, err := c.nodeProcess(name); err != nil {
+			continue
+		}
+		if _, err := c.NodeShell(ctx, name, "ctr", "--namespace", "k8s.io", "images", "import", archive); err != nil {
+			return fmt.Errorf("load image on %s: %w", name, err)
+		}
+	}
+	return nil
+}

@@ -1,0 +1,129 @@
+package testbed
+
+import (
+	"cmp"
+	"errors"
+	"fmt"
+	"io"
+	"net/netip"
+	"os"
+	"path/filepath"
+	"regexp"
+	"time"
+)
+
+// Addresses that are the same in every test bed.
+const (
+	// BastionIP is outside the cluster; it serves HTTP and UDP echo on
+	// BastionPort, TCP echo on BastionEchoPort.
+	BastionIP       = "10.1.8.72"
+	BastionPort     = 8080
+	BastionEchoPort = 8081
+	// LANHostIP is a host on the nodes' LAN that is no node.
+	LANHostIP = "192.168.7.60"
+	// ClusterCIDR holds all pods, ServiceCIDR all ClusterIPs.
+	ClusterCIDR = "10.254.0.0/16"
+	ServiceCIDR = "10.96.0.0/16"
+
+	routerIP       = "192.168.7.1"
+	controlPlaneIP = "192.168.7.10"
+	routerOuterIP  = "10.1.8.1"
+)
+
+// Places in which commands run, beside the nodes.
+const (
+	Router       = "router"
+	Bastion      = "bastion"
+	LANHost      = "lanhost"
+	ControlPlane = "control-plane"
+	lan          = "lan"
+)
+
+// ProbeImage is the image of the program in cmd/probe, loaded on every node.
+// Its entrypoint is /probe, its default command "pause".
+const ProbeImage = "testbed.local/probe:1"
+
+// Backend is an implementation of iptables in the kernel.
+type Backend string
+
+// The backends. The zero value means NFT.
+const (
+	NFT    Backend = "nft"
+	Legacy Backend = "legacy"
+)
+
+// Options describe a test bed. The zero value is a good one.
+type Options struct {
+	// Prefix begins the names of all that the test bed makes: 1 to 8 lower
+	// case letters and digits. The default is "eip".
+	Prefix string
+	// Nodes is their number, 1 to 40; the default is 3.
+	Nodes int
+	// Backend holds the nodes' own rules: kube-proxy's, the CNI's, and the
+	// masquerading of pod traffic that leaves the cluster.
+	Backend Backend
+	// MTU of the LAN and of pods, in bytes; the default is 1500.
+	MTU int
+	// Images are docker-archive files to load on every node.
+	Images []string
+	// Detached leaves the test bed to Down by another process. Else Up by
+	// another process removes it once this one has ended.
+	Detached bool
+	// NodeMonitorGrace is how long a node may be silent before it is NotReady;
+	// the default is 16 s.
+	NodeMonitorGrace time.Duration
+	// Progress takes a line for each step; nil discards them.
+	Progress io.Writer `json:"-"`
+}
+
+// withDefaults fills what is not given, and refuses what cannot be.
+func (o Options) withDefaults() (Options, error) {
+	o.Prefix = cmp.Or(o.Prefix, "eip")
+	o.Nodes = cmp.Or(o.Nodes, 3)
+	o.Backend = cmp.Or(o.Backend, NFT)
+	o.MTU = cmp.Or(o.MTU, 1500)
+	o.NodeMonitorGrace = cmp.Or(o.NodeMonitorGrace, 16*time.Second)
+	if o.Progress == nil {
+		o.Progress = io.Discard
+	}
+	var errs []error
+	if !regexp.MustCompile(`^[a-z0-9]{1,8}$`).MatchString(o.Prefix) {
+		errs = append(errs, fmt.Errorf("prefix %q: want 1 to 8 lower case letters and digits", o.Prefix))
+	}
+	if o.Nodes < 1 || o.Nodes > 40 {
+		errs = append(errs, fmt.Errorf("%d nodes: want 1 to 40", o.Nodes))
+	}
+	if o.Backend != NFT && o.Backend != Legacy {
+		errs = append(errs, fmt.Errorf("backend %q: want %s or %s", o.Backend, NFT, Legacy))
+	}
+	if o.MTU < 600 || o.MTU > 9000 {
+		errs = append(errs, fmt.Errorf("MTU %d: want 600 to 9000", o.MTU))
+	}
+	for i, image := range o.Images {
+		path, err := filepath.Abs(image)
+		if err == nil {
+			_, err = os.Stat(path)
+		}
+		if err != nil {
+			errs = append(errs, fmt.Errorf("image: %w", err))
+		}
+		o.Images[i] = path
+	}
+	return o, errors.Join(errs...)
+}
+
+// nodeName, nodeIP and podCIDR of the i-th node, from 1.
+func nodeName(i int) string { return fmt.Sprintf("node%d", i) }
+
+func nodeIP(i int) netip.Addr { return netip.AddrFrom4([4]byte{192, 168, 7, byte(10 + i)}) }
+
+func podCIDR(i int) string { return fmt.Sprintf("10.254.%d.0/24", i) }
+
+// baseDir holds the directories of all test beds.
+func baseDir() (string, error) {
+	cache, err := os.UserCacheDir()
+	if err != nil {
+		return "", fmt.Errorf("find the cache directory: %w", err)
+	}
+	return filepath.Join(cache, "egressip-operator", "testbed"), nil
+}

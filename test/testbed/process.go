@@ -1,0 +1,185 @@
+package testbed
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"strconv"
+	"strings"
+	"syscall"
+	"time"
+
+	"golang.org/x/sys/unix"
+)
+
+// process is one process for all time: ids are used again, but not with the
+// same start time.
+type process struct {
+	PID int
+	// Start is the start time in clock ticks since boot, field 22 of
+	// /proc/PID/stat.
+	Start uint64
+}
+
+// identify returns the process that has a process id now. It fails for
+// zombies: they run no more, and only await their parent.
+func identify(pid int) (process, error) {
+	stat, err := os.ReadFile(fmt.Sprintf("/proc/%d/stat", pid))
+	if err != nil {
+		return process{}, err
+	}
+	// The name in parentheses may hold anything, parentheses too.
+	_, rest, _ := strings.Cut(string(stat[strings.LastIndexByte(string(stat), ')'):]), " ")
+	fields := strings.Fields(rest)
+	if len(fields) < 20 {
+		return process{}, fmt.Errorf("process %d: cannot read %q", pid, stat)
+	}
+	if fields[0] == "Z" || fields[0] == "X" {
+		return process{}, fmt.Errorf("process %d: %w", pid, fs.ErrNotExist)
+	}
+	start, err := strconv.ParseUint(fields[19], 10, 64)
+	return process{PID: pid, Start: start}, err
+}
+
+// alive tells whether this very process still runs.
+func (p process) alive() bool {
+	now, err := identify(p.PID)
+	return err == nil && now == p
+}
+
+// kill kills the process, and nothing that has its number by now.
+func (p process) kill(ctx context.Context) error {
+	// The descriptor pins the process: what is checked is what is killed.
+	fd, err := unix.PidfdOpen(p.PID, 0)
+	if errors.Is(err, unix.ESRCH) {
+		return nil
+	}
+	if err != nil {
+		return fmt.Errorf("kill process %d: %w", p.PID, err)
+	}
+	defer unix.Close(fd)
+	if !p.alive() {
+		return nil
+	}
+	if err := unix.PidfdSendSignal(fd, unix.SIGKILL, nil, 0); err != nil && !errors.Is(err, unix.ESRCH) {
+		return fmt.Errorf("kill process %d: %w", p.PID, err)
+	}
+	return Poll(ctx, 20*time.Second, func() error {
+		if p.alive() {
+			return fmt.Errorf("process %d does not end", p.PID)
+		}
+		return nil
+	})
+}
+
+// start runs a daemon in the network namespace of a place; its output goes to
+// logs/NAME.log. It is not bound to this process's life: Down ends it.
+func (c *Cluster) start(place, name string, extra []*os.File, args ...string) error {
+	log, err := os.OpenFile(filepath.Join(c.dir, "logs", name+".log"), os.O_CREATE|os.O_APPEND|os.O_WRONLY, 0o644)
+	if err != nil {
+		return fmt.Errorf("start %s: %w", name, err)
+	}
+	defer log.Close()
+	cmd, err := c.command(context.Background(), args...)
+	if err != nil {
+		return fmt.Errorf("start %s: %w", name, err)
+	}
+	cmd.Stdout, cmd.Stderr, cmd.ExtraFiles = log, log, extra
+	cmd.SysProcAttr = &syscall.SysProcAttr{Setsid: true}
+	if err := inNetns(c.netns(place), cmd.Start); err != nil {
+		return fmt.Errorf("start %s: %w", name, err)
+	}
+	go func() {
+		// Buries it, should it end while this process lives. How it ended is
+		// in its log.
+		_ = cmd.Wait()
+	}()
+	p, err := identify(cmd.Process.Pid)
+	if err != nil {
+		return fmt.Errorf("start %s: it ended at once, see logs/%s.log", name, name)
+	}
+	return c.record(name, p)
+}
+
+func (c *Cluster) processFile(name string) string { return filepath.Join(c.dir, "processes", name) }
+
+// record writes down which process goes by a name.
+func (c *Cluster) record(name string, p process) error {
+	content := fmt.Sprintf("%d %d\n", p.PID, p.Start)
+	if err := os.WriteFile(c.processFile(name), []byte(content), 0o644); err != nil {
+		return fmt.Errorf("record process %s: %w", name, err)
+	}
+	return nil
+}
+
+// recorded returns the process that goes by a name, and whether there is one.
+func (c *Cluster) recorded(name string) (process, bool) {
+	var p process
+	content, err := os.ReadFile(c.processFile(name))
+	if err != nil {
+		return p, false
+	}
+	if _, err := fmt.Sscanf(string(content), "%d %d", &p.PID, &p.Start); err != nil {
+		return p, false
+	}
+	return p, p.alive()
+}
+
+// stop kills the process that goes by a name.
+func (c *Cluster) stop(ctx context.Context, name string) error {
+	p, ok := c.recorded(name)
+	if !ok {
+		return nil
+	}
+	return p.kill(ctx)
+}
+
+// inside lists the processes whose main thread is in a network namespace.
+func inside(netns string) ([]process, error) {
+	want, err := os.Stat(netns)
+	if err != nil {
+		return nil, err
+	}
+	entries, err := os.ReadDir("/proc")
+	if err != nil {
+		return nil, err
+	}
+	var found []process
+	for _, entry := range entries {
+		pid, err := strconv.Atoi(entry.Name())
+		if err != nil || pid == os.Getpid() {
+			continue
+		}
+		is, err := os.Stat(filepath.Join("/proc", entry.Name(), "ns/net"))
+		if err != nil || !os.SameFile(want, is) {
+			continue
+		}
+		if p, err := identify(pid); err == nil {
+			found = append(found, p)
+		}
+	}
+	return found, nil
+}
+
+// Poll calls f until it returns nil, every 50 ms. After limit, or when ctx
+// ends, it returns f's last error.
+func Poll(ctx context.Context, limit time.Duration, f func() error) error {
+	ctx, cancel := context.WithTimeout(ctx, limit)
+	defer cancel()
+	tick := time.NewTicker(50 * time.Millisecond)
+	defer tick.Stop()
+	for {
+		err := f()
+		if err == nil {
+			return nil
+		}
+		select {
+		case <-ctx.Done():
+			return fmt.Errorf("after %s: %w", limit, err)
+		case <-tick.C:
+		}
+	}
+}
