@@ -64,7 +64,7 @@ func (c *Cluster) awaitAPI(ctx context.Context) error {
 func (c *Cluster) startControlPlane(listener *os.File) error {
 	err := errors.Join(
 		c.start(ControlPlane, relay, []*os.File{listener}, "node", "relay", controlPlaneIP+":6443"),
-		c.start(Bastion, bastionServer, nil, "probe", "serve", "-log", c.accessLogPath(), fmt.Sprintf("%s:%d", BastionIP, BastionPort)),
+		c.start(Bastion, bastionServer, nil, "probe", "serve", "-name", Bastion, "-log", c.accessLogPath(), fmt.Sprintf("%s:%d", BastionIP, BastionPort)),
 	)
 	return errors.Join(err, c.StartDaemon(Etcd), c.StartDaemon(APIServer))
 }

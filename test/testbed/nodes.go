@@ -129,7 +129,10 @@ func (c *Cluster) PowerOff(ctx context.Context, name string) error {
 	if err := c.LinkDown(ctx, name); err != nil {
 		return fmt.Errorf("power off %s: %w", name, err)
 	}
-	return errors.Join(p.kill(ctx), os.Remove(filepath.Join(c.nodeDir(name), "pid")), c.removePlace(ctx, name))
+	return errors.Join(p.kill(ctx), os.Remove(filepath.Join(c.nodeDir(name), "pid")), c.removePlace(ctx, name),
+		// The kernel takes devices out of a deleted namespace in its own time,
+		// but the node may boot at once.
+		c.ip(ctx, "-netns", c.netnsName(lan), "link", "del", portName(name)))
 }
 
 // PowerOn boots a node that is off, and returns when it is up, if not yet

@@ -145,9 +145,14 @@ func ping(address string, o options) error {
 	if _, err := conn.Write(request); err != nil {
 		return err
 	}
+	packets, ok := conn.(net.PacketConn)
+	if !ok {
+		return fmt.Errorf("ping %s: no packet socket", address)
+	}
 	buffer := make([]byte, 1<<16)
 	for {
-		n, err := conn.Read(buffer)
+		// ReadFrom, unlike Read, takes the IP header off.
+		n, _, err := packets.ReadFrom(buffer)
 		if err != nil {
 			return err
 		}

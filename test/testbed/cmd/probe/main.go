@@ -2,7 +2,8 @@
 // the bastion's server.
 //
 //	probe pause                      holds a pod's namespaces
-//	probe serve [-log FILE] ADDRESS  serves HTTP on ADDRESS, UDP echo on the
+//	probe serve [-log FILE] [-name NAME] ADDRESS
+//	                                 serves HTTP on ADDRESS, UDP echo on the
 //	                                 same port, TCP echo on the next; FILE
 //	                                 gets an access log in common log format
 //	probe get URL                    prints the answer's body
@@ -38,6 +39,7 @@ func main() { os.Exit(run(os.Args[1:])) }
 // options are the flags of all subcommands.
 type options struct {
 	log     string
+	name    string
 	timeout time.Duration
 	every   time.Duration
 	length  time.Duration
@@ -55,6 +57,7 @@ func run(args []string) int {
 	var o options
 	flags := flag.NewFlagSet("probe "+name, flag.ContinueOnError)
 	flags.StringVar(&o.log, "log", "", "access log")
+	flags.StringVar(&o.name, "name", "", "what the server calls itself; its host name by default")
 	flags.DurationVar(&o.timeout, "timeout", 5*time.Second, "how long to wait for an answer")
 	flags.DurationVar(&o.every, "every", 20*time.Millisecond, "interval")
 	flags.DurationVar(&o.length, "for", 0, "how long to go on; 0 until SIGTERM")
@@ -72,7 +75,7 @@ func run(args []string) int {
 	case "pause":
 		pause(ctx)
 	case "serve":
-		err = serve(ctx, target, o.log)
+		err = serve(ctx, target, o)
 	case "get":
 		err = get(ctx, target, o)
 	case "post":

@@ -20,7 +20,7 @@ const sawHeader = "Saw"
 
 // serve answers HTTP and UDP on an address and TCP lines on the next port,
 // until ctx ends.
-func serve(ctx context.Context, address, logPath string) error {
+func serve(ctx context.Context, address string, o options) error {
 	host, portText, err := net.SplitHostPort(address)
 	if err != nil {
 		return fmt.Errorf("serve: %w", err)
@@ -30,19 +30,20 @@ func serve(ctx context.Context, address, logPath string) error {
 		return fmt.Errorf("serve: %w", err)
 	}
 	out := io.Writer(io.Discard)
-	if logPath != "" {
-		file, err := os.OpenFile(logPath, os.O_CREATE|os.O_APPEND|os.O_WRONLY, 0o644)
+	if o.log != "" {
+		file, err := os.OpenFile(o.log, os.O_CREATE|os.O_APPEND|os.O_WRONLY, 0o644)
 		if err != nil {
 			return fmt.Errorf("serve: %w", err)
 		}
 		defer file.Close()
 		out = file
 	}
-	name, err := os.Hostname()
-	if err != nil {
-		return fmt.Errorf("serve: %w", err)
+	if o.name == "" {
+		if o.name, err = os.Hostname(); err != nil {
+			return fmt.Errorf("serve: %w", err)
+		}
 	}
-	s := &server{name: name, log: out}
+	s := &server{name: o.name, log: out}
 	packets, err := net.ListenPacket("udp4", address)
 	if err != nil {
 		return fmt.Errorf("serve: %w", err)

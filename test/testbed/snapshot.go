@@ -1,0 +1,136 @@
+package testbed
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"maps"
+	"regexp"
+	"slices"
+	"strings"
+)
+
+// Snapshot is what a node's kernel holds, section by section, each a sorted or
+// ordered list of lines. Counters, indexes and ages, which change by
+// themselves, are left out, so that two snapshots of the same configuration
+// are equal.
+type Snapshot map[string][]string
+
+// section is one command whose output is part of a snapshot.
+type section struct {
+	name    string
+	command string
+	// sorted is true where the order of lines means nothing.
+	sorted bool
+	// drop matches what changes by itself.
+	drop string
+}
+
+func sections() []section {
+	const counters = `\[\d+:\d+\]`
+	return []section{
+		{"links", "ip -oneline -details link show", true, `^\d+: |@\S+|link-netnsid \d+|promiscuity \d+|allmulti \d+|(tcp_)?(hello|topology_change|gc)\S*timer\s+\S+|hello_timer\s+\S+|tcn_timer\s+\S+|qlen \d+|state \S+|<[^>]*>|hold_timer\s+\S+|message_age_timer\s+\S+|forward_delay_timer\s+\S+`},
+		{"addresses", "ip -oneline -4 address show", true, `^\d+: |valid_lft \S+|preferred_lft \S+`},
+		{"addresses6", "ip -oneline -6 address show scope global", true, `^\d+: |valid_lft \S+|preferred_lft \S+`},
+		{"rules", "ip rule show", false, ""},
+		{"routes", "ip -4 route show table all", true, ""},
+		{"neighbours", "ip -4 neighbour show nud permanent", true, ""},
+		{"ipsets", "ipset save", true, `timeout \d+`},
+		{"iptables-nft", "iptables-nft-save", false, `^#.*|` + counters},
+		{"iptables-legacy", "iptables-legacy-save", false, `^#.*|` + counters},
+		{"ip6tables-nft", "ip6tables-nft-save", false, `^#.*|` + counters},
+		{"nftables", "nft --stateless list ruleset", false, `^#.*`},
+		{"qdiscs", "tc qdisc show", true, `refcnt \d+|parent \S+ |qdisc \S+ [0-9a-f]+:`},
+		{"bpf", "find /sys/fs/bpf", true, ""},
+		{"settings", "sysctl --all --pattern ^net.ipv4.(ip_forward|conf.*(rp_filter|src_valid_mark|forwarding|arp_.*|accept_local))$", true, ""},
+	}
+}
+
+// Snapshot lists the kernel objects of a node.
+func (c *Cluster) Snapshot(ctx context.Context, node string) (Snapshot, error) {
+	shot := Snapshot{}
+	var errs []error
+	for _, s := range sections() {
+		out, err := c.NodeShell(ctx, node, strings.Fields(s.command)...)
+		if err != nil {
+			errs = append(errs, fmt.Errorf("snapshot of %s: %w", s.name, err))
+			continue
+		}
+		shot[s.name] = s.lines(out)
+	}
+	filters, err := c.filters(ctx, node)
+	shot["filters"] = filters
+	return shot, errors.Join(append(errs, err)...)
+}
+
+// lines cleans a command's output.
+func (s section) lines(out string) []string {
+	drop := regexp.MustCompile(s.drop)
+	space := regexp.MustCompile(`\s+`)
+	var lines []string
+	for line := range strings.Lines(out) {
+		if s.drop != "" {
+			line = drop.ReplaceAllString(strings.TrimRight(line, "\n"), "")
+		}
+		if line = strings.TrimSpace(space.ReplaceAllString(line, " ")); line != "" {
+			lines = append(lines, line)
+		}
+	}
+	if s.sorted {
+		slices.Sort(lines)
+	}
+	return lines
+}
+
+// filters lists the tc filters of every device, both ways.
+func (c *Cluster) filters(ctx context.Context, node string) ([]string, error) {
+	out, err := c.NodeShell(ctx, node, "ls", "/sys/class/net")
+	if err != nil {
+		return nil, err
+	}
+	var all []string
+	var errs []error
+	for device := range strings.FieldsSeq(out) {
+		for _, way := range []string{"ingress", "egress"} {
+			out, err := c.NodeShell(ctx, node, "tc", "filter", "show", "dev", device, way)
+			errs = append(errs, err)
+			for _, line := range (section{drop: `id \d+|tag \S+|jited`}).lines(out) {
+				all = append(all, device+" "+way+" "+line)
+			}
+		}
+	}
+	return all, errors.Join(errs...)
+}
+
+// Diff lists what another snapshot has otherwise, a line for each difference:
+// "+" is in the other alone, "-" in this one alone.
+func (s Snapshot) Diff(other Snapshot) []string {
+	names := map[string]bool{}
+	for name := range s {
+		names[name] = true
+	}
+	for name := range other {
+		names[name] = true
+	}
+	var diffs []string
+	for _, name := range slices.Sorted(maps.Keys(names)) {
+		if slices.Equal(s[name], other[name]) {
+			continue
+		}
+		before := len(diffs)
+		for _, line := range s[name] {
+			if !slices.Contains(other[name], line) {
+				diffs = append(diffs, name+": - "+line)
+			}
+		}
+		for _, line := range other[name] {
+			if !slices.Contains(s[name], line) {
+				diffs = append(diffs, name+": + "+line)
+			}
+		}
+		if len(diffs) == before {
+			diffs = append(diffs, name+": the order differs")
+		}
+	}
+	return diffs
+}

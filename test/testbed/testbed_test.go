@@ -1,0 +1,342 @@
+package testbed
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"net/netip"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+	"time"
+
+	"golang.org/x/sys/unix"
+)
+
+const webManifest = `
+apiVersion: apps/v1
+kind: DaemonSet
+metadata: {name: web, namespace: default}
+spec:
+  selector: {matchLabels: {app: web}}
+  template:
+    metadata: {labels: {app: web}}
+    spec:
+      terminationGracePeriodSeconds: 1
+      tolerations: [{operator: Exists}]
+      containers:
+      - name: web
+        image: ` + ProbeImage + `
+        imagePullPolicy: Never
+        args: [serve, ":8080"]
+        readinessProbe: {httpGet: {port: 8080, path: /}, periodSeconds: 1}
+---
+apiVersion: v1
+kind: Service
+metadata: {name: web, namespace: default}
+spec: {selector: {app: web}, ports: [{port: 80, targetPort: 8080}]}
+`
+
+// One test bed of each backend serves all that the tests of other packages
+// rely on.
+func TestCluster(t *testing.T) {
+	for _, backend := range []Backend{NFT, Legacy} {
+		t.Run(string(backend), func(t *testing.T) {
+			ctx, cancel := context.WithTimeout(t.Context(), 6*time.Minute)
+			defer cancel()
+			o := Options{Prefix: "tb" + string(backend)[:3], Nodes: 2, Backend: backend, Progress: os.Stderr}
+			c, err := Up(ctx, o)
+			if err != nil {
+				t.Fatal(err)
+			}
+			t.Cleanup(func() { mustBeGone(t, c) })
+			if err := c.Apply(ctx, webManifest); err != nil {
+				t.Fatal(err)
+			}
+			pods, err := c.AwaitPods(ctx, "default", "app=web", 2)
+			if err != nil {
+				t.Fatal(err)
+			}
+			t.Run("pods reach the world with their node's address", func(t *testing.T) { testWorld(t, c, pods) })
+			t.Run("the node's rules are in the chosen backend", func(t *testing.T) { testBackend(t, c) })
+			t.Run("rp_filter is strict on every device", func(t *testing.T) { testStrict(t, c) })
+			t.Run("a capture sees each packet", func(t *testing.T) { testCapture(t, c, pods[0]) })
+			t.Run("a snapshot shows a change and nothing else", func(t *testing.T) { testSnapshot(t, c) })
+			if backend == NFT {
+				t.Run("the API server stops and starts", func(t *testing.T) { testAPIServer(t, c) })
+				t.Run("a node loses power and boots again", func(t *testing.T) { testPower(t, c) })
+				t.Run("a second Up is refused, and follows a crash", func(t *testing.T) { testTakeOver(t, c, o) })
+			}
+		})
+	}
+}
+
+func testWorld(t *testing.T, c *Cluster, pods []Pod) {
+	service, err := c.Kubectl(t.Context(), "-n", "default", "get", "service", "web", "-o", "jsonpath={.spec.clusterIP}")
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, p := range pods {
+		node := c.NodeIP(p.Node)
+		bastion := fmt.Sprintf("%s:%d", BastionIP, BastionPort)
+		for _, command := range []string{
+			"get http://" + bastion + "/?from=" + p.Name,
+			"post -size 3000000 http://" + bastion + "/?bytes=3000000",
+			"udp -df -size 1472 " + bastion,
+			"watch -for 1ms udp://" + bastion,
+			fmt.Sprintf("stream -for 1ms %s:%d", BastionIP, BastionEchoPort),
+		} {
+			out, err := c.PodExec(t.Context(), p.Namespace, p.Name, strings.Fields("/probe "+command)...)
+			if err != nil || !strings.Contains(out, node.String()+":") {
+				t.Errorf("%s on %s: probe %s: %q, %v; want it seen as %s", p.Name, p.Node, command, out, err, node)
+			}
+		}
+		for _, command := range []string{"ping " + BastionIP, "api /version", "get http://" + service + "/"} {
+			if out, err := c.PodExec(t.Context(), p.Namespace, p.Name, strings.Fields("/probe "+command)...); err != nil {
+				t.Errorf("%s on %s: probe %s: %q, %v", p.Name, p.Node, command, out, err)
+			}
+		}
+		entries, err := c.AccessLog().Find("from=" + p.Name)
+		if err != nil || len(entries) != 1 || entries[0].Source != node {
+			t.Errorf("access log of %s: %v, %v; want one line of %s", p.Name, entries, err, node)
+		}
+		// A neighbour on the LAN that is no node reaches pods directly.
+		if out, err := c.Exec(t.Context(), LANHost, "probe", "get", fmt.Sprintf("http://%s:8080/", p.IP)); err != nil || !strings.Contains(out, LANHostIP) {
+			t.Errorf("from the LAN to %s: %q, %v", p.Name, out, err)
+		}
+	}
+}
+
+func testBackend(t *testing.T, c *Cluster) {
+	other := NFT
+	if c.options.Backend == NFT {
+		other = Legacy
+	}
+	for _, node := range c.Nodes() {
+		ours, err := c.NodeExec(t.Context(), node, "iptables-"+string(c.options.Backend)+"-save")
+		if err != nil || !strings.Contains(ours, "KUBE-SERVICES") || !strings.Contains(ours, "MASQUERADE") {
+			t.Errorf("%s: %v: no rules of kube-proxy in %s:\n%s", node, err, c.options.Backend, ours)
+		}
+		others, err := c.NodeExec(t.Context(), node, "iptables-"+string(other)+"-save")
+		if err != nil || strings.Contains(others, "-A ") {
+			t.Errorf("%s: %v: rules in %s:\n%s", node, err, other, others)
+		}
+	}
+}
+
+func testStrict(t *testing.T, c *Cluster) {
+	for _, node := range c.Nodes() {
+		out, err := c.NodeExec(t.Context(), node, "sysctl", "--all", "--pattern", `^net\.ipv4\.conf\..*\.rp_filter$`)
+		if err != nil {
+			t.Fatal(err)
+		}
+		for line := range strings.Lines(out) {
+			if !strings.HasSuffix(line, "= 1\n") {
+				t.Errorf("%s: %s", node, line)
+			}
+		}
+	}
+}
+
+func testCapture(t *testing.T, c *Cluster, p Pod) {
+	k, err := c.Capture(t.Context(), Bastion, "eth0", func(p Packet) bool { return p.Protocol == unix.IPPROTO_UDP && !p.Outgoing })
+	if err != nil {
+		t.Fatal(err)
+	}
+	for i := range 3 {
+		if _, err := c.PodExec(t.Context(), p.Namespace, p.Name, "/probe", "udp", "-id", fmt.Sprintf("seen-%d", i), BastionIP+":8080"); err != nil {
+			t.Fatal(err)
+		}
+	}
+	packets, err := k.Stop()
+	if err != nil {
+		t.Fatal(err)
+	}
+	for i, got := range packets {
+		if got.Source.Addr() != c.NodeIP(p.Node) || !strings.HasPrefix(string(got.Payload), fmt.Sprintf("seen-%d ", i)) {
+			t.Errorf("packet %d: %+v", i, got)
+		}
+	}
+	if len(packets) != 3 {
+		t.Errorf("saw %d packets, sent 3", len(packets))
+	}
+}
+
+func testSnapshot(t *testing.T, c *Cluster) {
+	node := c.Nodes()[0]
+	before, err := c.Snapshot(t.Context(), node)
+	if err != nil {
+		t.Fatal(err)
+	}
+	again, err := c.Snapshot(t.Context(), node)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if diff := before.Diff(again); len(diff) > 0 {
+		t.Fatalf("nothing has changed, but:\n%s", strings.Join(diff, "\n"))
+	}
+	undo := [][2]string{
+		{"ip address add 192.168.7.99/24 dev eth0", "ip address del 192.168.7.99/24 dev eth0"},
+		{"ip rule add fwmark 0x1000/0x1000 lookup 2000 priority 50", "ip rule del priority 50"},
+		{"ip route add default dev lo table 2000", "ip route del default dev lo table 2000"},
+		{"ipset create snap hash:ip", "ipset destroy snap"},
+		{"iptables-nft -w -t mangle -A PREROUTING -j RETURN", "iptables-nft -w -t mangle -D PREROUTING -j RETURN"},
+		{"iptables-legacy -w -t raw -A PREROUTING -j RETURN", "iptables-legacy -w -t raw -D PREROUTING -j RETURN"},
+		{"nft add table inet snap", "nft delete table inet snap"},
+		{"tc qdisc add dev eth0 clsact", "tc qdisc del dev eth0 clsact"},
+		{"ip link add snap0 type bridge", "ip link del snap0"},
+		{"sysctl -q net.ipv4.conf.eth0.rp_filter=2", "sysctl -q net.ipv4.conf.eth0.rp_filter=1"},
+		{"mkdir /sys/fs/bpf/snap", "rmdir /sys/fs/bpf/snap"},
+	}
+	for _, u := range undo {
+		if _, err := c.NodeShell(t.Context(), node, strings.Fields(u[0])...); err != nil {
+			t.Fatal(err)
+		}
+		changed, err := c.Snapshot(t.Context(), node)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if len(before.Diff(changed)) == 0 {
+			t.Errorf("%s: not seen", u[0])
+		}
+		if _, err := c.NodeShell(t.Context(), node, strings.Fields(u[1])...); err != nil {
+			t.Fatal(err)
+		}
+	}
+}
+
+func testAPIServer(t *testing.T, c *Cluster) {
+	if err := c.StopAPIServer(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := c.Kubectl(t.Context(), "get", "--raw", "/readyz"); err == nil {
+		t.Error("the API server answers, and should not")
+	}
+	if err := c.StartAPIServer(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+}
+
+func testPower(t *testing.T, c *Cluster) {
+	const node = "node2"
+	if err := c.PowerOff(t.Context(), node); err != nil {
+		t.Fatal(err)
+	}
+	if out, err := c.Exec(t.Context(), Router, "ping", "-c1", "-W1", c.NodeIP(node).String()); err == nil {
+		t.Errorf("a node without power answers: %s", out)
+	}
+	if err := c.PowerOn(t.Context(), node); err != nil {
+		t.Fatal(err)
+	}
+	if err := c.AwaitReady(t.Context(), node); err != nil {
+		t.Fatal(err)
+	}
+	pods, err := c.AwaitPods(t.Context(), "default", "app=web", 2)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, p := range pods {
+		if err := Poll(t.Context(), 30*time.Second, func() error {
+			_, err := c.PodExec(t.Context(), p.Namespace, p.Name, "/probe", "get", "-timeout", "1s", "http://"+BastionIP+":8080/")
+			return err
+		}); err != nil {
+			t.Errorf("%s after the reboot: %v", p.Name, err)
+		}
+	}
+}
+
+// A test bed whose process was killed must not be in the way of the next.
+func testTakeOver(t *testing.T, c *Cluster, o Options) {
+	if _, err := Up(t.Context(), o); !errors.Is(err, ErrExists) {
+		t.Fatalf("second Up: %v, want %v", err, ErrExists)
+	}
+	s, err := c.readState()
+	if err != nil {
+		t.Fatal(err)
+	}
+	s.Owner.Start++ // a process that is no more
+	data, err := json.Marshal(s)
+	if err != nil {
+		t.Fatal(err)
+	}
+	// Such a crash may also have lost the records of processes.
+	if err := errors.Join(os.WriteFile(c.statePath(), data, 0o644), os.RemoveAll(filepath.Join(c.dir, "processes"))); err != nil {
+		t.Fatal(err)
+	}
+	again, err := Up(t.Context(), o)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if out, err := again.Kubectl(t.Context(), "get", "daemonsets", "--all-namespaces", "-o", "name"); err != nil || strings.TrimSpace(out) != "" {
+		t.Errorf("the new test bed has %q, %v", out, err)
+	}
+}
+
+// mustBeGone takes the test bed down and looks for what it left.
+func mustBeGone(t *testing.T, c *Cluster) {
+	t.Helper()
+	ctx, cancel := context.WithTimeout(context.Background(), time.Minute)
+	defer cancel()
+	if err := c.Down(ctx); err != nil {
+		t.Error(err)
+	}
+	for _, pattern := range []string{c.netns("*"), c.dir, "/sys/fs/cgroup/*/testbed-" + c.options.Prefix, "/sys/fs/cgroup/testbed-" + c.options.Prefix} {
+		if left, err := filepath.Glob(pattern); err != nil || len(left) > 0 {
+			t.Errorf("left behind: %v, %v", left, err)
+		}
+	}
+	mounts, err := os.ReadFile("/proc/self/mountinfo")
+	if err != nil || strings.Contains(string(mounts), c.dir+"/") {
+		t.Errorf("left behind mounts: %v:\n%s", err, mounts)
+	}
+	commands, err := filepath.Glob("/proc/[0-9]*/cmdline")
+	if err != nil {
+		t.Error(err)
+	}
+	for _, file := range commands {
+		if line, err := os.ReadFile(file); err == nil && strings.Contains(string(line), c.dir+"/") {
+			t.Errorf("left behind %s: %q", file, line)
+		}
+	}
+}
+
+func TestAccessLogLine(t *testing.T) {
+	l := (&Cluster{}).AccessLog()
+	e, err := l.parse(`192.168.7.200 - - [23/Nov/2026:06:51:46 +0000] "GET /?pod/web HTTP/1.1" 200 44`)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if e.Source != netip.MustParseAddr("192.168.7.200") || e.Method != "GET" || e.URI != "/?pod/web" || e.Status != 200 || e.Bytes != 44 || e.Time.Unix() != 1795416706 {
+		t.Errorf("got %+v", e)
+	}
+	if _, err := l.parse("nonsense"); err == nil {
+		t.Error("nonsense was read")
+	}
+}
+
+func TestOptionsAreChecked(t *testing.T) {
+	for _, o := range []Options{{Prefix: "a-b"}, {Prefix: "toolongname"}, {Nodes: 99}, {Backend: "ebtables"}, {MTU: 100}, {Images: []string{"/nonexistent"}}} {
+		if _, err := o.withDefaults(); err == nil {
+			t.Errorf("%+v was accepted", o)
+		}
+	}
+}
+
+// A process id that is used again is another process.
+func TestProcessIdentity(t *testing.T) {
+	self, err := identify(os.Getpid())
+	if err != nil || !self.alive() {
+		t.Fatalf("self: %+v, %v", self, err)
+	}
+	other := self
+	other.Start++
+	if other.alive() {
+		t.Error("another start time is another process")
+	}
+	// Must not kill this process, which has its number.
+	if err := other.kill(t.Context()); err != nil {
+		t.Error(err)
+	}
+}
