@@ -126,7 +126,7 @@ func (c *Cluster) up(ctx context.Context) error {
 	if err := errors.Join(c.makePKI(port), c.makeNetworks(ctx)); err != nil {
 		return err
 	}
-	if err := c.startControlPlane(listener); err != nil {
+	if err := c.startControlPlane(ctx, listener); err != nil {
 		return err
 	}
 	var nodes errgroup.Group
@@ -147,7 +147,7 @@ func (c *Cluster) up(ctx context.Context) error {
 	}
 	c.say("API server ready")
 	// They give up where they find no API server at once.
-	if err := errors.Join(c.StartDaemon(ControllerManager), c.StartDaemon(Scheduler)); err != nil {
+	if err := errors.Join(c.StartDaemon(ctx, ControllerManager), c.StartDaemon(ctx, Scheduler)); err != nil {
 		return err
 	}
 	for _, name := range c.Nodes() {

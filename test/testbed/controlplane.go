@@ -26,7 +26,7 @@ func (c *Cluster) StopAPIServer(ctx context.Context) error { return c.stop(ctx, 
 
 // StartAPIServer starts the API server and waits until it is ready.
 func (c *Cluster) StartAPIServer(ctx context.Context) error {
-	if err := c.StartDaemon(APIServer); err != nil {
+	if err := c.StartDaemon(ctx, APIServer); err != nil {
 		return err
 	}
 	return c.awaitAPI(ctx)
@@ -36,7 +36,7 @@ func (c *Cluster) StartAPIServer(ctx context.Context) error {
 func (c *Cluster) StopDaemon(ctx context.Context, name string) error { return c.stop(ctx, name) }
 
 // StartDaemon starts a daemon of the control plane; its data is as it was.
-func (c *Cluster) StartDaemon(name string) error {
+func (c *Cluster) StartDaemon(ctx context.Context, name string) error {
 	if _, runs := c.recorded(name); runs {
 		return fmt.Errorf("start %s: it runs", name)
 	}
@@ -44,7 +44,7 @@ func (c *Cluster) StartDaemon(name string) error {
 	if !ok {
 		return fmt.Errorf("start %s: no daemon of the control plane", name)
 	}
-	return c.start(ControlPlane, name, nil, append([]string{name}, args...)...)
+	return c.start(ctx, ControlPlane, name, nil, append([]string{name}, args...)...)
 }
 
 // awaitAPI waits until the API server serves all that it has to.
@@ -61,12 +61,12 @@ func (c *Cluster) awaitAPI(ctx context.Context) error {
 
 // startControlPlane starts everything that is neither on a node nor a client of
 // the API server.
-func (c *Cluster) startControlPlane(listener *os.File) error {
+func (c *Cluster) startControlPlane(ctx context.Context, listener *os.File) error {
 	err := errors.Join(
-		c.start(ControlPlane, relay, []*os.File{listener}, "node", "relay", controlPlaneIP+":6443"),
-		c.start(Bastion, bastionServer, nil, "probe", "serve", "-name", Bastion, "-log", c.accessLogPath(), fmt.Sprintf("%s:%d", BastionIP, BastionPort)),
+		c.start(ctx, ControlPlane, relay, []*os.File{listener}, "node", "relay", controlPlaneIP+":6443"),
+		c.start(ctx, Bastion, bastionServer, nil, "probe", "serve", "-name", Bastion, "-log", c.accessLogPath(), fmt.Sprintf("%s:%d", BastionIP, BastionPort)),
 	)
-	return errors.Join(err, c.StartDaemon(Etcd), c.StartDaemon(APIServer))
+	return errors.Join(err, c.StartDaemon(ctx, Etcd), c.StartDaemon(ctx, APIServer))
 }
 
 func (c *Cluster) controlPlaneArgs() map[string][]string {

@@ -62,7 +62,7 @@ func (c *Cluster) startNode(ctx context.Context, name string) error {
 		return err
 	}
 	// Ends once the node's first process runs.
-	if err := c.start(name, name+"-enter", nil, "node", "enter", file); err != nil {
+	if err := c.start(ctx, name, name+"-enter", nil, "node", "enter", file); err != nil {
 		return err
 	}
 	return Poll(ctx, 30*time.Second, func() error {

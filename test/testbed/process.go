@@ -77,13 +77,13 @@ func (p process) kill(ctx context.Context) error {
 
 // start runs a daemon in the network namespace of a place; its output goes to
 // logs/NAME.log. It is not bound to this process's life: Down ends it.
-func (c *Cluster) start(place, name string, extra []*os.File, args ...string) error {
+func (c *Cluster) start(ctx context.Context, place, name string, extra []*os.File, args ...string) error {
 	log, err := os.OpenFile(filepath.Join(c.dir, "logs", name+".log"), os.O_CREATE|os.O_APPEND|os.O_WRONLY, 0o644)
 	if err != nil {
 		return fmt.Errorf("start %s: %w", name, err)
 	}
 	defer log.Close()
-	cmd, err := c.command(context.Background(), args...)
+	cmd, err := c.command(context.WithoutCancel(ctx), args...)
 	if err != nil {
 		return fmt.Errorf("start %s: %w", name, err)
 	}

@@ -59,218 +59,234 @@ func TestCluster(t *testing.T) {
 			if err != nil {
 				t.Fatal(err)
 			}
-			t.Run("pods reach the world with their node's address", func(t *testing.T) { testWorld(t, c, pods) })
-			t.Run("the node's rules are in the chosen backend", func(t *testing.T) { testBackend(t, c) })
-			t.Run("rp_filter is strict on every device", func(t *testing.T) { testStrict(t, c) })
-			t.Run("a capture sees each packet", func(t *testing.T) { testCapture(t, c, pods[0]) })
-			t.Run("a snapshot shows a change and nothing else", func(t *testing.T) { testSnapshot(t, c) })
+			t.Run("pods reach the world with their node's address", testWorld(c, pods))
+			t.Run("the node's rules are in the chosen backend", testBackend(c))
+			t.Run("rp_filter is strict on every device", testStrict(c))
+			t.Run("a capture sees each packet", testCapture(c, pods[0]))
+			t.Run("a snapshot shows a change and nothing else", testSnapshot(c))
 			if backend == NFT {
-				t.Run("the API server stops and starts", func(t *testing.T) { testAPIServer(t, c) })
-				t.Run("a node loses power and boots again", func(t *testing.T) { testPower(t, c) })
-				t.Run("a second Up is refused, and follows a crash", func(t *testing.T) { testTakeOver(t, c, o) })
+				t.Run("the API server stops and starts", testAPIServer(c))
+				t.Run("a node loses power and boots again", testPower(c))
+				t.Run("a second Up is refused, and follows a crash", testTakeOver(c, o))
 			}
 		})
 	}
 }
 
-func testWorld(t *testing.T, c *Cluster, pods []Pod) {
-	service, err := c.Kubectl(t.Context(), "-n", "default", "get", "service", "web", "-o", "jsonpath={.spec.clusterIP}")
-	if err != nil {
-		t.Fatal(err)
-	}
-	for _, p := range pods {
-		node := c.NodeIP(p.Node)
-		bastion := fmt.Sprintf("%s:%d", BastionIP, BastionPort)
-		for _, command := range []string{
-			"get http://" + bastion + "/?from=" + p.Name,
-			"post -size 3000000 http://" + bastion + "/?bytes=3000000",
-			"udp -df -size 1472 " + bastion,
-			"watch -for 1ms udp://" + bastion,
-			fmt.Sprintf("stream -for 1ms %s:%d", BastionIP, BastionEchoPort),
-		} {
-			out, err := c.PodExec(t.Context(), p.Namespace, p.Name, strings.Fields("/probe "+command)...)
-			if err != nil || !strings.Contains(out, node.String()+":") {
-				t.Errorf("%s on %s: probe %s: %q, %v; want it seen as %s", p.Name, p.Node, command, out, err, node)
-			}
-		}
-		for _, command := range []string{"ping " + BastionIP, "api /version", "get http://" + service + "/"} {
-			if out, err := c.PodExec(t.Context(), p.Namespace, p.Name, strings.Fields("/probe "+command)...); err != nil {
-				t.Errorf("%s on %s: probe %s: %q, %v", p.Name, p.Node, command, out, err)
-			}
-		}
-		entries, err := c.AccessLog().Find("from=" + p.Name)
-		if err != nil || len(entries) != 1 || entries[0].Source != node {
-			t.Errorf("access log of %s: %v, %v; want one line of %s", p.Name, entries, err, node)
-		}
-		// A neighbour on the LAN that is no node reaches pods directly.
-		if out, err := c.Exec(t.Context(), LANHost, "probe", "get", fmt.Sprintf("http://%s:8080/", p.IP)); err != nil || !strings.Contains(out, LANHostIP) {
-			t.Errorf("from the LAN to %s: %q, %v", p.Name, out, err)
-		}
-	}
-}
-
-func testBackend(t *testing.T, c *Cluster) {
-	other := NFT
-	if c.options.Backend == NFT {
-		other = Legacy
-	}
-	for _, node := range c.Nodes() {
-		ours, err := c.NodeExec(t.Context(), node, "iptables-"+string(c.options.Backend)+"-save")
-		if err != nil || !strings.Contains(ours, "KUBE-SERVICES") || !strings.Contains(ours, "MASQUERADE") {
-			t.Errorf("%s: %v: no rules of kube-proxy in %s:\n%s", node, err, c.options.Backend, ours)
-		}
-		others, err := c.NodeExec(t.Context(), node, "iptables-"+string(other)+"-save")
-		if err != nil || strings.Contains(others, "-A ") {
-			t.Errorf("%s: %v: rules in %s:\n%s", node, err, other, others)
-		}
-	}
-}
-
-func testStrict(t *testing.T, c *Cluster) {
-	for _, node := range c.Nodes() {
-		out, err := c.NodeExec(t.Context(), node, "sysctl", "--all", "--pattern", `^net\.ipv4\.conf\..*\.rp_filter$`)
+func testWorld(c *Cluster, pods []Pod) func(*testing.T) {
+	return func(t *testing.T) {
+		service, err := c.Kubectl(t.Context(), "-n", "default", "get", "service", "web", "-o", "jsonpath={.spec.clusterIP}")
 		if err != nil {
 			t.Fatal(err)
 		}
-		for line := range strings.Lines(out) {
-			if !strings.HasSuffix(line, "= 1\n") {
-				t.Errorf("%s: %s", node, line)
+		for _, p := range pods {
+			node := c.NodeIP(p.Node)
+			bastion := fmt.Sprintf("%s:%d", BastionIP, BastionPort)
+			for _, command := range []string{
+				"get http://" + bastion + "/?from=" + p.Name,
+				"post -size 3000000 http://" + bastion + "/?bytes=3000000",
+				"udp -df -size 1472 " + bastion,
+				"watch -for 1ms udp://" + bastion,
+				fmt.Sprintf("stream -for 1ms %s:%d", BastionIP, BastionEchoPort),
+			} {
+				out, err := c.PodExec(t.Context(), p.Namespace, p.Name, strings.Fields("/probe "+command)...)
+				if err != nil || !strings.Contains(out, node.String()+":") {
+					t.Errorf("%s on %s: probe %s: %q, %v; want it seen as %s", p.Name, p.Node, command, out, err, node)
+				}
+			}
+			for _, command := range []string{"ping " + BastionIP, "api /version", "get http://" + service + "/"} {
+				if out, err := c.PodExec(t.Context(), p.Namespace, p.Name, strings.Fields("/probe "+command)...); err != nil {
+					t.Errorf("%s on %s: probe %s: %q, %v", p.Name, p.Node, command, out, err)
+				}
+			}
+			entries, err := c.AccessLog().Find("from=" + p.Name)
+			if err != nil || len(entries) != 1 || entries[0].Source != node {
+				t.Errorf("access log of %s: %v, %v; want one line of %s", p.Name, entries, err, node)
+			}
+			// A neighbour on the LAN that is no node reaches pods directly.
+			if out, err := c.Exec(t.Context(), LANHost, "probe", "get", fmt.Sprintf("http://%s:8080/", p.IP)); err != nil || !strings.Contains(out, LANHostIP) {
+				t.Errorf("from the LAN to %s: %q, %v", p.Name, out, err)
 			}
 		}
 	}
 }
 
-func testCapture(t *testing.T, c *Cluster, p Pod) {
-	k, err := c.Capture(t.Context(), Bastion, "eth0", func(p Packet) bool { return p.Protocol == unix.IPPROTO_UDP && !p.Outgoing })
-	if err != nil {
-		t.Fatal(err)
-	}
-	for i := range 3 {
-		if _, err := c.PodExec(t.Context(), p.Namespace, p.Name, "/probe", "udp", "-id", fmt.Sprintf("seen-%d", i), BastionIP+":8080"); err != nil {
-			t.Fatal(err)
+func testBackend(c *Cluster) func(*testing.T) {
+	return func(t *testing.T) {
+		other := NFT
+		if c.options.Backend == NFT {
+			other = Legacy
 		}
-	}
-	packets, err := k.Stop()
-	if err != nil {
-		t.Fatal(err)
-	}
-	for i, got := range packets {
-		if got.Source.Addr() != c.NodeIP(p.Node) || !strings.HasPrefix(string(got.Payload), fmt.Sprintf("seen-%d ", i)) {
-			t.Errorf("packet %d: %+v", i, got)
+		for _, node := range c.Nodes() {
+			ours, err := c.NodeExec(t.Context(), node, "iptables-"+string(c.options.Backend)+"-save")
+			if err != nil || !strings.Contains(ours, "KUBE-SERVICES") || !strings.Contains(ours, "MASQUERADE") {
+				t.Errorf("%s: %v: no rules of kube-proxy in %s:\n%s", node, err, c.options.Backend, ours)
+			}
+			others, err := c.NodeExec(t.Context(), node, "iptables-"+string(other)+"-save")
+			if err != nil || strings.Contains(others, "-A ") {
+				t.Errorf("%s: %v: rules in %s:\n%s", node, err, other, others)
+			}
 		}
-	}
-	if len(packets) != 3 {
-		t.Errorf("saw %d packets, sent 3", len(packets))
 	}
 }
 
-func testSnapshot(t *testing.T, c *Cluster) {
-	node := c.Nodes()[0]
-	before, err := c.Snapshot(t.Context(), node)
-	if err != nil {
-		t.Fatal(err)
-	}
-	again, err := c.Snapshot(t.Context(), node)
-	if err != nil {
-		t.Fatal(err)
-	}
-	if diff := before.Diff(again); len(diff) > 0 {
-		t.Fatalf("nothing has changed, but:\n%s", strings.Join(diff, "\n"))
-	}
-	undo := [][2]string{
-		{"ip address add 192.168.7.99/24 dev eth0", "ip address del 192.168.7.99/24 dev eth0"},
-		{"ip rule add fwmark 0x1000/0x1000 lookup 2000 priority 50", "ip rule del priority 50"},
-		{"ip route add default dev lo table 2000", "ip route del default dev lo table 2000"},
-		{"ipset create snap hash:ip", "ipset destroy snap"},
-		{"iptables-nft -w -t mangle -A PREROUTING -j RETURN", "iptables-nft -w -t mangle -D PREROUTING -j RETURN"},
-		{"iptables-legacy -w -t raw -A PREROUTING -j RETURN", "iptables-legacy -w -t raw -D PREROUTING -j RETURN"},
-		{"nft add table inet snap", "nft delete table inet snap"},
-		{"tc qdisc add dev eth0 clsact", "tc qdisc del dev eth0 clsact"},
-		{"ip link add snap0 type bridge", "ip link del snap0"},
-		{"sysctl -q net.ipv4.conf.eth0.rp_filter=2", "sysctl -q net.ipv4.conf.eth0.rp_filter=1"},
-		{"mkdir /sys/fs/bpf/snap", "rmdir /sys/fs/bpf/snap"},
-	}
-	for _, u := range undo {
-		if _, err := c.NodeShell(t.Context(), node, strings.Fields(u[0])...); err != nil {
-			t.Fatal(err)
+func testStrict(c *Cluster) func(*testing.T) {
+	return func(t *testing.T) {
+		for _, node := range c.Nodes() {
+			out, err := c.NodeExec(t.Context(), node, "sysctl", "--all", "--pattern", `^net\.ipv4\.conf\..*\.rp_filter$`)
+			if err != nil {
+				t.Fatal(err)
+			}
+			for line := range strings.Lines(out) {
+				if !strings.HasSuffix(line, "= 1\n") {
+					t.Errorf("%s: %s", node, line)
+				}
+			}
 		}
-		changed, err := c.Snapshot(t.Context(), node)
+	}
+}
+
+func testCapture(c *Cluster, p Pod) func(*testing.T) {
+	return func(t *testing.T) {
+		k, err := c.Capture(t.Context(), Bastion, "eth0", func(p Packet) bool { return p.Protocol == unix.IPPROTO_UDP && !p.Outgoing })
 		if err != nil {
 			t.Fatal(err)
 		}
-		if len(before.Diff(changed)) == 0 {
-			t.Errorf("%s: not seen", u[0])
+		for i := range 3 {
+			if _, err := c.PodExec(t.Context(), p.Namespace, p.Name, "/probe", "udp", "-id", fmt.Sprintf("seen-%d", i), BastionIP+":8080"); err != nil {
+				t.Fatal(err)
+			}
 		}
-		if _, err := c.NodeShell(t.Context(), node, strings.Fields(u[1])...); err != nil {
+		packets, err := k.Stop()
+		if err != nil {
+			t.Fatal(err)
+		}
+		for i, got := range packets {
+			if got.Source.Addr() != c.NodeIP(p.Node) || !strings.HasPrefix(string(got.Payload), fmt.Sprintf("seen-%d ", i)) {
+				t.Errorf("packet %d: %+v", i, got)
+			}
+		}
+		if len(packets) != 3 {
+			t.Errorf("saw %d packets, sent 3", len(packets))
+		}
+	}
+}
+
+func testSnapshot(c *Cluster) func(*testing.T) {
+	return func(t *testing.T) {
+		node := c.Nodes()[0]
+		before, err := c.Snapshot(t.Context(), node)
+		if err != nil {
+			t.Fatal(err)
+		}
+		again, err := c.Snapshot(t.Context(), node)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if diff := before.Diff(again); len(diff) > 0 {
+			t.Fatalf("nothing has changed, but:\n%s", strings.Join(diff, "\n"))
+		}
+		undo := [][2]string{
+			{"ip address add 192.168.7.99/24 dev eth0", "ip address del 192.168.7.99/24 dev eth0"},
+			{"ip rule add fwmark 0x1000/0x1000 lookup 2000 priority 50", "ip rule del priority 50"},
+			{"ip route add default dev lo table 2000", "ip route del default dev lo table 2000"},
+			{"ipset create snap hash:ip", "ipset destroy snap"},
+			{"iptables-nft -w -t mangle -A PREROUTING -j RETURN", "iptables-nft -w -t mangle -D PREROUTING -j RETURN"},
+			{"iptables-legacy -w -t raw -A PREROUTING -j RETURN", "iptables-legacy -w -t raw -D PREROUTING -j RETURN"},
+			{"nft add table inet snap", "nft delete table inet snap"},
+			{"tc qdisc add dev eth0 clsact", "tc qdisc del dev eth0 clsact"},
+			{"ip link add snap0 type bridge", "ip link del snap0"},
+			{"sysctl -q net.ipv4.conf.eth0.rp_filter=2", "sysctl -q net.ipv4.conf.eth0.rp_filter=1"},
+			{"mkdir /sys/fs/bpf/snap", "rmdir /sys/fs/bpf/snap"},
+		}
+		for _, u := range undo {
+			if _, err := c.NodeShell(t.Context(), node, strings.Fields(u[0])...); err != nil {
+				t.Fatal(err)
+			}
+			changed, err := c.Snapshot(t.Context(), node)
+			if err != nil {
+				t.Fatal(err)
+			}
+			if len(before.Diff(changed)) == 0 {
+				t.Errorf("%s: not seen", u[0])
+			}
+			if _, err := c.NodeShell(t.Context(), node, strings.Fields(u[1])...); err != nil {
+				t.Fatal(err)
+			}
+		}
+	}
+}
+
+func testAPIServer(c *Cluster) func(*testing.T) {
+	return func(t *testing.T) {
+		if err := c.StopAPIServer(t.Context()); err != nil {
+			t.Fatal(err)
+		}
+		if _, err := c.Kubectl(t.Context(), "get", "--raw", "/readyz"); err == nil {
+			t.Error("the API server answers, and should not")
+		}
+		if err := c.StartAPIServer(t.Context()); err != nil {
 			t.Fatal(err)
 		}
 	}
 }
 
-func testAPIServer(t *testing.T, c *Cluster) {
-	if err := c.StopAPIServer(t.Context()); err != nil {
-		t.Fatal(err)
-	}
-	if _, err := c.Kubectl(t.Context(), "get", "--raw", "/readyz"); err == nil {
-		t.Error("the API server answers, and should not")
-	}
-	if err := c.StartAPIServer(t.Context()); err != nil {
-		t.Fatal(err)
-	}
-}
-
-func testPower(t *testing.T, c *Cluster) {
-	const node = "node2"
-	if err := c.PowerOff(t.Context(), node); err != nil {
-		t.Fatal(err)
-	}
-	if out, err := c.Exec(t.Context(), Router, "ping", "-c1", "-W1", c.NodeIP(node).String()); err == nil {
-		t.Errorf("a node without power answers: %s", out)
-	}
-	if err := c.PowerOn(t.Context(), node); err != nil {
-		t.Fatal(err)
-	}
-	if err := c.AwaitReady(t.Context(), node); err != nil {
-		t.Fatal(err)
-	}
-	pods, err := c.AwaitPods(t.Context(), "default", "app=web", 2)
-	if err != nil {
-		t.Fatal(err)
-	}
-	for _, p := range pods {
-		if err := Poll(t.Context(), 30*time.Second, func() error {
-			_, err := c.PodExec(t.Context(), p.Namespace, p.Name, "/probe", "get", "-timeout", "1s", "http://"+BastionIP+":8080/")
-			return err
-		}); err != nil {
-			t.Errorf("%s after the reboot: %v", p.Name, err)
+func testPower(c *Cluster) func(*testing.T) {
+	return func(t *testing.T) {
+		const node = "node2"
+		if err := c.PowerOff(t.Context(), node); err != nil {
+			t.Fatal(err)
+		}
+		if out, err := c.Exec(t.Context(), Router, "ping", "-c1", "-W1", c.NodeIP(node).String()); err == nil {
+			t.Errorf("a node without power answers: %s", out)
+		}
+		if err := c.PowerOn(t.Context(), node); err != nil {
+			t.Fatal(err)
+		}
+		if err := c.AwaitReady(t.Context(), node); err != nil {
+			t.Fatal(err)
+		}
+		pods, err := c.AwaitPods(t.Context(), "default", "app=web", 2)
+		if err != nil {
+			t.Fatal(err)
+		}
+		for _, p := range pods {
+			if err := Poll(t.Context(), 30*time.Second, func() error {
+				_, err := c.PodExec(t.Context(), p.Namespace, p.Name, "/probe", "get", "-timeout", "1s", "http://"+BastionIP+":8080/")
+				return err
+			}); err != nil {
+				t.Errorf("%s after the reboot: %v", p.Name, err)
+			}
 		}
 	}
 }
 
 // A test bed whose process was killed must not be in the way of the next.
-func testTakeOver(t *testing.T, c *Cluster, o Options) {
-	if _, err := Up(t.Context(), o); !errors.Is(err, ErrExists) {
-		t.Fatalf("second Up: %v, want %v", err, ErrExists)
-	}
-	s, err := c.readState()
-	if err != nil {
-		t.Fatal(err)
-	}
-	s.Owner.Start++ // a process that is no more
-	data, err := json.Marshal(s)
-	if err != nil {
-		t.Fatal(err)
-	}
-	// Such a crash may also have lost the records of processes.
-	if err := errors.Join(os.WriteFile(c.statePath(), data, 0o644), os.RemoveAll(filepath.Join(c.dir, "processes"))); err != nil {
-		t.Fatal(err)
-	}
-	again, err := Up(t.Context(), o)
-	if err != nil {
-		t.Fatal(err)
-	}
-	if out, err := again.Kubectl(t.Context(), "get", "daemonsets", "--all-namespaces", "-o", "name"); err != nil || strings.TrimSpace(out) != "" {
-		t.Errorf("the new test bed has %q, %v", out, err)
+func testTakeOver(c *Cluster, o Options) func(*testing.T) {
+	return func(t *testing.T) {
+		if _, err := Up(t.Context(), o); !errors.Is(err, ErrExists) {
+			t.Fatalf("second Up: %v, want %v", err, ErrExists)
+		}
+		s, err := c.readState()
+		if err != nil {
+			t.Fatal(err)
+		}
+		s.Owner.Start++ // a process that is no more
+		data, err := json.Marshal(s)
+		if err != nil {
+			t.Fatal(err)
+		}
+		// Such a crash may also have lost the records of processes.
+		if err := errors.Join(os.WriteFile(c.statePath(), data, 0o644), os.RemoveAll(filepath.Join(c.dir, "processes"))); err != nil {
+			t.Fatal(err)
+		}
+		again, err := Up(t.Context(), o)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if out, err := again.Kubectl(t.Context(), "get", "daemonsets", "--all-namespaces", "-o", "name"); err != nil || strings.TrimSpace(out) != "" {
+			t.Errorf("the new test bed has %q, %v", out, err)
+		}
 	}
 }
 

@@ -7,6 +7,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"maps"
 	"net"
 	"net/http"
 	"os"
@@ -62,9 +63,7 @@ func do(ctx context.Context, c *http.Client, method, url string, body io.Reader,
 	if err != nil {
 		return err
 	}
-	for name, values := range h {
-		request.Header[name] = values
-	}
+	maps.Copy(request.Header, h)
 	response, err := c.Do(request)
 	if err != nil {
 		return err

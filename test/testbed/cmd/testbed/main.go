@@ -84,8 +84,7 @@ func shell(ctx context.Context, prefix, place string) error {
 	}
 	fmt.Fprintf(os.Stderr, "kubectl, helm and probe are in PATH; nodes: %s; leave with exit\n", strings.Join(c.Nodes(), " "))
 	err = cmd.Run()
-	var exit *exec.ExitError
-	if errors.As(err, &exit) {
+	if _, exited := errors.AsType[*exec.ExitError](err); exited {
 		return nil // how the shell's last command ended is its user's affair
 	}
 	return err
