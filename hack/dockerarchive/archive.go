@@ -90,7 +90,7 @@ func Write(target string, image Image) (err error) {
 			return err
 		}
 	}
-	if err := errors.Join(w.Close(), f.Close()); err != nil {
+	if err := errors.Join(w.Close(), f.Chmod(0o644), f.Close()); err != nil {
 		return err
 	}
 	return os.Rename(f.Name(), target)

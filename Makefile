@@ -1,0 +1,74 @@
+# The logic is in Go; this file only names it.
+export CGO_ENABLED = 0
+SHELL = /bin/bash
+
+# Evaluated where it is used: builds what is missing, out of hack/tools/go.mod.
+LINT_TOOLS = $(shell go run ./test/tools/cmd/tools lint)
+TESTBED = go run ./test/testbed/cmd/testbed
+# Real kernels and real clusters: these packages take the machine for themselves.
+SYSTEM = ./test/testbed/... ./test/e2e/...
+FUZZTIME ?= 1m
+
+.PHONY: help demo generate build test test-unit test-system fuzz e2e bench lint fmt verify image up down shell mutants tools prerequisites vulncheck
+
+help: ## Show this list
+	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / { printf "  %-14s %s\n", $$1, $$2 }' Makefile
+
+demo: prerequisites tools image ## Play the main job on a cluster of this machine (root, Debian, Go)
+	go run ./test/demo
+
+prerequisites: ## Install the Debian packages that the test bed needs
+	$(TESTBED) install
+
+tools: ## Build the pinned Kubernetes binaries (cold: 8 to 20 minutes)
+	go run ./test/tools/cmd/tools cluster
+
+generate: ## Regenerate deepcopy code and CRDs
+	$(LINT_TOOLS)/controller-gen object crd paths=./api/... output:crd:dir=config/crd
+
+build: ## Build the binaries into build/
+	go build -trimpath -ldflags "-s -w" -o build/ . ./cmd/...
+
+image: build ## Make build/image.tar, tagged egressip-operator:dev, without Docker
+	go run ./hack/image
+
+test: test-unit test-system ## Run all tests (root)
+
+test-unit: tools
+	go test -timeout 20m $$(go list ./... | grep -v -e /test/testbed -e /test/e2e)
+
+test-system: tools image
+	go test -timeout 40m -p 1 $(SYSTEM)
+
+e2e: tools image ## Run the end-to-end tests alone
+	go test -timeout 40m -v ./test/e2e/...
+
+fuzz: ## Fuzz the reader of API objects for FUZZTIME
+	go test -run '^$$' -fuzz FuzzSnapshot -fuzztime $(FUZZTIME) ./pkg/egress
+
+bench: ## Run the benchmarks
+	go test -run '^$$' -bench . -benchmem ./pkg/...
+
+mutants: ## Plant the named mutants one by one: each must turn a test red
+	go run ./hack/mutants
+
+lint: ## Run the linters
+	$(LINT_TOOLS)/golangci-lint run ./...
+
+vulncheck: ## Look for known vulnerabilities (asks vuln.go.dev)
+	$(LINT_TOOLS)/govulncheck ./...
+
+fmt: ## Format the code
+	$(LINT_TOOLS)/golangci-lint fmt ./...
+
+verify: ## Regenerate and tidy: fails on a difference
+	go run ./hack/verify $(MAKE) --no-print-directory generate fmt '&&' go mod tidy '&&' go -C hack/tools mod tidy
+
+up: prerequisites tools image ## Bring up a cluster of three nodes, with the operator's image loaded
+	$(TESTBED) -image build/image.tar up
+
+down: ## Remove it
+	$(TESTBED) down
+
+shell: ## A shell with kubectl for it; make shell PLACE=node1 for a node's
+	@$(TESTBED) shell $(PLACE)
