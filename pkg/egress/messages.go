@@ -162,3 +162,30 @@ func (r *resolver) sayHost(h int, result HostResult) (bool, Reason, string) {
 	}
 	return true, ReasonAssigned, fmt.Sprintf("The host bears %d egress IPs.", assigned)
 }
+
+func (a *allocator) sayRelease(gone claim, reason Reason) string {
+	host := a.Hosts[gone.host].Name
+	switch reason {
+	case ReasonNotRequested:
+		return fmt.Sprintf("Host %s gives up %s: no namespace requests it any more.", host, gone.ip)
+	case ReasonHostOffline:
+		return fmt.Sprintf("Host %s gives up %s: the host is offline.", host, gone.ip)
+	case ReasonOutsideRange:
+		return fmt.Sprintf("Host %s gives up %s: none of its egressCIDRs holds it.", host, gone.ip)
+	case ReasonCapacity:
+		return fmt.Sprintf("Host %s gives up %s: it has capacity for %d egress IPs.", host, gone.ip, max(a.Hosts[gone.host].Capacity, 0))
+	case ReasonSameHost:
+		return fmt.Sprintf("Host %s gives up %s: it bears another egress IP of that namespace.", host, gone.ip)
+	case ReasonRebalanced:
+		return fmt.Sprintf("Host %s gives up %s to a host that bears less than half of its share.", host, gone.ip)
+	case ReasonMultipleHosts:
+		return fmt.Sprintf("Host %s gives up %s: another host claims it too.", host, gone.ip)
+	case ReasonBadHost:
+		return fmt.Sprintf("Host %s gives up %s: %s.", host, gone.ip, a.badHost(gone.host))
+	case ReasonOutsideNetwork, ReasonBadAddress:
+		_, why := a.unfitOn(gone.host, gone.ip)
+		return fmt.Sprintf("Host %s gives up %s: %s.", host, gone.ip, why)
+	default:
+		return fmt.Sprintf("Host %s gives up %s. %s", host, gone.ip, a.sayWrong(gone.ip, reason))
+	}
+}

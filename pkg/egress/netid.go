@@ -57,6 +57,6 @@ func AllocateNetIDs(namespaces []string, inUse map[uint32]bool) map[string]uint3
 
 func hash(s string) uint32 {
 	h := fnv.New32a()
-	h.Write([]byte(s)) //nolint:errcheck // hash.Hash never returns an error
+	h.Write([]byte(s))
 	return h.Sum32()
 }

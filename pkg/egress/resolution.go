@@ -64,6 +64,9 @@ const (
 	ReasonOutsideRange Reason = "OutsideRange"
 	// ReasonCapacity: more claims than the host has capacity for.
 	ReasonCapacity Reason = "Capacity"
+	// ReasonRebalanced: the claim moves to a host that bears much less than its
+	// share.
+	ReasonRebalanced Reason = "Rebalanced"
 	// ReasonDropped: the namespace requests egress IPs and none is active.
 	ReasonDropped Reason = "Dropped"
 )

@@ -165,6 +165,11 @@ func TestNamespaces(t *testing.T) {
 				host("w0", "192.168.8.200").uplink("w0", "192.168.7.10/24").host("w1", "192.168.7.201"),
 			want: map[string]string{"red": "192.168.7.201@w1"},
 		},
+		"whatever an uplink's network is, it is that of the claiming host that counts": {
+			given: new(given).namespace("red", "192.168.8.200").
+				host("w0", "192.168.8.200").host("w1").uplink("w1", "192.168.7.11/24"),
+			want: map[string]string{"red": "192.168.8.200@w0"},
+		},
 		"the broadcast address of the uplink's network is refused": {
 			given: new(given).namespace("red", "192.168.7.255").host("w0", "192.168.7.255").uplink("w0", "192.168.7.10/24"),
 			want:  map[string]string{"red": "dropped: BadAddress"},

@@ -1,6 +1,9 @@
 package egress
 
-import "net/netip"
+import (
+	"net/netip"
+	"slices"
+)
 
 // room tells which automatic hosts have room for an egress IP. It looks
 // addresses up by prefix, so that thousands of hosts with one range cost as
@@ -79,10 +82,8 @@ func (r *room) fits(ip netip.Addr, namespace int) bool {
 // claimsSibling tells whether the host claims any egress IP of the namespace.
 func (r *room) claimsSibling(h, namespace int) bool {
 	for _, ip := range r.Namespaces[namespace].Requests {
-		for _, claimant := range r.addresses[ip].hosts {
-			if claimant == h {
-				return true
-			}
+		if slices.Contains(r.addresses[ip].hosts, h) {
+			return true
 		}
 	}
 	return false

@@ -1,0 +1,249 @@
+package egress
+
+import (
+	"cmp"
+	"fmt"
+	"net/netip"
+	"slices"
+	"strings"
+)
+
+// Allocation is what the controller makes of the automatic hosts.
+type Allocation struct {
+	// Hosts are the automatic hosts in order of name, each with the claims that
+	// it should have now.
+	Hosts []HostClaims
+	// Released are claims that stand on automatic hosts and should not, in
+	// order of address and host.
+	Released []Release
+	// Unplaced are requests that no host claims and no automatic host can
+	// take, in order of address. It is empty in a cluster without automatic
+	// hosts.
+	Unplaced []Unplaced
+}
+
+// HostClaims are the claims of one host, in order of address.
+type HostClaims struct {
+	Host   string
+	Claims []netip.Addr
+}
+
+// Release is a claim that has to go.
+type Release struct {
+	IP      netip.Addr
+	Host    string
+	Reason  Reason
+	Message string
+}
+
+// Unplaced is a request for which there is no room.
+type Unplaced struct {
+	IP        netip.Addr
+	Namespace string
+	Reason    Reason
+	Message   string
+}
+
+// Allocate decides which claims each automatic host should have now.
+//
+// Writing its answer and asking again, until nothing changes, takes a cluster
+// from any state to a settled one. An address is claimed for a host only where
+// no list of another held it when the question was asked: a move is a release
+// in one answer and a claim in a later one, so that no order in which the
+// writes of one answer land puts an address on two lists.
+//
+// Claims stay where they are unless they must go: not requested, requested or
+// claimed twice, out of the ranges, over capacity, or on an offline host. The
+// rest is placed as place says. Only where nothing had to go are hosts looked
+// for that bear less than half of what a fresh allocation would give them, and
+// a few claims released in their favour.
+func Allocate(c Cluster) Allocation {
+	if !slices.ContainsFunc(c.Hosts, func(h Host) bool { return h.Automatic }) {
+		return Allocation{}
+	}
+	a := allocator{index: newIndex(c), reasons: make(map[claim]Reason)}
+	a.order = a.placingOrder()
+	listed := a.listed()
+
+	now := newPlacement(a.index)
+	a.keep(now)
+	kept := now.addresses()
+	var unlisted []request
+	for _, request := range a.order {
+		if !listed[request.ip] {
+			unlisted = append(unlisted, request)
+		}
+	}
+	leftover := now.place(unlisted)
+	if len(a.reasons) == 0 {
+		now = a.rebalance(now, kept)
+	}
+	return a.allocation(now, leftover)
+}
+
+// request is one requested address that may be placed.
+type request struct {
+	ip        netip.Addr
+	namespace int
+}
+
+// claim is an address in the list of a host.
+type claim struct {
+	ip   netip.Addr
+	host int
+}
+
+type allocator struct {
+	*index
+	// order is the order in which requests are placed.
+	order []request
+	// reasons tell why claims are released.
+	reasons map[claim]Reason
+}
+
+// placingOrder lists what automatic hosts may bear: first the namespaces that
+// request least, and of each namespace the first address before any second.
+// So it is always some namespace's spare that finds no room.
+func (a *allocator) placingOrder() []request {
+	var namespaces []int
+	longest := 0
+	for n, namespace := range a.Namespaces {
+		if len(namespace.Requests) > 0 {
+			namespaces = append(namespaces, n)
+			longest = max(longest, len(namespace.Requests))
+		}
+	}
+	slices.SortStableFunc(namespaces, func(n, m int) int {
+		return cmp.Compare(len(a.Namespaces[n].Requests), len(a.Namespaces[m].Requests))
+	})
+	var order []request
+	for rank := range longest {
+		// Namespaces that have no address of this rank stand in front.
+		for len(a.Namespaces[namespaces[0]].Requests) <= rank {
+			namespaces = namespaces[1:]
+		}
+		for _, n := range namespaces {
+			if ip := a.Namespaces[n].Requests[rank]; a.refusal(ip) == "" {
+				order = append(order, request{ip: ip, namespace: n})
+			}
+		}
+	}
+	return order
+}
+
+// refusal says why no automatic host may bear the address, as far as it does
+// not depend on the host; it is empty where one may.
+func (a *allocator) refusal(ip netip.Addr) Reason {
+	address := a.addresses[ip]
+	switch {
+	case len(address.namespaces) == 0:
+		return ReasonNotRequested
+	case len(address.namespaces) > 1:
+		return ReasonMultipleNamespaces
+	case a.isHostIP(ip):
+		return ReasonHostAddress
+	case len(address.hosts) > 1:
+		return ReasonMultipleHosts
+	case len(address.hosts) == 1 && !a.Hosts[address.hosts[0]].Automatic:
+		// A manual claim is the user's word.
+		return ReasonMultipleHosts
+	}
+	return a.netID(address.namespaces[0])
+}
+
+// listed are the addresses in the lists of hosts, but for manual hosts whose
+// claims do not count.
+func (a *allocator) listed() map[netip.Addr]bool {
+	listed := make(map[netip.Addr]bool)
+	for h, host := range a.Hosts {
+		if host.Automatic || a.badHost(h) == "" {
+			for _, ip := range host.Claims {
+				listed[ip] = true
+			}
+		}
+	}
+	return listed
+}
+
+// keep puts the claims that stand and may stay into p, and notes why the
+// others go.
+func (a *allocator) keep(p *placement) {
+	for _, request := range a.order {
+		if hosts := a.addresses[request.ip].hosts; len(hosts) == 1 {
+			if reason := a.mustLeave(p, request, hosts[0]); reason != "" {
+				a.reasons[claim{ip: request.ip, host: hosts[0]}] = reason
+			} else {
+				p.put(request, hosts[0])
+			}
+		}
+	}
+	for h, host := range a.Hosts {
+		if !host.Automatic {
+			continue
+		}
+		for _, ip := range host.Claims {
+			reason := a.refusal(ip)
+			if a.badHost(h) != "" {
+				reason = ReasonBadHost
+			}
+			if reason != "" {
+				a.reasons[claim{ip: ip, host: h}] = reason
+			}
+		}
+	}
+}
+
+// mustLeave says why a claim may not stay on its host.
+func (a *allocator) mustLeave(p *placement, r request, h int) Reason {
+	if reason, _ := a.unfitOn(h, r.ip); reason != "" {
+		return reason
+	}
+	_, sibling := p.sibling(h, r.namespace)
+	switch {
+	case !a.Hosts[h].Online:
+		return ReasonHostOffline
+	case !inRanges(a.Hosts[h], r.ip):
+		return ReasonOutsideRange
+	case sibling:
+		return ReasonSameHost
+	case p.full(h):
+		return ReasonCapacity
+	}
+	return ""
+}
+
+func inRanges(host Host, ip netip.Addr) bool {
+	return slices.ContainsFunc(host.Ranges, func(prefix netip.Prefix) bool { return prefix.Contains(ip) })
+}
+
+func (a *allocator) allocation(p *placement, leftover []request) Allocation {
+	var allocation Allocation
+	claims := make([][]netip.Addr, len(a.Hosts))
+	for ip, h := range p.at {
+		claims[h] = append(claims[h], ip)
+	}
+	for h, host := range a.Hosts {
+		if host.Automatic {
+			allocation.Hosts = append(allocation.Hosts, HostClaims{Host: host.Name, Claims: sortedUnique(claims[h])})
+		}
+	}
+	for gone, reason := range a.reasons {
+		allocation.Released = append(allocation.Released, Release{
+			IP: gone.ip, Host: a.Hosts[gone.host].Name, Reason: reason,
+			Message: a.sayRelease(gone, reason),
+		})
+	}
+	slices.SortFunc(allocation.Released, func(a, b Release) int {
+		return cmp.Or(a.IP.Compare(b.IP), strings.Compare(a.Host, b.Host))
+	})
+	for _, request := range leftover {
+		name := a.Namespaces[request.namespace].Name
+		allocation.Unplaced = append(allocation.Unplaced, Unplaced{
+			IP: request.ip, Namespace: name, Reason: ReasonNoEligibleHost,
+			Message: fmt.Sprintf("No host can take %s of namespace %s: none that is online, has capacity left and bears no other "+
+				"egress IP of that namespace has it in egressCIDRs. Add a host, a range or capacity.", request.ip, name),
+		})
+	}
+	slices.SortFunc(allocation.Unplaced, func(a, b Unplaced) int { return a.IP.Compare(b.IP) })
+	return allocation
+}

@@ -1,0 +1,299 @@
+package egress
+
+import (
+	"cmp"
+	"container/heap"
+	"maps"
+	"math"
+	"net/netip"
+	"slices"
+)
+
+// placement is which automatic host bears which address, while it is being
+// worked out.
+type placement struct {
+	*index
+	// at is the host of each placed address.
+	at map[netip.Addr]int
+	// load is the number of addresses of each host, by its position.
+	load []int
+	// siblings are the addresses by host and namespace: one each.
+	siblings map[hostNamespace]netip.Addr
+}
+
+type hostNamespace struct{ host, namespace int }
+
+func newPlacement(x *index) *placement {
+	return &placement{
+		index:    x,
+		at:       make(map[netip.Addr]int),
+		load:     make([]int, len(x.Hosts)),
+		siblings: make(map[hostNamespace]netip.Addr),
+	}
+}
+
+func (p *placement) clone() *placement {
+	return &placement{
+		index:    p.index,
+		at:       maps.Clone(p.at),
+		load:     slices.Clone(p.load),
+		siblings: maps.Clone(p.siblings),
+	}
+}
+
+func (p *placement) put(r request, h int) {
+	p.at[r.ip] = h
+	p.load[h]++
+	p.siblings[hostNamespace{h, r.namespace}] = r.ip
+}
+
+func (p *placement) remove(r request) {
+	h := p.at[r.ip]
+	delete(p.at, r.ip)
+	p.load[h]--
+	delete(p.siblings, hostNamespace{h, r.namespace})
+}
+
+func (p *placement) sibling(h, namespace int) (netip.Addr, bool) {
+	ip, ok := p.siblings[hostNamespace{h, namespace}]
+	return ip, ok
+}
+
+// free is how many more addresses the host can bear.
+func (p *placement) free(h int) int {
+	if p.Hosts[h].Capacity == 0 {
+		return math.MaxInt
+	}
+	return max(p.Hosts[h].Capacity, 0) - p.load[h]
+}
+
+func (p *placement) full(h int) bool { return p.free(h) <= 0 }
+
+// takes tells whether the host could bear the address, were it not for other
+// addresses there.
+func (p *placement) takes(h int, ip netip.Addr) bool {
+	reason, _ := p.unfitOn(h, ip)
+	return reason == ""
+}
+
+// addresses are the placed addresses in order, each with its namespace.
+func (p *placement) addresses() []request {
+	list := make([]request, 0, len(p.at))
+	for _, ip := range slices.SortedFunc(maps.Keys(p.at), netip.Addr.Compare) {
+		list = append(list, request{ip: ip, namespace: p.index.addresses[ip].namespaces[0]})
+	}
+	return list
+}
+
+// betterThan compares first how many addresses are placed, then how evenly.
+func (p *placement) betterThan(other *placement) bool {
+	if len(p.at) != len(other.at) {
+		return len(p.at) > len(other.at)
+	}
+	return p.unevenness() < other.unevenness()
+}
+
+// unevenness is the sum of the squares of the loads: it shrinks whenever an
+// address goes from a host to one that has at least two fewer.
+func (p *placement) unevenness() int {
+	sum := 0
+	for _, load := range p.load {
+		sum += load * load
+	}
+	return sum
+}
+
+// place gives each of the requests a host, in their order, and returns those
+// that find none. It moves nothing that was placed before.
+//
+// Requests that only one host can take come first, so that no other takes
+// their room. The rest go to the candidate with the fewest addresses, of equal
+// ones to that with the most room left, of equal ones to the first by name.
+// What then is left over is placed if the others of these requests can make
+// room: as many are placed as can be.
+func (p *placement) place(requests []request) (leftover []request) {
+	pool := newPool(p)
+	var flexible []request
+	for _, r := range requests {
+		if h, only := pool.only(r); only {
+			p.put(r, h)
+		} else {
+			flexible = append(flexible, r)
+		}
+	}
+	for _, r := range flexible {
+		if h, ok := pool.best(r); ok {
+			p.put(r, h)
+		} else {
+			leftover = append(leftover, r)
+		}
+	}
+	return newExchange(p, pool, requests).placeAll(leftover)
+}
+
+// pool finds candidates among the automatic hosts. Hosts are kept by range:
+// where thousands have the same, a request looks at few of them.
+//
+// Loads only grow while it is in use, so that a host found full is full for
+// good, and a place in a queue can only be too far in front.
+type pool struct {
+	*placement
+	byRange map[netip.Prefix]*queue
+}
+
+func newPool(p *placement) *pool {
+	all := &pool{placement: p, byRange: make(map[netip.Prefix]*queue)}
+	for h, host := range p.Hosts {
+		if !p.canTake(h) {
+			continue
+		}
+		for _, prefix := range effectiveRanges(host) {
+			q := all.byRange[prefix]
+			if q == nil {
+				q = &queue{placement: p}
+				all.byRange[prefix] = q
+			}
+			q.all = append(q.all, h)
+			q.hosts = append(q.hosts, h)
+			q.entries = append(q.entries, entry{host: h, load: p.load[h]})
+		}
+	}
+	for _, q := range all.byRange {
+		heap.Init(q)
+	}
+	return all
+}
+
+// queues are those of the ranges that hold the address.
+func (p *pool) queues(ip netip.Addr) []*queue {
+	var queues []*queue
+	for prefix := range prefixesOf(ip) {
+		if q := p.byRange[prefix]; q != nil {
+			queues = append(queues, q)
+		}
+	}
+	return queues
+}
+
+func (p *pool) candidate(h int, r request) bool {
+	_, sibling := p.sibling(h, r.namespace)
+	return !sibling && !p.full(h) && p.takes(h, r.ip)
+}
+
+// only returns the one host that can take the request, if it is one alone.
+func (p *pool) only(r request) (int, bool) {
+	found := -1
+	for _, q := range p.queues(r.ip) {
+		for i := 0; i < len(q.hosts); i++ {
+			h := q.hosts[i]
+			if p.full(h) {
+				q.hosts[i] = q.hosts[len(q.hosts)-1]
+				q.hosts = q.hosts[:len(q.hosts)-1]
+				i--
+				continue
+			}
+			if h == found || !p.candidate(h, r) {
+				continue
+			}
+			if found >= 0 {
+				return 0, false
+			}
+			found = h
+		}
+	}
+	return found, found >= 0
+}
+
+// best returns the candidate to choose.
+func (p *pool) best(r request) (int, bool) {
+	found := -1
+	for _, q := range p.queues(r.ip) {
+		if h, ok := q.first(func(h int) bool { return p.candidate(h, r) }); ok {
+			if found < 0 || p.compare(h, found) < 0 {
+				found = h
+			}
+		}
+	}
+	return found, found >= 0
+}
+
+// compare orders hosts by how well they suit one address more.
+func (p *placement) compare(a, b int) int {
+	return cmp.Or(
+		cmp.Compare(p.load[a], p.load[b]),
+		cmp.Compare(p.free(b), p.free(a)),
+		cmp.Compare(a, b),
+	)
+}
+
+// queue holds the hosts with one range, the best first.
+type queue struct {
+	*placement
+	// all hosts with the range; hosts are those that were not found full.
+	all, hosts []int
+	// entries are a heap, each by the load that its host had when it was put
+	// there.
+	entries []entry
+}
+
+type entry struct{ host, load int }
+
+// first returns the best host that is a candidate.
+func (q *queue) first(candidate func(int) bool) (int, bool) {
+	var aside []entry
+	defer func() {
+		for _, e := range aside {
+			heap.Push(q, e)
+		}
+	}()
+	for len(q.entries) > 0 {
+		e := q.entries[0]
+		switch {
+		case q.full(e.host):
+			heap.Pop(q)
+		case e.load != q.load[e.host]:
+			q.entries[0].load = q.load[e.host]
+			heap.Fix(q, 0)
+		case candidate(e.host):
+			return e.host, true
+		default:
+			aside = append(aside, heap.Pop(q).(entry))
+		}
+	}
+	return 0, false
+}
+
+// Len is part of heap.Interface.
+func (q *queue) Len() int { return len(q.entries) }
+
+// Less is part of heap.Interface.
+func (q *queue) Less(i, j int) bool {
+	a, b := q.entries[i], q.entries[j]
+	return cmp.Or(
+		cmp.Compare(a.load, b.load),
+		cmp.Compare(q.roomAt(b), q.roomAt(a)),
+		cmp.Compare(a.host, b.host),
+	) < 0
+}
+
+// roomAt is what free was when the entry was put into the queue: an order that
+// changes under a heap would break it.
+func (q *queue) roomAt(e entry) int {
+	if q.Hosts[e.host].Capacity == 0 {
+		return math.MaxInt
+	}
+	return q.Hosts[e.host].Capacity - e.load
+}
+
+// Swap is part of heap.Interface.
+func (q *queue) Swap(i, j int) { q.entries[i], q.entries[j] = q.entries[j], q.entries[i] }
+
+// Push is part of heap.Interface.
+func (q *queue) Push(e any) { q.entries = append(q.entries, e.(entry)) }
+
+// Pop is part of heap.Interface.
+func (q *queue) Pop() any {
+	last := q.entries[len(q.entries)-1]
+	q.entries = q.entries[:len(q.entries)-1]
+	return last
+}

@@ -1,0 +1,126 @@
+package egress
+
+import (
+	"cmp"
+	"net/netip"
+	"slices"
+)
+
+// rebalance returns the placement without the claims that should move to
+// hosts which bear less than half, rounded down, of what a fresh allocation
+// would give them. kept are the claims that stand now.
+//
+// What the next answer will make of it is worked out here, and unless that is
+// better nothing moves: each move brings the loads closer together, so moving
+// comes to an end.
+func (a *allocator) rebalance(now *placement, kept []request) *placement {
+	fresh := newPlacement(a.index)
+	fresh.place(a.order)
+	moving := chooseMoves(now, fresh, kept)
+	if len(moving) == 0 {
+		return now
+	}
+	without := newPlacement(a.index)
+	for _, request := range now.addresses() {
+		if !moving[request.ip] {
+			without.put(request, now.at[request.ip])
+		}
+	}
+	next := without.clone()
+	var unplaced []request
+	for _, request := range a.order {
+		if _, placed := next.at[request.ip]; !placed {
+			unplaced = append(unplaced, request)
+		}
+	}
+	next.place(unplaced)
+	if !next.betterThan(now) {
+		return now
+	}
+	for ip := range moving {
+		a.reasons[claim{ip: ip, host: now.at[ip]}] = ReasonRebalanced
+	}
+	return without
+}
+
+// chooseMoves picks, for each host that bears much less than its share, claims
+// of the hosts that bear most, as many as make the share full at most. None
+// comes from a host that would then bear less than the one it goes to.
+func chooseMoves(now, fresh *placement, kept []request) map[netip.Addr]bool {
+	moving := make(map[netip.Addr]bool)
+	after := now.clone()
+	var from *donors
+	for h, host := range now.Hosts {
+		share := fresh.load[h]
+		if !host.Automatic || now.load[h] >= share/2 {
+			continue
+		}
+		if from == nil {
+			from = newDonors(after, kept)
+		}
+		for after.load[h] < share {
+			r, ok := from.give(h)
+			if !ok {
+				break
+			}
+			moving[r.ip] = true
+			after.remove(r)
+			after.put(r, h)
+		}
+	}
+	return moving
+}
+
+// donors are the hosts that can give claims away, those with most first.
+type donors struct {
+	after *placement
+	// claims that may move, by host.
+	claims map[int][]request
+	// hosts by load: byLoad[3] are those that bear three addresses.
+	byLoad [][]int
+}
+
+func newDonors(after *placement, kept []request) *donors {
+	d := &donors{after: after, claims: make(map[int][]request)}
+	for _, r := range kept {
+		h := after.at[r.ip]
+		d.claims[h] = append(d.claims[h], r)
+	}
+	d.byLoad = make([][]int, slices.Max(after.load)+1)
+	for h := range after.Hosts {
+		if len(d.claims[h]) > 0 {
+			d.byLoad[after.load[h]] = append(d.byLoad[after.load[h]], h)
+		}
+	}
+	return d
+}
+
+// give takes a claim that host h can bear from a host with at least two more.
+func (d *donors) give(h int) (request, bool) {
+	for load := len(d.byLoad) - 1; load >= d.after.load[h]+2; load-- {
+		for i, donor := range d.byLoad[load] {
+			r, ok := d.take(donor, h)
+			if !ok {
+				continue
+			}
+			d.byLoad[load] = slices.Delete(d.byLoad[load], i, i+1)
+			at, _ := slices.BinarySearchFunc(d.byLoad[load-1], donor, cmp.Compare[int])
+			d.byLoad[load-1] = slices.Insert(d.byLoad[load-1], at, donor)
+			return r, true
+		}
+	}
+	return request{}, false
+}
+
+// take removes from the donor's claims the first that h can bear.
+func (d *donors) take(donor, h int) (request, bool) {
+	for i, r := range d.claims[donor] {
+		_, sibling := d.after.sibling(h, r.namespace)
+		if sibling || d.after.full(h) || !d.after.takes(h, r.ip) || !inRanges(d.after.Hosts[h], r.ip) {
+			continue
+		}
+		d.claims[donor] = slices.Delete(d.claims[donor], i, i+1)
+		return r, true
+	}
+	return request{}, false
+}

@@ -1,0 +1,70 @@
+package conformance_test
+
+import (
+	"os"
+	"strings"
+	"sync/atomic"
+	"testing"
+
+	"github.com/egressip-operator/egressip-operator/test/conformance"
+)
+
+// tally counts what became of the scenarios of one section.
+type tally struct{ same, deviating, failed atomic.Int64 }
+
+func load(t *testing.T) (*conformance.Corpus, map[string]string) {
+	t.Helper()
+	corpus, err := conformance.Load(conformance.Path())
+	if err != nil {
+		t.Fatal(err)
+	}
+	document, err := os.ReadFile("../../docs/compatibility.md")
+	if err != nil {
+		t.Fatal(err)
+	}
+	return corpus, conformance.Deviations(string(document))
+}
+
+// judge fails the test unless all is well, or the scenario is a deviation. A
+// deviation that is none any more fails too: the document would be wrong.
+func (c *tally) judge(t *testing.T, name string, deviations map[string]string, wrong []string) {
+	t.Helper()
+	reason, deviates := deviations[name]
+	switch {
+	case deviates && len(wrong) > 0:
+		c.deviating.Add(1)
+		t.Logf("deviates on purpose: %s\n%s", reason, strings.Join(wrong, "\n"))
+	case deviates:
+		c.failed.Add(1)
+		t.Errorf("listed as a deviation, but the answer is that of the corpus: remove it from docs/compatibility.md")
+	case len(wrong) > 0:
+		c.failed.Add(1)
+		t.Error(strings.Join(wrong, "\n"))
+	default:
+		c.same.Add(1)
+	}
+}
+
+func (c *tally) report(t *testing.T, section string, total int) {
+	t.Helper()
+	t.Logf("CONFORMANCE %s: %d in all, %d as the corpus says, %d otherwise on purpose, %d failed",
+		section, total, c.same.Load(), c.deviating.Load(), c.failed.Load())
+	if sum := c.same.Load() + c.deviating.Load() + c.failed.Load(); sum != int64(total) {
+		t.Errorf("%s: %d scenarios, but %d were played", section, total, sum)
+	}
+}
+
+func TestBrain(t *testing.T) {
+	corpus, deviations := load(t)
+	var count tally
+	for _, scenario := range corpus.Scenarios {
+		t.Run(scenario.Name, func(t *testing.T) {
+			wrong, err := conformance.Play(t.Context(), conformance.NewBrain(scenario.Profile), scenario)
+			if err != nil {
+				wrong = append(wrong, err.Error())
+			}
+			count.judge(t, scenario.Name, deviations, wrong)
+		})
+	}
+	count.report(t, "scenarios on the brain", len(corpus.Scenarios))
+}

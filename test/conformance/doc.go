@@ -1,0 +1,11 @@
+// Package conformance compares this project with OpenShift SDN: it plays
+// scenarios that are stored as data, with the outcome that OpenShift SDN's own
+// logic gave, and reports every difference.
+//
+// The corpus is testdata/conformance.json; the environment variable CONFORMANCE
+// names another file in the same format. Its readingGuide tells what the words
+// mean. Each scenario is played twice: against pkg/egress as pure functions,
+// and against a real API server with the controller running. A scenario that
+// we answer otherwise on purpose stands in docs/compatibility.md, under the
+// heading Deviations, with the reason.
+package conformance
