@@ -1,0 +1,134 @@
+package agent
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net/netip"
+	"time"
+
+	"golang.org/x/sync/errgroup"
+	"k8s.io/apimachinery/pkg/runtime"
+	clientgoscheme "k8s.io/client-go/kubernetes/scheme"
+	"k8s.io/client-go/rest"
+	"k8s.io/utils/clock"
+	ctrl "sigs.k8s.io/controller-runtime"
+	"sigs.k8s.io/controller-runtime/pkg/client"
+	"sigs.k8s.io/controller-runtime/pkg/manager"
+	ctrlmetrics "sigs.k8s.io/controller-runtime/pkg/metrics"
+	metricsserver "sigs.k8s.io/controller-runtime/pkg/metrics/server"
+
+	v1 "github.com/egressip-operator/egressip-operator/api/v1"
+	"github.com/egressip-operator/egressip-operator/pkg/dataplane"
+)
+
+// Options say how the agent works. Kernel says how it marks what is its own,
+// and must be the same for as long as the agent has anything on the node.
+type Options struct {
+	// NodeName is the name of this node's Node object.
+	NodeName string
+	// MetricsAddress and HealthAddress are host:port to listen on, "0" for
+	// none.
+	MetricsAddress, HealthAddress string
+	// Inside are networks of the cluster beside the nodes' pod CIDRs and the
+	// ServiceCIDR objects: traffic to them is never egress traffic.
+	Inside []netip.Prefix
+	// Strict: an address of this node's pod CIDR that belongs to no pod that
+	// the agent knows goes nowhere outside the cluster.
+	Strict bool
+	// ResyncPeriod is how often the kernel is compared with the planned state
+	// when no event asks for it.
+	ResyncPeriod time.Duration
+	// Version is told in the status.
+	Version string
+	Kernel  KernelOptions
+}
+
+// Run serves the node until ctx ends. It returns an error where it cannot
+// begin; afterwards it works on through all trouble, and tells of it in logs,
+// status, metrics and health.
+func Run(ctx context.Context, cfg *rest.Config, o Options) (err error) {
+	config, err := o.Kernel.config()
+	if err != nil {
+		return err
+	}
+	dp, err := dataplane.New(config)
+	if err != nil {
+		return fmt.Errorf("open the kernel's interfaces: %w", err)
+	}
+	defer func() { err = errors.Join(err, dp.Close()) }()
+	return serve(ctx, cfg, o, dp)
+}
+
+// serve is Run on the given kernel.
+func serve(ctx context.Context, cfg *rest.Config, o Options, k kernel) error {
+	log := ctrl.LoggerFrom(ctx).WithName("agent").WithValues("node", o.NodeName)
+	scheme := runtime.NewScheme()
+	if err := errors.Join(clientgoscheme.AddToScheme(scheme), v1.AddToScheme(scheme)); err != nil {
+		return fmt.Errorf("know the API's kinds: %w", err)
+	}
+	cfg = rest.AddUserAgent(rest.CopyConfig(cfg), FieldManager)
+	mgr, err := manager.New(cfg, manager.Options{
+		Scheme:                 scheme,
+		Logger:                 log,
+		Cache:                  cacheOptions(o.NodeName),
+		Metrics:                metricsserver.Options{BindAddress: o.MetricsAddress},
+		HealthProbeBindAddress: o.HealthAddress,
+	})
+	if err != nil {
+		return fmt.Errorf("set up the agent: %w", err)
+	}
+	writer, err := client.New(cfg, client.Options{Scheme: scheme, Mapper: mgr.GetRESTMapper(), HTTPClient: mgr.GetHTTPClient()})
+	if err != nil {
+		return fmt.Errorf("set up the client: %w", err)
+	}
+
+	m := newMetrics(o.Version)
+	unregister, err := m.register(ctrlmetrics.Registry)
+	defer unregister()
+	if err != nil {
+		return fmt.Errorf("register metrics: %w", err)
+	}
+	h := &health{clock: clock.RealClock{}, waiting: "the API server"}
+	if err := errors.Join(mgr.AddHealthzCheck("loop", h.live), mgr.AddReadyzCheck("kernel", h.ready)); err != nil {
+		return fmt.Errorf("set up the health endpoints: %w", err)
+	}
+
+	objects := &caches{cache: mgr.GetCache(), log: log, options: o, changed: newSignal()}
+	p := &publisher{
+		log: log, clock: clock.RealClock{}, node: o.NodeName, version: o.Version, metrics: m, wake: newSignal(),
+		cached: objects.ownHostSubnet,
+		apply:  serverSideApply(writer),
+	}
+	l := &loop{
+		log: log, clock: clock.RealClock{}, kernel: k, metrics: m, health: h, resync: o.ResyncPeriod,
+		gather: objects.gather, publish: p.publish,
+		objects: objects.changed, drift: newSignal(),
+	}
+	// Runnables of this kind start at once and beside each other.
+	err = mgr.Add(everywhere(func(ctx context.Context) error {
+		if err := objects.start(ctx, h.waitsFor); err != nil {
+			return err
+		}
+		g, ctx := errgroup.WithContext(ctx)
+		g.Go(func() error { return l.run(ctx) })
+		g.Go(func() error { return p.run(ctx) })
+		return g.Wait()
+	}))
+	if err != nil {
+		return fmt.Errorf("set up the agent: %w", err)
+	}
+	log.Info("starting", "version", o.Version, "resync", o.ResyncPeriod.String(), "strict", o.Strict)
+	if err := mgr.Start(ctx); err != nil {
+		return fmt.Errorf("run the agent: %w", err)
+	}
+	log.Info("stopped; the kernel stays as it is, so that traffic flows on")
+	return nil
+}
+
+// everywhere is a runnable that needs no leader election.
+type everywhere func(context.Context) error
+
+func (f everywhere) Start(ctx context.Context) error { return f(ctx) }
+
+func (everywhere) NeedLeaderElection() bool { return false }

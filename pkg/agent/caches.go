@@ -1,0 +1,178 @@
+package agent
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"reflect"
+	"time"
+
+	"github.com/go-logr/logr"
+	corev1 "k8s.io/api/core/v1"
+	networkingv1 "k8s.io/api/networking/v1"
+	"k8s.io/apimachinery/pkg/api/meta"
+	"k8s.io/apimachinery/pkg/fields"
+	toolscache "k8s.io/client-go/tools/cache"
+	"sigs.k8s.io/controller-runtime/pkg/cache"
+	"sigs.k8s.io/controller-runtime/pkg/client"
+
+	v1 "github.com/egressip-operator/egressip-operator/api/v1"
+)
+
+// askAgain is the pause before an API server that did not answer, or did not
+// know our kinds yet, is asked again.
+const askAgain = time.Second
+
+// cacheOptions keep caches small: of pods, those of this node alone, and of
+// each what is needed.
+func cacheOptions(node string) cache.Options {
+	shared := true // nobody changes what it reads from the caches
+	return cache.Options{
+		DefaultTransform:             cache.TransformStripManagedFields(),
+		DefaultUnsafeDisableDeepCopy: &shared,
+		ByObject: map[client.Object]cache.ByObject{
+			&corev1.Pod{}: {
+				Field:     fields.OneTermEqualSelector("spec.nodeName", node),
+				Transform: stripPod,
+			},
+		},
+	}
+}
+
+// caches hold the objects that concern this node.
+type caches struct {
+	cache   cache.Cache
+	log     logr.Logger
+	options Options
+	// changed is raised when an object has changed that may concern the node.
+	changed signal
+
+	serviceCIDRs bool // the API server has that kind
+}
+
+// start fills the caches and returns when all have synced, or ctx ends. It waits
+// for an API server that cannot be reached or does not have our kinds yet, for
+// as long as it takes: the kernel works on meanwhile as the former agent left it.
+func (c *caches) start(ctx context.Context, waitsFor func(string)) error {
+	for _, kind := range []struct {
+		object client.Object
+		name   string
+	}{
+		{&v1.NetNamespace{}, "NetNamespaces"},
+		{&v1.HostSubnet{}, "HostSubnets"},
+		{&corev1.Pod{}, "this node's Pods"},
+		{&networkingv1.ServiceCIDR{}, "ServiceCIDRs"},
+	} {
+		waitsFor("the list of " + kind.name + " from the API server")
+		informer, err := c.informer(ctx, kind.object)
+		if err != nil {
+			return err
+		}
+		if informer == nil {
+			continue
+		}
+		if _, err := informer.AddEventHandler(c.handler()); err != nil {
+			return fmt.Errorf("watch %s: %w", kind.name, err)
+		}
+		if !toolscache.WaitForCacheSync(ctx.Done(), informer.HasSynced) {
+			return ctx.Err()
+		}
+	}
+	return nil
+}
+
+// informer returns the informer of a kind, once the API server has the kind;
+// nil for a kind that it need not have.
+func (c *caches) informer(ctx context.Context, object client.Object) (cache.Informer, error) {
+	_, optional := object.(*networkingv1.ServiceCIDR)
+	for attempt := 0; ; attempt++ {
+		informer, err := c.cache.GetInformer(ctx, object, cache.BlockUntilSynced(false))
+		switch {
+		case err == nil:
+			c.serviceCIDRs = c.serviceCIDRs || optional
+			return informer, nil
+		case ctx.Err() != nil:
+			return nil, ctx.Err()
+		case optional && meta.IsNoMatchError(err):
+			c.log.Info("the API server has no ServiceCIDRs (before Kubernetes 1.33): give the service networks by flag")
+			return nil, nil //nolint:nilnil // absence is an answer here
+		case attempt == 0:
+			c.log.Error(err, "cannot watch yet; it is tried again, and nothing is changed in the kernel before",
+				"kind", fmt.Sprintf("%T", object))
+		}
+		t := time.NewTimer(askAgain)
+		select {
+		case <-ctx.Done():
+			t.Stop()
+			return nil, ctx.Err()
+		case <-t.C:
+		}
+	}
+}
+
+// handler raises changed for what may concern the node. Pods change often in
+// ways that do not, such as their readiness.
+func (c *caches) handler() toolscache.ResourceEventHandler {
+	return toolscache.ResourceEventHandlerFuncs{
+		AddFunc:    func(any) { c.changed.raise() },
+		DeleteFunc: func(any) { c.changed.raise() },
+		UpdateFunc: func(before, after any) {
+			if !samePod(before, after) {
+				c.changed.raise()
+			}
+		},
+	}
+}
+
+// samePod tells whether both are pods that differ in nothing that the cache
+// keeps.
+func samePod(before, after any) bool {
+	b, isPod := before.(*corev1.Pod)
+	a, alsoPod := after.(*corev1.Pod)
+	if !isPod || !alsoPod {
+		return false
+	}
+	same := *b // the cached pod itself is not to be changed
+	same.ResourceVersion = a.ResourceVersion
+	return reflect.DeepEqual(&same, a)
+}
+
+// gather reads what the decision rests on. What it returns is shared with the
+// caches and must not be changed.
+func (c *caches) gather(ctx context.Context) (input, error) {
+	var (
+		netNamespaces v1.NetNamespaceList
+		hostSubnets   v1.HostSubnetList
+		pods          corev1.PodList
+		serviceCIDRs  networkingv1.ServiceCIDRList
+	)
+	errs := []error{
+		c.cache.List(ctx, &netNamespaces),
+		c.cache.List(ctx, &hostSubnets),
+		c.cache.List(ctx, &pods),
+	}
+	if c.serviceCIDRs {
+		errs = append(errs, c.cache.List(ctx, &serviceCIDRs))
+	}
+	if err := errors.Join(errs...); err != nil {
+		return input{}, fmt.Errorf("read the caches: %w", err)
+	}
+	return input{
+		node:          c.options.NodeName,
+		netNamespaces: netNamespaces.Items,
+		hostSubnets:   hostSubnets.Items,
+		pods:          pods.Items,
+		serviceCIDRs:  serviceCIDRs.Items,
+		inside:        c.options.Inside,
+		strict:        c.options.Strict,
+	}, nil
+}
+
+// ownHostSubnet returns this node's HostSubnet, shared with the cache.
+func (c *caches) ownHostSubnet(ctx context.Context) (*v1.HostSubnet, error) {
+	var h v1.HostSubnet
+	if err := c.cache.Get(ctx, client.ObjectKey{Name: c.options.NodeName}, &h); err != nil {
+		return nil, err
+	}
+	return &h, nil
+}

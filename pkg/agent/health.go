@@ -1,0 +1,82 @@
+package agent
+
+import (
+	"errors"
+	"fmt"
+	"net/http"
+	"sync"
+	"time"
+
+	"k8s.io/utils/clock"
+)
+
+// stuckAfter is how long a pass may take before the kubelet is asked to start
+// the agent anew. A first pass on a slow node with thousands of pods takes
+// seconds; ending the agent is safe at any moment.
+const stuckAfter = 2 * time.Minute
+
+// health is what the health endpoints know of the agent. A nil check means
+// "well".
+type health struct {
+	clock clock.PassiveClock
+
+	mu      sync.Mutex
+	waiting string    // what the agent waits for before its first pass
+	began   time.Time // of the pass that runs; zero between passes
+	applied bool      // a pass has succeeded since the start
+	adopted bool      // there is no HostSubnet of this node
+	lastErr error     // of the last pass
+}
+
+func (h *health) waitsFor(what string) {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	h.waiting = what
+}
+
+func (h *health) passBegins() {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	h.waiting, h.began = "", h.clock.Now()
+}
+
+func (h *health) passEnds(adopted bool, err error) {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	h.began, h.adopted, h.lastErr = time.Time{}, adopted, err
+	h.applied = h.applied || err == nil
+}
+
+// live fails where the loop is stuck, so that starting anew can help. An API
+// server that cannot be reached is no such reason.
+func (h *health) live(*http.Request) error {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	if h.began.IsZero() {
+		return nil
+	}
+	if took := h.clock.Since(h.began); took > stuckAfter {
+		return fmt.Errorf("a pass over the kernel has been running for %s", took.Round(time.Second))
+	}
+	return nil
+}
+
+// ready fails until the caches have synced and the kernel has been brought to
+// the planned state once, and while the node has no HostSubnet.
+func (h *health) ready(*http.Request) error {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	switch {
+	case h.waiting != "":
+		return fmt.Errorf("waiting for %s", h.waiting)
+	case !h.applied && h.lastErr != nil:
+		return fmt.Errorf("the kernel is not as planned yet: %w", h.lastErr)
+	case !h.applied:
+		return errors.New("the first pass is not done yet")
+	case h.adopted:
+		return errors.New("there is no HostSubnet for this node, so that it can host no egress IP: " +
+			"the controller makes it from the Node; check that the controller runs")
+	default:
+		return nil
+	}
+}

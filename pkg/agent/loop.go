@@ -1,0 +1,266 @@
+package agent
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net/netip"
+	"reflect"
+	"slices"
+	"time"
+
+	"github.com/go-logr/logr"
+	"golang.org/x/sync/errgroup"
+	"k8s.io/utils/clock"
+
+	"github.com/egressip-operator/egressip-operator/pkg/dataplane"
+)
+
+// The pace of the loop.
+const (
+	// minRest and maxRest bound the pause after a pass, which is otherwise as
+	// long as the pass itself: a stream of events then takes at most half of
+	// one processor, and single events are served at once.
+	minRest = 10 * time.Millisecond
+	maxRest = 500 * time.Millisecond
+	// firstRetry is the pause after a first failure; it doubles up to the
+	// period of the resync.
+	firstRetry = 100 * time.Millisecond
+	// listenAgain is the pause before the kernel is listened to again, after
+	// that failed. The resync finds drift in the meantime.
+	listenAgain = time.Second
+	// logAgain is how long an error that stays the same is not logged again.
+	logAgain = time.Minute
+)
+
+// kernel is the part of dataplane.Dataplane that the loop uses.
+type kernel interface {
+	// Apply makes the kernel equal to the state and says what it found.
+	Apply(ctx context.Context, s dataplane.State) (dataplane.Report, error)
+	// Run calls drift when something changed in the kernel, until ctx ends.
+	Run(ctx context.Context, drift func()) error
+}
+
+// signal carries "something has happened"; any number of them before the
+// receiver looks are one.
+type signal chan struct{}
+
+func newSignal() signal { return make(signal, 1) }
+
+func (s signal) raise() {
+	select {
+	case s <- struct{}{}:
+	default:
+	}
+}
+
+// loop brings the objects' state to the kernel, again and again.
+type loop struct {
+	log    logr.Logger
+	clock  clock.Clock
+	kernel kernel
+	// gather reads the caches. It is called only when they have synced.
+	gather func(context.Context) (input, error)
+	// publish takes what is to stand in the status; it must not block.
+	publish func(observation)
+	metrics *metrics
+	health  *health
+	// resync is how often the kernel is compared with the state when nothing
+	// seems to have happened.
+	resync time.Duration
+
+	// objects is raised when an object has changed, drift when the kernel has.
+	objects signal
+	drift   signal
+
+	// What follows belongs to the goroutine of run.
+	desired  *decision // nil before the first
+	applied  bool      // the last Apply succeeded, with desired.state
+	report   dataplane.Report
+	failures int // passes in a row that failed
+	lastErr  string
+	loggedAt time.Time
+	hostIP   netip.Addr
+	warnings []string
+}
+
+// observation is the outcome of a pass, for the status.
+type observation struct {
+	decision decision
+	report   dataplane.Report
+	// err is why the kernel is not as planned, or nil.
+	err error
+}
+
+// run works until ctx ends. The caches must have synced.
+func (l *loop) run(ctx context.Context) error {
+	var g errgroup.Group
+	g.Go(func() error {
+		l.listen(ctx)
+		return nil
+	})
+	changed := true
+	for ctx.Err() == nil {
+		began := l.clock.Now()
+		l.health.passBegins()
+		err := l.pass(ctx, changed)
+		if ctx.Err() != nil {
+			break // cut short: the error, if any, says nothing
+		}
+		l.health.passEnds(l.desired != nil && l.desired.adopted, err)
+		l.judge(err)
+		changed = l.wait(ctx, l.clock.Since(began))
+	}
+	return g.Wait()
+}
+
+// wait returns when it is time for another pass, and whether objects have
+// changed since the last.
+func (l *loop) wait(ctx context.Context, worked time.Duration) bool {
+	rest := min(max(worked, minRest), maxRest)
+	until := max(l.resync-rest, 0)
+	drift := l.drift
+	if l.failures > 0 {
+		// What fails may itself change the kernel each time: then the kernel's
+		// events must not set the pace.
+		drift = nil
+		until = min(firstRetry<<min(l.failures-1, 16), l.resync)
+	}
+	pause := l.clock.NewTimer(rest)
+	defer pause.Stop()
+	select {
+	case <-ctx.Done():
+		return false
+	case <-pause.C():
+	}
+	next := l.clock.NewTimer(until)
+	defer next.Stop()
+	select {
+	case <-ctx.Done():
+		return false
+	case <-l.objects:
+		return true
+	case <-drift:
+	case <-next.C():
+	}
+	select { // an object may have changed at the same time
+	case <-l.objects:
+		return true
+	default:
+		return false
+	}
+}
+
+// pass decides anew where objects have changed, and makes the kernel so.
+func (l *loop) pass(ctx context.Context, changed bool) error {
+	var undecided error
+	settled := false
+	if changed || l.desired == nil {
+		next, err := l.decide(ctx)
+		switch {
+		case err != nil && l.desired == nil:
+			return err
+		case err != nil:
+			undecided = err // what was decided last still holds
+		default:
+			// Most changes of objects are of no concern here, such as the
+			// status that the agents of other nodes write.
+			settled = l.applied && l.desired != nil && reflect.DeepEqual(l.desired.state, next.state)
+			l.desired = &next
+		}
+	}
+	var err error
+	if !settled {
+		err = l.apply(ctx)
+		if ctx.Err() != nil {
+			return ctx.Err()
+		}
+	}
+	err = errors.Join(undecided, err)
+	l.publish(observation{decision: *l.desired, report: l.report, err: err})
+	return err
+}
+
+// errNoHost says that the node cannot be served at all yet.
+func errNoHost(node string) error {
+	return fmt.Errorf("HostSubnet %s does not exist or has no usable hostIP, and no pod on the node tells its address: "+
+		"check that the controller runs, and that Node %s has an InternalIP", node, node)
+}
+
+func (l *loop) decide(ctx context.Context) (decision, error) {
+	in, err := l.gather(ctx)
+	if err != nil {
+		l.objects.raise() // what changed is yet to be read
+		return decision{}, err
+	}
+	in.uplink, in.hostIP = l.report.UplinkCIDR, l.hostIP
+	next, ok := decide(in)
+	if !ok {
+		return decision{}, errNoHost(in.node)
+	}
+	l.hostIP = next.state.HostIP
+	return next, nil
+}
+
+func (l *loop) apply(ctx context.Context) error {
+	began := l.clock.Now()
+	report, err := l.kernel.Apply(ctx, l.desired.state)
+	ended := l.clock.Now()
+	if ctx.Err() != nil {
+		l.applied = false
+		return ctx.Err()
+	}
+	if report.UplinkCIDR != l.report.UplinkCIDR {
+		l.objects.raise() // the brain refuses claims outside this network
+	}
+	l.report, l.applied = report, err == nil
+	l.metrics.observe(l.desired.state, report, began, ended, err)
+	if report.Changes > 0 {
+		l.log.Info("kernel updated", "changes", report.Changes, "seconds", ended.Sub(began).Seconds(),
+			"hosted", len(l.desired.state.Hosted), "pods", len(l.desired.state.Pods))
+	}
+	for _, w := range report.Warnings {
+		if !slices.Contains(l.warnings, w) {
+			l.log.Info("warning", "warning", w)
+		}
+	}
+	l.warnings = report.Warnings
+	return err
+}
+
+// judge keeps count of failures, and logs them without repeating itself.
+func (l *loop) judge(err error) {
+	if err == nil {
+		if l.failures > 0 {
+			l.log.Info("the kernel is as planned again", "failures", l.failures)
+		}
+		l.failures, l.lastErr = 0, ""
+		return
+	}
+	l.failures++
+	if text := err.Error(); text != l.lastErr || l.clock.Since(l.loggedAt) >= logAgain {
+		l.lastErr, l.loggedAt = text, l.clock.Now()
+		l.log.Error(err, "the kernel is not as planned; it is tried again", "failures", l.failures)
+	}
+}
+
+// listen hears the kernel until ctx ends.
+func (l *loop) listen(ctx context.Context) {
+	for ctx.Err() == nil {
+		err := l.kernel.Run(ctx, l.drift.raise)
+		if ctx.Err() != nil {
+			return
+		}
+		if err != nil {
+			l.log.Error(err, "cannot listen to the kernel; drift is found by the resync alone until it is tried again",
+				"resync", l.resync.String(), "again", listenAgain.String())
+		}
+		t := l.clock.NewTimer(listenAgain)
+		select {
+		case <-ctx.Done():
+		case <-t.C():
+		}
+		t.Stop()
+		l.drift.raise() // events may have been missed
+	}
+}

@@ -1,0 +1,113 @@
+package agent
+
+import (
+	"errors"
+	"time"
+
+	"github.com/prometheus/client_golang/prometheus"
+
+	"github.com/egressip-operator/egressip-operator/pkg/dataplane"
+)
+
+// metrics are the agent's own, with the prefix egressip_agent_.
+type metrics struct {
+	applySeconds  prometheus.Histogram
+	applyErrors   prometheus.Counter
+	changes       prometheus.Counter
+	pods          *prometheus.GaugeVec
+	hosted        *prometheus.GaugeVec
+	statusWrites  prometheus.Counter
+	statusErrors  prometheus.Counter
+	lastSucceeded prometheus.Gauge
+	info          *prometheus.GaugeVec
+}
+
+func newMetrics(version string) *metrics {
+	m := &metrics{
+		applySeconds: prometheus.NewHistogram(prometheus.HistogramOpts{
+			Name:    "egressip_agent_apply_duration_seconds",
+			Help:    "How long it took to compare the kernel with the planned state and to correct it.",
+			Buckets: prometheus.ExponentialBuckets(0.001, 2, 14),
+		}),
+		applyErrors: prometheus.NewCounter(prometheus.CounterOpts{
+			Name: "egressip_agent_apply_errors_total",
+			Help: "Passes after which the kernel was not as planned.",
+		}),
+		changes: prometheus.NewCounter(prometheus.CounterOpts{
+			Name: "egressip_agent_kernel_changes_total",
+			Help: "Changes made to the kernel: addresses, rules, routes, set and map entries.",
+		}),
+		pods: prometheus.NewGaugeVec(prometheus.GaugeOpts{
+			Name: "egressip_agent_pods",
+			Help: "Pod addresses of this node by the path of their traffic out of the cluster.",
+		}, []string{"path"}),
+		hosted: prometheus.NewGaugeVec(prometheus.GaugeOpts{
+			Name: "egressip_agent_hosted_egress_ips",
+			Help: "Egress IPs that this node must host, by whether the kernel is configured for them.",
+		}, []string{"configured"}),
+		statusWrites: prometheus.NewCounter(prometheus.CounterOpts{
+			Name: "egressip_agent_status_writes_total",
+			Help: "Writes of the status of this node's HostSubnet.",
+		}),
+		statusErrors: prometheus.NewCounter(prometheus.CounterOpts{
+			Name: "egressip_agent_status_write_errors_total",
+			Help: "Failed writes of the status of this node's HostSubnet.",
+		}),
+		lastSucceeded: prometheus.NewGauge(prometheus.GaugeOpts{
+			Name: "egressip_agent_last_success_timestamp_seconds",
+			Help: "When the kernel was last found or made as planned, in seconds since the epoch.",
+		}),
+		info: prometheus.NewGaugeVec(prometheus.GaugeOpts{
+			Name: "egressip_agent_build_info",
+			Help: "Always 1; the label tells the version.",
+		}, []string{"version"}),
+	}
+	m.info.WithLabelValues(version).Set(1)
+	return m
+}
+
+// register makes the metrics known to r until unregister is called.
+func (m *metrics) register(r prometheus.Registerer) (unregister func(), err error) {
+	all := []prometheus.Collector{
+		m.applySeconds, m.applyErrors, m.changes, m.pods, m.hosted,
+		m.statusWrites, m.statusErrors, m.lastSucceeded, m.info,
+	}
+	unregister = func() {
+		for _, c := range all {
+			r.Unregister(c)
+		}
+	}
+	var errs []error
+	for _, c := range all {
+		errs = append(errs, r.Register(c))
+	}
+	return unregister, errors.Join(errs...)
+}
+
+// observe counts one pass.
+func (m *metrics) observe(s dataplane.State, r dataplane.Report, began, ended time.Time, err error) {
+	m.applySeconds.Observe(ended.Sub(began).Seconds())
+	m.changes.Add(float64(r.Changes))
+	if err != nil {
+		m.applyErrors.Inc()
+	} else {
+		m.lastSucceeded.Set(float64(ended.UnixMilli()) / 1000)
+	}
+	paths := map[dataplane.PodKind]int{}
+	for _, p := range s.Pods {
+		paths[p.Kind]++
+	}
+	m.pods.WithLabelValues("node").Set(float64(paths[dataplane.Node]))
+	m.pods.WithLabelValues("local").Set(float64(paths[dataplane.Local]))
+	m.pods.WithLabelValues("remote").Set(float64(paths[dataplane.Remote]))
+	m.pods.WithLabelValues("drop").Set(float64(paths[dataplane.Drop]))
+
+	configured := 0
+	for _, h := range r.Hosted {
+		if h.Configured {
+			configured++
+		}
+	}
+	m.hosted.WithLabelValues("true").Set(float64(configured))
+	m.hosted.WithLabelValues("false").Set(float64(max(len(s.Hosted)-configured, 0)))
+}

@@ -1,0 +1,185 @@
+package agent
+
+import (
+	"context"
+	"fmt"
+	"sync"
+	"time"
+
+	"github.com/go-logr/logr"
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
+	"k8s.io/apimachinery/pkg/runtime"
+	"k8s.io/utils/clock"
+	"sigs.k8s.io/controller-runtime/pkg/client"
+
+	v1 "github.com/egressip-operator/egressip-operator/api/v1"
+)
+
+// FieldManager is the name under which the agent owns its part of the status.
+const FieldManager = "egressip-agent"
+
+// The pace of writes. A thousand nodes may have the same trouble at once.
+const (
+	// rewordAfter is how old a status must be to be written again where it
+	// differs in its messages alone.
+	rewordAfter = 10 * time.Second
+	// writeTimeout bounds one write.
+	writeTimeout = 10 * time.Second
+	// firstRewrite is the pause after a first failed write; it doubles up to
+	// lastRewrite.
+	firstRewrite = 500 * time.Millisecond
+	lastRewrite  = 30 * time.Second
+)
+
+// publisher keeps the agent's part of its HostSubnet's status as the last
+// observation says. It has a goroutine of its own, so that an API server that
+// does not answer never holds up the kernel.
+type publisher struct {
+	log     logr.Logger
+	clock   clock.Clock
+	node    string
+	version string
+	// cached returns the HostSubnet as the cache has it.
+	cached func(context.Context) (*v1.HostSubnet, error)
+	// apply writes the object's status by server-side apply, and updates it
+	// with the answer.
+	apply   func(context.Context, *unstructured.Unstructured) error
+	metrics *metrics
+
+	wake signal
+
+	mu   sync.Mutex
+	last *observation // the newest, or nil
+
+	// What follows belongs to the goroutine of run.
+	uid       string // of the HostSubnet that the rest speaks of
+	applied   int64  // the generation that was brought to the kernel last
+	written   ownStatus
+	writtenAt time.Time
+	// before is the version of the object in the cache when it was written: as
+	// long as the cache still has that one, it does not show the write yet.
+	before string
+}
+
+// publish replaces the observation that is to be told. It does not block.
+func (p *publisher) publish(o observation) {
+	p.mu.Lock()
+	p.last = &o
+	p.mu.Unlock()
+	p.wake.raise()
+}
+
+func (p *publisher) run(ctx context.Context) error {
+	failures := 0
+	for {
+		select {
+		case <-ctx.Done():
+			return nil
+		case <-p.wake:
+		}
+		for failures = 0; ; failures++ {
+			err := p.sync(ctx)
+			if ctx.Err() != nil {
+				return nil
+			}
+			if err == nil {
+				break
+			}
+			p.metrics.statusErrors.Inc()
+			if failures == 0 {
+				p.log.Error(err, "cannot write the status; it is tried again, and the kernel is kept as planned meanwhile")
+			}
+			pause := p.clock.NewTimer(min(firstRewrite<<min(failures, 16), lastRewrite))
+			select {
+			case <-ctx.Done():
+				pause.Stop()
+				return nil
+			case <-pause.C():
+			}
+		}
+		if failures > 0 {
+			p.log.Info("the status is written again", "failures", failures)
+		}
+	}
+}
+
+// sync writes the status where it differs.
+func (p *publisher) sync(ctx context.Context) error {
+	p.mu.Lock()
+	o := p.last
+	p.mu.Unlock()
+	if o == nil {
+		return nil
+	}
+	object, err := p.cached(ctx)
+	if apierrors.IsNotFound(err) {
+		return nil // the health endpoint says so
+	}
+	if err != nil {
+		return fmt.Errorf("read HostSubnet %s from the cache: %w", p.node, err)
+	}
+	base := ownPart(object)
+	switch {
+	case p.uid != string(object.UID):
+		p.uid, p.applied, p.written, p.writtenAt, p.before = string(object.UID), base.generation, base, time.Time{}, ""
+	case p.before == object.ResourceVersion:
+		base = p.written
+	}
+	if o.err == nil {
+		p.applied = o.decision.generation
+	}
+	want := statusOf(*o, p.version, p.applied)
+	if want.equal(base) {
+		return nil
+	}
+	if want.wordless().equal(base.wordless()) && p.clock.Since(p.writtenAt) < rewordAfter {
+		return nil // the next pass asks again
+	}
+	want.ready.LastTransitionTime = metav1.NewTime(p.clock.Now().Truncate(time.Second))
+	if want.ready.Status == base.ready.Status && !base.ready.LastTransitionTime.IsZero() {
+		want.ready.LastTransitionTime = base.ready.LastTransitionTime
+	}
+	u, err := applyObject(p.node, want)
+	if err != nil {
+		return err
+	}
+	ctx, cancel := context.WithTimeout(ctx, writeTimeout)
+	defer cancel()
+	if err := p.apply(ctx, u); err != nil {
+		if apierrors.IsNotFound(err) {
+			return nil // deleted a moment ago; the cache will tell
+		}
+		return fmt.Errorf("write the status of HostSubnet %s: %w", p.node, err)
+	}
+	p.metrics.statusWrites.Inc()
+	p.written, p.writtenAt, p.before = want, p.clock.Now(), object.ResourceVersion
+	return nil
+}
+
+// applyObject is the HostSubnet with the agent's fields alone: what it leaves
+// out belongs to others.
+func applyObject(node string, s ownStatus) (*unstructured.Unstructured, error) {
+	status, err := runtime.DefaultUnstructuredConverter.ToUnstructured(&v1.HostSubnetStatus{
+		ObservedGeneration: s.generation,
+		Agent:              &s.agent,
+		EgressIPs:          s.claims,
+		Conditions:         []metav1.Condition{s.ready},
+	})
+	if err != nil {
+		return nil, fmt.Errorf("encode the status of HostSubnet %s: %w", node, err)
+	}
+	u := &unstructured.Unstructured{Object: map[string]any{"status": status}}
+	u.SetGroupVersionKind(v1.GroupVersion().WithKind("HostSubnet"))
+	u.SetName(node)
+	return u, nil
+}
+
+// serverSideApply is the apply of a publisher that writes through c.
+func serverSideApply(c client.Client) func(context.Context, *unstructured.Unstructured) error {
+	return func(ctx context.Context, u *unstructured.Unstructured) error {
+		return c.Status().Apply(ctx, client.ApplyConfigurationFromUnstructured(u),
+			client.FieldOwner(FieldManager), client.ForceOwnership)
+	}
+}

@@ -1,0 +1,61 @@
+package agent
+
+import (
+	"net/netip"
+	"slices"
+
+	"github.com/egressip-operator/egressip-operator/pkg/dataplane"
+	"github.com/egressip-operator/egressip-operator/pkg/egress"
+)
+
+// stateOf turns what the brain planned into what the kernel is told. It is
+// pure. A path that the plan leaves without a way out, or that contradicts
+// another, becomes a drop: no mistake may send a packet with the node's address.
+func stateOf(plan egress.Plan, strict bool) dataplane.State {
+	s := dataplane.State{
+		HostIP:  plan.HostIP,
+		Hosts:   slices.Clone(plan.Hosts),
+		Inside:  slices.Clone(plan.Inside),
+		Subnets: slices.Clone(plan.Subnets),
+		Strict:  strict,
+	}
+	if !slices.Contains(s.Hosts, plan.HostIP) {
+		s.Hosts = append(s.Hosts, plan.HostIP)
+		slices.SortFunc(s.Hosts, netip.Addr.Compare)
+	}
+	hosted := make(map[netip.Addr]bool, len(plan.Hosted))
+	for _, h := range plan.Hosted {
+		s.Hosted = append(s.Hosted, dataplane.Hosted{IP: h.IP, NetID: h.NetID})
+		hosted[h.IP] = true
+	}
+	for _, p := range plan.Pods {
+		pod := podState(p, hosted)
+		if last := len(s.Pods) - 1; last >= 0 && s.Pods[last].IP == pod.IP {
+			if !equalPods(s.Pods[last], pod) {
+				s.Pods[last] = dataplane.Pod{IP: pod.IP, Kind: dataplane.Drop}
+			}
+			continue
+		}
+		s.Pods = append(s.Pods, pod)
+	}
+	return s
+}
+
+// podState converts one path.
+func podState(p egress.PodPath, hosted map[netip.Addr]bool) dataplane.Pod {
+	switch {
+	case p.Kind == egress.PathNode:
+		return dataplane.Pod{IP: p.IP, Kind: dataplane.Node}
+	case p.Kind == egress.PathLocal && hosted[p.EgressIP]:
+		return dataplane.Pod{IP: p.IP, Kind: dataplane.Local, NetID: p.NetID, EgressIP: p.EgressIP}
+	case p.Kind == egress.PathRemote && len(p.Via) > 0:
+		via := p.Via[:min(len(p.Via), dataplane.MaxVia)]
+		return dataplane.Pod{IP: p.IP, Kind: dataplane.Remote, NetID: p.NetID, Via: slices.Clone(via)}
+	default:
+		return dataplane.Pod{IP: p.IP, Kind: dataplane.Drop}
+	}
+}
+
+func equalPods(a, b dataplane.Pod) bool {
+	return a.IP == b.IP && a.Kind == b.Kind && a.NetID == b.NetID && a.EgressIP == b.EgressIP && slices.Equal(a.Via, b.Via)
+}

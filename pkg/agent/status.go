@@ -1,0 +1,162 @@
+package agent
+
+import (
+	"cmp"
+	"fmt"
+	"net/netip"
+	"slices"
+	"strings"
+
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+
+	v1 "github.com/egressip-operator/egressip-operator/api/v1"
+	"github.com/egressip-operator/egressip-operator/pkg/dataplane"
+)
+
+// Reasons of the condition AgentReady.
+const (
+	// ReasonReady: the kernel is as planned.
+	ReasonReady = "Ready"
+	// ReasonReadyWithWarnings: the kernel is as planned, and something on the
+	// node deserves the admin's attention; the message says what.
+	ReasonReadyWithWarnings = "ReadyWithWarnings"
+	// ReasonApplyFailed: the kernel is not as planned; the message says why.
+	// It is tried again all the time.
+	ReasonApplyFailed = "ApplyFailed"
+)
+
+// ReasonNotConfigured stands at an egress IP that the host must bear and that
+// the kernel is not, or not wholly, configured for.
+const ReasonNotConfigured = "NotConfigured"
+
+// maxMessage bounds messages to what the API takes in a condition (32 KiB),
+// with room to spare for the reader.
+const maxMessage = 4096
+
+// ownStatus is the agent's part of a HostSubnet's status.
+type ownStatus struct {
+	generation int64
+	agent      v1.AgentStatus
+	// claims in order of ip, each once.
+	claims []v1.ClaimStatus
+	// ready is the condition AgentReady without its time of transition.
+	ready metav1.Condition
+}
+
+// statusOf tells what was decided and found. It is pure. appliedGeneration is
+// the generation that was brought to the kernel last.
+func statusOf(o observation, version string, appliedGeneration int64) ownStatus {
+	s := ownStatus{
+		generation: appliedGeneration,
+		agent:      v1.AgentStatus{Version: version, Uplink: o.report.Uplink},
+		claims:     claimsOf(o),
+		ready: metav1.Condition{
+			Type:               v1.ConditionAgentReady,
+			Status:             metav1.ConditionTrue,
+			Reason:             ReasonReady,
+			Message:            "The kernel is as planned.",
+			ObservedGeneration: o.decision.generation,
+		},
+	}
+	if o.report.UplinkCIDR.IsValid() {
+		s.agent.UplinkCIDR = o.report.UplinkCIDR.String()
+	}
+	for _, b := range o.report.Backends {
+		s.agent.IPTables = append(s.agent.IPTables, string(b))
+	}
+	switch {
+	case o.err != nil:
+		s.ready.Status = metav1.ConditionFalse
+		s.ready.Reason = ReasonApplyFailed
+		s.ready.Message = clip(o.err.Error())
+	case len(o.report.Warnings) > 0:
+		s.ready.Reason = ReasonReadyWithWarnings
+		s.ready.Message = clip(strings.Join(o.report.Warnings, "\n"))
+	}
+	return s
+}
+
+// claimsOf tells of each claim what has become of it on this host.
+func claimsOf(o observation) []v1.ClaimStatus {
+	reports := make(map[netip.Addr]dataplane.HostedReport, len(o.report.Hosted))
+	for _, h := range o.report.Hosted {
+		reports[h.IP] = h
+	}
+	hosted := make(map[netip.Addr]bool, len(o.decision.state.Hosted))
+	for _, h := range o.decision.state.Hosted {
+		hosted[h.IP] = true
+	}
+	var claims []v1.ClaimStatus
+	for _, c := range o.decision.result.Claims {
+		claim := v1.ClaimStatus{
+			IP:        c.IP.String(),
+			Namespace: c.Namespace,
+			State:     v1.EgressIPState(c.State),
+			Reason:    string(c.Reason),
+			Message:   clip(c.Message),
+		}
+		if hosted[c.IP] {
+			report, known := reports[c.IP]
+			claim.Configured = known && report.Configured
+			if !claim.Configured {
+				claim.Reason = ReasonNotConfigured
+				claim.Message = clip(cmp.Or(report.Error, "The kernel is not configured for it yet."))
+			}
+		}
+		claims = append(claims, claim)
+	}
+	for _, p := range o.decision.problems {
+		if p.Field == "egressIPs" {
+			claims = append(claims, v1.ClaimStatus{
+				IP: p.Value, State: v1.StateInvalid, Reason: string(p.Reason), Message: clip(p.Message),
+			})
+		}
+	}
+	// ip is the key of the list in the API.
+	slices.SortStableFunc(claims, func(a, b v1.ClaimStatus) int { return cmp.Compare(a.IP, b.IP) })
+	return slices.CompactFunc(claims, func(a, b v1.ClaimStatus) bool { return a.IP == b.IP })
+}
+
+func clip(s string) string {
+	if len(s) <= maxMessage {
+		return s
+	}
+	cut := strings.ToValidUTF8(s[:maxMessage], "")
+	return fmt.Sprintf("%s ... (%d bytes more)", cut, len(s)-len(cut))
+}
+
+// ownPart returns the agent's part of the status that h has.
+func ownPart(h *v1.HostSubnet) ownStatus {
+	s := ownStatus{generation: h.Status.ObservedGeneration, claims: slices.Clone(h.Status.EgressIPs)}
+	if h.Status.Agent != nil {
+		s.agent = *h.Status.Agent
+	}
+	slices.SortFunc(s.claims, func(a, b v1.ClaimStatus) int { return cmp.Compare(a.IP, b.IP) })
+	for _, c := range h.Status.Conditions {
+		if c.Type == v1.ConditionAgentReady {
+			s.ready = c
+		}
+	}
+	return s
+}
+
+// equal tells whether both say the same, whenever the condition changed.
+func (s ownStatus) equal(t ownStatus) bool {
+	return s.generation == t.generation &&
+		s.agent.Version == t.agent.Version && s.agent.Uplink == t.agent.Uplink &&
+		s.agent.UplinkCIDR == t.agent.UplinkCIDR && slices.Equal(s.agent.IPTables, t.agent.IPTables) &&
+		slices.Equal(s.claims, t.claims) &&
+		s.ready.Type == t.ready.Type && s.ready.Status == t.ready.Status && s.ready.Reason == t.ready.Reason &&
+		s.ready.Message == t.ready.Message && s.ready.ObservedGeneration == t.ready.ObservedGeneration
+}
+
+// wordless returns s without its messages, in which a lasting error may be
+// told in other words, or with other numbers, each time.
+func (s ownStatus) wordless() ownStatus {
+	s.ready.Message = ""
+	s.claims = slices.Clone(s.claims)
+	for i := range s.claims {
+		s.claims[i].Message = ""
+	}
+	return s
+}
