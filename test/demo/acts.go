@@ -35,7 +35,7 @@ func (d *demo) slow(what string, do func() error) error {
 // took where it was long enough for a reader to wonder.
 func (d *demo) await(ctx context.Context, what string, is func(context.Context) error) error {
 	began := time.Now()
-	err := testbed.Eventually(ctx, settleIn, is)
+	err := testbed.Poll(ctx, settleIn, func() error { return is(ctx) })
 	if err != nil {
 		return fmt.Errorf("waiting for %s: %w", what, err)
 	}
@@ -108,9 +108,10 @@ spec:
         labelSelector: {matchLabels: {app: client}}
       containers:
       - name: ` + container + `
-        image: ` + testbed.PodImage + `
+        image: ` + testbed.ProbeImage + `
         imagePullPolicy: Never
-        command: [probe, serve, ":8080"]
+        args: [serve, ":8080"]
+        readinessProbe: {httpGet: {port: 8080, path: /}, periodSeconds: 1}
 `
 }
 
@@ -118,7 +119,7 @@ spec:
 func (d *demo) get(ctx context.Context, p testbed.Pod) (path string, err error) {
 	path = fmt.Sprintf("/%s/%s/%d", p.Namespace, p.Node, len(d.seen))
 	_, err = d.kubectl(ctx, "-n", p.Namespace, "exec", p.Name, "-c", container, "--",
-		"probe", "get", "http://"+testbed.BastionAddress+":8080"+path)
+		"probe", "get", "http://"+testbed.BastionIP+":8080"+path)
 	return path, err
 }
 
@@ -137,7 +138,7 @@ func (d *demo) eachPodIsSeenAs(ctx context.Context, step, namespace string, want
 		s := sighting{step: step, pod: p.Namespace + "/" + p.Name, node: p.Node, want: want(p.Node)}
 		path, err := d.get(ctx, p)
 		if err == nil {
-			s.got, err = d.logged(ctx, path)
+			s.got, err = d.logged(path)
 		}
 		d.seen = append(d.seen, s)
 		if err == nil && s.got != s.want {
@@ -155,7 +156,7 @@ func (d *demo) isDropped(ctx context.Context, p testbed.Pod) error {
 	if err == nil {
 		s.got = "(answered)"
 	}
-	if source, logErr := d.logged(ctx, path); logErr == nil {
+	if source, logErr := d.logged(path); logErr == nil {
 		s.got = source
 	}
 	d.seen = append(d.seen, s)
@@ -166,17 +167,17 @@ func (d *demo) isDropped(ctx context.Context, p testbed.Pod) error {
 }
 
 // logged finds the access log's line of a path, prints it and gives its source.
-func (d *demo) logged(ctx context.Context, path string) (string, error) {
-	log, err := d.cluster.BastionLog(ctx)
+func (d *demo) logged(path string) (string, error) {
+	log, _, err := d.cluster.AccessLog().Since(0)
 	if err != nil {
 		return "", err
 	}
-	i := slices.IndexFunc(log, func(e testbed.Entry) bool { return e.Path == path })
+	i := slices.IndexFunc(log, func(e testbed.Entry) bool { return e.URI == path })
 	if i < 0 {
 		return "", fmt.Errorf("the bastion's access log has no line for %s", path)
 	}
 	fmt.Fprintf(d.out, "bastion's access log: %s\n", log[i].Line)
-	return log[i].Source, nil
+	return log[i].Source.String(), nil
 }
 
 func (d *demo) awaitAddress(ctx context.Context, node string, there bool) error {
@@ -198,17 +199,10 @@ func (d *demo) awaitAddress(ctx context.Context, node string, there bool) error 
 
 func (d *demo) egressHost() string {
 	nodes := d.cluster.Nodes()
-	return nodes[len(nodes)-1].Name
+	return nodes[len(nodes)-1]
 }
 
-func (d *demo) nodeIP(name string) string {
-	nodes := d.cluster.Nodes()
-	i := slices.IndexFunc(nodes, func(n testbed.Node) bool { return n.Name == name })
-	if i < 0 {
-		return "(no node " + name + ")"
-	}
-	return nodes[i].IP.String()
-}
+func (d *demo) nodeIP(name string) string { return d.cluster.NodeIP(name).String() }
 
 // table tells who was seen from where.
 func (d *demo) table() {

@@ -90,7 +90,7 @@ func (d *demo) play(ctx context.Context, image, chart string) error {
 func (d *demo) install(ctx context.Context, image, chart string) error {
 	d.title("0. A cluster of three nodes, and the operator by its chart")
 	err := d.slow("bringing up etcd, the control plane and three nodes", func() (err error) {
-		d.cluster, err = testbed.Up(ctx, testbed.Options{Nodes: 3})
+		d.cluster, err = testbed.Up(ctx, testbed.Options{Prefix: "demo", Nodes: 3, Progress: d.out})
 		return err
 	})
 	if err != nil {

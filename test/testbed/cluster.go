@@ -348,5 +348,6 @@ func (c *Cluster) buildPrograms(ctx context.Context) error {
 		Files:      []dockerarchive.File{{Path: "/probe", Source: filepath.Join(c.binDir(), "probe")}, {Path: "/tmp", Mode: 0o1777}},
 		Entrypoint: []string{"/probe"},
 		Cmd:        []string{"pause"},
+		Env:        []string{"PATH=/"},
 	})
 }

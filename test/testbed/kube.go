@@ -23,9 +23,39 @@ func (c *Cluster) Helm(ctx context.Context, args ...string) (string, error) {
 	return c.run(ctx, "", append([]string{"helm"}, args...)...)
 }
 
-// Apply applies a manifest.
-func (c *Cluster) Apply(ctx context.Context, manifest string) error {
-	_, err := c.run(ctx, manifest, "kubectl", "apply", "-f", "-")
+// Apply applies a manifest and returns what kubectl says to that.
+func (c *Cluster) Apply(ctx context.Context, manifest string) (string, error) {
+	return c.run(ctx, manifest, "kubectl", "apply", "-f", "-")
+}
+
+// Namespace and release of the operator, as InstallChart installs it.
+const (
+	OperatorNamespace = "egressip-system"
+	OperatorRelease   = "egressip-operator"
+)
+
+// InstallChart installs the operator's chart with the image
+// egressip-operator:dev, which LoadImage has loaded, and waits until all of it
+// is ready. Each of set is KEY=VALUE.
+func (c *Cluster) InstallChart(ctx context.Context, chart string, set ...string) error {
+	args := []string{
+		"upgrade", "--install", OperatorRelease, chart, "--namespace", OperatorNamespace, "--create-namespace", "--wait", "--timeout", "3m",
+		"--set", "image.repository=egressip-operator", "--set", "image.tag=dev", "--set", "image.pullPolicy=Never",
+	}
+	for _, s := range set {
+		args = append(args, "--set", s)
+	}
+	if _, err := c.Helm(ctx, args...); err != nil {
+		pods, _ := c.Kubectl(ctx, "-n", OperatorNamespace, "get", "pods,events", "-o", "wide")
+		logs, _ := c.Kubectl(ctx, "-n", OperatorNamespace, "logs", "--all-containers", "--prefix", "--tail=10", "-l", "app.kubernetes.io/name=egressip-operator", "--max-log-requests=10")
+		return fmt.Errorf("install %s: %w\n%s\n%s", chart, err, pods, logs)
+	}
+	return nil
+}
+
+// UninstallChart takes the operator's chart out again.
+func (c *Cluster) UninstallChart(ctx context.Context) error {
+	_, err := c.Helm(ctx, "uninstall", OperatorRelease, "--namespace", OperatorNamespace, "--wait", "--timeout", "2m")
 	return err
 }
 

@@ -52,7 +52,7 @@ func TestCluster(t *testing.T) {
 				t.Fatal(err)
 			}
 			t.Cleanup(func() { mustBeGone(t, c) })
-			if err := c.Apply(ctx, webManifest); err != nil {
+			if _, err := c.Apply(ctx, webManifest); err != nil {
 				t.Fatal(err)
 			}
 			pods, err := c.AwaitPods(ctx, "default", "app=web", 2)
