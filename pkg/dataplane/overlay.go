@@ -1,0 +1,228 @@
+package dataplane
+
+import (
+	"crypto/sha256"
+	"errors"
+	"fmt"
+	"net"
+	"net/netip"
+	"os"
+	"path/filepath"
+	"strings"
+
+	"github.com/vishvananda/netlink"
+	"golang.org/x/sys/unix"
+)
+
+// The overlay device. Its addresses are link-local, the same on every host,
+// and never leave it: the tc programs decide where a packet goes.
+const (
+	overlayName = "egress0"
+	// vxlanOverhead is what VXLAN over IPv4 adds: outer IP, UDP and VXLAN
+	// headers and the inner Ethernet header.
+	vxlanOverhead = 50
+)
+
+func overlayAddress() netip.Prefix { return netip.MustParsePrefix("169.254.77.1/32") }
+func overlayNextHop() netip.Addr   { return netip.MustParseAddr("169.254.77.2") }
+
+// overlayMAC is a host's own, locally administered: VXLAN drops frames that
+// bear its own device's MAC as source, so no two hosts may share one.
+func overlayMAC(hostIP netip.Addr) net.HardwareAddr {
+	sum := sha256.Sum256([]byte("egress0 " + hostIP.String()))
+	mac := net.HardwareAddr(sum[:6])
+	mac[0] = mac[0]&^0x01 | 0x02
+	return mac
+}
+
+// nextHopMAC is what frames are sent to; the receiving program takes them
+// whatever their destination is.
+func nextHopMAC() net.HardwareAddr { return net.HardwareAddr{0x02, 0, 0, 0, 0x4d, 0x02} }
+
+// overlayConfig is how the overlay device must be.
+type overlayConfig struct {
+	hostIP netip.Addr
+	port   uint16
+	mtu    int
+}
+
+// errPortInUse is the error of an overlay port that another VXLAN device has:
+// one that carries its metadata outside shares its port with none.
+var errPortInUse = errors.New("UDP port is in use by another VXLAN device: choose another one with --overlay-port, the same on every host")
+
+// ensureOverlay makes the overlay device, or mends it, and counts the changes.
+// A device of that name whose nature cannot be changed is replaced: while it is
+// away the unreachable routes hold its traffic.
+func ensureOverlay(nl *netlink.Handle, want overlayConfig) (link netlink.Link, changes int, err error) {
+	link, err = nl.LinkByName(overlayName)
+	if err != nil && !isLinkNotFound(err) {
+		return nil, 0, fmt.Errorf("look up overlay device %s: %w", overlayName, err)
+	}
+	if err == nil && !isOverlay(link, want) {
+		if err := nl.LinkDel(link); err != nil {
+			return nil, changes, fmt.Errorf("replace overlay device %s of another nature: %w", overlayName, err)
+		}
+		changes++
+		link = nil
+	}
+	if link == nil || err != nil {
+		if link, err = addOverlay(nl, want); err != nil {
+			return nil, changes, err
+		}
+		changes++
+	}
+	mended, err := mendOverlay(nl, link, want)
+	return link, changes + mended, err
+}
+
+func isOverlay(link netlink.Link, want overlayConfig) bool {
+	vxlan, ok := link.(*netlink.Vxlan)
+	return ok && vxlan.FlowBased && !vxlan.Learning && vxlan.Port == int(want.port) &&
+		vxlan.HardwareAddr.String() == overlayMAC(want.hostIP).String()
+}
+
+func addOverlay(nl *netlink.Handle, want overlayConfig) (netlink.Link, error) {
+	attrs := netlink.NewLinkAttrs()
+	attrs.Name, attrs.MTU, attrs.HardwareAddr = overlayName, want.mtu, overlayMAC(want.hostIP)
+	err := nl.LinkAdd(&netlink.Vxlan{LinkAttrs: attrs, FlowBased: true, Learning: false, Port: int(want.port)})
+	if err != nil {
+		if other := vxlanAtPort(nl, want.port); other != "" {
+			return nil, fmt.Errorf("add overlay device %s at UDP port %d, which %s has: %w", overlayName, want.port, other, errPortInUse)
+		}
+		return nil, fmt.Errorf("add overlay device %s: %w", overlayName, err)
+	}
+	link, err := nl.LinkByName(overlayName)
+	if err != nil {
+		return nil, fmt.Errorf("look up overlay device %s just added: %w", overlayName, err)
+	}
+	return link, nil
+}
+
+// vxlanAtPort names another VXLAN device at the port, if there is one.
+func vxlanAtPort(nl *netlink.Handle, port uint16) string {
+	links, err := nl.LinkList()
+	if err != nil {
+		return ""
+	}
+	for _, l := range links {
+		if v, ok := l.(*netlink.Vxlan); ok && v.Name != overlayName && v.Port == int(port) {
+			return v.Name
+		}
+	}
+	return ""
+}
+
+// mendOverlay sets what can change while the device lives. The device goes up
+// last: no packet passes it before its programs are attached and its reverse
+// path filter is loose.
+func mendOverlay(nl *netlink.Handle, link netlink.Link, want overlayConfig) (changes int, err error) {
+	var errs []error
+	if link.Attrs().MTU != want.mtu {
+		errs = append(errs, count(&changes, "set MTU of "+overlayName, nl.LinkSetMTU(link, want.mtu)))
+	}
+	n, err := ensureSysctl(ifaceSysctl(overlayName, "rp_filter"), "2")
+	changes += n
+	errs = append(errs, err)
+	n, err = ensureOverlayAddress(nl, link)
+	changes += n
+	errs = append(errs, err)
+	return changes, errors.Join(errs...)
+}
+
+// raiseOverlay sets the device up and gives it its neighbour, which the kernel
+// forgets while it is down.
+func raiseOverlay(nl *netlink.Handle, link netlink.Link) (changes int, err error) {
+	if link.Attrs().Flags&net.FlagUp == 0 {
+		if err := count(&changes, "set up "+overlayName, nl.LinkSetUp(link)); err != nil {
+			return changes, err
+		}
+	}
+	n, err := ensureNextHop(nl, link)
+	return changes + n, err
+}
+
+func ensureOverlayAddress(nl *netlink.Handle, link netlink.Link) (changes int, err error) {
+	addrs, err := nl.AddrList(link, netlink.FAMILY_V4)
+	if err != nil {
+		return 0, fmt.Errorf("list addresses of %s: %w", overlayName, err)
+	}
+	want := overlayAddress().String()
+	for _, a := range addrs {
+		if a.IPNet.String() == want {
+			return 0, nil
+		}
+	}
+	addr := &netlink.Addr{IPNet: ipNet(overlayAddress()), Scope: int(netlink.SCOPE_LINK)}
+	return changes, count(&changes, "add address of "+overlayName, nl.AddrReplace(link, addr))
+}
+
+func ensureNextHop(nl *netlink.Handle, link netlink.Link) (changes int, err error) {
+	neighs, err := nl.NeighList(link.Attrs().Index, netlink.FAMILY_V4)
+	if err != nil {
+		return 0, fmt.Errorf("list neighbours of %s: %w", overlayName, err)
+	}
+	for _, n := range neighs {
+		if a, _ := netip.AddrFromSlice(n.IP.To4()); a == overlayNextHop() && n.State&netlink.NUD_PERMANENT != 0 &&
+			n.HardwareAddr.String() == nextHopMAC().String() {
+			return 0, nil
+		}
+	}
+	return changes, count(&changes, "set neighbour of "+overlayName, nl.NeighSet(&netlink.Neigh{
+		LinkIndex: link.Attrs().Index, Family: netlink.FAMILY_V4, State: netlink.NUD_PERMANENT,
+		IP: overlayNextHop().AsSlice(), HardwareAddr: nextHopMAC(),
+	}))
+}
+
+// removeOverlay deletes the overlay device, and with it its routes, addresses
+// and programs.
+func removeOverlay(nl *netlink.Handle) (removed bool, err error) {
+	link, err := nl.LinkByName(overlayName)
+	if isLinkNotFound(err) {
+		return false, nil
+	}
+	if err == nil {
+		err = nl.LinkDel(link)
+	}
+	if err != nil {
+		return false, fmt.Errorf("delete overlay device %s: %w", overlayName, err)
+	}
+	return true, nil
+}
+
+// count adds 1 to changes where err is nil, else says what failed.
+func count(changes *int, what string, err error) error {
+	if err != nil {
+		return fmt.Errorf("%s: %w", what, err)
+	}
+	*changes++
+	return nil
+}
+
+func isLinkNotFound(err error) bool {
+	var notFound netlink.LinkNotFoundError
+	return errors.As(err, &notFound) || errors.Is(err, unix.ENODEV)
+}
+
+func ipNet(p netip.Prefix) *net.IPNet {
+	return &net.IPNet{IP: p.Addr().AsSlice(), Mask: net.CIDRMask(p.Bits(), p.Addr().BitLen())}
+}
+
+// ifaceSysctl is the path of an IPv4 setting of a device.
+func ifaceSysctl(device, name string) string {
+	return filepath.Join("/proc/sys/net/ipv4/conf", device, name)
+}
+
+// ensureSysctl writes a setting of the network namespace where it differs.
+func ensureSysctl(path, want string) (changes int, err error) {
+	got, err := os.ReadFile(path)
+	if err != nil {
+		return 0, fmt.Errorf("read setting: %w", err)
+	}
+	if strings.TrimSpace(string(got)) == want {
+		return 0, nil
+	}
+	if err := os.WriteFile(path, []byte(want), 0o644); err != nil {
+		return 0, fmt.Errorf("write setting: %w", err)
+	}
+	return 1, nil
+}
