@@ -8,18 +8,6 @@ import (
 	"github.com/vishvananda/netlink"
 )
 
-// flow is what matters here of a tracked connection.
-type flow struct {
-	// source and dest are those of its first packet, as it came.
-	source, dest netip.Addr
-	// endpoint is who really answers: dest, but for destination NAT.
-	endpoint netip.Addr
-	// seenAs is whom the endpoint answers to: source, but for source NAT.
-	seenAs netip.Addr
-	// mark of the connection.
-	mark uint32
-}
-
 // deleteFlows has the kernel forget all connections that match, in one look at
 // the table, and counts them. What comes of such a connection then is a new
 // one, or invalid.
@@ -37,9 +25,8 @@ type flowFilter func(flow) bool
 // MatchConntrackFlow tells whether the connection is to be deleted.
 func (f flowFilter) MatchConntrackFlow(c *netlink.ConntrackFlow) bool {
 	return f(flow{
-		source: addrFromNet(c.Forward.SrcIP), dest: addrFromNet(c.Forward.DstIP),
-		endpoint: addrFromNet(c.Reverse.SrcIP), seenAs: addrFromNet(c.Reverse.DstIP),
-		mark: c.Mark,
+		source: addrFromNet(c.Forward.SrcIP), dest: addrFromNet(c.Reverse.SrcIP),
+		sourceOutside: addrFromNet(c.Reverse.DstIP), mark: c.Mark,
 	})
 }
 
