@@ -1,0 +1,311 @@
+package dataplane
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"maps"
+	"net/netip"
+	"slices"
+
+	"github.com/vishvananda/netlink"
+)
+
+// Reasons why an egress IP is not configured.
+var (
+	errNoIndex     = errors.New("no mark is left for it: widen the mark mask")
+	errSomebodyHas = errors.New("another machine on the network answers for this address")
+	errNotYet      = errors.New("not added yet")
+)
+
+// maxRounds bounds how often one Apply looks again: to probe for owners of new
+// addresses, and to drop what depends on something that failed.
+const maxRounds = 4
+
+// Apply makes the kernel do what s says, whatever it did before, and counts
+// the changes that it takes. It holds at every moment, also when it fails or
+// the process dies, that no pod's packet leaves with a source other than the
+// one that s, or the State before, gives it.
+//
+// A part that fails leaves the rest to be applied; what depends on it drops
+// its packets. The error joins what failed, each with operation and object.
+func (d *Dataplane) Apply(ctx context.Context, s State) (Report, error) {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	p := pass{d: d, state: s, unusable: map[netip.Addr]error{}}
+	err := p.run(ctx)
+	return p.finish(err)
+}
+
+// pass is one Apply at work.
+type pass struct {
+	d      *Dataplane
+	state  State
+	report Report
+	// uplink is where egress IPs go; uplinkErr why there is none.
+	uplink    uplink
+	uplinkErr error
+	// unusable are hosted egress IPs that cannot be served, and why.
+	unusable map[netip.Addr]error
+	probed   bool
+	// done is what the last round made, with indices; known are those that it
+	// found.
+	done           kernel
+	indices, known indices
+	// rulesErr is why the rules may not be in place.
+	rulesErr error
+	// errs are those of the last round.
+	errs []error
+}
+
+func (p *pass) run(ctx context.Context) error {
+	if err := p.d.open(); err != nil {
+		// Without programs the overlay carries nothing, and drops it all.
+		return err
+	}
+	for range maxRounds {
+		again, err := p.round(ctx)
+		if err != nil {
+			return err
+		}
+		if !again || ctx.Err() != nil {
+			break
+		}
+	}
+	return errors.Join(ctx.Err(), errors.Join(p.errs...))
+}
+
+// round observes, decides and changes once, and tells whether what came out
+// calls for another.
+func (p *pass) round(ctx context.Context) (again bool, err error) {
+	p.errs, p.rulesErr = nil, nil
+	if err := p.prepare(); err != nil {
+		return false, err
+	}
+	observed, err := p.observe(ctx)
+	if err != nil {
+		return false, err
+	}
+	use, warnings, err := chooseBackends(p.d.cfg.Backends, observed.rules)
+	if err != nil {
+		return false, err
+	}
+	p.report.Backends, p.report.Warnings = use, warnings
+
+	known, used := knownIndices(p.d.cfg.Marks, observed.rules)
+	state, problems := usable(p.state, p.unusable)
+	p.errs = append(p.errs, problems...)
+	idx, without := assignIndices(hostedIPs(state), known, used, p.d.cfg.Marks.MaxIndex())
+	if len(without) > 0 {
+		for _, ip := range without {
+			p.unusable[ip] = errNoIndex
+		}
+		return true, nil
+	}
+	desired := desire(state, p.d.cfg.Marks, idx)
+
+	// A new address is probed for before it is added, which takes time; what
+	// is to drop until it is there must not wait for that. What this host bore
+	// before, and lost, keeps its rules meanwhile.
+	pending := missing(desired.addresses, observed.addresses)
+	if len(pending) > 0 && !p.probed {
+		before := maps.Clone(p.unusable)
+		for _, ip := range pending {
+			if _, bore := known[ip]; !bore {
+				before[ip] = errNotYet
+			}
+		}
+		state, _ = usable(p.state, before)
+		maps.DeleteFunc(idx, func(ip netip.Addr, _ int) bool { return before[ip] != nil })
+		desired = desire(state, p.d.cfg.Marks, idx)
+		maps.DeleteFunc(desired.addresses, func(ip netip.Addr, _ struct{}) bool { return slices.Contains(pending, ip) })
+	}
+	in := orderInput{
+		observed: observed, desired: desired, marks: p.d.cfg.Marks, use: use, known: known,
+		rules: ruleInput{marks: p.d.cfg.Marks, port: p.d.cfg.OverlayPort, indices: idx, strict: strictNetworks(state)},
+		sweep: !p.d.swept,
+	}
+	p.done, p.indices, p.known = desired, idx, known
+	failed := p.perform(ctx, order(in), judge(p.d.cfg.Marks, observed, desired, known, idx))
+
+	if len(pending) > 0 && !p.probed {
+		p.probe(ctx, pending)
+		return true, nil
+	}
+	for ip, err := range failed {
+		p.unusable[ip] = err
+	}
+	return len(failed) > 0, nil
+}
+
+func hostedIPs(s State) []netip.Addr {
+	ips := make([]netip.Addr, 0, len(s.Hosted))
+	for _, h := range s.Hosted {
+		ips = append(ips, h.IP)
+	}
+	return ips
+}
+
+func strictNetworks(s State) []netip.Prefix {
+	if !s.Strict {
+		return nil
+	}
+	return s.Subnets
+}
+
+// prepare makes the sets, which rules and everything else refer to, and looks
+// up the uplink.
+func (p *pass) prepare() error {
+	var errs []error
+	for _, k := range setKinds() {
+		n, err := ensureSet(p.d.nl, k)
+		p.report.Changes += n
+		errs = append(errs, err)
+	}
+	p.uplink, p.uplinkErr = findUplink(p.d.nl, p.state.HostIP)
+	p.report.Uplink, p.report.UplinkCIDR = p.uplink.name, p.uplink.cidr
+	if p.uplinkErr != nil {
+		p.errs = append(p.errs, p.uplinkErr)
+	}
+	return errors.Join(errs...)
+}
+
+// observe reads what there is of ours in the kernel.
+func (p *pass) observe(ctx context.Context) (kernel, error) {
+	k := kernel{addresses: map[netip.Addr]struct{}{}, rules: map[Backend]map[table]savedTable{}}
+	var errs []error
+	keep := func(err error) { errs = append(errs, err) }
+
+	pods, err := listSet(setPods)
+	keep(err)
+	k.pods = make(map[netip.Addr]uint32, len(pods))
+	for entry, v := range pods {
+		if v.Mask != p.d.cfg.Marks.Mask {
+			v.Mark = ^uint32(0) // of another configuration: none that is wanted
+		}
+		k.pods[entry.Addr()] = v.Mark
+	}
+	for _, set := range []struct {
+		name string
+		to   *map[netip.Addr]struct{}
+	}{{setLocked, &k.locked}, {setHosts, &k.hosts}, {setIPs, &k.ips}} {
+		entries, err := listSet(set.name)
+		keep(err)
+		*set.to = make(map[netip.Addr]struct{}, len(entries))
+		for entry := range entries {
+			(*set.to)[entry.Addr()] = struct{}{}
+		}
+	}
+	inside, err := listSet(setInside)
+	keep(err)
+	k.inside = make(map[netip.Prefix]struct{}, len(inside))
+	for entry := range inside {
+		k.inside[entry] = struct{}{}
+	}
+	k.routes, err = p.d.maps.listPods()
+	keep(err)
+	k.served, err = p.d.maps.listHosted()
+	keep(err)
+	own, err := ownAddresses(p.d.nl)
+	keep(err)
+	for ip, a := range own {
+		// Without an uplink, addresses stay where they are.
+		if p.uplinkErr != nil || a.LinkIndex == p.uplink.link.Attrs().Index {
+			k.addresses[ip] = struct{}{}
+		}
+	}
+	for b, x := range p.d.xt {
+		k.rules[b], err = x.observe(ctx)
+		keep(err)
+	}
+	if err := errors.Join(errs...); err != nil {
+		return kernel{}, fmt.Errorf("observe the kernel: %w", err)
+	}
+	return k, nil
+}
+
+// probe asks the uplink's segment whether somebody else has the addresses.
+func (p *pass) probe(ctx context.Context, pending []netip.Addr) {
+	p.probed = true
+	if p.uplinkErr != nil {
+		for _, ip := range pending {
+			p.unusable[ip] = p.uplinkErr
+		}
+		return
+	}
+	owners, err := foreignOwners(ctx, p.uplink, pending)
+	for _, ip := range pending {
+		if mac, taken := owners[ip]; taken {
+			p.unusable[ip] = fmt.Errorf("%w: %v", errSomebodyHas, mac)
+		} else if err != nil {
+			p.unusable[ip] = err
+		}
+	}
+}
+
+// finish makes the report.
+func (p *pass) finish(err error) (Report, error) {
+	var errs []error
+	for _, h := range p.state.Hosted {
+		r := HostedReport{IP: h.IP}
+		_, added := p.done.addresses[h.IP]
+		switch reason := p.unusable[h.IP]; {
+		case reason != nil:
+			r.Error = reason.Error()
+			errs = append(errs, fmt.Errorf("egress IP %v: %w", h.IP, reason))
+		case p.rulesErr != nil:
+			r.Error = p.rulesErr.Error()
+		case added:
+			r.Configured = true
+		case err != nil:
+			r.Error = err.Error()
+		default:
+			r.Error = errNotYet.Error()
+		}
+		p.report.Hosted = append(p.report.Hosted, r)
+	}
+	return p.report, errors.Join(append([]error{err}, errs...)...)
+}
+
+// scaffold mends what is the same for every State: overlay, programs, routes.
+// Where the overlay cannot be there, the routes hold its packets.
+func (p *pass) scaffold() error {
+	var errs []error
+	link, err := p.overlay()
+	errs = append(errs, err)
+	plan := routePlan{inside: masked4(slices.Collect(maps.Keys(p.done.inside)))}
+	if link != nil && err == nil {
+		plan.overlay = link.Attrs().Index
+	}
+	n, err := ensureRoutes(p.d.nl, plan)
+	p.report.Changes += n
+	errs = append(errs, err)
+	n, err = ensurePolicyRules(p.d.nl, p.d.cfg.Marks)
+	p.report.Changes += n
+	return errors.Join(append(errs, err)...)
+}
+
+func (p *pass) overlay() (netlink.Link, error) {
+	mtu := p.uplink.mtu - vxlanOverhead
+	if p.uplinkErr != nil {
+		// The one that is there stays as it is.
+		link, err := p.d.nl.LinkByName(overlayName)
+		if err != nil {
+			return nil, fmt.Errorf("keep overlay device %s: %w", overlayName, err)
+		}
+		mtu = link.Attrs().MTU
+	}
+	link, n, err := ensureOverlay(p.d.nl, overlayConfig{hostIP: p.state.HostIP, port: p.d.cfg.OverlayPort, mtu: mtu})
+	p.report.Changes += n
+	if err != nil {
+		return nil, err
+	}
+	n, err = p.d.programs.attach(p.d.nl, link)
+	p.report.Changes += n
+	if err != nil {
+		return nil, err
+	}
+	n, err = raiseOverlay(p.d.nl, link)
+	p.report.Changes += n
+	return link, err
+}

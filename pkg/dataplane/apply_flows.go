@@ -1,0 +1,104 @@
+package dataplane
+
+import "net/netip"
+
+// A flow is a tracked connection, as far as staleness depends on it.
+type flow struct {
+	// source opened it; dest is whom it really reached, after any service's
+	// address was translated.
+	source, dest netip.Addr
+	// sourceOutside is the source that dest sees.
+	sourceOutside netip.Addr
+	// mark is the connection's mark: the way of its first packet.
+	mark uint32
+}
+
+// staleness tells which connections must be forgotten: those whose source was
+// chosen for another way than their packets now go. Their packets are dropped
+// until then.
+type staleness struct {
+	marks Marks
+	// pods are the marks of this host's pods, for connections that begin here.
+	pods map[netip.Addr]uint32
+	// freed are pods, and addresses that were pods, that had a way of ours and
+	// have none now.
+	freed map[netip.Addr]struct{}
+	// ended are index marks that packets of some network no longer get.
+	ended map[uint32]bool
+	// withdrawn are egress IPs that the host no longer bears.
+	withdrawn map[netip.Addr]struct{}
+	// inside holds the networks of the cluster, by prefix length.
+	inside map[int]map[netip.Prefix]struct{}
+}
+
+// judge makes the staleness of going from the observed kernel to the desired.
+func judge(m Marks, observed, desired kernel, known, wanted indices) staleness {
+	s := staleness{
+		marks:     m,
+		pods:      desired.pods,
+		freed:     map[netip.Addr]struct{}{},
+		ended:     map[uint32]bool{},
+		withdrawn: map[netip.Addr]struct{}{},
+		inside:    map[int]map[netip.Prefix]struct{}{},
+	}
+	for ip := range observed.locked {
+		if _, still := desired.locked[ip]; !still {
+			s.freed[ip] = struct{}{}
+		}
+	}
+	for ip, mark := range observed.pods {
+		if _, still := desired.pods[ip]; !still && mark != 0 {
+			s.freed[ip] = struct{}{}
+		}
+	}
+	for ip, i := range known {
+		if _, still := wanted[ip]; !still {
+			s.ended[m.Index(i)] = true
+		}
+	}
+	for id, mark := range observed.served {
+		if now, still := desired.served[id]; !still || now != mark {
+			s.ended[mark] = true
+		}
+	}
+	for ip := range observed.addresses {
+		if _, still := desired.addresses[ip]; !still {
+			s.withdrawn[ip] = struct{}{}
+		}
+	}
+	for p := range desired.inside {
+		if s.inside[p.Bits()] == nil {
+			s.inside[p.Bits()] = map[netip.Prefix]struct{}{}
+		}
+		s.inside[p.Bits()][p] = struct{}{}
+	}
+	return s
+}
+
+// stale tells whether a connection must be forgotten. Connections into the
+// host or to a pod, and those of pods that leave unmarked, never are.
+func (s staleness) stale(f flow) bool {
+	if _, gone := s.withdrawn[f.sourceOutside]; gone {
+		return true
+	}
+	way := f.mark & (s.marks.Remote() | s.marks.IndexMask())
+	if f.mark&s.marks.Return() != 0 {
+		return s.ended[way]
+	}
+	if _, freed := s.freed[f.source]; freed {
+		return way != 0
+	}
+	mark := s.pods[f.source]
+	return mark != 0 && way != mark && !s.isInside(f.dest)
+}
+
+func (s staleness) isInside(ip netip.Addr) bool {
+	for bits, networks := range s.inside {
+		if p, err := ip.Prefix(bits); err == nil {
+			if _, ok := networks[p]; ok {
+				return true
+			}
+		}
+	}
+	return false
+}

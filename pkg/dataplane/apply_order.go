@@ -1,0 +1,274 @@
+package dataplane
+
+import (
+	"maps"
+	"net/netip"
+	"slices"
+)
+
+// A phase is a step in the order of changes. Each phase leaves the kernel in a
+// state in which no packet leaks, and so does each change within it: the
+// process may die between any two.
+//
+// The order in words: first what makes packets drop, then what carries them,
+// then what sends them there; and back: send them elsewhere, end what went the
+// old way, take away what carried it, and lift the locks last.
+type phase int
+
+const (
+	// phaseGrow adds to the sets that say what is inside and who is a host,
+	// and takes back what a network may send here. Of the sets, this one
+	// comes first: locks refer to them.
+	phaseGrow phase = iota
+	// phaseLock locks pods that must not leave unmarked.
+	phaseLock
+	// phaseRules puts all rules in place, and keeps the SNAT rules of egress
+	// IPs that are about to go. Filter and NAT come before mangle, which marks.
+	phaseRules
+	// phaseScaffold mends the overlay, its programs and the policy routes.
+	phaseScaffold
+	// phaseAddress adds egress IPs to the uplink and announces them.
+	phaseAddress
+	// phaseServe takes packets from the overlay for them.
+	phaseServe
+	// phaseRoute tells the overlay where to carry pods' packets.
+	phaseRoute
+	// phaseMark gives each pod's packets their way. From here on the old ways
+	// are no longer taken by new connections; packets of old ones are dropped
+	// (see chainPinned), or were of a pod that is locked.
+	phaseMark
+	// phaseUnroute takes away overlay routes of pods that go another way.
+	phaseUnroute
+	// phaseForget deletes connections that began on another way than their
+	// pod's, so that what follows is not theirs, and they end or begin anew.
+	phaseForget
+	// phaseRewrite takes away SNAT rules of egress IPs that are gone, and all
+	// rules from iptables backends that are no longer used.
+	phaseRewrite
+	// phaseRelease takes those egress IPs off the uplink.
+	phaseRelease
+	// phaseUnlock lifts the locks of pods that may leave unmarked.
+	phaseUnlock
+	// phaseShrink takes out of the sets what is no longer inside, or a host.
+	phaseShrink
+)
+
+// A change is one step of the way from an observed kernel to the desired one:
+// a value, to be shown, tested and then done.
+type change struct {
+	phase phase
+	// op says which of the fields below it is about.
+	op op
+	// pod or hosted address, host, or egress IP.
+	ip netip.Addr
+	// prefix, for sets of networks.
+	prefix netip.Prefix
+	// set is the name of the set, for put and del.
+	set string
+	// mark of a pod, or of a network that is served.
+	mark  uint32
+	netID uint32
+	route podRoute
+	// backend, table, script and rules: a transaction of iptables-restore, and
+	// what the table is after it.
+	backend Backend
+	table   table
+	script  string
+	after   savedTable
+}
+
+type op int
+
+const (
+	putMember op = iota
+	delMember
+	putRoute
+	delRoute
+	putServed
+	delServed
+	putRules
+	mendScaffold
+	addAddress
+	delAddress
+	forgetFlows
+)
+
+// orderInput is what the order of changes depends on.
+type orderInput struct {
+	observed, desired kernel
+	marks             Marks
+	rules             ruleInput
+	// use are the backends to hold our rules.
+	use []Backend
+	// known are the indices that the observed rules hold.
+	known indices
+	// sweep asks for a look at all connections although nothing changes, as
+	// after a start.
+	sweep bool
+}
+
+// order gives the changes that lead from the observed kernel to the desired
+// one, in the order in which they must be made.
+func order(in orderInput) []change {
+	var c changes
+	obs, want := in.observed, in.desired
+
+	// What was served and no longer is, or is somebody else's by now, drops
+	// from the start: a packet must not get an egress IP that its namespace
+	// has lost.
+	for _, id := range slices.Sorted(maps.Keys(obs.served)) {
+		if _, ok := want.served[id]; !ok {
+			c.add(change{phase: phaseGrow, op: delServed, netID: id})
+		}
+	}
+	c.members(phaseGrow, putMember, setHosts, want.hosts, obs.hosts)
+	c.members(phaseGrow, putMember, setIPs, want.ips, obs.ips)
+	c.networks(phaseGrow, putMember, want.inside, obs.inside)
+	c.members(phaseLock, putMember, setLocked, want.locked, obs.locked)
+
+	released := c.tables(in)
+	c.add(change{phase: phaseScaffold, op: mendScaffold})
+
+	for _, ip := range missing(want.addresses, obs.addresses) {
+		c.add(change{phase: phaseAddress, op: addAddress, ip: ip})
+	}
+	for _, id := range slices.Sorted(maps.Keys(want.served)) {
+		if mark, ok := obs.served[id]; !ok || mark != want.served[id] {
+			c.add(change{phase: phaseServe, op: putServed, netID: id, mark: want.served[id]})
+		}
+	}
+	for _, ip := range sortedAddrs(want.routes) {
+		if r, ok := obs.routes[ip]; !ok || !r.equal(want.routes[ip]) {
+			c.add(change{phase: phaseRoute, op: putRoute, ip: ip, route: want.routes[ip]})
+		}
+	}
+	remarked := c.podMarks(want.pods, obs.pods)
+	for _, ip := range missing(obs.routes, want.routes) {
+		c.add(change{phase: phaseUnroute, op: delRoute, ip: ip})
+	}
+	unlocked := missing(obs.locked, want.locked)
+	withdrawn := missing(obs.addresses, want.addresses)
+	if in.sweep || released || remarked || len(unlocked)+len(withdrawn) > 0 || rewritten(obs.served, want.served) {
+		c.add(change{phase: phaseForget, op: forgetFlows})
+	}
+	for _, ip := range withdrawn {
+		c.add(change{phase: phaseRelease, op: delAddress, ip: ip})
+	}
+	for _, ip := range unlocked {
+		c.add(change{phase: phaseUnlock, op: delMember, set: setLocked, ip: ip})
+	}
+	c.members(phaseShrink, delMember, setIPs, obs.ips, want.ips)
+	c.members(phaseShrink, delMember, setHosts, obs.hosts, want.hosts)
+	c.networks(phaseShrink, delMember, obs.inside, want.inside)
+
+	slices.SortStableFunc(c.list, func(a, b change) int { return int(a.phase) - int(b.phase) })
+	return c.list
+}
+
+// rewritten tells whether a network's packets now get another egress IP.
+func rewritten(obs, want map[uint32]uint32) bool {
+	for id, mark := range obs {
+		if now, ok := want[id]; !ok || now != mark {
+			return true
+		}
+	}
+	return false
+}
+
+type changes struct{ list []change }
+
+func (c *changes) add(ch change) { c.list = append(c.list, ch) }
+
+func (c *changes) members(p phase, o op, set string, in, notIn map[netip.Addr]struct{}) {
+	for _, ip := range missing(in, notIn) {
+		c.add(change{phase: p, op: o, set: set, ip: ip})
+	}
+}
+
+func (c *changes) networks(p phase, o op, in, notIn map[netip.Prefix]struct{}) {
+	var list []netip.Prefix
+	for n := range in {
+		if _, ok := notIn[n]; !ok {
+			list = append(list, n)
+		}
+	}
+	for _, n := range masked4(list) {
+		c.add(change{phase: p, op: o, set: setInside, prefix: n})
+	}
+}
+
+// podMarks changes set egress-pods, and tells whether any pod's connections
+// may now be on another way than the pod.
+func (c *changes) podMarks(want, obs map[netip.Addr]uint32) (remarked bool) {
+	for _, ip := range sortedAddrs(want) {
+		mark, known := obs[ip]
+		if known && mark == want[ip] {
+			continue
+		}
+		c.add(change{phase: phaseMark, op: putMember, set: setPods, ip: ip, mark: want[ip]})
+		// A pod that was unknown may have connected already.
+		remarked = remarked || known || want[ip] != 0
+	}
+	for _, ip := range missing(obs, want) {
+		c.add(change{phase: phaseMark, op: delMember, set: setPods, ip: ip})
+		remarked = remarked || obs[ip] != 0
+	}
+	return remarked
+}
+
+// tables makes the transactions of iptables, and tells whether an egress IP's
+// SNAT rule is taken away.
+func (c *changes) tables(in orderInput) (released bool) {
+	between := in.rules
+	between.indices = maps.Clone(in.known)
+	if between.indices == nil {
+		between.indices = indices{}
+	}
+	for ip, i := range in.rules.indices {
+		between.indices[ip] = i
+	}
+	keep, final := buildRules(between), buildRules(in.rules)
+
+	for _, b := range []Backend{NFT, Legacy} {
+		observed, ok := in.observed.rules[b]
+		if !ok {
+			continue
+		}
+		for _, name := range tables() {
+			saved := observed[name]
+			if !slices.Contains(in.use, b) {
+				c.table(phaseRewrite, b, name, saved, tableRules{})
+				continue
+			}
+			saved = c.table(phaseRules, b, name, saved, keep[name])
+			c.table(phaseRewrite, b, name, saved, final[name])
+		}
+	}
+	return len(between.indices) > len(in.rules.indices)
+}
+
+func (c *changes) table(p phase, b Backend, name table, observed savedTable, desired tableRules) savedTable {
+	script, n := diffTable(name, observed, desired)
+	if n == 0 {
+		return observed
+	}
+	after := afterRestore(observed, desired)
+	c.add(change{phase: p, op: putRules, backend: b, table: name, script: script, after: after})
+	return after
+}
+
+// missing are the keys of a map that are not in another, in order.
+func missing[A, B any](in map[netip.Addr]A, from map[netip.Addr]B) []netip.Addr {
+	var list []netip.Addr
+	for ip := range in {
+		if _, ok := from[ip]; !ok {
+			list = append(list, ip)
+		}
+	}
+	slices.SortFunc(list, netip.Addr.Compare)
+	return list
+}
+
+func sortedAddrs[V any](m map[netip.Addr]V) []netip.Addr {
+	return slices.SortedFunc(maps.Keys(m), netip.Addr.Compare)
+}

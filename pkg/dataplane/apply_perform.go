@@ -1,0 +1,187 @@
+package dataplane
+
+import (
+	"context"
+	"net/netip"
+	"slices"
+)
+
+// perform makes the changes in their order, and gives the egress IPs that
+// cannot be served because of what failed, and why. After a failure it goes on
+// with what makes packets drop and with what does not depend on what failed.
+func (p *pass) perform(ctx context.Context, list []change, s staleness) map[netip.Addr]error {
+	e := execution{pass: p, staleness: s, failed: map[phase]error{}, refused: map[netip.Addr]error{}}
+	for len(list) > 0 && ctx.Err() == nil {
+		// Members of one set go in batches: ten thousand take one second.
+		n := 1
+		for n < len(list) && list[0].together(list[n]) {
+			n++
+		}
+		batch := slices.DeleteFunc(slices.Clone(list[:n]), e.depends)
+		list = list[n:]
+		if len(batch) > 0 {
+			e.do(ctx, batch)
+		}
+	}
+	return e.refused
+}
+
+// together tells whether two changes are members of one batch.
+func (c change) together(o change) bool {
+	return c.phase == o.phase && c.op == o.op && c.set == o.set && (c.op == putMember || c.op == delMember || c.op == addAddress)
+}
+
+// execution is what has become of a list of changes so far.
+type execution struct {
+	*pass
+	staleness staleness
+	// failed has the first error of each phase in which something failed.
+	failed map[phase]error
+	// refused are egress IPs that cannot be served, and why.
+	refused map[netip.Addr]error
+}
+
+// depends tells whether a change needs something that failed.
+func (e *execution) depends(c change) bool {
+	switch c.phase {
+	case phaseAddress:
+		return e.rulesErr != nil
+	case phaseServe, phaseMark:
+		return e.refusedMark(c.mark)
+	case phaseRewrite, phaseRelease, phaseUnlock, phaseShrink:
+		return e.failed[phaseGrow] != nil || e.failed[phaseMark] != nil || e.failed[phaseForget] != nil
+	default:
+		return false
+	}
+}
+
+// refusedMark tells whether a mark is the index of a refused egress IP.
+func (e *execution) refusedMark(mark uint32) bool {
+	index := mark & e.d.cfg.Marks.IndexMask()
+	if index == 0 || mark&e.d.cfg.Marks.Remote() != 0 {
+		return false
+	}
+	for ip := range e.refused {
+		if i, ok := e.indices[ip]; ok && e.d.cfg.Marks.Index(i) == index {
+			return true
+		}
+	}
+	return false
+}
+
+// do makes one batch of changes and keeps account of what failed.
+func (e *execution) do(ctx context.Context, batch []change) {
+	n, err := e.change(ctx, batch)
+	e.report.Changes += n
+	if err == nil {
+		return
+	}
+	first := batch[0]
+	e.errs = append(e.errs, err)
+	if e.failed[first.phase] == nil {
+		e.failed[first.phase] = err
+	}
+	switch first.phase {
+	case phaseRules:
+		e.rulesErr = err
+		// Those that were served before may still be; no others begin now.
+		for ip := range e.indices {
+			if _, bore := e.known[ip]; !bore {
+				e.refused[ip] = err
+			}
+		}
+	case phaseRewrite:
+		e.rulesErr = err
+	}
+}
+
+// change makes a batch, whose changes are of one kind, and counts those made.
+func (e *execution) change(ctx context.Context, batch []change) (int, error) {
+	c := batch[0]
+	switch c.op {
+	case putMember:
+		return len(batch), putSetEntries(kindOf(c.set), e.entries(batch))
+	case delMember:
+		return len(batch), deleteSetEntries(kindOf(c.set), e.entries(batch))
+	case putRoute:
+		return 1, e.d.maps.putPod(c.ip, c.route)
+	case delRoute:
+		return 1, e.d.maps.deletePod(c.ip)
+	case putServed:
+		return 1, e.d.maps.putHosted(c.netID, c.mark)
+	case delServed:
+		return 1, e.d.maps.deleteHosted(c.netID)
+	case putRules:
+		return 1, e.d.xt[c.backend].commit(ctx, c.script)
+	case mendScaffold:
+		return 0, e.scaffold() // counts for itself
+	case addAddress:
+		return e.addAddresses(batch)
+	case delAddress:
+		return 1, e.release(c.ip)
+	case forgetFlows:
+		n, err := deleteFlows(e.d.nl, e.staleness.stale)
+		if err == nil {
+			e.d.swept = true
+		}
+		return n, err
+	default:
+		return 0, nil
+	}
+}
+
+func (e *execution) entries(batch []change) setMarks {
+	entries := make(setMarks, len(batch))
+	for _, c := range batch {
+		entry := c.prefix
+		var value setMarkValue
+		if c.set != setInside {
+			entry = netip.PrefixFrom(c.ip, c.ip.BitLen())
+		}
+		if c.set == setPods {
+			value = setMarkValue{Mark: c.mark, Mask: e.d.cfg.Marks.Mask}
+		}
+		entries[entry] = value
+	}
+	return entries
+}
+
+func kindOf(set string) setKind {
+	kinds := setKinds()
+	return kinds[slices.IndexFunc(kinds, func(k setKind) bool { return k.name == set })]
+}
+
+// addAddresses adds and announces. An egress IP that cannot be added is
+// refused; one that cannot be announced is served all the same.
+func (e *execution) addAddresses(batch []change) (int, error) {
+	if e.uplinkErr != nil {
+		for _, c := range batch {
+			e.refused[c.ip] = e.uplinkErr
+		}
+		return 0, nil // reported once already
+	}
+	var added []netip.Addr
+	for _, c := range batch {
+		if err := addEgressAddress(e.d.nl, e.uplink, c.ip); err != nil {
+			e.refused[c.ip] = err // reported with the egress IP
+			continue
+		}
+		added = append(added, c.ip)
+	}
+	e.d.announcements.add(e.uplink, added)
+	return len(added), announce(e.uplink, added)
+}
+
+// release takes an egress IP of ours off whatever interface bears it.
+func (e *execution) release(ip netip.Addr) error {
+	e.d.announcements.stop(ip)
+	own, err := ownAddresses(e.d.nl)
+	if err != nil {
+		return err
+	}
+	a, ok := own[ip]
+	if !ok {
+		return nil
+	}
+	return deleteEgressAddress(e.d.nl, a)
+}

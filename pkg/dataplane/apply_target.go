@@ -1,0 +1,145 @@
+package dataplane
+
+import (
+	"fmt"
+	"net/netip"
+	"slices"
+)
+
+// kernel is all that the dataplane keeps in the kernel and changes with State:
+// as it was observed, or as it should be. What stays the same, such as the
+// overlay device and the policy routes, is not in it.
+type kernel struct {
+	// pods is set egress-pods: every pod, and the mark of its packets.
+	pods map[netip.Addr]uint32
+	// locked is set egress-locked: pods whose packets never leave unmarked.
+	locked map[netip.Addr]struct{}
+	// hosts is set egress-hosts, ips set egress-ips, inside set egress-inside.
+	hosts, ips map[netip.Addr]struct{}
+	inside     map[netip.Prefix]struct{}
+	// routes is BPF map pods, served BPF map hosted.
+	routes map[netip.Addr]podRoute
+	served map[uint32]uint32
+	// addresses are those with our label on the uplink.
+	addresses map[netip.Addr]struct{}
+	// rules are those of each backend that is installed.
+	rules map[Backend]map[table]savedTable
+}
+
+// usable gives the part of a State that can be done, and says what is wrong
+// with the rest. What cannot be done drops packets, and never lets them go
+// another way. unusable are hosted IPs that the kernel refused, and why.
+func usable(s State, unusable map[netip.Addr]error) (State, []error) {
+	var errs []error
+	out := s
+	out.Hosts = only4(s.Hosts)
+	out.Inside = masked4(s.Inside)
+	out.Subnets = masked4(s.Subnets)
+
+	out.Hosted = nil
+	hosted := map[netip.Addr]bool{}
+	networks := map[uint32]netip.Addr{}
+	for _, h := range s.Hosted {
+		switch other, twice := networks[h.NetID]; {
+		case unusable[h.IP] != nil:
+		case !h.IP.Is4():
+			errs = append(errs, fmt.Errorf("hosted egress IP %v: not an IPv4 address", h.IP))
+		case hosted[h.IP]:
+			errs = append(errs, fmt.Errorf("hosted egress IP %v: listed twice", h.IP))
+		case twice:
+			errs = append(errs, fmt.Errorf("hosted egress IP %v: network %d has %v already", h.IP, h.NetID, other))
+		default:
+			hosted[h.IP], networks[h.NetID] = true, h.IP
+			out.Hosted = append(out.Hosted, h)
+		}
+	}
+
+	out.Pods = nil
+	byIP := map[netip.Addr]int{}
+	for _, p := range s.Pods {
+		if !p.IP.Is4() {
+			errs = append(errs, fmt.Errorf("pod %v: not an IPv4 address", p.IP))
+			continue
+		}
+		switch {
+		case p.Kind == Local && !hosted[p.EgressIP], p.Kind == Remote && !reachable(p.Via), p.Kind > Drop:
+			p = Pod{IP: p.IP, Kind: Drop}
+		}
+		if i, twice := byIP[p.IP]; twice {
+			errs = append(errs, fmt.Errorf("pod %v: listed twice", p.IP))
+			out.Pods[i] = Pod{IP: p.IP, Kind: Drop}
+			continue
+		}
+		byIP[p.IP] = len(out.Pods)
+		out.Pods = append(out.Pods, p)
+	}
+	return out, errs
+}
+
+func reachable(via []netip.Addr) bool {
+	return len(via) > 0 && len(via) <= MaxVia && len(only4(via)) == len(via)
+}
+
+func only4(addrs []netip.Addr) []netip.Addr {
+	return slices.DeleteFunc(slices.Clone(addrs), func(a netip.Addr) bool { return !a.Is4() })
+}
+
+func masked4(prefixes []netip.Prefix) []netip.Prefix {
+	var out []netip.Prefix
+	for _, p := range prefixes {
+		// hash:net cannot hold a prefix of length 0, which is no network.
+		if p.Addr().Is4() && p.Bits() > 0 {
+			out = append(out, p.Masked())
+		}
+	}
+	slices.SortFunc(out, func(a, b netip.Prefix) int {
+		if c := a.Addr().Compare(b.Addr()); c != 0 {
+			return c
+		}
+		return a.Bits() - b.Bits()
+	})
+	return slices.Compact(out)
+}
+
+// desire gives the kernel that does what a usable State says. Its rules are
+// those of the backends in use; others are to hold none.
+func desire(s State, m Marks, idx indices) kernel {
+	k := kernel{
+		pods:      make(map[netip.Addr]uint32, len(s.Pods)),
+		locked:    map[netip.Addr]struct{}{},
+		hosts:     map[netip.Addr]struct{}{},
+		ips:       map[netip.Addr]struct{}{},
+		inside:    map[netip.Prefix]struct{}{},
+		routes:    map[netip.Addr]podRoute{},
+		served:    map[uint32]uint32{},
+		addresses: map[netip.Addr]struct{}{},
+	}
+	for _, p := range s.Inside {
+		k.inside[p] = struct{}{}
+	}
+	for _, h := range s.Hosts {
+		k.hosts[h] = struct{}{}
+		k.inside[netip.PrefixFrom(h, h.BitLen())] = struct{}{}
+	}
+	for _, h := range s.Hosted {
+		k.ips[h.IP] = struct{}{}
+		k.addresses[h.IP] = struct{}{}
+		k.served[h.NetID] = m.Index(idx[h.IP])
+	}
+	for _, p := range s.Pods {
+		switch p.Kind {
+		case Node:
+			k.pods[p.IP] = 0
+			continue
+		case Local:
+			k.pods[p.IP] = m.Index(idx[p.EgressIP])
+		case Remote:
+			k.pods[p.IP] = m.Remote()
+			k.routes[p.IP] = podRoute{netID: p.NetID, via: p.Via}
+		default:
+			k.pods[p.IP] = m.Remote()
+		}
+		k.locked[p.IP] = struct{}{}
+	}
+	return k
+}

@@ -1,0 +1,101 @@
+package dataplane
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net/netip"
+	"slices"
+)
+
+// Cleanup takes everything of ours off the host, in the reverse of the order
+// in which it was put there, and keeps all else. It takes what it finds, be it
+// whole or in parts; where there is nothing it does nothing. No agent may run
+// at the same time. Pods' traffic leaves as the host's own rules have it from
+// then on.
+func Cleanup(ctx context.Context, cfg Config) error {
+	d, err := New(cfg)
+	if err != nil {
+		return err
+	}
+	c := cleanup{d: d}
+	return errors.Join(c.run(ctx), d.Close())
+}
+
+type cleanup struct{ d *Dataplane }
+
+func (c cleanup) run(ctx context.Context) error {
+	observed, err := c.observe(ctx)
+	errs := []error{err}
+	fail := func(err error) { errs = append(errs, err) }
+
+	// Marks first, then what they mean: the reverse of the order of tables.
+	names := tables()
+	slices.Reverse(names)
+	for _, name := range names {
+		for _, b := range []Backend{NFT, Legacy} {
+			script, n := diffTable(name, observed.rules[b][name], tableRules{})
+			if n > 0 {
+				fail(c.d.xt[b].commit(ctx, script))
+			}
+		}
+	}
+	_, err = removeRouting(c.d.nl)
+	fail(err)
+	_, err = removeOverlay(c.d.nl)
+	fail(err)
+
+	// Connections that had a way of ours end: they cannot go on without it.
+	known, _ := knownIndices(c.d.cfg.Marks, observed.rules)
+	gone := judge(c.d.cfg.Marks, observed, kernel{}, known, nil)
+	if len(gone.freed)+len(gone.ended)+len(gone.withdrawn) > 0 {
+		_, err = deleteFlows(c.d.nl, gone.stale)
+		fail(err)
+	}
+	own, err := ownAddresses(c.d.nl)
+	fail(err)
+	for _, ip := range sortedAddrs(own) {
+		fail(deleteEgressAddress(c.d.nl, own[ip]))
+	}
+	sets, err := ownSets(c.d.nl)
+	fail(err)
+	for _, name := range sets {
+		fail(destroySet(c.d.nl, name))
+	}
+	_, err = removeMaps(c.d.cfg.PinDir)
+	fail(err)
+	return errors.Join(errs...)
+}
+
+// observe reads what tells which connections are ours, and the rules.
+func (c cleanup) observe(ctx context.Context) (kernel, error) {
+	k := kernel{
+		pods: map[netip.Addr]uint32{}, locked: map[netip.Addr]struct{}{},
+		addresses: map[netip.Addr]struct{}{}, rules: map[Backend]map[table]savedTable{},
+	}
+	var errs []error
+	for b, x := range c.d.xt {
+		saved, err := x.observe(ctx)
+		k.rules[b] = saved
+		errs = append(errs, err)
+	}
+	pods, err := listSet(setPods)
+	errs = append(errs, err)
+	for entry, v := range pods {
+		k.pods[entry.Addr()] = v.Mark
+	}
+	locked, err := listSet(setLocked)
+	errs = append(errs, err)
+	for entry := range locked {
+		k.locked[entry.Addr()] = struct{}{}
+	}
+	own, err := ownAddresses(c.d.nl)
+	errs = append(errs, err)
+	for ip := range own {
+		k.addresses[ip] = struct{}{}
+	}
+	if err := errors.Join(errs...); err != nil {
+		return k, fmt.Errorf("look for what is to be removed: %w", err)
+	}
+	return k, nil
+}
