@@ -253,7 +253,6 @@ func ownSets(h *netlink.Handle) ([]string, error) {
 // listNamesOnly is IPSET_FLAG_LIST_SETNAME of the kernel's ip_set.h.
 const listNamesOnly = 1 << 1
 
-
 // destroySet removes a set that no rule refers to; one that is not there is no
 // error.
 func destroySet(h *netlink.Handle, name string) error {
