@@ -1,6 +1,7 @@
 package testbed
 
 import (
+	"bytes"
 	"context"
 	"errors"
 	"fmt"
@@ -135,6 +136,58 @@ func (c *Cluster) stop(ctx context.Context, name string) error {
 		return nil
 	}
 	return p.kill(ctx)
+}
+
+// Kill kills, at once and without warning, the processes in a place's network
+// namespace whose command line matches, and returns how many these were. Pods
+// on the host's network are in their node's; others are not.
+func (c *Cluster) Kill(ctx context.Context, place string, match func(args []string) bool) (int, error) {
+	processes, err := inside(c.netns(place))
+	if err != nil {
+		return 0, fmt.Errorf("kill on %s: %w", place, err)
+	}
+	killed := 0
+	for _, p := range processes {
+		line, err := os.ReadFile(fmt.Sprintf("/proc/%d/cmdline", p.PID))
+		if err != nil || !match(strings.Split(strings.TrimSuffix(string(line), "\x00"), "\x00")) {
+			continue
+		}
+		if err := p.kill(ctx); err != nil {
+			return killed, err
+		}
+		killed++
+	}
+	return killed, nil
+}
+
+// Background starts a command in a place; the function that it returns waits
+// for its end, after a SIGTERM if at once is true, and returns its output. ctx
+// ends it too.
+func (c *Cluster) Background(ctx context.Context, place string, args ...string) (wait func(atOnce bool) (string, error), err error) {
+	cmd, err := c.command(ctx, args...)
+	if err != nil {
+		return nil, err
+	}
+	var output bytes.Buffer
+	cmd.Stdout, cmd.Stderr = &output, &output
+	if place == "" {
+		err = cmd.Start()
+	} else {
+		err = inNetns(c.netns(place), cmd.Start)
+	}
+	if err != nil {
+		return nil, fmt.Errorf("start %s: %w", args[0], err)
+	}
+	return func(atOnce bool) (string, error) {
+		if atOnce {
+			// If it has ended already, Wait tells.
+			_ = cmd.Process.Signal(unix.SIGTERM)
+		}
+		if err := cmd.Wait(); err != nil {
+			return output.String(), fmt.Errorf("%s: %w: %s", strings.Join(args, " "), err, output.String())
+		}
+		return output.String(), nil
+	}, nil
 }
 
 // inside lists the processes whose main thread is in a network namespace.

@@ -24,25 +24,27 @@ type section struct {
 	sorted bool
 	// drop matches what changes by itself.
 	drop string
+	// clean, if there is one, takes out of the whole output what means nothing.
+	clean func(string) string
 }
 
 func sections() []section {
-	const counters = `\[\d+:\d+\]`
+	const drop = `^#.*|\[\d+:\d+\]`
 	return []section{
-		{"links", "ip -oneline -details link show", true, `^\d+: |@\S+|link-netnsid \d+|promiscuity \d+|allmulti \d+|(tcp_)?(hello|topology_change|gc)\S*timer\s+\S+|hello_timer\s+\S+|tcn_timer\s+\S+|qlen \d+|state \S+|<[^>]*>|hold_timer\s+\S+|message_age_timer\s+\S+|forward_delay_timer\s+\S+`},
-		{"addresses", "ip -oneline -4 address show", true, `^\d+: |valid_lft \S+|preferred_lft \S+`},
-		{"addresses6", "ip -oneline -6 address show scope global", true, `^\d+: |valid_lft \S+|preferred_lft \S+`},
-		{"rules", "ip rule show", false, ""},
-		{"routes", "ip -4 route show table all", true, ""},
-		{"neighbours", "ip -4 neighbour show nud permanent", true, ""},
-		{"ipsets", "ipset save", true, `timeout \d+`},
-		{"iptables-nft", "iptables-nft-save", false, `^#.*|` + counters},
-		{"iptables-legacy", "iptables-legacy-save", false, `^#.*|` + counters},
-		{"ip6tables-nft", "ip6tables-nft-save", false, `^#.*|` + counters},
-		{"nftables", "nft --stateless list ruleset", false, `^#.*`},
-		{"qdiscs", "tc qdisc show", true, `refcnt \d+|parent \S+ |qdisc \S+ [0-9a-f]+:`},
-		{"bpf", "find /sys/fs/bpf", true, ""},
-		{"settings", "sysctl --all --pattern ^net.ipv4.(ip_forward|conf.*(rp_filter|src_valid_mark|forwarding|arp_.*|accept_local))$", true, ""},
+		{name: "links", command: "ip -oneline -details link show", sorted: true, drop: `^\d+: |@\S+|link-netnsid \d+|promiscuity \d+|allmulti \d+|(tcp_)?(hello|topology_change|gc)\S*timer\s+\S+|hello_timer\s+\S+|tcn_timer\s+\S+|qlen \d+|state \S+|<[^>]*>|hold_timer\s+\S+|message_age_timer\s+\S+|forward_delay_timer\s+\S+`},
+		{name: "addresses", command: "ip -oneline -4 address show", sorted: true, drop: `^\d+: |valid_lft \S+|preferred_lft \S+`},
+		{name: "addresses6", command: "ip -oneline -6 address show scope global", sorted: true, drop: `^\d+: |valid_lft \S+|preferred_lft \S+`},
+		{name: "rules", command: "ip rule show"},
+		{name: "routes", command: "ip -4 route show table all", sorted: true},
+		{name: "neighbours", command: "ip -4 neighbour show nud permanent", sorted: true},
+		{name: "ipsets", command: "ipset save", sorted: true, drop: `timeout \d+`},
+		{name: "iptables-nft", command: "iptables-nft-save", drop: drop, clean: withoutEmptyTables},
+		{name: "iptables-legacy", command: "iptables-legacy-save", drop: drop, clean: withoutEmptyTables},
+		{name: "ip6tables-nft", command: "ip6tables-nft-save", drop: drop, clean: withoutEmptyTables},
+		{name: "nftables", command: "nft --stateless list ruleset", drop: drop, clean: withoutIptables},
+		{name: "qdiscs", command: "tc qdisc show", sorted: true, drop: `refcnt \d+|parent \S+ |qdisc \S+ [0-9a-f]+:`},
+		{name: "bpf", command: "find /sys/fs/bpf", sorted: true},
+		{name: "settings", command: "sysctl --all --pattern ^net.ipv4.(ip_forward|conf.*(rp_filter|src_valid_mark|forwarding|arp_.*|accept_local))$", sorted: true},
 	}
 }
 
@@ -65,6 +67,9 @@ func (c *Cluster) Snapshot(ctx context.Context, node string) (Snapshot, error) {
 
 // lines cleans a command's output.
 func (s section) lines(out string) []string {
+	if s.clean != nil {
+		out = s.clean(out)
+	}
 	drop := regexp.MustCompile(s.drop)
 	space := regexp.MustCompile(`\s+`)
 	var lines []string
@@ -80,6 +85,30 @@ func (s section) lines(out string) []string {
 		slices.Sort(lines)
 	}
 	return lines
+}
+
+// withoutEmptyTables drops the tables of iptables-save that hold built-in
+// chains alone, without rules: such a table comes into being when it is looked
+// at, and does nothing.
+func withoutEmptyTables(save string) string {
+	var kept strings.Builder
+	for table := range strings.SplitAfterSeq(save, "COMMIT\n") {
+		for line := range strings.Lines(table) {
+			own := strings.HasPrefix(line, ":") && !strings.Contains(line, " ACCEPT ")
+			if own || strings.HasPrefix(line, "-") {
+				kept.WriteString(table)
+				break
+			}
+		}
+	}
+	return kept.String()
+}
+
+// withoutIptables drops the tables of an nftables listing that iptables-nft
+// keeps its rules in: they are listed on their own.
+func withoutIptables(listing string) string {
+	theirs := regexp.MustCompile(`(?ms)^table ip6? (filter|nat|mangle|raw|security) \{$.*?^\}$`)
+	return theirs.ReplaceAllString(listing, "")
 }
 
 // filters lists the tc filters of every device, both ways.

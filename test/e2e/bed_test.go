@@ -1,0 +1,276 @@
+package e2e
+
+import (
+	"context"
+	"fmt"
+	"net/netip"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/egressip-operator/egressip-operator/test/testbed"
+	"github.com/egressip-operator/egressip-operator/test/tools"
+)
+
+const (
+	// egressIP is requested by egressNamespace and claimed by egressHost.
+	egressIP        = "192.168.7.200"
+	egressNamespace = "egress-test"
+	plainNamespace  = "no-egress-ip"
+	egressHost      = "node3"
+
+	// settle bounds the wait for what the cluster does by itself.
+	settle = 30 * time.Second
+	// quick is the timeout of a request that should be dropped.
+	quick = "700ms"
+)
+
+// bed is a test bed with the operator installed, and clients in two
+// namespaces, one on each node.
+type bed struct {
+	*testbed.Cluster
+	backend testbed.Backend
+	root    string // of the repository
+	// egress and plain are the pods of egressNamespace and plainNamespace,
+	// sorted by node.
+	egress, plain []testbed.Pod
+}
+
+// bastionURL is the bastion's web server.
+func bastionURL() string { return fmt.Sprintf("http://%s:%d", testbed.BastionIP, testbed.BastionPort) }
+
+// newBed brings a test bed up, without the operator.
+func newBed(t *testing.T, backend testbed.Backend) *bed {
+	t.Helper()
+	root, err := tools.Repository()
+	if err != nil {
+		t.Fatal(err)
+	}
+	b := &bed{backend: backend, root: root}
+	for _, file := range []string{b.image(), b.binary()} {
+		if _, err := os.Stat(file); err != nil {
+			t.Fatalf("%v: run \"make image\" first", err)
+		}
+	}
+	b.Cluster, err = testbed.Up(t.Context(), testbed.Options{
+		Prefix: "e2e" + string(backend), Backend: backend, Images: []string{b.image()}, Progress: os.Stderr,
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() {
+		if t.Failed() {
+			b.tell(t)
+		}
+		ctx, cancel := context.WithTimeout(context.Background(), time.Minute)
+		defer cancel()
+		if err := b.Down(ctx); err != nil {
+			t.Error(err)
+		}
+	})
+	b.plain = b.deploy(t, plainNamespace)
+	b.egress = b.deploy(t, egressNamespace)
+	return b
+}
+
+func (b *bed) image() string  { return filepath.Join(b.root, "build", "image.tar") }
+func (b *bed) binary() string { return filepath.Join(b.root, "build", "egressip-operator") }
+func (b *bed) chart() string  { return filepath.Join(b.root, "charts", "egressip-operator") }
+
+// install installs the operator, and waits for its objects.
+func (b *bed) install(t *testing.T) {
+	t.Helper()
+	if err := b.InstallChart(t.Context(), b.chart()); err != nil {
+		t.Fatal(err)
+	}
+	b.eventually(t, func() error {
+		_, err := b.Kubectl(t.Context(), append([]string{"get", "hostsubnets"}, b.Nodes()...)...)
+		if err == nil {
+			_, err = b.Kubectl(t.Context(), "get", "netnamespaces", plainNamespace, egressNamespace)
+		}
+		return err
+	})
+}
+
+// tell prints what helps to understand a failure.
+func (b *bed) tell(t *testing.T) {
+	t.Helper()
+	ctx, cancel := context.WithTimeout(context.Background(), 30*time.Second)
+	defer cancel()
+	for _, args := range [][]string{
+		{"get", "pods", "--all-namespaces", "-o", "wide"},
+		{"get", "netnamespaces,hostsubnets", "-o", "yaml"},
+		{"-n", testbed.OperatorNamespace, "logs", "daemonset/egressip-agent", "--all-pods", "--prefix", "--tail=60"},
+		{"-n", testbed.OperatorNamespace, "logs", "deployment/egressip-controller", "--tail=60"},
+	} {
+		out, err := b.Kubectl(ctx, args...)
+		t.Logf("kubectl %s: %v\n%s", strings.Join(args, " "), err, out)
+	}
+}
+
+// deploy makes a namespace with a pod on each node, and waits for these.
+func (b *bed) deploy(t *testing.T, namespace string) []testbed.Pod {
+	t.Helper()
+	manifest := fmt.Sprintf(`
+apiVersion: v1
+kind: Namespace
+metadata: {name: %[1]s}
+---
+apiVersion: apps/v1
+kind: DaemonSet
+metadata: {name: client, namespace: %[1]s}
+spec:
+  selector: {matchLabels: {app: client}}
+  template:
+    metadata: {labels: {app: client}}
+    spec:
+      terminationGracePeriodSeconds: 1
+      containers:
+      - name: client
+        image: %[2]s
+        imagePullPolicy: Never
+        args: [serve, ":8080"]
+        readinessProbe: {httpGet: {port: 8080, path: /}, periodSeconds: 1}
+`, namespace, testbed.ProbeImage)
+	if _, err := b.Apply(t.Context(), manifest); err != nil {
+		t.Fatal(err)
+	}
+	pods, err := b.AwaitPods(t.Context(), namespace, "app=client", len(b.Nodes()))
+	if err != nil {
+		t.Fatal(err)
+	}
+	return pods
+}
+
+// patch changes an object by a merge patch.
+func (b *bed) patch(t *testing.T, kind, name, patch string) {
+	t.Helper()
+	if _, err := b.Kubectl(t.Context(), "patch", kind, name, "--type=merge", "-p", patch); err != nil {
+		t.Fatal(err)
+	}
+}
+
+// request and claim set egressIPs, the latter of egressHost; without any they
+// withdraw them.
+func (b *bed) request(t *testing.T, namespace string, ips ...string) {
+	t.Helper()
+	b.patch(t, "netnamespace", namespace, list(ips))
+}
+
+func (b *bed) claim(t *testing.T, ips ...string) {
+	t.Helper()
+	b.patch(t, "hostsubnet", egressHost, list(ips))
+}
+
+func list(ips []string) string {
+	quoted := make([]string, len(ips))
+	for i, ip := range ips {
+		quoted[i] = fmt.Sprintf("%q", ip)
+	}
+	return fmt.Sprintf(`{"egressIPs": [%s]}`, strings.Join(quoted, ", "))
+}
+
+// givenEgressIP requests and claims the egress IP, and waits until every pod of
+// the namespace leaves with it. When the test ends both are withdrawn.
+func (b *bed) givenEgressIP(t *testing.T) {
+	t.Helper()
+	b.request(t, egressNamespace, egressIP)
+	b.claim(t, egressIP)
+	t.Cleanup(func() {
+		// t.Context is over by now.
+		ctx, cancel := context.WithTimeout(context.Background(), settle)
+		defer cancel()
+		for _, object := range []string{"netnamespace/" + egressNamespace, "hostsubnet/" + egressHost} {
+			if _, err := b.Kubectl(ctx, "patch", object, "--type=merge", "-p", list(nil)); err != nil {
+				t.Error(err)
+			}
+		}
+	})
+	b.leaveWith(t, b.egress, func(testbed.Pod) string { return egressIP })
+}
+
+// leaveWith waits until each pod is seen by the bastion with the wanted
+// address.
+func (b *bed) leaveWith(t *testing.T, pods []testbed.Pod, want func(testbed.Pod) string) {
+	t.Helper()
+	for _, p := range pods {
+		b.eventually(t, func() error {
+			got, err := b.probe(t, p, "get", "-timeout", quick, bastionURL())
+			if err == nil && got != want(p) {
+				err = fmt.Errorf("seen as %s", got)
+			}
+			if err != nil {
+				return fmt.Errorf("%s on %s, wanted %s: %w", p.Name, p.Node, want(p), err)
+			}
+			return nil
+		})
+	}
+}
+
+// nodeAddress is what a pod without egress IP leaves with.
+func (b *bed) nodeAddress(p testbed.Pod) string { return b.NodeIP(p.Node).String() }
+
+// probe runs the probe in a pod and returns the address that the other side
+// saw.
+func (b *bed) probe(t *testing.T, p testbed.Pod, args ...string) (string, error) {
+	t.Helper()
+	out, err := b.PodExec(t.Context(), p.Namespace, p.Name, append([]string{"/probe"}, args...)...)
+	if err != nil {
+		return "", err
+	}
+	return sawIn(out)
+}
+
+// sawIn finds the address in an answer "HOST saw ADDRESS:PORT, ...".
+func sawIn(answer string) (string, error) {
+	_, rest, found := strings.Cut(answer, "saw ")
+	text, _, _ := strings.Cut(strings.TrimSpace(rest), ",")
+	saw, err := netip.ParseAddrPort(text)
+	if !found || err != nil {
+		return "", fmt.Errorf("no address in the answer %q", answer)
+	}
+	return saw.Addr().String(), nil
+}
+
+// eventually polls f, and fails the test with f's last error.
+func (b *bed) eventually(t *testing.T, f func() error) {
+	t.Helper()
+	b.within(t, settle, f)
+}
+
+func (b *bed) within(t *testing.T, limit time.Duration, f func() error) {
+	t.Helper()
+	if err := testbed.Poll(t.Context(), limit, f); err != nil {
+		t.Fatal(err)
+	}
+}
+
+// watchBastion records every packet that reaches the bastion; the function that
+// it returns stops that and fails the test for each whose source is not
+// allowed: a leak.
+func (b *bed) watchBastion(t *testing.T, allowed ...string) (verify func()) {
+	t.Helper()
+	k, err := b.Capture(t.Context(), testbed.Bastion, "eth0", func(p testbed.Packet) bool { return !p.Outgoing && p.ARP == 0 })
+	if err != nil {
+		t.Fatal(err)
+	}
+	return func() {
+		t.Helper()
+		packets, err := k.Stop()
+		if err != nil {
+			t.Error(err)
+		}
+		wrong := map[string]int{}
+		for _, p := range packets {
+			wrong[p.Source.Addr().String()]++
+		}
+		for _, ip := range allowed {
+			delete(wrong, ip)
+		}
+		if len(wrong) > 0 {
+			t.Errorf("of %d packets, these came with a wrong source (address: packets): %v", len(packets), wrong)
+		}
+	}
+}

@@ -1,0 +1,217 @@
+package e2e
+
+import (
+	"context"
+	"encoding/json"
+	"fmt"
+	"path/filepath"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/egressip-operator/egressip-operator/test/testbed"
+)
+
+// repairedIn is how soon what was deleted by hand must be back.
+const repairedIn = 2 * time.Second
+
+// testDrift deletes, by hand, one thing of ours after the other.
+func (b *bed) testDrift(t *testing.T) {
+	b.givenEgressIP(t)
+	iptables := "iptables-" + string(b.backend)
+	for _, c := range []struct{ node, damage string }{
+		{egressHost, "ip address del " + egressIP + "/24 dev eth0"},
+		{"node1", "ip route flush table 2000"},
+		{"node1", "ipset flush egress-pods"},
+		{"node1", "ip rule del table 2000"},
+		{egressHost, "ip rule del table 2001"},
+		{egressHost, iptables + " -w -t nat -F"},
+		{"node1", iptables + " -w -t mangle -F"},
+		{egressHost, iptables + " -w -t mangle -F"},
+	} {
+		before := b.settledSnapshot(t, c.node)
+		if _, err := b.NodeExec(t.Context(), c.node, strings.Fields(c.damage)...); err != nil {
+			t.Errorf("%s: %v", c.node, err)
+			continue
+		}
+		start := time.Now()
+		var diff []string
+		for begun := start; begun.Sub(start) < repairedIn; {
+			begun = time.Now()
+			after, err := b.Snapshot(t.Context(), c.node)
+			if err != nil {
+				t.Fatal(err)
+			}
+			if diff = ours(before.Diff(after)); len(diff) == 0 {
+				break
+			}
+		}
+		if len(diff) > 0 {
+			t.Errorf("%s: %s: after %s:\n%s", c.node, c.damage, repairedIn, strings.Join(diff, "\n"))
+		}
+		b.leaveWith(t, b.egress, func(testbed.Pod) string { return egressIP })
+	}
+	// The overlay comes back with another MAC address: ask the packets.
+	for _, node := range []string{"node1", egressHost} {
+		verify := b.watchBastion(t, egressIP)
+		if _, err := b.NodeExec(t.Context(), node, "ip", "link", "del", "egress0"); err != nil {
+			t.Fatal(err)
+		}
+		b.within(t, repairedIn+time.Second, func() error {
+			_, err := b.probe(t, b.egress[0], "get", "-timeout", "300ms", bastionURL())
+			return err
+		})
+		b.leaveWith(t, b.egress, func(testbed.Pod) string { return egressIP })
+		verify()
+	}
+}
+
+// settledSnapshot takes snapshots until two in a row are equal.
+func (b *bed) settledSnapshot(t *testing.T, node string) testbed.Snapshot {
+	t.Helper()
+	var last testbed.Snapshot
+	b.eventually(t, func() error {
+		now, err := b.Snapshot(t.Context(), node)
+		if err != nil {
+			return err
+		}
+		diff := last.Diff(now)
+		last = now
+		if len(diff) > 0 {
+			return fmt.Errorf("%s does not settle: %s", node, strings.Join(diff, "\n"))
+		}
+		return nil
+	})
+	return last
+}
+
+// ours leaves out what other software has to repair: kube-proxy, the CNI. It
+// leaves out the order of rules too, which kube-proxy does not keep.
+func ours(diffs []string) []string {
+	var left []string
+	for _, d := range diffs {
+		if strings.Contains(strings.ToLower(d), "egress") || !strings.HasPrefix(d, "iptables") && !strings.HasPrefix(d, "ip6tables") {
+			left = append(left, d)
+		}
+	}
+	return left
+}
+
+// testAgentRestart kills every agent under load, one after the other: traffic
+// is the kernel's, and does not notice.
+func (b *bed) testAgentRestart(t *testing.T) {
+	b.givenEgressIP(t)
+	verify := b.watchBastion(t, egressIP)
+	const length = 20 * time.Second
+	waits := map[string]func(bool) (string, error){}
+	for _, p := range b.egress {
+		for name, args := range map[string][]string{
+			"new connections":   {"watch", "-every", "25ms", "-timeout", "2s", bastionURL()},
+			"datagrams":         {"watch", "-every", "25ms", "-timeout", "2s", fmt.Sprintf("udp://%s:%d", testbed.BastionIP, testbed.BastionPort)},
+			"an old connection": {"stream", "-every", "25ms", "-timeout", "2s", fmt.Sprintf("%s:%d", testbed.BastionIP, testbed.BastionEchoPort)},
+		} {
+			command := []string{"kubectl", "-n", p.Namespace, "exec", p.Name, "--", "/probe", args[0], "-for", length.String()}
+			wait, err := b.Background(t.Context(), "", append(command, args[1:]...)...)
+			if err != nil {
+				t.Fatal(err)
+			}
+			waits[fmt.Sprintf("%s from %s", name, p.Node)] = wait
+		}
+	}
+	for _, node := range []string{egressHost, "node1", "node2"} {
+		n, err := b.Kill(t.Context(), node, func(args []string) bool {
+			return filepath.Base(args[0]) == "egressip-operator" && len(args) > 1 && args[1] == "agent"
+		})
+		if err != nil || n != 1 {
+			t.Errorf("killed %d agents on %s, %v; want 1", n, node, err)
+		}
+		b.agentsReady(t)
+	}
+	for what, wait := range waits {
+		out, err := wait(false)
+		if err != nil {
+			t.Errorf("%s: %v", what, err)
+		}
+		answered, bad := readResults(t, out)
+		if len(bad) > 0 || answered < 400 {
+			t.Errorf("%s: %d answers, %d bad ones, such as %v", what, answered, len(bad), bad[:min(3, len(bad))])
+		}
+	}
+	verify()
+}
+
+// agentsReady waits until the DaemonSet is as it should be.
+func (b *bed) agentsReady(t *testing.T) {
+	t.Helper()
+	b.eventually(t, func() error {
+		_, err := b.AwaitPods(t.Context(), testbed.OperatorNamespace, "app.kubernetes.io/component=agent", len(b.Nodes()))
+		return err
+	})
+}
+
+// readResults counts the answers in the output of watch or stream that show
+// the egress IP, and returns the other lines.
+func readResults(t *testing.T, out string) (answered int, bad []string) {
+	t.Helper()
+	for line := range strings.Lines(out) {
+		var r struct{ Saw, Error string }
+		if err := json.Unmarshal([]byte(line), &r); err != nil {
+			t.Errorf("strange line %q: %v", line, err)
+			continue
+		}
+		if r.Error == "" && strings.HasPrefix(r.Saw, egressIP+":") {
+			answered++
+		} else {
+			bad = append(bad, line)
+		}
+	}
+	return answered, bad
+}
+
+// snapshots lists what every node's kernel holds.
+func (b *bed) snapshots(t *testing.T) map[string]testbed.Snapshot {
+	t.Helper()
+	all := map[string]testbed.Snapshot{}
+	for _, node := range b.Nodes() {
+		all[node] = b.settledSnapshot(t, node)
+	}
+	return all
+}
+
+// testRemoval: after "helm uninstall" and "cleanup", each node is as it was.
+func (b *bed) testRemoval(t *testing.T, before map[string]testbed.Snapshot) {
+	// With an egress IP in use, so that there is something to remove.
+	b.request(t, egressNamespace, egressIP)
+	b.claim(t, egressIP)
+	b.leaveWith(t, b.egress, func(testbed.Pod) string { return egressIP })
+	ctx, cancel := context.WithTimeout(t.Context(), 3*time.Minute)
+	defer cancel()
+	if err := b.UninstallChart(ctx); err != nil {
+		t.Fatal(err)
+	}
+	for _, node := range b.Nodes() {
+		if out, err := b.NodeShell(ctx, node, b.binary(), "cleanup"); err != nil {
+			t.Fatalf("cleanup on %s: %v\n%s", node, err, out)
+		}
+	}
+	for node, was := range before {
+		b.eventually(t, func() error {
+			is, err := b.Snapshot(t.Context(), node)
+			if err != nil {
+				return err
+			}
+			var diff []string
+			for _, d := range was.Diff(is) {
+				// kube-proxy writes its rules in no fixed order.
+				if !strings.HasSuffix(d, "the order differs") {
+					diff = append(diff, d)
+				}
+			}
+			if len(diff) > 0 {
+				return fmt.Errorf("%s is not as it was:\n%s", node, strings.Join(diff, "\n"))
+			}
+			return nil
+		})
+	}
+	b.leaveWith(t, b.egress, b.nodeAddress)
+}

@@ -1,0 +1,136 @@
+package e2e
+
+import (
+	"context"
+	"fmt"
+	"strings"
+	"testing"
+
+	"github.com/egressip-operator/egressip-operator/test/testbed"
+)
+
+// megabytes is the size of large transfers: many times any window or MTU.
+const megabytes = "3000000"
+
+// testPackets sends every kind of packet out of the cluster, from the egress
+// host itself and over the overlay: each is answered, and all that the bastion
+// ever sees comes from the egress IP.
+func (b *bed) testPackets(t *testing.T) {
+	b.givenEgressIP(t)
+	outside := b.serviceOutside(t)
+	verify := b.watchBastion(t, egressIP)
+	bastion := testbed.BastionIP + ":8080"
+	for _, p := range b.egress {
+		// What fits the path without fragments: the uplink's MTU, less the
+		// overlay's 50 bytes for pods of other nodes.
+		room := 1500 - 28
+		if p.Node != egressHost {
+			room -= 50
+		}
+		for _, c := range []struct {
+			what string
+			args []string
+		}{
+			{"HTTP", []string{"get", bastionURL()}},
+			{"3 MB both ways", []string{"post", "-timeout", "20s", "-size", megabytes, bastionURL() + "/?bytes=" + megabytes}},
+			{"UDP", []string{"udp", bastion}},
+			{"UDP at the path's MTU, without fragments", []string{"udp", "-df", "-size", fmt.Sprint(room), bastion}},
+			{"UDP in fragments", []string{"udp", "-size", "4000", bastion}},
+			{"a service with its endpoint outside", []string{"get", "http://" + outside + "/"}},
+			{"3 MB to a service with its endpoint outside", []string{"post", "-timeout", "20s", "-size", megabytes, "http://" + outside + "/"}},
+		} {
+			if saw, err := b.probe(t, p, c.args...); err != nil || saw != egressIP {
+				t.Errorf("%s on %s: %s: seen as %q, %v", p.Name, p.Node, c.what, saw, err)
+			}
+		}
+		for _, args := range [][]string{
+			{"ping", testbed.BastionIP},
+			{"ping", "-size", "4000", testbed.BastionIP},
+			{"ping", "-df", "-size", fmt.Sprint(room), testbed.BastionIP},
+		} {
+			if _, err := b.PodExec(t.Context(), p.Namespace, p.Name, append([]string{"/probe"}, args...)...); err != nil {
+				t.Errorf("%s on %s: %v", p.Name, p.Node, err)
+			}
+		}
+		b.tooLong(t, p, room+1)
+	}
+	verify()
+}
+
+// tooLong: a datagram that must not be fragmented and does not fit is refused
+// with the ICMP message that path MTU discovery needs.
+func (b *bed) tooLong(t *testing.T, p testbed.Pod, size int) {
+	t.Helper()
+	b.eventually(t, func() error {
+		_, err := b.PodExec(t.Context(), p.Namespace, p.Name, "/probe", "udp", "-df", "-timeout", quick, "-size", fmt.Sprint(size), testbed.BastionIP+":8080")
+		if err == nil {
+			return fmt.Errorf("%s on %s: %d bytes without fragments were answered", p.Name, p.Node, size)
+		}
+		if !strings.Contains(err.Error(), "message too long") {
+			return fmt.Errorf("%s on %s: %d bytes without fragments: want \"message too long\", got: %w", p.Name, p.Node, size, err)
+		}
+		return nil
+	})
+}
+
+// serviceOutside makes a Service whose only endpoint is the bastion, and
+// returns its ClusterIP.
+func (b *bed) serviceOutside(t *testing.T) string {
+	t.Helper()
+	return b.service(t, "outside", "Cluster", endpoint{address: testbed.BastionIP}).clusterIP
+}
+
+// endpoint of a Service without selector; node is empty for one outside the
+// cluster.
+type endpoint struct{ address, node string }
+
+// service is a Service as its clients see it: TCP on port 80, UDP on 81.
+type service struct{ clusterIP, tcpPort, udpPort string }
+
+// service makes a Service of type NodePort with one endpoint, to go with the
+// test.
+func (b *bed) service(t *testing.T, name, policy string, e endpoint) service {
+	t.Helper()
+	node := ""
+	if e.node != "" {
+		node = ", nodeName: " + e.node
+	}
+	manifest := fmt.Sprintf(`
+apiVersion: v1
+kind: Service
+metadata: {name: %[1]s, namespace: default}
+spec:
+  type: NodePort
+  externalTrafficPolicy: %[2]s
+  ports:
+  - {name: tcp, port: 80, targetPort: 8080, protocol: TCP}
+  - {name: udp, port: 81, targetPort: 8080, protocol: UDP}
+---
+apiVersion: discovery.k8s.io/v1
+kind: EndpointSlice
+metadata: {name: %[1]s-1, namespace: default, labels: {kubernetes.io/service-name: %[1]s}}
+addressType: IPv4
+endpoints: [{addresses: ["%[3]s"], conditions: {ready: true}%[4]s}]
+ports:
+- {name: tcp, port: 8080, protocol: TCP}
+- {name: udp, port: 8080, protocol: UDP}
+`, name, policy, e.address, node)
+	if _, err := b.Apply(t.Context(), manifest); err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() {
+		if _, err := b.Kubectl(context.WithoutCancel(t.Context()), "-n", "default", "delete", "service/"+name, "endpointslice/"+name+"-1"); err != nil {
+			t.Error(err)
+		}
+	})
+	out, err := b.Kubectl(t.Context(), "-n", "default", "get", "service", name, "-o",
+		"jsonpath={.spec.clusterIP} {.spec.ports[0].nodePort} {.spec.ports[1].nodePort}")
+	if err != nil {
+		t.Fatal(err)
+	}
+	var s service
+	if _, err := fmt.Sscan(out, &s.clusterIP, &s.tcpPort, &s.udpPort); err != nil {
+		t.Fatalf("service %s: %q: %v", name, out, err)
+	}
+	return s
+}
