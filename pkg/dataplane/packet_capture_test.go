@@ -1,0 +1,128 @@
+package dataplane
+
+import (
+	"encoding/binary"
+	"errors"
+	"net/netip"
+	"slices"
+	"sync"
+	"sync/atomic"
+	"testing"
+
+	"golang.org/x/sys/unix"
+)
+
+// packet is what a capture notes of an IPv4 packet.
+type packet struct {
+	src, dst netip.Addr
+	proto    uint8
+	dport    uint16
+}
+
+// capture notes every IPv4 packet that comes in at a device, and judges each
+// by what its receiver expects: one wrong source among thousands of packets is
+// a failure.
+type capture struct {
+	mu sync.Mutex
+	// expect are the sources that packets to a port may have; where a port has
+	// none set, any is fine.
+	expect map[uint16][]netip.Addr
+	// count of packets by port and source.
+	count map[uint16]map[netip.Addr]int
+	wrong []packet
+}
+
+// newCapture captures until the test ends, and fails the test for each packet
+// with a wrong source.
+func newCapture(t *testing.T, m *machine, device string) *capture {
+	t.Helper()
+	c := &capture{expect: map[uint16][]netip.Addr{}, count: map[uint16]map[netip.Addr]int{}}
+	var fd int
+	m.do(t, func() {
+		link, err := m.handle(t).LinkByName(device)
+		must(t, err)
+		fd, err = unix.Socket(unix.AF_PACKET, unix.SOCK_DGRAM|unix.SOCK_CLOEXEC, int(bigEndian16(unix.ETH_P_IP)))
+		must(t, err)
+		must(t, unix.SetsockoptInt(fd, unix.SOL_SOCKET, unix.SO_RCVBUFFORCE, 64<<20))
+		tv := unix.NsecToTimeval(50_000_000)
+		must(t, unix.SetsockoptTimeval(fd, unix.SOL_SOCKET, unix.SO_RCVTIMEO, &tv))
+		must(t, unix.Bind(fd, &unix.SockaddrLinklayer{Protocol: bigEndian16(unix.ETH_P_IP), Ifindex: link.Attrs().Index}))
+	})
+	var stop atomic.Bool
+	done := make(chan struct{})
+	go func() {
+		defer close(done)
+		buffer := make([]byte, 256)
+		for !stop.Load() {
+			n, from, err := unix.Recvfrom(fd, buffer, 0)
+			if errors.Is(err, unix.EAGAIN) || errors.Is(err, unix.EINTR) {
+				continue
+			}
+			if err != nil {
+				return
+			}
+			if ll, ok := from.(*unix.SockaddrLinklayer); ok && ll.Pkttype == unix.PACKET_OUTGOING {
+				continue
+			}
+			c.note(buffer[:n])
+		}
+	}()
+	t.Cleanup(func() {
+		stop.Store(true)
+		<-done
+		stats, err := unix.GetsockoptTpacketStats(fd, unix.SOL_PACKET, unix.PACKET_STATISTICS)
+		if err != nil || stats.Drops != 0 {
+			t.Errorf("the capture lost packets: %+v, %v", stats, err)
+		}
+		must(t, unix.Close(fd))
+		c.mu.Lock()
+		defer c.mu.Unlock()
+		for i, p := range c.wrong {
+			if i == 10 {
+				t.Errorf("and %d more", len(c.wrong)-i)
+				break
+			}
+			t.Errorf("wrong source: packet of protocol %d from %v to %v port %d", p.proto, p.src, p.dst, p.dport)
+		}
+	})
+	return c
+}
+
+func (c *capture) note(b []byte) {
+	if len(b) < 20 || b[0]>>4 != 4 {
+		return
+	}
+	p := packet{src: netip.AddrFrom4([4]byte(b[12:16])), dst: netip.AddrFrom4([4]byte(b[16:20])), proto: b[9]}
+	header := int(b[0]&0x0f) * 4
+	fragment := binary.BigEndian.Uint16(b[6:])&0x1fff != 0
+	if (p.proto == unix.IPPROTO_TCP || p.proto == unix.IPPROTO_UDP) && !fragment && len(b) >= header+4 {
+		p.dport = binary.BigEndian.Uint16(b[header+2:])
+	}
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if c.count[p.dport] == nil {
+		c.count[p.dport] = map[netip.Addr]int{}
+	}
+	c.count[p.dport][p.src]++
+	if want, judged := c.expect[p.dport]; judged && !slices.Contains(want, p.src) {
+		c.wrong = append(c.wrong, p)
+	}
+}
+
+// only says which sources packets to a port may have from now on; with none,
+// no packet may come at all.
+func (c *capture) only(port uint16, sources ...string) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.expect[port] = []netip.Addr{}
+	for _, s := range sources {
+		c.expect[port] = append(c.expect[port], addr(s))
+	}
+}
+
+// from counts the packets to a port that came from a source.
+func (c *capture) from(port uint16, source string) int {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return c.count[port][addr(source)]
+}

@@ -1,0 +1,237 @@
+package dataplane
+
+import (
+	"context"
+	"fmt"
+	"net/netip"
+	"slices"
+	"testing"
+
+	"github.com/google/go-cmp/cmp"
+)
+
+// world is a cluster without Kubernetes, each machine a network namespace:
+//
+//	pod-pod  pod   pod          10.244.N.2, .3, ... behind bridge cni0
+//	   |      |     |
+//	  n1     n2    n3           192.168.7.1N on a LAN, each with a CNI's
+//	   |      |     |           MASQUERADE and strict reverse path filters
+//	   +------+-----+--- router ----- bastion
+//	                192.168.7.1      10.1.8.72
+type world struct {
+	lan, router, bastion *machine
+	nodes                []*node
+	seen                 *capture
+}
+
+// node is one host of the cluster and its dataplane.
+type node struct {
+	*machine
+	index int
+	ip    netip.Addr
+	pods  netip.Prefix
+	cfg   Config
+	dp    *Dataplane
+	state State
+}
+
+// podMachine is a pod on a node.
+type podMachine struct {
+	*machine
+	ip   netip.Addr
+	node *node
+}
+
+const (
+	bastionIP = "10.1.8.72"
+	eip1      = "192.168.7.201"
+	eip2      = "192.168.7.202"
+	eip3      = "192.168.7.203"
+)
+
+// rulesOf tells where the rules of others are, as they are on hosts.
+type rulesOf struct {
+	name string
+	// masquerade are the backends with the CNI's MASQUERADE.
+	masquerade []Backend
+	// want are the backends that ours are expected in.
+	want []Backend
+}
+
+func (r rulesOf) iptables() string { return "iptables-" + string(r.masquerade[0]) }
+
+func onlyNFT() rulesOf    { return rulesOf{"nft", []Backend{NFT}, []Backend{NFT}} }
+func onlyLegacy() rulesOf { return rulesOf{"legacy", []Backend{Legacy}, []Backend{Legacy}} }
+func bothNFTFirst() rulesOf {
+	return rulesOf{"both, nft first", []Backend{NFT, Legacy}, []Backend{NFT, Legacy}}
+}
+func bothLegacyFirst() rulesOf {
+	return rulesOf{"both, legacy first", []Backend{Legacy, NFT}, []Backend{NFT, Legacy}}
+}
+
+// allRules are the ways in which the rules of others are on hosts.
+func allRules() []rulesOf {
+	return []rulesOf{onlyNFT(), onlyLegacy(), bothNFTFirst(), bothLegacyFirst()}
+}
+
+func newWorld(t *testing.T, nodes int, rules rulesOf) *world {
+	t.Helper()
+	w := &world{lan: newMachine(t, "lan"), router: newMachine(t, "router"), bastion: newMachine(t, "bastion")}
+	w.lan.run(t, "ip link add br0 type bridge; ip link set br0 up")
+	w.plug(t, w.router, "192.168.7.1/24")
+	connect(t, w.router, "eth1", []string{"10.1.8.1/24"}, w.bastion, "eth0", []string{bastionIP + "/24"})
+	w.router.run(t, "sysctl -qw net.ipv4.ip_forward=1")
+	w.bastion.run(t, "ip route add default via 10.1.8.1")
+	for i := 1; i <= nodes; i++ {
+		w.addNode(t, i, nodes, rules)
+	}
+	w.seen = newCapture(t, w.bastion, "eth0")
+	w.bastion.serveWhoami(t, bastionIP+":8080")
+	return w
+}
+
+// plug connects a machine's eth0 to the LAN.
+func (w *world) plug(t *testing.T, m *machine, addr string) {
+	t.Helper()
+	port := "p-" + m.name
+	connect(t, m, "eth0", []string{addr}, w.lan, port, nil)
+	w.lan.run(t, "ip link set "+port+" master br0")
+}
+
+func (w *world) addNode(t *testing.T, i, nodes int, rules rulesOf) {
+	t.Helper()
+	n := &node{
+		machine: newMachine(t, fmt.Sprintf("n%d", i)),
+		index:   i,
+		ip:      addr(fmt.Sprintf("192.168.7.%d", 10+i)),
+		pods:    netip.MustParsePrefix(fmt.Sprintf("10.244.%d.0/24", i)),
+		cfg:     Config{PinDir: pinDir(t)},
+	}
+	w.plug(t, n.machine, n.ip.String()+"/24")
+	n.run(t, `ip route add default via 192.168.7.1
+		sysctl -qw net.ipv4.ip_forward=1 net.ipv4.conf.all.rp_filter=1 net.ipv4.conf.default.rp_filter=1 net.ipv4.conf.eth0.rp_filter=1
+		ip link add cni0 type bridge; ip link set cni0 up; ip address add `+n.gateway()+`/24 dev cni0`)
+	for o := 1; o <= nodes; o++ {
+		if o != i {
+			n.run(t, fmt.Sprintf("ip route add 10.244.%d.0/24 via 192.168.7.%d", o, 10+o))
+		}
+	}
+	for _, b := range rules.masquerade {
+		n.run(t, fmt.Sprintf("iptables-%s -t nat -A POSTROUTING -s 10.244.0.0/16 ! -d 10.244.0.0/16 -j MASQUERADE", b))
+	}
+	n.state = State{HostIP: n.ip, Inside: []netip.Prefix{netip.MustParsePrefix("10.244.0.0/16"), netip.MustParsePrefix("10.96.0.0/16")}, Subnets: []netip.Prefix{n.pods}}
+	for o := 1; o <= nodes; o++ {
+		n.state.Hosts = append(n.state.Hosts, addr(fmt.Sprintf("192.168.7.%d", 10+o)))
+	}
+	w.nodes = append(w.nodes, n)
+	n.start(t)
+	t.Cleanup(func() {
+		if n.dp != nil {
+			must(t, n.dp.Close())
+		}
+	})
+}
+
+func (n *node) gateway() string { return fmt.Sprintf("10.244.%d.1", n.index) }
+
+// start begins the life of an agent on the node; the one before has died.
+func (n *node) start(t *testing.T) {
+	t.Helper()
+	if n.dp != nil {
+		must(t, n.dp.Close())
+	}
+	n.do(t, func() {
+		dp, err := New(n.cfg)
+		if err != nil {
+			t.Fatal(err)
+		}
+		n.dp = dp
+	})
+}
+
+// addPod makes a pod on the node, with no way of ours as yet.
+func (n *node) addPod(t *testing.T, name string, last int) *podMachine {
+	t.Helper()
+	p := &podMachine{machine: newMachine(t, name), node: n, ip: addr(fmt.Sprintf("10.244.%d.%d", n.index, last))}
+	connect(t, p.machine, "eth0", []string{p.ip.String() + "/24"}, n.machine, "v-"+name, nil)
+	n.run(t, "ip link set v-"+name+" master cni0")
+	p.run(t, "ip route add default via "+n.gateway())
+	return p
+}
+
+// apply makes the node's kernel do what its state says, and expects success.
+func (n *node) apply(t *testing.T) Report {
+	t.Helper()
+	r, err := n.tryApply(t)
+	if err != nil {
+		t.Fatalf("apply on %s: %v", n.name, err)
+	}
+	for _, h := range r.Hosted {
+		if !h.Configured {
+			t.Fatalf("apply on %s: egress IP %v is not configured: %s", n.name, h.IP, h.Error)
+		}
+	}
+	return r
+}
+
+func (n *node) tryApply(t *testing.T) (r Report, err error) {
+	t.Helper()
+	n.do(t, func() { r, err = n.dp.Apply(context.WithoutCancel(t.Context()), n.state) })
+	return r, err
+}
+
+// settled expects that another Apply changes nothing.
+func (n *node) settled(t *testing.T) {
+	t.Helper()
+	if r := n.apply(t); r.Changes != 0 {
+		t.Fatalf("a second Apply on %s made %d changes", n.name, r.Changes)
+	}
+}
+
+// host has the node bear an egress IP for a network, or no longer.
+func (n *node) host(ip string, netID uint32) { n.state.Hosted = append(n.state.Hosted, Hosted{addr(ip), netID}) }
+
+func (n *node) unhost(ip string) {
+	n.state.Hosted = slices.DeleteFunc(n.state.Hosted, func(h Hosted) bool { return h.IP == addr(ip) })
+}
+
+// set gives a pod its way in its node's state.
+func (p *podMachine) set(way Pod) {
+	way.IP = p.ip
+	p.unset()
+	p.node.state.Pods = append(p.node.state.Pods, way)
+}
+
+func (p *podMachine) unset() {
+	p.node.state.Pods = slices.DeleteFunc(p.node.state.Pods, func(o Pod) bool { return o.IP == p.ip })
+}
+
+func local(ip string, netID uint32) Pod { return Pod{Kind: Local, EgressIP: addr(ip), NetID: netID} }
+
+func remote(netID uint32, via ...*node) Pod {
+	p := Pod{Kind: Remote, NetID: netID}
+	for _, n := range via {
+		p.Via = append(p.Via, n.ip)
+	}
+	return p
+}
+
+// applyAll applies on all nodes.
+func (w *world) applyAll(t *testing.T) {
+	t.Helper()
+	for _, n := range w.nodes {
+		n.apply(t)
+	}
+}
+
+// leaves expects that a pod's connection to the bastion comes from want.
+func (p *podMachine) leaves(t *testing.T, want string) {
+	t.Helper()
+	got, err := p.whoami(t, bastionIP+":8080", patience)
+	if err != nil {
+		t.Fatalf("%s to the bastion, expected from %s: %v", p.name, want, err)
+	}
+	if diff := cmp.Diff(want, got); diff != "" {
+		t.Fatalf("%s left with another source (-want +got):\n%s", p.name, diff)
+	}
+}
