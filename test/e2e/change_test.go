@@ -119,13 +119,18 @@ func (b *bed) testAgentRestart(t *testing.T) {
 		}
 	}
 	for _, node := range []string{egressHost, "node1", "node2"} {
-		n, err := b.Kill(t.Context(), node, func(args []string) bool {
-			return filepath.Base(args[0]) == "egressip-operator" && len(args) > 1 && args[1] == "agent"
-		})
-		if err != nil || n != 1 {
+		if n, err := b.Kill(t.Context(), node, isAgent); err != nil || n != 1 {
 			t.Errorf("killed %d agents on %s, %v; want 1", n, node, err)
 		}
-		b.agentsReady(t)
+		b.eventually(t, func() error {
+			if pids, err := b.PIDs(node, isAgent); err != nil || len(pids) != 1 {
+				return fmt.Errorf("no new agent on %s, %w", node, err)
+			}
+			return nil
+		})
+		if _, err := b.AwaitPods(t.Context(), testbed.OperatorNamespace, "app.kubernetes.io/component=agent", len(b.Nodes())); err != nil {
+			t.Fatal(err)
+		}
 	}
 	for what, wait := range waits {
 		out, err := wait(false)
@@ -140,13 +145,9 @@ func (b *bed) testAgentRestart(t *testing.T) {
 	verify()
 }
 
-// agentsReady waits until the DaemonSet is as it should be.
-func (b *bed) agentsReady(t *testing.T) {
-	t.Helper()
-	b.eventually(t, func() error {
-		_, err := b.AwaitPods(t.Context(), testbed.OperatorNamespace, "app.kubernetes.io/component=agent", len(b.Nodes()))
-		return err
-	})
+// isAgent tells the agent by its command line.
+func isAgent(args []string) bool {
+	return filepath.Base(args[0]) == "egressip-operator" && len(args) > 1 && args[1] == "agent"
 }
 
 // readResults counts the answers in the output of watch or stream that show

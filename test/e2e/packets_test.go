@@ -74,10 +74,14 @@ func (b *bed) tooLong(t *testing.T, p testbed.Pod, size int) {
 }
 
 // serviceOutside makes a Service whose only endpoint is the bastion, and
-// returns its ClusterIP.
+// returns its ClusterIP once each node has rules for it.
 func (b *bed) serviceOutside(t *testing.T) string {
 	t.Helper()
-	return b.service(t, "outside", "Cluster", endpoint{address: testbed.BastionIP}).clusterIP
+	s := b.service(t, "outside", "Cluster", endpoint{address: testbed.BastionIP})
+	for _, p := range b.plain {
+		b.sees(t, p, "http://"+s.clusterIP+"/", b.nodeAddress(p))
+	}
+	return s.clusterIP
 }
 
 // endpoint of a Service without selector; node is empty for one outside the

@@ -138,26 +138,45 @@ func (c *Cluster) stop(ctx context.Context, name string) error {
 	return p.kill(ctx)
 }
 
-// Kill kills, at once and without warning, the processes in a place's network
-// namespace whose command line matches, and returns how many these were. Pods
-// on the host's network are in their node's; others are not.
+// PIDs returns the process ids of a place's processes whose command line
+// matches. Pods on the host's network are in their node's; others are not.
+func (c *Cluster) PIDs(place string, match func(args []string) bool) ([]int, error) {
+	processes, err := c.find(place, match)
+	pids := make([]int, len(processes))
+	for i, p := range processes {
+		pids[i] = p.PID
+	}
+	return pids, err
+}
+
+// Kill kills, at once and without warning, the processes that PIDs finds, and
+// returns how many these were.
 func (c *Cluster) Kill(ctx context.Context, place string, match func(args []string) bool) (int, error) {
+	processes, err := c.find(place, match)
+	if err != nil {
+		return 0, err
+	}
+	for i, p := range processes {
+		if err := p.kill(ctx); err != nil {
+			return i, err
+		}
+	}
+	return len(processes), nil
+}
+
+func (c *Cluster) find(place string, match func(args []string) bool) ([]process, error) {
 	processes, err := inside(c.netns(place))
 	if err != nil {
-		return 0, fmt.Errorf("kill on %s: %w", place, err)
+		return nil, fmt.Errorf("look for processes on %s: %w", place, err)
 	}
-	killed := 0
+	var found []process
 	for _, p := range processes {
 		line, err := os.ReadFile(fmt.Sprintf("/proc/%d/cmdline", p.PID))
-		if err != nil || !match(strings.Split(strings.TrimSuffix(string(line), "\x00"), "\x00")) {
-			continue
+		if err == nil && match(strings.Split(strings.TrimSuffix(string(line), "\x00"), "\x00")) {
+			found = append(found, p)
 		}
-		if err := p.kill(ctx); err != nil {
-			return killed, err
-		}
-		killed++
 	}
-	return killed, nil
+	return found, nil
 }
 
 // Background starts a command in a place; the function that it returns waits
