@@ -7,6 +7,7 @@ import (
 	"net/netip"
 	"time"
 
+	"github.com/prometheus/client_golang/prometheus"
 	"golang.org/x/sync/errgroup"
 	"k8s.io/apimachinery/pkg/runtime"
 	clientgoscheme "k8s.io/client-go/kubernetes/scheme"
@@ -57,11 +58,11 @@ func Run(ctx context.Context, cfg *rest.Config, o Options) (err error) {
 		return fmt.Errorf("open the kernel's interfaces: %w", err)
 	}
 	defer func() { err = errors.Join(err, dp.Close()) }()
-	return serve(ctx, cfg, o, dp)
+	return serve(ctx, cfg, o, dp, ctrlmetrics.Registry)
 }
 
-// serve is Run on the given kernel.
-func serve(ctx context.Context, cfg *rest.Config, o Options, k kernel) error {
+// serve is Run on the given kernel, with metrics in the given registry.
+func serve(ctx context.Context, cfg *rest.Config, o Options, k kernel, registry prometheus.Registerer) error {
 	log := ctrl.LoggerFrom(ctx).WithName("agent").WithValues("node", o.NodeName)
 	scheme := runtime.NewScheme()
 	if err := errors.Join(clientgoscheme.AddToScheme(scheme), v1.AddToScheme(scheme)); err != nil {
@@ -84,7 +85,7 @@ func serve(ctx context.Context, cfg *rest.Config, o Options, k kernel) error {
 	}
 
 	m := newMetrics(o.Version)
-	unregister, err := m.register(ctrlmetrics.Registry)
+	unregister, err := m.register(registry)
 	defer unregister()
 	if err != nil {
 		return fmt.Errorf("register metrics: %w", err)

@@ -74,14 +74,16 @@ type loop struct {
 	drift   signal
 
 	// What follows belongs to the goroutine of run.
-	desired  *decision // nil before the first
-	applied  bool      // the last Apply succeeded, with desired.state
-	report   dataplane.Report
-	failures int // passes in a row that failed
-	lastErr  string
-	loggedAt time.Time
-	hostIP   netip.Addr
-	warnings []string
+	desired   *decision // nil before the first
+	stale     bool      // objects have changed since, and could not be read
+	applied   bool      // the last Apply succeeded, with desired.state
+	appliedAt time.Time
+	report    dataplane.Report
+	hostIP    netip.Addr
+	failures  int // passes in a row that failed
+	lastErr   string
+	loggedAt  time.Time
+	warnings  []string
 }
 
 // observation is the outcome of a pass, for the status.
@@ -99,24 +101,29 @@ func (l *loop) run(ctx context.Context) error {
 		l.listen(ctx)
 		return nil
 	})
-	changed := true
+	why := cause{objects: true, kernel: true}
 	for ctx.Err() == nil {
 		began := l.clock.Now()
 		l.health.passBegins()
-		err := l.pass(ctx, changed)
+		err := l.pass(ctx, why)
 		if ctx.Err() != nil {
 			break // cut short: the error, if any, says nothing
 		}
 		l.health.passEnds(l.desired != nil && l.desired.adopted, err)
 		l.judge(err)
-		changed = l.wait(ctx, l.clock.Since(began))
+		why = l.wait(ctx, l.clock.Since(began))
 	}
 	return g.Wait()
 }
 
-// wait returns when it is time for another pass, and whether objects have
-// changed since the last.
-func (l *loop) wait(ctx context.Context, worked time.Duration) bool {
+// cause is why a pass is due.
+type cause struct {
+	objects bool // they have changed
+	kernel  bool // it has changed, or was not looked at for long
+}
+
+// wait returns when a pass is due.
+func (l *loop) wait(ctx context.Context, worked time.Duration) (why cause) {
 	rest := min(max(worked, minRest), maxRest)
 	until := max(l.resync-rest, 0)
 	drift := l.drift
@@ -130,33 +137,30 @@ func (l *loop) wait(ctx context.Context, worked time.Duration) bool {
 	defer pause.Stop()
 	select {
 	case <-ctx.Done():
-		return false
+		return why
 	case <-pause.C():
 	}
 	next := l.clock.NewTimer(until)
 	defer next.Stop()
 	select {
 	case <-ctx.Done():
-		return false
 	case <-l.objects:
-		return true
+		why.objects = true
 	case <-drift:
+		why.kernel = true
 	case <-next.C():
+		why.kernel = true
 	}
-	select { // an object may have changed at the same time
-	case <-l.objects:
-		return true
-	default:
-		return false
-	}
+	return why
 }
 
 // pass decides anew where objects have changed, and makes the kernel so.
-func (l *loop) pass(ctx context.Context, changed bool) error {
+func (l *loop) pass(ctx context.Context, why cause) error {
 	var undecided error
 	settled := false
-	if changed || l.desired == nil {
+	if why.objects || l.stale {
 		next, err := l.decide(ctx)
+		l.stale = err != nil
 		switch {
 		case err != nil && l.desired == nil:
 			return err
@@ -164,8 +168,10 @@ func (l *loop) pass(ctx context.Context, changed bool) error {
 			undecided = err // what was decided last still holds
 		default:
 			// Most changes of objects are of no concern here, such as the
-			// status that the agents of other nodes write.
-			settled = l.applied && l.desired != nil && reflect.DeepEqual(l.desired.state, next.state)
+			// status that the agents of other nodes write. They must not keep
+			// the kernel from being looked at, either.
+			settled = !why.kernel && l.applied && l.clock.Since(l.appliedAt) < l.resync &&
+				reflect.DeepEqual(l.desired.state, next.state)
 			l.desired = &next
 		}
 	}
@@ -190,7 +196,6 @@ func errNoHost(node string) error {
 func (l *loop) decide(ctx context.Context) (decision, error) {
 	in, err := l.gather(ctx)
 	if err != nil {
-		l.objects.raise() // what changed is yet to be read
 		return decision{}, err
 	}
 	in.uplink, in.hostIP = l.report.UplinkCIDR, l.hostIP
@@ -213,7 +218,7 @@ func (l *loop) apply(ctx context.Context) error {
 	if report.UplinkCIDR != l.report.UplinkCIDR {
 		l.objects.raise() // the brain refuses claims outside this network
 	}
-	l.report, l.applied = report, err == nil
+	l.report, l.applied, l.appliedAt = report, err == nil, ended
 	l.metrics.observe(l.desired.state, report, began, ended, err)
 	if report.Changes > 0 {
 		l.log.Info("kernel updated", "changes", report.Changes, "seconds", ended.Sub(began).Seconds(),

@@ -72,36 +72,39 @@ func (p *publisher) publish(o observation) {
 }
 
 func (p *publisher) run(ctx context.Context) error {
-	failures := 0
 	for {
 		select {
 		case <-ctx.Done():
 			return nil
 		case <-p.wake:
+			p.persist(ctx)
 		}
-		for failures = 0; ; failures++ {
-			err := p.sync(ctx)
-			if ctx.Err() != nil {
-				return nil
-			}
-			if err == nil {
-				break
-			}
-			p.metrics.statusErrors.Inc()
-			if failures == 0 {
-				p.log.Error(err, "cannot write the status; it is tried again, and the kernel is kept as planned meanwhile")
-			}
-			pause := p.clock.NewTimer(min(firstRewrite<<min(failures, 16), lastRewrite))
-			select {
-			case <-ctx.Done():
-				pause.Stop()
-				return nil
-			case <-pause.C():
-			}
-		}
-		if failures > 0 {
+	}
+}
+
+// persist writes until that succeeds or ctx ends; each attempt writes what is
+// the newest then.
+func (p *publisher) persist(ctx context.Context) {
+	for failures := 0; ; failures++ {
+		err := p.sync(ctx)
+		switch {
+		case ctx.Err() != nil:
+			return
+		case err == nil && failures > 0:
 			p.log.Info("the status is written again", "failures", failures)
+			return
+		case err == nil:
+			return
+		case failures == 0:
+			p.log.Error(err, "cannot write the status; it is tried again, and the kernel is kept as planned meanwhile")
 		}
+		p.metrics.statusErrors.Inc()
+		pause := p.clock.NewTimer(min(firstRewrite<<min(failures, 16), lastRewrite))
+		select {
+		case <-ctx.Done():
+		case <-pause.C():
+		}
+		pause.Stop()
 	}
 }
 

@@ -1,0 +1,158 @@
+package agent
+
+import (
+	"net/netip"
+	"testing"
+
+	corev1 "k8s.io/api/core/v1"
+	networkingv1 "k8s.io/api/networking/v1"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+
+	v1 "github.com/egressip-operator/egressip-operator/api/v1"
+	"github.com/egressip-operator/egressip-operator/pkg/dataplane"
+)
+
+func netNamespace(name string, id uint32, egressIPs ...string) v1.NetNamespace {
+	return v1.NetNamespace{ObjectMeta: metav1.ObjectMeta{Name: name}, NetName: name, NetID: id, EgressIPs: egressIPs}
+}
+
+func hostSubnet(name, ip, subnet string, egressIPs ...string) v1.HostSubnet {
+	return v1.HostSubnet{
+		ObjectMeta: metav1.ObjectMeta{Name: name, Generation: 4},
+		Host:       name, HostIP: ip, Subnet: subnet, EgressIPs: egressIPs,
+	}
+}
+
+// given is a cluster of two nodes: shop's egress IP is on node1, where one of
+// its pods runs beside a pod of free, that requests nothing.
+func given() input {
+	return input{
+		node:          "node1",
+		netNamespaces: []v1.NetNamespace{netNamespace("free", 16), netNamespace("shop", 17, "10.1.8.200")},
+		hostSubnets: []v1.HostSubnet{
+			hostSubnet("node1", "10.1.8.11", "10.244.1.0/24", "10.1.8.200"),
+			hostSubnet("node2", "10.1.8.12", "10.244.2.0/24"),
+		},
+		pods: []corev1.Pod{
+			pod("cart", "10.244.1.5"),
+			pod("other", "10.244.1.6", func(p *corev1.Pod) { p.Namespace = "free" }),
+		},
+		serviceCIDRs: []networkingv1.ServiceCIDR{{Spec: networkingv1.ServiceCIDRSpec{CIDRs: []string{"10.96.0.0/16", "fd00:1::/112"}}}},
+		inside:       prefixes("10.128.0.0/14"),
+	}
+}
+
+func TestDecide(t *testing.T) {
+	t.Parallel()
+	// want is the state that given comes to.
+	want := func(change func(*dataplane.State)) dataplane.State {
+		s := dataplane.State{
+			HostIP:  addr("10.1.8.11"),
+			Hosts:   addrs("10.1.8.11", "10.1.8.12"),
+			Inside:  prefixes("10.96.0.0/16", "10.128.0.0/14", "10.244.1.0/24", "10.244.2.0/24"),
+			Subnets: prefixes("10.244.1.0/24"),
+			Hosted:  []dataplane.Hosted{{IP: addr("10.1.8.200"), NetID: 17}},
+			Pods: []dataplane.Pod{
+				{IP: addr("10.244.1.5"), Kind: dataplane.Local, NetID: 17, EgressIP: addr("10.1.8.200")},
+				{IP: addr("10.244.1.6"), Kind: dataplane.Node},
+			},
+		}
+		if change != nil {
+			change(&s)
+		}
+		return s
+	}
+	for name, c := range map[string]struct {
+		change func(*input)
+		want   func(*dataplane.State)
+	}{
+		"as given": {func(*input) {}, nil},
+		"the other node claims it": {
+			func(in *input) {
+				in.hostSubnets[0].EgressIPs, in.hostSubnets[1].EgressIPs = nil, []string{"10.1.8.200"}
+			},
+			func(s *dataplane.State) {
+				s.Hosted = nil
+				s.Pods[0] = dataplane.Pod{IP: addr("10.244.1.5"), Kind: dataplane.Remote, NetID: 17, Via: addrs("10.1.8.12")}
+			},
+		},
+		"nobody claims it": {
+			func(in *input) { in.hostSubnets[0].EgressIPs = nil },
+			func(s *dataplane.State) {
+				s.Hosted = nil
+				s.Pods[0] = dataplane.Pod{IP: addr("10.244.1.5"), Kind: dataplane.Drop}
+			},
+		},
+		"the claim is outside the network that the kernel reported": {
+			func(in *input) { in.uplink = netip.MustParsePrefix("10.1.8.11/28") },
+			func(s *dataplane.State) {
+				s.Hosted = nil
+				s.Pods[0] = dataplane.Pod{IP: addr("10.244.1.5"), Kind: dataplane.Drop}
+			},
+		},
+		"the kernel reported a /32, which tells nothing": {
+			func(in *input) { in.uplink = netip.MustParsePrefix("10.1.8.11/32") }, nil,
+		},
+		"the kernel's report is of an address that the node had before": {
+			func(in *input) { in.uplink = netip.MustParsePrefix("172.16.0.1/28") }, nil,
+		},
+		// A node that nobody knows hosts nothing, but must not leak either.
+		"the HostSubnet is missing": {
+			func(in *input) { in.hostSubnets = in.hostSubnets[1:] },
+			func(s *dataplane.State) {
+				s.Inside = prefixes("10.96.0.0/16", "10.128.0.0/14", "10.244.2.0/24")
+				s.Subnets, s.Hosted = nil, nil
+				s.Pods[0] = dataplane.Pod{IP: addr("10.244.1.5"), Kind: dataplane.Drop}
+			},
+		},
+		"the HostSubnet is missing, the egress IP is elsewhere": {
+			func(in *input) {
+				in.hostSubnets = in.hostSubnets[1:]
+				in.hostSubnets[0].EgressIPs = []string{"10.1.8.200"}
+			},
+			func(s *dataplane.State) {
+				s.Inside = prefixes("10.96.0.0/16", "10.128.0.0/14", "10.244.2.0/24")
+				s.Subnets, s.Hosted = nil, nil
+				s.Pods[0] = dataplane.Pod{IP: addr("10.244.1.5"), Kind: dataplane.Remote, NetID: 17, Via: addrs("10.1.8.12")}
+			},
+		},
+		"the HostSubnet has no usable hostIP": {
+			func(in *input) { in.hostSubnets[0].HostIP = "none" },
+			func(s *dataplane.State) {
+				s.Hosted = nil
+				s.Pods[0] = dataplane.Pod{IP: addr("10.244.1.5"), Kind: dataplane.Drop}
+			},
+		},
+		"the HostSubnet is missing, and no pod tells the address that was known before": {
+			func(in *input) { in.hostSubnets, in.pods, in.hostIP = in.hostSubnets[1:], nil, addr("10.1.8.11") },
+			func(s *dataplane.State) {
+				s.Inside = prefixes("10.96.0.0/16", "10.128.0.0/14", "10.244.2.0/24")
+				s.Subnets, s.Hosted, s.Pods = nil, nil, nil
+			},
+		},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			in := given()
+			c.change(&in)
+			d, ok := decide(in)
+			if !ok {
+				t.Fatal("decide knew no answer")
+			}
+			if diff := diffState(want(c.want), d.state); diff != "" {
+				t.Errorf("state (-want +got):\n%s", diff)
+			}
+		})
+	}
+}
+
+// TestDecideWithoutAnAddress: before anything tells the node's address, nothing
+// can be told to the kernel.
+func TestDecideWithoutAnAddress(t *testing.T) {
+	t.Parallel()
+	in := given()
+	in.hostSubnets, in.pods = nil, nil
+	if d, ok := decide(in); ok {
+		t.Errorf("decided %+v", d)
+	}
+}

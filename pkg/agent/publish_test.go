@@ -1,0 +1,390 @@
+package agent
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"strings"
+	"sync"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"github.com/go-logr/logr/testr"
+	"github.com/google/go-cmp/cmp"
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
+	"k8s.io/apimachinery/pkg/runtime"
+	"k8s.io/apimachinery/pkg/runtime/schema"
+	"k8s.io/utils/clock"
+
+	v1 "github.com/egressip-operator/egressip-operator/api/v1"
+	"github.com/egressip-operator/egressip-operator/pkg/dataplane"
+	"github.com/egressip-operator/egressip-operator/pkg/egress"
+)
+
+// observed is the outcome of a pass over given.
+func observed(t *testing.T, change ...func(*observation)) observation {
+	t.Helper()
+	d, ok := decide(given())
+	if !ok {
+		t.Fatal("decide knew no answer")
+	}
+	o := observation{decision: d, report: healthyReport(d.state)}
+	for _, c := range change {
+		c(&o)
+	}
+	return o
+}
+
+// TestStatusOf: what the admin reads of each outcome.
+func TestStatusOf(t *testing.T) {
+	t.Parallel()
+	fine := ownStatus{
+		generation: 4,
+		agent:      v1.AgentStatus{Version: "v1", Uplink: "eth0", UplinkCIDR: "10.1.8.11/24", IPTables: []string{"nft"}},
+		claims: []v1.ClaimStatus{
+			{IP: "10.1.8.200", Namespace: "shop", State: v1.StateActive, Configured: true, Reason: "Assigned"},
+		},
+		ready: metav1.Condition{
+			Type: "AgentReady", Status: "True", Reason: "Ready", Message: "The kernel is as planned.", ObservedGeneration: 4,
+		},
+	}
+	for name, c := range map[string]struct {
+		change func(*observation)
+		want   func(*ownStatus)
+	}{
+		"all is well": {func(*observation) {}, func(*ownStatus) {}},
+		"one address could not be added": {
+			func(o *observation) {
+				o.report.Hosted[0] = dataplane.HostedReport{IP: addr("10.1.8.200"), Error: "add 10.1.8.200 to eth0: no room"}
+				o.err = errors.New("add 10.1.8.200 to eth0: no room")
+			},
+			func(s *ownStatus) {
+				s.claims[0].Configured, s.claims[0].Reason, s.claims[0].Message = false, "NotConfigured", "add 10.1.8.200 to eth0: no room"
+				s.ready.Status, s.ready.Reason, s.ready.Message = "False", "ApplyFailed", "add 10.1.8.200 to eth0: no room"
+			},
+		},
+		"the kernel has not told of the address": {
+			func(o *observation) { o.report.Hosted = nil },
+			func(s *ownStatus) {
+				s.claims[0].Configured, s.claims[0].Reason = false, "NotConfigured"
+				s.claims[0].Message = "The kernel is not configured for it yet."
+			},
+		},
+		"something else went wrong": {
+			func(o *observation) { o.err = errors.New("attach the program: not permitted") },
+			func(s *ownStatus) {
+				s.ready.Status, s.ready.Reason, s.ready.Message = "False", "ApplyFailed", "attach the program: not permitted"
+			},
+		},
+		"warnings": {
+			func(o *observation) {
+				o.report.Warnings = []string{"both iptables backends hold NAT rules", "port 4789"}
+			},
+			func(s *ownStatus) {
+				s.ready.Reason, s.ready.Message = "ReadyWithWarnings", "both iptables backends hold NAT rules\nport 4789"
+			},
+		},
+		"a claim that nobody requests is not to be configured": {
+			func(o *observation) {
+				o.decision.result.Claims = append(o.decision.result.Claims, egress.ClaimResult{
+					IP: addr("10.1.8.201"), State: egress.Unassigned, Reason: egress.ReasonNotRequested, Message: "nobody",
+				})
+			},
+			func(s *ownStatus) {
+				s.claims = append(s.claims, v1.ClaimStatus{
+					IP: "10.1.8.201", State: v1.StateUnassigned, Reason: "NotRequested", Message: "nobody",
+				})
+			},
+		},
+		"a claim that is no address": {
+			func(o *observation) {
+				o.decision.problems = []egress.Problem{
+					{Kind: "HostSubnet", Name: "node1", Field: "egressIPs", Value: "0.0.0.0", Reason: "BadAddress", Message: "no"},
+					{Kind: "HostSubnet", Name: "node1", Field: "egressCIDRs", Value: "1.2.3.4/33", Reason: "BadCIDR", Message: "no"},
+				}
+			},
+			func(s *ownStatus) {
+				s.claims = append([]v1.ClaimStatus{{IP: "0.0.0.0", State: v1.StateInvalid, Reason: "BadAddress", Message: "no"}}, s.claims...)
+			},
+		},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			want := fine
+			want.claims = append([]v1.ClaimStatus(nil), fine.claims...)
+			c.want(&want)
+			got := statusOf(observed(t, c.change), "v1", 4)
+			for i := range got.claims {
+				if got.claims[i].State == v1.StateActive && got.claims[i].Configured {
+					got.claims[i].Message = "" // the brain's own words
+				}
+			}
+			if diff := cmp.Diff(want, got, cmp.AllowUnexported(ownStatus{})); diff != "" {
+				t.Errorf("statusOf (-want +got):\n%s", diff)
+			}
+			if !got.equal(got) || got.equal(ownStatus{}) {
+				t.Error("equal does not hold with itself alone")
+			}
+		})
+	}
+}
+
+// TestClip: the API refuses a condition's message of more than 32 KiB, and with
+// it the whole status.
+func TestClip(t *testing.T) {
+	t.Parallel()
+	o := observed(t, func(o *observation) { o.err = errors.New(strings.Repeat("ä", 40_000)) })
+	got := statusOf(o, "v1", 4).ready.Message
+	if len(got) > maxMessage+100 || !strings.HasPrefix(got, "ää") || !strings.HasSuffix(got, "bytes more)") {
+		t.Errorf("%d bytes, ending in %q", len(got), got[len(got)-30:])
+	}
+}
+
+// fakeAPI is the HostSubnet on the API server and in the cache.
+type fakeAPI struct {
+	mu     sync.Mutex
+	stored *v1.HostSubnet // nil: there is none
+	cached *v1.HostSubnet
+	lag    bool // the cache does not follow
+	err    error
+	hang   bool
+	writes []*unstructured.Unstructured
+	tries  int
+}
+
+func (f *fakeAPI) get(context.Context) (*v1.HostSubnet, error) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	if f.cached == nil {
+		return nil, apierrors.NewNotFound(schema.GroupResource{Resource: "hostsubnets"}, "node1")
+	}
+	return f.cached.DeepCopy(), nil
+}
+
+func (f *fakeAPI) apply(ctx context.Context, u *unstructured.Unstructured) error {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	f.tries++
+	if f.hang {
+		f.mu.Unlock()
+		<-ctx.Done()
+		f.mu.Lock()
+		return ctx.Err()
+	}
+	if f.err != nil {
+		return f.err
+	}
+	f.writes = append(f.writes, u)
+	var h v1.HostSubnet
+	if err := runtime.DefaultUnstructuredConverter.FromUnstructured(u.Object, &h); err != nil {
+		return err
+	}
+	f.stored = f.stored.DeepCopy()
+	f.stored.Status = h.Status
+	f.stored.ResourceVersion = fmt.Sprint(len(f.writes) + 1)
+	if !f.lag {
+		f.cached = f.stored
+	}
+	return nil
+}
+
+// inBubble runs f with a publisher on a fake API, on the bubble's clock.
+func inBubble(t *testing.T, f func(t *testing.T, p *publisher, api *fakeAPI)) {
+	t.Helper()
+	synctest.Test(t, func(t *testing.T) {
+		h := hostSubnet("node1", "10.1.8.11", "10.244.1.0/24", "10.1.8.200")
+		h.UID, h.ResourceVersion = "uid-1", "1"
+		api := &fakeAPI{stored: &h, cached: &h}
+		p := &publisher{
+			log: testr.New(t), clock: clock.RealClock{}, node: "node1", version: "v1", metrics: newMetrics("v1"),
+			cached: api.get, apply: api.apply, wake: newSignal(),
+		}
+		ctx, cancel := context.WithCancel(t.Context())
+		done := make(chan error, 1)
+		go func() { done <- p.run(ctx) }()
+		f(t, p, api)
+		cancel()
+		if err := <-done; err != nil {
+			t.Errorf("run ended with %v", err)
+		}
+	})
+}
+
+func (f *fakeAPI) expectWrites(t *testing.T, want int) {
+	t.Helper()
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	if len(f.writes) != want {
+		t.Fatalf("%d writes, want %d", len(f.writes), want)
+	}
+}
+
+// ready is the condition as stored.
+func (f *fakeAPI) ready(t *testing.T) metav1.Condition {
+	t.Helper()
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	for _, c := range f.stored.Status.Conditions {
+		if c.Type == v1.ConditionAgentReady {
+			return c
+		}
+	}
+	t.Fatal("no condition AgentReady is stored")
+	return metav1.Condition{}
+}
+
+// TestPublishOnlyWhatDiffers: a node that is well writes once. Mutants: write
+// always; compare with the cache alone, which shows the write only later.
+func TestPublishOnlyWhatDiffers(t *testing.T) {
+	t.Parallel()
+	for name, lag := range map[string]bool{"the cache follows": false, "the cache lags behind": true} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			inBubble(t, func(t *testing.T, p *publisher, api *fakeAPI) {
+				t.Helper()
+				api.lag = lag
+				for range 100 {
+					p.publish(observed(t))
+					pass(time.Second)
+				}
+				api.expectWrites(t, 1)
+				began := api.ready(t).LastTransitionTime
+				p.publish(observed(t, func(o *observation) { o.err = errors.New("broken") }))
+				pass(time.Second)
+				api.expectWrites(t, 2)
+				if c := api.ready(t); c.Status != metav1.ConditionFalse || !c.LastTransitionTime.After(began.Time) {
+					t.Errorf("broken, and the condition is %+v", c)
+				}
+				broke := api.ready(t).LastTransitionTime
+				pass(time.Minute)
+				p.publish(observed(t, func(o *observation) { o.err = errors.New("broken in another way") }))
+				pass(time.Second)
+				api.expectWrites(t, 3)
+				if c := api.ready(t); !c.LastTransitionTime.Equal(&broke) {
+					t.Errorf("still broken, and the transition moved from %v to %v", broke, c.LastTransitionTime)
+				}
+			})
+		})
+	}
+}
+
+// TestPublishWordsSeldom: an error that is told in other words each second is
+// written every ten. A change that matters is written at once.
+func TestPublishWordsSeldom(t *testing.T) {
+	t.Parallel()
+	inBubble(t, func(t *testing.T, p *publisher, api *fakeAPI) {
+		t.Helper()
+		for i := range 100 {
+			p.publish(observed(t, func(o *observation) { o.err = fmt.Errorf("took %d ms", i) }))
+			pass(time.Second)
+		}
+		api.mu.Lock()
+		n := len(api.writes)
+		api.mu.Unlock()
+		if n < 9 || n > 11 {
+			t.Fatalf("%d writes in 100 s, want one every 10", n)
+		}
+		p.publish(observed(t))
+		pass(time.Millisecond)
+		api.expectWrites(t, n+1)
+	})
+}
+
+// TestPublishToAnAPIServerThatIsAway: publishing never blocks, the attempts
+// become rare, and the newest observation is written in the end.
+func TestPublishToAnAPIServerThatIsAway(t *testing.T) {
+	t.Parallel()
+	for name, hang := range map[string]bool{"refuses": false, "does not answer": true} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			inBubble(t, func(t *testing.T, p *publisher, api *fakeAPI) {
+				t.Helper()
+				api.err, api.hang = errors.New("connection refused"), hang
+				for range 300 {
+					before := time.Now()
+					p.publish(observed(t))
+					if waited := time.Since(before); waited > 0 {
+						t.Fatalf("publish took %s", waited)
+					}
+					pass(time.Second)
+				}
+				api.mu.Lock()
+				tries := api.tries
+				api.mu.Unlock()
+				if tries < 5 || tries > 20 {
+					t.Errorf("%d attempts in 300 s", tries)
+				}
+				p.publish(observed(t, func(o *observation) { o.decision.generation = 9 }))
+				api.mu.Lock()
+				api.err, api.hang = nil, false
+				api.mu.Unlock()
+				pass(time.Minute)
+				api.expectWrites(t, 1)
+				if g := api.stored.Status.ObservedGeneration; g != 9 {
+					t.Errorf("observedGeneration %d, want the newest, 9", g)
+				}
+			})
+		})
+	}
+}
+
+// TestPublishGeneration: observedGeneration is what the kernel has, not what
+// the agent has read; and it outlives a restart.
+func TestPublishGeneration(t *testing.T) {
+	t.Parallel()
+	inBubble(t, func(t *testing.T, p *publisher, api *fakeAPI) {
+		t.Helper()
+		api.cached.Status.ObservedGeneration = 3 // of the agent before
+		p.publish(observed(t, func(o *observation) { o.err = errors.New("broken") }))
+		pass(time.Second)
+		if g := api.stored.Status.ObservedGeneration; g != 3 {
+			t.Errorf("failed, and observedGeneration is %d, want 3", g)
+		}
+		p.publish(observed(t))
+		pass(time.Second)
+		if g := api.stored.Status.ObservedGeneration; g != 4 {
+			t.Errorf("applied, and observedGeneration is %d, want 4", g)
+		}
+	})
+}
+
+// TestPublishWithoutHostSubnet: nothing is written, nothing fails, and a
+// HostSubnet that comes later is told everything.
+func TestPublishWithoutHostSubnet(t *testing.T) {
+	t.Parallel()
+	inBubble(t, func(t *testing.T, p *publisher, api *fakeAPI) {
+		t.Helper()
+		p.publish(observed(t))
+		pass(time.Second)
+		api.expectWrites(t, 1)
+
+		gone := api.cached
+		api.mu.Lock()
+		api.cached = nil
+		api.mu.Unlock()
+		p.publish(observed(t))
+		pass(time.Minute)
+		api.expectWrites(t, 1)
+
+		again := gone.DeepCopy()
+		again.UID, again.ResourceVersion, again.Status = "uid-2", "1", v1.HostSubnetStatus{}
+		api.mu.Lock()
+		api.stored, api.cached = again, again
+		api.mu.Unlock()
+		p.publish(observed(t))
+		pass(time.Second)
+		api.expectWrites(t, 2)
+
+		api.mu.Lock()
+		api.cached = api.cached.DeepCopy()
+		api.cached.Status.EgressIPs = nil // somebody else took it away
+		api.cached.ResourceVersion = "77"
+		api.mu.Unlock()
+		p.publish(observed(t))
+		pass(time.Second)
+		api.expectWrites(t, 3)
+	})
+}
