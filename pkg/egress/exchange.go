@@ -59,59 +59,85 @@ type step struct {
 	previous int
 }
 
+// search is one attempt to make room.
+type search struct {
+	*exchange
+	steps []step
+	seen  map[netip.Addr]bool
+	// unseen are the hosts of each range that the search has not come to.
+	unseen map[*queue][]int
+	// seenHosts are those whose addresses are all among the steps.
+	seenHosts map[int]bool
+}
+
 // placeOne searches breadth first, so that as few addresses as possible change
 // their hosts.
 func (x *exchange) placeOne(r request) bool {
-	seenHosts := make(map[int]bool)
-	seen := map[netip.Addr]bool{r.ip: true}
-	steps := []step{{request: r, previous: -1}}
-	for i := 0; i < len(steps); i++ {
-		for _, h := range x.hostsFor(steps[i].ip) {
-			if seenHosts[h] {
-				continue
-			}
-			displaced := x.onHost[h]
-			if sibling, ok := x.sibling(h, steps[i].namespace); ok {
-				displaced = []netip.Addr{sibling}
-			} else {
-				seenHosts[h] = true
-				if !x.full(h) {
-					x.shift(steps, i, h)
-					return true
-				}
-			}
-			for _, ip := range displaced {
-				next, movable := x.movable[ip]
-				if movable && x.at[ip] == h && !seen[ip] && !x.deadAddresses[ip] {
-					seen[ip] = true
-					steps = append(steps, step{request: next, previous: i})
-				}
+	s := &search{
+		exchange:  x,
+		steps:     []step{{request: r, previous: -1}},
+		seen:      map[netip.Addr]bool{r.ip: true},
+		unseen:    make(map[*queue][]int),
+		seenHosts: make(map[int]bool),
+	}
+	for i := 0; i < len(s.steps); i++ {
+		for _, q := range x.pool.queues(s.steps[i].ip) {
+			if h, found := s.look(i, q); found {
+				x.shift(s.steps, i, h)
+				return true
 			}
 		}
 	}
-	for h := range seenHosts {
+	for h := range s.seenHosts {
 		x.deadHosts[h] = true
 	}
-	for ip := range seen {
+	for ip := range s.seen {
 		x.deadAddresses[ip] = true
 	}
 	return false
 }
 
-// hostsFor are the hosts that could bear the address if there were room, in
-// order, without dead ones.
-func (x *exchange) hostsFor(ip netip.Addr) []int {
-	var hosts []int
-	for _, q := range x.pool.queues(ip) {
-		q.all = slices.DeleteFunc(q.all, func(h int) bool { return x.deadHosts[h] })
-		for _, h := range q.all {
-			if x.takes(h, ip) {
-				hosts = append(hosts, h)
-			}
-		}
+// look looks for room for the address of step i among the hosts of a range.
+// Where there is none it notes the addresses that could make room.
+func (s *search) look(i int, q *queue) (int, bool) {
+	hosts, begun := s.unseen[q]
+	if !begun {
+		q.all = slices.DeleteFunc(q.all, func(h int) bool { return s.deadHosts[h] })
+		hosts = slices.Clone(q.all)
 	}
-	slices.Sort(hosts)
-	return slices.Compact(hosts)
+	found := -1
+	s.unseen[q] = slices.DeleteFunc(hosts, func(h int) bool {
+		if found >= 0 || s.seenHosts[h] {
+			return s.seenHosts[h]
+		}
+		r := s.steps[i].request
+		if !s.takes(h, r.ip) {
+			return false
+		}
+		if sibling, ok := s.sibling(h, r.namespace); ok {
+			s.note(i, h, sibling)
+			return false
+		}
+		if !s.full(h) {
+			found = h
+			return false
+		}
+		s.seenHosts[h] = true
+		for _, ip := range s.onHost[h] {
+			s.note(i, h, ip)
+		}
+		return true
+	})
+	return found, found >= 0
+}
+
+// note takes an address for one that might make room on its host h.
+func (s *search) note(i, h int, ip netip.Addr) {
+	next, movable := s.movable[ip]
+	if movable && s.at[ip] == h && !s.seen[ip] && !s.deadAddresses[ip] {
+		s.seen[ip] = true
+		s.steps = append(s.steps, step{request: next, previous: i})
+	}
 }
 
 // shift puts the address of step i on host h, and each address before it on

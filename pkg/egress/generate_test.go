@@ -1,0 +1,222 @@
+package egress_test
+
+import (
+	"fmt"
+	"maps"
+	"net/netip"
+	"slices"
+	"testing"
+
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"pgregory.net/rapid"
+
+	v1 "github.com/egressip-operator/egressip-operator/api/v1"
+	"github.com/egressip-operator/egressip-operator/pkg/egress"
+)
+
+// shape bounds the clusters that are drawn. They are full: more requests than
+// hosts, few addresses that many want, and ranges that overlap.
+type shape struct {
+	hosts, namespaces, requests int
+	// automatic clusters have automatic hosts alone, and nobody requests an
+	// address that another requests.
+	automatic bool
+	// uniform clusters have one range for all, and capacity for all.
+	uniform bool
+}
+
+func full() shape { return shape{hosts: 5, namespaces: 8, requests: 3} }
+
+// egressAddresses are few, so that conflicts abound.
+func egressAddresses(count int) []string {
+	ip := netip.MustParseAddr("192.168.7.200")
+	addresses := make([]string, count)
+	for i := range addresses {
+		addresses[i] = ip.String()
+		ip = ip.Next()
+	}
+	return addresses
+}
+
+// drawObjects draws a cluster as the API would hold it.
+func drawObjects(t *rapid.T, s shape) egress.Objects {
+	objects := egress.Objects{Capacity: map[string]int{}, Offline: map[string]bool{}}
+	drawNamespaces(t, s, &objects)
+	hosts := rapid.IntRange(1, s.hosts).Draw(t, "hosts")
+	for h := range hosts {
+		objects.HostSubnets = append(objects.HostSubnets, drawHost(t, s, h, objects.NetNamespaces))
+		name := objects.HostSubnets[h].Name
+		if !s.uniform {
+			objects.Capacity[name] = rapid.SampledFrom([]int{0, 0, 1, 1, 2, 3, -1}).Draw(t, "capacity")
+		}
+		objects.Offline[name] = rapid.IntRange(0, 4).Draw(t, "offline") == 0
+	}
+	return objects
+}
+
+// drawNamespaces gives most namespaces addresses and a netid of their own, and
+// some what another has, or what nobody can have.
+func drawNamespaces(t *rapid.T, s shape, objects *egress.Objects) {
+	all := egressAddresses(s.namespaces * s.requests)
+	own := rapid.Permutation(all).Draw(t, "addresses")
+	strange := append([]string{"192.168.7.10", "192.168.7.11", "0.0.0.0", "192.168.7.255", "10.0.0.1"}, all...)
+	for n := range rapid.IntRange(1, s.namespaces).Draw(t, "namespaces") {
+		namespace := v1.NetNamespace{ObjectMeta: metav1.ObjectMeta{Name: fmt.Sprintf("ns%d", n)}, NetID: uint32(1001 + n)}
+		requests := rapid.IntRange(0, s.requests).Draw(t, "requests")
+		namespace.EgressIPs, own = slices.Clone(own[:requests]), own[requests:]
+		if !s.automatic {
+			for i := range namespace.EgressIPs {
+				if rapid.IntRange(0, 7).Draw(t, "strange") == 0 {
+					namespace.EgressIPs[i] = rapid.SampledFrom(strange).Draw(t, "egressIP")
+				}
+			}
+			if rapid.IntRange(0, 7).Draw(t, "joined") == 0 {
+				namespace.NetID = uint32(rapid.IntRange(1001, 1000+s.namespaces).Draw(t, "netid"))
+			}
+			mode := rapid.SampledFrom([]string{"", v1.ModeOrdered, v1.ModeBalanced}).Draw(t, "mode")
+			namespace.Annotations = map[string]string{v1.AnnotationMode: mode}
+		}
+		objects.NetNamespaces = append(objects.NetNamespaces, namespace)
+	}
+}
+
+func drawHost(t *rapid.T, s shape, h int, namespaces []v1.NetNamespace) v1.HostSubnet {
+	name := fmt.Sprintf("w%d", h)
+	host := v1.HostSubnet{
+		ObjectMeta: metav1.ObjectMeta{Name: name}, Host: name,
+		HostIP: fmt.Sprintf("192.168.7.%d", 10+h),
+		Subnet: fmt.Sprintf("10.244.%d.0/24", h),
+	}
+	if s.uniform {
+		host.EgressCIDRs = []string{"192.168.7.0/24"}
+		return host
+	}
+	ranges := []string{"192.168.7.0/24", "192.168.7.200/29", "192.168.7.200/30", "192.168.7.204/30", "192.168.7.208/28", "192.168.0.0/16"}
+	if s.automatic || rapid.Bool().Draw(t, "automatic") {
+		host.EgressCIDRs = rapid.SliceOfN(rapid.SampledFrom(ranges), 1, 2).Draw(t, "egressCIDRs")
+	}
+	if rapid.Bool().Draw(t, "reported") {
+		host.Status.Agent = &v1.AgentStatus{UplinkCIDR: host.HostIP + "/24"}
+	}
+	claims := []string{"192.168.7.10", "10.0.0.1", "192.168.7.199"}
+	for _, n := range namespaces {
+		claims = append(claims, n.EgressIPs...)
+	}
+	slices.Sort(claims)
+	host.EgressIPs = rapid.SliceOfNDistinct(rapid.SampledFrom(slices.Compact(claims)), 0, min(6, len(claims)/2), rapid.ID).Draw(t, "claims")
+	if !s.automatic && rapid.IntRange(0, 15).Draw(t, "bad") == 0 {
+		host.HostIP = rapid.SampledFrom([]string{"", "192.168.7.10"}).Draw(t, "hostIP")
+	}
+	return host
+}
+
+// world is a cluster that changes: what the API holds.
+type world struct{ egress.Objects }
+
+func (w *world) cluster() egress.Cluster {
+	cluster, _ := egress.Snapshot(w.Objects)
+	return cluster
+}
+
+func (w *world) host(name string) *v1.HostSubnet {
+	i := slices.IndexFunc(w.HostSubnets, func(h v1.HostSubnet) bool { return h.Name == name })
+	return &w.HostSubnets[i]
+}
+
+// write stores the claims of one host.
+func (w *world) write(claims egress.HostClaims) {
+	list := make([]string, 0, len(claims.Claims))
+	for _, ip := range claims.Claims {
+		list = append(list, ip.String())
+	}
+	w.host(claims.Host).EgressIPs = list
+}
+
+// round writes one answer of the allocation and returns it.
+func (w *world) round() egress.Allocation {
+	answer := egress.Allocate(w.cluster())
+	for _, claims := range answer.Hosts {
+		w.write(claims)
+	}
+	return answer
+}
+
+// settle writes answers until one changes nothing, and returns the reasons of
+// all releases on the way.
+func (w *world) settle(t *rapid.T) (released []egress.Release) {
+	for range 60 {
+		before := w.placement()
+		answer := w.round()
+		released = append(released, answer.Released...)
+		if equal(before, w.placement()) {
+			return released
+		}
+	}
+	t.Fatalf("60 answers, and each changes something")
+	return nil
+}
+
+// placement is the list of every automatic host, as "ip@host", in order.
+func (w *world) placement() []string {
+	var list []string
+	for _, h := range w.HostSubnets {
+		if len(h.EgressCIDRs) > 0 {
+			for _, ip := range h.EgressIPs {
+				list = append(list, ip+"@"+h.Name)
+			}
+		}
+	}
+	slices.Sort(list)
+	return list
+}
+
+func equal(a, b []string) bool { return slices.Equal(a, b) }
+
+// clone makes a world that can be changed on its own.
+func (w *world) clone() *world {
+	c := &world{Objects: egress.Objects{
+		Offline: map[string]bool{}, Capacity: map[string]int{}, DefaultCapacity: w.DefaultCapacity, Networks: w.Networks,
+	}}
+	maps.Copy(c.Offline, w.Offline)
+	maps.Copy(c.Capacity, w.Capacity)
+	for _, n := range w.NetNamespaces {
+		c.NetNamespaces = append(c.NetNamespaces, *n.DeepCopy())
+	}
+	for _, h := range w.HostSubnets {
+		c.HostSubnets = append(c.HostSubnets, *h.DeepCopy())
+	}
+	return c
+}
+
+// The generator has to draw what the properties speak of; a cluster that is
+// next to empty proves nothing.
+func TestGeneratorDrawsFullClusters(t *testing.T) {
+	seen := map[egress.Reason]int{}
+	draw := func(t *rapid.T) {
+		w := &world{Objects: drawObjects(t, full())}
+		for _, n := range egress.Resolve(w.cluster()).Namespaces {
+			for _, request := range n.Requests {
+				seen[request.Reason]++
+			}
+		}
+		for _, release := range egress.Allocate(w.cluster()).Released {
+			seen["release:"+release.Reason]++
+		}
+	}
+	for range 10 {
+		rapid.Check(t, draw)
+	}
+	t.Log(seen)
+	for _, reason := range []egress.Reason{
+		egress.ReasonAssigned, egress.ReasonNotClaimed, egress.ReasonNoEligibleHost, egress.ReasonHostOffline,
+		egress.ReasonMultipleNamespaces, egress.ReasonMultipleHosts, egress.ReasonSameHost, egress.ReasonDuplicateNetID,
+		egress.ReasonHostAddress, egress.ReasonOutsideNetwork, egress.ReasonBadAddress, egress.ReasonDropped,
+		"release:" + egress.ReasonNotRequested, "release:" + egress.ReasonOutsideRange, "release:" + egress.ReasonHostOffline,
+		"release:" + egress.ReasonCapacity, "release:" + egress.ReasonSameHost, "release:" + egress.ReasonMultipleHosts,
+		"release:" + egress.ReasonBadHost,
+	} {
+		if seen[reason] == 0 {
+			t.Errorf("no drawn cluster has %s: %v", reason, seen)
+		}
+	}
+}

@@ -1,0 +1,129 @@
+package egress_test
+
+import (
+	"net/netip"
+	"strings"
+	"testing"
+
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+
+	v1 "github.com/egressip-operator/egressip-operator/api/v1"
+	"github.com/egressip-operator/egressip-operator/pkg/egress"
+)
+
+func TestProblems(t *testing.T) {
+	cloud := new(given).automatic("w0", "10.0.0.0/8")
+	cloud.Networks = map[string]netip.Prefix{"w0": prefix("192.168.7.0/24")}
+	strangeMode := new(given).namespace("red")
+	strangeMode.NetNamespaces[0].Annotations = map[string]string{v1.AnnotationMode: "random"}
+	subnet := new(given).host("w0")
+	subnet.edit("w0", func(h *v1.HostSubnet) { h.Subnet = "0.0.0.0/0" })
+	for name, test := range map[string]struct {
+		given        *given
+		field, value string
+		reason       egress.Reason
+	}{
+		"a request with a prefix length":      {new(given).namespace("red", "192.168.7.200/24"), "egressIPs", "192.168.7.200/24", egress.ReasonBadAddress},
+		"a request of everything":             {new(given).namespace("red", "0.0.0.0"), "egressIPs", "0.0.0.0", egress.ReasonBadAddress},
+		"a request with a leading zero":       {new(given).namespace("red", "192.168.07.200"), "egressIPs", "192.168.07.200", egress.ReasonBadAddress},
+		"an unknown mode":                     {strangeMode, "annotation " + v1.AnnotationMode, "random", egress.ReasonBadMode},
+		"a netid of 25 bits":                  {new(given).namespace("red").netID("red", 1<<24), "netid", "16777216", egress.ReasonBadNetID},
+		"a claim that is no address":          {new(given).host("w0", "abcd"), "egressIPs", "abcd", egress.ReasonBadAddress},
+		"a claim of an IPv6 address":          {new(given).host("w0", "fd00::1/64"), "egressIPs", "fd00::1/64", egress.ReasonBadAddress},
+		"a multicast claim":                   {new(given).host("w0", "224.0.0.1"), "egressIPs", "224.0.0.1", egress.ReasonBadAddress},
+		"a hostIP that is a name":             {new(given).host("w0").hostIP("w0", "node1"), "hostIP", "node1", egress.ReasonBadHost},
+		"a hostIP of two hosts":               {new(given).host("w0").host("w1").hostIP("w1", "192.168.7.10"), "hostIP", "192.168.7.10", egress.ReasonBadHost},
+		"a range that is none":                {new(given).automatic("w0", "10.1.1/24"), "egressCIDRs", "10.1.1/24", egress.ReasonBadCIDR},
+		"a range with host bits":              {new(given).automatic("w0", "192.168.7.1/24"), "egressCIDRs", "192.168.7.1/24", egress.ReasonBadCIDR},
+		"a range outside the cloud's network": {cloud, "egressCIDRs", "10.0.0.0/8", egress.ReasonOutsideNetwork},
+		"a subnet of everything":              {subnet, "subnet", "0.0.0.0/0", egress.ReasonBadCIDR},
+		"an uplink that is no CIDR":           {new(given).host("w0").uplink("w0", "eth0"), "status.agent.uplinkCIDR", "eth0", egress.ReasonBadCIDR},
+	} {
+		t.Run(name, func(t *testing.T) {
+			_, problems := egress.Snapshot(test.given.Objects)
+			if len(problems) == 0 {
+				t.Fatal("no problem is reported")
+			}
+			p := problems[0]
+			if p.Field != test.field || p.Value != test.value || p.Reason != test.reason {
+				t.Errorf("got %s %q %s", p.Field, p.Value, p.Reason)
+			}
+			for _, word := range []string{p.Kind, p.Name, p.Field, p.Value} {
+				if !strings.Contains(p.Message, word) {
+					t.Errorf("the message does not name %q: %s", word, p.Message)
+				}
+			}
+		})
+	}
+}
+
+func TestRangeWithHostBitsIsReadWithoutThem(t *testing.T) {
+	cluster, _ := egress.Snapshot(new(given).automatic("w0", "192.168.7.1/24", "10.1.1/24").Objects)
+	if d := diff([]netip.Prefix{prefix("192.168.7.0/24")}, cluster.Hosts[0].Ranges); d != "" {
+		t.Error(d)
+	}
+}
+
+func TestHostIsOnlineUnlessSaidOtherwise(t *testing.T) {
+	for status, want := range map[metav1.ConditionStatus]bool{
+		"": true, metav1.ConditionTrue: true, metav1.ConditionUnknown: true, metav1.ConditionFalse: false,
+	} {
+		g := new(given).host("w0")
+		if status != "" {
+			g.edit("w0", func(h *v1.HostSubnet) {
+				h.Status.Conditions = []metav1.Condition{{Type: v1.ConditionOnline, Status: status}}
+			})
+		}
+		if cluster, _ := egress.Snapshot(g.Objects); cluster.Hosts[0].Online != want {
+			t.Errorf("condition %q: online is %t", status, !want)
+		}
+	}
+}
+
+func TestCanonicalClaims(t *testing.T) {
+	for name, test := range map[string]struct {
+		claims, want []string
+		changed      bool
+	}{
+		"a prefix length goes":              {[]string{"192.168.7.200/24"}, []string{"192.168.7.200"}, true},
+		"a bare address stays":              {[]string{"192.168.7.200"}, []string{"192.168.7.200"}, false},
+		"the order stays":                   {[]string{"192.168.7.201", "192.168.7.200/24"}, []string{"192.168.7.201", "192.168.7.200"}, true},
+		"one address twice is one":          {[]string{"192.168.7.200/24", "192.168.7.200"}, []string{"192.168.7.200"}, true},
+		"what is no address stays":          {[]string{"abcd", "192.168.7.200/33", "fd00::1/64"}, []string{"abcd", "192.168.7.200/33", "fd00::1/64"}, false},
+		"an unusable address is still told": {[]string{"0.0.0.0"}, []string{"0.0.0.0"}, false},
+		"nothing stays nothing":             {nil, nil, false},
+	} {
+		t.Run(name, func(t *testing.T) {
+			got, changed := egress.CanonicalClaims(test.claims)
+			if d := diff(test.want, got); d != "" || changed != test.changed {
+				t.Errorf("changed: %t\n%s", changed, d)
+			}
+		})
+	}
+}
+
+func TestParseCloudConfig(t *testing.T) {
+	for name, test := range map[string]struct {
+		annotation string
+		want       egress.CloudConfig
+		fails      bool
+	}{
+		"nothing":                      {"", egress.CloudConfig{}, false},
+		"ipv4 capacity":                {`[{"interface":"nic0","ifaddr":{"ipv4":"10.0.0.0/18"},"capacity":{"ipv4":14,"ipv6":15}}]`, egress.CloudConfig{Capacity: 14, Network: prefix("10.0.0.0/18")}, false},
+		"ip capacity wins":             {`[{"capacity":{"ipv4":14,"ip":10}}]`, egress.CloudConfig{Capacity: 10}, false},
+		"the first interface counts":   {`[{"capacity":{"ip":1}},{"capacity":{"ip":2}}]`, egress.CloudConfig{Capacity: 1}, false},
+		"capacity 0 is none, not all":  {`[{"capacity":{"ipv4":0}}]`, egress.CloudConfig{Capacity: -1}, false},
+		"no capacity is no limit":      {`[{"ifaddr":{"ipv4":"10.0.0.7/18"}}]`, egress.CloudConfig{Network: prefix("10.0.0.0/18")}, false},
+		"IPv6 alone says nothing of 4": {`[{"ifaddr":{"ipv6":"fd00::/64"},"capacity":{"ipv6":15}}]`, egress.CloudConfig{}, false},
+		"no JSON":                      {"x", egress.CloudConfig{}, true},
+		"no interface":                 {"[]", egress.CloudConfig{}, true},
+		"a bad network":                {`[{"ifaddr":{"ipv4":"10.0.0.0"}}]`, egress.CloudConfig{}, true},
+	} {
+		t.Run(name, func(t *testing.T) {
+			got, err := egress.ParseCloudConfig(test.annotation)
+			if got != test.want || (err != nil) != test.fails {
+				t.Errorf("got %+v, %v", got, err)
+			}
+		})
+	}
+}

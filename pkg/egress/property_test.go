@@ -1,0 +1,290 @@
+package egress_test
+
+import (
+	"fmt"
+	"net/netip"
+	"slices"
+	"strings"
+	"testing"
+
+	"github.com/google/go-cmp/cmp"
+	"github.com/google/go-cmp/cmp/cmpopts"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"pgregory.net/rapid"
+
+	v1 "github.com/egressip-operator/egressip-operator/api/v1"
+	"github.com/egressip-operator/egressip-operator/pkg/egress"
+)
+
+// Each property names the mutant that it kills; test/mutants plants them one
+// by one.
+
+func diff(a, b any) string {
+	return cmp.Diff(a, b, cmpopts.EquateComparable(netip.Addr{}, netip.Prefix{}), cmpopts.EquateEmpty())
+}
+
+// The answer does not depend on the order of objects, nor on that of claims
+// and ranges within one.
+//
+// Kills the mutants hosts-unsorted and claims-unsorted.
+func TestPropertyOrderOfObjectsMeansNothing(t *testing.T) {
+	rapid.Check(t, func(t *rapid.T) {
+		w := &world{Objects: drawObjects(t, full())}
+		other := w.clone()
+		other.NetNamespaces = rapid.Permutation(other.NetNamespaces).Draw(t, "namespaces in order")
+		other.HostSubnets = rapid.Permutation(other.HostSubnets).Draw(t, "hosts in order")
+		for i := range other.HostSubnets {
+			h := &other.HostSubnets[i]
+			h.EgressIPs = rapid.Permutation(h.EgressIPs).Draw(t, "claims in order")
+			h.EgressCIDRs = rapid.Permutation(h.EgressCIDRs).Draw(t, "ranges in order")
+		}
+		if d := diff(egress.Resolve(w.cluster()), egress.Resolve(other.cluster())); d != "" {
+			t.Fatalf("resolutions differ:\n%s", d)
+		}
+		if d := diff(egress.Allocate(w.cluster()), egress.Allocate(other.cluster())); d != "" {
+			t.Fatalf("allocations differ:\n%s", d)
+		}
+		for _, h := range w.HostSubnets {
+			a, _ := egress.PlanFor(w.cluster(), egress.Resolve(w.cluster()), h.Name, podsOf(w), nil)
+			b, _ := egress.PlanFor(other.cluster(), egress.Resolve(other.cluster()), h.Name, podsOf(other), nil)
+			if d := diff(a, b); d != "" {
+				t.Fatalf("plans of %s differ:\n%s", h.Name, d)
+			}
+		}
+	})
+}
+
+// podsOf gives each namespace one pod.
+func podsOf(w *world) []egress.Pod {
+	var pods []egress.Pod
+	for _, n := range w.NetNamespaces {
+		pods = append(pods, egress.Pod{Namespace: n.Name, Name: "pod", UID: n.Name, IP: podIP(n.Name)})
+	}
+	return pods
+}
+
+func podIP(namespace string) netip.Addr {
+	var number byte
+	fmt.Sscanf(namespace, "ns%d", &number) //nolint:errcheck // the generator wrote it
+	return netip.AddrFrom4([4]byte{10, 244, 0, 10 + number})
+}
+
+// Reading and deciding change no object.
+func TestPropertyObjectsAreNotChanged(t *testing.T) {
+	rapid.Check(t, func(t *rapid.T) {
+		w := &world{Objects: drawObjects(t, full())}
+		before := w.clone()
+		cluster, _ := egress.Snapshot(w.Objects)
+		again, _ := egress.Snapshot(w.Objects)
+		resolution := egress.Resolve(cluster)
+		egress.Allocate(cluster)
+		pods := podsOf(w)
+		egress.PlanFor(cluster, resolution, w.HostSubnets[0].Name, pods, nil)
+		if d := diff(before.Objects, w.Objects); d != "" {
+			t.Fatalf("objects were changed:\n%s", d)
+		}
+		if d := diff(again, cluster); d != "" {
+			t.Fatalf("the cluster was changed:\n%s", d)
+		}
+		if d := diff(podsOf(before), pods); d != "" {
+			t.Fatalf("the pods were changed:\n%s", d)
+		}
+	})
+}
+
+// A packet of a namespace that requests egress IPs leaves with one of them, or
+// not at all: locally with an address that the host bears, remotely through a
+// host that knows the netid and has for it one address, of that namespace.
+//
+// Kills the mutants netid-shared, same-host-used, invalid-forgotten and
+// unknown-is-node.
+func TestPropertyNoPacketLeavesWithAnotherAddress(t *testing.T) {
+	rapid.Check(t, func(t *rapid.T) {
+		w := &world{Objects: drawObjects(t, full())}
+		pods := append(podsOf(w), egress.Pod{Namespace: "unknown", Name: "pod", IP: netip.MustParseAddr("10.244.0.9")})
+		plans := plansOf(w, pods)
+		for name, plan := range plans {
+			for _, path := range plan.Pods {
+				if path.Namespace == "unknown" {
+					t.Fatalf("a pod of an unknown namespace has a path on %s: %+v", name, path)
+				}
+				if wrong := trace(w, plans, plan, path); wrong != "" {
+					t.Fatalf("pod of %s on %s: %s", path.Namespace, name, wrong)
+				}
+			}
+		}
+	})
+}
+
+func plansOf(w *world, pods []egress.Pod) map[string]egress.Plan {
+	plans := make(map[string]egress.Plan)
+	cluster := w.cluster()
+	resolution := egress.Resolve(cluster)
+	for _, h := range w.HostSubnets {
+		plans[h.Name], _ = egress.PlanFor(cluster, resolution, h.Name, pods, nil)
+	}
+	return plans
+}
+
+// trace follows a packet and says what is wrong with its source.
+func trace(w *world, plans map[string]egress.Plan, plan egress.Plan, path egress.PodPath) string {
+	i := slices.IndexFunc(w.NetNamespaces, func(n v1.NetNamespace) bool { return n.Name == path.Namespace })
+	requests := w.NetNamespaces[i].EgressIPs
+	switch path.Kind {
+	case egress.PathNode:
+		if len(requests) > 0 {
+			return "leaves with the node's address"
+		}
+	case egress.PathLocal:
+		if !slices.ContainsFunc(plan.Hosted, func(h egress.HostedIP) bool { return h.IP == path.EgressIP }) {
+			return fmt.Sprintf("leaves with %s, which the host does not bear", path.EgressIP)
+		}
+		if !slices.Contains(requests, path.EgressIP.String()) {
+			return fmt.Sprintf("leaves with %s, which it does not request", path.EgressIP)
+		}
+	case egress.PathRemote:
+		if len(path.Via) == 0 {
+			return "goes to no host"
+		}
+		for _, via := range path.Via {
+			if wrong := traceRemote(plans, via, path, requests); wrong != "" {
+				return wrong
+			}
+		}
+	case egress.PathDrop:
+		if len(requests) == 0 {
+			return "is dropped without having requested anything"
+		}
+	}
+	return ""
+}
+
+func traceRemote(plans map[string]egress.Plan, via netip.Addr, path egress.PodPath, requests []string) string {
+	for name, plan := range plans {
+		if plan.HostIP != via {
+			continue
+		}
+		var sources []string
+		for _, hosted := range plan.Hosted {
+			if hosted.NetID == path.NetID {
+				sources = append(sources, hosted.IP.String())
+			}
+		}
+		if len(sources) != 1 || !slices.Contains(requests, sources[0]) {
+			return fmt.Sprintf("host %s makes %v of it; requested are %v", name, sources, requests)
+		}
+		return ""
+	}
+	return fmt.Sprintf("goes to %s, which is no host", via)
+}
+
+// Two hosts never bear one address.
+//
+// Kills the mutant two-hosts-bear-it.
+func TestPropertyOneHostBearsAnAddress(t *testing.T) {
+	rapid.Check(t, func(t *rapid.T) {
+		w := &world{Objects: drawObjects(t, full())}
+		bears := make(map[netip.Addr]string)
+		for name, plan := range plansOf(w, nil) {
+			for _, hosted := range plan.Hosted {
+				if other, taken := bears[hosted.IP]; taken {
+					t.Fatalf("%s and %s bear %s", name, other, hosted.IP)
+				}
+				bears[hosted.IP] = name
+			}
+		}
+	})
+}
+
+// That a host is held for offline moves no address: it changes which one is
+// active, and nobody else's.
+//
+// Kills the mutant offline-releases.
+func TestPropertyOfflineHostKeepsItsAddresses(t *testing.T) {
+	rapid.Check(t, func(t *rapid.T) {
+		w := &world{Objects: drawObjects(t, full())}
+		off := w.clone()
+		gone := rapid.SampledFrom(w.HostSubnets).Draw(t, "gone").Name
+		w.Offline[gone], off.Offline[gone] = false, true
+		before, after := plansOf(w, nil), plansOf(off, nil)
+		for name := range before {
+			if d := diff(before[name].Hosted, after[name].Hosted); d != "" {
+				t.Fatalf("%s bears other addresses when %s is offline:\n%s", name, gone, d)
+			}
+		}
+		was := egress.Resolve(w.cluster()).Namespaces
+		for i, n := range egress.Resolve(off.cluster()).Namespaces {
+			used := slices.ContainsFunc(was[i].Active, func(a egress.Assignment) bool { return a.Host == gone })
+			if !used && !equalAssignments(was[i].Active, n.Active) {
+				t.Fatalf("%s did not use %s, but changes from %v to %v", n.Name, gone, was[i].Active, n.Active)
+			}
+			for _, a := range n.Active {
+				if a.Host == gone {
+					t.Fatalf("%s uses %s on %s, which is offline", n.Name, a.IP, gone)
+				}
+			}
+		}
+	})
+}
+
+func equalAssignments(a, b []egress.Assignment) bool { return slices.Equal(a, b) }
+
+// A mistake harms those alone whom it concerns: a namespace that requests no
+// address of another and shares no netid changes nothing for the others, nor
+// does a host that claims nothing.
+//
+// Kills the mutant anyone-sinks-all.
+func TestPropertyStrangersDoNoHarm(t *testing.T) {
+	rapid.Check(t, func(t *rapid.T) {
+		w := &world{Objects: drawObjects(t, full())}
+		more := w.clone()
+		more.NetNamespaces = append(more.NetNamespaces, v1.NetNamespace{
+			ObjectMeta: metav1.ObjectMeta{Name: "stranger"}, NetID: 99,
+			EgressIPs: rapid.SliceOfN(rapid.SampledFrom([]string{"172.16.0.1", "", "0.0.0.0", "fd00::1"}), 0, 3).Draw(t, "requests"),
+		})
+		more.HostSubnets = append(more.HostSubnets, v1.HostSubnet{
+			ObjectMeta: metav1.ObjectMeta{Name: "x-stranger"}, HostIP: rapid.SampledFrom([]string{"", "172.16.0.9"}).Draw(t, "hostIP"),
+		})
+		before, after := egress.Resolve(w.cluster()), egress.Resolve(more.cluster())
+		after.Namespaces = slices.DeleteFunc(after.Namespaces, func(n egress.NamespaceResult) bool { return n.Name == "stranger" })
+		after.Hosts = slices.DeleteFunc(after.Hosts, func(h egress.HostResult) bool { return h.Name == "x-stranger" })
+		if d := diff(before, after); d != "" {
+			t.Fatalf("others are harmed:\n%s", d)
+		}
+	})
+}
+
+// Each request and claim has a message that names the address, and nothing
+// has a reason without a sentence.
+//
+// Kills the mutant silent-offline.
+func TestPropertyEverythingIsExplained(t *testing.T) {
+	rapid.Check(t, func(t *rapid.T) {
+		w := &world{Objects: drawObjects(t, full())}
+		explained := func(what, message string) {
+			if len(message) < 20 || !strings.HasSuffix(message, ".") || strings.Contains(message, "%!") {
+				t.Fatalf("%s is explained by %q", what, message)
+			}
+		}
+		resolution := egress.Resolve(w.cluster())
+		for _, n := range resolution.Namespaces {
+			explained(n.Name, n.Message)
+			for _, r := range n.Requests {
+				explained(n.Name+" "+r.IP, r.Message)
+			}
+		}
+		for _, h := range resolution.Hosts {
+			explained(h.Name, h.Message)
+			for _, c := range h.Claims {
+				explained(h.Name+" "+c.IP.String(), c.Message)
+			}
+		}
+		answer := egress.Allocate(w.cluster())
+		for _, r := range answer.Released {
+			explained(r.Host+" releases", r.Message)
+		}
+		for _, u := range answer.Unplaced {
+			explained(u.Namespace+" unplaced", u.Message)
+		}
+	})
+}

@@ -1,0 +1,118 @@
+package main
+
+const brain = "./pkg/egress"
+
+// mutants is the whole list.
+func mutants() []mutant {
+	return append(append(resolveMutants(), allocateMutants()...), netIDMutants()...)
+}
+
+func netIDMutants() []mutant {
+	return []mutant{{
+		name: "netid-of-another", pkg: brain, test: "TestPropertyNetIDs",
+		edits: []edit{{file: "netid.go", old: "return inUse[id] || taken[id]", new: "return taken[id]"}},
+	}}
+}
+
+func resolveMutants() []mutant {
+	return []mutant{
+		{
+			name: "hosts-unsorted", pkg: brain, test: "TestPropertyOrderOfObjectsMeansNothing",
+			edits: []edit{{
+				file: "objects.go",
+				old:  "slices.SortFunc(cluster.Hosts, func(a, b Host) int { return strings.Compare(a.Name, b.Name) })",
+			}},
+		},
+		{
+			name: "claims-unsorted", pkg: brain, test: "TestPropertyOrderOfObjectsMeansNothing",
+			edits: []edit{{file: "objects.go", old: "h.Claims = sortedUnique(h.Claims)", new: "h.Claims = slices.Compact(h.Claims)"}},
+		},
+		{
+			name: "netid-shared", pkg: brain, test: "TestPropertyNoPacketLeavesWithAnotherAddress",
+			edits: []edit{{file: "index.go", old: "len(x.requesting[id]) > 1", new: "len(x.requesting[id]) > 2"}},
+		},
+		{
+			name: "same-host-used", pkg: brain, test: "TestPropertyNoPacketLeavesWithAnotherAddress",
+			edits: []edit{{file: "index.go", old: "if other := first[h]; other != nil {", new: "if other := first[h]; other != nil && len(requests) > 9 {"}},
+		},
+		{
+			name: "invalid-forgotten", pkg: brain, test: "TestPropertyNoPacketLeavesWithAnotherAddress",
+			edits: []edit{{
+				file: "cluster.go", old: "return len(n.Requests)+len(n.Invalid) > 0", new: "return len(n.Requests) > 0",
+			}},
+		},
+		{
+			name: "unknown-is-node", pkg: brain, test: "TestPropertyNoPacketLeavesWithAnotherAddress",
+			edits: []edit{{file: "planfor.go", old: "return PodPath{}, false", new: "return PodPath{IP: pod.IP, Namespace: pod.Namespace}, true"}},
+		},
+		{
+			name: "two-hosts-bear-it", pkg: brain, test: "TestPropertyOneHostBearsAnAddress",
+			edits: []edit{{file: "index.go", old: "if len(a.hosts) > 1 {\n\t\treturn ReasonMultipleHosts", new: "if len(a.hosts) > 2 {\n\t\treturn ReasonMultipleHosts"}},
+		},
+		{
+			name: "offline-releases", pkg: brain, test: "TestPropertyOfflineHostKeepsItsAddresses",
+			edits: []edit{{file: "index.go", old: `if x.badHost(h) == "" {`, new: `if x.badHost(h) == "" && host.Online {`}},
+		},
+		{
+			name: "anyone-sinks-all", pkg: brain, test: "TestPropertyStrangersDoNoHarm",
+			edits: []edit{{
+				file: "index.go", old: "if len(a.hosts) != 1 || x.isHostIP(ip) {",
+				new: "if a.sameHost = len(x.Hosts) > 3; len(a.hosts) != 1 || x.isHostIP(ip) {",
+			}},
+		},
+		{
+			name: "silent-offline", pkg: brain, test: "TestPropertyEverythingIsExplained",
+			edits: []edit{{file: "messages.go", old: "case result.State == HostOffline:\n\t\treturn fmt.Sprintf(\"The host", new: "case result.State == Invalid:\n\t\treturn fmt.Sprintf(\"The host"}},
+		},
+	}
+}
+
+func allocateMutants() []mutant {
+	return []mutant{
+		{
+			name: "rebalance-for-ever", pkg: brain, test: "TestPropertyConverges",
+			edits: []edit{
+				{file: "rebalance.go", old: "if !next.betterThan(now) {", new: "if next == nil {"},
+				{file: "rebalance.go", old: "load >= d.after.load[h]+2", new: "load >= d.after.load[h]"},
+				{file: "rebalance.go", old: "now.load[h] >= share/2", new: "now.load[h] >= share"},
+			},
+		},
+		{
+			name: "unrequested-kept", pkg: brain, test: "TestPropertyConverges",
+			edits: []edit{{
+				file: "allocate.go", old: "for ip, h := range p.at {\n\t\tclaims[h] = append(claims[h], ip)\n\t}",
+				new: "for ip, h := range p.at {\n\t\tclaims[h] = append(claims[h], ip)\n\t}\n" +
+					"\tfor gone, reason := range a.reasons {\n\t\tif reason == ReasonNotRequested {\n" +
+					"\t\t\tclaims[gone.host] = append(claims[gone.host], gone.ip)\n\t\t}\n\t}",
+			}},
+		},
+		{
+			name: "siblings-together", pkg: brain, test: "TestPropertyNamespaceNeverTwiceOnAHost",
+			edits: []edit{{file: "placement.go", old: "return !sibling && ", new: "return (!sibling || p.load[h] < 2) && "}},
+		},
+		{
+			name: "claim-before-release", pkg: brain, test: "TestPropertyNoDoubleClaim",
+			edits: []edit{{file: "allocate.go", old: "if !listed[request.ip] {", new: "if _, stays := now.at[request.ip]; !stays || !listed[request.ip] {"}},
+		},
+		{
+			name: "last-claim-forgotten", pkg: brain, test: "TestPropertySettledClusterDoesNotMove",
+			edits: []edit{{file: "allocate.go", old: "case p.full(h):\n\t\treturn ReasonCapacity", new: "case p.full(h) || p.load[h] > 1:\n\t\treturn ReasonCapacity"}},
+		},
+		{
+			name: "balance-at-any-price", pkg: brain, test: "TestPropertyHostGoesOthersStay",
+			edits: []edit{{file: "rebalance.go", old: "now.load[h] >= share/2", new: "now.load[h] >= share"}},
+		},
+		{
+			name: "all-move", pkg: brain, test: "TestPropertyHostComesFewMove",
+			edits: []edit{{file: "rebalance.go", old: "moving[r.ip] = true", new: "for _, k := range kept {\n\t\t\t\tmoving[k.ip] = true\n\t\t\t}"}},
+		},
+		{
+			name: "no-exchange", pkg: brain, test: "TestPropertyWhatCanBePlacedIsPlaced",
+			edits: []edit{{file: "placement.go", old: "return newExchange(p, pool, requests).placeAll(leftover)", new: "return leftover"}},
+		},
+		{
+			name: "capacity-off-by-one", pkg: brain, test: "TestPropertyWhatCanBePlacedIsPlaced",
+			edits: []edit{{file: "placement.go", old: "func (p *placement) full(h int) bool { return p.free(h) <= 0 }", new: "func (p *placement) full(h int) bool { return p.free(h) <= 1 }"}},
+		},
+	}
+}

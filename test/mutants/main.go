@@ -1,0 +1,180 @@
+// Program mutants shows that tests can fail: it plants each of a list of
+// mistakes, one by one, and demands that the test which is named for it turns
+// red. A mutant that survives, or does not compile, or no longer fits the code,
+// is an error.
+//
+// Nothing in the working tree is changed: the go command reads the mutated file
+// from elsewhere (-overlay).
+//
+//	go run ./test/mutants [-only name] [-checks 3000]
+package main
+
+import (
+	"bytes"
+	"context"
+	"encoding/json"
+	"errors"
+	"flag"
+	"fmt"
+	"io"
+	"os"
+	"os/exec"
+	"os/signal"
+	"path/filepath"
+	"strings"
+	"text/tabwriter"
+	"time"
+)
+
+func main() { os.Exit(status()) }
+
+func status() int {
+	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt)
+	defer stop()
+	if err := run(ctx, os.Args[1:], os.Stdout); err != nil {
+		fmt.Fprintln(os.Stderr, "mutants:", err)
+		return 1
+	}
+	return 0
+}
+
+// options are the flags.
+type options struct {
+	only string
+	// checks is how many clusters each property draws; seed makes the draw the
+	// same in each run.
+	checks, seed int
+}
+
+func run(ctx context.Context, arguments []string, out io.Writer) error {
+	var o options
+	flags := flag.NewFlagSet("mutants", flag.ContinueOnError)
+	flags.StringVar(&o.only, "only", "", "plant this mutant alone")
+	flags.IntVar(&o.checks, "checks", 3000, "clusters that each property draws")
+	flags.IntVar(&o.seed, "seed", 1, "seed of the draw")
+	if err := flags.Parse(arguments); err != nil {
+		return err
+	}
+	root, err := moduleRoot(ctx)
+	if err != nil {
+		return err
+	}
+	table := tabwriter.NewWriter(out, 0, 4, 2, ' ', 0)
+	defer table.Flush()
+	fmt.Fprintln(table, "MUTANT\tTEST\tOUTCOME\tSECONDS")
+	var errs []error
+	planted := 0
+	for _, m := range mutants() {
+		if o.only != "" && o.only != m.name {
+			continue
+		}
+		planted++
+		start := time.Now()
+		err := kill(ctx, root, m, o)
+		outcome := "killed"
+		if err != nil {
+			outcome = "NOT KILLED"
+			errs = append(errs, fmt.Errorf("%s: %w", m.name, err))
+		}
+		fmt.Fprintf(table, "%s\t%s\t%s\t%.1f\n", m.name, m.test, outcome, time.Since(start).Seconds())
+	}
+	if planted == 0 {
+		errs = append(errs, fmt.Errorf("no mutant is named %q", o.only))
+	}
+	fmt.Fprintf(table, "%d planted, %d killed\n", planted, planted-len(errs))
+	return errors.Join(errs...)
+}
+
+func moduleRoot(ctx context.Context) (string, error) {
+	out, err := exec.CommandContext(ctx, "go", "env", "GOMOD").Output()
+	if err != nil {
+		return "", fmt.Errorf("go env GOMOD: %w", err)
+	}
+	return filepath.Dir(strings.TrimSpace(string(out))), nil
+}
+
+// kill plants the mutant and returns an error unless the test fails.
+func kill(ctx context.Context, root string, m mutant, o options) error {
+	dir, err := os.MkdirTemp("", "mutant-")
+	if err != nil {
+		return err
+	}
+	defer os.RemoveAll(dir)
+	overlay, err := m.plant(root, dir)
+	if err != nil {
+		return err
+	}
+	binary := filepath.Join(dir, "mutant.test")
+	if out, err := command(ctx, root, "go", "test", "-c", "-overlay", overlay, "-o", binary, m.pkg); err != nil {
+		return fmt.Errorf("does not compile: %w\n%s", err, out)
+	}
+	// The test runs where go test would run it, for its testdata.
+	out, err := command(ctx, filepath.Join(root, m.pkg), binary, "-test.run", "^"+m.test+"$", "-test.timeout", "5m",
+		fmt.Sprintf("-rapid.checks=%d", o.checks), fmt.Sprintf("-rapid.seed=%d", o.seed), "-rapid.nofailfile")
+	var exit *exec.ExitError
+	switch {
+	case err == nil && bytes.Contains(out, []byte("no tests to run")):
+		return fmt.Errorf("there is no test %s", m.test)
+	case err == nil:
+		return fmt.Errorf("%s does not notice it", m.test)
+	case !errors.As(err, &exit):
+		return err
+	case !bytes.Contains(out, []byte("--- FAIL: "+m.test)):
+		return fmt.Errorf("%s did not fail, the program did: %w\n%s", m.test, err, out)
+	}
+	return nil
+}
+
+func command(ctx context.Context, dir, name string, arguments ...string) ([]byte, error) {
+	cmd := exec.CommandContext(ctx, name, arguments...)
+	cmd.Dir = dir
+	return cmd.CombinedOutput()
+}
+
+// mutant is a mistake that somebody might make.
+type mutant struct {
+	name string
+	// pkg and test are the package, as a path below the module's root, and the
+	// test that has to notice.
+	pkg, test string
+	// edits are made in files of the package.
+	edits []edit
+}
+
+// edit replaces a piece of a file that stands there once.
+type edit struct{ file, old, new string }
+
+// plant writes the mutated files and an overlay for the go command.
+func (m mutant) plant(root, dir string) (string, error) {
+	contents := make(map[string]string)
+	for _, e := range m.edits {
+		path := filepath.Join(root, m.pkg, e.file)
+		text, ok := contents[path]
+		if !ok {
+			data, err := os.ReadFile(path)
+			if err != nil {
+				return "", err
+			}
+			text = string(data)
+		}
+		if n := strings.Count(text, e.old); n != 1 {
+			return "", fmt.Errorf("%s holds %d times, instead of once: %s", e.file, n, e.old)
+		}
+		contents[path] = strings.Replace(text, e.old, e.new, 1)
+	}
+	var overlay struct{ Replace map[string]string }
+	overlay.Replace = make(map[string]string)
+	for path, text := range contents {
+		mutated := filepath.Join(dir, filepath.Base(path))
+		if err := os.WriteFile(mutated, []byte(text), 0o600); err != nil {
+			return "", err
+		}
+		overlay.Replace[path] = mutated
+	}
+	data, err := json.Marshal(overlay)
+	if err != nil {
+		return "", err
+	}
+	name := filepath.Join(dir, "overlay.json")
+	return name, os.WriteFile(name, data, 0o600)
+}
