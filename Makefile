@@ -4,6 +4,7 @@ SHELL = /bin/bash
 
 # Evaluated where it is used: builds what is missing, out of hack/tools/go.mod.
 LINT_TOOLS = $(shell go run ./test/tools/cmd/tools lint)
+GENERATE_TOOLS = $(shell go run ./test/tools/cmd/tools controller-gen helm)
 TESTBED = go run ./test/testbed/cmd/testbed
 # Real kernels and real clusters: these packages take the machine for themselves.
 SYSTEM = ./test/testbed/... ./test/e2e/...
@@ -23,8 +24,11 @@ prerequisites: ## Install the Debian packages that the test bed needs
 tools: ## Build the pinned Kubernetes binaries (cold: 8 to 20 minutes)
 	go run ./test/tools/cmd/tools cluster
 
-generate: ## Regenerate deepcopy code and CRDs
-	$(LINT_TOOLS)/controller-gen object crd paths=./api/... output:crd:dir=config/crd
+generate: ## Regenerate deepcopy code, CRDs, and config/ from the chart
+	$(GENERATE_TOOLS)/controller-gen object crd paths=./api/... output:crd:dir=config/crd
+	cp config/crd/network.openshift.io_*.yaml charts/egressip-operator/files/crds/
+	$(GENERATE_TOOLS)/helm template egressip-operator charts/egressip-operator --namespace egressip-system \
+	  --kube-version 1.37.0 --set crds.install=false | go run ./hack/kustomize -o config
 
 build: ## Build the binaries into build/
 	go build -trimpath -ldflags "-s -w" -o build/ . ./cmd/...
