@@ -162,6 +162,10 @@ func (c *Cluster) Interactive(ctx context.Context, place string, args ...string)
 	if err != nil {
 		return nil, err
 	}
+	if place != "" {
+		// The other one's server is on the machine's 127.0.0.1.
+		cmd.Env = append(cmd.Env, "KUBECONFIG="+filepath.Join(c.pkiDir(), lanAdmin+".conf"))
+	}
 	cmd.Stdin, cmd.Stdout, cmd.Stderr = os.Stdin, os.Stdout, os.Stderr
 	return cmd, nil
 }

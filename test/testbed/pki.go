@@ -17,6 +17,10 @@ import (
 	"time"
 )
 
+// lanAdmin names the administrator's kubeconfig for use in the test bed's
+// places.
+const lanAdmin = "admin-lan"
+
 // authority is the cluster's certificate authority.
 type authority struct {
 	dir  string
@@ -39,6 +43,8 @@ func (c *Cluster) makePKI(relayPort int) error {
 		a.certificate("apiserver-kubelet-client", pkix.Name{CommonName: "kube-apiserver-kubelet-client", Organization: []string{"system:masters"}}),
 		a.certificate("admin", pkix.Name{CommonName: "admin", Organization: []string{"system:masters"}}),
 		a.kubeconfig("admin", fmt.Sprintf("https://127.0.0.1:%d", relayPort)),
+		a.certificate(lanAdmin, pkix.Name{CommonName: "admin", Organization: []string{"system:masters"}}),
+		a.kubeconfig(lanAdmin, apiURL),
 	}
 	for _, name := range []string{"kube-controller-manager", "kube-scheduler", "kube-proxy"} {
 		errs = append(errs, a.certificate(name, pkix.Name{CommonName: "system:" + name}), a.kubeconfig(name, apiURL))

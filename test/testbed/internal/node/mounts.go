@@ -107,6 +107,9 @@ func (m *mounts) sysctls() {
 		"vm/overcommit_memory": "1", "vm/panic_on_oom": "0", "kernel/panic": "10",
 		"kernel/panic_on_oops": "1", "kernel/keys/root_maxkeys": "1000000", "kernel/keys/root_maxbytes": "25000000",
 	} {
+		if _, err := os.Stat("/proc/sys/" + name); err != nil {
+			continue // this kernel has no such setting
+		}
 		file := filepath.Join(m.c.Dir, "sysctl."+strings.ReplaceAll(name, "/", "."))
 		m.write(file, value+"\n")
 		m.mount(file, "/proc/sys/"+name, "", unix.MS_BIND, "")
