@@ -72,7 +72,7 @@ func startAPI(t *testing.T) *api {
 	}
 	env := &envtest.Environment{
 		BinaryAssetsDirectory: assets,
-		CRDDirectoryPaths:     []string{filepath.Join("..", "..", "config", "crd", "bases")},
+		CRDDirectoryPaths:     []string{filepath.Join("..", "..", "config", "crd")},
 		ErrorIfCRDPathMissing: true,
 	}
 	ctrl.SetLogger(logr.Discard()) // the agents log to their tests

@@ -1,0 +1,240 @@
+package main
+
+import (
+	"errors"
+	"fmt"
+	"io"
+	"net/netip"
+	"strings"
+	"text/tabwriter"
+
+	corev1 "k8s.io/api/core/v1"
+	"k8s.io/apimachinery/pkg/api/meta"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+
+	v1 "github.com/egressip-operator/egressip-operator/api/v1"
+	"github.com/egressip-operator/egressip-operator/pkg/egress"
+)
+
+// withNodes adds what the Nodes say of capacity and network.
+func withNodes(o egress.Objects, nodes []corev1.Node) egress.Objects {
+	o.Capacity, o.Networks = map[string]int{}, map[string]netip.Prefix{}
+	for i := range nodes {
+		cloud, err := egress.ParseCloudConfig(nodes[i].Annotations[egress.AnnotationCloudConfig])
+		if err != nil {
+			continue // the controller reports it
+		}
+		if cloud.Capacity != 0 {
+			o.Capacity[nodes[i].Name] = cloud.Capacity
+		}
+		if cloud.Network.IsValid() {
+			o.Networks[nodes[i].Name] = cloud.Network
+		}
+	}
+	return o
+}
+
+// explain tells of one namespace, or of all that request egress IPs.
+func explain(w io.Writer, o egress.Objects, namespace string) error {
+	cluster, problems := egress.Snapshot(o)
+	resolution := egress.Resolve(cluster)
+	found := false
+	var remedies []string
+	table := newTable(w, "NAMESPACE", "NETID", "EGRESS IP", "HOST", "STATE", "REASON")
+	for _, n := range resolution.Namespaces {
+		if namespace != "" && n.Name != namespace {
+			continue
+		}
+		found = true
+		if len(n.Requests) == 0 {
+			if namespace != "" {
+				table.row(n.Name, n.NetID, "-", "-", "-", n.Reason)
+				remedies = append(remedies, n.Message)
+			}
+			continue
+		}
+		if n.Dropped {
+			remedies = append(remedies, fmt.Sprintf("%s: %s", n.Name, n.Message))
+		}
+		for _, r := range n.Requests {
+			reason, message := string(r.Reason), r.Message
+			if claim := claimOf(o.HostSubnets, r); claim != nil && !claim.Configured {
+				reason = orDash(claim.Reason)
+				message = fmt.Sprintf("The agent of host %s says: %s", r.Host, claim.Message)
+			}
+			table.row(n.Name, n.NetID, r.IP, orDash(r.Host), r.State, reason)
+			if r.State != egress.Active && r.State != egress.Standby || message != r.Message {
+				remedies = append(remedies, fmt.Sprintf("%s, %s: %s", n.Name, r.IP, message))
+			}
+		}
+	}
+	if namespace != "" && !found {
+		return fmt.Errorf("there is no NetNamespace %q: the controller makes one for each Namespace; "+
+			"check the name, and that the controller runs", namespace)
+	}
+	if err := table.flush("No namespace requests egress IPs."); err != nil {
+		return err
+	}
+	for _, p := range problems {
+		// Of addresses the lines above tell.
+		if p.Kind == "NetNamespace" && p.Field != "egressIPs" && (namespace == "" || p.Name == namespace) {
+			remedies = append(remedies, p.Message)
+		}
+	}
+	return printAll(w, remedies)
+}
+
+// claimOf returns what the agent of the host that must bear the request says
+// of it, or nil where it has said nothing.
+func claimOf(hostSubnets []v1.HostSubnet, r egress.RequestResult) *v1.ClaimStatus {
+	if r.State != egress.Active && r.State != egress.Standby {
+		return nil
+	}
+	for i := range hostSubnets {
+		if hostSubnets[i].Name != r.Host {
+			continue
+		}
+		for j := range hostSubnets[i].Status.EgressIPs {
+			if c := &hostSubnets[i].Status.EgressIPs[j]; c.IP == r.IP {
+				return c
+			}
+		}
+	}
+	return nil
+}
+
+// status tells of all hosts.
+func status(w io.Writer, o egress.Objects) error {
+	cluster, problems := egress.Snapshot(o)
+	resolution := egress.Resolve(cluster)
+	table := newTable(w, "HOST", "HOST IP", "MODE", "ONLINE", "AGENT", "EGRESS IPS", "REASON")
+	var remedies []string
+	for i, host := range cluster.Hosts {
+		result := resolution.Hosts[i]
+		mode := "manual"
+		if host.Automatic {
+			mode = "automatic"
+		}
+		agent, message := agentOf(o.HostSubnets, host.Name)
+		table.row(host.Name, addressOrDash(host.IP), mode, yesNo(host.Online), agent, claims(result), result.Reason)
+		if message != "" {
+			remedies = append(remedies, fmt.Sprintf("%s, agent: %s", host.Name, message))
+		}
+		for _, c := range result.Claims {
+			if !c.Assigned() || c.State == egress.HostOffline {
+				remedies = append(remedies, fmt.Sprintf("%s, %s: %s", host.Name, c.IP, c.Message))
+			}
+		}
+	}
+	if err := table.flush("There are no HostSubnets: the controller makes one for each Node; check that it runs."); err != nil {
+		return err
+	}
+	for _, p := range problems {
+		if p.Kind == "HostSubnet" {
+			remedies = append(remedies, p.Message)
+		}
+	}
+	requesting, dropped := 0, 0
+	for _, n := range resolution.Namespaces {
+		if len(n.Requests) > 0 {
+			requesting++
+		}
+		if n.Dropped {
+			dropped++
+		}
+	}
+	_, err := fmt.Fprintf(w, "\n%d of %d namespaces request egress IPs; %d of them are dropped%s.\n",
+		requesting, len(resolution.Namespaces), dropped, map[bool]string{true: `: see "kubectl egressip explain"`}[dropped > 0])
+	return errors.Join(err, printAll(w, remedies))
+}
+
+// agentOf returns what a host's agent says of itself: the reason, and the
+// message where something deserves attention.
+func agentOf(hostSubnets []v1.HostSubnet, name string) (reason, message string) {
+	for i := range hostSubnets {
+		if hostSubnets[i].Name != name {
+			continue
+		}
+		c := meta.FindStatusCondition(hostSubnets[i].Status.Conditions, v1.ConditionAgentReady)
+		switch {
+		case c == nil:
+			return "-", "it has not reported yet: check that the DaemonSet runs on the node."
+		case c.Status != metav1.ConditionTrue || c.Reason != "Ready":
+			return c.Reason, c.Message
+		default:
+			return c.Reason, ""
+		}
+	}
+	return "-", ""
+}
+
+func claims(h egress.HostResult) string {
+	list := make([]string, 0, len(h.Claims))
+	for _, c := range h.Claims {
+		list = append(list, fmt.Sprintf("%s(%s)", c.IP, c.State))
+	}
+	return orDash(strings.Join(append(list, h.Invalid...), ","))
+}
+
+func addressOrDash(ip netip.Addr) string {
+	if !ip.IsValid() {
+		return "-"
+	}
+	return ip.String()
+}
+
+func orDash(s string) string {
+	if s == "" {
+		return "-"
+	}
+	return s
+}
+
+func yesNo(b bool) string {
+	if b {
+		return "yes"
+	}
+	return "no"
+}
+
+// printAll prints what is to be done, after an empty line.
+func printAll(w io.Writer, lines []string) error {
+	for i, line := range lines {
+		if i == 0 {
+			line = "\n" + line
+		}
+		if _, err := fmt.Fprintln(w, line); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// table aligns columns as kubectl does.
+type table struct {
+	w    io.Writer
+	tab  *tabwriter.Writer
+	rows int
+}
+
+func newTable(w io.Writer, header ...any) *table {
+	t := &table{w: w, tab: tabwriter.NewWriter(w, 0, 8, 3, ' ', 0)}
+	t.row(header...)
+	t.rows = 0
+	return t
+}
+
+func (t *table) row(cells ...any) {
+	t.rows++
+	format := strings.TrimSuffix(strings.Repeat("%v\t", len(cells)), "\t") + "\n"
+	fmt.Fprintf(t.tab, format, cells...)
+}
+
+// flush prints the table, or what to say where it has no rows.
+func (t *table) flush(empty string) error {
+	if t.rows == 0 {
+		_, err := fmt.Fprintln(t.w, empty)
+		return err
+	}
+	return t.tab.Flush()
+}

@@ -1,0 +1,174 @@
+package main
+
+import (
+	"bytes"
+	"net/netip"
+	"strings"
+	"testing"
+
+	"github.com/google/go-cmp/cmp"
+	corev1 "k8s.io/api/core/v1"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+
+	v1 "github.com/egressip-operator/egressip-operator/api/v1"
+	"github.com/egressip-operator/egressip-operator/pkg/egress"
+)
+
+func netNamespace(name string, id uint32, egressIPs ...string) v1.NetNamespace {
+	return v1.NetNamespace{ObjectMeta: metav1.ObjectMeta{Name: name}, NetName: name, NetID: id, EgressIPs: egressIPs}
+}
+
+func hostSubnet(name, ip string, egressIPs ...string) v1.HostSubnet {
+	h := v1.HostSubnet{ObjectMeta: metav1.ObjectMeta{Name: name}, Host: name, HostIP: ip, EgressIPs: egressIPs}
+	h.Status.Conditions = []metav1.Condition{{Type: v1.ConditionAgentReady, Status: metav1.ConditionTrue, Reason: "Ready"}}
+	return h
+}
+
+// given is a cluster with one sound namespace, one whose egress IP nobody
+// claims, and one that requests none.
+func given() egress.Objects {
+	return egress.Objects{
+		NetNamespaces: []v1.NetNamespace{
+			netNamespace("free", 15), netNamespace("shop", 17, "10.1.8.200"), netNamespace("test", 18, "10.1.8.201"),
+		},
+		HostSubnets: []v1.HostSubnet{hostSubnet("node1", "10.1.8.11", "10.1.8.200"), hostSubnet("node2", "10.1.8.12")},
+	}
+}
+
+func TestExplain(t *testing.T) {
+	t.Parallel()
+	for name, c := range map[string]struct {
+		namespace string
+		change    func(*egress.Objects)
+		want      []string
+		not       []string
+	}{
+		"all": {
+			want: []string{
+				"NAMESPACE   NETID   EGRESS IP    HOST    STATE        REASON\n",
+				"shop        17      10.1.8.200   node1   Active       Assigned\n",
+				"test        18      10.1.8.201   -       Unassigned   NotClaimed\n",
+				"\n\ntest: ", "test, 10.1.8.201: No host claims 10.1.8.201",
+			},
+			not: []string{"free", "shop, 10.1.8.200"},
+		},
+		"one": {
+			namespace: "shop",
+			want:      []string{"shop        17      10.1.8.200   node1   Active   Assigned\n"},
+			not:       []string{"test"},
+		},
+		"one that requests nothing": {
+			namespace: "free",
+			want:      []string{"free        15      -           -      -       NotRequested\n"},
+		},
+		"the kernel of the host is not as planned": {
+			namespace: "shop",
+			change: func(o *egress.Objects) {
+				o.HostSubnets[0].Status.EgressIPs = []v1.ClaimStatus{
+					{IP: "10.1.8.200", State: v1.StateActive, Reason: "NotConfigured", Message: "another machine has it"},
+				}
+			},
+			want: []string{"Active   NotConfigured\n", "shop, 10.1.8.200: The agent of host node1 says: another machine has it\n"},
+		},
+		"nobody requests anything": {
+			change: func(o *egress.Objects) { o.NetNamespaces = o.NetNamespaces[:1] },
+			want:   []string{"No namespace requests egress IPs.\n"},
+		},
+		"a mode that nobody knows": {
+			namespace: "shop",
+			change: func(o *egress.Objects) {
+				o.NetNamespaces[1].Annotations = map[string]string{v1.AnnotationMode: "fast"}
+			},
+			want: []string{`"fast" is no mode`},
+		},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			o := given()
+			if c.change != nil {
+				c.change(&o)
+			}
+			var out bytes.Buffer
+			if err := explain(&out, o, c.namespace); err != nil {
+				t.Fatal(err)
+			}
+			check(t, out.String(), c.want, c.not)
+		})
+	}
+}
+
+func check(t *testing.T, out string, want, not []string) {
+	t.Helper()
+	for _, w := range want {
+		if !strings.Contains(out, w) {
+			t.Errorf("%q is not in:\n%s", w, out)
+		}
+	}
+	for _, n := range not {
+		if strings.Contains(out, n) {
+			t.Errorf("%q is in:\n%s", n, out)
+		}
+	}
+}
+
+func TestExplainNoSuchNamespace(t *testing.T) {
+	t.Parallel()
+	var out bytes.Buffer
+	if err := explain(&out, given(), "shpo"); err == nil || !strings.Contains(err.Error(), `"shpo"`) {
+		t.Errorf("explain says %v", err)
+	}
+}
+
+func TestStatus(t *testing.T) {
+	t.Parallel()
+	o := given()
+	o.HostSubnets[0].EgressIPs = append(o.HostSubnets[0].EgressIPs, "10.1.8.202", "none")
+	o.HostSubnets[1].EgressCIDRs = []string{"10.1.9.0/24"}
+	o.HostSubnets[1].Status.Conditions = []metav1.Condition{
+		{Type: v1.ConditionOnline, Status: metav1.ConditionFalse},
+		{Type: v1.ConditionAgentReady, Status: metav1.ConditionFalse, Reason: "ApplyFailed", Message: "no room"},
+	}
+	o.HostSubnets = append(o.HostSubnets, v1.HostSubnet{ObjectMeta: metav1.ObjectMeta{Name: "node3"}, HostIP: "none"})
+	var out bytes.Buffer
+	if err := status(&out, o); err != nil {
+		t.Fatal(err)
+	}
+	check(t, out.String(), []string{
+		"HOST    HOST IP     MODE        ONLINE   AGENT         EGRESS IPS", "REASON\n",
+		"node1   10.1.8.11   manual      yes      Ready         10.1.8.200(Active),10.1.8.202(Unassigned),none",
+		"node2   10.1.8.12   automatic   no       ApplyFailed   - ",
+		"node3   -           manual      yes      -             - ",
+		"\n2 of 3 namespaces request egress IPs; 1 of them are dropped: see \"kubectl egressip explain\".\n",
+		"node1, 10.1.8.202: No namespace requests 10.1.8.202",
+		"node2, agent: no room\n",
+		"node3, agent: it has not reported yet",
+		`HostSubnet node1, egressIPs: "none" can be no egress IP`,
+	}, []string{"node1, agent", "node1, 10.1.8.200"})
+
+	out.Reset()
+	if err := status(&out, egress.Objects{}); err != nil {
+		t.Fatal(err)
+	}
+	check(t, out.String(), []string{"There are no HostSubnets", "0 of 0 namespaces"}, nil)
+}
+
+// TestWithNodes: what a cloud says counts, and what it says badly does not.
+func TestWithNodes(t *testing.T) {
+	t.Parallel()
+	node := func(name, annotation string) corev1.Node {
+		return corev1.Node{ObjectMeta: metav1.ObjectMeta{
+			Name: name, Annotations: map[string]string{egress.AnnotationCloudConfig: annotation},
+		}}
+	}
+	o := withNodes(given(), []corev1.Node{
+		node("node1", `[{"interface":"eth0","ifaddr":{"ipv4":"10.1.8.0/24"},"capacity":{"ip":10}}]`),
+		node("node2", "{"), node("node3", ""),
+	})
+	if diff := cmp.Diff(map[string]int{"node1": 10}, o.Capacity); diff != "" {
+		t.Error(diff)
+	}
+	want := map[string]netip.Prefix{"node1": netip.MustParsePrefix("10.1.8.0/24")}
+	if len(o.Networks) != 1 || o.Networks["node1"] != want["node1"] {
+		t.Errorf("networks are %v, want %v", o.Networks, want)
+	}
+}

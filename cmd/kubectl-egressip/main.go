@@ -1,0 +1,121 @@
+// Command kubectl-egressip is a kubectl plugin that explains egress IPs. It
+// reads the cluster's objects and thinks for itself, with the same code as
+// controller and agents, so that it answers where those do not run.
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"os/signal"
+
+	"github.com/go-logr/logr"
+	"github.com/spf13/cobra"
+	corev1 "k8s.io/api/core/v1"
+	"k8s.io/apimachinery/pkg/runtime"
+	"k8s.io/client-go/tools/clientcmd"
+	ctrl "sigs.k8s.io/controller-runtime"
+	"sigs.k8s.io/controller-runtime/pkg/client"
+
+	v1 "github.com/egressip-operator/egressip-operator/api/v1"
+	"github.com/egressip-operator/egressip-operator/pkg/egress"
+)
+
+func main() { os.Exit(run()) }
+
+func run() int {
+	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt)
+	defer stop()
+	ctrl.SetLogger(logr.Discard()) // errors are returned, and printed once
+	if err := rootCommand(os.Stdout, os.Stderr).ExecuteContext(ctx); err != nil {
+		fmt.Fprintf(os.Stderr, "error: %v\n", err)
+		return 1
+	}
+	return 0
+}
+
+// rootCommand takes the flags by which kubectl chooses a cluster.
+func rootCommand(out, errOut io.Writer) *cobra.Command {
+	rules := clientcmd.NewDefaultClientConfigLoadingRules()
+	overrides := &clientcmd.ConfigOverrides{}
+	config := clientcmd.NewNonInteractiveDeferredLoadingClientConfig(rules, overrides)
+	root := &cobra.Command{
+		Use:           "kubectl-egressip",
+		Short:         "Explain egress IPs",
+		Annotations:   map[string]string{cobra.CommandDisplayNameAnnotation: "kubectl egressip"},
+		SilenceUsage:  true,
+		SilenceErrors: true,
+	}
+	root.SetOut(out)
+	root.SetErr(errOut)
+	flags := root.PersistentFlags()
+	flags.StringVar(&rules.ExplicitPath, clientcmd.RecommendedConfigPathFlag, "", "`file` with clusters and credentials; from KUBECONFIG by default")
+	names := clientcmd.RecommendedConfigOverrideFlags("")
+	names.ContextOverrideFlags.Namespace = clientcmd.FlagInfo{} // NetNamespaces and HostSubnets have none
+	clientcmd.BindOverrideFlags(overrides, flags, names)
+	root.AddCommand(
+		&cobra.Command{
+			Use:   "explain [namespace]",
+			Short: "Say why namespaces have, or have not, their egress IPs, and what to do",
+			Example: `  kubectl egressip explain        # every namespace that requests egress IPs
+  kubectl egressip explain shop   # one namespace`,
+			Args: cobra.MaximumNArgs(1),
+			RunE: func(cmd *cobra.Command, args []string) error {
+				o, err := read(cmd.Context(), config, errOut)
+				if err != nil {
+					return err
+				}
+				namespace := ""
+				if len(args) > 0 {
+					namespace = args[0]
+				}
+				return explain(out, o, namespace)
+			},
+		},
+		&cobra.Command{
+			Use:   "status",
+			Short: "Show each host with its egress IPs, and count what is wrong",
+			Args:  cobra.NoArgs,
+			RunE: func(cmd *cobra.Command, _ []string) error {
+				o, err := read(cmd.Context(), config, errOut)
+				if err != nil {
+					return err
+				}
+				return status(out, o)
+			},
+		},
+	)
+	return root
+}
+
+// read gets from the API server what the brain needs.
+func read(ctx context.Context, config clientcmd.ClientConfig, errOut io.Writer) (egress.Objects, error) {
+	cfg, err := config.ClientConfig()
+	if err != nil {
+		return egress.Objects{}, err
+	}
+	scheme := runtime.NewScheme()
+	if err := errors.Join(corev1.AddToScheme(scheme), v1.AddToScheme(scheme)); err != nil {
+		return egress.Objects{}, err
+	}
+	c, err := client.New(cfg, client.Options{Scheme: scheme})
+	if err != nil {
+		return egress.Objects{}, err
+	}
+	var netNamespaces v1.NetNamespaceList
+	var hostSubnets v1.HostSubnetList
+	if err := c.List(ctx, &netNamespaces); err != nil {
+		return egress.Objects{}, fmt.Errorf("list NetNamespaces: %w", err)
+	}
+	if err := c.List(ctx, &hostSubnets); err != nil {
+		return egress.Objects{}, fmt.Errorf("list HostSubnets: %w", err)
+	}
+	o := egress.Objects{NetNamespaces: netNamespaces.Items, HostSubnets: hostSubnets.Items}
+	var nodes corev1.NodeList
+	if err := c.List(ctx, &nodes); err != nil {
+		fmt.Fprintf(errOut, "warning: Nodes cannot be listed, so what a cloud says of them is left out: %v\n", err)
+	}
+	return withNodes(o, nodes.Items), nil
+}

@@ -1,0 +1,86 @@
+package main
+
+import (
+	"bytes"
+	"os"
+	"path/filepath"
+	"testing"
+
+	"k8s.io/apimachinery/pkg/runtime"
+	"sigs.k8s.io/controller-runtime/pkg/client"
+	"sigs.k8s.io/controller-runtime/pkg/envtest"
+
+	v1 "github.com/egressip-operator/egressip-operator/api/v1"
+	"github.com/egressip-operator/egressip-operator/test/tools"
+)
+
+// TestOnARealAPIServer: the plugin finds the cluster by its kubeconfig, and
+// reads what is there.
+func TestOnARealAPIServer(t *testing.T) {
+	t.Parallel()
+	assets := os.Getenv("KUBEBUILDER_ASSETS")
+	if assets == "" {
+		dir, err := tools.Dir(t.Context(), tools.APIServer()...)
+		if err != nil {
+			t.Fatal(err)
+		}
+		assets = dir
+	}
+	env := &envtest.Environment{
+		BinaryAssetsDirectory: assets,
+		CRDDirectoryPaths:     []string{filepath.Join("..", "..", "config", "crd")},
+		ErrorIfCRDPathMissing: true,
+	}
+	cfg, err := env.Start()
+	t.Cleanup(func() {
+		if err := env.Stop(); err != nil {
+			t.Errorf("stop the API server: %v", err)
+		}
+	})
+	if err != nil {
+		t.Fatalf("start the API server: %v", err)
+	}
+	admin, err := env.AddUser(envtest.User{Name: "admin", Groups: []string{"system:masters"}}, nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	kubeconfig, err := admin.KubeConfig()
+	if err != nil {
+		t.Fatal(err)
+	}
+	path := filepath.Join(t.TempDir(), "kubeconfig")
+	if err := os.WriteFile(path, kubeconfig, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	scheme := runtime.NewScheme()
+	if err := v1.AddToScheme(scheme); err != nil {
+		t.Fatal(err)
+	}
+	c, err := client.New(cfg, client.Options{Scheme: scheme})
+	if err != nil {
+		t.Fatal(err)
+	}
+	o := given()
+	for i := range o.NetNamespaces {
+		if err := c.Create(t.Context(), &o.NetNamespaces[i]); err != nil {
+			t.Fatal(err)
+		}
+	}
+	for i := range o.HostSubnets {
+		if err := c.Create(t.Context(), &o.HostSubnets[i]); err != nil {
+			t.Fatal(err)
+		}
+	}
+	says := func(args ...string) string {
+		t.Helper()
+		var out, errOut bytes.Buffer
+		cmd := rootCommand(&out, &errOut)
+		cmd.SetArgs(append(args, "--kubeconfig", path))
+		if err := cmd.ExecuteContext(t.Context()); err != nil || errOut.Len() > 0 {
+			t.Fatalf("kubectl egressip %v: %v\n%s", args, err, errOut.String())
+		}
+		return out.String()
+	}
+	check(t, says("explain", "shop"), []string{"shop        17      10.1.8.200   node1   Active   Assigned\n"}, []string{"test"})
+	check(t, says("status"), []string{"node1   10.1.8.11   manual", "2 of 3 namespaces"}, nil)
+}
