@@ -5,6 +5,7 @@ SHELL = /bin/bash
 # Evaluated where it is used: builds what is missing, out of hack/tools/go.mod.
 LINT_TOOLS = $(shell go run ./test/tools/cmd/tools lint)
 GENERATE_TOOLS = $(shell go run ./test/tools/cmd/tools controller-gen helm)
+VERSION ?= $(shell git describe --tags --always --dirty 2>/dev/null || echo dev)
 TESTBED = go run ./test/testbed/cmd/testbed
 # Real kernels and real clusters: these packages take the machine for themselves.
 SYSTEM = ./test/testbed/... ./test/e2e/...
@@ -31,7 +32,7 @@ generate: ## Regenerate deepcopy code, CRDs, and config/ from the chart
 	  --kube-version 1.37.0 --set crds.install=false | go run ./hack/kustomize -o config
 
 build: ## Build the binaries into build/
-	go build -trimpath -ldflags "-s -w" -o build/ . ./cmd/...
+	go build -trimpath -ldflags "-s -w -X main.version=$(VERSION)" -o build/ . ./cmd/...
 
 image: build ## Make build/image.tar, tagged egressip-operator:dev, without Docker
 	go run ./hack/image

@@ -65,6 +65,7 @@ func TestCluster(t *testing.T) {
 			t.Run("a capture sees each packet", testCapture(c, pods[0]))
 			t.Run("a snapshot shows a change and nothing else", testSnapshot(c))
 			if backend == NFT {
+				t.Run("cuts have a direction", testCuts(c))
 				t.Run("the API server stops and starts", testAPIServer(c))
 				t.Run("a node loses power and boots again", testPower(c))
 				t.Run("a second Up is refused, and follows a crash", testTakeOver(c, o))
@@ -213,6 +214,52 @@ func testSnapshot(c *Cluster) func(*testing.T) {
 			if _, err := c.NodeShell(t.Context(), node, strings.Fields(u[1])...); err != nil {
 				t.Fatal(err)
 			}
+		}
+	}
+}
+
+func testCuts(c *Cluster) func(*testing.T) {
+	return func(t *testing.T) {
+		ping := func(from, to string) error {
+			_, err := c.Exec(t.Context(), from, "probe", "ping", "-timeout", "500ms", c.NodeIP(to).String())
+			return err
+		}
+		heard := func() int {
+			k, err := c.Capture(t.Context(), "node2", "eth0", func(p Packet) bool {
+				return !p.Outgoing && p.Protocol == unix.IPPROTO_ICMP && p.Source.Addr() == c.NodeIP("node1")
+			})
+			if err != nil {
+				t.Fatal(err)
+			}
+			if err := ping("node1", "node2"); err == nil {
+				t.Error("node1 has an answer of node2 through a cut")
+			}
+			packets, err := k.Stop()
+			if err != nil {
+				t.Fatal(err)
+			}
+			return len(packets)
+		}
+		if err := ping("node1", "node2"); err != nil {
+			t.Fatal(err)
+		}
+		if err := c.Cut(t.Context(), "node2", "node1"); err != nil {
+			t.Fatal(err)
+		}
+		if got := heard(); got != 1 {
+			t.Errorf("node2 got %d of 1 requests, though only its answers are cut", got)
+		}
+		if err := c.Partition(t.Context(), []string{"node1"}, []string{"node2"}); err != nil {
+			t.Fatal(err)
+		}
+		if got := heard(); got != 0 {
+			t.Errorf("node2 got %d requests through a partition", got)
+		}
+		if err := c.Mend(t.Context()); err != nil {
+			t.Fatal(err)
+		}
+		if err := ping("node1", "node2"); err != nil {
+			t.Error(err)
 		}
 	}
 }
