@@ -17,20 +17,26 @@ import metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 // +kubebuilder:printcolumn:name="Online",type=string,priority=1,JSONPath=`.status.conditions[?(@.type=="Online")].status`,description="Whether the node takes egress traffic"
 // +kubebuilder:printcolumn:name="Agent",type=string,priority=1,JSONPath=`.status.conditions[?(@.type=="AgentReady")].reason`,description="What the node's agent says of itself"
 // +kubebuilder:printcolumn:name="Reason",type=string,priority=1,JSONPath=`.status.conditions[?(@.type=="EgressReady")].reason`,description="Why the node's egress IPs are, or are not, in order"
+// +kubebuilder:validation:XValidation:rule="self.host == self.metadata.name",fieldPath=".host",messageExpression="'\"' + self.host + '\" is not the name of the object: give \"' + self.metadata.name + '\", the name of the Node'",message="host must equal metadata.name, the name of the Node"
 type HostSubnet struct {
 	metav1.TypeMeta   `json:",inline"`
 	metav1.ObjectMeta `json:"metadata,omitempty"`
 
 	// host is the name of the Node; it equals metadata.name.
+	// +kubebuilder:validation:MaxLength=253
 	Host string `json:"host"`
 
 	// hostIP is the Node's internal IPv4 address, on whose interface egress
 	// IPs are put.
+	// +kubebuilder:validation:MaxLength=64
+	// +kubebuilder:validation:XValidation:rule="isIP(self) && ip(self).family() == 4",messageExpression="'\"' + self + '\" is no address of a node: give its bare IPv4 address, such as 192.168.7.11'",message="give the node's bare IPv4 address, such as 192.168.7.11"
 	HostIP string `json:"hostIP"`
 
 	// subnet is the IPv4 CIDR of the Node's pods, from spec.podCIDR; it may be
 	// empty where the CNI does not fill that field.
 	// +optional
+	// +kubebuilder:validation:MaxLength=64
+	// +kubebuilder:validation:XValidation:rule="self == '' || (isCIDR(self) && cidr(self).ip().family() == 4 && cidr(self) == cidr(self).masked())",messageExpression="'\"' + self + '\" is no network of pods: give an IPv4 CIDR without host bits, such as 10.244.1.0/24, or leave it empty'",message="give an IPv4 CIDR without host bits, such as 10.244.1.0/24, or leave it empty"
 	Subnet string `json:"subnet"`
 
 	// egressIPs are the addresses that this host claims. On a host without
@@ -38,11 +44,22 @@ type HostSubnet struct {
 	// 192.168.7.200/24, is stored as the bare address. On a host with
 	// egressCIDRs they belong to the controller.
 	// +optional
+	// +listType=atomic
+	// +kubebuilder:validation:MaxItems=512
+	// +kubebuilder:validation:items:MaxLength=64
+	// +kubebuilder:validation:items:XValidation:rule="(isIP(self) && ip(self).family() == 4) || (isCIDR(self) && cidr(self).ip().family() == 4)",messageExpression="'\"' + self + '\" is no egress IP: give an IPv4 address, such as 192.168.7.200 or 192.168.7.200/24'",message="give an IPv4 address, such as 192.168.7.200 or 192.168.7.200/24"
+	// +kubebuilder:validation:XValidation:rule="[self.map(x, x.split('/')[0])].all(ips, ips.all(x, ips.exists_one(y, x == y)))",messageExpression="[self.map(x, x.split('/')[0])].map(ips, ips.filter(x, !ips.exists_one(y, x == y))[0])[0] + ' is listed more than once: list each egress IP once, with or without prefix length'",message="list each egress IP once, with or without prefix length"
 	EgressIPs []string `json:"egressIPs,omitempty"`
 
 	// egressCIDRs are the ranges from which the controller may assign egress
 	// IPs to this host: IPv4 CIDRs without host bits.
 	// +optional
+	// +listType=atomic
+	// +kubebuilder:validation:MaxItems=256
+	// +kubebuilder:validation:items:MaxLength=64
+	// +kubebuilder:validation:items:XValidation:rule="isCIDR(self) && cidr(self).ip().family() == 4",messageExpression="'\"' + self + '\" is no range of egress IPs: give an IPv4 CIDR without host bits, such as 192.168.7.128/25'",message="give an IPv4 CIDR without host bits, such as 192.168.7.128/25"
+	// +kubebuilder:validation:items:XValidation:rule="!isCIDR(self) || cidr(self) == cidr(self).masked()",messageExpression="'\"' + self + '\" has host bits: give the network\\'s first address, such as 192.168.7.128/25'",message="give an IPv4 CIDR without host bits, such as 192.168.7.128/25"
+	// +kubebuilder:validation:XValidation:rule="self.all(x, self.exists_one(y, x == y))",messageExpression="'\"' + self.filter(x, !self.exists_one(y, x == y))[0] + '\" is listed more than once: list each range once'",message="list each range once"
 	EgressCIDRs []string `json:"egressCIDRs,omitempty"`
 
 	// status is what controller and agent observe. Each writes parts of its

@@ -18,21 +18,30 @@ const MaxNetID = 1<<24 - 1
 // +kubebuilder:printcolumn:name="Active IP",type=string,priority=1,JSONPath=`.status.active.ip`,description="The egress IP that the namespace's traffic bears now"
 // +kubebuilder:printcolumn:name="Host",type=string,priority=1,JSONPath=`.status.active.host`,description="The host of the active egress IP"
 // +kubebuilder:printcolumn:name="Reason",type=string,priority=1,JSONPath=`.status.conditions[?(@.type=="EgressReady")].reason`,description="Why the namespace has, or has not, a ready egress IP"
+// +kubebuilder:validation:XValidation:rule="self.netname == self.metadata.name",fieldPath=".netname",messageExpression="'\"' + self.netname + '\" is not the name of the object: give \"' + self.metadata.name + '\", the name of the Namespace'",message="netname must equal metadata.name, the name of the Namespace"
 type NetNamespace struct {
 	metav1.TypeMeta   `json:",inline"`
 	metav1.ObjectMeta `json:"metadata,omitempty"`
 
 	// netname is the name of the Namespace; it equals metadata.name.
+	// +kubebuilder:validation:MaxLength=253
 	NetName string `json:"netname"`
 
 	// netid identifies the namespace on the overlay: 0 to 16777215, unique
 	// among namespaces with egress IPs.
+	// +kubebuilder:validation:Minimum=0
+	// +kubebuilder:validation:Maximum=16777215
 	NetID uint32 `json:"netid"`
 
 	// egressIPs are the addresses that the namespace requests for its traffic
 	// out of the cluster, in order of preference: bare IPv4 addresses.
 	// Without any, traffic leaves with the node's address.
 	// +optional
+	// +listType=atomic
+	// +kubebuilder:validation:MaxItems=256
+	// +kubebuilder:validation:items:MaxLength=64
+	// +kubebuilder:validation:items:XValidation:rule="isIP(self) && ip(self).family() == 4",messageExpression="'\"' + self + '\" is no egress IP: give a bare IPv4 address, such as 192.168.7.200, without prefix length'",message="give a bare IPv4 address, such as 192.168.7.200, without prefix length"
+	// +kubebuilder:validation:XValidation:rule="self.all(x, self.exists_one(y, x == y))",messageExpression="'\"' + self.filter(x, !self.exists_one(y, x == y))[0] + '\" is listed more than once: list each egress IP once'",message="list each egress IP once"
 	EgressIPs []string `json:"egressIPs,omitempty"`
 
 	// status is what the controller made of the request.
@@ -136,6 +145,15 @@ const (
 	// made for, as OpenShift SDN wrote it. A HostSubnet without it and without
 	// a Node of its name belongs to an administrator and is left alone.
 	AnnotationNodeUID = "pod.network.openshift.io/node-uid"
+	// AnnotationNamespaceUID on a NetNamespace is the UID of the Namespace that
+	// it belongs to, written by the controller. A NetNamespace without it and
+	// without a Namespace of its name belongs to an administrator, who may have
+	// restored it before its Namespace, and is left alone.
+	AnnotationNamespaceUID = "egressip.network.openshift.io/namespace-uid"
+	// AnnotationChangeNetwork on a NetNamespace asks OpenShift SDN's
+	// multitenant mode for another netid. The controller refuses and removes
+	// it, as OpenShift SDN does in its other modes.
+	AnnotationChangeNetwork = "pod.network.openshift.io/multitenant.change-network"
 )
 
 // Types of conditions.

@@ -1,0 +1,201 @@
+package controllers
+
+import (
+	"context"
+	"fmt"
+	"slices"
+
+	corev1 "k8s.io/api/core/v1"
+	"k8s.io/apimachinery/pkg/api/meta"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/runtime"
+	"k8s.io/client-go/kubernetes"
+	typedcorev1 "k8s.io/client-go/kubernetes/typed/core/v1"
+	"k8s.io/client-go/rest"
+	"k8s.io/client-go/tools/record"
+
+	v1 "github.com/egressip-operator/egressip-operator/api/v1"
+	"github.com/egressip-operator/egressip-operator/pkg/egress"
+)
+
+// Reasons of events.
+const (
+	eventAssigned           = "EgressIPAssigned"
+	eventMoved              = "EgressIPMoved"
+	eventUnassigned         = "EgressIPUnassigned"
+	eventConflict           = "EgressIPConflict"
+	eventInvalid            = "EgressIPInvalid"
+	eventNoEligibleHost     = "NoEligibleHost"
+	eventDropped            = "NamespaceDropped"
+	eventRestored           = "NamespaceRestored"
+	eventRenumberingRefused = "RenumberingRefused"
+)
+
+// recorder tells of changes; record.EventRecorder does.
+type recorder interface {
+	Event(object runtime.Object, eventType, reason, message string)
+	Eventf(object runtime.Object, eventType, reason, format string, args ...any)
+}
+
+// newRecorder returns what writes events until stop is called.
+//
+// It uses core/v1 events: those of events.k8s.io are merged by object and reason
+// whatever they say, so that the second address of a namespace would go untold.
+func newRecorder(ctx context.Context, cfg *rest.Config, scheme *runtime.Scheme) (_ recorder, stop func(), err error) {
+	clientset, err := kubernetes.NewForConfig(cfg)
+	if err != nil {
+		return nil, nil, fmt.Errorf("set up the client of events: %w", err)
+	}
+	const perObject = 512 // a namespace with all of its egress IPs, twice
+	broadcaster := record.NewBroadcaster(record.WithContext(ctx), record.WithCorrelatorOptions(record.CorrelatorOptions{
+		BurstSize: perObject, MaxEvents: perObject, QPS: 1,
+	}))
+	broadcaster.StartRecordingToSink(&typedcorev1.EventSinkImpl{Interface: clientset.CoreV1().Events("")})
+	return broadcaster.NewRecorder(scheme, corev1.EventSource{Component: FieldManager}), broadcaster.Shutdown, nil
+}
+
+// notice is one event that is to be told.
+type notice struct {
+	// host is the HostSubnet that it is told of; "" for the NetNamespace.
+	host    string
+	warning bool
+	reason  string
+	message string
+}
+
+func (n notice) eventType() string {
+	if n.warning {
+		return corev1.EventTypeWarning
+	}
+	return corev1.EventTypeNormal
+}
+
+// namespaceNotices are the events that follow when the status of a NetNamespace
+// changes from before to after: one for each change, and none where nothing
+// but words changed.
+func namespaceNotices(name string, before, after v1.NetNamespaceStatus) []notice {
+	var notices []notice
+	was := byIP(before.EgressIPs)
+	is := byIP(after.EgressIPs)
+	for _, now := range after.EgressIPs {
+		notices = append(notices, addressNotices(name, was[now.IP], now)...)
+	}
+	for _, old := range before.EgressIPs {
+		if _, still := is[old.IP]; !still && assigned(old.State) {
+			message := fmt.Sprintf("Namespace %s does not request %s any more; host %s gives it up.", name, old.IP, old.Host)
+			notices = append(notices,
+				notice{reason: eventUnassigned, message: message},
+				notice{host: old.Host, reason: eventUnassigned, message: message})
+		}
+	}
+	return append(notices, trafficNotices(name, before, after)...)
+}
+
+// addressNotices are those of one requested address.
+func addressNotices(name string, was, now v1.RequestStatus) []notice {
+	both := func(host string, n notice) []notice {
+		onHost := n
+		onHost.host = host
+		return []notice{n, onHost}
+	}
+	switch {
+	case assigned(now.State) && !assigned(was.State):
+		return both(now.Host, notice{reason: eventAssigned, message: fmt.Sprintf(
+			"%s of namespace %s is assigned to host %s.", now.IP, name, now.Host)})
+	case assigned(now.State) && was.Host != now.Host:
+		moved := notice{reason: eventMoved, message: fmt.Sprintf(
+			"%s of namespace %s moved from host %s to host %s.", now.IP, name, was.Host, now.Host)}
+		onOld := moved
+		onOld.host = was.Host
+		return append(both(now.Host, moved), onOld)
+	case assigned(now.State):
+		return nil
+	}
+	var notices []notice
+	if assigned(was.State) && now.State == v1.StateUnassigned {
+		notices = both(was.Host, notice{warning: true, reason: eventUnassigned, message: fmt.Sprintf(
+			"%s of namespace %s is not assigned to host %s any more. %s", now.IP, name, was.Host, now.Message)})
+	}
+	if was.State == now.State && was.Reason == now.Reason {
+		return notices
+	}
+	switch {
+	case now.State == v1.StateConflict:
+		notices = append(notices, notice{warning: true, reason: eventConflict, message: now.Message})
+	case now.State == v1.StateInvalid:
+		notices = append(notices, notice{warning: true, reason: eventInvalid, message: now.Message})
+	case now.Reason == string(egress.ReasonNoEligibleHost):
+		notices = append(notices, notice{warning: true, reason: eventNoEligibleHost, message: now.Message})
+	}
+	return notices
+}
+
+// trafficNotices are those of the namespace's traffic as a whole.
+func trafficNotices(name string, before, after v1.NetNamespaceStatus) []notice {
+	wasDropped, isDropped := isDropped(before), isDropped(after)
+	summary := "No egress IP is requested any more: traffic leaves with the node's address."
+	if ready := meta.FindStatusCondition(after.Conditions, v1.ConditionEgressReady); ready != nil {
+		summary = ready.Message
+	}
+	switch {
+	case isDropped && !wasDropped:
+		return []notice{{warning: true, reason: eventDropped, message: summary}}
+	case wasDropped && !isDropped:
+		return []notice{{reason: eventRestored, message: summary}}
+	}
+	// The next egress IP of the list has taken over, or an earlier one is back.
+	was, is := before.Active, after.Active
+	if was == nil || is == nil || was.IP == is.IP {
+		return nil
+	}
+	return []notice{{reason: eventMoved, message: fmt.Sprintf(
+		"Traffic of namespace %s leaves with %s from host %s; until now it left with %s from host %s.",
+		name, is.IP, is.Host, was.IP, was.Host)}}
+}
+
+// isDropped tells whether the status says that egress IPs are requested and none
+// is active.
+func isDropped(status v1.NetNamespaceStatus) bool {
+	return len(status.EgressIPs) > 0 && status.Active == nil
+}
+
+// moves counts the addresses whose host is another one after the change.
+func moves(before, after v1.NetNamespaceStatus) int {
+	was, count := byIP(before.EgressIPs), 0
+	for _, now := range after.EgressIPs {
+		old := was[now.IP]
+		if assigned(old.State) && assigned(now.State) && old.Host != now.Host {
+			count++
+		}
+	}
+	return count
+}
+
+// hostNotices are the events that follow when the conditions of a HostSubnet
+// change: what is wrong with its fields. Of addresses that come and go, the
+// namespace's notices tell.
+func hostNotices(name string, before, after []metav1.Condition) []notice {
+	was := meta.FindStatusCondition(before, v1.ConditionEgressReady)
+	now := meta.FindStatusCondition(after, v1.ConditionEgressReady)
+	if now == nil || now.Status != metav1.ConditionFalse {
+		return nil
+	}
+	if was != nil && was.Status == now.Status && was.Reason == now.Reason && was.Message == now.Message {
+		return nil
+	}
+	reason := eventInvalid
+	if slices.Contains([]egress.Reason{
+		egress.ReasonMultipleHosts, egress.ReasonMultipleNamespaces, egress.ReasonSameHost, egress.ReasonDuplicateNetID,
+	}, egress.Reason(now.Reason)) {
+		reason = eventConflict
+	}
+	return []notice{{host: name, warning: true, reason: reason, message: now.Message}}
+}
+
+func byIP(requests []v1.RequestStatus) map[string]v1.RequestStatus {
+	index := make(map[string]v1.RequestStatus, len(requests))
+	for _, request := range requests {
+		index[request.IP] = request
+	}
+	return index
+}

@@ -1,0 +1,57 @@
+package controllers
+
+import (
+	"errors"
+	"time"
+
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
+	"sigs.k8s.io/controller-runtime/pkg/reconcile"
+)
+
+// outcome ends a pass. That someone else was faster is no error: the pass is
+// repeated on what is there by then. Otherwise it is repeated after wait, if
+// that is not 0.
+func outcome(wait time.Duration, errs ...error) (reconcile.Result, error) {
+	var failed []error
+	for _, err := range flat(errs) {
+		switch {
+		case apierrors.IsConflict(err):
+			wait = catchUp
+		case err != nil:
+			failed = append(failed, err)
+		}
+	}
+	if len(failed) > 0 {
+		return reconcile.Result{}, errors.Join(failed...)
+	}
+	return reconcile.Result{RequeueAfter: wait}, nil
+}
+
+// flat takes joined errors apart.
+func flat(errs []error) []error {
+	var all []error
+	for _, err := range errs {
+		if joined, ok := err.(interface{ Unwrap() []error }); ok {
+			all = append(all, flat(joined.Unwrap())...)
+		} else {
+			all = append(all, err)
+		}
+	}
+	return all
+}
+
+// unlessGone is nil where the object to be written does not exist any more.
+func unlessGone(err error) error {
+	if apierrors.IsNotFound(err) {
+		return nil
+	}
+	return err
+}
+
+func pointers[T any](items []T) []*T {
+	p := make([]*T, len(items))
+	for i := range items {
+		p[i] = &items[i]
+	}
+	return p
+}

@@ -1,0 +1,211 @@
+package controllers
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net"
+	"net/http"
+	"time"
+
+	"github.com/prometheus/client_golang/prometheus"
+	corev1 "k8s.io/api/core/v1"
+	"k8s.io/apimachinery/pkg/runtime"
+	clientgoscheme "k8s.io/client-go/kubernetes/scheme"
+	"k8s.io/client-go/rest"
+	"k8s.io/client-go/util/workqueue"
+	"k8s.io/utils/clock"
+	ctrl "sigs.k8s.io/controller-runtime"
+	"sigs.k8s.io/controller-runtime/pkg/cache"
+	"sigs.k8s.io/controller-runtime/pkg/client"
+	"sigs.k8s.io/controller-runtime/pkg/config"
+	"sigs.k8s.io/controller-runtime/pkg/controller"
+	"sigs.k8s.io/controller-runtime/pkg/healthz"
+	"sigs.k8s.io/controller-runtime/pkg/manager"
+	ctrlmetrics "sigs.k8s.io/controller-runtime/pkg/metrics"
+	metricsserver "sigs.k8s.io/controller-runtime/pkg/metrics/server"
+	"sigs.k8s.io/controller-runtime/pkg/reconcile"
+
+	v1 "github.com/egressip-operator/egressip-operator/api/v1"
+)
+
+// FieldManager is the name under which the controller writes.
+const FieldManager = "egressip-controller"
+
+// Options say how the controller works. The zero value works for one controller
+// that serves neither metrics nor health.
+type Options struct {
+	// MetricsAddress and HealthAddress are host:port to listen on, "0" or ""
+	// for none.
+	MetricsAddress, HealthAddress string
+	// LeaderElection makes the controller work only while it holds a Lease, in
+	// LeaderElectionNamespace; "" is the namespace of its pod.
+	LeaderElection          bool
+	LeaderElectionNamespace string
+	// DefaultCapacity is the greatest number of egress IPs on a host whose Node
+	// does not say by annotation; 0 for no limit.
+	DefaultCapacity int
+	// Version is logged.
+	Version string
+}
+
+// Validate tells what is wrong with the options.
+func (o Options) Validate() error {
+	var errs []error
+	for _, listen := range []struct{ name, address string }{
+		{"metrics address", o.MetricsAddress},
+		{"health address", o.HealthAddress},
+	} {
+		if listen.address == "" || listen.address == "0" {
+			continue
+		}
+		if _, _, err := net.SplitHostPort(listen.address); err != nil {
+			errs = append(errs, fmt.Errorf("%s %q: give host:port, such as :9790, or 0 for none: %w", listen.name, listen.address, err))
+		}
+	}
+	if o.DefaultCapacity < 0 {
+		errs = append(errs, fmt.Errorf("default capacity %d: give a number of egress IPs, or 0 for no limit", o.DefaultCapacity))
+	}
+	return errors.Join(errs...)
+}
+
+// Run serves the cluster until ctx ends, and returns an error where it cannot
+// begin, or has lost the lead. cfg.QPS and cfg.Burst limit the requests of each
+// job to each kind of object.
+func Run(ctx context.Context, cfg *rest.Config, o Options) error {
+	return run(ctx, cfg, o, ctrlmetrics.Registry)
+}
+
+// run is Run with metrics in the given registry.
+func run(ctx context.Context, cfg *rest.Config, o Options, registry prometheus.Registerer) (err error) {
+	if err := o.Validate(); err != nil {
+		return err
+	}
+	log := ctrl.LoggerFrom(ctx).WithName("controller")
+	scheme := runtime.NewScheme()
+	if err := errors.Join(clientgoscheme.AddToScheme(scheme), v1.AddToScheme(scheme)); err != nil {
+		return fmt.Errorf("know the API's kinds: %w", err)
+	}
+	cfg = rest.AddUserAgent(rest.CopyConfig(cfg), FieldManager)
+	mgr, err := manager.New(cfg, manager.Options{
+		Scheme:                 scheme,
+		Logger:                 log,
+		Cache:                  cacheOptions(),
+		Metrics:                metricsserver.Options{BindAddress: orNone(o.MetricsAddress)},
+		HealthProbeBindAddress: orNone(o.HealthAddress),
+		LeaderElection:         o.LeaderElection,
+		LeaderElectionID:       FieldManager,
+		// The program ends with Run, so the next leader need not wait.
+		LeaderElectionReleaseOnCancel: true,
+		LeaderElectionNamespace:       o.LeaderElectionNamespace,
+		Controller: config.Controller{
+			// A program may run the controller again after it has ended.
+			SkipNameValidation: new(true),
+			// Caches of a standby are warm.
+			EnableWarmup: new(true),
+		},
+	})
+	if err != nil {
+		return fmt.Errorf("set up the controller: %w", err)
+	}
+
+	m := newMetrics()
+	unregister, err := m.register(registry)
+	defer unregister()
+	if err != nil {
+		return fmt.Errorf("register metrics: %w", err)
+	}
+	recorder, stopEvents, err := newRecorder(ctx, cfg, scheme)
+	if err != nil {
+		return err
+	}
+	defer stopEvents()
+
+	writer := func() (client.Client, error) {
+		// Each job has a client of its own, so that none waits for the requests
+		// that another may make.
+		return client.New(cfg, client.Options{Scheme: scheme, Mapper: mgr.GetRESTMapper(), HTTPClient: mgr.GetHTTPClient()})
+	}
+	for _, job := range []struct {
+		name  string
+		setup func(manager.Manager, common) error
+	}{
+		{"netnamespaces", setupNetNamespaces},
+		{"hostsubnets", setupHostSubnets},
+		{"cluster", func(mgr manager.Manager, c common) error { return setupCluster(mgr, c, o.DefaultCapacity) }},
+	} {
+		w, err := writer()
+		if err != nil {
+			return fmt.Errorf("set up the client of job %s: %w", job.name, err)
+		}
+		c := common{
+			cache: mgr.GetCache(), live: mgr.GetAPIReader(), writer: client.WithFieldOwner(w, FieldManager),
+			recorder: recorder, metrics: m, clock: clock.RealClock{},
+		}
+		if err := job.setup(mgr, c); err != nil {
+			return fmt.Errorf("set up job %s: %w", job.name, err)
+		}
+	}
+	if err := errors.Join(mgr.AddHealthzCheck("ping", healthz.Ping), mgr.AddReadyzCheck("caches", cachesSynced(mgr.GetCache()))); err != nil {
+		return fmt.Errorf("set up the health endpoints: %w", err)
+	}
+	log.Info("starting", "version", o.Version, "leaderElection", o.LeaderElection)
+	if err := mgr.Start(ctx); err != nil {
+		return fmt.Errorf("run the controller: %w", err)
+	}
+	log.Info("stopped")
+	return nil
+}
+
+// common is what each job has.
+type common struct {
+	cache    client.Reader
+	live     client.Reader // asks the API server
+	writer   client.Client
+	recorder recorder
+	metrics  *metrics
+	clock    clock.Clock
+}
+
+// controllerOptions make failures of a whole pass be retried soon for as long
+// as they last.
+func controllerOptions() controller.Options {
+	const first, last = 50 * time.Millisecond, 10 * time.Second
+	return controller.Options{
+		MaxConcurrentReconciles: 1,
+		RateLimiter:             workqueue.NewTypedItemExponentialFailureRateLimiter[reconcile.Request](first, last),
+	}
+}
+
+func orNone(address string) string {
+	if address == "" {
+		return "0"
+	}
+	return address
+}
+
+// cachesSynced is ready as soon as the caches are: a standby is as ready to
+// take over as the leader is to work.
+func cachesSynced(c cache.Cache) healthz.Checker {
+	return func(req *http.Request) error {
+		ctx, cancel := context.WithTimeout(req.Context(), time.Second)
+		defer cancel()
+		if !c.WaitForCacheSync(ctx) {
+			return errors.New("the caches have not synced yet")
+		}
+		return nil
+	}
+}
+
+// cacheOptions keep of each object what the jobs look at. At 5,000 nodes that
+// is a few megabytes instead of hundreds.
+func cacheOptions() cache.Options {
+	return cache.Options{
+		DefaultTransform:             cache.TransformStripManagedFields(),
+		DefaultUnsafeDisableDeepCopy: new(true), // nobody changes what it reads from the caches
+		ByObject: map[client.Object]cache.ByObject{
+			&corev1.Node{}:      {Transform: stripNode},
+			&corev1.Namespace{}: {Transform: stripNamespace},
+		},
+	}
+}

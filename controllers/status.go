@@ -1,0 +1,289 @@
+package controllers
+
+import (
+	"cmp"
+	"context"
+	"errors"
+	"fmt"
+	"slices"
+	"strings"
+
+	"golang.org/x/sync/errgroup"
+	"k8s.io/apimachinery/pkg/api/equality"
+	"k8s.io/apimachinery/pkg/api/meta"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
+	"k8s.io/apimachinery/pkg/runtime"
+	"sigs.k8s.io/controller-runtime/pkg/client"
+
+	v1 "github.com/egressip-operator/egressip-operator/api/v1"
+	"github.com/egressip-operator/egressip-operator/pkg/egress"
+)
+
+const (
+	// tellAtOnce bounds the statuses written in one pass, so that news of a
+	// dead host never waits behind a thousand words.
+	tellAtOnce = 64
+	// writers is how many statuses are written at the same time.
+	writers = 8
+)
+
+// statusWrite is one status that differs from what is stored.
+type statusWrite struct {
+	// urgent writes come first: traffic changed.
+	urgent bool
+	kind   string
+	name   string
+	apply  *unstructured.Unstructured
+	// done is called with the object as it is stored then.
+	done func(*unstructured.Unstructured) error
+}
+
+// publishOnline writes the condition Online of hosts that went offline or came
+// back. The agents wait for it: it decides where traffic goes.
+func (r *clusterJob) publishOnline(ctx context.Context, w world) (wrote bool, err error) {
+	var writes []statusWrite
+	for _, h := range w.hosts {
+		was := meta.FindStatusCondition(h.Status.Conditions, v1.ConditionOnline)
+		j := w.health[h.Name]
+		// A host without the condition counts as online.
+		wasOnline := was == nil || was.Status != metav1.ConditionFalse
+		if wasOnline == j.online {
+			continue
+		}
+		var conditions []metav1.Condition
+		if ready := meta.FindStatusCondition(h.Status.Conditions, v1.ConditionEgressReady); ready != nil {
+			conditions = append(conditions, *ready)
+		}
+		conditions = append(conditions, r.timed(h, j.condition()))
+		write, err := r.hostWrite(h, conditions)
+		if err != nil {
+			return false, err
+		}
+		writes = append(writes, write)
+	}
+	return len(writes) > 0, r.writeAll(ctx, writes)
+}
+
+// tell writes statuses that differ, the most urgent first and not too many;
+// more tells whether some are left.
+func (r *clusterJob) tell(ctx context.Context, w world, d decision) (more bool, err error) {
+	problems := make(map[string][]egress.Problem)
+	for _, p := range d.problems {
+		// Of addresses that cannot be used, the results tell.
+		if p.Field != "egressIPs" {
+			problems[p.Kind+" "+p.Name] = append(problems[p.Kind+" "+p.Name], p)
+		}
+	}
+	var writes []statusWrite
+	// The brain answers in order of name, as the world is.
+	for i, result := range d.resolution.Namespaces {
+		n := w.namespaces[i]
+		status := r.namespaceStatus(n, result, problems["NetNamespace "+n.Name])
+		if equality.Semantic.DeepEqual(status, n.Status) {
+			continue
+		}
+		write, err := r.namespaceWrite(w, n, status)
+		if err != nil {
+			return false, err
+		}
+		writes = append(writes, write)
+	}
+	for i, result := range d.resolution.Hosts {
+		h := w.hosts[i]
+		wanted := []metav1.Condition{
+			r.timed(h, hostReady(result, problems["HostSubnet "+h.Name])),
+			r.timed(h, w.health[h.Name].condition()),
+		}
+		if sameConditions(h.Status.Conditions, wanted) {
+			continue
+		}
+		write, err := r.hostWrite(h, wanted)
+		if err != nil {
+			return false, err
+		}
+		writes = append(writes, write)
+	}
+	slices.SortStableFunc(writes, func(a, b statusWrite) int {
+		return cmp.Compare(rank(a), rank(b))
+	})
+	if len(writes) > tellAtOnce {
+		writes, more = writes[:tellAtOnce], true
+	}
+	return more, r.writeAll(ctx, writes)
+}
+
+func rank(w statusWrite) int {
+	if w.urgent {
+		return 0
+	}
+	return 1
+}
+
+// namespaceStatus is what is stored of a namespace: nothing where it requests
+// nothing, so that clusters with thousands of namespaces are spared the writes.
+func (r *clusterJob) namespaceStatus(n *v1.NetNamespace, result egress.NamespaceResult, problems []egress.Problem) v1.NetNamespaceStatus {
+	if len(result.Requests) == 0 {
+		return v1.NetNamespaceStatus{}
+	}
+	status := v1.NetNamespaceStatus{ObservedGeneration: n.Generation}
+	if len(result.Active) > 0 {
+		status.Active = &v1.Assignment{IP: result.Active[0].IP.String(), Host: result.Active[0].Host}
+	}
+	for _, request := range result.Requests {
+		status.EgressIPs = append(status.EgressIPs, v1.RequestStatus{
+			IP: request.IP, Host: request.Host, State: v1.EgressIPState(request.State),
+			Reason: string(request.Reason), Message: request.Message,
+		})
+	}
+	ready := metav1.Condition{
+		Type: v1.ConditionEgressReady, Status: metav1.ConditionTrue,
+		Reason: string(result.Reason), Message: withProblems(result.Message, problems),
+	}
+	if result.Dropped {
+		ready.Status = metav1.ConditionFalse
+	}
+	status.Conditions = []metav1.Condition{r.timedAfter(n.Status.Conditions, n.Generation, ready)}
+	return status
+}
+
+// hostReady is the condition EgressReady of a host: every field that a user
+// writes is in order.
+func hostReady(result egress.HostResult, problems []egress.Problem) metav1.Condition {
+	ready := metav1.Condition{
+		Type: v1.ConditionEgressReady, Status: metav1.ConditionTrue,
+		Reason: string(result.Reason), Message: result.Message,
+	}
+	switch {
+	case !result.Ready:
+		ready.Status = metav1.ConditionFalse
+		ready.Message = withProblems(result.Message, problems)
+	case len(problems) > 0:
+		ready.Status, ready.Reason = metav1.ConditionFalse, string(problems[0].Reason)
+		ready.Message = withProblems("", problems)
+	}
+	return ready
+}
+
+func withProblems(message string, problems []egress.Problem) string {
+	var all []string
+	if message != "" {
+		all = append(all, message)
+	}
+	for _, p := range problems {
+		all = append(all, p.Message)
+	}
+	return strings.Join(all, " ")
+}
+
+// timed gives a condition of a host its generation, and the time since when it
+// has its status.
+func (r *clusterJob) timed(h *v1.HostSubnet, c metav1.Condition) metav1.Condition {
+	return r.timedAfter(h.Status.Conditions, h.Generation, c)
+}
+
+func (r *clusterJob) timedAfter(before []metav1.Condition, generation int64, c metav1.Condition) metav1.Condition {
+	c.ObservedGeneration = generation
+	c.LastTransitionTime = metav1.NewTime(r.clock.Now()).Rfc3339Copy()
+	if was := meta.FindStatusCondition(before, c.Type); was != nil && was.Status == c.Status {
+		c.LastTransitionTime = was.LastTransitionTime
+	}
+	return c
+}
+
+// sameConditions tells whether all that are wanted are stored like that.
+func sameConditions(stored, wanted []metav1.Condition) bool {
+	for _, c := range wanted {
+		if was := meta.FindStatusCondition(stored, c.Type); was == nil || !equality.Semantic.DeepEqual(*was, c) {
+			return false
+		}
+	}
+	return true
+}
+
+func (r *clusterJob) namespaceWrite(w world, n *v1.NetNamespace, status v1.NetNamespaceStatus) (statusWrite, error) {
+	apply, err := applyStatus("NetNamespace", n, &status)
+	if err != nil {
+		return statusWrite{}, err
+	}
+	return statusWrite{
+		urgent: !equality.Semantic.DeepEqual(status.Active, n.Status.Active) || isDropped(status) != isDropped(n.Status),
+		kind:   "NetNamespace", name: n.Name, apply: apply,
+		done: func(stored *unstructured.Unstructured) error {
+			var now v1.NetNamespace
+			if err := runtime.DefaultUnstructuredConverter.FromUnstructured(stored.Object, &now); err != nil {
+				return fmt.Errorf("read the answer: %w", err)
+			}
+			r.namespaces.wrote(&now)
+			r.metrics.moves.Add(float64(moves(n.Status, status)))
+			for _, told := range namespaceNotices(n.Name, n.Status, status) {
+				if told.host == "" {
+					r.recorder.Event(n, told.eventType(), told.reason, told.message)
+				} else if h := w.host(told.host); h != nil {
+					r.recorder.Event(h, told.eventType(), told.reason, told.message)
+				}
+			}
+			return nil
+		},
+	}, nil
+}
+
+func (r *clusterJob) hostWrite(h *v1.HostSubnet, conditions []metav1.Condition) (statusWrite, error) {
+	apply, err := applyStatus("HostSubnet", h, &v1.HostSubnetStatus{Conditions: conditions})
+	if err != nil {
+		return statusWrite{}, err
+	}
+	return statusWrite{
+		kind: "HostSubnet", name: h.Name, apply: apply,
+		done: func(stored *unstructured.Unstructured) error {
+			var now v1.HostSubnet
+			if err := runtime.DefaultUnstructuredConverter.FromUnstructured(stored.Object, &now); err != nil {
+				return fmt.Errorf("read the answer: %w", err)
+			}
+			r.hosts.wrote(&now)
+			for _, told := range hostNotices(h.Name, h.Status.Conditions, conditions) {
+				r.recorder.Event(h, told.eventType(), told.reason, told.message)
+			}
+			return nil
+		},
+	}, nil
+}
+
+// applyStatus is the object with our part of the status alone: what it leaves
+// out belongs to others. The UID pins it to the object that was looked at.
+func applyStatus(kind string, object client.Object, status any) (*unstructured.Unstructured, error) {
+	encoded, err := runtime.DefaultUnstructuredConverter.ToUnstructured(status)
+	if err != nil {
+		return nil, fmt.Errorf("encode the status of %s %s: %w", kind, object.GetName(), err)
+	}
+	u := &unstructured.Unstructured{Object: map[string]any{"status": encoded}}
+	u.SetGroupVersionKind(v1.GroupVersion().WithKind(kind))
+	u.SetName(object.GetName())
+	u.SetUID(object.GetUID())
+	return u, nil
+}
+
+// writeAll writes statuses, several at the same time, and tells of each that
+// succeeded.
+func (r *clusterJob) writeAll(ctx context.Context, writes []statusWrite) error {
+	errs := make([]error, len(writes))
+	var g errgroup.Group
+	g.SetLimit(writers)
+	for i, write := range writes {
+		g.Go(func() error {
+			errs[i] = r.writer.Status().Apply(ctx, client.ApplyConfigurationFromUnstructured(write.apply),
+				client.FieldOwner(FieldManager), client.ForceOwnership)
+			return nil
+		})
+	}
+	_ = g.Wait() // the errors are in errs
+	for i, write := range writes {
+		if errs[i] != nil {
+			errs[i] = unlessGone(fmt.Errorf("write the status of %s %s: %w", write.kind, write.name, errs[i]))
+			continue
+		}
+		r.metrics.statusWrites.WithLabelValues(write.kind).Inc()
+		errs[i] = write.done(write.apply)
+	}
+	return errors.Join(errs...)
+}

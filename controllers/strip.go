@@ -1,0 +1,54 @@
+package controllers
+
+import (
+	corev1 "k8s.io/api/core/v1"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+
+	"github.com/egressip-operator/egressip-operator/pkg/egress"
+)
+
+// stripNode keeps what the jobs look at. A heartbeat of the kubelet changes
+// nothing of it but the resourceVersion, so that sameNode can tell it from news.
+func stripNode(object any) (any, error) {
+	node, ok := object.(*corev1.Node)
+	if !ok {
+		return object, nil
+	}
+	kept := &corev1.Node{
+		TypeMeta:   node.TypeMeta,
+		ObjectMeta: stripMeta(node.ObjectMeta),
+		Spec:       corev1.NodeSpec{PodCIDR: node.Spec.PodCIDR, PodCIDRs: node.Spec.PodCIDRs},
+	}
+	if value, ok := node.Annotations[egress.AnnotationCloudConfig]; ok {
+		kept.Annotations = map[string]string{egress.AnnotationCloudConfig: value}
+	}
+	for _, address := range node.Status.Addresses {
+		if address.Type == corev1.NodeInternalIP {
+			kept.Status.Addresses = append(kept.Status.Addresses, address)
+		}
+	}
+	for _, condition := range node.Status.Conditions {
+		if condition.Type == corev1.NodeReady {
+			kept.Status.Conditions = append(kept.Status.Conditions, corev1.NodeCondition{
+				Type: condition.Type, Status: condition.Status, Reason: condition.Reason,
+			})
+		}
+	}
+	return kept, nil
+}
+
+// stripNamespace keeps a Namespace's identity.
+func stripNamespace(object any) (any, error) {
+	namespace, ok := object.(*corev1.Namespace)
+	if !ok {
+		return object, nil
+	}
+	return &corev1.Namespace{TypeMeta: namespace.TypeMeta, ObjectMeta: stripMeta(namespace.ObjectMeta)}, nil
+}
+
+func stripMeta(meta metav1.ObjectMeta) metav1.ObjectMeta {
+	return metav1.ObjectMeta{
+		Name: meta.Name, UID: meta.UID, ResourceVersion: meta.ResourceVersion,
+		CreationTimestamp: meta.CreationTimestamp, DeletionTimestamp: meta.DeletionTimestamp,
+	}
+}

@@ -1,0 +1,91 @@
+package controllers
+
+import (
+	"context"
+	"reflect"
+	"time"
+
+	corev1 "k8s.io/api/core/v1"
+	"k8s.io/apimachinery/pkg/types"
+	"k8s.io/client-go/util/workqueue"
+	"sigs.k8s.io/controller-runtime/pkg/client"
+	"sigs.k8s.io/controller-runtime/pkg/event"
+	"sigs.k8s.io/controller-runtime/pkg/handler"
+	"sigs.k8s.io/controller-runtime/pkg/predicate"
+	"sigs.k8s.io/controller-runtime/pkg/reconcile"
+
+	v1 "github.com/egressip-operator/egressip-operator/api/v1"
+)
+
+type queue = workqueue.TypedRateLimitingInterface[reconcile.Request]
+
+// wholePass asks for one pass over everything, whatever has changed. Changes
+// that come within delay of each other share a pass.
+func wholePass(delay time.Duration) handler.EventHandler {
+	add := func(q queue) {
+		q.AddAfter(reconcile.Request{NamespacedName: types.NamespacedName{Name: "all"}}, delay)
+	}
+	return handler.Funcs{
+		CreateFunc:  func(_ context.Context, _ event.CreateEvent, q queue) { add(q) },
+		UpdateFunc:  func(_ context.Context, _ event.UpdateEvent, q queue) { add(q) },
+		DeleteFunc:  func(_ context.Context, _ event.DeleteEvent, q queue) { add(q) },
+		GenericFunc: func(_ context.Context, _ event.GenericEvent, q queue) { add(q) },
+	}
+}
+
+// unless passes over updates that change nothing of interest.
+func unless[T client.Object](same func(before, after T) bool) predicate.Predicate {
+	return predicate.Funcs{UpdateFunc: func(e event.UpdateEvent) bool {
+		before, ok := e.ObjectOld.(T)
+		after, alsoOK := e.ObjectNew.(T)
+		return !ok || !alsoOK || !same(before, after)
+	}}
+}
+
+// sameNode tells whether two stripped Nodes differ in nothing.
+func sameNode(before, after *corev1.Node) bool {
+	b := *before // the cached object itself is not to be changed
+	b.ResourceVersion = after.ResourceVersion
+	return reflect.DeepEqual(&b, after)
+}
+
+// sameNamespace: to the jobs a Namespace only comes and goes.
+func sameNamespace(before, after *corev1.Namespace) bool {
+	return before.UID == after.UID && before.DeletionTimestamp.IsZero() == after.DeletionTimestamp.IsZero()
+}
+
+// sameIdentity tells whether nothing changed for the job that keeps
+// NetNamespaces: it looks at netids and at annotations.
+func sameIdentity(before, after *v1.NetNamespace) bool {
+	return before.UID == after.UID && before.NetID == after.NetID &&
+		before.DeletionTimestamp.IsZero() == after.DeletionTimestamp.IsZero() &&
+		reflect.DeepEqual(before.Annotations, after.Annotations)
+}
+
+// sameRequests tells whether nothing changed for the brain. The status is its
+// own work.
+func sameRequests(before, after *v1.NetNamespace) bool {
+	return before.UID == after.UID && before.Generation == after.Generation &&
+		before.Annotations[v1.AnnotationMode] == after.Annotations[v1.AnnotationMode]
+}
+
+// sameClaims tells whether nothing changed for the brain: of the status it
+// reads the uplink's network.
+func sameClaims(before, after *v1.HostSubnet) bool {
+	return before.UID == after.UID && before.Generation == after.Generation &&
+		uplinkCIDR(before) == uplinkCIDR(after)
+}
+
+func uplinkCIDR(h *v1.HostSubnet) string {
+	if h.Status.Agent == nil {
+		return ""
+	}
+	return h.Status.Agent.UplinkCIDR
+}
+
+// sameFields tells whether nothing changed for the job that keeps HostSubnets.
+func sameFields(before, after *v1.HostSubnet) bool {
+	return before.UID == after.UID && before.Generation == after.Generation &&
+		before.DeletionTimestamp.IsZero() == after.DeletionTimestamp.IsZero() &&
+		before.Annotations[v1.AnnotationNodeUID] == after.Annotations[v1.AnnotationNodeUID]
+}
