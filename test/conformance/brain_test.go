@@ -68,3 +68,24 @@ func TestBrain(t *testing.T) {
 	}
 	count.report(t, "scenarios on the brain", len(corpus.Scenarios))
 }
+
+func TestAgentOnTheBrain(t *testing.T) {
+	corpus, deviations := load(t)
+	var count tally
+	var partly int
+	for _, scenario := range corpus.AgentScenarios {
+		t.Run(scenario.Name, func(t *testing.T) {
+			wrong, inPart, err := conformance.PlayAgent(t.Context(), scenario)
+			if err != nil {
+				wrong = append(wrong, err.Error())
+			}
+			if inPart {
+				partly++
+				t.Log("addresses and paths only: labels, rules and announcements are the kernel's")
+			}
+			count.judge(t, scenario.Name, deviations, wrong)
+		})
+	}
+	count.report(t, "agentScenarios on the brain", len(corpus.AgentScenarios))
+	t.Logf("CONFORMANCE agentScenarios: of %d the brain shows a part only", partly)
+}
