@@ -67,9 +67,15 @@ func egressLabel(device string) string {
 
 func isOurs(a netlink.Addr, device string) bool { return a.Label == egressLabel(device) }
 
-// ownAddresses lists the addresses of ours on all interfaces, with the
-// interface of each: an uplink that moved leaves some behind.
-func ownAddresses(nl *netlink.Handle) (map[netip.Addr]netlink.Addr, error) {
+// bearer is an interface that has an address.
+type bearer struct {
+	addr   netlink.Addr
+	device string
+	ours   bool
+}
+
+// allAddresses lists the IPv4 addresses of all interfaces.
+func allAddresses(nl *netlink.Handle) (map[netip.Addr][]bearer, error) {
 	links, err := nl.LinkList()
 	if err != nil {
 		return nil, fmt.Errorf("list interfaces: %w", err)
@@ -82,57 +88,143 @@ func ownAddresses(nl *netlink.Handle) (map[netip.Addr]netlink.Addr, error) {
 	if err != nil {
 		return nil, fmt.Errorf("list addresses: %w", err)
 	}
-	own := map[netip.Addr]netlink.Addr{}
+	all := make(map[netip.Addr][]bearer, len(addrs))
 	for _, a := range addrs {
-		if isOurs(a, names[a.LinkIndex]) {
-			ip, _ := addrOf(a)
-			own[ip] = a
+		ip, _ := addrOf(a)
+		device := names[a.LinkIndex]
+		all[ip] = append(all[ip], bearer{addr: a, device: device, ours: isOurs(a, device)})
+	}
+	return all, nil
+}
+
+// ownAddresses lists the addresses of ours, with each interface that has one:
+// an uplink that moved leaves some behind.
+func ownAddresses(nl *netlink.Handle) (map[netip.Addr][]netlink.Addr, error) {
+	all, err := allAddresses(nl)
+	if err != nil {
+		return nil, err
+	}
+	own := map[netip.Addr][]netlink.Addr{}
+	for ip, bearers := range all {
+		for _, b := range bearers {
+			if b.ours {
+				own[ip] = append(own[ip], b.addr)
+			}
 		}
 	}
 	return own, nil
+}
+
+// placed tells whether the addresses of ours that are one egress IP are as they
+// should be: one, and that on the uplink.
+func placed(u uplink, own []netlink.Addr) bool {
+	return len(own) == 1 && own[0].LinkIndex == u.link.Attrs().Index
 }
 
 // errForeignAddress is the error of an egress IP that the host bears already,
 // and not from us.
 var errForeignAddress = errors.New("the host has this address already, and not from here: remove it there, or do not use it as egress IP")
 
-// addEgressAddress puts an egress IP on the uplink, with the host's own prefix
-// length: so it is a secondary address, and goes without taking others along.
-func addEgressAddress(nl *netlink.Handle, u uplink, ip netip.Addr) error {
-	addr := &netlink.Addr{
-		IPNet: ipNet(netip.PrefixFrom(ip, u.cidr.Bits())),
-		Label: egressLabel(u.name),
-		Scope: int(netlink.SCOPE_UNIVERSE),
-	}
-	err := nl.AddrAdd(u.link, addr)
-	if !errors.Is(err, unix.EEXIST) {
-		if err != nil {
-			return fmt.Errorf("add egress IP %v to %s: %w", ip, u.name, err)
+// addEgressAddresses puts egress IPs on the uplink, with the host's own prefix
+// length: so they are secondary addresses, and go without taking others along.
+// It returns those that are there now, and for each other one why it is not.
+//
+// An address that the host has from somebody else is refused wherever that is,
+// and with whatever prefix length: on the loopback, say, or from a VRRP daemon.
+// The kernel would take it, and its first owner would see it come and go.
+func addEgressAddresses(nl *netlink.Handle, u uplink, ips []netip.Addr) (added []netip.Addr, refused map[netip.Addr]error) {
+	refused = map[netip.Addr]error{}
+	present, listErr := allAddresses(nl)
+	for _, ip := range ips {
+		err := listErr
+		if err == nil {
+			err = addEgressAddress(nl, u, ip, present[ip])
 		}
-		return nil
+		if err != nil {
+			refused[ip] = fmt.Errorf("add egress IP %v to %s: %w", ip, u.name, err)
+			continue
+		}
+		added = append(added, ip)
 	}
-	own, listErr := ownAddresses(nl)
-	if listErr != nil {
-		return fmt.Errorf("add egress IP %v to %s: %w", ip, u.name, listErr)
-	}
-	if a, ours := own[ip]; ours && a.LinkIndex == u.link.Attrs().Index {
-		return nil
-	}
-	return fmt.Errorf("add egress IP %v to %s: %w", ip, u.name, errForeignAddress)
+	return added, refused
 }
 
-// deleteEgressAddress takes an egress IP of ours off its interface.
+// addEgressAddress adds one, and takes it off where it is left from an uplink
+// of before.
+func addEgressAddress(nl *netlink.Handle, u uplink, ip netip.Addr, present []bearer) error {
+	there := false
+	var elsewhere []netlink.Addr
+	for _, b := range present {
+		switch {
+		case !b.ours:
+			return fmt.Errorf("%w (%s has it)", errForeignAddress, b.device)
+		case b.addr.LinkIndex == u.link.Attrs().Index:
+			there = true
+		default:
+			elsewhere = append(elsewhere, b.addr)
+		}
+	}
+	if !there {
+		err := nl.AddrAdd(u.link, &netlink.Addr{
+			IPNet: ipNet(netip.PrefixFrom(ip, u.cidr.Bits())),
+			Label: egressLabel(u.name),
+			Scope: int(netlink.SCOPE_UNIVERSE),
+		})
+		if errors.Is(err, unix.EEXIST) {
+			return errForeignAddress // added by somebody since we looked
+		}
+		if err != nil {
+			return err
+		}
+	}
+	return deleteEgressAddresses(nl, elsewhere)
+}
+
+// deleteEgressAddresses takes addresses of ours off their interfaces.
+func deleteEgressAddresses(nl *netlink.Handle, addrs []netlink.Addr) error {
+	var errs []error
+	for _, a := range addrs {
+		ip, _ := addrOf(a)
+		if err := deleteEgressAddress(nl, a); err != nil {
+			errs = append(errs, fmt.Errorf("delete egress IP %v: %w", ip, err))
+		}
+	}
+	return errors.Join(errs...)
+}
+
 func deleteEgressAddress(nl *netlink.Handle, a netlink.Addr) error {
 	link, err := nl.LinkByIndex(a.LinkIndex)
 	if isLinkNotFound(err) {
 		return nil
 	}
-	ip, _ := addrOf(a)
-	if err == nil {
-		err = nl.AddrDel(link, &a)
+	if err != nil {
+		return err
 	}
-	if err != nil && !errors.Is(err, unix.EADDRNOTAVAIL) {
-		return fmt.Errorf("delete egress IP %v: %w", ip, err)
+	restore := func() error { return nil }
+	if a.Flags&unix.IFA_F_SECONDARY == 0 {
+		// The first of its network, as after the host's own address went and
+		// came back: the kernel would delete the others with it.
+		if restore, err = promoteSecondaries(link.Attrs().Name); err != nil {
+			return err
+		}
 	}
-	return nil
+	err = nl.AddrDel(link, &a)
+	if errors.Is(err, unix.EADDRNOTAVAIL) {
+		err = nil
+	}
+	return errors.Join(err, restore())
+}
+
+// promoteSecondaries has a device keep the other addresses of a network when
+// the first is deleted, until restore is called.
+func promoteSecondaries(device string) (restore func() error, err error) {
+	path := ifaceSysctl(device, "promote_secondaries")
+	changes, err := ensureSysctl(path, "1")
+	return func() error {
+		if changes == 0 {
+			return nil
+		}
+		_, err := ensureSysctl(path, "0")
+		return err
+	}, err
 }

@@ -208,9 +208,11 @@ func (p *pass) observe(ctx context.Context) (kernel, error) {
 	keep(err)
 	own, err := ownAddresses(p.d.nl)
 	keep(err)
-	for ip, a := range own {
+	hosted := hostedIPs(p.state)
+	for ip, addrs := range own {
+		// One that is wanted and not where it belongs is to be added there.
 		// Without an uplink, addresses stay where they are.
-		if p.uplinkErr != nil || a.LinkIndex == p.uplink.link.Attrs().Index {
+		if p.uplinkErr != nil || placed(p.uplink, addrs) || !slices.Contains(hosted, ip) {
 			k.addresses[ip] = struct{}{}
 		}
 	}

@@ -2,6 +2,7 @@ package dataplane
 
 import (
 	"context"
+	"maps"
 	"net/netip"
 	"slices"
 )
@@ -160,14 +161,12 @@ func (e *execution) addAddresses(batch []change) (int, error) {
 		}
 		return 0, nil // reported once already
 	}
-	var added []netip.Addr
+	ips := make([]netip.Addr, 0, len(batch))
 	for _, c := range batch {
-		if err := addEgressAddress(e.d.nl, e.uplink, c.ip); err != nil {
-			e.refused[c.ip] = err // reported with the egress IP
-			continue
-		}
-		added = append(added, c.ip)
+		ips = append(ips, c.ip)
 	}
+	added, refused := addEgressAddresses(e.d.nl, e.uplink, ips)
+	maps.Copy(e.refused, refused) // reported with the egress IP
 	e.d.announcements.add(e.uplink, added)
 	return len(added), announce(e.uplink, added)
 }
@@ -179,9 +178,5 @@ func (e *execution) release(ip netip.Addr) error {
 	if err != nil {
 		return err
 	}
-	a, ok := own[ip]
-	if !ok {
-		return nil
-	}
-	return deleteEgressAddress(e.d.nl, a)
+	return deleteEgressAddresses(e.d.nl, own[ip])
 }

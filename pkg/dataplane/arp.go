@@ -1,12 +1,14 @@
 package dataplane
 
 import (
+	"bytes"
 	"context"
 	"encoding/binary"
 	"errors"
 	"fmt"
 	"net"
 	"net/netip"
+	"slices"
 	"time"
 
 	"golang.org/x/sys/unix"
@@ -100,13 +102,13 @@ func (s arpSocket) send(m arpMessage) error {
 	return unix.Sendto(s.fd, m.frame(), 0, s.address())
 }
 
-// receive waits for an ARP packet until the deadline; false where none came.
-func (s arpSocket) receive(deadline time.Time) (arpMessage, bool, error) {
+// receive waits for an ARP packet until ctx ends; false where none came.
+func (s arpSocket) receive(ctx context.Context) (arpMessage, bool, error) {
 	buffer := make([]byte, 128)
-	for {
-		left := time.Until(deadline)
-		if left <= 0 {
-			return arpMessage{}, false, nil
+	for ctx.Err() == nil {
+		left := arpProbeWait
+		if deadline, ok := ctx.Deadline(); ok {
+			left = max(0, min(left, time.Until(deadline)))
 		}
 		n, err := unix.Poll([]unix.PollFd{{Fd: int32(s.fd), Events: unix.POLLIN}}, int(left.Milliseconds())+1)
 		if errors.Is(err, unix.EINTR) || (err == nil && n == 0) {
@@ -126,12 +128,16 @@ func (s arpSocket) receive(deadline time.Time) (arpMessage, bool, error) {
 			return m, true, nil
 		}
 	}
+	return arpMessage{}, false, nil
 }
 
 // announce tells the segment of the uplink that the addresses are here now: a
 // gratuitous reply and a gratuitous request for each, since some switches and
 // hosts heed one and some the other.
 func announce(u uplink, ips []netip.Addr) (err error) {
+	if len(ips) == 0 {
+		return nil
+	}
 	s, ok, err := openARP(u)
 	if err != nil || !ok {
 		return err
@@ -157,7 +163,8 @@ func announce(u uplink, ips []netip.Addr) (err error) {
 const (
 	arpProbes     = 3
 	arpProbeEvery = 60 * time.Millisecond
-	arpProbeWait  = 200 * time.Millisecond
+	// arpProbeWait is how long the last one waits for its answer.
+	arpProbeWait = 80 * time.Millisecond
 )
 
 // foreignOwners asks the segment of the uplink who else has the addresses, all
@@ -176,7 +183,6 @@ func foreignOwners(ctx context.Context, u uplink, ips []netip.Addr) (_ map[netip
 	for _, ip := range ips {
 		asked[ip] = true
 	}
-	began := time.Now()
 	for round := range arpProbes {
 		for _, ip := range ips {
 			// Sender 0.0.0.0: a probe must not change anybody's cache.
@@ -188,11 +194,11 @@ func foreignOwners(ctx context.Context, u uplink, ips []netip.Addr) (_ map[netip
 				return owners, fmt.Errorf("probe for another owner of %v on %s: %w", ip, u.name, err)
 			}
 		}
-		until := began.Add(time.Duration(round+1) * arpProbeEvery)
+		wait := arpProbeEvery
 		if round == arpProbes-1 {
-			until = began.Add(arpProbeWait)
+			wait = arpProbeWait
 		}
-		if err := s.collect(ctx, until, asked, owners); err != nil {
+		if err := s.collect(ctx, wait, asked, owners); err != nil {
 			return owners, err
 		}
 		if len(owners) == len(asked) {
@@ -202,18 +208,20 @@ func foreignOwners(ctx context.Context, u uplink, ips []netip.Addr) (_ map[netip
 	return owners, nil
 }
 
-// collect notes who answers for the asked addresses until the deadline.
-func (s arpSocket) collect(ctx context.Context, deadline time.Time, asked map[netip.Addr]bool, owners map[netip.Addr]net.HardwareAddr) error {
+// collect notes for a while who answers for the asked addresses.
+func (s arpSocket) collect(ctx context.Context, wait time.Duration, asked map[netip.Addr]bool, owners map[netip.Addr]net.HardwareAddr) error {
+	waiting, cancel := context.WithTimeout(ctx, wait)
+	defer cancel()
 	for len(owners) < len(asked) {
-		if err := ctx.Err(); err != nil {
+		m, ok, err := s.receive(waiting)
+		if err != nil {
 			return err
 		}
-		m, ok, err := s.receive(deadline)
-		if err != nil || !ok {
-			return err
+		if !ok {
+			return ctx.Err()
 		}
-		if asked[m.senderIP] && m.senderMAC.String() != s.mac.String() {
-			owners[m.senderIP] = append(net.HardwareAddr(nil), m.senderMAC...)
+		if asked[m.senderIP] && !bytes.Equal(m.senderMAC, s.mac) {
+			owners[m.senderIP] = slices.Clone(m.senderMAC)
 		}
 	}
 	return nil

@@ -55,9 +55,9 @@ func (c cleanup) run(ctx context.Context) error {
 	own, err := ownAddresses(c.d.nl)
 	fail(err)
 	for _, ip := range sortedAddrs(own) {
-		fail(deleteEgressAddress(c.d.nl, own[ip]))
+		fail(deleteEgressAddresses(c.d.nl, own[ip]))
 	}
-	sets, err := ownSets(c.d.nl)
+	sets, err := ownSets()
 	fail(err)
 	for _, name := range sets {
 		fail(destroySet(c.d.nl, name))

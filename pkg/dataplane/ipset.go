@@ -69,17 +69,51 @@ func ensureSet(h *netlink.Handle, k setKind) (changes int, err error) {
 	if !isSetThere(err) {
 		return 0, fmt.Errorf("create ipset %s: %w", k.name, err)
 	}
-	is, err := h.IpsetList(k.name)
+	there, err := describeSet(k.name)
 	if err != nil {
-		return 0, fmt.Errorf("look at ipset %s: %w", k.name, err)
+		return 0, err
 	}
 	// A set without skbinfo maps nothing and says nothing.
-	marks := is.CadtFlags&nl.IPSET_FLAG_WITH_SKBINFO != 0
-	if is.TypeName != k.typ || marks != k.marks {
+	if there.typ != k.typ || there.marks != k.marks {
 		return 0, fmt.Errorf("ipset %s is a %s (marks: %t), not a %s (marks: %t): run the cleanup command, which removes it",
-			k.name, is.TypeName, marks, k.typ, k.marks)
+			k.name, there.typ, there.marks, k.typ, k.marks)
 	}
 	return 0, nil
+}
+
+// describeSet reads what kind a set is, and none of its entries: the library
+// would list them all, and log a line for each that has a mark.
+func describeSet(name string) (setKind, error) {
+	k := setKind{name: name}
+	req := setRequest(nl.IPSET_CMD_LIST, name)
+	req.AddData(&nl.Uint32Attribute{Type: nl.IPSET_ATTR_FLAGS | nl.NLA_F_NET_BYTEORDER, Value: listHeaderOnly})
+	msgs, err := req.Execute(unix.NETLINK_NETFILTER, 0)
+	if err != nil {
+		return k, fmt.Errorf("look at ipset %s: %w", name, setError(err))
+	}
+	for _, msg := range msgs {
+		if len(msg) < nl.SizeofNfgenmsg {
+			continue
+		}
+		err := eachAttr(msg[nl.SizeofNfgenmsg:], func(typ int, value []byte) error {
+			switch typ {
+			case nl.IPSET_ATTR_TYPENAME:
+				k.typ = strings.TrimRight(string(value), "\x00")
+			case nl.IPSET_ATTR_DATA:
+				return eachAttr(value, func(typ int, value []byte) error {
+					if typ == nl.IPSET_ATTR_CADT_FLAGS && len(value) == 4 {
+						k.marks = binary.BigEndian.Uint32(value)&nl.IPSET_FLAG_WITH_SKBINFO != 0
+					}
+					return nil
+				})
+			}
+			return nil
+		})
+		if err != nil {
+			return k, fmt.Errorf("look at ipset %s: %w", name, err)
+		}
+	}
+	return k, nil
 }
 
 func isSetThere(err error) bool {
@@ -224,7 +258,7 @@ func setEntryData(k setKind, entry netip.Prefix, mark setMarkValue, line uint32)
 }
 
 // ownSets names the sets that bear our prefix.
-func ownSets(h *netlink.Handle) ([]string, error) {
+func ownSets() ([]string, error) {
 	// Headers only: the library logs a line for each entry with a mark.
 	req := setRequest(nl.IPSET_CMD_LIST, "")
 	req.AddData(&nl.Uint32Attribute{Type: nl.IPSET_ATTR_FLAGS | nl.NLA_F_NET_BYTEORDER, Value: listNamesOnly})
@@ -250,8 +284,11 @@ func ownSets(h *netlink.Handle) ([]string, error) {
 	return names, nil
 }
 
-// listNamesOnly is IPSET_FLAG_LIST_SETNAME of the kernel's ip_set.h.
-const listNamesOnly = 1 << 1
+// Flags of a listing, from the kernel's ip_set.h.
+const (
+	listNamesOnly  = 1 << 1 // IPSET_FLAG_LIST_SETNAME
+	listHeaderOnly = 1 << 2 // IPSET_FLAG_LIST_HEADER
+)
 
 // destroySet removes a set that no rule refers to; one that is not there is no
 // error.

@@ -8,7 +8,6 @@ import (
 	"os"
 	"path/filepath"
 	"testing"
-	"time"
 
 	"github.com/google/go-cmp/cmp"
 	"github.com/vishvananda/netlink"
@@ -71,7 +70,7 @@ func TestSetOfNetworks(t *testing.T) {
 	must(t, putSetEntries(k, want))
 	must(t, putSetEntries(k, want))
 	expectSet(t, k.name, want)
-	names, err := ownSets(h)
+	names, err := ownSets()
 	must(t, err)
 	if diff := cmp.Diff([]string{setInside}, names); diff != "" {
 		t.Fatalf("own sets (-want +got):\n%s", diff)
@@ -89,7 +88,7 @@ func TestSetWithoutMarksIsNotTakenForOne(t *testing.T) {
 func TestSetOfOthersIsNotListed(t *testing.T) {
 	h := inNewNetns(t)
 	must(t, h.IpsetCreate("somebody-elses", "hash:ip", netlink.IpsetCreateOptions{}))
-	names, err := ownSets(h)
+	names, err := ownSets()
 	if err != nil || len(names) != 0 {
 		t.Fatalf("own sets: %v, %v", names, err)
 	}
@@ -121,7 +120,7 @@ func TestBPFMapsSurviveTheirHandles(t *testing.T) {
 
 	m, err = openMaps(dir)
 	must(t, err)
-	defer m.close() //nolint:errcheck // handles of a test
+	defer m.close()
 	pods, err := m.listPods()
 	must(t, err)
 	if got := pods[addr("10.0.0.5")]; !got.equal(route) || len(pods) != 1 {
@@ -193,37 +192,6 @@ func TestRoutesOfOurTablesOnly(t *testing.T) {
 	}
 }
 
-func TestEgressAddressIsLabelledSecondaryAndOurs(t *testing.T) {
-	for _, name := range []string{"eth0", "enp134s0f0np0"} {
-		h := inNewNetns(t)
-		addVeth(t, h, name, "peer0", "192.0.2.1/24")
-		u, err := findUplink(h, addr("192.0.2.1"))
-		must(t, err)
-		if u.name != name || u.cidr.String() != "192.0.2.1/24" {
-			t.Fatalf("uplink: %s %v", u.name, u.cidr)
-		}
-		must(t, addEgressAddress(h, u, addr("192.0.2.200")))
-		must(t, addEgressAddress(h, u, addr("192.0.2.200")))
-		own, err := ownAddresses(h)
-		must(t, err)
-		a, ok := own[addr("192.0.2.200")]
-		if !ok || len(own) != 1 || a.Label != egressLabel(name) || a.Flags&unix.IFA_F_SECONDARY == 0 || a.IPNet.String() != "192.0.2.200/24" {
-			t.Fatalf("own addresses of %s: %+v", name, own)
-		}
-		if _, err := findUplink(h, addr("192.0.2.200")); err == nil {
-			t.Fatal("an egress IP was taken for the host's own address")
-		}
-		if err := addEgressAddress(h, u, addr("192.0.2.1")); err == nil {
-			t.Fatal("the host's own address was taken for an egress IP of ours")
-		}
-		must(t, deleteEgressAddress(h, a))
-		must(t, deleteEgressAddress(h, a))
-		if _, err := findUplink(h, addr("192.0.2.1")); err != nil {
-			t.Fatalf("the host's own address went with the egress IP: %v", err)
-		}
-	}
-}
-
 func TestARPFindsAnotherOwnerAndAnnounces(t *testing.T) {
 	h := inNewNetns(t)
 	addVeth(t, h, "eth0", "seg0", "192.0.2.1/24")
@@ -238,7 +206,10 @@ func TestARPFindsAnotherOwnerAndAnnounces(t *testing.T) {
 	}
 
 	// The host's own answers do not count.
-	must(t, addEgressAddress(h, u, addr("192.0.2.200")))
+	_, refused := addEgressAddresses(h, u, []netip.Addr{addr("192.0.2.200")})
+	if len(refused) != 0 {
+		t.Fatal(refused)
+	}
 	owners, err = foreignOwners(context.Background(), u, []netip.Addr{addr("192.0.2.200")})
 	if err != nil || len(owners) != 0 {
 		t.Fatalf("owners of an address of ours: %v, %v", owners, err)
@@ -256,12 +227,13 @@ func TestAnnouncementIsARequestAndAReply(t *testing.T) {
 	if err != nil || !ok {
 		t.Fatalf("listen: %t, %v", ok, err)
 	}
-	defer hearer.close() //nolint:errcheck // a socket of a test
+	defer hearer.close()
 	must(t, announce(u, []netip.Addr{addr("192.0.2.200")}))
 	heard := map[uint16]bool{}
-	deadline := time.Now().Add(5 * time.Second)
+	soon, cancel := context.WithTimeout(t.Context(), patience)
+	defer cancel()
 	for len(heard) < 2 {
-		m, ok, err := hearer.receive(deadline)
+		m, ok, err := hearer.receive(soon)
 		must(t, err)
 		if !ok {
 			t.Fatalf("heard operations %v only", heard)
@@ -272,6 +244,14 @@ func TestAnnouncementIsARequestAndAReply(t *testing.T) {
 	}
 }
 
+// Kills the mutant that repeats announcements although there are none: it
+// looks at the uplink before there is one.
+func TestNothingToAnnounceNeedsNoUplink(t *testing.T) {
+	inNewNetns(t)
+	var a announcements
+	a.repeat()
+}
+
 // newPeerNetns moves a device into a network namespace of its own and gives it
 // an address there. It returns the device's MAC.
 func newPeerNetns(t *testing.T, h *netlink.Handle, device, cidr string) net.HardwareAddr {
@@ -280,7 +260,7 @@ func newPeerNetns(t *testing.T, h *netlink.Handle, device, cidr string) net.Hard
 	must(t, err)
 	mine, err := os.Open("/proc/thread-self/ns/net")
 	must(t, err)
-	defer mine.Close() //nolint:errcheck // only read from
+	defer mine.Close()
 	must(t, unix.Unshare(unix.CLONE_NEWNET))
 	theirs, err := os.Open("/proc/thread-self/ns/net")
 	must(t, err)

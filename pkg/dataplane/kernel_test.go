@@ -104,10 +104,10 @@ func TestOverlayIsMadeMendedAndRemoved(t *testing.T) {
 	h := inNewNetns(t)
 	maps, err := openMaps(tempBPFFS(t))
 	must(t, err)
-	defer maps.close() //nolint:errcheck // handles of a test
+	defer maps.close()
 	progs, err := loadPrograms(DefaultMarks(), maps)
 	must(t, err)
-	defer progs.close() //nolint:errcheck // handles of a test
+	defer progs.close()
 	cfg := overlayConfig{hostIP: addr("192.0.2.1"), port: 9789, mtu: 1450}
 	ensure := func() (int, error) {
 		link, n, err := ensureOverlay(h, cfg)

@@ -46,9 +46,10 @@ type overlayConfig struct {
 	mtu    int
 }
 
-// errPortInUse is the error of an overlay port that another VXLAN device has:
-// one that carries its metadata outside shares its port with none.
-var errPortInUse = errors.New("UDP port is in use by another VXLAN device: choose another one with --overlay-port, the same on every host")
+// errPortInUse is the error of an overlay port that something else on the host
+// has, such as another VXLAN device: one that carries its metadata outside
+// shares its port with none.
+var errPortInUse = errors.New("the overlay's UDP port is in use: choose another one with --overlay-port, the same on every host")
 
 // ensureOverlay makes the overlay device, or mends it, and counts the changes.
 // A device of that name whose nature cannot be changed is replaced: while it is
@@ -84,12 +85,10 @@ func isOverlay(link netlink.Link, want overlayConfig) bool {
 func addOverlay(nl *netlink.Handle, want overlayConfig) (netlink.Link, error) {
 	attrs := netlink.NewLinkAttrs()
 	attrs.Name, attrs.MTU, attrs.HardwareAddr = overlayName, want.mtu, overlayMAC(want.hostIP)
-	err := nl.LinkAdd(&netlink.Vxlan{LinkAttrs: attrs, FlowBased: true, Learning: false, Port: int(want.port)})
+	overlay := &netlink.Vxlan{LinkAttrs: attrs, FlowBased: true, Learning: false, Port: int(want.port)}
+	err := nl.LinkAdd(overlay)
 	if err != nil {
-		if other := vxlanAtPort(nl, want.port); other != "" {
-			return nil, fmt.Errorf("add overlay device %s at UDP port %d, which %s has: %w", overlayName, want.port, other, errPortInUse)
-		}
-		return nil, fmt.Errorf("add overlay device %s: %w", overlayName, err)
+		return nil, portError("add overlay device "+overlayName, vxlanSharing(nl, overlay), err)
 	}
 	link, err := nl.LinkByName(overlayName)
 	if err != nil {
@@ -98,14 +97,31 @@ func addOverlay(nl *netlink.Handle, want overlayConfig) (netlink.Link, error) {
 	return link, nil
 }
 
-// vxlanAtPort names another VXLAN device at the port, if there is one.
-func vxlanAtPort(nl *netlink.Handle, port uint16) string {
+// portError says what failed, and more if that was because of the port. The
+// kernel refuses a second device with the same outside metadata as soon as it
+// is added (EEXIST), and anything else at the port when the device goes up
+// (EADDRINUSE).
+func portError(what, owner string, err error) error {
+	switch {
+	case !errors.Is(err, unix.EEXIST) && !errors.Is(err, unix.EADDRINUSE):
+		return fmt.Errorf("%s: %w", what, err)
+	case owner != "":
+		return fmt.Errorf("%s: %w: device %s has it: %w", what, errPortInUse, owner, err)
+	default:
+		return fmt.Errorf("%s: %w: %w", what, errPortInUse, err)
+	}
+}
+
+// vxlanSharing names another VXLAN device at the overlay's port; empty where
+// there is none, or none that can be found.
+func vxlanSharing(nl *netlink.Handle, overlay netlink.Link) string {
 	links, err := nl.LinkList()
 	if err != nil {
 		return ""
 	}
+	ours, ok := overlay.(*netlink.Vxlan)
 	for _, l := range links {
-		if v, ok := l.(*netlink.Vxlan); ok && v.Name != overlayName && v.Port == int(port) {
+		if v, vxlan := l.(*netlink.Vxlan); ok && vxlan && v.Name != ours.Name && v.Port == ours.Port {
 			return v.Name
 		}
 	}
@@ -133,9 +149,10 @@ func mendOverlay(nl *netlink.Handle, link netlink.Link, want overlayConfig) (cha
 // forgets while it is down.
 func raiseOverlay(nl *netlink.Handle, link netlink.Link) (changes int, err error) {
 	if link.Attrs().Flags&net.FlagUp == 0 {
-		if err := count(&changes, "set up "+overlayName, nl.LinkSetUp(link)); err != nil {
-			return changes, err
+		if err := nl.LinkSetUp(link); err != nil {
+			return 0, portError("set up overlay device "+overlayName, vxlanSharing(nl, link), err)
 		}
+		changes++
 	}
 	n, err := ensureNextHop(nl, link)
 	return changes + n, err

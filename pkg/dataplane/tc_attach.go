@@ -25,7 +25,7 @@ func loadPrograms(m Marks, maps *mapSet) (_ *programs, err error) {
 	for _, l := range []struct {
 		to   **ebpf.Program
 		spec *ebpf.ProgramSpec
-	}{{&p.outward, outward(m, maps)}, {&p.inward, inward(m, maps)}} {
+	}{{&p.outward, outward(m, maps)}, {&p.inward, inward(maps)}} {
 		if *l.to, err = ebpf.NewProgram(l.spec); err != nil {
 			return nil, errors.Join(fmt.Errorf("load tc program %s: %w", l.spec.Name, err), p.close())
 		}
@@ -116,7 +116,7 @@ func sameProgram(attachedID int, prog *ebpf.Program) bool {
 	if err != nil {
 		return false
 	}
-	defer attached.Close() //nolint:errcheck // a handle that was only read from
+	defer attached.Close()
 	is, err := attached.Info()
 	if err != nil {
 		return false

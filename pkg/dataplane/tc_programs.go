@@ -29,9 +29,6 @@ const packetHost = 0
 // tunnel_id and remote_ipv4: one of the sizes that every kernel takes.
 const tunnelKeySize = 8
 
-// podValueSize is the size of a value of map pods: netid, count, MaxVia hosts.
-const podValueSize = 8 + 4*MaxVia
-
 // zeroChecksum leaves the outer UDP checksum out, as VXLAN does by default.
 const zeroChecksum = 2
 
@@ -190,7 +187,7 @@ func outward(m Marks, maps *mapSet) *ebpf.ProgramSpec {
 // host serves gets the index of the egress IP as mark, and the host that it came
 // from is kept for the replies. Packets of all other VNIs are replies to pods of
 // this host, or nobody's: the rules drop those.
-func inward(m Marks, maps *mapSet) *ebpf.ProgramSpec {
+func inward(maps *mapSet) *ebpf.ProgramSpec {
 	return &ebpf.ProgramSpec{Name: "egress_in", Type: ebpf.SchedCLS, License: "Apache-2.0", Instructions: asm.Instructions{
 		asm.Mov.Reg(asm.R6, asm.R1),
 		// Whatever the inner MAC: the packet is for this host to route.

@@ -1,0 +1,146 @@
+package dataplane
+
+import (
+	"errors"
+	"net/netip"
+	"strings"
+	"testing"
+
+	"github.com/vishvananda/netlink"
+	"golang.org/x/sys/unix"
+)
+
+// hostWith makes a machine with one interface and address, and finds its uplink.
+func hostWith(t *testing.T, device, cidr string) (*machine, *netlink.Handle, uplink) {
+	t.Helper()
+	host, other := newMachine(t, "host"), newMachine(t, "other")
+	connect(t, host, device, []string{cidr}, other, "eth0", nil)
+	h := host.handle(t)
+	u, err := findUplink(h, netip.MustParsePrefix(cidr).Addr())
+	must(t, err)
+	return host, h, u
+}
+
+// addOne adds one egress IP, and gives the reason if it is refused.
+func addOne(h *netlink.Handle, u uplink, ip string) error {
+	_, refused := addEgressAddresses(h, u, []netip.Addr{addr(ip)})
+	return refused[addr(ip)]
+}
+
+func ownOnes(t *testing.T, h *netlink.Handle) map[netip.Addr][]netlink.Addr {
+	t.Helper()
+	own, err := ownAddresses(h)
+	must(t, err)
+	return own
+}
+
+func TestEgressAddressIsLabelledSecondaryAndOurs(t *testing.T) {
+	// The second leaves no room for the suffix in a label.
+	for _, device := range []string{"eth0", "enp134s0f0np0"} {
+		t.Run(device, func(t *testing.T) {
+			host, h, u := hostWith(t, device, "192.0.2.1/24")
+			if u.name != device || u.cidr.String() != "192.0.2.1/24" {
+				t.Fatalf("uplink: %s %v", u.name, u.cidr)
+			}
+			must(t, addOne(h, u, "192.0.2.200"))
+			must(t, addOne(h, u, "192.0.2.200"))
+			own := ownOnes(t, h)
+			a := own[addr("192.0.2.200")]
+			if len(own) != 1 || !placed(u, a) || a[0].Label != egressLabel(device) || a[0].IPNet.String() != "192.0.2.200/24" {
+				t.Fatalf("own addresses: %+v", own)
+			}
+			shown := host.run(t, "ip -oneline address show dev "+device+" to 192.0.2.200")
+			if !strings.Contains(shown, "scope global secondary "+egressLabel(device)) {
+				t.Fatalf("ip address shows %q", shown)
+			}
+			if _, err := findUplink(h, addr("192.0.2.200")); !errors.Is(err, errNoUplink) {
+				t.Fatalf("an egress IP was taken for the host's own address: %v", err)
+			}
+			must(t, deleteEgressAddresses(h, a))
+			must(t, deleteEgressAddresses(h, a))
+			if _, err := findUplink(h, addr("192.0.2.1")); err != nil {
+				t.Fatalf("the host's own address went with the egress IP: %v", err)
+			}
+		})
+	}
+}
+
+// Kills the mutant that trusts the kernel to refuse what is there: it does so
+// only for the same prefix length on the same interface.
+func TestAddressOfOthersIsRefusedWhereverItIs(t *testing.T) {
+	for name, add := range map[string]string{
+		"host's own":              "true",
+		"on the uplink":           "ip address add 192.0.2.200/24 dev eth0",
+		"from a VRRP daemon":      "ip address add 192.0.2.200/32 dev eth0",
+		"on the loopback":         "ip address add 192.0.2.200/32 dev lo",
+		"with a label of another": "ip address add 192.0.2.200/24 dev eth0 label eth0:vip",
+	} {
+		t.Run(name, func(t *testing.T) {
+			host, h, u := hostWith(t, "eth0", "192.0.2.1/24")
+			host.run(t, add)
+			ip := "192.0.2.200"
+			if add == "true" {
+				ip = "192.0.2.1"
+			}
+			before := host.run(t, "ip -oneline address")
+			if err := addOne(h, u, ip); !errors.Is(err, errForeignAddress) {
+				t.Fatalf("added to what others have: %v", err)
+			}
+			if own := ownOnes(t, h); len(own) != 0 {
+				t.Fatalf("taken for ours: %v", own)
+			}
+			if after := host.run(t, "ip -oneline address"); after != before {
+				t.Fatalf("addresses of others changed from\n%s to\n%s", before, after)
+			}
+		})
+	}
+}
+
+func TestEgressAddressFollowsTheUplink(t *testing.T) {
+	host, h, u := hostWith(t, "eth0", "192.0.2.1/24")
+	must(t, addOne(h, u, "192.0.2.200"))
+	// As when an administrator puts the interface into a bridge.
+	host.run(t, `ip link add br0 type bridge; ip link set br0 up
+		ip address add 192.0.2.1/24 dev br0; sysctl -qw net.ipv4.conf.eth0.promote_secondaries=1
+		ip address delete 192.0.2.1/24 dev eth0; ip link set eth0 master br0`)
+	if a := ownOnes(t, h)[addr("192.0.2.200")]; len(a) != 1 {
+		t.Fatalf("the test wants the address left behind on eth0, not %v", a)
+	}
+	u, err := findUplink(h, addr("192.0.2.1"))
+	must(t, err)
+	if u.name != "br0" || placed(u, ownOnes(t, h)[addr("192.0.2.200")]) {
+		t.Fatalf("uplink is %s, and the address is in place", u.name)
+	}
+	host.do(t, func() { must(t, addOne(h, u, "192.0.2.200")) })
+	if a := ownOnes(t, h)[addr("192.0.2.200")]; !placed(u, a) || a[0].Label != "br0:eip" {
+		t.Fatalf("on the new uplink: %+v", a)
+	}
+}
+
+// Kills the mutant that just deletes: where an egress IP has become the first
+// address of its network, the kernel deletes the host's own with it.
+func TestHostAddressOutlivesEgressAddressThatBecameFirst(t *testing.T) {
+	for _, setting := range []string{"0", "1"} {
+		t.Run("promote_secondaries="+setting, func(t *testing.T) {
+			host, h, u := hostWith(t, "eth0", "192.0.2.1/24")
+			must(t, addOne(h, u, "192.0.2.200"))
+			host.run(t, `sysctl -qw net.ipv4.conf.all.promote_secondaries=0 net.ipv4.conf.eth0.promote_secondaries=1
+				ip address delete 192.0.2.1/24 dev eth0; ip address add 192.0.2.1/24 dev eth0
+				sysctl -qw net.ipv4.conf.eth0.promote_secondaries=`+setting)
+			a := ownOnes(t, h)[addr("192.0.2.200")]
+			if len(a) != 1 || a[0].Flags&unix.IFA_F_SECONDARY != 0 {
+				t.Fatalf("the test wants an egress IP that is first, not %+v", a)
+			}
+			host.do(t, func() { must(t, deleteEgressAddresses(h, a)) })
+			if _, err := findUplink(h, addr("192.0.2.1")); err != nil {
+				t.Fatalf("the host lost its own address: %v", err)
+			}
+			if len(ownOnes(t, h)) != 0 {
+				t.Fatal("the egress IP is still there")
+			}
+			if got := strings.TrimSpace(host.run(t, "cat /proc/sys/net/ipv4/conf/eth0/promote_secondaries")); got != setting {
+				t.Fatalf("promote_secondaries is %s now", got)
+			}
+		})
+	}
+}
