@@ -49,6 +49,9 @@ func (d *demo) await(ctx context.Context, what string, is func(context.Context) 
 func (d *demo) kubectl(ctx context.Context, args ...string) (string, error) {
 	out, err := d.cluster.Kubectl(ctx, args...)
 	d.show("$ kubectl", args, out)
+	if err != nil {
+		fmt.Fprintf(d.out, "(failed: %v)\n", err)
+	}
 	return out, err
 }
 
@@ -66,7 +69,10 @@ func (d *demo) show(prompt string, args []string, out string) {
 			words[i] = "'" + a + "'"
 		}
 	}
-	fmt.Fprintf(d.out, "%s %s\n%s\n", prompt, strings.Join(words, " "), strings.TrimRight(out, "\n"))
+	fmt.Fprintf(d.out, "%s %s\n", prompt, strings.Join(words, " "))
+	if out = strings.TrimRight(out, "\n"); out != "" {
+		fmt.Fprintln(d.out, out)
+	}
 }
 
 // deploy makes a namespace, if there is none yet, and a deployment in it with
