@@ -10,7 +10,6 @@ import (
 	"time"
 
 	"github.com/vishvananda/netlink"
-	"golang.org/x/sync/errgroup"
 	"golang.org/x/sys/unix"
 )
 
@@ -117,10 +116,16 @@ func (d *Dataplane) open() error {
 // to mend, and repeats the announcements of new egress IPs: the first is
 // easily lost. It works until ctx ends.
 func (d *Dataplane) Run(ctx context.Context, drift func()) error {
-	g, ctx := errgroup.WithContext(ctx)
-	g.Go(func() error { return watch(ctx, drift) })
-	g.Go(func() error { return d.announcements.run(ctx) })
-	return g.Wait()
+	ctx, stop := context.WithCancel(ctx)
+	done := make(chan struct{})
+	go func() {
+		defer close(done)
+		d.announcements.run(ctx)
+	}()
+	err := watch(ctx, drift)
+	stop()
+	<-done
+	return err
 }
 
 // repeatAfter are the seconds after which an announcement is repeated.
@@ -154,13 +159,13 @@ func (a *announcements) stop(ip netip.Addr) {
 	delete(a.due, ip)
 }
 
-func (a *announcements) run(ctx context.Context) error {
+func (a *announcements) run(ctx context.Context) {
 	second := time.NewTicker(time.Second)
 	defer second.Stop()
 	for {
 		select {
 		case <-ctx.Done():
-			return nil
+			return
 		case <-second.C:
 			a.repeat()
 		}

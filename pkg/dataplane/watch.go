@@ -5,62 +5,109 @@ import (
 	"encoding/binary"
 	"errors"
 	"fmt"
-	"time"
+	"syscall"
 
 	"github.com/vishvananda/netlink/nl"
-	"golang.org/x/sync/errgroup"
 	"golang.org/x/sys/unix"
 )
 
-// watchWake bounds how long a listener takes to see that its ctx has ended.
-const watchWake = 500 * time.Millisecond
+// watchBuffer is room, in bytes, for the messages of a burst of changes, such
+// as a full sync of kube-proxy's.
+const watchBuffer = 1 << 20
 
 // watch calls drift whenever the kernel says that something changed which may
 // be ours, until ctx ends. Passes of ours are heard too: the next one then finds
 // nothing to do. Of ipsets, BPF maps and legacy iptables the kernel tells
 // nothing.
-func watch(ctx context.Context, drift func()) error {
-	g, ctx := errgroup.WithContext(ctx)
-	g.Go(func() error {
-		return listen(ctx, drift, unix.NETLINK_ROUTE, concernsRouting,
-			unix.RTNLGRP_LINK, unix.RTNLGRP_IPV4_IFADDR, unix.RTNLGRP_IPV4_ROUTE, unix.RTNLGRP_IPV4_RULE, unix.RTNLGRP_TC)
-	})
-	g.Go(func() error {
-		return listen(ctx, drift, unix.NETLINK_NETFILTER, func(uint16, []byte) bool { return true }, unix.NFNLGRP_NFTABLES)
-	})
-	return g.Wait()
-}
-
-// listen receives the messages of some multicast groups.
-func listen(ctx context.Context, drift func(), protocol int, concerns func(typ uint16, data []byte) bool, groups ...uint) (err error) {
-	s, err := nl.Subscribe(protocol, groups...)
+func watch(ctx context.Context, drift func()) (err error) {
+	routing, err := subscribe(unix.NETLINK_ROUTE,
+		unix.RTNLGRP_LINK, unix.RTNLGRP_IPV4_IFADDR, unix.RTNLGRP_IPV4_ROUTE, unix.RTNLGRP_IPV4_RULE, unix.RTNLGRP_TC)
 	if err != nil {
-		return fmt.Errorf("subscribe to netlink protocol %d: %w", protocol, err)
+		return err
 	}
-	defer s.Close()
-	wake := unix.NsecToTimeval(watchWake.Nanoseconds())
-	if err := s.SetReceiveTimeout(&wake); err != nil {
-		return fmt.Errorf("set time-out of netlink socket: %w", err)
+	defer routing.Close()
+	rules, err := subscribe(unix.NETLINK_NETFILTER, unix.NFNLGRP_NFTABLES)
+	if err != nil {
+		return err
+	}
+	defer rules.Close()
+
+	// Poll cannot wait for ctx: an eventfd tells it.
+	ended, err := unix.Eventfd(0, unix.EFD_CLOEXEC|unix.EFD_NONBLOCK)
+	if err != nil {
+		return fmt.Errorf("make an eventfd to end the watch by: %w", err)
+	}
+	told := make(chan struct{})
+	stop := context.AfterFunc(ctx, func() {
+		defer close(told)
+		_, _ = unix.Write(ended, binary.NativeEndian.AppendUint64(nil, 1)) // fits: nobody else writes
+	})
+	defer func() {
+		if !stop() {
+			<-told
+		}
+		err = errors.Join(err, unix.Close(ended))
+	}()
+
+	fds := []unix.PollFd{
+		{Fd: int32(ended), Events: unix.POLLIN},
+		{Fd: int32(routing.GetFd()), Events: unix.POLLIN},
+		{Fd: int32(rules.GetFd()), Events: unix.POLLIN},
 	}
 	for ctx.Err() == nil {
-		msgs, _, err := s.Receive()
-		switch {
-		case errors.Is(err, unix.EAGAIN), errors.Is(err, unix.EINTR):
-			continue
-		case errors.Is(err, unix.ENOBUFS):
-			drift() // more happened than the socket could hold
-			continue
-		case err != nil:
-			return fmt.Errorf("receive from netlink protocol %d: %w", protocol, err)
+		if _, err := unix.Poll(fds, -1); err != nil && !errors.Is(err, unix.EINTR) {
+			return fmt.Errorf("wait for netlink messages: %w", err)
 		}
-		for _, m := range msgs {
-			if concerns(m.Header.Type, m.Data) {
-				drift()
-				break
-			}
+		routed, err := drain(routing, concernsRouting)
+		if err != nil {
+			return err
+		}
+		ruled, err := drain(rules, func(uint16, []byte) bool { return true })
+		if err != nil {
+			return err
+		}
+		if routed || ruled {
+			drift()
 		}
 	}
 	return nil
+}
+
+// subscribe joins multicast groups of a netlink protocol.
+func subscribe(protocol int, groups ...uint) (*nl.NetlinkSocket, error) {
+	s, err := nl.Subscribe(protocol, groups...)
+	if err != nil {
+		return nil, fmt.Errorf("subscribe to netlink protocol %d: %w", protocol, err)
+	}
+	// Without CAP_NET_ADMIN the buffer stays as it is, which is no harm: what
+	// does not fit is noticed.
+	_ = s.SetReceiveBufferSize(watchBuffer, true)
+	return s, nil
+}
+
+// drain takes all messages that are there, and tells whether one concerns us.
+func drain(s *nl.NetlinkSocket, concerns func(typ uint16, data []byte) bool) (bool, error) {
+	found := false
+	buffer := make([]byte, nl.RECEIVE_BUFFER_SIZE)
+	for {
+		n, _, err := unix.Recvfrom(s.GetFd(), buffer, unix.MSG_DONTWAIT)
+		switch {
+		case errors.Is(err, unix.EAGAIN):
+			return found, nil
+		case errors.Is(err, unix.EINTR):
+			continue
+		case errors.Is(err, unix.ENOBUFS):
+			found = true // more happened than the socket could hold
+			continue
+		case err != nil:
+			return found, fmt.Errorf("receive netlink messages: %w", err)
+		}
+		msgs, err := syscall.ParseNetlinkMessage(buffer[:n])
+		found = found || err != nil // cut off: what it said is unknown
+		for _, m := range msgs {
+			found = found || concerns(m.Header.Type, m.Data)
+		}
+	}
 }
 
 // concernsRouting leaves out routes of other tables, which change often where a

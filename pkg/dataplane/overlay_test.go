@@ -1,0 +1,107 @@
+package dataplane
+
+import (
+	"errors"
+	"net"
+	"strings"
+	"testing"
+)
+
+// raise makes the overlay device and sets it up, as a pass does.
+func raise(t *testing.T, host *machine, cfg overlayConfig) error {
+	t.Helper()
+	h := host.handle(t)
+	var result error
+	host.do(t, func() {
+		link, _, err := ensureOverlay(h, cfg)
+		if err == nil {
+			_, err = raiseOverlay(h, link)
+		}
+		result = err
+	})
+	return result
+}
+
+// Kills the mutant that looks for a clash only when the device is added: the
+// kernel finds most of them when it goes up.
+func TestOverlayPortOfOthersIsReported(t *testing.T) {
+	cfg := overlayConfig{hostIP: addr("192.0.2.1"), port: 9789, mtu: 1450}
+	for name, c := range map[string]struct{ add, remove, owner string }{
+		"VXLAN with a fixed VNI": {
+			"ip link add flannel.1 type vxlan id 1 dev eth0 dstport 9789; ip link set flannel.1 up", "ip link delete flannel.1", "flannel.1",
+		},
+		"VXLAN with outside metadata": {
+			"ip link add cilium_vxlan type vxlan external dstport 9789; ip link set cilium_vxlan up", "ip link delete cilium_vxlan", "cilium_vxlan",
+		},
+		"program": {"", "", ""},
+	} {
+		t.Run(name, func(t *testing.T) {
+			host, _, _ := hostWith(t, "eth0", "192.0.2.1/24")
+			remove := func() { host.run(t, c.remove) }
+			if c.add != "" {
+				host.run(t, c.add)
+			} else {
+				host.do(t, func() {
+					s, err := (&net.ListenConfig{}).ListenPacket(t.Context(), "udp4", ":9789")
+					must(t, err)
+					remove = func() { must(t, s.Close()) }
+				})
+			}
+			err := raise(t, host, cfg)
+			if !errors.Is(err, errPortInUse) || !strings.Contains(err.Error(), c.owner) {
+				t.Fatalf("clash with %q was reported as: %v", c.owner, err)
+			}
+			remove()
+			if err := raise(t, host, cfg); err != nil {
+				t.Fatalf("with the port free again: %v", err)
+			}
+		})
+	}
+}
+
+func TestOverlayOfAnotherNatureIsReplaced(t *testing.T) {
+	want := overlayConfig{hostIP: addr("192.0.2.1"), port: 9789, mtu: 1450}
+	for name, add := range map[string]string{
+		"bridge":      "ip link add egress0 type bridge",
+		"fixed VNI":   "ip link add egress0 type vxlan id 1 dev eth0 dstport 9789",
+		"other port":  "ip link add egress0 type vxlan external nolearning dstport 4790",
+		"learning":    "ip link add egress0 type vxlan external learning dstport 9789",
+		"another MAC": "ip link add egress0 address 02:00:00:00:00:01 type vxlan external nolearning dstport 9789",
+	} {
+		t.Run(name, func(t *testing.T) {
+			host, h, _ := hostWith(t, "eth0", "192.0.2.1/24")
+			host.run(t, add+"; ip link set egress0 up")
+			must(t, raise(t, host, want))
+			link, err := h.LinkByName(overlayName)
+			must(t, err)
+			if !isOverlay(link, want) || link.Attrs().Flags&net.FlagUp == 0 {
+				t.Fatalf("overlay device is %+v", link)
+			}
+		})
+	}
+}
+
+func TestOverlayLeavesOtherDevicesStrict(t *testing.T) {
+	host, _, _ := hostWith(t, "eth0", "192.0.2.1/24")
+	host.run(t, "sysctl -qw net.ipv4.conf.all.rp_filter=1 net.ipv4.conf.default.rp_filter=1 net.ipv4.conf.eth0.rp_filter=1")
+	must(t, raise(t, host, overlayConfig{hostIP: addr("192.0.2.1"), port: 9789, mtu: 1450}))
+	for device, want := range map[string]string{"all": "1", "default": "1", "eth0": "1", "lo": "0", overlayName: "2"} {
+		if got := strings.TrimSpace(host.run(t, "cat "+ifaceSysctl(device, "rp_filter"))); got != want {
+			t.Errorf("rp_filter of %s is %s, want %s", device, got, want)
+		}
+	}
+}
+
+func TestHostsHaveDifferentOverlayMACs(t *testing.T) {
+	seen := map[string]string{}
+	for _, ip := range []string{"192.0.2.1", "192.0.2.2", "10.0.0.1", "10.0.1.0"} {
+		mac := overlayMAC(addr(ip))
+		if mac[0]&0x03 != 0x02 {
+			t.Errorf("MAC %v of %s is not a locally administered unicast one", mac, ip)
+		}
+		if other, twice := seen[mac.String()]; twice {
+			t.Errorf("%s and %s share MAC %v: VXLAN drops what bears its own", ip, other, mac)
+		}
+		seen[mac.String()] = ip
+	}
+}

@@ -1,0 +1,119 @@
+package dataplane
+
+import (
+	"context"
+	"net/netip"
+	"sync/atomic"
+	"testing"
+
+	"github.com/vishvananda/netlink"
+	"github.com/vishvananda/netlink/nl"
+	"github.com/vishvananda/netns"
+	"golang.org/x/sys/unix"
+)
+
+// Kills the mutants that forget one of the groups, or that take no notice when
+// the socket ran over.
+func TestWatchTellsOfEachChange(t *testing.T) {
+	host, _, _ := hostWith(t, "eth0", "192.0.2.1/24")
+	host.run(t, `ip link add egress0 type vxlan external dstport 9789; ip link set egress0 up
+		ip address add 192.0.2.200/24 dev eth0 label eth0:eip
+		ip rule add fwmark 0x1000/0x1000 lookup 2000 priority 90
+		ip route add 10.0.0.0/8 dev egress0 table 2000
+		tc qdisc add dev egress0 clsact
+		iptables-nft -t nat -A POSTROUTING -o lo -j ACCEPT`)
+	var calls atomic.Int64
+	ctx, stop := context.WithCancel(t.Context())
+	ended := make(chan error, 1)
+	go func() {
+		ended <- onThread(func() error {
+			if err := netns.Set(host.ns); err != nil {
+				return err
+			}
+			return watch(ctx, func() { calls.Add(1) })
+		})
+	}()
+	// It has begun when it notices something; what, is no matter.
+	eventually(t, "the watch to begin", func() bool {
+		host.run(t, "ip link set lo mtu 60000; ip link set lo mtu 65536")
+		return calls.Load() > 0
+	})
+	for _, damage := range []string{
+		"ip address delete 192.0.2.200/24 dev eth0",
+		"ip rule delete fwmark 0x1000/0x1000 lookup 2000 priority 90",
+		"ip route delete 10.0.0.0/8 table 2000",
+		"tc qdisc delete dev egress0 clsact",
+		"ip link set egress0 down",
+		"ip link delete egress0",
+		"iptables-nft -t nat -F POSTROUTING",
+	} {
+		quiet(t, host, &calls)
+		host.run(t, damage)
+		eventually(t, "notice of: "+damage, func() bool { return calls.Load() > 0 })
+	}
+
+	stop()
+	if err := <-ended; err != nil {
+		t.Errorf("watch ended with: %v", err)
+	}
+}
+
+// quiet waits until what happened so far has been noticed, and resets the
+// count: messages come in order, so a mark of our own comes last.
+func quiet(t *testing.T, host *machine, calls *atomic.Int64) {
+	t.Helper()
+	before := calls.Load()
+	host.run(t, "ip link set lo alias mark-$(date +%N)")
+	eventually(t, "notice of a mark", func() bool { return calls.Load() > before })
+	calls.Store(0)
+}
+
+// Kills the mutant that hears of every route: where there is BGP, those of
+// others come and go by the thousand.
+func TestRoutesOfOthersAreNoConcern(t *testing.T) {
+	host, _, _ := hostWith(t, "eth0", "192.0.2.1/24")
+	host.do(t, func() {
+		s, err := subscribe(unix.NETLINK_ROUTE, unix.RTNLGRP_IPV4_ROUTE)
+		must(t, err)
+		defer s.Close()
+		for _, c := range []struct {
+			table string
+			want  bool
+		}{{"main", false}, {"200", false}, {"20000", false}, {"2000", true}, {"2001", true}} {
+			for _, op := range []string{"add", "delete"} {
+				host.run(t, "ip route "+op+" 10.9.0.0/16 dev eth0 table "+c.table)
+				got, err := drain(s, concernsRouting)
+				must(t, err)
+				if got != c.want {
+					t.Errorf("%s of a route in table %s: concern is %t", op, c.table, got)
+				}
+			}
+		}
+	})
+}
+
+// Kills the mutant that takes ENOBUFS for an error, or for nothing.
+func TestMoreThanTheSocketHoldsIsAConcern(t *testing.T) {
+	host, h, u := hostWith(t, "eth0", "192.0.2.1/24")
+	host.do(t, func() {
+		s, err := nl.Subscribe(unix.NETLINK_ROUTE, unix.RTNLGRP_IPV4_ROUTE)
+		must(t, err)
+		defer s.Close()
+		must(t, s.SetReceiveBufferSize(1, true))
+		for i := range 200 {
+			must(t, h.RouteAdd(&netlink.Route{LinkIndex: u.link.Attrs().Index, Dst: ipNet(netip.PrefixFrom(netip.AddrFrom4([4]byte{10, 0, byte(i), 0}), 24))}))
+		}
+		got, err := drain(s, func(uint16, []byte) bool { return false })
+		if err != nil || !got {
+			t.Fatalf("200 messages in a buffer for few: concern is %t, error %v", got, err)
+		}
+	})
+}
+
+func TestWatchEndsWithItsContext(t *testing.T) {
+	ctx, stop := context.WithCancel(t.Context())
+	stop()
+	newMachine(t, "host").do(t, func() {
+		must(t, watch(ctx, func() { t.Error("drift where nothing happened") }))
+	})
+}
