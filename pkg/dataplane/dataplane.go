@@ -96,7 +96,7 @@ func (d *Dataplane) Close() error {
 // open opens the BPF maps and loads the programs, once.
 func (d *Dataplane) open() error {
 	if d.maps == nil {
-		maps, err := openMaps(d.cfg.PinDir)
+		maps, err := openMaps(d.nl, d.cfg.PinDir)
 		if err != nil {
 			return err
 		}

@@ -109,43 +109,6 @@ func expectSet(t *testing.T, name string, want setMarks) {
 	}
 }
 
-func TestBPFMapsSurviveTheirHandles(t *testing.T) {
-	dir := tempBPFFS(t)
-	m, err := openMaps(dir)
-	must(t, err)
-	route := podRoute{netID: 77, via: []netip.Addr{addr("192.0.2.2"), addr("192.0.2.3")}}
-	must(t, m.putPod(addr("10.0.0.5"), route))
-	must(t, m.putHosted(77, 0x101))
-	must(t, m.close())
-
-	m, err = openMaps(dir)
-	must(t, err)
-	defer m.close()
-	pods, err := m.listPods()
-	must(t, err)
-	if got := pods[addr("10.0.0.5")]; !got.equal(route) || len(pods) != 1 {
-		t.Fatalf("pods after reopening: %v", pods)
-	}
-	hosted, err := m.listHosted()
-	must(t, err)
-	if diff := cmp.Diff(map[uint32]uint32{77: 0x101}, hosted); diff != "" {
-		t.Fatalf("hosted after reopening (-want +got):\n%s", diff)
-	}
-	must(t, m.deletePod(addr("10.0.0.5")))
-	must(t, m.deletePod(addr("10.0.0.5")))
-	must(t, m.deleteHosted(77))
-	must(t, m.deleteHosted(77))
-	if err := m.putPod(addr("10.0.0.5"), podRoute{netID: 1}); err == nil {
-		t.Fatal("a route to nowhere was accepted")
-	}
-	if n, err := removeMaps(dir); err != nil || n != 4 {
-		t.Fatalf("remove maps: %d, %v", n, err)
-	}
-	if _, err := os.Stat(dir); !os.IsNotExist(err) {
-		t.Fatalf("directory of the maps is still there: %v", err)
-	}
-}
-
 func TestRoutesOfOurTablesOnly(t *testing.T) {
 	h := inNewNetns(t)
 	lo, err := h.LinkByName("lo")
@@ -167,10 +130,8 @@ func TestRoutesOfOurTablesOnly(t *testing.T) {
 	must(t, h.LinkSetDown(overlay))
 	own, err := ownRoutes(h)
 	must(t, err)
-	for _, table := range []int{tableRemote, tableReturn} {
-		if _, ok := own[route{table: table, dst: defaultV4(), kind: unix.RTN_UNREACHABLE, metric: unreachableMetric}]; !ok {
-			t.Fatalf("table %d has no unreachable route while the overlay is down: its packets would take the main table", table)
-		}
+	if _, ok := own[route{table: tableRemote, dst: defaultV4(), kind: unix.RTN_UNREACHABLE, metric: unreachableMetric}]; !ok {
+		t.Fatalf("table %d has no unreachable route while the overlay is down: its packets would take the main table", tableRemote)
 	}
 	_, err = raiseOverlay(h, overlay)
 	must(t, err)

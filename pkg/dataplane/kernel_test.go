@@ -102,7 +102,7 @@ func twice(t *testing.T, what string, ensure func() (int, error)) {
 
 func TestOverlayIsMadeMendedAndRemoved(t *testing.T) {
 	h := inNewNetns(t)
-	maps, err := openMaps(tempBPFFS(t))
+	maps, err := openMaps(h, tempBPFFS(t))
 	must(t, err)
 	defer maps.close()
 	progs, err := loadPrograms(DefaultMarks(), maps)

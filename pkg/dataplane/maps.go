@@ -10,6 +10,7 @@ import (
 	"slices"
 
 	"github.com/cilium/ebpf"
+	"github.com/vishvananda/netlink"
 	"golang.org/x/sys/unix"
 )
 
@@ -68,19 +69,28 @@ func mapSpecs() []*ebpf.MapSpec {
 	}
 }
 
-// openMaps opens the maps that are pinned in dir, and makes those that are not
-// there or have another shape, as after an upgrade. The programs that run keep
-// the maps that they were loaded with, so a new shape changes nothing until
+// openMaps opens the maps that are pinned in dir. One that is not there is
+// adopted from the programs that run at the overlay, or else made. One of
+// another shape, as after an upgrade, is replaced. The programs that run keep
+// the maps that they were loaded with, so that a new map changes nothing until
 // programs that use it replace them.
 //
 // dir must be in a bpffs; one is mounted there where it is not.
-func openMaps(dir string) (*mapSet, error) {
+func openMaps(nl *netlink.Handle, dir string) (_ *mapSet, err error) {
 	if err := ensureBPFFS(dir); err != nil {
 		return nil, err
 	}
+	running, err := runningMaps(nl)
+	if err != nil {
+		return nil, err
+	}
+	defer func() { err = errors.Join(err, closeMaps(running)) }()
 	m := &mapSet{dir: dir}
 	for i, to := range m.all() {
 		spec := mapSpecs()[i]
+		if err := adoptMap(dir, spec, running[spec.Name]); err != nil {
+			return nil, errors.Join(err, m.close())
+		}
 		opened, err := openMap(dir, spec)
 		if err != nil {
 			return nil, errors.Join(err, m.close())
@@ -88,6 +98,19 @@ func openMaps(dir string) (*mapSet, error) {
 		*to = opened
 	}
 	return m, nil
+}
+
+// adoptMap pins a map that runs, where none is pinned.
+func adoptMap(dir string, spec *ebpf.MapSpec, running *ebpf.Map) error {
+	path := filepath.Join(dir, spec.Name)
+	_, err := os.Lstat(path)
+	if running == nil || err == nil || spec.Compatible(running) != nil {
+		return nil
+	}
+	if err := running.Pin(path); err != nil {
+		return fmt.Errorf("pin BPF map %s that runs: %w", path, err)
+	}
+	return nil
 }
 
 func (m *mapSet) all() []**ebpf.Map { return []**ebpf.Map{&m.pods, &m.hosted, &m.returns, &m.flows} }

@@ -1,0 +1,142 @@
+package dataplane
+
+import (
+	"net/netip"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+
+	"github.com/cilium/ebpf"
+	"github.com/google/go-cmp/cmp"
+	"github.com/vishvananda/netlink"
+	"golang.org/x/sys/unix"
+)
+
+func TestBPFMapsSurviveTheirHandles(t *testing.T) {
+	h, dir := newMachine(t, "host").handle(t), pinDir(t)
+	m, err := openMaps(h, dir)
+	must(t, err)
+	route := podRoute{netID: 77, via: []netip.Addr{addr("192.0.2.2"), addr("192.0.2.3")}}
+	must(t, m.putPod(addr("10.0.0.5"), route))
+	must(t, m.putHosted(77, 0x101))
+	must(t, m.close())
+
+	m, err = openMaps(h, dir)
+	must(t, err)
+	defer m.close()
+	pods, err := m.listPods()
+	must(t, err)
+	if got := pods[addr("10.0.0.5")]; !got.equal(route) || len(pods) != 1 {
+		t.Fatalf("pods after reopening: %v", pods)
+	}
+	hosted, err := m.listHosted()
+	must(t, err)
+	if diff := cmp.Diff(map[uint32]uint32{77: 0x101}, hosted); diff != "" {
+		t.Fatalf("hosted after reopening (-want +got):\n%s", diff)
+	}
+	must(t, m.deletePod(addr("10.0.0.5")))
+	must(t, m.deletePod(addr("10.0.0.5")))
+	must(t, m.deleteHosted(77))
+	must(t, m.deleteHosted(77))
+	if err := m.putPod(addr("10.0.0.5"), podRoute{netID: 1}); err == nil {
+		t.Fatal("a route to nowhere was accepted")
+	}
+	if n, err := removeMaps(dir); err != nil || n != 4 {
+		t.Fatalf("remove maps: %d, %v", n, err)
+	}
+	if _, err := os.Stat(dir); !os.IsNotExist(err) {
+		t.Fatalf("directory of the maps is still there: %v", err)
+	}
+}
+
+// attachAll opens the maps and puts the programs at the overlay, as an agent
+// does that begins.
+func attachAll(t *testing.T, host *machine, h *netlink.Handle, dir string) (maps *mapSet, changes int) {
+	t.Helper()
+	host.do(t, func() {
+		var err error
+		maps, err = openMaps(h, dir)
+		must(t, err)
+		t.Cleanup(func() { must(t, maps.close()) })
+		progs, err := loadPrograms(DefaultMarks(), maps)
+		must(t, err)
+		t.Cleanup(func() { must(t, progs.close()) })
+		link, _, err := ensureOverlay(h, overlayConfig{hostIP: addr("192.0.2.1"), port: 9789, mtu: 1450})
+		must(t, err)
+		changes, err = progs.attach(h, link)
+		must(t, err)
+		_, err = raiseOverlay(h, link)
+		must(t, err)
+	})
+	return maps, changes
+}
+
+// Kills the mutant that makes a map anew where its pin is gone: traffic would
+// stop until it is filled, and replies until their pods speak again.
+func TestMapsOfRunningProgramsAreAdopted(t *testing.T) {
+	for _, lost := range []string{"nothing", "pins", "file system"} {
+		t.Run(lost, func(t *testing.T) {
+			host, h, _ := hostWith(t, "eth0", "192.0.2.1/24")
+			dir := pinDir(t)
+			first, _ := attachAll(t, host, h, dir)
+			must(t, first.putHosted(77, 0x101))
+			must(t, first.returns.Put(addr("10.0.0.5").As4(), &returnValue{NetID: 77, Host: 1}))
+			switch lost {
+			case "pins":
+				_, err := removeMaps(dir)
+				must(t, err)
+			case "file system":
+				dir = pinDir(t)
+			}
+
+			second, changes := attachAll(t, host, h, dir)
+			if changes != 0 {
+				t.Errorf("programs that were as they should be were replaced: %d changes", changes)
+			}
+			var back returnValue
+			must(t, second.returns.Lookup(addr("10.0.0.5").As4(), &back))
+			hosted, err := second.listHosted()
+			must(t, err)
+			if hosted[77] != 0x101 || back.NetID != 77 {
+				t.Fatalf("hosted %v, returns %v: not the maps that run", hosted, back)
+			}
+			if _, err := os.Stat(filepath.Join(dir, "egress_hosted")); err != nil {
+				t.Fatalf("not pinned again: %v", err)
+			}
+		})
+	}
+}
+
+// After an upgrade that changes a map: its pin is replaced, the others stay.
+func TestMapOfAnotherShapeIsReplaced(t *testing.T) {
+	host, h, _ := hostWith(t, "eth0", "192.0.2.1/24")
+	dir := pinDir(t)
+	must(t, ensureBPFFS(dir))
+	old, err := ebpf.NewMapWithOptions(
+		&ebpf.MapSpec{Name: "egress_pods", Type: ebpf.Hash, KeySize: 4, ValueSize: 8, MaxEntries: 16, Pinning: ebpf.PinByName},
+		ebpf.MapOptions{PinPath: dir})
+	must(t, err)
+	defer old.Close()
+	maps, changes := attachAll(t, host, h, dir)
+	if changes == 0 {
+		t.Fatal("nothing was attached")
+	}
+	must(t, maps.putPod(addr("10.0.0.5"), podRoute{netID: 1, via: []netip.Addr{addr("192.0.2.2")}}))
+	if _, changes := attachAll(t, host, h, dir); changes != 0 {
+		t.Fatalf("a second look made %d changes", changes)
+	}
+}
+
+func TestBPFFSIsMountedWhereNoneIs(t *testing.T) {
+	parent := t.TempDir()
+	dir := filepath.Join(parent, "fs", "egressip")
+	must(t, ensureBPFFS(dir))
+	t.Cleanup(func() { must(t, unix.Unmount(filepath.Join(parent, "fs"), unix.MNT_DETACH)) })
+	must(t, ensureBPFFS(dir))
+	mounts, err := os.ReadFile("/proc/thread-self/mounts")
+	must(t, err)
+	if n := strings.Count(string(mounts), " "+filepath.Join(parent, "fs")+" bpf "); n != 1 {
+		t.Fatalf("%d bpffs mounts, want 1", n)
+	}
+}
