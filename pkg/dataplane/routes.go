@@ -50,21 +50,25 @@ type route struct {
 
 func defaultV4() netip.Prefix { return netip.PrefixFrom(netip.IPv4Unspecified(), 0) }
 
-// routes lists what the plan comes to, in the order in which it is added: a
-// table is closed before anything leads into it, and lets what is inside go
-// before it sends the rest to the overlay.
+// routes lists what the plan comes to, in the order in which it is added: the
+// table of what is bound for the outside is closed before anything leads into
+// it, and lets what is inside go before it sends the rest to the overlay.
+//
+// The table of replies leads to the inside alone, where all pods are. It must
+// not have a default route: where src_valid_mark is set, as WireGuard and some
+// CNIs do, strict reverse path filtering looks for the way back to a reply's
+// sender with the reply's mark, and must find the uplink.
 func (p routePlan) routes() []route {
-	var rs []route
-	for _, table := range []int{tableRemote, tableReturn} {
-		rs = append(rs, route{table: table, dst: defaultV4(), kind: unix.RTN_UNREACHABLE, metric: unreachableMetric})
-	}
+	rs := []route{{table: tableRemote, dst: defaultV4(), kind: unix.RTN_UNREACHABLE, metric: unreachableMetric}}
 	for _, dst := range p.inside {
 		rs = append(rs, route{table: tableRemote, dst: dst, kind: unix.RTN_THROW})
 	}
-	if p.overlay != 0 {
-		for _, table := range []int{tableRemote, tableReturn} {
-			rs = append(rs, route{table: table, dst: defaultV4(), kind: unix.RTN_UNICAST, link: p.overlay})
-		}
+	if p.overlay == 0 {
+		return rs
+	}
+	rs = append(rs, route{table: tableRemote, dst: defaultV4(), kind: unix.RTN_UNICAST, link: p.overlay})
+	for _, dst := range p.inside {
+		rs = append(rs, route{table: tableReturn, dst: dst, kind: unix.RTN_UNICAST, link: p.overlay})
 	}
 	return rs
 }
