@@ -18,38 +18,21 @@ const repairedIn = 2 * time.Second
 // testDrift deletes, by hand, one thing of ours after the other.
 func (b *bed) testDrift(t *testing.T) {
 	b.givenEgressIP(t)
-	iptables := "iptables-" + string(b.backend)
 	for _, c := range []struct{ node, damage string }{
 		{egressHost, "ip address del " + egressIP + "/24 dev eth0"},
 		{"node1", "ip route flush table 2000"},
 		{"node1", "ipset flush egress-pods"},
 		{"node1", "ip rule del table 2000"},
 		{egressHost, "ip rule del table 2001"},
-		{egressHost, iptables + " -w -t nat -F"},
-		{"node1", iptables + " -w -t mangle -F"},
-		{egressHost, iptables + " -w -t mangle -F"},
 	} {
-		before := b.settledSnapshot(t, c.node)
-		if _, err := b.NodeExec(t.Context(), c.node, strings.Fields(c.damage)...); err != nil {
-			t.Errorf("%s: %v", c.node, err)
-			continue
-		}
-		start := time.Now()
-		var diff []string
-		for begun := start; begun.Sub(start) < repairedIn; {
-			begun = time.Now()
-			after, err := b.Snapshot(t.Context(), c.node)
-			if err != nil {
-				t.Fatal(err)
-			}
-			if diff = ours(before.Diff(after)); len(diff) == 0 {
-				break
-			}
-		}
-		if len(diff) > 0 {
-			t.Errorf("%s: %s: after %s:\n%s", c.node, c.damage, repairedIn, strings.Join(diff, "\n"))
-		}
-		b.leaveWith(t, b.egress, func(testbed.Pod) string { return egressIP })
+		b.repaired(t, c.node, c.damage, func() error {
+			_, err := b.NodeExec(t.Context(), c.node, strings.Fields(c.damage)...)
+			return err
+		})
+	}
+	for _, node := range []string{"node1", egressHost} {
+		b.repaired(t, node, "without jumps to our chains", func() error { return b.damageRules(t, node, "-A ", "-D ") })
+		b.repaired(t, node, "our chains empty", func() error { return b.damageRules(t, node, ":", "-F ") })
 	}
 	// The overlay comes back with another MAC address: ask the packets.
 	for _, node := range []string{"node1", egressHost} {
@@ -64,6 +47,62 @@ func (b *bed) testDrift(t *testing.T) {
 		b.leaveWith(t, b.egress, func(testbed.Pod) string { return egressIP })
 		verify()
 	}
+}
+
+// repaired damages a node, and demands that it be as before soon.
+func (b *bed) repaired(t *testing.T, node, what string, damage func() error) {
+	t.Helper()
+	before := b.settledSnapshot(t, node)
+	if err := damage(); err != nil {
+		t.Errorf("%s: %s: %v", node, what, err)
+		return
+	}
+	start := time.Now()
+	var diff []string
+	for begun := start; begun.Sub(start) < repairedIn; {
+		begun = time.Now()
+		after, err := b.Snapshot(t.Context(), node)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if diff = before.Diff(after); len(diff) == 0 {
+			break
+		}
+	}
+	if len(diff) > 0 {
+		t.Errorf("%s: %s: after %s:\n%s", node, what, repairedIn, strings.Join(diff, "\n"))
+	}
+	b.leaveWith(t, b.egress, func(testbed.Pod) string { return egressIP })
+}
+
+// damageRules takes the lines of iptables-save that begin with from and speak
+// of our chains, and puts to in that place: "-D " deletes jumps, "-F " empties
+// chains. Rules of others stay.
+func (b *bed) damageRules(t *testing.T, node, from, to string) error {
+	t.Helper()
+	save, err := b.NodeExec(t.Context(), node, "iptables-"+string(b.backend)+"-save")
+	if err != nil {
+		return err
+	}
+	var damage strings.Builder
+	lines := 0
+	for line := range strings.Lines(save) {
+		rule, ok := strings.CutPrefix(line, from)
+		switch {
+		case strings.HasPrefix(line, "*"), line == "COMMIT\n":
+			damage.WriteString(line)
+		case ok && from == ":" && strings.HasPrefix(rule, "EGRESSIP-"):
+			damage.WriteString(to + strings.Fields(rule)[0] + "\n")
+			lines++
+		case ok && from != ":" && !strings.HasPrefix(rule, "EGRESSIP-") && strings.Contains(rule, "-j EGRESSIP-"):
+			damage.WriteString(to + rule)
+			lines++
+		}
+	}
+	if lines == 0 {
+		return fmt.Errorf("no rules of ours:\n%s", save)
+	}
+	return b.ExecInput(t.Context(), node, damage.String(), "iptables-"+string(b.backend)+"-restore", "--noflush", "--wait")
 }
 
 // settledSnapshot takes snapshots until two in a row are equal.
@@ -83,18 +122,6 @@ func (b *bed) settledSnapshot(t *testing.T, node string) testbed.Snapshot {
 		return nil
 	})
 	return last
-}
-
-// ours leaves out what other software has to repair: kube-proxy, the CNI. It
-// leaves out the order of rules too, which kube-proxy does not keep.
-func ours(diffs []string) []string {
-	var left []string
-	for _, d := range diffs {
-		if strings.Contains(strings.ToLower(d), "egress") || !strings.HasPrefix(d, "iptables") && !strings.HasPrefix(d, "ip6tables") {
-			left = append(left, d)
-		}
-	}
-	return left
 }
 
 // testAgentRestart kills every agent under load, one after the other: traffic

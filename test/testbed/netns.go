@@ -54,6 +54,13 @@ func (c *Cluster) Exec(ctx context.Context, place string, args ...string) (strin
 	return c.exec(ctx, place, "", args...)
 }
 
+// ExecInput runs a command in the network namespace of a place, with a text as
+// its standard input.
+func (c *Cluster) ExecInput(ctx context.Context, place, input string, args ...string) error {
+	_, err := c.exec(ctx, place, input, args...)
+	return err
+}
+
 // NodeExec runs a command in a node's network namespace.
 func (c *Cluster) NodeExec(ctx context.Context, node string, args ...string) (string, error) {
 	return c.exec(ctx, node, "", args...)
