@@ -55,7 +55,7 @@ func newBed(t *testing.T, backend testbed.Backend) *bed {
 		}
 	}
 	b.Cluster, err = testbed.Up(t.Context(), testbed.Options{
-		Prefix: "e2e" + string(backend), Backend: backend, Images: []string{b.image()}, Progress: os.Stderr,
+		Prefix: "e2e" + string(backend)[:3], Backend: backend, Images: []string{b.image()}, Progress: os.Stderr,
 	})
 	if err != nil {
 		t.Fatal(err)

@@ -1,6 +1,7 @@
 package e2e
 
 import (
+	"context"
 	"fmt"
 	"slices"
 	"testing"
@@ -66,7 +67,7 @@ func (b *bed) reaches(t *testing.T, place, address, tcp, udp, wantSaw string) {
 func (b *bed) testInside(t *testing.T) {
 	b.givenEgressIP(t)
 	for _, node := range b.Nodes() {
-		wait, err := b.Background(t.Context(), node, "probe", "serve", b.NodeIP(node).String()+":9080")
+		wait, err := b.Background(context.WithoutCancel(t.Context()), node, "probe", "serve", b.NodeIP(node).String()+":9080")
 		if err != nil {
 			t.Fatal(err)
 		}

@@ -37,6 +37,10 @@ func suite(t *testing.T, backend testbed.Backend) {
 		{"connections from outside are left alone", b.testInbound},
 		{"traffic inside the cluster is left alone", b.testInside},
 		{"two namespaces that request one egress IP are dropped", b.testConflict},
+		{"of several egress IPs the first is used", b.testOrdered},
+		{"several egress IPs in balance", b.testBalanced},
+		{"hosts with egressCIDRs get what is requested", b.testAutomatic},
+		{"who may write what", b.testRights},
 		{"drift is repaired", b.testDrift},
 		{"an agent that is killed loses no connection", b.testAgentRestart},
 	} {
