@@ -137,7 +137,7 @@ func (b *Brain) patchNamespace(step Step) {
 }
 
 func (b *Brain) createNode(step Step) error {
-	config, err := egress.ParseCloudConfig(cloudConfig(step))
+	config, err := egress.ParseCloudConfig(CloudConfig(step))
 	if err != nil {
 		return err
 	}
@@ -148,8 +148,8 @@ func (b *Brain) createNode(step Step) error {
 	return nil
 }
 
-// cloudConfig is the annotation that a cloud would write for the node.
-func cloudConfig(step Step) string {
+// CloudConfig is the annotation that a cloud would write for the node.
+func CloudConfig(step Step) string {
 	if step.Capacity == nil && step.Network == "" {
 		return ""
 	}
@@ -241,7 +241,7 @@ func (b *Brain) State() State {
 		state.Active[namespace.Name] = activeOf(namespace)
 		state.Requests[namespace.Name] = slices.Clone(b.namespaces[namespace.Name].EgressIPs)
 		for _, request := range namespace.Requests {
-			if conflict := conflictOf(request.Reason); conflict != "" {
+			if conflict := ConflictOf(request.Reason); conflict != "" {
 				state.Conflicts[request.IP] = conflict
 			}
 		}
@@ -263,8 +263,8 @@ func activeOf(namespace egress.NamespaceResult) any {
 	return active
 }
 
-// conflictOf is the reference's word for our reason.
-func conflictOf(reason egress.Reason) string {
+// ConflictOf is the reference's word for our reason.
+func ConflictOf(reason egress.Reason) string {
 	switch reason {
 	case egress.ReasonMultipleHosts:
 		return "multiple-nodes"

@@ -101,7 +101,7 @@ type NodeAddress struct {
 }
 
 // Expect is what must hold after a step of Scenarios. The values are compared
-// by match.
+// by Match.
 type Expect struct {
 	Assignments map[string]any    `json:"assignments"`
 	Active      map[string]any    `json:"active"`

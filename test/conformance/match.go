@@ -7,11 +7,11 @@ import (
 	"strings"
 )
 
-// match compares a value of the corpus with ours: "" where it fits, otherwise
+// Match compares a value of the corpus with ours: "" where it fits, otherwise
 // what is wrong. Ours is nil, a string, a number or a list of strings; lists
 // are compared as sets. An active assignment is written "ip@node" on our side.
 // before is our value before the step.
-func match(want, got, before any) string {
+func Match(want, got, before any) string {
 	switch want := want.(type) {
 	case map[string]any:
 		return matchPredicate(want, got, before)
@@ -70,7 +70,7 @@ func predicate(name string, argument, got, before any) string {
 	switch name {
 	case "oneOf":
 		choices, _ := argument.([]any)
-		holds = slices.ContainsFunc(choices, func(choice any) bool { return match(choice, got, before) == "" })
+		holds = slices.ContainsFunc(choices, func(choice any) bool { return Match(choice, got, before) == "" })
 	case "size":
 		holds = isList && number(argument) == float64(len(list))
 	case "sizeBetween":
@@ -145,12 +145,12 @@ func (e Expect) Check(got, before, placed State) []string {
 		return nil
 	}
 	for _, ip := range keys(e.Assignments, e.Exact, got.Assignments) {
-		if s := match(e.Assignments[ip], lookup(got.Assignments, ip), lookup(before.Assignments, ip)); s != "" {
+		if s := Match(e.Assignments[ip], lookup(got.Assignments, ip), lookup(before.Assignments, ip)); s != "" {
 			note("assignment of %s: %s", ip, s)
 		}
 	}
 	for _, name := range keys(e.Active, e.Exact, got.Active) {
-		if s := match(e.Active[name], got.Active[name], before.Active[name]); s != "" {
+		if s := Match(e.Active[name], got.Active[name], before.Active[name]); s != "" {
 			note("active of %s: %s", name, s)
 		}
 	}
@@ -160,7 +160,7 @@ func (e Expect) Check(got, before, placed State) []string {
 			note("hostsubnet %s is missing", name)
 			continue
 		}
-		if s := match(e.HostSubnets[name], list, before.HostSubnets[name]); s != "" {
+		if s := Match(e.HostSubnets[name], list, before.HostSubnets[name]); s != "" {
 			note("egressIPs of hostsubnet %s: %s", name, s)
 		}
 	}

@@ -206,4 +206,3 @@ func hostSubnet(name, hostIP string, egressIPs ...string) v1.HostSubnet {
 	h.Name = name
 	return h
 }
-

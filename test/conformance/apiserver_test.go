@@ -1,0 +1,38 @@
+package conformance_test
+
+import (
+	"testing"
+
+	"github.com/egressip-operator/egressip-operator/test/conformance"
+)
+
+// TestAPIServer plays the corpus on a real API server with the controller
+// running.
+func TestAPIServer(t *testing.T) {
+	corpus, deviations := load(t)
+	c := startCluster(t)
+	t.Run("scenarios", func(t *testing.T) {
+		var count tally
+		for _, scenario := range corpus.Scenarios {
+			t.Run(scenario.Name, func(t *testing.T) {
+				wrong, err := conformance.Play(t.Context(), newDriver(t, c, scenario.Profile), scenario)
+				if err != nil {
+					wrong = append(wrong, err.Error())
+				}
+				count.judge(t, onAPIServer(scenario.Name, deviations), deviations, wrong)
+			})
+		}
+		count.report(t, "scenarios on an API server with the controller", len(corpus.Scenarios))
+	})
+	t.Run("lifecycle", func(t *testing.T) {
+		var count tally
+		for _, scenario := range corpus.LifecycleScenarios {
+			t.Run(scenario.Name, func(t *testing.T) {
+				wrong := newLife(t, c).play(scenario)
+				count.judge(t, onAPIServer(scenario.Name, deviations), deviations, wrong)
+			})
+		}
+		count.report(t, "lifecycleScenarios on an API server with the controller", len(corpus.LifecycleScenarios))
+	})
+	t.Run("vectors", func(t *testing.T) { testVectors(t, c, corpus, deviations) })
+}
