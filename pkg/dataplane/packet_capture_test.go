@@ -126,3 +126,14 @@ func (c *capture) from(port uint16, source string) int {
 	defer c.mu.Unlock()
 	return c.count[port][addr(source)]
 }
+
+// total counts all packets to a port.
+func (c *capture) total(port uint16) int {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	n := 0
+	for _, of := range c.count[port] {
+		n += of
+	}
+	return n
+}

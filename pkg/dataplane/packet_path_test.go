@@ -1,7 +1,12 @@
 package dataplane
 
 import (
+	"errors"
 	"testing"
+	"time"
+
+	"github.com/google/go-cmp/cmp"
+	"golang.org/x/sys/unix"
 )
 
 // given: a namespace with an egress IP on n1; when its pods on all nodes reach
@@ -23,7 +28,25 @@ func TestPodsLeaveWithTheirEgressIP(t *testing.T) {
 			here.leaves(t, eip1)
 			there.leaves(t, eip1)
 			plain.leaves(t, n2.ip.String())
+			s := startSender(t, dropped, w.bastion, 9001)
+			w.seen.only(9001)
+			w.silent(t, s)
 			w.applySettled(t)
+
+			w.bastion.serveEcho(t, 7000)
+			to := bastionIP + ":7000"
+			for _, p := range []*podMachine{here, there, plain} {
+				echoes(t, p.dial(t, "tcp4", to), 3<<20)
+				echoes(t, p.dial(t, "udp4", to), 1000)
+				p.ping(t, bastionIP, 84)
+			}
+			here.ping(t, bastionIP, 1500)
+			there.ping(t, bastionIP, 1450)
+			// A packet of one byte more, and DF: the pod's host says so.
+			eventually(t, "the pod learns the path MTU of the overlay", func() bool {
+				err := there.tryPing(t, bastionIP, 1451, 50*time.Millisecond)
+				return errors.Is(err, unix.EMSGSIZE)
+			})
 		})
 	}
 }
@@ -32,5 +55,116 @@ func (w *world) applySettled(t *testing.T) {
 	t.Helper()
 	for _, n := range w.nodes {
 		n.settled(t)
+	}
+}
+
+// given: pods with and without egress IPs; when they reach pods, nodes and
+// services of the cluster, then each is seen as before we came.
+func TestInsideTheClusterNothingChanges(t *testing.T) {
+	for _, rules := range allRules() {
+		t.Run(rules.name, func(t *testing.T) {
+			w := newWorld(t, 2, rules)
+			n1, n2 := w.nodes[0], w.nodes[1]
+			pods := []*podMachine{n1.addPod(t, "a1", 2), n1.addPod(t, "b1", 3), n2.addPod(t, "a2", 2), n2.addPod(t, "c2", 3)}
+			targets := []string{n1.ip.String() + ":80", n2.ip.String() + ":80", n1.gateway() + ":80"}
+			n1.serveWhoami(t, ":80")
+			n2.serveWhoami(t, ":80")
+			for _, p := range pods {
+				p.serveWhoami(t, ":80")
+				targets = append(targets, p.ip.String()+":80")
+			}
+			for _, n := range w.nodes {
+				rules.service(t, n, "10.96.0.10", pods[0].ip.String()+":80")
+				rules.nodePort(t, n, 30080, pods[2].ip.String()+":80")
+				targets = append(targets, n.ip.String()+":30080")
+			}
+			targets = append(targets, "10.96.0.10:80")
+			look := func() map[string]string {
+				seen := map[string]string{}
+				for _, p := range pods {
+					for _, to := range targets {
+						if p == pods[0] && to == "10.96.0.10:80" {
+							continue // a pod that reaches itself by its service: a matter of the CNI
+						}
+						from, err := p.whoami(t, to, patience)
+						if err != nil {
+							t.Fatalf("%s at %s: %v", p.name, to, err)
+						}
+						seen[p.name+" at "+to] = from
+					}
+				}
+				return seen
+			}
+			before := look()
+			n1.host(eip1, 7)
+			pods[0].set(local(eip1, 7))
+			pods[1].set(Pod{Kind: Node})
+			pods[2].set(remote(7, n1))
+			pods[3].set(Pod{Kind: Drop})
+			w.applyAll(t)
+			if diff := cmp.Diff(before, look()); diff != "" {
+				t.Fatalf("who is seen inside the cluster (-without us +with us):\n%s", diff)
+			}
+		})
+	}
+}
+
+// given: a pod with an egress IP elsewhere; when clients outside reach it by
+// NodePort, or by its own IP, then they get answers from whom they asked.
+func TestAnswersToOutsideClientsTakeTheOldWay(t *testing.T) {
+	for _, rules := range allRules() {
+		t.Run(rules.name, func(t *testing.T) {
+			w := newWorld(t, 3, rules)
+			n1, n2, n3 := w.nodes[0], w.nodes[1], w.nodes[2]
+			p := n2.addPod(t, "web", 2)
+			p.serveEcho(t, 80)
+			p.serveWhoami(t, ":81")
+			n1.host(eip1, 7)
+			p.set(remote(7, n1))
+			w.applyAll(t)
+
+			// externalTrafficPolicy Cluster: masqueraded by the node asked.
+			rules.nodePort(t, n2, 30080, p.ip.String()+":80")
+			rules.nodePort(t, n3, 30080, p.ip.String()+":80")
+			rules.nodePort(t, n1, 30080, p.ip.String()+":80")
+			// Local: on the pod's node only, and the pod sees the client.
+			rules.nodePortLocal(t, n2, 30081, p.ip.String()+":81")
+			for _, n := range w.nodes {
+				echoes(t, w.bastion.dial(t, "tcp4", n.ip.String()+":30080"), 3<<20)
+			}
+			got, err := w.bastion.whoami(t, n2.ip.String()+":30081", patience)
+			if err != nil || got != bastionIP {
+				t.Fatalf("NodePort with policy Local: %q, %v", got, err)
+			}
+			// A client that has a route to pods.
+			w.router.run(t, "ip route add 10.244.2.0/24 via "+n2.ip.String())
+			echoes(t, w.bastion.dial(t, "tcp4", p.ip.String()+":80"), 3<<20)
+			w.bastion.ping(t, p.ip.String(), 84)
+		})
+	}
+}
+
+// given: a service whose endpoint is outside the cluster; when a pod uses it,
+// then the endpoint sees the pod's egress IP.
+func TestServiceWithEndpointOutside(t *testing.T) {
+	for _, rules := range allRules() {
+		t.Run(rules.name, func(t *testing.T) {
+			w := newWorld(t, 2, rules)
+			n1, n2 := w.nodes[0], w.nodes[1]
+			here, there := n1.addPod(t, "here", 2), n2.addPod(t, "there", 2)
+			n1.host(eip1, 7)
+			here.set(local(eip1, 7))
+			there.set(remote(7, n1))
+			w.applyAll(t)
+			for _, n := range w.nodes {
+				rules.service(t, n, "10.96.0.20", bastionIP+":8080")
+			}
+			for _, p := range []*podMachine{here, there} {
+				got, err := p.whoami(t, "10.96.0.20:80", patience)
+				if err != nil || got != eip1 {
+					t.Fatalf("%s by the service: seen as %q, %v", p.name, got, err)
+				}
+			}
+		})
 	}
 }

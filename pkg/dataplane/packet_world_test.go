@@ -8,6 +8,7 @@ import (
 	"testing"
 
 	"github.com/google/go-cmp/cmp"
+	"github.com/vishvananda/netns"
 )
 
 // world is a cluster without Kubernetes, each machine a network namespace:
@@ -74,6 +75,27 @@ func allRules() []rulesOf {
 	return []rulesOf{onlyNFT(), onlyLegacy(), bothNFTFirst(), bothLegacyFirst()}
 }
 
+// service adds what kube-proxy would for a ClusterIP with one endpoint.
+func (r rulesOf) service(t *testing.T, n *node, clusterIP, endpoint string) {
+	t.Helper()
+	n.run(t, fmt.Sprintf("%s -t nat -A PREROUTING -d %s -p tcp --dport 80 -j DNAT --to-destination %s", r.iptables(), clusterIP, endpoint))
+}
+
+// nodePort adds what kube-proxy would for a NodePort with policy Cluster.
+func (r rulesOf) nodePort(t *testing.T, n *node, port int, endpoint string) {
+	t.Helper()
+	n.run(t, fmt.Sprintf(`%[1]s -t nat -C POSTROUTING -m mark --mark 0x4000/0x4000 -j MASQUERADE 2>/dev/null ||
+			%[1]s -t nat -A POSTROUTING -m mark --mark 0x4000/0x4000 -j MASQUERADE
+		%[1]s -t nat -A PREROUTING -d %[2]s -p tcp --dport %[3]d -j MARK --set-xmark 0x4000/0x4000
+		%[1]s -t nat -A PREROUTING -d %[2]s -p tcp --dport %[3]d -j DNAT --to-destination %[4]s`, r.iptables(), n.ip, port, endpoint))
+}
+
+// nodePortLocal adds what kube-proxy would for one with policy Local.
+func (r rulesOf) nodePortLocal(t *testing.T, n *node, port int, endpoint string) {
+	t.Helper()
+	n.run(t, fmt.Sprintf("%s -t nat -A PREROUTING -d %s -p tcp --dport %d -j DNAT --to-destination %s", r.iptables(), n.ip, port, endpoint))
+}
+
 func newWorld(t *testing.T, nodes int, rules rulesOf) *world {
 	t.Helper()
 	w := &world{lan: newMachine(t, "lan"), router: newMachine(t, "router"), bastion: newMachine(t, "bastion")}
@@ -110,6 +132,7 @@ func (w *world) addNode(t *testing.T, i, nodes int, rules rulesOf) {
 	w.plug(t, n.machine, n.ip.String()+"/24")
 	n.run(t, `ip route add default via 192.168.7.1
 		sysctl -qw net.ipv4.ip_forward=1 net.ipv4.conf.all.rp_filter=1 net.ipv4.conf.default.rp_filter=1 net.ipv4.conf.eth0.rp_filter=1
+		sysctl -qw net.bridge.bridge-nf-call-iptables=1
 		ip link add cni0 type bridge; ip link set cni0 up; ip address add `+n.gateway()+`/24 dev cni0`)
 	for o := 1; o <= nodes; o++ {
 		if o != i {
@@ -154,10 +177,13 @@ func (n *node) addPod(t *testing.T, name string, last int) *podMachine {
 	t.Helper()
 	p := &podMachine{machine: newMachine(t, name), node: n, ip: addr(fmt.Sprintf("10.244.%d.%d", n.index, last))}
 	connect(t, p.machine, "eth0", []string{p.ip.String() + "/24"}, n.machine, "v-"+name, nil)
-	n.run(t, "ip link set v-"+name+" master cni0")
+	n.run(t, "ip link set v-"+name+" master cni0; bridge link set dev v-"+name+" hairpin on")
 	p.run(t, "ip route add default via "+n.gateway())
 	return p
 }
+
+// enter moves the calling thread into the machine.
+func (m *machine) enter() error { return netns.Set(m.ns) }
 
 // apply makes the node's kernel do what its state says, and expects success.
 func (n *node) apply(t *testing.T) Report {
@@ -189,7 +215,9 @@ func (n *node) settled(t *testing.T) {
 }
 
 // host has the node bear an egress IP for a network, or no longer.
-func (n *node) host(ip string, netID uint32) { n.state.Hosted = append(n.state.Hosted, Hosted{addr(ip), netID}) }
+func (n *node) host(ip string, netID uint32) {
+	n.state.Hosted = append(n.state.Hosted, Hosted{addr(ip), netID})
+}
 
 func (n *node) unhost(ip string) {
 	n.state.Hosted = slices.DeleteFunc(n.state.Hosted, func(h Hosted) bool { return h.IP == addr(ip) })

@@ -1,0 +1,269 @@
+package dataplane
+
+import (
+	"bytes"
+	"context"
+	"encoding/binary"
+	"errors"
+	"fmt"
+	"io"
+	"net"
+	"net/netip"
+	"strconv"
+	"sync"
+	"sync/atomic"
+	"testing"
+	"time"
+
+	"golang.org/x/sys/unix"
+)
+
+// serveEcho sends back what each TCP connection and each UDP packet to the
+// port brings, from any address of the machine, until the test ends.
+func (m *machine) serveEcho(t *testing.T, port uint16) {
+	t.Helper()
+	var l net.Listener
+	var u net.PacketConn
+	m.do(t, func() {
+		var err error
+		var c net.ListenConfig
+		l, err = c.Listen(t.Context(), "tcp4", fmt.Sprintf(":%d", port))
+		must(t, err)
+		u, err = c.ListenPacket(t.Context(), "udp4", fmt.Sprintf(":%d", port))
+		must(t, err)
+	})
+	var all sync.WaitGroup
+	ctx, cancel := context.WithCancel(context.WithoutCancel(t.Context()))
+	all.Go(func() {
+		for {
+			c, err := l.Accept()
+			if err != nil {
+				return
+			}
+			all.Go(func() {
+				stop := context.AfterFunc(ctx, func() { _ = c.Close() })
+				defer stop()
+				// Not TCPConn's own way, a splice, which Close does not wake.
+				_, _ = io.Copy(struct{ io.Writer }{c}, struct{ io.Reader }{c})
+				_ = c.Close()
+			})
+		}
+	})
+	all.Go(func() {
+		b := make([]byte, 64<<10)
+		for {
+			n, from, err := u.ReadFrom(b)
+			if err != nil {
+				return
+			}
+			_, _ = u.WriteTo(b[:n], from)
+		}
+	})
+	t.Cleanup(func() {
+		cancel()
+		_, _ = l.Close(), u.Close()
+		all.Wait()
+	})
+}
+
+// dial opens a connection from inside the machine.
+func (m *machine) dial(t *testing.T, network, address string) net.Conn {
+	t.Helper()
+	var c net.Conn
+	m.do(t, func() {
+		var err error
+		d := net.Dialer{Timeout: patience}
+		if c, err = d.DialContext(t.Context(), network, address); err != nil {
+			t.Fatalf("%s: %v", m.name, err)
+		}
+	})
+	t.Cleanup(func() { _ = c.Close() })
+	return c
+}
+
+// echoes expects that what is sent over the connection comes back.
+func echoes(t *testing.T, c net.Conn, size int) {
+	t.Helper()
+	if err := tryEcho(c, size, patience); err != nil {
+		t.Fatalf("%v to %v: echo of %d bytes: %v", c.LocalAddr(), c.RemoteAddr(), size, err)
+	}
+}
+
+func tryEcho(c net.Conn, size int, wait time.Duration) error {
+	if err := c.SetDeadline(time.Now().Add(wait)); err != nil {
+		return err
+	}
+	sent := bytes.Repeat([]byte("0123456789abcdef"), size/16+1)[:size]
+	wrote := make(chan error, 1)
+	go func() {
+		_, err := c.Write(sent)
+		wrote <- err
+	}()
+	got := make([]byte, size)
+	_, err := io.ReadFull(c, got)
+	if err := errors.Join(err, <-wrote); err != nil {
+		return err
+	}
+	if !bytes.Equal(sent, got) {
+		return errors.New("other bytes came back")
+	}
+	return nil
+}
+
+// ping expects an answer to an ICMP echo request with DF set.
+func (m *machine) ping(t *testing.T, to string, size int) {
+	t.Helper()
+	eventually(t, fmt.Sprintf("ping of %d bytes from %s to %s", size, m.name, to), func() bool { return m.tryPing(t, to, size, time.Second) == nil })
+}
+
+// tryPing sends one ICMP echo request with DF set, size bytes long with its IP
+// header, and waits for the answer.
+func (m *machine) tryPing(t *testing.T, to string, size int, wait time.Duration) (err error) {
+	t.Helper()
+	m.do(t, func() {
+		var fd int
+		fd, err = unix.Socket(unix.AF_INET, unix.SOCK_RAW|unix.SOCK_CLOEXEC, unix.IPPROTO_ICMP)
+		if err != nil {
+			return
+		}
+		defer unix.Close(fd)
+		tv := unix.NsecToTimeval(int64(wait))
+		err = errors.Join(
+			unix.SetsockoptInt(fd, unix.IPPROTO_IP, unix.IP_MTU_DISCOVER, unix.IP_PMTUDISC_DO),
+			unix.SetsockoptTimeval(fd, unix.SOL_SOCKET, unix.SO_RCVTIMEO, &tv),
+		)
+		if err != nil {
+			return
+		}
+		b := make([]byte, size-20)
+		b[0] = 8
+		binary.BigEndian.PutUint16(b[4:], uint16(fd))
+		binary.BigEndian.PutUint16(b[2:], checksum(b))
+		if err = unix.Sendto(fd, b, 0, &unix.SockaddrInet4{Addr: addr(to).As4()}); err != nil {
+			return
+		}
+		for {
+			answer := make([]byte, 2048)
+			var n int
+			if n, _, err = unix.Recvfrom(fd, answer, 0); err != nil {
+				return
+			}
+			if n >= 28 && answer[20] == 0 && netip.AddrFrom4([4]byte(answer[12:16])) == addr(to) {
+				return
+			}
+		}
+	})
+	return err
+}
+
+func checksum(b []byte) uint16 {
+	var sum uint32
+	for i := 0; i+1 < len(b); i += 2 {
+		sum += uint32(binary.BigEndian.Uint16(b[i:]))
+	}
+	for sum > 0xffff {
+		sum = sum>>16 + sum&0xffff
+	}
+	return ^uint16(sum)
+}
+
+// sender sends without a pause from a pod to one port of the bastion, which is
+// that pod's alone: a UDP packet from a new port each millisecond, one over a
+// long-lived UDP socket, and a TCP connection every ten. It is there to meet
+// every gap in the order of changes.
+type sender struct {
+	port uint16
+	// answered counts what came back.
+	answered atomic.Int64
+}
+
+// startSender starts a sender, which stops with the test.
+func startSender(t *testing.T, p *podMachine, bastion *machine, port uint16) *sender {
+	t.Helper()
+	s := &sender{port: port}
+	bastion.serveEcho(t, port)
+	to := net.JoinHostPort(bastionIP, strconv.Itoa(int(port)))
+	ctx, cancel := context.WithCancel(context.WithoutCancel(t.Context()))
+	var all sync.WaitGroup
+	loop := func(every time.Duration, f func()) {
+		all.Go(func() {
+			// The goroutine's sockets are made in the pod's namespace, whatever
+			// thread it is moved to: so each is made by a thread that is there.
+			_ = onThread(func() error {
+				if err := p.enter(); err != nil {
+					return err
+				}
+				tick := time.NewTicker(every)
+				defer tick.Stop()
+				for ctx.Err() == nil {
+					f()
+					<-tick.C
+				}
+				return nil
+			})
+		})
+	}
+	loop(2*time.Millisecond, func() { s.udpOnce(to) })
+	loop(10*time.Millisecond, func() { s.tcpOnce(to) })
+	var long net.Conn
+	loop(time.Millisecond, func() {
+		if long == nil {
+			long, _ = net.Dial("udp4", to)
+			return
+		}
+		_, _ = long.Write([]byte("x"))
+		_ = long.SetReadDeadline(time.Now().Add(time.Microsecond))
+		if _, err := long.Read(make([]byte, 8)); err == nil {
+			s.answered.Add(1)
+		}
+	})
+	t.Cleanup(func() {
+		cancel()
+		all.Wait()
+		if long != nil {
+			_ = long.Close()
+		}
+	})
+	return s
+}
+
+func (s *sender) udpOnce(to string) {
+	c, err := net.Dial("udp4", to)
+	if err != nil {
+		return
+	}
+	defer c.Close()
+	_, _ = c.Write([]byte("x"))
+}
+
+func (s *sender) tcpOnce(to string) {
+	c, err := net.DialTimeout("tcp4", to, 50*time.Millisecond)
+	if err != nil {
+		return
+	}
+	defer c.Close()
+	if tryEcho(c, 1, 50*time.Millisecond) == nil {
+		s.answered.Add(1)
+	}
+}
+
+// flows waits until the sender's packets come through with a source.
+func (w *world) flows(t *testing.T, s *sender, source string) {
+	t.Helper()
+	before, answers := w.seen.from(s.port, source), s.answered.Load()
+	eventually(t, fmt.Sprintf("traffic to port %d from %s, and answers", s.port, source), func() bool {
+		return w.seen.from(s.port, source) > before+20 && s.answered.Load() > answers+5
+	})
+}
+
+// silent waits until the sender has tried for a while and nothing came.
+func (w *world) silent(t *testing.T, s *sender) {
+	t.Helper()
+	last, since := w.seen.total(s.port), time.Now()
+	eventually(t, fmt.Sprintf("nothing comes to port %d", s.port), func() bool {
+		if now := w.seen.total(s.port); now != last {
+			last, since = now, time.Now()
+		}
+		return time.Since(since) > 200*time.Millisecond
+	})
+}
