@@ -1,0 +1,235 @@
+package dataplane
+
+import (
+	"encoding/binary"
+	"fmt"
+	"net"
+	"net/netip"
+	"slices"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	"golang.org/x/sys/unix"
+)
+
+// log keeps what a machine received: payload -> the sources it came from.
+type receiveLog struct {
+	mu      sync.Mutex
+	sources map[string][]netip.Addr
+}
+
+// receiveUDP notes and answers each UDP packet to the port until the test ends.
+func (m *machine) receiveUDP(t *testing.T, port uint16) *receiveLog {
+	t.Helper()
+	l := &receiveLog{sources: map[string][]netip.Addr{}}
+	var u net.PacketConn
+	m.do(t, func() {
+		var err error
+		u, err = (&net.ListenConfig{}).ListenPacket(t.Context(), "udp4", fmt.Sprintf(":%d", port))
+		must(t, err)
+	})
+	done := make(chan struct{})
+	go func() {
+		defer close(done)
+		b := make([]byte, 2048)
+		for {
+			n, from, err := u.ReadFrom(b)
+			if err != nil {
+				return
+			}
+			l.mu.Lock()
+			source := netip.MustParseAddrPort(from.String()).Addr()
+			if p := string(b[:n]); !slices.Contains(l.sources[p], source) {
+				l.sources[p] = append(l.sources[p], source)
+			}
+			l.mu.Unlock()
+			_, _ = u.WriteTo(b[:n], from)
+		}
+	}()
+	t.Cleanup(func() { _ = u.Close(); <-done })
+	return l
+}
+
+// of gives the sources of a payload.
+func (l *receiveLog) of(payload string) []netip.Addr {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return slices.Clone(l.sources[payload])
+}
+
+// speak sends a payload and waits until it has come back, over and over where
+// it does not.
+func speak(t *testing.T, c net.Conn, payload string) {
+	t.Helper()
+	eventually(t, payload+" is answered", func() bool {
+		b := make([]byte, 2048)
+		_ = c.SetDeadline(time.Now().Add(time.Second))
+		if _, err := c.Write([]byte(payload)); err != nil {
+			return false
+		}
+		n, err := c.Read(b)
+		return err == nil && string(b[:n]) == payload
+	})
+}
+
+// given: a pod whose namespace spreads over egress IPs on two hosts; when it
+// opens many connections, then they spread; when hosts are listed in another
+// order, or another one is added, then each connection keeps its source.
+//
+// Kills the mutant that chooses by the hash alone, without a memory of the
+// choice: half of the connections move when the list turns around.
+func TestConnectionsSpreadAndKeepTheirHost(t *testing.T) {
+	const connections = 60
+	w := newWorld(t, 4, onlyNFT())
+	n1, n2, n3, pods := w.nodes[0], w.nodes[1], w.nodes[2], w.nodes[3]
+	pod := pods.addPod(t, "pod", 2)
+	n1.host(eip1, 7)
+	n2.host(eip2, 7)
+	n3.host(eip3, 7)
+	pod.set(remote(7, n1, n2))
+	w.applyAll(t)
+	seen := w.bastion.receiveUDP(t, 9000)
+
+	open := map[string]net.Conn{}
+	count := map[netip.Addr]int{}
+	for i := range connections {
+		id := fmt.Sprintf("connection %d", i)
+		open[id] = pod.dial(t, "udp4", bastionIP+":9000")
+		speak(t, open[id], id)
+		if s := seen.of(id); len(s) == 1 {
+			count[s[0]]++
+		}
+	}
+	// Fair coins fall below 10 of 60 about once in ten million times.
+	if count[addr(eip1)] < 10 || count[addr(eip2)] < 10 || count[addr(eip1)]+count[addr(eip2)] != connections {
+		t.Fatalf("sources of %d connections: %v", connections, count)
+	}
+	for _, via := range [][]*node{{n2, n1}, {n3, n2, n1}, {n1, n3, n2}} {
+		pod.set(remote(7, via...))
+		pods.apply(t)
+		for id, c := range open {
+			speak(t, c, id)
+			if s := seen.of(id); len(s) != 1 {
+				t.Fatalf("%s came from %v", id, s)
+			}
+		}
+	}
+
+	// One host is no longer among them: what it carried goes elsewhere.
+	pod.set(remote(7, n2, n3))
+	pods.apply(t)
+	for id, c := range open {
+		speak(t, c, id)
+		s := seen.of(id)
+		if moved := s[0] == addr(eip1); moved != (len(s) == 2) {
+			t.Fatalf("%s came from %v", id, s)
+		}
+	}
+}
+
+// vxlanPacket is the payload of an outer UDP packet: a UDP packet of a pod that
+// carries its own text, in network netID.
+func vxlanPacket(netID uint32, src, dst netip.AddrPort, text string) []byte {
+	udp := binary.BigEndian.AppendUint16(nil, src.Port())
+	udp = binary.BigEndian.AppendUint16(udp, dst.Port())
+	udp = binary.BigEndian.AppendUint16(udp, uint16(8+len(text)))
+	udp = append(append(udp, 0, 0), text...)
+
+	ip := append([]byte{0x45, 0}, binary.BigEndian.AppendUint16(nil, uint16(20+len(udp)))...)
+	ip = append(ip, 0, 0, 0, 0, 64, unix.IPPROTO_UDP, 0, 0)
+	ip = append(append(ip, src.Addr().AsSlice()...), dst.Addr().AsSlice()...)
+	binary.BigEndian.PutUint16(ip[10:], checksum(ip))
+
+	b := binary.BigEndian.AppendUint32([]byte{0x08, 0, 0, 0}, netID<<8)
+	b = append(b, 2, 0, 0, 0, 0, 1, 2, 0, 0, 0, 0, 2, 0x08, 0x00) // inner Ethernet
+	return append(append(b, ip...), udp...)
+}
+
+// sendUDP sends one packet from the machine.
+func (m *machine) sendUDP(t *testing.T, to string, payload []byte) {
+	t.Helper()
+	m.do(t, func() {
+		c, err := net.Dial("udp4", to)
+		must(t, err)
+		defer c.Close()
+		_, err = c.Write(payload)
+		must(t, err)
+	})
+}
+
+// given: an egress IP for a network; when a packet of that network comes over
+// the overlay from a machine that is no host, or one of another network from a
+// host, or one to a pod or to the inside, then it goes nowhere.
+//
+// Kills the mutants without the rule in INPUT, without the one in FORWARD, and
+// without the drop of packets that bear no index.
+func TestOverlayTakesPacketsOfHostsAndKnownNetworksAlone(t *testing.T) {
+	for _, rules := range []rulesOf{onlyNFT(), onlyLegacy()} {
+		t.Run(rules.name, func(t *testing.T) {
+			w := newWorld(t, 2, rules)
+			host, other := w.nodes[0], w.nodes[1]
+			pod, near := other.addPod(t, "pod", 2), host.addPod(t, "near", 2)
+			host.host(eip1, 7)
+			pod.set(remote(7, host))
+			near.set(Pod{Kind: Node})
+			w.applyAll(t)
+			seen, inside := w.bastion.receiveUDP(t, 9000), near.receiveUDP(t, 9000)
+			port := uint16(5000)
+			packet := func(netID uint32, to netip.AddrPort, text string) []byte {
+				port++ // each a connection of its own
+				return vxlanPacket(netID, netip.AddrPortFrom(pod.ip, port), to, text)
+			}
+			out, in := netip.MustParseAddrPort(bastionIP+":9000"), netip.AddrPortFrom(near.ip, 9000)
+			overlay := host.ip.String() + ":9789"
+
+			w.router.sendUDP(t, overlay, packet(7, out, "from a machine that is no host"))
+			w.bastion.sendUDP(t, overlay, packet(7, out, "from outside"))
+			pod.sendUDP(t, overlay, packet(7, out, "from a pod"))
+			near.sendUDP(t, overlay, packet(7, out, "from a pod of the host"))
+			other.sendUDP(t, overlay, packet(8, out, "of a network that is not hosted"))
+			other.sendUDP(t, overlay, packet(7, in, "to a pod"))
+			other.sendUDP(t, overlay, packet(7, netip.AddrPortFrom(host.ip, 9000), "to the host"))
+			other.sendUDP(t, overlay, packet(7, netip.AddrPortFrom(other.ip, 9000), "back to a host"))
+
+			// What a host sends for its pod comes, and all before it has been seen.
+			other.sendUDP(t, overlay, packet(7, out, "as it should be"))
+			eventually(t, "the one good packet", func() bool { return len(seen.of("as it should be")) > 0 })
+			for _, l := range []*receiveLog{seen, inside} {
+				l.mu.Lock()
+				for text, sources := range l.sources {
+					if text != "as it should be" || sources[0] != addr(eip1) {
+						t.Errorf("a packet %s went through, from %v", text, sources)
+					}
+				}
+				l.mu.Unlock()
+			}
+		})
+	}
+}
+
+// given: a host that does not know a pod's packets any more; what the pod's
+// host sends is dropped there by the program itself, without any rule.
+func TestProgramDropsWhatItDoesNotKnow(t *testing.T) {
+	w := newWorld(t, 2, onlyNFT())
+	host, other := w.nodes[0], w.nodes[1]
+	pod := other.addPod(t, "pod", 2)
+	host.host(eip1, 7)
+	pod.set(remote(7, host))
+	w.applyAll(t)
+	s := startSender(t, pod, w.bastion, 9001)
+	w.seen.only(9001, eip1)
+	w.flows(t, s, eip1)
+	must(t, other.dp.maps.deletePod(pod.ip))
+	w.silent(t, s)
+	other.apply(t)
+	w.flows(t, s, eip1)
+	must(t, host.dp.maps.deleteHosted(7))
+	w.silent(t, s)
+	host.apply(t)
+	w.flows(t, s, eip1)
+	if out := other.run(t, "tc -statistics filter show dev egress0 egress"); !strings.Contains(out, "direct-action") {
+		t.Fatalf("programs: %s", out)
+	}
+}
