@@ -10,13 +10,14 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// hostWith makes a machine with one interface and address, and finds its uplink.
-func hostWith(t *testing.T, device, cidr string) (*machine, *netlink.Handle, uplink) {
+// hostWith makes a machine with one interface, which has address 192.0.2.1/24,
+// and finds its uplink.
+func hostWith(t *testing.T, device string) (*machine, *netlink.Handle, uplink) {
 	t.Helper()
 	host, other := newMachine(t, "host"), newMachine(t, "other")
-	connect(t, host, device, []string{cidr}, other, "eth0", nil)
+	connect(t, host, device, []string{"192.0.2.1/24"}, other, "eth0", nil)
 	h := host.handle(t)
-	u, err := findUplink(h, netip.MustParsePrefix(cidr).Addr())
+	u, err := findUplink(h, addr("192.0.2.1"))
 	must(t, err)
 	return host, h, u
 }
@@ -38,7 +39,7 @@ func TestEgressAddressIsLabelledSecondaryAndOurs(t *testing.T) {
 	// The second leaves no room for the suffix in a label.
 	for _, device := range []string{"eth0", "enp134s0f0np0"} {
 		t.Run(device, func(t *testing.T) {
-			host, h, u := hostWith(t, device, "192.0.2.1/24")
+			host, h, u := hostWith(t, device)
 			if u.name != device || u.cidr.String() != "192.0.2.1/24" {
 				t.Fatalf("uplink: %s %v", u.name, u.cidr)
 			}
@@ -76,7 +77,7 @@ func TestAddressOfOthersIsRefusedWhereverItIs(t *testing.T) {
 		"with a label of another": "ip address add 192.0.2.200/24 dev eth0 label eth0:vip",
 	} {
 		t.Run(name, func(t *testing.T) {
-			host, h, u := hostWith(t, "eth0", "192.0.2.1/24")
+			host, h, u := hostWith(t, "eth0")
 			host.run(t, add)
 			ip := "192.0.2.200"
 			if add == "true" {
@@ -97,7 +98,7 @@ func TestAddressOfOthersIsRefusedWhereverItIs(t *testing.T) {
 }
 
 func TestEgressAddressFollowsTheUplink(t *testing.T) {
-	host, h, u := hostWith(t, "eth0", "192.0.2.1/24")
+	host, h, u := hostWith(t, "eth0")
 	must(t, addOne(h, u, "192.0.2.200"))
 	// As when an administrator puts the interface into a bridge.
 	host.run(t, `ip link add br0 type bridge; ip link set br0 up
@@ -122,7 +123,7 @@ func TestEgressAddressFollowsTheUplink(t *testing.T) {
 func TestHostAddressOutlivesEgressAddressThatBecameFirst(t *testing.T) {
 	for _, setting := range []string{"0", "1"} {
 		t.Run("promote_secondaries="+setting, func(t *testing.T) {
-			host, h, u := hostWith(t, "eth0", "192.0.2.1/24")
+			host, h, u := hostWith(t, "eth0")
 			must(t, addOne(h, u, "192.0.2.200"))
 			host.run(t, `sysctl -qw net.ipv4.conf.all.promote_secondaries=0 net.ipv4.conf.eth0.promote_secondaries=1
 				ip address delete 192.0.2.1/24 dev eth0; ip address add 192.0.2.1/24 dev eth0

@@ -102,10 +102,12 @@ func openMaps(nl *netlink.Handle, dir string) (_ *mapSet, err error) {
 
 // adoptMap pins a map that runs, where none is pinned.
 func adoptMap(dir string, spec *ebpf.MapSpec, running *ebpf.Map) error {
-	path := filepath.Join(dir, spec.Name)
-	_, err := os.Lstat(path)
-	if running == nil || err == nil || spec.Compatible(running) != nil {
+	if running == nil || spec.Compatible(running) != nil {
 		return nil
+	}
+	path := filepath.Join(dir, spec.Name)
+	if _, err := os.Lstat(path); !errors.Is(err, os.ErrNotExist) {
+		return err
 	}
 	if err := running.Pin(path); err != nil {
 		return fmt.Errorf("pin BPF map %s that runs: %w", path, err)

@@ -77,7 +77,7 @@ func attachAll(t *testing.T, host *machine, h *netlink.Handle, dir string) (maps
 func TestMapsOfRunningProgramsAreAdopted(t *testing.T) {
 	for _, lost := range []string{"nothing", "pins", "file system"} {
 		t.Run(lost, func(t *testing.T) {
-			host, h, _ := hostWith(t, "eth0", "192.0.2.1/24")
+			host, h, _ := hostWith(t, "eth0")
 			dir := pinDir(t)
 			first, _ := attachAll(t, host, h, dir)
 			must(t, first.putHosted(77, 0x101))
@@ -110,7 +110,7 @@ func TestMapsOfRunningProgramsAreAdopted(t *testing.T) {
 
 // After an upgrade that changes a map: its pin is replaced, the others stay.
 func TestMapOfAnotherShapeIsReplaced(t *testing.T) {
-	host, h, _ := hostWith(t, "eth0", "192.0.2.1/24")
+	host, h, _ := hostWith(t, "eth0")
 	dir := pinDir(t)
 	must(t, ensureBPFFS(dir))
 	old, err := ebpf.NewMapWithOptions(

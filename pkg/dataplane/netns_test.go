@@ -188,15 +188,6 @@ func connect(t *testing.T, a *machine, aDev string, aAddrs []string, b *machine,
 	}
 }
 
-// newHostOn makes a machine with a single interface eth0 that has an address,
-// and a neighbour at its other end.
-func newHostOn(t *testing.T, name, addr string) (host, neighbour *machine) {
-	t.Helper()
-	host, neighbour = newMachine(t, name), newMachine(t, "neighbour of "+name)
-	connect(t, host, "eth0", []string{addr}, neighbour, "eth0", nil)
-	return host, neighbour
-}
-
 // pinDir gives a directory for BPF maps, in a file system of the test's own.
 func pinDir(t *testing.T) string {
 	t.Helper()
@@ -256,16 +247,16 @@ func (m *machine) serveWhoami(t *testing.T, addr string) {
 }
 
 // whoami asks a serveWhoami which address this machine's connection comes from.
-func (m *machine) whoami(t *testing.T, addr string, wait time.Duration) (from string, err error) {
+func (m *machine) whoami(t *testing.T, addr string) (from string, err error) {
 	t.Helper()
 	m.do(t, func() {
-		d := net.Dialer{Timeout: wait}
+		d := net.Dialer{Timeout: patience}
 		var c net.Conn
 		if c, err = d.DialContext(t.Context(), "tcp4", addr); err != nil {
 			return
 		}
 		defer c.Close()
-		_ = c.SetDeadline(time.Now().Add(wait))
+		_ = c.SetDeadline(time.Now().Add(patience))
 		buffer := make([]byte, 64)
 		var n int
 		n, err = c.Read(buffer)

@@ -36,7 +36,7 @@ func TestOverlayPortOfOthersIsReported(t *testing.T) {
 		"program": {"", "", ""},
 	} {
 		t.Run(name, func(t *testing.T) {
-			host, _, _ := hostWith(t, "eth0", "192.0.2.1/24")
+			host, _, _ := hostWith(t, "eth0")
 			remove := func() { host.run(t, c.remove) }
 			if c.add != "" {
 				host.run(t, c.add)
@@ -69,7 +69,7 @@ func TestOverlayOfAnotherNatureIsReplaced(t *testing.T) {
 		"another MAC": "ip link add egress0 address 02:00:00:00:00:01 type vxlan external nolearning dstport 9789",
 	} {
 		t.Run(name, func(t *testing.T) {
-			host, h, _ := hostWith(t, "eth0", "192.0.2.1/24")
+			host, h, _ := hostWith(t, "eth0")
 			host.run(t, add+"; ip link set egress0 up")
 			must(t, raise(t, host, want))
 			link, err := h.LinkByName(overlayName)
@@ -82,7 +82,7 @@ func TestOverlayOfAnotherNatureIsReplaced(t *testing.T) {
 }
 
 func TestOverlayLeavesOtherDevicesStrict(t *testing.T) {
-	host, _, _ := hostWith(t, "eth0", "192.0.2.1/24")
+	host, _, _ := hostWith(t, "eth0")
 	host.run(t, "sysctl -qw net.ipv4.conf.all.rp_filter=1 net.ipv4.conf.default.rp_filter=1 net.ipv4.conf.eth0.rp_filter=1")
 	must(t, raise(t, host, overlayConfig{hostIP: addr("192.0.2.1"), port: 9789, mtu: 1450}))
 	for device, want := range map[string]string{"all": "1", "default": "1", "eth0": "1", "lo": "0", overlayName: "2"} {

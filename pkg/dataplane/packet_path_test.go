@@ -86,7 +86,7 @@ func TestInsideTheClusterNothingChanges(t *testing.T) {
 						if p == pods[0] && to == "10.96.0.10:80" {
 							continue // a pod that reaches itself by its service: a matter of the CNI
 						}
-						from, err := p.whoami(t, to, patience)
+						from, err := p.whoami(t, to)
 						if err != nil {
 							t.Fatalf("%s at %s: %v", p.name, to, err)
 						}
@@ -132,7 +132,7 @@ func TestAnswersToOutsideClientsTakeTheOldWay(t *testing.T) {
 			for _, n := range w.nodes {
 				echoes(t, w.bastion.dial(t, "tcp4", n.ip.String()+":30080"), 3<<20)
 			}
-			got, err := w.bastion.whoami(t, n2.ip.String()+":30081", patience)
+			got, err := w.bastion.whoami(t, n2.ip.String()+":30081")
 			if err != nil || got != bastionIP {
 				t.Fatalf("NodePort with policy Local: %q, %v", got, err)
 			}
@@ -160,7 +160,7 @@ func TestServiceWithEndpointOutside(t *testing.T) {
 				rules.service(t, n, "10.96.0.20", bastionIP+":8080")
 			}
 			for _, p := range []*podMachine{here, there} {
-				got, err := p.whoami(t, "10.96.0.20:80", patience)
+				got, err := p.whoami(t, "10.96.0.20:80")
 				if err != nil || got != eip1 {
 					t.Fatalf("%s by the service: seen as %q, %v", p.name, got, err)
 				}

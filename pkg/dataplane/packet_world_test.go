@@ -142,6 +142,8 @@ func (w *world) addNode(t *testing.T, i, nodes int, rules rulesOf) {
 	for _, b := range rules.masquerade {
 		n.run(t, fmt.Sprintf("iptables-%s -t nat -A POSTROUTING -s 10.244.0.0/16 ! -d 10.244.0.0/16 -j MASQUERADE", b))
 	}
+	// As kube-proxy has it: NAT never touches such packets.
+	n.run(t, rules.iptables()+" -A FORWARD -m conntrack --ctstate INVALID -j DROP")
 	n.state = State{HostIP: n.ip, Inside: []netip.Prefix{netip.MustParsePrefix("10.244.0.0/16"), netip.MustParsePrefix("10.96.0.0/16")}, Subnets: []netip.Prefix{n.pods}}
 	for o := 1; o <= nodes; o++ {
 		n.state.Hosts = append(n.state.Hosts, addr(fmt.Sprintf("192.168.7.%d", 10+o)))
@@ -255,7 +257,7 @@ func (w *world) applyAll(t *testing.T) {
 // leaves expects that a pod's connection to the bastion comes from want.
 func (p *podMachine) leaves(t *testing.T, want string) {
 	t.Helper()
-	got, err := p.whoami(t, bastionIP+":8080", patience)
+	got, err := p.whoami(t, bastionIP+":8080")
 	if err != nil {
 		t.Fatalf("%s to the bastion, expected from %s: %v", p.name, want, err)
 	}

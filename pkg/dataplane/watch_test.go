@@ -15,7 +15,7 @@ import (
 // Kills the mutants that forget one of the groups, or that take no notice when
 // the socket ran over.
 func TestWatchTellsOfEachChange(t *testing.T) {
-	host, _, _ := hostWith(t, "eth0", "192.0.2.1/24")
+	host, _, _ := hostWith(t, "eth0")
 	host.run(t, `ip link add egress0 type vxlan external dstport 9789; ip link set egress0 up
 		ip address add 192.0.2.200/24 dev eth0 label eth0:eip
 		ip rule add fwmark 0x1000/0x1000 lookup 2000 priority 90
@@ -71,7 +71,7 @@ func quiet(t *testing.T, host *machine, calls *atomic.Int64) {
 // Kills the mutant that hears of every route: where there is BGP, those of
 // others come and go by the thousand.
 func TestRoutesOfOthersAreNoConcern(t *testing.T) {
-	host, _, _ := hostWith(t, "eth0", "192.0.2.1/24")
+	host, _, _ := hostWith(t, "eth0")
 	host.do(t, func() {
 		s, err := subscribe(unix.NETLINK_ROUTE, unix.RTNLGRP_IPV4_ROUTE)
 		must(t, err)
@@ -94,7 +94,7 @@ func TestRoutesOfOthersAreNoConcern(t *testing.T) {
 
 // Kills the mutant that takes ENOBUFS for an error, or for nothing.
 func TestMoreThanTheSocketHoldsIsAConcern(t *testing.T) {
-	host, h, u := hostWith(t, "eth0", "192.0.2.1/24")
+	host, h, u := hostWith(t, "eth0")
 	host.do(t, func() {
 		s, err := nl.Subscribe(unix.NETLINK_ROUTE, unix.RTNLGRP_IPV4_ROUTE)
 		must(t, err)
