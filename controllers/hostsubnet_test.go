@@ -1,0 +1,144 @@
+package controllers_test
+
+import (
+	"fmt"
+	"testing"
+
+	corev1 "k8s.io/api/core/v1"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/types"
+
+	v1 "github.com/egressip-operator/egressip-operator/api/v1"
+	"github.com/egressip-operator/egressip-operator/controllers"
+)
+
+// wantHost says what is wrong with the fields that follow the Node.
+func wantHost(h *v1.HostSubnet, hostIP, subnet string, uid types.UID) string {
+	if h.Host != h.Name || h.HostIP != hostIP || h.Subnet != subnet || h.Annotations[v1.AnnotationNodeUID] != string(uid) {
+		return fmt.Sprintf("HostSubnet %s has host %q, hostIP %q, subnet %q, node %q; want hostIP %s, subnet %s, node %s",
+			h.Name, h.Host, h.HostIP, h.Subnet, h.Annotations[v1.AnnotationNodeUID], hostIP, subnet, uid)
+	}
+	return ""
+}
+
+// TestHostSubnets: each Node has one, which follows it, and lives as long.
+func TestHostSubnets(t *testing.T) {
+	whole := t // the controller outlives subtests
+	a := startAPI(t)
+	stop := a.control(t, controllers.Options{})
+
+	t.Run("it says what the Node says", func(t *testing.T) {
+		node1 := a.node(t, "node1", "10.254.1.0/24", "fd00::11", "192.168.7.11", "192.168.9.11")
+		a.awaitHost(t, "node1", func(h *v1.HostSubnet) string {
+			return wantHost(h, "192.168.7.11", "10.254.1.0/24", node1.UID)
+		})
+	})
+
+	t.Run("a Node without podCIDR has one too", func(t *testing.T) {
+		node2 := a.node(t, "node2", "", "192.168.7.12")
+		a.awaitHost(t, "node2", func(h *v1.HostSubnet) string { return wantHost(h, "192.168.7.12", "", node2.UID) })
+	})
+
+	t.Run("claims get their canonical form", func(t *testing.T) {
+		a.claim(t, "node1", "192.168.7.201", "192.168.7.200/24")
+		a.awaitHost(t, "node1", func(h *v1.HostSubnet) string {
+			return wantList("egressIPs", h.EgressIPs, "192.168.7.201", "192.168.7.200")
+		})
+	})
+
+	t.Run("it follows the Node's address, and keeps the user's fields", func(t *testing.T) {
+		a.nodeStatus(t, "node1", func(s *corev1.NodeStatus) {
+			s.Addresses = []corev1.NodeAddress{{Type: corev1.NodeInternalIP, Address: "192.168.7.111"}}
+		})
+		a.awaitHost(t, "node1", func(h *v1.HostSubnet) string {
+			if h.HostIP != "192.168.7.111" || h.Subnet != "10.254.1.0/24" {
+				return fmt.Sprintf("hostIP %s, subnet %s", h.HostIP, h.Subnet)
+			}
+			return wantList("egressIPs", h.EgressIPs, "192.168.7.201", "192.168.7.200")
+		})
+	})
+
+	t.Run("what a user overwrites is corrected", func(t *testing.T) {
+		a.patch(t, hostSubnet("node2"), `{"hostIP": "10.9.9.9"}`)
+		a.awaitHost(t, "node2", func(h *v1.HostSubnet) string {
+			if h.HostIP != "192.168.7.12" {
+				return "hostIP is " + h.HostIP
+			}
+			return ""
+		})
+	})
+
+	t.Run("it is deleted with its Node", func(t *testing.T) {
+		if err := a.Delete(t.Context(), &corev1.Node{ObjectMeta: metav1.ObjectMeta{Name: "node2"}}); err != nil {
+			t.Fatal(err)
+		}
+		a.awaitGone(t, hostSubnet("node2"))
+	})
+
+	t.Run("a new Node of the name gets a new one", func(t *testing.T) {
+		old := a.awaitHost(t, "node1", func(*v1.HostSubnet) string { return "" })
+		stop()
+		if err := a.Delete(t.Context(), &corev1.Node{ObjectMeta: metav1.ObjectMeta{Name: "node1"}}); err != nil {
+			t.Fatal(err)
+		}
+		again := a.node(t, "node1", "10.254.1.0/24", "192.168.7.11")
+		stop = a.control(whole, controllers.Options{})
+		a.awaitHost(t, "node1", func(h *v1.HostSubnet) string {
+			if h.UID == old.UID {
+				return "it is still the old one"
+			}
+			if wrong := wantHost(h, "192.168.7.11", "10.254.1.0/24", again.UID); wrong != "" {
+				return wrong
+			}
+			return wantList("egressIPs", h.EgressIPs)
+		})
+	})
+
+	t.Run("YAML from elsewhere is taken over", func(t *testing.T) {
+		node3 := a.node(t, "node3", "10.254.3.0/24", "192.168.7.13")
+		a.awaitHost(t, "node3", func(h *v1.HostSubnet) string { return wantHost(h, "192.168.7.13", "10.254.3.0/24", node3.UID) })
+		if out, err := a.kubectl(t, `
+apiVersion: network.openshift.io/v1
+kind: HostSubnet
+metadata:
+  name: node3
+  annotations:
+    pod.network.openshift.io/node-uid: 4bd7a8a9-9d6c-4bd4-8ea9-1f1f6f9b8c3e
+host: node3
+hostIP: 192.168.7.13
+subnet: 10.254.5.0/24
+egressIPs: [192.168.7.210]
+`, "apply", "-f", "-"); err != nil {
+			t.Fatalf("kubectl apply: %v\n%s", err, out)
+		}
+		a.awaitHost(t, "node3", func(h *v1.HostSubnet) string {
+			if wrong := wantHost(h, "192.168.7.13", "10.254.3.0/24", node3.UID); wrong != "" {
+				return wrong
+			}
+			return wantList("egressIPs", h.EgressIPs, "192.168.7.210")
+		})
+	})
+
+	t.Run("one without a Node: an administrator's is left alone, a leftover goes", func(t *testing.T) {
+		external := hostSubnet("external")
+		external.Host, external.HostIP, external.EgressIPs = "external", "192.168.7.99", []string{"192.168.7.220/24"}
+		leftover := hostSubnet("leftover")
+		leftover.Host, leftover.HostIP = "leftover", "192.168.7.98"
+		leftover.Annotations = map[string]string{v1.AnnotationNodeUID: "of-a-node-that-is-gone"}
+		a.create(t, external, leftover)
+		a.awaitGone(t, hostSubnet("leftover"))
+		h := a.awaitHost(t, "external", func(h *v1.HostSubnet) string {
+			return wantList("egressIPs", h.EgressIPs, "192.168.7.220")
+		})
+		if h.UID != external.UID || h.Annotations[v1.AnnotationNodeUID] != "" {
+			t.Errorf("the administrator's HostSubnet is now %+v", h)
+		}
+		a.node(t, "external", "", "192.168.7.99")
+		a.awaitHost(t, "external", func(h *v1.HostSubnet) string {
+			if h.UID != external.UID || h.Annotations[v1.AnnotationNodeUID] == "" {
+				return "not bound to its Node"
+			}
+			return wantList("egressIPs", h.EgressIPs, "192.168.7.220")
+		})
+	})
+}
