@@ -1,10 +1,12 @@
 package main
 
+import "slices"
+
 const brain = "./pkg/egress"
 
 // mutants is the whole list.
 func mutants() []mutant {
-	return append(append(resolveMutants(), allocateMutants()...), netIDMutants()...)
+	return slices.Concat(resolveMutants(), allocateMutants(), netIDMutants(), agentMutants())
 }
 
 func netIDMutants() []mutant {

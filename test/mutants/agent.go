@@ -1,0 +1,73 @@
+package main
+
+const agent = "./pkg/agent"
+
+// agentMutants are mistakes between the objects and the kernel.
+func agentMutants() []mutant {
+	return []mutant{
+		{
+			name: "drop-is-node", pkg: agent, test: "TestPropertyNoPodThatRequestsGoesByItself",
+			edits: []edit{{
+				file: "state.go", old: "default:\n\t\treturn dataplane.Pod{IP: p.IP, Kind: dataplane.Drop}",
+				new: "default:\n\t\treturn dataplane.Pod{IP: p.IP, Kind: dataplane.Node}",
+			}},
+		},
+		{
+			name: "stranger-leaks", pkg: agent, test: "TestPropertyNoPodThatRequestsGoesByItself",
+			edits: []edit{{
+				file: "decide.go", old: "if !ok || !plan.HostIP.IsValid() {", new: "if !ok || adopted || !plan.HostIP.IsValid() {",
+			}},
+		},
+		{
+			name: "local-without-address", pkg: agent, test: "TestStateOf",
+			edits: []edit{{
+				file: "state.go", old: "case p.Kind == egress.PathLocal && hosted[p.EgressIP]:", new: "case p.Kind == egress.PathLocal:",
+			}},
+		},
+		{
+			name: "late-delete", pkg: agent, test: "TestPodsOf",
+			edits: []edit{{file: "pods.go", old: "!taken || succeeds(pod, owner)", new: "!taken || owner == nil"}},
+		},
+		{
+			name: "deleted-is-gone", pkg: agent, test: "TestPodsOf",
+			edits: []edit{{
+				file: "pods.go", old: "if !terminal && pod.DeletionTimestamp == nil {\n\t\treturn false",
+				new: "if !terminal {\n\t\treturn pod.DeletionTimestamp != nil",
+			}},
+		},
+		{
+			name: "no-rest", pkg: agent, test: "TestLoopServesAStormAtHalfPower",
+			edits: []edit{{file: "loop.go", old: "rest := min(max(worked, minRest), maxRest)", new: "rest := min(worked, minRest)"}},
+		},
+		{
+			name: "objects-starve-the-kernel", pkg: agent, test: "TestLoopLooksAtTheKernelInAStormOfObjects",
+			edits: []edit{{
+				file: "loop.go", old: "!why.kernel && l.applied && l.clock.Since(l.appliedAt) < l.resync &&", new: "!why.kernel && l.applied &&",
+			}},
+		},
+		{
+			name: "always-apply", pkg: agent, test: "TestLoopLooksAtTheKernelInAStormOfObjects",
+			edits: []edit{{file: "loop.go", old: "settled = !why.kernel && l.applied &&", new: "settled = why.kernel && l.applied &&"}},
+		},
+		{
+			name: "failure-sets-the-pace", pkg: agent, test: "TestLoopFailsCalmly",
+			edits: []edit{{file: "loop.go", old: "drift = nil\n", new: ""}},
+		},
+		{
+			name: "forget-what-could-not-be-read", pkg: agent, test: "TestLoopWithoutReadableObjects",
+			edits: []edit{{file: "loop.go", old: "l.stale = err != nil", new: "l.stale = err != nil && l.desired == nil"}},
+		},
+		{
+			name: "status-from-the-cache-alone", pkg: agent, test: "TestPublishOnlyWhatDiffers",
+			edits: []edit{{file: "publish.go", old: "case p.before == object.ResourceVersion:", new: "case p.before == object.ResourceVersion && p.uid == \"\":"}},
+		},
+		{
+			name: "words-count", pkg: agent, test: "TestPublishWordsSeldom",
+			edits: []edit{{file: "publish.go", old: "p.clock.Since(p.writtenAt) < rewordAfter", new: "p.clock.Since(p.writtenAt) < 0"}},
+		},
+		{
+			name: "generation-too-early", pkg: agent, test: "TestPublishGeneration",
+			edits: []edit{{file: "publish.go", old: "if o.err == nil {\n\t\tp.applied", new: "if o != nil {\n\t\tp.applied"}},
+		},
+	}
+}
