@@ -1,0 +1,249 @@
+package e2e
+
+import (
+	"context"
+	"encoding/json"
+	"fmt"
+	"net/netip"
+	"strings"
+	"testing"
+	"time"
+
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/types"
+	"k8s.io/client-go/dynamic"
+	"k8s.io/client-go/rest"
+
+	v1 "github.com/egressip-operator/egressip-operator/api/v1"
+	"github.com/egressip-operator/egressip-operator/test/testbed"
+)
+
+const (
+	secondHost = "node2"
+	secondIP   = "192.168.7.201"
+	modeKey    = "egressip.network.openshift.io/mode"
+)
+
+// withdrawAfter takes everything that a test asks for back when it ends.
+func (b *bed) withdrawAfter(t *testing.T) {
+	t.Helper()
+	t.Cleanup(func() {
+		ctx, cancel := context.WithTimeout(context.Background(), settle)
+		defer cancel()
+		patches := map[string]string{
+			"netnamespace/" + egressNamespace: `{"egressIPs": [], "metadata": {"annotations": {"` + modeKey + `": null}}}`,
+		}
+		for _, node := range b.Nodes() {
+			patches["hostsubnet/"+node] = `{"egressIPs": [], "egressCIDRs": []}`
+		}
+		for object, patch := range patches {
+			if _, err := b.Kubectl(ctx, "patch", object, "--type=merge", "-p", patch); err != nil {
+				t.Error(err)
+			}
+		}
+	})
+}
+
+// testOrdered: of two egress IPs the first is used; the second while the host of
+// the first is offline; the first again when it is back.
+func (b *bed) testOrdered(t *testing.T) {
+	b.withdrawAfter(t)
+	b.request(t, egressNamespace, egressIP, secondIP)
+	b.claim(t, egressIP)
+	b.patch(t, "hostsubnet", secondHost, list([]string{secondIP}))
+	b.leaveWith(t, b.egress, func(testbed.Pod) string { return egressIP })
+	b.inState(t, "Active", "Standby")
+
+	verify := b.watchBastion(t, egressIP, secondIP)
+	if err := b.PowerOff(t.Context(), egressHost); err != nil {
+		t.Fatal(err)
+	}
+	var alive []testbed.Pod
+	for _, p := range b.egress {
+		if p.Node != egressHost {
+			alive = append(alive, p)
+		}
+	}
+	b.leaveWith(t, alive, func(testbed.Pod) string { return secondIP })
+	b.inState(t, "HostOffline", "Active")
+
+	if err := b.PowerOn(t.Context(), egressHost); err != nil {
+		t.Fatal(err)
+	}
+	if err := b.AwaitReady(t.Context(), egressHost); err != nil {
+		t.Fatal(err)
+	}
+	pods, err := b.AwaitPods(t.Context(), egressNamespace, "app=client", len(b.Nodes()))
+	if err != nil {
+		t.Fatal(err)
+	}
+	b.egress = pods // those of the host that was off are new
+	if b.plain, err = b.AwaitPods(t.Context(), plainNamespace, "app=client", len(b.Nodes())); err != nil {
+		t.Fatal(err)
+	}
+	b.leaveWith(t, b.egress, func(testbed.Pod) string { return egressIP })
+	b.inState(t, "Active", "Standby")
+	verify()
+}
+
+// inState waits for the states of the requested egress IPs in the status.
+func (b *bed) inState(t *testing.T, states ...string) {
+	t.Helper()
+	b.eventually(t, func() error {
+		return b.hasField(t, "netnamespace", egressNamespace, "{.status.egressIPs[*].state}", strings.Join(states, " "))
+	})
+}
+
+// testBalanced: connections of a pod elsewhere spread over the egress IPs; a pod
+// on an egress host uses that host's.
+func (b *bed) testBalanced(t *testing.T) {
+	b.withdrawAfter(t)
+	b.patch(t, "netnamespace", egressNamespace,
+		`{"egressIPs": ["`+egressIP+`", "`+secondIP+`"], "metadata": {"annotations": {"`+modeKey+`": "balanced"}}}`)
+	b.claim(t, egressIP)
+	b.patch(t, "hostsubnet", secondHost, list([]string{secondIP}))
+	b.inState(t, "Active", "Active")
+	own := map[string]string{egressHost: egressIP, secondHost: secondIP}
+	var remote []testbed.Pod
+	for _, p := range b.egress {
+		if own[p.Node] == "" {
+			remote = append(remote, p)
+			continue
+		}
+		b.leaveWith(t, []testbed.Pod{p}, func(p testbed.Pod) string { return own[p.Node] })
+	}
+	if len(remote) == 0 {
+		t.Fatal("no pod is away from both egress hosts")
+	}
+	verify := b.watchBastion(t, egressIP, secondIP)
+	for _, p := range remote {
+		b.eventually(t, func() error {
+			_, err := b.probe(t, p, "get", "-timeout", quick, bastionURL())
+			return err
+		})
+		seen := b.connections(t, p, 300)
+		total := seen[egressIP] + seen[secondIP]
+		if total < 200 {
+			t.Fatalf("%s on %s: only %d connections were answered: %v", p.Name, p.Node, total, seen)
+		}
+		// Of 300 fair choices fewer than a third fall to one side once in 10^8
+		// runs.
+		for _, ip := range []string{egressIP, secondIP} {
+			if seen[ip]*3 < total {
+				t.Errorf("%s on %s: %d of %d connections with %s, want at least a third", p.Name, p.Node, seen[ip], total, ip)
+			}
+		}
+	}
+	for _, p := range b.egress {
+		if ip := own[p.Node]; ip != "" {
+			if seen := b.connections(t, p, 40); seen[ip] == 0 || len(seen) != 1 {
+				t.Errorf("%s on %s, which has %s: %v", p.Name, p.Node, ip, seen)
+			}
+		}
+	}
+	verify()
+}
+
+// connections has a pod open about n connections, and counts them by the source
+// that the bastion saw.
+func (b *bed) connections(t *testing.T, p testbed.Pod, n int) map[string]int {
+	t.Helper()
+	const every = 10 * time.Millisecond
+	out, err := b.PodExec(t.Context(), p.Namespace, p.Name, "/probe", "watch", "-every", every.String(),
+		"-for", (time.Duration(n) * every).String(), "-timeout", "3s", "-id", "balance", fmt.Sprintf("tcp://%s:%d", testbed.BastionIP, testbed.BastionEchoPort))
+	if err != nil {
+		t.Fatal(err)
+	}
+	seen := map[string]int{}
+	for line := range strings.Lines(out) {
+		var r struct{ Saw, Error string }
+		if err := json.Unmarshal([]byte(line), &r); err != nil {
+			t.Fatalf("line of the probe: %v: %s", err, line)
+		}
+		if source, err := netip.ParseAddrPort(r.Saw); err == nil {
+			seen[source.Addr().String()]++
+		} else if r.Error != "" {
+			t.Errorf("%s on %s: %s", p.Name, p.Node, r.Error)
+		}
+	}
+	return seen
+}
+
+// testAutomatic: hosts with egressCIDRs get what is requested; what a user
+// writes among their claims is corrected.
+func (b *bed) testAutomatic(t *testing.T) {
+	b.withdrawAfter(t)
+	b.request(t, egressNamespace, egressIP, secondIP)
+	for _, node := range []string{egressHost, secondHost} {
+		b.patch(t, "hostsubnet", node, `{"egressCIDRs": ["192.168.7.200/29"]}`)
+	}
+	hosts := map[string]string{}
+	b.eventually(t, func() error {
+		clear(hosts)
+		for _, node := range []string{egressHost, secondHost} {
+			claims, err := b.Kubectl(t.Context(), "get", "hostsubnet", node, "-o", "jsonpath={.egressIPs[*]}")
+			if err != nil {
+				return err
+			}
+			hosts[claims] = node
+		}
+		if hosts[egressIP] == "" || hosts[secondIP] == "" {
+			return fmt.Errorf("claims by host: %v; want one on each", hosts)
+		}
+		return nil
+	})
+	b.leaveWith(t, b.egress, func(testbed.Pod) string { return egressIP })
+
+	// The claims of such a host are the controller's.
+	host := hosts[egressIP]
+	b.patch(t, "hostsubnet", host, list([]string{"192.168.7.206"}))
+	b.eventually(t, func() error {
+		return b.hasField(t, "hostsubnet", host, "{.egressIPs[*]}", egressIP)
+	})
+	b.leaveWith(t, b.egress, func(testbed.Pod) string { return egressIP })
+
+	// Nobody requests the addresses any more: nobody claims them.
+	b.request(t, egressNamespace)
+	for _, node := range []string{egressHost, secondHost} {
+		b.eventually(t, func() error { return b.hasField(t, "hostsubnet", node, "{.egressIPs[*]}", "") })
+	}
+}
+
+// testRights: an ordinary user cannot write egress IPs, and an agent writes the
+// status of its own node alone.
+func (b *bed) testRights(t *testing.T) {
+	_, err := b.Kubectl(t.Context(), "--as=jane", "--as-group=system:authenticated", "patch", "netnamespace", egressNamespace, "--type=merge", "-p", list([]string{egressIP}))
+	if err == nil || !strings.Contains(err.Error(), "Forbidden") {
+		t.Errorf("a user without rights patches a NetNamespace: %v", err)
+	}
+	agents, err := b.Pods(t.Context(), testbed.OperatorNamespace, "app.kubernetes.io/component=agent")
+	if err != nil || len(agents) == 0 {
+		t.Fatalf("agents: %v, %v", agents, err)
+	}
+	// A token bound to the agent's pod names its node, as the mounted one does.
+	agent := agents[0]
+	token, err := b.Kubectl(t.Context(), "-n", testbed.OperatorNamespace, "create", "token", "egressip-agent", "--bound-object-kind=Pod", "--bound-object-name="+agent.Name)
+	if err != nil {
+		t.Fatal(err)
+	}
+	admin, err := b.RESTConfig()
+	if err != nil {
+		t.Fatal(err)
+	}
+	config := rest.AnonymousClientConfig(admin)
+	config.BearerToken = strings.TrimSpace(token)
+	client, err := dynamic.NewForConfig(config)
+	if err != nil {
+		t.Fatal(err)
+	}
+	hostSubnets := client.Resource(v1.GroupVersion().WithResource("hostsubnets"))
+	for _, node := range b.Nodes() {
+		_, err := hostSubnets.Patch(t.Context(), node, types.MergePatchType, []byte(`{"status": {"agent": {"version": "forged"}}}`), metav1.PatchOptions{}, "status")
+		switch {
+		case node == agent.Node && err != nil:
+			t.Errorf("the agent of %s writes the status of its own HostSubnet: %v", node, err)
+		case node != agent.Node && (err == nil || !strings.Contains(err.Error(), "the agent of")):
+			t.Errorf("the agent of %s writes the status of %s's HostSubnet: %v", agent.Node, node, err)
+		}
+	}
+}
