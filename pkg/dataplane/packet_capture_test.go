@@ -3,8 +3,10 @@ package dataplane
 import (
 	"encoding/binary"
 	"errors"
+	"net"
 	"net/netip"
 	"slices"
+	"strconv"
 	"sync"
 	"sync/atomic"
 	"testing"
@@ -17,6 +19,8 @@ type packet struct {
 	src, dst netip.Addr
 	proto    uint8
 	dport    uint16
+	flags    uint8 // of TCP
+	during   string
 }
 
 // capture notes every IPv4 packet that comes in at a device, and judges each
@@ -30,6 +34,8 @@ type capture struct {
 	// count of packets by port and source.
 	count map[uint16]map[netip.Addr]int
 	wrong []packet
+	// during is what the test does now, for its report.
+	during string
 }
 
 // newCapture captures until the test ends, and fails the test for each packet
@@ -82,7 +88,7 @@ func newCapture(t *testing.T, m *machine, device string) *capture {
 				t.Errorf("and %d more", len(c.wrong)-i)
 				break
 			}
-			t.Errorf("wrong source: packet of protocol %d from %v to %v port %d", p.proto, p.src, p.dst, p.dport)
+			t.Errorf("%s: wrong source: packet of protocol %d (flags %#x) from %v to %v port %d", p.during, p.proto, p.flags, p.src, p.dst, p.dport)
 		}
 	})
 	return c
@@ -98,6 +104,9 @@ func (c *capture) note(b []byte) {
 	if (p.proto == unix.IPPROTO_TCP || p.proto == unix.IPPROTO_UDP) && !fragment && len(b) >= header+4 {
 		p.dport = binary.BigEndian.Uint16(b[header+2:])
 	}
+	if p.proto == unix.IPPROTO_TCP && len(b) >= header+14 {
+		p.flags = b[header+13]
+	}
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	if c.count[p.dport] == nil {
@@ -105,6 +114,7 @@ func (c *capture) note(b []byte) {
 	}
 	c.count[p.dport][p.src]++
 	if want, judged := c.expect[p.dport]; judged && !slices.Contains(want, p.src) {
+		p.during = c.during
 		c.wrong = append(c.wrong, p)
 	}
 }
@@ -136,4 +146,22 @@ func (c *capture) total(port uint16) int {
 		n += of
 	}
 	return n
+}
+
+// drain waits until the capture has seen all that was sent before.
+func (w *world) drain(t *testing.T) {
+	t.Helper()
+	const port = 9 // discard
+	before := w.seen.total(port)
+	c := w.router.dial(t, "udp4", net.JoinHostPort(bastionIP, strconv.Itoa(port)))
+	_, err := c.Write([]byte("x"))
+	must(t, err)
+	eventually(t, "the capture catches up", func() bool { return w.seen.total(port) > before })
+}
+
+// says what the test does now.
+func (c *capture) says(what string) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.during = what
 }

@@ -1,0 +1,84 @@
+package dataplane
+
+import (
+	"testing"
+)
+
+// given: a pod that sends without a pause; when its way changes, from each way
+// to each other, then no packet ever has a source other than the two ways'.
+//
+// Mutants killed: phaseForget left out; phaseMark before phaseLock; chainPinned
+// without its DROP (a connection of the overlay would leave with the pod's own
+// address when its pod becomes local).
+func TestNoPacketLeaksWhileAWayChanges(t *testing.T) {
+	for _, rules := range allRules() {
+		t.Run(rules.name, func(t *testing.T) {
+			w := newWorld(t, 3, rules)
+			n1, n2, n3 := w.nodes[0], w.nodes[1], w.nodes[2]
+			p := n2.addPod(t, "p", 2)
+			n1.host(eip1, 7)
+			n2.host(eip2, 7)
+			n2.host(eip3, 8)
+			n3.host(eip3, 9)
+			n3.unhost(eip3)
+			p.set(Pod{Kind: Node})
+			w.applyAll(t)
+			const port = 9000
+			s := startSender(t, p, w.bastion, port)
+			// The host itself would reset what arrives for connections that it
+			// has forgotten. That is no packet of the pod, and only confuses.
+			n2.run(t, rules.iptables()+" -A INPUT -s "+bastionIP+" -j DROP")
+
+			type way struct {
+				name   string
+				pod    Pod
+				source string
+			}
+			ways := []way{
+				{"node", Pod{Kind: Node}, n2.ip.String()},
+				{"local", local(eip2, 7), eip2},
+				{"remote", remote(7, n1), eip1},
+				{"drop", Pod{Kind: Drop}, ""},
+				{"local elsewhere", local(eip3, 8), eip3},
+			}
+			at := ways[0]
+			change := func(to way) {
+				var both, one []string
+				for _, source := range []string{at.source, to.source} {
+					if source != "" {
+						both = append(both, source)
+					}
+				}
+				if to.source != "" {
+					one = append(one, to.source)
+				}
+				w.seen.only(port, both...)
+				w.seen.says("from " + at.name + " to " + to.name)
+				p.set(to.pod)
+				n2.apply(t)
+				// Now, and not later: the old source is gone.
+				w.drain(t)
+				w.seen.only(port, one...)
+				w.seen.says("after " + at.name + " to " + to.name)
+				if to.source != "" {
+					w.flows(t, s, to.source)
+				} else {
+					w.silent(t, s)
+				}
+				n2.settled(t)
+				at = to
+				if t.Failed() {
+					t.FailNow()
+				}
+			}
+			for _, from := range ways {
+				for _, to := range ways {
+					if from.name != to.name {
+						change(from)
+						change(to)
+					}
+				}
+			}
+		})
+	}
+}
