@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"net/netip"
+	"slices"
 	"strings"
 	"syscall"
 
@@ -257,7 +258,8 @@ func setEntryData(k setKind, entry netip.Prefix, mark setMarkValue, line uint32)
 	return data
 }
 
-// ownSets names the sets that bear our prefix.
+// ownSets names the sets of ours that are there. The prefix alone is no proof:
+// others may call a set egress-something too.
 func ownSets() ([]string, error) {
 	// Headers only: the library logs a line for each entry with a mark.
 	req := setRequest(nl.IPSET_CMD_LIST, "")
@@ -272,7 +274,7 @@ func ownSets() ([]string, error) {
 			continue
 		}
 		err := eachAttr(msg[nl.SizeofNfgenmsg:], func(typ int, value []byte) error {
-			if name := strings.TrimRight(string(value), "\x00"); typ == nl.IPSET_ATTR_SETNAME && strings.HasPrefix(name, setPrefix) {
+			if name := strings.TrimRight(string(value), "\x00"); typ == nl.IPSET_ATTR_SETNAME && isOurSet(name) {
 				names = append(names, name)
 			}
 			return nil
@@ -282,6 +284,10 @@ func ownSets() ([]string, error) {
 		}
 	}
 	return names, nil
+}
+
+func isOurSet(name string) bool {
+	return slices.ContainsFunc(setKinds(), func(k setKind) bool { return k.name == name })
 }
 
 // Flags of a listing, from the kernel's ip_set.h.

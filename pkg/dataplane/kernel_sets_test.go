@@ -87,7 +87,9 @@ func TestSetWithoutMarksIsNotTakenForOne(t *testing.T) {
 
 func TestSetOfOthersIsNotListed(t *testing.T) {
 	h := inNewNetns(t)
-	must(t, h.IpsetCreate("somebody-elses", "hash:ip", netlink.IpsetCreateOptions{}))
+	for _, name := range []string{"somebody-elses", "egress-of-others"} {
+		must(t, h.IpsetCreate(name, "hash:ip", netlink.IpsetCreateOptions{}))
+	}
 	names, err := ownSets()
 	if err != nil || len(names) != 0 {
 		t.Fatalf("own sets: %v, %v", names, err)
@@ -128,7 +130,7 @@ func TestRoutesOfOurTablesOnly(t *testing.T) {
 	// The kernel flushes the overlay's routes when it goes down; the table
 	// must end in the unreachable one, and be mended.
 	must(t, h.LinkSetDown(overlay))
-	own, err := ownRoutes(h)
+	own, _, err := tableRoutes(h)
 	must(t, err)
 	if _, ok := own[route{table: tableRemote, dst: defaultV4(), kind: unix.RTN_UNREACHABLE, metric: unreachableMetric}]; !ok {
 		t.Fatalf("table %d has no unreachable route while the overlay is down: its packets would take the main table", tableRemote)

@@ -51,22 +51,30 @@ type overlayConfig struct {
 // shares its port with none.
 var errPortInUse = errors.New("the overlay's UDP port is in use: choose another one with --overlay-port, the same on every host")
 
+// errForeignDevice is the error of a device with the overlay's name that cannot
+// be ours.
+var errForeignDevice = errors.New("a device of this name is there, and not from here: rename it")
+
 // ensureOverlay makes the overlay device, or mends it, and counts the changes.
-// A device of that name whose nature cannot be changed is replaced: while it is
-// away the unreachable routes hold its traffic.
+// One of ours that has another port, say, is replaced: while it is away the
+// unreachable routes hold its traffic.
 func ensureOverlay(nl *netlink.Handle, want overlayConfig) (link netlink.Link, changes int, err error) {
 	link, err = nl.LinkByName(overlayName)
-	if err != nil && !isLinkNotFound(err) {
+	switch {
+	case isLinkNotFound(err):
+		link = nil
+	case err != nil:
 		return nil, 0, fmt.Errorf("look up overlay device %s: %w", overlayName, err)
-	}
-	if err == nil && !isOverlay(link, want) {
+	case !isOwnOverlay(link):
+		return nil, 0, fmt.Errorf("look up overlay device %s: %w", overlayName, errForeignDevice)
+	case !isOverlay(link, want):
 		if err := nl.LinkDel(link); err != nil {
-			return nil, changes, fmt.Errorf("replace overlay device %s of another nature: %w", overlayName, err)
+			return nil, 0, fmt.Errorf("replace overlay device %s, which has other settings: %w", overlayName, err)
 		}
 		changes++
 		link = nil
 	}
-	if link == nil || err != nil {
+	if link == nil {
 		if link, err = addOverlay(nl, want); err != nil {
 			return nil, changes, err
 		}
@@ -74,6 +82,14 @@ func ensureOverlay(nl *netlink.Handle, want overlayConfig) (link netlink.Link, c
 	}
 	mended, err := mendOverlay(nl, link, want)
 	return link, changes + mended, err
+}
+
+// isOwnOverlay tells whether a device with the overlay's name is of ours, be it
+// with other settings: nobody else makes a VXLAN device of that name with its
+// metadata outside.
+func isOwnOverlay(link netlink.Link) bool {
+	vxlan, ok := link.(*netlink.Vxlan)
+	return ok && vxlan.FlowBased
 }
 
 func isOverlay(link netlink.Link, want overlayConfig) bool {
@@ -194,7 +210,7 @@ func ensureNextHop(nl *netlink.Handle, link netlink.Link) (changes int, err erro
 // and programs.
 func removeOverlay(nl *netlink.Handle) (removed bool, err error) {
 	link, err := nl.LinkByName(overlayName)
-	if isLinkNotFound(err) {
+	if isLinkNotFound(err) || (err == nil && !isOwnOverlay(link)) {
 		return false, nil
 	}
 	if err == nil {

@@ -59,11 +59,30 @@ func TestOverlayPortOfOthersIsReported(t *testing.T) {
 	}
 }
 
-func TestOverlayOfAnotherNatureIsReplaced(t *testing.T) {
+// Kills the mutant that takes every device of the name for ours.
+func TestDeviceOfOthersIsLeftAlone(t *testing.T) {
+	for _, add := range []string{"ip link add egress0 type bridge", "ip link add egress0 type vxlan id 1 dev eth0 dstport 4789"} {
+		t.Run(add, func(t *testing.T) {
+			host, h, _ := hostWith(t, "eth0")
+			host.run(t, add)
+			before := host.run(t, "ip -details link show egress0")
+			err := raise(t, host, overlayConfig{hostIP: addr("192.0.2.1"), port: 9789, mtu: 1450})
+			if !errors.Is(err, errForeignDevice) {
+				t.Fatalf("taken for ours: %v", err)
+			}
+			if removed, err := removeOverlay(h); removed || err != nil {
+				t.Fatalf("removed: %t, %v", removed, err)
+			}
+			if after := host.run(t, "ip -details link show egress0"); after != before {
+				t.Fatalf("changed from\n%s to\n%s", before, after)
+			}
+		})
+	}
+}
+
+func TestOverlayWithOtherSettingsIsReplaced(t *testing.T) {
 	want := overlayConfig{hostIP: addr("192.0.2.1"), port: 9789, mtu: 1450}
 	for name, add := range map[string]string{
-		"bridge":      "ip link add egress0 type bridge",
-		"fixed VNI":   "ip link add egress0 type vxlan id 1 dev eth0 dstport 9789",
 		"other port":  "ip link add egress0 type vxlan external nolearning dstport 4790",
 		"learning":    "ip link add egress0 type vxlan external learning dstport 9789",
 		"another MAC": "ip link add egress0 address 02:00:00:00:00:01 type vxlan external nolearning dstport 9789",

@@ -73,9 +73,16 @@ func (p routePlan) routes() []route {
 	return rs
 }
 
+// errTableInUse is the error of a routing table of ours that others use. Its
+// routes would lead our packets astray, and ours theirs.
+var errTableInUse = errors.New("others use this routing table: move their routes and rules to another one")
+
 // ensureRoutes makes our two tables hold the plan's routes and no others.
 func ensureRoutes(nl *netlink.Handle, p routePlan) (changes int, err error) {
-	observed, err := ownRoutes(nl)
+	if err := checkTables(nl); err != nil {
+		return 0, err
+	}
+	observed, _, err := tableRoutes(nl)
 	if err != nil {
 		return 0, err
 	}
@@ -107,33 +114,65 @@ func ensureRoutes(nl *netlink.Handle, p routePlan) (changes int, err error) {
 	return changes, errors.Join(errs...)
 }
 
-// ownRoutes lists all routes of our tables.
-func ownRoutes(nl *netlink.Handle) (map[route]netlink.Route, error) {
-	found := map[route]netlink.Route{}
-	for _, table := range []int{tableRemote, tableReturn} {
-		list, err := nl.RouteListFiltered(netlink.FAMILY_V4, &netlink.Route{Table: table}, netlink.RT_FILTER_TABLE)
-		if err != nil {
-			return nil, fmt.Errorf("list routes of table %d: %w", table, err)
-		}
-		for _, nr := range list {
-			r := route{table: table, dst: defaultV4(), kind: nr.Type, link: nr.LinkIndex, metric: nr.Priority}
-			if nr.Dst != nil {
-				ip, _ := netip.AddrFromSlice(nr.Dst.IP.To4())
-				bits, _ := nr.Dst.Mask.Size()
-				r.dst = netip.PrefixFrom(ip, bits)
-			}
-			if r.kind == unix.RTN_UNICAST {
-				gw, _ := netip.AddrFromSlice(nr.Gw.To4())
-				if gw != overlayNextHop() || nr.Flags&unix.RTNH_F_ONLINK == 0 {
-					r.metric = -1 // none of the plan's
-				}
-			} else {
-				r.link = 0 // the kernel shows the loopback here
-			}
-			found[r] = nr
+// checkTables looks for routes of others in our tables, and for rules of others
+// that lead there.
+func checkTables(nl *netlink.Handle) error {
+	_, foreign, err := tableRoutes(nl)
+	if err != nil {
+		return err
+	}
+	if len(foreign) > 0 {
+		return fmt.Errorf("table %d has a route of others to %v: %w", foreign[0].Table, foreign[0].Dst, errTableInUse)
+	}
+	_, rules, err := leadingRules(nl)
+	if err != nil {
+		return err
+	}
+	if len(rules) > 0 {
+		return fmt.Errorf("ip rule of others with priority %d leads to table %d: %w", rules[0].Priority, rules[0].Table, errTableInUse)
+	}
+	return nil
+}
+
+func isOurTable(table int) bool { return table == tableRemote || table == tableReturn }
+
+// tableRoutes lists the routes of our tables: ours, and those of others.
+func tableRoutes(nl *netlink.Handle) (own map[route]netlink.Route, foreign []netlink.Route, err error) {
+	// Table 0 stands for all: the kernel lists them all anyway.
+	list, err := nl.RouteListFiltered(netlink.FAMILY_V4, &netlink.Route{}, netlink.RT_FILTER_TABLE)
+	if err != nil {
+		return nil, nil, fmt.Errorf("list routes: %w", err)
+	}
+	own = map[route]netlink.Route{}
+	for _, nr := range list {
+		switch {
+		case !isOurTable(nr.Table):
+		case nr.Protocol == routeProtocol:
+			own[routeOf(nr)] = nr
+		default:
+			foreign = append(foreign, nr)
 		}
 	}
-	return found, nil
+	return own, foreign, nil
+}
+
+// routeOf gives a route of ours as the plan has it.
+func routeOf(nr netlink.Route) route {
+	r := route{table: nr.Table, dst: defaultV4(), kind: nr.Type, link: nr.LinkIndex, metric: nr.Priority}
+	if nr.Dst != nil {
+		ip, _ := netip.AddrFromSlice(nr.Dst.IP.To4())
+		bits, _ := nr.Dst.Mask.Size()
+		r.dst = netip.PrefixFrom(ip, bits)
+	}
+	if r.kind != unix.RTN_UNICAST {
+		r.link = 0 // the kernel shows the loopback here
+		return r
+	}
+	gw, _ := netip.AddrFromSlice(nr.Gw.To4())
+	if gw != overlayNextHop() || nr.Flags&unix.RTNH_F_ONLINK == 0 {
+		r.metric = -1 // none of the plan's
+	}
+	return r
 }
 
 func (r route) netlink() netlink.Route {
@@ -171,7 +210,10 @@ func policyRules(m Marks) []*netlink.Rule {
 
 // ensurePolicyRules makes our two rules be there, and none else of ours.
 func ensurePolicyRules(nl *netlink.Handle, m Marks) (changes int, err error) {
-	observed, err := ownPolicyRules(nl)
+	if err := checkTables(nl); err != nil {
+		return 0, err
+	}
+	observed, _, err := leadingRules(nl)
 	if err != nil {
 		return 0, err
 	}
@@ -197,15 +239,23 @@ func ensurePolicyRules(nl *netlink.Handle, m Marks) (changes int, err error) {
 	return changes, errors.Join(errs...)
 }
 
-// ownPolicyRules lists the rules that lead to our tables, or bear our protocol.
-func ownPolicyRules(nl *netlink.Handle) ([]netlink.Rule, error) {
+// leadingRules lists the rules that lead to our tables: ours, and those of
+// others.
+func leadingRules(nl *netlink.Handle) (own, foreign []netlink.Rule, err error) {
 	rules, err := nl.RuleList(netlink.FAMILY_V4)
 	if err != nil {
-		return nil, fmt.Errorf("list ip rules: %w", err)
+		return nil, nil, fmt.Errorf("list ip rules: %w", err)
 	}
-	return slices.DeleteFunc(rules, func(r netlink.Rule) bool {
-		return r.Protocol != routeProtocol || (r.Table != tableRemote && r.Table != tableReturn)
-	}), nil
+	for _, r := range rules {
+		switch {
+		case !isOurTable(r.Table):
+		case r.Protocol == routeProtocol:
+			own = append(own, r)
+		default:
+			foreign = append(foreign, r)
+		}
+	}
+	return own, foreign, nil
 }
 
 func sameRule(a, b *netlink.Rule) bool {
@@ -215,7 +265,7 @@ func sameRule(a, b *netlink.Rule) bool {
 
 // removeRouting takes our rules away, and then our tables' routes.
 func removeRouting(nl *netlink.Handle) (removed int, err error) {
-	rules, err := ownPolicyRules(nl)
+	rules, _, err := leadingRules(nl)
 	if err != nil {
 		return 0, err
 	}
@@ -223,12 +273,9 @@ func removeRouting(nl *netlink.Handle) (removed int, err error) {
 	for _, rule := range rules {
 		errs = append(errs, count(&removed, fmt.Sprintf("delete ip rule to table %d", rule.Table), nl.RuleDel(&rule)))
 	}
-	routes, err := ownRoutes(nl)
+	routes, _, err := tableRoutes(nl)
 	errs = append(errs, err)
 	for r, nr := range routes {
-		if nr.Protocol != routeProtocol {
-			continue
-		}
 		err := nl.RouteDel(&nr)
 		if errors.Is(err, unix.ESRCH) {
 			continue
