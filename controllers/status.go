@@ -120,11 +120,17 @@ func rank(w statusWrite) int {
 	return 1
 }
 
-// namespaceStatus is what is stored of a namespace: nothing where it requests
-// nothing, so that clusters with thousands of namespaces are spared the writes.
+// namespaceStatus is what is stored of a namespace: nothing where it never
+// requested anything, so that clusters with thousands of namespaces are spared
+// the writes.
 func (r *clusterJob) namespaceStatus(n *v1.NetNamespace, result egress.NamespaceResult, problems []egress.Problem) v1.NetNamespaceStatus {
 	if len(result.Requests) == 0 {
-		return v1.NetNamespaceStatus{}
+		if equality.Semantic.DeepEqual(n.Status, v1.NetNamespaceStatus{}) {
+			return v1.NetNamespaceStatus{}
+		}
+		// One field stays: where an apply takes all fields back, the API server
+		// is left with a null, which the schema refuses.
+		return v1.NetNamespaceStatus{ObservedGeneration: n.Generation}
 	}
 	status := v1.NetNamespaceStatus{ObservedGeneration: n.Generation}
 	if len(result.Active) > 0 {
