@@ -1,6 +1,7 @@
 package conformance_test
 
 import (
+	"flag"
 	"os"
 	"strings"
 	"sync/atomic"
@@ -58,7 +59,9 @@ func (c *tally) report(t *testing.T, section string, total int) {
 	t.Helper()
 	t.Logf("CONFORMANCE %s: %d in all, %d as the corpus says, %d otherwise on purpose, %d failed",
 		section, total, c.same.Load(), c.deviating.Load(), c.failed.Load())
-	if sum := c.same.Load() + c.deviating.Load() + c.failed.Load(); sum != int64(total) {
+	// With -run, some are left out on purpose.
+	all := flag.Lookup("test.run").Value.String() == ""
+	if sum := c.same.Load() + c.deviating.Load() + c.failed.Load(); all && sum != int64(total) {
 		t.Errorf("%s: %d scenarios, but %d were played", section, total, sum)
 	}
 }
