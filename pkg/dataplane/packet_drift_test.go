@@ -1,0 +1,179 @@
+package dataplane
+
+import (
+	"fmt"
+	"testing"
+	"time"
+)
+
+// given: pods that send without a pause; when somebody takes a part of ours
+// away, then no packet leaks meanwhile, and the next Apply puts it back.
+func TestDriftNeverLeaksAndIsRepaired(t *testing.T) {
+	for _, rules := range []rulesOf{onlyNFT(), onlyLegacy()} {
+		t.Run(rules.name, func(t *testing.T) {
+			w := newWorld(t, 2, rules)
+			n1, n2 := w.nodes[0], w.nodes[1]
+			here, there, dropped := n1.addPod(t, "here", 2), n2.addPod(t, "there", 2), n2.addPod(t, "dropped", 3)
+			n1.host(eip1, 7)
+			here.set(local(eip1, 7))
+			there.set(remote(7, n1))
+			dropped.set(Pod{Kind: Drop})
+			w.applyAll(t)
+			senders := []*sender{
+				startSender(t, here, w.bastion, 9001),
+				startSender(t, there, w.bastion, 9002),
+				startSender(t, dropped, w.bastion, 9003),
+			}
+			w.seen.only(9001, eip1)
+			w.seen.only(9002, eip1)
+			w.seen.only(9003)
+			w.flows(t, senders[0], eip1)
+			w.flows(t, senders[1], eip1)
+
+			ipt := rules.iptables()
+			damages := []string{
+				"ip address del " + eip1 + "/24 dev eth0 2>/dev/null || true", // n1 alone has it
+				"ip rule del priority 90",
+				"ip rule del priority 91",
+				"ip route flush table 2000",
+				"ip route flush table 2001",
+				"ip route del default dev egress0 table 2000",
+				"ip link set egress0 down",
+				"ip link del egress0",
+				"tc qdisc del dev egress0 clsact",
+				"ip neigh flush dev egress0 nud permanent",
+				"ipset flush egress-pods",
+				"ipset flush egress-locked",
+				"ipset flush egress-inside",
+				"ipset flush egress-hosts",
+				"ipset flush egress-ips",
+				"ipset del egress-pods " + here.ip.String() + " 2>/dev/null || ipset del egress-pods " + there.ip.String(),
+				ipt + " -D FORWARD -j EGRESSIP-LOCKED",
+				ipt + " -D FORWARD -j EGRESSIP-ACCEPT",
+				ipt + " -t mangle -F",
+				ipt + " -t mangle -F EGRESSIP-PREROUTING",
+				ipt + " -t mangle -F EGRESSIP-FORWARD",
+				ipt + " -t mangle -F EGRESSIP-PINNED",
+				ipt + " -t mangle -D PREROUTING -j EGRESSIP-PREROUTING",
+				ipt + " -t raw -F",
+				ipt + " -F",
+				"sysctl -qw net.ipv4.conf.egress0.rp_filter=1",
+			}
+			for _, damage := range damages {
+				t.Run(damage, func(t *testing.T) {
+					w.seen.says(damage)
+					for _, n := range w.nodes {
+						if out, err := n.try(t, damage); err != nil {
+							t.Fatalf("%v: %s", err, out)
+						}
+					}
+					w.linger(t)
+					changes := 0
+					for _, n := range w.nodes {
+						changes += n.apply(t).Changes
+					}
+					if changes == 0 {
+						t.Fatal("nothing was repaired")
+					}
+					w.applySettled(t)
+					w.flows(t, senders[0], eip1)
+					w.flows(t, senders[1], eip1)
+				})
+			}
+		})
+	}
+}
+
+// linger lets the senders go on for a while: long enough for some hundred
+// packets of each to show a leak.
+func (w *world) linger(t *testing.T) {
+	t.Helper()
+	until := time.Now().Add(200 * time.Millisecond)
+	eventually(t, "time passes", func() bool { return time.Now().After(until) })
+	w.drain(t)
+}
+
+// given: an agent that died, its rules in place and connections open; when the
+// next one starts, then it changes nothing, and the connections live.
+func TestRestartChangesNothing(t *testing.T) {
+	for _, rules := range allRules() {
+		t.Run(rules.name, func(t *testing.T) {
+			w := newWorld(t, 2, rules)
+			n1, n2 := w.nodes[0], w.nodes[1]
+			here, there := n1.addPod(t, "here", 2), n2.addPod(t, "there", 2)
+			for i, ip := range []string{eip3, eip2, eip1} {
+				n1.host(ip, uint32(7+i))
+			}
+			here.set(local(eip2, 8))
+			there.set(remote(8, n1))
+			w.applyAll(t)
+			n1.unhost(eip1) // its index falls free, and the others keep theirs
+			w.applyAll(t)
+			w.bastion.serveEcho(t, 7000)
+			a, b := here.dial(t, "tcp4", bastionIP+":7000"), there.dial(t, "tcp4", bastionIP+":7000")
+			echoes(t, a, 1000)
+			echoes(t, b, 1000)
+			for _, n := range w.nodes {
+				n.start(t)
+				n.settled(t)
+			}
+			echoes(t, a, 1000)
+			echoes(t, b, 1000)
+			here.leaves(t, eip2)
+			there.leaves(t, eip2)
+			n1.host(eip1, 9)
+			w.applyAll(t)
+			echoes(t, a, 1000)
+			echoes(t, b, 1000)
+			here.leaves(t, eip2)
+			there.leaves(t, eip2)
+		})
+	}
+}
+
+// given: an egress IP on one host, under traffic; when it moves to another and
+// back, then open connections go on, and no packet has another source.
+func TestEgressIPMovesUnderTraffic(t *testing.T) {
+	for _, rules := range []rulesOf{onlyNFT(), onlyLegacy()} {
+		t.Run(rules.name, func(t *testing.T) {
+			w := newWorld(t, 3, rules)
+			n1, n2, n3 := w.nodes[0], w.nodes[1], w.nodes[2]
+			p, q := n2.addPod(t, "p", 2), n1.addPod(t, "q", 2)
+			n1.host(eip1, 7)
+			p.set(remote(7, n1))
+			q.set(local(eip1, 7))
+			w.applyAll(t)
+			sp, sq := startSender(t, p, w.bastion, 9001), startSender(t, q, w.bastion, 9002)
+			w.seen.only(9001, eip1)
+			w.seen.only(9002, eip1)
+			w.flows(t, sp, eip1)
+			w.bastion.serveEcho(t, 7000)
+			a, b := p.dial(t, "tcp4", bastionIP+":7000"), q.dial(t, "tcp4", bastionIP+":7000")
+			echoes(t, a, 1000)
+			echoes(t, b, 1000)
+			for round, to := range []*node{n3, n2, n1, n2, n3, n1} {
+				w.seen.says(fmt.Sprintf("move %d, to %s", round, to.name))
+				// Release before claim, in any order of hosts in between.
+				for _, n := range w.nodes {
+					n.unhost(eip1)
+				}
+				p.set(Pod{Kind: Drop})
+				q.set(Pod{Kind: Drop})
+				w.applyAll(t)
+				to.host(eip1, 7)
+				for _, pod := range []*podMachine{p, q} {
+					if pod.node == to {
+						pod.set(local(eip1, 7))
+					} else {
+						pod.set(remote(7, to))
+					}
+				}
+				w.applyAll(t)
+				w.flows(t, sp, eip1)
+				w.flows(t, sq, eip1)
+				echoes(t, a, 1000)
+				echoes(t, b, 1000)
+			}
+		})
+	}
+}
