@@ -1,0 +1,396 @@
+package probe
+
+import (
+	"context"
+	crand "crypto/rand"
+	"errors"
+	"fmt"
+	"maps"
+	"math/rand/v2"
+	"net"
+	"net/netip"
+	"sync"
+	"time"
+
+	"golang.org/x/sys/unix"
+)
+
+// receiveBuffer, in bytes, holds the answers of a thousand hosts while the
+// prober does not run. The kernel grants less where net.core.rmem_max says so.
+const receiveBuffer = 1 << 20
+
+// ProberConfig says how a Prober works.
+type ProberConfig struct {
+	Config Config
+	// Source is the own host's address: responders answer to hosts only. The
+	// zero value leaves the choice to the kernel.
+	Source netip.Addr
+	// Port is the responders' UDP port; 0 is Port.
+	Port uint16
+	// OnChange is called after the View has changed; changes that come while it
+	// runs are one more call. It may take its time, and call the Prober.
+	OnChange func()
+	// Now is the clock; nil is the system's.
+	Now func() time.Time
+}
+
+// Stats count what a Prober has seen since it was made.
+type Stats struct {
+	Sent, SendErrors uint64
+	// What became of the probes. A late one counts as missed, too.
+	Ready, Unready, Refused, Missed, Late uint64
+	// Stray are datagrams that are no answer to an open question: broken,
+	// forged, doubled, from the wrong address or host, or very late.
+	Stray uint64
+	// WentOffline and CameBack count hosts' changes.
+	WentOffline, CameBack uint64
+}
+
+// Prober asks a set of hosts, time and again, whether they are there. All
+// methods are safe for concurrent use. Make one with NewProber.
+type Prober struct {
+	config  ProberConfig
+	targets chan struct{} // capacity 1: there are other targets
+	changed chan struct{} // capacity 1: the view has changed
+
+	mu       sync.Mutex
+	schedule *schedule
+	tracker  *Tracker
+	view     View
+	stats    Stats
+}
+
+// NewProber makes a prober without targets. It opens nothing.
+func NewProber(c ProberConfig) (*Prober, error) {
+	if c.Port == 0 {
+		c.Port = Port
+	}
+	if c.OnChange == nil {
+		c.OnChange = func() {}
+	}
+	if c.Now == nil {
+		c.Now = time.Now //nolint:forbidigo // the default of an injected clock
+	}
+	if c.Source.IsValid() && !c.Source.Is4() {
+		return nil, fmt.Errorf("source %v of probes: not an IPv4 address", c.Source)
+	}
+	tracker, err := NewTracker(c.Config)
+	if err != nil {
+		return nil, err
+	}
+	random, err := newRandom()
+	if err != nil {
+		return nil, err
+	}
+	return &Prober{
+		config:   c,
+		targets:  make(chan struct{}, 1),
+		changed:  make(chan struct{}, 1),
+		schedule: newSchedule(c.Config, random.Uint64(), random.Uint64),
+		tracker:  tracker,
+		view:     tracker.View(time.Time{}),
+	}, nil
+}
+
+// newRandom returns a cryptographic generator, so that who has seen some tokens
+// cannot tell the next.
+func newRandom() (*rand.ChaCha8, error) {
+	var seed [32]byte
+	if _, err := crand.Read(seed[:]); err != nil {
+		return nil, fmt.Errorf("read random numbers: %w", err)
+	}
+	return rand.NewChaCha8(seed), nil
+}
+
+// SetTargets replaces the hosts to be probed, at any time. A host that stays
+// keeps its health and its place in the interval. The error names the targets
+// that have no name or no IPv4 address, and those that have a name twice; all
+// others are taken.
+func (p *Prober) SetTargets(targets []Target) error {
+	var errs []error
+	names := make([]string, 0, len(targets))
+	seen := make(map[string]bool, len(targets))
+	good := make([]Target, 0, len(targets))
+	for _, t := range targets {
+		t.Addr = t.Addr.Unmap()
+		switch {
+		case t.Name == "" || !t.Addr.Is4() || t.Addr.IsUnspecified():
+			errs = append(errs, fmt.Errorf("probe host %q at %v: needs a name and an IPv4 address", t.Name, t.Addr))
+		case seen[t.Name]:
+			errs = append(errs, fmt.Errorf("probe host %q at %v: the host is there already", t.Name, t.Addr))
+		default:
+			seen[t.Name] = true
+			names = append(names, t.Name)
+			good = append(good, t)
+		}
+	}
+	p.mu.Lock()
+	now := p.config.Now()
+	p.schedule.set(good, now)
+	p.tracker.SetHosts(names, now)
+	p.publish(now)
+	p.mu.Unlock()
+	raise(p.targets)
+	return errors.Join(errs...)
+}
+
+// Offline returns the names of the hosts that are offline, in a map of the
+// caller's own.
+func (p *Prober) Offline() map[string]bool { return p.View().Offline }
+
+// View returns the judgement of all hosts, in values of the caller's own.
+func (p *Prober) View() View {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	v := p.view
+	v.Offline = maps.Clone(v.Offline)
+	return v
+}
+
+// Hosts returns what is known of each host.
+func (p *Prober) Hosts() map[string]Health {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	return maps.Clone(p.tracker.hosts)
+}
+
+// Stats returns the counters.
+func (p *Prober) Stats() Stats {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	return p.stats
+}
+
+// Run probes until ctx ends, and then returns nil. It returns an error when it
+// cannot open its socket (there is no such source address yet) or cannot read
+// from it; it may be called again then. While it does not run, the View stays as
+// it is.
+func (p *Prober) Run(ctx context.Context) error {
+	conn, err := p.open()
+	if err != nil {
+		return err
+	}
+	ctx, cancel := context.WithCancel(ctx)
+	defer cancel()
+	var group sync.WaitGroup
+	group.Go(func() {
+		defer cancel()
+		err = p.receive(ctx, conn)
+	})
+	group.Go(func() { p.notify(ctx) })
+	p.ask(ctx, conn)
+	// Ends the receiver's read; a UDP socket has nothing to flush.
+	_ = conn.Close()
+	group.Wait()
+	return err
+}
+
+func (p *Prober) open() (*net.UDPConn, error) {
+	source := net.UDPAddr{}
+	if p.config.Source.IsValid() {
+		source.IP = p.config.Source.AsSlice()
+	}
+	conn, err := net.ListenUDP("udp4", &source)
+	if err != nil {
+		return nil, fmt.Errorf("open the prober's socket: %w", err)
+	}
+	if err := errors.Join(conn.SetReadBuffer(receiveBuffer), wantRefusals(conn)); err != nil {
+		return nil, errors.Join(fmt.Errorf("set up the prober's socket: %w", err), conn.Close())
+	}
+	return conn, nil
+}
+
+// ask sends the questions.
+func (p *Prober) ask(ctx context.Context, conn *net.UDPConn) {
+	timer := time.NewTimer(0)
+	defer timer.Stop()
+	var questions []datagram
+	var wire []byte
+	for {
+		select {
+		case <-ctx.Done():
+			return
+		case <-p.targets:
+		case <-timer.C:
+		}
+		var wait time.Duration
+		var failed uint64
+		questions, wait = p.step(questions[:0])
+		for _, q := range questions {
+			wire = q.message.Append(wire[:0])
+			if err := p.send(conn, wire, netip.AddrPortFrom(q.addr, p.config.Port)); err != nil {
+				// No route, no buffer: the question is missed when its time
+				// is over, as any other.
+				failed++
+			}
+		}
+		if failed > 0 {
+			p.mu.Lock()
+			p.stats.SendErrors += failed
+			p.mu.Unlock()
+		}
+		if wait < 0 {
+			timer.Stop()
+		} else {
+			timer.Reset(wait)
+		}
+	}
+}
+
+// step returns the questions that are due, and the time until the next step;
+// less than 0: there is none.
+func (p *Prober) step(questions []datagram) ([]datagram, time.Duration) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	now := p.config.Now()
+	questions, missed := p.schedule.step(now, questions)
+	p.stats.Sent += uint64(len(questions))
+	p.observe(now, missed...)
+	if p.view.Isolated {
+		p.publish(now) // isolation can end by time alone
+	}
+	next, ok := p.schedule.wake(now)
+	if !ok {
+		return questions, -1
+	}
+	return questions, next.Sub(now)
+}
+
+// send sends once more where the error is that of an earlier datagram: the
+// kernel reports a refusal to whoever uses the socket next.
+func (p *Prober) send(conn *net.UDPConn, b []byte, to netip.AddrPort) error {
+	_, err := conn.WriteToUDPAddrPort(b, to)
+	if err == nil {
+		return nil
+	}
+	p.takeRefusals(conn)
+	_, err = conn.WriteToUDPAddrPort(b, to)
+	return err
+}
+
+// receive reads the answers.
+func (p *Prober) receive(ctx context.Context, conn *net.UDPConn) error {
+	b := make([]byte, maxDatagram)
+	for {
+		n, from, err := conn.ReadFromUDPAddrPort(b)
+		if ctx.Err() != nil {
+			return nil
+		}
+		switch {
+		case err == nil:
+			p.take(b[:n], from)
+		case ofPeer(err):
+			p.takeRefusals(conn)
+		default:
+			return fmt.Errorf("read answers to probes: %w", err)
+		}
+	}
+}
+
+// ofPeer tells errors that speak of a datagram's way from those of the socket.
+func ofPeer(err error) bool {
+	for _, e := range []unix.Errno{
+		unix.ECONNREFUSED, unix.EHOSTUNREACH, unix.ENETUNREACH, unix.EHOSTDOWN, unix.ENETDOWN, unix.ENONET,
+		unix.ENOPROTOOPT, unix.EPROTO, unix.EOPNOTSUPP, unix.EMSGSIZE, unix.EACCES, unix.EPERM, unix.ENOBUFS,
+	} {
+		if errors.Is(err, e) {
+			return true
+		}
+	}
+	return false
+}
+
+// take brings in one datagram.
+func (p *Prober) take(b []byte, from netip.AddrPort) {
+	m, err := Parse(b)
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	now := p.config.Now()
+	if err == nil && from.Port() == p.config.Port {
+		if r, ok := p.schedule.answer(m, from.Addr().Unmap(), now); ok {
+			p.observe(now, r)
+			return
+		}
+	}
+	p.stats.Stray++
+}
+
+func (p *Prober) takeRefusals(conn *net.UDPConn) {
+	for _, r := range refusals(conn) {
+		m, err := Parse(r.question)
+		p.mu.Lock()
+		now := p.config.Now()
+		report, ok := report{}, false
+		if err == nil {
+			report, ok = p.schedule.refused(m, r.by)
+		}
+		if ok {
+			p.observe(now, report)
+		} else {
+			p.stats.Stray++
+		}
+		p.mu.Unlock()
+	}
+}
+
+// observe brings outcomes to the tracker. The caller holds the lock.
+func (p *Prober) observe(now time.Time, reports ...report) {
+	dirty := false
+	for _, r := range reports {
+		switch r.Outcome {
+		case Ready:
+			p.stats.Ready++
+		case Unready:
+			p.stats.Unready++
+		case Refused:
+			p.stats.Refused++
+		case Missed:
+			p.stats.Missed++
+		case Late:
+			p.stats.Late++
+		}
+		before, after := p.tracker.Observe(r.host, r.Observation, now)
+		dirty = dirty || before.State != after.State || before.silent != after.silent
+		switch {
+		case before.State != Offline && after.State == Offline:
+			p.stats.WentOffline++
+		case before.State == Offline && after.State != Offline:
+			p.stats.CameBack++
+		}
+	}
+	if dirty {
+		p.publish(now)
+	}
+}
+
+// publish replaces the view where it has changed. The caller holds the lock.
+func (p *Prober) publish(now time.Time) {
+	v := p.tracker.View(now)
+	if v.Isolated == p.view.Isolated && v.Settled == p.view.Settled && maps.Equal(v.Offline, p.view.Offline) {
+		return
+	}
+	p.view = v
+	raise(p.changed)
+}
+
+// notify calls out, from a goroutine of its own and without a lock: a callee
+// that is slow or calls back delays no probe.
+func (p *Prober) notify(ctx context.Context) {
+	for {
+		select {
+		case <-ctx.Done():
+			return
+		case <-p.changed:
+			p.config.OnChange()
+		}
+	}
+}
+
+// raise fills a channel of capacity one: any number of signals before it is read
+// are one.
+func raise(c chan struct{}) {
+	select {
+	case c <- struct{}{}:
+	default:
+	}
+}
