@@ -90,7 +90,7 @@ func (p *pass) round(ctx context.Context) (again bool, err error) {
 	if err != nil {
 		return false, err
 	}
-	p.report.Backends, p.report.Warnings = use, warnings
+	p.report.Backends, p.report.Warnings = use, append(warnings, sysctlWarnings()...)
 
 	known, used := knownIndices(p.d.cfg.Marks, observed.rules)
 	state, problems := usable(p.state, p.unusable)

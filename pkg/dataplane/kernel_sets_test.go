@@ -6,7 +6,6 @@ import (
 	"net"
 	"net/netip"
 	"os"
-	"path/filepath"
 	"testing"
 
 	"github.com/google/go-cmp/cmp"
@@ -238,10 +237,4 @@ func newPeerNetns(t *testing.T, h *netlink.Handle, device, cidr string) net.Hard
 	must(t, there.AddrAdd(link, &netlink.Addr{IPNet: ipNet(netip.MustParsePrefix(cidr))}))
 	must(t, there.LinkSetUp(link))
 	return link.Attrs().HardwareAddr
-}
-
-func TestSettingIsWrittenWhereItDiffers(t *testing.T) {
-	path := filepath.Join(t.TempDir(), "rp_filter")
-	must(t, os.WriteFile(path, []byte("1\n"), 0o600))
-	twice(t, "setting", func() (int, error) { return ensureSysctl(path, "2") })
 }

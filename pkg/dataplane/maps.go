@@ -102,7 +102,7 @@ func openMaps(nl *netlink.Handle, dir string) (_ *mapSet, err error) {
 
 // adoptMap pins a map that runs, where none is pinned.
 func adoptMap(dir string, spec *ebpf.MapSpec, running *ebpf.Map) error {
-	if running == nil || spec.Compatible(running) != nil {
+	if fits := running != nil && spec.Compatible(running) == nil; !fits {
 		return nil
 	}
 	path := filepath.Join(dir, spec.Name)

@@ -6,9 +6,6 @@ import (
 	"fmt"
 	"net"
 	"net/netip"
-	"os"
-	"path/filepath"
-	"strings"
 
 	"github.com/vishvananda/netlink"
 	"golang.org/x/sys/unix"
@@ -238,24 +235,4 @@ func isLinkNotFound(err error) bool {
 
 func ipNet(p netip.Prefix) *net.IPNet {
 	return &net.IPNet{IP: p.Addr().AsSlice(), Mask: net.CIDRMask(p.Bits(), p.Addr().BitLen())}
-}
-
-// ifaceSysctl is the path of an IPv4 setting of a device.
-func ifaceSysctl(device, name string) string {
-	return filepath.Join("/proc/sys/net/ipv4/conf", device, name)
-}
-
-// ensureSysctl writes a setting of the network namespace where it differs.
-func ensureSysctl(path, want string) (changes int, err error) {
-	got, err := os.ReadFile(path)
-	if err != nil {
-		return 0, fmt.Errorf("read setting: %w", err)
-	}
-	if strings.TrimSpace(string(got)) == want {
-		return 0, nil
-	}
-	if err := os.WriteFile(path, []byte(want), 0o644); err != nil {
-		return 0, fmt.Errorf("write setting: %w", err)
-	}
-	return 1, nil
 }
