@@ -5,6 +5,7 @@ import (
 	"net/netip"
 	"sync/atomic"
 	"testing"
+	"time"
 
 	"github.com/vishvananda/netlink"
 	"github.com/vishvananda/netlink/nl"
@@ -116,4 +117,77 @@ func TestWatchEndsWithItsContext(t *testing.T) {
 	newMachine(t, "host").do(t, func() {
 		must(t, watch(ctx, func() { t.Error("drift where nothing happened") }))
 	})
+}
+
+// given: a host whose egress IP, overlay, routes or rules somebody destroys;
+// when the kernel tells of it, then all is back in less than the 2 seconds that
+// are promised, without any periodic pass.
+func TestEventsBringBackWhatIsDestroyed(t *testing.T) {
+	w := newWorld(t, 1, onlyNFT())
+	n := w.nodes[0]
+	n.host(eip1, 7)
+	n.apply(t)
+	var notices atomic.Int64
+	drifted := make(chan struct{}, 1)
+	ctx, stop := context.WithCancel(t.Context())
+	ended, applied := make(chan error, 1), make(chan error, 1)
+	go func() {
+		ended <- onThread(func() error {
+			if err := n.enter(); err != nil {
+				return err
+			}
+			return n.dp.Run(ctx, func() {
+				notices.Add(1)
+				select {
+				case drifted <- struct{}{}:
+				default:
+				}
+			})
+		})
+	}()
+	go func() {
+		applied <- onThread(func() error {
+			if err := n.enter(); err != nil {
+				return err
+			}
+			for {
+				select {
+				case <-ctx.Done():
+					return nil
+				case <-drifted:
+					if _, err := n.dp.Apply(context.WithoutCancel(ctx), n.state); err != nil {
+						return err
+					}
+				}
+			}
+		})
+	}()
+	eventually(t, "Run to begin", func() bool {
+		n.run(t, "ip link set lo alias mark-$(date +%N)")
+		return notices.Load() > 0
+	})
+	for damage, there := range map[string]string{
+		"ip address delete " + eip1 + "/24 dev eth0":                        "ip -oneline address show label eth0:eip | grep -q " + eip1,
+		"ip link delete egress0":                                            "ip route show table 2000 | grep -q '^default via 169.254.77.2 dev egress0'",
+		"ip link set egress0 down":                                          "ip route show table 2000 | grep -q '^default via 169.254.77.2 dev egress0'",
+		"tc qdisc delete dev egress0 clsact":                                "tc filter show dev egress0 egress | grep -q direct-action",
+		"ip route flush table 2000":                                         "ip route show table 2000 | grep -q '^unreachable default'",
+		"ip rule delete priority 90":                                        "ip rule | grep -q '^90:'",
+		"iptables-nft -t mangle -F":                                         "iptables-nft-save -t mangle | grep -q 'map-set egress-pods'",
+		"iptables-nft -t nat -F EGRESSIP-POSTROUTING":                       "iptables-nft-save -t nat | grep -q 'to-source " + eip1 + "'",
+		"iptables-nft -t mangle -D PREROUTING -j EGRESSIP-PREROUTING; true": "iptables-nft-save -t mangle | grep -q -- '-A PREROUTING -j EGRESSIP-PREROUTING'",
+	} {
+		n.run(t, damage)
+		began := time.Now()
+		eventually(t, "back after: "+damage, func() bool { _, err := n.try(t, there); return err == nil })
+		if took := time.Since(began); took > 2*time.Second {
+			t.Errorf("%s: back after %v", damage, took)
+		}
+	}
+	stop()
+	for _, err := range []error{<-ended, <-applied} {
+		if err != nil {
+			t.Error(err)
+		}
+	}
 }
