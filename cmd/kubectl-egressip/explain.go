@@ -63,7 +63,9 @@ func explain(w io.Writer, o egress.Objects, namespace string) error {
 				message = fmt.Sprintf("The agent of host %s says: %s", r.Host, claim.Message)
 			}
 			table.row(n.Name, n.NetID, r.IP, orDash(r.Host), r.State, reason)
-			if r.State != egress.Active && r.State != egress.Standby || message != r.Message {
+			inOrder := (r.State == egress.Active || r.State == egress.Standby) && message == r.Message
+			said := n.Dropped && strings.Contains(n.Message, message)
+			if !inOrder && !said {
 				remedies = append(remedies, fmt.Sprintf("%s, %s: %s", n.Name, r.IP, message))
 			}
 		}
@@ -143,8 +145,8 @@ func status(w io.Writer, o egress.Objects) error {
 			dropped++
 		}
 	}
-	_, err := fmt.Fprintf(w, "\n%d of %d namespaces request egress IPs; %d of them are dropped%s.\n",
-		requesting, len(resolution.Namespaces), dropped, map[bool]string{true: `: see "kubectl egressip explain"`}[dropped > 0])
+	_, err := fmt.Fprintf(w, "\nNamespaces: %d, with requests: %d, dropped: %d%s\n",
+		len(resolution.Namespaces), requesting, dropped, map[bool]string{true: ` (see "kubectl egressip explain")`}[dropped > 0])
 	return errors.Join(err, printAll(w, remedies))
 }
 

@@ -48,9 +48,9 @@ func TestExplain(t *testing.T) {
 				"NAMESPACE   NETID   EGRESS IP    HOST    STATE        REASON\n",
 				"shop        17      10.1.8.200   node1   Active       Assigned\n",
 				"test        18      10.1.8.201   -       Unassigned   NotClaimed\n",
-				"\n\ntest: ", "test, 10.1.8.201: No host claims 10.1.8.201",
+				"\n\ntest: Traffic to the outside is dropped. No host claims 10.1.8.201",
 			},
-			not: []string{"free", "shop, 10.1.8.200"},
+			not: []string{"free", "shop, 10.1.8.200", "test, 10.1.8.201"},
 		},
 		"one": {
 			namespace: "shop",
@@ -138,7 +138,7 @@ func TestStatus(t *testing.T) {
 		"node1   10.1.8.11   manual      yes      Ready         10.1.8.200(Active),10.1.8.202(Unassigned),none",
 		"node2   10.1.8.12   automatic   no       ApplyFailed   - ",
 		"node3   -           manual      yes      -             - ",
-		"\n2 of 3 namespaces request egress IPs; 1 of them are dropped: see \"kubectl egressip explain\".\n",
+		"\nNamespaces: 3, with requests: 2, dropped: 1 (see \"kubectl egressip explain\")\n",
 		"node1, 10.1.8.202: No namespace requests 10.1.8.202",
 		"node2, agent: no room\n",
 		"node3, agent: it has not reported yet",
@@ -149,7 +149,7 @@ func TestStatus(t *testing.T) {
 	if err := status(&out, egress.Objects{}); err != nil {
 		t.Fatal(err)
 	}
-	check(t, out.String(), []string{"There are no HostSubnets", "0 of 0 namespaces"}, nil)
+	check(t, out.String(), []string{"There are no HostSubnets", "Namespaces: 0, with requests: 0, dropped: 0\n"}, nil)
 }
 
 // TestWithNodes: what a cloud says counts, and what it says badly does not.

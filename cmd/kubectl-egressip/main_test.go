@@ -82,5 +82,5 @@ func TestOnARealAPIServer(t *testing.T) {
 		return out.String()
 	}
 	check(t, says("explain", "shop"), []string{"shop        17      10.1.8.200   node1   Active   Assigned\n"}, []string{"test"})
-	check(t, says("status"), []string{"node1   10.1.8.11   manual", "2 of 3 namespaces"}, nil)
+	check(t, says("status"), []string{"node1   10.1.8.11   manual", "Namespaces: 3, with requests: 2"}, nil)
 }

@@ -72,9 +72,10 @@ func serve(ctx context.Context, cfg *rest.Config, o Options, k kernel, registry 
 	mgr, err := manager.New(cfg, manager.Options{
 		Scheme:                 scheme,
 		Logger:                 log,
+		MapperProvider:         newMapper,
 		Cache:                  cacheOptions(o.NodeName),
 		Metrics:                metricsserver.Options{BindAddress: o.MetricsAddress},
-		HealthProbeBindAddress: o.HealthAddress,
+		HealthProbeBindAddress: "0", // its answers keep the reason to themselves
 	})
 	if err != nil {
 		return fmt.Errorf("set up the agent: %w", err)
@@ -91,8 +92,14 @@ func serve(ctx context.Context, cfg *rest.Config, o Options, k kernel, registry 
 		return fmt.Errorf("register metrics: %w", err)
 	}
 	h := &health{clock: clock.RealClock{}, waiting: "the API server"}
-	if err := errors.Join(mgr.AddHealthzCheck("loop", h.live), mgr.AddReadyzCheck("kernel", h.ready)); err != nil {
-		return fmt.Errorf("set up the health endpoints: %w", err)
+	if o.HealthAddress != "" && o.HealthAddress != "0" {
+		server, err := h.server(o.HealthAddress)
+		if err != nil {
+			return err
+		}
+		if err := mgr.Add(server); err != nil {
+			return fmt.Errorf("set up the health endpoints: %w", err)
+		}
 	}
 
 	objects := &caches{cache: mgr.GetCache(), log: log, options: o, changed: newSignal()}
@@ -106,9 +113,12 @@ func serve(ctx context.Context, cfg *rest.Config, o Options, k kernel, registry 
 		gather: objects.gather, publish: p.publish,
 		objects: objects.changed, drift: newSignal(),
 	}
-	// Runnables of this kind start at once and beside each other.
+	// The health endpoints answer while this waits for the API server.
 	err = mgr.Add(everywhere(func(ctx context.Context) error {
-		if err := objects.start(ctx, h.waitsFor); err != nil {
+		if err := objects.start(ctx, func(what string) {
+			log.V(1).Info("waiting", "for", what)
+			h.waitsFor(what)
+		}); err != nil {
 			return err
 		}
 		g, ctx := errgroup.WithContext(ctx)

@@ -54,7 +54,7 @@ func eventually(t *testing.T, ok func() string) {
 	}
 }
 
-// api is a real API server with the project's CRDs.
+// api is a real API server, and its administrator.
 type api struct {
 	client.Client
 	cfg *rest.Config
@@ -72,8 +72,9 @@ func startAPI(t *testing.T) *api {
 	}
 	env := &envtest.Environment{
 		BinaryAssetsDirectory: assets,
-		CRDDirectoryPaths:     []string{filepath.Join("..", "..", "config", "crd")},
-		ErrorIfCRDPathMissing: true,
+		// The machine may be busy with other tests.
+		ControlPlaneStartTimeout: 2 * time.Minute,
+		ControlPlaneStopTimeout:  time.Minute,
 	}
 	ctrl.SetLogger(logr.Discard()) // the agents log to their tests
 	cfg, err := env.Start()
@@ -94,6 +95,17 @@ func startAPI(t *testing.T) *api {
 		t.Fatal(err)
 	}
 	return &api{Client: c, cfg: cfg}
+}
+
+// installCRDs brings the project's own kinds.
+func (a *api) installCRDs(t *testing.T) {
+	t.Helper()
+	_, err := envtest.InstallCRDs(a.cfg, envtest.CRDInstallOptions{
+		Paths: []string{filepath.Join("..", "..", "config", "crd")}, ErrorIfPathMissing: true,
+	})
+	if err != nil {
+		t.Fatalf("install the CRDs: %v", err)
+	}
 }
 
 // wire is what stands between an agent and the API server.
@@ -176,7 +188,7 @@ func freeAddress(t *testing.T) string {
 
 // get asks a health endpoint; it returns "" where all is well.
 func (u *agentUnderTest) get(path string) string {
-	r, err := http.Get("http://" + u.health + path + "?verbose=true") //nolint:noctx // bounded by eventually
+	r, err := http.Get("http://" + u.health + path) //nolint:noctx // bounded by eventually
 	if err != nil {
 		return err.Error()
 	}
@@ -186,6 +198,15 @@ func (u *agentUnderTest) get(path string) string {
 		return fmt.Sprintf("%s: %s %v", r.Status, body, err)
 	}
 	return ""
+}
+
+// waitsFor returns "" where the agent says that it waits for what, and that it
+// is well.
+func (u *agentUnderTest) waitsFor(what string) string {
+	if said := u.get("/readyz"); !strings.Contains(said, "waiting for "+what) {
+		return "readyz says " + said
+	}
+	return u.get("/healthz")
 }
 
 // scene is a namespace with an egress IP on a node of its own, so that scenes
@@ -308,6 +329,14 @@ func morePasses(t *testing.T, u *agentUnderTest, n int) {
 func TestAgentOnARealAPIServer(t *testing.T) {
 	a := startAPI(t)
 
+	t.Run("an agent waits for the CRDs", func(t *testing.T) {
+		u := startAgent(t, a, "node12")
+		eventually(t, func() string { return u.waitsFor("the list of NetNamespaces") })
+		a.installCRDs(t)
+		s := newScene(t, a, 12)
+		s.settled(t, u)
+	})
+
 	t.Run("pods come and go", func(t *testing.T) {
 		s := newScene(t, a, 1)
 		u := startAgent(t, a, s.node)
@@ -348,12 +377,7 @@ func TestAgentOnARealAPIServer(t *testing.T) {
 				return nil
 			})
 		})
-		eventually(t, func() string {
-			if said := u.get("/readyz"); !strings.Contains(said, "kernel") {
-				return "readyz says " + said
-			}
-			return u.get("/healthz") // a restart would not help
-		})
+		eventually(t, func() string { return u.waitsFor("the list of this node's Pods") })
 		select {
 		case <-early:
 			t.Error("the kernel was changed before the pods were known")
@@ -494,6 +518,17 @@ func TestAgentOnARealAPIServer(t *testing.T) {
 		u.wire.breaks(nil)
 	})
 
+	t.Run("an agent that finds no API server waits, and ends when told", func(t *testing.T) {
+		u := startAgent(t, a, "node99", func(u *agentUnderTest) {
+			u.wire.breaks(func(*http.Request) error { return errors.New("no route to host") })
+		})
+		eventually(t, func() string { return u.waitsFor("the list of NetNamespaces") })
+		u.end()
+		if n := u.kernel.count(); n != 0 {
+			t.Errorf("%d passes over the kernel without an API server", n)
+		}
+	})
+
 	t.Run("a status that could not be written is written later", func(t *testing.T) {
 		s := newScene(t, a, 9)
 		u := startAgent(t, a, s.node, func(u *agentUnderTest) {
@@ -555,8 +590,8 @@ func TestAgentOnARealAPIServer(t *testing.T) {
 			t.Errorf("state is %+v", st)
 		}
 		eventually(t, func() string {
-			if said := u.get("/readyz"); said == "" {
-				return "the agent says that it is ready"
+			if said := u.get("/readyz"); !strings.Contains(said, "there is no HostSubnet for this node") {
+				return "readyz says " + said
 			}
 			return ""
 		})

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"net/http"
 	"reflect"
 	"time"
 
@@ -12,9 +13,12 @@ import (
 	networkingv1 "k8s.io/api/networking/v1"
 	"k8s.io/apimachinery/pkg/api/meta"
 	"k8s.io/apimachinery/pkg/fields"
+	"k8s.io/apimachinery/pkg/runtime/schema"
+	"k8s.io/client-go/rest"
 	toolscache "k8s.io/client-go/tools/cache"
 	"sigs.k8s.io/controller-runtime/pkg/cache"
 	"sigs.k8s.io/controller-runtime/pkg/client"
+	"sigs.k8s.io/controller-runtime/pkg/client/apiutil"
 
 	v1 "github.com/egressip-operator/egressip-operator/api/v1"
 )
@@ -37,6 +41,30 @@ func cacheOptions(node string) cache.Options {
 			},
 		},
 	}
+}
+
+// mapper knows Pods by itself, so that an agent can start, and wait, without an
+// API server: the cache asks for what it has options for as soon as it is made.
+type mapper struct{ meta.RESTMapper }
+
+func newMapper(cfg *rest.Config, client *http.Client) (meta.RESTMapper, error) {
+	dynamic, err := apiutil.NewDynamicRESTMapper(cfg, client)
+	if err != nil {
+		return nil, fmt.Errorf("set up the discovery of the API's kinds: %w", err)
+	}
+	return mapper{dynamic}, nil
+}
+
+// RESTMapping returns where the API server has a kind.
+func (m mapper) RESTMapping(kind schema.GroupKind, versions ...string) (*meta.RESTMapping, error) {
+	if kind == corev1.SchemeGroupVersion.WithKind("Pod").GroupKind() {
+		return &meta.RESTMapping{
+			Resource:         corev1.SchemeGroupVersion.WithResource("pods"),
+			GroupVersionKind: corev1.SchemeGroupVersion.WithKind("Pod"),
+			Scope:            meta.RESTScopeNamespace,
+		}, nil
+	}
+	return m.RESTMapper.RESTMapping(kind, versions...)
 }
 
 // caches hold the objects that concern this node.

@@ -3,11 +3,13 @@ package agent
 import (
 	"errors"
 	"fmt"
+	"net"
 	"net/http"
 	"sync"
 	"time"
 
 	"k8s.io/utils/clock"
+	"sigs.k8s.io/controller-runtime/pkg/manager"
 )
 
 // stuckAfter is how long a pass may take before the kubelet is asked to start
@@ -49,7 +51,7 @@ func (h *health) passEnds(adopted bool, err error) {
 
 // live fails where the loop is stuck, so that starting anew can help. An API
 // server that cannot be reached is no such reason.
-func (h *health) live(*http.Request) error {
+func (h *health) live() error {
 	h.mu.Lock()
 	defer h.mu.Unlock()
 	if h.began.IsZero() {
@@ -63,7 +65,7 @@ func (h *health) live(*http.Request) error {
 
 // ready fails until the caches have synced and the kernel has been brought to
 // the planned state once, and while the node has no HostSubnet.
-func (h *health) ready(*http.Request) error {
+func (h *health) ready() error {
 	h.mu.Lock()
 	defer h.mu.Unlock()
 	switch {
@@ -79,4 +81,32 @@ func (h *health) ready(*http.Request) error {
 	default:
 		return nil
 	}
+}
+
+// handler serves /healthz and /readyz: 200, or 503 with the reason in the body.
+func (h *health) handler() http.Handler {
+	mux := http.NewServeMux()
+	for path, check := range map[string]func() error{"GET /healthz": h.live, "GET /readyz": h.ready} {
+		mux.HandleFunc(path, func(w http.ResponseWriter, _ *http.Request) {
+			if err := check(); err != nil {
+				http.Error(w, err.Error(), http.StatusServiceUnavailable)
+				return
+			}
+			fmt.Fprintln(w, "ok")
+		})
+	}
+	return mux
+}
+
+// server serves the health endpoints at address, host:port.
+func (h *health) server(address string) (*manager.Server, error) {
+	listener, err := net.Listen("tcp", address)
+	if err != nil {
+		return nil, fmt.Errorf("listen for health probes on %s: %w", address, err)
+	}
+	return &manager.Server{
+		Name:     "health",
+		Server:   &http.Server{Handler: h.handler(), ReadHeaderTimeout: 10 * time.Second},
+		Listener: listener,
+	}, nil
 }

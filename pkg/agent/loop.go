@@ -172,6 +172,9 @@ func (l *loop) pass(ctx context.Context, why cause) error {
 			// the kernel from being looked at, either.
 			settled = !why.kernel && l.applied && l.clock.Since(l.appliedAt) < l.resync &&
 				reflect.DeepEqual(l.desired.state, next.state)
+			if next.adopted && (l.desired == nil || !l.desired.adopted) {
+				l.log.Info("there is no HostSubnet for this node: it hosts no egress IPs, and keeps its pods from leaking")
+			}
 			l.desired = &next
 		}
 	}

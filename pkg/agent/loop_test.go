@@ -276,7 +276,7 @@ func TestLoopFailsCalmly(t *testing.T) {
 		if n := k.count(); n < 10 || n > 15 {
 			t.Errorf("%d attempts in 10 s, want about 13", n)
 		}
-		if err := b.loop.health.ready(nil); err == nil || !strings.Contains(err.Error(), "no room") {
+		if err := b.loop.health.ready(); err == nil || !strings.Contains(err.Error(), "no room") {
 			t.Errorf("ready says %v", err)
 		}
 		last := b.told[len(b.told)-1]
@@ -291,7 +291,7 @@ func TestLoopFailsCalmly(t *testing.T) {
 		}
 		broken = false
 		pass(2 * time.Second)
-		if err := b.loop.health.ready(nil); err != nil {
+		if err := b.loop.health.ready(); err != nil {
 			t.Errorf("repaired, and ready says %v", err)
 		}
 		if last := b.told[len(b.told)-1]; last.err != nil {
@@ -373,11 +373,11 @@ func TestLoopEndsInAPass(t *testing.T) {
 		b := newBench(t, k)
 		b.start(t)
 		pass(stuckAfter - time.Second)
-		if err := b.loop.health.live(nil); err != nil {
+		if err := b.loop.health.live(); err != nil {
 			t.Errorf("a slow pass, and live says %v", err)
 		}
 		pass(2 * time.Second)
-		if err := b.loop.health.live(nil); err == nil {
+		if err := b.loop.health.live(); err == nil {
 			t.Error("the loop is stuck, and live says nothing")
 		}
 		b.stop(t)
@@ -394,7 +394,7 @@ func TestLoopHealth(t *testing.T) {
 		b := newBench(t, &fakeKernel{})
 		says := func(want string) {
 			t.Helper()
-			err := b.loop.health.ready(nil)
+			err := b.loop.health.ready()
 			if want == "" && err != nil || want != "" && (err == nil || !strings.Contains(err.Error(), want)) {
 				t.Errorf("ready says %v, want %q", err, want)
 			}
@@ -409,7 +409,7 @@ func TestLoopHealth(t *testing.T) {
 		b.change(func(in *input) { in.hostSubnets = given().hostSubnets })
 		pass(2 * time.Second)
 		says("")
-		if err := b.loop.health.live(nil); err != nil {
+		if err := b.loop.health.live(); err != nil {
 			t.Errorf("live says %v", err)
 		}
 		b.stop(t)
