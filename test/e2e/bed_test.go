@@ -6,6 +6,7 @@ import (
 	"net/netip"
 	"os"
 	"path/filepath"
+	"regexp"
 	"strings"
 	"testing"
 	"time"
@@ -36,6 +37,8 @@ type bed struct {
 	// egress and plain are the pods of egressNamespace and plainNamespace,
 	// sorted by node.
 	egress, plain []testbed.Pod
+	// before is what each node's kernel held before the operator came.
+	before map[string]testbed.Snapshot
 }
 
 // bastionURL is the bastion's web server.
@@ -79,10 +82,13 @@ func (b *bed) image() string  { return filepath.Join(b.root, "build", "image.tar
 func (b *bed) binary() string { return filepath.Join(b.root, "build", "egressip-operator") }
 func (b *bed) chart() string  { return filepath.Join(b.root, "charts", "egressip-operator") }
 
-// install installs the operator, and waits for its objects.
+// install installs the operator, and waits for its objects. Of the two ways to
+// do that, each suite takes one.
 func (b *bed) install(t *testing.T) {
 	t.Helper()
-	if err := b.InstallChart(t.Context(), b.chart()); err != nil {
+	if b.backend == testbed.Legacy {
+		b.kustomize(t)
+	} else if err := b.InstallChart(t.Context(), b.chart()); err != nil {
 		t.Fatal(err)
 	}
 	b.eventually(t, func() error {
@@ -92,6 +98,34 @@ func (b *bed) install(t *testing.T) {
 		}
 		return err
 	})
+}
+
+// kustomize installs config/default, with the image that the nodes have.
+func (b *bed) kustomize(t *testing.T) {
+	t.Helper()
+	manifest, err := b.Kubectl(t.Context(), "kustomize", filepath.Join(b.root, "config", "default"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	manifest = regexp.MustCompile(`image: .*/egressip-operator:\S+`).ReplaceAllString(manifest, "image: egressip-operator:dev")
+	manifest = strings.ReplaceAll(manifest, "imagePullPolicy: IfNotPresent", "imagePullPolicy: Never")
+	if _, err := b.Apply(t.Context(), manifest); err != nil {
+		t.Fatal(err)
+	}
+	for _, workload := range []string{"deployment/egressip-controller", "daemonset/egressip-agent"} {
+		if _, err := b.Kubectl(t.Context(), "-n", testbed.OperatorNamespace, "rollout", "status", workload, "--timeout=2m"); err != nil {
+			t.Fatal(err)
+		}
+	}
+}
+
+// uninstall takes out what install put in.
+func (b *bed) uninstall(ctx context.Context) error {
+	if b.backend == testbed.Legacy {
+		_, err := b.Kubectl(ctx, "delete", "--wait", "--timeout=2m", "-k", filepath.Join(b.root, "config", "default"))
+		return err
+	}
+	return b.UninstallChart(ctx)
 }
 
 // tell prints what helps to understand a failure.

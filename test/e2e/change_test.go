@@ -206,15 +206,15 @@ func (b *bed) snapshots(t *testing.T) map[string]testbed.Snapshot {
 	return all
 }
 
-// testRemoval: after "helm uninstall" and "cleanup", each node is as it was.
-func (b *bed) testRemoval(t *testing.T, before map[string]testbed.Snapshot) {
+// testRemoval: after the operator is uninstalled and "cleanup" has run, each node is as it was.
+func (b *bed) testRemoval(t *testing.T) {
 	// With an egress IP in use, so that there is something to remove.
 	b.request(t, egressNamespace, egressIP)
 	b.claim(t, egressIP)
 	b.leaveWith(t, b.egress, func(testbed.Pod) string { return egressIP })
 	ctx, cancel := context.WithTimeout(t.Context(), 3*time.Minute)
 	defer cancel()
-	if err := b.UninstallChart(ctx); err != nil {
+	if err := b.uninstall(ctx); err != nil {
 		t.Fatal(err)
 	}
 	for _, node := range b.Nodes() {
@@ -222,7 +222,7 @@ func (b *bed) testRemoval(t *testing.T, before map[string]testbed.Snapshot) {
 			t.Fatalf("cleanup on %s: %v\n%s", node, err, out)
 		}
 	}
-	for node, was := range before {
+	for node, was := range b.before {
 		b.eventually(t, func() error {
 			is, err := b.Snapshot(t.Context(), node)
 			if err != nil {
