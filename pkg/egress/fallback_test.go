@@ -1,0 +1,111 @@
+package egress_test
+
+import (
+	"net/netip"
+	"slices"
+	"testing"
+
+	"pgregory.net/rapid"
+
+	"github.com/egressip-operator/egressip-operator/pkg/egress"
+)
+
+// threeHosts have one egress IP each; namespace one requests the first alone,
+// two the second and then the third.
+func threeHosts() egress.Cluster {
+	host := func(name, ip, claim string) egress.Host {
+		return egress.Host{Name: name, IP: netip.MustParseAddr(ip), Claims: []netip.Addr{netip.MustParseAddr(claim)}, Online: true}
+	}
+	return egress.Cluster{
+		Namespaces: []egress.Namespace{
+			{Name: "one", NetID: 11, Requests: []netip.Addr{netip.MustParseAddr("192.0.2.101")}},
+			{Name: "two", NetID: 12, Requests: []netip.Addr{netip.MustParseAddr("192.0.2.102"), netip.MustParseAddr("192.0.2.103")}},
+		},
+		Hosts: []egress.Host{
+			host("a", "192.0.2.1", "192.0.2.101"), host("b", "192.0.2.2", "192.0.2.102"), host("c", "192.0.2.3", "192.0.2.103"),
+		},
+	}
+}
+
+func TestOnlyHostsWithAnAlternativeAreRivals(t *testing.T) {
+	c := threeHosts()
+	r := egress.Resolve(c)
+	pods := []egress.Pod{{Namespace: "one", IP: netip.MustParseAddr("10.0.0.1")}, {Namespace: "two", IP: netip.MustParseAddr("10.0.0.2")}}
+	for _, test := range []struct {
+		host string
+		pods []egress.Pod
+		want []string
+	}{
+		{"a", pods, []string{"b", "c"}},
+		{"b", pods, []string{"c"}},
+		{"a", pods[:1], nil}, // nothing to choose from
+		{"a", nil, nil},
+	} {
+		var got []string
+		for _, rival := range egress.Rivals(c, r, test.host, test.pods) {
+			got = append(got, rival.Name)
+		}
+		if !slices.Equal(got, test.want) {
+			t.Errorf("rivals for %d pods on %s: %v, want %v", len(test.pods), test.host, got, test.want)
+		}
+	}
+}
+
+func TestAProbeChoosesAnotherAndNeverTakesTheLast(t *testing.T) {
+	c := threeHosts()
+	settled := egress.Resolve(c)
+	for _, test := range []struct {
+		silent []string
+		one    string // host in use, "" for dropped
+		two    string
+	}{
+		{nil, "a", "b"},
+		{[]string{"b"}, "a", "c"},
+		{[]string{"a"}, "a", "b"},
+		{[]string{"b", "c"}, "a", "b"},
+		{[]string{"c"}, "a", "b"},
+	} {
+		silent := map[string]bool{}
+		for _, name := range test.silent {
+			silent[name] = true
+		}
+		r := egress.Prefer(egress.Resolve(egress.Unreachable(c, silent)), settled)
+		for i, want := range []string{test.one, test.two} {
+			if got := r.Namespaces[i].Active; len(got) != 1 || got[0].Host != want {
+				t.Errorf("silent %v: namespace %s uses %v, want host %s", test.silent, r.Namespaces[i].Name, got, want)
+			}
+		}
+	}
+	if !c.Hosts[1].Online {
+		t.Error("the cluster was changed in place")
+	}
+}
+
+// Mutant killed: Prefer that returns probed as it is, with which a wrong probe
+// drops a namespace that has but one egress IP.
+func TestPropertyProbesNeverDrop(t *testing.T) {
+	rapid.Check(t, func(t *rapid.T) {
+		c, _ := egress.Snapshot(drawObjects(t, full()))
+		silent := map[string]bool{}
+		for _, h := range c.Hosts {
+			if rapid.Bool().Draw(t, "silent "+h.Name) {
+				silent[h.Name] = true
+			}
+		}
+		settled := egress.Resolve(c)
+		probed := egress.Prefer(egress.Resolve(egress.Unreachable(c, silent)), settled)
+		for i, namespace := range settled.Namespaces {
+			got := probed.Namespaces[i]
+			if got.Name != namespace.Name || got.Dropped != namespace.Dropped {
+				t.Fatalf("namespace %s: dropped %t, without probes %t", namespace.Name, got.Dropped, namespace.Dropped)
+			}
+			for _, a := range got.Active {
+				if silent[a.Host] && len(got.Active) == 1 && slices.ContainsFunc(namespace.Requests, func(q egress.RequestResult) bool {
+					return (q.State == egress.Active || q.State == egress.Standby) && !silent[q.Host]
+				}) {
+					t.Fatalf("namespace %s uses the silent host %s though another answers", namespace.Name, a.Host)
+				}
+			}
+		}
+	})
+}
