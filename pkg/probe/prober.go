@@ -273,7 +273,7 @@ func (p *Prober) receive(ctx context.Context, conn *net.UDPConn) error {
 	b := make([]byte, maxDatagram)
 	for {
 		n, from, err := conn.ReadFromUDPAddrPort(b)
-		if ctx.Err() != nil {
+		if ended(ctx) {
 			return nil
 		}
 		switch {
@@ -383,6 +383,15 @@ func (p *Prober) notify(ctx context.Context) {
 		case <-p.changed:
 			p.config.OnChange()
 		}
+	}
+}
+
+func ended(ctx context.Context) bool {
+	select {
+	case <-ctx.Done():
+		return true
+	default:
+		return false
 	}
 }
 

@@ -141,7 +141,7 @@ func (r *Responder) answer(ctx context.Context, conn *net.UDPConn) error {
 	wire := make([]byte, 0, Size)
 	for {
 		n, from, err := conn.ReadFromUDPAddrPort(b)
-		if ctx.Err() != nil {
+		if ended(ctx) {
 			return nil
 		}
 		switch {
