@@ -46,5 +46,6 @@ func TestAPIServer(t *testing.T) {
 		}
 		count.report(t, "lifecycleScenarios on an API server with the controller", len(corpus.LifecycleScenarios))
 	})
+	t.Run("health", func(t *testing.T) { testNotReady(t, c, corpus, deviations) })
 	t.Run("vectors", func(t *testing.T) { testVectors(t, c, corpus, deviations) })
 }

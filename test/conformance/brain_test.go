@@ -101,3 +101,36 @@ func TestAgentOnTheBrain(t *testing.T) {
 	count.report(t, "agentScenarios on the brain", len(corpus.AgentScenarios))
 	t.Logf("CONFORMANCE agentScenarios: of %d the brain shows a part only", partly)
 }
+
+// A deviation of something that the corpus does not have is a slip, and would
+// stay in the document for ever.
+func TestDeviationsAreOfTheCorpus(t *testing.T) {
+	corpus, deviations := load(t)
+	known := make(map[string]bool)
+	for _, section := range [][]conformance.Scenario{corpus.Scenarios, corpus.AgentScenarios, corpus.LifecycleScenarios} {
+		for _, s := range section {
+			known[s.Name], known["api/"+s.Name] = true, true
+		}
+	}
+	for _, s := range corpus.HealthScenarios {
+		known[s.Name], known["api/"+s.Name] = true, true
+	}
+	for _, c := range corpus.TrafficCases {
+		known[c.Name] = true
+	}
+	for _, v := range corpus.Vectors.Validation {
+		name := v.Field + "=" + word(v.Value)
+		known["brain/"+name], known["schema/"+name] = true, true
+	}
+	for i, v := range corpus.Vectors.Objects {
+		known[objectName(i, v.From)] = true
+	}
+	for name, reason := range deviations {
+		if !known[name] && conformance.Path() == conformance.OwnCorpus {
+			t.Errorf("docs/compatibility.md lists %q, which is not in the corpus", name)
+		}
+		if len(reason) < 20 {
+			t.Errorf("docs/compatibility.md gives no reason for %q", name)
+		}
+	}
+}

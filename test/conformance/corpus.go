@@ -215,12 +215,15 @@ func Load(path string) (*Corpus, error) {
 	return &corpus, nil
 }
 
+// OwnCorpus is the corpus of the project.
+const OwnCorpus = "testdata/conformance.json"
+
 // Path is the corpus to play.
 func Path() string {
 	if path := os.Getenv("CONFORMANCE"); path != "" {
 		return path
 	}
-	return "testdata/conformance.json"
+	return OwnCorpus
 }
 
 func decode(data []byte, into any) error {

@@ -63,7 +63,9 @@ func inside(plan egress.Plan, destination string) string {
 // tests that have them.
 func trafficByPackets() map[string]string {
 	return map[string]string{
-		"traffic/reply-to-an-inbound-connection": "pkg/dataplane: TestAnswersToOutsideClientsTakeTheOldWay",
+		"traffic/reply-to-an-inbound-connection":            "pkg/dataplane: TestAnswersToOutsideClientsTakeTheOldWay",
+		"traffic/established-connection-when-the-set-grows": "pkg/dataplane: TestConnectionsSpreadAndKeepTheirHost",
+		"traffic/namespace-starts-to-ask-for-an-address":    "pkg/dataplane: TestNoPacketLeaksWhileAWayChanges",
 	}
 }
 

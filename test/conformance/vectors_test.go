@@ -27,7 +27,7 @@ func testVectors(t *testing.T, c *cluster, corpus *conformance.Corpus, deviation
 	var count tally
 	total := len(corpus.Vectors.Validation) + len(corpus.Vectors.Objects) + len(corpus.Vectors.Columns)
 	for _, v := range corpus.Vectors.Validation {
-		name := fmt.Sprintf("schema/%s=%v", v.Field, word(v.Value))
+		name := "schema/" + v.Field + "=" + word(v.Value)
 		t.Run(name, func(t *testing.T) {
 			object, err := objectWith(v.Field, v.Value)
 			if err != nil {
@@ -37,7 +37,7 @@ func testVectors(t *testing.T, c *cluster, corpus *conformance.Corpus, deviation
 		})
 	}
 	for i, v := range corpus.Vectors.Objects {
-		name := fmt.Sprintf("schema/object %d (%s)", i+1, v.From)
+		name := objectName(i, v.From)
 		t.Run(name, func(t *testing.T) {
 			want := v.SchemaAccepts != nil && *v.SchemaAccepts || v.ControllerAccepts != nil && *v.ControllerAccepts
 			count.judge(t, name, deviations, accepted(t.Context(), c, objectOf(v.Kind, v.Object), want))
@@ -51,6 +51,8 @@ func testVectors(t *testing.T, c *cluster, corpus *conformance.Corpus, deviation
 	}
 	count.report(t, "vectors on an API server", total)
 }
+
+func objectName(i int, from string) string { return fmt.Sprintf("schema/object %d (%s)", i+1, from) }
 
 // word writes a value as the corpus does.
 func word(value any) string {
