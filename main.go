@@ -162,6 +162,7 @@ a bpffs. Ending it changes nothing in the kernel; "cleanup" takes everything off
 func cleanupCommand() *cobra.Command {
 	o := agent.DefaultKernelOptions()
 	var logging loggingOptions
+	var dryRun bool
 	cmd := &cobra.Command{
 		Use:   "cleanup",
 		Short: "Take everything of ours off this node",
@@ -177,12 +178,20 @@ Nothing else is touched. Stop the agent first; give the flags that it ran with.`
 			if err := o.Validate(); err != nil {
 				return err
 			}
-			return agent.Cleanup(ctx, o)
+			if !dryRun {
+				return agent.Cleanup(ctx, o)
+			}
+			leftovers, err := agent.Leftovers(ctx, o)
+			for _, line := range leftovers {
+				fmt.Fprintln(cmd.OutOrStdout(), line)
+			}
+			return err
 		},
 	}
 	f := cmd.Flags()
 	logging.add(f)
 	addKernelFlags(f, &o)
+	f.BoolVar(&dryRun, "dry-run", false, "list what would be removed, one object a line, and remove nothing")
 	return cmd
 }
 

@@ -21,6 +21,7 @@ import (
 
 	v1 "github.com/egressip-operator/egressip-operator/api/v1"
 	"github.com/egressip-operator/egressip-operator/pkg/dataplane"
+	"github.com/egressip-operator/egressip-operator/pkg/probe"
 )
 
 // Options say how the agent works. Kernel says how it marks what is its own,
@@ -40,6 +41,11 @@ type Options struct {
 	// ResyncPeriod is how often the kernel is compared with the planned state
 	// when no event asks for it.
 	ResyncPeriod time.Duration
+	// ProbePort is the UDP port on which hosts ask each other whether they are
+	// there, the same on all nodes; 0 for no probes.
+	ProbePort uint16
+	// ProbeInterval is the time between two probes to one host.
+	ProbeInterval time.Duration
 	// Version is told in the status.
 	Version string
 	Kernel  KernelOptions
@@ -53,6 +59,7 @@ func Run(ctx context.Context, cfg *rest.Config, o Options) (err error) {
 	if err != nil {
 		return err
 	}
+	config.ProbePort = o.ProbePort
 	dp, err := dataplane.New(config)
 	if err != nil {
 		return fmt.Errorf("open the kernel's interfaces: %w", err)
@@ -113,6 +120,17 @@ func serve(ctx context.Context, cfg *rest.Config, o Options, k kernel, registry 
 		gather: objects.gather, publish: p.publish,
 		objects: objects.changed, drift: newSignal(),
 	}
+	if o.ProbePort != 0 {
+		numbers := probe.DefaultConfig()
+		numbers.Interval, numbers.Timeout = o.ProbeInterval, o.ProbeInterval/2
+		if err := numbers.Validate(); err != nil {
+			return err
+		}
+		l.peers = &peers{
+			log: log, clock: clock.RealClock{}, node: o.NodeName, port: o.ProbePort, config: numbers, metrics: m,
+			ready: h.serving, changed: objects.changed, wake: newSignal(),
+		}
+	}
 	// The health endpoints answer while this waits for the API server.
 	err = mgr.Add(everywhere(func(ctx context.Context) error {
 		if err := objects.start(ctx, func(what string) {
@@ -124,6 +142,9 @@ func serve(ctx context.Context, cfg *rest.Config, o Options, k kernel, registry 
 		g, ctx := errgroup.WithContext(ctx)
 		g.Go(func() error { return l.run(ctx) })
 		g.Go(func() error { return p.run(ctx) })
+		if l.peers != nil {
+			g.Go(func() error { return l.peers.run(ctx) })
+		}
 		return g.Wait()
 	}))
 	if err != nil {

@@ -24,6 +24,8 @@ type input struct {
 	// inside are the networks that flags name as inside the cluster.
 	inside []netip.Prefix
 	strict bool
+	// silent are the hosts that do not answer this node's probes.
+	silent map[string]bool
 	// uplink is what the kernel reported last: this node's address with its
 	// prefix length. It is fresher than what the API says of this node, and
 	// invalid before the first pass.
@@ -45,6 +47,8 @@ type decision struct {
 	// adopted: there is no HostSubnet for this node. It hosts nothing then, and
 	// its pods are still kept from leaving with the node's address.
 	adopted bool
+	// rivals are the hosts to be probed.
+	rivals []egress.Rival
 }
 
 // decide is pure. It returns false where not even the node's address is known,
@@ -68,14 +72,22 @@ func decide(in input) (decision, bool) {
 		}
 	}
 	resolution := egress.Resolve(cluster)
-	plan, ok := egress.PlanFor(cluster, resolution, in.node, podsOf(in.pods), inside)
+	pods := podsOf(in.pods)
+	paths := resolution
+	if len(in.silent) > 0 {
+		paths = egress.Prefer(egress.Resolve(egress.Unreachable(cluster, in.silent)), resolution)
+	}
+	plan, ok := egress.PlanFor(cluster, paths, in.node, pods, inside)
 	if !plan.HostIP.IsValid() {
 		plan.HostIP = hostIP // of a HostSubnet whose hostIP is unusable, nothing else is taken
 	}
 	if !ok || !plan.HostIP.IsValid() {
 		return decision{}, false
 	}
-	d := decision{state: stateOf(plan, in.strict), adopted: adopted}
+	d := decision{
+		state: stateOf(plan, in.strict), adopted: adopted,
+		rivals: egress.Rivals(cluster, resolution, in.node, pods),
+	}
 	if i, found := slices.BinarySearchFunc(resolution.Hosts, in.node,
 		func(h egress.HostResult, name string) int { return cmp.Compare(h.Name, name) }); found {
 		d.result = resolution.Hosts[i]

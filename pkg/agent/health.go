@@ -5,11 +5,14 @@ import (
 	"fmt"
 	"net"
 	"net/http"
+	"slices"
 	"sync"
 	"time"
 
 	"k8s.io/utils/clock"
 	"sigs.k8s.io/controller-runtime/pkg/manager"
+
+	"github.com/egressip-operator/egressip-operator/pkg/dataplane"
 )
 
 // stuckAfter is how long a pass may take before the kubelet is asked to start
@@ -28,6 +31,7 @@ type health struct {
 	applied bool      // a pass has succeeded since the start
 	adopted bool      // there is no HostSubnet of this node
 	lastErr error     // of the last pass
+	serves  bool      // the data plane works for other hosts
 }
 
 func (h *health) waitsFor(what string) {
@@ -47,6 +51,23 @@ func (h *health) passEnds(adopted bool, err error) {
 	defer h.mu.Unlock()
 	h.began, h.adopted, h.lastErr = time.Time{}, adopted, err
 	h.applied = h.applied || err == nil
+}
+
+// reports takes what the last pass found. The host serves others while its
+// overlay is there, and any egress IP of its own; that one of several could not
+// be configured must not move all others away.
+func (h *health) reports(r dataplane.Report) {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	h.serves = r.Overlay && (len(r.Hosted) == 0 ||
+		slices.ContainsFunc(r.Hosted, func(h dataplane.HostedReport) bool { return h.Configured }))
+}
+
+// serving tells other hosts whether to send their packets here.
+func (h *health) serving() bool {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	return h.serves
 }
 
 // live fails where the loop is stuck, so that starting anew can help. An API

@@ -71,3 +71,13 @@ func Cleanup(ctx context.Context, o KernelOptions) error {
 	}
 	return dataplane.Cleanup(ctx, c)
 }
+
+// Leftovers lists what Cleanup would take off the node, one object in each
+// line. It changes nothing.
+func Leftovers(ctx context.Context, o KernelOptions) ([]string, error) {
+	c, err := o.config()
+	if err != nil {
+		return nil, err
+	}
+	return dataplane.Leftovers(ctx, c)
+}

@@ -65,6 +65,8 @@ type loop struct {
 	publish func(observation)
 	metrics *metrics
 	health  *health
+	// peers tells which hosts answer; nil for none.
+	peers *peers
 	// resync is how often the kernel is compared with the state when nothing
 	// seems to have happened.
 	resync time.Duration
@@ -185,6 +187,10 @@ func (l *loop) pass(ctx context.Context, why cause) error {
 			return ctx.Err()
 		}
 	}
+	if l.peers != nil && l.applied {
+		// Not before: a host that has just begun would answer "not ready".
+		l.peers.know(acquaintance{hostIP: l.desired.state.HostIP, hosts: l.desired.state.Hosts, rivals: l.desired.rivals})
+	}
 	err = errors.Join(undecided, err)
 	l.publish(observation{decision: *l.desired, report: l.report, err: err})
 	return err
@@ -202,6 +208,9 @@ func (l *loop) decide(ctx context.Context) (decision, error) {
 		return decision{}, err
 	}
 	in.uplink, in.hostIP = l.report.UplinkCIDR, l.hostIP
+	if l.peers != nil {
+		in.silent = l.peers.offline()
+	}
 	next, ok := decide(in)
 	if !ok {
 		return decision{}, errNoHost(in.node)
@@ -222,6 +231,7 @@ func (l *loop) apply(ctx context.Context) error {
 		l.objects.raise() // the brain refuses claims outside this network
 	}
 	l.report, l.applied, l.appliedAt = report, err == nil, ended
+	l.health.reports(report)
 	l.metrics.observe(l.desired.state, report, began, ended, err)
 	if report.Changes > 0 {
 		l.log.Info("kernel updated", "changes", report.Changes, "seconds", ended.Sub(began).Seconds(),

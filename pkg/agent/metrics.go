@@ -19,6 +19,7 @@ type metrics struct {
 	statusWrites  prometheus.Counter
 	statusErrors  prometheus.Counter
 	lastSucceeded prometheus.Gauge
+	silentHosts   prometheus.Gauge
 	info          *prometheus.GaugeVec
 }
 
@@ -56,6 +57,10 @@ func newMetrics(version string) *metrics {
 		lastSucceeded: prometheus.NewGauge(prometheus.GaugeOpts{
 			Name: "egressip_agent_last_success_timestamp_seconds",
 			Help: "When the kernel was last found or made as planned, in seconds since the epoch.",
+		}),
+		silentHosts: prometheus.NewGauge(prometheus.GaugeOpts{
+			Name: "egressip_agent_silent_hosts",
+			Help: "Hosts of egress IPs that do not answer this node's probes.",
 		}),
 		info: prometheus.NewGaugeVec(prometheus.GaugeOpts{
 			Name: "egressip_agent_build_info",

@@ -1,0 +1,167 @@
+package agent
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"maps"
+	"net/netip"
+	"slices"
+	"strings"
+	"sync"
+
+	"github.com/go-logr/logr"
+	"golang.org/x/sync/errgroup"
+	"k8s.io/utils/clock"
+
+	"github.com/egressip-operator/egressip-operator/pkg/egress"
+	"github.com/egressip-operator/egressip-operator/pkg/probe"
+)
+
+// peers answers the probes of other hosts, and probes those on which the way of
+// this node's pods depends. It exists so that a fallback to the next egress IP
+// takes part of a second and needs no API server.
+type peers struct {
+	log   logr.Logger
+	clock clock.Clock
+	node  string
+	// port is the UDP port of all hosts' responders.
+	port   uint16
+	config probe.Config
+	// ready tells other hosts whether this one's data plane works.
+	ready func() bool
+	// changed is raised when a host has gone offline or come back.
+	changed signal
+	metrics *metrics
+
+	wake signal
+	mu   sync.Mutex
+	want acquaintance
+	// prober is the one that runs, if any.
+	prober *probe.Prober
+}
+
+// acquaintance is whom a host knows.
+type acquaintance struct {
+	hostIP netip.Addr
+	// hosts may ask; rivals are asked.
+	hosts  []netip.Addr
+	rivals []egress.Rival
+}
+
+// know takes what the last decision rests on. It does not block.
+func (p *peers) know(a acquaintance) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if a.hostIP == p.want.hostIP && slices.Equal(a.hosts, p.want.hosts) && slices.Equal(a.rivals, p.want.rivals) {
+		return
+	}
+	p.want = a
+	p.wake.raise()
+}
+
+// offline are the hosts that do not answer.
+func (p *peers) offline() map[string]bool {
+	p.mu.Lock()
+	prober := p.prober
+	p.mu.Unlock()
+	if prober == nil {
+		return nil
+	}
+	return prober.Offline()
+}
+
+// run works until ctx ends. What fails is logged and tried again: without
+// probes, the hosts' conditions in the API still tell who is online.
+func (p *peers) run(ctx context.Context) error {
+	for {
+		select {
+		case <-ctx.Done():
+			return nil
+		case <-p.wake:
+		}
+		err := p.serve(ctx)
+		if ctx.Err() != nil {
+			return nil
+		}
+		if err != nil {
+			p.log.Error(err, "cannot probe other hosts or answer them; tried again", "again", askAgain.String())
+			t := p.clock.NewTimer(askAgain)
+			select {
+			case <-ctx.Done():
+			case <-t.C():
+			}
+			t.Stop()
+		}
+		p.wake.raise()
+	}
+}
+
+// serve works at one address of this host, until it changes or ctx ends.
+func (p *peers) serve(ctx context.Context) error {
+	p.mu.Lock()
+	at := p.want.hostIP
+	p.mu.Unlock()
+	responder, err := probe.NewResponder(probe.ResponderConfig{Host: p.node, Addr: at, Port: p.port, Ready: p.ready})
+	if err != nil {
+		return fmt.Errorf("set up the answers to probes: %w", err)
+	}
+	var prober *probe.Prober
+	prober, err = probe.NewProber(probe.ProberConfig{
+		Config: p.config, Source: at, Port: p.port,
+		OnChange: func() { p.tell(prober) },
+	})
+	if err != nil {
+		return fmt.Errorf("set up the probes: %w", err)
+	}
+	p.mu.Lock()
+	p.prober = prober
+	p.mu.Unlock()
+	defer func() {
+		p.mu.Lock()
+		p.prober = nil
+		p.mu.Unlock()
+	}()
+	g, ctx := errgroup.WithContext(ctx)
+	g.Go(func() error { return responder.Run(ctx) })
+	g.Go(func() error { return prober.Run(ctx) })
+	g.Go(func() error { return p.follow(ctx, at, responder, prober) })
+	if err := g.Wait(); !errors.Is(err, errMoved) {
+		return err
+	}
+	return nil
+}
+
+var errMoved = errors.New("the host's address has changed")
+
+// follow keeps targets and sources as known, while the host stays where it is.
+func (p *peers) follow(ctx context.Context, at netip.Addr, r *probe.Responder, q *probe.Prober) error {
+	for {
+		p.mu.Lock()
+		want := p.want
+		p.mu.Unlock()
+		if want.hostIP != at {
+			return errMoved
+		}
+		r.SetSources(want.hosts)
+		targets := make([]probe.Target, 0, len(want.rivals))
+		for _, rival := range want.rivals {
+			targets = append(targets, probe.Target{Name: rival.Name, Addr: rival.IP})
+		}
+		if err := q.SetTargets(targets); err != nil {
+			p.log.Error(err, "cannot probe a host")
+		}
+		select {
+		case <-ctx.Done():
+			return nil
+		case <-p.wake:
+		}
+	}
+}
+
+func (p *peers) tell(q *probe.Prober) {
+	offline := slices.Sorted(maps.Keys(q.Offline()))
+	p.log.Info("probes tell which hosts are offline", "offline", strings.Join(offline, ","))
+	p.metrics.silentHosts.Set(float64(len(offline)))
+	p.changed.raise()
+}

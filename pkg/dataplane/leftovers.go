@@ -1,0 +1,98 @@
+package dataplane
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"maps"
+	"net/netip"
+	"os"
+	"path/filepath"
+	"slices"
+)
+
+// Leftovers lists what Cleanup would take off the host, one object in each
+// line, in the order in which it goes. It changes nothing.
+func Leftovers(ctx context.Context, cfg Config) ([]string, error) {
+	d, err := New(cfg)
+	if err != nil {
+		return nil, err
+	}
+	list, err := leftovers(ctx, d)
+	return list, errors.Join(err, d.Close())
+}
+
+func leftovers(ctx context.Context, d *Dataplane) (list []string, err error) {
+	var errs []error
+	found := func(format string, args ...any) { list = append(list, fmt.Sprintf(format, args...)) }
+
+	for _, b := range []Backend{NFT, Legacy} {
+		x, installed := d.xt[b]
+		if !installed {
+			continue
+		}
+		saved, err := x.observe(ctx)
+		errs = append(errs, err)
+		names := tables()
+		slices.Reverse(names)
+		for _, name := range names {
+			for _, base := range slices.Sorted(maps.Keys(saved[name].base)) {
+				for _, spec := range saved[name].base[base] {
+					if leadsToOurs(spec) {
+						found("iptables-%s, table %s, rule: -A %s %s", b, name, base, spec)
+					}
+				}
+			}
+			for _, chain := range slices.Sorted(maps.Keys(saved[name].own)) {
+				found("iptables-%s, table %s, chain %s with %d rules", b, name, chain, len(saved[name].own[chain]))
+			}
+		}
+	}
+	rules, _, err := leadingRules(d.nl)
+	errs = append(errs, err)
+	for _, r := range rules {
+		found("ip rule, priority %d: to table %d", r.Priority, r.Table)
+	}
+	routes, _, err := tableRoutes(d.nl)
+	errs = append(errs, err)
+	for _, r := range slices.SortedFunc(maps.Keys(routes), compareRoutes) {
+		found("%v", r)
+	}
+	if _, err := d.nl.LinkByName(overlayName); err == nil {
+		found("device %s", overlayName)
+	} else if !isLinkNotFound(err) {
+		errs = append(errs, fmt.Errorf("look up overlay device %s: %w", overlayName, err))
+	}
+	own, err := ownAddresses(d.nl)
+	errs = append(errs, err)
+	for _, ip := range sortedAddrs(own) {
+		for _, a := range own[ip] {
+			found("address %v, label %s", netip.PrefixFrom(addrOf(a)), a.Label)
+		}
+	}
+	sets, err := ownSets()
+	errs = append(errs, err)
+	for _, name := range sets {
+		found("ipset %s", name)
+	}
+	for _, spec := range mapSpecs() {
+		path := filepath.Join(d.cfg.PinDir, spec.Name)
+		switch _, err := os.Lstat(path); {
+		case err == nil:
+			found("BPF map %s", path)
+		case !errors.Is(err, os.ErrNotExist):
+			errs = append(errs, fmt.Errorf("look for BPF map: %w", err))
+		}
+	}
+	return list, errors.Join(errs...)
+}
+
+func compareRoutes(a, b route) int {
+	if a.table != b.table {
+		return a.table - b.table
+	}
+	if c := a.dst.Compare(b.dst); c != 0 {
+		return c
+	}
+	return a.metric - b.metric
+}
