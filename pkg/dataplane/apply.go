@@ -90,7 +90,7 @@ func (p *pass) round(ctx context.Context) (again bool, err error) {
 	if err != nil {
 		return false, err
 	}
-	p.report.Backends, p.report.Warnings = use, append(warnings, sysctlWarnings()...)
+	p.report.Backends, p.report.Warnings = use, slices.Concat(warnings, sysctlWarnings())
 
 	known, used := knownIndices(p.d.cfg.Marks, observed.rules)
 	state, problems := usable(p.state, p.unusable)
@@ -122,7 +122,7 @@ func (p *pass) round(ctx context.Context) (again bool, err error) {
 	}
 	in := orderInput{
 		observed: observed, desired: desired, marks: p.d.cfg.Marks, use: use, known: known,
-		rules: ruleInput{marks: p.d.cfg.Marks, port: p.d.cfg.OverlayPort, indices: idx, strict: strictNetworks(state)},
+		rules: ruleInput{marks: p.d.cfg.Marks, port: p.d.cfg.OverlayPort, probePort: p.d.cfg.ProbePort, indices: idx, strict: strictNetworks(state)},
 		sweep: !p.d.swept,
 	}
 	p.done, p.indices, p.known = desired, idx, known
@@ -278,6 +278,7 @@ func (p *pass) scaffold() error {
 	plan := routePlan{inside: masked4(slices.Collect(maps.Keys(p.done.inside)))}
 	if link != nil && err == nil {
 		plan.overlay = link.Attrs().Index
+		p.report.Overlay = true
 	}
 	n, err := ensureRoutes(p.d.nl, plan)
 	p.report.Changes += n
