@@ -84,11 +84,14 @@ func TestDriftNeverLeaksAndIsRepaired(t *testing.T) {
 	}
 }
 
+// linger is how long a test waits for what must not come.
+const linger = 200 * time.Millisecond
+
 // linger lets the senders go on for a while: long enough for some hundred
 // packets of each to show a leak.
 func (w *world) linger(t *testing.T) {
 	t.Helper()
-	until := time.Now().Add(200 * time.Millisecond)
+	until := time.Now().Add(linger)
 	eventually(t, "time passes", func() bool { return time.Now().After(until) })
 	w.drain(t)
 }

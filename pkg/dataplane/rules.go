@@ -63,9 +63,11 @@ type indices map[netip.Addr]int
 // ruleInput is what the content of our chains depends on. Everything that
 // changes with pods and hosts is in sets, so that rules stay as they are.
 type ruleInput struct {
-	marks   Marks
-	port    uint16
-	indices indices
+	marks Marks
+	port  uint16
+	// probePort is the hosts' probe port, 0 for none.
+	probePort uint16
+	indices   indices
 	// strict are the networks whose unclassified addresses go nowhere outside.
 	strict []netip.Prefix
 }
@@ -120,6 +122,15 @@ func overlayPacket(in ruleInput) string {
 	return "-p udp -m udp --dport " + strconv.Itoa(int(in.port))
 }
 
+// hostPorts match the packets that are between hosts alone, one match a port.
+func hostPorts(in ruleInput) []string {
+	matches := []string{overlayPacket(in)}
+	if in.probePort != 0 {
+		matches = append(matches, "-p udp -m udp --dport "+strconv.Itoa(int(in.probePort)))
+	}
+	return matches
+}
+
 // rawRules spare the overlay's outer packets the connection tracking. Both
 // ends must be hosts: a pod's own packet to that port anywhere else needs its
 // source rewritten, which takes a tracked connection.
@@ -156,10 +167,14 @@ func mangleRules(in ruleInput) tableRules {
 		}
 	}
 
-	forward := []string{
-		// Only hosts speak to the overlay's port; a pod that did would choose
-		// the namespace that its packets seem to come from.
-		rule(overlayPacket(in), inSet(setHosts, "dst"), notInSet(setHosts, "src"), "-j DROP"),
+	// Only hosts speak to the overlay's port; a pod that did would choose the
+	// namespace that its packets seem to come from. And a host's masquerade
+	// would make a pod's probe look like the host's.
+	var forward []string
+	for _, port := range hostPorts(in) {
+		forward = append(forward, rule(port, inSet(setHosts, "dst"), notInSet(setHosts, "src"), "-j DROP"))
+	}
+	forward = append(forward,
 		rule(fromOverlay, "-g "+chainFrom),
 		rule(toOverlay, "-g "+chainTo),
 		// Inside the cluster all is as without us. The way out is decided at
@@ -169,8 +184,8 @@ func mangleRules(in ruleInput) tableRules {
 		// Second lock: the overlay is the only way outside for REMOTE.
 		rule(marked(remote, remote), "-j DROP"),
 		rule(unnatable, "-j DROP"),
-		rule("-g " + chainPinned),
-	}
+		rule("-g "+chainPinned),
+	)
 	from := []string{
 		rule(toOverlay, "-j DROP"),
 		rule(unnatable, "-j DROP"),
@@ -186,6 +201,10 @@ func mangleRules(in ruleInput) tableRules {
 		// Where ICMP is filtered on the way, path MTU discovery fails.
 		rule("-p tcp -m tcp --tcp-flags SYN,RST SYN -j TCPMSS --clamp-mss-to-pmtu"),
 		rule(marked(ret, ret), "-j RETURN"),
+		// A pod that is not known yet: the programs would drop its packets too,
+		// but then its connection would be known, and could never become that
+		// of a pod that leaves another way.
+		rule(notInSet(setPods, "src"), "-j DROP"),
 		rule("-g " + chainPinned),
 	}
 	// A connection's source is chosen with its first packet and never again.
@@ -228,17 +247,18 @@ func filterRules(in ruleInput) tableRules {
 			locked = append(locked, rule(from, unmarked, state, notInSet(setPods, "src"), outside, "-j DROP"))
 		}
 	}
+	// Nothing that the overlay carries is for the host itself.
+	input := []string{rule(fromOverlay, "-j DROP")}
+	for _, port := range hostPorts(in) {
+		input = append(input, rule(port, notInSet(setHosts, "src"), "-j DROP"))
+	}
+	// Services of the host are not offered on egress IPs. And no RST for a
+	// segment of a connection that is moving in.
+	input = append(input, rule(inSet(setIPs, "dst"), "-m conntrack --ctstate INVALID,NEW,UNTRACKED", "-j DROP"))
 	return tableRules{
 		chains: map[string][]string{
 			chainLocked: locked,
-			chainInput: {
-				// Nothing that the overlay carries is for the host itself.
-				rule(fromOverlay, "-j DROP"),
-				rule(overlayPacket(in), notInSet(setHosts, "src"), "-j DROP"),
-				// Services of the host are not offered on egress IPs. And no
-				// RST for a segment of a connection that is moving in.
-				rule(inSet(setIPs, "dst"), "-m conntrack --ctstate INVALID,NEW,UNTRACKED", "-j DROP"),
-			},
+			chainInput:  input,
 			chainAccept: {
 				rule(fromOverlay, "-j ACCEPT"),
 				rule(toOverlay, "-j ACCEPT"),

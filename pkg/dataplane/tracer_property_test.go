@@ -1,0 +1,469 @@
+package dataplane
+
+import (
+	"fmt"
+	"maps"
+	"net/netip"
+	"slices"
+	"strings"
+	"testing"
+
+	"pgregory.net/rapid"
+)
+
+// scenario is a host that goes from one State to another, and damage that
+// somebody does to it afterwards.
+type scenario struct {
+	states []State
+	use    []Backend
+	damage string
+}
+
+func drawScenario(t *rapid.T) scenario {
+	s := scenario{use: rapid.SampledFrom([][]Backend{{NFT}, {Legacy}, {NFT, Legacy}}).Draw(t, "backends")}
+	strict := rapid.Bool().Draw(t, "strict")
+	for i := range 2 {
+		s.states = append(s.states, drawState(t, fmt.Sprint(i), strict))
+	}
+	s.damage = rapid.SampledFrom(damages()).Draw(t, "damage")
+	return s
+}
+
+const (
+	tracedHostIP  = "192.168.7.11"
+	tracedOutside = "10.1.8.72"
+	tracedInside  = "10.244.9.9"
+)
+
+func drawState(t *rapid.T, label string, strict bool) State {
+	s := State{
+		HostIP:  addr(tracedHostIP),
+		Hosts:   []netip.Addr{addr(tracedHostIP), addr("192.168.7.12")},
+		Inside:  []netip.Prefix{netip.MustParsePrefix("10.244.0.0/16")},
+		Subnets: []netip.Prefix{netip.MustParsePrefix("10.244.1.0/24")},
+		Strict:  strict,
+	}
+	for i := 1; i <= 3; i++ {
+		if netID := rapid.Uint32Range(0, 4).Draw(t, label+" netid"); netID > 0 &&
+			!slices.ContainsFunc(s.Hosted, func(h Hosted) bool { return h.NetID == netID }) {
+			s.Hosted = append(s.Hosted, Hosted{addr(fmt.Sprintf("192.168.7.20%d", i)), netID})
+		}
+	}
+	for i := 2; i <= 6; i++ {
+		p := Pod{IP: addr(fmt.Sprintf("10.244.1.%d", i)), Kind: rapid.SampledFrom([]PodKind{Node, Local, Local, Remote, Remote, Drop, 99}).Draw(t, label+" way")}
+		switch {
+		case p.Kind == 99:
+			continue // no pod
+		case p.Kind == Local && len(s.Hosted) == 0:
+			p.Kind = Drop
+		case p.Kind == Local:
+			h := rapid.SampledFrom(s.Hosted).Draw(t, label+" egress IP")
+			p.NetID, p.EgressIP = h.NetID, h.IP
+		case p.Kind == Remote:
+			p.NetID, p.Via = rapid.Uint32Range(1, 4).Draw(t, label+" network"), []netip.Addr{addr("192.168.7.12")}
+		}
+		s.Pods = append(s.Pods, p)
+	}
+	return s
+}
+
+// planned says, in the words of outcome, what a State has for new connections
+// of an address to the outside, and of a network over the overlay.
+func (s State) plannedPod(ip netip.Addr) string {
+	for _, p := range s.Pods {
+		switch {
+		case p.IP != ip:
+		case p.Kind == Local:
+			return "eth0 as " + p.EgressIP.String()
+		case p.Kind == Remote:
+			return fmt.Sprintf("network %d over the overlay to %v", p.NetID, p.Via)
+		case p.Kind == Drop:
+			return "dropped"
+		default:
+			return "eth0 as " + tracedHostIP
+		}
+	}
+	if s.Strict {
+		return "dropped"
+	}
+	return "eth0 as " + tracedHostIP
+}
+
+func (s State) plannedNetwork(netID uint32) string {
+	for _, h := range s.Hosted {
+		if h.NetID == netID {
+			return "eth0 as " + h.IP.String()
+		}
+	}
+	return "dropped"
+}
+
+// tracedFlow is a connection to the outside that goes on through the changes.
+type tracedFlow struct {
+	netID uint32 // over the overlay; 0: of a pod here
+	src   netip.Addr
+	conn  *tracedConn
+}
+
+func (f *tracedFlow) packet() traced {
+	p := traced{in: "cni0", src: f.src, dst: addr(tracedOutside), proto: "udp", dport: 53, dir: "ORIGINAL", state: "ESTABLISHED", conn: f.conn}
+	if !f.conn.confirmed {
+		p.state = "NEW"
+	}
+	return p
+}
+
+// mutant changes what it is named for; the zero value changes nothing.
+type mutant struct {
+	name  string
+	order func([]change) []change
+	rule  func(chain, spec string) string // "" takes the rule away
+}
+
+// run plays a scenario and gives what went wrong.
+func (s scenario) run(m mutant) error {
+	h := &tracedHost{kernel: emptyKernel(s.use), ip: addr(tracedHostIP), pods: netip.MustParsePrefix("10.244.1.0/24"), marks: DefaultMarks(), words: map[string][]string{}}
+	var flows []*tracedFlow
+	before := State{HostIP: s.states[0].HostIP, Strict: false}
+	for i, state := range s.states {
+		list, stale, idx := s.changes(h.kernel, state)
+		if m.order != nil {
+			list = m.order(list)
+		}
+		for n, c := range list {
+			if m.rule != nil && c.op == putRules {
+				c.after = mutate(c.after, m.rule)
+			}
+			h.kernel.do(c, func() { forget(flows, stale) })
+			// The very first start on a host with pods comes too late for what
+			// they sent before; from then on every moment counts.
+			if i == 0 && c.phase < phaseShrink {
+				continue
+			}
+			if err := h.moment(&flows, before, state); err != nil {
+				return fmt.Errorf("after change %d of %d (phase %d, op %d, %v): %w", n+1, len(list), c.phase, c.op, c.ip, err)
+			}
+		}
+		if err := h.settled(&flows, state, idx); err != nil {
+			return fmt.Errorf("settled in state %d: %w", i, err)
+		}
+		if again, _, _ := s.changes(h.kernel, state); m.name == "" && len(withoutScaffold(again)) > 0 {
+			return fmt.Errorf("state %d: a second pass has %d changes, the first of phase %d", i, len(again), again[0].phase)
+		}
+		before = state
+	}
+	return h.damaged(s.damage, flows, before)
+}
+
+func withoutScaffold(list []change) []change {
+	return slices.DeleteFunc(slices.Clone(list), func(c change) bool { return c.op == mendScaffold })
+}
+
+// emptyKernel has nothing of ours, and a CNI's MASQUERADE.
+func emptyKernel(use []Backend) kernel {
+	k := desire(State{}, DefaultMarks(), nil)
+	k.rules = map[Backend]map[table]savedTable{NFT: {}, Legacy: {}}
+	for _, b := range use {
+		k.rules[b][natTable] = savedTable{foreign: 1, base: map[string][]string{
+			"POSTROUTING": {"-s 10.244.0.0/16 ! -d 10.244.0.0/16 -j MASQUERADE"},
+		}}
+	}
+	return k
+}
+
+// changes is what a pass decides.
+func (s scenario) changes(observed kernel, state State) ([]change, staleness, indices) {
+	m := DefaultMarks()
+	known, used := knownIndices(m, observed.rules)
+	state, _ = usable(state, nil)
+	idx, _ := assignIndices(hostedIPs(state), known, used, m.MaxIndex())
+	desired := desire(state, m, idx)
+	list := order(orderInput{
+		observed: observed, desired: desired, marks: m, use: s.use, known: known,
+		rules: ruleInput{marks: m, port: 9789, indices: idx, strict: strictNetworks(state)},
+	})
+	return list, judge(m, observed.copied(), desired, known, idx), idx
+}
+
+func forget(flows []*tracedFlow, s staleness) {
+	for _, f := range flows {
+		seen := f.conn.source
+		if !seen.IsValid() {
+			seen = f.src
+		}
+		if s.stale(flow{source: f.src, dest: addr(tracedOutside), sourceOutside: seen, mark: f.conn.mark}) {
+			f.conn = &tracedConn{}
+		}
+	}
+}
+
+// sources are all that can send to the outside: pods, an address that may not
+// be one, and networks whose pods are on other hosts.
+func sources() (pods []netip.Addr, networks []uint32) {
+	for i := 2; i <= 7; i++ {
+		pods = append(pods, addr(fmt.Sprintf("10.244.1.%d", i)))
+	}
+	return pods, []uint32{1, 2, 3, 4}
+}
+
+// moment sends one packet of every connection, and of a new one from every
+// source: it must leave as one of two States has it, or not at all.
+func (h *tracedHost) moment(flows *[]*tracedFlow, before, now State) error {
+	pods, networks := sources()
+	for _, ip := range pods {
+		*flows = append(*flows, &tracedFlow{src: ip, conn: &tracedConn{}})
+	}
+	for _, id := range networks {
+		*flows = append(*flows, &tracedFlow{netID: id, src: addr(fmt.Sprintf("10.244.2.%d", id)), conn: &tracedConn{}})
+	}
+	for _, f := range *flows {
+		may := []string{"dropped", before.plannedPod(f.src), now.plannedPod(f.src)}
+		if f.netID != 0 {
+			may = []string{"dropped", before.plannedNetwork(f.netID), now.plannedNetwork(f.netID)}
+		}
+		if err := h.check(f, may); err != nil {
+			return err
+		}
+	}
+	*flows = distinct(*flows)
+	return nil
+}
+
+// distinct leaves one connection of each source and state.
+func distinct(flows []*tracedFlow) []*tracedFlow {
+	type key struct {
+		netID uint32
+		src   netip.Addr
+		conn  tracedConn
+	}
+	seen := map[key]bool{}
+	return slices.DeleteFunc(flows, func(f *tracedFlow) bool {
+		k := key{f.netID, f.src, *f.conn}
+		defer func() { seen[k] = true }()
+		return seen[k]
+	})
+}
+
+// check sends the next packet of a connection.
+func (h *tracedHost) check(f *tracedFlow, may []string) error {
+	got := h.send(f)
+	if !slices.Contains(may, got.String()) {
+		return fmt.Errorf("packet of %v (network %d): %v, may be %q", f.src, f.netID, got, may)
+	}
+	if _, here := h.addresses[got.src]; got.out == "eth0" && got.src != h.ip && !here {
+		return fmt.Errorf("packet of %v left as %v, which is not on the uplink", f.src, got.src)
+	}
+	// What no NAT touches must not leave by any way of ours.
+	for _, state := range []string{"INVALID", "UNTRACKED"} {
+		p := f.packet()
+		p.state, p.conn = state, &tracedConn{}
+		if f.netID != 0 {
+			if got := h.fromOverlay(f.netID, p); got.dropped == "" {
+				return fmt.Errorf("%s packet of network %d: %v", state, f.netID, got)
+			}
+		} else if got := h.forward(p); got.dropped == "" && !slices.Contains(may, "eth0 as "+tracedHostIP) {
+			return fmt.Errorf("%s packet of %v: %v", state, f.src, got)
+		}
+	}
+	return nil
+}
+
+func (h *tracedHost) send(f *tracedFlow) outcome {
+	if f.netID != 0 {
+		return h.fromOverlay(f.netID, f.packet())
+	}
+	return h.forward(f.packet())
+}
+
+// settled expects new connections to be as the State has them, and old ones
+// too, or dropped. Answers and traffic inside are as without us.
+func (h *tracedHost) settled(flows *[]*tracedFlow, s State, idx indices) error {
+	for _, f := range *flows {
+		want := s.plannedPod(f.src)
+		if f.netID != 0 {
+			want = s.plannedNetwork(f.netID)
+		}
+		if err := h.check(f, []string{want, "dropped"}); err != nil {
+			return fmt.Errorf("old connection: %w", err)
+		}
+	}
+	pods, networks := sources()
+	for _, ip := range pods {
+		f := &tracedFlow{src: ip, conn: &tracedConn{}}
+		for range 2 { // its first packet and its second
+			if err := h.check(f, []string{s.plannedPod(ip)}); err != nil {
+				return fmt.Errorf("new connection: %w", err)
+			}
+		}
+		answer := traced{in: "cni0", src: ip, dst: addr(tracedOutside), proto: "tcp", dir: "REPLY", state: "ESTABLISHED", conn: &tracedConn{confirmed: true, bound: true}}
+		if got := h.forward(answer); got.String() != "eth0 as "+ip.String() {
+			return fmt.Errorf("answer of %v to a client outside: %v", ip, got)
+		}
+		inside := (&tracedFlow{src: ip, conn: &tracedConn{}}).packet()
+		inside.dst = addr(tracedInside)
+		if got := h.forward(inside); got.String() != "eth0 as "+ip.String() {
+			return fmt.Errorf("%v to another pod: %v", ip, got)
+		}
+		forged := (&tracedFlow{src: ip, conn: &tracedConn{}}).packet()
+		forged.dst, forged.dport = addr("192.168.7.12"), 9789
+		if got := h.forward(forged); got.dropped == "" {
+			return fmt.Errorf("%v to the overlay's port of a host: %v", ip, got)
+		}
+	}
+	for _, id := range networks {
+		f := &tracedFlow{netID: id, src: addr(fmt.Sprintf("10.244.2.%d", id)), conn: &tracedConn{}}
+		for range 2 {
+			if err := h.check(f, []string{s.plannedNetwork(id)}); err != nil {
+				return fmt.Errorf("new connection: %w", err)
+			}
+		}
+	}
+	if len(idx) != len(s.Hosted) {
+		return fmt.Errorf("%d indices for %d egress IPs", len(idx), len(s.Hosted))
+	}
+	return nil
+}
+
+func damages() []string {
+	return []string{"none", "no ip rule", "no overlay", "no overlay and no last route", "a set entry", "all set entries", "mangle PREROUTING flushed", "mangle flushed", "filter flushed"}
+}
+
+// damaged expects every packet, old or new, to leave as planned or not at all
+// while something of ours is missing.
+func (h *tracedHost) damaged(damage string, flows []*tracedFlow, s State) error {
+	h.kernel = h.kernel.copied()
+	flush := func(t table, base string) {
+		for b := range h.rules {
+			saved := h.rules[b][t]
+			saved.base = maps.Clone(saved.base)
+			for name := range saved.base {
+				if base == "" || name == base {
+					delete(saved.base, name)
+				}
+			}
+			h.rules[b][t] = saved
+		}
+	}
+	switch damage {
+	case "no ip rule":
+		h.noRule = true
+	case "no overlay":
+		h.noOverlay = true
+	case "no overlay and no last route":
+		h.noOverlay, h.noLastRoute = true, true
+	case "a set entry":
+		delete(h.kernel.pods, addr("10.244.1.2"))
+	case "all set entries":
+		clear(h.kernel.pods)
+	case "mangle PREROUTING flushed":
+		flush(mangleTable, "PREROUTING")
+	case "mangle flushed":
+		// The connections from other hosts' pods have no other lock.
+		flush(mangleTable, "")
+		flows = nil
+	case "filter flushed":
+		flush(filterTable, "")
+	}
+	pods, _ := sources()
+	for _, ip := range pods {
+		flows = append(flows, &tracedFlow{src: ip, conn: &tracedConn{}})
+	}
+	for _, f := range flows {
+		want := s.plannedPod(f.src)
+		if f.netID != 0 {
+			want = s.plannedNetwork(f.netID)
+		}
+		if got := h.send(f).String(); got != want && got != "dropped" {
+			return fmt.Errorf("damage %q: packet of %v (network %d): %s, planned: %s", damage, f.src, f.netID, got, want)
+		}
+	}
+	return nil
+}
+
+func mutate(t savedTable, rule func(chain, spec string) string) savedTable {
+	own := map[string][]string{}
+	for chain, rules := range t.own {
+		for _, spec := range rules {
+			if spec = rule(chain, spec); spec != "" {
+				own[chain] = append(own[chain], spec)
+			}
+		}
+	}
+	t.own = own
+	return t
+}
+
+// After every prefix of every list of changes, every packet leaves with the
+// source that the old State or the new one plans, or is dropped; in the end,
+// with the new one's. The mutants killed stand in TestMutantsOfRulesAndOrder.
+func TestPropertyNoPacketLeaksAtAnyMoment(t *testing.T) {
+	rapid.Check(t, func(t *rapid.T) {
+		if err := drawScenario(t).run(mutant{}); err != nil {
+			t.Fatal(err)
+		}
+	})
+}
+
+func TestMutantsOfRulesAndOrder(t *testing.T) {
+	without := func(chain, part string) func(string, string) string {
+		return func(c, spec string) string {
+			if c == chain && strings.Contains(spec, part) {
+				return ""
+			}
+			return spec
+		}
+	}
+	move := func(from, to phase) func([]change) []change {
+		return func(list []change) []change {
+			list = slices.Clone(list)
+			for i := range list {
+				if list[i].phase == from {
+					list[i].phase = to
+				}
+			}
+			slices.SortStableFunc(list, func(a, b change) int { return int(a.phase) - int(b.phase) })
+			return list
+		}
+	}
+	leave := func(o op) func([]change) []change {
+		return func(list []change) []change {
+			return slices.DeleteFunc(slices.Clone(list), func(c change) bool { return c.op == o })
+		}
+	}
+	remote := fmt.Sprintf("%#x/%#x", DefaultMarks().Remote(), DefaultMarks().Remote())
+	for _, m := range []mutant{
+		{name: "answers are marked too", rule: func(c, spec string) string {
+			return strings.Replace(spec, original+" -j SET", "-j SET", 1)
+		}},
+		{name: "second lock removed", rule: without(chainForward, "--mark "+remote+" -j DROP")},
+		{name: "INVALID passes", rule: without(chainForward, unnatable)},
+		{name: "INVALID passes from the overlay", rule: without(chainFrom, unnatable)},
+		{name: "unserved networks pass", rule: without(chainFrom, "--mark 0x0/")},
+		{name: "connections are not pinned", rule: without(chainPinned, "-j DROP")},
+		{name: "overlay's packets are masqueraded", rule: without(chainPostrouting, toOverlay)},
+		{name: "third lock removed", rule: without(chainLocked, "-j DROP")},
+		{name: "marks stay on packets inside", rule: without(chainForward, inSet(setInside, "dst"))},
+		{name: "pods may reach the overlay's port", rule: without(chainForward, "--dport")},
+		{name: "marked before the rules", order: move(phaseMark, phaseGrow)},
+		{name: "SNAT taken away before the mark", order: move(phaseRewrite, phaseLock)},
+		{name: "unlocked before connections are forgotten", order: move(phaseUnlock, phaseLock)},
+		{name: "served before the address is there", order: move(phaseAddress, phaseUnroute)},
+		{name: "address released before its packets end", order: move(phaseRelease, phaseGrow)},
+		{name: "network still served after its IP moved on", order: leave(delServed)},
+		{name: "connections not forgotten", order: leave(forgetFlows)},
+		{name: "never locked", order: func(list []change) []change {
+			return slices.DeleteFunc(slices.Clone(list), func(c change) bool { return c.set == setLocked })
+		}},
+	} {
+		t.Run(m.name, func(t *testing.T) {
+			scenarios := rapid.Custom(drawScenario)
+			for i := range 500 {
+				if err := scenarios.Example(i).run(m); err != nil {
+					t.Logf("killed by scenario %d: %v", i, err)
+					return
+				}
+			}
+			t.Fatal("the mutant lives: 500 scenarios do not tell it from the original")
+		})
+	}
+}
