@@ -154,6 +154,10 @@ a bpffs. Ending it changes nothing in the kernel; "cleanup" takes everything off
 		"addresses of this node's pod CIDR that belong to no known pod go nowhere outside the cluster")
 	f.Var(newChoice(&o.Kernel.IPTablesBackend, agent.Backends()...), "iptables-backend",
 		"`backend` of our rules: auto, nft, legacy or both; auto is where the node's other rules are")
+	f.Uint16Var(&o.ProbePort, "probe-port", agent.DefaultProbePort,
+		"UDP `port` on which hosts ask each other whether they are there, the same on all nodes; 0 for no probes")
+	f.DurationVar(&o.ProbeInterval, "probe-interval", agent.DefaultProbeInterval(),
+		"time between two probes to one host; three without an answer make it offline")
 	f.DurationVar(&o.ResyncPeriod, "resync-period", time.Second,
 		"how often the kernel is compared with the planned state, beside on events")
 	return cmd

@@ -21,7 +21,6 @@ import (
 
 	v1 "github.com/egressip-operator/egressip-operator/api/v1"
 	"github.com/egressip-operator/egressip-operator/pkg/dataplane"
-	"github.com/egressip-operator/egressip-operator/pkg/probe"
 )
 
 // Options say how the agent works. Kernel says how it marks what is its own,
@@ -121,8 +120,7 @@ func serve(ctx context.Context, cfg *rest.Config, o Options, k kernel, registry 
 		objects: objects.changed, drift: newSignal(),
 	}
 	if o.ProbePort != 0 {
-		numbers := probe.DefaultConfig()
-		numbers.Interval, numbers.Timeout = o.ProbeInterval, o.ProbeInterval/2
+		numbers := probeNumbers(o.ProbeInterval)
 		if err := numbers.Validate(); err != nil {
 			return err
 		}

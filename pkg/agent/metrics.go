@@ -75,7 +75,7 @@ func newMetrics(version string) *metrics {
 func (m *metrics) register(r prometheus.Registerer) (unregister func(), err error) {
 	all := []prometheus.Collector{
 		m.applySeconds, m.applyErrors, m.changes, m.pods, m.hosted,
-		m.statusWrites, m.statusErrors, m.lastSucceeded, m.info,
+		m.statusWrites, m.statusErrors, m.lastSucceeded, m.silentHosts, m.info,
 	}
 	unregister = func() {
 		for _, c := range all {

@@ -9,6 +9,7 @@ import (
 	"slices"
 	"strings"
 	"sync"
+	"time"
 
 	"github.com/go-logr/logr"
 	"golang.org/x/sync/errgroup"
@@ -17,6 +18,20 @@ import (
 	"github.com/egressip-operator/egressip-operator/pkg/egress"
 	"github.com/egressip-operator/egressip-operator/pkg/probe"
 )
+
+// DefaultProbePort is the UDP port of the hosts' probes.
+const DefaultProbePort uint16 = probe.Port
+
+// DefaultProbeInterval is the time between two probes to one host.
+func DefaultProbeInterval() time.Duration { return probe.DefaultConfig().Interval }
+
+// probeNumbers are the numbers of the probes that go with an interval.
+func probeNumbers(interval time.Duration) probe.Config {
+	c := probe.DefaultConfig()
+	c.Interval, c.Timeout = interval, interval/2
+	c.RefusalHold = max(c.RefusalHold, interval)
+	return c
+}
 
 // peers answers the probes of other hosts, and probes those on which the way of
 // this node's pods depends. It exists so that a fallback to the next egress IP

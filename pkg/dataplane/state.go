@@ -70,6 +70,9 @@ type Config struct {
 	Marks Marks
 	// OverlayPort is the UDP port of the overlay.
 	OverlayPort uint16
+	// ProbePort is the UDP port on which hosts ask each other whether they are
+	// there, kept from everybody else like the overlay's; 0 for none.
+	ProbePort uint16
 	// PinDir is the directory of a bpffs that holds our maps, so that a
 	// restart keeps traffic flowing.
 	PinDir string
@@ -95,6 +98,8 @@ type Report struct {
 	UplinkCIDR netip.Prefix
 	// Backends are the iptables backends that hold our rules.
 	Backends []Backend
+	// Overlay tells whether the overlay device is up with its programs.
+	Overlay bool
 	// Hosted tells, for each address of State.Hosted, whether it is on the
 	// uplink with all its rules, else why not.
 	Hosted []HostedReport

@@ -1,0 +1,107 @@
+package agent
+
+import (
+	"context"
+	"net/netip"
+	"testing"
+	"time"
+
+	"github.com/go-logr/logr/testr"
+	"k8s.io/utils/clock"
+
+	"github.com/egressip-operator/egressip-operator/pkg/dataplane"
+	"github.com/egressip-operator/egressip-operator/pkg/egress"
+)
+
+// newPeers runs the probes of a host at a loopback address.
+func newPeers(t *testing.T, node, ip string, ready func() bool) (*peers, signal) {
+	t.Helper()
+	changed := newSignal()
+	p := &peers{
+		log: testr.New(t), clock: clock.RealClock{}, node: node, port: 19788, config: probeNumbers(20 * time.Millisecond),
+		ready: ready, changed: changed, metrics: newMetrics("test"), wake: newSignal(),
+	}
+	ctx, cancel := context.WithCancel(t.Context())
+	done := make(chan struct{})
+	go func() {
+		defer close(done)
+		if err := p.run(ctx); err != nil {
+			t.Errorf("peers of %s: %v", node, err)
+		}
+	}()
+	t.Cleanup(func() {
+		cancel()
+		<-done
+	})
+	return p, changed
+}
+
+func TestPeersTellWhoIsSilent(t *testing.T) {
+	b := netip.MustParseAddr("127.0.0.42")
+	works := make(chan bool, 1) // holds whether the data plane of b works
+	works <- true
+	asker, changed := newPeers(t, "asker", "127.0.0.40", func() bool { return true })
+	other, _ := newPeers(t, "b", b.String(), func() bool {
+		v := <-works
+		works <- v
+		return v
+	})
+	asker.know(acquaintance{hostIP: netip.MustParseAddr("127.0.0.40"), rivals: []egress.Rival{{Name: "b", IP: b}}})
+	other.know(acquaintance{hostIP: b, hosts: []netip.Addr{netip.MustParseAddr("127.0.0.40")}})
+
+	await := func(what string, offline bool) {
+		t.Helper()
+		deadline := time.After(30 * time.Second)
+		for asker.offline()["b"] != offline {
+			select {
+			case <-changed:
+			case <-deadline:
+				t.Fatalf("%s: b counts as offline: %t, wanted %t", what, !offline, offline)
+			}
+		}
+	}
+	<-works
+	works <- false
+	await("its data plane is broken", true)
+	<-works
+	works <- true
+	await("its data plane is mended", false)
+}
+
+func TestDecideWithASilentHost(t *testing.T) {
+	t.Parallel()
+	in := given()
+	in.netNamespaces[1].EgressIPs = []string{"10.1.8.201", "10.1.8.202"}
+	in.hostSubnets[0].EgressIPs = nil
+	in.hostSubnets[1].EgressIPs = []string{"10.1.8.201"}
+	in.hostSubnets = append(in.hostSubnets, hostSubnet("node3", "10.1.8.13", "10.244.3.0/24", "10.1.8.202"))
+	via := func(silent ...string) netip.Addr {
+		t.Helper()
+		in.silent = map[string]bool{}
+		for _, name := range silent {
+			in.silent[name] = true
+		}
+		d, ok := decide(in)
+		if !ok || len(d.rivals) != 2 {
+			t.Fatalf("silent %v: decided %t, rivals %v; want both egress hosts", silent, ok, d.rivals)
+		}
+		p := d.state.Pods[0]
+		if p.Kind != dataplane.Remote || len(p.Via) != 1 {
+			t.Fatalf("silent %v: pod %+v, want it to go over one host", silent, p)
+		}
+		return p.Via[0]
+	}
+	for _, c := range []struct {
+		silent []string
+		want   string
+	}{
+		{nil, "10.1.8.12"},
+		{[]string{"node2"}, "10.1.8.13"},
+		{[]string{"node3"}, "10.1.8.12"},
+		{[]string{"node2", "node3"}, "10.1.8.12"}, // a probe never takes the last
+	} {
+		if got := via(c.silent...); got != addr(c.want) {
+			t.Errorf("silent %v: over %v, want %s", c.silent, got, c.want)
+		}
+	}
+}
