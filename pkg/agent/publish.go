@@ -134,6 +134,11 @@ func (p *publisher) sync(ctx context.Context) error {
 		p.applied = o.decision.generation
 	}
 	want := statusOf(*o, p.version, p.applied)
+	if want.agent.UplinkCIDR == "" {
+		// An uplink that is away for a moment, as while it joins a bridge, must
+		// not make all other nodes forget which claims its network can bear.
+		want.agent.Uplink, want.agent.UplinkCIDR = base.agent.Uplink, base.agent.UplinkCIDR
+	}
 	if want.equal(base) {
 		return nil
 	}

@@ -351,6 +351,25 @@ func TestPublishGeneration(t *testing.T) {
 	})
 }
 
+// TestPublishKeepsTheUplinksNetwork: other nodes decide by it.
+func TestPublishKeepsTheUplinksNetwork(t *testing.T) {
+	t.Parallel()
+	inBubble(t, func(t *testing.T, p *publisher, api *fakeAPI) {
+		t.Helper()
+		p.publish(observed(t))
+		pass(time.Second)
+		p.publish(observed(t, func(o *observation) {
+			o.report = dataplane.Report{}
+			o.err = errors.New("no interface has this address")
+		}))
+		pass(time.Second)
+		api.expectWrites(t, 2)
+		if a := api.stored.Status.Agent; a.Uplink != "eth0" || a.UplinkCIDR != "10.1.8.11/24" {
+			t.Errorf("agent is %+v", a)
+		}
+	})
+}
+
 // TestPublishWithoutHostSubnet: nothing is written, nothing fails, and a
 // HostSubnet that comes later is told everything.
 func TestPublishWithoutHostSubnet(t *testing.T) {
