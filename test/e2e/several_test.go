@@ -3,8 +3,10 @@ package e2e
 import (
 	"context"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"net/netip"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -21,7 +23,10 @@ import (
 const (
 	secondHost = "node2"
 	secondIP   = "192.168.7.201"
-	modeKey    = "egressip.network.openshift.io/mode"
+	// fallbackWithin is well above what it takes, and well below what a Node
+	// takes to be NotReady.
+	fallbackWithin = 3 * time.Second
+	modeKey        = "egressip.network.openshift.io/mode"
 )
 
 // withdrawAfter takes everything that a test asks for back when it ends.
@@ -55,14 +60,24 @@ func (b *bed) testOrdered(t *testing.T) {
 	b.inState(t, "Active", "Standby")
 
 	verify := b.watchBastion(t, egressIP, secondIP)
-	if err := b.PowerOff(t.Context(), egressHost); err != nil {
-		t.Fatal(err)
-	}
-	var alive []testbed.Pod
+	var alive, remote []testbed.Pod
 	for _, p := range b.egress {
 		if p.Node != egressHost {
 			alive = append(alive, p)
 		}
+		if p.Node != egressHost && p.Node != secondHost {
+			remote = append(remote, p)
+		}
+	}
+	outage := b.outage(t, remote[0], func() {
+		if err := b.PowerOff(t.Context(), egressHost); err != nil {
+			t.Error(err)
+		}
+	})
+	// Probes find out, in 0.7 s; the Node would be NotReady much later.
+	t.Logf("the host of the active egress IP lost power: no new connection for %s", outage)
+	if outage > fallbackWithin {
+		t.Errorf("no new connection for %s after the host of the active egress IP lost power, want less than %s", outage, fallbackWithin)
 	}
 	b.leaveWith(t, alive, func(testbed.Pod) string { return secondIP })
 	b.inState(t, "HostOffline", "Active")
@@ -84,6 +99,72 @@ func (b *bed) testOrdered(t *testing.T) {
 	b.leaveWith(t, b.egress, func(testbed.Pod) string { return egressIP })
 	b.inState(t, "Active", "Standby")
 	verify()
+}
+
+// outage has a pod open connections to the bastion all the time while something
+// is done, and returns the longest time in which none that began was answered.
+func (b *bed) outage(t *testing.T, p testbed.Pod, do func()) time.Duration {
+	t.Helper()
+	const length = 8 * time.Second
+	type answer struct {
+		out string
+		err error
+	}
+	done := make(chan answer, 1)
+	go func() {
+		out, err := b.PodExec(t.Context(), p.Namespace, p.Name, "/probe", "watch", "-every", "20ms", "-for", length.String(),
+			"-timeout", "1s", "-id", "outage", fmt.Sprintf("tcp://%s:%d", testbed.BastionIP, testbed.BastionEchoPort))
+		done <- answer{out, err}
+	}()
+	// Until the first connections are there.
+	log := b.watchEcho(t)
+	b.eventually(t, log)
+	do()
+	a := <-done
+	if a.err != nil {
+		t.Fatal(a.err)
+	}
+	var answered []time.Time
+	for line := range strings.Lines(a.out) {
+		var r struct {
+			At  time.Time
+			Saw string
+		}
+		if err := json.Unmarshal([]byte(line), &r); err != nil {
+			t.Fatalf("line of the probe: %v: %s", err, line)
+		}
+		if r.Saw != "" {
+			answered = append(answered, r.At)
+		}
+	}
+	if len(answered) < 2 {
+		t.Fatalf("no connections to measure by:\n%s", a.out)
+	}
+	slices.SortFunc(answered, time.Time.Compare)
+	var longest time.Duration
+	for i := range answered[1:] {
+		longest = max(longest, answered[i+1].Sub(answered[i]))
+	}
+	return longest
+}
+
+// watchEcho returns what tells whether a connection to the bastion's echo has
+// been seen since.
+func (b *bed) watchEcho(t *testing.T) func() error {
+	t.Helper()
+	k, err := b.Capture(t.Context(), testbed.Bastion, "eth0", func(p testbed.Packet) bool {
+		return !p.Outgoing && p.Destination.Port() == testbed.BastionEchoPort
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { _, _ = k.Stop() })
+	return func() error {
+		if len(k.Packets()) == 0 {
+			return errors.New("no connection has reached the bastion yet")
+		}
+		return nil
+	}
 }
 
 // inState waits for the states of the requested egress IPs in the status.
