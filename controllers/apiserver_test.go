@@ -309,11 +309,11 @@ func wantCondition(conditions []metav1.Condition, kind string, status metav1.Con
 	return ""
 }
 
-func wantList(what string, got []string, want ...string) string {
+func wantEgressIPs(got []string, want ...string) string {
 	if slices.Equal(got, want) {
 		return ""
 	}
-	return fmt.Sprintf("%s are %q, want %q", what, got, want)
+	return fmt.Sprintf("egressIPs are %q, want %q", got, want)
 }
 
 // events returns the reasons and messages of an object's events, oldest first.

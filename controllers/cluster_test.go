@@ -123,7 +123,7 @@ func TestStatus(t *testing.T) {
 		a.ready(t, "node3", corev1.ConditionUnknown)
 		a.awaitNamespace(t, "shop", wantActive("192.168.7.201", "node1"))
 		a.awaitHost(t, "node3", func(h *v1.HostSubnet) string {
-			if wrong := wantList("egressIPs", h.EgressIPs, "192.168.7.200"); wrong != "" {
+			if wrong := wantEgressIPs(h.EgressIPs, "192.168.7.200"); wrong != "" {
 				return wrong // a manual claim is the user's
 			}
 			return wantCondition(h.Status.Conditions, v1.ConditionOnline, metav1.ConditionFalse, "NodeUnreachable", "")
@@ -352,7 +352,7 @@ func TestAllocation(t *testing.T) {
 		h := a.awaitHost(t, "node1", func(*v1.HostSubnet) string { return "" })
 		a.claim(t, "node1", append(slices.Clone(h.EgressIPs), "192.168.7.250")...)
 		a.awaitEvent(t, "HostSubnet", "node1", "EgressIPUnassigned", "192.168.7.250")
-		a.awaitHost(t, "node1", func(now *v1.HostSubnet) string { return wantList("egressIPs", now.EgressIPs, h.EgressIPs...) })
+		a.awaitHost(t, "node1", func(now *v1.HostSubnet) string { return wantEgressIPs(now.EgressIPs, h.EgressIPs...) })
 	})
 
 	t.Run("no room: told", func(t *testing.T) {

@@ -42,7 +42,7 @@ func TestHostSubnets(t *testing.T) {
 	t.Run("claims get their canonical form", func(t *testing.T) {
 		a.claim(t, "node1", "192.168.7.201", "192.168.7.200/24")
 		a.awaitHost(t, "node1", func(h *v1.HostSubnet) string {
-			return wantList("egressIPs", h.EgressIPs, "192.168.7.201", "192.168.7.200")
+			return wantEgressIPs(h.EgressIPs, "192.168.7.201", "192.168.7.200")
 		})
 	})
 
@@ -54,7 +54,7 @@ func TestHostSubnets(t *testing.T) {
 			if h.HostIP != "192.168.7.111" || h.Subnet != "10.254.1.0/24" {
 				return fmt.Sprintf("hostIP %s, subnet %s", h.HostIP, h.Subnet)
 			}
-			return wantList("egressIPs", h.EgressIPs, "192.168.7.201", "192.168.7.200")
+			return wantEgressIPs(h.EgressIPs, "192.168.7.201", "192.168.7.200")
 		})
 	})
 
@@ -90,7 +90,7 @@ func TestHostSubnets(t *testing.T) {
 			if wrong := wantHost(h, "192.168.7.11", "10.254.1.0/24", again.UID); wrong != "" {
 				return wrong
 			}
-			return wantList("egressIPs", h.EgressIPs)
+			return wantEgressIPs(h.EgressIPs)
 		})
 	})
 
@@ -115,7 +115,7 @@ egressIPs: [192.168.7.210]
 			if wrong := wantHost(h, "192.168.7.13", "10.254.3.0/24", node3.UID); wrong != "" {
 				return wrong
 			}
-			return wantList("egressIPs", h.EgressIPs, "192.168.7.210")
+			return wantEgressIPs(h.EgressIPs, "192.168.7.210")
 		})
 	})
 
@@ -128,7 +128,7 @@ egressIPs: [192.168.7.210]
 		a.create(t, external, leftover)
 		a.awaitGone(t, hostSubnet("leftover"))
 		h := a.awaitHost(t, "external", func(h *v1.HostSubnet) string {
-			return wantList("egressIPs", h.EgressIPs, "192.168.7.220")
+			return wantEgressIPs(h.EgressIPs, "192.168.7.220")
 		})
 		if h.UID != external.UID || h.Annotations[v1.AnnotationNodeUID] != "" {
 			t.Errorf("the administrator's HostSubnet is now %+v", h)
@@ -138,7 +138,7 @@ egressIPs: [192.168.7.210]
 			if h.UID != external.UID || h.Annotations[v1.AnnotationNodeUID] == "" {
 				return "not bound to its Node"
 			}
-			return wantList("egressIPs", h.EgressIPs, "192.168.7.220")
+			return wantEgressIPs(h.EgressIPs, "192.168.7.220")
 		})
 	})
 }

@@ -7,11 +7,10 @@ import (
 	"slices"
 	"testing"
 
+	corev1 "k8s.io/api/core/v1"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"sigs.k8s.io/controller-runtime/pkg/client"
-
-	corev1 "k8s.io/api/core/v1"
 
 	v1 "github.com/egressip-operator/egressip-operator/api/v1"
 	"github.com/egressip-operator/egressip-operator/controllers"
@@ -89,7 +88,7 @@ func TestNetNamespaces(t *testing.T) {
 			if n.Annotations[v1.AnnotationNamespaceUID] == "" {
 				return "not bound to its Namespace"
 			}
-			return wantList("egressIPs", n.EgressIPs, "192.168.7.200")
+			return wantEgressIPs(n.EgressIPs, "192.168.7.200")
 		})
 		if alpha.NetID != wanted || alpha.Annotations["example.com/kept"] != "yes" {
 			t.Errorf("alpha is %+v, want netid %d and its annotation", alpha, wanted)
@@ -169,7 +168,7 @@ func TestNetNamespaces(t *testing.T) {
 			if n.NetID != 4711 {
 				return fmt.Sprintf("netid is %d", n.NetID)
 			}
-			return wantList("egressIPs", n.EgressIPs, "192.168.7.230")
+			return wantEgressIPs(n.EgressIPs, "192.168.7.230")
 		})
 	})
 

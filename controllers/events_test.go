@@ -1,0 +1,111 @@
+package controllers
+
+import (
+	"fmt"
+	"testing"
+
+	"github.com/google/go-cmp/cmp"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+
+	v1 "github.com/egressip-operator/egressip-operator/api/v1"
+)
+
+// TestNamespaceNotices: one event for each change, on each object concerned, and
+// none where nothing changed.
+func TestNamespaceNotices(t *testing.T) {
+	request := func(ip, host string, state v1.EgressIPState, reason string) v1.RequestStatus {
+		return v1.RequestStatus{IP: ip, Host: host, State: state, Reason: reason, Message: reason + " " + ip}
+	}
+	status := func(active int, requests ...v1.RequestStatus) v1.NetNamespaceStatus {
+		s := v1.NetNamespaceStatus{EgressIPs: requests}
+		if active >= 0 {
+			s.Active = &v1.Assignment{IP: requests[active].IP, Host: requests[active].Host}
+		}
+		return s
+	}
+	none := v1.NetNamespaceStatus{}
+	unclaimed := status(-1, request("a", "", v1.StateUnassigned, "NotClaimed"))
+	onOne := status(0, request("a", "one", v1.StateActive, "Assigned"))
+	onTwo := status(0, request("a", "two", v1.StateActive, "Assigned"))
+	offline := status(-1, request("a", "one", v1.StateHostOffline, "HostOffline"))
+	conflict := status(-1, request("a", "", v1.StateConflict, "MultipleHosts"))
+	invalid := status(-1, request("a", "one", v1.StateInvalid, "OutsideNetwork"))
+	noRoom := status(-1, request("a", "", v1.StateUnassigned, "NoEligibleHost"))
+	first := status(0, request("a", "one", v1.StateActive, "Assigned"), request("b", "two", v1.StateStandby, "Assigned"))
+	second := status(1, request("a", "one", v1.StateHostOffline, "HostOffline"), request("b", "two", v1.StateActive, "Assigned"))
+
+	for _, tc := range []struct {
+		name          string
+		before, after v1.NetNamespaceStatus
+		// want are reasons, with the host that is told; "" for the namespace.
+		want []string
+	}{
+		{"nothing", onOne, onOne, nil},
+		{"first request", none, unclaimed, []string{"NamespaceDropped@"}},
+		{"claimed", unclaimed, onOne, []string{"EgressIPAssigned@", "EgressIPAssigned@one", "NamespaceRestored@"}},
+		{"requested and claimed at once", none, onOne, []string{"EgressIPAssigned@", "EgressIPAssigned@one"}},
+		{"moved", onOne, onTwo, []string{"EgressIPMoved@", "EgressIPMoved@two", "EgressIPMoved@one"}},
+		{"host goes offline", onOne, offline, []string{"NamespaceDropped@"}},
+		{"host comes back", offline, onOne, []string{"NamespaceRestored@"}},
+		{"moved away from an offline host", offline, onTwo, []string{"EgressIPMoved@", "EgressIPMoved@two", "EgressIPMoved@one", "NamespaceRestored@"}},
+		{"claimed twice", onOne, conflict, []string{"EgressIPConflict@", "NamespaceDropped@"}},
+		{"still claimed twice", conflict, conflict, nil},
+		{"conflict ends", conflict, onOne, []string{"EgressIPAssigned@", "EgressIPAssigned@one", "NamespaceRestored@"}},
+		{"becomes invalid", onOne, invalid, []string{"EgressIPInvalid@", "NamespaceDropped@"}},
+		{"conflict becomes invalid", conflict, invalid, []string{"EgressIPInvalid@"}},
+		{"claim withdrawn", onOne, unclaimed, []string{"EgressIPUnassigned@", "EgressIPUnassigned@one", "NamespaceDropped@"}},
+		{"no room", onOne, noRoom, []string{"EgressIPUnassigned@", "EgressIPUnassigned@one", "NoEligibleHost@", "NamespaceDropped@"}},
+		{"no room from the start", unclaimed, noRoom, []string{"NoEligibleHost@"}},
+		{"request withdrawn", onOne, none, []string{"EgressIPUnassigned@", "EgressIPUnassigned@one"}},
+		{"request withdrawn while dropped", unclaimed, none, []string{"NamespaceRestored@"}},
+		{"the second takes over", first, second, []string{"EgressIPMoved@"}},
+		{"the first is back", second, first, []string{"EgressIPMoved@"}},
+	} {
+		t.Run(tc.name, func(t *testing.T) {
+			var got []string
+			for _, n := range namespaceNotices("shop", tc.before, tc.after) {
+				got = append(got, fmt.Sprintf("%s@%s", n.reason, n.host))
+				if n.message == "" {
+					t.Errorf("%s says nothing", n.reason)
+				}
+			}
+			if diff := cmp.Diff(tc.want, got); diff != "" {
+				t.Errorf("events (-want +got):\n%s", diff)
+			}
+		})
+	}
+}
+
+// TestHostNotices: a HostSubnet is told what is wrong with its fields when that
+// begins or changes, and not again.
+func TestHostNotices(t *testing.T) {
+	ready := func(status metav1.ConditionStatus, reason, message string) []metav1.Condition {
+		return []metav1.Condition{{Type: v1.ConditionEgressReady, Status: status, Reason: reason, Message: message}}
+	}
+	fine := ready(metav1.ConditionTrue, "Assigned", "1")
+	conflict := ready(metav1.ConditionFalse, "MultipleHosts", "a")
+	outside := ready(metav1.ConditionFalse, "OutsideNetwork", "a")
+	for _, tc := range []struct {
+		name          string
+		before, after []metav1.Condition
+		want          string
+	}{
+		{"new and fine", nil, fine, ""},
+		{"new and wrong", nil, conflict, eventConflict},
+		{"goes wrong", fine, outside, eventInvalid},
+		{"stays wrong", outside, outside, ""},
+		{"wrong otherwise", outside, conflict, eventConflict},
+		{"the next conflict", conflict, ready(metav1.ConditionFalse, "MultipleHosts", "b"), eventConflict},
+		{"is fine again", conflict, fine, ""},
+	} {
+		t.Run(tc.name, func(t *testing.T) {
+			got := ""
+			for _, n := range hostNotices("node1", tc.before, tc.after) {
+				got += n.reason
+			}
+			if got != tc.want {
+				t.Errorf("events %q, want %q", got, tc.want)
+			}
+		})
+	}
+}

@@ -1,0 +1,232 @@
+package controllers_test
+
+import (
+	"context"
+	"encoding/json"
+	"fmt"
+	"io"
+	"net"
+	"net/http"
+	"strings"
+	"sync"
+	"testing"
+
+	coordinationv1 "k8s.io/api/coordination/v1"
+	corev1 "k8s.io/api/core/v1"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/client-go/rest"
+	"sigs.k8s.io/controller-runtime/pkg/client"
+
+	"github.com/egressip-operator/egressip-operator/controllers"
+)
+
+// freeAddress returns an address of this machine on which nobody listens.
+func freeAddress(t *testing.T) string {
+	t.Helper()
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer l.Close()
+	return l.Addr().String()
+}
+
+func get(ctx context.Context, url string) (string, error) {
+	request, err := http.NewRequestWithContext(ctx, http.MethodGet, url, http.NoBody)
+	if err != nil {
+		return "", err
+	}
+	response, err := http.DefaultClient.Do(request)
+	if err != nil {
+		return "", err
+	}
+	defer response.Body.Close()
+	body, err := io.ReadAll(response.Body)
+	if err == nil && response.StatusCode != http.StatusOK {
+		err = fmt.Errorf("%s: %s", response.Status, body)
+	}
+	return string(body), err
+}
+
+// TestRunThroughTrouble: endpoints, a change of the leader, and an API server
+// that goes away and comes back.
+func TestRunThroughTrouble(t *testing.T) {
+	whole := t
+	a := startAPI(t)
+	a.create(t, &corev1.Namespace{ObjectMeta: metav1.ObjectMeta{Name: system}})
+	a.node(t, "node1", "10.254.1.0/24", "192.168.7.11")
+	a.node(t, "node2", "10.254.2.0/24", "192.168.7.12")
+	options := controllers.Options{
+		LeaderElection: true, LeaderElectionNamespace: system,
+		MetricsAddress: freeAddress(t), HealthAddress: freeAddress(t),
+	}
+	stop := a.control(t, options)
+	a.namespace(t, "shop")
+	a.request(t, "shop", "192.168.7.200")
+	for _, name := range []string{"node1", "node2"} {
+		a.ranges(t, name, "192.168.7.0/24")
+	}
+	a.awaitNamespace(t, "shop", wantActive("192.168.7.200", "node1"))
+
+	t.Run("endpoints", func(t *testing.T) {
+		for _, path := range []string{"/healthz", "/readyz"} {
+			eventually(t, func(ctx context.Context) string {
+				_, err := get(ctx, "http://"+options.HealthAddress+path)
+				return text(err)
+			})
+		}
+		eventually(t, func(ctx context.Context) string {
+			body, err := get(ctx, "http://"+options.MetricsAddress+"/metrics")
+			if err != nil {
+				return err.Error()
+			}
+			for _, line := range []string{
+				`egressip_requests{state="Active"} 1`, `egressip_claims{state="Active"} 1`, `egressip_dropped_namespaces 0`,
+				`egressip_hosts{online="true"} 2`, `egressip_moves_total 0`,
+				`egressip_allocation_duration_seconds_count`, `egressip_reconcile_duration_seconds_count`,
+			} {
+				if !strings.Contains(body, line) {
+					return "no " + line
+				}
+			}
+			return ""
+		})
+	})
+
+	t.Run("another takes the lead and goes on", func(t *testing.T) {
+		holder := func(ctx context.Context) (string, error) {
+			var lease coordinationv1.Lease
+			err := a.Get(ctx, client.ObjectKey{Namespace: system, Name: "egressip-controller"}, &lease)
+			if err != nil || lease.Spec.HolderIdentity == nil {
+				return "", err
+			}
+			return *lease.Spec.HolderIdentity, nil
+		}
+		first, err := holder(t.Context())
+		if err != nil || first == "" {
+			t.Fatalf("the Lease is held by %q, %v", first, err)
+		}
+		stop()
+		stop = a.control(whole, controllers.Options{LeaderElection: true, LeaderElectionNamespace: system})
+		a.ready(t, "node1", corev1.ConditionFalse)
+		a.awaitNamespace(t, "shop", wantActive("192.168.7.200", "node2"))
+		if second, err := holder(t.Context()); err != nil || second == first {
+			t.Errorf("the Lease is held by %q, %v; want another than %q", second, err, first)
+		}
+	})
+
+	t.Run("the API server goes away and comes back", func(t *testing.T) {
+		stop()
+		line := newLine(whole, strings.Trim(strings.TrimPrefix(a.cfg.Host, "https:"), "/"))
+		behind := *a
+		behind.cfg = rest.CopyConfig(a.cfg)
+		behind.cfg.Host = "https://" + line.address
+		stop = behind.control(whole, controllers.Options{})
+		a.namespace(t, "before")
+		a.awaitNamespaces(t)
+
+		line.cut()
+		a.namespace(t, "after")
+		a.ready(t, "node1", corev1.ConditionTrue)
+		a.ready(t, "node2", corev1.ConditionFalse)
+		line.mend()
+		a.awaitNamespace(t, "shop", wantActive("192.168.7.200", "node1"))
+		a.awaitNamespaces(t)
+	})
+}
+
+// line is a connection to a server that can be cut.
+type line struct {
+	address, server string
+	mu              sync.Mutex
+	broken          bool
+	open            []net.Conn
+}
+
+func newLine(t *testing.T, server string) *line {
+	t.Helper()
+	listener, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	l := &line{address: listener.Addr().String(), server: server}
+	var g sync.WaitGroup
+	g.Go(func() {
+		for {
+			conn, err := listener.Accept()
+			if err != nil {
+				return
+			}
+			g.Go(func() { l.serve(conn) })
+		}
+	})
+	t.Cleanup(func() {
+		listener.Close()
+		l.cut()
+		g.Wait()
+	})
+	return l
+}
+
+// serve carries bytes both ways until one side ends.
+func (l *line) serve(conn net.Conn) {
+	defer conn.Close()
+	onward, err := net.Dial("tcp", l.server)
+	if err != nil {
+		return
+	}
+	defer onward.Close()
+	l.mu.Lock()
+	if l.broken {
+		l.mu.Unlock()
+		return
+	}
+	l.open = append(l.open, conn, onward)
+	l.mu.Unlock()
+	var g sync.WaitGroup
+	for _, way := range [][2]net.Conn{{conn, onward}, {onward, conn}} {
+		g.Go(func() {
+			_, _ = io.Copy(way[0], way[1]) // its end is all that matters
+			conn.Close()
+			onward.Close()
+		})
+	}
+	g.Wait()
+}
+
+// cut ends all connections, and those to come.
+func (l *line) cut() {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.broken = true
+	for _, conn := range l.open {
+		conn.Close()
+	}
+	l.open = nil
+}
+
+func (l *line) mend() {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.broken = false
+}
+
+// TestOptions: what cannot work is refused with what would.
+func TestOptions(t *testing.T) {
+	for _, tc := range []struct {
+		options controllers.Options
+		want    string
+	}{
+		{controllers.Options{}, ""},
+		{controllers.Options{MetricsAddress: ":9790", HealthAddress: "0"}, ""},
+		{controllers.Options{MetricsAddress: "9790"}, `metrics address "9790": give host:port`},
+		{controllers.Options{HealthAddress: "nowhere"}, `health address "nowhere"`},
+		{controllers.Options{DefaultCapacity: -1}, "default capacity -1: give a number of egress IPs, or 0"},
+	} {
+		err := tc.options.Validate()
+		if (err == nil) != (tc.want == "") || (err != nil && !strings.Contains(err.Error(), tc.want)) {
+			options, _ := json.Marshal(tc.options)
+			t.Errorf("%s: %v, want %q", options, err, tc.want)
+		}
+	}
+}

@@ -1,0 +1,81 @@
+package controllers
+
+import (
+	"testing"
+	"time"
+
+	corev1 "k8s.io/api/core/v1"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+
+	v1 "github.com/egressip-operator/egressip-operator/api/v1"
+	"github.com/egressip-operator/egressip-operator/pkg/egress"
+)
+
+// TestHeartbeatsAreNoNews: of 5,000 nodes, 500 post their status each second;
+// only what the jobs look at makes a pass.
+func TestHeartbeatsAreNoNews(t *testing.T) {
+	node := &corev1.Node{
+		ObjectMeta: metav1.ObjectMeta{
+			Name: "node1", UID: "u", ResourceVersion: "1", Labels: map[string]string{"a": "b"},
+			Annotations: map[string]string{"volumes": "x"}, ManagedFields: []metav1.ManagedFieldsEntry{{Manager: "kubelet"}},
+		},
+		Status: corev1.NodeStatus{
+			Addresses:  []corev1.NodeAddress{{Type: corev1.NodeInternalIP, Address: "192.168.7.11"}},
+			Conditions: []corev1.NodeCondition{{Type: corev1.NodeReady, Status: corev1.ConditionTrue}},
+			Images:     make([]corev1.ContainerImage, 50),
+		},
+	}
+	stripped := func(change func(*corev1.Node)) *corev1.Node {
+		n := node.DeepCopy()
+		n.ResourceVersion = "2"
+		change(n)
+		object, err := stripNode(n)
+		if err != nil {
+			t.Fatal(err)
+		}
+		return object.(*corev1.Node)
+	}
+	before := stripped(func(*corev1.Node) {})
+	for _, tc := range []struct {
+		name   string
+		change func(*corev1.Node)
+		same   bool
+	}{
+		{"heartbeat", func(n *corev1.Node) {
+			n.Status.Conditions[0].LastHeartbeatTime = metav1.NewTime(time.Unix(1e9, 0))
+			n.Status.Images = append(n.Status.Images, corev1.ContainerImage{})
+			n.Annotations["volumes"] = "y"
+			n.Labels["a"] = "c"
+		}, true},
+		{"not ready", func(n *corev1.Node) { n.Status.Conditions[0].Status = corev1.ConditionFalse }, false},
+		{"another address", func(n *corev1.Node) { n.Status.Addresses[0].Address = "192.168.7.12" }, false},
+		{"pod network", func(n *corev1.Node) { n.Spec.PodCIDR = "10.0.0.0/24" }, false},
+		{"capacity", func(n *corev1.Node) { n.Annotations[egress.AnnotationCloudConfig] = "[]" }, false},
+		{"another Node", func(n *corev1.Node) { n.UID = "v" }, false},
+	} {
+		t.Run(tc.name, func(t *testing.T) {
+			if got := sameNode(before, stripped(tc.change)); got != tc.same {
+				t.Errorf("sameNode is %v, want %v", got, tc.same)
+			}
+		})
+	}
+	if len(before.Status.Images)+len(before.ManagedFields)+len(before.Labels) > 0 {
+		t.Errorf("the cache keeps what nobody reads: %+v", before)
+	}
+}
+
+// TestReportsOfAgentsAreNoNews: agents write the status of their HostSubnets;
+// the brain reads only the uplink's network of it.
+func TestReportsOfAgentsAreNoNews(t *testing.T) {
+	before := &v1.HostSubnet{ObjectMeta: metav1.ObjectMeta{Name: "node1", Generation: 1}}
+	report := before.DeepCopy()
+	report.Status.EgressIPs = []v1.ClaimStatus{{IP: "192.168.7.200", Configured: true}}
+	report.Status.ObservedGeneration = 1
+	if !sameClaims(before, report) {
+		t.Error("a report of claims makes a pass")
+	}
+	report.Status.Agent = &v1.AgentStatus{UplinkCIDR: "192.168.7.11/24"}
+	if sameClaims(before, report) {
+		t.Error("a change of the uplink's network makes no pass")
+	}
+}
