@@ -187,8 +187,9 @@ func (l *loop) pass(ctx context.Context, why cause) error {
 			return ctx.Err()
 		}
 	}
-	if l.peers != nil && l.applied {
-		// Not before: a host that has just begun would answer "not ready".
+	if l.peers != nil && !l.appliedAt.IsZero() {
+		// Not before: a host that has just begun would answer "not ready". But
+		// also where the pass failed in part: what works is offered.
 		l.peers.know(acquaintance{hostIP: l.desired.state.HostIP, hosts: l.desired.state.Hosts, rivals: l.desired.rivals})
 	}
 	err = errors.Join(undecided, err)
