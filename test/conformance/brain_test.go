@@ -109,7 +109,7 @@ func TestDeviationsAreOfTheCorpus(t *testing.T) {
 	known := make(map[string]bool)
 	for _, section := range [][]conformance.Scenario{corpus.Scenarios, corpus.AgentScenarios, corpus.LifecycleScenarios} {
 		for _, s := range section {
-			known[s.Name], known["api/"+s.Name] = true, true
+			known[s.Name], known["api/"+s.Name], known["kernel/"+s.Name] = true, true, true
 		}
 	}
 	for _, s := range corpus.HealthScenarios {
