@@ -227,4 +227,7 @@ func (s arpSocket) collect(ctx context.Context, wait time.Duration, asked map[ne
 	return nil
 }
 
-func bigEndian16(v uint16) uint16 { return v<<8 | v>>8 }
+// bigEndian16 is a number whose bytes in memory are v's in network order.
+func bigEndian16(v uint16) uint16 {
+	return binary.NativeEndian.Uint16(binary.BigEndian.AppendUint16(nil, v))
+}

@@ -10,6 +10,7 @@ import (
 	"slices"
 
 	"github.com/cilium/ebpf"
+	"github.com/cilium/ebpf/rlimit"
 	"github.com/vishvananda/netlink"
 	"golang.org/x/sys/unix"
 )
@@ -79,6 +80,11 @@ func mapSpecs() []*ebpf.MapSpec {
 func openMaps(nl *netlink.Handle, dir string) (_ *mapSet, err error) {
 	if err := ensureBPFFS(dir); err != nil {
 		return nil, err
+	}
+	// Before Linux 5.11 the maps count as locked memory, of which a process may
+	// have 64 KiB.
+	if err := rlimit.RemoveMemlock(); err != nil {
+		return nil, fmt.Errorf("lift limit on memory for BPF maps: %w", err)
 	}
 	running, err := runningMaps(nl)
 	if err != nil {

@@ -1,8 +1,11 @@
 package dataplane
 
 import (
+	"slices"
+
 	"github.com/cilium/ebpf"
 	"github.com/cilium/ebpf/asm"
+	"golang.org/x/sys/unix"
 )
 
 // Offsets in struct __sk_buff and in an Ethernet frame with an IPv4 packet.
@@ -13,7 +16,6 @@ const (
 	ethHeader   = 14
 	ipSource    = ethHeader + 12
 	ipDest      = ethHeader + 16
-	ethPIPLE    = 0x0008 // ETH_P_IP in network order, as a little-endian host reads it
 )
 
 // Verdicts of a direct-action classifier.
@@ -32,155 +34,226 @@ const tunnelKeySize = 8
 // zeroChecksum leaves the outer UDP checksum out, as VXLAN does by default.
 const zeroChecksum = 2
 
+// Registers with a meaning throughout a program; those of a call's arguments,
+// R1 to R5, and of its result, R0, do not outlive a call.
+const (
+	regPacket = asm.R6 // the program's context, struct __sk_buff
+	regRoute  = asm.R7 // a value of map pods or returns
+	regCount  = asm.R8 // how many egress hosts the route names
+	regHost   = asm.R9 // the host that the packet goes to
+)
+
+// Places on the outward program's stack, from its frame pointer.
+const (
+	atSource  = -8 // inner source, and next to it inner destination
+	atDest    = -4
+	atFlow    = -24 // a flowKey
+	atPorts   = atFlow + 8
+	atProto   = atFlow + 12
+	atFragKey = atFlow + 13 // set in keys of fragments, whose ports are an IP ID
+	atScratch = -32
+	atKey     = -40 // struct bpf_tunnel_key, as far as it is used
+)
+
+// load reads bytes of the packet onto the stack. Where they are not there, the
+// packet is dropped.
+func load(offset, to, size int32) asm.Instructions {
+	return append(asm.Instructions{asm.Mov.Imm(asm.R2, offset)}, loadFromR2(to, size)...)
+}
+
+// loadFromR2 is load with the offset in register R2.
+func loadFromR2(to, size int32) asm.Instructions {
+	return asm.Instructions{
+		asm.Mov.Reg(asm.R1, regPacket),
+		asm.Mov.Reg(asm.R3, asm.RFP),
+		asm.Add.Imm(asm.R3, to),
+		asm.Mov.Imm(asm.R4, size),
+		asm.FnSkbLoadBytes.Call(),
+		asm.JNE.Imm(asm.R0, 0, "drop"),
+	}
+}
+
+// lookup gives in R0 the value of a key on the stack, or 0.
+func lookup(m *ebpf.Map, key int32) asm.Instructions {
+	return asm.Instructions{
+		asm.LoadMapPtr(asm.R1, m.FD()),
+		asm.Mov.Reg(asm.R2, asm.RFP),
+		asm.Add.Imm(asm.R2, key),
+		asm.FnMapLookupElem.Call(),
+	}
+}
+
+// update sets the value of a key, both on the stack.
+func update(m *ebpf.Map, key, value int32) asm.Instructions {
+	return asm.Instructions{
+		asm.LoadMapPtr(asm.R1, m.FD()),
+		asm.Mov.Reg(asm.R2, asm.RFP),
+		asm.Add.Imm(asm.R2, key),
+		asm.Mov.Reg(asm.R3, asm.RFP),
+		asm.Add.Imm(asm.R3, value),
+		asm.Mov.Imm(asm.R4, 0),
+		asm.FnMapUpdateElem.Call(),
+	}
+}
+
+// labelled has other instructions jump to the first of these.
+func labelled(label string, insns asm.Instructions) asm.Instructions {
+	insns[0] = insns[0].WithSymbol(label)
+	return insns
+}
+
 // outward is the program at the egress of the overlay. A packet that bears
 // REMOTE goes to the host that map pods names for its inner source; one that
 // bears RETURN to the host that map returns names for its inner destination;
 // everything else is dropped. The two never mix: a dropped namespace's packet,
 // whose source has no entry, must not take the way of somebody's replies.
 func outward(m Marks, maps *mapSet) *ebpf.ProgramSpec {
-	insns := asm.Instructions{
-		asm.Mov.Reg(asm.R6, asm.R1),
-		asm.LoadMem(asm.R2, asm.R6, skbProtocol, asm.Word),
-		asm.JNE.Imm(asm.R2, ethPIPLE, "drop"),
-		// Inner source at fp-8, destination at fp-4.
-		asm.Mov.Reg(asm.R1, asm.R6),
-		asm.Mov.Imm(asm.R2, ipSource),
-		asm.Mov.Reg(asm.R3, asm.RFP),
-		asm.Add.Imm(asm.R3, -8),
-		asm.Mov.Imm(asm.R4, 8),
-		asm.FnSkbLoadBytes.Call(),
-		asm.JNE.Imm(asm.R0, 0, "drop"),
-		asm.LoadMem(asm.R1, asm.R6, skbMark, asm.Word),
-		asm.Mov.Reg(asm.R2, asm.R1),
-		asm.And.Imm(asm.R2, int32(m.Remote())),
-		asm.JNE.Imm(asm.R2, 0, "remote"),
-		asm.And.Imm(asm.R1, int32(m.Return())),
-		asm.JEq.Imm(asm.R1, 0, "drop"),
+	return &ebpf.ProgramSpec{Name: "egress_out", Type: ebpf.SchedCLS, License: "Apache-2.0", Instructions: slices.Concat(
+		asm.Instructions{
+			asm.Mov.Reg(regPacket, asm.R1),
+			asm.LoadMem(asm.R2, regPacket, skbProtocol, asm.Word),
+			asm.JNE.Imm(asm.R2, int32(bigEndian16(unix.ETH_P_IP)), "drop"),
+		},
+		load(ipSource, atSource, 8),
+		asm.Instructions{
+			asm.LoadMem(asm.R1, regPacket, skbMark, asm.Word),
+			asm.Mov.Reg(asm.R2, asm.R1),
+			asm.And.Imm(asm.R2, int32(m.Remote())),
+			asm.JNE.Imm(asm.R2, 0, "remote"),
+			asm.And.Imm(asm.R1, int32(m.Return())),
+			asm.JEq.Imm(asm.R1, 0, "drop"),
+		},
 
 		// A reply: netid and host of the pod that it goes to.
-		asm.LoadMapPtr(asm.R1, maps.returns.FD()),
-		asm.Mov.Reg(asm.R2, asm.RFP),
-		asm.Add.Imm(asm.R2, -4),
-		asm.FnMapLookupElem.Call(),
-		asm.JEq.Imm(asm.R0, 0, "drop"),
-		asm.Mov.Reg(asm.R7, asm.R0),
-		asm.LoadMem(asm.R9, asm.R7, 4, asm.Word),
-		asm.Ja.Label("send"),
+		lookup(maps.returns, atDest),
+		asm.Instructions{
+			asm.JEq.Imm(asm.R0, 0, "drop"),
+			asm.Mov.Reg(regRoute, asm.R0),
+			asm.LoadMem(regHost, regRoute, 4, asm.Word),
+			asm.Ja.Label("send"),
+		},
 
-		asm.LoadMapPtr(asm.R1, maps.pods.FD()).WithSymbol("remote"),
-		asm.Mov.Reg(asm.R2, asm.RFP),
-		asm.Add.Imm(asm.R2, -8),
-		asm.FnMapLookupElem.Call(),
-		asm.JEq.Imm(asm.R0, 0, "drop"),
-		asm.Mov.Reg(asm.R7, asm.R0),
-		asm.LoadMem(asm.R8, asm.R7, 4, asm.Word),
-		asm.JEq.Imm(asm.R8, 0, "drop"),
-		asm.JGT.Imm(asm.R8, MaxVia, "drop"),
-		asm.LoadMem(asm.R9, asm.R7, 8, asm.Word),
-		asm.JEq.Imm(asm.R8, 1, "send"),
+		labelled("remote", lookup(maps.pods, atSource)),
+		asm.Instructions{
+			asm.JEq.Imm(asm.R0, 0, "drop"),
+			asm.Mov.Reg(regRoute, asm.R0),
+			asm.LoadMem(regCount, regRoute, 4, asm.Word),
+			asm.JEq.Imm(regCount, 0, "drop"),
+			asm.JGT.Imm(regCount, MaxVia, "drop"),
+			asm.LoadMem(regHost, regRoute, 8, asm.Word),
+			asm.JEq.Imm(regCount, 1, "send"),
+		},
+		chooseHost(maps),
 
-		// Several hosts: a connection keeps the one that it began with, as long
-		// as that is among them. Its key, at fp-24: addresses, ports, protocol.
-		asm.LoadMem(asm.R1, asm.RFP, -8, asm.Word),
-		asm.StoreMem(asm.RFP, -24, asm.R1, asm.Word),
-		asm.LoadMem(asm.R1, asm.RFP, -4, asm.Word),
-		asm.StoreMem(asm.RFP, -20, asm.R1, asm.Word),
-		asm.StoreImm(asm.RFP, -16, 0, asm.Word),
-		asm.StoreImm(asm.RFP, -12, 0, asm.Word),
-		asm.Mov.Reg(asm.R1, asm.R6),
-		asm.Mov.Imm(asm.R2, ethHeader+9),
-		asm.Mov.Reg(asm.R3, asm.RFP),
-		asm.Add.Imm(asm.R3, -12),
-		asm.Mov.Imm(asm.R4, 1),
-		asm.FnSkbLoadBytes.Call(),
-		asm.JNE.Imm(asm.R0, 0, "drop"),
-		// Ports, where there are any: of TCP and UDP, and not in a fragment.
-		asm.LoadMem(asm.R1, asm.RFP, -12, asm.Word),
-		asm.JEq.Imm(asm.R1, 6, "ports"),
-		asm.JNE.Imm(asm.R1, 17, "flow"),
-		asm.Mov.Reg(asm.R1, asm.R6).WithSymbol("ports"),
-		asm.Mov.Imm(asm.R2, ethHeader+6), // flags and fragment offset
-		asm.Mov.Reg(asm.R3, asm.RFP),
-		asm.Add.Imm(asm.R3, -32),
-		asm.Mov.Imm(asm.R4, 2),
-		asm.FnSkbLoadBytes.Call(),
-		asm.JNE.Imm(asm.R0, 0, "drop"),
-		asm.LoadMem(asm.R1, asm.RFP, -32, asm.Half),
-		asm.And.Imm(asm.R1, 0xff3f), // all but DF, in network order
-		asm.JNE.Imm(asm.R1, 0, "flow"),
-		asm.Mov.Reg(asm.R1, asm.R6),
-		asm.Mov.Imm(asm.R2, ethHeader),
-		asm.Mov.Reg(asm.R3, asm.RFP),
-		asm.Add.Imm(asm.R3, -32),
-		asm.Mov.Imm(asm.R4, 1),
-		asm.FnSkbLoadBytes.Call(),
-		asm.JNE.Imm(asm.R0, 0, "drop"),
-		asm.LoadMem(asm.R2, asm.RFP, -32, asm.Byte),
-		asm.And.Imm(asm.R2, 0x0f),
-		asm.LSh.Imm(asm.R2, 2),
-		asm.Add.Imm(asm.R2, ethHeader),
-		asm.Mov.Reg(asm.R1, asm.R6),
-		asm.Mov.Reg(asm.R3, asm.RFP),
-		asm.Add.Imm(asm.R3, -16),
-		asm.Mov.Imm(asm.R4, 4),
-		asm.FnSkbLoadBytes.Call(),
-		asm.JNE.Imm(asm.R0, 0, "drop"),
+		asm.Instructions{
+			asm.LoadMem(asm.R1, regRoute, 0, asm.Word).WithSymbol("send"),
+			asm.StoreMem(asm.RFP, atKey, asm.R1, asm.Word),
+			asm.StoreMem(asm.RFP, atKey+4, regHost, asm.Word),
+			asm.Mov.Reg(asm.R1, regPacket),
+			asm.Mov.Reg(asm.R2, asm.RFP),
+			asm.Add.Imm(asm.R2, atKey),
+			asm.Mov.Imm(asm.R3, tunnelKeySize),
+			asm.Mov.Imm(asm.R4, zeroChecksum),
+			asm.FnSkbSetTunnelKey.Call(),
+			asm.JNE.Imm(asm.R0, 0, "drop"),
+			// The route lookup of the outer packet inherits the mark, and would loop.
+			asm.Mov.Imm(asm.R1, 0),
+			asm.StoreMem(regPacket, skbMark, asm.R1, asm.Word),
+			asm.Mov.Imm(asm.R0, tcActOK),
+			asm.Return(),
 
-		asm.LoadMapPtr(asm.R1, maps.flows.FD()).WithSymbol("flow"),
-		asm.Mov.Reg(asm.R2, asm.RFP),
-		asm.Add.Imm(asm.R2, -24),
-		asm.FnMapLookupElem.Call(),
-		asm.JEq.Imm(asm.R0, 0, "choose"),
-		asm.LoadMem(asm.R9, asm.R0, 0, asm.Word),
-	}
+			asm.Mov.Imm(asm.R0, tcActShot).WithSymbol("drop"),
+			asm.Return(),
+		},
+	)}
+}
+
+// chooseHost puts one of a route's several hosts into regHost. A connection
+// keeps the one that it began with, as long as that is among them.
+func chooseHost(maps *mapSet) asm.Instructions {
+	const (
+		ipID       = ethHeader + 4
+		ipFragment = ethHeader + 6 // flags and offset
+		ipProto    = ethHeader + 9
+	)
+	insns := slices.Concat(
+		asm.Instructions{
+			asm.LoadMem(asm.R1, asm.RFP, atSource, asm.Word),
+			asm.StoreMem(asm.RFP, atFlow, asm.R1, asm.Word),
+			asm.LoadMem(asm.R1, asm.RFP, atDest, asm.Word),
+			asm.StoreMem(asm.RFP, atFlow+4, asm.R1, asm.Word),
+			asm.StoreImm(asm.RFP, atPorts, 0, asm.Word),
+			asm.StoreImm(asm.RFP, atProto, 0, asm.Word),
+		},
+		load(ipProto, atProto, 1),
+		asm.Instructions{
+			asm.LoadMem(asm.R1, asm.RFP, atProto, asm.Byte),
+			asm.JEq.Imm(asm.R1, unix.IPPROTO_TCP, "ports"),
+			asm.JNE.Imm(asm.R1, unix.IPPROTO_UDP, "flow"),
+		},
+		labelled("ports", load(ipFragment, atScratch, 2)),
+		asm.Instructions{
+			asm.LoadMem(asm.R1, asm.RFP, atScratch, asm.Half),
+			asm.And.Imm(asm.R1, int32(bigEndian16(0x1fff))), // offset
+			asm.JEq.Imm(asm.R1, 0, "first"),
+		},
+		// A later fragment goes where the first of its packet went.
+		load(ipID, atPorts, 2),
+		asm.Instructions{
+			asm.StoreImm(asm.RFP, atFragKey, 1, asm.Byte),
+			asm.Ja.Label("flow"),
+		},
+		labelled("first", load(ethHeader, atScratch, 1)),
+		asm.Instructions{
+			asm.LoadMem(asm.R2, asm.RFP, atScratch, asm.Byte),
+			asm.And.Imm(asm.R2, 0x0f),
+			asm.LSh.Imm(asm.R2, 2),
+			asm.Add.Imm(asm.R2, ethHeader),
+		},
+		loadFromR2(atPorts, 4),
+
+		labelled("flow", lookup(maps.flows, atFlow)),
+		asm.Instructions{
+			asm.JEq.Imm(asm.R0, 0, "choose"),
+			asm.LoadMem(regHost, asm.R0, 0, asm.Word),
+		},
+	)
 	for i := range MaxVia {
 		insns = append(insns,
-			asm.JLE.Imm(asm.R8, int32(i), "choose"),
-			asm.LoadMem(asm.R1, asm.R7, int16(8+4*i), asm.Word),
-			asm.JEq.Reg(asm.R1, asm.R9, "send"),
+			asm.JLE.Imm(regCount, int32(i), "choose"),
+			asm.LoadMem(asm.R1, regRoute, int16(8+4*i), asm.Word),
+			asm.JEq.Reg(asm.R1, regHost, "chosen"),
 		)
 	}
-	insns = append(insns,
-		asm.Mov.Reg(asm.R1, asm.R6).WithSymbol("choose"),
-		asm.FnGetHashRecalc.Call(),
-		asm.LSh.Imm(asm.R0, 32),
-		asm.RSh.Imm(asm.R0, 32),
-		asm.Mod.Reg(asm.R0, asm.R8),
-		asm.And.Imm(asm.R0, MaxVia-1), // for the verifier, which does not follow a modulo
-		asm.LSh.Imm(asm.R0, 2),
-		asm.Mov.Reg(asm.R1, asm.R7),
-		asm.Add.Reg(asm.R1, asm.R0),
-		asm.LoadMem(asm.R9, asm.R1, 8, asm.Word),
-		asm.StoreMem(asm.RFP, -32, asm.R9, asm.Word),
-		asm.LoadMapPtr(asm.R1, maps.flows.FD()),
-		asm.Mov.Reg(asm.R2, asm.RFP),
-		asm.Add.Imm(asm.R2, -24),
-		asm.Mov.Reg(asm.R3, asm.RFP),
-		asm.Add.Imm(asm.R3, -32),
-		asm.Mov.Imm(asm.R4, 0),
-		asm.FnMapUpdateElem.Call(),
+	return slices.Concat(insns,
+		asm.Instructions{
+			asm.Mov.Reg(asm.R1, regPacket).WithSymbol("choose"),
+			asm.FnGetHashRecalc.Call(),
+			asm.LSh.Imm(asm.R0, 32),
+			asm.RSh.Imm(asm.R0, 32),
+			asm.Mod.Reg(asm.R0, regCount),
+			asm.And.Imm(asm.R0, MaxVia-1), // for the verifier, which does not follow a modulo
+			asm.LSh.Imm(asm.R0, 2),
+			asm.Mov.Reg(asm.R1, regRoute),
+			asm.Add.Reg(asm.R1, asm.R0),
+			asm.LoadMem(regHost, asm.R1, 8, asm.Word),
+			asm.StoreMem(asm.RFP, atScratch, regHost, asm.Word),
+		},
+		update(maps.flows, atFlow, atScratch),
 
-		// Tunnel key at fp-40: VNI, and the host's address in host order.
-		asm.LoadMem(asm.R1, asm.R7, 0, asm.Word).WithSymbol("send"),
-		asm.StoreMem(asm.RFP, -40, asm.R1, asm.Word),
-		asm.StoreMem(asm.RFP, -36, asm.R9, asm.Word),
-		asm.Mov.Reg(asm.R1, asm.R6),
-		asm.Mov.Reg(asm.R2, asm.RFP),
-		asm.Add.Imm(asm.R2, -40),
-		asm.Mov.Imm(asm.R3, tunnelKeySize),
-		asm.Mov.Imm(asm.R4, zeroChecksum),
-		asm.FnSkbSetTunnelKey.Call(),
-		asm.JNE.Imm(asm.R0, 0, "drop"),
-		// The route lookup of the outer packet inherits the mark, and would loop.
-		asm.Mov.Imm(asm.R1, 0),
-		asm.StoreMem(asm.R6, skbMark, asm.R1, asm.Word),
-		asm.Mov.Imm(asm.R0, tcActOK),
-		asm.Return(),
-
-		asm.Mov.Imm(asm.R0, tcActShot).WithSymbol("drop"),
-		asm.Return(),
+		// Of a first fragment, note the host for those that follow.
+		labelled("chosen", load(ipFragment, atScratch, 2)),
+		asm.Instructions{
+			asm.LoadMem(asm.R1, asm.RFP, atScratch, asm.Half),
+			asm.And.Imm(asm.R1, int32(bigEndian16(0x2000))), // more fragments
+			asm.JEq.Imm(asm.R1, 0, "send"),
+			asm.StoreImm(asm.RFP, atPorts, 0, asm.Word),
+			asm.StoreImm(asm.RFP, atFragKey, 1, asm.Byte),
+		},
+		load(ipID, atPorts, 2),
+		asm.Instructions{asm.StoreMem(asm.RFP, atScratch, regHost, asm.Word)},
+		update(maps.flows, atFlow, atScratch),
 	)
-	return &ebpf.ProgramSpec{Name: "egress_out", Type: ebpf.SchedCLS, License: "Apache-2.0", Instructions: insns}
 }
 
 // inward is the program at the ingress of the overlay: a packet whose VNI this
@@ -194,7 +267,7 @@ func inward(maps *mapSet) *ebpf.ProgramSpec {
 		asm.Mov.Imm(asm.R2, packetHost),
 		asm.FnSkbChangeType.Call(),
 		asm.LoadMem(asm.R2, asm.R6, skbProtocol, asm.Word),
-		asm.JNE.Imm(asm.R2, ethPIPLE, "drop"),
+		asm.JNE.Imm(asm.R2, int32(bigEndian16(unix.ETH_P_IP)), "drop"),
 		// VNI at fp-8, outer source at fp-4.
 		asm.Mov.Reg(asm.R1, asm.R6),
 		asm.Mov.Reg(asm.R2, asm.RFP),

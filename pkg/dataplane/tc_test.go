@@ -33,7 +33,7 @@ func (m *machine) receiveUDP(t *testing.T, port uint16) *receiveLog {
 	done := make(chan struct{})
 	go func() {
 		defer close(done)
-		b := make([]byte, 2048)
+		b := make([]byte, 8192)
 		for {
 			n, from, err := u.ReadFrom(b)
 			if err != nil {
@@ -64,7 +64,7 @@ func (l *receiveLog) of(payload string) []netip.Addr {
 func speak(t *testing.T, c net.Conn, payload string) {
 	t.Helper()
 	eventually(t, payload+" is answered", func() bool {
-		b := make([]byte, 2048)
+		b := make([]byte, 8192)
 		_ = c.SetDeadline(time.Now().Add(time.Second))
 		if _, err := c.Write([]byte(payload)); err != nil {
 			return false
@@ -78,8 +78,9 @@ func speak(t *testing.T, c net.Conn, payload string) {
 // opens many connections, then they spread; when hosts are listed in another
 // order, or another one is added, then each connection keeps its source.
 //
-// Kills the mutant that chooses by the hash alone, without a memory of the
-// choice: half of the connections move when the list turns around.
+// Kills the mutants that choose by the hash alone, without a memory of the
+// choice: half of the connections move when the list turns around; and that
+// remember nothing of a packet's first fragment: the others go elsewhere.
 func TestConnectionsSpreadAndKeepTheirHost(t *testing.T) {
 	const connections = 60
 	w := newWorld(t, 4, onlyNFT())
@@ -105,6 +106,14 @@ func TestConnectionsSpreadAndKeepTheirHost(t *testing.T) {
 	// Fair coins fall below 10 of 60 about once in ten million times.
 	if count[addr(eip1)] < 10 || count[addr(eip2)] < 10 || count[addr(eip1)]+count[addr(eip2)] != connections {
 		t.Fatalf("sources of %d connections: %v", connections, count)
+	}
+	// Fragments bear no ports, but for the first.
+	for id, c := range open {
+		large := id + strings.Repeat(".", 4000)
+		speak(t, c, large)
+		if small, all := seen.of(id), seen.of(large); !slices.Equal(small, all) {
+			t.Fatalf("%s: small packets came from %v, large ones from %v", id, small, all)
+		}
 	}
 	for _, via := range [][]*node{{n2, n1}, {n3, n2, n1}, {n1, n3, n2}} {
 		pod.set(remote(7, via...))
