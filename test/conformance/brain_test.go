@@ -122,6 +122,9 @@ func TestDeviationsAreOfTheCorpus(t *testing.T) {
 		name := v.Field + "=" + word(v.Value)
 		known["brain/"+name], known["schema/"+name] = true, true
 	}
+	for _, v := range corpus.Vectors.AddressLabel {
+		known["kernel/label="+v.Interface] = true
+	}
 	for i, v := range corpus.Vectors.Objects {
 		known[objectName(i, v.From)] = true
 	}

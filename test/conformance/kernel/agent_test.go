@@ -14,7 +14,8 @@ import (
 	"github.com/egressip-operator/egressip-operator/test/conformance"
 )
 
-func TestAgentOnTheKernel(t *testing.T) {
+func load(t *testing.T) (*conformance.Corpus, map[string]string) {
+	t.Helper()
 	path := conformance.Path()
 	if !filepath.IsAbs(path) {
 		path = filepath.Join("..", path)
@@ -27,7 +28,11 @@ func TestAgentOnTheKernel(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	deviations := conformance.Deviations(string(document))
+	return corpus, conformance.Deviations(string(document))
+}
+
+func TestAgentOnTheKernel(t *testing.T) {
+	corpus, deviations := load(t)
 	same, otherwise, failed := 0, 0, 0
 	for _, scenario := range corpus.AgentScenarios {
 		if !slices.ContainsFunc(scenario.Steps, func(s conformance.Step) bool { return s.Op == "agent-start" }) {
@@ -53,12 +58,47 @@ func TestAgentOnTheKernel(t *testing.T) {
 		same+otherwise+failed, same, otherwise, failed)
 }
 
+// The label says whose an address is, also where OpenShift SDN's had no room.
+func TestAddressLabels(t *testing.T) {
+	corpus, deviations := load(t)
+	same, otherwise := 0, 0
+	for _, v := range corpus.Vectors.AddressLabel {
+		t.Run(v.Interface, func(t *testing.T) {
+			n := newNode(t, "w0", v.Interface)
+			ip, netID, egressIPs := hostIP, uint32(1001), []string{"192.168.7.200"}
+			for _, step := range []conformance.Step{
+				{Op: "create-hostsubnet", Name: "w0", HostIP: &ip, EgressIPs: &egressIPs},
+				{Op: "create-netnamespace", Name: "red", NetID: &netID, EgressIPs: &egressIPs},
+			} {
+				if err := n.brain.Do(t.Context(), step); err != nil {
+					t.Fatal(err)
+				}
+			}
+			n.start()
+			n.waitFor(t, egressIPs[0])
+			list, _ := n.addresses()
+			got := list[len(list)-1].Label
+			_, deviates := deviations["kernel/label="+v.Interface]
+			switch {
+			case v.Label != nil && got == *v.Label && !deviates:
+				same++
+			case v.Label == nil && deviates && got != "" && got != v.Interface:
+				otherwise++
+				t.Logf("deviates on purpose: %s: %s", got, v.Note)
+			default:
+				t.Errorf("label %q, listed as a deviation: %t", got, deviates)
+			}
+		})
+	}
+	t.Logf("CONFORMANCE labels on the kernel: %d in all, %d as the corpus says, %d otherwise on purpose", len(corpus.Vectors.AddressLabel), same, otherwise)
+}
+
 // patience is longer than any limit of the corpus.
 const patience = 10 * time.Second
 
 func play(t *testing.T, scenario conformance.Scenario) string {
 	t.Helper()
-	n := newNode(t, scenario.Viewer)
+	n := newNode(t, scenario.Viewer, "eth0")
 	for i, step := range scenario.Steps {
 		var expect conformance.AgentExpect
 		if len(step.Expect) > 0 {
@@ -74,7 +114,7 @@ func play(t *testing.T, scenario conformance.Scenario) string {
 			n.start()
 		case "external-address-delete":
 			n.waitFor(t, step.IP)
-			run(t, "ip address del "+step.IP+"/24 dev eth0")
+			run(t, "ip address del "+step.IP+"/24 dev "+n.device)
 		case "external-rules-flush":
 			n.eventually(patience, func() string { return differ("rules", n.translated(), *expect.RulesFor) })
 			run(t, "for table in filter nat mangle raw; do iptables -t $table -F; done")

@@ -23,10 +23,11 @@ import (
 	"github.com/egressip-operator/egressip-operator/test/conformance"
 )
 
-// node is this machine as the viewer of a scenario: interface eth0 with the
-// node's address. It is cabled to another machine, network namespace lan.
+// node is this machine as the viewer of a scenario: one interface with the
+// node's address, cabled to another machine, network namespace lan.
 type node struct {
 	t      *testing.T
+	device string
 	brain  *conformance.Brain
 	viewer string
 	dp     *dataplane.Dataplane
@@ -52,19 +53,20 @@ func run(t *testing.T, command string) string {
 	return string(out)
 }
 
-func newNode(t *testing.T, viewer string) *node {
+func newNode(t *testing.T, viewer, device string) *node {
 	t.Helper()
 	run(t, `ip netns add lan
-		ip link set lo up; ip link add eth0 type veth peer name eth0 netns lan; ip link set eth0 up; ip address add `+hostIP+`/24 dev eth0
+		ip link set lo up; ip link add `+device+` type veth peer name eth0 netns lan; ip link set `+device+` up
+		ip address add `+hostIP+`/24 dev `+device+`
 		ip -netns lan link set lo up; ip -netns lan link set eth0 up; ip -netns lan address add `+lanIP+`/24 dev eth0`)
-	t.Cleanup(func() { run(t, "ip link del eth0; ip netns del lan") })
-	return &node{t: t, brain: conformance.NewBrain(""), viewer: viewer, wake: make(chan struct{}, 1)}
+	t.Cleanup(func() { run(t, "ip link del "+device+"; ip netns del lan") })
+	return &node{t: t, device: device, brain: conformance.NewBrain(""), viewer: viewer, wake: make(chan struct{}, 1)}
 }
 
 // present puts addresses on the interface before the agent starts.
 func (n *node) present(addresses []conformance.InterfaceAddress) {
 	for _, a := range addresses {
-		run(n.t, fmt.Sprintf("ip address add %s/24 dev eth0 label %s", a.IP, a.Label))
+		run(n.t, fmt.Sprintf("ip address add %s/24 dev %s label %s", a.IP, n.device, a.Label))
 	}
 }
 
@@ -149,7 +151,7 @@ func (n *node) addresses() (list []conformance.InterfaceAddress, cidrs []string)
 			Scope     string `json:"scope"`
 		} `json:"addr_info"`
 	}
-	if err := json.Unmarshal([]byte(run(n.t, "ip -4 -json address show dev eth0")), &links); err != nil {
+	if err := json.Unmarshal([]byte(run(n.t, "ip -4 -json address show dev "+n.device)), &links); err != nil {
 		n.t.Fatal(err)
 	}
 	for _, link := range links {
