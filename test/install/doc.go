@@ -1,0 +1,3 @@
+// Package install tests the two ways of installing: the Helm chart, and
+// config/default, which is generated from it.
+package install

@@ -1,0 +1,222 @@
+package install_test
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"io"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strings"
+	"testing"
+
+	"github.com/google/go-cmp/cmp"
+	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
+	"k8s.io/apimachinery/pkg/util/yaml"
+
+	"github.com/egressip-operator/egressip-operator/test/tools"
+)
+
+const (
+	chart     = "../../charts/egressip-operator"
+	namespace = "egressip-system"
+)
+
+// run runs a pinned program and returns what it prints.
+func run(ctx context.Context, t *testing.T, program string, args ...string) (string, error) {
+	t.Helper()
+	dir, err := tools.Dir(ctx, program)
+	if err != nil {
+		t.Fatal(err)
+	}
+	var stdout, stderr bytes.Buffer
+	cmd := exec.CommandContext(ctx, filepath.Join(dir, program), args...)
+	cmd.Stdout, cmd.Stderr = &stdout, &stderr
+	if err := cmd.Run(); err != nil {
+		return stdout.String(), errors.Join(err, errors.New(stderr.String()))
+	}
+	return stdout.String(), nil
+}
+
+// render returns the objects of the chart with the given values.
+func render(t *testing.T, set ...string) (map[string]map[string]any, error) {
+	t.Helper()
+	args := []string{"template", "egressip-operator", chart, "--namespace", namespace, "--kube-version", "1.37.0"}
+	for _, s := range set {
+		args = append(args, "--set", s)
+	}
+	out, err := run(t.Context(), t, "helm", args...)
+	if err != nil {
+		return nil, err
+	}
+	return objects(t, out), nil
+}
+
+// objects reads manifests, by kind and name.
+func objects(t *testing.T, manifests string) map[string]map[string]any {
+	t.Helper()
+	all := make(map[string]map[string]any)
+	decoder := yaml.NewYAMLOrJSONDecoder(strings.NewReader(manifests), 4096)
+	for {
+		var object unstructured.Unstructured
+		err := decoder.Decode(&object)
+		if errors.Is(err, io.EOF) {
+			return all
+		}
+		if err != nil {
+			t.Fatal(err)
+		}
+		if len(object.Object) > 0 {
+			all[object.GetKind()+" "+object.GetName()] = object.Object
+		}
+	}
+}
+
+// essence removes what says who installed the object.
+func essence(v any) {
+	switch v := v.(type) {
+	case map[string]any:
+		for _, key := range []string{
+			"helm.sh/chart", "helm.sh/resource-policy", "app.kubernetes.io/managed-by",
+			"app.kubernetes.io/instance", "app.kubernetes.io/version",
+		} {
+			delete(v, key)
+		}
+		for key, child := range v {
+			essence(child)
+			if m, ok := child.(map[string]any); ok && len(m) == 0 && key == "labels" {
+				delete(v, key)
+			}
+		}
+	case []any:
+		for _, child := range v {
+			essence(child)
+		}
+	}
+}
+
+// TestKustomizeInstallsTheSame: kubectl apply -k config/default and helm install
+// make the same objects; kustomize makes the Namespace as well.
+func TestKustomizeInstallsTheSame(t *testing.T) {
+	helm, err := render(t)
+	if err != nil {
+		t.Fatal(err)
+	}
+	out, err := run(t.Context(), t, "kubectl", "kustomize", "../../config/default")
+	if err != nil {
+		t.Fatal(err)
+	}
+	kustomize := objects(t, out)
+	if _, ok := kustomize["Namespace "+namespace]; !ok {
+		t.Errorf("config/default makes no Namespace %s", namespace)
+	}
+	delete(kustomize, "Namespace "+namespace)
+	if len(helm) < 12 {
+		t.Errorf("the chart makes %d objects only", len(helm))
+	}
+	for _, all := range []map[string]map[string]any{helm, kustomize} {
+		for _, object := range all {
+			essence(object)
+		}
+	}
+	if diff := cmp.Diff(helm, kustomize); diff != "" {
+		t.Errorf("\"make generate\" was forgotten (-helm +kustomize):\n%s", diff)
+	}
+}
+
+// TestDefinitionsStay: a CRD that Helm removed would take every NetNamespace and
+// HostSubnet with it.
+func TestDefinitionsStay(t *testing.T) {
+	all, err := render(t)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, name := range []string{"netnamespaces", "hostsubnets"} {
+		crd := unstructured.Unstructured{Object: all["CustomResourceDefinition "+name+".network.openshift.io"]}
+		if crd.GetAnnotations()["helm.sh/resource-policy"] != "keep" {
+			t.Errorf("the definition of %s has annotations %v, want helm.sh/resource-policy: keep", name, crd.GetAnnotations())
+		}
+	}
+	without, err := render(t, "crds.install=false")
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, ok := without["CustomResourceDefinition netnamespaces.network.openshift.io"]; ok {
+		t.Error("crds.install=false installs definitions")
+	}
+}
+
+// args returns the arguments of the first container of a workload.
+func args(t *testing.T, object map[string]any) []string {
+	t.Helper()
+	containers, _, err := unstructured.NestedSlice(object, "spec", "template", "spec", "containers")
+	if err != nil || len(containers) == 0 {
+		t.Fatalf("no container: %v", err)
+	}
+	all, _, err := unstructured.NestedStringSlice(containers[0].(map[string]any), "args")
+	if err != nil {
+		t.Fatal(err)
+	}
+	return all
+}
+
+// TestValues: each value reaches its flag, and one that cannot be is refused
+// with its name.
+func TestValues(t *testing.T) {
+	all, err := render(t, "clusterCIDRs={10.0.0.0/8,172.16.0.0/12}", "serviceCIDRs={10.96.0.0/12}", "overlayPort=4790",
+		"markMask=0x1f00", "strict=true", "iptablesBackend=both", "logFormat=json", "logLevel=3",
+		"agent.resyncPeriod=5s", "agent.pinDir=/sys/fs/bpf/x", "controller.defaultCapacity=7", "image.repository=r", "image.tag=t")
+	if err != nil {
+		t.Fatal(err)
+	}
+	for workload, want := range map[string][]string{
+		"DaemonSet egressip-agent": {
+			"--cluster-cidrs=10.0.0.0/8,172.16.0.0/12", "--service-cidrs=10.96.0.0/12", "--overlay-port=4790", "--mark-mask=0x1f00",
+			"--strict=true", "--iptables-backend=both", "--log-format=json", "--v=3", "--resync-period=5s", "--pin-dir=/sys/fs/bpf/x",
+		},
+		"Deployment egressip-controller": {
+			"--default-capacity=7", "--log-format=json", "--v=3", "--leader-election-namespace=" + namespace,
+		},
+	} {
+		got := strings.Join(args(t, all[workload]), " ") + " "
+		for _, flag := range want {
+			if !strings.Contains(got, flag+" ") {
+				t.Errorf("%s has arguments %s; want %s", workload, got, flag)
+			}
+		}
+	}
+	for _, bad := range []struct{ set, names string }{
+		{"iptablesBackend=ebtables", "iptablesBackend"},
+		{"overlayPort=0", "overlayPort"},
+		{"clusterCIDRs={10.0.0.0}", "clusterCIDRs"},
+		{"markMask=all", "markMask"},
+		{"logFormat=xml", "logFormat"},
+		{"typo=1", "typo"},
+	} {
+		if _, err := render(t, bad.set); err == nil || !strings.Contains(err.Error(), bad.names) {
+			t.Errorf("--set %s: %v, want a refusal that names %s", bad.set, err, bad.names)
+		}
+	}
+}
+
+// TestLint: helm finds nothing wrong, and the copies of the definitions are those
+// that were generated.
+func TestLint(t *testing.T) {
+	if out, err := run(t.Context(), t, "helm", "lint", "--strict", "--kube-version", "1.37.0", chart); err != nil {
+		t.Errorf("helm lint: %v\n%s", err, out)
+	}
+	for _, name := range []string{"network.openshift.io_netnamespaces.yaml", "network.openshift.io_hostsubnets.yaml"} {
+		generated, err := os.ReadFile(filepath.Join("../../config/crd", name))
+		if err != nil {
+			t.Fatal(err)
+		}
+		copied, err := os.ReadFile(filepath.Join(chart, "files/crds", name))
+		if err != nil {
+			t.Fatal(err)
+		}
+		if !bytes.Equal(generated, copied) {
+			t.Errorf("%s differs between config/crd and the chart: run \"make generate\"", name)
+		}
+	}
+}
