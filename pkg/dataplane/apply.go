@@ -132,9 +132,7 @@ func (p *pass) round(ctx context.Context) (again bool, err error) {
 		p.probe(ctx, pending)
 		return true, nil
 	}
-	for ip, err := range failed {
-		p.unusable[ip] = err
-	}
+	maps.Copy(p.unusable, failed)
 	return len(failed) > 0, nil
 }
 

@@ -224,9 +224,7 @@ func (c *changes) tables(in orderInput) (released bool) {
 	if between.indices == nil {
 		between.indices = indices{}
 	}
-	for ip, i := range in.rules.indices {
-		between.indices[ip] = i
-	}
+	maps.Copy(between.indices, in.rules.indices)
 	keep, final := buildRules(between), buildRules(in.rules)
 
 	for _, b := range []Backend{NFT, Legacy} {

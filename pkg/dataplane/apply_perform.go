@@ -82,17 +82,17 @@ func (e *execution) do(ctx context.Context, batch []change) {
 	if e.failed[first.phase] == nil {
 		e.failed[first.phase] = err
 	}
-	switch first.phase {
-	case phaseRules:
-		e.rulesErr = err
+	if first.op != putRules {
+		return
+	}
+	e.rulesErr = err
+	if first.phase == phaseRules {
 		// Those that were served before may still be; no others begin now.
 		for ip := range e.indices {
 			if _, bore := e.known[ip]; !bore {
 				e.refused[ip] = err
 			}
 		}
-	case phaseRewrite:
-		e.rulesErr = err
 	}
 }
 

@@ -75,7 +75,7 @@ func TestInsideTheClusterNothingChanges(t *testing.T) {
 			}
 			for _, n := range w.nodes {
 				rules.service(t, n, "10.96.0.10", pods[0].ip.String()+":80")
-				rules.nodePort(t, n, 30080, pods[2].ip.String()+":80")
+				rules.nodePort(t, n, pods[2].ip.String()+":80")
 				targets = append(targets, n.ip.String()+":30080")
 			}
 			targets = append(targets, "10.96.0.10:80")
@@ -124,9 +124,9 @@ func TestAnswersToOutsideClientsTakeTheOldWay(t *testing.T) {
 			w.applyAll(t)
 
 			// externalTrafficPolicy Cluster: masqueraded by the node asked.
-			rules.nodePort(t, n2, 30080, p.ip.String()+":80")
-			rules.nodePort(t, n3, 30080, p.ip.String()+":80")
-			rules.nodePort(t, n1, 30080, p.ip.String()+":80")
+			rules.nodePort(t, n2, p.ip.String()+":80")
+			rules.nodePort(t, n3, p.ip.String()+":80")
+			rules.nodePort(t, n1, p.ip.String()+":80")
 			// Local: on the pod's node only, and the pod sees the client.
 			rules.nodePortLocal(t, n2, 30081, p.ip.String()+":81")
 			for _, n := range w.nodes {

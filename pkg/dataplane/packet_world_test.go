@@ -81,13 +81,16 @@ func (r rulesOf) service(t *testing.T, n *node, clusterIP, endpoint string) {
 	n.run(t, fmt.Sprintf("%s -t nat -A PREROUTING -d %s -p tcp --dport 80 -j DNAT --to-destination %s", r.iptables(), clusterIP, endpoint))
 }
 
+// nodePort is the port of nodes that leads to a service.
+const nodePort = 30080
+
 // nodePort adds what kube-proxy would for a NodePort with policy Cluster.
-func (r rulesOf) nodePort(t *testing.T, n *node, port int, endpoint string) {
+func (r rulesOf) nodePort(t *testing.T, n *node, endpoint string) {
 	t.Helper()
 	n.run(t, fmt.Sprintf(`%[1]s -t nat -C POSTROUTING -m mark --mark 0x4000/0x4000 -j MASQUERADE 2>/dev/null ||
 			%[1]s -t nat -A POSTROUTING -m mark --mark 0x4000/0x4000 -j MASQUERADE
 		%[1]s -t nat -A PREROUTING -d %[2]s -p tcp --dport %[3]d -j MARK --set-xmark 0x4000/0x4000
-		%[1]s -t nat -A PREROUTING -d %[2]s -p tcp --dport %[3]d -j DNAT --to-destination %[4]s`, r.iptables(), n.ip, port, endpoint))
+		%[1]s -t nat -A PREROUTING -d %[2]s -p tcp --dport %[3]d -j DNAT --to-destination %[4]s`, r.iptables(), n.ip, nodePort, endpoint))
 }
 
 // nodePortLocal adds what kube-proxy would for one with policy Local.

@@ -6,6 +6,7 @@ import (
 	"net/netip"
 	"slices"
 	"strconv"
+	"strings"
 )
 
 // A table of iptables.
@@ -107,16 +108,7 @@ func marked(mark, mask uint32) string { return fmt.Sprintf("-m mark --mark %#x/%
 
 func setMark(mark, mask uint32) string { return fmt.Sprintf("-j MARK --set-xmark %#x/%#x", mark, mask) }
 
-func rule(parts ...string) string {
-	line := ""
-	for i, p := range parts {
-		if i > 0 {
-			line += " "
-		}
-		line += p
-	}
-	return line
-}
+func rule(parts ...string) string { return strings.Join(parts, " ") }
 
 func overlayPacket(in ruleInput) string {
 	return "-p udp -m udp --dport " + strconv.Itoa(int(in.port))

@@ -134,7 +134,7 @@ func (s scenario) run(m mutant) error {
 			if m.rule != nil && c.op == putRules {
 				c.after = mutate(c.after, m.rule)
 			}
-			h.kernel.do(c, func() { forget(flows, stale) })
+			h.do(c, func() { forget(flows, stale) })
 			// The very first start on a host with pods comes too late for what
 			// they sent before; from then on every moment counts.
 			if i == 0 && c.phase < phaseShrink {
@@ -331,7 +331,7 @@ func damages() []string {
 // damaged expects every packet, old or new, to leave as planned or not at all
 // while something of ours is missing.
 func (h *tracedHost) damaged(damage string, flows []*tracedFlow, s State) error {
-	h.kernel = h.kernel.copied()
+	h.kernel = h.copied()
 	flush := func(t table, base string) {
 		for b := range h.rules {
 			saved := h.rules[b][t]
