@@ -19,6 +19,7 @@ func (b *bed) testPackets(t *testing.T) {
 	b.givenEgressIP(t)
 	outside := b.serviceOutside(t)
 	verify := b.watchBastion(t, egressIP)
+	symmetric := b.watchReturn(t)
 	bastion := testbed.BastionIP + ":8080"
 	for _, p := range b.egress {
 		// What fits the path without fragments: the uplink's MTU, less the
@@ -55,6 +56,26 @@ func (b *bed) testPackets(t *testing.T) {
 		b.tooLong(t, p, room+1)
 	}
 	verify()
+	symmetric()
+}
+
+// watchReturn records answers that the egress host sends on to pods of other
+// nodes past the overlay: that works with this CNI's plain routes, but not with
+// every one. The function that it returns fails the test if there are any.
+func (b *bed) watchReturn(t *testing.T) (verify func()) {
+	t.Helper()
+	k, err := b.Capture(t.Context(), egressHost, "eth0", func(p testbed.Packet) bool {
+		return p.Outgoing && p.Source.Addr().String() == testbed.BastionIP
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	return func() {
+		t.Helper()
+		if packets, err := k.Stop(); err != nil || len(packets) > 0 {
+			t.Errorf("%d answers went to pods past the overlay, %v", len(packets), err)
+		}
+	}
 }
 
 // tooLong: a datagram that must not be fragmented and does not fit is refused
