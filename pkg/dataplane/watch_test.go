@@ -191,3 +191,41 @@ func TestEventsBringBackWhatIsDestroyed(t *testing.T) {
 		}
 	}
 }
+
+// Kills the mutant that changes what need not be changed: each pass would call
+// for the next, for ever.
+func TestPassThatChangesNothingIsNotHeard(t *testing.T) {
+	for _, rules := range []rulesOf{onlyNFT(), bothNFTFirst()} {
+		t.Run(rules.name, func(t *testing.T) {
+			w := newWorld(t, 1, rules)
+			n := w.nodes[0]
+			n.host(eip1, 7)
+			n.apply(t)
+			var calls atomic.Int64
+			ctx, stop := context.WithCancel(t.Context())
+			ended := make(chan error, 1)
+			go func() {
+				ended <- onThread(func() error {
+					if err := n.enter(); err != nil {
+						return err
+					}
+					return watch(ctx, func() { calls.Add(1) })
+				})
+			}()
+			mark := func() { n.run(t, "ip link set lo alias mark-$(date +%N)") }
+			eventually(t, "the watch to begin", func() bool { mark(); return calls.Load() > 0 })
+			// The kernel itself has something to tell of new devices for a while.
+			eventually(t, "a pass that is not heard", func() bool {
+				quiet(t, n.machine, &calls)
+				n.apply(t)
+				for i := range int64(2) { // the second mark comes after all else
+					mark()
+					eventually(t, "notice of a mark", func() bool { return calls.Load() > i })
+				}
+				return calls.Load() == 2
+			})
+			stop()
+			must(t, <-ended)
+		})
+	}
+}
