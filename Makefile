@@ -40,7 +40,10 @@ image: build ## Make build/image.tar, tagged egressip-operator:dev, without Dock
 test: test-unit test-system ## Run all tests (root)
 
 test-unit: tools
-	go test -timeout 20m $$(go list ./... | grep -v -e /test/testbed -e /test/e2e)
+	go test -timeout 20m $$(go list ./... | grep -v -e /test/testbed -e /test/e2e -e /test/conformance)
+	@mkdir -p build
+	go test -v -timeout 20m ./test/conformance/... > build/conformance.log || { cat build/conformance.log; exit 1; }
+	@grep -e 'CONFORMANCE' -e '^ok' build/conformance.log
 
 test-system: tools image
 	go test -timeout 40m -p 1 $(SYSTEM)
