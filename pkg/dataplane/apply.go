@@ -95,7 +95,7 @@ func (p *pass) round(ctx context.Context) (again bool, err error) {
 	known, used := knownIndices(p.d.cfg.Marks, observed.rules)
 	state, problems := usable(p.state, p.unusable)
 	p.errs = append(p.errs, problems...)
-	idx, without := assignIndices(hostedIPs(state), known, used, p.d.cfg.Marks.MaxIndex())
+	idx, without := assignIndices(hostedIPs(state), known, used, p.d.cfg.Marks)
 	if len(without) > 0 {
 		for _, ip := range without {
 			p.unusable[ip] = errNoIndex

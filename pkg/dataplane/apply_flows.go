@@ -25,6 +25,8 @@ type staleness struct {
 	freed map[netip.Addr]struct{}
 	// ended are index marks that packets of some network no longer get.
 	ended map[uint32]bool
+	// sources are the egress IPs that index marks stand for.
+	sources map[uint32]netip.Addr
 	// withdrawn are egress IPs that the host no longer bears.
 	withdrawn map[netip.Addr]struct{}
 	// inside holds the networks of the cluster, by prefix length.
@@ -38,6 +40,7 @@ func judge(m Marks, observed, desired kernel, known, wanted indices) staleness {
 		pods:      desired.pods,
 		freed:     map[netip.Addr]struct{}{},
 		ended:     map[uint32]bool{},
+		sources:   map[uint32]netip.Addr{},
 		withdrawn: map[netip.Addr]struct{}{},
 		inside:    map[int]map[netip.Prefix]struct{}{},
 	}
@@ -50,6 +53,9 @@ func judge(m Marks, observed, desired kernel, known, wanted indices) staleness {
 		if _, still := desired.pods[ip]; !still && mark != 0 {
 			s.freed[ip] = struct{}{}
 		}
+	}
+	for ip, i := range wanted {
+		s.sources[m.Index(i)] = ip
 	}
 	for ip, i := range known {
 		if _, still := wanted[ip]; !still {
@@ -83,13 +89,20 @@ func (s staleness) stale(f flow) bool {
 	}
 	way := f.mark & (s.marks.Remote() | s.marks.IndexMask())
 	if f.mark&s.marks.Return() != 0 {
-		return s.ended[way]
+		return s.ended[way] || s.misled(f, way)
 	}
 	if _, freed := s.freed[f.source]; freed {
 		return way != 0
 	}
 	mark := s.pods[f.source]
-	return mark != 0 && way != mark && !s.isInside(f.dest)
+	return mark != 0 && (way != mark && !s.isInside(f.dest) || s.misled(f, way))
+}
+
+// misled tells whether somebody else's rule, which came before ours for a
+// while, gave the connection another source than its egress IP.
+func (s staleness) misled(f flow, way uint32) bool {
+	ip, ok := s.sources[way]
+	return ok && ip != f.sourceOutside
 }
 
 func (s staleness) isInside(ip netip.Addr) bool {

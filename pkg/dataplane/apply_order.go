@@ -88,6 +88,9 @@ const (
 	delServed
 	putRules
 	mendScaffold
+	// Of the guard: let new egress IPs pass, and no longer let old ones.
+	widenGuard
+	narrowGuard
 	addAddress
 	delAddress
 	forgetFlows
@@ -126,8 +129,10 @@ func order(in orderInput) []change {
 	c.networks(phaseGrow, putMember, want.inside, obs.inside)
 	c.members(phaseLock, putMember, setLocked, want.locked, obs.locked)
 
-	released := c.tables(in)
+	released, mended := c.tables(in)
 	c.add(change{phase: phaseScaffold, op: mendScaffold})
+	c.add(change{phase: phaseScaffold, op: widenGuard})
+	c.add(change{phase: phaseRelease, op: narrowGuard})
 
 	for _, ip := range missing(want.addresses, obs.addresses) {
 		c.add(change{phase: phaseAddress, op: addAddress, ip: ip})
@@ -148,7 +153,7 @@ func order(in orderInput) []change {
 	}
 	unlocked := missing(obs.locked, want.locked)
 	withdrawn := missing(obs.addresses, want.addresses)
-	if in.sweep || released || remarked || len(unlocked)+len(withdrawn) > 0 || rewritten(obs.served, want.served) {
+	if in.sweep || released || mended || remarked || len(unlocked)+len(withdrawn) > 0 || rewritten(obs.served, want.served) {
 		c.add(change{phase: phaseForget, op: forgetFlows})
 	}
 	for _, ip := range withdrawn {
@@ -217,14 +222,10 @@ func (c *changes) podMarks(want, obs map[netip.Addr]uint32) (remarked bool) {
 }
 
 // tables makes the transactions of iptables, and tells whether an egress IP's
-// SNAT rule is taken away.
-func (c *changes) tables(in orderInput) (released bool) {
+// SNAT rule is taken away, and whether the rules were not as they should be.
+func (c *changes) tables(in orderInput) (released, mended bool) {
 	between := in.rules
-	between.indices = maps.Clone(in.known)
-	if between.indices == nil {
-		between.indices = indices{}
-	}
-	maps.Copy(between.indices, in.rules.indices)
+	between.indices = union(in.known, in.rules.indices)
 	keep, final := buildRules(between), buildRules(in.rules)
 
 	for _, b := range []Backend{NFT, Legacy} {
@@ -242,7 +243,8 @@ func (c *changes) tables(in orderInput) (released bool) {
 			c.table(phaseRewrite, b, name, saved, final[name])
 		}
 	}
-	return len(between.indices) > len(in.rules.indices)
+	mended = slices.ContainsFunc(c.list, func(ch change) bool { return ch.phase == phaseRules })
+	return len(between.indices) > len(in.rules.indices), mended
 }
 
 func (c *changes) table(p phase, b Backend, name table, observed savedTable, desired tableRules) savedTable {

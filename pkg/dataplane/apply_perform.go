@@ -116,6 +116,10 @@ func (e *execution) change(ctx context.Context, batch []change) (int, error) {
 		return 1, e.d.xt[c.backend].commit(ctx, c.script)
 	case mendScaffold:
 		return 0, e.scaffold() // counts for itself
+	case widenGuard:
+		return e.guard(union(e.known, e.indices))
+	case narrowGuard:
+		return e.guard(e.indices)
 	case addAddress:
 		return e.addAddresses(batch)
 	case delAddress:
@@ -129,6 +133,14 @@ func (e *execution) change(ctx context.Context, batch []change) (int, error) {
 	default:
 		return 0, nil
 	}
+}
+
+// guard has the uplink let the egress IPs of the given indices pass.
+func (e *execution) guard(idx indices) (int, error) {
+	if e.uplink.link == nil {
+		return 0, nil // reported already
+	}
+	return e.d.guard.ensure(e.d.nl, e.uplink, e.d.cfg.Marks, idx)
 }
 
 func (e *execution) entries(batch []change) setMarks {
@@ -155,11 +167,11 @@ func kindOf(set string) setKind {
 // addAddresses adds and announces. An egress IP that cannot be added is
 // refused; one that cannot be announced is served all the same.
 func (e *execution) addAddresses(batch []change) (int, error) {
-	if e.uplinkErr != nil {
+	if e.uplink.link == nil {
 		for _, c := range batch {
 			e.refused[c.ip] = e.uplinkErr
 		}
-		return 0, nil // reported once already
+		return 0, nil
 	}
 	ips := make([]netip.Addr, 0, len(batch))
 	for _, c := range batch {

@@ -44,6 +44,7 @@ func (c cleanup) run(ctx context.Context) error {
 	fail(err)
 	_, err = removeOverlay(c.d.nl)
 	fail(err)
+	fail(removeGuards(c.d.nl))
 
 	// Connections that had a way of ours end: they cannot go on without it.
 	known, _ := knownIndices(c.d.cfg.Marks, observed.rules)

@@ -32,6 +32,7 @@ type Dataplane struct {
 	// change anything.
 	maps     *mapSet
 	programs *programs
+	guard    guard
 	// swept: since this process began, connections have been compared with
 	// their pods' ways once.
 	swept bool
@@ -88,7 +89,8 @@ func (d *Dataplane) Close() error {
 	if d.maps != nil {
 		errs = append(errs, d.maps.close())
 	}
-	d.programs, d.maps = nil, nil
+	errs = append(errs, d.guard.close())
+	d.programs, d.maps, d.guard = nil, nil, guard{}
 	d.nl.Close()
 	return errors.Join(errs...)
 }

@@ -6,14 +6,19 @@ import (
 	"slices"
 )
 
+// firstIndex is the least index that is given out: the first with the highest
+// bit of an index. All marks of egress IPs have that bit, and small marks, which
+// software likes to use without asking, are none of ours.
+func firstIndex(m Marks) int { return m.MaxIndex()/2 + 1 }
+
 // assignIndices gives each hosted egress IP its index. An IP keeps the one
 // that the kernel knows it by, so that a restart changes nothing; another gets
 // the lowest that is free. Not free are those that the kernel still knows for
 // anything: their packets may be on the way, bearing the old mark.
 //
 // hosted must be without duplicates; its order decides who gets a low index.
-// Where there are more than max, those in the rest get none and are returned.
-func assignIndices(hosted []netip.Addr, known indices, used map[int]bool, maximum int) (indices, []netip.Addr) {
+// Those for whom no index is left get none and are returned.
+func assignIndices(hosted []netip.Addr, known indices, used map[int]bool, m Marks) (indices, []netip.Addr) {
 	taken := make(map[int]bool, len(used))
 	for i := range used {
 		taken[i] = true
@@ -23,9 +28,9 @@ func assignIndices(hosted []netip.Addr, known indices, used map[int]bool, maximu
 	}
 	result := make(indices, len(hosted))
 	var without []netip.Addr
-	next := 1
+	maximum, next := m.MaxIndex(), firstIndex(m)
 	for _, ip := range slices.SortedStableFunc(slices.Values(hosted), netip.Addr.Compare) {
-		if i, ok := known[ip]; ok && i <= maximum {
+		if i, ok := known[ip]; ok && i >= firstIndex(m) && i <= maximum {
 			result[ip] = i
 			continue
 		}

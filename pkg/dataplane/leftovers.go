@@ -63,6 +63,11 @@ func leftovers(ctx context.Context, d *Dataplane) (list []string, err error) {
 	} else if !isLinkNotFound(err) {
 		errs = append(errs, fmt.Errorf("look up overlay device %s: %w", overlayName, err))
 	}
+	guarded, err := guards(d.nl)
+	errs = append(errs, err)
+	for _, name := range slices.Sorted(maps.Keys(guarded)) {
+		found("tc program %s at %s", guardName, name)
+	}
 	own, err := ownAddresses(d.nl)
 	errs = append(errs, err)
 	for _, ip := range sortedAddrs(own) {

@@ -2,6 +2,7 @@ package dataplane
 
 import (
 	"errors"
+	"slices"
 	"testing"
 	"time"
 
@@ -28,6 +29,9 @@ func TestPodsLeaveWithTheirEgressIP(t *testing.T) {
 			here.leaves(t, eip1)
 			there.leaves(t, eip1)
 			plain.leaves(t, n2.ip.String())
+			if r := n1.apply(t); !slices.Equal(r.Backends, rules.want) || len(r.Warnings) != len(rules.want)-1 {
+				t.Fatalf("backends %v, warnings %v", r.Backends, r.Warnings)
+			}
 			s := startSender(t, dropped, w.bastion, 9001)
 			w.seen.only(9001)
 			w.silent(t, s)

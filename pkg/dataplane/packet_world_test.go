@@ -66,6 +66,7 @@ func onlyLegacy() rulesOf { return rulesOf{"legacy", []Backend{Legacy}, []Backen
 func bothNFTFirst() rulesOf {
 	return rulesOf{"both, nft first", []Backend{NFT, Legacy}, []Backend{NFT, Legacy}}
 }
+
 func bothLegacyFirst() rulesOf {
 	return rulesOf{"both, legacy first", []Backend{Legacy, NFT}, []Backend{NFT, Legacy}}
 }
@@ -257,14 +258,14 @@ func (w *world) applyAll(t *testing.T) {
 	}
 }
 
-// leaves expects that a pod's connection to the bastion comes from want.
-func (p *podMachine) leaves(t *testing.T, want string) {
+// leaves expects that a machine's connection to the bastion comes from want.
+func (m *machine) leaves(t *testing.T, want string) {
 	t.Helper()
-	got, err := p.whoami(t, bastionIP+":8080")
+	got, err := m.whoami(t, bastionIP+":8080")
 	if err != nil {
-		t.Fatalf("%s to the bastion, expected from %s: %v", p.name, want, err)
+		t.Fatalf("%s to the bastion, expected from %s: %v", m.name, want, err)
 	}
 	if diff := cmp.Diff(want, got); diff != "" {
-		t.Fatalf("%s left with another source (-want +got):\n%s", p.name, diff)
+		t.Fatalf("%s left with another source (-want +got):\n%s", m.name, diff)
 	}
 }

@@ -273,10 +273,13 @@ const maxLinear = 32
 func natRules(in ruleInput) tableRules {
 	m := in.marks
 	chains := map[string][]string{}
+	first := m.Index(firstIndex(m))
 	post := []string{
 		// A CNI's MASQUERADE must not touch the inner packet.
 		rule(toOverlay, "-j ACCEPT"),
-		rule(marked(0, m.IndexMask()), "-j RETURN"),
+		rule(marked(0, first), "-j RETURN"),
+		// Packets of the host itself, whatever mark somebody gave them.
+		rule(fmt.Sprintf("-m connmark --mark 0x0/%#x", first), "-j RETURN"),
 		rule(inSet(setInside, "dst"), "-j RETURN"),
 	}
 	byIndex := make(map[int]netip.Addr, len(in.indices))

@@ -156,7 +156,7 @@ func (s scenario) run(m mutant) error {
 }
 
 func withoutScaffold(list []change) []change {
-	return slices.DeleteFunc(slices.Clone(list), func(c change) bool { return c.op == mendScaffold })
+	return slices.DeleteFunc(slices.Clone(list), func(c change) bool { return c.op == mendScaffold || c.op == widenGuard || c.op == narrowGuard })
 }
 
 // emptyKernel has nothing of ours, and a CNI's MASQUERADE.
@@ -176,7 +176,7 @@ func (s scenario) changes(observed kernel, state State) ([]change, staleness, in
 	m := DefaultMarks()
 	known, used := knownIndices(m, observed.rules)
 	state, _ = usable(state, nil)
-	idx, _ := assignIndices(hostedIPs(state), known, used, m.MaxIndex())
+	idx, _ := assignIndices(hostedIPs(state), known, used, m)
 	desired := desire(state, m, idx)
 	list := order(orderInput{
 		observed: observed, desired: desired, marks: m, use: s.use, known: known,
