@@ -33,8 +33,9 @@ type statusWrite struct {
 	// urgent writes come first: traffic changed.
 	urgent bool
 	kind   string
-	name   string
-	apply  *unstructured.Unstructured
+	object client.Object
+	// status is our part of it.
+	status any
 	// done is called with the object as it is stored then.
 	done func(*unstructured.Unstructured) error
 }
@@ -56,11 +57,7 @@ func (r *clusterJob) publishOnline(ctx context.Context, w world) (wrote bool, er
 			conditions = append(conditions, *ready)
 		}
 		conditions = append(conditions, r.timed(h, j.condition()))
-		write, err := r.hostWrite(h, conditions)
-		if err != nil {
-			return false, err
-		}
-		writes = append(writes, write)
+		writes = append(writes, r.hostWrite(h, conditions))
 	}
 	return len(writes) > 0, r.writeAll(ctx, writes)
 }
@@ -83,11 +80,7 @@ func (r *clusterJob) tell(ctx context.Context, w world, d decision) (more bool, 
 		if equality.Semantic.DeepEqual(status, n.Status) {
 			continue
 		}
-		write, err := r.namespaceWrite(w, n, status)
-		if err != nil {
-			return false, err
-		}
-		writes = append(writes, write)
+		writes = append(writes, r.namespaceWrite(w, n, status))
 	}
 	for i, result := range d.resolution.Hosts {
 		h := w.hosts[i]
@@ -98,11 +91,7 @@ func (r *clusterJob) tell(ctx context.Context, w world, d decision) (more bool, 
 		if sameConditions(h.Status.Conditions, wanted) {
 			continue
 		}
-		write, err := r.hostWrite(h, wanted)
-		if err != nil {
-			return false, err
-		}
-		writes = append(writes, write)
+		writes = append(writes, r.hostWrite(h, wanted))
 	}
 	slices.SortStableFunc(writes, func(a, b statusWrite) int {
 		return cmp.Compare(rank(a), rank(b))
@@ -207,14 +196,10 @@ func sameConditions(stored, wanted []metav1.Condition) bool {
 	return true
 }
 
-func (r *clusterJob) namespaceWrite(w world, n *v1.NetNamespace, status v1.NetNamespaceStatus) (statusWrite, error) {
-	apply, err := applyStatus("NetNamespace", n, &status)
-	if err != nil {
-		return statusWrite{}, err
-	}
+func (r *clusterJob) namespaceWrite(w world, n *v1.NetNamespace, status v1.NetNamespaceStatus) statusWrite {
 	return statusWrite{
 		urgent: !equality.Semantic.DeepEqual(status.Active, n.Status.Active) || isDropped(status) != isDropped(n.Status),
-		kind:   "NetNamespace", name: n.Name, apply: apply,
+		kind:   "NetNamespace", object: n, status: &status,
 		done: func(stored *unstructured.Unstructured) error {
 			var now v1.NetNamespace
 			if err := runtime.DefaultUnstructuredConverter.FromUnstructured(stored.Object, &now); err != nil {
@@ -231,16 +216,12 @@ func (r *clusterJob) namespaceWrite(w world, n *v1.NetNamespace, status v1.NetNa
 			}
 			return nil
 		},
-	}, nil
+	}
 }
 
-func (r *clusterJob) hostWrite(h *v1.HostSubnet, conditions []metav1.Condition) (statusWrite, error) {
-	apply, err := applyStatus("HostSubnet", h, &v1.HostSubnetStatus{Conditions: conditions})
-	if err != nil {
-		return statusWrite{}, err
-	}
+func (r *clusterJob) hostWrite(h *v1.HostSubnet, conditions []metav1.Condition) statusWrite {
 	return statusWrite{
-		kind: "HostSubnet", name: h.Name, apply: apply,
+		kind: "HostSubnet", object: h, status: &v1.HostSubnetStatus{Conditions: conditions},
 		done: func(stored *unstructured.Unstructured) error {
 			var now v1.HostSubnet
 			if err := runtime.DefaultUnstructuredConverter.FromUnstructured(stored.Object, &now); err != nil {
@@ -252,44 +233,48 @@ func (r *clusterJob) hostWrite(h *v1.HostSubnet, conditions []metav1.Condition) 
 			}
 			return nil
 		},
-	}, nil
+	}
 }
 
-// applyStatus is the object with our part of the status alone: what it leaves
-// out belongs to others. The UID pins it to the object that was looked at.
-func applyStatus(kind string, object client.Object, status any) (*unstructured.Unstructured, error) {
-	encoded, err := runtime.DefaultUnstructuredConverter.ToUnstructured(status)
-	if err != nil {
-		return nil, fmt.Errorf("encode the status of %s %s: %w", kind, object.GetName(), err)
+// send writes the status and returns the object as it is stored then. What is
+// sent is our part alone: what it leaves out belongs to others. The UID pins it
+// to the object that was looked at.
+func (w statusWrite) send(ctx context.Context, c client.Client) (*unstructured.Unstructured, error) {
+	encoded, err := runtime.DefaultUnstructuredConverter.ToUnstructured(w.status)
+	if err == nil {
+		u := &unstructured.Unstructured{Object: map[string]any{"status": encoded}}
+		u.SetGroupVersionKind(v1.GroupVersion().WithKind(w.kind))
+		u.SetName(w.object.GetName())
+		u.SetUID(w.object.GetUID())
+		err = c.Status().Apply(ctx, client.ApplyConfigurationFromUnstructured(u), client.FieldOwner(FieldManager), client.ForceOwnership)
+		if err == nil {
+			return u, nil
+		}
 	}
-	u := &unstructured.Unstructured{Object: map[string]any{"status": encoded}}
-	u.SetGroupVersionKind(v1.GroupVersion().WithKind(kind))
-	u.SetName(object.GetName())
-	u.SetUID(object.GetUID())
-	return u, nil
+	return nil, fmt.Errorf("write the status of %s %s: %w", w.kind, w.object.GetName(), err)
 }
 
 // writeAll writes statuses, several at the same time, and tells of each that
 // succeeded.
 func (r *clusterJob) writeAll(ctx context.Context, writes []statusWrite) error {
 	errs := make([]error, len(writes))
+	stored := make([]*unstructured.Unstructured, len(writes))
 	var g errgroup.Group
 	g.SetLimit(writers)
 	for i, write := range writes {
 		g.Go(func() error {
-			errs[i] = r.writer.Status().Apply(ctx, client.ApplyConfigurationFromUnstructured(write.apply),
-				client.FieldOwner(FieldManager), client.ForceOwnership)
+			stored[i], errs[i] = write.send(ctx, r.writer)
 			return nil
 		})
 	}
 	_ = g.Wait() // the errors are in errs
 	for i, write := range writes {
 		if errs[i] != nil {
-			errs[i] = unlessGone(fmt.Errorf("write the status of %s %s: %w", write.kind, write.name, errs[i]))
+			errs[i] = unlessGone(errs[i])
 			continue
 		}
 		r.metrics.statusWrites.WithLabelValues(write.kind).Inc()
-		errs[i] = write.done(write.apply)
+		errs[i] = write.done(stored[i])
 	}
 	return errors.Join(errs...)
 }

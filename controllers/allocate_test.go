@@ -1,0 +1,85 @@
+package controllers
+
+import (
+	"context"
+	"slices"
+	"testing"
+	"time"
+
+	corev1 "k8s.io/api/core/v1"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/types"
+	"k8s.io/client-go/tools/record"
+	testclock "k8s.io/utils/clock/testing"
+	"sigs.k8s.io/controller-runtime/pkg/reconcile"
+
+	v1 "github.com/egressip-operator/egressip-operator/api/v1"
+)
+
+// TestClaimWaitsForTheFormerHost: an address that an online host still bears is
+// claimed for another only when that host's agent has taken it off, or has been
+// silent for too long; of an offline host nobody waits for a word.
+func TestClaimWaitsForTheFormerHost(t *testing.T) {
+	const ip = "192.168.7.200"
+	for _, tc := range []struct {
+		name string
+		then func(*store, *testclock.FakeClock)
+		want []string
+	}{
+		{"still borne", func(_ *store, c *testclock.FakeClock) { c.Step(releaseWithin / 2) }, nil},
+		{"taken off", func(s *store, _ *testclock.FakeClock) {
+			s.hosts["node1"].Status.EgressIPs = nil
+			s.stamp(s.hosts["node1"], false)
+		}, []string{ip}},
+		{"silent", func(_ *store, c *testclock.FakeClock) { c.Step(releaseWithin + time.Millisecond) }, []string{ip}},
+		{"offline", func(s *store, _ *testclock.FakeClock) {
+			setReady(s.nodes["node1"], false)
+			s.stamp(s.nodes["node1"], false)
+		}, []string{ip}},
+	} {
+		t.Run(tc.name, func(t *testing.T) {
+			s := newStore()
+			for _, name := range []string{"node1", "node2"} {
+				s.nodes[name] = &corev1.Node{ObjectMeta: metav1.ObjectMeta{Name: name, UID: types.UID(name)}}
+				setReady(s.nodes[name], true)
+				s.hosts[name] = &v1.HostSubnet{
+					ObjectMeta: metav1.ObjectMeta{Name: name, UID: types.UID(name)},
+					Host:       name, HostIP: "192.168.7.1" + name[4:], EgressCIDRs: []string{"192.168.7.128/25"},
+				}
+				s.stamp(s.hosts[name], true)
+			}
+			// Its range was taken from it a moment ago.
+			node1 := s.hosts["node1"]
+			node1.EgressIPs, node1.EgressCIDRs = []string{ip}, []string{"10.0.0.0/24"}
+			node1.Status.EgressIPs = []v1.ClaimStatus{{IP: ip, State: v1.StateActive, Configured: true}}
+			s.namespaces["shop"] = &v1.NetNamespace{
+				ObjectMeta: metav1.ObjectMeta{Name: "shop", UID: "shop"}, NetName: "shop", NetID: 10, EgressIPs: []string{ip},
+			}
+			s.stamp(s.namespaces["shop"], true)
+
+			cache := &lagging{store: s}
+			clock := testclock.NewFakeClock(time.Unix(1e9, 0))
+			job := newClusterJob(common{
+				cache: cache, live: s, writer: s, recorder: &record.FakeRecorder{}, metrics: newMetrics(), clock: clock,
+			}, 0)
+			pass := func() {
+				cache.namespaces, cache.hosts, cache.node = len(s.past)-1, len(s.past)-1, len(s.past)-1
+				if _, err := job.Reconcile(context.Background(), reconcile.Request{}); err != nil {
+					t.Fatal(err)
+				}
+			}
+			pass()
+			if len(s.hosts["node1"].EgressIPs)+len(s.hosts["node2"].EgressIPs) > 0 {
+				t.Fatalf("claims are %v and %v, want the release alone", s.hosts["node1"].EgressIPs, s.hosts["node2"].EgressIPs)
+			}
+			tc.then(s, clock)
+			pass()
+			if got := s.hosts["node2"].EgressIPs; !slices.Equal(got, tc.want) {
+				t.Errorf("claims of node2 are %v, want %v", got, tc.want)
+			}
+			if active := s.namespaces["shop"].Status.Active; (active != nil) != (tc.want != nil) {
+				t.Errorf("active is %v", active)
+			}
+		})
+	}
+}
