@@ -22,7 +22,6 @@ import (
 	"os/signal"
 	"path/filepath"
 	"strings"
-	"text/tabwriter"
 	"time"
 )
 
@@ -59,9 +58,9 @@ func run(ctx context.Context, arguments []string, out io.Writer) error {
 	if err != nil {
 		return err
 	}
-	table := tabwriter.NewWriter(out, 0, 4, 2, ' ', 0)
-	defer table.Flush()
-	fmt.Fprintln(table, "MUTANT\tTEST\tOUTCOME\tSECONDS")
+	// Each line as soon as it is known: the whole takes minutes.
+	const line = "%-24s %-48s %-12s %s\n"
+	fmt.Fprintf(out, line, "MUTANT", "TEST", "OUTCOME", "SECONDS")
 	var errs []error
 	planted := 0
 	for _, m := range mutants() {
@@ -76,12 +75,12 @@ func run(ctx context.Context, arguments []string, out io.Writer) error {
 			outcome = "NOT KILLED"
 			errs = append(errs, fmt.Errorf("%s: %w", m.name, err))
 		}
-		fmt.Fprintf(table, "%s\t%s\t%s\t%.1f\n", m.name, m.test, outcome, time.Since(start).Seconds())
+		fmt.Fprintf(out, line, m.name, m.test, outcome, fmt.Sprintf("%.1f", time.Since(start).Seconds()))
 	}
 	if planted == 0 {
 		errs = append(errs, fmt.Errorf("no mutant is named %q", o.only))
 	}
-	fmt.Fprintf(table, "%d planted, %d killed\n", planted, planted-len(errs))
+	fmt.Fprintf(out, "%d planted, %d killed\n", planted, planted-len(errs))
 	return errors.Join(errs...)
 }
 
