@@ -95,11 +95,7 @@ func (p *peers) run(ctx context.Context) error {
 			return nil
 		case <-p.wake:
 		}
-		err := p.serve(ctx)
-		if ctx.Err() != nil {
-			return nil
-		}
-		if err != nil {
+		if err := p.serve(ctx); err != nil && ctx.Err() == nil {
 			p.log.Error(err, "cannot probe other hosts or answer them; tried again", "again", askAgain.String())
 			t := p.clock.NewTimer(askAgain)
 			select {

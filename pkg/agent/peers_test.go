@@ -13,8 +13,8 @@ import (
 	"github.com/egressip-operator/egressip-operator/pkg/egress"
 )
 
-// newPeers runs the probes of a host at a loopback address.
-func newPeers(t *testing.T, node, ip string, ready func() bool) (*peers, signal) {
+// newPeers runs the probes of a host.
+func newPeers(t *testing.T, node string, ready func() bool) (*peers, signal) {
 	t.Helper()
 	changed := newSignal()
 	p := &peers{
@@ -40,8 +40,8 @@ func TestPeersTellWhoIsSilent(t *testing.T) {
 	b := netip.MustParseAddr("127.0.0.42")
 	works := make(chan bool, 1) // holds whether the data plane of b works
 	works <- true
-	asker, changed := newPeers(t, "asker", "127.0.0.40", func() bool { return true })
-	other, _ := newPeers(t, "b", b.String(), func() bool {
+	asker, changed := newPeers(t, "asker", func() bool { return true })
+	other, _ := newPeers(t, "b", func() bool {
 		v := <-works
 		works <- v
 		return v
