@@ -13,7 +13,8 @@ type index struct {
 	addresses map[netip.Addr]*address
 	// hostsByIP are the hosts with each hostIP; more than one is an error.
 	hostsByIP map[netip.Addr][]int
-	// requesting are the namespaces that request egress IPs, by netid.
+	// requesting are the namespaces that request usable egress IPs, by netid:
+	// packets of the others never go over the overlay.
 	requesting map[uint32][]int
 }
 
@@ -35,7 +36,7 @@ func newIndex(c Cluster) *index {
 		requesting: make(map[uint32][]int, len(c.Namespaces)),
 	}
 	for n, namespace := range c.Namespaces {
-		if namespace.Requesting() {
+		if len(namespace.Requests) > 0 {
 			x.requesting[namespace.NetID] = append(x.requesting[namespace.NetID], n)
 		}
 		for _, ip := range namespace.Requests {

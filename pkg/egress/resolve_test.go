@@ -207,6 +207,11 @@ func TestNamespaces(t *testing.T) {
 				host("w0", "192.168.7.200", "192.168.7.201"),
 			want: map[string]string{"red": "dropped: DuplicateNetID", "blue": "dropped: DuplicateNetID"},
 		},
+		"of two with one netid one may make nothing but mistakes": {
+			given: new(given).namespace("red", "192.168.7.200").namespace("blue", "0.0.0.0").netID("blue", 1001).
+				host("w0", "192.168.7.200"),
+			want: map[string]string{"red": "192.168.7.200@w0", "blue": "dropped: BadAddress"},
+		},
 		"a netid of more than 24 bits would be cut to that of another": {
 			given: new(given).namespace("red", "192.168.7.200").netID("red", 1<<24).host("w0", "192.168.7.200"),
 			want:  map[string]string{"red": "dropped: BadNetID"},

@@ -4,7 +4,8 @@
 // is an error.
 //
 // Nothing in the working tree is changed: the go command reads the mutated file
-// from elsewhere (-overlay).
+// from elsewhere (-overlay). A test that is red without a mutant would be taken
+// for one that notices all: run the tests first.
 //
 //	go run ./test/mutants [-only name] [-checks 3000]
 package main
