@@ -110,8 +110,15 @@ func TestPropertyProbesAreSpread(t *testing.T) {
 		w.run(c.Interval)
 		w.asked = nil
 		w.run(20 * c.Interval)
-		count := map[string]int{}
+		count, first := map[string]int{}, map[string]time.Time{}
 		for _, q := range w.asked {
+			if first[q.host].IsZero() {
+				first[q.host] = q.at
+			}
+			whole := time.Duration(count[q.host]) * c.Interval
+			if off := q.at.Sub(first[q.host]) - whole; off.Abs() > c.granularity() {
+				t.Fatalf("%s has left its place in the interval by %v", q.host, off)
+			}
 			count[q.host]++
 		}
 		for name, n := range count {
@@ -123,12 +130,12 @@ func TestPropertyProbesAreSpread(t *testing.T) {
 			t.Fatalf("%d of %d hosts were asked", len(count), total)
 		}
 		// Within a tenth of the interval: a tenth of the hosts, and little more.
-		first, window := 0, c.Interval/10
+		from, window := 0, c.Interval/10
 		for i, q := range w.asked {
-			for q.at.Sub(w.asked[first].at) > window {
-				first++
+			for q.at.Sub(w.asked[from].at) > window {
+				from++
 			}
-			if got := i - first + 1; got > total/10+total/20+4 {
+			if got := i - from + 1; got > total/10+total/20+4 {
 				t.Fatalf("%d of %d probes within %v", got, total, window)
 			}
 		}
