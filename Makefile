@@ -37,7 +37,7 @@ build: ## Build the binaries into build/
 image: build ## Make build/image.tar, tagged egressip-operator:dev, without Docker
 	go run ./hack/image
 
-test: test-unit test-system ## Run all tests (root)
+test: prerequisites test-unit test-system ## Run all tests (root)
 
 test-unit: tools
 	go test -timeout 20m $$(go list ./... | grep -v -e /test/testbed -e /test/e2e -e /test/conformance)
@@ -48,7 +48,7 @@ test-unit: tools
 test-system: tools image
 	go test -timeout 40m -p 1 $(SYSTEM)
 
-e2e: tools image ## Run the end-to-end tests alone
+e2e: prerequisites tools image ## Run the end-to-end tests alone
 	go test -timeout 40m -v ./test/e2e/...
 
 fuzz: ## Fuzz the reader of API objects for FUZZTIME
