@@ -3,8 +3,6 @@ package controllers_test
 import (
 	"context"
 	"fmt"
-	"os"
-	"path/filepath"
 	"strings"
 	"testing"
 
@@ -12,32 +10,20 @@ import (
 	corev1 "k8s.io/api/core/v1"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
 	"k8s.io/client-go/kubernetes"
 	"k8s.io/client-go/rest"
 	"sigs.k8s.io/controller-runtime/pkg/client"
 
 	v1 "github.com/egressip-operator/egressip-operator/api/v1"
+	"github.com/egressip-operator/egressip-operator/controllers"
 )
 
 const system = "egressip-system"
 
-// apply applies manifests of config/.
-func (a *api) apply(t *testing.T, files ...string) {
-	t.Helper()
-	for _, file := range files {
-		manifest, err := os.ReadFile(filepath.Join("..", "config", file))
-		if err != nil {
-			t.Fatal(err)
-		}
-		if out, err := a.kubectl(t, string(manifest), "apply", "-f", "-"); err != nil {
-			t.Fatalf("kubectl apply -f %s: %v\n%s", file, err, out)
-		}
-	}
-}
-
-// as returns a client with the token that a pod of the service account on that
-// node gets.
-func (a *api) as(t *testing.T, account, node string) client.Client {
+// tokenOf returns the configuration of a pod of the service account on that
+// node, with the token that it gets.
+func (a *api) tokenOf(t *testing.T, account, node string) *rest.Config {
 	t.Helper()
 	clientset, err := kubernetes.NewForConfig(a.cfg)
 	if err != nil {
@@ -60,6 +46,11 @@ func (a *api) as(t *testing.T, account, node string) client.Client {
 	}
 	cfg := rest.AnonymousClientConfig(a.cfg)
 	cfg.BearerToken = token.Status.Token
+	return cfg
+}
+
+func (a *api) as(t *testing.T, cfg *rest.Config) client.Client {
+	t.Helper()
 	c, err := client.New(cfg, client.Options{Scheme: a.Scheme()})
 	if err != nil {
 		t.Fatal(err)
@@ -70,36 +61,72 @@ func (a *api) as(t *testing.T, account, node string) client.Client {
 // TestGuardRails: who may write what, with the manifests that are installed.
 func TestGuardRails(t *testing.T) {
 	a := startAPI(t)
-	a.apply(t, "default/namespace.yaml", "rbac/rbac.yaml", "admission/policy.yaml")
-	for i, name := range []string{"node1", "node2"} {
-		a.create(t, &corev1.Node{ObjectMeta: metav1.ObjectMeta{Name: name}})
-		h := hostSubnet(name)
-		h.Host, h.HostIP = name, fmt.Sprintf("192.168.7.%d", 11+i)
-		a.create(t, h)
+	// The CRDs are there already, from the same files.
+	if out, err := a.kubectl(t, "", "apply", "--server-side", "--force-conflicts", "-k", "../config/default"); err != nil {
+		t.Fatalf("kubectl apply -k config/default: %v\n%s", err, out)
 	}
-	n := netNamespace("shop")
-	n.NetName = "shop"
-	a.create(t, n)
-	report := func(c client.Client, host, status string) error {
-		return c.Status().Patch(t.Context(), hostSubnet(host), client.RawPatch("application/merge-patch+json", []byte(status)))
+	a.node(t, "node1", "10.254.1.0/24", "192.168.7.11")
+	a.node(t, "node2", "10.254.2.0/24", "192.168.7.12")
+	a.namespace(t, "shop")
+
+	whole := t
+	t.Run("the controller works with its rights, and has no more", func(t *testing.T) {
+		limited := *a
+		limited.cfg = a.tokenOf(t, "egressip-controller", "node1")
+		limited.control(whole, controllers.Options{LeaderElection: true, LeaderElectionNamespace: system})
+		a.request(t, "shop", "192.168.7.200")
+		for _, name := range []string{"node1", "node2"} {
+			a.ranges(t, name, "192.168.7.0/24")
+		}
+		a.awaitNamespace(t, "shop", wantActive("192.168.7.200", "node1"))
+		a.ready(t, "node1", corev1.ConditionFalse)
+		a.awaitNamespace(t, "shop", wantActive("192.168.7.200", "node2"))
+		a.awaitEvent(t, "NetNamespace", "shop", "EgressIPMoved", "192.168.7.200")
+		if err := a.Delete(t.Context(), &corev1.Node{ObjectMeta: metav1.ObjectMeta{Name: "node1"}}); err != nil {
+			t.Fatal(err)
+		}
+		a.awaitGone(t, hostSubnet("node1"))
+		a.node(t, "node1", "10.254.1.0/24", "192.168.7.11")
+		a.awaitHost(t, "node1", func(h *v1.HostSubnet) string {
+			return wantCondition(h.Status.Conditions, v1.ConditionOnline, metav1.ConditionTrue, "", "")
+		})
+
+		controller := a.as(t, limited.cfg)
+		if err := controller.List(t.Context(), &corev1.SecretList{}); !apierrors.IsForbidden(err) {
+			t.Errorf("reading secrets: %v, want Forbidden", err)
+		}
+		if err := controller.Delete(t.Context(), &corev1.Node{ObjectMeta: metav1.ObjectMeta{Name: "node1"}}); !apierrors.IsForbidden(err) {
+			t.Errorf("deleting a Node: %v, want Forbidden", err)
+		}
+	})
+
+	// As the agent does.
+	report := func(c client.Client, host, condition string) error {
+		u := &unstructured.Unstructured{Object: map[string]any{"status": map[string]any{
+			"agent": map[string]any{"version": "1", "uplinkCIDR": "192.168.7.11/24"},
+			"conditions": []any{map[string]any{
+				"type": condition, "status": "True", "reason": "Ready", "message": "", "lastTransitionTime": "2026-01-01T00:00:00Z",
+			}},
+		}}}
+		u.SetGroupVersionKind(v1.GroupVersion().WithKind("HostSubnet"))
+		u.SetName(host)
+		return c.Status().Apply(t.Context(), client.ApplyConfigurationFromUnstructured(u), client.FieldOwner("egressip-agent"), client.ForceOwnership)
 	}
-	const agentReport = `{"status": {"agent": {"version": "1", "uplinkCIDR": "192.168.7.11/24"}, "conditions": [
-		{"type": "AgentReady", "status": "True", "reason": "Ready", "message": "", "lastTransitionTime": "2026-01-01T00:00:00Z"}]}}`
 
 	t.Run("an agent", func(t *testing.T) {
-		agent := a.as(t, "egressip-agent", "node1")
+		agent := a.as(t, a.tokenOf(t, "egressip-agent", "node1"))
 		// A policy takes a moment until it is in force.
 		eventually(t, func(context.Context) string {
-			if err := report(agent, "node2", agentReport); !apierrors.IsForbidden(err) ||
+			if err := report(agent, "node2", v1.ConditionAgentReady); !apierrors.IsForbidden(err) ||
 				!strings.Contains(err.Error(), `the agent of node "node1" may write the status of that node's HostSubnet only, not of "node2"`) {
 				return fmt.Sprintf("writing the status of another node: %v, want a refusal by the policy", err)
 			}
 			return ""
 		})
-		if err := report(agent, "node1", agentReport); err != nil {
+		if err := report(agent, "node1", v1.ConditionAgentReady); err != nil {
 			t.Errorf("writing its own status: %v", err)
 		}
-		if err := report(agent, "node1", strings.ReplaceAll(agentReport, "AgentReady", "Online")); !apierrors.IsForbidden(err) {
+		if err := report(agent, "node1", v1.ConditionOnline); !apierrors.IsForbidden(err) {
 			t.Errorf("judging its own host: %v, want Forbidden", err)
 		}
 		for what, err := range map[string]error{
@@ -120,13 +147,9 @@ func TestGuardRails(t *testing.T) {
 		}
 	})
 
-	t.Run("the controller works with its rights, and has no more", func(t *testing.T) {
-		controller := a.as(t, "egressip-controller", "node1")
-		if err := controller.List(t.Context(), &corev1.SecretList{}); !apierrors.IsForbidden(err) {
-			t.Errorf("reading secrets: %v, want Forbidden", err)
-		}
-		if err := controller.Delete(t.Context(), &corev1.Node{ObjectMeta: metav1.ObjectMeta{Name: "node1"}}); !apierrors.IsForbidden(err) {
-			t.Errorf("deleting a Node: %v, want Forbidden", err)
+	t.Run("the samples apply", func(t *testing.T) {
+		if out, err := a.kubectl(t, "", "apply", "-f", "../config/samples"); err != nil {
+			t.Errorf("kubectl apply -f config/samples: %v\n%s", err, out)
 		}
 	})
 
@@ -137,10 +160,7 @@ func TestGuardRails(t *testing.T) {
 		}
 		cfg := rest.CopyConfig(a.cfg)
 		cfg.Impersonate = rest.ImpersonationConfig{UserName: "ann"}
-		ann, err := client.New(cfg, client.Options{Scheme: a.Scheme()})
-		if err != nil {
-			t.Fatal(err)
-		}
+		ann := a.as(t, cfg)
 		for _, object := range []client.Object{netNamespace("shop"), hostSubnet("node1")} {
 			err := ann.Patch(t.Context(), object, client.RawPatch("application/merge-patch+json", []byte(`{"egressIPs":["192.168.7.200"]}`)))
 			if !apierrors.IsForbidden(err) {
