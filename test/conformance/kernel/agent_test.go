@@ -17,7 +17,7 @@ import (
 func load(t *testing.T) (*conformance.Corpus, map[string]string) {
 	t.Helper()
 	path := conformance.Path()
-	if !filepath.IsAbs(path) {
+	if path == conformance.OwnCorpus {
 		path = filepath.Join("..", path)
 	}
 	corpus, err := conformance.Load(path)
