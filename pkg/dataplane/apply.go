@@ -59,20 +59,19 @@ type pass struct {
 }
 
 func (p *pass) run(ctx context.Context) error {
-	if err := p.d.open(); err != nil {
-		// Without programs the overlay carries nothing, and drops it all.
-		return err
-	}
+	// Without its programs the overlay carries nothing, and what is sent there
+	// is dropped. All else goes on, above all what sends it there.
+	openErr := p.d.open()
 	for range maxRounds {
 		again, err := p.round(ctx)
 		if err != nil {
-			return err
+			return errors.Join(openErr, err)
 		}
 		if !again || ctx.Err() != nil {
 			break
 		}
 	}
-	return errors.Join(ctx.Err(), errors.Join(p.errs...))
+	return errors.Join(ctx.Err(), openErr, errors.Join(p.errs...))
 }
 
 // round observes, decides and changes once, and tells whether what came out
@@ -200,10 +199,12 @@ func (p *pass) observe(ctx context.Context) (kernel, error) {
 	for entry := range inside {
 		k.inside[entry] = struct{}{}
 	}
-	k.routes, err = p.d.maps.listPods()
-	keep(err)
-	k.served, err = p.d.maps.listHosted()
-	keep(err)
+	if p.d.maps != nil {
+		k.routes, err = p.d.maps.listPods()
+		keep(err)
+		k.served, err = p.d.maps.listHosted()
+		keep(err)
+	}
 	own, err := ownAddresses(p.d.nl)
 	keep(err)
 	hosted := hostedIPs(p.state)
@@ -295,6 +296,9 @@ func (p *pass) overlay() (netlink.Link, error) {
 			return nil, fmt.Errorf("keep overlay device %s: %w", overlayName, err)
 		}
 		mtu = link.Attrs().MTU
+	}
+	if p.d.programs == nil {
+		return nil, nil // reported by open; the routes hold its packets
 	}
 	link, n, err := ensureOverlay(p.d.nl, overlayConfig{hostIP: p.state.HostIP, port: p.d.cfg.OverlayPort, mtu: mtu})
 	p.report.Changes += n

@@ -44,6 +44,9 @@ type execution struct {
 
 // depends tells whether a change needs something that failed.
 func (e *execution) depends(c change) bool {
+	if e.d.maps == nil && (c.op == putRoute || c.op == delRoute || c.op == putServed || c.op == delServed) {
+		return true
+	}
 	switch c.phase {
 	case phaseAddress:
 		return e.rulesErr != nil

@@ -57,6 +57,23 @@ func parseSave(out string) map[table]savedTable {
 	return saved
 }
 
+// parseList reads the output of iptables --list-rules: that of iptables-save,
+// but for the chains.
+func parseList(name table, out string) savedTable {
+	var save strings.Builder
+	fmt.Fprintf(&save, "*%s\n", name)
+	for line := range strings.Lines(out) {
+		if chain, ok := strings.CutPrefix(line, "-P "); ok {
+			line = ":" + chain
+		} else if chain, ok := strings.CutPrefix(line, "-N "); ok {
+			line = ":" + strings.TrimSpace(chain) + " -\n"
+		}
+		save.WriteString(line)
+	}
+	save.WriteString("COMMIT\n")
+	return parseSave(save.String())[name]
+}
+
 // target of a rule, such as DROP or the name of a chain.
 func target(spec string) string {
 	fields := strings.Fields(spec)

@@ -18,11 +18,13 @@ const lockWait = 5
 // xtables runs the commands of one iptables backend. Whole tables are read and
 // changed by iptables-save and iptables-restore: one process for each, and one
 // transaction in the kernel for all rules of a table. go-iptables, which runs
-// one process for each rule, serves for single commands.
+// one process for each command, serves to look at single chains.
 type xtables struct {
-	backend       Backend
-	save, restore string
-	single        *iptables.IPTables
+	backend                Backend
+	command, save, restore string
+	single                 *iptables.IPTables
+	// last is what observe saw, until commit changes it.
+	last map[table]savedTable
 }
 
 // openXtables finds the commands of a backend. The error wraps
@@ -31,6 +33,9 @@ func openXtables(b Backend) (*xtables, error) {
 	name := "iptables-" + string(b)
 	x := &xtables{backend: b}
 	var err error
+	if x.command, err = exec.LookPath(name); err != nil {
+		return nil, fmt.Errorf("find %s: %w", name, err)
+	}
 	if x.save, err = exec.LookPath(name + "-save"); err != nil {
 		return nil, fmt.Errorf("find %s-save: %w", name, err)
 	}
@@ -66,15 +71,85 @@ func openAllXtables() (map[Backend]*xtables, error) {
 // observe reads all tables that exist. It makes none: naming a table would
 // create it, and asking a backend that is not in use must leave no trace.
 func (x *xtables) observe(ctx context.Context) (map[table]savedTable, error) {
+	if saved, ok := x.glance(ctx); ok {
+		return saved, nil
+	}
 	out, err := run(ctx, "", x.save)
 	if err != nil {
 		return nil, err
 	}
-	return parseSave(out), nil
+	x.last = parseSave(out)
+	return x.last, nil
+}
+
+// manyRules of kube-proxy in table nat make it worth while to look only where
+// rules of ours are: at 20,000, saving them all takes a second.
+const manyRules = 2000
+
+// glance observes, in the nft backend, the chains alone in which our NAT rules
+// were the last time. It is not ok where that may not tell all.
+func (x *xtables) glance(ctx context.Context) (map[table]savedTable, bool) {
+	nat := x.last[natTable]
+	if x.backend != NFT || nat.foreign < manyRules {
+		return nil, false
+	}
+	seen := savedTable{own: map[string][]string{}, base: map[string][]string{}, foreign: nat.foreign}
+	for chain := range nat.own {
+		rules, err := x.list(chain)
+		if err != nil {
+			return nil, false // it is gone
+		}
+		seen.own[chain] = rules
+	}
+	others := 0
+	for chain := range nat.base {
+		rules, err := x.list(chain)
+		if err != nil {
+			return nil, false
+		}
+		seen.base[chain] = rules
+		for _, spec := range rules {
+			if !leadsToOurs(spec) {
+				others++
+			}
+		}
+	}
+	if others == 0 {
+		return nil, false // kube-proxy's rules may have gone to the other backend
+	}
+	saved := map[table]savedTable{natTable: seen}
+	for name := range x.last {
+		if name == natTable {
+			continue
+		}
+		// Saving one table would read them all.
+		out, err := run(ctx, "", x.command, "--wait", fmt.Sprint(lockWait), "--table", string(name), "--list-rules")
+		if err != nil {
+			return nil, false
+		}
+		saved[name] = parseList(name, out)
+	}
+	return saved, true
+}
+
+// list gives the rules of a chain of table nat.
+func (x *xtables) list(chain string) ([]string, error) {
+	lines, err := x.single.List(string(natTable), chain)
+	if err != nil {
+		return nil, err
+	}
+	var rules []string
+	for _, line := range lines {
+		if spec, ok := strings.CutPrefix(line, "-A "+chain+" "); ok {
+			rules = append(rules, strings.TrimRight(spec, " "))
+		}
+	}
+	return rules, nil
 }
 
 // commit gives iptables-restore the script of one table.
 func (x *xtables) commit(ctx context.Context, script string) error {
+	x.last = nil
 	_, err := run(ctx, script, x.restore, "--noflush", "--wait", fmt.Sprint(lockWait))
 	return err
 }

@@ -210,3 +210,61 @@ func TestSmallMarksOfOthersAreNotOurs(t *testing.T) {
 		})
 	}
 }
+
+// given: a host that cannot hold BPF maps; when we come, then the pods whose
+// way is the overlay are cut off, and never let out as if we were not there.
+func TestWithoutBPFNothingLeaks(t *testing.T) {
+	w := newWorld(t, 2, onlyNFT())
+	n1, n2 := w.nodes[0], w.nodes[1]
+	n1.host(eip1, 7)
+	n1.apply(t)
+	here, there := n2.addPod(t, "here", 2), n2.addPod(t, "there", 3)
+	n2.host(eip2, 8)
+	here.set(local(eip2, 8))
+	there.set(remote(7, n1))
+	good := n2.cfg.PinDir
+	n2.cfg.PinDir = "/dev/null/is/no/directory"
+	n2.start(t)
+	if r, err := n2.tryApply(t); err == nil || !r.Hosted[0].Configured {
+		t.Fatalf("report %+v, error %v", r, err)
+	}
+	s := startSender(t, there, w.bastion, 9001)
+	w.seen.only(9001)
+	w.silent(t, s)
+	here.leaves(t, eip2)
+	n2.cfg.PinDir = good
+	n2.start(t)
+	w.seen.only(9001, eip1)
+	n2.apply(t)
+	w.flows(t, s, eip1)
+}
+
+// given: a host with very many services; when something of ours in their table
+// is damaged, then it is found and repaired as on any host.
+func TestDriftAmongManyServices(t *testing.T) {
+	w := newWorld(t, 1, onlyNFT())
+	n := w.nodes[0]
+	here := n.addPod(t, "here", 2)
+	n.host(eip1, 7)
+	here.set(local(eip1, 7))
+	n.run(t, `(echo '*nat'; echo ':KUBE-SERVICES - [0:0]'
+		for i in $(seq `+fmt.Sprint(manyRules)+`); do echo "-A KUBE-SERVICES -d 10.96.$((i / 250)).$((i % 250))/32 -p tcp -m tcp --dport 80 -j RETURN"; done
+		echo '-A PREROUTING -j KUBE-SERVICES'; echo COMMIT) | iptables-nft-restore --noflush`)
+	n.apply(t)
+	n.settled(t)
+	for _, damage := range []string{
+		"iptables-nft -t nat -F EGRESSIP-POSTROUTING",
+		"iptables-nft -t nat -D POSTROUTING -j EGRESSIP-POSTROUTING",
+		"iptables-nft -t nat -D POSTROUTING -j EGRESSIP-POSTROUTING; iptables-nft -t nat -F EGRESSIP-POSTROUTING; iptables-nft -t nat -X EGRESSIP-POSTROUTING",
+		"iptables-nft -t nat -I POSTROUTING -s 10.244.0.0/16 -j MASQUERADE",
+		"iptables-nft -t mangle -F",
+	} {
+		n.settled(t)
+		n.run(t, damage)
+		if n.apply(t).Changes == 0 {
+			t.Fatalf("nothing was repaired: %s", damage)
+		}
+		n.settled(t)
+		here.leaves(t, eip1)
+	}
+}
