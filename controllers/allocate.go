@@ -2,6 +2,7 @@ package controllers
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"maps"
 	"net/netip"
@@ -22,6 +23,18 @@ import (
 // meanwhile.
 const releaseWithin = 3 * time.Second
 
+// maxClaims is the greatest number of items that the schema of
+// HostSubnet.egressIPs takes; no host has capacity for more.
+const maxClaims = 512
+
+// atMost bounds a capacity, of which 0 means no limit, by maxClaims.
+func atMost(capacity int) int {
+	if capacity == 0 {
+		return maxClaims
+	}
+	return min(capacity, maxClaims)
+}
+
 // allocate writes the claims of automatic hosts that differ from the
 // allocation. wrote tells whether anything was written, held whether a claim
 // waits for the address's former host.
@@ -33,6 +46,7 @@ const releaseWithin = 3 * time.Second
 // someone else wrote in between.
 func (r *clusterJob) allocate(ctx context.Context, w world, a egress.Allocation) (wrote, held bool, err error) {
 	waiting := make(map[netip.Addr]bool)
+	var errs []error
 	for _, claims := range a.Hosts {
 		h := w.host(claims.Host)
 		wanted := r.withhold(w, h, claims.Claims, waiting)
@@ -42,7 +56,9 @@ func (r *clusterJob) allocate(ctx context.Context, w world, a egress.Allocation)
 		patched := h.DeepCopy()
 		patched.EgressIPs = wanted
 		if err := r.writer.Patch(ctx, patched, client.MergeFromWithOptions(h, client.MergeFromWithOptimisticLock{})); err != nil {
-			return wrote, false, unlessGone(fmt.Errorf("write egressIPs of HostSubnet %s: %w", h.Name, err))
+			// The others need not wait for this one: what they claim was on no list.
+			errs = append(errs, unlessGone(fmt.Errorf("write egressIPs of HostSubnet %s: %w", h.Name, err)))
+			continue
 		}
 		r.hosts.wrote(patched)
 		wrote = true
@@ -50,7 +66,7 @@ func (r *clusterJob) allocate(ctx context.Context, w world, a egress.Allocation)
 		r.tellReleases(w, h, wanted, a.Released)
 	}
 	maps.DeleteFunc(r.heldSince, func(ip netip.Addr, _ time.Time) bool { return !waiting[ip] })
-	return wrote, len(waiting) > 0, nil
+	return wrote, len(waiting) > 0, errors.Join(errs...)
 }
 
 // withhold returns the claims as they are written: without those that another

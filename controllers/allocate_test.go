@@ -83,3 +83,38 @@ func TestClaimWaitsForTheFormerHost(t *testing.T) {
 		})
 	}
 }
+
+// TestOneRefusedHostHoldsUpNoOther: a host whose list cannot be written, for
+// instance because someone writes it all the time, leaves the others their
+// egress IPs.
+func TestOneRefusedHostHoldsUpNoOther(t *testing.T) {
+	s := newStore()
+	for i, name := range []string{"node1", "node2"} {
+		s.nodes[name] = &corev1.Node{ObjectMeta: metav1.ObjectMeta{Name: name, UID: types.UID(name)}}
+		setReady(s.nodes[name], true)
+		s.hosts[name] = &v1.HostSubnet{
+			ObjectMeta: metav1.ObjectMeta{Name: name, UID: types.UID(name)},
+			Host:       name, HostIP: "192.168.7.1" + name[4:], EgressCIDRs: []string{[]string{"10.1.0.0/24", "10.2.0.0/24"}[i]},
+		}
+		s.stamp(s.hosts[name], true)
+	}
+	for i, ip := range []string{"10.1.0.1", "10.2.0.1"} {
+		name := []string{"shop", "bank"}[i]
+		s.namespaces[name] = &v1.NetNamespace{
+			ObjectMeta: metav1.ObjectMeta{Name: name, UID: types.UID(name)}, NetName: name, NetID: uint32(10 + i), EgressIPs: []string{ip},
+		}
+		s.stamp(s.namespaces[name], true)
+	}
+	cache := &lagging{store: s, namespaces: len(s.past) - 1, hosts: len(s.past) - 1, node: len(s.past) - 1}
+	s.hosts["node1"].Labels = map[string]string{"written": "by another"}
+	s.stamp(s.hosts["node1"], false)
+	job := newClusterJob(common{
+		cache: cache, live: s, writer: s, recorder: &record.FakeRecorder{}, metrics: newMetrics(), clock: testclock.NewFakeClock(time.Unix(1e9, 0)),
+	}, 0)
+	if result, err := job.Reconcile(context.Background(), reconcile.Request{}); err != nil || result.RequeueAfter != catchUp {
+		t.Errorf("result %v, %v; want another pass soon, and no error", result, err)
+	}
+	if got := s.hosts["node2"].EgressIPs; !slices.Equal(got, []string{"10.2.0.1"}) {
+		t.Errorf("claims of node2 are %v", got)
+	}
+}

@@ -201,7 +201,7 @@ func (w *world) judge(nodes map[string]*corev1.Node) {
 			continue
 		}
 		if config.Capacity != 0 {
-			w.capacity[h.Name] = config.Capacity
+			w.capacity[h.Name] = atMost(config.Capacity)
 		}
 		if config.Network.IsValid() {
 			w.networks[h.Name] = config.Network
@@ -241,7 +241,7 @@ func decide(w world) decision {
 	objects := egress.Objects{
 		NetNamespaces: make([]v1.NetNamespace, 0, len(w.namespaces)),
 		HostSubnets:   make([]v1.HostSubnet, 0, len(w.hosts)),
-		Capacity:      w.capacity, DefaultCapacity: w.defaultCapacity,
+		Capacity:      w.capacity, DefaultCapacity: atMost(w.defaultCapacity),
 		Networks: w.networks,
 	}
 	for _, n := range w.namespaces {
