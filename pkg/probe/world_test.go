@@ -17,6 +17,7 @@ type world struct {
 	paused   time.Time // the prober does not run before
 	wakeAt   time.Time // as the prober's timer: set by step only
 	awake    bool
+	lag      time.Duration // every wake-up is late by this, as on a real machine
 	hosts    map[string]*place
 	byAddr   map[netip.Addr]*place
 	flying   []flight // answers, in order of arrival
@@ -160,4 +161,5 @@ func (w *world) step() {
 		w.flying = slices.Insert(w.flying, i, f)
 	}
 	w.wakeAt, w.awake = w.schedule.wake(w.now)
+	w.wakeAt = w.wakeAt.Add(w.lag)
 }
