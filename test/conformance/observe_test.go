@@ -1,0 +1,212 @@
+package conformance_test
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net/netip"
+	"slices"
+
+	corev1 "k8s.io/api/core/v1"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/util/wait"
+
+	v1 "github.com/egressip-operator/egressip-operator/api/v1"
+	"github.com/egressip-operator/egressip-operator/pkg/egress"
+	"github.com/egressip-operator/egressip-operator/test/conformance"
+)
+
+// Until is part of conformance.Driver. It waits until the controller has done
+// all that it is going to do about the objects as they stand; only then is the
+// state compared.
+func (d *driver) Until(ctx context.Context, done func(conformance.State) []string) (conformance.State, []string, error) {
+	var state conformance.State
+	if d.controller == nil {
+		return state, nil, nil
+	}
+	wrong := []string{"the state was never seen"}
+	err := wait.PollUntilContextTimeout(ctx, pollEvery, settleWithin, true, func(ctx context.Context) (bool, error) {
+		seen, err := d.look(ctx)
+		if err != nil {
+			return false, err
+		}
+		if busy := seen.busy(d); busy != "" {
+			wrong = []string{"the controller is not done: " + busy}
+			return false, nil
+		}
+		state = seen.state(d)
+		wrong = done(state)
+		// It is quiet: what is wrong now stays wrong, unless the lists were read
+		// while something changed between them.
+		again, err := d.look(ctx)
+		return err == nil && again.versions() == seen.versions(), err
+	})
+	if wait.Interrupted(err) {
+		err = nil
+	}
+	return state, wrong, err
+}
+
+// seen is what the API holds.
+type seen struct {
+	namespaces []v1.NetNamespace
+	hosts      []v1.HostSubnet
+	nodes      []corev1.Node
+}
+
+func (d *driver) look(ctx context.Context) (seen, error) {
+	var namespaces v1.NetNamespaceList
+	var hosts v1.HostSubnetList
+	var nodes corev1.NodeList
+	if err := errors.Join(d.List(ctx, &namespaces), d.List(ctx, &hosts), d.List(ctx, &nodes)); err != nil {
+		return seen{}, err
+	}
+	// Namespaces that the API server makes for itself are not of the scenario.
+	system := func(n v1.NetNamespace) bool { return n.Annotations[v1.AnnotationMode] == "" }
+	return seen{namespaces: slices.DeleteFunc(namespaces.Items, system), hosts: hosts.Items, nodes: nodes.Items}, nil
+}
+
+func (s seen) versions() string {
+	var all []string
+	for _, n := range s.namespaces {
+		all = append(all, n.Name+n.ResourceVersion)
+	}
+	for _, h := range s.hosts {
+		all = append(all, h.Name+h.ResourceVersion)
+	}
+	return fmt.Sprint(all)
+}
+
+// busy says what the controller has still to do: statuses that do not speak of
+// the objects as they stand, or claims that are not where the allocation wants
+// them.
+func (s seen) busy(d *driver) string {
+	objects := egress.Objects{NetNamespaces: s.namespaces, HostSubnets: s.hosts}
+	ips := make(map[string]string)
+	for _, node := range s.nodes {
+		for _, address := range node.Status.Addresses {
+			ips[node.Name] = address.Address
+		}
+	}
+	for _, h := range s.hosts {
+		if ips[h.Name] != h.HostIP {
+			return fmt.Sprintf("HostSubnet %s has hostIP %s, its Node %s", h.Name, h.HostIP, ips[h.Name])
+		}
+		online := condition(h.Status.Conditions, v1.ConditionOnline)
+		if online == nil || (online.Status == metav1.ConditionFalse) != d.offline[h.Name] {
+			return fmt.Sprintf("HostSubnet %s is not said to be as online as its Node", h.Name)
+		}
+		config, err := egress.ParseCloudConfig(d.clouds[h.Name])
+		if err != nil {
+			return err.Error()
+		}
+		addCloud(&objects, h.Name, config)
+	}
+	resolved, _ := egress.Snapshot(objects)
+	for _, claims := range egress.Allocate(resolved).Hosts {
+		i := slices.IndexFunc(s.hosts, func(h v1.HostSubnet) bool { return h.Name == claims.Host })
+		if len(claims.Claims) != len(s.hosts[i].EgressIPs) {
+			return fmt.Sprintf("HostSubnet %s lists %v instead of %v", claims.Host, s.hosts[i].EgressIPs, claims.Claims)
+		}
+		for _, ip := range claims.Claims {
+			if !slices.Contains(s.hosts[i].EgressIPs, ip.String()) {
+				return fmt.Sprintf("HostSubnet %s lists %v instead of %v", claims.Host, s.hosts[i].EgressIPs, claims.Claims)
+			}
+		}
+	}
+	return s.untold(egress.Resolve(resolved))
+}
+
+// untold says which status is not of the objects as they stand.
+func (s seen) untold(resolution egress.Resolution) string {
+	for _, n := range s.namespaces {
+		i := slices.IndexFunc(resolution.Namespaces, func(r egress.NamespaceResult) bool { return r.Name == n.Name })
+		result := resolution.Namespaces[i]
+		if len(result.Requests) == 0 {
+			if len(n.Status.EgressIPs) > 0 {
+				return fmt.Sprintf("NetNamespace %s has the status of a request", n.Name)
+			}
+			continue
+		}
+		if n.Status.ObservedGeneration != n.Generation || len(n.Status.EgressIPs) != len(result.Requests) {
+			return fmt.Sprintf("NetNamespace %s has the status of generation %d", n.Name, n.Status.ObservedGeneration)
+		}
+		for j, r := range result.Requests {
+			told := n.Status.EgressIPs[j]
+			if told.IP != r.IP || told.Host != r.Host || string(told.State) != string(r.State) || told.Reason != string(r.Reason) {
+				return fmt.Sprintf("NetNamespace %s tells %+v instead of %+v", n.Name, told, r)
+			}
+		}
+	}
+	return ""
+}
+
+func addCloud(objects *egress.Objects, name string, config egress.CloudConfig) {
+	if objects.Capacity == nil {
+		objects.Capacity = make(map[string]int)
+		objects.Networks = make(map[string]netip.Prefix)
+	}
+	if config.Capacity != 0 {
+		objects.Capacity[name] = config.Capacity
+	}
+	if config.Network.IsValid() {
+		objects.Networks[name] = config.Network
+	}
+}
+
+// state is what the API tells of who has which egress IP: statuses and lists
+// alone, as an administrator sees them.
+func (s seen) state(d *driver) conformance.State {
+	state := conformance.State{
+		Assignments: make(map[string]string),
+		Active:      make(map[string]any),
+		HostSubnets: make(map[string][]string),
+		Requests:    make(map[string][]string),
+		Conflicts:   make(map[string]string),
+		Online:      make(map[string]bool),
+	}
+	for _, h := range s.hosts {
+		state.HostSubnets[h.Name] = slices.Clone(h.EgressIPs)
+		state.Online[h.Name] = !d.offline[h.Name]
+	}
+	for _, n := range s.namespaces {
+		state.Requests[n.Name] = slices.Clone(n.EgressIPs)
+		var active []string
+		for _, r := range n.Status.EgressIPs {
+			if conflict := conformance.ConflictOf(egress.Reason(r.Reason)); conflict != "" {
+				state.Conflicts[r.IP] = conflict
+			}
+			switch r.State {
+			case v1.StateActive:
+				active = append(active, r.IP+"@"+r.Host)
+				state.Assignments[r.IP] = r.Host
+			case v1.StateStandby, v1.StateHostOffline:
+				state.Assignments[r.IP] = r.Host
+			default:
+				// Nobody bears it.
+			}
+		}
+		ready := condition(n.Status.Conditions, v1.ConditionEgressReady)
+		switch {
+		case len(n.EgressIPs) == 0:
+			state.Active[n.Name] = "none"
+		case len(active) == 0:
+			state.Active[n.Name] = "dropped"
+		default:
+			state.Active[n.Name] = active
+		}
+		if len(n.EgressIPs) > 0 && (ready == nil || (ready.Status == metav1.ConditionTrue) != (len(active) > 0)) {
+			state.Broken = append(state.Broken, fmt.Sprintf("condition EgressReady of %s is %v, active are %v", n.Name, ready, active))
+		}
+	}
+	return state
+}
+
+func condition(conditions []metav1.Condition, kind string) *metav1.Condition {
+	for i := range conditions {
+		if conditions[i].Type == kind {
+			return &conditions[i]
+		}
+	}
+	return nil
+}
