@@ -117,4 +117,14 @@ func TestOneRefusedHostHoldsUpNoOther(t *testing.T) {
 	if got := s.hosts["node2"].EgressIPs; !slices.Equal(got, []string{"10.2.0.1"}) {
 		t.Errorf("claims of node2 are %v", got)
 	}
+
+	// Refused for good: told as an error, and all others are told their status.
+	s.refused = "node1"
+	cache.namespaces, cache.hosts, cache.node = len(s.past)-1, len(s.past)-1, len(s.past)-1
+	if _, err := job.Reconcile(context.Background(), reconcile.Request{}); err == nil {
+		t.Error("the refusal is not told")
+	}
+	if s.namespaces["bank"].Status.Active == nil || len(s.namespaces["shop"].Status.Conditions) == 0 {
+		t.Errorf("status of bank is %+v, of shop %+v", s.namespaces["bank"].Status, s.namespaces["shop"].Status)
+	}
 }

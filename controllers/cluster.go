@@ -10,6 +10,7 @@ import (
 	"time"
 
 	corev1 "k8s.io/api/core/v1"
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"sigs.k8s.io/controller-runtime/pkg/builder"
 	"sigs.k8s.io/controller-runtime/pkg/log"
@@ -90,9 +91,10 @@ func (r *clusterJob) Reconcile(ctx context.Context, _ reconcile.Request) (reconc
 		r.metrics.allocationSeconds.Observe(r.clock.Since(began).Seconds())
 		judged, errOnline := r.publishOnline(ctx, w)
 		wrote, held, err := r.allocate(ctx, w, d.allocation)
+		failed := errors.Join(errOnline, err)
 		switch {
-		case errOnline != nil || err != nil:
-			return outcome(0, errOnline, err)
+		case apierrors.IsConflict(failed) || (failed != nil && (judged || wrote)):
+			return outcome(0, failed)
 		case judged || wrote:
 			continue // what was released in this round is claimed in the next
 		case held:
@@ -103,9 +105,9 @@ func (r *clusterJob) Reconcile(ctx context.Context, _ reconcile.Request) (reconc
 		r.metrics.observe(w, d.resolution)
 		more, err := r.tell(ctx, w, d)
 		if more {
-			return outcome(time.Millisecond, err)
+			return outcome(time.Millisecond, failed, err)
 		}
-		return outcome(passEvery, err)
+		return outcome(passEvery, failed, err)
 	}
 	return reconcile.Result{RequeueAfter: catchUp}, nil
 }

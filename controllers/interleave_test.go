@@ -38,6 +38,8 @@ type store struct {
 	past          []moment
 	// forgetful: past moments are not kept, but for the first.
 	forgetful bool
+	// refused is a HostSubnet whose list the API server refuses to write.
+	refused string
 	// wrong is what must never happen.
 	wrong []string
 }
@@ -89,6 +91,9 @@ func (s *store) Patch(_ context.Context, object client.Object, _ client.Patch, _
 		return fmt.Errorf("patch of %T", object)
 	}
 	stored := s.hosts[h.Name]
+	if h.Name == s.refused {
+		return apierrors.NewInvalid(schema.GroupKind{Kind: "HostSubnet"}, h.Name, nil)
+	}
 	if stored.ResourceVersion != h.ResourceVersion {
 		return apierrors.NewConflict(schema.GroupResource{Resource: "hostsubnets"}, h.Name, errors.New("it has changed"))
 	}

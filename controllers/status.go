@@ -59,7 +59,7 @@ func (r *clusterJob) publishOnline(ctx context.Context, w world) (wrote bool, er
 		conditions = append(conditions, r.timed(h, j.condition()))
 		writes = append(writes, r.hostWrite(h, conditions))
 	}
-	return len(writes) > 0, r.writeAll(ctx, writes)
+	return r.writeAll(ctx, writes)
 }
 
 // tell writes statuses that differ, the most urgent first and not too many;
@@ -99,7 +99,8 @@ func (r *clusterJob) tell(ctx context.Context, w world, d decision) (more bool, 
 	if len(writes) > tellAtOnce {
 		writes, more = writes[:tellAtOnce], true
 	}
-	return more, r.writeAll(ctx, writes)
+	_, err = r.writeAll(ctx, writes)
+	return more, err
 }
 
 func rank(w statusWrite) int {
@@ -255,8 +256,8 @@ func (w statusWrite) send(ctx context.Context, c client.Client) (*unstructured.U
 }
 
 // writeAll writes statuses, several at the same time, and tells of each that
-// succeeded.
-func (r *clusterJob) writeAll(ctx context.Context, writes []statusWrite) error {
+// succeeded; wrote tells whether any did.
+func (r *clusterJob) writeAll(ctx context.Context, writes []statusWrite) (wrote bool, err error) {
 	errs := make([]error, len(writes))
 	stored := make([]*unstructured.Unstructured, len(writes))
 	var g errgroup.Group
@@ -275,6 +276,7 @@ func (r *clusterJob) writeAll(ctx context.Context, writes []statusWrite) error {
 		}
 		r.metrics.statusWrites.WithLabelValues(write.kind).Inc()
 		errs[i] = write.done(stored[i])
+		wrote = true
 	}
-	return errors.Join(errs...)
+	return wrote, errors.Join(errs...)
 }
