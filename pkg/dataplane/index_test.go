@@ -1,0 +1,110 @@
+package dataplane
+
+import (
+	"fmt"
+	"net/netip"
+	"testing"
+
+	"pgregory.net/rapid"
+)
+
+// An egress IP keeps its index; nobody gets one that the kernel still knows
+// for anything; all differ, and all have the bit that makes them ours.
+//
+// Mutants killed: taken without used; taken without known; indices that begin
+// at 1; known ones given out anew.
+func TestPropertyIndicesAreStable(t *testing.T) {
+	rapid.Check(t, func(t *rapid.T) {
+		m := Marks{Mask: rapid.SampledFrom([]uint32{0x1f7f, 0x7, 0x3f, 0xff}).Draw(t, "mask")}
+		index := rapid.IntRange(firstIndex(m), m.MaxIndex())
+		ips := rapid.SliceOfNDistinct(rapid.IntRange(1, 12), 0, 8, rapid.ID[int]).Draw(t, "hosted")
+		var hosted []netip.Addr
+		for _, i := range ips {
+			hosted = append(hosted, addr(fmt.Sprintf("192.168.7.%d", i)))
+		}
+		known, used, owner := indices{}, map[int]bool{}, map[int]bool{}
+		for i := 1; i <= 12; i++ {
+			if n := index.Draw(t, "known"); rapid.Bool().Draw(t, "is known") && !owner[n] {
+				known[addr(fmt.Sprintf("192.168.7.%d", i))], owner[n] = n, true
+			}
+		}
+		for _, n := range rapid.SliceOfN(index, 0, 3).Draw(t, "used") {
+			used[n] = !owner[n] || used[n]
+		}
+		got, without := assignIndices(hosted, known, used, m)
+		if len(got)+len(without) != len(hosted) {
+			t.Fatalf("%d of %d egress IPs accounted for", len(got)+len(without), len(hosted))
+		}
+		seen := map[int]bool{}
+		for ip, n := range got {
+			before, had := known[ip]
+			switch {
+			case seen[n]:
+				t.Fatalf("index %d for two", n)
+			case m.Index(n)&m.Index(firstIndex(m)) == 0 || n > m.MaxIndex():
+				t.Fatalf("index %d is none of ours", n)
+			case had && n != before:
+				t.Fatalf("%v had index %d and has %d", ip, before, n)
+			case !had && (owner[n] || used[n]):
+				t.Fatalf("%v got index %d, which the kernel knows already", ip, n)
+			}
+			seen[n] = true
+		}
+		for n := firstIndex(m); n <= m.MaxIndex() && len(without) > 0; n++ {
+			if !seen[n] && !owner[n] && !used[n] {
+				t.Fatalf("index %d is free, and %v got none", n, without)
+			}
+		}
+	})
+}
+
+// What is read back from the rules that were written is what was written,
+// however many there are.
+//
+// Mutant killed: a tree whose inner chains match one nibble too few.
+func TestPropertyIndicesAreReadBackFromRules(t *testing.T) {
+	rapid.Check(t, func(t *rapid.T) {
+		m := DefaultMarks()
+		idx := indices{}
+		ip := addr("10.0.0.1")
+		size := rapid.SampledFrom([]int{0, 1, maxLinear, maxLinear + 1, 100}).Draw(t, "size")
+		for _, n := range rapid.SliceOfNDistinct(rapid.IntRange(firstIndex(m), m.MaxIndex()), size, size, rapid.ID[int]).Draw(t, "indices") {
+			idx[ip], ip = n, ip.Next()
+		}
+		chains := natRules(ruleInput{marks: m, port: 9789, indices: idx}).chains
+		nat := savedTable{own: chains, base: map[string][]string{"POSTROUTING": {"-j " + chainPostrouting}}}
+		rules := map[Backend]map[table]savedTable{Legacy: {natTable: nat}}
+		known, used := knownIndices(m, rules)
+		if len(known) != len(idx) || len(used) != len(idx) {
+			t.Fatalf("%d of %d read back", len(known), len(idx))
+		}
+		h := &tracedHost{kernel: kernel{rules: rules}, marks: m, words: map[string][]string{}}
+		for ip, n := range idx {
+			p := traced{out: "eth0", mark: m.Index(n), conn: &tracedConn{mark: m.Index(n)}, state: "NEW"}
+			if h.walk(natTable, "POSTROUTING", &p); known[ip] != n || p.conn.source != ip {
+				t.Fatalf("%v with index %d: read back %d, leaves as %v", ip, n, known[ip], p.conn.source)
+			}
+		}
+	})
+}
+
+// given: rules that somebody edited so that they contradict each other; then
+// neither is believed, and the index is not given out.
+func TestContradictoryRulesAreNotBelieved(t *testing.T) {
+	m := DefaultMarks()
+	n := firstIndex(m)
+	nat := func(rules ...string) map[table]savedTable {
+		return map[table]savedTable{natTable: {own: map[string][]string{chainPostrouting: rules}}}
+	}
+	known, used := knownIndices(m, map[Backend]map[table]savedTable{
+		NFT:    nat(snat(m, n, addr(eip1)), snat(m, n+1, addr(eip3))),
+		Legacy: nat(snat(m, n, addr(eip2)), "-m mark --mark 0x1/0x1 -j SNAT --to-source 192.0.2.1"),
+	})
+	if len(known) != 1 || known[addr(eip3)] != n+1 || len(used) != 2 {
+		t.Fatalf("known %v, used %v", known, used)
+	}
+	got, _ := assignIndices([]netip.Addr{addr(eip1), addr(eip3)}, known, used, m)
+	if got[addr(eip3)] != n+1 || got[addr(eip1)] != n+2 {
+		t.Fatalf("assigned %v", got)
+	}
+}
