@@ -25,7 +25,8 @@ const (
 	// phaseRules puts all rules in place, and keeps the SNAT rules of egress
 	// IPs that are about to go. Filter and NAT come before mangle, which marks.
 	phaseRules
-	// phaseScaffold mends the overlay, its programs and the policy routes.
+	// phaseScaffold mends the overlay, its programs and the policy routes, and
+	// has the guard at the uplink let new egress IPs pass.
 	phaseScaffold
 	// phaseAddress adds egress IPs to the uplink and announces them.
 	phaseAddress
@@ -45,7 +46,7 @@ const (
 	// phaseRewrite takes away SNAT rules of egress IPs that are gone, and all
 	// rules from iptables backends that are no longer used.
 	phaseRewrite
-	// phaseRelease takes those egress IPs off the uplink.
+	// phaseRelease takes those egress IPs off the uplink, and out of the guard.
 	phaseRelease
 	// phaseUnlock lifts the locks of pods that may leave unmarked.
 	phaseUnlock
