@@ -35,7 +35,7 @@ func TestHeartbeatsAreNoNews(t *testing.T) {
 		}
 		return object.(*corev1.Node)
 	}
-	before := stripped(func(*corev1.Node) {})
+	before := stripped(func(n *corev1.Node) { n.ResourceVersion = "1" })
 	for _, tc := range []struct {
 		name   string
 		change func(*corev1.Node)

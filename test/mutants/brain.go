@@ -6,7 +6,7 @@ const brain = "./pkg/egress"
 
 // mutants is the whole list.
 func mutants() []mutant {
-	return slices.Concat(resolveMutants(), allocateMutants(), netIDMutants(), agentMutants())
+	return slices.Concat(resolveMutants(), allocateMutants(), netIDMutants(), agentMutants(), controllerMutants())
 }
 
 func netIDMutants() []mutant {

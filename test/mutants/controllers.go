@@ -1,0 +1,51 @@
+package main
+
+const controller = "./controllers"
+
+// controllerMutants are mistakes of the controller: claims that collide while
+// caches lag, and news that is told twice or not at all.
+func controllerMutants() []mutant {
+	return []mutant{
+		{
+			name: "own-write-forgotten", pkg: controller, test: "TestPropertyClaimsStayApart",
+			edits: []edit{{file: "allocate.go", old: "r.hosts.wrote(patched)\n", new: ""}},
+		},
+		{
+			name: "leader-trusts-caches", pkg: controller, test: "TestPropertyClaimsStayApart",
+			edits: []edit{{file: "cluster.go", old: "if !r.verified {", new: "if false {"}},
+		},
+		{
+			name: "cache-wins", pkg: controller, test: "TestPropertyClaimsStayApart",
+			edits: []edit{{
+				file: "overlay.go", old: "written.GetUID() == cached.GetUID() && older(cached, written)",
+				new: "written.GetUID() != cached.GetUID() && older(cached, written)",
+			}},
+		},
+		{
+			name: "former-host-not-awaited", pkg: controller, test: "TestClaimWaitsForTheFormerHost",
+			edits: []edit{{file: "allocate.go", old: "claim.IP == written && claim.Configured", new: "claim.IP == written && !claim.Configured"}},
+		},
+		{
+			name: "former-host-awaited-for-ever", pkg: controller, test: "TestClaimWaitsForTheFormerHost",
+			edits: []edit{{file: "allocate.go", old: "if now.Sub(since) < releaseWithin {", new: "if !since.After(now) {"}},
+		},
+		{
+			name: "one-refusal-stops-all", pkg: controller, test: "TestOneRefusedHostHoldsUpNoOther",
+			edits: []edit{{
+				file: "cluster.go", old: "(failed != nil && (judged || wrote))", new: "failed != nil",
+			}},
+		},
+		{
+			name: "told-each-time", pkg: controller, test: "TestNamespaceNotices",
+			edits: []edit{{file: "events.go", old: "if was.State == now.State && was.Reason == now.Reason {", new: "if was.State != now.State && was.Reason == now.Reason {"}},
+		},
+		{
+			name: "heartbeat-is-news", pkg: controller, test: "TestHeartbeatsAreNoNews",
+			edits: []edit{{file: "watch.go", old: "b.ResourceVersion = after.ResourceVersion\n", new: ""}},
+		},
+		{
+			name: "report-is-news", pkg: controller, test: "TestReportsOfAgentsAreNoNews",
+			edits: []edit{{file: "watch.go", old: "uplinkCIDR(before) == uplinkCIDR(after)", new: "reflect.DeepEqual(before.Status, after.Status)"}},
+		},
+	}
+}
