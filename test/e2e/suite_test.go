@@ -19,7 +19,7 @@ func suite(t *testing.T, backend testbed.Backend) {
 		// As WireGuard and some CNIs set it: reverse path filtering, strict
 		// here, then looks at marks too. One of the two suites has it.
 		for _, n := range b.Nodes() {
-			if _, err := b.NodeExec(t.Context(), n, "sysctl", "-w", "net.ipv4.conf.all.src_valid_mark=1"); err != nil {
+			if _, err := b.NodeExec(t.Context(), n, "sh", "-c", "echo 1 > /proc/sys/net/ipv4/conf/all/src_valid_mark"); err != nil {
 				t.Fatal(err)
 			}
 		}

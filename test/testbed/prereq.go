@@ -26,6 +26,7 @@ func requirements() []requirement {
 		{"tc", "iproute2"},
 		{"nsenter", "util-linux"},
 		{"mount", "mount"},
+		{"sysctl", "procps"},
 		{"containerd", "containerd"},
 		{"ctr", "containerd"},
 		{"containerd-shim-runc-v2", "containerd"},
