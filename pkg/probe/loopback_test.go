@@ -3,6 +3,7 @@ package probe
 import (
 	"context"
 	"errors"
+	"math/rand/v2"
 	"net"
 	"net/netip"
 	"sync"
@@ -28,15 +29,23 @@ func eventually(tb testing.TB, what string, so func() bool) {
 // loopback is a host: an address of 127.0.0.0/8.
 func loopback(last byte) netip.Addr { return netip.AddrFrom4([4]byte{127, 0, 88, last}) }
 
-// freePort is a UDP port that nobody uses on the loopback.
+// freePort is a UDP port that nobody uses on any address. It is below those that
+// the kernel gives to clients: between here and its use, none takes it.
 func freePort(tb testing.TB) uint16 {
 	tb.Helper()
-	conn, err := net.ListenUDP("udp4", net.UDPAddrFromAddrPort(netip.AddrPortFrom(loopback(1), 0)))
-	if err != nil {
-		tb.Fatal(err)
+	for range 100 {
+		port := 20000 + rand.IntN(10000)
+		conn, err := net.ListenUDP("udp4", &net.UDPAddr{Port: port})
+		if err != nil {
+			continue
+		}
+		if err := conn.Close(); err != nil {
+			tb.Fatal(err)
+		}
+		return uint16(port)
 	}
-	defer conn.Close()
-	return conn.LocalAddr().(*net.UDPAddr).AddrPort().Port()
+	tb.Fatal("no UDP port is free")
+	return 0
 }
 
 // spawn runs something until the returned function, or the test's end, ends it.
