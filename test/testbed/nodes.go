@@ -62,13 +62,10 @@ func (c *Cluster) startNode(ctx context.Context, name string) error {
 		return err
 	}
 	// Ends once the node's first process runs.
-	if err := c.start(ctx, name, name+"-enter", nil, "node", "enter", file); err != nil {
+	if err := c.runToEnd(ctx, name, name+"-enter", "node", "enter", file); err != nil {
 		return err
 	}
 	return Poll(ctx, 30*time.Second, func() error {
-		if _, running := c.recorded(name + "-enter"); running {
-			return fmt.Errorf("node %s does not start", name)
-		}
 		text, err := os.ReadFile(config.PIDFile())
 		if err != nil {
 			return fmt.Errorf("node %s did not start, see logs/%s-enter.log", name, name)

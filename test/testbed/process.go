@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"io/fs"
 	"os"
+	"os/exec"
 	"path/filepath"
 	"strconv"
 	"strings"
@@ -79,19 +80,9 @@ func (p process) kill(ctx context.Context) error {
 // start runs a daemon in the network namespace of a place; its output goes to
 // logs/NAME.log. It is not bound to this process's life: Down ends it.
 func (c *Cluster) start(ctx context.Context, place, name string, extra []*os.File, args ...string) error {
-	log, err := os.OpenFile(filepath.Join(c.dir, "logs", name+".log"), os.O_CREATE|os.O_APPEND|os.O_WRONLY, 0o644)
+	cmd, err := c.spawn(ctx, place, name, extra, args...)
 	if err != nil {
-		return fmt.Errorf("start %s: %w", name, err)
-	}
-	defer log.Close()
-	cmd, err := c.command(context.WithoutCancel(ctx), args...)
-	if err != nil {
-		return fmt.Errorf("start %s: %w", name, err)
-	}
-	cmd.Stdout, cmd.Stderr, cmd.ExtraFiles = log, log, extra
-	cmd.SysProcAttr = &syscall.SysProcAttr{Setsid: true}
-	if err := inNetns(c.netns(place), cmd.Start); err != nil {
-		return fmt.Errorf("start %s: %w", name, err)
+		return err
 	}
 	go func() {
 		// Buries it, should it end while this process lives. How it ended is
@@ -103,6 +94,37 @@ func (c *Cluster) start(ctx context.Context, place, name string, extra []*os.Fil
 		return fmt.Errorf("start %s: it ended at once, see logs/%s.log", name, name)
 	}
 	return c.record(name, p)
+}
+
+// runToEnd runs what ends by itself, as start runs a daemon, and waits for it.
+func (c *Cluster) runToEnd(ctx context.Context, place, name string, args ...string) error {
+	cmd, err := c.spawn(ctx, place, name, nil, args...)
+	if err != nil {
+		return err
+	}
+	if err := cmd.Wait(); err != nil {
+		return fmt.Errorf("run %s: %w, see logs/%s.log", name, err, name)
+	}
+	return nil
+}
+
+// spawn starts a process in the network namespace of a place.
+func (c *Cluster) spawn(ctx context.Context, place, name string, extra []*os.File, args ...string) (*exec.Cmd, error) {
+	log, err := os.OpenFile(filepath.Join(c.dir, "logs", name+".log"), os.O_CREATE|os.O_APPEND|os.O_WRONLY, 0o644)
+	if err != nil {
+		return nil, fmt.Errorf("start %s: %w", name, err)
+	}
+	defer log.Close()
+	cmd, err := c.command(context.WithoutCancel(ctx), args...)
+	if err != nil {
+		return nil, fmt.Errorf("start %s: %w", name, err)
+	}
+	cmd.Stdout, cmd.Stderr, cmd.ExtraFiles = log, log, extra
+	cmd.SysProcAttr = &syscall.SysProcAttr{Setsid: true}
+	if err := inNetns(c.netns(place), cmd.Start); err != nil {
+		return nil, fmt.Errorf("start %s: %w", name, err)
+	}
+	return cmd, nil
 }
 
 func (c *Cluster) processFile(name string) string { return filepath.Join(c.dir, "processes", name) }
