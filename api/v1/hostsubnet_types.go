@@ -119,6 +119,17 @@ type AgentStatus struct {
 	// +optional
 	// +listType=atomic
 	IPTables []string `json:"iptables,omitempty"`
+	// watches are the hosts, by name, that this agent probes: those that bear
+	// egress IPs of its pods, and a few that it watches for the others.
+	// +optional
+	// +listType=atomic
+	Watches []string `json:"watches,omitempty"`
+	// silent are those of watches that do not answer the agent, or say that
+	// they cannot serve. Where the controller and most of the agents that watch
+	// a host find it silent, it counts as offline.
+	// +optional
+	// +listType=atomic
+	Silent []string `json:"silent,omitempty"`
 }
 
 // ClaimStatus is the state of one claimed egress IP on its host.

@@ -154,6 +154,10 @@ const (
 	// multitenant mode for another netid. The controller refuses and removes
 	// it, as OpenShift SDN does in its other modes.
 	AnnotationChangeNetwork = "pod.network.openshift.io/multitenant.change-network"
+	// AnnotationEvacuate on a Node, set to "true", moves the egress IPs of an
+	// automatic host away one by one, and makes those of a manual host stand by
+	// where the namespace has another. Removing it undoes that.
+	AnnotationEvacuate = "egressip.network.openshift.io/evacuate"
 )
 
 // Types of conditions.
@@ -167,4 +171,12 @@ const (
 	// ConditionOnline on a HostSubnet: the controller holds the host for
 	// online. The agents take it from here, so that one judgement serves all.
 	ConditionOnline = "Online"
+	// ConditionEvacuating on a HostSubnet is True while its Node bears
+	// AnnotationEvacuate. Written by the controller, and taken by the agents
+	// from here.
+	ConditionEvacuating = "Evacuating"
+	// ConditionAddressInUse on a HostSubnet is True while somebody else on the
+	// segment answers for an egress IP that the host should bear; the message
+	// names the addresses and the MAC addresses. Written by the host's agent.
+	ConditionAddressInUse = "AddressInUse"
 )

@@ -47,8 +47,8 @@ type decision struct {
 	// adopted: there is no HostSubnet for this node. It hosts nothing then, and
 	// its pods are still kept from leaving with the node's address.
 	adopted bool
-	// rivals are the hosts to be probed.
-	rivals []egress.Rival
+	// peers are the hosts to be probed.
+	peers []egress.Peer
 }
 
 // decide is pure. It returns false where not even the node's address is known,
@@ -86,7 +86,7 @@ func decide(in input) (decision, bool) {
 	}
 	d := decision{
 		state: stateOf(plan, in.strict), adopted: adopted,
-		rivals: egress.Rivals(cluster, resolution, in.node, pods),
+		peers: egress.Watched(cluster, resolution, in.node, pods),
 	}
 	if i, found := slices.BinarySearchFunc(resolution.Hosts, in.node,
 		func(h egress.HostResult, name string) int { return cmp.Compare(h.Name, name) }); found {

@@ -190,7 +190,7 @@ func (l *loop) pass(ctx context.Context, why cause) error {
 	if l.peers != nil && !l.appliedAt.IsZero() {
 		// Not before: a host that has just begun would answer "not ready". But
 		// also where the pass failed in part: what works is offered.
-		l.peers.know(acquaintance{hostIP: l.desired.state.HostIP, hosts: l.desired.state.Hosts, rivals: l.desired.rivals})
+		l.peers.know(acquaintance{hostIP: l.desired.state.HostIP, hosts: l.desired.state.Hosts, peers: l.desired.peers})
 	}
 	err = errors.Join(undecided, err)
 	l.publish(observation{decision: *l.desired, report: l.report, err: err})

@@ -59,16 +59,16 @@ type peers struct {
 // acquaintance is whom a host knows.
 type acquaintance struct {
 	hostIP netip.Addr
-	// hosts may ask; rivals are asked.
-	hosts  []netip.Addr
-	rivals []egress.Rival
+	// hosts may ask; peers are asked.
+	hosts []netip.Addr
+	peers []egress.Peer
 }
 
 // know takes what the last decision rests on. It does not block.
 func (p *peers) know(a acquaintance) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	if a.hostIP == p.want.hostIP && slices.Equal(a.hosts, p.want.hosts) && slices.Equal(a.rivals, p.want.rivals) {
+	if a.hostIP == p.want.hostIP && slices.Equal(a.hosts, p.want.hosts) && slices.Equal(a.peers, p.want.peers) {
 		return
 	}
 	p.want = a
@@ -155,9 +155,9 @@ func (p *peers) follow(ctx context.Context, at netip.Addr, r *probe.Responder, q
 			return errMoved
 		}
 		r.SetSources(want.hosts)
-		targets := make([]probe.Target, 0, len(want.rivals))
-		for _, rival := range want.rivals {
-			targets = append(targets, probe.Target{Name: rival.Name, Addr: rival.IP})
+		targets := make([]probe.Target, 0, len(want.peers))
+		for _, peer := range want.peers {
+			targets = append(targets, probe.Target{Name: peer.Name, Addr: peer.IP})
 		}
 		if err := q.SetTargets(targets); err != nil {
 			p.log.Error(err, "cannot probe a host")

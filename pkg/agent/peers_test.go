@@ -46,7 +46,7 @@ func TestPeersTellWhoIsSilent(t *testing.T) {
 		works <- v
 		return v
 	})
-	asker.know(acquaintance{hostIP: netip.MustParseAddr("127.0.0.40"), rivals: []egress.Rival{{Name: "b", IP: b}}})
+	asker.know(acquaintance{hostIP: netip.MustParseAddr("127.0.0.40"), peers: []egress.Peer{{Name: "b", IP: b}}})
 	other.know(acquaintance{hostIP: b, hosts: []netip.Addr{netip.MustParseAddr("127.0.0.40")}})
 
 	await := func(what string, offline bool) {
@@ -82,8 +82,8 @@ func TestDecideWithASilentHost(t *testing.T) {
 			in.silent[name] = true
 		}
 		d, ok := decide(in)
-		if !ok || len(d.rivals) != 2 {
-			t.Fatalf("silent %v: decided %t, rivals %v; want both egress hosts", silent, ok, d.rivals)
+		if !ok || len(d.peers) != 2 {
+			t.Fatalf("silent %v: decided %t, peers %v; want both egress hosts", silent, ok, d.peers)
 		}
 		p := d.state.Pods[0]
 		if p.Kind != dataplane.Remote || len(p.Via) != 1 {

@@ -21,6 +21,10 @@ type State struct {
 	Strict bool
 	// Hosted are the egress IPs that this host bears.
 	Hosted []Hosted
+	// Standby are egress IPs that this host may have to bear soon. All is
+	// prepared for them that does no harm without the address, so that to take
+	// one over costs the address and its announcement alone. None is in Hosted.
+	Standby []Hosted
 	// Pods are this host's pods.
 	Pods []Pod
 }
@@ -116,4 +120,7 @@ type HostedReport struct {
 	Configured bool
 	// Error says why it is not configured.
 	Error string
+	// InUseBy is the MAC address of somebody else on the segment who answers
+	// for the address, which is why it is not configured; empty for nobody.
+	InUseBy string
 }

@@ -7,16 +7,16 @@ import (
 	"strings"
 )
 
-// Rival is a host that bears one of several egress IPs of a namespace.
-type Rival struct {
+// Peer is a host whose health another one watches.
+type Peer struct {
 	Name string
 	IP   netip.Addr
 }
 
-// Rivals are the hosts whose health decides which way the pods of a host go:
+// Watched are the hosts whose health decides which way the pods of a host go:
 // those, other than the host itself, that bear egress IPs of a namespace which
 // has pods there and egress IPs on more than one host. In order of name.
-func Rivals(c Cluster, r Resolution, host string, pods []Pod) []Rival {
+func Watched(c Cluster, r Resolution, host string, pods []Pod) []Peer {
 	here := make(map[string]bool)
 	for _, pod := range pods {
 		here[pod.Namespace] = true
@@ -39,14 +39,14 @@ func Rivals(c Cluster, r Resolution, host string, pods []Pod) []Rival {
 			names[name] = name != host
 		}
 	}
-	var rivals []Rival
+	var peers []Peer
 	for _, h := range c.Hosts {
 		if names[h.Name] && h.IP.Is4() {
-			rivals = append(rivals, Rival{Name: h.Name, IP: h.IP})
+			peers = append(peers, Peer{Name: h.Name, IP: h.IP})
 		}
 	}
-	slices.SortFunc(rivals, func(a, b Rival) int { return strings.Compare(a.Name, b.Name) })
-	return rivals
+	slices.SortFunc(peers, func(a, b Peer) int { return strings.Compare(a.Name, b.Name) })
+	return peers
 }
 
 // Unreachable gives the cluster as it looks from where the named hosts cannot be

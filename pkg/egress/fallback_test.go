@@ -27,7 +27,7 @@ func threeHosts() egress.Cluster {
 	}
 }
 
-func TestOnlyHostsWithAnAlternativeAreRivals(t *testing.T) {
+func TestOnlyHostsWithAnAlternativeAreWatched(t *testing.T) {
 	c := threeHosts()
 	r := egress.Resolve(c)
 	pods := []egress.Pod{{Namespace: "one", IP: netip.MustParseAddr("10.0.0.1")}, {Namespace: "two", IP: netip.MustParseAddr("10.0.0.2")}}
@@ -42,11 +42,11 @@ func TestOnlyHostsWithAnAlternativeAreRivals(t *testing.T) {
 		{"a", nil, nil},
 	} {
 		var got []string
-		for _, rival := range egress.Rivals(c, r, test.host, test.pods) {
-			got = append(got, rival.Name)
+		for _, peer := range egress.Watched(c, r, test.host, test.pods) {
+			got = append(got, peer.Name)
 		}
 		if !slices.Equal(got, test.want) {
-			t.Errorf("rivals for %d pods on %s: %v, want %v", len(test.pods), test.host, got, test.want)
+			t.Errorf("peers for %d pods on %s: %v, want %v", len(test.pods), test.host, got, test.want)
 		}
 	}
 }

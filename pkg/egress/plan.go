@@ -29,6 +29,9 @@ type Plan struct {
 	Subnets []netip.Prefix
 	// Hosted are the egress IPs that this host bears, in order of address.
 	Hosted []HostedIP
+	// Standby are egress IPs that would come to this host if the host that
+	// bears them died, in order of address. What can be prepared for them is.
+	Standby []HostedIP
 	// Pods are the host's own pods in order of address, each with its path.
 	Pods []PodPath
 	// Orphans are all requested or claimed addresses that this host must not
