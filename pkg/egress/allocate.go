@@ -54,9 +54,11 @@ type Unplaced struct {
 //
 // Claims stay where they are unless they must go: not requested, requested or
 // claimed twice, out of the ranges, over capacity, or on an offline host. The
-// rest is placed as place says. Only where nothing had to go are hosts looked
-// for that bear less than half of what a fresh allocation would give them, and
-// a few claims released in their favour.
+// rest is placed as place says. Only where nothing had to go and nothing came
+// is one claim of a host that is being evacuated released, if another host can
+// take it; and where there is none of those, hosts are looked for that bear
+// less than half of what a fresh allocation would give them, and a few claims
+// released in their favour.
 func Allocate(c Cluster) Allocation {
 	if !slices.ContainsFunc(c.Hosts, func(h Host) bool { return h.Automatic }) {
 		return Allocation{}
@@ -75,6 +77,9 @@ func Allocate(c Cluster) Allocation {
 		}
 	}
 	leftover := now.place(unlisted)
+	if len(a.reasons) == 0 && len(unlisted) == len(leftover) {
+		now = a.evacuate(now)
+	}
 	if len(a.reasons) == 0 {
 		now = a.rebalance(now, kept)
 	}
@@ -210,6 +215,28 @@ func (a *allocator) mustLeave(p *placement, r request, h int) Reason {
 		return ReasonCapacity
 	}
 	return ""
+}
+
+// evacuate returns the placement without the first claim that is to leave a host
+// which is being evacuated and that another host can take. One at a time: the
+// next is released when this one is claimed again.
+func (a *allocator) evacuate(now *placement) *placement {
+	if !slices.ContainsFunc(a.Hosts, func(h Host) bool { return h.Automatic && h.Evacuating }) {
+		return now
+	}
+	for _, r := range now.addresses() {
+		h := now.at[r.ip]
+		if !a.Hosts[h].Evacuating {
+			continue
+		}
+		without := now.clone()
+		without.remove(r)
+		if len(without.clone().place([]request{r})) == 0 {
+			a.reasons[claim{ip: r.ip, host: h}] = ReasonEvacuated
+			return without
+		}
+	}
+	return now
 }
 
 func inRanges(host Host, ip netip.Addr) bool {

@@ -61,6 +61,12 @@ type Host struct {
 	Automatic bool
 	// Online tells whether the host takes egress traffic.
 	Online bool
+	// Closed: an automatic host keeps what it has, and gets nothing more.
+	Closed bool
+	// Evacuating: the administrator wants the host free of egress traffic. Its
+	// automatic egress IPs go elsewhere one by one, and of a namespace's egress
+	// IPs others are used, as far as there are any.
+	Evacuating bool
 	// Capacity is the greatest number of egress IPs that the host can bear; 0
 	// means no limit, a negative number none at all.
 	Capacity int

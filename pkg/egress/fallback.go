@@ -2,52 +2,8 @@ package egress
 
 import (
 	"cmp"
-	"net/netip"
 	"slices"
-	"strings"
 )
-
-// Peer is a host whose health another one watches.
-type Peer struct {
-	Name string
-	IP   netip.Addr
-}
-
-// Watched are the hosts whose health decides which way the pods of a host go:
-// those, other than the host itself, that bear egress IPs of a namespace which
-// has pods there and egress IPs on more than one host. In order of name.
-func Watched(c Cluster, r Resolution, host string, pods []Pod) []Peer {
-	here := make(map[string]bool)
-	for _, pod := range pods {
-		here[pod.Namespace] = true
-	}
-	names := make(map[string]bool)
-	for _, namespace := range r.Namespaces {
-		if !here[namespace.Name] {
-			continue
-		}
-		var hosts []string
-		for _, request := range namespace.Requests {
-			if request.State == Active || request.State == Standby || request.State == HostOffline {
-				hosts = append(hosts, request.Host)
-			}
-		}
-		if len(hosts) < 2 {
-			continue
-		}
-		for _, name := range hosts {
-			names[name] = name != host
-		}
-	}
-	var peers []Peer
-	for _, h := range c.Hosts {
-		if names[h.Name] && h.IP.Is4() {
-			peers = append(peers, Peer{Name: h.Name, IP: h.IP})
-		}
-	}
-	slices.SortFunc(peers, func(a, b Peer) int { return strings.Compare(a.Name, b.Name) })
-	return peers
-}
 
 // Unreachable gives the cluster as it looks from where the named hosts cannot be
 // reached: they count as offline.

@@ -27,30 +27,6 @@ func threeHosts() egress.Cluster {
 	}
 }
 
-func TestOnlyHostsWithAnAlternativeAreWatched(t *testing.T) {
-	c := threeHosts()
-	r := egress.Resolve(c)
-	pods := []egress.Pod{{Namespace: "one", IP: netip.MustParseAddr("10.0.0.1")}, {Namespace: "two", IP: netip.MustParseAddr("10.0.0.2")}}
-	for _, test := range []struct {
-		host string
-		pods []egress.Pod
-		want []string
-	}{
-		{"a", pods, []string{"b", "c"}},
-		{"b", pods, []string{"c"}},
-		{"a", pods[:1], nil}, // nothing to choose from
-		{"a", nil, nil},
-	} {
-		var got []string
-		for _, peer := range egress.Watched(c, r, test.host, test.pods) {
-			got = append(got, peer.Name)
-		}
-		if !slices.Equal(got, test.want) {
-			t.Errorf("peers for %d pods on %s: %v, want %v", len(test.pods), test.host, got, test.want)
-		}
-	}
-}
-
 func TestAProbeChoosesAnotherAndNeverTakesTheLast(t *testing.T) {
 	c := threeHosts()
 	settled := egress.Resolve(c)

@@ -98,6 +98,8 @@ func (r *resolver) sayRequest(n int, ip netip.Addr, result RequestResult) string
 		return fmt.Sprintf("Traffic leaves with %s from host %s.", ip, result.Host)
 	case result.Reason == ReasonDropped:
 		return fmt.Sprintf("Host %s bears %s, but nothing uses it: the namespace is dropped for another of its egress IPs.", result.Host, ip)
+	case result.Reason == ReasonEvacuated:
+		return fmt.Sprintf("Host %s bears %s and is being evacuated: another egress IP is used.", result.Host, ip)
 	case result.State == Standby:
 		return fmt.Sprintf("Host %s bears %s; an egress IP before it in the list is used.", result.Host, ip)
 	case result.State == HostOffline:
@@ -123,6 +125,8 @@ func (r *resolver) sayClaim(h int, result ClaimResult) string {
 		return fmt.Sprintf("No namespace requests %s: add it to egressIPs of a NetNamespace, or remove it here.", result.IP)
 	case result.State == Active:
 		return fmt.Sprintf("Traffic of namespace %s leaves with %s.", result.Namespace, result.IP)
+	case result.State == Standby && r.Hosts[h].Evacuating:
+		return fmt.Sprintf("Ready for namespace %s, which uses another egress IP while the host is being evacuated.", result.Namespace)
 	case result.State == Standby:
 		return fmt.Sprintf("Ready for namespace %s, which uses an egress IP before it in its list.", result.Namespace)
 	case result.State == HostOffline:
@@ -150,6 +154,8 @@ func (r *resolver) sayHost(h int, result HostResult) (bool, Reason, string) {
 		}
 	}
 	switch {
+	case host.Online && host.Evacuating && assigned > 0:
+		return true, ReasonEvacuated, r.sayEvacuating(h, assigned)
 	case !host.Online && assigned > 0:
 		return false, ReasonHostOffline, fmt.Sprintf("Host %s is offline; its egress IPs are not used.", host.Name)
 	case host.Capacity != 0 && len(host.Claims) > max(host.Capacity, 0):
@@ -161,6 +167,19 @@ func (r *resolver) sayHost(h int, result HostResult) (bool, Reason, string) {
 		return true, ReasonNotRequested, "No namespace requests any of the host's egress IPs."
 	}
 	return true, ReasonAssigned, fmt.Sprintf("The host bears %d egress IPs.", assigned)
+}
+
+// sayEvacuating tells how far an evacuation is.
+func (r *resolver) sayEvacuating(h, assigned int) string {
+	host := r.Hosts[h]
+	used := 0
+	for _, ip := range host.Claims {
+		if r.state[ip] == Active {
+			used++
+		}
+	}
+	return fmt.Sprintf("The host is being evacuated: it bears %d egress IPs, %d of which are in use because nothing can take their place.",
+		assigned, used)
 }
 
 func (a *allocator) sayRelease(gone claim, reason Reason) string {
@@ -176,6 +195,8 @@ func (a *allocator) sayRelease(gone claim, reason Reason) string {
 		return fmt.Sprintf("Host %s gives up %s: it has capacity for %d egress IPs.", host, gone.ip, max(a.Hosts[gone.host].Capacity, 0))
 	case ReasonSameHost:
 		return fmt.Sprintf("Host %s gives up %s: it bears another egress IP of that namespace.", host, gone.ip)
+	case ReasonEvacuated:
+		return fmt.Sprintf("Host %s gives up %s to another host: it is being evacuated.", host, gone.ip)
 	case ReasonRebalanced:
 		return fmt.Sprintf("Host %s gives up %s to a host that bears less than half of its share.", host, gone.ip)
 	case ReasonMultipleHosts:

@@ -20,6 +20,8 @@ type Objects struct {
 	// Offline names hosts that are held for offline, beside those whose
 	// condition Online is False. A host without the condition is online.
 	Offline map[string]bool
+	// Closed names automatic hosts that get no more egress IPs.
+	Closed map[string]bool
 	// Capacity is the greatest number of egress IPs that a host can bear, by
 	// name; DefaultCapacity serves for hosts that are not in it. 0 means no
 	// limit, a negative number none at all.
@@ -119,7 +121,11 @@ func (r *reader) host(object *v1.HostSubnet, objects Objects) Host {
 		Name:      object.Name,
 		Automatic: len(object.EgressCIDRs) > 0,
 		Online:    online(object, objects.Offline),
-		Capacity:  objects.DefaultCapacity,
+		Closed:    objects.Closed[object.Name],
+		Evacuating: slices.ContainsFunc(object.Status.Conditions, func(c metav1.Condition) bool {
+			return c.Type == v1.ConditionEvacuating && c.Status == metav1.ConditionTrue
+		}),
+		Capacity: objects.DefaultCapacity,
 	}
 	if capacity, ok := objects.Capacity[h.Name]; ok {
 		h.Capacity = capacity

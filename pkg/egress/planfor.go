@@ -30,6 +30,7 @@ func PlanFor(c Cluster, r Resolution, host string, pods []Pod, inside []netip.Pr
 		Inside:  insideNetworks(c, inside),
 		Hosts:   hostAddresses(c),
 		Hosted:  hosted(r, host),
+		Standby: standbys(c, host),
 	}
 	plan.Orphans = orphans(c, plan.Hosted)
 	plan.Pods = podPaths(r, plan, pods)

@@ -12,6 +12,8 @@ import "net/netip"
 //   - an address that two hosts claim is nobody's;
 //   - an address of a host, or outside the network of the host that claims it,
 //     is nobody's;
+//   - while a host is being evacuated, the others of the namespace are used, as
+//     far as there are any;
 //   - two namespaces that request egress IPs and share a netid get none: the
 //     overlay could not tell their packets apart.
 //
@@ -71,7 +73,7 @@ func (r *resolver) active(n int) []Assignment {
 	if reason, _ := r.sunk(n); reason != "" {
 		return nil
 	}
-	var active []Assignment
+	var active, evacuating []Assignment
 	for _, ip := range r.Namespaces[n].Requests {
 		if r.judge(ip) != ReasonAssigned {
 			continue
@@ -80,10 +82,19 @@ func (r *resolver) active(n int) []Assignment {
 		if !host.Online {
 			continue
 		}
-		active = append(active, Assignment{IP: ip, Host: host.Name, HostIP: host.IP})
-		if r.Namespaces[n].Mode == Ordered {
-			break
+		assignment := Assignment{IP: ip, Host: host.Name, HostIP: host.IP}
+		if host.Evacuating {
+			evacuating = append(evacuating, assignment)
+		} else {
+			active = append(active, assignment)
 		}
+	}
+	if len(active) == 0 {
+		// To evacuate is to ask for no outage: the last one is not taken.
+		active = evacuating
+	}
+	if r.Namespaces[n].Mode == Ordered && len(active) > 1 {
+		active = active[:1]
 	}
 	return active
 }
@@ -109,6 +120,9 @@ func (r *resolver) request(n int, ip netip.Addr, active []Assignment) RequestRes
 			result.State = Active
 		default:
 			result.State = Standby
+			if r.Hosts[a.hosts[0]].Evacuating {
+				result.Reason = ReasonEvacuated
+			}
 		}
 	}
 	r.state[ip] = result.State

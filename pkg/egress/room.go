@@ -36,7 +36,7 @@ func newRoom(x *index) *room {
 // canTake tells whether the controller may assign anything to the host.
 func (x *index) canTake(h int) bool {
 	host := x.Hosts[h]
-	return host.Automatic && host.Online && x.badHost(h) == ""
+	return host.Automatic && host.Online && !host.Closed && !host.Evacuating && x.badHost(h) == ""
 }
 
 // effectiveRanges are the host's ranges as far as its network holds them: of

@@ -6,7 +6,7 @@ const brain = "./pkg/egress"
 
 // mutants is the whole list.
 func mutants() []mutant {
-	return slices.Concat(resolveMutants(), allocateMutants(), netIDMutants(), agentMutants(), controllerMutants())
+	return slices.Concat(resolveMutants(), healthMutants(), allocateMutants(), netIDMutants(), agentMutants(), controllerMutants())
 }
 
 func netIDMutants() []mutant {
@@ -14,6 +14,40 @@ func netIDMutants() []mutant {
 		name: "netid-of-another", pkg: brain, test: "TestPropertyNetIDs",
 		edits: []edit{{file: "netid.go", old: "return inUse[id] || taken[id]", new: "return taken[id]"}},
 	}}
+}
+
+func healthMutants() []mutant {
+	return []mutant{
+		{
+			name: "witnesses-on-one-side", pkg: brain, test: "TestPropertyWatchersAreMutual",
+			edits: []edit{{file: "watched.go", old: "near[ring[(at-distance+len(ring))%len(ring)].host] = true"}},
+		},
+		{
+			name: "no-witnesses-of-its-own", pkg: brain, test: "TestPropertyWatchersAreMutual",
+			edits: []edit{{file: "watched.go", old: "isEgressHost(c, r, h) || known && isEgressHost(c, r, self)", new: "isEgressHost(c, r, h) || known && self < 0"}},
+		},
+		{
+			name: "half-is-enough", pkg: brain, test: "TestPropertyProbesAloneTakeNoHostThatAnybodyHears",
+			edits: []edit{{file: "judge.go", old: "2*e.Vote.Silent <= e.Vote.Watchers", new: "2*e.Vote.Silent < e.Vote.Watchers"}},
+		},
+		{
+			name: "agentless-is-dead", pkg: brain, test: "TestPropertyProbesAloneTakeNoHostThatAnybodyHears",
+			edits: []edit{{file: "judge.go", old: "case ProbeSilent, ProbeNotServing:\n\t\tif v, silent", new: "case ProbeSilent, ProbeNotServing, ProbeNoAgent:\n\t\tif v, silent"},
+				{file: "judge.go", old: "case ProbeNoAgent:\n\t\treturn Verdict{\n\t\t\tOnline: true, Closed: true,", new: "case NotProbed - 1:\n\t\treturn Verdict{\n\t\t\tOnline: true, Closed: true,"}},
+		},
+		{
+			name: "evacuated-to-nowhere", pkg: brain, test: "TestPropertyEvacuationGoesOneByOne",
+			edits: []edit{{file: "allocate.go", old: "if len(without.clone().place([]request{r})) == 0 {", new: "if true {"}},
+		},
+		{
+			name: "evacuated-in-a-hurry", pkg: brain, test: "TestPropertyEvacuationGoesOneByOne",
+			edits: []edit{{file: "allocate.go", old: "if len(a.reasons) == 0 && len(unlisted) == len(leftover) {", new: "if len(a.reasons) == 0 {"}},
+		},
+		{
+			name: "standby-for-the-living", pkg: brain, test: "TestPropertyStandbysComeTrue",
+			edits: []edit{{file: "standby.go", old: "after.Hosts[dead].Online, after.Hosts[dead].Claims = false, nil", new: "after.Hosts[dead].Online = false"}},
+		},
+	}
 }
 
 func resolveMutants() []mutant {
