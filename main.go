@@ -107,6 +107,11 @@ what has become of each request. Any number may run; one of them leads.`,
 		"`namespace` of the Lease; the pod's own by default")
 	f.IntVar(&o.DefaultCapacity, "default-capacity", 0,
 		"greatest `number` of egress IPs on a host that does not say by annotation, 0 for no limit")
+	f.Uint16Var(&o.ProbePort, "probe-port", agent.DefaultProbePort,
+		"UDP `port` on which agents answer probes; 0 for none, and in a pod's network, where none are answered")
+	f.DurationVar(&o.ProbeInterval, "probe-interval", agent.DefaultProbeInterval(),
+		"time between two probes to one host; three without an answer, and the same from most agents, make it offline")
+	f.Var((*addressValue)(&o.ProbeSource), "host-ip", "`address` of this node, from which probes are sent; the kernel's choice by default")
 	f.Float32Var(&qps, "kube-api-qps", 50, "`requests` to the API server a second")
 	f.IntVar(&burst, "kube-api-burst", 100, "`requests` to the API server in a burst")
 	return cmd
@@ -364,6 +369,30 @@ func (m *maskValue) Set(s string) error {
 }
 
 func (*maskValue) Type() string { return "hex" }
+
+// addressValue is a flag with an IPv4 address.
+type addressValue netip.Addr
+
+func (a *addressValue) String() string {
+	if ip := netip.Addr(*a); ip.IsValid() {
+		return ip.String()
+	}
+	return ""
+}
+
+func (a *addressValue) Set(s string) error {
+	ip, err := netip.ParseAddr(s)
+	if err != nil {
+		return errors.New("give an address, such as 192.168.7.11")
+	}
+	// Of a node whose first address is IPv6, the kernel chooses the other one.
+	if *a = (addressValue{}); ip.Is4() {
+		*a = addressValue(ip)
+	}
+	return nil
+}
+
+func (*addressValue) Type() string { return "address" }
 
 // cidrsValue is a flag with IPv4 networks; given twice, it adds up.
 type cidrsValue []netip.Prefix

@@ -47,6 +47,7 @@ func atMost(capacity int) int {
 func (r *clusterJob) allocate(ctx context.Context, w world, a egress.Allocation) (wrote, held bool, err error) {
 	waiting := make(map[netip.Addr]bool)
 	var errs []error
+	a = r.pace(w, a, waiting)
 	for _, claims := range a.Hosts {
 		h := w.host(claims.Host)
 		wanted := r.withhold(w, h, claims.Claims, waiting)
@@ -67,6 +68,52 @@ func (r *clusterJob) allocate(ctx context.Context, w world, a egress.Allocation)
 	}
 	maps.DeleteFunc(r.heldSince, func(ip netip.Addr, _ time.Time) bool { return !waiting[ip] })
 	return wrote, len(waiting) > 0, errors.Join(errs...)
+}
+
+// pace holds the next step of an evacuation until the last one is done: until all
+// hosts that are online bear what they claim, or have had the time for it.
+func (r *clusterJob) pace(w world, a egress.Allocation, waiting map[netip.Addr]bool) egress.Allocation {
+	i := slices.IndexFunc(a.Released, func(release egress.Release) bool { return release.Reason == egress.ReasonEvacuated })
+	if i < 0 {
+		return a
+	}
+	next := a.Released[i]
+	now := r.clock.Now()
+	if since, ok := r.heldSince[next.IP]; !ok {
+		r.heldSince[next.IP] = now
+	} else if now.Sub(since) >= releaseWithin {
+		return a
+	}
+	if w.allBorne() {
+		return a
+	}
+	waiting[next.IP] = true
+	a.Hosts = slices.Clone(a.Hosts)
+	for j, claims := range a.Hosts {
+		if claims.Host == next.Host {
+			a.Hosts[j].Claims = append(slices.Clone(claims.Claims), next.IP)
+			slices.SortFunc(a.Hosts[j].Claims, netip.Addr.Compare)
+		}
+	}
+	a.Released = slices.Delete(slices.Clone(a.Released), i, i+1)
+	return a
+}
+
+// allBorne tells whether all automatic hosts that are online bear what they
+// claim, by the word of their agents.
+func (w *world) allBorne() bool {
+	for _, h := range w.hosts {
+		if len(h.EgressCIDRs) == 0 || !w.verdicts[h.Name].Online {
+			continue
+		}
+		has := borne(h)
+		for _, ip := range h.EgressIPs {
+			if !slices.Contains(has, ip) {
+				return false
+			}
+		}
+	}
+	return true
 }
 
 // withhold returns the claims as they are written: without those that another
@@ -97,7 +144,7 @@ func (r *clusterJob) withhold(w world, h *v1.HostSubnet, claims []netip.Addr, wa
 func (w *world) borneElsewhere(ip netip.Addr, except string) bool {
 	written := ip.String()
 	for _, h := range w.hosts {
-		if h.Name == except || !w.health[h.Name].online {
+		if h.Name == except || !w.verdicts[h.Name].Online {
 			continue
 		}
 		for _, claim := range h.Status.EgressIPs {

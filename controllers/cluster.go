@@ -11,11 +11,13 @@ import (
 
 	corev1 "k8s.io/api/core/v1"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
+	"k8s.io/apimachinery/pkg/api/meta"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"sigs.k8s.io/controller-runtime/pkg/builder"
 	"sigs.k8s.io/controller-runtime/pkg/log"
 	"sigs.k8s.io/controller-runtime/pkg/manager"
 	"sigs.k8s.io/controller-runtime/pkg/reconcile"
+	"sigs.k8s.io/controller-runtime/pkg/source"
 
 	v1 "github.com/egressip-operator/egressip-operator/api/v1"
 	"github.com/egressip-operator/egressip-operator/pkg/egress"
@@ -35,6 +37,8 @@ const (
 type clusterJob struct {
 	common
 	defaultCapacity int
+	// probes tell which hosts answer; nil for none.
+	probes *probes
 	// verified: the caches were seen to show all that the API had when this
 	// term began.
 	verified bool
@@ -43,12 +47,20 @@ type clusterJob struct {
 	namespaces overlay[*v1.NetNamespace]
 	// heldSince tells since when claims wait for the address's former host.
 	heldSince map[netip.Addr]time.Time
+	// inUse are the addresses of which it was told that somebody else has them,
+	// as host and address.
+	inUse map[[2]string]bool
 }
 
-func setupCluster(mgr manager.Manager, c common, defaultCapacity int) error {
+func setupCluster(mgr manager.Manager, c common, defaultCapacity int, p *probes) error {
 	r := newClusterJob(c, defaultCapacity)
+	r.probes = p
 	const batch = 10 * time.Millisecond
-	return builder.ControllerManagedBy(mgr).Named("cluster").
+	b := builder.ControllerManagedBy(mgr).Named("cluster")
+	if p != nil {
+		b = b.WatchesRawSource(source.Channel(p.changed, wholePass(0)))
+	}
+	return b.
 		WithOptions(controllerOptions()).
 		Watches(&v1.NetNamespace{}, wholePass(batch), builder.WithPredicates(unless(sameRequests))).
 		Watches(&v1.HostSubnet{}, wholePass(batch), builder.WithPredicates(unless(sameClaims))).
@@ -63,6 +75,7 @@ func newClusterJob(c common, defaultCapacity int) *clusterJob {
 		hosts:           make(overlay[*v1.HostSubnet]),
 		namespaces:      make(overlay[*v1.NetNamespace]),
 		heldSince:       make(map[netip.Addr]time.Time),
+		inUse:           make(map[[2]string]bool),
 	}
 }
 
@@ -103,6 +116,7 @@ func (r *clusterJob) Reconcile(ctx context.Context, _ reconcile.Request) (reconc
 			return reconcile.Result{RequeueAfter: catchUp}, nil
 		}
 		r.metrics.observe(w, d.resolution)
+		r.tellInUse(w)
 		more, err := r.tell(ctx, w, d)
 		if more {
 			return outcome(time.Millisecond, failed, err)
@@ -143,19 +157,15 @@ func (r *clusterJob) verify(ctx context.Context) (string, error) {
 type world struct {
 	namespaces []*v1.NetNamespace // in order of name
 	hosts      []*v1.HostSubnet   // in order of name
-	// health judges each host, by name.
-	health map[string]health
+	// verdicts say which hosts are online, evacuating which are to be empty, by
+	// name.
+	verdicts   map[string]egress.Verdict
+	evacuating map[string]bool
 	// capacity and networks are what clouds say of hosts, by name.
 	capacity        map[string]int
 	networks        map[string]netip.Prefix
 	defaultCapacity int
 	problems        []egress.Problem
-}
-
-// health is whether a host is online, and why.
-type health struct {
-	online          bool
-	reason, message string
 }
 
 func (r *clusterJob) gather(ctx context.Context) (world, error) {
@@ -178,21 +188,28 @@ func (r *clusterJob) gather(ctx context.Context) (world, error) {
 	slices.SortFunc(w.hosts, byObjectName)
 	r.namespaces.prune(w.hasNamespace)
 	r.hosts.prune(w.hasHost)
-	w.judge(byName(nodes.Items))
+	w.judge(byName(nodes.Items), r.probes.words())
 	return w, nil
 }
 
-// judge fills in what Nodes say of hosts.
-func (w *world) judge(nodes map[string]*corev1.Node) {
-	w.health = make(map[string]health, len(w.hosts))
+// judge fills in what Nodes, probes and agents say of hosts.
+func (w *world) judge(nodes map[string]*corev1.Node, probed map[string]egress.ProbeWord) {
+	w.verdicts = make(map[string]egress.Verdict, len(w.hosts))
+	w.evacuating = make(map[string]bool)
 	w.capacity = make(map[string]int)
 	w.networks = make(map[string]netip.Prefix)
+	votes := w.count(nodes, probed)
 	for _, h := range w.hosts {
 		node := nodes[h.Name]
-		w.health[h.Name] = healthOf(node)
+		e := egress.Evidence{Node: wordOfNode(node), Probe: probed[h.Name], Vote: votes[h.Name]}
+		if was := meta.FindStatusCondition(h.Status.Conditions, v1.ConditionOnline); was != nil {
+			e.Judged, e.Online, e.Reason = true, was.Status == metav1.ConditionTrue, egress.Reason(was.Reason)
+		}
+		w.verdicts[h.Name] = egress.Judge(e)
 		if node == nil {
 			continue
 		}
+		w.evacuating[h.Name] = node.Annotations[v1.AnnotationEvacuate] == "true"
 		config, err := egress.ParseCloudConfig(node.Annotations[egress.AnnotationCloudConfig])
 		if err != nil {
 			w.problems = append(w.problems, egress.Problem{
@@ -211,24 +228,43 @@ func (w *world) judge(nodes map[string]*corev1.Node) {
 	}
 }
 
-// healthOf judges a host by its Node's own word, or by the control plane's where
-// the Node has fallen silent.
-func healthOf(node *corev1.Node) health {
+// count counts what agents say of other hosts. The word of one is void where its
+// host does not answer, or, where that is not known, its Node is not well.
+func (w *world) count(nodes map[string]*corev1.Node, probed map[string]egress.ProbeWord) map[string]egress.Vote {
+	if len(probed) == 0 {
+		return nil // no verdict depends on votes then
+	}
+	void := make(map[string]bool)
+	ballots := make([]egress.Ballot, 0, len(w.hosts))
+	for _, h := range w.hosts {
+		if h.Status.Agent == nil || len(h.Status.Agent.Watches) == 0 {
+			continue
+		}
+		ballots = append(ballots, egress.Ballot{Host: h.Name, Watches: h.Status.Agent.Watches, Silent: h.Status.Agent.Silent})
+		word := probed[h.Name]
+		void[h.Name] = word != egress.ProbeAnswers && (word != egress.NotProbed || wordOfNode(nodes[h.Name]) != egress.NodeReady)
+	}
+	return egress.Count(ballots, void)
+}
+
+// wordOfNode is what the Node says of itself, or the control plane where it has
+// fallen silent.
+func wordOfNode(node *corev1.Node) egress.NodeWord {
 	if node == nil {
-		return health{reason: "NodeGone", message: "There is no Node of this name."}
+		return egress.NodeGone
 	}
 	for _, condition := range node.Status.Conditions {
 		switch {
 		case condition.Type != corev1.NodeReady:
 		case condition.Status == corev1.ConditionTrue:
-			return health{online: true, reason: "NodeReady", message: "The Node is Ready."}
+			return egress.NodeReady
 		case condition.Status == corev1.ConditionFalse:
-			return health{reason: "NodeNotReady", message: "The Node says that it is not Ready: see kubectl describe node."}
+			return egress.NodeNotReady
 		default:
-			return health{reason: "NodeUnreachable", message: "The Node has stopped posting its status: see kubectl describe node."}
+			return egress.NodeUnreachable
 		}
 	}
-	return health{reason: "NodeNotReady", message: "The Node has not said yet that it is Ready."}
+	return egress.NodeUnheard
 }
 
 // decision is what the brain makes of a world.
@@ -244,7 +280,7 @@ func decide(w world) decision {
 		NetNamespaces: make([]v1.NetNamespace, 0, len(w.namespaces)),
 		HostSubnets:   make([]v1.HostSubnet, 0, len(w.hosts)),
 		Capacity:      w.capacity, DefaultCapacity: atMost(w.defaultCapacity),
-		Networks: w.networks,
+		Networks: w.networks, Closed: make(map[string]bool),
 	}
 	for _, n := range w.namespaces {
 		objects.NetNamespaces = append(objects.NetNamespaces, *n)
@@ -252,10 +288,12 @@ func decide(w world) decision {
 	for _, h := range w.hosts {
 		judged := *h
 		// What is judged now, not what was written before.
-		judged.Status.Conditions = slices.DeleteFunc(slices.Clone(h.Status.Conditions),
-			func(c metav1.Condition) bool { return c.Type == v1.ConditionOnline })
-		judged.Status.Conditions = append(judged.Status.Conditions, w.health[h.Name].condition())
+		judged.Status.Conditions = slices.DeleteFunc(slices.Clone(h.Status.Conditions), func(c metav1.Condition) bool {
+			return c.Type == v1.ConditionOnline || c.Type == v1.ConditionEvacuating
+		})
+		judged.Status.Conditions = append(judged.Status.Conditions, w.judgement(h)...)
 		objects.HostSubnets = append(objects.HostSubnets, judged)
+		objects.Closed[h.Name] = w.verdicts[h.Name].Closed
 	}
 	cluster, problems := egress.Snapshot(objects)
 	return decision{
@@ -265,22 +303,39 @@ func decide(w world) decision {
 	}
 }
 
-// condition is the judgement as a condition Online, without a time.
-func (j health) condition() metav1.Condition {
-	c := metav1.Condition{Type: v1.ConditionOnline, Status: metav1.ConditionFalse, Reason: j.reason, Message: j.message}
-	if j.online {
-		c.Status = metav1.ConditionTrue
+// judgement is what was judged of a host as conditions, without times: Online
+// always, Evacuating while it is.
+func (w *world) judgement(h *v1.HostSubnet) []metav1.Condition {
+	verdict := w.verdicts[h.Name]
+	online := metav1.Condition{
+		Type: v1.ConditionOnline, Status: metav1.ConditionFalse, Reason: string(verdict.Reason), Message: verdict.Message,
 	}
-	return c
+	if verdict.Online {
+		online.Status = metav1.ConditionTrue
+	}
+	conditions := []metav1.Condition{online}
+	if w.evacuating[h.Name] {
+		conditions = append(conditions, metav1.Condition{
+			Type: v1.ConditionEvacuating, Status: metav1.ConditionTrue, Reason: string(egress.ReasonEvacuated),
+			Message: fmt.Sprintf("Annotation %s of the Node asks for it; remove it to end that.", v1.AnnotationEvacuate),
+		})
+	}
+	return conditions
 }
 
 func byObjectName[T metav1.Object](a, b T) int {
 	return cmp.Compare(a.GetName(), b.GetName())
 }
 
-func (w *world) hasNamespace(name string) bool {
-	_, ok := slices.BinarySearchFunc(w.namespaces, name, compareName[*v1.NetNamespace])
-	return ok
+func (w *world) hasNamespace(name string) bool { return w.namespace(name) != nil }
+
+// namespace returns the NetNamespace of that name, or nil.
+func (w *world) namespace(name string) *v1.NetNamespace {
+	i, ok := slices.BinarySearchFunc(w.namespaces, name, compareName[*v1.NetNamespace])
+	if !ok {
+		return nil
+	}
+	return w.namespaces[i]
 }
 
 func (w *world) hasHost(name string) bool { return w.host(name) != nil }

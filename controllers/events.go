@@ -29,6 +29,10 @@ const (
 	eventDropped            = "NamespaceDropped"
 	eventRestored           = "NamespaceRestored"
 	eventRenumberingRefused = "RenumberingRefused"
+	eventHostOffline        = "HostOffline"
+	eventHostOnline         = "HostOnline"
+	eventEvacuating         = "Evacuating"
+	eventAddressInUse       = "AddressInUse"
 )
 
 // recorder tells of changes; record.EventRecorder does.
@@ -172,16 +176,17 @@ func moves(before, after v1.NetNamespaceStatus) int {
 }
 
 // hostNotices are the events that follow when the conditions of a HostSubnet
-// change: what is wrong with its fields. Of addresses that come and go, the
-// namespace's notices tell.
+// change: whether it takes egress traffic, and what is wrong with its fields. Of
+// addresses that come and go, the namespace's notices tell.
 func hostNotices(name string, before, after []metav1.Condition) []notice {
+	notices := stateNotices(name, before, after)
 	was := meta.FindStatusCondition(before, v1.ConditionEgressReady)
 	now := meta.FindStatusCondition(after, v1.ConditionEgressReady)
-	if now == nil || now.Status != metav1.ConditionFalse {
-		return nil
+	if now == nil || now.Status != metav1.ConditionFalse || now.Reason == string(egress.ReasonHostOffline) {
+		return notices
 	}
 	if was != nil && was.Status == now.Status && was.Reason == now.Reason && was.Message == now.Message {
-		return nil
+		return notices
 	}
 	reason := eventInvalid
 	if slices.Contains([]egress.Reason{
@@ -189,7 +194,58 @@ func hostNotices(name string, before, after []metav1.Condition) []notice {
 	}, egress.Reason(now.Reason)) {
 		reason = eventConflict
 	}
-	return []notice{{host: name, warning: true, reason: reason, message: now.Message}}
+	return append(notices, notice{host: name, warning: true, reason: reason, message: now.Message})
+}
+
+// stateNotices tell when a host goes offline or comes back, and when its
+// evacuation begins or ends. A host that is seen for the first time is no news
+// while it is online.
+func stateNotices(name string, before, after []metav1.Condition) []notice {
+	var notices []notice
+	was := meta.FindStatusCondition(before, v1.ConditionOnline)
+	now := meta.FindStatusCondition(after, v1.ConditionOnline)
+	wasOnline := was == nil || was.Status == metav1.ConditionTrue
+	switch {
+	case now == nil:
+	case wasOnline && now.Status == metav1.ConditionFalse:
+		notices = append(notices, notice{host: name, warning: true, reason: eventHostOffline, message: now.Message})
+	case !wasOnline && now.Status == metav1.ConditionTrue:
+		notices = append(notices, notice{host: name, reason: eventHostOnline, message: "The host takes egress traffic again. " + now.Message})
+	case now.Reason == string(egress.ReasonNoAgent) && (was == nil || was.Reason != now.Reason):
+		notices = append(notices, notice{host: name, warning: true, reason: string(egress.ReasonNoAgent), message: now.Message})
+	}
+	wasEvacuating, isEvacuating := meta.IsStatusConditionTrue(before, v1.ConditionEvacuating), meta.IsStatusConditionTrue(after, v1.ConditionEvacuating)
+	switch {
+	case isEvacuating && !wasEvacuating:
+		notices = append(notices, notice{host: name, reason: eventEvacuating, message: "The host's egress IPs go to other hosts, as far as there are any."})
+	case wasEvacuating && !isEvacuating:
+		notices = append(notices, notice{host: name, reason: eventEvacuating, message: "The evacuation has ended: the host takes egress IPs again."})
+	}
+	return notices
+}
+
+// tellInUse tells, once each time, of egress IPs that a host cannot take because
+// somebody else on the segment answers for them: on the host, and on the
+// namespace that is without the address for that.
+func (r *clusterJob) tellInUse(w world) {
+	now := make(map[[2]string]bool)
+	for _, h := range w.hosts {
+		for _, claim := range h.Status.EgressIPs {
+			if claim.Reason != string(egress.ReasonAddressInUse) {
+				continue
+			}
+			key := [2]string{h.Name, claim.IP}
+			now[key] = true
+			if r.inUse[key] {
+				continue
+			}
+			r.recorder.Event(h, corev1.EventTypeWarning, eventAddressInUse, claim.Message)
+			if n := w.namespace(claim.Namespace); n != nil {
+				r.recorder.Event(n, corev1.EventTypeWarning, eventAddressInUse, claim.Message)
+			}
+		}
+	}
+	r.inUse = now
 }
 
 func byIP(requests []v1.RequestStatus) map[string]v1.RequestStatus {

@@ -82,6 +82,10 @@ func TestHostNotices(t *testing.T) {
 	ready := func(status metav1.ConditionStatus, reason, message string) []metav1.Condition {
 		return []metav1.Condition{{Type: v1.ConditionEgressReady, Status: status, Reason: reason, Message: message}}
 	}
+	online := func(status metav1.ConditionStatus, reason string) []metav1.Condition {
+		return []metav1.Condition{{Type: v1.ConditionOnline, Status: status, Reason: reason}}
+	}
+	evacuating := []metav1.Condition{{Type: v1.ConditionEvacuating, Status: metav1.ConditionTrue}}
 	fine := ready(metav1.ConditionTrue, "Assigned", "1")
 	conflict := ready(metav1.ConditionFalse, "MultipleHosts", "a")
 	outside := ready(metav1.ConditionFalse, "OutsideNetwork", "a")
@@ -97,6 +101,15 @@ func TestHostNotices(t *testing.T) {
 		{"wrong otherwise", outside, conflict, eventConflict},
 		{"the next conflict", conflict, ready(metav1.ConditionFalse, "MultipleHosts", "b"), eventConflict},
 		{"is fine again", conflict, fine, ""},
+		{"goes offline", online(metav1.ConditionTrue, "NodeReady"), online(metav1.ConditionFalse, "Silent"), eventHostOffline},
+		{"stays offline", online(metav1.ConditionFalse, "Silent"), online(metav1.ConditionFalse, "NodeUnreachable"), ""},
+		{"comes back", online(metav1.ConditionFalse, "Silent"), online(metav1.ConditionTrue, "NodeReady"), eventHostOnline},
+		{"loses its agent", online(metav1.ConditionTrue, "NodeReady"), online(metav1.ConditionTrue, "NoAgent"), "NoAgent"},
+		{"is new and online", nil, online(metav1.ConditionTrue, "NodeReady"), ""},
+		{"begins to be evacuated", nil, evacuating, eventEvacuating},
+		{"is evacuated no more", evacuating, nil, eventEvacuating},
+		{"is being evacuated", evacuating, evacuating, ""},
+		{"its claims rest while it is offline", fine, ready(metav1.ConditionFalse, "HostOffline", "a"), ""},
 	} {
 		t.Run(tc.name, func(t *testing.T) {
 			got := ""

@@ -110,13 +110,13 @@ func (m *metrics) observe(w world, resolution egress.Resolution) {
 	}
 	m.dropped.Set(float64(dropped))
 	online := 0
-	for _, j := range w.health {
-		if j.online {
+	for _, verdict := range w.verdicts {
+		if verdict.Online {
 			online++
 		}
 	}
 	m.hosts.WithLabelValues("true").Set(float64(online))
-	m.hosts.WithLabelValues("false").Set(float64(len(w.health) - online))
+	m.hosts.WithLabelValues("false").Set(float64(len(w.verdicts) - online))
 }
 
 // assigned tells whether an address in that state has a host that bears it.

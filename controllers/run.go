@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"net"
 	"net/http"
+	"net/netip"
 	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
@@ -27,6 +28,7 @@ import (
 	"sigs.k8s.io/controller-runtime/pkg/reconcile"
 
 	v1 "github.com/egressip-operator/egressip-operator/api/v1"
+	"github.com/egressip-operator/egressip-operator/pkg/probe"
 )
 
 // FieldManager is the name under which the controller writes.
@@ -45,6 +47,15 @@ type Options struct {
 	// DefaultCapacity is the greatest number of egress IPs on a host whose Node
 	// does not say by annotation; 0 for no limit.
 	DefaultCapacity int
+	// ProbePort is the UDP port on which agents answer probes; 0 for no probes.
+	// Probes are answered in the nodes' own network only.
+	ProbePort uint16
+	// ProbeInterval is the time between two probes to one host; 0 for the
+	// default.
+	ProbeInterval time.Duration
+	// ProbeSource is the address of the node that the controller runs on; the
+	// zero value leaves the choice to the kernel.
+	ProbeSource netip.Addr
 	// Version is logged.
 	Version string
 }
@@ -63,24 +74,56 @@ func (o Options) Validate() error {
 			errs = append(errs, fmt.Errorf("%s %q: give host:port, such as :9790, or 0 for none: %w", listen.name, listen.address, err))
 		}
 	}
+	if err := probe.DefaultConfig().WithInterval(o.ProbeInterval).Validate(); err != nil {
+		errs = append(errs, fmt.Errorf("probe interval %s: %w", o.ProbeInterval, err))
+	}
+	if o.ProbeSource.IsValid() && !o.ProbeSource.Is4() {
+		errs = append(errs, fmt.Errorf("source of probes %s: give the node's IPv4 address", o.ProbeSource))
+	}
 	if o.DefaultCapacity < 0 {
 		errs = append(errs, fmt.Errorf("default capacity %d: give a number of egress IPs, or 0 for no limit", o.DefaultCapacity))
 	}
 	return errors.Join(errs...)
 }
 
-// Run serves the cluster until ctx ends, and returns an error where it cannot
-// begin, or has lost the lead. cfg.QPS and cfg.Burst limit the requests of each
-// job to each kind of object.
+// The Lease. A leader whose node dies is followed within leaseDuration; one that
+// cannot renew for renewDeadline stops before that.
+const (
+	leaseDuration = 6 * time.Second
+	renewDeadline = 4 * time.Second
+	retryPeriod   = time.Second
+)
+
+// beginAgain is the pause before the controller begins again after it had to end.
+const beginAgain = time.Second
+
+// Run serves the cluster until ctx ends, and returns an error where the options
+// cannot work. Whatever else ends it, such as a lead that was lost because the
+// API server was away, it begins again: a process that ended each time would
+// soon be kept waiting for minutes between its restarts. cfg.QPS and cfg.Burst
+// limit the requests of each job to each kind of object.
 func Run(ctx context.Context, cfg *rest.Config, o Options) error {
-	return run(ctx, cfg, o, ctrlmetrics.Registry)
+	if err := o.Validate(); err != nil {
+		return err
+	}
+	for {
+		err := run(ctx, cfg, o, ctrlmetrics.Registry)
+		if ctx.Err() != nil {
+			return err
+		}
+		ctrl.LoggerFrom(ctx).WithName("controller").Error(err, "the controller had to end; it begins again", "again", beginAgain.String())
+		t := time.NewTimer(beginAgain)
+		select {
+		case <-ctx.Done():
+			t.Stop()
+			return nil
+		case <-t.C:
+		}
+	}
 }
 
 // run is Run with metrics in the given registry.
 func run(ctx context.Context, cfg *rest.Config, o Options, registry prometheus.Registerer) (err error) {
-	if err := o.Validate(); err != nil {
-		return err
-	}
 	log := ctrl.LoggerFrom(ctx).WithName("controller")
 	scheme := runtime.NewScheme()
 	if err := errors.Join(clientgoscheme.AddToScheme(scheme), v1.AddToScheme(scheme)); err != nil {
@@ -97,6 +140,9 @@ func run(ctx context.Context, cfg *rest.Config, o Options, registry prometheus.R
 		LeaderElectionID:       FieldManager,
 		// The program ends with Run, so the next leader need not wait.
 		LeaderElectionReleaseOnCancel: true,
+		LeaseDuration:                 new(leaseDuration),
+		RenewDeadline:                 new(renewDeadline),
+		RetryPeriod:                   new(retryPeriod),
 		LeaderElectionNamespace:       o.LeaderElectionNamespace,
 		Controller: config.Controller{
 			// A program may run the controller again after it has ended.
@@ -121,6 +167,15 @@ func run(ctx context.Context, cfg *rest.Config, o Options, registry prometheus.R
 	}
 	defer stopEvents()
 
+	p, err := newProbes(log, o, mgr.GetCache(), mgr.GetCache().WaitForCacheSync)
+	if err != nil {
+		return fmt.Errorf("set up the probes: %w", err)
+	}
+	if p != nil {
+		if err := mgr.Add(p); err != nil {
+			return fmt.Errorf("set up the probes: %w", err)
+		}
+	}
 	writer := func() (client.Client, error) {
 		// Each job has a client of its own, so that none waits for the requests
 		// that another may make.
@@ -132,7 +187,7 @@ func run(ctx context.Context, cfg *rest.Config, o Options, registry prometheus.R
 	}{
 		{"netnamespaces", setupNetNamespaces},
 		{"hostsubnets", setupHostSubnets},
-		{"cluster", func(mgr manager.Manager, c common) error { return setupCluster(mgr, c, o.DefaultCapacity) }},
+		{"cluster", func(mgr manager.Manager, c common) error { return setupCluster(mgr, c, o.DefaultCapacity, p) }},
 	} {
 		w, err := writer()
 		if err != nil {

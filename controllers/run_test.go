@@ -10,6 +10,7 @@ import (
 	"strings"
 	"sync"
 	"testing"
+	"time"
 
 	coordinationv1 "k8s.io/api/coordination/v1"
 	corev1 "k8s.io/api/core/v1"
@@ -121,11 +122,22 @@ func TestRunThroughTrouble(t *testing.T) {
 		behind := *a
 		behind.cfg = rest.CopyConfig(a.cfg)
 		behind.cfg.Host = "https://" + line.address
-		stop = behind.control(whole, controllers.Options{})
+		stop = behind.control(whole, controllers.Options{LeaderElection: true, LeaderElectionNamespace: system})
 		a.namespace(t, "before")
 		a.awaitNamespaces(t)
 
+		// For so long that it loses the lead.
 		line.cut()
+		eventually(t, func(ctx context.Context) string {
+			var lease coordinationv1.Lease
+			if err := a.Get(ctx, client.ObjectKey{Namespace: system, Name: "egressip-controller"}, &lease); err != nil {
+				return err.Error()
+			}
+			if held := time.Since(lease.Spec.RenewTime.Time); held < 8*time.Second {
+				return fmt.Sprintf("the Lease was renewed %s ago", held)
+			}
+			return ""
+		})
 		a.namespace(t, "after")
 		a.ready(t, "node1", corev1.ConditionTrue)
 		a.ready(t, "node2", corev1.ConditionFalse)

@@ -40,23 +40,25 @@ type statusWrite struct {
 	done func(*unstructured.Unstructured) error
 }
 
-// publishOnline writes the condition Online of hosts that went offline or came
-// back. The agents wait for it: it decides where traffic goes.
+// publishOnline writes the conditions Online and Evacuating of hosts of which
+// they changed. The agents wait for it: it decides where traffic goes.
 func (r *clusterJob) publishOnline(ctx context.Context, w world) (wrote bool, err error) {
 	var writes []statusWrite
 	for _, h := range w.hosts {
 		was := meta.FindStatusCondition(h.Status.Conditions, v1.ConditionOnline)
-		j := w.health[h.Name]
 		// A host without the condition counts as online.
 		wasOnline := was == nil || was.Status != metav1.ConditionFalse
-		if wasOnline == j.online {
+		wasEvacuating := meta.IsStatusConditionTrue(h.Status.Conditions, v1.ConditionEvacuating)
+		if wasOnline == w.verdicts[h.Name].Online && wasEvacuating == w.evacuating[h.Name] {
 			continue
 		}
 		var conditions []metav1.Condition
 		if ready := meta.FindStatusCondition(h.Status.Conditions, v1.ConditionEgressReady); ready != nil {
 			conditions = append(conditions, *ready)
 		}
-		conditions = append(conditions, r.timed(h, j.condition()))
+		for _, c := range w.judgement(h) {
+			conditions = append(conditions, r.timed(h, c))
+		}
 		writes = append(writes, r.hostWrite(h, conditions))
 	}
 	return r.writeAll(ctx, writes)
@@ -86,7 +88,9 @@ func (r *clusterJob) tell(ctx context.Context, w world, d decision) (more bool, 
 		h := w.hosts[i]
 		wanted := []metav1.Condition{
 			r.timed(h, hostReady(result, problems["HostSubnet "+h.Name])),
-			r.timed(h, w.health[h.Name].condition()),
+		}
+		for _, c := range w.judgement(h) {
+			wanted = append(wanted, r.timed(h, c))
 		}
 		if sameConditions(h.Status.Conditions, wanted) {
 			continue

@@ -4,6 +4,7 @@ import (
 	corev1 "k8s.io/api/core/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 
+	v1 "github.com/egressip-operator/egressip-operator/api/v1"
 	"github.com/egressip-operator/egressip-operator/pkg/egress"
 )
 
@@ -20,7 +21,10 @@ func stripNode(object any) (any, error) {
 		Spec:       corev1.NodeSpec{PodCIDR: node.Spec.PodCIDR, PodCIDRs: node.Spec.PodCIDRs},
 	}
 	if value, ok := node.Annotations[egress.AnnotationCloudConfig]; ok {
-		kept.Annotations = map[string]string{egress.AnnotationCloudConfig: value}
+		metav1.SetMetaDataAnnotation(&kept.ObjectMeta, egress.AnnotationCloudConfig, value)
+	}
+	if value, ok := node.Annotations[v1.AnnotationEvacuate]; ok {
+		metav1.SetMetaDataAnnotation(&kept.ObjectMeta, v1.AnnotationEvacuate, value)
 	}
 	for _, address := range node.Status.Addresses {
 		if address.Type == corev1.NodeInternalIP {

@@ -3,9 +3,11 @@ package controllers
 import (
 	"context"
 	"reflect"
+	"slices"
 	"time"
 
 	corev1 "k8s.io/api/core/v1"
+	"k8s.io/apimachinery/pkg/api/meta"
 	"k8s.io/apimachinery/pkg/types"
 	"k8s.io/client-go/util/workqueue"
 	"sigs.k8s.io/controller-runtime/pkg/client"
@@ -70,10 +72,41 @@ func sameRequests(before, after *v1.NetNamespace) bool {
 }
 
 // sameClaims tells whether nothing changed for the brain: of the status it
-// reads the uplink's network.
+// reads the uplink's network, what the agent says of other hosts, and which
+// addresses it bears, for which others wait.
 func sameClaims(before, after *v1.HostSubnet) bool {
 	return before.UID == after.UID && before.Generation == after.Generation &&
-		uplinkCIDR(before) == uplinkCIDR(after)
+		uplinkCIDR(before) == uplinkCIDR(after) && sameVotes(before, after) && sameBorne(before, after) &&
+		meta.IsStatusConditionTrue(before.Status.Conditions, v1.ConditionAddressInUse) ==
+			meta.IsStatusConditionTrue(after.Status.Conditions, v1.ConditionAddressInUse)
+}
+
+// sameVotes tells whether the agent says the same of other hosts.
+func sameVotes(before, after *v1.HostSubnet) bool {
+	var was, is v1.AgentStatus
+	if before.Status.Agent != nil {
+		was = *before.Status.Agent
+	}
+	if after.Status.Agent != nil {
+		is = *after.Status.Agent
+	}
+	return slices.Equal(was.Watches, is.Watches) && slices.Equal(was.Silent, is.Silent)
+}
+
+// sameBorne tells whether the host bears the same addresses.
+func sameBorne(before, after *v1.HostSubnet) bool {
+	return slices.Equal(borne(before), borne(after))
+}
+
+// borne are the addresses that the host's agent reports as configured.
+func borne(h *v1.HostSubnet) []string {
+	var ips []string
+	for _, claim := range h.Status.EgressIPs {
+		if claim.Configured {
+			ips = append(ips, claim.IP)
+		}
+	}
+	return ips
 }
 
 func uplinkCIDR(h *v1.HostSubnet) string {

@@ -65,17 +65,31 @@ func TestHeartbeatsAreNoNews(t *testing.T) {
 }
 
 // TestReportsOfAgentsAreNoNews: agents write the status of their HostSubnets;
-// the brain reads only the uplink's network of it.
+// most of it concerns nobody else.
 func TestReportsOfAgentsAreNoNews(t *testing.T) {
 	before := &v1.HostSubnet{ObjectMeta: metav1.ObjectMeta{Name: "node1", Generation: 1}}
 	report := before.DeepCopy()
-	report.Status.EgressIPs = []v1.ClaimStatus{{IP: "192.168.7.200", Configured: true}}
+	report.Status.EgressIPs = []v1.ClaimStatus{{IP: "192.168.7.200"}}
+	report.Status.Agent = &v1.AgentStatus{Version: "1.2.3"}
 	report.Status.ObservedGeneration = 1
 	if !sameClaims(before, report) {
 		t.Error("a report of claims makes a pass")
 	}
-	report.Status.Agent = &v1.AgentStatus{UplinkCIDR: "192.168.7.11/24"}
-	if sameClaims(before, report) {
-		t.Error("a change of the uplink's network makes no pass")
+	for what, change := range map[string]func(*v1.HostSubnetStatus){
+		"the uplink's network":      func(s *v1.HostSubnetStatus) { s.Agent.UplinkCIDR = "192.168.7.11/24" },
+		"what it says of others":    func(s *v1.HostSubnetStatus) { s.Agent.Silent = []string{"node2"} },
+		"which hosts it watches":    func(s *v1.HostSubnetStatus) { s.Agent.Watches = []string{"node2"} },
+		"an address that it bears":  func(s *v1.HostSubnetStatus) { s.EgressIPs[0].Configured = true },
+		"an address that is in use": func(s *v1.HostSubnetStatus) { s.Conditions = inUse() },
+	} {
+		after := report.DeepCopy()
+		change(&after.Status)
+		if sameClaims(report, after) {
+			t.Errorf("a change of %s makes no pass", what)
+		}
 	}
+}
+
+func inUse() []metav1.Condition {
+	return []metav1.Condition{{Type: v1.ConditionAddressInUse, Status: metav1.ConditionTrue}}
 }

@@ -27,6 +27,9 @@ const (
 	NotProbed ProbeWord = iota
 	// ProbeUndecided: not known yet, as after a start.
 	ProbeUndecided
+	// ProbeNeverHeard: the host has never answered the controller, perhaps
+	// because a firewall is in the way, so that its silence means nothing.
+	ProbeNeverHeard
 	// ProbeCutOff: the controller is probably cut off itself, so that what its
 	// probes say of others means nothing.
 	ProbeCutOff
@@ -74,8 +77,9 @@ type Verdict struct {
 //     nothing more;
 //   - what a Node says of itself counts, as in OpenShift SDN.
 //
-// Where the controller does not know yet, or is cut off, the last verdict by
-// probes holds.
+// Where the controller does not know yet, has never heard the host or is cut off
+// itself, a host that probes took offline stays so; and a controller that has
+// just begun waits for its probes before it believes that a host is gone.
 func Judge(e Evidence) Verdict {
 	switch e.Node {
 	case NodeGone:
@@ -91,7 +95,7 @@ func Judge(e Evidence) Verdict {
 		if v, silent := judgeSilent(e); silent {
 			return v
 		}
-	case ProbeUndecided, ProbeCutOff:
+	case ProbeUndecided, ProbeNeverHeard, ProbeCutOff:
 		if v, held := judgeAsBefore(e); held {
 			return v
 		}
@@ -139,12 +143,17 @@ func judgeAsBefore(e Evidence) (Verdict, bool) {
 		return Verdict{Reason: e.Reason, Message: "The host answered no probes when the controller could last tell."}, true
 	case ReasonNotServing:
 		return Verdict{Reason: e.Reason, Message: "The host's data plane did not work when the controller could last tell."}, true
+	}
+	if e.Probe != ProbeUndecided {
+		return Verdict{}, false
+	}
+	switch e.Reason {
 	case ReasonAnswers, ReasonNoAgent:
 		return Verdict{Online: true, Closed: true, Reason: e.Reason, Message: "The host's data plane worked when the controller could last tell."}, true
 	}
 	// A new leader asks for a second before it believes that a host is gone
 	// whose Node was Ready a moment ago.
-	if e.Probe == ProbeUndecided && e.Online && e.Node == NodeUnreachable {
+	if e.Online && e.Node == NodeUnreachable {
 		return Verdict{Online: true, Closed: true, Reason: e.Reason, Message: "The Node has stopped posting its status; the controller's probes will tell whether the host is gone."}, true
 	}
 	return Verdict{}, false

@@ -27,6 +27,12 @@ func TestJudge(t *testing.T) {
 		{"half is no majority", egress.Evidence{Node: egress.NodeReady, Probe: egress.ProbeSilent, Vote: vote(4, 2)}, true, true, egress.ReasonNodeReady},
 		{"nobody watches", egress.Evidence{Node: egress.NodeReady, Probe: egress.ProbeSilent}, true, true, egress.ReasonNodeReady},
 		{"the controller alone hears it", egress.Evidence{Node: egress.NodeReady, Probe: egress.ProbeAnswers, Vote: vote(3, 3)}, true, false, egress.ReasonNodeReady},
+		{"probes never came through", egress.Evidence{Node: egress.NodeReady, Probe: egress.ProbeNeverHeard, Vote: vote(3, 3)}, true, false, egress.ReasonNodeReady},
+		{
+			"unreachable, and was never heard",
+			egress.Evidence{Node: egress.NodeUnreachable, Probe: egress.ProbeNeverHeard, Judged: true, Online: true, Reason: egress.ReasonNodeReady},
+			false, false, egress.ReasonNodeUnreachable,
+		},
 		{"the controller is cut off", egress.Evidence{Node: egress.NodeReady, Probe: egress.ProbeCutOff, Vote: vote(3, 3)}, true, false, egress.ReasonNodeReady},
 		{"no data plane", egress.Evidence{Node: egress.NodeReady, Probe: egress.ProbeNotServing, Vote: vote(3, 3)}, false, false, egress.ReasonNotServing},
 		{"no agent", egress.Evidence{Node: egress.NodeReady, Probe: egress.ProbeNoAgent, Vote: vote(3, 3)}, true, true, egress.ReasonNoAgent},
@@ -73,7 +79,7 @@ func TestPropertyProbesAloneTakeNoHostThatAnybodyHears(t *testing.T) {
 		e.Vote.Silent = rapid.IntRange(0, e.Vote.Watchers).Draw(t, "silent")
 		v := egress.Judge(e)
 		lost := e.Probe == egress.ProbeSilent || e.Probe == egress.ProbeNotServing
-		before := (e.Probe == egress.ProbeUndecided || e.Probe == egress.ProbeCutOff) && e.Judged
+		before := (e.Probe == egress.ProbeUndecided || e.Probe == egress.ProbeNeverHeard || e.Probe == egress.ProbeCutOff) && e.Judged
 		majority := e.Vote.Silent > e.Vote.Watchers-e.Vote.Silent
 		if e.Node == egress.NodeReady && !v.Online && !before && (!lost || !majority) {
 			t.Fatalf("%+v: offline though its Node is Ready, %t by the controller's probes, %t by a majority", e, lost, majority)

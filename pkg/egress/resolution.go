@@ -67,6 +67,9 @@ const (
 	// ReasonRebalanced: the claim moves to a host that bears much less than its
 	// share.
 	ReasonRebalanced Reason = "Rebalanced"
+	// ReasonAddressInUse: somebody else on the segment answers for the address,
+	// so that the host that claims it does not take it.
+	ReasonAddressInUse Reason = "AddressInUse"
 	// ReasonEvacuated: the claim moves away because its host is being
 	// evacuated, or another egress IP is used for that reason.
 	ReasonEvacuated Reason = "Evacuated"

@@ -74,6 +74,15 @@ func DefaultConfig() Config {
 	}
 }
 
+// WithInterval returns the numbers that go with another interval; 0 keeps it.
+func (c Config) WithInterval(interval time.Duration) Config {
+	if interval > 0 {
+		c.Interval, c.Timeout = interval, interval/2
+		c.RefusalHold = max(c.RefusalHold, interval)
+	}
+	return c
+}
+
 // DetectionTime is the longest time between the death of a host and its being
 // offline, for a host whose agent runs and a prober that is not starved of
 // processor time: the first probe after the death leaves within one interval.
