@@ -137,6 +137,9 @@ a bpffs. Ending it changes nothing in the kernel; "cleanup" takes everything off
 			if o.ResyncPeriod < least || o.ResyncPeriod > most {
 				return fmt.Errorf("--resync-period %s: give a duration from %s to %s", o.ResyncPeriod, least, most)
 			}
+			if o.WithdrawAfter < 0 {
+				return fmt.Errorf("--withdraw-after %s: give a duration, or 0 for never", o.WithdrawAfter)
+			}
 			ctx, cfg, err := common.start(cmd)
 			if err != nil {
 				return err
@@ -163,6 +166,8 @@ a bpffs. Ending it changes nothing in the kernel; "cleanup" takes everything off
 		"UDP `port` on which hosts ask each other whether they are there, the same on all nodes; 0 for no probes")
 	f.DurationVar(&o.ProbeInterval, "probe-interval", agent.DefaultProbeInterval(),
 		"time between two probes to one host; three without an answer make it offline")
+	f.DurationVar(&o.WithdrawAfter, "withdraw-after", time.Second,
+		"how long a node must reach neither the API server nor most of the hosts that it watches to give up its egress IPs, 0 for never")
 	f.DurationVar(&o.ResyncPeriod, "resync-period", time.Second,
 		"how often the kernel is compared with the planned state, beside on events")
 	return cmd

@@ -45,6 +45,10 @@ type Options struct {
 	ProbePort uint16
 	// ProbeInterval is the time between two probes to one host.
 	ProbeInterval time.Duration
+	// WithdrawAfter is how long a node must reach neither the API server nor a
+	// majority of the hosts that it watches to give up its egress IPs; 0 for
+	// never.
+	WithdrawAfter time.Duration
 	// Version is told in the status.
 	Version string
 	Kernel  KernelOptions
@@ -126,7 +130,16 @@ func serve(ctx context.Context, cfg *rest.Config, o Options, k kernel, registry 
 		}
 		l.peers = &peers{
 			log: log, clock: clock.RealClock{}, node: o.NodeName, port: o.ProbePort, config: numbers, metrics: m,
-			ready: h.serving, changed: objects.changed, wake: newSignal(),
+			ready: h.serving, changed: objects.changed, voted: p.wake, wake: newSignal(),
+		}
+		p.ballot = l.peers.ballot
+		ask, err := apiAsker(cfg, scheme, mgr.GetRESTMapper(), o.NodeName, objects.ownHostSubnet)
+		if err != nil {
+			return err
+		}
+		l.isolation = &isolation{
+			log: log, clock: clock.RealClock{}, after: o.WithdrawAfter, metrics: m,
+			contact: l.peers.contact, ask: ask, changed: objects.changed,
 		}
 	}
 	// The health endpoints answer while this waits for the API server.
@@ -142,6 +155,7 @@ func serve(ctx context.Context, cfg *rest.Config, o Options, k kernel, registry 
 		g.Go(func() error { return p.run(ctx) })
 		if l.peers != nil {
 			g.Go(func() error { return l.peers.run(ctx) })
+			g.Go(func() error { return l.isolation.run(ctx) })
 		}
 		return g.Wait()
 	}))

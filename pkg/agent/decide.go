@@ -2,6 +2,7 @@ package agent
 
 import (
 	"cmp"
+	"maps"
 	"net/netip"
 	"slices"
 
@@ -26,6 +27,8 @@ type input struct {
 	strict bool
 	// silent are the hosts that do not answer this node's probes.
 	silent map[string]bool
+	// withdrawn: this node is cut off, and must bear no egress IPs.
+	withdrawn bool
 	// uplink is what the kernel reported last: this node's address with its
 	// prefix length. It is fresher than what the API says of this node, and
 	// invalid before the first pass.
@@ -49,6 +52,8 @@ type decision struct {
 	adopted bool
 	// peers are the hosts to be probed.
 	peers []egress.Peer
+	// withdrawn: the node gives up what it should bear.
+	withdrawn bool
 }
 
 // decide is pure. It returns false where not even the node's address is known,
@@ -74,10 +79,20 @@ func decide(in input) (decision, bool) {
 	resolution := egress.Resolve(cluster)
 	pods := podsOf(in.pods)
 	paths := resolution
+	if in.withdrawn {
+		paths = egress.Resolve(egress.Unreachable(cluster, map[string]bool{in.node: true}))
+	}
 	if len(in.silent) > 0 {
-		paths = egress.Prefer(egress.Resolve(egress.Unreachable(cluster, in.silent)), resolution)
+		silent := maps.Clone(in.silent)
+		if in.withdrawn {
+			silent[in.node] = true
+		}
+		paths = egress.Prefer(egress.Resolve(egress.Unreachable(cluster, silent)), paths)
 	}
 	plan, ok := egress.PlanFor(cluster, paths, in.node, pods, inside)
+	if in.withdrawn {
+		plan = egress.GiveUp(plan)
+	}
 	if !plan.HostIP.IsValid() {
 		plan.HostIP = hostIP // of a HostSubnet whose hostIP is unusable, nothing else is taken
 	}
@@ -85,7 +100,7 @@ func decide(in input) (decision, bool) {
 		return decision{}, false
 	}
 	d := decision{
-		state: stateOf(plan, in.strict), adopted: adopted,
+		state: stateOf(plan, in.strict), adopted: adopted, withdrawn: in.withdrawn,
 		peers: egress.Watched(cluster, resolution, in.node, pods),
 	}
 	if i, found := slices.BinarySearchFunc(resolution.Hosts, in.node,

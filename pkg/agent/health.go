@@ -32,6 +32,8 @@ type health struct {
 	adopted bool      // there is no HostSubnet of this node
 	lastErr error     // of the last pass
 	serves  bool      // the data plane works for other hosts
+
+	withdrawn bool // the host is cut off, and has given up its egress IPs
 }
 
 func (h *health) waitsFor(what string) {
@@ -56,10 +58,11 @@ func (h *health) passEnds(adopted bool, err error) {
 // reports takes what the last pass found. The host serves others while its
 // overlay is there, and any egress IP of its own; that one of several could not
 // be configured must not move all others away.
-func (h *health) reports(r dataplane.Report) {
+func (h *health) reports(r dataplane.Report, withdrawn bool) {
 	h.mu.Lock()
 	defer h.mu.Unlock()
-	h.serves = r.Overlay && (len(r.Hosted) == 0 ||
+	h.withdrawn = withdrawn
+	h.serves = !withdrawn && r.Overlay && (len(r.Hosted) == 0 ||
 		slices.ContainsFunc(r.Hosted, func(h dataplane.HostedReport) bool { return h.Configured }))
 }
 
@@ -99,6 +102,9 @@ func (h *health) ready() error {
 	case h.adopted:
 		return errors.New("there is no HostSubnet for this node, so that it can host no egress IP: " +
 			"the controller makes it from the Node; check that the controller runs")
+	case h.withdrawn:
+		return errors.New("cut off from the API server and from most hosts, so that this node has given up its egress IPs: " +
+			"check its network")
 	default:
 		return nil
 	}

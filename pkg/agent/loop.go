@@ -67,6 +67,8 @@ type loop struct {
 	health  *health
 	// peers tells which hosts answer; nil for none.
 	peers *peers
+	// isolation tells whether this node is cut off; nil for never.
+	isolation *isolation
 	// resync is how often the kernel is compared with the state when nothing
 	// seems to have happened.
 	resync time.Duration
@@ -212,6 +214,7 @@ func (l *loop) decide(ctx context.Context) (decision, error) {
 	if l.peers != nil {
 		in.silent = l.peers.offline()
 	}
+	in.withdrawn = l.isolation.withdrawn()
 	next, ok := decide(in)
 	if !ok {
 		return decision{}, errNoHost(in.node)
@@ -232,7 +235,7 @@ func (l *loop) apply(ctx context.Context) error {
 		l.objects.raise() // the brain refuses claims outside this network
 	}
 	l.report, l.applied, l.appliedAt = report, err == nil, ended
-	l.health.reports(report)
+	l.health.reports(report, l.desired.withdrawn)
 	l.metrics.observe(l.desired.state, report, began, ended, err)
 	if report.Changes > 0 {
 		l.log.Info("kernel updated", "changes", report.Changes, "seconds", ended.Sub(began).Seconds(),

@@ -20,6 +20,7 @@ type metrics struct {
 	statusErrors  prometheus.Counter
 	lastSucceeded prometheus.Gauge
 	silentHosts   prometheus.Gauge
+	withdrawn     prometheus.Gauge
 	info          *prometheus.GaugeVec
 }
 
@@ -60,7 +61,11 @@ func newMetrics(version string) *metrics {
 		}),
 		silentHosts: prometheus.NewGauge(prometheus.GaugeOpts{
 			Name: "egressip_agent_silent_hosts",
-			Help: "Hosts of egress IPs that do not answer this node's probes.",
+			Help: "Hosts that this node watches and that do not answer its probes.",
+		}),
+		withdrawn: prometheus.NewGauge(prometheus.GaugeOpts{
+			Name: "egressip_agent_withdrawn",
+			Help: "1 while this node gives up its egress IPs because it reaches neither the API server nor most hosts, else 0.",
 		}),
 		info: prometheus.NewGaugeVec(prometheus.GaugeOpts{
 			Name: "egressip_agent_build_info",
@@ -75,7 +80,7 @@ func newMetrics(version string) *metrics {
 func (m *metrics) register(r prometheus.Registerer) (unregister func(), err error) {
 	all := []prometheus.Collector{
 		m.applySeconds, m.applyErrors, m.changes, m.pods, m.hosted,
-		m.statusWrites, m.statusErrors, m.lastSucceeded, m.silentHosts, m.info,
+		m.statusWrites, m.statusErrors, m.lastSucceeded, m.silentHosts, m.withdrawn, m.info,
 	}
 	unregister = func() {
 		for _, c := range all {

@@ -27,10 +27,7 @@ func DefaultProbeInterval() time.Duration { return probe.DefaultConfig().Interva
 
 // probeNumbers are the numbers of the probes that go with an interval.
 func probeNumbers(interval time.Duration) probe.Config {
-	c := probe.DefaultConfig()
-	c.Interval, c.Timeout = interval, interval/2
-	c.RefusalHold = max(c.RefusalHold, interval)
-	return c
+	return probe.DefaultConfig().WithInterval(interval)
 }
 
 // peers answers the probes of other hosts, and probes those on which the way of
@@ -47,6 +44,8 @@ type peers struct {
 	ready func() bool
 	// changed is raised when a host has gone offline or come back.
 	changed signal
+	// voted is raised then, too: others wait for this host's word.
+	voted   signal
 	metrics *metrics
 
 	wake signal
@@ -84,6 +83,58 @@ func (p *peers) offline() map[string]bool {
 		return nil
 	}
 	return prober.Offline()
+}
+
+// contact tells how many of the hosts that this one watches have ever answered,
+// and how many answer now.
+func (p *peers) contact() (watched, answering int) {
+	p.mu.Lock()
+	prober := p.prober
+	p.mu.Unlock()
+	if prober == nil {
+		return 0, 0
+	}
+	for _, h := range prober.Hosts() {
+		if h.LastAlive.IsZero() {
+			continue
+		}
+		watched++
+		if h.State == probe.Online {
+			answering++
+		}
+	}
+	return watched, answering
+}
+
+// maxBallot bounds the names that are told of, silent hosts first.
+const maxBallot = 256
+
+// ballot is what this host tells of those that it watches: of all whose health it
+// knows, and which of them are silent. A host that most others do not answer says
+// nothing: it is probably cut off itself.
+func (p *peers) ballot() (watches, silent []string) {
+	p.mu.Lock()
+	prober := p.prober
+	p.mu.Unlock()
+	if prober == nil || prober.View().Isolated {
+		return nil, nil
+	}
+	var answering []string
+	for name, h := range prober.Hosts() {
+		switch h.State {
+		case probe.Offline:
+			silent = append(silent, name)
+		case probe.Online, probe.Suspect:
+			answering = append(answering, name)
+		case probe.Unknown:
+		}
+	}
+	slices.Sort(silent)
+	slices.Sort(answering)
+	silent = silent[:min(len(silent), maxBallot)]
+	watches = slices.Concat(silent, answering[:min(len(answering), maxBallot-len(silent))])
+	slices.Sort(watches)
+	return watches, silent
 }
 
 // run works until ctx ends. What fails is logged and tried again: without
@@ -174,5 +225,6 @@ func (p *peers) tell(q *probe.Prober) {
 	offline := slices.Sorted(maps.Keys(q.Offline()))
 	p.log.Info("probes tell which hosts are offline", "offline", strings.Join(offline, ","))
 	p.metrics.silentHosts.Set(float64(len(offline)))
+	p.voted.raise()
 	p.changed.raise()
 }

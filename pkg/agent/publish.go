@@ -8,6 +8,7 @@ import (
 
 	"github.com/go-logr/logr"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
+	"k8s.io/apimachinery/pkg/api/meta"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
 	"k8s.io/apimachinery/pkg/runtime"
@@ -15,6 +16,7 @@ import (
 	"sigs.k8s.io/controller-runtime/pkg/client"
 
 	v1 "github.com/egressip-operator/egressip-operator/api/v1"
+	"github.com/egressip-operator/egressip-operator/pkg/egress"
 )
 
 // FieldManager is the name under which the agent owns its part of the status.
@@ -25,6 +27,8 @@ const (
 	// rewordAfter is how old a status must be to be written again where it
 	// differs in its messages alone.
 	rewordAfter = 10 * time.Second
+	// retellAfter is the same where it differs in the hosts that are watched.
+	retellAfter = time.Second
 	// writeTimeout bounds one write.
 	writeTimeout = 10 * time.Second
 	// firstRewrite is the pause after a first failed write; it doubles up to
@@ -47,6 +51,9 @@ type publisher struct {
 	// with the answer.
 	apply   func(context.Context, *unstructured.Unstructured) error
 	metrics *metrics
+	// ballot is what is told of other hosts at the moment of a write; nil for
+	// nothing.
+	ballot func() (watches, silent []string)
 
 	wake signal
 
@@ -139,8 +146,17 @@ func (p *publisher) sync(ctx context.Context) error {
 		// not make all other nodes forget which claims its network can bear.
 		want.agent.Uplink, want.agent.UplinkCIDR = base.agent.Uplink, base.agent.UplinkCIDR
 	}
+	if p.ballot != nil {
+		want.agent.Watches, want.agent.Silent = p.ballot()
+	}
 	if want.equal(base) {
 		return nil
+	}
+	// Who is watched changes as pods come and go; who is silent cannot wait.
+	same := base
+	same.agent.Watches = want.agent.Watches
+	if want.equal(same) && p.clock.Since(p.writtenAt) < retellAfter {
+		return nil // the next pass asks again
 	}
 	if want.wordless().equal(base.wordless()) && p.clock.Since(p.writtenAt) < rewordAfter {
 		return nil // the next pass asks again
@@ -149,7 +165,14 @@ func (p *publisher) sync(ctx context.Context) error {
 	if want.ready.Status == base.ready.Status && !base.ready.LastTransitionTime.IsZero() {
 		want.ready.LastTransitionTime = base.ready.LastTransitionTime
 	}
-	u, err := applyObject(p.node, want)
+	inUseSince := want.ready.LastTransitionTime
+	if want.inUse != "" {
+		inUseSince = metav1.NewTime(p.clock.Now().Truncate(time.Second))
+		if was := meta.FindStatusCondition(object.Status.Conditions, v1.ConditionAddressInUse); was != nil {
+			inUseSince = was.LastTransitionTime
+		}
+	}
+	u, err := applyObject(p.node, want, inUseSince)
 	if err != nil {
 		return err
 	}
@@ -168,12 +191,19 @@ func (p *publisher) sync(ctx context.Context) error {
 
 // applyObject is the HostSubnet with the agent's fields alone: what it leaves
 // out belongs to others.
-func applyObject(node string, s ownStatus) (*unstructured.Unstructured, error) {
+func applyObject(node string, s ownStatus, inUseSince metav1.Time) (*unstructured.Unstructured, error) {
+	conditions := []metav1.Condition{s.ready}
+	if s.inUse != "" {
+		conditions = append(conditions, metav1.Condition{
+			Type: v1.ConditionAddressInUse, Status: metav1.ConditionTrue, Reason: string(egress.ReasonAddressInUse),
+			Message: s.inUse, ObservedGeneration: s.ready.ObservedGeneration, LastTransitionTime: inUseSince,
+		})
+	}
 	status, err := runtime.DefaultUnstructuredConverter.ToUnstructured(&v1.HostSubnetStatus{
 		ObservedGeneration: s.generation,
 		Agent:              &s.agent,
 		EgressIPs:          s.claims,
-		Conditions:         []metav1.Condition{s.ready},
+		Conditions:         conditions,
 	})
 	if err != nil {
 		return nil, fmt.Errorf("encode the status of HostSubnet %s: %w", node, err)

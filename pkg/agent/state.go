@@ -28,6 +28,11 @@ func stateOf(plan egress.Plan, strict bool) dataplane.State {
 		s.Hosted = append(s.Hosted, dataplane.Hosted{IP: h.IP, NetID: h.NetID})
 		hosted[h.IP] = true
 	}
+	for _, h := range plan.Standby {
+		if !hosted[h.IP] {
+			s.Standby = append(s.Standby, dataplane.Hosted{IP: h.IP, NetID: h.NetID})
+		}
+	}
 	for _, p := range plan.Pods {
 		pod := podState(p, hosted)
 		if last := len(s.Pods) - 1; last >= 0 && s.Pods[last].IP == pod.IP {

@@ -11,6 +11,7 @@ import (
 
 	v1 "github.com/egressip-operator/egressip-operator/api/v1"
 	"github.com/egressip-operator/egressip-operator/pkg/dataplane"
+	"github.com/egressip-operator/egressip-operator/pkg/egress"
 )
 
 // Reasons of the condition AgentReady.
@@ -20,6 +21,9 @@ const (
 	// ReasonReadyWithWarnings: the kernel is as planned, and something on the
 	// node deserves the admin's attention; the message says what.
 	ReasonReadyWithWarnings = "ReadyWithWarnings"
+	// ReasonWithdrawn: the host reaches neither the API server nor most hosts, or
+	// has done so a moment ago, and has given up its egress IPs.
+	ReasonWithdrawn = "Withdrawn"
 	// ReasonApplyFailed: the kernel is not as planned; the message says why.
 	// It is tried again all the time.
 	ReasonApplyFailed = "ApplyFailed"
@@ -41,6 +45,9 @@ type ownStatus struct {
 	claims []v1.ClaimStatus
 	// ready is the condition AgentReady without its time of transition.
 	ready metav1.Condition
+	// inUse is the message of the condition AddressInUse; empty where nobody
+	// else has an address of this host's.
+	inUse string
 }
 
 // statusOf tells what was decided and found. It is pure. appliedGeneration is
@@ -58,6 +65,7 @@ func statusOf(o observation, version string, appliedGeneration int64) ownStatus 
 			ObservedGeneration: o.decision.generation,
 		},
 	}
+	s.inUse = inUseOf(s.claims)
 	if o.report.UplinkCIDR.IsValid() {
 		s.agent.UplinkCIDR = o.report.UplinkCIDR.String()
 	}
@@ -65,6 +73,10 @@ func statusOf(o observation, version string, appliedGeneration int64) ownStatus 
 		s.agent.IPTables = append(s.agent.IPTables, string(b))
 	}
 	switch {
+	case o.decision.withdrawn:
+		s.ready.Status = metav1.ConditionFalse
+		s.ready.Reason = ReasonWithdrawn
+		s.ready.Message = "The host was cut off from the API server and from most hosts, and has given up its egress IPs."
 	case o.err != nil:
 		s.ready.Status = metav1.ConditionFalse
 		s.ready.Reason = ReasonApplyFailed
@@ -102,6 +114,10 @@ func claimsOf(o observation) []v1.ClaimStatus {
 				claim.Reason = ReasonNotConfigured
 				claim.Message = clip(cmp.Or(report.Error, "The kernel is not configured for it yet."))
 			}
+			if report.InUseBy != "" {
+				claim.Reason = string(egress.ReasonAddressInUse)
+				claim.Message = sayInUse(c, report.InUseBy)
+			}
 		}
 		claims = append(claims, claim)
 	}
@@ -115,6 +131,23 @@ func claimsOf(o observation) []v1.ClaimStatus {
 	// ip is the key of the list in the API.
 	slices.SortStableFunc(claims, func(a, b v1.ClaimStatus) int { return cmp.Compare(a.IP, b.IP) })
 	return slices.CompactFunc(claims, func(a, b v1.ClaimStatus) bool { return a.IP == b.IP })
+}
+
+func sayInUse(c egress.ClaimResult, mac string) string {
+	return fmt.Sprintf("%s of namespace %s is not put on this host: %s answers for it on the segment, which may be a host that was cut off "+
+		"and has not given it up yet, or a machine that is not of this cluster. Find it by its MAC address and take the address off it, "+
+		"or give the namespace another; it is tried again all the time.", c.IP, c.Namespace, mac)
+}
+
+// inUseOf sums up which claims somebody else has; empty for none.
+func inUseOf(claims []v1.ClaimStatus) string {
+	var messages []string
+	for _, c := range claims {
+		if c.Reason == string(egress.ReasonAddressInUse) {
+			messages = append(messages, c.Message)
+		}
+	}
+	return clip(strings.Join(messages, "\n"))
 }
 
 func clip(s string) string {
@@ -133,8 +166,11 @@ func ownPart(h *v1.HostSubnet) ownStatus {
 	}
 	slices.SortFunc(s.claims, func(a, b v1.ClaimStatus) int { return cmp.Compare(a.IP, b.IP) })
 	for _, c := range h.Status.Conditions {
-		if c.Type == v1.ConditionAgentReady {
+		switch c.Type {
+		case v1.ConditionAgentReady:
 			s.ready = c
+		case v1.ConditionAddressInUse:
+			s.inUse = c.Message
 		}
 	}
 	return s
@@ -145,7 +181,8 @@ func (s ownStatus) equal(t ownStatus) bool {
 	return s.generation == t.generation &&
 		s.agent.Version == t.agent.Version && s.agent.Uplink == t.agent.Uplink &&
 		s.agent.UplinkCIDR == t.agent.UplinkCIDR && slices.Equal(s.agent.IPTables, t.agent.IPTables) &&
-		slices.Equal(s.claims, t.claims) &&
+		slices.Equal(s.agent.Watches, t.agent.Watches) && slices.Equal(s.agent.Silent, t.agent.Silent) &&
+		slices.Equal(s.claims, t.claims) && s.inUse == t.inUse &&
 		s.ready.Type == t.ready.Type && s.ready.Status == t.ready.Status && s.ready.Reason == t.ready.Reason &&
 		s.ready.Message == t.ready.Message && s.ready.ObservedGeneration == t.ready.ObservedGeneration
 }
@@ -153,7 +190,7 @@ func (s ownStatus) equal(t ownStatus) bool {
 // wordless returns s without its messages, in which a lasting error may be
 // told in other words, or with other numbers, each time.
 func (s ownStatus) wordless() ownStatus {
-	s.ready.Message = ""
+	s.ready.Message, s.inUse = "", strings.Repeat("x", min(len(s.inUse), 1)) // whether, not what
 	s.claims = slices.Clone(s.claims)
 	for i := range s.claims {
 		s.claims[i].Message = ""

@@ -1,0 +1,163 @@
+package agent
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net"
+	"net/http"
+	"sync"
+	"time"
+
+	"github.com/go-logr/logr"
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
+	"k8s.io/apimachinery/pkg/api/meta"
+	"k8s.io/apimachinery/pkg/runtime"
+	"k8s.io/client-go/rest"
+	"k8s.io/utils/clock"
+	"sigs.k8s.io/controller-runtime/pkg/client"
+
+	v1 "github.com/egressip-operator/egressip-operator/api/v1"
+	"github.com/egressip-operator/egressip-operator/pkg/egress"
+)
+
+// The pace at which a host finds out whether it is cut off.
+const (
+	// lookEvery is the pause between two looks at whom the probes reach.
+	lookEvery = 100 * time.Millisecond
+	// askEvery is the pause between two questions to the API server, while
+	// there is need for any, and askWithin how long an answer may take.
+	askEvery  = 250 * time.Millisecond
+	askWithin = 400 * time.Millisecond
+)
+
+// isolation finds out whether this host is cut off, so that it gives its egress
+// IPs up before others bear them.
+type isolation struct {
+	log   logr.Logger
+	clock clock.WithTicker
+	// after is how long the host must be cut off; 0 for never.
+	after time.Duration
+	// contact tells how many hosts are watched and how many of them answer.
+	contact func() (watched, answering int)
+	// ask asks the API server. err says that it cannot be reached; current,
+	// that what it holds of this host is what the cache has.
+	ask func(context.Context) (current bool, err error)
+	// changed is raised when the host withdraws or returns.
+	changed signal
+	metrics *metrics
+
+	mu    sync.Mutex
+	state egress.Isolation
+	api   time.Time
+}
+
+// withdrawn tells whether the host must bear no egress IPs.
+func (i *isolation) withdrawn() bool {
+	if i == nil {
+		return false
+	}
+	i.mu.Lock()
+	defer i.mu.Unlock()
+	return i.state.Withdrawn
+}
+
+// run looks until ctx ends.
+func (i *isolation) run(ctx context.Context) error {
+	ticker := i.clock.NewTicker(lookEvery)
+	defer ticker.Stop()
+	answers := make(chan bool, 1) // the API server was reached; whether the cache is current
+	var asking sync.WaitGroup
+	defer asking.Wait()
+	ctx, cancel := context.WithCancel(ctx)
+	defer cancel()
+	var asked time.Time
+	for {
+		current := false
+		select {
+		case <-ctx.Done():
+			return nil
+		case <-ticker.C():
+		case current = <-answers:
+			i.mu.Lock()
+			i.api = i.clock.Now()
+			i.mu.Unlock()
+		}
+		uncertain := i.look(current)
+		if now := i.clock.Now(); uncertain && now.Sub(asked) >= askEvery {
+			asked = now
+			asking.Go(func() {
+				askCtx, stop := context.WithTimeout(ctx, askWithin)
+				defer stop()
+				if current, err := i.ask(askCtx); err == nil {
+					select {
+					case answers <- current:
+					case <-ctx.Done():
+					}
+				}
+			})
+		}
+	}
+}
+
+// look draws the conclusion from what is known now.
+func (i *isolation) look(current bool) (uncertain bool) {
+	watched, answering := i.contact()
+	i.mu.Lock()
+	defer i.mu.Unlock()
+	was := i.state.Withdrawn
+	i.state = i.state.Next(egress.Contact{Watched: watched, Answering: answering, API: i.api, Current: current}, i.after, i.clock.Now())
+	if i.state.Withdrawn == was {
+		return i.state.Uncertain()
+	}
+	i.changed.raise()
+	if i.state.Withdrawn {
+		i.metrics.withdrawn.Set(1)
+		i.log.Info("cut off from the API server and from most hosts: this node gives its egress IPs up, because others may bear them now",
+			"after", i.after.String(), "watched", watched, "answering", answering)
+	} else {
+		i.metrics.withdrawn.Set(0)
+		i.log.Info("the API server is reached again: this node bears the egress IPs that it claims")
+	}
+	return i.state.Uncertain()
+}
+
+// apiAsker returns what asks the API server for this node's HostSubnet, on
+// connections of its own: an old one may be dead without anybody knowing.
+func apiAsker(cfg *rest.Config, scheme *runtime.Scheme, mapper meta.RESTMapper, node string,
+	cached func(context.Context) (*v1.HostSubnet, error),
+) (func(context.Context) (bool, error), error) {
+	cfg = rest.CopyConfig(cfg)
+	cfg.Timeout = askWithin
+	cfg.NextProtos = []string{"http/1.1"} // a request that fails closes its connection
+	cfg.Dial = (&net.Dialer{Timeout: askWithin}).DialContext
+	cfg.QPS = -1
+	httpClient, err := rest.HTTPClientFor(cfg)
+	if err != nil {
+		return nil, fmt.Errorf("set up the client that asks whether the API server is there: %w", err)
+	}
+	c, err := client.New(cfg, client.Options{Scheme: scheme, Mapper: mapper, HTTPClient: httpClient})
+	if err != nil {
+		return nil, fmt.Errorf("set up the client that asks whether the API server is there: %w", err)
+	}
+	return func(ctx context.Context) (bool, error) {
+		var live v1.HostSubnet
+		err := c.Get(ctx, client.ObjectKey{Name: node}, &live)
+		if err != nil && !apierrors.IsNotFound(err) {
+			if status := apierrors.APIStatus(nil); errors.As(err, &status) && status.Status().Code >= http.StatusBadRequest &&
+				status.Status().Code < http.StatusInternalServerError {
+				return false, nil // it answers, and says no
+			}
+			return false, fmt.Errorf("ask the API server for HostSubnet %s: %w", node, err)
+		}
+		known, errCached := cached(ctx)
+		switch {
+		case apierrors.IsNotFound(err):
+			return apierrors.IsNotFound(errCached), nil
+		case errCached != nil:
+			return false, nil //nolint:nilerr // reached, and not current
+		default:
+			return known.UID == live.UID && known.Generation == live.Generation, nil
+		}
+	}, nil
+}

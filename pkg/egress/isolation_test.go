@@ -1,0 +1,81 @@
+package egress_test
+
+import (
+	"net/netip"
+	"testing"
+	"time"
+
+	"pgregory.net/rapid"
+
+	"github.com/egressip-operator/egressip-operator/pkg/egress"
+)
+
+// A host never gives its addresses up while it reaches the API server or a
+// majority, always when it has reached neither for long enough, and takes them
+// back on the API server's word alone.
+//
+// Mutants killed: majority without the host itself; Next that counts from the
+// loss of the majority alone; Next that returns as soon as there is a majority.
+func TestPropertyOnlyTheCutOffWithdraw(t *testing.T) {
+	const after = time.Second
+	rapid.Check(t, func(t *rapid.T) {
+		now := time.Unix(1e9, 0)
+		var i egress.Isolation
+		var api time.Time
+		var alone time.Duration // without majority and API server, at least
+		lost := false
+		for range rapid.IntRange(1, 60).Draw(t, "looks") {
+			step := time.Duration(rapid.IntRange(1, 400).Draw(t, "milliseconds")) * time.Millisecond
+			now = now.Add(step)
+			c := egress.Contact{Watched: rapid.IntRange(0, 5).Draw(t, "watched")}
+			c.Answering = rapid.IntRange(0, c.Watched).Draw(t, "answering")
+			if rapid.IntRange(0, 3).Draw(t, "asked") == 0 {
+				api, c.Current = now, rapid.Bool().Draw(t, "current")
+			}
+			c.API = api
+			majority := c.Answering+1 > c.Watched-c.Answering
+			reached := majority || api.Equal(now)
+			if reached {
+				alone = 0
+			} else if lost {
+				alone += step
+			}
+			lost = !majority
+			was := i
+			i = i.Next(c, after, now)
+			switch {
+			case !was.Withdrawn && i.Withdrawn && reached:
+				t.Fatalf("withdraws though it reaches %+v", c)
+			case !i.Withdrawn && alone >= after && !was.Withdrawn:
+				t.Fatalf("has reached nobody for %s, and does not withdraw", alone)
+			case !was.Withdrawn && i.Withdrawn && alone < after:
+				t.Fatalf("withdraws after %s", alone)
+			case was.Withdrawn && !i.Withdrawn && !c.Current:
+				t.Fatalf("takes addresses back without knowing whether they are its own: %+v", c)
+			case was.Withdrawn && i.Withdrawn && c.Current:
+				t.Fatalf("knows that its addresses are its own, and does not take them back")
+			case (i.Withdrawn || !majority) && !i.Uncertain():
+				t.Fatalf("does not ask the API server: %+v", c)
+			}
+		}
+		if i.Next(egress.Contact{Watched: 3}, 0, now).Withdrawn {
+			t.Fatal("withdraws though it never shall")
+		}
+	})
+}
+
+func TestGivingUpLeavesNoWayOut(t *testing.T) {
+	c := threeHosts()
+	pods := []egress.Pod{{Namespace: "one", IP: netip.MustParseAddr("10.0.0.1")}, {Namespace: "two", IP: netip.MustParseAddr("10.0.0.2")}}
+	plan, _ := egress.PlanFor(c, egress.Resolve(c), "a", pods, nil)
+	if len(plan.Hosted) != 1 || plan.Pods[0].Kind != egress.PathLocal {
+		t.Fatalf("plan %+v", plan)
+	}
+	got := egress.GiveUp(plan)
+	if len(got.Hosted) > 0 || got.Pods[0].Kind != egress.PathDrop || got.Pods[1].Kind != egress.PathRemote {
+		t.Errorf("given up: %+v", got)
+	}
+	if len(plan.Hosted) != 1 || plan.Pods[0].Kind != egress.PathLocal {
+		t.Errorf("the plan itself was changed: %+v", plan)
+	}
+}
