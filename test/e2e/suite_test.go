@@ -46,7 +46,13 @@ func suite(t *testing.T, backend testbed.Backend) {
 	}
 	// Installed anew, for what changes a node beyond comparison: power cuts.
 	b.install(t)
-	inOrder(t, step{"of several egress IPs the first is used", b.testOrdered})
+	inOrder(
+		t,
+		step{"a host is evacuated", b.testEvacuation},
+		step{"a host that is cut off gives its egress IPs up", b.testCutOff},
+		step{"an egress IP moves when its host loses power", b.testPowerCut},
+		step{"of several egress IPs the first is used", b.testOrdered},
+	)
 }
 
 // step is one test of the suite.

@@ -36,6 +36,18 @@ func healthMutants() []mutant {
 				{file: "judge.go", old: "case ProbeNoAgent:\n\t\treturn Verdict{\n\t\t\tOnline: true, Closed: true,", new: "case NotProbed - 1:\n\t\treturn Verdict{\n\t\t\tOnline: true, Closed: true,"}},
 		},
 		{
+			name: "not-one-of-the-majority", pkg: brain, test: "TestPropertyOnlyTheCutOffWithdraw",
+			edits: []edit{{file: "isolation.go", old: "2*(1+c.Answering) > 1+c.Watched", new: "2*c.Answering > c.Watched"}},
+		},
+		{
+			name: "deaf-to-the-api", pkg: brain, test: "TestPropertyOnlyTheCutOffWithdraw",
+			edits: []edit{{file: "isolation.go", old: "if c.API.After(alone) {", new: "if false {"}},
+		},
+		{
+			name: "back-by-majority", pkg: brain, test: "TestPropertyOnlyTheCutOffWithdraw",
+			edits: []edit{{file: "isolation.go", old: "i.Withdrawn = !c.Current", new: "i.Withdrawn = !c.Current && !c.majority()"}},
+		},
+		{
 			name: "evacuated-to-nowhere", pkg: brain, test: "TestPropertyEvacuationGoesOneByOne",
 			edits: []edit{{file: "allocate.go", old: "if len(without.clone().place([]request{r})) == 0 {", new: "if true {"}},
 		},

@@ -1,0 +1,231 @@
+package e2e
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"slices"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/egressip-operator/egressip-operator/test/testbed"
+)
+
+// moveWithin is well above what it takes to move an automatic egress IP by
+// probes, and well below what a Node takes to be NotReady.
+const moveWithin = 4 * time.Second
+
+// givenAutomatic makes two hosts automatic, requests an egress IP, and returns the
+// host that got it and the other one.
+func (b *bed) givenAutomatic(t *testing.T) (host, other string) {
+	t.Helper()
+	b.withdrawAfter(t)
+	b.request(t, egressNamespace, egressIP)
+	hosts := []string{egressHost, secondHost}
+	for _, node := range hosts {
+		b.patch(t, "hostsubnet", node, `{"egressCIDRs": ["192.168.7.200/29"]}`)
+	}
+	b.eventually(t, func() error {
+		host = ""
+		for _, node := range hosts {
+			claims, err := b.Kubectl(t.Context(), "get", "hostsubnet", node, "-o", "jsonpath={.egressIPs[*]}")
+			if err != nil {
+				return err
+			}
+			if claims == egressIP {
+				host = node
+			}
+		}
+		if host == "" {
+			return errors.New("no host claims the egress IP yet")
+		}
+		return nil
+	})
+	other = hosts[1-slices.Index(hosts, host)]
+	b.leaveWith(t, b.egress, func(testbed.Pod) string { return egressIP })
+	// All watch, and say so: those that decide about a move.
+	b.eventually(t, func() error {
+		for _, node := range b.Nodes() {
+			watches, err := b.Kubectl(t.Context(), "get", "hostsubnet", node, "-o", "jsonpath={.status.agent.watches[*]}")
+			if err != nil {
+				return err
+			}
+			if node != host && !slices.Contains(strings.Fields(watches), host) {
+				return fmt.Errorf("%s watches %q, not %s", node, watches, host)
+			}
+		}
+		return nil
+	})
+	return host, other
+}
+
+// leadElsewhere has a controller lead that does not run on the node.
+func (b *bed) leadElsewhere(t *testing.T, node string) {
+	t.Helper()
+	b.eventually(t, func() error {
+		holder, err := b.Kubectl(t.Context(), "-n", testbed.OperatorNamespace, "get", "lease", "egressip-controller", "-o", "jsonpath={.spec.holderIdentity}")
+		if err != nil {
+			return err
+		}
+		if holder != "" && !strings.HasPrefix(holder, node) {
+			return nil
+		}
+		pods, err := b.Pods(t.Context(), testbed.OperatorNamespace, "app.kubernetes.io/component=controller")
+		if err != nil {
+			return err
+		}
+		for _, p := range pods {
+			if p.Node == node {
+				if _, err := b.Kubectl(t.Context(), "-n", testbed.OperatorNamespace, "delete", "pod", p.Name); err != nil {
+					return err
+				}
+			}
+		}
+		return fmt.Errorf("the leader, %q, is on %s", holder, node)
+	})
+}
+
+// awayFrom is a pod that is on none of the nodes.
+func (b *bed) awayFrom(t *testing.T, nodes ...string) testbed.Pod {
+	t.Helper()
+	for _, p := range b.egress {
+		if !slices.Contains(nodes, p.Node) {
+			return p
+		}
+	}
+	t.Fatalf("all pods are on %v", nodes)
+	return testbed.Pod{}
+}
+
+// back waits until a node that was off is as before, and all pods with it.
+func (b *bed) back(t *testing.T, node string) {
+	t.Helper()
+	if err := b.AwaitReady(t.Context(), node); err != nil {
+		t.Fatal(err)
+	}
+	var err error
+	if b.egress, err = b.AwaitPods(t.Context(), egressNamespace, "app=client", len(b.Nodes())); err != nil {
+		t.Fatal(err)
+	}
+	if b.plain, err = b.AwaitPods(t.Context(), plainNamespace, "app=client", len(b.Nodes())); err != nil {
+		t.Fatal(err)
+	}
+}
+
+// testPowerCut: an automatic egress IP moves to the other host in about a second
+// when its host loses power, and nothing leaves with another source.
+func (b *bed) testPowerCut(t *testing.T) {
+	host, other := b.givenAutomatic(t)
+	b.leadElsewhere(t, host)
+	verify := b.watchBastion(t, egressIP)
+	outage := b.outage(t, b.awayFrom(t, host, other), func() {
+		if err := b.PowerOff(t.Context(), host); err != nil {
+			t.Error(err)
+		}
+	})
+	t.Logf("the host of an automatic egress IP lost power: no new connection for %s", outage)
+	if outage > moveWithin {
+		t.Errorf("no new connection for %s after the host lost power, want less than %s", outage, moveWithin)
+	}
+	b.eventually(t, func() error { return b.hasField(t, "hostsubnet", other, "{.egressIPs[*]}", egressIP) })
+	b.eventually(t, func() error {
+		return b.hasField(t, "hostsubnet", host, `{.status.conditions[?(@.type=="Online")].reason}`, "Silent")
+	})
+	b.eventually(t, func() error {
+		events, err := b.Kubectl(t.Context(), "get", "events", "-A", "-o", "jsonpath={.items[*].reason}")
+		if err == nil && (!strings.Contains(events, "HostOffline") || !strings.Contains(events, "EgressIPMoved")) {
+			err = fmt.Errorf("events tell of %s", events)
+		}
+		return err
+	})
+	if err := b.PowerOn(t.Context(), host); err != nil {
+		t.Fatal(err)
+	}
+	b.back(t, host)
+	b.eventually(t, func() error {
+		return b.hasField(t, "hostsubnet", host, `{.status.conditions[?(@.type=="Online")].status}`, "True")
+	})
+	b.leaveWith(t, b.egress, func(testbed.Pod) string { return egressIP })
+	verify()
+}
+
+// testCutOff: a host that is alive and reaches neither the API server nor the
+// other nodes gives its egress IP up before another takes it, and does not take
+// it back when it is reached again.
+func (b *bed) testCutOff(t *testing.T) {
+	host, other := b.givenAutomatic(t)
+	b.leadElsewhere(t, host)
+	verify := b.watchBastion(t, egressIP)
+	rest := []string{testbed.ControlPlane}
+	for _, node := range b.Nodes() {
+		if node != host {
+			rest = append(rest, node)
+		}
+	}
+	t.Cleanup(func() {
+		ctx, cancel := context.WithTimeout(context.Background(), settle)
+		defer cancel()
+		if err := b.Mend(ctx); err != nil {
+			t.Error(err)
+		}
+	})
+	outage := b.outage(t, b.awayFrom(t, host, other), func() {
+		if err := b.Partition(t.Context(), []string{host}, rest); err != nil {
+			t.Error(err)
+		}
+	})
+	t.Logf("the host of an automatic egress IP was cut off: no new connection for %s", outage)
+	if outage > moveWithin {
+		t.Errorf("no new connection for %s after the host was cut off, want less than %s", outage, moveWithin)
+	}
+	bears := func(node string) (bool, error) {
+		out, err := b.NodeExec(t.Context(), node, "ip", "-o", "addr", "show", "label", "eth0:eip")
+		return strings.Contains(out, egressIP+"/"), err
+	}
+	if still, err := bears(host); err != nil || still {
+		t.Errorf("%s is cut off and bears %s: %t, %v", host, egressIP, still, err)
+	}
+	if does, err := bears(other); err != nil || !does {
+		t.Errorf("%s bears %s: %t, %v", other, egressIP, does, err)
+	}
+	if err := b.Mend(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	b.back(t, host)
+	b.eventually(t, func() error {
+		return b.hasField(t, "hostsubnet", host, `{.status.conditions[?(@.type=="Online")].status}`, "True")
+	})
+	b.leaveWith(t, b.egress, func(testbed.Pod) string { return egressIP })
+	verify()
+}
+
+// testEvacuation: the annotation on a Node moves its egress IP away without a
+// wrong packet, and the Node gets it back no sooner than it is gone.
+func (b *bed) testEvacuation(t *testing.T) {
+	host, other := b.givenAutomatic(t)
+	const annotation = "egressip.network.openshift.io/evacuate"
+	t.Cleanup(func() {
+		ctx, cancel := context.WithTimeout(context.Background(), settle)
+		defer cancel()
+		if _, err := b.Kubectl(ctx, "annotate", "node", host, annotation+"-"); err != nil {
+			t.Error(err)
+		}
+	})
+	verify := b.watchBastion(t, egressIP)
+	outage := b.outage(t, b.awayFrom(t, host, other), func() {
+		if _, err := b.Kubectl(t.Context(), "annotate", "node", host, annotation+"=true"); err != nil {
+			t.Error(err)
+		}
+	})
+	t.Logf("the host of an automatic egress IP was evacuated: no new connection for %s", outage)
+	if outage > moveWithin {
+		t.Errorf("no new connection for %s while the host was evacuated, want less than %s", outage, moveWithin)
+	}
+	b.eventually(t, func() error { return b.hasField(t, "hostsubnet", other, "{.egressIPs[*]}", egressIP) })
+	b.eventually(t, func() error {
+		return b.hasField(t, "hostsubnet", host, `{.status.conditions[?(@.type=="Evacuating")].status}`, "True")
+	})
+	b.leaveWith(t, b.egress, func(testbed.Pod) string { return egressIP })
+	verify()
+}
