@@ -24,6 +24,7 @@ import (
 	"github.com/go-logr/logr"
 	"github.com/spf13/cobra"
 	"github.com/spf13/pflag"
+	"k8s.io/apimachinery/pkg/types"
 	"k8s.io/client-go/rest"
 	"k8s.io/client-go/tools/clientcmd"
 	"k8s.io/klog/v2"
@@ -168,6 +169,8 @@ a bpffs. Ending it changes nothing in the kernel; "cleanup" takes everything off
 		"time between two probes to one host; three without an answer make it offline")
 	f.DurationVar(&o.WithdrawAfter, "withdraw-after", time.Second,
 		"how long a node must reach neither the API server nor most of the hosts that it watches to give up its egress IPs, 0 for never")
+	f.Var((*objectValue)(&o.DaemonSet), "daemonset",
+		"`namespace/name` of the DaemonSet that runs the agents: once it is deleted, an agent that ends gives the node's egress IPs up")
 	f.DurationVar(&o.ResyncPeriod, "resync-period", time.Second,
 		"how often the kernel is compared with the planned state, beside on events")
 	return cmd
@@ -374,6 +377,27 @@ func (m *maskValue) Set(s string) error {
 }
 
 func (*maskValue) Type() string { return "hex" }
+
+// objectValue is a flag with the name of an object in a namespace.
+type objectValue types.NamespacedName
+
+func (o *objectValue) String() string {
+	if o.Name == "" {
+		return ""
+	}
+	return o.Namespace + "/" + o.Name
+}
+
+func (o *objectValue) Set(s string) error {
+	namespace, name, ok := strings.Cut(s, "/")
+	if !ok || namespace == "" || name == "" || strings.Contains(name, "/") {
+		return errors.New("give namespace/name, such as egressip-system/egressip-agent")
+	}
+	o.Namespace, o.Name = namespace, name
+	return nil
+}
+
+func (*objectValue) Type() string { return "object" }
 
 // addressValue is a flag with an IPv4 address.
 type addressValue netip.Addr

@@ -10,6 +10,7 @@ import (
 	"github.com/prometheus/client_golang/prometheus"
 	"golang.org/x/sync/errgroup"
 	"k8s.io/apimachinery/pkg/runtime"
+	"k8s.io/apimachinery/pkg/types"
 	clientgoscheme "k8s.io/client-go/kubernetes/scheme"
 	"k8s.io/client-go/rest"
 	"k8s.io/utils/clock"
@@ -49,6 +50,10 @@ type Options struct {
 	// majority of the hosts that it watches to give up its egress IPs; 0 for
 	// never.
 	WithdrawAfter time.Duration
+	// DaemonSet is the one that runs the agents: when it has been deleted, an
+	// agent that ends gives the node's egress IPs up. The zero value is for an
+	// agent that is run otherwise, and leaves everything as it is.
+	DaemonSet types.NamespacedName
 	// Version is told in the status.
 	Version string
 	Kernel  KernelOptions
@@ -83,7 +88,7 @@ func serve(ctx context.Context, cfg *rest.Config, o Options, k kernel, registry 
 		Scheme:                 scheme,
 		Logger:                 log,
 		MapperProvider:         newMapper,
-		Cache:                  cacheOptions(o.NodeName),
+		Cache:                  cacheOptions(o.NodeName, o.DaemonSet),
 		Metrics:                metricsserver.Options{BindAddress: o.MetricsAddress},
 		HealthProbeBindAddress: "0", // its answers keep the reason to themselves
 	})
@@ -142,6 +147,10 @@ func serve(ctx context.Context, cfg *rest.Config, o Options, k kernel, registry 
 			contact: l.peers.contact, ask: ask, changed: objects.changed,
 		}
 	}
+	var own *owner
+	if o.DaemonSet.Name != "" {
+		own = &owner{log: log}
+	}
 	// The health endpoints answer while this waits for the API server.
 	err = mgr.Add(everywhere(func(ctx context.Context) error {
 		if err := objects.start(ctx, func(what string) {
@@ -149,6 +158,11 @@ func serve(ctx context.Context, cfg *rest.Config, o Options, k kernel, registry 
 			h.waitsFor(what)
 		}); err != nil {
 			return err
+		}
+		if own != nil {
+			if err := own.watch(ctx, mgr.GetCache(), o.DaemonSet); err != nil {
+				log.Error(err, "the end of this agent counts as an upgrade")
+			}
 		}
 		g, ctx := errgroup.WithContext(ctx)
 		g.Go(func() error { return l.run(ctx) })
@@ -165,6 +179,9 @@ func serve(ctx context.Context, cfg *rest.Config, o Options, k kernel, registry 
 	log.Info("starting", "version", o.Version, "resync", o.ResyncPeriod.String(), "strict", o.Strict)
 	if err := mgr.Start(ctx); err != nil {
 		return fmt.Errorf("run the agent: %w", err)
+	}
+	if own.uninstalled() {
+		return l.giveUp()
 	}
 	log.Info("stopped; the kernel stays as it is, so that traffic flows on")
 	return nil

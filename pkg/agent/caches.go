@@ -9,11 +9,13 @@ import (
 	"time"
 
 	"github.com/go-logr/logr"
+	appsv1 "k8s.io/api/apps/v1"
 	corev1 "k8s.io/api/core/v1"
 	networkingv1 "k8s.io/api/networking/v1"
 	"k8s.io/apimachinery/pkg/api/meta"
 	"k8s.io/apimachinery/pkg/fields"
 	"k8s.io/apimachinery/pkg/runtime/schema"
+	"k8s.io/apimachinery/pkg/types"
 	"k8s.io/client-go/rest"
 	toolscache "k8s.io/client-go/tools/cache"
 	"sigs.k8s.io/controller-runtime/pkg/cache"
@@ -29,9 +31,9 @@ const askAgain = time.Second
 
 // cacheOptions keep caches small: of pods, those of this node alone, and of
 // each what is needed.
-func cacheOptions(node string) cache.Options {
+func cacheOptions(node string, daemonSet types.NamespacedName) cache.Options {
 	shared := true // nobody changes what it reads from the caches
-	return cache.Options{
+	o := cache.Options{
 		DefaultTransform:             cache.TransformStripManagedFields(),
 		DefaultUnsafeDisableDeepCopy: &shared,
 		ByObject: map[client.Object]cache.ByObject{
@@ -41,10 +43,18 @@ func cacheOptions(node string) cache.Options {
 			},
 		},
 	}
+	if daemonSet.Name != "" {
+		o.ByObject[&appsv1.DaemonSet{}] = cache.ByObject{
+			Namespaces: map[string]cache.Config{daemonSet.Namespace: {}},
+			Field:      fields.OneTermEqualSelector("metadata.name", daemonSet.Name),
+		}
+	}
+	return o
 }
 
-// mapper knows Pods by itself, so that an agent can start, and wait, without an
-// API server: the cache asks for what it has options for as soon as it is made.
+// mapper knows Pods and DaemonSets by itself, so that an agent can start, and
+// wait, without an API server: the cache asks for what it has options for as soon
+// as it is made.
 type mapper struct{ meta.RESTMapper }
 
 func newMapper(cfg *rest.Config, client *http.Client) (meta.RESTMapper, error) {
@@ -57,12 +67,13 @@ func newMapper(cfg *rest.Config, client *http.Client) (meta.RESTMapper, error) {
 
 // RESTMapping returns where the API server has a kind.
 func (m mapper) RESTMapping(kind schema.GroupKind, versions ...string) (*meta.RESTMapping, error) {
-	if kind == corev1.SchemeGroupVersion.WithKind("Pod").GroupKind() {
-		return &meta.RESTMapping{
-			Resource:         corev1.SchemeGroupVersion.WithResource("pods"),
-			GroupVersionKind: corev1.SchemeGroupVersion.WithKind("Pod"),
-			Scope:            meta.RESTScopeNamespace,
-		}, nil
+	for resource, known := range map[schema.GroupVersionResource]schema.GroupVersionKind{
+		corev1.SchemeGroupVersion.WithResource("pods"):       corev1.SchemeGroupVersion.WithKind("Pod"),
+		appsv1.SchemeGroupVersion.WithResource("daemonsets"): appsv1.SchemeGroupVersion.WithKind("DaemonSet"),
+	} {
+		if kind == known.GroupKind() {
+			return &meta.RESTMapping{Resource: resource, GroupVersionKind: known, Scope: meta.RESTScopeNamespace}, nil
+		}
 	}
 	return m.RESTMapper.RESTMapping(kind, versions...)
 }

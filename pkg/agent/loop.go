@@ -79,6 +79,7 @@ type loop struct {
 
 	// What follows belongs to the goroutine of run.
 	desired   *decision // nil before the first
+	given     input     // that it rests on
 	stale     bool      // objects have changed since, and could not be read
 	applied   bool      // the last Apply succeeded, with desired.state
 	appliedAt time.Time
@@ -219,7 +220,7 @@ func (l *loop) decide(ctx context.Context) (decision, error) {
 	if !ok {
 		return decision{}, errNoHost(in.node)
 	}
-	l.hostIP = next.state.HostIP
+	l.hostIP, l.given = next.state.HostIP, in
 	return next, nil
 }
 

@@ -217,6 +217,8 @@ func (b *bed) testRemoval(t *testing.T) {
 	if err := b.uninstall(ctx); err != nil {
 		t.Fatal(err)
 	}
+	// No address is left that nobody looks after.
+	b.eventually(t, func() error { return b.hasAddress(t, false) })
 	for _, node := range b.Nodes() {
 		if out, err := b.NodeShell(ctx, node, b.binary(), "cleanup"); err != nil {
 			t.Fatalf("cleanup on %s: %v\n%s", node, err, out)

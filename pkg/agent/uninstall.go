@@ -1,0 +1,99 @@
+package agent
+
+import (
+	"context"
+	"fmt"
+	"sync"
+	"time"
+
+	"github.com/go-logr/logr"
+	appsv1 "k8s.io/api/apps/v1"
+	toolscache "k8s.io/client-go/tools/cache"
+	"sigs.k8s.io/controller-runtime/pkg/cache"
+	"sigs.k8s.io/controller-runtime/pkg/client"
+)
+
+// releaseWithin bounds the pass in which an agent that is uninstalled gives the
+// egress IPs up. It is less than what the kubelet waits for before it kills.
+const releaseWithin = 5 * time.Second
+
+// owner watches the DaemonSet that the agent belongs to. An agent that ends is
+// either replaced, and then what it did must work on; or uninstalled, and then no
+// host may be left with an address that nobody looks after. The DaemonSet's
+// deletion tells them apart. It has to be seen when it happens: whoever deletes
+// the DaemonSet deletes the right to ask for it as well.
+type owner struct {
+	log logr.Logger
+
+	mu   sync.Mutex
+	gone bool
+}
+
+// watch notes what becomes of the DaemonSet, for as long as the cache runs.
+func (o *owner) watch(ctx context.Context, c cache.Cache, key client.ObjectKey) error {
+	informer, err := c.GetInformer(ctx, &appsv1.DaemonSet{}, cache.BlockUntilSynced(false))
+	if err != nil {
+		return fmt.Errorf("watch DaemonSet %s: %w", key, err)
+	}
+	_, err = informer.AddEventHandler(toolscache.ResourceEventHandlerFuncs{
+		AddFunc:    func(object any) { o.seen(object, key, false) },
+		UpdateFunc: func(_, object any) { o.seen(object, key, false) },
+		DeleteFunc: func(object any) { o.seen(object, key, true) },
+	})
+	if err != nil {
+		return fmt.Errorf("watch DaemonSet %s: %w", key, err)
+	}
+	return nil
+}
+
+// seen takes one event. A successor of the same name counts as the same: it
+// brings agents that go on.
+func (o *owner) seen(object any, key client.ObjectKey, deleted bool) {
+	if last, ok := object.(toolscache.DeletedFinalStateUnknown); ok {
+		object = last.Obj
+	}
+	d, ok := object.(*appsv1.DaemonSet)
+	if !ok || client.ObjectKeyFromObject(d) != key {
+		return
+	}
+	gone := deleted || !d.DeletionTimestamp.IsZero()
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	if gone != o.gone {
+		o.gone = gone
+		o.log.Info("the DaemonSet of this agent", "daemonSet", key.String(), "deleted", gone)
+	}
+}
+
+// uninstalled tells whether the agent ends for good.
+func (o *owner) uninstalled() bool {
+	if o == nil {
+		return false
+	}
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	return o.gone
+}
+
+// giveUp takes all egress IPs off this node. Its pods that left with them go
+// nowhere outside from then on, until cleanup takes everything off.
+func (l *loop) giveUp() error {
+	if l.desired == nil {
+		return nil // nothing was ever done
+	}
+	ctx, cancel := context.WithTimeout(context.Background(), releaseWithin)
+	defer cancel()
+	in := l.given
+	in.withdrawn = true
+	last, ok := decide(in)
+	if !ok {
+		return fmt.Errorf("give up the egress IPs: %w", errNoHost(in.node))
+	}
+	report, err := l.kernel.Apply(ctx, last.state)
+	if err != nil {
+		return fmt.Errorf("give up the egress IPs: %w", err)
+	}
+	l.log.Info("uninstalled: the egress IPs are given up; pods that left with them go nowhere outside until \"cleanup\" is run on this node",
+		"changes", report.Changes)
+	return nil
+}
