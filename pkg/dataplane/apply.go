@@ -32,7 +32,7 @@ const maxRounds = 4
 func (d *Dataplane) Apply(ctx context.Context, s State) (Report, error) {
 	d.mu.Lock()
 	defer d.mu.Unlock()
-	p := pass{d: d, state: s, unusable: map[netip.Addr]error{}}
+	p := pass{d: d, state: s, unusable: map[netip.Addr]error{}, inUseBy: map[netip.Addr]string{}}
 	err := p.run(ctx)
 	return p.finish(err)
 }
@@ -47,7 +47,9 @@ type pass struct {
 	uplinkErr error
 	// unusable are hosted egress IPs that cannot be served, and why.
 	unusable map[netip.Addr]error
-	probed   bool
+	// inUseBy are the MAC addresses of those who answer for them.
+	inUseBy map[netip.Addr]string
+	probed  bool
 	// done is what the last round made, with indices; known are those that it
 	// found.
 	done           kernel
@@ -238,6 +240,7 @@ func (p *pass) probe(ctx context.Context, pending []netip.Addr) {
 	for _, ip := range pending {
 		if mac, taken := owners[ip]; taken {
 			p.unusable[ip] = fmt.Errorf("%w: %v", errSomebodyHas, mac)
+			p.inUseBy[ip] = mac.String()
 		} else if err != nil {
 			p.unusable[ip] = err
 		}
@@ -252,7 +255,7 @@ func (p *pass) finish(err error) (Report, error) {
 		_, added := p.done.addresses[h.IP]
 		switch reason := p.unusable[h.IP]; {
 		case reason != nil:
-			r.Error = reason.Error()
+			r.Error, r.InUseBy = reason.Error(), p.inUseBy[h.IP]
 			errs = append(errs, fmt.Errorf("egress IP %v: %w", h.IP, reason))
 		case p.rulesErr != nil:
 			r.Error = p.rulesErr.Error()

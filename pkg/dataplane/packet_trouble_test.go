@@ -3,6 +3,7 @@ package dataplane
 import (
 	"errors"
 	"fmt"
+	"net"
 	"slices"
 	"strings"
 	"testing"
@@ -49,6 +50,9 @@ func TestAddressThatSomebodyElseHas(t *testing.T) {
 	r, err := n1.tryApply(t)
 	if !errors.Is(err, errSomebodyHas) || len(r.Hosted) != 1 || r.Hosted[0].Configured || r.Hosted[0].Error == "" {
 		t.Fatalf("report %+v, error %v", r.Hosted, err)
+	}
+	if mac, err := net.ParseMAC(r.Hosted[0].InUseBy); err != nil || !strings.Contains(squatter.run(t, "ip link show eth0"), mac.String()) {
+		t.Errorf("in use by %q, which is not the other machine: %v", r.Hosted[0].InUseBy, err)
 	}
 	s := startSender(t, here, w.bastion, 9001)
 	w.seen.only(9001)
