@@ -1,0 +1,282 @@
+// Command failover measures how long a namespace is without new connections when
+// the host of its egress IP loses power.
+//
+// It brings a cluster of four nodes up on this machine, with a client on the
+// first and egress hosts on the others, and cuts the power of the host whose
+// egress IP is in use, again and again; the host boots and is back before the
+// next cut. The client opens a connection to a server outside the cluster every
+// 10 ms. The outage is the longest time between the beginnings of two connections
+// that were answered. Each line of the output is one cut; the last lines sum up.
+package main
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"flag"
+	"fmt"
+	"io"
+	"os"
+	"os/signal"
+	"path/filepath"
+	"slices"
+	"strings"
+	"syscall"
+	"time"
+
+	"github.com/egressip-operator/egressip-operator/test/testbed"
+)
+
+const (
+	namespace = "bench"
+	client    = "node1"
+	// every is the pause between two connections, around the time that the
+	// measurement takes.
+	every    = 10 * time.Millisecond
+	around   = 6 * time.Second
+	patience = 3 * time.Minute
+	// nodeGrace is how long Kubernetes gives a silent node, as by default: so
+	// long that it has no part in what is measured.
+	nodeGrace = 40 * time.Second
+)
+
+func main() { os.Exit(run()) }
+
+func run() int {
+	kills := flag.Int("kills", 50, "power cuts of each kind")
+	only := flag.String("only", "", "make cuts of this kind alone: ordered or automatic")
+	image := flag.String("image", filepath.Join("build", "image.tar"), "docker-archive of the operator, from `make image`")
+	chart := flag.String("chart", filepath.Join("charts", "egressip-operator"), "the Helm chart to install")
+	flag.Parse()
+	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
+	defer stop()
+	b := &bench{out: os.Stdout}
+	err := b.measure(ctx, *image, *chart, *only, *kills)
+	if b.cluster != nil {
+		downCtx, cancel := context.WithTimeout(context.WithoutCancel(ctx), patience)
+		defer cancel()
+		err = errors.Join(err, b.cluster.Down(downCtx))
+	}
+	if err != nil {
+		fmt.Fprintf(os.Stderr, "failover: %v\n", err)
+		return 1
+	}
+	return 0
+}
+
+type bench struct {
+	cluster *testbed.Cluster
+	out     io.Writer
+	pod     testbed.Pod
+}
+
+// addresses are the egress IPs, and hosts the nodes that may bear them.
+func addresses() []string { return []string{"192.168.7.200", "192.168.7.201", "192.168.7.202"} }
+
+func hosts() []string { return []string{"node2", "node3", "node4"} }
+
+func (b *bench) measure(ctx context.Context, image, chart, only string, kills int) error {
+	var err error
+	b.cluster, err = testbed.Up(ctx, testbed.Options{
+		Prefix: "bench", Nodes: 4, Images: []string{image}, Progress: os.Stderr, NodeMonitorGrace: nodeGrace,
+	})
+	if err != nil {
+		return err
+	}
+	// One controller, on the node that stays: what is measured is the death of
+	// an egress host, not the choice of a new leader.
+	err = b.cluster.InstallChart(ctx, chart, "controller.replicas=1", `controller.nodeSelector.kubernetes\.io/hostname=`+client)
+	if err != nil {
+		return err
+	}
+	if err := b.deploy(ctx); err != nil {
+		return err
+	}
+	for _, kind := range []struct {
+		name  string
+		setUp func(context.Context) error
+	}{
+		{"ordered", b.ordered},
+		{"automatic", b.automatic},
+	} {
+		if only != "" && only != kind.name {
+			continue
+		}
+		if err := kind.setUp(ctx); err != nil {
+			return fmt.Errorf("%s: %w", kind.name, err)
+		}
+		if err := b.series(ctx, kind.name, kills); err != nil {
+			return fmt.Errorf("%s: %w", kind.name, err)
+		}
+	}
+	return nil
+}
+
+func (b *bench) deploy(ctx context.Context) error {
+	_, err := b.cluster.Apply(ctx, fmt.Sprintf(`
+apiVersion: v1
+kind: Namespace
+metadata: {name: %[1]s}
+---
+apiVersion: v1
+kind: Pod
+metadata: {name: client, namespace: %[1]s, labels: {app: client}}
+spec:
+  nodeName: %[2]s
+  terminationGracePeriodSeconds: 1
+  containers:
+  - {name: client, image: "%[3]s", imagePullPolicy: Never, args: [serve, ":8080"]}
+`, namespace, client, testbed.ProbeImage))
+	if err != nil {
+		return err
+	}
+	pods, err := b.cluster.AwaitPods(ctx, namespace, "app=client", 1)
+	if err != nil {
+		return err
+	}
+	b.pod = pods[0]
+	return testbed.Poll(ctx, patience, func() error {
+		_, err := b.cluster.Kubectl(ctx, append([]string{"get", "hostsubnets"}, hosts()...)...)
+		return err
+	})
+}
+
+func (b *bench) patch(ctx context.Context, object, patch string) error {
+	_, err := b.cluster.Kubectl(ctx, "patch", object, "--type=merge", "-p", patch)
+	return err
+}
+
+// ordered gives the namespace an egress IP on each host: the first that is online
+// is used.
+func (b *bench) ordered(ctx context.Context) error {
+	errs := []error{b.patch(ctx, "netnamespace/"+namespace, `{"egressIPs": ["`+strings.Join(addresses(), `", "`)+`"]}`)}
+	for i, host := range hosts() {
+		errs = append(errs, b.patch(ctx, "hostsubnet/"+host, `{"egressIPs": ["`+addresses()[i]+`"]}`))
+	}
+	return errors.Join(errs...)
+}
+
+// automatic gives the namespace one egress IP, which any host may bear.
+func (b *bench) automatic(ctx context.Context) error {
+	errs := []error{b.patch(ctx, "netnamespace/"+namespace, `{"egressIPs": ["`+addresses()[0]+`"]}`)}
+	for _, host := range hosts() {
+		errs = append(errs, b.patch(ctx, "hostsubnet/"+host, `{"egressIPs": [], "egressCIDRs": ["192.168.7.200/29"]}`))
+	}
+	return errors.Join(errs...)
+}
+
+// series makes the cuts of one kind.
+func (b *bench) series(ctx context.Context, kind string, kills int) error {
+	var outages []time.Duration
+	for n := range kills {
+		host, err := b.ready(ctx)
+		if err != nil {
+			return fmt.Errorf("cut %d: %w", n+1, err)
+		}
+		outage, err := b.cut(ctx, host)
+		if err != nil {
+			return fmt.Errorf("cut %d, of %s: %w", n+1, host, err)
+		}
+		outages = append(outages, outage)
+		fmt.Fprintf(b.out, "%-10s %3d  %s  %5d ms\n", kind, n+1, host, outage.Milliseconds())
+	}
+	slices.Sort(outages)
+	at := func(share float64) int64 { return outages[int(share*float64(len(outages)-1)+0.5)].Milliseconds() }
+	fmt.Fprintf(b.out, "%-10s %d cuts: median %d ms, p90 %d ms, p99 %d ms, most %d ms\n",
+		kind, kills, at(0.5), at(0.9), at(0.99), at(1))
+	return nil
+}
+
+// ready waits until every node is well, the host in use is known, it and another
+// are online, and connections succeed.
+func (b *bench) ready(ctx context.Context) (host string, err error) {
+	if err := b.cluster.AwaitReady(ctx); err != nil {
+		return "", err
+	}
+	err = testbed.Poll(ctx, patience, func() error {
+		host, err = b.cluster.Kubectl(ctx, "get", "netnamespace", namespace, "-o", "jsonpath={.status.active.host}")
+		if err != nil || host == "" {
+			return errors.Join(errors.New("no host is in use"), err)
+		}
+		online, err := b.cluster.Kubectl(ctx, "get", "hostsubnets", "-o", `jsonpath={range .items[?(@.metadata.name!="`+client+`")]}{.status.conditions[?(@.type=="Online")].status} {end}`)
+		if err != nil || strings.Count(online, "True") < 2 {
+			return errors.Join(fmt.Errorf("online are %s", online), err)
+		}
+		// All that watch the host know that it is well.
+		watches, err := b.cluster.Kubectl(ctx, "get", "hostsubnet", client, "-o", "jsonpath={.status.agent.watches[*]} silent {.status.agent.silent[*]}")
+		known, silent, _ := strings.Cut(watches, "silent")
+		if err != nil || !strings.Contains(known, host) || strings.Contains(silent, host) {
+			return errors.Join(fmt.Errorf("%s watches %s", client, watches), err)
+		}
+		_, err = b.cluster.PodExec(ctx, b.pod.Namespace, b.pod.Name, "/probe", "get", "-timeout", "1s",
+			fmt.Sprintf("http://%s:%d", testbed.BastionIP, testbed.BastionPort))
+		return err
+	})
+	return host, err
+}
+
+// cut cuts the host's power while connections are made, and boots it again.
+func (b *bench) cut(ctx context.Context, host string) (outage time.Duration, err error) {
+	type answer struct {
+		out string
+		err error
+	}
+	done := make(chan answer, 1)
+	seen, err := b.cluster.Capture(ctx, testbed.Bastion, "eth0", func(p testbed.Packet) bool {
+		return !p.Outgoing && p.Destination.Port() == testbed.BastionEchoPort
+	})
+	if err != nil {
+		return 0, err
+	}
+	go func() {
+		out, err := b.cluster.PodExec(ctx, b.pod.Namespace, b.pod.Name, "/probe", "watch", "-every", every.String(), "-for", around.String(),
+			"-timeout", "1s", "-id", "cut", fmt.Sprintf("tcp://%s:%d", testbed.BastionIP, testbed.BastionEchoPort))
+		done <- answer{out, err}
+	}()
+	err = testbed.Poll(ctx, patience, func() error {
+		if len(seen.Packets()) < 50 {
+			return errors.New("no connections yet")
+		}
+		return nil
+	})
+	_, errStop := seen.Stop()
+	if err := errors.Join(err, errStop, b.cluster.PowerOff(ctx, host)); err != nil {
+		<-done
+		return 0, err
+	}
+	a := <-done
+	if err := errors.Join(a.err, b.cluster.PowerOn(ctx, host)); err != nil {
+		return 0, err
+	}
+	return longest(a.out)
+}
+
+// longest is the longest time between the beginnings of two connections that
+// were answered.
+func longest(lines string) (time.Duration, error) {
+	var answered []time.Time
+	for line := range strings.Lines(lines) {
+		var r struct {
+			At  time.Time
+			Saw string
+		}
+		if err := json.Unmarshal([]byte(line), &r); err != nil {
+			return 0, fmt.Errorf("line of the probe: %w: %s", err, line)
+		}
+		if source, _, _ := strings.Cut(r.Saw, ":"); r.Saw != "" && !slices.Contains(addresses(), source) {
+			return 0, fmt.Errorf("a connection came from %s, which is no egress IP of the namespace", r.Saw)
+		}
+		if r.Saw != "" {
+			answered = append(answered, r.At)
+		}
+	}
+	slices.SortFunc(answered, time.Time.Compare)
+	if len(answered) < 100 {
+		return 0, fmt.Errorf("only %d connections were answered", len(answered))
+	}
+	var most time.Duration
+	for i := range answered[1:] {
+		most = max(most, answered[i+1].Sub(answered[i]))
+	}
+	return most, nil
+}
