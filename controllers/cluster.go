@@ -161,6 +161,8 @@ type world struct {
 	// name.
 	verdicts   map[string]egress.Verdict
 	evacuating map[string]bool
+	// votes are what agents say of each host.
+	votes map[string]egress.Vote
 	// capacity and networks are what clouds say of hosts, by name.
 	capacity        map[string]int
 	networks        map[string]netip.Prefix
@@ -198,10 +200,10 @@ func (w *world) judge(nodes map[string]*corev1.Node, probed map[string]egress.Pr
 	w.evacuating = make(map[string]bool)
 	w.capacity = make(map[string]int)
 	w.networks = make(map[string]netip.Prefix)
-	votes := w.count(nodes, probed)
+	w.votes = w.count(nodes, probed)
 	for _, h := range w.hosts {
 		node := nodes[h.Name]
-		e := egress.Evidence{Node: wordOfNode(node), Probe: probed[h.Name], Vote: votes[h.Name]}
+		e := egress.Evidence{Node: wordOfNode(node), Probe: probed[h.Name], Vote: w.votes[h.Name]}
 		if was := meta.FindStatusCondition(h.Status.Conditions, v1.ConditionOnline); was != nil {
 			e.Judged, e.Online, e.Reason = true, was.Status == metav1.ConditionTrue, egress.Reason(was.Reason)
 		}

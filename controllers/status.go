@@ -15,6 +15,7 @@ import (
 	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
 	"k8s.io/apimachinery/pkg/runtime"
 	"sigs.k8s.io/controller-runtime/pkg/client"
+	"sigs.k8s.io/controller-runtime/pkg/log"
 
 	v1 "github.com/egressip-operator/egressip-operator/api/v1"
 	"github.com/egressip-operator/egressip-operator/pkg/egress"
@@ -51,6 +52,10 @@ func (r *clusterJob) publishOnline(ctx context.Context, w world) (wrote bool, er
 		wasEvacuating := meta.IsStatusConditionTrue(h.Status.Conditions, v1.ConditionEvacuating)
 		if wasOnline == w.verdicts[h.Name].Online && wasEvacuating == w.evacuating[h.Name] {
 			continue
+		}
+		if verdict := w.verdicts[h.Name]; wasOnline != verdict.Online {
+			log.FromContext(ctx).Info("a host went offline or came back", "hostSubnet", h.Name, "online", verdict.Online,
+				"reason", verdict.Reason, "watchers", w.votes[h.Name].Watchers, "silentFor", w.votes[h.Name].Silent)
 		}
 		var conditions []metav1.Condition
 		if ready := meta.FindStatusCondition(h.Status.Conditions, v1.ConditionEgressReady); ready != nil {

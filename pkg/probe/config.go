@@ -70,7 +70,7 @@ func DefaultConfig() Config {
 		CalmAfter:       2 * time.Minute,
 		AgentGrace:      time.Minute,
 		RefusalHold:     1500 * time.Millisecond,
-		IsolationMemory: time.Minute,
+		IsolationMemory: 10 * time.Second,
 	}
 }
 
@@ -79,6 +79,7 @@ func (c Config) WithInterval(interval time.Duration) Config {
 	if interval > 0 {
 		c.Interval, c.Timeout = interval, interval/2
 		c.RefusalHold = max(c.RefusalHold, interval)
+		c.IsolationMemory = max(c.IsolationMemory, 3*c.DetectionTime())
 	}
 	return c
 }

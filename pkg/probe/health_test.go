@@ -265,3 +265,16 @@ func TestConfigNamesWhatCannotWork(t *testing.T) {
 		})
 	}
 }
+
+// Whatever interval is chosen, the other numbers fit it.
+func TestWithInterval(t *testing.T) {
+	for _, interval := range []time.Duration{0, 10 * time.Millisecond, 200 * time.Millisecond, 5 * time.Second, time.Minute} {
+		c := DefaultConfig().WithInterval(interval)
+		if err := c.Validate(); err != nil {
+			t.Errorf("interval %s: %v", interval, err)
+		}
+		if interval > 0 && c.Interval != interval {
+			t.Errorf("interval is %s, want %s", c.Interval, interval)
+		}
+	}
+}

@@ -30,6 +30,8 @@ import (
 const (
 	namespace = "bench"
 	client    = "node1"
+	// probePort is the port on which agents answer probes.
+	probePort = 9788
 	// every is the pause between two connections, around the time that the
 	// measurement takes.
 	every    = 10 * time.Millisecond
@@ -192,6 +194,16 @@ func (b *bench) series(ctx context.Context, kind string, kills int) error {
 func (b *bench) ready(ctx context.Context) (host string, err error) {
 	if err := b.cluster.AwaitReady(ctx); err != nil {
 		return "", err
+	}
+	for _, host := range hosts() {
+		// That the Node is Ready says nothing of the agent: it has to answer.
+		err := testbed.Poll(ctx, patience, func() error {
+			_, err := b.cluster.NodeExec(ctx, host, "grep", "-q", fmt.Sprintf(":%04X ", probePort), "/proc/net/udp")
+			return err
+		})
+		if err != nil {
+			return "", fmt.Errorf("the agent of %s answers no probes: %w", host, err)
+		}
 	}
 	err = testbed.Poll(ctx, patience, func() error {
 		host, err = b.cluster.Kubectl(ctx, "get", "netnamespace", namespace, "-o", "jsonpath={.status.active.host}")
