@@ -32,6 +32,7 @@ import (
 
 	"github.com/egressip-operator/egressip-operator/controllers"
 	"github.com/egressip-operator/egressip-operator/pkg/agent"
+	"github.com/egressip-operator/egressip-operator/pkg/cri"
 )
 
 // version is stamped by the linker: -X main.version=v1.2.3.
@@ -159,8 +160,12 @@ a bpffs. Ending it changes nothing in the kernel; "cleanup" takes everything off
 		"pod networks of the cluster as IPv4 `CIDRs` with commas between; needed where Nodes have no podCIDR")
 	f.Var(&serviceCIDRs, "service-cidrs",
 		"service networks as IPv4 `CIDRs` with commas between; those of ServiceCIDR objects are added (Kubernetes 1.33)")
-	f.BoolVar(&o.Strict, "strict", false,
+	f.BoolVar(&o.Strict, "strict", true,
 		"addresses of this node's pod CIDR that belong to no known pod go nowhere outside the cluster")
+	f.StringVar(&o.CRISocket, "cri-socket", cri.Auto,
+		"`path` of the container runtime's socket, which tells new pods' addresses before their first packet; "+
+			"auto is where such sockets usually are, none is to learn addresses from the API server alone")
+	f.StringVar(&o.HostRun, "host-run", "/run", "`directory` in which the node's /run is seen")
 	f.Var(newChoice(&o.Kernel.IPTablesBackend, agent.Backends()...), "iptables-backend",
 		"`backend` of our rules: auto, nft, legacy or both; auto is where the node's other rules are")
 	f.Uint16Var(&o.ProbePort, "probe-port", agent.DefaultProbePort,

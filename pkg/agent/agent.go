@@ -21,6 +21,7 @@ import (
 	metricsserver "sigs.k8s.io/controller-runtime/pkg/metrics/server"
 
 	v1 "github.com/egressip-operator/egressip-operator/api/v1"
+	"github.com/egressip-operator/egressip-operator/pkg/cri"
 	"github.com/egressip-operator/egressip-operator/pkg/dataplane"
 )
 
@@ -38,6 +39,11 @@ type Options struct {
 	// Strict: an address of this node's pod CIDR that belongs to no pod that
 	// the agent knows goes nowhere outside the cluster.
 	Strict bool
+	// CRISocket is the path of the container runtime's socket on the node, cri.Auto
+	// for the first one that is where sockets usually are, or cri.None.
+	CRISocket string
+	// HostRun is where the node's /run is seen.
+	HostRun string
 	// ResyncPeriod is how often the kernel is compared with the planned state
 	// when no event asks for it.
 	ResyncPeriod time.Duration
@@ -147,6 +153,14 @@ func serve(ctx context.Context, cfg *rest.Config, o Options, k kernel, registry 
 			contact: l.peers.contact, ask: ask, changed: objects.changed,
 		}
 	}
+	var sandboxes *cri.Source
+	if o.CRISocket != "" && o.CRISocket != cri.None {
+		sandboxes = cri.New(cri.Config{
+			Socket: o.CRISocket, Root: o.HostRun, Changed: objects.changed.raise,
+			Log: log.WithName("runtime"), Clock: clock.RealClock{},
+		})
+		objects.sandboxes = sandboxes.Pods
+	}
 	var own *owner
 	if o.DaemonSet.Name != "" {
 		own = &owner{log: log}
@@ -165,6 +179,16 @@ func serve(ctx context.Context, cfg *rest.Config, o Options, k kernel, registry 
 			}
 		}
 		g, ctx := errgroup.WithContext(ctx)
+		if sandboxes != nil {
+			g.Go(func() error { return sandboxes.Run(ctx) })
+			h.waitsFor("the container runtime")
+			// A first pass without it would take away what the former agent
+			// knew of new pods.
+			select {
+			case <-sandboxes.Tried():
+			case <-ctx.Done():
+			}
+		}
 		g.Go(func() error { return l.run(ctx) })
 		g.Go(func() error { return p.run(ctx) })
 		if l.peers != nil {

@@ -23,6 +23,7 @@ import (
 	"sigs.k8s.io/controller-runtime/pkg/client/apiutil"
 
 	v1 "github.com/egressip-operator/egressip-operator/api/v1"
+	"github.com/egressip-operator/egressip-operator/pkg/cri"
 )
 
 // askAgain is the pause before an API server that did not answer, or did not
@@ -85,6 +86,8 @@ type caches struct {
 	options Options
 	// changed is raised when an object has changed that may concern the node.
 	changed signal
+	// sandboxes returns the pods that the container runtime knows; nil for none.
+	sandboxes func() []cri.Pod
 
 	serviceCIDRs bool // the API server has that kind
 }
@@ -195,6 +198,9 @@ func (c *caches) gather(ctx context.Context) (input, error) {
 	}
 	if err := errors.Join(errs...); err != nil {
 		return input{}, fmt.Errorf("read the caches: %w", err)
+	}
+	if c.sandboxes != nil {
+		pods.Items = withRuntime(pods.Items, c.sandboxes())
 	}
 	return input{
 		node:          c.options.NodeName,

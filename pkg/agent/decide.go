@@ -93,6 +93,10 @@ func decide(in input) (decision, bool) {
 	if in.withdrawn {
 		plan = egress.GiveUp(plan)
 	}
+	if in.strict {
+		plan.Pods = append(plan.Pods, leftAlone(in.netNamespaces, pods)...)
+		slices.SortStableFunc(plan.Pods, func(a, b egress.PodPath) int { return a.IP.Compare(b.IP) })
+	}
 	if !plan.HostIP.IsValid() {
 		plan.HostIP = hostIP // of a HostSubnet whose hostIP is unusable, nothing else is taken
 	}

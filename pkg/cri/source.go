@@ -10,6 +10,7 @@ import (
 	"path/filepath"
 	"reflect"
 	"slices"
+	"sync"
 	"sync/atomic"
 	"time"
 
@@ -87,6 +88,7 @@ type Source struct {
 	config Config
 	// sandboxes are the last whole answer; nil before the first.
 	sandboxes atomic.Pointer[map[string]Pod]
+	tried     chan struct{}
 }
 
 // New returns a Source that knows nothing yet.
@@ -94,8 +96,12 @@ func New(c Config) *Source {
 	if c.Links == nil {
 		c.Links = listen
 	}
-	return &Source{config: c}
+	return &Source{config: c, tried: make(chan struct{})}
 }
+
+// Tried is closed once Run has asked for the first time, with or without success.
+// That takes two seconds at most.
+func (s *Source) Tried() <-chan struct{} { return s.tried }
 
 // Pods returns what the runtime told last, in order of creation; nothing before
 // its first answer.
@@ -168,6 +174,8 @@ func (s *Source) ask(ctx context.Context, came chan struct{}) {
 		}
 	}()
 	failing, reached := false, false
+	first := sync.OnceFunc(func() { close(s.tried) })
+	defer first()
 	for ctx.Err() == nil {
 		began := s.config.Clock.Now()
 		var err error
@@ -188,6 +196,7 @@ func (s *Source) ask(ctx context.Context, came chan struct{}) {
 			s.config.Log.Info("the container runtime answers", "socket", conn.Target(), "pods", len(s.Pods()))
 		}
 		failing, reached = err != nil, err == nil
+		first()
 		if err != nil && conn != nil {
 			// Its successor may listen at another path.
 			conn.Close()
