@@ -206,9 +206,8 @@ func (b *bench) ready(ctx context.Context) (host string, err error) {
 		}
 	}
 	err = testbed.Poll(ctx, patience, func() error {
-		host, err = b.cluster.Kubectl(ctx, "get", "netnamespace", namespace, "-o", "jsonpath={.status.active.host}")
-		if err != nil || host == "" {
-			return errors.Join(errors.New("no host is in use"), err)
+		if host, err = b.inUse(ctx); err != nil {
+			return err
 		}
 		online, err := b.cluster.Kubectl(ctx, "get", "hostsubnets", "-o", `jsonpath={range .items[?(@.metadata.name!="`+client+`")]}{.status.conditions[?(@.type=="Online")].status} {end}`)
 		if err != nil || strings.Count(online, "True") < 2 {
@@ -220,11 +219,35 @@ func (b *bench) ready(ctx context.Context) (host string, err error) {
 		if err != nil || !strings.Contains(known, host) || strings.Contains(silent, host) {
 			return errors.Join(fmt.Errorf("%s watches %s", client, watches), err)
 		}
-		_, err = b.cluster.PodExec(ctx, b.pod.Namespace, b.pod.Name, "/probe", "get", "-timeout", "1s",
-			fmt.Sprintf("http://%s:%d", testbed.BastionIP, testbed.BastionPort))
-		return err
+		return nil
 	})
 	return host, err
+}
+
+// inUse is the host by which a connection of the client leaves. The status may be
+// ahead of it: a node that has seen a host die takes its time to trust it again.
+func (b *bench) inUse(ctx context.Context) (string, error) {
+	out, err := b.cluster.PodExec(ctx, b.pod.Namespace, b.pod.Name, "/probe", "watch", "-every", "20ms", "-for", "30ms", "-timeout", "1s",
+		"-id", "who", fmt.Sprintf("tcp://%s:%d", testbed.BastionIP, testbed.BastionEchoPort))
+	if err != nil {
+		return "", err
+	}
+	var r struct{ Saw string }
+	line, _, _ := strings.Cut(out, "\n")
+	if err := json.Unmarshal([]byte(line), &r); err != nil {
+		return "", fmt.Errorf("line of the probe: %w: %s", err, line)
+	}
+	source, _, _ := strings.Cut(r.Saw, ":")
+	for _, host := range hosts() {
+		claims, err := b.cluster.Kubectl(ctx, "get", "hostsubnet", host, "-o", "jsonpath={.egressIPs[*]}")
+		if err != nil {
+			return "", err
+		}
+		if claims == source {
+			return host, nil
+		}
+	}
+	return "", fmt.Errorf("a connection came from %q, which no host claims", r.Saw)
 }
 
 // cut cuts the host's power while connections are made, and boots it again.
