@@ -32,6 +32,7 @@ func suite(t *testing.T, backend testbed.Backend) {
 		step{"the columns are those of OpenShift", b.testColumns},
 		step{"what cannot be is refused by kubectl", b.testRefusals},
 		step{"every kind of packet", b.testPackets},
+		step{"a new pod leaves with its egress IP from its first packet on", b.testNewPods},
 		step{"connections from outside are left alone", b.testInbound},
 		step{"traffic inside the cluster is left alone", b.testInside},
 		step{"two namespaces that request one egress IP are dropped", b.testConflict},
