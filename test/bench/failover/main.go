@@ -170,17 +170,23 @@ func (b *bench) automatic(ctx context.Context) error {
 // series makes the cuts of one kind.
 func (b *bench) series(ctx context.Context, kind string, kills int) error {
 	var outages []time.Duration
-	for n := range kills {
+	for n := 0; n < kills; {
 		host, err := b.ready(ctx)
 		if err != nil {
 			return fmt.Errorf("cut %d: %w", n+1, err)
 		}
 		outage, err := b.cut(ctx, host)
+		if errors.Is(err, errUnused) {
+			// A host before it in the order was trusted again in between.
+			fmt.Fprintf(b.out, "%-10s      %s  not counted: %v\n", kind, host, err)
+			continue
+		}
 		if err != nil {
 			return fmt.Errorf("cut %d, of %s: %w", n+1, host, err)
 		}
+		n++
 		outages = append(outages, outage)
-		fmt.Fprintf(b.out, "%-10s %3d  %s  %5d ms\n", kind, n+1, host, outage.Milliseconds())
+		fmt.Fprintf(b.out, "%-10s %3d  %s  %5d ms\n", kind, n, host, outage.Milliseconds())
 	}
 	slices.Sort(outages)
 	at := func(share float64) int64 { return outages[int(share*float64(len(outages)-1)+0.5)].Milliseconds() }
@@ -275,7 +281,9 @@ func (b *bench) cut(ctx context.Context, host string) (outage time.Duration, err
 		return nil
 	})
 	_, errStop := seen.Stop()
-	if err := errors.Join(err, errStop, b.cluster.PowerOff(ctx, host)); err != nil {
+	claims, errClaims := b.cluster.Kubectl(ctx, "get", "hostsubnet", host, "-o", "jsonpath={.egressIPs[*]}")
+	at := time.Now()
+	if err := errors.Join(err, errStop, errClaims, b.cluster.PowerOff(ctx, host)); err != nil {
 		<-done
 		return 0, err
 	}
@@ -283,13 +291,17 @@ func (b *bench) cut(ctx context.Context, host string) (outage time.Duration, err
 	if err := errors.Join(a.err, b.cluster.PowerOn(ctx, host)); err != nil {
 		return 0, err
 	}
-	return longest(a.out)
+	return longest(a.out, claims, at)
 }
 
+var errUnused = errors.New("connections left by another host when the power was cut")
+
 // longest is the longest time between the beginnings of two connections that
-// were answered.
-func longest(lines string) (time.Duration, error) {
+// were answered. The last one before the cut must have had the given source.
+func longest(lines, ip string, cut time.Time) (time.Duration, error) {
 	var answered []time.Time
+	var last time.Time
+	before := ""
 	for line := range strings.Lines(lines) {
 		var r struct {
 			At  time.Time
@@ -301,9 +313,16 @@ func longest(lines string) (time.Duration, error) {
 		if source, _, _ := strings.Cut(r.Saw, ":"); r.Saw != "" && !slices.Contains(addresses(), source) {
 			return 0, fmt.Errorf("a connection came from %s, which is no egress IP of the namespace", r.Saw)
 		}
+		if r.Saw != "" && r.At.Before(cut) && r.At.After(last) {
+			last = r.At
+			before, _, _ = strings.Cut(r.Saw, ":")
+		}
 		if r.Saw != "" {
 			answered = append(answered, r.At)
 		}
+	}
+	if before != ip {
+		return 0, errUnused
 	}
 	slices.SortFunc(answered, time.Time.Compare)
 	if len(answered) < 100 {
