@@ -199,13 +199,7 @@ func (r *runtime) await(t *testing.T, what string, met func() bool) {
 
 func socketOf(t *testing.T) string {
 	t.Helper()
-	// t.TempDir's paths can be longer than a socket's may be.
-	dir, err := os.MkdirTemp("", "cri")
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() { os.RemoveAll(dir) })
-	return filepath.Join(dir, "s.sock")
+	return filepath.Join(t.TempDir(), "s")
 }
 
 // TestNewPodIsToldWhenItsLinkIsThere: a sandbox that comes up some time after
@@ -358,11 +352,7 @@ func TestSomethingElseListens(t *testing.T) {
 // TestSocketBelowRoot: the node's paths are found where its /run is mounted.
 func TestSocketBelowRoot(t *testing.T) {
 	t.Parallel()
-	root, err := os.MkdirTemp("", "run")
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() { os.RemoveAll(root) })
+	root := t.TempDir()
 	s := New(Config{Socket: Auto, Root: root})
 	if path, err := s.socket(); !errors.Is(err, errNoSocket) {
 		t.Errorf("found %s, %v in an empty directory", path, err)

@@ -2,10 +2,12 @@
 // each way of classifying addresses that the agent does not know yet.
 //
 // On a test bed of its own it makes pods, on nodes other than the egress host,
-// whose first process asks the bastion over a new connection every 10 ms, from
+// whose first process asks the bastion over a new connection every 20 ms, from
 // its first moment on. Packets that reach the bastion with another source than
 // the namespace's egress IP are leaks; the time from the process's start to the
-// first answer is the delay. Modes take turns within one run.
+// first answer is the delay. Modes take turns within one run; pods are made all at
+// once, which is more than the machine's processors can start without queueing,
+// and one after the other.
 package main
 
 import (
@@ -35,23 +37,44 @@ const (
 	plainNamespace  = "firstpacket-plain"
 
 	settle = time.Minute
-	// every and length are the pace of a pod's questions and how long it asks.
-	every  = 10 * time.Millisecond
-	length = 3 * time.Second
+	// every and length are the pace of a pod's questions and how long it asks;
+	// timeout is how long it waits for an answer.
+	every   = 20 * time.Millisecond
+	length  = 1500 * time.Millisecond
+	timeout = 3 * time.Second
 )
 
 // mode is a way of classifying, as values of the chart.
 type mode struct {
 	name string
 	set  []string
+	// plain: pods of a namespace without egress IP may wait, too.
+	plain bool
+}
+
+// pace is how pods are made.
+type pace struct {
+	name  string
+	apart time.Duration
+}
+
+func paces() []pace {
+	return []pace{{"at once", 0}, {"one by one", 500 * time.Millisecond}}
+}
+
+func (m mode) namespaces() []string {
+	if m.plain {
+		return []string{egressNamespace, plainNamespace}
+	}
+	return []string{egressNamespace}
 }
 
 func modes() []mode {
 	return []mode{
-		{"default", []string{"strict=false", "agent.criSocket=none"}},
-		{"default+cri", []string{"strict=false", "agent.criSocket=auto"}},
-		{"strict", []string{"strict=true", "agent.criSocket=none"}},
-		{"strict+cri", []string{"strict=true", "agent.criSocket=auto"}},
+		{"open", []string{"strict=false", "agent.criSocket=none"}, false},
+		{"open+cri", []string{"strict=false", "agent.criSocket=auto"}, false},
+		{"strict", []string{"strict=true", "agent.criSocket=none"}, true},
+		{"strict+cri", []string{"strict=true", "agent.criSocket=auto"}, true},
 	}
 }
 
@@ -62,7 +85,7 @@ func run() int {
 	chart := flag.String("chart", filepath.Join("charts", "egressip-operator"), "the Helm chart to install")
 	prefix := flag.String("prefix", "first", "begins the names of all that the test bed makes")
 	rounds := flag.Int("rounds", 3, "how often each mode has its turn")
-	perNode := flag.Int("pods", 4, "pods that are made at once on each of the two nodes, in a round")
+	perNode := flag.Int("pods", 4, "pods that are made on each of the two nodes, in a round")
 	only := flag.String("modes", "", "those to measure, with commas between; all by default")
 	flag.Parse()
 
@@ -87,7 +110,7 @@ type bench struct {
 	chart   string
 	modes   []mode
 	perNode int
-	totals  map[string]*total // by mode and namespace
+	totals  map[string]*total // by key
 }
 
 // total is what was seen in all rounds of a mode, in one namespace.
@@ -117,16 +140,18 @@ func (b *bench) play(ctx context.Context, o testbed.Options, rounds int) (err er
 	if err := b.prepare(ctx); err != nil {
 		return err
 	}
-	fmt.Fprintf(b.out, "# %s, %d processors, %d rounds of %d pods on each of 2 nodes, made at once; a connection every %v\n",
+	fmt.Fprintf(b.out, "# %s, %d processors, %d rounds of %d pods on each of 2 nodes; a connection every %v\n",
 		time.Now().UTC().Format(time.DateOnly), runtime.NumCPU(), rounds, b.perNode, every)
 	for round := range rounds {
 		for _, m := range b.modes {
 			if err := b.choose(ctx, m); err != nil {
 				return fmt.Errorf("%s: %w", m.name, err)
 			}
-			for _, namespace := range []string{egressNamespace, plainNamespace} {
-				if err := b.measure(ctx, m, namespace, round); err != nil {
-					return fmt.Errorf("%s, %s: %w", m.name, namespace, err)
+			for _, namespace := range m.namespaces() {
+				for _, p := range paces() {
+					if err := b.measure(ctx, m, namespace, p, round); err != nil {
+						return fmt.Errorf("%s, %s: %w", m.name, namespace, err)
+					}
 				}
 			}
 		}
@@ -192,12 +217,12 @@ func (b *bench) choose(ctx context.Context, m mode) error {
 }
 
 // measure makes pods in a namespace, and adds up what they and the bastion saw.
-func (b *bench) measure(ctx context.Context, m mode, namespace string, round int) error {
+func (b *bench) measure(ctx context.Context, m mode, namespace string, p pace, round int) error {
 	arrived, err := b.Capture(ctx, testbed.Bastion, "eth0", func(p testbed.Packet) bool { return !p.Outgoing && p.ARP == 0 })
 	if err != nil {
 		return err
 	}
-	names, err := b.pods(ctx, namespace)
+	names, err := b.pods(ctx, namespace, p.apart)
 	if err != nil {
 		return err
 	}
@@ -205,7 +230,7 @@ func (b *bench) measure(ctx context.Context, m mode, namespace string, round int
 	if err != nil {
 		return err
 	}
-	key := m.name + " " + namespace
+	key := key(m, namespace, p)
 	sum := b.totals[key]
 	if sum == nil {
 		sum = &total{}
@@ -229,8 +254,13 @@ func (b *bench) measure(ctx context.Context, m mode, namespace string, round int
 	return b.remove(ctx, namespace)
 }
 
-// pods makes the pods, and returns when all of them have ended.
-func (b *bench) pods(ctx context.Context, namespace string) ([]string, error) {
+// key tells what was measured.
+func key(m mode, namespace string, p pace) string {
+	return fmt.Sprintf("%-10s %-18s %-10s", m.name, namespace, p.name)
+}
+
+// pods makes the pods, so far apart, and returns when all of them have ended.
+func (b *bench) pods(ctx context.Context, namespace string, apart time.Duration) ([]string, error) {
 	var manifest strings.Builder
 	var names []string
 	for i := range b.perNode {
@@ -249,12 +279,22 @@ spec:
   - name: client
     image: %[4]q
     imagePullPolicy: Never
-    args: [watch, "-every", "%[5]v", "-for", "%[6]v", "-timeout", "%[6]v", "tcp://%[7]s:%[8]d"]
-`, name, namespace, node, testbed.ProbeImage, every, length, testbed.BastionIP, testbed.BastionPort+1)
+    args: [watch, "-every", "%[5]v", "-for", "%[6]v", "-timeout", "%[9]v", "tcp://%[7]s:%[8]d"]
+`, name, namespace, node, testbed.ProbeImage, every, length, testbed.BastionIP, testbed.BastionPort+1, timeout)
+			if apart == 0 {
+				continue
+			}
+			if _, err := b.Apply(ctx, manifest.String()); err != nil {
+				return nil, err
+			}
+			manifest.Reset()
+			time.Sleep(apart) // the pace itself; nothing relies on it
 		}
 	}
-	if _, err := b.Apply(ctx, manifest.String()); err != nil {
-		return nil, err
+	if manifest.Len() > 0 {
+		if _, err := b.Apply(ctx, manifest.String()); err != nil {
+			return nil, err
+		}
 	}
 	return names, testbed.Poll(ctx, 2*settle, func() error {
 		out, err := b.Kubectl(ctx, "-n", namespace, "get", "pods", "-l", "app=first", "-o", "jsonpath={.items[*].status.phase}")
@@ -316,15 +356,17 @@ func (b *bench) remove(ctx context.Context, namespace string) error {
 	return err
 }
 
-// summary prints a line for each mode and namespace.
+// summary prints a line for each measurement.
 func (b *bench) summary() {
-	fmt.Fprintf(b.out, "\n%-12s %-18s %5s %6s %8s %7s %7s   %-32s %s\n", "mode", "namespace", "pods", "leaky", "packets", "wrong", "silent",
+	fmt.Fprintf(b.out, "\n%-10s %-18s %-10s %5s %6s %8s %7s %7s   %-32s %s\n", "mode", "namespace", "made", "pods", "leaky", "packets", "wrong", "silent",
 		"first answer ms: median p99 max", "first connection ms: median p99 max")
 	for _, m := range b.modes {
-		for _, namespace := range []string{egressNamespace, plainNamespace} {
-			s := b.totals[m.name+" "+namespace]
-			fmt.Fprintf(b.out, "%-12s %-18s %5d %6d %8d %7d %7d   %-32s %s\n", m.name, namespace, s.pods, s.leaky, s.packets, s.wrong, s.silent,
-				ranks(s.first), ranks(s.opening))
+		for _, namespace := range m.namespaces() {
+			for _, p := range paces() {
+				s := b.totals[key(m, namespace, p)]
+				fmt.Fprintf(b.out, "%s %5d %6d %8d %7d %7d   %-32s %s\n", key(m, namespace, p), s.pods, s.leaky, s.packets, s.wrong, s.silent,
+					ranks(s.first), ranks(s.opening))
+			}
 		}
 	}
 }
