@@ -94,7 +94,7 @@ func decide(in input) (decision, bool) {
 		plan = egress.GiveUp(plan)
 	}
 	if in.strict {
-		plan.Pods = append(plan.Pods, leftAlone(in.netNamespaces, pods)...)
+		plan.Pods = append(plan.Pods, leftAlone(in.netNamespaces, in.pods, pods)...)
 		slices.SortStableFunc(plan.Pods, func(a, b egress.PodPath) int { return a.IP.Compare(b.IP) })
 	}
 	if !plan.HostIP.IsValid() {

@@ -15,7 +15,8 @@ import (
 // withRuntime returns the API's pods and, beside them, what the container runtime
 // knows of the node's pods: a pod that the API has without its address yet, or
 // not at all any more, still has the address that its sandbox has. It is pure,
-// and changes none of its arguments.
+// and changes none of its arguments. What it adds has no node name, by which it
+// is told from the API's pods.
 //
 //	API \ runtime   sandbox READY        none
 //	not there       the runtime's pod    -
@@ -57,16 +58,25 @@ func withRuntime(pods []corev1.Pod, sandboxes []cri.Pod) []corev1.Pod {
 // all: with none there is no egress IP, and they leave as without us. Strict
 // classification would cut them off while the operator is being installed, or
 // for as long as no controller runs. A NetNamespace that cannot be read is one:
-// its pods are nobody's.
-func leftAlone(netNamespaces []v1.NetNamespace, pods []egress.Pod) []egress.PodPath {
+// its pods are nobody's, and so are pods that the runtime alone knows: where the
+// API server is out of this agent's reach but not of the kubelet's, the
+// NetNamespace of a new namespace may ask for egress IPs that are not known here.
+func leftAlone(netNamespaces []v1.NetNamespace, known []corev1.Pod, pods []egress.Pod) []egress.PodPath {
 	has := make(map[string]bool, 2*len(netNamespaces))
 	for i := range netNamespaces {
 		has[netNamespaces[i].Name] = true
 		has[netNamespaces[i].NetName] = true
 	}
+	// Not by UID: that of a static pod is another in the API.
+	inAPI := make(map[types.NamespacedName]bool, len(known))
+	for i := range known {
+		if known[i].Spec.NodeName != "" {
+			inAPI[types.NamespacedName{Namespace: known[i].Namespace, Name: known[i].Name}] = true
+		}
+	}
 	var paths []egress.PodPath
 	for _, p := range pods {
-		if !has[p.Namespace] {
+		if !has[p.Namespace] && inAPI[types.NamespacedName{Namespace: p.Namespace, Name: p.Name}] {
 			paths = append(paths, egress.PodPath{IP: p.IP, Kind: egress.PathNode})
 		}
 	}
