@@ -9,11 +9,12 @@ import (
 	"os"
 	"path/filepath"
 	"slices"
+	"strings"
 	"sync"
 	"testing"
 	"time"
 
-	"github.com/go-logr/logr"
+	"github.com/go-logr/logr/funcr"
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/status"
@@ -123,15 +124,21 @@ func notReady(s *runtimev1.PodSandboxStatus) { s.State = runtimev1.PodSandboxSta
 // watched is a Source that runs, with a hand on its links.
 type watched struct {
 	*Source
-	came func() // a link came up
+	came   func() // a link came up
+	failed chan string
 }
 
 // start runs a Source until the test ends.
 func start(t *testing.T, socket string) *watched {
 	t.Helper()
-	listening := make(chan func(), 1)
+	listening, failed := make(chan func(), 1), make(chan string, 64)
 	s := New(Config{
-		Socket: socket, Log: logr.Discard(), Clock: clock.RealClock{},
+		Socket: socket, Clock: clock.RealClock{},
+		Log: funcr.New(func(_, line string) {
+			if strings.Contains(line, `"error"`) {
+				failed <- line
+			}
+		}, funcr.Options{}),
 		Links: func(ctx context.Context, came func()) error {
 			listening <- came
 			<-ctx.Done()
@@ -146,7 +153,7 @@ func start(t *testing.T, socket string) *watched {
 		}
 	})
 	t.Cleanup(func() { cancel(); done.Wait() })
-	return &watched{Source: s, came: <-listening}
+	return &watched{Source: s, came: <-listening, failed: failed}
 }
 
 // tells waits until the source tells exactly these pods' names and addresses.
@@ -172,6 +179,16 @@ func (w *watched) tells(t *testing.T, want ...string) {
 			t.Fatalf("the source tells %q, want %q", got, want)
 		case <-tick.C:
 		}
+	}
+}
+
+// fails waits until the source has told that the runtime does not answer.
+func (w *watched) fails(t *testing.T) {
+	t.Helper()
+	select {
+	case <-w.failed:
+	case <-time.After(slow / 2):
+		t.Fatal("a runtime that does not answer is not told of")
 	}
 }
 
@@ -266,8 +283,9 @@ func TestPodsAreWhatHasAnAddress(t *testing.T) {
 	})
 }
 
-// TestRuntimeIsRestarted: what was known stays while the runtime is away, and its
-// successor at the same path is found without a link that comes up.
+// TestRuntimeIsRestarted: what was known stays while the runtime is away, which is
+// told, and its successor at the same path is found without a link that comes up.
+// Mutant: what was known is forgotten when an answer fails.
 func TestRuntimeIsRestarted(t *testing.T) {
 	t.Parallel()
 	path := socketOf(t)
@@ -276,11 +294,11 @@ func TestRuntimeIsRestarted(t *testing.T) {
 	w.tells(t, "a [10.244.1.5]")
 	stop()
 	w.came()
+	w.fails(t)
 	w.tells(t, "a [10.244.1.5]")
 
 	next := newRuntime(sandbox("b", "10.244.1.5"))
 	serve(t, path, next)
-	w.came()
 	w.tells(t, "b [10.244.1.5]")
 }
 
@@ -309,6 +327,7 @@ func TestRuntimeIsStuck(t *testing.T) {
 	r.change(func() { r.stuck = stuck })
 	w.came()
 	r.change(func() { r.sandboxes["b"] = sandbox("b", "10.244.1.6") })
+	w.fails(t)
 	w.tells(t, "a [10.244.1.5]")
 	r.change(func() { r.stuck = nil })
 	w.tells(t, "a [10.244.1.5]", "b [10.244.1.6]")
