@@ -8,10 +8,13 @@ GENERATE_TOOLS = $(shell go run ./test/tools/cmd/tools controller-gen helm)
 VERSION ?= $(shell git describe --tags --always --dirty 2>/dev/null || echo dev)
 TESTBED = go run ./test/testbed/cmd/testbed
 # Real kernels and real clusters: these packages take the machine for themselves.
-SYSTEM = ./test/testbed/... ./test/e2e/...
+SYSTEM = ./test/testbed/... ./test/e2e/... ./test/chaos/...
 FUZZTIME ?= 1m
+SEED ?= $(shell echo $$RANDOM)
+MINUTES ?= 30
+KILLS ?= 50
 
-.PHONY: help demo generate build test test-unit test-system fuzz e2e bench lint fmt verify image up down shell mutants tools prerequisites vulncheck
+.PHONY: help demo generate build test test-unit test-system chaos failover fuzz e2e bench lint fmt verify image up down shell mutants tools prerequisites vulncheck
 
 help: ## Show this list
 	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / { printf "  %-14s %s\n", $$1, $$2 }' Makefile
@@ -40,7 +43,7 @@ image: build ## Make build/image.tar, tagged egressip-operator:dev, without Dock
 test: prerequisites test-unit test-system ## Run all tests (root)
 
 test-unit: tools
-	go test -timeout 20m $$(go list ./... | grep -v -e /test/testbed -e /test/e2e -e /test/conformance)
+	go test -timeout 20m $$(go list ./... | grep -v -e /test/testbed -e /test/e2e -e /test/chaos -e /test/conformance)
 	@mkdir -p build
 	go test -v -timeout 20m ./test/conformance/... > build/conformance.log || { cat build/conformance.log; exit 1; }
 	@grep -e 'CONFORMANCE' -e '^ok' build/conformance.log
@@ -50,6 +53,12 @@ test-system: tools image
 
 e2e: prerequisites tools image ## Run the end-to-end tests alone
 	go test -timeout 40m -v ./test/e2e/...
+
+chaos: prerequisites tools image ## Break a cluster at random for MINUTES, the same way for the same SEED
+	go run ./test/chaos -seed $(SEED) -for $(MINUTES)m
+
+failover: prerequisites tools image ## Measure the outage of KILLS power cuts of each kind
+	go run ./test/bench/failover -kills $(KILLS)
 
 fuzz: ## Fuzz the reader of API objects for FUZZTIME
 	go test -run '^$$' -fuzz FuzzSnapshot -fuzztime $(FUZZTIME) ./pkg/egress

@@ -52,7 +52,7 @@ func (c *Cluster) startNode(ctx context.Context, name string) error {
 		return fmt.Errorf("start node: %w", err)
 	}
 	config := node.Config{
-		Name: name, IP: nodeIP(i).String(), Prefix: c.options.Prefix, PodCIDR: podCIDR(i), ClusterCIDR: ClusterCIDR,
+		Name: name, IP: nodeIP(i).String(), Prefix: c.options.Prefix, PodCIDR: podCIDR(i), PodAddresses: c.options.PodAddresses, ClusterCIDR: ClusterCIDR,
 		Dir: dir, Tools: c.tools, CNI: cniDir(), PKI: c.pkiDir(), API: apiURL,
 		Images: append([]string{c.probeImage()}, c.options.Images...), Sandbox: ProbeImage,
 		Legacy: c.options.Backend == Legacy, MTU: c.options.MTU,
@@ -135,12 +135,25 @@ func (c *Cluster) PowerOff(ctx context.Context, name string) error {
 // PowerOn boots a node that is off, and returns when it is up, if not yet
 // Ready. Its disk, images included, is as it was.
 func (c *Cluster) PowerOn(ctx context.Context, name string) error {
+	return c.PowerOnWith(ctx, name)
+}
+
+// PowerOnWith boots a node as PowerOn does, with configured addresses on its
+// eth0 before any program of it runs: each is what "ip address add" takes, such
+// as "192.168.7.200/24 label eth0:eip". So does a machine that was restored as
+// it was.
+func (c *Cluster) PowerOnWith(ctx context.Context, name string, addresses ...string) error {
 	i, ok := c.nodeIndex(name)
 	if !ok {
 		return fmt.Errorf("power on: no node %q", name)
 	}
 	if err := c.makeNodeNetwork(ctx, i); err != nil {
 		return fmt.Errorf("power on %s: %w", name, err)
+	}
+	for _, address := range addresses {
+		if _, err := c.NodeExec(ctx, name, append(strings.Fields("ip address add dev eth0"), strings.Fields(address)...)...); err != nil {
+			return fmt.Errorf("power on %s: %w", name, err)
+		}
 	}
 	return c.startNode(ctx, name)
 }

@@ -64,6 +64,10 @@ type Options struct {
 	Backend Backend
 	// MTU of the LAN and of pods, in bytes; the default is 1500.
 	MTU int
+	// PodAddresses is how many addresses a node has for its pods, at least 8; the
+	// default is all of its pod CIDR. With few of them, new pods soon get
+	// addresses of former ones.
+	PodAddresses int
 	// Images are docker-archive files to load on every node.
 	Images []string
 	// Detached leaves the test bed to Down by another process. Else Up by
@@ -98,6 +102,9 @@ func (o Options) withDefaults() (Options, error) {
 	}
 	if o.MTU < 600 || o.MTU > 9000 {
 		errs = append(errs, fmt.Errorf("MTU %d: want 600 to 9000", o.MTU))
+	}
+	if o.PodAddresses != 0 && (o.PodAddresses < 8 || o.PodAddresses > 250) {
+		errs = append(errs, fmt.Errorf("%d pod addresses: want 8 to 250", o.PodAddresses))
 	}
 	for i, image := range o.Images {
 		path, err := filepath.Abs(image)

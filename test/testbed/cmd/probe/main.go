@@ -16,6 +16,10 @@
 //	probe stream [-every D] [-for D] ADDRESS:PORT
 //	                                 sends numbered lines over one connection to
 //	                                 a TCP echo, a JSON line for each
+//	probe chatter [-every D] [-id ID] ADDRESS:PORT
+//	                                 talks without end to a server of serve, in
+//	                                 connections, datagrams, and one stream
+//	probe arp [-every D] IP...       asks by ARP on eth0 who has each address
 //	probe api PATH                   asks the API server as the pod's service
 //	                                 account
 //
@@ -50,7 +54,7 @@ type options struct {
 
 func run(args []string) int {
 	if len(args) == 0 {
-		fmt.Fprintln(os.Stderr, "usage: probe pause|serve|get|post|udp|ping|watch|stream|api ...")
+		fmt.Fprintln(os.Stderr, "usage: probe pause|serve|get|post|udp|ping|watch|stream|chatter|arp|api ...")
 		return 2
 	}
 	name := args[0]
@@ -88,6 +92,10 @@ func run(args []string) int {
 		err = watch(ctx, target, o)
 	case "stream":
 		err = stream(ctx, target, o)
+	case "chatter":
+		err = chatter(ctx, target, o)
+	case "arp":
+		err = whoHas(ctx, flags.Args(), o)
 	case "api":
 		err = api(ctx, target, o)
 	default:

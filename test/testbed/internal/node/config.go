@@ -19,6 +19,8 @@ type Config struct {
 	// PodCIDR is the node's own, ClusterCIDR all nodes'.
 	PodCIDR     string
 	ClusterCIDR string
+	// PodAddresses bounds the addresses of PodCIDR that pods get; 0 for all.
+	PodAddresses int
 	// Dir is the node's own directory: its state, logs and private mounts.
 	Dir string
 	// Tools holds the Kubernetes binaries, CNI the CNI plugins.

@@ -1,0 +1,62 @@
+// Command chaos breaks a cluster of this machine in every way that it knows, at
+// random, while pods of several namespaces talk to a server outside without a
+// pause, and asks each packet that arrives there for its source.
+//
+// The same seed breaks the same things in the same order. It fails, and exits with
+// 1, on the first packet with a source that its namespace must not have, where two
+// machines answer by ARP for one egress IP for longer than a bound, and where the
+// cluster does not recover after a fault. At the end it prints, for each kind of
+// fault, how long pods that were not on the broken node were without new
+// connections.
+package main
+
+import (
+	"context"
+	"flag"
+	"fmt"
+	"io"
+	"math/rand/v2"
+	"os"
+	"os/signal"
+	"path/filepath"
+	"syscall"
+	"time"
+)
+
+func main() { os.Exit(run()) }
+
+func run() int {
+	o := options{out: os.Stdout}
+	flag.Uint64Var(&o.seed, "seed", rand.Uint64()%1_000_000, "of what breaks, and when; random by default")
+	flag.DurationVar(&o.length, "for", 30*time.Minute, "how long faults are made")
+	flag.DurationVar(&o.every, "every", 40*time.Millisecond, "pause between two connections, and two datagrams, of a pod")
+	flag.DurationVar(&o.twoOwners, "two-owners", 2*time.Second, "how long two machines may answer for one address")
+	flag.StringVar(&o.only, "only", "", "make faults of this kind alone")
+	flag.StringVar(&o.image, "image", filepath.Join("build", "image.tar"), "docker-archive of the operator, from `make image`")
+	flag.StringVar(&o.chart, "chart", filepath.Join("charts", "egressip-operator"), "the Helm chart to install")
+	flag.StringVar(&o.report, "report", filepath.Join("build", "chaos.txt"), "file for the table")
+	flag.Parse()
+	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
+	defer stop()
+	if err := play(ctx, o); err != nil {
+		fmt.Fprintf(os.Stderr, "chaos: seed %d: %v\n", o.seed, err)
+		return 1
+	}
+	return 0
+}
+
+// options of a run.
+type options struct {
+	seed uint64
+	// length is how long faults are made; faults ends it sooner, if not 0.
+	length    time.Duration
+	faults    int
+	every     time.Duration
+	twoOwners time.Duration
+	only      string
+	prefix    string
+	image     string
+	chart     string
+	report    string
+	out       io.Writer
+}

@@ -1,0 +1,62 @@
+package traffic
+
+import (
+	"testing"
+	"time"
+
+	"pgregory.net/rapid"
+)
+
+// TestLongest compares with a walk over every millisecond. Mutants that it
+// kills: the gap before the first answer is left out; the one after the last
+// is; a gap that ends after until does not count.
+func TestLongest(t *testing.T) {
+	zero := time.Unix(0, 0)
+	at := func(ms int) time.Time { return zero.Add(time.Duration(ms) * time.Millisecond) }
+	rapid.Check(t, func(t *rapid.T) {
+		var times []time.Time
+		answered := map[int]bool{}
+		for ms := range 60 {
+			if rapid.IntRange(0, 4).Draw(t, "answered") == 0 {
+				times = append(times, at(ms))
+				answered[ms] = true
+			}
+		}
+		from := rapid.IntRange(0, 59).Draw(t, "from")
+		until := rapid.IntRange(from+1, 80).Draw(t, "until")
+		want := 0
+		for start := range 81 {
+			// A gap begins with an answer, or with from where none was before.
+			begins := answered[start]
+			if start == from {
+				begins = begins || !anyBefore(answered, from)
+			}
+			if !begins || start > until {
+				continue
+			}
+			end := start + 1
+			for end < 81 && !answered[end] {
+				end++
+			}
+			if end == 81 {
+				end = until
+			}
+			if end < from || end == from && !answered[from] {
+				continue
+			}
+			want = max(want, end-start)
+		}
+		if got := Longest(times, at(from), at(until)); got != time.Duration(want)*time.Millisecond {
+			t.Fatalf("answers %v, from %d until %d: %s, want %d ms", times, from, until, got, want)
+		}
+	})
+}
+
+func anyBefore(answered map[int]bool, ms int) bool {
+	for before := range ms {
+		if answered[before] {
+			return true
+		}
+	}
+	return false
+}
