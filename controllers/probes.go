@@ -136,7 +136,7 @@ func (p *probes) aim(ctx context.Context, prober *probe.Prober) error {
 	}
 	cluster, _ := egress.Snapshot(egress.Objects{HostSubnets: hosts.Items, NetNamespaces: namespaces.Items})
 	var targets []probe.Target
-	for _, peer := range egress.EgressHosts(cluster, egress.Resolve(cluster)) {
+	for _, peer := range egress.Bearers(cluster, egress.Resolve(cluster)) {
 		targets = append(targets, probe.Target{Name: peer.Name, Addr: peer.IP})
 	}
 	if err := prober.SetTargets(targets); err != nil {

@@ -205,7 +205,7 @@ func serve(ctx context.Context, cfg *rest.Config, o Options, k kernel, registry 
 		return fmt.Errorf("run the agent: %w", err)
 	}
 	if own.uninstalled() {
-		return l.giveUp()
+		return l.giveUp(context.WithoutCancel(ctx))
 	}
 	log.Info("stopped; the kernel stays as it is, so that traffic flows on")
 	return nil

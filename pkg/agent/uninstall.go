@@ -77,11 +77,11 @@ func (o *owner) uninstalled() bool {
 
 // giveUp takes all egress IPs off this node. Its pods that left with them go
 // nowhere outside from then on, until cleanup takes everything off.
-func (l *loop) giveUp() error {
+func (l *loop) giveUp(ctx context.Context) error {
 	if l.desired == nil {
 		return nil // nothing was ever done
 	}
-	ctx, cancel := context.WithTimeout(context.Background(), releaseWithin)
+	ctx, cancel := context.WithTimeout(ctx, releaseWithin)
 	defer cancel()
 	in := l.given
 	in.withdrawn = true

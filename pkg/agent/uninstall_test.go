@@ -58,10 +58,10 @@ func TestUninstalledAgentGivesUp(t *testing.T) {
 			kernel := &fakeKernel{}
 			var log lines
 			logger := funcr.New(func(_, args string) { log.add(args) }, funcr.Options{})
-			ctx, cancel := context.WithCancel(ctrl.LoggerInto(context.WithoutCancel(t.Context()), logger))
+			running, cancel := context.WithCancel(ctrl.LoggerInto(context.WithoutCancel(ctx), logger))
 			done := make(chan error, 1)
 			go func() {
-				done <- serve(ctx, a.cfg, Options{
+				done <- serve(running, a.cfg, Options{
 					NodeName: "node1", MetricsAddress: "0", HealthAddress: "0", ResyncPeriod: 100 * time.Millisecond, Version: "v1",
 					DaemonSet: types.NamespacedName{Namespace: "default", Name: "agents"},
 				}, kernel, prometheus.NewRegistry())
@@ -104,7 +104,7 @@ func TestUninstalledAgentGivesUp(t *testing.T) {
 				t.Errorf("%d egress IPs are left, want %d", n, c.want)
 			}
 			if !c.deleted || c.replaced {
-				if err := a.Delete(context.WithoutCancel(ctx), d); err != nil {
+				if err := a.Delete(ctx, d); err != nil {
 					t.Error(err)
 				}
 			}

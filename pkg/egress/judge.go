@@ -138,17 +138,13 @@ func judgeAsBefore(e Evidence) (Verdict, bool) {
 	if !e.Judged {
 		return Verdict{}, false
 	}
-	switch e.Reason {
-	case ReasonSilent:
-		return Verdict{Reason: e.Reason, Message: "The host answered no probes when the controller could last tell."}, true
-	case ReasonNotServing:
-		return Verdict{Reason: e.Reason, Message: "The host's data plane did not work when the controller could last tell."}, true
+	if e.Reason == ReasonSilent || e.Reason == ReasonNotServing {
+		return Verdict{Reason: e.Reason, Message: "The host did not answer that its data plane works when the controller could last tell."}, true
 	}
 	if e.Probe != ProbeUndecided {
 		return Verdict{}, false
 	}
-	switch e.Reason {
-	case ReasonAnswers, ReasonNoAgent:
+	if e.Reason == ReasonAnswers || e.Reason == ReasonNoAgent {
 		return Verdict{Online: true, Closed: true, Reason: e.Reason, Message: "The host's data plane worked when the controller could last tell."}, true
 	}
 	// A new leader asks for a second before it believes that a host is gone

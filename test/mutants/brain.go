@@ -32,8 +32,10 @@ func healthMutants() []mutant {
 		},
 		{
 			name: "agentless-is-dead", pkg: brain, test: "TestPropertyProbesAloneTakeNoHostThatAnybodyHears",
-			edits: []edit{{file: "judge.go", old: "case ProbeSilent, ProbeNotServing:\n\t\tif v, silent", new: "case ProbeSilent, ProbeNotServing, ProbeNoAgent:\n\t\tif v, silent"},
-				{file: "judge.go", old: "case ProbeNoAgent:\n\t\treturn Verdict{\n\t\t\tOnline: true, Closed: true,", new: "case NotProbed - 1:\n\t\treturn Verdict{\n\t\t\tOnline: true, Closed: true,"}},
+			edits: []edit{
+				{file: "judge.go", old: "case ProbeSilent, ProbeNotServing:\n\t\tif v, silent", new: "case ProbeSilent, ProbeNotServing, ProbeNoAgent:\n\t\tif v, silent"},
+				{file: "judge.go", old: "case ProbeNoAgent:\n\t\treturn Verdict{\n\t\t\tOnline: true, Closed: true,", new: "case NotProbed - 1:\n\t\treturn Verdict{\n\t\t\tOnline: true, Closed: true,"},
+			},
 		},
 		{
 			name: "not-one-of-the-majority", pkg: brain, test: "TestPropertyOnlyTheCutOffWithdraw",

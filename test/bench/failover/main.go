@@ -225,6 +225,11 @@ func (b *bench) ready(ctx context.Context) (host string, err error) {
 		if err != nil || !strings.Contains(known, host) || strings.Contains(silent, host) {
 			return errors.Join(fmt.Errorf("%s watches %s", client, watches), err)
 		}
+		if !slices.ContainsFunc(hosts(), func(other string) bool {
+			return other != host && strings.Contains(known, other) && !strings.Contains(silent, other)
+		}) {
+			return fmt.Errorf("%s trusts no other host yet", client)
+		}
 		return nil
 	})
 	return host, err
