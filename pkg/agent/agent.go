@@ -79,6 +79,11 @@ func Run(ctx context.Context, cfg *rest.Config, o Options) (err error) {
 		return fmt.Errorf("open the kernel's interfaces: %w", err)
 	}
 	defer func() { err = errors.Join(err, dp.Close()) }()
+	if swept, err := dp.SweepAfterBoot(); err != nil {
+		return fmt.Errorf("take off egress IPs of before the boot: %w", err)
+	} else if swept > 0 {
+		ctrl.LoggerFrom(ctx).Info("took egress IPs off that this machine came up with: others may bear them by now", "count", swept)
+	}
 	return serve(ctx, cfg, o, dp, ctrlmetrics.Registry)
 }
 

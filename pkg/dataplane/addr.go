@@ -228,3 +228,33 @@ func promoteSecondaries(device string) (restore func() error, err error) {
 		return err
 	}, err
 }
+
+// SweepAfterBoot takes egress IPs off that a machine was restored or booted with:
+// those that bear our label while nothing else of ours is in the kernel, neither
+// the overlay nor a set. Nothing can serve them then, and another host may bear
+// them by now. It returns how many there were.
+//
+// It is for the start of the process, when the API server has not told yet what the
+// host shall bear. What a former process left working is not touched.
+func (d *Dataplane) SweepAfterBoot() (int, error) {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	switch _, err := d.nl.LinkByName(overlayName); {
+	case err == nil:
+		return 0, nil
+	case !isLinkNotFound(err):
+		return 0, fmt.Errorf("look up overlay device %s: %w", overlayName, err)
+	}
+	if sets, err := ownSets(); err != nil || len(sets) > 0 {
+		return 0, err
+	}
+	own, err := ownAddresses(d.nl)
+	if err != nil {
+		return 0, err
+	}
+	var errs []error
+	for _, addrs := range own {
+		errs = append(errs, deleteEgressAddresses(d.nl, addrs))
+	}
+	return len(own), errors.Join(errs...)
+}

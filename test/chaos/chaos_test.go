@@ -81,7 +81,7 @@ func TestRules(t *testing.T) {
 // TestOwners: one machine after another is no overlap, two that both answer are
 // one, as long as both do.
 func TestOwners(t *testing.T) {
-	o := &owners{last: map[string]map[string]time.Time{}, both: map[string][2]time.Time{}}
+	o := &owners{last: map[string]map[string]time.Time{}, both: map[string][2]time.Time{}, booting: map[string]bool{}}
 	at := time.Unix(1e9, 0)
 	for range 100 {
 		at = at.Add(asked)

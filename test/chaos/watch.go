@@ -156,6 +156,10 @@ type owners struct {
 	both    map[string][2]time.Time
 	longest time.Duration
 	what    string
+	// booting are MAC addresses of nodes on which no agent has begun since they
+	// booted: they may answer for what they came up with. That is counted apart.
+	booting map[string]bool
+	atBoot  time.Duration
 }
 
 // asked is the pause between two questions for one address; answers that are no
@@ -164,7 +168,7 @@ const asked = 50 * time.Millisecond
 
 // watchOwners asks and listens until stop is called.
 func watchOwners(ctx context.Context, c *testbed.Cluster, ips []string) (o *owners, stop func() error, err error) {
-	o = &owners{last: map[string]map[string]time.Time{}, both: map[string][2]time.Time{}}
+	o = &owners{last: map[string]map[string]time.Time{}, both: map[string][2]time.Time{}, booting: map[string]bool{}}
 	own := netip.MustParseAddr(testbed.LANHostIP)
 	capture, err := c.Capture(ctx, testbed.LANHost, "eth0", func(p testbed.Packet) bool {
 		if p.ARP == 2 && !p.Outgoing && p.Destination.Addr() == own && slices.Contains(ips, p.Source.Addr().String()) {
@@ -208,12 +212,39 @@ func (o *owners) answer(ip, mac string, at time.Time) {
 		}
 		span[1] = at
 		o.both[ip] = span
-		if length := span[1].Sub(span[0]); length > o.longest {
+		length := span[1].Sub(span[0])
+		if o.booting[mac] || o.booting[other] {
+			o.atBoot = max(o.atBoot, length)
+			continue
+		}
+		if length > o.longest {
 			o.longest = length
 			o.what = fmt.Sprintf("%s and %s answered for %s from %s to %s",
 				other, mac, ip, span[0].Format("15:04:05.000"), span[1].Format("15:04:05.000"))
 		}
 	}
+}
+
+// boots says that a machine is about to boot, or that its agent works.
+func (o *owners) boots(mac string, booting bool) {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	if !booting {
+		// What was counted apart does not count afterwards either.
+		for ip, last := range o.last {
+			delete(last, mac)
+			delete(o.both, ip)
+		}
+	}
+	o.booting[mac] = booting
+}
+
+// afterBoots is the longest time that a machine that had just booted answered for
+// an address that another one had.
+func (o *owners) afterBoots() time.Duration {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	return o.atBoot
 }
 
 // most is the longest time that two machines answered for one address, and which.

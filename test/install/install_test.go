@@ -165,7 +165,7 @@ func args(t *testing.T, object map[string]any) []string {
 // with its name.
 func TestValues(t *testing.T) {
 	all, err := render(t, "clusterCIDRs={10.0.0.0/8,172.16.0.0/12}", "serviceCIDRs={10.96.0.0/12}", "overlayPort=4790",
-		"markMask=0x1f00", "strict=true", "iptablesBackend=both", "logFormat=json", "logLevel=3",
+		"markMask=0x1f00", "strict=false", "agent.criSocket=none", "agent.withdrawAfter=3s", "iptablesBackend=both", "logFormat=json", "logLevel=3",
 		"agent.resyncPeriod=5s", "agent.pinDir=/sys/fs/bpf/x", "controller.defaultCapacity=7", "image.repository=r", "image.tag=t")
 	if err != nil {
 		t.Fatal(err)
@@ -173,7 +173,7 @@ func TestValues(t *testing.T) {
 	for workload, want := range map[string][]string{
 		"DaemonSet egressip-agent": {
 			"--cluster-cidrs=10.0.0.0/8,172.16.0.0/12", "--service-cidrs=10.96.0.0/12", "--overlay-port=4790", "--mark-mask=0x1f00",
-			"--strict=true", "--iptables-backend=both", "--log-format=json", "--v=3", "--resync-period=5s", "--pin-dir=/sys/fs/bpf/x",
+			"--strict=false", "--cri-socket=none", "--withdraw-after=3s", "--iptables-backend=both", "--log-format=json", "--v=3", "--resync-period=5s", "--pin-dir=/sys/fs/bpf/x",
 		},
 		"Deployment egressip-controller": {
 			"--default-capacity=7", "--log-format=json", "--v=3", "--leader-election-namespace=" + namespace,
