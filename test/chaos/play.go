@@ -331,7 +331,7 @@ func (c *chaos) verdict(ctx context.Context) error {
 func (c *chaos) report() error {
 	var b strings.Builder
 	fmt.Fprintf(&b, "\nseed %d, %s of faults; packets by namespace: %s\n", c.o.seed, time.Since(c.began).Round(time.Second), c.rules.packets())
-	fmt.Fprintf(&b, "packets with a wrong source: %d; with the node's address, after a boot and before the agent worked: %d\n", c.rules.wrongs(), c.rules.gaps())
+	fmt.Fprintf(&b, "packets with a wrong source: %d; of these with the node's address, after a boot and before the agent worked: %d\n", c.rules.wrongs(), c.rules.gaps())
 	fmt.Fprintf(&b, "longest time that two machines answered for one egress IP: %s; that one answered with what it booted with: %s\n\n",
 		first(c.owners.most()), c.owners.afterBoots().Round(time.Millisecond))
 	fmt.Fprintf(&b, "%-34s %6s %10s %10s %10s\n", "FAULT", "COUNT", "MEDIAN ms", "P99 ms", "MAX ms")

@@ -26,9 +26,8 @@ type rules struct {
 	wrong []string
 	total int
 	// booting are the nodes on which no agent has worked since they booted. What
-	// leaves there with the node's own address is counted apart: nothing of ours is
-	// in a kernel that has just begun, and pods may be faster than the agent. It is
-	// a gap that docs/reliability.md tells of.
+	// leaves there with the node's own address is wrong as anywhere, and counted
+	// apart too, as it has a cause of its own: see docs/reliability.md.
 	booting map[string]bool
 	gap     int
 	count   map[string]int // packets, by namespace
@@ -86,7 +85,6 @@ func (r *rules) see(s traffic.Seen) {
 	}
 	if node, isNode := r.nodes[source]; isNode && r.booting[node] && len(r.allowed[s.Namespace]) > 0 {
 		r.gap++
-		return
 	}
 	if r.total++; len(r.wrong) < keptWrong {
 		r.wrong = append(r.wrong, fmt.Sprintf("namespace %s, which may leave with %v: %s", s.Namespace, r.names(s.Namespace), s))
