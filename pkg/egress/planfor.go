@@ -12,8 +12,8 @@ import (
 // such as service CIDRs. It returns false where there is no such host.
 //
 // A pod whose Namespace has no NetNamespace yet is not in the plan: whether it
-// may leave with the node's address is not known, so it is nobody's, and strict
-// classification drops it.
+// may leave with the node's address is not known, so it is nobody's. Strict
+// classification drops what is nobody's, unless the caller knows better.
 //
 // Of live pods that share an address, for a moment, when one has gone and
 // another got its address: where their paths differ, the address is dropped
