@@ -109,8 +109,11 @@ func kill(ctx context.Context, root string, m mutant, o options) error {
 		return fmt.Errorf("does not compile: %w\n%s", err, out)
 	}
 	// The test runs where go test would run it, for its testdata.
-	out, err := command(ctx, filepath.Join(root, m.pkg), binary, "-test.run", "^"+m.test+"$", "-test.timeout", "5m",
-		fmt.Sprintf("-rapid.checks=%d", o.checks), fmt.Sprintf("-rapid.seed=%d", o.seed), "-rapid.nofailfile")
+	flags := []string{"-test.run", "^" + m.test + "$", "-test.timeout", "5m"}
+	if !m.plain {
+		flags = append(flags, fmt.Sprintf("-rapid.checks=%d", o.checks), fmt.Sprintf("-rapid.seed=%d", o.seed), "-rapid.nofailfile")
+	}
+	out, err := command(ctx, filepath.Join(root, m.pkg), binary, flags...)
 	var exit *exec.ExitError
 	switch {
 	case err == nil && bytes.Contains(out, []byte("no tests to run")):
@@ -137,6 +140,8 @@ type mutant struct {
 	// pkg and test are the package, as a path below the module's root, and the
 	// test that has to notice.
 	pkg, test string
+	// plain: no test of the package draws at random, so that it knows no flags for that.
+	plain bool
 	// edits are made in files of the package.
 	edits []edit
 }
