@@ -1,0 +1,141 @@
+// Command window measures how long other software's rules stand before ours.
+//
+// Software that puts its jump first again, as kube-proxy and CNIs do when they
+// start, comes before ours until the agent has seen it and put ours back. This
+// command makes a host, a pod with an egress IP, and a server outside, each in a
+// network namespace; it inserts a jump before ours again and again, and notes how
+// long it stays there. Meanwhile the pod sends two packets each millisecond, one of
+// a new connection and one of a lasting one. The server counts sources: one that is
+// not the egress IP is a failure, and so is anything that is left at the end.
+//
+// There are two kinds of insertions, each as bad as can be: table nat, where every
+// source becomes the host's (MASQUERADE), so that only the guard at the uplink stands
+// between, and table mangle, where nothing gets a mark any more (ACCEPT), so that
+// only the set of locked pods does.
+//
+// The window begins when the kernel has the foreign jump first, and ends when it has
+// ours first again. The kernel is asked directly, not by iptables-save, so that the
+// answers cost little; "gap" is the longest pause between two answers, by which the
+// window may be off. What iptables-save prints is compared after each.
+//
+// The agent's loop cannot be had without an API server. Here pkg/dataplane runs with
+// the pace of that loop (pkg/agent/loop.go), and with a state that does not change.
+//
+//	go run ./test/bench/window [-n 20] [-rules 1000] [-seed 1]
+package main
+
+import (
+	"context"
+	"errors"
+	"flag"
+	"fmt"
+	"io"
+	"os"
+	"os/exec"
+	"os/signal"
+	"path/filepath"
+	"runtime"
+	"strings"
+	"time"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/egressip-operator/egressip-operator/pkg/dataplane"
+)
+
+// hostVariable is in the environment of all processes that are made here but the
+// first: the first one's number, and the backend.
+const hostVariable = "EGRESSIP_WINDOW_HOST"
+
+// endIn is how long a host that is told to end may take.
+const endIn = 15 * time.Second
+
+// options are the flags.
+type options struct {
+	n, rules int
+	seed     uint64
+}
+
+func main() { os.Exit(run()) }
+
+func run() int {
+	var o options
+	flag.IntVar(&o.n, "n", 20, "insertions of each kind, in each iptables backend")
+	flag.IntVar(&o.rules, "rules", 1000, "rules of others in table nat, such as kube-proxy's")
+	flag.Uint64Var(&o.seed, "seed", 1, "of the random pauses between insertions")
+	flag.Parse()
+
+	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, unix.SIGTERM)
+	defer stop()
+	var err error
+	if _, backend, inside := strings.Cut(os.Getenv(hostVariable), "/"); inside {
+		err = beHost(ctx, dataplane.Backend(backend), o, os.Stdout)
+	} else {
+		err = play(ctx, os.Stdout)
+	}
+	if err != nil {
+		fmt.Fprintln(os.Stderr, "window:", err)
+		return 1
+	}
+	return 0
+}
+
+// play runs a host for each backend, one after the other.
+func play(ctx context.Context, out io.Writer) error {
+	header(ctx, out)
+	for _, b := range []dataplane.Backend{dataplane.NFT, dataplane.Legacy} {
+		if err := host(ctx, b, out); err != nil {
+			return fmt.Errorf("host with iptables-%s: %w", b, err)
+		}
+	}
+	return nil
+}
+
+// header says what the numbers belong to.
+func header(ctx context.Context, out io.Writer) {
+	var name unix.Utsname
+	release := "unknown"
+	if unix.Uname(&name) == nil {
+		release = unix.ByteSliceToString(name.Release[:])
+	}
+	commit := "unknown"
+	if b, err := exec.CommandContext(ctx, "git", "describe", "--tags", "--always", "--dirty").Output(); err == nil {
+		commit = strings.TrimSpace(string(b))
+	}
+	fmt.Fprintf(out, "# %s, kernel %s, %d processors, commit %s\n# %s\n", time.Now().UTC().Format("2006-01-02 15:04 UTC"),
+		release, runtime.NumCPU(), commit, strings.Join(append([]string{"go run ./test/bench/window"}, os.Args[1:]...), " "))
+}
+
+// host runs this program again, with a network and a mount namespace of its own. All
+// that it makes is in there, and goes with it however it ends.
+func host(ctx context.Context, b dataplane.Backend, out io.Writer) error {
+	mark := fmt.Sprintf("%s=%d/%s", hostVariable, os.Getpid(), b)
+	cmd := exec.CommandContext(ctx, "/proc/self/exe", os.Args[1:]...)
+	cmd.Env = append(os.Environ(), mark)
+	cmd.Stdout, cmd.Stderr = out, os.Stderr
+	cmd.SysProcAttr = &unix.SysProcAttr{Cloneflags: unix.CLONE_NEWNET | unix.CLONE_NEWNS, Pdeathsig: unix.SIGKILL}
+	cmd.Cancel = func() error { return cmd.Process.Signal(unix.SIGTERM) }
+	cmd.WaitDelay = endIn
+	// The child dies with the thread that started it.
+	runtime.LockOSThread()
+	defer runtime.UnlockOSThread()
+	err := cmd.Run()
+	return errors.Join(err, nobodyWith(mark))
+}
+
+// nobodyWith expects that no process has the variable in its environment. Without
+// one, and without a mount, a network namespace is gone.
+func nobodyWith(variable string) error {
+	environs, err := filepath.Glob("/proc/[0-9]*/environ")
+	if err != nil {
+		return err
+	}
+	var errs []error
+	for _, path := range environs {
+		// Processes come and go: what cannot be read is not ours.
+		if b, err := os.ReadFile(path); err == nil && strings.Contains("\x00"+string(b), "\x00"+variable+"\x00") {
+			errs = append(errs, fmt.Errorf("process %s is left", filepath.Base(filepath.Dir(path))))
+		}
+	}
+	return errors.Join(errs...)
+}
