@@ -36,6 +36,9 @@ type Options struct {
 	// Inside are networks of the cluster beside the nodes' pod CIDRs and the
 	// ServiceCIDR objects: traffic to them is never egress traffic.
 	Inside []netip.Prefix
+	// PodNetworks are those of Inside that hold pods: for Strict, where the Node
+	// has no podCIDR.
+	PodNetworks []netip.Prefix
 	// Strict: an address of this node's pod CIDR that belongs to no pod that
 	// the agent knows goes nowhere outside the cluster.
 	Strict bool
@@ -56,6 +59,9 @@ type Options struct {
 	// majority of the hosts that it watches to give up its egress IPs; 0 for
 	// never.
 	WithdrawAfter time.Duration
+	// ResetConnections: pods get a TCP reset for connections whose source address
+	// has changed, as by a failover.
+	ResetConnections bool
 	// DaemonSet is the one that runs the agents: when it has been deleted, an
 	// agent that ends gives the node's egress IPs up. The zero value is for an
 	// agent that is run otherwise, and leaves everything as it is.
@@ -73,7 +79,7 @@ func Run(ctx context.Context, cfg *rest.Config, o Options) (err error) {
 	if err != nil {
 		return err
 	}
-	config.ProbePort = o.ProbePort
+	config.ProbePort, config.ResetConnections = o.ProbePort, o.ResetConnections
 	dp, err := dataplane.New(config)
 	if err != nil {
 		return fmt.Errorf("open the kernel's interfaces: %w", err)

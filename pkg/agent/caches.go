@@ -209,6 +209,7 @@ func (c *caches) gather(ctx context.Context) (input, error) {
 		pods:          pods.Items,
 		serviceCIDRs:  serviceCIDRs.Items,
 		inside:        c.options.Inside,
+		podNetworks:   c.options.PodNetworks,
 		strict:        c.options.Strict,
 	}, nil
 }

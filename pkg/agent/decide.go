@@ -24,7 +24,9 @@ type input struct {
 	serviceCIDRs []networkingv1.ServiceCIDR
 	// inside are the networks that flags name as inside the cluster.
 	inside []netip.Prefix
-	strict bool
+	// podNetworks are the cluster's pod networks, as flags name them.
+	podNetworks []netip.Prefix
+	strict      bool
 	// silent are the hosts that do not answer this node's probes.
 	silent map[string]bool
 	// withdrawn: this node is cut off, and must bear no egress IPs.
@@ -54,6 +56,8 @@ type decision struct {
 	peers []egress.Peer
 	// withdrawn: the node gives up what it should bear.
 	withdrawn bool
+	// warning is what the admin should know and what stops nothing, or empty.
+	warning string
 }
 
 // decide is pure. It returns false where not even the node's address is known,
@@ -93,6 +97,11 @@ func decide(in input) (decision, bool) {
 	if in.withdrawn {
 		plan = egress.GiveUp(plan)
 	}
+	if len(plan.Subnets) == 0 {
+		// The Node has no podCIDR, as with a CNI that gives addresses out of pools:
+		// any address of the cluster's pods may be one of this node's.
+		plan.Subnets = slices.Clone(in.podNetworks)
+	}
 	if in.strict {
 		plan.Pods = append(plan.Pods, leftAlone(in.netNamespaces, in.pods, pods)...)
 		slices.SortStableFunc(plan.Pods, func(a, b egress.PodPath) int { return a.IP.Compare(b.IP) })
@@ -115,6 +124,10 @@ func decide(in input) (decision, bool) {
 		if p.Kind == "HostSubnet" && p.Name == in.node {
 			d.problems = append(d.problems, p)
 		}
+	}
+	if in.strict && len(d.state.Subnets) == 0 {
+		d.warning = "the Node has no podCIDR, and --cluster-cidrs names no pod network: a pod that is faster than the agent " +
+			"leaves with the node's address for a moment; give --cluster-cidrs (in the chart: clusterCIDRs)"
 	}
 	if own := ownHostSubnet(in.hostSubnets, in.node); own != nil {
 		d.generation = own.Generation

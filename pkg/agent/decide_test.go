@@ -73,7 +73,7 @@ func TestDecide(t *testing.T) {
 			},
 			func(s *dataplane.State) {
 				s.Hosted = nil
-				s.Pods[0] = dataplane.Pod{IP: addr("10.244.1.5"), Kind: dataplane.Remote, NetID: 17, Via: addrs("10.1.8.12")}
+				s.Pods[0] = dataplane.Pod{IP: addr("10.244.1.5"), Kind: dataplane.Remote, NetID: 17, Via: addrs("10.1.8.12"), Sources: addrs("10.1.8.200")}
 			},
 		},
 		"nobody claims it": {
@@ -113,7 +113,7 @@ func TestDecide(t *testing.T) {
 			func(s *dataplane.State) {
 				s.Inside = prefixes("10.96.0.0/16", "10.128.0.0/14", "10.244.2.0/24")
 				s.Subnets, s.Hosted = nil, nil
-				s.Pods[0] = dataplane.Pod{IP: addr("10.244.1.5"), Kind: dataplane.Remote, NetID: 17, Via: addrs("10.1.8.12")}
+				s.Pods[0] = dataplane.Pod{IP: addr("10.244.1.5"), Kind: dataplane.Remote, NetID: 17, Via: addrs("10.1.8.12"), Sources: addrs("10.1.8.200")}
 			},
 		},
 		"the HostSubnet has no usable hostIP": {
@@ -130,6 +130,15 @@ func TestDecide(t *testing.T) {
 				s.Subnets, s.Hosted, s.Pods = nil, nil, nil
 			},
 		},
+		"the Node has no podCIDR: any pod of the cluster may be its own": {
+			func(in *input) {
+				in.hostSubnets[0].Subnet, in.podNetworks = "", prefixes("10.244.0.0/16")
+			},
+			func(s *dataplane.State) {
+				s.Inside = prefixes("10.96.0.0/16", "10.128.0.0/14", "10.244.2.0/24")
+				s.Subnets = prefixes("10.244.0.0/16")
+			},
+		},
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
@@ -143,6 +152,21 @@ func TestDecide(t *testing.T) {
 				t.Errorf("state (-want +got):\n%s", diff)
 			}
 		})
+	}
+}
+
+// TestStrictWithoutNetworksWarns: where nothing tells which addresses are pods',
+// strict classification does nothing, and says so.
+func TestStrictWithoutNetworksWarns(t *testing.T) {
+	t.Parallel()
+	in := given()
+	in.strict = true
+	if d, _ := decide(in); d.warning != "" {
+		t.Errorf("with a podCIDR: %s", d.warning)
+	}
+	in.hostSubnets[0].Subnet = ""
+	if d, _ := decide(in); d.warning == "" {
+		t.Error("without any network: no warning")
 	}
 }
 

@@ -242,6 +242,9 @@ func (l *loop) apply(ctx context.Context) error {
 		l.log.Info("kernel updated", "changes", report.Changes, "seconds", ended.Sub(began).Seconds(),
 			"hosted", len(l.desired.state.Hosted), "pods", len(l.desired.state.Pods))
 	}
+	if l.desired.warning != "" {
+		report.Warnings = append(slices.Clone(report.Warnings), l.desired.warning)
+	}
 	for _, w := range report.Warnings {
 		if !slices.Contains(l.warnings, w) {
 			l.log.Info("warning", "warning", w)

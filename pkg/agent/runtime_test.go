@@ -170,7 +170,7 @@ func TestNewPodHasItsPathBeforeTheAPIHasItsAddress(t *testing.T) {
 	if !ok {
 		t.Fatal("nothing was decided")
 	}
-	want := []dataplane.Pod{{IP: addr("10.244.1.5"), Kind: dataplane.Remote, NetID: 17, Via: []netip.Addr{addr("10.1.8.12")}}}
+	want := []dataplane.Pod{{IP: addr("10.244.1.5"), Kind: dataplane.Remote, NetID: 17, Via: []netip.Addr{addr("10.1.8.12")}, Sources: []netip.Addr{addr("10.1.8.200")}}}
 	if diff := cmp.Diff(want, d.state.Pods, cmp.Comparer(func(a, b netip.Addr) bool { return a == b })); diff != "" {
 		t.Errorf("(-want +got):\n%s", diff)
 	}

@@ -55,12 +55,14 @@ func podState(p egress.PodPath, hosted map[netip.Addr]bool) dataplane.Pod {
 		return dataplane.Pod{IP: p.IP, Kind: dataplane.Local, NetID: p.NetID, EgressIP: p.EgressIP}
 	case p.Kind == egress.PathRemote && len(p.Via) > 0:
 		via := p.Via[:min(len(p.Via), dataplane.MaxVia)]
-		return dataplane.Pod{IP: p.IP, Kind: dataplane.Remote, NetID: p.NetID, Via: slices.Clone(via)}
+		sources := p.Sources[:min(len(p.Sources), len(via))]
+		return dataplane.Pod{IP: p.IP, Kind: dataplane.Remote, NetID: p.NetID, Via: slices.Clone(via), Sources: slices.Clone(sources)}
 	default:
 		return dataplane.Pod{IP: p.IP, Kind: dataplane.Drop}
 	}
 }
 
 func equalPods(a, b dataplane.Pod) bool {
-	return a.IP == b.IP && a.Kind == b.Kind && a.NetID == b.NetID && a.EgressIP == b.EgressIP && slices.Equal(a.Via, b.Via)
+	return a.IP == b.IP && a.Kind == b.Kind && a.NetID == b.NetID && a.EgressIP == b.EgressIP && slices.Equal(a.Via, b.Via) &&
+		slices.Equal(a.Sources, b.Sources)
 }

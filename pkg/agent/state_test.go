@@ -66,8 +66,8 @@ func TestStateOf(t *testing.T) {
 			[]dataplane.Pod{{IP: addr("10.244.1.5"), NetID: 17, Kind: dataplane.Local, EgressIP: addr("192.168.7.200")}},
 		},
 		"leaves elsewhere": {
-			[]egress.PodPath{{IP: addr("10.244.1.5"), NetID: 18, Kind: egress.PathRemote, Via: addrs("10.1.8.12")}},
-			[]dataplane.Pod{{IP: addr("10.244.1.5"), NetID: 18, Kind: dataplane.Remote, Via: addrs("10.1.8.12")}},
+			[]egress.PodPath{{IP: addr("10.244.1.5"), NetID: 18, Kind: egress.PathRemote, Via: addrs("10.1.8.12"), Sources: addrs("10.1.8.200")}},
+			[]dataplane.Pod{{IP: addr("10.244.1.5"), NetID: 18, Kind: dataplane.Remote, Via: addrs("10.1.8.12"), Sources: addrs("10.1.8.200")}},
 		},
 		"more egress hosts than a pod can be spread over": {
 			[]egress.PodPath{{IP: addr("10.244.1.5"), NetID: 18, Kind: egress.PathRemote, Via: many}},

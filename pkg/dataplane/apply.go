@@ -103,6 +103,7 @@ func (p *pass) round(ctx context.Context) (again bool, err error) {
 		}
 		return true, nil
 	}
+	standby := standbyIndices(standbyIPs(state), idx, known, used, p.d.cfg.Marks)
 	desired := desire(state, p.d.cfg.Marks, idx)
 
 	// A new address is probed for before it is added, which takes time; what
@@ -112,18 +113,25 @@ func (p *pass) round(ctx context.Context) (again bool, err error) {
 	if len(pending) > 0 && !p.probed {
 		before := maps.Clone(p.unusable)
 		for _, ip := range pending {
-			if _, bore := known[ip]; !bore {
+			if _, bore := observed.ips[ip]; !bore {
 				before[ip] = errNotYet
 			}
 		}
 		state, _ = usable(p.state, before)
-		maps.DeleteFunc(idx, func(ip netip.Addr, _ int) bool { return before[ip] != nil })
+		// Its rules do no harm meanwhile: nothing bears its mark.
+		for ip, i := range idx {
+			if before[ip] != nil {
+				standby[ip] = i
+				delete(idx, ip)
+			}
+		}
 		desired = desire(state, p.d.cfg.Marks, idx)
 		maps.DeleteFunc(desired.addresses, func(ip netip.Addr, _ struct{}) bool { return slices.Contains(pending, ip) })
 	}
+	idx = union(standby, idx)
 	in := orderInput{
 		observed: observed, desired: desired, marks: p.d.cfg.Marks, use: use, known: known,
-		rules: ruleInput{marks: p.d.cfg.Marks, port: p.d.cfg.OverlayPort, probePort: p.d.cfg.ProbePort, indices: idx, strict: strictNetworks(state)},
+		rules: ruleInput{marks: p.d.cfg.Marks, port: p.d.cfg.OverlayPort, probePort: p.d.cfg.ProbePort, reset: p.d.cfg.ResetConnections, indices: idx, strict: strictNetworks(state)},
 		sweep: !p.d.swept,
 	}
 	p.done, p.indices, p.known = desired, idx, known
@@ -140,6 +148,14 @@ func (p *pass) round(ctx context.Context) (again bool, err error) {
 func hostedIPs(s State) []netip.Addr {
 	ips := make([]netip.Addr, 0, len(s.Hosted))
 	for _, h := range s.Hosted {
+		ips = append(ips, h.IP)
+	}
+	return ips
+}
+
+func standbyIPs(s State) []netip.Addr {
+	ips := make([]netip.Addr, 0, len(s.Standby))
+	for _, h := range s.Standby {
 		ips = append(ips, h.IP)
 	}
 	return ips

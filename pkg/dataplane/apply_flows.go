@@ -1,6 +1,10 @@
 package dataplane
 
-import "net/netip"
+import (
+	"net/netip"
+
+	"golang.org/x/sys/unix"
+)
 
 // A flow is a tracked connection, as far as staleness depends on it.
 type flow struct {
@@ -11,6 +15,10 @@ type flow struct {
 	sourceOutside netip.Addr
 	// mark is the connection's mark: the way of its first packet.
 	mark uint32
+	// protocol is its number in IP; sourcePort is the source's, destPort the one
+	// that dest really has.
+	protocol             uint8
+	sourcePort, destPort uint16
 }
 
 // staleness tells which connections must be forgotten: those whose source was
@@ -29,6 +37,12 @@ type staleness struct {
 	sources map[uint32]netip.Addr
 	// withdrawn are egress IPs that the host no longer bears.
 	withdrawn map[netip.Addr]struct{}
+	// routesBefore and routes are the overlay routes of pods as they were, and as
+	// they are to be.
+	routesBefore, routes map[netip.Addr]podRoute
+	// began tells the egress host that a connection began with, of pods with
+	// several; nil where nobody knows.
+	began func(flow) (netip.Addr, bool)
 	// inside holds the networks of the cluster, by prefix length.
 	inside map[int]map[netip.Prefix]struct{}
 }
@@ -42,7 +56,10 @@ func judge(m Marks, observed, desired kernel, known, wanted indices) staleness {
 		ended:     map[uint32]bool{},
 		sources:   map[uint32]netip.Addr{},
 		withdrawn: map[netip.Addr]struct{}{},
-		inside:    map[int]map[netip.Prefix]struct{}{},
+
+		routesBefore: observed.routes,
+		routes:       desired.routes,
+		inside:       map[int]map[netip.Prefix]struct{}{},
 	}
 	for ip := range observed.locked {
 		if _, still := desired.locked[ip]; !still {
@@ -95,7 +112,40 @@ func (s staleness) stale(f flow) bool {
 		return way != 0
 	}
 	mark := s.pods[f.source]
-	return mark != 0 && (way != mark && !s.isInside(f.dest) || s.misled(f, way))
+	if mark != 0 && (way != mark && !s.isInside(f.dest) || s.misled(f, way)) {
+		return true
+	}
+	return way == s.marks.Remote() && way == mark && !s.isInside(f.dest) && s.moved(f)
+}
+
+// moved tells whether a connection over the overlay gets another source, as when
+// the host that it began with has gone.
+func (s staleness) moved(f flow) bool {
+	before, after := s.routesBefore[f.source], s.routes[f.source]
+	if len(before.via) == 0 || len(after.via) == 0 || before.equal(after) {
+		return false
+	}
+	host := before.via[0]
+	if len(before.via) > 1 {
+		if s.began == nil {
+			return false
+		}
+		known := false
+		if host, known = s.began(f); !known {
+			return false
+		}
+	}
+	return before.moves(after, host)
+}
+
+// resettable tells whether a connection that must be forgotten is one that its
+// pod, on this host, may try to go on with.
+func (s staleness) resettable(f flow) bool {
+	if f.protocol != unix.IPPROTO_TCP || f.mark&s.marks.Return() != 0 {
+		return false
+	}
+	_, pod := s.pods[f.source]
+	return pod
 }
 
 // misled tells whether somebody else's rule, which came before ours for a

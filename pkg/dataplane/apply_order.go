@@ -143,9 +143,11 @@ func order(in orderInput) []change {
 			c.add(change{phase: phaseServe, op: putServed, netID: id, mark: want.served[id]})
 		}
 	}
+	rerouted := false
 	for _, ip := range sortedAddrs(want.routes) {
 		if r, ok := obs.routes[ip]; !ok || !r.equal(want.routes[ip]) {
 			c.add(change{phase: phaseRoute, op: putRoute, ip: ip, route: want.routes[ip]})
+			rerouted = rerouted || ok
 		}
 	}
 	remarked := c.podMarks(want.pods, obs.pods)
@@ -154,7 +156,7 @@ func order(in orderInput) []change {
 	}
 	unlocked := missing(obs.locked, want.locked)
 	withdrawn := missing(obs.addresses, want.addresses)
-	if in.sweep || released || mended || remarked || len(unlocked)+len(withdrawn) > 0 || rewritten(obs.served, want.served) {
+	if in.sweep || released || mended || remarked || rerouted || len(unlocked)+len(withdrawn) > 0 || rewritten(obs.served, want.served) {
 		c.add(change{phase: phaseForget, op: forgetFlows})
 	}
 	for _, ip := range withdrawn {

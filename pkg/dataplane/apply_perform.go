@@ -2,6 +2,7 @@ package dataplane
 
 import (
 	"context"
+	"errors"
 	"maps"
 	"net/netip"
 	"slices"
@@ -128,7 +129,7 @@ func (e *execution) change(ctx context.Context, batch []change) (int, error) {
 	case delAddress:
 		return 1, e.release(c.ip)
 	case forgetFlows:
-		n, err := deleteFlows(e.d.nl, e.staleness.stale)
+		n, err := e.forget()
 		if err == nil {
 			e.d.swept = true
 		}
@@ -136,6 +137,27 @@ func (e *execution) change(ctx context.Context, batch []change) (int, error) {
 	default:
 		return 0, nil
 	}
+}
+
+// forget has the kernel forget connections that must end. Those that a pod would
+// go on with are noted first, for the pod to get a reset.
+func (e *execution) forget() (int, error) {
+	s := e.staleness
+	if e.d.maps != nil {
+		s.began = e.d.maps.began
+	}
+	var errs []error
+	n, err := deleteFlows(e.d.nl, func(f flow) bool {
+		if !s.stale(f) {
+			return false
+		}
+		if e.d.cfg.ResetConnections && s.resettable(f) {
+			// Without it the connection ends all the same, if later.
+			errs = append(errs, putReset(e.d.nl, f))
+		}
+		return true
+	})
+	return n, errors.Join(append(errs, err)...)
 }
 
 // guard has the uplink let the egress IPs of the given indices pass.

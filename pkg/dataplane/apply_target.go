@@ -54,6 +54,15 @@ func usable(s State, unusable map[netip.Addr]error) (State, []error) {
 		}
 	}
 
+	out.Standby = nil
+	for _, h := range s.Standby {
+		// What cannot be served is not prepared either; it is told of once it is
+		// to be borne.
+		if unusable[h.IP] == nil && h.IP.Is4() && !hosted[h.IP] {
+			out.Standby = append(out.Standby, h)
+		}
+	}
+
 	out.Pods = nil
 	byIP := map[netip.Addr]int{}
 	for _, p := range s.Pods {
@@ -135,7 +144,7 @@ func desire(s State, m Marks, idx indices) kernel {
 			k.pods[p.IP] = m.Index(idx[p.EgressIP])
 		case Remote:
 			k.pods[p.IP] = m.Remote()
-			k.routes[p.IP] = podRoute{netID: p.NetID, via: p.Via}
+			k.routes[p.IP] = newRoute(p)
 		default:
 			k.pods[p.IP] = m.Remote()
 		}

@@ -44,15 +44,20 @@ func TestFlowsAreDeletedByWhatTheyReallyAre(t *testing.T) {
 	h := host.handle(t)
 	// The kernel tracks where rules ask for it.
 	host.run(t, "iptables-nft -t mangle -A PREROUTING -m conntrack --ctstate INVALID -j ACCEPT")
+	port := uint16(999)
 	flowOf := func(source, dest, outside string, mark uint32) flow {
-		return flow{source: addr(source), dest: addr(dest), sourceOutside: addr(outside), mark: mark}
+		port++
+		return flow{
+			source: addr(source), dest: addr(dest), sourceOutside: addr(outside), mark: mark,
+			protocol: unix.IPPROTO_UDP, sourcePort: port, destPort: 53,
+		}
 	}
 	stale := flowOf("10.244.1.2", "10.1.8.72", "192.0.2.200", 0x1001)
 	inside := flowOf("10.244.1.2", "10.244.2.9", "10.244.1.2", 0)
 	inbound := flowOf("10.1.8.72", "10.244.1.2", "10.1.8.72", 0)
 	other := flowOf("10.244.1.3", "10.1.8.72", "192.0.2.1", 0x4000)
-	for i, f := range []flow{stale, inside, inbound, other} {
-		track(t, h, f, uint16(1000+i))
+	for _, f := range []flow{stale, inside, inbound, other} {
+		track(t, h, f, f.sourcePort)
 	}
 	if diff := cmp.Diff(map[flow]int{stale: 1, inside: 1, inbound: 1, other: 1}, tracked(t, h), cmp.AllowUnexported(flow{}), cmp.Comparer(sameAddr)); diff != "" {
 		t.Fatalf("tracked connections (-want +got):\n%s", diff)

@@ -2,6 +2,7 @@ package dataplane
 
 import (
 	"fmt"
+	"maps"
 	"net/netip"
 	"slices"
 )
@@ -45,6 +46,23 @@ func assignIndices(hosted []netip.Addr, known indices, used map[int]bool, m Mark
 		taken[next] = true
 	}
 	return result, without
+}
+
+// standbyIndices gives egress IPs that the host may have to bear their indices
+// beforehand, beside those that it bears. Where indices are scarce they get none.
+func standbyIndices(standby []netip.Addr, hosted, known indices, used map[int]bool, m Marks) indices {
+	if 2*(len(standby)+len(hosted)) > m.MaxIndex()-firstIndex(m) {
+		return indices{}
+	}
+	taken := maps.Clone(used)
+	if taken == nil {
+		taken = map[int]bool{}
+	}
+	for _, i := range hosted {
+		taken[i] = true
+	}
+	prepared, _ := assignIndices(standby, known, taken, m)
+	return prepared
 }
 
 // knownIndices reads back, from our SNAT rules, which index stands for which

@@ -8,6 +8,7 @@ import (
 	"slices"
 	"strings"
 	"syscall"
+	"time"
 
 	"github.com/vishvananda/netlink"
 	"github.com/vishvananda/netlink/nl"
@@ -30,7 +31,14 @@ const (
 	setInside = setPrefix + "inside"
 	// setIPs: the egress IPs of this host.
 	setIPs = setPrefix + "ips"
+	// setResets: TCP connections of this host's pods that have ended: pod, its
+	// port, and the other end. The kernel forgets them by itself.
+	setResets = setPrefix + "resets"
 )
+
+// resetFor is how long a pod may take to find out that a connection has ended:
+// longer than TCP waits between two attempts to send.
+const resetFor = 15 * time.Minute
 
 // maxSetElements is far beyond the kernel's default of 65,536.
 const maxSetElements = 1 << 20
@@ -41,6 +49,8 @@ type setKind struct {
 	typ  string
 	// marks: entries bear a mark and mask for SET --map-mark.
 	marks bool
+	// timeout is how long entries stay, 0 for as long as they are not deleted.
+	timeout time.Duration
 }
 
 func setKinds() []setKind {
@@ -50,6 +60,7 @@ func setKinds() []setKind {
 		{name: setHosts, typ: "hash:ip"},
 		{name: setInside, typ: "hash:net"},
 		{name: setIPs, typ: "hash:ip"},
+		{name: setResets, typ: "hash:ip,port,ip", timeout: resetFor},
 	}
 }
 
@@ -63,7 +74,12 @@ type setMarkValue struct{ Mark, Mask uint32 }
 
 // ensureSet makes the set where it is not there.
 func ensureSet(h *netlink.Handle, k setKind) (changes int, err error) {
-	err = h.IpsetCreate(k.name, k.typ, netlink.IpsetCreateOptions{Skbinfo: k.marks, MaxElements: maxSetElements})
+	o := netlink.IpsetCreateOptions{Skbinfo: k.marks, MaxElements: maxSetElements}
+	if k.timeout > 0 {
+		seconds := uint32(k.timeout.Seconds())
+		o.Timeout = &seconds
+	}
+	err = h.IpsetCreate(k.name, k.typ, o)
 	if err == nil {
 		return 1, nil
 	}
@@ -256,6 +272,18 @@ func setEntryData(k setKind, entry netip.Prefix, mark setMarkValue, line uint32)
 	}
 	data.AddChild(&nl.Uint32Attribute{Type: nl.IPSET_ATTR_LINENO | nl.NLA_F_NET_BYTEORDER, Value: line})
 	return data
+}
+
+// putReset notes a connection whose pod is to get a reset.
+func putReset(h *netlink.Handle, f flow) error {
+	protocol, port := f.protocol, f.sourcePort
+	err := h.IpsetAdd(setResets, &netlink.IPSetEntry{
+		IP: f.source.AsSlice(), Protocol: &protocol, Port: &port, IP2: f.dest.AsSlice(), Replace: true,
+	})
+	if err != nil {
+		return fmt.Errorf("add connection of pod %v to %v to ipset %s: %w", f.source, f.dest, setResets, err)
+	}
+	return nil
 }
 
 // ownSets names the sets of ours that are there. The prefix alone is no proof:

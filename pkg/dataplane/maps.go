@@ -30,14 +30,41 @@ type podRoute struct {
 	netID uint32
 	// via are the egress hosts, 1 to MaxVia.
 	via []netip.Addr
+	// sources are the source addresses that they give, as many; the zero Addr
+	// where that is not known.
+	sources []netip.Addr
 }
 
-func (r podRoute) equal(o podRoute) bool { return r.netID == o.netID && slices.Equal(r.via, o.via) }
+func newRoute(p Pod) podRoute {
+	r := podRoute{netID: p.NetID, via: p.Via, sources: make([]netip.Addr, len(p.Via))}
+	copy(r.sources, p.Sources)
+	return r
+}
+
+func (r podRoute) equal(o podRoute) bool {
+	return r.netID == o.netID && slices.Equal(r.via, o.via) && slices.Equal(r.sources, o.sources)
+}
+
+// moves tells whether a connection that began with a host gets another source
+// address when its pod's route becomes o.
+func (r podRoute) moves(o podRoute, host netip.Addr) bool {
+	i := slices.Index(r.via, host)
+	if i < 0 || !r.sources[i].IsValid() {
+		return false
+	}
+	if j := slices.Index(o.via, host); j >= 0 {
+		return o.sources[j].IsValid() && o.sources[j] != r.sources[i]
+	}
+	// It gets any of the others.
+	return slices.ContainsFunc(o.sources, func(ip netip.Addr) bool { return ip.IsValid() && ip != r.sources[i] })
+}
 
 // podValue is podRoute as the tc program reads it, addresses in host order.
 type podValue struct {
 	NetID, Count uint32
 	Via          [MaxVia]uint32
+	// Sources are not for the program, but for the agent that comes next.
+	Sources [MaxVia]uint32
 }
 
 // returnValue is an entry of map returns: the network of a remote pod and the
@@ -201,8 +228,13 @@ func (m *mapSet) listPods() (map[netip.Addr]podRoute, error) {
 	it := m.pods.Iterate()
 	for it.Next(&key, &value) {
 		r := podRoute{netID: value.NetID}
-		for _, h := range value.Via[:min(value.Count, MaxVia)] {
+		for i, h := range value.Via[:min(value.Count, MaxVia)] {
 			r.via = append(r.via, addrFromHost(h))
+			var source netip.Addr
+			if value.Sources[i] != 0 {
+				source = addrFromHost(value.Sources[i])
+			}
+			r.sources = append(r.sources, source)
 		}
 		pods[netip.AddrFrom4(key)] = r
 	}
@@ -220,6 +252,9 @@ func (m *mapSet) putPod(ip netip.Addr, r podRoute) error {
 	value := podValue{NetID: r.netID, Count: uint32(len(r.via))}
 	for i, h := range r.via {
 		value.Via[i] = hostOrder(h)
+		if i < len(r.sources) && r.sources[i].IsValid() {
+			value.Sources[i] = hostOrder(r.sources[i])
+		}
 	}
 	if err := m.pods.Put(ip.As4(), &value); err != nil {
 		return fmt.Errorf("set route of pod %v in BPF map: %w", ip, err)
@@ -233,6 +268,25 @@ func (m *mapSet) deletePod(ip netip.Addr) error {
 		return fmt.Errorf("delete route of pod %v from BPF map: %w", ip, err)
 	}
 	return nil
+}
+
+// began gives the egress host that a connection began with; false where it is not
+// known, or where its pod's route never named several.
+func (m *mapSet) began(f flow) (netip.Addr, bool) {
+	var key [16]byte // a flowKey, as the program writes it
+	source, dest := f.source.As4(), f.dest.As4()
+	copy(key[0:], source[:])
+	copy(key[4:], dest[:])
+	if f.protocol == unix.IPPROTO_TCP || f.protocol == unix.IPPROTO_UDP {
+		binary.BigEndian.PutUint16(key[8:], f.sourcePort)
+		binary.BigEndian.PutUint16(key[10:], f.destPort)
+	}
+	key[12] = f.protocol
+	var host uint32
+	if err := m.flows.Lookup(&key, &host); err != nil {
+		return netip.Addr{}, false
+	}
+	return addrFromHost(host), true
 }
 
 // listHosted gives all entries of map hosted: network -> mark.

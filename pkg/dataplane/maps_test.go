@@ -17,7 +17,10 @@ func TestBPFMapsSurviveTheirHandles(t *testing.T) {
 	h, dir := newMachine(t, "host").handle(t), pinDir(t)
 	m, err := openMaps(h, dir)
 	must(t, err)
-	route := podRoute{netID: 77, via: []netip.Addr{addr("192.0.2.2"), addr("192.0.2.3")}}
+	route := podRoute{
+		netID: 77, via: []netip.Addr{addr("192.0.2.2"), addr("192.0.2.3")},
+		sources: []netip.Addr{addr("192.0.2.200"), {}},
+	}
 	must(t, m.putPod(addr("10.0.0.5"), route))
 	must(t, m.putHosted(77, 0x101))
 	must(t, m.close())

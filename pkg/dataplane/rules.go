@@ -36,6 +36,7 @@ const (
 	chainPinned      = chainPrefix + "PINNED"
 	chainInput       = chainPrefix + "INPUT"
 	chainLocked      = chainPrefix + "LOCKED"
+	chainReset       = chainPrefix + "RESET"
 	chainAccept      = chainPrefix + "ACCEPT"
 	chainPostrouting = chainPrefix + "POSTROUTING"
 	chainSNAT        = chainPrefix + "SNAT"
@@ -69,6 +70,8 @@ type ruleInput struct {
 	// probePort is the hosts' probe port, 0 for none.
 	probePort uint16
 	indices   indices
+	// reset: pods get resets for connections that have ended.
+	reset bool
 	// strict are the networks whose unclassified addresses go nowhere outside.
 	strict []netip.Prefix
 }
@@ -79,7 +82,8 @@ type ruleInput struct {
 //	raw     the outer packets of the overlay need no connection tracking
 //	mangle  PREROUTING marks: a pod's packet with its way, a reply with RETURN
 //	        FORWARD locks: what is marked leaves by its way, or not at all
-//	filter  LOCKED is the lock that holds when mangle has been flushed;
+//	filter  RESET tells pods of connections that have ended;
+//	        LOCKED is the lock that holds when mangle has been flushed;
 //	        INPUT keeps others off the overlay and off the egress IPs
 //	nat     index -> egress IP, before anybody else's source rewriting
 func buildRules(in ruleInput) map[table]tableRules {
@@ -247,9 +251,17 @@ func filterRules(in ruleInput) tableRules {
 	// Services of the host are not offered on egress IPs. And no RST for a
 	// segment of a connection that is moving in.
 	input = append(input, rule(inSet(setIPs, "dst"), "-m conntrack --ctstate INVALID,NEW,UNTRACKED", "-j DROP"))
+	// A pod goes on with a connection that was forgotten here. New ones of the same
+	// ports begin with a SYN, and are known from then on.
+	var reset []string
+	if in.reset {
+		reset = []string{rule("-p tcp -m tcp ! --tcp-flags FIN,SYN,RST,ACK SYN -m conntrack --ctstate NEW",
+			"-m set --match-set "+setResets+" src,src,dst", "-j REJECT --reject-with tcp-reset")}
+	}
 	return tableRules{
 		chains: map[string][]string{
 			chainLocked: locked,
+			chainReset:  reset,
 			chainInput:  input,
 			chainAccept: {
 				rule(fromOverlay, "-j ACCEPT"),
@@ -257,6 +269,7 @@ func filterRules(in ruleInput) tableRules {
 			},
 		},
 		jumps: []jump{
+			{from: "FORWARD", to: chainReset},
 			{from: "FORWARD", to: chainLocked},
 			{from: "INPUT", to: chainInput},
 			// For hosts whose FORWARD policy is DROP. A network policy that

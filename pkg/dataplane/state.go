@@ -62,6 +62,10 @@ type Pod struct {
 	// Via are the egress hosts for Remote, at most MaxVia; a connection keeps
 	// the one that it began with.
 	Via []netip.Addr
+	// Sources are the source addresses that the hosts of Via give, in their
+	// order. A connection of which another host or another pod's way would change
+	// the source ends. Where they are not given, that is not known, and it goes on.
+	Sources []netip.Addr
 }
 
 // MaxVia is the greatest number of egress hosts among which one pod's
@@ -83,6 +87,10 @@ type Config struct {
 	// Backends are the iptables backends to use; empty means those found to be
 	// in use on the host.
 	Backends []Backend
+	// ResetConnections: a pod that goes on with a TCP connection whose source
+	// address is no longer its own gets a reset at once. Else such a connection
+	// ends by the server's reset or by time-outs.
+	ResetConnections bool
 }
 
 // Backend is one of the two implementations of iptables in the kernel.

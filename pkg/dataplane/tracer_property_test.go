@@ -47,6 +47,8 @@ func drawState(t *rapid.T, label string, strict bool) State {
 		if netID := rapid.Uint32Range(0, 4).Draw(t, label+" netid"); netID > 0 &&
 			!slices.ContainsFunc(s.Hosted, func(h Hosted) bool { return h.NetID == netID }) {
 			s.Hosted = append(s.Hosted, Hosted{addr(fmt.Sprintf("192.168.7.20%d", i)), netID})
+		} else if rapid.Bool().Draw(t, label+" standby") {
+			s.Standby = append(s.Standby, Hosted{addr(fmt.Sprintf("192.168.7.20%d", i)), netID})
 		}
 	}
 	for i := 2; i <= 6; i++ {
@@ -177,10 +179,12 @@ func (s scenario) changes(observed kernel, state State) ([]change, staleness, in
 	known, used := knownIndices(m, observed.rules)
 	state, _ = usable(state, nil)
 	idx, _ := assignIndices(hostedIPs(state), known, used, m)
+	standby := standbyIndices(standbyIPs(state), idx, known, used, m)
 	desired := desire(state, m, idx)
+	idx = union(standby, idx)
 	list := order(orderInput{
 		observed: observed, desired: desired, marks: m, use: s.use, known: known,
-		rules: ruleInput{marks: m, port: 9789, indices: idx, strict: strictNetworks(state)},
+		rules: ruleInput{marks: m, port: 9789, reset: true, indices: idx, strict: strictNetworks(state)},
 	})
 	return list, judge(m, observed.copied(), desired, known, idx), idx
 }
@@ -194,6 +198,42 @@ func forget(flows []*tracedFlow, s staleness) {
 		if s.stale(flow{source: f.src, dest: addr(tracedOutside), sourceOutside: seen, mark: f.conn.mark}) {
 			f.conn = &tracedConn{}
 		}
+	}
+}
+
+// given: egress IPs that a host may have to bear; when it has to, then no rule
+// changes; and when it no longer may, none of theirs is left.
+//
+// Mutant killed: standbyIndices that gives none.
+func TestStandbyTakesOverWithoutAChangeOfRules(t *testing.T) {
+	s := scenario{use: []Backend{NFT, Legacy}}
+	state := State{HostIP: addr(tracedHostIP), Hosts: []netip.Addr{addr(tracedHostIP)}, Hosted: []Hosted{{addr(eip1), 1}}, Standby: []Hosted{{addr(eip2), 2}, {addr(eip3), 3}}}
+	k := emptyKernel(s.use)
+	rules := func(state State) (n int) {
+		list, _, _ := s.changes(k, state)
+		for _, c := range list {
+			if c.op == putRules {
+				n++
+			}
+			k.do(c, func() {})
+		}
+		return n
+	}
+	if rules(state) == 0 {
+		t.Fatal("the first pass changes no rules")
+	}
+	if _, bears := k.addresses[addr(eip2)]; bears {
+		t.Errorf("%s is on the uplink, and on standby", eip2)
+	}
+	state.Hosted, state.Standby = []Hosted{{addr(eip1), 1}, {addr(eip2), 2}, {addr(eip3), 3}}, nil
+	if n := rules(state); n > 0 {
+		t.Errorf("%d changes of rules to take over", n)
+	}
+	state.Hosted = state.Hosted[:2]
+	rules(state)
+	known, _ := knownIndices(DefaultMarks(), k.rules)
+	if _, left := known[addr(eip3)]; left || len(known) != 2 {
+		t.Errorf("known: %v", known)
 	}
 }
 
@@ -318,8 +358,8 @@ func (h *tracedHost) settled(flows *[]*tracedFlow, s State, idx indices) error {
 			}
 		}
 	}
-	if len(idx) != len(s.Hosted) {
-		return fmt.Errorf("%d indices for %d egress IPs", len(idx), len(s.Hosted))
+	if len(idx) != len(s.Hosted)+len(s.Standby) {
+		return fmt.Errorf("%d indices for %d egress IPs and %d on standby", len(idx), len(s.Hosted), len(s.Standby))
 	}
 	return nil
 }

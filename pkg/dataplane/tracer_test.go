@@ -277,6 +277,7 @@ func (h *tracedHost) inSet(set string, ip netip.Addr) (is bool) {
 		for n := range h.inside {
 			is = is || n.Contains(ip)
 		}
+	case setResets: // no connection of the tracer's has ended
 	default:
 		panic("the tracer does not know set " + set)
 	}

@@ -72,6 +72,9 @@ type PodPath struct {
 	// Via are the addresses of the egress hosts for PathRemote: one in mode
 	// Ordered; in mode Balanced one or more, each connection pinned to one.
 	Via []netip.Addr
+	// Sources are the source addresses that the hosts of Via give, in their
+	// order.
+	Sources []netip.Addr
 	// Namespace and Name are for reports.
 	Namespace, Name string
 }

@@ -162,10 +162,11 @@ func podPath(r Resolution, host string, pod Pod) (PodPath, bool) {
 		// A host that bears one of the egress IPs uses that one: the shortest
 		// way, and one host less that can fail.
 		if assignment.Host == host {
-			path.Kind, path.EgressIP, path.Via = PathLocal, assignment.IP, nil
+			path.Kind, path.EgressIP, path.Via, path.Sources = PathLocal, assignment.IP, nil, nil
 			return path, true
 		}
 		path.Via = append(path.Via, assignment.HostIP)
+		path.Sources = append(path.Sources, assignment.IP)
 	}
 	return path, true
 }

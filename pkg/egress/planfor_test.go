@@ -41,7 +41,7 @@ func TestPodPaths(t *testing.T) {
 		},
 		"elsewhere it goes over the overlay": {
 			given: one(), host: "w1", pods: []egress.Pod{pod("red", ip)},
-			want: []egress.PodPath{{IP: addr(ip), NetID: 1001, Kind: egress.PathRemote, Via: []netip.Addr{addr("192.168.7.10")}, Namespace: "red", Name: "pod"}},
+			want: []egress.PodPath{{IP: addr(ip), NetID: 1001, Kind: egress.PathRemote, Via: []netip.Addr{addr("192.168.7.10")}, Sources: []netip.Addr{addr("192.168.7.200")}, Namespace: "red", Name: "pod"}},
 		},
 		"without an online host it is dropped": {
 			given: one().offline("w0"), host: "w0", pods: []egress.Pod{pod("red", ip)},
@@ -57,7 +57,7 @@ func TestPodPaths(t *testing.T) {
 		"ordered: the host of a standby address sends to the active one": {
 			given: new(given).namespace("red", "192.168.7.200", "192.168.7.201").host("w0", "192.168.7.200").host("w1", "192.168.7.201"),
 			host:  "w1", pods: []egress.Pod{pod("red", ip)},
-			want: []egress.PodPath{{IP: addr(ip), NetID: 1001, Kind: egress.PathRemote, Via: []netip.Addr{addr("192.168.7.10")}, Namespace: "red", Name: "pod"}},
+			want: []egress.PodPath{{IP: addr(ip), NetID: 1001, Kind: egress.PathRemote, Via: []netip.Addr{addr("192.168.7.10")}, Sources: []netip.Addr{addr("192.168.7.200")}, Namespace: "red", Name: "pod"}},
 		},
 		"balanced: a host of one of them uses its own alone": {
 			given: new(given).namespace("red", "192.168.7.200", "192.168.7.201").balanced("red").
@@ -71,7 +71,8 @@ func TestPodPaths(t *testing.T) {
 			host: "w2", pods: []egress.Pod{pod("red", ip)},
 			want: []egress.PodPath{{
 				IP: addr(ip), NetID: 1001, Kind: egress.PathRemote,
-				Via: []netip.Addr{addr("192.168.7.10"), addr("192.168.7.11")}, Namespace: "red", Name: "pod",
+				Via: []netip.Addr{addr("192.168.7.10"), addr("192.168.7.11")}, Sources: []netip.Addr{addr("192.168.7.200"), addr("192.168.7.201")},
+				Namespace: "red", Name: "pod",
 			}},
 		},
 		"an address of two pods that differ is dropped": {

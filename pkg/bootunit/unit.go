@@ -1,0 +1,171 @@
+// Package bootunit has systemd run a program on a node each time that it boots,
+// before anything starts pods.
+package bootunit
+
+import (
+	"errors"
+	"fmt"
+	"io"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"strings"
+)
+
+const (
+	unitName   = "egressip-lock.service"
+	unitDir    = "/etc/systemd/system"
+	programDir = "/opt/egressip"
+	program    = programDir + "/egressip-operator"
+)
+
+// Paths are the files that Install writes, on the node, but for the links that
+// have other units require this one.
+func Paths() []string { return []string{program, unitDir + "/" + unitName} }
+
+// Unit is what to run, and when.
+type Unit struct {
+	// Root is the directory in which the node's file system is seen.
+	Root string
+	// Before are units that start pods: they start after this one has succeeded,
+	// and not without it.
+	Before []string
+	// Args are the program's arguments.
+	Args []string
+}
+
+// iptables are programs of which the node must have one: the lock is made of their
+// rules.
+func iptables() []string {
+	return []string{"usr/sbin/iptables-nft", "usr/sbin/iptables-legacy", "sbin/iptables-nft", "sbin/iptables-legacy", "usr/bin/iptables-nft", "usr/bin/iptables-legacy"}
+}
+
+// Install writes the unit, the links that have others require it, and a copy of a
+// program for it to run. What is there already is replaced, each file in one step.
+func (u Unit) Install(from string) error {
+	if err := u.validate(); err != nil {
+		return err
+	}
+	if !u.has(iptables()...) {
+		return fmt.Errorf("install %s: the node has no iptables-nft and no iptables-legacy, which the lock needs: "+
+			"install the package iptables on it", unitName)
+	}
+	if err := u.copyProgram(from); err != nil {
+		return err
+	}
+	if err := u.replace(filepath.Join(unitDir, unitName), 0o644, strings.NewReader(u.text())); err != nil {
+		return err
+	}
+	var errs []error
+	for _, before := range u.Before {
+		link := u.path(unitDir, before+".requires", unitName)
+		if err := os.MkdirAll(filepath.Dir(link), 0o755); err != nil {
+			errs = append(errs, fmt.Errorf("have %s require %s: %w", before, unitName, err))
+			continue
+		}
+		err := os.Symlink(filepath.Join("..", unitName), link)
+		if err != nil && !errors.Is(err, fs.ErrExist) {
+			errs = append(errs, fmt.Errorf("have %s require %s: %w", before, unitName, err))
+		}
+	}
+	return errors.Join(errs...)
+}
+
+// Uninstall deletes what Install wrote; what is not there is no error.
+func (u Unit) Uninstall() error {
+	if err := u.validate(); err != nil {
+		return err
+	}
+	var errs []error
+	remove := func(path string) {
+		if err := os.Remove(path); err != nil && !errors.Is(err, fs.ErrNotExist) {
+			errs = append(errs, fmt.Errorf("uninstall %s: %w", unitName, err))
+		}
+	}
+	links, err := filepath.Glob(u.path(unitDir, "*.requires", unitName))
+	errs = append(errs, err)
+	for _, link := range links {
+		remove(link)
+		// Fails where it holds links of others.
+		_ = os.Remove(filepath.Dir(link))
+	}
+	for _, path := range Paths() {
+		remove(u.path(path))
+	}
+	_ = os.Remove(u.path(programDir)) // likewise
+	return errors.Join(errs...)
+}
+
+func (u Unit) validate() error {
+	for _, before := range u.Before {
+		if before != filepath.Base(before) || !strings.Contains(before, ".") {
+			return fmt.Errorf("%q is no name of a systemd unit: give one such as kubelet.service", before)
+		}
+	}
+	return nil
+}
+
+func (u Unit) path(elements ...string) string {
+	return filepath.Join(append([]string{u.Root}, elements...)...)
+}
+
+func (u Unit) has(paths ...string) bool {
+	for _, path := range paths {
+		// Lstat: a link with an absolute target leads nowhere below Root.
+		if _, err := os.Lstat(u.path(path)); err == nil {
+			return true
+		}
+	}
+	return false
+}
+
+// text is the unit as systemd reads it.
+func (u Unit) text() string {
+	return fmt.Sprintf(`# Written by "egressip-operator lock install"; "lock uninstall" deletes it.
+[Unit]
+Description=Hold pods back until the egress IP agent knows them
+Wants=network-online.target
+After=network-online.target sys-fs-bpf.mount
+Before=%s
+
+[Service]
+Type=oneshot
+RemainAfterExit=yes
+ExecStart=%s %s
+
+[Install]
+RequiredBy=%s
+`, strings.Join(u.Before, " "), program, strings.Join(u.Args, " "), strings.Join(u.Before, " "))
+}
+
+func (u Unit) copyProgram(from string) (err error) {
+	in, err := os.Open(from)
+	if err != nil {
+		return fmt.Errorf("copy %s to the node: %w", from, err)
+	}
+	defer func() { err = errors.Join(err, in.Close()) }()
+	return u.replace(program, 0o755, in)
+}
+
+// replace writes a file on the node in one step: a boot in between finds the old
+// one or the new one.
+func (u Unit) replace(path string, mode fs.FileMode, content io.Reader) error {
+	full := u.path(path)
+	fail := func(err error) error { return fmt.Errorf("write %s on the node: %w", path, err) }
+	if err := os.MkdirAll(filepath.Dir(full), 0o755); err != nil {
+		return fail(err)
+	}
+	f, err := os.CreateTemp(filepath.Dir(full), ".egressip-*")
+	if err != nil {
+		return fail(err)
+	}
+	_, err = io.Copy(f, content)
+	err = errors.Join(err, f.Chmod(mode), f.Sync(), f.Close())
+	if err == nil {
+		err = os.Rename(f.Name(), full)
+	}
+	if err != nil {
+		return fail(errors.Join(err, os.Remove(f.Name())))
+	}
+	return nil
+}

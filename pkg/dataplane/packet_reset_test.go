@@ -1,0 +1,175 @@
+package dataplane
+
+import (
+	"errors"
+	"net"
+	"net/netip"
+	"os"
+	"testing"
+	"time"
+
+	"golang.org/x/sys/unix"
+)
+
+// remoteFrom is remote with the source addresses that the hosts give.
+func remoteFrom(netID uint32, sources map[*node]string) Pod {
+	p := Pod{Kind: Remote, NetID: netID}
+	for n, ip := range sources {
+		p.Via = append(p.Via, n.ip)
+		p.Sources = append(p.Sources, addr(ip))
+	}
+	return p
+}
+
+// mute has the server outside never reset a connection, like a firewall before it
+// that drops what it does not know: a reset that a pod sees is ours.
+func (w *world) mute(t *testing.T) {
+	t.Helper()
+	w.bastion.run(t, "iptables-nft -A OUTPUT -p tcp --tcp-flags RST RST -j DROP")
+}
+
+// resets expects that the machine is told at once, as soon as it goes on with a
+// connection, that it has ended.
+func resets(t *testing.T, c net.Conn) {
+	t.Helper()
+	if err := tryEcho(c, 10, patience); !errors.Is(err, unix.ECONNRESET) && !errors.Is(err, unix.EPIPE) {
+		t.Fatalf("%v to %v: not reset: %v", c.LocalAddr(), c.RemoteAddr(), err)
+	}
+}
+
+// hangs expects that a connection neither goes on nor ends.
+func hangs(t *testing.T, c net.Conn) {
+	t.Helper()
+	if err := tryEcho(c, 10, 500*time.Millisecond); !errors.Is(err, os.ErrDeadlineExceeded) {
+		t.Fatalf("%v to %v: does not hang: %v", c.LocalAddr(), c.RemoteAddr(), err)
+	}
+}
+
+// given: connections through an egress host; when the pod's namespace goes on with
+// another host and address, then they are reset as soon as the pod sends, also
+// where nobody else would tell it, and new ones are made at once. One whose address
+// merely moved to another host goes on.
+//
+// Mutants killed: resets switched off; a reset for an address that only moved; the
+// note made after the connection is forgotten.
+func TestConnectionsThroughADeadHostAreReset(t *testing.T) {
+	for _, rules := range allRules() {
+		t.Run(rules.name, func(t *testing.T) {
+			w := newWorld(t, 3, rules)
+			n1, n2, n3 := w.nodes[0], w.nodes[1], w.nodes[2]
+			n3.cfg.ResetConnections = true
+			n3.start(t)
+			const port = 9000
+			w.bastion.serveEcho(t, port)
+			w.mute(t)
+			w.seen.only(port, eip1, eip2)
+			p := n3.addPod(t, "p", 2)
+			n1.host(eip1, 7)
+			n2.host(eip2, 7)
+			p.set(remoteFrom(7, map[*node]string{n1: eip1}))
+			w.applyAll(t)
+			dial := func() net.Conn {
+				c := p.dial(t, "tcp4", bastionIP+":9000")
+				echoes(t, c, 10)
+				return c
+			}
+			broken := dial()
+
+			// The host dies, as the pod's own host sees it.
+			p.set(remoteFrom(7, map[*node]string{n2: eip2}))
+			n3.apply(t)
+			resets(t, broken)
+			echoes(t, dial(), 1000)
+			w.applySettled(t)
+
+			// The address moves to another host.
+			moving := dial()
+			n2.unhost(eip2)
+			n2.apply(t)
+			n1.unhost(eip1)
+			n1.apply(t)
+			n1.host(eip2, 7)
+			n1.apply(t)
+			p.set(remoteFrom(7, map[*node]string{n1: eip2}))
+			n3.apply(t)
+			echoes(t, moving, 10)
+
+			// The pod's way changes here: to the address of its own host.
+			n3.host(eip3, 7)
+			w.seen.only(port, eip2, eip3)
+			p.set(local(eip3, 7))
+			n3.apply(t)
+			resets(t, moving)
+			echoes(t, dial(), 10)
+			w.applySettled(t)
+		})
+	}
+}
+
+// given: a pod whose connections are spread over two hosts; when one dies, then
+// the connections through it are reset, and those through the other go on.
+//
+// Mutant killed: all connections of a pod reset whose route has changed.
+func TestOnlyConnectionsThroughTheDeadHostAreReset(t *testing.T) {
+	w := newWorld(t, 3, onlyNFT())
+	n1, n2, n3 := w.nodes[0], w.nodes[1], w.nodes[2]
+	n3.cfg.ResetConnections = true
+	n3.start(t)
+	const port = 9000
+	w.bastion.serveEcho(t, port)
+	w.mute(t)
+	w.seen.only(port, eip1, eip2)
+	p := n3.addPod(t, "p", 2)
+	n1.host(eip1, 7)
+	n2.host(eip2, 7)
+	p.set(remoteFrom(7, map[*node]string{n1: eip1, n2: eip2}))
+	w.applyAll(t)
+	var conns []net.Conn
+	through := map[net.Conn]netip.Addr{}
+	for range 24 {
+		before := w.seen.from(port, eip1)
+		c := p.dial(t, "tcp4", bastionIP+":9000")
+		echoes(t, c, 10)
+		w.drain(t)
+		through[c] = addr(eip2)
+		if w.seen.from(port, eip1) > before {
+			through[c] = addr(eip1)
+		}
+		conns = append(conns, c)
+	}
+	p.set(remoteFrom(7, map[*node]string{n2: eip2}))
+	n3.apply(t)
+	n := 0
+	for _, c := range conns {
+		if through[c] == addr(eip1) {
+			resets(t, c)
+			n++
+		} else {
+			echoes(t, c, 10)
+		}
+	}
+	if n == 0 || n == len(conns) {
+		t.Errorf("%d of %d connections went through one host", n, len(conns))
+	}
+}
+
+// given: resets switched off; when the host of a connection dies, then it hangs,
+// as without us.
+func TestNoResetWhereSwitchedOff(t *testing.T) {
+	w := newWorld(t, 3, onlyNFT())
+	n1, n2, n3 := w.nodes[0], w.nodes[1], w.nodes[2]
+	const port = 9000
+	w.bastion.serveEcho(t, port)
+	w.mute(t)
+	w.seen.only(port, eip1, eip2)
+	p := n3.addPod(t, "p", 2)
+	n1.host(eip1, 7)
+	n2.host(eip2, 7)
+	p.set(remoteFrom(7, map[*node]string{n1: eip1}))
+	w.applyAll(t)
+	c := p.dial(t, "tcp4", bastionIP+":9000")
+	echoes(t, c, 10)
+	p.set(remoteFrom(7, map[*node]string{n2: eip2}))
+	n3.apply(t)
+	hangs(t, c)
+}
