@@ -69,7 +69,7 @@ The controller runs once in the cluster, the agent on every node.`,
 		RunE:          func(cmd *cobra.Command, _ []string) error { return cmd.Help() },
 	}
 	root.CompletionOptions.HiddenDefaultCmd = true
-	root.AddCommand(controllerCommand(), agentCommand(), cleanupCommand(), versionCommand())
+	root.AddCommand(controllerCommand(), agentCommand(), lockCommand(), cleanupCommand(), versionCommand())
 	return root
 }
 
@@ -146,7 +146,7 @@ a bpffs. Ending it changes nothing in the kernel; "cleanup" takes everything off
 			if err != nil {
 				return err
 			}
-			o.Inside = slices.Concat(clusterCIDRs, serviceCIDRs)
+			o.Inside, o.PodNetworks = slices.Concat(clusterCIDRs, serviceCIDRs), clusterCIDRs
 			return agent.Run(ctx, cfg, o)
 		},
 	}
@@ -161,19 +161,20 @@ a bpffs. Ending it changes nothing in the kernel; "cleanup" takes everything off
 	f.Var(&serviceCIDRs, "service-cidrs",
 		"service networks as IPv4 `CIDRs` with commas between; those of ServiceCIDR objects are added (Kubernetes 1.33)")
 	f.BoolVar(&o.Strict, "strict", true,
-		"addresses of this node's pod CIDR that belong to no known pod go nowhere outside the cluster")
+		"addresses of this node's pod CIDR, or of --cluster-cidrs where it has none, that belong to no known pod go nowhere outside the cluster")
 	f.StringVar(&o.CRISocket, "cri-socket", cri.Auto,
 		"`path` of the container runtime's socket, which tells new pods' addresses before their first packet; "+
 			"auto is where such sockets usually are, none is to learn addresses from the API server alone")
 	f.StringVar(&o.HostRun, "host-run", "/run", "`directory` in which the node's /run is seen")
-	f.Var(newChoice(&o.Kernel.IPTablesBackend, agent.Backends()...), "iptables-backend",
-		"`backend` of our rules: auto, nft, legacy or both; auto is where the node's other rules are")
+	addBackendFlag(f, &o.Kernel)
 	f.Uint16Var(&o.ProbePort, "probe-port", agent.DefaultProbePort,
 		"UDP `port` on which hosts ask each other whether they are there, the same on all nodes; 0 for no probes")
 	f.DurationVar(&o.ProbeInterval, "probe-interval", agent.DefaultProbeInterval(),
 		"time between two probes to one host; three without an answer make it offline")
 	f.DurationVar(&o.WithdrawAfter, "withdraw-after", time.Second,
 		"how long a node must reach neither the API server nor most of the hosts that it watches to give up its egress IPs, 0 for never")
+	f.BoolVar(&o.ResetConnections, "reset-connections", true,
+		"reset a pod's TCP connections when their source address changes, as when their egress host has died; else they hang until the other end resets them")
 	f.Var((*objectValue)(&o.DaemonSet), "daemonset",
 		"`namespace/name` of the DaemonSet that runs the agents: once it is deleted, an agent that ends gives the node's egress IPs up")
 	f.DurationVar(&o.ResyncPeriod, "resync-period", time.Second,
@@ -326,6 +327,11 @@ func (o *commonOptions) start(cmd *cobra.Command) (context.Context, *rest.Config
 		return nil, nil, fmt.Errorf("--kubeconfig is empty, and this is no pod with a service account: %w", err)
 	}
 	return ctx, cfg, nil
+}
+
+func addBackendFlag(f *pflag.FlagSet, o *agent.KernelOptions) {
+	f.Var(newChoice(&o.IPTablesBackend, agent.Backends()...), "iptables-backend",
+		"`backend` of our rules: auto, nft, legacy or both; auto is where the node's other rules are")
 }
 
 // addKernelFlags adds what agent and cleanup must agree on.

@@ -36,8 +36,7 @@ func TestChaos(t *testing.T) {
 }
 
 // TestRules: what counts as a wrong source. Mutants: an address of before is
-// allowed for good; a namespace without egress IPs may have any node's address; a
-// node that boots may let its address out.
+// allowed for good; a namespace without egress IPs may have any node's address.
 func TestRules(t *testing.T) {
 	node := netip.MustParseAddr("192.168.7.11")
 	other := netip.MustParseAddr("192.168.7.12")
@@ -61,13 +60,11 @@ func TestRules(t *testing.T) {
 		{"no egress IP, its node's address", packet("plain", "node1", node, now), false},
 		{"no egress IP, another node's address", packet("plain", "node1", other, now), true},
 		{"no egress IP, another namespace's", packet("plain", "node1", b, now), true},
-		{"the address of a node that boots", packet("shop", "node2", other, now), true},
 		{"nobody's port", packet("", "", a, now), false},
 	} {
 		r := &rules{
 			allowed: map[string]map[netip.Addr]time.Time{}, count: map[string]int{},
-			nodes:   map[netip.Addr]string{node: "node1", other: "node2"},
-			booting: map[string]bool{"node2": true},
+			nodes: map[netip.Addr]string{node: "node1", other: "node2"},
 		}
 		r.allow("shop", a.String())
 		r.allow("shop", b.String())
@@ -82,7 +79,7 @@ func TestRules(t *testing.T) {
 // TestOwners: one machine after another is no overlap, two that both answer are
 // one, as long as both do.
 func TestOwners(t *testing.T) {
-	o := &owners{last: map[string]map[string]time.Time{}, both: map[string][2]time.Time{}, booting: map[string]bool{}}
+	o := &owners{last: map[string]map[string]time.Time{}, both: map[string][2]time.Time{}}
 	at := time.Unix(1e9, 0)
 	for range 100 {
 		at = at.Add(asked)

@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"net"
 	"slices"
 	"strings"
 	"time"
@@ -63,12 +62,6 @@ func (c *chaos) powerLost() fault {
 
 // boot boots a node, and waits until its agent works.
 func (c *chaos) boot(ctx context.Context, node string, addresses ...string) error {
-	ip := c.NodeIP(node).As4()
-	mac := net.HardwareAddr{2, 0xeb, ip[0], ip[1], ip[2], ip[3]}.String()
-	c.rules.boots(node, true)
-	defer c.rules.boots(node, false)
-	c.owners.boots(mac, true)
-	defer c.owners.boots(mac, false)
 	if err := c.PowerOnWith(ctx, node, addresses...); err != nil {
 		return err
 	}

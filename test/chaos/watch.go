@@ -25,19 +25,14 @@ type rules struct {
 	// wrong are the packets with a wrong source, as far as they are kept.
 	wrong []string
 	total int
-	// booting are the nodes on which no agent has worked since they booted. What
-	// leaves there with the node's own address is wrong as anywhere, and counted
-	// apart too, as it has a cause of its own: see docs/reliability.md.
-	booting map[string]bool
-	gap     int
-	count   map[string]int // packets, by namespace
+	count map[string]int // packets, by namespace
 }
 
 // keptWrong bounds what is kept of wrong packets.
 const keptWrong = 20
 
 func newRules(c *testbed.Cluster) *rules {
-	r := &rules{allowed: map[string]map[netip.Addr]time.Time{}, nodes: map[netip.Addr]string{}, count: map[string]int{}, booting: map[string]bool{}}
+	r := &rules{allowed: map[string]map[netip.Addr]time.Time{}, nodes: map[netip.Addr]string{}, count: map[string]int{}}
 	for _, node := range c.Nodes() {
 		r.nodes[c.NodeIP(node)] = node
 	}
@@ -83,26 +78,9 @@ func (r *rules) see(s traffic.Seen) {
 	if ok {
 		return
 	}
-	if node, isNode := r.nodes[source]; isNode && r.booting[node] && len(r.allowed[s.Namespace]) > 0 {
-		r.gap++
-	}
 	if r.total++; len(r.wrong) < keptWrong {
 		r.wrong = append(r.wrong, fmt.Sprintf("namespace %s, which may leave with %v: %s", s.Namespace, r.names(s.Namespace), s))
 	}
-}
-
-// boots says that a node is about to boot, or that its agent has begun to work.
-func (r *rules) boots(node string, booting bool) {
-	r.mu.Lock()
-	defer r.mu.Unlock()
-	r.booting[node] = booting
-}
-
-// gaps is how many packets left with a node's address before its agent worked.
-func (r *rules) gaps() int {
-	r.mu.Lock()
-	defer r.mu.Unlock()
-	return r.gap
 }
 
 func (r *rules) names(namespace string) []string {
@@ -154,10 +132,6 @@ type owners struct {
 	both    map[string][2]time.Time
 	longest time.Duration
 	what    string
-	// booting are MAC addresses of nodes on which no agent has begun since they
-	// booted: they may answer for what they came up with. That is counted apart.
-	booting map[string]bool
-	atBoot  time.Duration
 }
 
 // asked is the pause between two questions for one address; answers that are no
@@ -166,7 +140,7 @@ const asked = 50 * time.Millisecond
 
 // watchOwners asks and listens until stop is called.
 func watchOwners(ctx context.Context, c *testbed.Cluster, ips []string) (o *owners, stop func() error, err error) {
-	o = &owners{last: map[string]map[string]time.Time{}, both: map[string][2]time.Time{}, booting: map[string]bool{}}
+	o = &owners{last: map[string]map[string]time.Time{}, both: map[string][2]time.Time{}}
 	own := netip.MustParseAddr(testbed.LANHostIP)
 	capture, err := c.Capture(ctx, testbed.LANHost, "eth0", func(p testbed.Packet) bool {
 		if p.ARP == 2 && !p.Outgoing && p.Destination.Addr() == own && slices.Contains(ips, p.Source.Addr().String()) {
@@ -210,39 +184,12 @@ func (o *owners) answer(ip, mac string, at time.Time) {
 		}
 		span[1] = at
 		o.both[ip] = span
-		length := span[1].Sub(span[0])
-		if o.booting[mac] || o.booting[other] {
-			o.atBoot = max(o.atBoot, length)
-			continue
-		}
-		if length > o.longest {
+		if length := span[1].Sub(span[0]); length > o.longest {
 			o.longest = length
 			o.what = fmt.Sprintf("%s and %s answered for %s from %s to %s",
 				other, mac, ip, span[0].Format("15:04:05.000"), span[1].Format("15:04:05.000"))
 		}
 	}
-}
-
-// boots says that a machine is about to boot, or that its agent works.
-func (o *owners) boots(mac string, booting bool) {
-	o.mu.Lock()
-	defer o.mu.Unlock()
-	if !booting {
-		// What was counted apart does not count afterwards either.
-		for ip, last := range o.last {
-			delete(last, mac)
-			delete(o.both, ip)
-		}
-	}
-	o.booting[mac] = booting
-}
-
-// afterBoots is the longest time that a machine that had just booted answered for
-// an address that another one had.
-func (o *owners) afterBoots() time.Duration {
-	o.mu.Lock()
-	defer o.mu.Unlock()
-	return o.atBoot
 }
 
 // most is the longest time that two machines answered for one address, and which.

@@ -12,6 +12,7 @@ import (
 	"os/exec"
 	"os/signal"
 	"path/filepath"
+	"strings"
 	"time"
 
 	"golang.org/x/sys/unix"
@@ -44,6 +45,9 @@ func Init(configPath string) error {
 	if err := writeConfigs(c); err != nil {
 		return err
 	}
+	if err := startRequired(); err != nil {
+		return err
+	}
 	s := &supervisor{c: c, running: map[int]daemon{}}
 	if err := s.start(daemon{"containerd", []string{"containerd", "-c", filepath.Join(c.Dir, "containerd.toml")}}); err != nil {
 		return err
@@ -70,6 +74,37 @@ func Init(configPath string) error {
 		}
 	}
 	return s.run()
+}
+
+// unitDir holds units of systemd, as the node's administrator has them.
+const unitDir = "/etc/systemd/system"
+
+// startRequired runs the units that the kubelet requires, as systemd does before it
+// starts the kubelet: where one fails, the node does not start.
+func startRequired() error {
+	units, err := filepath.Glob(filepath.Join(unitDir, "kubelet.service.requires", "*.service"))
+	if err != nil {
+		return fmt.Errorf("look for units that the kubelet requires: %w", err)
+	}
+	for _, unit := range units {
+		text, err := os.ReadFile(unit)
+		if err != nil {
+			return fmt.Errorf("start %s: %w", filepath.Base(unit), err)
+		}
+		for line := range strings.Lines(string(text)) {
+			command, ok := strings.CutPrefix(strings.TrimSpace(line), "ExecStart=")
+			if !ok {
+				continue
+			}
+			args := strings.Fields(command)
+			out, err := exec.Command(args[0], args[1:]...).CombinedOutput()
+			log.Printf("%s: %s", filepath.Base(unit), out)
+			if err != nil {
+				return fmt.Errorf("start %s, which the kubelet requires: %w", filepath.Base(unit), err)
+			}
+		}
+	}
+	return nil
 }
 
 // loadImages waits for containerd and gives it the images.

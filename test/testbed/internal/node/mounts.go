@@ -123,14 +123,15 @@ func (m *mounts) directories() {
 	scratch := filepath.Join(m.c.Dir, "overlay")
 	m.mkdir(scratch)
 	m.mount("tmpfs", scratch, "tmpfs", 0, "mode=755")
-	for _, dir := range []string{"/etc", "/usr/sbin", "/var/lib", "/var/log"} {
+	for _, dir := range []string{"/etc", "/opt", "/usr/sbin", "/var/lib", "/var/log"} {
 		upper, work := filepath.Join(scratch, dir, "upper"), filepath.Join(scratch, dir, "work")
 		m.mkdir(upper)
 		m.mkdir(work)
 		m.mount("overlay", dir, "overlay", 0, "lowerdir="+dir+",upperdir="+upper+",workdir="+work)
 	}
-	// Large, and containerd's own overlays cannot lie on another.
-	for _, dir := range []string{"/var/lib/kubelet", "/var/lib/containerd", "/var/log/pods"} {
+	// These outlive a power cut. Some are large, and containerd's own overlays
+	// cannot lie on another.
+	for _, dir := range []string{"/var/lib/kubelet", "/var/lib/containerd", "/var/log/pods", unitDir, "/opt/egressip"} {
 		source := filepath.Join(m.c.Dir, filepath.Base(dir))
 		m.mkdir(source)
 		m.mkdir(dir)
