@@ -83,9 +83,15 @@ func beHost(ctx context.Context, backend dataplane.Backend, o options, out io.Wr
 	errs = append(errs, err)
 	// A measurement that was cut short may have left the other program's jump.
 	if errMeasure == nil && err == nil && after != before {
-		errs = append(errs, fmt.Errorf("the rules of others were\n%s\nand are\n%s", before, after))
+		errs = append(errs, fmt.Errorf("rules and chains of others: gone are %q, new are %q", without(before, after), without(after, before)))
 	}
 	return errors.Join(errs...)
+}
+
+// without gives the lines of a that are not in b.
+func without(a, b string) []string {
+	in := slices.Collect(strings.Lines(b))
+	return slices.DeleteFunc(slices.Collect(strings.Lines(a)), func(line string) bool { return slices.Contains(in, line) })
 }
 
 // measure runs the dataplane and all insertions.
@@ -205,7 +211,7 @@ func (b *bench) insert(ctx context.Context, k kind) (o outcome, err error) {
 		return o, err
 	}
 	begin, wrong := b.sender.next.Load(), b.sink.wrongs()
-	if err := b.window(ctx, k, &o); err != nil {
+	if err := onThread(func() error { return errors.Join(hasten(), b.window(ctx, k, &o)) }); err != nil {
 		return o, err
 	}
 	rules, err := saved(ctx)

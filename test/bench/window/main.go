@@ -83,12 +83,16 @@ func run() int {
 // play runs a host for each backend, one after the other.
 func play(ctx context.Context, out io.Writer) error {
 	header(ctx, out)
+	var errs []error
 	for _, b := range []dataplane.Backend{dataplane.NFT, dataplane.Legacy} {
 		if err := host(ctx, b, out); err != nil {
-			return fmt.Errorf("host with iptables-%s: %w", b, err)
+			errs = append(errs, fmt.Errorf("host with iptables-%s: %w", b, err))
+		}
+		if ctx.Err() != nil {
+			break
 		}
 	}
-	return nil
+	return errors.Join(errs...)
 }
 
 // header says what the numbers belong to.
@@ -102,8 +106,17 @@ func header(ctx context.Context, out io.Writer) {
 	if b, err := exec.CommandContext(ctx, "git", "describe", "--tags", "--always", "--dirty").Output(); err == nil {
 		commit = strings.TrimSpace(string(b))
 	}
-	fmt.Fprintf(out, "# %s, kernel %s, %d processors, commit %s\n# %s\n", time.Now().UTC().Format("2006-01-02 15:04 UTC"),
-		release, runtime.NumCPU(), commit, strings.Join(append([]string{"go run ./test/bench/window"}, os.Args[1:]...), " "))
+	load, _, _ := strings.Cut(readOr("/proc/loadavg", "unknown"), " ")
+	fmt.Fprintf(out, "# %s, kernel %s, %d processors, commit %s; load of the machine before: %s\n# %s\n", time.Now().UTC().Format("2006-01-02 15:04 UTC"),
+		release, runtime.NumCPU(), commit, load, strings.Join(append([]string{"go run ./test/bench/window"}, os.Args[1:]...), " "))
+}
+
+func readOr(path, otherwise string) string {
+	b, err := os.ReadFile(path)
+	if err != nil {
+		return otherwise
+	}
+	return string(b)
 }
 
 // host runs this program again, with a network and a mount namespace of its own. All

@@ -50,6 +50,9 @@ const (
 
 func (s *sender) run(ctx context.Context, pod *place) error {
 	return pod.do(func() error {
+		if err := hasten(); err != nil {
+			return err
+		}
 		long, err := udpSocket(0)
 		if err != nil {
 			return err
