@@ -41,11 +41,13 @@ type sender struct {
 	next atomic.Uint64
 }
 
-// Ports of the pod. They are used in turn: at one each sendEvery, none comes again
-// before its connection is forgotten.
+// Ports of the pod: that of the lasting connection, and those of new ones. These are
+// used in turn: at one each sendEvery, none comes again before its connection is
+// forgotten.
 const (
-	firstPort = 2000
-	lastPort  = 60000
+	lastingPort = 1999
+	firstPort   = 2000
+	lastPort    = 60000
 )
 
 func (s *sender) run(ctx context.Context, pod *place) error {
@@ -53,7 +55,7 @@ func (s *sender) run(ctx context.Context, pod *place) error {
 		if err := hasten(); err != nil {
 			return err
 		}
-		long, err := udpSocket(0)
+		long, err := udpSocket(lastingPort)
 		if err != nil {
 			return err
 		}
@@ -80,7 +82,7 @@ func (s *sender) run(ctx context.Context, pod *place) error {
 	})
 }
 
-// udpSocket opens a socket at a port, or at any.
+// udpSocket opens a socket at a port.
 func udpSocket(port int) (fd int, err error) {
 	fd, err = unix.Socket(unix.AF_INET, unix.SOCK_DGRAM|unix.SOCK_CLOEXEC, 0)
 	if err != nil {
