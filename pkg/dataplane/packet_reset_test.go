@@ -50,8 +50,7 @@ func hangs(t *testing.T, c net.Conn) {
 // where nobody else would tell it, and new ones are made at once. One whose address
 // merely moved to another host goes on.
 //
-// Mutants killed: resets switched off; a reset for an address that only moved; the
-// note made after the connection is forgotten.
+// Mutants killed: no resets; a reset for an address that only moved.
 func TestConnectionsThroughADeadHostAreReset(t *testing.T) {
 	for _, rules := range allRules() {
 		t.Run(rules.name, func(t *testing.T) {
@@ -109,7 +108,8 @@ func TestConnectionsThroughADeadHostAreReset(t *testing.T) {
 // given: a pod whose connections are spread over two hosts; when one dies, then
 // the connections through it are reset, and those through the other go on.
 //
-// Mutant killed: all connections of a pod reset whose route has changed.
+// Mutants killed: all connections of a pod reset whose route has changed; any of the
+// route's hosts taken for the one that a connection began with.
 func TestOnlyConnectionsThroughTheDeadHostAreReset(t *testing.T) {
 	w := newWorld(t, 3, onlyNFT())
 	n1, n2, n3 := w.nodes[0], w.nodes[1], w.nodes[2]
@@ -155,6 +155,8 @@ func TestOnlyConnectionsThroughTheDeadHostAreReset(t *testing.T) {
 
 // given: resets switched off; when the host of a connection dies, then it hangs,
 // as without us.
+//
+// Mutant killed: resets whatever the switch says.
 func TestNoResetWhereSwitchedOff(t *testing.T) {
 	w := newWorld(t, 3, onlyNFT())
 	n1, n2, n3 := w.nodes[0], w.nodes[1], w.nodes[2]

@@ -1,0 +1,31 @@
+package main
+
+const kernel = "./pkg/dataplane"
+
+// kernelMutants are mistakes about a kernel that has just booted, about connections
+// that cannot go on, and about what is prepared. Their tests need root.
+func kernelMutants() []mutant {
+	const (
+		boot     = "TestNothingLeavesBetweenBootAndAgent"
+		dead     = "TestConnectionsThroughADeadHostAreReset"
+		onlyDead = "TestOnlyConnectionsThroughTheDeadHostAreReset"
+		off      = "TestNoResetWhereSwitchedOff"
+	)
+	m := func(name, test, file, old, new string) mutant {
+		return mutant{name: name, pkg: kernel, test: test, plain: true, edits: []edit{{file: file, old: old, new: new}}}
+	}
+	return []mutant{
+		m("lock-not-strict", boot, "lock.go", "p := pass{d: d, state: s,", "s.Strict = false\n\tp := pass{d: d, state: s,"),
+		m("lock-in-service", boot, "lock.go", "if len(entries) > 0 {", "if len(entries) > 1000 {"),
+		m("lock-needs-a-network", "TestLockWithoutANetwork", "lock.go", "if p.rulesErr != nil ||", "if err != nil ||"),
+		m("no-reset", dead, "apply_perform.go", "s.resettable(f)", "false"),
+		m("moved-address-is-reset", dead, "maps.go", "ip.IsValid() && ip != r.sources[i]", "ip.IsValid()"),
+		m("all-of-a-pod-are-reset", onlyDead, "apply_flows.go", "return before.moves(after, host)", "return before.moves(after, host) || true"),
+		m("any-host-for-a-flows-own", onlyDead, "apply_flows.go", "if len(before.via) > 1 {", "if len(before.via) > MaxVia {"),
+		{name: "reset-though-off", pkg: kernel, test: off, plain: true, edits: []edit{
+			{file: "rules.go", old: "if in.reset {", new: "if true {"},
+			{file: "apply_perform.go", old: "e.d.cfg.ResetConnections && s.resettable(f)", new: "s.resettable(f)"},
+		}},
+		m("nothing-prepared", "TestStandbyTakesOverWithoutAChangeOfRules", "index.go", "taken := maps.Clone(used)", "standby = nil\n\ttaken := maps.Clone(used)"),
+	}
+}
