@@ -86,12 +86,13 @@ func (o Options) Validate() error {
 	return errors.Join(errs...)
 }
 
-// The Lease. A leader whose node dies is followed within leaseDuration; one that
-// cannot renew for renewDeadline stops before that.
+// The Lease. A leader that dies is followed within leaseDuration, and sooner where
+// probes tell that its node died with it; one that cannot renew for renewDeadline
+// stops before that.
 const (
 	leaseDuration = 6 * time.Second
 	renewDeadline = 4 * time.Second
-	retryPeriod   = time.Second
+	retryPeriod   = 500 * time.Millisecond
 )
 
 // beginAgain is the pause before the controller begins again after it had to end.
@@ -201,6 +202,9 @@ func run(ctx context.Context, cfg *rest.Config, o Options, registry prometheus.R
 			return fmt.Errorf("set up job %s: %w", job.name, err)
 		}
 	}
+	if err := addHeir(mgr, o, p, writer); err != nil {
+		return err
+	}
 	if err := errors.Join(mgr.AddHealthzCheck("ping", healthz.Ping), mgr.AddReadyzCheck("caches", cachesSynced(mgr.GetCache()))); err != nil {
 		return fmt.Errorf("set up the health endpoints: %w", err)
 	}
@@ -209,6 +213,34 @@ func run(ctx context.Context, cfg *rest.Config, o Options, registry prometheus.R
 		return fmt.Errorf("run the controller: %w", err)
 	}
 	log.Info("stopped")
+	return nil
+}
+
+// addHeir adds what a standby does about a leader that died with its host. Without
+// probes nothing tells of that, and its Lease expires.
+func addHeir(mgr manager.Manager, o Options, p *probes, writer func() (client.Client, error)) error {
+	if p == nil || !o.LeaderElection {
+		return nil
+	}
+	namespace, err := ownNamespace(o)
+	if err != nil {
+		return err
+	}
+	w, err := writer()
+	if err != nil {
+		return fmt.Errorf("set up the client of the Lease: %w", err)
+	}
+	judge := newClusterJob(common{cache: mgr.GetCache(), clock: clock.RealClock{}}, o.DefaultCapacity)
+	judge.probes = p
+	err = mgr.Add(&heir{
+		log: mgr.GetLogger().WithName("heir"), clock: clock.RealClock{},
+		leads: mgr.Elected(), synced: mgr.GetCache().WaitForCacheSync,
+		judge: judge, live: mgr.GetAPIReader(), writer: w,
+		lease: client.ObjectKey{Namespace: namespace, Name: FieldManager},
+	})
+	if err != nil {
+		return fmt.Errorf("set up the succession of the leader: %w", err)
+	}
 	return nil
 }
 

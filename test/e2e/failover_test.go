@@ -86,6 +86,103 @@ func (b *bed) leadElsewhere(t *testing.T, node string) {
 	})
 }
 
+// leadOn has the controller lead that runs on the node.
+func (b *bed) leadOn(t *testing.T, node string) {
+	t.Helper()
+	kubectl := func(args ...string) (string, error) { return b.Kubectl(t.Context(), args...) }
+	var others []string
+	for _, n := range b.Nodes() {
+		if n != node {
+			others = append(others, n)
+		}
+	}
+	uncordon := func(ctx context.Context) error {
+		_, err := b.Kubectl(ctx, append([]string{"uncordon"}, others...)...)
+		return err
+	}
+	t.Cleanup(func() {
+		ctx, cancel := context.WithTimeout(context.Background(), settle)
+		defer cancel()
+		if err := uncordon(ctx); err != nil {
+			t.Error(err)
+		}
+	})
+	if _, err := kubectl(append([]string{"cordon"}, others...)...); err != nil {
+		t.Fatal(err)
+	}
+	b.eventually(t, func() error {
+		holder, err := kubectl("-n", testbed.OperatorNamespace, "get", "lease", "egressip-controller", "-o", "jsonpath={.spec.holderIdentity}")
+		if err != nil {
+			return err
+		}
+		pods, err := b.Pods(t.Context(), testbed.OperatorNamespace, "app.kubernetes.io/component=controller")
+		if err != nil {
+			return err
+		}
+		if !slices.ContainsFunc(pods, func(p testbed.Pod) bool { return p.Node == node }) {
+			// One that is not the leader is made anew, where there is room.
+			for _, p := range pods {
+				if !strings.HasPrefix(holder, p.Node+"_") {
+					_, err := kubectl("-n", testbed.OperatorNamespace, "delete", "pod", p.Name)
+					return errors.Join(fmt.Errorf("no controller runs on %s yet", node), err)
+				}
+			}
+			return fmt.Errorf("no controller runs on %s yet", node)
+		}
+		if strings.HasPrefix(holder, node+"_") {
+			return nil
+		}
+		for _, p := range pods {
+			if strings.HasPrefix(holder, p.Node+"_") {
+				_, err := kubectl("-n", testbed.OperatorNamespace, "delete", "pod", p.Name)
+				return errors.Join(fmt.Errorf("the leader, %q, is not on %s", holder, node), err)
+			}
+		}
+		return fmt.Errorf("the leader, %q, is not on %s", holder, node)
+	})
+	if err := uncordon(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	// Another is there to take over.
+	b.eventually(t, func() error {
+		ready, err := kubectl("-n", testbed.OperatorNamespace, "get", "deployment", "egressip-controller", "-o", "jsonpath={.status.readyReplicas}")
+		if err == nil && ready != "2" {
+			err = fmt.Errorf("%s controllers are ready", ready)
+		}
+		return err
+	})
+}
+
+// testPowerCutOfTheLeader: the leader dies with the host of an egress IP, and is
+// followed at once rather than when its Lease expires.
+//
+// Mutant killed: a heir that never looks.
+func (b *bed) testPowerCutOfTheLeader(t *testing.T) {
+	host, other := b.givenAutomatic(t)
+	b.leadOn(t, host)
+	b.leaveWith(t, b.egress, func(testbed.Pod) string { return egressIP })
+	verify := b.watchBastion(t, egressIP)
+	outage := b.outage(t, b.awayFrom(t, host, other), func() {
+		if err := b.PowerOff(t.Context(), host); err != nil {
+			t.Error(err)
+		}
+	})
+	t.Logf("the host of an automatic egress IP lost power, and the leader with it: no new connection for %s", outage)
+	if outage > moveWithin {
+		t.Errorf("no new connection for %s after leader and host lost power, want less than %s", outage, moveWithin)
+	}
+	b.eventually(t, func() error { return b.hasField(t, "hostsubnet", other, "{.egressIPs[*]}", egressIP) })
+	if err := b.PowerOn(t.Context(), host); err != nil {
+		t.Fatal(err)
+	}
+	b.back(t, host)
+	b.eventually(t, func() error {
+		return b.hasField(t, "hostsubnet", host, `{.status.conditions[?(@.type=="Online")].status}`, "True")
+	})
+	b.leaveWith(t, b.egress, func(testbed.Pod) string { return egressIP })
+	verify()
+}
+
 // awayFrom is a pod that is on none of the nodes.
 func (b *bed) awayFrom(t *testing.T, nodes ...string) testbed.Pod {
 	t.Helper()

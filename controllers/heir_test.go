@@ -1,0 +1,56 @@
+package controllers
+
+import (
+	"testing"
+
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+
+	v1 "github.com/egressip-operator/egressip-operator/api/v1"
+	"github.com/egressip-operator/egressip-operator/pkg/egress"
+)
+
+// TestHostOfLeader: a lead ends only where its very host is among the dead. Kills the
+// mutants that take any dead host for the leader's, and that cut the name at its
+// first underscore.
+func TestHostOfLeader(t *testing.T) {
+	dead := []*v1.HostSubnet{
+		{ObjectMeta: metav1.ObjectMeta{Name: "node2"}},
+		{ObjectMeta: metav1.ObjectMeta{Name: "a_b"}},
+	}
+	for identity, want := range map[string]string{
+		"node2_11fe7d1c": "node2",
+		"NODE2_11fe7d1c": "node2", // the kubelet lowers a machine's name
+		"a_b_11fe7d1c":   "a_b",
+		"node1_11fe7d1c": "",
+		"node22_1":       "",
+		"node2":          "", // nobody's identity that we know
+		"":               "",
+	} {
+		if got, found := hostOfLeader(identity, dead); got != want || found != (want != "") {
+			t.Errorf("leader %q runs on %q (%t), want %q", identity, got, found, want)
+		}
+	}
+}
+
+// TestDeadForTheHeir: a host is dead where its silence made it offline and lasts.
+// Kills the mutants that heed the probes alone, or a verdict of before alone.
+func TestDeadForTheHeir(t *testing.T) {
+	hosts := []*v1.HostSubnet{{ObjectMeta: metav1.ObjectMeta{Name: "node2"}}}
+	silent := egress.Verdict{Reason: egress.ReasonSilent}
+	for name, c := range map[string]struct {
+		word    egress.ProbeWord
+		verdict egress.Verdict
+		dead    bool
+	}{
+		"silent, and agents agree":           {egress.ProbeSilent, silent, true},
+		"silent, and agents do not":          {egress.ProbeSilent, egress.Verdict{Online: true, Closed: true, Reason: egress.ReasonNodeReady}, false},
+		"was silent, and is not decided now": {egress.ProbeUndecided, silent, false},
+		"was silent, and answers":            {egress.ProbeAnswers, egress.Verdict{Online: true}, false},
+		"its Node is gone":                   {egress.ProbeSilent, egress.Verdict{Reason: egress.ReasonNodeGone}, false},
+	} {
+		w := world{hosts: hosts, verdicts: map[string]egress.Verdict{"node2": c.verdict}}
+		if got := len(w.silent(map[string]egress.ProbeWord{"node2": c.word})) == 1; got != c.dead {
+			t.Errorf("%s: dead is %t, want %t", name, got, c.dead)
+		}
+	}
+}
