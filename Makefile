@@ -14,7 +14,7 @@ SEED ?= $(shell echo $$RANDOM)
 MINUTES ?= 30
 KILLS ?= 50
 
-.PHONY: help demo generate build test test-unit test-system chaos failover fuzz e2e bench lint fmt verify image up down shell mutants tools prerequisites vulncheck
+.PHONY: help demo generate build test test-unit test-system chaos failover window fuzz e2e bench lint fmt verify image up down shell mutants tools prerequisites vulncheck
 
 help: ## Show this list
 	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / { printf "  %-14s %s\n", $$1, $$2 }' Makefile
@@ -59,6 +59,9 @@ chaos: prerequisites tools image ## Break a cluster at random for MINUTES, the s
 
 failover: prerequisites tools image ## Measure the outage of KILLS power cuts of each kind
 	go run ./test/bench/failover -kills $(KILLS)
+
+window: prerequisites ## Measure how long others' rules stand before ours (root)
+	go run ./test/bench/window
 
 fuzz: ## Fuzz the reader of API objects for FUZZTIME
 	go test -run '^$$' -fuzz FuzzSnapshot -fuzztime $(FUZZTIME) ./pkg/egress
