@@ -5,6 +5,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"maps"
 	"net/netip"
 	"slices"
 	"time"
@@ -191,6 +192,7 @@ func (r *clusterJob) gather(ctx context.Context) (world, error) {
 	r.namespaces.prune(w.hasNamespace)
 	r.hosts.prune(w.hasHost)
 	w.judge(byName(nodes.Items), r.probes.words())
+	w.lastResort()
 	return w, nil
 }
 
@@ -227,6 +229,19 @@ func (w *world) judge(nodes map[string]*corev1.Node, probed map[string]egress.Pr
 		if config.Network.IsValid() {
 			w.networks[h.Name] = config.Network
 		}
+	}
+}
+
+// lastResort has hosts serve before their hold-down is over where no other can.
+func (w *world) lastResort() {
+	held := make(map[string]bool)
+	for name, v := range w.verdicts {
+		if v.Held {
+			held[name] = true
+		}
+	}
+	if len(held) > 0 {
+		maps.Copy(w.verdicts, egress.LastResort(w.cluster(), held))
 	}
 }
 
@@ -278,6 +293,22 @@ type decision struct {
 
 // decide asks the brain. It changes nothing of w.
 func decide(w world) decision {
+	cluster, problems := egress.Snapshot(w.objects())
+	return decision{
+		problems:   slices.Concat(problems, w.problems),
+		resolution: egress.Resolve(cluster),
+		allocation: egress.Allocate(cluster),
+	}
+}
+
+func (w *world) cluster() egress.Cluster {
+	c, _ := egress.Snapshot(w.objects())
+	return c
+}
+
+// objects are what the brain knows of the cluster, with what was judged in place of
+// what is written.
+func (w *world) objects() egress.Objects {
 	objects := egress.Objects{
 		NetNamespaces: make([]v1.NetNamespace, 0, len(w.namespaces)),
 		HostSubnets:   make([]v1.HostSubnet, 0, len(w.hosts)),
@@ -297,12 +328,7 @@ func decide(w world) decision {
 		objects.HostSubnets = append(objects.HostSubnets, judged)
 		objects.Closed[h.Name] = w.verdicts[h.Name].Closed
 	}
-	cluster, problems := egress.Snapshot(objects)
-	return decision{
-		problems:   slices.Concat(problems, w.problems),
-		resolution: egress.Resolve(cluster),
-		allocation: egress.Allocate(cluster),
-	}
+	return objects
 }
 
 // judgement is what was judged of a host as conditions, without times: Online

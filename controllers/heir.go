@@ -114,7 +114,7 @@ func (h *heir) look(ctx context.Context) error {
 
 func anySilent(words map[string]egress.ProbeWord) bool {
 	for _, word := range words {
-		if word == egress.ProbeSilent {
+		if word == egress.ProbeSilent || word == egress.ProbeCutOff {
 			return true
 		}
 	}
@@ -125,8 +125,8 @@ func anySilent(words map[string]egress.ProbeWord) bool {
 func (w *world) silent(words map[string]egress.ProbeWord) []*v1.HostSubnet {
 	var dead []*v1.HostSubnet
 	for _, host := range w.hosts {
-		v := w.verdicts[host.Name]
-		if words[host.Name] == egress.ProbeSilent && !v.Online && v.Reason == egress.ReasonSilent {
+		e := egress.Evidence{Probe: words[host.Name], Vote: w.votes[host.Name]}
+		if e.Silent() && !w.verdicts[host.Name].Online {
 			dead = append(dead, host)
 		}
 	}

@@ -36,19 +36,25 @@ func TestHostOfLeader(t *testing.T) {
 // Kills the mutants that heed the probes alone, or a verdict of before alone.
 func TestDeadForTheHeir(t *testing.T) {
 	hosts := []*v1.HostSubnet{{ObjectMeta: metav1.ObjectMeta{Name: "node2"}}}
-	silent := egress.Verdict{Reason: egress.ReasonSilent}
+	offline := egress.Verdict{Reason: egress.ReasonSilent}
+	most, few := egress.Vote{Watchers: 3, Silent: 2}, egress.Vote{Watchers: 3, Silent: 1}
 	for name, c := range map[string]struct {
 		word    egress.ProbeWord
+		vote    egress.Vote
 		verdict egress.Verdict
 		dead    bool
 	}{
-		"silent, and agents agree":           {egress.ProbeSilent, silent, true},
-		"silent, and agents do not":          {egress.ProbeSilent, egress.Verdict{Online: true, Closed: true, Reason: egress.ReasonNodeReady}, false},
-		"was silent, and is not decided now": {egress.ProbeUndecided, silent, false},
-		"was silent, and answers":            {egress.ProbeAnswers, egress.Verdict{Online: true}, false},
-		"its Node is gone":                   {egress.ProbeSilent, egress.Verdict{Reason: egress.ReasonNodeGone}, false},
+		"silent, and agents agree":                     {egress.ProbeSilent, most, offline, true},
+		"most hosts are silent, and agents agree":      {egress.ProbeCutOff, most, offline, true},
+		"silent, and agents do not":                    {egress.ProbeSilent, few, offline, false},
+		"most are, were before, and agents disagree":   {egress.ProbeCutOff, few, offline, false},
+		"was silent, and is not decided now":           {egress.ProbeUndecided, most, offline, false},
+		"was silent, and answers":                      {egress.ProbeHeld, most, offline, false},
+		"silent to all, and not taken for offline yet": {egress.ProbeSilent, most, egress.Verdict{Online: true}, false},
 	} {
-		w := world{hosts: hosts, verdicts: map[string]egress.Verdict{"node2": c.verdict}}
+		w := world{
+			hosts: hosts, verdicts: map[string]egress.Verdict{"node2": c.verdict}, votes: map[string]egress.Vote{"node2": c.vote},
+		}
 		if got := len(w.silent(map[string]egress.ProbeWord{"node2": c.word})) == 1; got != c.dead {
 			t.Errorf("%s: dead is %t, want %t", name, got, c.dead)
 		}

@@ -164,17 +164,17 @@ func (p *probes) words() map[string]egress.ProbeWord {
 	if prober == nil {
 		return nil
 	}
-	isolated := prober.View().Isolated
+	view := prober.View()
 	hosts := prober.Hosts()
 	words := make(map[string]egress.ProbeWord, len(hosts))
 	for name, h := range hosts {
-		words[name] = wordOf(h, isolated)
+		words[name] = wordOf(h, view.Held[name], view.Isolated)
 	}
 	return words
 }
 
 // wordOf puts a host's health into the words of the brain.
-func wordOf(h probe.Health, isolated bool) egress.ProbeWord {
+func wordOf(h probe.Health, held, isolated bool) egress.ProbeWord {
 	switch h.State {
 	case probe.Online, probe.Suspect:
 		return egress.ProbeAnswers
@@ -183,6 +183,8 @@ func wordOf(h probe.Health, isolated bool) egress.ProbeWord {
 	case probe.Offline:
 	}
 	switch {
+	case held:
+		return egress.ProbeHeld
 	case h.LastAlive.IsZero():
 		// Where a firewall lets no probes through, nobody has died.
 		return egress.ProbeNeverHeard

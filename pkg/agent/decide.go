@@ -29,6 +29,8 @@ type input struct {
 	strict      bool
 	// silent are the hosts that do not answer this node's probes.
 	silent map[string]bool
+	// held are those of them that answer again, and whose hold-down is not over.
+	held map[string]bool
 	// withdrawn: this node is cut off, and must bear no egress IPs.
 	withdrawn bool
 	// uplink is what the kernel reported last: this node's address with its
@@ -90,6 +92,12 @@ func decide(in input) (decision, bool) {
 		silent := maps.Clone(in.silent)
 		if in.withdrawn {
 			silent[in.node] = true
+		}
+		if len(in.held) > 0 {
+			// Rather one that has just come back than one that is dead.
+			dead := maps.Clone(silent)
+			maps.DeleteFunc(dead, func(name string, _ bool) bool { return in.held[name] })
+			paths = egress.Prefer(egress.Resolve(egress.Unreachable(cluster, dead)), paths)
 		}
 		paths = egress.Prefer(egress.Resolve(egress.Unreachable(cluster, silent)), paths)
 	}

@@ -213,7 +213,7 @@ func (l *loop) decide(ctx context.Context) (decision, error) {
 	}
 	in.uplink, in.hostIP = l.report.UplinkCIDR, l.hostIP
 	if l.peers != nil {
-		in.silent = l.peers.offline()
+		in.silent, in.held = l.peers.offline(), l.peers.held()
 	}
 	in.withdrawn = l.isolation.withdrawn()
 	next, ok := decide(in)

@@ -85,6 +85,17 @@ func (p *peers) offline() map[string]bool {
 	return prober.Offline()
 }
 
+// held are those of them that answer again, and are not trusted yet.
+func (p *peers) held() map[string]bool {
+	p.mu.Lock()
+	prober := p.prober
+	p.mu.Unlock()
+	if prober == nil {
+		return nil
+	}
+	return prober.View().Held
+}
+
 // contact tells how many of the hosts that this one watches have ever answered,
 // and how many answer now.
 func (p *peers) contact() (watched, answering int) {
@@ -110,23 +121,25 @@ func (p *peers) contact() (watched, answering int) {
 const maxBallot = 256
 
 // ballot is what this host tells of those that it watches: of all whose health it
-// knows, and which of them are silent. A host that most others do not answer says
-// nothing: it is probably cut off itself.
+// knows, and which of them are silent. A host that is cut off tells nobody; one whose
+// word reaches the API server is one voice among others.
 func (p *peers) ballot() (watches, silent []string) {
 	p.mu.Lock()
 	prober := p.prober
 	p.mu.Unlock()
-	if prober == nil || prober.View().Isolated {
+	if prober == nil {
 		return nil, nil
 	}
+	held := prober.View().Held
 	var answering []string
 	for name, h := range prober.Hosts() {
-		switch h.State {
-		case probe.Offline:
-			silent = append(silent, name)
-		case probe.Online, probe.Suspect:
+		switch {
+		case held[name]:
 			answering = append(answering, name)
-		case probe.Unknown:
+		case h.State == probe.Offline:
+			silent = append(silent, name)
+		case h.State == probe.Online, h.State == probe.Suspect:
+			answering = append(answering, name)
 		}
 	}
 	slices.Sort(silent)

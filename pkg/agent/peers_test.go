@@ -2,6 +2,7 @@ package agent
 
 import (
 	"context"
+	"maps"
 	"net/netip"
 	"testing"
 	"time"
@@ -75,12 +76,14 @@ func TestDecideWithASilentHost(t *testing.T) {
 	in.hostSubnets[0].EgressIPs = nil
 	in.hostSubnets[1].EgressIPs = []string{"10.1.8.201"}
 	in.hostSubnets = append(in.hostSubnets, hostSubnet("node3", "10.1.8.13", "10.244.3.0/24", "10.1.8.202"))
-	via := func(silent ...string) netip.Addr {
+	via := func(held string, silent ...string) netip.Addr {
 		t.Helper()
-		in.silent = map[string]bool{}
+		in.silent, in.held = map[string]bool{}, map[string]bool{}
 		for _, name := range silent {
 			in.silent[name] = true
+			in.held[name] = name == held
 		}
+		maps.DeleteFunc(in.held, func(_ string, is bool) bool { return !is })
 		d, ok := decide(in)
 		if !ok || len(d.peers) != 2 {
 			t.Fatalf("silent %v: decided %t, peers %v; want both egress hosts", silent, ok, d.peers)
@@ -93,15 +96,19 @@ func TestDecideWithASilentHost(t *testing.T) {
 	}
 	for _, c := range []struct {
 		silent []string
+		held   string
 		want   string
 	}{
-		{nil, "10.1.8.12"},
-		{[]string{"node2"}, "10.1.8.13"},
-		{[]string{"node3"}, "10.1.8.12"},
-		{[]string{"node2", "node3"}, "10.1.8.12"}, // a probe never takes the last
+		{nil, "", "10.1.8.12"},
+		{[]string{"node2"}, "", "10.1.8.13"},
+		{[]string{"node3"}, "", "10.1.8.12"},
+		{[]string{"node2", "node3"}, "", "10.1.8.12"}, // a probe never takes the last
+		{[]string{"node2"}, "node2", "10.1.8.13"},     // it has just come back: not to and fro
+		{[]string{"node2", "node3"}, "node3", "10.1.8.13"},
+		{[]string{"node2", "node3"}, "node2", "10.1.8.12"},
 	} {
-		if got := via(c.silent...); got != addr(c.want) {
-			t.Errorf("silent %v: over %v, want %s", c.silent, got, c.want)
+		if got := via(c.held, c.silent...); got != addr(c.want) {
+			t.Errorf("silent %v, held %q: over %v, want %s", c.silent, c.held, got, c.want)
 		}
 	}
 }

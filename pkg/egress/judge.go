@@ -33,6 +33,8 @@ const (
 	// ProbeCutOff: the controller is probably cut off itself, so that what its
 	// probes say of others means nothing.
 	ProbeCutOff
+	// ProbeHeld: the host answers again, and its hold-down is not over.
+	ProbeHeld
 	// ProbeAnswers: the host's agent answers that its data plane works.
 	ProbeAnswers
 	// ProbeSilent: it does not answer.
@@ -59,7 +61,10 @@ type Evidence struct {
 type Verdict struct {
 	Online bool
 	// Closed: the host keeps what it has and is given no more.
-	Closed  bool
+	Closed bool
+	// Held: the host is offline for its hold-down alone. It may serve where no
+	// other can: see LastResort.
+	Held    bool
 	Reason  Reason
 	Message string
 }
@@ -70,12 +75,17 @@ type Verdict struct {
 //
 //   - probes alone make a host offline where the controller's and those of more
 //     than half of the agents that watch it agree, and one agent at least does;
+//   - a host that answers again after it was silent is offline until its hold-down
+//     is over, so that traffic does not go to and fro between hosts;
 //   - a host that answers is online though its Node has fallen silent: its
 //     kubelet may be dead, or its way to the API server cut, but its data plane
 //     works, and its agent might not hear that it shall give its addresses up;
 //   - a host without an agent is left as it is for the same reason, and gets
 //     nothing more;
 //   - what a Node says of itself counts, as in OpenShift SDN.
+//
+// A controller that most hosts do not answer is probably cut off itself; what most
+// agents say counts then nevertheless, as they told it by way of the API server.
 //
 // Where the controller does not know yet, has never heard the host or is cut off
 // itself, a host that probes took offline stays so; and a controller that has
@@ -95,9 +105,23 @@ func Judge(e Evidence) Verdict {
 		if v, silent := judgeSilent(e); silent {
 			return v
 		}
-	case ProbeUndecided, ProbeNeverHeard, ProbeCutOff:
-		if v, held := judgeAsBefore(e); held {
+	case ProbeCutOff:
+		if v, silent := judgeSilent(e); silent {
 			return v
+		}
+		if v, stays := judgeAsBefore(e); stays {
+			return v
+		}
+	case ProbeUndecided, ProbeNeverHeard:
+		if v, stays := judgeAsBefore(e); stays {
+			return v
+		}
+	case ProbeHeld:
+		if v, held := judgeHeld(e); held {
+			return v
+		}
+		if e.Node == NodeUnreachable {
+			return answersOnly()
 		}
 	case ProbeNoAgent:
 		return Verdict{
@@ -107,11 +131,7 @@ func Judge(e Evidence) Verdict {
 		}
 	case ProbeAnswers:
 		if e.Node == NodeUnreachable {
-			return Verdict{
-				Online: true, Closed: true, Reason: ReasonAnswers,
-				Message: "The Node has stopped posting its status, but its agent answers probes and its data plane works, " +
-					"so it keeps its egress IPs: see kubectl describe node.",
-			}
+			return answersOnly()
 		}
 	case NotProbed:
 	}
@@ -119,6 +139,42 @@ func Judge(e Evidence) Verdict {
 		return Verdict{Reason: ReasonNodeUnreachable, Message: "The Node has stopped posting its status: see kubectl describe node."}
 	}
 	return Verdict{Online: true, Closed: e.Probe == ProbeSilent || e.Probe == ProbeNotServing, Reason: ReasonNodeReady, Message: "The Node is Ready."}
+}
+
+// Silent tells whether the host is found silent by probes, now: by most of the agents
+// that watch it, and by the controller as far as it can tell.
+func (e Evidence) Silent() bool {
+	return (e.Probe == ProbeSilent || e.Probe == ProbeCutOff) && 2*e.Vote.Silent > e.Vote.Watchers
+}
+
+func answersOnly() Verdict {
+	return Verdict{
+		Online: true, Closed: true, Reason: ReasonAnswers,
+		Message: "The Node has stopped posting its status, but its agent answers probes and its data plane works, " +
+			"so it keeps its egress IPs: see kubectl describe node.",
+	}
+}
+
+// judgeHeld is the verdict on a host that answers again; false where it is online
+// already, as nobody else found it silent.
+func judgeHeld(e Evidence) (Verdict, bool) {
+	if !e.Judged || e.Online {
+		if e.Reason == ReasonLastResort {
+			return lastResort(), true
+		}
+		return Verdict{}, false
+	}
+	return Verdict{
+		Held: true, Reason: ReasonHeldDown,
+		Message: "The host answers again, and has to do so for a while before it is trusted. It is used before only where no other host can serve.",
+	}, true
+}
+
+func lastResort() Verdict {
+	return Verdict{
+		Online: true, Reason: ReasonLastResort,
+		Message: "The host answers again, and is used before it is trusted, because no other host can serve.",
+	}
 }
 
 // judgeSilent is the verdict on a host that the controller finds silent; false
@@ -138,7 +194,7 @@ func judgeAsBefore(e Evidence) (Verdict, bool) {
 	if !e.Judged {
 		return Verdict{}, false
 	}
-	if e.Reason == ReasonSilent || e.Reason == ReasonNotServing {
+	if e.Reason == ReasonSilent || e.Reason == ReasonNotServing || e.Reason == ReasonHeldDown {
 		return Verdict{Reason: e.Reason, Message: "The host did not answer that its data plane works when the controller could last tell."}, true
 	}
 	if e.Probe != ProbeUndecided {

@@ -33,7 +33,28 @@ func TestJudge(t *testing.T) {
 			egress.Evidence{Node: egress.NodeUnreachable, Probe: egress.ProbeNeverHeard, Judged: true, Online: true, Reason: egress.ReasonNodeReady},
 			false, false, egress.ReasonNodeUnreachable,
 		},
-		{"the controller is cut off", egress.Evidence{Node: egress.NodeReady, Probe: egress.ProbeCutOff, Vote: vote(3, 3)}, true, false, egress.ReasonNodeReady},
+		{"the controller is cut off, and most agents are not", egress.Evidence{Node: egress.NodeReady, Probe: egress.ProbeCutOff, Vote: vote(3, 1)}, true, false, egress.ReasonNodeReady},
+		{"the controller seems cut off, and most agents agree that the host is gone", egress.Evidence{Node: egress.NodeReady, Probe: egress.ProbeCutOff, Vote: vote(3, 2)}, false, false, egress.ReasonSilent},
+		{
+			"it answers again, and has to go on",
+			egress.Evidence{Node: egress.NodeReady, Probe: egress.ProbeHeld, Judged: true, Reason: egress.ReasonSilent},
+			false, false, egress.ReasonHeldDown,
+		},
+		{
+			"the controller alone had not heard it",
+			egress.Evidence{Node: egress.NodeReady, Probe: egress.ProbeHeld, Judged: true, Online: true, Reason: egress.ReasonNodeReady},
+			true, false, egress.ReasonNodeReady,
+		},
+		{
+			"it serves as a last resort",
+			egress.Evidence{Node: egress.NodeReady, Probe: egress.ProbeHeld, Judged: true, Online: true, Reason: egress.ReasonLastResort},
+			true, false, egress.ReasonLastResort,
+		},
+		{
+			"it was held down when the controller could last tell",
+			egress.Evidence{Node: egress.NodeReady, Probe: egress.ProbeUndecided, Judged: true, Reason: egress.ReasonHeldDown},
+			false, false, egress.ReasonHeldDown,
+		},
 		{"no data plane", egress.Evidence{Node: egress.NodeReady, Probe: egress.ProbeNotServing, Vote: vote(3, 3)}, false, false, egress.ReasonNotServing},
 		{"no agent", egress.Evidence{Node: egress.NodeReady, Probe: egress.ProbeNoAgent, Vote: vote(3, 3)}, true, true, egress.ReasonNoAgent},
 		{"neither agent nor kubelet", egress.Evidence{Node: egress.NodeUnreachable, Probe: egress.ProbeNoAgent, Vote: vote(3, 3)}, true, true, egress.ReasonNoAgent},
@@ -73,13 +94,14 @@ func TestPropertyProbesAloneTakeNoHostThatAnybodyHears(t *testing.T) {
 			Online: rapid.Bool().Draw(t, "online"),
 			Reason: rapid.SampledFrom([]egress.Reason{
 				egress.ReasonNodeReady, egress.ReasonSilent, egress.ReasonNotServing, egress.ReasonAnswers, egress.ReasonNoAgent,
+				egress.ReasonHeldDown, egress.ReasonLastResort,
 			}).Draw(t, "reason"),
 		}
 		e.Vote.Watchers = rapid.IntRange(0, 5).Draw(t, "watchers")
 		e.Vote.Silent = rapid.IntRange(0, e.Vote.Watchers).Draw(t, "silent")
 		v := egress.Judge(e)
-		lost := e.Probe == egress.ProbeSilent || e.Probe == egress.ProbeNotServing
-		before := (e.Probe == egress.ProbeUndecided || e.Probe == egress.ProbeNeverHeard || e.Probe == egress.ProbeCutOff) && e.Judged
+		lost := e.Probe == egress.ProbeSilent || e.Probe == egress.ProbeNotServing || e.Probe == egress.ProbeCutOff
+		before := (e.Probe == egress.ProbeHeld || e.Probe == egress.ProbeUndecided || e.Probe == egress.ProbeNeverHeard || e.Probe == egress.ProbeCutOff) && e.Judged
 		majority := e.Vote.Silent > e.Vote.Watchers-e.Vote.Silent
 		if e.Node == egress.NodeReady && !v.Online && !before && (!lost || !majority) {
 			t.Fatalf("%+v: offline though its Node is Ready, %t by the controller's probes, %t by a majority", e, lost, majority)

@@ -82,6 +82,10 @@ const (
 	// ReasonSilent: neither the controller nor most of the agents that watch
 	// the host get answers from it.
 	ReasonSilent Reason = "Silent"
+	// ReasonHeldDown: the host answers again, and is not trusted yet.
+	ReasonHeldDown Reason = "HeldDown"
+	// ReasonLastResort: the host is not trusted yet, and no other can serve.
+	ReasonLastResort Reason = "LastResort"
 	// ReasonNotServing: the host's agent says that its data plane does not work.
 	ReasonNotServing Reason = "NotServing"
 	// ReasonAnswers: the host is online because it answers, though its Node has

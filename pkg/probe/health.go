@@ -152,6 +152,10 @@ func (c Config) Next(h Health, o Observation, now time.Time) Health {
 	return h
 }
 
+// Held tells whether a host is offline for its hold-down alone: it answers as well
+// as it must to be back.
+func (c Config) Held(h Health) bool { return h.State == Offline && h.good >= c.OnlineAfter }
+
 // count brings the observation into the counters.
 func (c Config) count(h Health, o Observation, now time.Time) Health {
 	if o.Outcome != Missed {

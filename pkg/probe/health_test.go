@@ -101,6 +101,27 @@ func TestRestartIsInformation(t *testing.T) {
 	}
 }
 
+// A host is held while it answers and its hold-down is not over, and at no other time:
+// as soon as it is over, the host is back. Kills the mutants "held-by-one-answer"
+// (Held asks for one good answer) and "held-though-online" (Held forgets the state).
+func TestPropertyHeldIsWellAndWaiting(t *testing.T) {
+	rapid.Check(t, func(t *rapid.T) {
+		s := &story{config: DefaultConfig(), now: epoch()}
+		history(t, s, func(before, after Health) {
+			well := after.good >= s.config.OnlineAfter
+			if got, want := s.config.Held(after), well && after.State == Offline; got != want {
+				t.Fatalf("held: %t, want %t, of %+v", got, want, after)
+			}
+			if s.config.Held(after) && !s.now.Before(after.HoldUntil) {
+				t.Fatalf("held after its hold-down: %+v at %v", after, s.now)
+			}
+			if s.config.Held(before) && after.State == Offline && after.good > 0 && !s.config.Held(after) {
+				t.Fatalf("no longer held though it answered: %+v, then %+v", before, after)
+			}
+		})
+	})
+}
+
 // outcome draws one, good and bad ones evenly.
 func outcome() *rapid.Generator[Outcome] {
 	return rapid.SampledFrom([]Outcome{Ready, Ready, Ready, Missed, Missed, Unready, Refused, Late})

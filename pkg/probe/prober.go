@@ -143,7 +143,7 @@ func (p *Prober) View() View {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	v := p.view
-	v.Offline = maps.Clone(v.Offline)
+	v.Offline, v.Held = maps.Clone(v.Offline), maps.Clone(v.Held)
 	return v
 }
 
@@ -350,7 +350,7 @@ func (p *Prober) observe(now time.Time, reports ...report) {
 			p.stats.Late++
 		}
 		before, after := p.tracker.Observe(r.host, r.Observation, now)
-		dirty = dirty || before.State != after.State || before.silent != after.silent
+		dirty = dirty || before.State != after.State || before.silent != after.silent || p.config.Config.Held(before) != p.config.Config.Held(after)
 		switch {
 		case before.State != Offline && after.State == Offline:
 			p.stats.WentOffline++
@@ -366,7 +366,7 @@ func (p *Prober) observe(now time.Time, reports ...report) {
 // publish replaces the view where it has changed. The caller holds the lock.
 func (p *Prober) publish(now time.Time) {
 	v := p.tracker.View(now)
-	if v.Isolated == p.view.Isolated && v.Settled == p.view.Settled && maps.Equal(v.Offline, p.view.Offline) {
+	if v.Isolated == p.view.Isolated && v.Settled == p.view.Settled && maps.Equal(v.Offline, p.view.Offline) && maps.Equal(v.Held, p.view.Held) {
 		return
 	}
 	p.view = v

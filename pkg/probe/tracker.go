@@ -21,6 +21,10 @@ type departed struct {
 type View struct {
 	// Offline holds the hosts that are offline, and no others.
 	Offline map[string]bool
+	// Held holds those of them that are well again, and whose hold-down is not
+	// over. Who has no other host may use them: a hold-down is against going to
+	// and fro between hosts.
+	Held map[string]bool
 	// Isolated says that most hosts fell silent at once, which is more likely
 	// the prober's own network than theirs. Who moves what others own (the
 	// controller's automatic hosts) does not act on Offline meanwhile; who only
@@ -89,11 +93,14 @@ func (t *Tracker) Host(name string) Health { return t.hosts[name] }
 
 // View judges all hosts together.
 func (t *Tracker) View(now time.Time) View {
-	v := View{Offline: map[string]bool{}, Settled: true}
+	v := View{Offline: map[string]bool{}, Held: map[string]bool{}, Settled: true}
 	for name, h := range t.hosts {
 		switch h.State {
 		case Offline:
 			v.Offline[name] = true
+			if t.config.Held(h) {
+				v.Held[name] = true
+			}
 		case Unknown:
 			v.Settled = false
 		case Online, Suspect:

@@ -50,6 +50,34 @@ func healthMutants() []mutant {
 			edits: []edit{{file: "isolation.go", old: "i.Withdrawn = !c.Current", new: "i.Withdrawn = !c.Current && !c.majority()"}},
 		},
 		{
+			name: "all-held-serve", pkg: brain, test: "TestLastResort", plain: true,
+			edits: []edit{{file: "lastresort.go", old: "for _, ip := range unplaced {", new: "needed[host.Name] = lastResort()\n\t\tfor _, ip := range unplaced {"}},
+		},
+		{
+			name: "no-claimant-serves", pkg: brain, test: "TestLastResort", plain: true,
+			edits: []edit{{file: "lastresort.go", old: "if request.State == HostOffline && held[request.Host] {", new: "if false {"}},
+		},
+		{
+			name: "no-candidate-serves", pkg: brain, test: "TestLastResort", plain: true,
+			edits: []edit{{file: "lastresort.go", old: "if !host.Automatic || !held[host.Name] {", new: "if true {"}},
+		},
+		{
+			name: "held-by-one-answer", pkg: "./pkg/probe", test: "TestPropertyHeldIsWellAndWaiting",
+			edits: []edit{{file: "health.go", old: "h.State == Offline && h.good >= c.OnlineAfter }", new: "h.State == Offline && h.good >= 1 }"}},
+		},
+		{
+			name: "held-though-online", pkg: "./pkg/probe", test: "TestPropertyHeldIsWellAndWaiting",
+			edits: []edit{{file: "health.go", old: "h.State == Offline && h.good >= c.OnlineAfter }", new: "h.good >= c.OnlineAfter }"}},
+		},
+		{
+			name: "held-is-as-dead", pkg: "./pkg/agent", test: "TestDecideWithASilentHost", plain: true,
+			edits: []edit{{file: "decide.go", old: "if len(in.held) > 0 {", new: "if false {"}},
+		},
+		{
+			name: "held-is-as-well", pkg: "./pkg/agent", test: "TestDecideWithASilentHost", plain: true,
+			edits: []edit{{file: "decide.go", old: "dead := maps.Clone(silent)", new: "dead := silent"}},
+		},
+		{
 			name: "evacuated-to-nowhere", pkg: brain, test: "TestPropertyEvacuationGoesOneByOne",
 			edits: []edit{{file: "allocate.go", old: "if len(without.clone().place([]request{r})) == 0 {", new: "if true {"}},
 		},
