@@ -11,9 +11,9 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// remoteFrom is remote with the source addresses that the hosts give.
-func remoteFrom(netID uint32, sources map[*node]string) Pod {
-	p := Pod{Kind: Remote, NetID: netID}
+// remoteFrom is remote, of network 7, with the source addresses that the hosts give.
+func remoteFrom(sources map[*node]string) Pod {
+	p := Pod{Kind: Remote, NetID: 7}
 	for n, ip := range sources {
 		p.Via = append(p.Via, n.ip)
 		p.Sources = append(p.Sources, addr(ip))
@@ -65,7 +65,7 @@ func TestConnectionsThroughADeadHostAreReset(t *testing.T) {
 			p := n3.addPod(t, "p", 2)
 			n1.host(eip1, 7)
 			n2.host(eip2, 7)
-			p.set(remoteFrom(7, map[*node]string{n1: eip1}))
+			p.set(remoteFrom(map[*node]string{n1: eip1}))
 			w.applyAll(t)
 			dial := func() net.Conn {
 				c := p.dial(t, "tcp4", bastionIP+":9000")
@@ -75,7 +75,7 @@ func TestConnectionsThroughADeadHostAreReset(t *testing.T) {
 			broken := dial()
 
 			// The host dies, as the pod's own host sees it.
-			p.set(remoteFrom(7, map[*node]string{n2: eip2}))
+			p.set(remoteFrom(map[*node]string{n2: eip2}))
 			n3.apply(t)
 			resets(t, broken)
 			echoes(t, dial(), 1000)
@@ -89,7 +89,7 @@ func TestConnectionsThroughADeadHostAreReset(t *testing.T) {
 			n1.apply(t)
 			n1.host(eip2, 7)
 			n1.apply(t)
-			p.set(remoteFrom(7, map[*node]string{n1: eip2}))
+			p.set(remoteFrom(map[*node]string{n1: eip2}))
 			n3.apply(t)
 			echoes(t, moving, 10)
 
@@ -122,7 +122,7 @@ func TestOnlyConnectionsThroughTheDeadHostAreReset(t *testing.T) {
 	p := n3.addPod(t, "p", 2)
 	n1.host(eip1, 7)
 	n2.host(eip2, 7)
-	p.set(remoteFrom(7, map[*node]string{n1: eip1, n2: eip2}))
+	p.set(remoteFrom(map[*node]string{n1: eip1, n2: eip2}))
 	w.applyAll(t)
 	var conns []net.Conn
 	through := map[net.Conn]netip.Addr{}
@@ -137,7 +137,7 @@ func TestOnlyConnectionsThroughTheDeadHostAreReset(t *testing.T) {
 		}
 		conns = append(conns, c)
 	}
-	p.set(remoteFrom(7, map[*node]string{n2: eip2}))
+	p.set(remoteFrom(map[*node]string{n2: eip2}))
 	n3.apply(t)
 	n := 0
 	for _, c := range conns {
@@ -167,11 +167,11 @@ func TestNoResetWhereSwitchedOff(t *testing.T) {
 	p := n3.addPod(t, "p", 2)
 	n1.host(eip1, 7)
 	n2.host(eip2, 7)
-	p.set(remoteFrom(7, map[*node]string{n1: eip1}))
+	p.set(remoteFrom(map[*node]string{n1: eip1}))
 	w.applyAll(t)
 	c := p.dial(t, "tcp4", bastionIP+":9000")
 	echoes(t, c, 10)
-	p.set(remoteFrom(7, map[*node]string{n2: eip2}))
+	p.set(remoteFrom(map[*node]string{n2: eip2}))
 	n3.apply(t)
 	hangs(t, c)
 }
