@@ -143,14 +143,32 @@ func (b *bed) leadOn(t *testing.T, node string) {
 	if err := uncordon(t.Context()); err != nil {
 		t.Fatal(err)
 	}
-	// Another is there to take over.
+	// Another is there to take over, and none is about to end.
 	b.eventually(t, func() error {
 		ready, err := kubectl("-n", testbed.OperatorNamespace, "get", "deployment", "egressip-controller", "-o", "jsonpath={.status.readyReplicas}")
 		if err == nil && ready != "2" {
 			err = fmt.Errorf("%s controllers are ready", ready)
 		}
+		ending, errPods := kubectl("-n", testbed.OperatorNamespace, "get", "pods", "-l", "app.kubernetes.io/component=controller", "-o", "jsonpath={.items[*].metadata.deletionTimestamp}")
+		if errPods == nil && ending != "" {
+			errPods = fmt.Errorf("controllers are ending since %s", ending)
+		}
+		return errors.Join(err, errPods)
+	})
+	if holder := b.leader(t); !strings.HasPrefix(holder, node+"_") {
+		t.Fatalf("the leader is %q meanwhile, want one on %s", holder, node)
+	}
+}
+
+// leader is who holds the Lease.
+func (b *bed) leader(t *testing.T) (holder string) {
+	t.Helper()
+	b.eventually(t, func() error {
+		var err error
+		holder, err = b.Kubectl(t.Context(), "-n", testbed.OperatorNamespace, "get", "lease", "egressip-controller", "-o", "jsonpath={.spec.holderIdentity}")
 		return err
 	})
+	return holder
 }
 
 // testPowerCutOfTheLeader: the leader dies with the host of an egress IP, and is
@@ -159,8 +177,9 @@ func (b *bed) leadOn(t *testing.T, node string) {
 // Mutant killed: a heir that never looks.
 func (b *bed) testPowerCutOfTheLeader(t *testing.T) {
 	host, other := b.givenAutomatic(t)
-	b.leadOn(t, host)
 	b.leaveWith(t, b.egress, func(testbed.Pod) string { return egressIP })
+	b.leadOn(t, host)
+	leader := b.leader(t)
 	verify := b.watchBastion(t, egressIP)
 	outage := b.outage(t, b.awayFrom(t, host, other), func() {
 		if err := b.PowerOff(t.Context(), host); err != nil {
@@ -170,6 +189,9 @@ func (b *bed) testPowerCutOfTheLeader(t *testing.T) {
 	t.Logf("the host of an automatic egress IP lost power, and the leader with it: no new connection for %s", outage)
 	if outage > moveWithin {
 		t.Errorf("no new connection for %s after leader and host lost power, want less than %s", outage, moveWithin)
+	}
+	if now := b.leader(t); now == leader || !strings.HasPrefix(leader, host+"_") {
+		t.Errorf("the leader was %q, is %q: want one on %s, and another", leader, now, host)
 	}
 	b.eventually(t, func() error { return b.hasField(t, "hostsubnet", other, "{.egressIPs[*]}", egressIP) })
 	if err := b.PowerOn(t.Context(), host); err != nil {
