@@ -16,7 +16,8 @@ const (
 	unitName   = "egressip-lock.service"
 	unitDir    = "/etc/systemd/system"
 	programDir = "/opt/egressip"
-	program    = programDir + "/egressip-operator"
+	// Below a bin: SELinux policies let systemd run what is in one.
+	program = programDir + "/bin/egressip-operator"
 )
 
 // Paths are the files that Install writes, on the node, but for the links that
@@ -92,7 +93,9 @@ func (u Unit) Uninstall() error {
 	for _, path := range Paths() {
 		remove(u.path(path))
 	}
-	_ = os.Remove(u.path(programDir)) // likewise
+	// Likewise.
+	_ = os.Remove(u.path(programDir, "bin"))
+	_ = os.Remove(u.path(programDir))
 	return errors.Join(errs...)
 }
 
