@@ -54,6 +54,9 @@ type pass struct {
 	// found.
 	done           kernel
 	indices, known indices
+	// resets: pods get resets; resetsErr is why they get none though they should.
+	resets    bool
+	resetsErr error
 	// rulesErr is why the rules may not be in place.
 	rulesErr error
 	// errs are those of the last round.
@@ -92,6 +95,9 @@ func (p *pass) round(ctx context.Context) (again bool, err error) {
 		return false, err
 	}
 	p.report.Backends, p.report.Warnings = use, slices.Concat(warnings, sysctlWarnings())
+	if p.resetsErr != nil {
+		p.report.Warnings = append(p.report.Warnings, fmt.Sprintf("pods get no resets for connections that cannot go on: %v", p.resetsErr))
+	}
 
 	known, used := knownIndices(p.d.cfg.Marks, observed.rules)
 	state, problems := usable(p.state, p.unusable)
@@ -131,7 +137,7 @@ func (p *pass) round(ctx context.Context) (again bool, err error) {
 	idx = union(standby, idx)
 	in := orderInput{
 		observed: observed, desired: desired, marks: p.d.cfg.Marks, use: use, known: known,
-		rules: ruleInput{marks: p.d.cfg.Marks, port: p.d.cfg.OverlayPort, probePort: p.d.cfg.ProbePort, reset: p.d.cfg.ResetConnections, indices: idx, strict: strictNetworks(state)},
+		rules: ruleInput{marks: p.d.cfg.Marks, port: p.d.cfg.OverlayPort, probePort: p.d.cfg.ProbePort, reset: p.resets, indices: idx, strict: strictNetworks(state)},
 		sweep: !p.d.swept,
 	}
 	p.done, p.indices, p.known = desired, idx, known
@@ -172,9 +178,18 @@ func strictNetworks(s State) []netip.Prefix {
 // up the uplink.
 func (p *pass) prepare() error {
 	var errs []error
+	p.resets, p.resetsErr = p.d.cfg.ResetConnections, nil
 	for _, k := range setKinds() {
+		if k.name == setResets && !p.resets {
+			continue
+		}
 		n, err := ensureSet(p.d.nl, k)
 		p.report.Changes += n
+		if k.name == setResets && err != nil {
+			// Not every kernel has this kind of set, and all else works without.
+			p.resets, p.resetsErr = false, err
+			continue
+		}
 		errs = append(errs, err)
 	}
 	p.uplink, p.uplinkErr = findUplink(p.d.nl, p.state.HostIP)

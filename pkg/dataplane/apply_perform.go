@@ -151,7 +151,7 @@ func (e *execution) forget() (int, error) {
 		if !s.stale(f) {
 			return false
 		}
-		if e.d.cfg.ResetConnections && s.resettable(f) {
+		if e.resets && s.resettable(f) {
 			// Without it the connection ends all the same, if later.
 			errs = append(errs, putReset(e.d.nl, f))
 		}

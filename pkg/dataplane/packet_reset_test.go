@@ -5,6 +5,8 @@ import (
 	"net"
 	"net/netip"
 	"os"
+	"slices"
+	"strings"
 	"testing"
 	"time"
 
@@ -151,6 +153,25 @@ func TestOnlyConnectionsThroughTheDeadHostAreReset(t *testing.T) {
 	if n == 0 || n == len(conns) {
 		t.Errorf("%d of %d connections went through one host", n, len(conns))
 	}
+}
+
+// given: a kernel whose set for resets is of another kind, as one that lacks it; when
+// the agent works, then all but the resets does, and a warning says so.
+func TestAllElseWorksWithoutResets(t *testing.T) {
+	w := newWorld(t, 1, onlyNFT())
+	n := w.nodes[0]
+	n.cfg.ResetConnections = true
+	n.start(t)
+	n.run(t, "ipset create "+setResets+" hash:ip")
+	n.host(eip1, 7)
+	p := n.addPod(t, "p", 2)
+	p.set(local(eip1, 7))
+	r := n.apply(t)
+	if !slices.ContainsFunc(r.Warnings, func(s string) bool { return strings.Contains(s, setResets) }) {
+		t.Errorf("warnings: %q", r.Warnings)
+	}
+	p.leaves(t, eip1)
+	n.settled(t)
 }
 
 // given: resets switched off; when the host of a connection dies, then it hangs,

@@ -31,6 +31,7 @@ func run() int {
 	flag.DurationVar(&o.length, "for", 30*time.Minute, "how long faults are made")
 	flag.DurationVar(&o.every, "every", 40*time.Millisecond, "pause between two connections, and two datagrams, of a pod")
 	flag.DurationVar(&o.twoOwners, "two-owners", 2*time.Second, "how long two machines may answer for one address")
+	flag.IntVar(&o.stretch, "stretch", 1, "how many times longer each fault lasts, such as 30 for minutes")
 	flag.StringVar(&o.only, "only", "", "make faults of this kind alone")
 	flag.StringVar(&o.image, "image", filepath.Join("build", "image.tar"), "docker-archive of the operator, from `make image`")
 	flag.StringVar(&o.chart, "chart", filepath.Join("charts", "egressip-operator"), "the Helm chart to install")
@@ -54,6 +55,7 @@ type options struct {
 	every     time.Duration
 	twoOwners time.Duration
 	only      string
+	stretch   int
 	prefix    string
 	image     string
 	chart     string

@@ -231,7 +231,7 @@ func (c *chaos) draw(all []kind) int {
 // fault makes one, ends it, and waits until all is well.
 func (c *chaos) fault(ctx context.Context, k kind) error {
 	f := k.prepare(c)
-	lasts := time.Duration(2000+c.random.IntN(5000)) * time.Millisecond
+	lasts := time.Duration(2000+c.random.IntN(5000)) * time.Millisecond * time.Duration(max(1, c.o.stretch))
 	c.say("%s: %s, for %s", k.name, f.what, lasts.Round(100*time.Millisecond))
 	begin := time.Now()
 	if err := f.begin(ctx); err != nil {

@@ -24,7 +24,7 @@ func kernelMutants() []mutant {
 		m("any-host-for-a-flows-own", onlyDead, "apply_flows.go", "if len(before.via) > 1 {", "if len(before.via) > MaxVia {"),
 		{name: "reset-though-off", pkg: kernel, test: off, plain: true, edits: []edit{
 			{file: "rules.go", old: "if in.reset {", new: "if true {"},
-			{file: "apply_perform.go", old: "e.d.cfg.ResetConnections && s.resettable(f)", new: "s.resettable(f)"},
+			{file: "apply_perform.go", old: "e.resets && s.resettable(f)", new: "s.resettable(f)"},
 		}},
 		m("nothing-prepared", "TestStandbyTakesOverWithoutAChangeOfRules", "index.go", "taken := maps.Clone(used)", "standby = nil\n\ttaken := maps.Clone(used)"),
 	}
