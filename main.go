@@ -31,6 +31,7 @@ import (
 	ctrl "sigs.k8s.io/controller-runtime"
 
 	"github.com/egressip-operator/egressip-operator/controllers"
+	"github.com/egressip-operator/egressip-operator/internal/apiconn"
 	"github.com/egressip-operator/egressip-operator/pkg/agent"
 	"github.com/egressip-operator/egressip-operator/pkg/cri"
 )
@@ -313,6 +314,9 @@ func (o *commonOptions) add(f *pflag.FlagSet) {
 func (o *commonOptions) start(cmd *cobra.Command) (context.Context, *rest.Config, error) {
 	ctx, err := o.loggingOptions.start(cmd)
 	if err != nil {
+		return nil, nil, err
+	}
+	if err := apiconn.CheckHealth(); err != nil {
 		return nil, nil, err
 	}
 	if o.kubeconfig != "" {

@@ -28,6 +28,7 @@ import (
 	"sigs.k8s.io/controller-runtime/pkg/reconcile"
 
 	v1 "github.com/egressip-operator/egressip-operator/api/v1"
+	"github.com/egressip-operator/egressip-operator/internal/apiconn"
 	"github.com/egressip-operator/egressip-operator/pkg/probe"
 )
 
@@ -131,6 +132,7 @@ func run(ctx context.Context, cfg *rest.Config, o Options, registry prometheus.R
 		return fmt.Errorf("know the API's kinds: %w", err)
 	}
 	cfg = rest.AddUserAgent(rest.CopyConfig(cfg), FieldManager)
+	apiconn.BoundDials(cfg)
 	mgr, err := manager.New(cfg, manager.Options{
 		Scheme:                 scheme,
 		Logger:                 log,

@@ -21,6 +21,7 @@ import (
 	metricsserver "sigs.k8s.io/controller-runtime/pkg/metrics/server"
 
 	v1 "github.com/egressip-operator/egressip-operator/api/v1"
+	"github.com/egressip-operator/egressip-operator/internal/apiconn"
 	"github.com/egressip-operator/egressip-operator/pkg/cri"
 	"github.com/egressip-operator/egressip-operator/pkg/dataplane"
 )
@@ -101,6 +102,7 @@ func serve(ctx context.Context, cfg *rest.Config, o Options, k kernel, registry 
 		return fmt.Errorf("know the API's kinds: %w", err)
 	}
 	cfg = rest.AddUserAgent(rest.CopyConfig(cfg), FieldManager)
+	apiconn.BoundDials(cfg)
 	mgr, err := manager.New(cfg, manager.Options{
 		Scheme:                 scheme,
 		Logger:                 log,
