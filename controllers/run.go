@@ -290,6 +290,7 @@ func cachesSynced(c cache.Cache) healthz.Checker {
 // is a few megabytes instead of hundreds.
 func cacheOptions() cache.Options {
 	return cache.Options{
+		NewInformer:                  apiconn.NewInformer,
 		DefaultTransform:             cache.TransformStripManagedFields(),
 		DefaultUnsafeDisableDeepCopy: new(true), // nobody changes what it reads from the caches
 		ByObject: map[client.Object]cache.ByObject{

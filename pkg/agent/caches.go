@@ -23,6 +23,7 @@ import (
 	"sigs.k8s.io/controller-runtime/pkg/client/apiutil"
 
 	v1 "github.com/egressip-operator/egressip-operator/api/v1"
+	"github.com/egressip-operator/egressip-operator/internal/apiconn"
 	"github.com/egressip-operator/egressip-operator/pkg/cri"
 )
 
@@ -35,6 +36,7 @@ const askAgain = time.Second
 func cacheOptions(node string, daemonSet types.NamespacedName) cache.Options {
 	shared := true // nobody changes what it reads from the caches
 	o := cache.Options{
+		NewInformer:                  apiconn.NewInformer,
 		DefaultTransform:             cache.TransformStripManagedFields(),
 		DefaultUnsafeDisableDeepCopy: &shared,
 		ByObject: map[client.Object]cache.ByObject{
