@@ -198,11 +198,20 @@ func (c *chaos) apiStopped() fault {
 	}
 }
 
+// leaderKilled kills the controller that leads, and not the other: a kubelet lets one
+// that was killed often wait for minutes before it starts again.
 func (c *chaos) leaderKilled() fault {
 	return fault{
-		what: "all controllers",
+		what: "the leader",
 		begin: func(ctx context.Context) error {
+			holder, err := c.Kubectl(ctx, "-n", testbed.OperatorNamespace, "get", "lease", "egressip-controller", "-o", "jsonpath={.spec.holderIdentity}")
+			if err != nil {
+				return err
+			}
 			for _, node := range c.Nodes() {
+				if !strings.HasPrefix(holder, node+"_") {
+					continue
+				}
 				if _, err := c.Kill(ctx, node, isController); err != nil {
 					return err
 				}
