@@ -53,6 +53,8 @@ type peers struct {
 	want acquaintance
 	// prober is the one that runs, if any.
 	prober *probe.Prober
+	// told are the hosts that were last logged as offline.
+	told []string
 }
 
 // acquaintance is whom a host knows.
@@ -236,7 +238,13 @@ func (p *peers) follow(ctx context.Context, at netip.Addr, r *probe.Responder, q
 
 func (p *peers) tell(q *probe.Prober) {
 	offline := slices.Sorted(maps.Keys(q.Offline()))
-	p.log.Info("probes tell which hosts are offline", "offline", strings.Join(offline, ","))
+	p.mu.Lock()
+	news := !slices.Equal(offline, p.told)
+	p.told = offline
+	p.mu.Unlock()
+	if news {
+		p.log.Info("probes tell which hosts are offline", "offline", strings.Join(offline, ","))
+	}
 	p.metrics.silentHosts.Set(float64(len(offline)))
 	p.voted.raise()
 	p.changed.raise()
