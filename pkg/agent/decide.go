@@ -106,8 +106,8 @@ func decide(in input) (decision, bool) {
 		plan = egress.GiveUp(plan)
 	}
 	if len(plan.Subnets) == 0 {
-		// The Node has no podCIDR, as with a CNI that gives addresses out of pools:
-		// any address of the cluster's pods may be one of this node's.
+		// The Node has no podCIDR, as with a CNI that gives addresses out of pools, or
+		// is not known yet: any address of the cluster's pods may be one of its own.
 		plan.Subnets = slices.Clone(in.podNetworks)
 	}
 	if in.strict {
@@ -134,7 +134,7 @@ func decide(in input) (decision, bool) {
 		}
 	}
 	if in.strict && len(d.state.Subnets) == 0 {
-		d.warning = "the Node has no podCIDR, and --cluster-cidrs names no pod network: a pod that is faster than the agent " +
+		d.warning = "neither a podCIDR of the Node nor --cluster-cidrs tells which addresses are pods': a pod that is faster than the agent " +
 			"leaves with the node's address for a moment; give --cluster-cidrs (in the chart: clusterCIDRs)"
 	}
 	if own := ownHostSubnet(in.hostSubnets, in.node); own != nil {

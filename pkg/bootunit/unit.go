@@ -9,8 +9,15 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 )
+
+// plain are the characters that mean nothing but themselves in a unit.
+const plain = `-_.:/,=@+~abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789`
+
+// temporary matches files that are being written.
+const temporary = ".egressip-*"
 
 const (
 	unitName   = "egressip-lock.service"
@@ -57,7 +64,8 @@ func (u Unit) Install(from string) error {
 	if err := u.replace(filepath.Join(unitDir, unitName), 0o644, strings.NewReader(u.text())); err != nil {
 		return err
 	}
-	var errs []error
+	// Of a former installation with other units.
+	errs := u.unlink(u.Before)
 	for _, before := range u.Before {
 		link := u.path(unitDir, before+".requires", unitName)
 		if err := os.MkdirAll(filepath.Dir(link), 0o755); err != nil {
@@ -77,21 +85,9 @@ func (u Unit) Uninstall() error {
 	if err := u.validate(); err != nil {
 		return err
 	}
-	var errs []error
-	remove := func(path string) {
-		if err := os.Remove(path); err != nil && !errors.Is(err, fs.ErrNotExist) {
-			errs = append(errs, fmt.Errorf("uninstall %s: %w", unitName, err))
-		}
-	}
-	links, err := filepath.Glob(u.path(unitDir, "*.requires", unitName))
-	errs = append(errs, err)
-	for _, link := range links {
-		remove(link)
-		// Fails where it holds links of others.
-		_ = os.Remove(filepath.Dir(link))
-	}
+	errs := u.unlink(nil)
 	for _, path := range Paths() {
-		remove(u.path(path))
+		errs = append(errs, remove(u.path(path)), u.sweep(path))
 	}
 	// Likewise.
 	_ = os.Remove(u.path(programDir, "bin"))
@@ -99,7 +95,45 @@ func (u Unit) Uninstall() error {
 	return errors.Join(errs...)
 }
 
+// unlink deletes the links by which others require the unit, but for those given.
+func (u Unit) unlink(but []string) []error {
+	links, err := filepath.Glob(u.path(unitDir, "*.requires", unitName))
+	errs := []error{err}
+	for _, link := range links {
+		if slices.Contains(but, strings.TrimSuffix(filepath.Base(filepath.Dir(link)), ".requires")) {
+			continue
+		}
+		errs = append(errs, remove(link))
+		// Fails where it holds links of others.
+		_ = os.Remove(filepath.Dir(link))
+	}
+	return errs
+}
+
+// sweep deletes what an Install that was killed has left beside a file.
+func (u Unit) sweep(path string) error {
+	left, err := filepath.Glob(filepath.Join(filepath.Dir(u.path(path)), temporary))
+	errs := []error{err}
+	for _, file := range left {
+		errs = append(errs, remove(file))
+	}
+	return errors.Join(errs...)
+}
+
+func remove(path string) error {
+	if err := os.Remove(path); err != nil && !errors.Is(err, fs.ErrNotExist) {
+		return fmt.Errorf("uninstall %s: %w", unitName, err)
+	}
+	return nil
+}
+
 func (u Unit) validate() error {
+	for _, word := range slices.Concat(u.Before, u.Args) {
+		// systemd would take others apart, or replace them.
+		if i := strings.IndexFunc(word, func(r rune) bool { return !strings.ContainsRune(plain, r) }); i >= 0 {
+			return fmt.Errorf("%q cannot stand in a systemd unit: use letters, digits and any of %s", word, plain[:10])
+		}
+	}
 	for _, before := range u.Before {
 		if before != filepath.Base(before) || !strings.Contains(before, ".") {
 			return fmt.Errorf("%q is no name of a systemd unit: give one such as kubelet.service", before)
@@ -134,6 +168,7 @@ Before=%s
 [Service]
 Type=oneshot
 RemainAfterExit=yes
+TimeoutStartSec=2min
 ExecStart=%s %s
 
 [Install]
@@ -155,10 +190,13 @@ func (u Unit) copyProgram(from string) (err error) {
 func (u Unit) replace(path string, mode fs.FileMode, content io.Reader) error {
 	full := u.path(path)
 	fail := func(err error) error { return fmt.Errorf("write %s on the node: %w", path, err) }
+	if err := u.sweep(path); err != nil {
+		return fail(err)
+	}
 	if err := os.MkdirAll(filepath.Dir(full), 0o755); err != nil {
 		return fail(err)
 	}
-	f, err := os.CreateTemp(filepath.Dir(full), ".egressip-*")
+	f, err := os.CreateTemp(filepath.Dir(full), temporary)
 	if err != nil {
 		return fail(err)
 	}

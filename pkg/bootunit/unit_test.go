@@ -55,13 +55,19 @@ func TestInstallAndUninstall(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
+	// Other units than before.
+	u.Before = []string{"kubelet.service", "rke2-agent.service"}
+	write(t, root, "opt/egressip/bin/.egressip-123", "half of a program")
+	if err := u.Install(filepath.Join(root, "program")); err != nil {
+		t.Fatal(err)
+	}
 	want := append(slices.Clone(before), Paths()...)
 	for _, b := range u.Before {
 		link := filepath.Join(unitDir, b+".requires", unitName)
 		want = append(want, link)
 		text, err := os.ReadFile(root + link)
 		if err != nil || !strings.Contains(string(text), "\nExecStart="+program+" lock --cluster-cidrs=10.244.0.0/16\n") ||
-			!strings.Contains(string(text), "\nBefore=kubelet.service k3s.service\n") {
+			!strings.Contains(string(text), "\nBefore=kubelet.service rke2-agent.service\n") {
 			t.Errorf("%s: %v\n%s", link, err, text)
 		}
 	}
@@ -97,6 +103,8 @@ func TestInstallRefuses(t *testing.T) {
 			}
 		}, "install the package iptables"},
 		"a unit's name with a path":    {func(_ *testing.T, u *Unit) { u.Before = []string{"../kubelet.service"} }, "no name of a systemd unit"},
+		"an argument with a space":     {func(_ *testing.T, u *Unit) { u.Args = []string{"lock", "--pin-dir=/a b"} }, "cannot stand in a systemd unit"},
+		"an argument with a specifier": {func(_ *testing.T, u *Unit) { u.Args = []string{"lock", "--pin-dir=/a%i"} }, "cannot stand in a systemd unit"},
 		"a unit's name without a kind": {func(_ *testing.T, u *Unit) { u.Before = []string{"kubelet"} }, "no name of a systemd unit"},
 	} {
 		t.Run(name, func(t *testing.T) {

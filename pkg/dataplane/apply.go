@@ -54,6 +54,8 @@ type pass struct {
 	// found.
 	done           kernel
 	indices, known indices
+	// borne are the egress IPs that the last round found in service.
+	borne map[netip.Addr]struct{}
 	// resets: pods get resets; resetsErr is why they get none though they should.
 	resets    bool
 	resetsErr error
@@ -140,7 +142,7 @@ func (p *pass) round(ctx context.Context) (again bool, err error) {
 		rules: ruleInput{marks: p.d.cfg.Marks, port: p.d.cfg.OverlayPort, probePort: p.d.cfg.ProbePort, reset: p.resets, indices: idx, strict: strictNetworks(state)},
 		sweep: !p.d.swept,
 	}
-	p.done, p.indices, p.known = desired, idx, known
+	p.done, p.indices, p.known, p.borne = desired, idx, known, observed.ips
 	failed := p.perform(ctx, order(in), judge(p.d.cfg.Marks, observed, desired, known, idx))
 
 	if len(pending) > 0 && !p.probed {

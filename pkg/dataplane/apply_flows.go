@@ -40,9 +40,8 @@ type staleness struct {
 	// routesBefore and routes are the overlay routes of pods as they were, and as
 	// they are to be.
 	routesBefore, routes map[netip.Addr]podRoute
-	// began tells the egress host that a connection began with, of pods with
-	// several; nil where nobody knows.
-	began func(flow) (netip.Addr, bool)
+	// began are the egress hosts that connections of pods with several began with.
+	began beginnings
 	// inside holds the networks of the cluster, by prefix length.
 	inside map[int]map[netip.Prefix]struct{}
 }
@@ -98,6 +97,18 @@ func judge(m Marks, observed, desired kernel, known, wanted indices) staleness {
 	return s
 }
 
+// rerouted are the pods whose connections may have begun with any of several hosts, and
+// whose route changes.
+func (s staleness) rerouted() map[netip.Addr]bool {
+	pods := map[netip.Addr]bool{}
+	for ip, before := range s.routesBefore {
+		if after, stays := s.routes[ip]; stays && len(before.via) > 1 && !before.equal(after) {
+			pods[ip] = true
+		}
+	}
+	return pods
+}
+
 // stale tells whether a connection must be forgotten. Connections into the
 // host or to a pod, and those of pods that leave unmarked, never are.
 func (s staleness) stale(f flow) bool {
@@ -127,11 +138,8 @@ func (s staleness) moved(f flow) bool {
 	}
 	host := before.via[0]
 	if len(before.via) > 1 {
-		if s.began == nil {
-			return false
-		}
 		known := false
-		if host, known = s.began(f); !known {
+		if host, known = s.began.host(f); !known {
 			return false
 		}
 	}

@@ -2,7 +2,7 @@ package dataplane
 
 import (
 	"context"
-	"errors"
+	"fmt"
 	"maps"
 	"net/netip"
 	"slices"
@@ -13,6 +13,13 @@ import (
 // with what makes packets drop and with what does not depend on what failed.
 func (p *pass) perform(ctx context.Context, list []change, s staleness) map[netip.Addr]error {
 	e := execution{pass: p, staleness: s, failed: map[phase]error{}, refused: map[netip.Addr]error{}}
+	if pods := s.rerouted(); len(pods) > 0 && p.d.maps != nil {
+		begun, err := p.d.maps.begun(pods)
+		if err != nil {
+			p.errs = append(p.errs, err)
+		}
+		e.staleness.began = begun
+	}
 	for len(list) > 0 && ctx.Err() == nil {
 		// Members of one set go in batches: ten thousand take one second.
 		n := 1
@@ -93,7 +100,7 @@ func (e *execution) do(ctx context.Context, batch []change) {
 	if first.phase == phaseRules {
 		// Those that were served before may still be; no others begin now.
 		for ip := range e.indices {
-			if _, bore := e.known[ip]; !bore {
+			if _, bore := e.borne[ip]; !bore {
 				e.refused[ip] = err
 			}
 		}
@@ -142,22 +149,21 @@ func (e *execution) change(ctx context.Context, batch []change) (int, error) {
 // forget has the kernel forget connections that must end. Those that a pod would
 // go on with are noted first, for the pod to get a reset.
 func (e *execution) forget() (int, error) {
-	s := e.staleness
-	if e.d.maps != nil {
-		s.began = e.d.maps.began
-	}
-	var errs []error
+	var unnoted error
 	n, err := deleteFlows(e.d.nl, func(f flow) bool {
-		if !s.stale(f) {
+		if !e.staleness.stale(f) {
 			return false
 		}
-		if e.resets && s.resettable(f) {
-			// Without it the connection ends all the same, if later.
-			errs = append(errs, putReset(e.d.nl, f))
+		if e.resets && e.staleness.resettable(f) && unnoted == nil {
+			unnoted = putReset(e.d.nl, f)
 		}
 		return true
 	})
-	return n, errors.Join(append(errs, err)...)
+	if unnoted != nil {
+		// Such connections end all the same, if later: nothing else waits for it.
+		e.report.Warnings = append(e.report.Warnings, fmt.Sprintf("some connections that cannot go on are not reset: %v", unnoted))
+	}
+	return n, err
 }
 
 // guard has the uplink let the egress IPs of the given indices pass.

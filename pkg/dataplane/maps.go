@@ -270,9 +270,31 @@ func (m *mapSet) deletePod(ip netip.Addr) error {
 	return nil
 }
 
-// began gives the egress host that a connection began with; false where it is not
-// known, or where its pod's route never named several.
-func (m *mapSet) began(f flow) (netip.Addr, bool) {
+// beginnings are the egress hosts that connections began with.
+type beginnings map[[16]byte]uint32
+
+// begun gives the hosts that the connections of some pods began with. The programs
+// write others in their place as soon as the pods' routes have changed.
+func (m *mapSet) begun(pods map[netip.Addr]bool) (beginnings, error) {
+	found := beginnings{}
+	var key [16]byte
+	var host uint32
+	it := m.flows.Iterate()
+	for it.Next(&key, &host) {
+		if pods[netip.AddrFrom4([4]byte(key[:4]))] {
+			found[key] = host
+		}
+	}
+	// Where so many connections come and go that the map changes too much under the
+	// eyes, what was seen serves.
+	if err := it.Err(); err != nil && !errors.Is(err, ebpf.ErrIterationAborted) {
+		return found, fmt.Errorf("list BPF map flows: %w", err)
+	}
+	return found, nil
+}
+
+// host gives the egress host that a connection began with; false where it is not known.
+func (b beginnings) host(f flow) (netip.Addr, bool) {
 	var key [16]byte // a flowKey, as the program writes it
 	source, dest := f.source.As4(), f.dest.As4()
 	copy(key[0:], source[:])
@@ -282,8 +304,8 @@ func (m *mapSet) began(f flow) (netip.Addr, bool) {
 		binary.BigEndian.PutUint16(key[10:], f.destPort)
 	}
 	key[12] = f.protocol
-	var host uint32
-	if err := m.flows.Lookup(&key, &host); err != nil {
+	host, known := b[key]
+	if !known {
 		return netip.Addr{}, false
 	}
 	return addrFromHost(host), true

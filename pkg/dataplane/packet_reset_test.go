@@ -155,6 +155,37 @@ func TestOnlyConnectionsThroughTheDeadHostAreReset(t *testing.T) {
 	}
 }
 
+// given: connections through the only egress host; when another joins, as when it comes
+// back, then they go on through the first.
+//
+// Mutant killed: the host of a connection noted only where there are several.
+func TestConnectionsStayWhenAHostJoins(t *testing.T) {
+	w := newWorld(t, 3, onlyNFT())
+	n1, n2, n3 := w.nodes[0], w.nodes[1], w.nodes[2]
+	n3.cfg.ResetConnections = true
+	n3.start(t)
+	const port = 9000
+	w.bastion.serveEcho(t, port)
+	w.seen.only(port, eip1)
+	p := n3.addPod(t, "p", 2)
+	n1.host(eip1, 7)
+	n2.host(eip2, 7)
+	p.set(remoteFrom(map[*node]string{n1: eip1}))
+	w.applyAll(t)
+	var conns []net.Conn
+	for range 16 {
+		c := p.dial(t, "tcp4", bastionIP+":9000")
+		echoes(t, c, 10)
+		conns = append(conns, c)
+	}
+	p.set(remoteFrom(map[*node]string{n1: eip1, n2: eip2}))
+	n3.apply(t)
+	for _, c := range conns {
+		echoes(t, c, 10)
+	}
+	w.drain(t)
+}
+
 // given: a kernel whose set for resets is of another kind, as one that lacks it; when
 // the agent works, then all but the resets does, and a warning says so.
 func TestAllElseWorksWithoutResets(t *testing.T) {

@@ -140,8 +140,7 @@ func outward(m Marks, maps *mapSet) *ebpf.ProgramSpec {
 			asm.LoadMem(regCount, regRoute, 4, asm.Word),
 			asm.JEq.Imm(regCount, 0, "drop"),
 			asm.JGT.Imm(regCount, MaxVia, "drop"),
-			asm.LoadMem(regHost, regRoute, 8, asm.Word),
-			asm.JEq.Imm(regCount, 1, "send"),
+			// Noted for routes with one host too: it may get others beside it.
 		},
 		chooseHost(maps),
 
