@@ -306,6 +306,8 @@ maxPods: 100
 registerNode: true
 imageGCHighThresholdPercent: 100
 evictionHard: {memory.available: "50Mi"}
+# Tests kill the same program again and again.
+crashLoopBackOff: {maxContainerRestartPeriod: 5s}
 nodeStatusUpdateFrequency: 4s
 nodeLeaseDurationSeconds: 10
 syncFrequency: 10s
