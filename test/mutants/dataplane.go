@@ -3,7 +3,7 @@ package main
 const kernel = "./pkg/dataplane"
 
 // kernelMutants are mistakes about a kernel that has just booted, about connections
-// that cannot go on, and about what is prepared. Their tests need root.
+// that cannot go on or are forgotten, and about what is prepared. Their tests need root.
 func kernelMutants() []mutant {
 	const (
 		boot     = "TestNothingLeavesBetweenBootAndAgent"
@@ -29,6 +29,8 @@ func kernelMutants() []mutant {
 		m("one-host-is-not-noted", "TestConnectionsStayWhenAHostJoins", "tc_programs.go",
 			"// Noted for routes with one host too: it may get others beside it.",
 			"asm.LoadMem(regHost, regRoute, 8, asm.Word),\n\t\t\tasm.JEq.Imm(regCount, 1, \"send\"),"),
+		m("overlay-begins-connections", "TestForgottenConnectionsAreNotTurnedRound", "rules.go",
+			`rule(fromOverlay, original, fmt.Sprintf("-m connmark ! --mark %#x/%#x", m.Return(), m.Return()), "-j DROP"),`, ""),
 		m("nothing-prepared", "TestStandbyTakesOverWithoutAChangeOfRules", "index.go", "taken := maps.Clone(used)", "standby = nil\n\ttaken := maps.Clone(used)"),
 	}
 }
