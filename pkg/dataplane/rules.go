@@ -236,9 +236,8 @@ func filterRules(in ruleInput) tableRules {
 	locked := []string{
 		// The overlay begins no connection with a pod. Where one was forgotten here, what
 		// the other end sends would: then the pod's packets were replies, with a source
-		// that no NAT touches. mangle notes such connections as to be answered over the
-		// overlay, unless it has been flushed.
-		rule(fromOverlay, original, fmt.Sprintf("-m connmark ! --mark %#x/%#x", m.Return(), m.Return()), "-j DROP"),
+		// that no NAT touches.
+		rule(fromOverlay, original, inSet(setInside, "dst"), "-j DROP"),
 	}
 	for _, state := range []string{original, unnatable} {
 		locked = append(locked, rule(unmarked, state, inSet(setLocked, "src"), outside, "-j DROP"))

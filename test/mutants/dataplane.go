@@ -10,6 +10,9 @@ func kernelMutants() []mutant {
 		dead     = "TestConnectionsThroughADeadHostAreReset"
 		onlyDead = "TestOnlyConnectionsThroughTheDeadHostAreReset"
 		off      = "TestNoResetWhereSwitchedOff"
+
+		forgotten     = "TestForgottenConnectionsAreNotTurnedRound"
+		overlayBegins = `rule(fromOverlay, original, inSet(setInside, "dst"), "-j DROP"),`
 	)
 	m := func(name, test, file, old, new string) mutant {
 		return mutant{name: name, pkg: kernel, test: test, plain: true, edits: []edit{{file: file, old: old, new: new}}}
@@ -29,8 +32,9 @@ func kernelMutants() []mutant {
 		m("one-host-is-not-noted", "TestConnectionsStayWhenAHostJoins", "tc_programs.go",
 			"// Noted for routes with one host too: it may get others beside it.",
 			"asm.LoadMem(regHost, regRoute, 8, asm.Word),\n\t\t\tasm.JEq.Imm(regCount, 1, \"send\"),"),
-		m("overlay-begins-connections", "TestForgottenConnectionsAreNotTurnedRound", "rules.go",
-			`rule(fromOverlay, original, fmt.Sprintf("-m connmark ! --mark %#x/%#x", m.Return(), m.Return()), "-j DROP"),`, ""),
+		m("overlay-begins-connections", forgotten, "rules.go", overlayBegins, ""),
+		m("overlay-begins-what-is-noted", forgotten, "rules.go", overlayBegins,
+			`rule(fromOverlay, original, fmt.Sprintf("-m connmark ! --mark %#x/%#x", m.Return(), m.Return()), "-j DROP"),`),
 		m("nothing-prepared", "TestStandbyTakesOverWithoutAChangeOfRules", "index.go", "taken := maps.Clone(used)", "standby = nil\n\ttaken := maps.Clone(used)"),
 	}
 }
