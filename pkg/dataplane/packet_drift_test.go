@@ -93,23 +93,30 @@ func TestDriftNeverLeaksAndIsRepaired(t *testing.T) {
 	}
 }
 
-// given: a host that has forgotten a pod's connections and lost a part of table mangle;
-// when the other end speaks first, then the pod's answers do not leave with the pod's
-// own address, then or when more is lost. To connection tracking they would be replies,
-// which are not rewritten and which the locks let pass, as they do the replies to clients
-// of a NodePort.
+// given: a host that has forgotten a pod's connections, and hosts that lost parts of
+// table mangle; when the other end speaks first, then the pod's answers do not leave
+// with the pod's own address, then or when more is lost. To connection tracking they
+// would be replies, which are not rewritten and which the locks let pass, as they do the
+// replies to clients of a NodePort.
 //
 // Mutants killed: the overlay may begin connections with pods; it may where mangle has
-// noted them as to be answered over the overlay.
+// noted them as to be answered over the overlay; answers take any way.
 func TestForgottenConnectionsAreNotTurnedRound(t *testing.T) {
 	const port = 9001
 	for _, rules := range []rulesOf{onlyNFT(), onlyLegacy()} {
 		mangle := rules.iptables() + " -t mangle "
-		for _, damage := range []struct{ before, after string }{
-			{before: mangle + "-F"},
-			{before: mangle + "-F EGRESSIP-FORWARD", after: mangle + "-D PREROUTING -j EGRESSIP-PREROUTING"},
+		lost := mangle + "-D PREROUTING -j EGRESSIP-PREROUTING"
+		for _, damage := range []struct {
+			name string
+			// egress befalls the egress host; pods and then later the pod's.
+			egress, pods, later string
+		}{
+			{name: "all of the pod's host", pods: mangle + "-F"},
+			{name: "locks, then marks of the pod's host", pods: mangle + "-F EGRESSIP-FORWARD", later: lost},
+			{name: "marks of the egress host", egress: lost},
+			{name: "marks of both", egress: lost, pods: lost},
 		} {
-			t.Run(damage.before, func(t *testing.T) {
+			t.Run(rules.name+"/"+damage.name, func(t *testing.T) {
 				w := newWorld(t, 2, rules)
 				n1, n2 := w.nodes[0], w.nodes[1]
 				p := n2.addPod(t, "p", 2)
@@ -127,12 +134,13 @@ func TestForgottenConnectionsAreNotTurnedRound(t *testing.T) {
 					w.linger(t)
 				}
 
-				n2.run(t, damage.before)
+				n1.run(t, damage.egress)
+				n2.run(t, damage.pods)
 				if n, err := deleteFlows(n2.handle(t), func(f flow) bool { return f.source == p.ip }); err != nil || n < 2 {
 					t.Fatalf("%d connections forgotten: %v", n, err)
 				}
 				says(streamFar, datagramsFar)
-				n2.run(t, damage.after)
+				n2.run(t, damage.later)
 				says(stream, datagrams)
 				w.applyAll(t)
 				for _, c := range []net.Conn{stream, datagrams} {
@@ -142,6 +150,31 @@ func TestForgottenConnectionsAreNotTurnedRound(t *testing.T) {
 				}
 			})
 		}
+	}
+}
+
+// given: an egress host that has lost its marking of packets; when a pod elsewhere
+// begins a connection, then it does not come about until that is repaired: its answers
+// would not come over the overlay.
+//
+// Mutant killed: connections begin that mangle has not noted.
+func TestNoConnectionWhoseAnswersStray(t *testing.T) {
+	for _, rules := range []rulesOf{onlyNFT(), onlyLegacy()} {
+		t.Run(rules.name, func(t *testing.T) {
+			w := newWorld(t, 2, rules)
+			n1, n2 := w.nodes[0], w.nodes[1]
+			p := n2.addPod(t, "p", 2)
+			n1.host(eip1, 7)
+			p.set(remote(7, n1))
+			w.applyAll(t)
+			p.leaves(t, eip1)
+			n1.run(t, rules.iptables()+" -t mangle -D PREROUTING -j EGRESSIP-PREROUTING")
+			if p.answers(t, bastionIP+":8080") {
+				t.Error("a connection came about")
+			}
+			w.applyAll(t)
+			p.leaves(t, eip1)
+		})
 	}
 }
 

@@ -232,12 +232,18 @@ func filterRules(in ruleInput) tableRules {
 	m := in.marks
 	unmarked := marked(0, m.Remote()|m.IndexMask())
 	outside := notInSet(setInside, "dst")
+	back := fmt.Sprintf("--mark %#x/%#x", m.Return(), m.Return())
 
 	locked := []string{
 		// The overlay begins no connection with a pod. Where one was forgotten here, what
 		// the other end sends would: then the pod's packets were replies, with a source
 		// that no NAT touches.
 		rule(fromOverlay, original, inSet(setInside, "dst"), "-j DROP"),
+		// Nor do its answers come any other way, where the pod's host could not tell
+		// them from a new connection. mangle has noted it and sends them there, unless
+		// it has been flushed.
+		rule(fromOverlay, original, "-m connmark ! "+back, "-j DROP"),
+		rule("! "+toOverlay, reply, "-m connmark "+back, "-j DROP"),
 	}
 	for _, state := range []string{original, unnatable} {
 		locked = append(locked, rule(unmarked, state, inSet(setLocked, "src"), outside, "-j DROP"))

@@ -11,8 +11,9 @@ func kernelMutants() []mutant {
 		onlyDead = "TestOnlyConnectionsThroughTheDeadHostAreReset"
 		off      = "TestNoResetWhereSwitchedOff"
 
-		forgotten     = "TestForgottenConnectionsAreNotTurnedRound"
-		overlayBegins = `rule(fromOverlay, original, inSet(setInside, "dst"), "-j DROP"),`
+		forgotten      = "TestForgottenConnectionsAreNotTurnedRound"
+		overlayBegins  = `rule(fromOverlay, original, inSet(setInside, "dst"), "-j DROP"),`
+		overlayUnnoted = `rule(fromOverlay, original, "-m connmark ! "+back, "-j DROP"),`
 	)
 	m := func(name, test, file, old, new string) mutant {
 		return mutant{name: name, pkg: kernel, test: test, plain: true, edits: []edit{{file: file, old: old, new: new}}}
@@ -33,8 +34,10 @@ func kernelMutants() []mutant {
 			"// Noted for routes with one host too: it may get others beside it.",
 			"asm.LoadMem(regHost, regRoute, 8, asm.Word),\n\t\t\tasm.JEq.Imm(regCount, 1, \"send\"),"),
 		m("overlay-begins-connections", forgotten, "rules.go", overlayBegins, ""),
-		m("overlay-begins-what-is-noted", forgotten, "rules.go", overlayBegins,
-			`rule(fromOverlay, original, fmt.Sprintf("-m connmark ! --mark %#x/%#x", m.Return(), m.Return()), "-j DROP"),`),
+		m("overlay-begins-what-is-noted", forgotten, "rules.go", overlayBegins, overlayUnnoted),
+		m("answers-take-any-way", forgotten, "rules.go",
+			`rule("! "+toOverlay, reply, "-m connmark "+back, "-j DROP"),`, ""),
+		m("unnoted-connections-begin", "TestNoConnectionWhoseAnswersStray", "rules.go", overlayUnnoted, ""),
 		m("nothing-prepared", "TestStandbyTakesOverWithoutAChangeOfRules", "index.go", "taken := maps.Clone(used)", "standby = nil\n\ttaken := maps.Clone(used)"),
 	}
 }
