@@ -158,14 +158,18 @@ func answersOnly() Verdict {
 // judgeHeld is the verdict on a host that answers again; false where it is online
 // already, as nobody else found it silent.
 func judgeHeld(e Evidence) (Verdict, bool) {
+	// Its agent might not hear of what it is given.
+	closed := e.Node == NodeUnreachable
 	if !e.Judged || e.Online {
 		if e.Reason == ReasonLastResort {
-			return lastResort(), true
+			v := lastResort()
+			v.Closed = closed
+			return v, true
 		}
 		return Verdict{}, false
 	}
 	return Verdict{
-		Held: true, Reason: ReasonHeldDown,
+		Held: true, Closed: closed, Reason: ReasonHeldDown,
 		Message: "The host answers again, and has to do so for a while before it is trusted. It is used before only where no other host can serve.",
 	}, true
 }

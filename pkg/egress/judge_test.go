@@ -84,7 +84,7 @@ func TestJudge(t *testing.T) {
 }
 
 // Mutants killed: judgeSilent that asks for half of the agents instead of more;
-// Judge that moves what a host without an agent bears.
+// Judge that moves what a host without an agent bears; unheard-gets-claims.
 func TestPropertyProbesAloneTakeNoHostThatAnybodyHears(t *testing.T) {
 	rapid.Check(t, func(t *rapid.T) {
 		e := egress.Evidence{
@@ -112,6 +112,9 @@ func TestPropertyProbesAloneTakeNoHostThatAnybodyHears(t *testing.T) {
 		alive := e.Probe == egress.ProbeAnswers || e.Probe == egress.ProbeNoAgent
 		if e.Node == egress.NodeUnreachable && alive && !v.Online {
 			t.Fatalf("%+v: offline though its kernel answers", e)
+		}
+		if e.Node == egress.NodeUnreachable && v.Online && !v.Closed {
+			t.Fatalf("%+v: gets more, of which its agent may not hear", e)
 		}
 	})
 }

@@ -51,15 +51,30 @@ func healthMutants() []mutant {
 		},
 		{
 			name: "all-held-serve", pkg: brain, test: "TestLastResort", plain: true,
-			edits: []edit{{file: "lastresort.go", old: "for _, ip := range unplaced {", new: "needed[host.Name] = lastResort()\n\t\tfor _, ip := range unplaced {"}},
+			edits: []edit{{
+				file: "lastresort.go", old: "if held[claims.Host] && slices.ContainsFunc(claims.Claims, func(ip netip.Addr) bool { return missing[ip] }) {",
+				new: "if held[claims.Host] {",
+			}},
 		},
 		{
-			name: "no-claimant-serves", pkg: brain, test: "TestLastResort", plain: true,
-			edits: []edit{{file: "lastresort.go", old: "if request.State == HostOffline && held[request.Host] {", new: "if false {"}},
+			name: "no-claimant-serves", pkg: brain, test: "TestPropertyHoldDownIsNoOutage",
+			edits: []edit{{file: "lastresort.go", old: "if request.State == HostOffline && held[request.Host] {", new: "if request.State == Active && held[request.Host] {"}},
 		},
 		{
-			name: "no-candidate-serves", pkg: brain, test: "TestLastResort", plain: true,
-			edits: []edit{{file: "lastresort.go", old: "if !host.Automatic || !held[host.Name] {", new: "if true {"}},
+			name: "no-candidate-serves", pkg: brain, test: "TestPropertyHoldDownIsNoOutage",
+			edits: []edit{{file: "lastresort.go", old: "if len(missing) == 0 {", new: "if len(missing) >= 0 {"}},
+		},
+		{
+			name: "spares-end-the-hold-down", pkg: brain, test: "TestPropertyHoldDownIsNoOutage",
+			edits: []edit{{file: "lastresort.go", old: "if dropped[request.Namespace] {", new: "if request.Namespace != \"\" {"}},
+		},
+		{
+			name: "unheard-last-resort-gets-claims", pkg: brain, test: "TestLastResort", plain: true,
+			edits: []edit{{file: "lastresort.go", old: "v.Closed = c.Hosts[h].Closed", new: "v.Closed = false"}},
+		},
+		{
+			name: "unheard-gets-claims", pkg: brain, test: "TestPropertyProbesAloneTakeNoHostThatAnybodyHears",
+			edits: []edit{{file: "judge.go", old: "v.Closed = closed", new: "v.Closed = false"}},
 		},
 		{
 			name: "held-by-one-answer", pkg: "./pkg/probe", test: "TestPropertyHeldIsWellAndWaiting",
