@@ -185,6 +185,8 @@ func wordOf(h probe.Health, held, isolated bool) egress.ProbeWord {
 	switch {
 	case held:
 		return egress.ProbeHeld
+	case h.Returning():
+		return egress.ProbeReturning
 	case h.LastAlive.IsZero():
 		// Where a firewall lets no probes through, nobody has died.
 		return egress.ProbeNeverHeard

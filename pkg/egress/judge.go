@@ -33,6 +33,8 @@ const (
 	// ProbeCutOff: the controller is probably cut off itself, so that what its
 	// probes say of others means nothing.
 	ProbeCutOff
+	// ProbeReturning: the host answers again, not often enough as yet to be well.
+	ProbeReturning
 	// ProbeHeld: the host answers again, and its hold-down is not over.
 	ProbeHeld
 	// ProbeAnswers: the host's agent answers that its data plane works.
@@ -76,7 +78,8 @@ type Verdict struct {
 //   - probes alone make a host offline where the controller's and those of more
 //     than half of the agents that watch it agree, and one agent at least does;
 //   - a host that answers again after it was silent is offline until its hold-down
-//     is over, so that traffic does not go to and fro between hosts;
+//     is over, so that traffic does not go to and fro between hosts; that agents
+//     heard it before the controller did ends it no sooner;
 //   - a host that answers is online though its Node has fallen silent: its
 //     kubelet may be dead, or its way to the API server cut, but its data plane
 //     works, and its agent might not hear that it shall give its addresses up;
@@ -116,6 +119,13 @@ func Judge(e Evidence) Verdict {
 		if v, stays := judgeAsBefore(e); stays {
 			return v
 		}
+	case ProbeReturning:
+		if e.Judged && !e.Online && offlineByProbes(e.Reason) {
+			return Verdict{Reason: ReasonHeldDown, Message: messageHeldDown}
+		}
+		if v, silent := judgeSilent(e); silent {
+			return v
+		}
 	case ProbeHeld:
 		if v, held := judgeHeld(e); held {
 			return v
@@ -138,7 +148,8 @@ func Judge(e Evidence) Verdict {
 	if e.Node == NodeUnreachable {
 		return Verdict{Reason: ReasonNodeUnreachable, Message: "The Node has stopped posting its status: see kubectl describe node."}
 	}
-	return Verdict{Online: true, Closed: e.Probe == ProbeSilent || e.Probe == ProbeNotServing, Reason: ReasonNodeReady, Message: "The Node is Ready."}
+	unheard := e.Probe == ProbeSilent || e.Probe == ProbeNotServing || e.Probe == ProbeReturning
+	return Verdict{Online: true, Closed: unheard, Reason: ReasonNodeReady, Message: "The Node is Ready."}
 }
 
 // Silent tells whether the host is found silent by probes, now: by most of the agents
@@ -170,8 +181,16 @@ func judgeHeld(e Evidence) (Verdict, bool) {
 	}
 	return Verdict{
 		Held: true, Closed: closed, Reason: ReasonHeldDown,
-		Message: "The host answers again, and has to do so for a while before it is trusted. It is used before only where no other host can serve.",
+		Message: messageHeldDown,
 	}, true
+}
+
+const messageHeldDown = "The host answers again, and has to do so for a while before it is trusted. " +
+	"It is used before only where no other host can serve."
+
+// offlineByProbes tells whether probes had a part in it that a host is offline.
+func offlineByProbes(r Reason) bool {
+	return r == ReasonSilent || r == ReasonNotServing || r == ReasonHeldDown
 }
 
 func lastResort() Verdict {
@@ -198,7 +217,7 @@ func judgeAsBefore(e Evidence) (Verdict, bool) {
 	if !e.Judged {
 		return Verdict{}, false
 	}
-	if e.Reason == ReasonSilent || e.Reason == ReasonNotServing || e.Reason == ReasonHeldDown {
+	if offlineByProbes(e.Reason) {
 		return Verdict{Reason: e.Reason, Message: "The host did not answer that its data plane works when the controller could last tell."}, true
 	}
 	if e.Probe != ProbeUndecided {

@@ -51,6 +51,21 @@ func TestJudge(t *testing.T) {
 			true, false, egress.ReasonLastResort,
 		},
 		{
+			"agents hear it before the controller does",
+			egress.Evidence{Node: egress.NodeReady, Probe: egress.ProbeReturning, Judged: true, Reason: egress.ReasonSilent},
+			false, false, egress.ReasonHeldDown,
+		},
+		{
+			"the controller hears it once, and most agents do not",
+			egress.Evidence{Node: egress.NodeReady, Probe: egress.ProbeReturning, Vote: vote(3, 2), Judged: true, Reason: egress.ReasonSilent},
+			false, false, egress.ReasonHeldDown,
+		},
+		{
+			"the controller alone had not heard it, and begins to",
+			egress.Evidence{Node: egress.NodeReady, Probe: egress.ProbeReturning, Judged: true, Online: true, Reason: egress.ReasonNodeReady},
+			true, true, egress.ReasonNodeReady,
+		},
+		{
 			"it was held down when the controller could last tell",
 			egress.Evidence{Node: egress.NodeReady, Probe: egress.ProbeUndecided, Judged: true, Reason: egress.ReasonHeldDown},
 			false, false, egress.ReasonHeldDown,
@@ -84,7 +99,7 @@ func TestJudge(t *testing.T) {
 }
 
 // Mutants killed: judgeSilent that asks for half of the agents instead of more;
-// Judge that moves what a host without an agent bears; unheard-gets-claims.
+// Judge that moves what a host without an agent bears; unheard-gets-claims; agents-end-the-hold-down.
 func TestPropertyProbesAloneTakeNoHostThatAnybodyHears(t *testing.T) {
 	rapid.Check(t, func(t *rapid.T) {
 		e := egress.Evidence{
@@ -100,8 +115,8 @@ func TestPropertyProbesAloneTakeNoHostThatAnybodyHears(t *testing.T) {
 		e.Vote.Watchers = rapid.IntRange(0, 5).Draw(t, "watchers")
 		e.Vote.Silent = rapid.IntRange(0, e.Vote.Watchers).Draw(t, "silent")
 		v := egress.Judge(e)
-		lost := e.Probe == egress.ProbeSilent || e.Probe == egress.ProbeNotServing || e.Probe == egress.ProbeCutOff
-		before := (e.Probe == egress.ProbeHeld || e.Probe == egress.ProbeUndecided || e.Probe == egress.ProbeNeverHeard || e.Probe == egress.ProbeCutOff) && e.Judged
+		lost := e.Probe == egress.ProbeSilent || e.Probe == egress.ProbeReturning || e.Probe == egress.ProbeNotServing || e.Probe == egress.ProbeCutOff
+		before := (e.Probe == egress.ProbeHeld || e.Probe == egress.ProbeReturning || e.Probe == egress.ProbeUndecided || e.Probe == egress.ProbeNeverHeard || e.Probe == egress.ProbeCutOff) && e.Judged
 		majority := e.Vote.Silent > e.Vote.Watchers-e.Vote.Silent
 		if e.Node == egress.NodeReady && !v.Online && !before && (!lost || !majority) {
 			t.Fatalf("%+v: offline though its Node is Ready, %t by the controller's probes, %t by a majority", e, lost, majority)
@@ -112,6 +127,10 @@ func TestPropertyProbesAloneTakeNoHostThatAnybodyHears(t *testing.T) {
 		alive := e.Probe == egress.ProbeAnswers || e.Probe == egress.ProbeNoAgent
 		if e.Node == egress.NodeUnreachable && alive && !v.Online {
 			t.Fatalf("%+v: offline though its kernel answers", e)
+		}
+		returning := e.Probe == egress.ProbeReturning || e.Probe == egress.ProbeHeld
+		if returning && e.Judged && !e.Online && e.Reason == egress.ReasonSilent && v.Online {
+			t.Fatalf("%+v: online before its hold-down is over", e)
 		}
 		if e.Node == egress.NodeUnreachable && v.Online && !v.Closed {
 			t.Fatalf("%+v: gets more, of which its agent may not hear", e)

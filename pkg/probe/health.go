@@ -156,6 +156,10 @@ func (c Config) Next(h Health, o Observation, now time.Time) Health {
 // as it must to be back.
 func (c Config) Held(h Health) bool { return h.State == Offline && h.good >= c.OnlineAfter }
 
+// Returning tells whether a host that is offline has answered the last probe that its
+// data plane works: once at least, and perhaps often enough to be held.
+func (h Health) Returning() bool { return h.State == Offline && h.good > 0 }
+
 // count brings the observation into the counters.
 func (c Config) count(h Health, o Observation, now time.Time) Health {
 	if o.Outcome != Missed {

@@ -77,6 +77,10 @@ func healthMutants() []mutant {
 			edits: []edit{{file: "judge.go", old: "v.Closed = closed", new: "v.Closed = false"}},
 		},
 		{
+			name: "agents-end-the-hold-down", pkg: brain, test: "TestPropertyProbesAloneTakeNoHostThatAnybodyHears",
+			edits: []edit{{file: "judge.go", old: "if e.Judged && !e.Online && offlineByProbes(e.Reason) {", new: "if e.Judged && e.Online && offlineByProbes(e.Reason) {"}},
+		},
+		{
 			name: "held-by-one-answer", pkg: "./pkg/probe", test: "TestPropertyHeldIsWellAndWaiting",
 			edits: []edit{{file: "health.go", old: "h.State == Offline && h.good >= c.OnlineAfter }", new: "h.State == Offline && h.good >= 1 }"}},
 		},

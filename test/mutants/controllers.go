@@ -40,6 +40,10 @@ func controllerMutants() []mutant {
 			edits: []edit{{file: "cluster.go", old: "if len(held) > 0 {", new: "if len(held) > 1000 {"}},
 		},
 		{
+			name: "returning-is-silent", pkg: controller, test: "TestHostsThatComeBackServe", plain: true,
+			edits: []edit{{file: "probes.go", old: "case h.Returning():", new: "case false:"}},
+		},
+		{
 			name: "told-each-time", pkg: controller, test: "TestNamespaceNotices",
 			edits: []edit{{file: "events.go", old: "if was.State == now.State && was.Reason == now.Reason {", new: "if was.State != now.State && was.Reason == now.Reason {"}},
 		},
