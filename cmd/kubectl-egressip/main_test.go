@@ -11,35 +11,14 @@ import (
 	"sigs.k8s.io/controller-runtime/pkg/envtest"
 
 	v1 "github.com/egressip-operator/egressip-operator/api/v1"
-	"github.com/egressip-operator/egressip-operator/test/tools"
+	"github.com/egressip-operator/egressip-operator/internal/testenv/apiserver"
 )
 
 // TestOnARealAPIServer: the plugin finds the cluster by its kubeconfig, and
 // reads what is there.
 func TestOnARealAPIServer(t *testing.T) {
 	t.Parallel()
-	assets := os.Getenv("KUBEBUILDER_ASSETS")
-	if assets == "" {
-		dir, err := tools.Dir(t.Context(), tools.APIServer()...)
-		if err != nil {
-			t.Fatal(err)
-		}
-		assets = dir
-	}
-	env := &envtest.Environment{
-		BinaryAssetsDirectory: assets,
-		CRDDirectoryPaths:     []string{filepath.Join("..", "..", "config", "crd")},
-		ErrorIfCRDPathMissing: true,
-	}
-	cfg, err := env.Start()
-	t.Cleanup(func() {
-		if err := env.Stop(); err != nil {
-			t.Errorf("stop the API server: %v", err)
-		}
-	})
-	if err != nil {
-		t.Fatalf("start the API server: %v", err)
-	}
+	env := apiserver.Start(t, filepath.Join("..", "..", "config", "crd"))
 	admin, err := env.AddUser(envtest.User{Name: "admin", Groups: []string{"system:masters"}}, nil)
 	if err != nil {
 		t.Fatal(err)
@@ -56,7 +35,7 @@ func TestOnARealAPIServer(t *testing.T) {
 	if err := v1.AddToScheme(scheme); err != nil {
 		t.Fatal(err)
 	}
-	c, err := client.New(cfg, client.Options{Scheme: scheme})
+	c, err := client.New(env.Config, client.Options{Scheme: scheme})
 	if err != nil {
 		t.Fatal(err)
 	}

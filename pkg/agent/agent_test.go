@@ -7,7 +7,6 @@ import (
 	"io"
 	"net"
 	"net/http"
-	"os"
 	"path/filepath"
 	"reflect"
 	"strings"
@@ -31,8 +30,8 @@ import (
 	"sigs.k8s.io/controller-runtime/pkg/envtest"
 
 	v1 "github.com/egressip-operator/egressip-operator/api/v1"
+	"github.com/egressip-operator/egressip-operator/internal/testenv/apiserver"
 	"github.com/egressip-operator/egressip-operator/pkg/dataplane"
-	"github.com/egressip-operator/egressip-operator/test/tools"
 )
 
 // patience bounds every wait; a loaded machine needs some.
@@ -62,30 +61,8 @@ type api struct {
 
 func startAPI(t *testing.T) *api {
 	t.Helper()
-	assets := os.Getenv("KUBEBUILDER_ASSETS")
-	if assets == "" {
-		dir, err := tools.Dir(t.Context(), tools.APIServer()...)
-		if err != nil {
-			t.Fatal(err)
-		}
-		assets = dir
-	}
-	env := &envtest.Environment{
-		BinaryAssetsDirectory: assets,
-		// The machine may be busy with other tests.
-		ControlPlaneStartTimeout: 2 * time.Minute,
-		ControlPlaneStopTimeout:  time.Minute,
-	}
 	ctrl.SetLogger(logr.Discard()) // the agents log to their tests
-	cfg, err := env.Start()
-	if err != nil {
-		t.Fatalf("start the API server: %v", err)
-	}
-	t.Cleanup(func() {
-		if err := env.Stop(); err != nil {
-			t.Errorf("stop the API server: %v", err)
-		}
-	})
+	cfg := apiserver.Start(t).Config
 	scheme := runtime.NewScheme()
 	if err := errors.Join(clientgoscheme.AddToScheme(scheme), v1.AddToScheme(scheme)); err != nil {
 		t.Fatal(err)

@@ -10,56 +10,17 @@ import (
 	"path/filepath"
 	"runtime"
 	"strings"
-	"syscall"
 	"testing"
 	"time"
 
 	"github.com/vishvananda/netlink"
 	"github.com/vishvananda/netns"
 	"golang.org/x/sys/unix"
+
+	"github.com/egressip-operator/egressip-operator/internal/testenv/isolated"
 )
 
-// isolated is set in the environment of the process that runs the tests.
-const isolated = "EGRESSIP_TEST_ISOLATED"
-
-// TestMain runs the tests in a process with a network and a mount namespace of
-// its own. Nothing that a test makes is on the machine then, and the kernel
-// takes all of it away with the process, however that ends.
-func TestMain(m *testing.M) {
-	if os.Getenv(isolated) != "" {
-		if err := makeRoom(); err != nil {
-			fmt.Fprintln(os.Stderr, "prepare namespaces of the test process:", err)
-			os.Exit(1)
-		}
-		os.Exit(m.Run())
-	}
-	cmd := exec.Command("/proc/self/exe", os.Args[1:]...)
-	cmd.Env = append(os.Environ(), isolated+"=1")
-	cmd.Stdin, cmd.Stdout, cmd.Stderr = os.Stdin, os.Stdout, os.Stderr
-	cmd.SysProcAttr = &syscall.SysProcAttr{Cloneflags: unix.CLONE_NEWNET | unix.CLONE_NEWNS, Pdeathsig: unix.SIGKILL}
-	runtime.LockOSThread() // the child dies with the thread that started it
-	err := cmd.Run()
-	var exit *exec.ExitError
-	switch {
-	case errors.As(err, &exit):
-		os.Exit(exit.ExitCode())
-	case err != nil:
-		fmt.Fprintln(os.Stderr, "start the test process in namespaces of its own (needs root):", err)
-		os.Exit(1)
-	}
-}
-
-// makeRoom keeps mounts of the tests from the machine, and gives iptables a
-// lock of its own.
-func makeRoom() error {
-	if err := unix.Mount("", "/", "", unix.MS_REC|unix.MS_PRIVATE, ""); err != nil {
-		return fmt.Errorf("make mounts private: %w", err)
-	}
-	if err := unix.Mount("tmpfs", "/run", "tmpfs", 0, ""); err != nil {
-		return fmt.Errorf("mount /run: %w", err)
-	}
-	return loopbackUp()
-}
+func TestMain(m *testing.M) { os.Exit(isolated.Run(m, loopbackUp)) }
 
 func loopbackUp() error {
 	lo, err := netlink.LinkByName("lo")
