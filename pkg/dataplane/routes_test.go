@@ -6,7 +6,8 @@ import (
 	"testing"
 )
 
-// Kills the mutant that takes every route of a table for ours: it deletes them.
+// Kills the mutants that take every route of a table for ours, which deletes them,
+// or every rule that leads there.
 func TestTablesOfOthersAreLeftAlone(t *testing.T) {
 	for name, add := range map[string]string{
 		"route":              "ip route add 198.51.100.0/24 dev eth0 table 2000",
