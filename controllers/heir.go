@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"os"
+	"slices"
 	"strings"
 	"time"
 
@@ -43,6 +44,11 @@ type heir struct {
 	live   client.Reader
 	writer client.Client
 	lease  client.ObjectKey
+
+	// silent are the hosts that were silent at the last look, since is when they
+	// became so.
+	silent []string
+	since  time.Time
 }
 
 // NeedLeaderElection is false: it works until this controller leads.
@@ -76,14 +82,15 @@ func (h *heir) Start(ctx context.Context) error {
 
 // look has the lead end where the leader's host is dead.
 func (h *heir) look(ctx context.Context) error {
-	if !anySilent(h.judge.probes.words()) {
+	words := h.judge.probes.words()
+	if !h.due(words) {
 		return nil
 	}
 	w, err := h.judge.gather(ctx)
 	if err != nil {
 		return err
 	}
-	dead := w.silent(h.judge.probes.words())
+	dead := w.silent(words)
 	if len(dead) == 0 {
 		return nil
 	}
@@ -112,13 +119,21 @@ func (h *heir) look(ctx context.Context) error {
 	return nil
 }
 
-func anySilent(words map[string]egress.ProbeWord) bool {
-	for _, word := range words {
+// due tells whether there is anything to look for: hosts have fallen silent, not much
+// longer ago than a Lease lasts. Whoever leads after that does so from elsewhere, and a
+// host may stay dead for days.
+func (h *heir) due(words map[string]egress.ProbeWord) bool {
+	var silent []string
+	for name, word := range words {
 		if word == egress.ProbeSilent || word == egress.ProbeCutOff {
-			return true
+			silent = append(silent, name)
 		}
 	}
-	return false
+	slices.Sort(silent)
+	if now := h.clock.Now(); !slices.Equal(silent, h.silent) {
+		h.silent, h.since = silent, now
+	}
+	return len(silent) > 0 && h.clock.Since(h.since) < 2*leaseDuration
 }
 
 // silent are the hosts that probes alone, and now, find offline.

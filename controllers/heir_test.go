@@ -2,16 +2,18 @@ package controllers
 
 import (
 	"testing"
+	"time"
 
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	testclock "k8s.io/utils/clock/testing"
 
 	v1 "github.com/egressip-operator/egressip-operator/api/v1"
 	"github.com/egressip-operator/egressip-operator/pkg/egress"
 )
 
-// TestHostOfLeader: a lead ends only where its very host is among the dead. Kills the
-// mutants that take any dead host for the leader's, and that cut the name at its
-// first underscore.
+// TestHostOfLeader: a lead ends only where its very host is among the dead.
+//
+// Mutants killed: any-dead-host-led, first-underscore.
 func TestHostOfLeader(t *testing.T) {
 	dead := []*v1.HostSubnet{
 		{ObjectMeta: metav1.ObjectMeta{Name: "node2"}},
@@ -32,8 +34,40 @@ func TestHostOfLeader(t *testing.T) {
 	}
 }
 
+// TestHeirLooksForAsLongAsALeaseLasts: a host that stays dead is not looked for for ever.
+//
+// Mutant killed: looks-for-ever.
+func TestHeirLooksForAsLongAsALeaseLasts(t *testing.T) {
+	fake := testclock.NewFakeClock(time.Unix(1_000_000, 0))
+	h := &heir{clock: fake}
+	well := map[string]egress.ProbeWord{"node1": egress.ProbeAnswers, "node2": egress.ProbeAnswers}
+	one := map[string]egress.ProbeWord{"node1": egress.ProbeAnswers, "node2": egress.ProbeSilent}
+	both := map[string]egress.ProbeWord{"node1": egress.ProbeCutOff, "node2": egress.ProbeCutOff}
+	for i, step := range []struct {
+		after time.Duration
+		words map[string]egress.ProbeWord
+		due   bool
+	}{
+		{0, well, false},
+		{time.Hour, one, true},
+		{leaseDuration, one, true},
+		{leaseDuration, one, false},
+		{time.Hour, one, false},
+		{lookForLeader, both, true}, // another one falls silent
+		{2 * leaseDuration, both, false},
+		{lookForLeader, well, false},
+		{lookForLeader, one, true}, // it falls again
+	} {
+		fake.Step(step.after)
+		if got := h.due(step.words); got != step.due {
+			t.Errorf("step %d: due is %t, want %t", i, got, step.due)
+		}
+	}
+}
+
 // TestDeadForTheHeir: a host is dead where its silence made it offline and lasts.
-// Kills the mutants that heed the probes alone, or a verdict of before alone.
+//
+// Mutants killed: heir-without-votes, heir-by-verdict-alone, heir-before-the-verdict.
 func TestDeadForTheHeir(t *testing.T) {
 	hosts := []*v1.HostSubnet{{ObjectMeta: metav1.ObjectMeta{Name: "node2"}}}
 	offline := egress.Verdict{Reason: egress.ReasonSilent}

@@ -44,6 +44,30 @@ func controllerMutants() []mutant {
 			edits: []edit{{file: "probes.go", old: "case h.Returning():", new: "case false:"}},
 		},
 		{
+			name: "any-dead-host-led", pkg: controller, test: "TestHostOfLeader", plain: true,
+			edits: []edit{{file: "heir.go", old: "if strings.EqualFold(host.Name, identity[:at]) {", new: "if host.Name != \"\" {"}},
+		},
+		{
+			name: "first-underscore", pkg: controller, test: "TestHostOfLeader", plain: true,
+			edits: []edit{{file: "heir.go", old: "strings.LastIndexByte(identity, '_')", new: "strings.IndexByte(identity, '_')"}},
+		},
+		{
+			name: "looks-for-ever", pkg: controller, test: "TestHeirLooksForAsLongAsALeaseLasts", plain: true,
+			edits: []edit{{file: "heir.go", old: "!slices.Equal(silent, h.silent) {", new: "len(silent) > 0 {"}},
+		},
+		{
+			name: "heir-without-votes", pkg: controller, test: "TestDeadForTheHeir", plain: true,
+			edits: []edit{{file: "heir.go", old: "if e.Silent() && !w", new: "if e.Vote.Silent = e.Vote.Watchers; e.Silent() && !w"}},
+		},
+		{
+			name: "heir-by-verdict-alone", pkg: controller, test: "TestDeadForTheHeir", plain: true,
+			edits: []edit{{file: "heir.go", old: "if e.Silent() && !w", new: "if e.Probe = egress.ProbeSilent; e.Silent() && !w"}},
+		},
+		{
+			name: "heir-before-the-verdict", pkg: controller, test: "TestDeadForTheHeir", plain: true,
+			edits: []edit{{file: "heir.go", old: " && !w.verdicts[host.Name].Online", new: ""}},
+		},
+		{
 			name: "told-each-time", pkg: controller, test: "TestNamespaceNotices",
 			edits: []edit{{file: "events.go", old: "if was.State == now.State && was.Reason == now.Reason {", new: "if was.State != now.State && was.Reason == now.Reason {"}},
 		},
