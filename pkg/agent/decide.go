@@ -2,7 +2,6 @@ package agent
 
 import (
 	"cmp"
-	"maps"
 	"net/netip"
 	"slices"
 
@@ -27,10 +26,8 @@ type input struct {
 	// podNetworks are the cluster's pod networks, as flags name them.
 	podNetworks []netip.Prefix
 	strict      bool
-	// silent are the hosts that do not answer this node's probes.
-	silent map[string]bool
-	// held are those of them that answer again, and whose hold-down is not over.
-	held map[string]bool
+	// reach is whom this node's probes reach.
+	reach egress.Reach
 	// withdrawn: this node is cut off, and must bear no egress IPs.
 	withdrawn bool
 	// uplink is what the kernel reported last: this node's address with its
@@ -84,23 +81,9 @@ func decide(in input) (decision, bool) {
 	}
 	resolution := egress.Resolve(cluster)
 	pods := podsOf(in.pods)
-	paths := resolution
-	if in.withdrawn {
-		paths = egress.Resolve(egress.Unreachable(cluster, map[string]bool{in.node: true}))
-	}
-	if len(in.silent) > 0 {
-		silent := maps.Clone(in.silent)
-		if in.withdrawn {
-			silent[in.node] = true
-		}
-		if len(in.held) > 0 {
-			// Rather one that has just come back than one that is dead.
-			dead := maps.Clone(silent)
-			maps.DeleteFunc(dead, func(name string, _ bool) bool { return in.held[name] })
-			paths = egress.Prefer(egress.Resolve(egress.Unreachable(cluster, dead)), paths)
-		}
-		paths = egress.Prefer(egress.Resolve(egress.Unreachable(cluster, silent)), paths)
-	}
+	reach := in.reach
+	reach.Host, reach.Withdrawn = in.node, in.withdrawn
+	paths := egress.PathsFrom(cluster, resolution, reach)
 	plan, ok := egress.PlanFor(cluster, paths, in.node, pods, inside)
 	if in.withdrawn {
 		plan = egress.GiveUp(plan)

@@ -118,7 +118,7 @@ func TestDecideWithdrawn(t *testing.T) {
 	in.netNamespaces[1].EgressIPs = []string{"10.1.8.200", "10.1.8.201"}
 	in.hostSubnets[1].EgressIPs = []string{"10.1.8.201"}
 	for _, silent := range []map[string]bool{nil, {"node2": true}} {
-		in.silent = silent
+		in.reach.Silent = silent
 		d, ok = decide(in)
 		if p := d.state.Pods[0]; !ok || len(d.state.Hosted) > 0 || p.Kind != dataplane.Remote || p.Via[0] != addr("10.1.8.12") {
 			t.Errorf("silent %v: state %+v", silent, d.state)

@@ -213,7 +213,7 @@ func (l *loop) decide(ctx context.Context) (decision, error) {
 	}
 	in.uplink, in.hostIP = l.report.UplinkCIDR, l.hostIP
 	if l.peers != nil {
-		in.silent, in.held = l.peers.offline(), l.peers.held()
+		in.reach = l.peers.reach()
 	}
 	in.withdrawn = l.isolation.withdrawn()
 	next, ok := decide(in)

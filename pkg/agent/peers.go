@@ -76,34 +76,27 @@ func (p *peers) know(a acquaintance) {
 	p.wake.raise()
 }
 
-// offline are the hosts that do not answer.
-func (p *peers) offline() map[string]bool {
+// running is the prober that runs, if any.
+func (p *peers) running() *probe.Prober {
 	p.mu.Lock()
-	prober := p.prober
-	p.mu.Unlock()
-	if prober == nil {
-		return nil
-	}
-	return prober.Offline()
+	defer p.mu.Unlock()
+	return p.prober
 }
 
-// held are those of them that answer again, and are not trusted yet.
-func (p *peers) held() map[string]bool {
-	p.mu.Lock()
-	prober := p.prober
-	p.mu.Unlock()
+// reach is whom this host reaches.
+func (p *peers) reach() egress.Reach {
+	prober := p.running()
 	if prober == nil {
-		return nil
+		return egress.Reach{}
 	}
-	return prober.View().Held
+	view := prober.View()
+	return egress.Reach{Silent: view.Offline, Held: view.Held}
 }
 
 // contact tells how many of the hosts that this one watches have ever answered,
 // and how many answer now.
 func (p *peers) contact() (watched, answering int) {
-	p.mu.Lock()
-	prober := p.prober
-	p.mu.Unlock()
+	prober := p.running()
 	if prober == nil {
 		return 0, 0
 	}
@@ -126,9 +119,7 @@ const maxBallot = 256
 // knows, and which of them are silent. A host that is cut off tells nobody; one whose
 // word reaches the API server is one voice among others.
 func (p *peers) ballot() (watches, silent []string) {
-	p.mu.Lock()
-	prober := p.prober
-	p.mu.Unlock()
+	prober := p.running()
 	if prober == nil {
 		return nil, nil
 	}

@@ -2,7 +2,6 @@ package agent
 
 import (
 	"context"
-	"maps"
 	"net/netip"
 	"testing"
 	"time"
@@ -53,7 +52,7 @@ func TestPeersTellWhoIsSilent(t *testing.T) {
 	await := func(what string, offline bool) {
 		t.Helper()
 		deadline := time.After(30 * time.Second)
-		for asker.offline()["b"] != offline {
+		for asker.reach().Silent["b"] != offline {
 			select {
 			case <-changed:
 			case <-deadline:
@@ -78,12 +77,13 @@ func TestDecideWithASilentHost(t *testing.T) {
 	in.hostSubnets = append(in.hostSubnets, hostSubnet("node3", "10.1.8.13", "10.244.3.0/24", "10.1.8.202"))
 	via := func(held string, silent ...string) netip.Addr {
 		t.Helper()
-		in.silent, in.held = map[string]bool{}, map[string]bool{}
+		in.reach = egress.Reach{Silent: map[string]bool{}, Held: map[string]bool{}}
 		for _, name := range silent {
-			in.silent[name] = true
-			in.held[name] = name == held
+			in.reach.Silent[name] = true
 		}
-		maps.DeleteFunc(in.held, func(_ string, is bool) bool { return !is })
+		if held != "" {
+			in.reach.Held[held] = true
+		}
 		d, ok := decide(in)
 		if !ok || len(d.peers) != 2 {
 			t.Fatalf("silent %v: decided %t, peers %v; want both egress hosts", silent, ok, d.peers)

@@ -2,8 +2,42 @@ package egress
 
 import (
 	"cmp"
+	"maps"
 	"slices"
 )
+
+// Reach is whom one host reaches, by its own probes, with nobody's help.
+type Reach struct {
+	// Host is the host itself; Withdrawn says that it is cut off and bears no egress IPs.
+	Host      string
+	Withdrawn bool
+	// Silent are the hosts that do not answer. Held are those of them that answer
+	// again, and whose hold-down is not over.
+	Silent, Held map[string]bool
+}
+
+// PathsFrom is the resolution that the packets of a host's own pods follow: what the
+// cluster has settled, with hosts that are not silent preferred, and among those that are
+// rather one that has just come back than one that is dead. It takes no namespace's
+// last egress IP, see Prefer, but for those of a host that is withdrawn itself.
+func PathsFrom(c Cluster, settled Resolution, r Reach) Resolution {
+	paths, silent := settled, maps.Clone(r.Silent)
+	if r.Withdrawn {
+		self := map[string]bool{r.Host: true}
+		paths = Resolve(Unreachable(c, self))
+		maps.Copy(self, silent)
+		silent = self
+	}
+	if len(r.Silent) == 0 {
+		return paths
+	}
+	if len(r.Held) > 0 {
+		dead := maps.Clone(silent)
+		maps.DeleteFunc(dead, func(name string, _ bool) bool { return r.Held[name] })
+		paths = Prefer(Resolve(Unreachable(c, dead)), paths)
+	}
+	return Prefer(Resolve(Unreachable(c, silent)), paths)
+}
 
 // Unreachable gives the cluster as it looks from where the named hosts cannot be
 // reached: they count as offline.

@@ -57,6 +57,49 @@ func TestAProbeChoosesAnotherAndNeverTakesTheLast(t *testing.T) {
 	}
 }
 
+// Mutants killed: held-is-as-dead, held-is-as-well, own-pods-use-the-withdrawn,
+// the-withdrawn-is-preferred.
+func TestPathsFrom(t *testing.T) {
+	c := threeHosts()
+	settled := egress.Resolve(c)
+	set := func(names ...string) map[string]bool {
+		m := map[string]bool{}
+		for _, name := range names {
+			m[name] = true
+		}
+		return m
+	}
+	for name, test := range map[string]struct {
+		reach    egress.Reach
+		one, two string // host in use, "" for dropped
+	}{
+		"all answer":                               {egress.Reach{Host: "c"}, "a", "b"},
+		"another is preferred":                     {egress.Reach{Host: "c", Silent: set("b")}, "a", "c"},
+		"the last one is not taken":                {egress.Reach{Host: "x", Silent: set("a", "b", "c")}, "a", "b"},
+		"held, and there is another":               {egress.Reach{Host: "x", Silent: set("b"), Held: set("b")}, "a", "c"},
+		"rather held than dead":                    {egress.Reach{Host: "x", Silent: set("b", "c"), Held: set("c")}, "a", "c"},
+		"both are held":                            {egress.Reach{Host: "x", Silent: set("b", "c"), Held: set("b", "c")}, "a", "b"},
+		"withdrawn, its pods use others":           {egress.Reach{Host: "b", Withdrawn: true}, "a", "c"},
+		"withdrawn, and nobody else has theirs":    {egress.Reach{Host: "a", Withdrawn: true}, "", "b"},
+		"withdrawn, and the other one is silent":   {egress.Reach{Host: "b", Withdrawn: true, Silent: set("c")}, "a", "c"},
+		"withdrawn, and somebody else is silent":   {egress.Reach{Host: "b", Withdrawn: true, Silent: set("a")}, "a", "c"},
+		"withdrawn, and what is held is preferred": {egress.Reach{Host: "b", Withdrawn: true, Silent: set("a", "c"), Held: set("c")}, "a", "c"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			r := egress.PathsFrom(c, settled, test.reach)
+			for i, want := range []string{test.one, test.two} {
+				got := ""
+				if active := r.Namespaces[i].Active; len(active) == 1 {
+					got = active[0].Host
+				}
+				if got != want || r.Namespaces[i].Dropped != (want == "") {
+					t.Errorf("namespace %s uses %q, dropped %t; want host %q", r.Namespaces[i].Name, got, r.Namespaces[i].Dropped, want)
+				}
+			}
+		})
+	}
+}
+
 // Mutant killed: Prefer that returns probed as it is, with which a wrong probe
 // drops a namespace that has but one egress IP.
 func TestPropertyProbesNeverDrop(t *testing.T) {

@@ -89,12 +89,20 @@ func healthMutants() []mutant {
 			edits: []edit{{file: "health.go", old: "h.State == Offline && h.good >= c.OnlineAfter }", new: "h.good >= c.OnlineAfter }"}},
 		},
 		{
-			name: "held-is-as-dead", pkg: "./pkg/agent", test: "TestDecideWithASilentHost", plain: true,
-			edits: []edit{{file: "decide.go", old: "if len(in.held) > 0 {", new: "if false {"}},
+			name: "held-is-as-dead", pkg: brain, test: "TestPathsFrom", plain: true,
+			edits: []edit{{file: "fallback.go", old: "if len(r.Held) > 0 {", new: "if false {"}},
 		},
 		{
-			name: "held-is-as-well", pkg: "./pkg/agent", test: "TestDecideWithASilentHost", plain: true,
-			edits: []edit{{file: "decide.go", old: "dead := maps.Clone(silent)", new: "dead := silent"}},
+			name: "held-is-as-well", pkg: brain, test: "TestPathsFrom", plain: true,
+			edits: []edit{{file: "fallback.go", old: "dead := maps.Clone(silent)", new: "dead := silent"}},
+		},
+		{
+			name: "own-pods-use-the-withdrawn", pkg: brain, test: "TestPathsFrom", plain: true,
+			edits: []edit{{file: "fallback.go", old: "paths = Resolve(Unreachable(c, self))", new: "paths = settled"}},
+		},
+		{
+			name: "the-withdrawn-is-preferred", pkg: brain, test: "TestPathsFrom", plain: true,
+			edits: []edit{{file: "fallback.go", old: "silent = self", new: "_ = self"}},
 		},
 		{
 			name: "evacuated-to-nowhere", pkg: brain, test: "TestPropertyEvacuationGoesOneByOne",
