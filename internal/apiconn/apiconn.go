@@ -1,10 +1,9 @@
 // Package apiconn has connections to the API server given up soon after the network was
 // cut.
 //
-// A watch only listens. When the network is cut for a few seconds, the API server's TCP
-// waits longer and longer before it sends again what was lost, and the one that listens
-// notices nothing: it goes on for ten seconds and more with what it knew before, and
-// client-go asks after 30 seconds of silence.
+// A watch only listens: after the network was cut, it tells of nothing until somebody
+// notices that its connection is dead. By default client-go asks after 30 seconds without
+// a word.
 package apiconn
 
 import (
@@ -16,13 +15,13 @@ import (
 	"k8s.io/client-go/rest"
 )
 
-// dialTimeout bounds one attempt to connect, between whose packets TCP waits longer and
-// longer, too.
+// dialTimeout bounds one attempt to connect: TCP doubles the pause between those packets
+// of it that are lost, from a second on.
 const dialTimeout = 3 * time.Second
 
 // The health check of HTTP/2 connections, in seconds: a connection that brought nothing
-// for idle is asked by a ping, and given up where no answer comes within pingTimeout. A
-// ping every two seconds costs the API server next to nothing.
+// for idle is asked by a ping, and given up where no answer comes within pingTimeout. So
+// an idle connection costs the API server a ping every two seconds.
 const (
 	idle        = "2"
 	pingTimeout = "3"

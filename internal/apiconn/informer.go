@@ -33,6 +33,10 @@ const (
 	retryMost  = 2 * time.Second
 )
 
+// tellEvery is after how many failures it is logged again that the API server is away:
+// every one or two minutes.
+const tellEvery = 30
+
 // patient is a ListerWatcher that does not give up while the API server is away.
 type patient struct {
 	inner cache.ListerWatcherWithContext
@@ -104,8 +108,8 @@ func untilReached(ctx context.Context, attempt func() error) error {
 			}
 			return err
 		}
-		if failures == 0 {
-			klog.FromContext(ctx).Error(err, "the API server does not answer; it is tried again")
+		if failures%tellEvery == 0 {
+			klog.FromContext(ctx).Error(err, "the API server does not answer; it is tried again", "failures", failures+1)
 		}
 		t := time.NewTimer(pause.Step())
 		select {

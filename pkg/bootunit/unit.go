@@ -89,7 +89,7 @@ func (u Unit) Uninstall() error {
 	for _, path := range Paths() {
 		errs = append(errs, remove(u.path(path)), u.sweep(path))
 	}
-	// Likewise.
+	// They stay where they hold files of others.
 	_ = os.Remove(u.path(programDir, "bin"))
 	_ = os.Remove(u.path(programDir))
 	return errors.Join(errs...)
@@ -104,7 +104,7 @@ func (u Unit) unlink(but []string) []error {
 			continue
 		}
 		errs = append(errs, remove(link))
-		// Fails where it holds links of others.
+		// It stays where it holds links of others.
 		_ = os.Remove(filepath.Dir(link))
 	}
 	return errs
@@ -122,7 +122,7 @@ func (u Unit) sweep(path string) error {
 
 func remove(path string) error {
 	if err := os.Remove(path); err != nil && !errors.Is(err, fs.ErrNotExist) {
-		return fmt.Errorf("uninstall %s: %w", unitName, err)
+		return fmt.Errorf("take %s off the node: %w", unitName, err)
 	}
 	return nil
 }

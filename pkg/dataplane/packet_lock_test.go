@@ -47,7 +47,7 @@ func TestNothingLeavesBetweenBootAndAgent(t *testing.T) {
 				t.Fatalf("pod to pod: seen as %q, %v", from, err)
 			}
 
-			// The agent's first pass. It may be strict or not.
+			// The agent's first pass, which is not strict: what the lock keeps back, it lets go.
 			w.seen.only(9001, n1.ip.String())
 			w.seen.only(9002, eip1)
 			n1.start(t)
