@@ -6,7 +6,7 @@ const brain = "./pkg/egress"
 
 // mutants is the whole list.
 func mutants() []mutant {
-	return slices.Concat(resolveMutants(), healthMutants(), allocateMutants(), netIDMutants(), agentMutants(), controllerMutants(), criMutants(), kernelMutants())
+	return slices.Concat(resolveMutants(), healthMutants(), allocateMutants(), netIDMutants(), agentMutants(), controllerMutants(), criMutants(), kernelMutants(), bootMutants())
 }
 
 func netIDMutants() []mutant {

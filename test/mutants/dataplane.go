@@ -41,3 +41,20 @@ func kernelMutants() []mutant {
 		m("nothing-prepared", "TestStandbyTakesOverWithoutAChangeOfRules", "index.go", "taken := maps.Clone(used)", "standby = nil\n\ttaken := maps.Clone(used)"),
 	}
 }
+
+// bootMutants are mistakes in what systemd is told of the boot lock.
+func bootMutants() []mutant {
+	const (
+		unit    = "../../pkg/bootunit/unit.go"
+		first   = "TestSystemdLocksBeforeTheKubelet"
+		without = "TestWithoutTheLockNoKubelet"
+	)
+	m := func(name, test, old, new string) mutant {
+		return mutant{name: name, pkg: "./test/boot", test: test, plain: true, edits: []edit{{file: unit, old: old, new: new}}}
+	}
+	return []mutant{
+		m("unit-in-no-order", first, "Before=%s\n\n[Service]", "# Before=%s\n\n[Service]"),
+		m("unit-not-required", first, "for _, before := range u.Before {\n\t\tlink", "for _, before := range u.Before[:0] {\n\t\tlink"),
+		m("unit-only-wanted", without, `link := u.path(unitDir, before+".requires", unitName)`, `link := u.path(unitDir, before+".wants", unitName)`),
+	}
+}

@@ -113,7 +113,8 @@ func kill(ctx context.Context, root string, m mutant, o options) error {
 	if !m.plain {
 		flags = append(flags, fmt.Sprintf("-rapid.checks=%d", o.checks), fmt.Sprintf("-rapid.seed=%d", o.seed), "-rapid.nofailfile")
 	}
-	out, err := command(ctx, filepath.Join(root, m.pkg), binary, flags...)
+	// A test that builds a program builds the mutated one.
+	out, err := command(ctx, filepath.Join(root, m.pkg), "env", append([]string{"GOFLAGS=-overlay=" + overlay, binary}, flags...)...)
 	var exit *exec.ExitError
 	switch {
 	case err == nil && bytes.Contains(out, []byte("no tests to run")):

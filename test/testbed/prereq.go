@@ -36,6 +36,8 @@ func requirements() []requirement {
 		{"ipset", "ipset"},
 		{"nft", "nftables"},
 		{"conntrack", "conntrack"},
+		// Boots a machine of its own, in test/boot.
+		{"/lib/systemd/systemd", "systemd"},
 		{filepath.Join(cniDir(), "bridge"), "containernetworking-plugins"},
 		{filepath.Join(cniDir(), "portmap"), "containernetworking-plugins"},
 	}
