@@ -180,8 +180,8 @@ func (m *machine) operator(t *testing.T, arguments ...string) {
 func (m *machine) boot(t *testing.T, fault string) {
 	t.Helper()
 	write(t, m.console, "")
-	var err error
-	if m.group, err = os.MkdirTemp(hierarchy(), "egressip-boot-"); err != nil {
+	m.group = filepath.Join(hierarchy(), fmt.Sprintf("egressip-boot-%d", os.Getpid()))
+	if err := os.Mkdir(m.group, 0o755); err != nil {
 		t.Fatal(err)
 	}
 	m.out, m.ended = &bytes.Buffer{}, make(chan struct{})
