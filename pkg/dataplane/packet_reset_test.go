@@ -47,6 +47,28 @@ func hangs(t *testing.T, c net.Conn) {
 	}
 }
 
+// The echo server outside, in tests of connections.
+const (
+	echoPort    = 9000
+	echoAddress = bastionIP + ":9000"
+)
+
+// twoHosts has the first host bear eip1 and the second one eip2, both for network 7; the
+// third one has a pod. The pod's host resets connections, or does not.
+func twoHosts(t *testing.T, rules rulesOf, reset bool) (*world, *podMachine) {
+	t.Helper()
+	w := newWorld(t, 3, rules)
+	n1, n2, n3 := w.nodes[0], w.nodes[1], w.nodes[2]
+	n3.cfg.ResetConnections = reset
+	n3.start(t)
+	w.bastion.serveEcho(t, echoPort)
+	w.mute(t)
+	w.seen.only(echoPort, eip1, eip2)
+	n1.host(eip1, 7)
+	n2.host(eip2, 7)
+	return w, n3.addPod(t, "p", 2)
+}
+
 // given: connections through an egress host; when the pod's namespace goes on with
 // another host and address, then they are reset as soon as the pod sends, also
 // where nobody else would tell it, and new ones are made at once. One whose address
@@ -56,21 +78,12 @@ func hangs(t *testing.T, c net.Conn) {
 func TestConnectionsThroughADeadHostAreReset(t *testing.T) {
 	for _, rules := range allRules() {
 		t.Run(rules.name, func(t *testing.T) {
-			w := newWorld(t, 3, rules)
+			w, p := twoHosts(t, rules, true)
 			n1, n2, n3 := w.nodes[0], w.nodes[1], w.nodes[2]
-			n3.cfg.ResetConnections = true
-			n3.start(t)
-			const port = 9000
-			w.bastion.serveEcho(t, port)
-			w.mute(t)
-			w.seen.only(port, eip1, eip2)
-			p := n3.addPod(t, "p", 2)
-			n1.host(eip1, 7)
-			n2.host(eip2, 7)
 			p.set(remoteFrom(map[*node]string{n1: eip1}))
 			w.applyAll(t)
 			dial := func() net.Conn {
-				c := p.dial(t, "tcp4", bastionIP+":9000")
+				c := p.dial(t, "tcp4", echoAddress)
 				echoes(t, c, 10)
 				return c
 			}
@@ -97,7 +110,7 @@ func TestConnectionsThroughADeadHostAreReset(t *testing.T) {
 
 			// The pod's way changes here: to the address of its own host.
 			n3.host(eip3, 7)
-			w.seen.only(port, eip2, eip3)
+			w.seen.only(echoPort, eip2, eip3)
 			p.set(local(eip3, 7))
 			n3.apply(t)
 			resets(t, moving)
@@ -113,28 +126,19 @@ func TestConnectionsThroughADeadHostAreReset(t *testing.T) {
 // Mutants killed: all connections of a pod reset whose route has changed; any of the
 // route's hosts taken for the one that a connection began with.
 func TestOnlyConnectionsThroughTheDeadHostAreReset(t *testing.T) {
-	w := newWorld(t, 3, onlyNFT())
+	w, p := twoHosts(t, onlyNFT(), true)
 	n1, n2, n3 := w.nodes[0], w.nodes[1], w.nodes[2]
-	n3.cfg.ResetConnections = true
-	n3.start(t)
-	const port = 9000
-	w.bastion.serveEcho(t, port)
-	w.mute(t)
-	w.seen.only(port, eip1, eip2)
-	p := n3.addPod(t, "p", 2)
-	n1.host(eip1, 7)
-	n2.host(eip2, 7)
 	p.set(remoteFrom(map[*node]string{n1: eip1, n2: eip2}))
 	w.applyAll(t)
 	var conns []net.Conn
 	through := map[net.Conn]netip.Addr{}
 	for range 24 {
-		before := w.seen.from(port, eip1)
-		c := p.dial(t, "tcp4", bastionIP+":9000")
+		before := w.seen.from(echoPort, eip1)
+		c := p.dial(t, "tcp4", echoAddress)
 		echoes(t, c, 10)
 		w.drain(t)
 		through[c] = addr(eip2)
-		if w.seen.from(port, eip1) > before {
+		if w.seen.from(echoPort, eip1) > before {
 			through[c] = addr(eip1)
 		}
 		conns = append(conns, c)
@@ -160,21 +164,14 @@ func TestOnlyConnectionsThroughTheDeadHostAreReset(t *testing.T) {
 //
 // Mutant killed: the host of a connection noted only where there are several.
 func TestConnectionsStayWhenAHostJoins(t *testing.T) {
-	w := newWorld(t, 3, onlyNFT())
+	w, p := twoHosts(t, onlyNFT(), true)
 	n1, n2, n3 := w.nodes[0], w.nodes[1], w.nodes[2]
-	n3.cfg.ResetConnections = true
-	n3.start(t)
-	const port = 9000
-	w.bastion.serveEcho(t, port)
-	w.seen.only(port, eip1)
-	p := n3.addPod(t, "p", 2)
-	n1.host(eip1, 7)
-	n2.host(eip2, 7)
+	w.seen.only(echoPort, eip1)
 	p.set(remoteFrom(map[*node]string{n1: eip1}))
 	w.applyAll(t)
 	var conns []net.Conn
 	for range 16 {
-		c := p.dial(t, "tcp4", bastionIP+":9000")
+		c := p.dial(t, "tcp4", echoAddress)
 		echoes(t, c, 10)
 		conns = append(conns, c)
 	}
@@ -210,18 +207,11 @@ func TestAllElseWorksWithoutResets(t *testing.T) {
 //
 // Mutant killed: resets whatever the switch says.
 func TestNoResetWhereSwitchedOff(t *testing.T) {
-	w := newWorld(t, 3, onlyNFT())
+	w, p := twoHosts(t, onlyNFT(), false)
 	n1, n2, n3 := w.nodes[0], w.nodes[1], w.nodes[2]
-	const port = 9000
-	w.bastion.serveEcho(t, port)
-	w.mute(t)
-	w.seen.only(port, eip1, eip2)
-	p := n3.addPod(t, "p", 2)
-	n1.host(eip1, 7)
-	n2.host(eip2, 7)
 	p.set(remoteFrom(map[*node]string{n1: eip1}))
 	w.applyAll(t)
-	c := p.dial(t, "tcp4", bastionIP+":9000")
+	c := p.dial(t, "tcp4", echoAddress)
 	echoes(t, c, 10)
 	p.set(remoteFrom(map[*node]string{n2: eip2}))
 	n3.apply(t)

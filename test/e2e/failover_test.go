@@ -181,15 +181,7 @@ func (b *bed) testPowerCutOfTheLeader(t *testing.T) {
 	b.leadOn(t, host)
 	leader := b.leader(t)
 	verify := b.watchBastion(t, egressIP)
-	outage := b.outage(t, b.awayFrom(t, host, other), func() {
-		if err := b.PowerOff(t.Context(), host); err != nil {
-			t.Error(err)
-		}
-	})
-	t.Logf("the host of an automatic egress IP lost power, and the leader with it: no new connection for %s", outage)
-	if outage > moveWithin {
-		t.Errorf("no new connection for %s after leader and host lost power, want less than %s", outage, moveWithin)
-	}
+	b.movesSoon(t, host, other, "lost power, and the leader with it", func() error { return b.PowerOff(t.Context(), host) })
 	if now := b.leader(t); now == leader || !strings.HasPrefix(leader, host+"_") {
 		t.Errorf("the leader was %q, is %q: want one on %s, and another", leader, now, host)
 	}
@@ -197,12 +189,34 @@ func (b *bed) testPowerCutOfTheLeader(t *testing.T) {
 	if err := b.PowerOn(t.Context(), host); err != nil {
 		t.Fatal(err)
 	}
+	b.trusted(t, host)
+	verify()
+}
+
+// movesSoon breaks the host of an automatic egress IP, and expects pods that are
+// elsewhere to be without new connections for a moment only.
+func (b *bed) movesSoon(t *testing.T, host, other, what string, breaks func() error) {
+	t.Helper()
+	outage := b.outage(t, b.awayFrom(t, host, other), func() {
+		if err := breaks(); err != nil {
+			t.Error(err)
+		}
+	})
+	t.Logf("the host of an automatic egress IP %s: no new connection for %s", what, outage)
+	if outage > moveWithin {
+		t.Errorf("no new connection for %s after the host %s, want less than %s", outage, what, moveWithin)
+	}
+}
+
+// trusted waits until a host that was mended is as before, and all pods leave with the
+// egress IP.
+func (b *bed) trusted(t *testing.T, host string) {
+	t.Helper()
 	b.back(t, host)
 	b.eventually(t, func() error {
 		return b.hasField(t, "hostsubnet", host, `{.status.conditions[?(@.type=="Online")].status}`, "True")
 	})
 	b.leaveWith(t, b.egress, func(testbed.Pod) string { return egressIP })
-	verify()
 }
 
 // awayFrom is a pod that is on none of the nodes.
@@ -238,15 +252,7 @@ func (b *bed) testPowerCut(t *testing.T) {
 	host, other := b.givenAutomatic(t)
 	b.leadElsewhere(t, host)
 	verify := b.watchBastion(t, egressIP)
-	outage := b.outage(t, b.awayFrom(t, host, other), func() {
-		if err := b.PowerOff(t.Context(), host); err != nil {
-			t.Error(err)
-		}
-	})
-	t.Logf("the host of an automatic egress IP lost power: no new connection for %s", outage)
-	if outage > moveWithin {
-		t.Errorf("no new connection for %s after the host lost power, want less than %s", outage, moveWithin)
-	}
+	b.movesSoon(t, host, other, "lost power", func() error { return b.PowerOff(t.Context(), host) })
 	b.eventually(t, func() error { return b.hasField(t, "hostsubnet", other, "{.egressIPs[*]}", egressIP) })
 	b.eventually(t, func() error {
 		return b.hasField(t, "hostsubnet", host, `{.status.conditions[?(@.type=="Online")].reason}`, "Silent")
@@ -261,11 +267,7 @@ func (b *bed) testPowerCut(t *testing.T) {
 	if err := b.PowerOn(t.Context(), host); err != nil {
 		t.Fatal(err)
 	}
-	b.back(t, host)
-	b.eventually(t, func() error {
-		return b.hasField(t, "hostsubnet", host, `{.status.conditions[?(@.type=="Online")].status}`, "True")
-	})
-	b.leaveWith(t, b.egress, func(testbed.Pod) string { return egressIP })
+	b.trusted(t, host)
 	verify()
 }
 
@@ -289,15 +291,7 @@ func (b *bed) testCutOff(t *testing.T) {
 			t.Error(err)
 		}
 	})
-	outage := b.outage(t, b.awayFrom(t, host, other), func() {
-		if err := b.Partition(t.Context(), []string{host}, rest); err != nil {
-			t.Error(err)
-		}
-	})
-	t.Logf("the host of an automatic egress IP was cut off: no new connection for %s", outage)
-	if outage > moveWithin {
-		t.Errorf("no new connection for %s after the host was cut off, want less than %s", outage, moveWithin)
-	}
+	b.movesSoon(t, host, other, "was cut off", func() error { return b.Partition(t.Context(), []string{host}, rest) })
 	bears := func(node string) (bool, error) {
 		out, err := b.NodeExec(t.Context(), node, "ip", "-o", "addr", "show", "label", "eth0:eip")
 		return strings.Contains(out, egressIP+"/"), err
@@ -311,11 +305,7 @@ func (b *bed) testCutOff(t *testing.T) {
 	if err := b.Mend(t.Context()); err != nil {
 		t.Fatal(err)
 	}
-	b.back(t, host)
-	b.eventually(t, func() error {
-		return b.hasField(t, "hostsubnet", host, `{.status.conditions[?(@.type=="Online")].status}`, "True")
-	})
-	b.leaveWith(t, b.egress, func(testbed.Pod) string { return egressIP })
+	b.trusted(t, host)
 	verify()
 }
 
