@@ -11,6 +11,8 @@ type flow struct {
 	// source opened it; dest is whom it really reached, after any service's
 	// address was translated.
 	source, dest netip.Addr
+	// asked is whom source asked for, before that was translated.
+	asked netip.AddrPort
 	// sourceOutside is the source that dest sees.
 	sourceOutside netip.Addr
 	// mark is the connection's mark: the way of its first packet.
@@ -147,9 +149,12 @@ func (s staleness) moved(f flow) bool {
 }
 
 // resettable tells whether a connection that must be forgotten is one that its
-// pod, on this host, may try to go on with.
+// pod, on this host, may try to go on with. One to a service's address is not: the
+// kernel's reset would come from the endpoint, which the pod does not know. The endpoint
+// resets it then, when it gets what the pod sends.
 func (s staleness) resettable(f flow) bool {
-	if f.protocol != unix.IPPROTO_TCP || f.mark&s.marks.Return() != 0 {
+	translated := f.asked != netip.AddrPortFrom(f.dest, f.destPort)
+	if f.protocol != unix.IPPROTO_TCP || translated || f.mark&s.marks.Return() != 0 {
 		return false
 	}
 	_, pod := s.pods[f.source]

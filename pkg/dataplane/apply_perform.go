@@ -147,18 +147,24 @@ func (e *execution) change(ctx context.Context, batch []change) (int, error) {
 }
 
 // forget has the kernel forget connections that must end. Those that a pod would
-// go on with are noted first, for the pod to get a reset.
+// go on with are noted first, for the pod to get a reset, and the pod is made to go on.
 func (e *execution) forget() (int, error) {
 	var unnoted error
+	var noted []flow
 	n, err := deleteFlows(e.d.nl, func(f flow) bool {
 		if !e.staleness.stale(f) {
 			return false
 		}
 		if e.resets && e.staleness.resettable(f) && unnoted == nil {
-			unnoted = putReset(e.d.nl, f)
+			if unnoted = putReset(e.d.nl, f); unnoted == nil {
+				noted = append(noted, f)
+			}
 		}
 		return true
 	})
+	if untold := nudge(e.d.nl, noted); untold != nil {
+		e.report.Warnings = append(e.report.Warnings, fmt.Sprintf("some connections that cannot go on are reset when their pods send, and not before: %v", untold))
+	}
 	if unnoted != nil {
 		// Such connections end all the same, if later: nothing else waits for it.
 		e.report.Warnings = append(e.report.Warnings, fmt.Sprintf("some connections that cannot go on are not reset: %v", unnoted))

@@ -27,6 +27,7 @@ func (f flowFilter) MatchConntrackFlow(c *netlink.ConntrackFlow) bool {
 	return f(flow{
 		source: addrFromNet(c.Forward.SrcIP), dest: addrFromNet(c.Reverse.SrcIP),
 		sourceOutside: addrFromNet(c.Reverse.DstIP), mark: c.Mark,
+		asked:    netip.AddrPortFrom(addrFromNet(c.Forward.DstIP), c.Forward.DstPort),
 		protocol: c.Forward.Protocol, sourcePort: c.Forward.SrcPort, destPort: c.Reverse.SrcPort,
 	})
 }

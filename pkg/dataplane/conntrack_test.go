@@ -49,6 +49,7 @@ func TestFlowsAreDeletedByWhatTheyReallyAre(t *testing.T) {
 		port++
 		return flow{
 			source: addr(source), dest: addr(dest), sourceOutside: addr(outside), mark: mark,
+			asked:    netip.MustParseAddrPort("10.96.0.10:53"),
 			protocol: unix.IPPROTO_UDP, sourcePort: port, destPort: 53,
 		}
 	}

@@ -39,6 +39,16 @@ func resets(t *testing.T, c net.Conn) {
 	}
 }
 
+// isReset expects that the machine is told soon that a connection has ended, though it
+// only waits for data.
+func isReset(t *testing.T, c net.Conn) {
+	t.Helper()
+	must(t, c.SetReadDeadline(time.Now().Add(patience)))
+	if _, err := c.Read(make([]byte, 1)); !errors.Is(err, unix.ECONNRESET) {
+		t.Fatalf("%v to %v: not reset: %v", c.LocalAddr(), c.RemoteAddr(), err)
+	}
+}
+
 // hangs expects that a connection neither goes on nor ends.
 func hangs(t *testing.T, c net.Conn) {
 	t.Helper()
@@ -70,11 +80,11 @@ func twoHosts(t *testing.T, rules rulesOf, reset bool) (*world, *podMachine) {
 }
 
 // given: connections through an egress host; when the pod's namespace goes on with
-// another host and address, then they are reset as soon as the pod sends, also
-// where nobody else would tell it, and new ones are made at once. One whose address
-// merely moved to another host goes on.
+// another host and address, then they are reset at once, also where the pod only waits
+// for data and nobody else would tell it, and new ones are made at once. One whose
+// address merely moved to another host goes on.
 //
-// Mutants killed: no resets; a reset for an address that only moved.
+// Mutants killed: no-reset, moved-address-is-reset, nobody-is-nudged.
 func TestConnectionsThroughADeadHostAreReset(t *testing.T) {
 	for _, rules := range allRules() {
 		t.Run(rules.name, func(t *testing.T) {
@@ -92,7 +102,7 @@ func TestConnectionsThroughADeadHostAreReset(t *testing.T) {
 			// The host dies, as the pod's own host sees it.
 			p.set(remoteFrom(map[*node]string{n2: eip2}))
 			n3.apply(t)
-			resets(t, broken)
+			isReset(t, broken)
 			echoes(t, dial(), 1000)
 			w.applySettled(t)
 
@@ -116,6 +126,29 @@ func TestConnectionsThroughADeadHostAreReset(t *testing.T) {
 			resets(t, moving)
 			echoes(t, dial(), 10)
 			w.applySettled(t)
+		})
+	}
+}
+
+// given: a connection to a service whose endpoint is outside; when its egress host dies,
+// then the server resets it: a reset of ours would come from the endpoint, which the pod
+// does not know.
+//
+// Mutant killed: translated-is-reset.
+func TestConnectionsThroughAServiceAreResetByTheServer(t *testing.T) {
+	for _, rules := range []rulesOf{onlyNFT(), onlyLegacy()} {
+		t.Run(rules.name, func(t *testing.T) {
+			w, p := twoHosts(t, rules, true)
+			n1, n2, n3 := w.nodes[0], w.nodes[1], w.nodes[2]
+			w.bastion.run(t, "iptables-nft -F OUTPUT") // the server speaks
+			p.set(remoteFrom(map[*node]string{n1: eip1}))
+			w.applyAll(t)
+			rules.service(t, n3, "10.96.0.10", echoAddress)
+			c := p.dial(t, "tcp4", "10.96.0.10:80")
+			echoes(t, c, 10)
+			p.set(remoteFrom(map[*node]string{n2: eip2}))
+			n3.apply(t)
+			resets(t, c)
 		})
 	}
 }
