@@ -69,11 +69,19 @@ func (b *bed) testOrdered(t *testing.T) {
 			remote = append(remote, p)
 		}
 	}
+	ended := b.idle(t, remote[0])
+	var off time.Time
 	outage := b.outage(t, remote[0], func() {
+		off = time.Now()
 		if err := b.PowerOff(t.Context(), egressHost); err != nil {
 			t.Error(err)
 		}
 	})
+	at, how := ended()
+	t.Logf("a connection that waited for data ended %s after the cut: %s", at.Sub(off), how)
+	if after := at.Sub(off); after < 0 || after > fallbackWithin || !strings.Contains(how, "reset") {
+		t.Errorf("a connection that waited for data ended %s after the cut, %q: want it reset within %s", after, how, fallbackWithin)
+	}
 	// Probes find out, in 0.7 s; the Node would be NotReady much later.
 	t.Logf("the host of the active egress IP lost power: no new connection for %s", outage)
 	if outage > fallbackWithin {
@@ -146,6 +154,34 @@ func (b *bed) outage(t *testing.T, p testbed.Pod, do func()) time.Duration {
 		longest = max(longest, answered[i+1].Sub(answered[i]))
 	}
 	return longest
+}
+
+// idle has a pod wait for data over a connection to the bastion. What it returns tells
+// when and how the connection ended.
+func (b *bed) idle(t *testing.T, p testbed.Pod) (ended func() (time.Time, string)) {
+	t.Helper()
+	const length = 20 * time.Second
+	var out string
+	var err error
+	done := make(chan struct{})
+	log := b.watchEcho(t)
+	go func() {
+		defer close(done)
+		out, err = b.PodExec(t.Context(), p.Namespace, p.Name, "/probe", "idle", "-for", length.String(),
+			fmt.Sprintf("%s:%d", testbed.BastionIP, testbed.BastionEchoPort))
+	}()
+	b.eventually(t, log)
+	return func() (time.Time, string) {
+		<-done
+		var r struct {
+			At    time.Time
+			Error string
+		}
+		if err := errors.Join(err, json.Unmarshal([]byte(out), &r)); err != nil {
+			t.Fatalf("wait for data: %v: %s", err, out)
+		}
+		return r.At, r.Error
+	}
 }
 
 // watchEcho returns what tells whether a connection to the bastion's echo has

@@ -16,6 +16,10 @@
 //	probe stream [-every D] [-for D] ADDRESS:PORT
 //	                                 sends numbered lines over one connection to
 //	                                 a TCP echo, a JSON line for each
+//	probe idle [-for D] ADDRESS:PORT
+//	                                 has one line answered by a TCP echo, then waits
+//	                                 for more, and prints a JSON line: when, and how
+//	                                 the connection ended
 //	probe chatter [-every D] [-id ID] ADDRESS:PORT
 //	                                 talks without end to a server of serve, in
 //	                                 connections, datagrams, and one stream
@@ -54,7 +58,7 @@ type options struct {
 
 func run(args []string) int {
 	if len(args) == 0 {
-		fmt.Fprintln(os.Stderr, "usage: probe pause|serve|get|post|udp|ping|watch|stream|chatter|arp|api ...")
+		fmt.Fprintln(os.Stderr, "usage: probe pause|serve|get|post|udp|ping|watch|stream|idle|chatter|arp|api ...")
 		return 2
 	}
 	name := args[0]
@@ -92,6 +96,8 @@ func run(args []string) int {
 		err = watch(ctx, target, o)
 	case "stream":
 		err = stream(ctx, target, o)
+	case "idle":
+		err = idle(target, o)
 	case "chatter":
 		err = chatter(ctx, target, o)
 	case "arp":

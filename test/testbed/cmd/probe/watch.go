@@ -163,3 +163,28 @@ func stream(ctx context.Context, address string, o options) error {
 		}
 	}
 }
+
+// idle waits for data that nobody sends, until the connection ends.
+func idle(address string, o options) error {
+	conn, err := net.DialTimeout("tcp4", address, o.timeout)
+	if err != nil {
+		return err
+	}
+	defer conn.Close()
+	in := bufio.NewReader(conn)
+	r := result{ID: o.id}
+	if r.Saw, err = askLine(conn, in, r.ID, o.timeout); err != nil {
+		return err
+	}
+	if err := conn.SetDeadline(time.Now().Add(o.length)); err != nil {
+		return err
+	}
+	_, err = in.ReadByte()
+	r.At = time.Now()
+	if err != nil {
+		r.Error = err.Error()
+	}
+	p := &printer{out: json.NewEncoder(os.Stdout)}
+	p.print(r)
+	return nil
+}
