@@ -2,8 +2,8 @@ package dataplane
 
 import (
 	"errors"
+	"fmt"
 	"net"
-	"net/netip"
 	"os"
 	"slices"
 	"strings"
@@ -34,17 +34,19 @@ func (w *world) mute(t *testing.T) {
 // connection, that it has ended.
 func resets(t *testing.T, c net.Conn) {
 	t.Helper()
-	if err := tryEcho(c, 10, patience); !errors.Is(err, unix.ECONNRESET) && !errors.Is(err, unix.EPIPE) {
+	if err := tryEcho(c, 10, patience); !isReset(err) {
 		t.Fatalf("%v to %v: not reset: %v", c.LocalAddr(), c.RemoteAddr(), err)
 	}
 }
 
-// isReset expects that the machine is told soon that a connection has ended, though it
-// only waits for data.
-func isReset(t *testing.T, c net.Conn) {
+func isReset(err error) bool { return errors.Is(err, unix.ECONNRESET) || errors.Is(err, unix.EPIPE) }
+
+// resetsIdle expects that the machine is told soon that a connection has ended, though
+// it only waits for data.
+func resetsIdle(t *testing.T, c net.Conn) {
 	t.Helper()
 	must(t, c.SetReadDeadline(time.Now().Add(patience)))
-	if _, err := c.Read(make([]byte, 1)); !errors.Is(err, unix.ECONNRESET) {
+	if _, err := c.Read(make([]byte, 1)); !isReset(err) {
 		t.Fatalf("%v to %v: not reset: %v", c.LocalAddr(), c.RemoteAddr(), err)
 	}
 }
@@ -63,20 +65,24 @@ const (
 	echoAddress = bastionIP + ":9000"
 )
 
-// twoHosts has the first host bear eip1 and the second one eip2, both for network 7; the
-// third one has a pod. The pod's host resets connections, or does not.
-func twoHosts(t *testing.T, rules rulesOf, reset bool) (*world, *podMachine) {
+// egressIPs are what the first hosts bear.
+func egressIPs() []string { return []string{eip1, eip2, eip3} }
+
+// withHosts has the first hosts bear an egress IP each, for network 7; one more has a
+// pod, and resets connections or does not.
+func withHosts(t *testing.T, rules rulesOf, hosts int, reset bool) (*world, *podMachine) {
 	t.Helper()
-	w := newWorld(t, 3, rules)
-	n1, n2, n3 := w.nodes[0], w.nodes[1], w.nodes[2]
-	n3.cfg.ResetConnections = reset
-	n3.start(t)
+	w := newWorld(t, hosts+1, rules)
+	of := w.nodes[hosts]
+	of.cfg.ResetConnections = reset
+	of.start(t)
 	w.bastion.serveEcho(t, echoPort)
 	w.mute(t)
-	w.seen.only(echoPort, eip1, eip2)
-	n1.host(eip1, 7)
-	n2.host(eip2, 7)
-	return w, n3.addPod(t, "p", 2)
+	w.seen.only(echoPort, egressIPs()[:hosts]...)
+	for i, n := range w.nodes[:hosts] {
+		n.host(egressIPs()[i], 7)
+	}
+	return w, of.addPod(t, "p", 2)
 }
 
 // given: connections through an egress host; when the pod's namespace goes on with
@@ -88,7 +94,7 @@ func twoHosts(t *testing.T, rules rulesOf, reset bool) (*world, *podMachine) {
 func TestConnectionsThroughADeadHostAreReset(t *testing.T) {
 	for _, rules := range allRules() {
 		t.Run(rules.name, func(t *testing.T) {
-			w, p := twoHosts(t, rules, true)
+			w, p := withHosts(t, rules, 2, true)
 			n1, n2, n3 := w.nodes[0], w.nodes[1], w.nodes[2]
 			p.set(remoteFrom(map[*node]string{n1: eip1}))
 			w.applyAll(t)
@@ -102,7 +108,7 @@ func TestConnectionsThroughADeadHostAreReset(t *testing.T) {
 			// The host dies, as the pod's own host sees it.
 			p.set(remoteFrom(map[*node]string{n2: eip2}))
 			n3.apply(t)
-			isReset(t, broken)
+			resetsIdle(t, broken)
 			echoes(t, dial(), 1000)
 			w.applySettled(t)
 
@@ -138,7 +144,7 @@ func TestConnectionsThroughADeadHostAreReset(t *testing.T) {
 func TestConnectionsThroughAServiceAreResetByTheServer(t *testing.T) {
 	for _, rules := range []rulesOf{onlyNFT(), onlyLegacy()} {
 		t.Run(rules.name, func(t *testing.T) {
-			w, p := twoHosts(t, rules, true)
+			w, p := withHosts(t, rules, 2, true)
 			n1, n2, n3 := w.nodes[0], w.nodes[1], w.nodes[2]
 			w.bastion.run(t, "iptables-nft -F OUTPUT") // the server speaks
 			p.set(remoteFrom(map[*node]string{n1: eip1}))
@@ -153,42 +159,76 @@ func TestConnectionsThroughAServiceAreResetByTheServer(t *testing.T) {
 	}
 }
 
-// given: a pod whose connections are spread over two hosts; when one dies, then
-// the connections through it are reset, and those through the other go on.
+// given: a pod whose connections are spread over hosts, and busy all the time; when a
+// host dies, then the connections through it are reset, and the others go on.
 //
-// Mutants killed: all connections of a pod reset whose route has changed; any of the
-// route's hosts taken for the one that a connection began with.
+// Mutants killed: all-of-a-pod-are-reset; any-host-for-a-flows-own.
 func TestOnlyConnectionsThroughTheDeadHostAreReset(t *testing.T) {
-	w, p := twoHosts(t, onlyNFT(), true)
-	n1, n2, n3 := w.nodes[0], w.nodes[1], w.nodes[2]
-	p.set(remoteFrom(map[*node]string{n1: eip1, n2: eip2}))
-	w.applyAll(t)
-	var conns []net.Conn
-	through := map[net.Conn]netip.Addr{}
-	for range 24 {
-		before := w.seen.from(echoPort, eip1)
-		c := p.dial(t, "tcp4", echoAddress)
-		echoes(t, c, 10)
-		w.drain(t)
-		through[c] = addr(eip2)
-		if w.seen.from(echoPort, eip1) > before {
-			through[c] = addr(eip1)
-		}
-		conns = append(conns, c)
-	}
-	p.set(remoteFrom(map[*node]string{n2: eip2}))
-	n3.apply(t)
-	n := 0
-	for _, c := range conns {
-		if through[c] == addr(eip1) {
-			resets(t, c)
-			n++
-		} else {
-			echoes(t, c, 10)
-		}
-	}
-	if n == 0 || n == len(conns) {
-		t.Errorf("%d of %d connections went through one host", n, len(conns))
+	for hosts := 2; hosts <= 3; hosts++ {
+		t.Run(fmt.Sprintf("%d hosts", hosts), func(t *testing.T) {
+			w, p := withHosts(t, onlyNFT(), hosts, true)
+			sources := map[*node]string{}
+			for i, n := range w.nodes[:hosts] {
+				sources[n] = egressIPs()[i]
+			}
+			p.set(remoteFrom(sources))
+			w.applyAll(t)
+			var doomed, others []net.Conn
+			for range 12 * hosts {
+				before := w.seen.from(echoPort, eip1)
+				c := p.dial(t, "tcp4", echoAddress)
+				echoes(t, c, 10)
+				w.drain(t)
+				if w.seen.from(echoPort, eip1) > before {
+					doomed = append(doomed, c)
+				} else {
+					others = append(others, c)
+				}
+			}
+			if len(doomed) == 0 || len(others) == 0 {
+				t.Fatalf("%d connections go through one host, %d through others", len(doomed), len(others))
+			}
+			stop := make(chan struct{})
+			busy := func(conns []net.Conn) (ends []chan error) {
+				for _, c := range conns {
+					end := make(chan error, 1)
+					ends = append(ends, end)
+					go func() {
+						for {
+							select {
+							case <-stop:
+								end <- nil
+								return
+							default:
+							}
+							if err := tryEcho(c, 10, patience); err != nil {
+								end <- err
+								return
+							}
+						}
+					}()
+				}
+				return ends
+			}
+			ends, goOn := busy(doomed), busy(others)
+			before := w.seen.total(echoPort)
+			eventually(t, "all are busy", func() bool { return w.seen.total(echoPort) > before+1000 })
+
+			delete(sources, w.nodes[0])
+			p.set(remoteFrom(sources))
+			p.node.apply(t)
+			for _, end := range ends {
+				if err := <-end; !isReset(err) {
+					t.Errorf("through the dead host: %v, want a reset", err)
+				}
+			}
+			close(stop)
+			for _, end := range goOn {
+				if err := <-end; err != nil {
+					t.Errorf("through another host: %v", err)
+				}
+			}
+		})
 	}
 }
 
@@ -197,7 +237,7 @@ func TestOnlyConnectionsThroughTheDeadHostAreReset(t *testing.T) {
 //
 // Mutant killed: the host of a connection noted only where there are several.
 func TestConnectionsStayWhenAHostJoins(t *testing.T) {
-	w, p := twoHosts(t, onlyNFT(), true)
+	w, p := withHosts(t, onlyNFT(), 2, true)
 	n1, n2, n3 := w.nodes[0], w.nodes[1], w.nodes[2]
 	w.seen.only(echoPort, eip1)
 	p.set(remoteFrom(map[*node]string{n1: eip1}))
@@ -240,7 +280,7 @@ func TestAllElseWorksWithoutResets(t *testing.T) {
 //
 // Mutant killed: resets whatever the switch says.
 func TestNoResetWhereSwitchedOff(t *testing.T) {
-	w, p := twoHosts(t, onlyNFT(), false)
+	w, p := withHosts(t, onlyNFT(), 2, false)
 	n1, n2, n3 := w.nodes[0], w.nodes[1], w.nodes[2]
 	p.set(remoteFrom(map[*node]string{n1: eip1}))
 	w.applyAll(t)
