@@ -58,8 +58,11 @@ func nudge(h *netlink.Handle, flows []flow) (err error) {
 // linkOf is where a pod of this host is; nil where its link-layer address is not known.
 func linkOf(h *netlink.Handle, pod netip.Addr) (*unix.SockaddrLinklayer, error) {
 	routes, err := h.RouteGet(pod.AsSlice())
-	if err != nil || len(routes) == 0 {
+	if err != nil {
 		return nil, fmt.Errorf("find the way to pod %v: %w", pod, err)
+	}
+	if len(routes) == 0 {
+		return nil, nil
 	}
 	neighbours, err := h.NeighList(routes[0].LinkIndex, netlink.FAMILY_V4)
 	if err != nil {
