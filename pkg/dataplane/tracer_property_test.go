@@ -35,10 +35,13 @@ const (
 	tracedInside  = "10.244.9.9"
 )
 
+// tracedHosts are the other hosts.
+func tracedHosts() []netip.Addr { return []netip.Addr{addr("192.168.7.12"), addr("192.168.7.13")} }
+
 func drawState(t *rapid.T, label string, strict bool) State {
 	s := State{
 		HostIP:  addr(tracedHostIP),
-		Hosts:   []netip.Addr{addr(tracedHostIP), addr("192.168.7.12")},
+		Hosts:   append(tracedHosts(), addr(tracedHostIP)),
 		Inside:  []netip.Prefix{netip.MustParsePrefix("10.244.0.0/16")},
 		Subnets: []netip.Prefix{netip.MustParsePrefix("10.244.1.0/24")},
 		Strict:  strict,
@@ -62,7 +65,11 @@ func drawState(t *rapid.T, label string, strict bool) State {
 			h := rapid.SampledFrom(s.Hosted).Draw(t, label+" egress IP")
 			p.NetID, p.EgressIP = h.NetID, h.IP
 		case p.Kind == Remote:
-			p.NetID, p.Via = rapid.Uint32Range(1, 4).Draw(t, label+" network"), []netip.Addr{addr("192.168.7.12")}
+			p.NetID = rapid.Uint32Range(1, 4).Draw(t, label+" network")
+			p.Via = []netip.Addr{rapid.SampledFrom(tracedHosts()).Draw(t, label+" host")}
+			if source := rapid.SampledFrom([]string{"", "192.168.7.221", "192.168.7.222"}).Draw(t, label+" source"); source != "" {
+				p.Sources = []netip.Addr{addr(source)}
+			}
 		}
 		s.Pods = append(s.Pods, p)
 	}
@@ -325,6 +332,11 @@ func (h *tracedHost) settled(flows *[]*tracedFlow, s State, idx indices) error {
 		}
 		if err := h.check(f, []string{want, "dropped"}); err != nil {
 			return fmt.Errorf("old connection: %w", err)
+		}
+		// It began with one source, at another host, and ends with it.
+		if r, goes := h.routes[f.src]; goes && f.netID == 0 && f.conn.elsewhere.IsValid() && h.send(f).out == overlayName &&
+			r.sources[0].IsValid() && r.sources[0] != f.conn.elsewhere {
+			return fmt.Errorf("old connection of %v began as %v and goes on as %v", f.src, f.conn.elsewhere, r.sources[0])
 		}
 	}
 	pods, networks := sources()

@@ -45,6 +45,7 @@ type tracedConn struct {
 	confirmed, bound bool
 	mark             uint32
 	source           netip.Addr // by source NAT
+	elsewhere        netip.Addr // by that of the host at the other end of the overlay
 }
 
 // outcome is what becomes of a packet at one host.
@@ -94,6 +95,9 @@ func (h *tracedHost) forward(p traced) outcome {
 	r, ok := h.routes[p.src]
 	if p.mark&h.marks.Remote() == 0 || !ok {
 		return outcome{dropped: "outward program"}
+	}
+	if !p.conn.elsewhere.IsValid() {
+		p.conn.elsewhere = r.sources[0]
 	}
 	return outcome{out: overlayName, src: p.src, netID: r.netID, via: fmt.Sprint(r.via)}
 }

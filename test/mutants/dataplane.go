@@ -28,6 +28,9 @@ func kernelMutants() []mutant {
 			"|| translated ||", "|| translated && false ||"),
 		m("moved-address-is-reset", dead, "maps.go", "ip.IsValid() && ip != r.sources[i]", "ip.IsValid()"),
 		m("all-of-a-pod-are-reset", onlyDead, "apply_flows.go", "return before.moves(after, host)", "return before.moves(after, host) || true"),
+		{name: "moved-goes-on", pkg: kernel, test: "TestPropertyNoPacketLeaksAtAnyMoment", edits: []edit{
+			{file: "apply_flows.go", old: "return before.moves(after, host)", new: "return false && before.moves(after, host)"},
+		}},
 		m("any-host-for-a-flows-own", onlyDead, "apply_flows.go", "if len(before.via) > 1 {", "if len(before.via) > MaxVia {"),
 		{name: "reset-though-off", pkg: kernel, test: off, plain: true, edits: []edit{
 			{file: "rules.go", old: "if in.reset {", new: "if true {"},
