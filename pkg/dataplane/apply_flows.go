@@ -3,6 +3,7 @@ package dataplane
 import (
 	"net/netip"
 
+	"github.com/vishvananda/netlink/nl"
 	"golang.org/x/sys/unix"
 )
 
@@ -21,6 +22,8 @@ type flow struct {
 	// that dest really has.
 	protocol             uint8
 	sourcePort, destPort uint16
+	// state is that of TCP, as connection tracking counts them.
+	state uint8
 }
 
 // staleness tells which connections must be forgotten: those whose source was
@@ -156,6 +159,10 @@ func (s staleness) resettable(f flow) bool {
 	translated := f.asked != netip.AddrPortFrom(f.dest, f.destPort)
 	if f.protocol != unix.IPPROTO_TCP || translated || f.mark&s.marks.Return() != 0 {
 		return false
+	}
+	switch f.state {
+	case nl.TCP_CONNTRACK_SYN_SENT, nl.TCP_CONNTRACK_LAST_ACK, nl.TCP_CONNTRACK_TIME_WAIT, nl.TCP_CONNTRACK_CLOSE:
+		return false // nobody has it, or has it any more
 	}
 	_, pod := s.pods[f.source]
 	return pod

@@ -24,7 +24,12 @@ type flowFilter func(flow) bool
 
 // MatchConntrackFlow tells whether the connection is to be deleted.
 func (f flowFilter) MatchConntrackFlow(c *netlink.ConntrackFlow) bool {
+	var state uint8
+	if tcp, ok := c.ProtoInfo.(*netlink.ProtoInfoTCP); ok {
+		state = tcp.State
+	}
 	return f(flow{
+		state:  state,
 		source: addrFromNet(c.Forward.SrcIP), dest: addrFromNet(c.Reverse.SrcIP),
 		sourceOutside: addrFromNet(c.Reverse.DstIP), mark: c.Mark,
 		asked:    netip.AddrPortFrom(addrFromNet(c.Forward.DstIP), c.Forward.DstPort),

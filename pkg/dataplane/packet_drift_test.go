@@ -117,10 +117,8 @@ func TestForgottenConnectionsAreNotTurnedRound(t *testing.T) {
 			{name: "marks of both", egress: lost, pods: lost},
 		} {
 			t.Run(rules.name+"/"+damage.name, func(t *testing.T) {
-				w := newWorld(t, 2, rules)
+				w, p := withHosts(t, rules, 1, false)
 				n1, n2 := w.nodes[0], w.nodes[1]
-				p := n2.addPod(t, "p", 2)
-				n1.host(eip1, 7)
 				p.set(remote(7, n1))
 				w.applyAll(t)
 				w.seen.only(port, eip1)
@@ -161,10 +159,8 @@ func TestForgottenConnectionsAreNotTurnedRound(t *testing.T) {
 func TestNoConnectionWhoseAnswersStray(t *testing.T) {
 	for _, rules := range []rulesOf{onlyNFT(), onlyLegacy()} {
 		t.Run(rules.name, func(t *testing.T) {
-			w := newWorld(t, 2, rules)
-			n1, n2 := w.nodes[0], w.nodes[1]
-			p := n2.addPod(t, "p", 2)
-			n1.host(eip1, 7)
+			w, p := withHosts(t, rules, 1, false)
+			n1 := w.nodes[0]
 			p.set(remote(7, n1))
 			w.applyAll(t)
 			p.leaves(t, eip1)

@@ -3,6 +3,7 @@ package dataplane
 import (
 	"errors"
 	"fmt"
+	"maps"
 	"net"
 	"os"
 	"slices"
@@ -10,6 +11,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/vishvananda/netlink/nl"
 	"golang.org/x/sys/unix"
 )
 
@@ -88,9 +90,9 @@ func withHosts(t *testing.T, rules rulesOf, hosts int, reset bool) (*world, *pod
 // given: connections through an egress host; when the pod's namespace goes on with
 // another host and address, then they are reset at once, also where the pod only waits
 // for data and nobody else would tell it, and new ones are made at once. One whose
-// address merely moved to another host goes on.
+// address merely moved to another host goes on. What is closed is left alone.
 //
-// Mutants killed: no-reset, moved-address-is-reset, nobody-is-nudged.
+// Mutants killed: no-reset, moved-address-is-reset, nobody-is-nudged, closed-is-reset.
 func TestConnectionsThroughADeadHostAreReset(t *testing.T) {
 	for _, rules := range allRules() {
 		t.Run(rules.name, func(t *testing.T) {
@@ -103,12 +105,19 @@ func TestConnectionsThroughADeadHostAreReset(t *testing.T) {
 				echoes(t, c, 10)
 				return c
 			}
-			broken := dial()
+			broken, closed := dial(), dial()
+			must(t, closed.Close())
+			eventually(t, "the closed connection is known as such", func() bool {
+				return slices.ContainsFunc(slices.Collect(maps.Keys(tracked(t, n3.handle(t)))), func(f flow) bool { return f.state == nl.TCP_CONNTRACK_TIME_WAIT })
+			})
 
 			// The host dies, as the pod's own host sees it.
 			p.set(remoteFrom(map[*node]string{n2: eip2}))
 			n3.apply(t)
 			resetsIdle(t, broken)
+			if noted := n3.run(t, "ipset list "+setResets); strings.Count(noted, p.ip.String()+",") != 1 {
+				t.Errorf("noted, of one open connection and one closed:\n%s", noted)
+			}
 			echoes(t, dial(), 1000)
 			w.applySettled(t)
 

@@ -63,5 +63,5 @@ ip addr add 192.168.7.11/24 dev uplink
 ip link set uplink up
 ip route add default dev uplink
 
-exec env -i container=other PATH="$PATH" SYSTEMD_UNIT_PATH=/etc/systemd/system SYSTEMD_GENERATOR_PATH=/etc/generators \
+exec env -i container=other PATH=/usr/sbin:/usr/bin:/sbin:/bin SYSTEMD_UNIT_PATH=/etc/systemd/system SYSTEMD_GENERATOR_PATH=/etc/generators \
 	chroot "$root" /lib/systemd/systemd --unit=node.target --log-target=console --show-status=no
