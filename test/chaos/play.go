@@ -251,7 +251,11 @@ func (c *chaos) fault(ctx context.Context, k kind) error {
 	if err := c.recovered(ctx); err != nil {
 		return fmt.Errorf("%s: %s: the cluster does not recover: %w", k.name, f.what, err)
 	}
-	worst, whose := c.outage(f.broken, begin, time.Now())
+	started, err := c.started(ctx)
+	if err != nil {
+		return err
+	}
+	worst, whose := c.outage(f.broken, started, begin, time.Now())
 	c.say("  recovered; longest outage of a pod elsewhere %d ms (%s)", worst.Milliseconds(), whose)
 	if !slices.Contains(c.kinds, k.name) {
 		c.kinds = append(c.kinds, k.name)
@@ -269,17 +273,39 @@ func (c *chaos) fault(ctx context.Context, k kind) error {
 
 // outage is the longest time without an answered connection of a pod with egress
 // IPs that is on none of the broken nodes. Pods that were deleted meanwhile do not
-// count.
-func (c *chaos) outage(broken []string, from, until time.Time) (worst time.Duration, whose string) {
+// count, and a new one counts from its start: how long the cluster takes to replace a
+// pod is no outage of ours.
+func (c *chaos) outage(broken []string, started map[string]time.Time, from, until time.Time) (worst time.Duration, whose string) {
 	for _, p := range c.watch.Pods(until.Add(-quiet)) {
 		if slices.Contains(broken, p.Node) || len(c.current[p.Namespace]) == 0 {
 			continue
 		}
-		if o := c.watch.Outage(p, from, until); o > worst {
+		began := from
+		if start := started[p.Namespace+"/"+p.Name]; start.After(began) {
+			began = start
+		}
+		if o := c.watch.Outage(p, began, until); o > worst {
 			worst, whose = o, p.String()
 		}
 	}
 	return worst, whose
+}
+
+// started tells when the pods that talk started, to the second, by namespace and name.
+func (c *chaos) started(ctx context.Context) (map[string]time.Time, error) {
+	out, err := c.Kubectl(ctx, "get", "pods", "--all-namespaces", "-l", "app="+traffic.App, "-o",
+		`jsonpath={range .items[*]}{.metadata.namespace}/{.metadata.name} {.status.containerStatuses[0].state.running.startedAt}{"\n"}{end}`)
+	if err != nil {
+		return nil, err
+	}
+	started := make(map[string]time.Time)
+	for line := range strings.Lines(out) {
+		name, at, _ := strings.Cut(strings.TrimSpace(line), " ")
+		if t, err := time.Parse(time.RFC3339, at); err == nil { // else it has ended
+			started[name] = t
+		}
+	}
+	return started, nil
 }
 
 // recovered waits until every node is Ready, every namespace has its egress IP,
