@@ -176,7 +176,7 @@ func serve(ctx context.Context, cfg *rest.Config, o Options, k kernel, registry 
 	}
 	var own *owner
 	if o.DaemonSet.Name != "" {
-		own = &owner{log: log}
+		own = &owner{log: log, key: o.DaemonSet}
 	}
 	// The health endpoints answer while this waits for the API server.
 	err = mgr.Add(everywhere(func(ctx context.Context) error {
@@ -186,12 +186,15 @@ func serve(ctx context.Context, cfg *rest.Config, o Options, k kernel, registry 
 		}); err != nil {
 			return err
 		}
-		if own != nil {
-			if err := own.watch(ctx, mgr.GetCache(), o.DaemonSet); err != nil {
-				log.Error(err, "the end of this agent counts as an upgrade")
-			}
-		}
 		g, ctx := errgroup.WithContext(ctx)
+		if own != nil {
+			g.Go(func() error {
+				if err := own.watch(ctx, mgr.GetCache()); err != nil {
+					log.Error(err, "the end of this agent counts as an upgrade")
+				}
+				return nil
+			})
+		}
 		if sandboxes != nil {
 			g.Go(func() error { return sandboxes.Run(ctx) })
 			h.waitsFor("the container runtime")

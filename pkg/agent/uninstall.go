@@ -24,44 +24,63 @@ const releaseWithin = 5 * time.Second
 // the DaemonSet deletes the right to ask for it as well.
 type owner struct {
 	log logr.Logger
+	key client.ObjectKey
 
-	mu   sync.Mutex
-	gone bool
+	mu    sync.Mutex
+	found bool // it was there at least once
+	gone  bool
 }
 
-// watch notes what becomes of the DaemonSet, for as long as the cache runs.
-func (o *owner) watch(ctx context.Context, c cache.Cache, key client.ObjectKey) error {
+// watch notes what becomes of the DaemonSet, until ctx ends.
+func (o *owner) watch(ctx context.Context, c cache.Cache) error {
 	informer, err := c.GetInformer(ctx, &appsv1.DaemonSet{}, cache.BlockUntilSynced(false))
 	if err != nil {
-		return fmt.Errorf("watch DaemonSet %s: %w", key, err)
+		return fmt.Errorf("watch DaemonSet %s: %w", o.key, err)
 	}
-	_, err = informer.AddEventHandler(toolscache.ResourceEventHandlerFuncs{
-		AddFunc:    func(object any) { o.seen(object, key, false) },
-		UpdateFunc: func(_, object any) { o.seen(object, key, false) },
-		DeleteFunc: func(object any) { o.seen(object, key, true) },
+	events, err := informer.AddEventHandler(toolscache.ResourceEventHandlerFuncs{
+		AddFunc:    func(object any) { o.seen(object, false) },
+		UpdateFunc: func(_, object any) { o.seen(object, false) },
+		DeleteFunc: func(object any) { o.seen(object, true) },
 	})
 	if err != nil {
-		return fmt.Errorf("watch DaemonSet %s: %w", key, err)
+		return fmt.Errorf("watch DaemonSet %s: %w", o.key, err)
+	}
+	if toolscache.WaitForCacheSync(ctx.Done(), events.HasSynced) {
+		o.listed()
 	}
 	return nil
 }
 
+// listed takes the end of the first list. This agent's pod came of the DaemonSet:
+// where that is not in the list, it was deleted before this agent could see it,
+// and no event will tell.
+func (o *owner) listed() {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	if !o.found {
+		o.gone = true
+		o.log.Info("the DaemonSet of this agent is not there: the egress IPs of this node are given up when the agent ends; "+
+			"if the DaemonSet has another name, give that to --daemonset", "daemonSet", o.key.String(), "deleted", true)
+	}
+}
+
 // seen takes one event. A successor of the same name counts as the same: it
 // brings agents that go on.
-func (o *owner) seen(object any, key client.ObjectKey, deleted bool) {
+func (o *owner) seen(object any, deleted bool) {
 	if last, ok := object.(toolscache.DeletedFinalStateUnknown); ok {
 		object = last.Obj
 	}
 	d, ok := object.(*appsv1.DaemonSet)
-	if !ok || client.ObjectKeyFromObject(d) != key {
+	if !ok || client.ObjectKeyFromObject(d) != o.key {
 		return
 	}
 	gone := deleted || !d.DeletionTimestamp.IsZero()
 	o.mu.Lock()
 	defer o.mu.Unlock()
+	o.found = true
 	if gone != o.gone {
 		o.gone = gone
-		o.log.Info("the DaemonSet of this agent", "daemonSet", key.String(), "deleted", gone)
+		o.log.Info("the DaemonSet of this agent", "daemonSet", o.key.String(), "deleted", gone)
 	}
 }
 

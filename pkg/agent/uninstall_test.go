@@ -43,24 +43,35 @@ func TestUninstalledAgentGivesUp(t *testing.T) {
 		}
 	}
 	for name, c := range map[string]struct {
-		deleted, replaced bool
-		want              int // egress IPs that are left
+		early, deleted, replaced bool // early: before the agent starts
+		want                     int  // egress IPs that are left
 	}{
-		"an upgrade":                  {want: 1},
-		"uninstalled":                 {deleted: true, want: 0},
-		"deleted and installed again": {deleted: true, replaced: true, want: 1},
+		"an upgrade":  {want: 1},
+		"uninstalled": {deleted: true, want: 0},
+		// As by a Helm release that is taken back while its agents start: no
+		// event will ever tell of it.
+		"uninstalled before it started": {early: true, deleted: true, want: 0},
+		"deleted and installed again":   {deleted: true, replaced: true, want: 1},
 	} {
 		t.Run(name, func(t *testing.T) {
 			d := daemonSet()
-			if err := a.Create(ctx, d); err != nil {
-				t.Fatal(err)
+			if !c.early {
+				if err := a.Create(ctx, d); err != nil {
+					t.Fatal(err)
+				}
 			}
 			kernel := &fakeKernel{}
 			var log lines
 			logger := funcr.New(func(_, args string) { log.add(args) }, funcr.Options{})
 			running, cancel := context.WithCancel(ctrl.LoggerInto(context.WithoutCancel(ctx), logger))
 			done := make(chan error, 1)
+			t.Cleanup(func() {
+				cancel()
+				for range done {
+				}
+			})
 			go func() {
+				defer close(done)
 				done <- serve(running, a.cfg, Options{
 					NodeName: "node1", MetricsAddress: "0", HealthAddress: "0", ResyncPeriod: 100 * time.Millisecond, Version: "v1",
 					DaemonSet: types.NamespacedName{Namespace: "default", Name: "agents"},
@@ -80,10 +91,12 @@ func TestUninstalledAgentGivesUp(t *testing.T) {
 				}
 				return ""
 			})
-			if c.deleted {
+			if c.deleted && !c.early {
 				if err := a.Delete(ctx, d); err != nil {
 					t.Fatal(err)
 				}
+			}
+			if c.deleted {
 				eventually(t, func() string { return log.missing(`"deleted"=true`) })
 			}
 			if c.replaced {

@@ -172,6 +172,7 @@ func TestValues(t *testing.T) {
 	}
 	for workload, want := range map[string][]string{
 		"DaemonSet egressip-agent": {
+			"--daemonset=" + namespace + "/egressip-agent", // else each upgrade gives the egress IPs up
 			"--cluster-cidrs=10.0.0.0/8,172.16.0.0/12", "--service-cidrs=10.96.0.0/12", "--overlay-port=4790", "--mark-mask=0x1f00",
 			"--strict=false", "--cri-socket=none", "--withdraw-after=3s", "--iptables-backend=both", "--log-format=json", "--v=3", "--resync-period=5s", "--pin-dir=/sys/fs/bpf/x",
 		},

@@ -36,6 +36,10 @@ func agentMutants() []mutant {
 			}},
 		},
 		{
+			name: "no-daemonset-is-an-upgrade", pkg: agent, test: "TestUninstalledAgentGivesUp",
+			edits: []edit{{file: "uninstall.go", old: "if !o.found {", new: "if !o.found && o.gone {"}},
+		},
+		{
 			name: "no-rest", pkg: agent, test: "TestLoopServesAStormAtHalfPower",
 			edits: []edit{{file: "loop.go", old: "rest := min(max(worked, minRest), maxRest)", new: "rest := min(worked, minRest)"}},
 		},
