@@ -94,7 +94,8 @@ func (p *peers) reach() egress.Reach {
 }
 
 // contact tells how many of the hosts that this one watches have ever answered,
-// and how many answer now.
+// and how many are reached now. Those that are of no use at present count too, as in
+// their hold-down: nobody is cut off from a host that answers.
 func (p *peers) contact() (watched, answering int) {
 	prober := p.running()
 	if prober == nil {
@@ -105,7 +106,7 @@ func (p *peers) contact() (watched, answering int) {
 			continue
 		}
 		watched++
-		if h.State == probe.Online {
+		if h.Reached() {
 			answering++
 		}
 	}

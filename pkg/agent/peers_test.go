@@ -2,6 +2,7 @@ package agent
 
 import (
 	"context"
+	"fmt"
 	"net/netip"
 	"testing"
 	"time"
@@ -63,6 +64,14 @@ func TestPeersTellWhoIsSilent(t *testing.T) {
 	<-works
 	works <- false
 	await("its data plane is broken", true)
+	// Whom nobody can use is no sign of being cut off. One probe may be lost on a
+	// busy machine; the next is 20 ms away.
+	eventually(t, func() string {
+		if watched, answering := asker.contact(); watched != 1 || answering != 1 {
+			return fmt.Sprintf("%d of %d hosts are reached, want the one whose data plane is broken", answering, watched)
+		}
+		return ""
+	})
 	<-works
 	works <- true
 	await("its data plane is mended", false)

@@ -160,6 +160,13 @@ func (c Config) Held(h Health) bool { return h.State == Offline && h.good >= c.O
 // data plane works: once at least, and perhaps often enough to be held.
 func (h Health) Returning() bool { return h.State == Offline && h.good > 0 }
 
+// Reached tells whether the host gave a sign of life, of any kind, to the last probe,
+// or need not have: a kernel that answers for an absent agent does not refuse each
+// probe (see Config.RefusalHold). It says whom the prober can reach, and not who is of
+// use: a host without an agent, with a broken data plane or in its hold-down is
+// reached.
+func (h Health) Reached() bool { return !h.LastAlive.IsZero() && h.silent == 0 }
+
 // count brings the observation into the counters.
 func (c Config) count(h Health, o Observation, now time.Time) Health {
 	if o.Outcome != Missed {

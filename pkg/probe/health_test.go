@@ -122,6 +122,20 @@ func TestPropertyHeldIsWellAndWaiting(t *testing.T) {
 	})
 }
 
+// TestPropertyReachedIsHeard: a host is reached when the last probe had any answer, or
+// its kernel has just refused one, whatever becomes of its state.
+func TestPropertyReachedIsHeard(t *testing.T) {
+	rapid.Check(t, func(t *rapid.T) {
+		s := &story{config: DefaultConfig(), now: epoch()}
+		history(t, s, func(_, after Health) {
+			excused := !after.refused.IsZero() && s.now.Sub(after.refused) <= s.config.RefusalHold
+			if got, want := after.Reached(), after.LastAlive.Equal(s.now) || excused; got != want {
+				t.Fatalf("reached: %t, want %t, of %+v at %v", got, want, after, s.now)
+			}
+		})
+	})
+}
+
 // outcome draws one, good and bad ones evenly.
 func outcome() *rapid.Generator[Outcome] {
 	return rapid.SampledFrom([]Outcome{Ready, Ready, Ready, Missed, Missed, Unready, Refused, Late})

@@ -40,6 +40,10 @@ func agentMutants() []mutant {
 			edits: []edit{{file: "uninstall.go", old: "if !o.found {", new: "if !o.found && o.gone {"}},
 		},
 		{
+			name: "useless-hosts-are-out-of-reach", pkg: agent, test: "TestPeersTellWhoIsSilent",
+			edits: []edit{{file: "peers.go", old: "if h.Reached() {", new: "if h.Reached() && h.State == probe.Online {"}},
+		},
+		{
 			name: "no-rest", pkg: agent, test: "TestLoopServesAStormAtHalfPower",
 			edits: []edit{{file: "loop.go", old: "rest := min(max(worked, minRest), maxRest)", new: "rest := min(worked, minRest)"}},
 		},

@@ -85,6 +85,10 @@ func healthMutants() []mutant {
 			edits: []edit{{file: "health.go", old: "h.State == Offline && h.good >= c.OnlineAfter }", new: "h.State == Offline && h.good >= 1 }"}},
 		},
 		{
+			name: "reached-if-suspect", pkg: "./pkg/probe", test: "TestPropertyReachedIsHeard",
+			edits: []edit{{file: "health.go", old: "!h.LastAlive.IsZero() && h.silent == 0 }", new: "!h.LastAlive.IsZero() && h.State != Offline }"}},
+		},
+		{
 			name: "held-though-online", pkg: "./pkg/probe", test: "TestPropertyHeldIsWellAndWaiting",
 			edits: []edit{{file: "health.go", old: "h.State == Offline && h.good >= c.OnlineAfter }", new: "h.good >= c.OnlineAfter }"}},
 		},
