@@ -19,6 +19,9 @@ type kind struct {
 	weight int
 	// prepare draws what is broken.
 	prepare func(*chaos) fault
+	// within bounds the outage, where a longer one is a defect whatever the machine;
+	// 0 for no bound.
+	within time.Duration
 }
 
 // fault is one that is about to be made.
@@ -26,6 +29,8 @@ type fault struct {
 	what string
 	// broken are nodes whose own pods are not expected to get through.
 	broken []string
+	// before makes what the fault needs, and is no part of it; may be nil.
+	before func(context.Context) error
 	begin  func(context.Context) error
 	// end undoes it; nil where it ends by itself.
 	end func(context.Context) error
@@ -33,21 +38,30 @@ type fault struct {
 
 func kinds() []kind {
 	return []kind{
-		{"power lost", 4, (*chaos).powerLost},
-		{"reboot with old addresses", 2, (*chaos).rebootWithAddresses},
-		{"cable pulled", 3, (*chaos).cablePulled},
-		{"one direction cut", 3, (*chaos).oneDirection},
-		{"two nodes partitioned", 3, (*chaos).partitioned},
-		{"agents killed", 3, (*chaos).agentsKilled},
-		{"API server and etcd stopped", 2, (*chaos).apiStopped},
-		{"leader killed", 2, (*chaos).leaderKilled},
-		{"egress IP re-assigned", 3, (*chaos).reassigned},
-		{"claims swapped", 2, (*chaos).claimsSwapped},
-		{"rules flushed", 3, (*chaos).rulesFlushed},
-		{"pods churned", 3, (*chaos).podsChurned},
-		{"node evacuated", 1, (*chaos).evacuated},
+		{name: "power lost", weight: 4, prepare: (*chaos).powerLost},
+		{name: "reboot with old addresses", weight: 2, prepare: (*chaos).rebootWithAddresses},
+		{name: "cable pulled", weight: 3, prepare: (*chaos).cablePulled},
+		{name: "one direction cut", weight: 3, prepare: (*chaos).oneDirection},
+		{name: "two nodes partitioned", weight: 3, prepare: (*chaos).partitioned},
+		{name: "agents killed", weight: 3, prepare: (*chaos).agentsKilled},
+		{name: "API server and etcd stopped", weight: 2, prepare: (*chaos).apiStopped},
+		{name: "leader killed", weight: 2, prepare: (*chaos).leaderKilled},
+		{name: "egress IP re-assigned", weight: 3, prepare: (*chaos).reassigned},
+		{name: "claims swapped", weight: 2, prepare: (*chaos).claimsSwapped},
+		{name: "rules flushed", weight: 3, prepare: (*chaos).rulesFlushed},
+		{name: "pods churned", weight: 3, prepare: (*chaos).podsChurned},
+		{name: "node evacuated", weight: 1, prepare: (*chaos).evacuated},
 	}
 }
+
+// scripted are the kinds that are drawn only where they are asked for by name.
+func scripted() []kind {
+	return []kind{
+		{name: apiStoppedAfterCuts, weight: 1, prepare: (*chaos).apiStoppedAfterCuts, within: 1500 * time.Millisecond},
+	}
+}
+
+const apiStoppedAfterCuts = "API server stopped after cuts"
 
 func (c *chaos) node() string { return c.Nodes()[c.random.IntN(len(c.Nodes()))] }
 
@@ -65,10 +79,7 @@ func (c *chaos) boot(ctx context.Context, node string, addresses ...string) erro
 	if err := c.PowerOnWith(ctx, node, addresses...); err != nil {
 		return err
 	}
-	return testbed.Poll(ctx, recoverIn, func() error {
-		_, err := c.NodeExec(ctx, node, "probe", "get", "-timeout", "1s", "http://127.0.0.1:9793/readyz")
-		return err
-	})
+	return testbed.Poll(ctx, recoverIn, func() error { return c.ready(ctx, node) })
 }
 
 // rebootWithAddresses: the node comes back as a machine does that was restored as
@@ -196,6 +207,85 @@ func (c *chaos) apiStopped() fault {
 			return c.StartAPIServer(ctx)
 		},
 	}
+}
+
+// apiStoppedAfterCuts: half of the hosts have been cut off a few times and are in their
+// hold-down, though they answer, when the API server goes away. No host may take itself
+// for cut off.
+//
+// Mutant killed: only hosts that are online count as reached.
+func (c *chaos) apiStoppedAfterCuts() fault {
+	cut, witness := []string{manualHosts()[0], automaticHosts()[0]}, manualHosts()[1]
+	each := func(do func(node string) error) error {
+		var errs []error
+		for _, node := range cut {
+			errs = append(errs, do(node))
+		}
+		return errors.Join(errs...)
+	}
+	silent := func(ctx context.Context, want int) error {
+		got, err := c.metric(ctx, witness, "egressip_agent_silent_hosts")
+		if err == nil && got != fmt.Sprint(want) {
+			err = fmt.Errorf("%s finds %s hosts silent, want %d", witness, got, want)
+		}
+		return err
+	}
+	f := c.apiStopped()
+	start := f.end
+	f.what, f.broken = fmt.Sprintf("both, just after %s were cut off", strings.Join(cut, " and ")), cut
+	f.before = func(ctx context.Context) error {
+		const cuts = 4 // each makes the hold-down twice as long: 2, 4, 8, 16 s
+		for n := range cuts {
+			for _, step := range []func() error{
+				func() error { return testbed.Poll(ctx, recoverIn, func() error { return silent(ctx, 0) }) },
+				func() error { return each(func(node string) error { return c.LinkDown(ctx, node) }) },
+				func() error { return testbed.Poll(ctx, recoverIn, func() error { return silent(ctx, len(cut)) }) },
+				func() error { return each(func(node string) error { return c.LinkUp(ctx, node) }) },
+			} {
+				if err := step(); err != nil {
+					return fmt.Errorf("cut %d: %w", n+1, err)
+				}
+			}
+		}
+		return testbed.Poll(ctx, recoverIn, func() error {
+			return errors.Join(c.through(3*c.o.every, cut...), each(func(node string) error {
+				withdrawn, err := c.metric(ctx, node, "egressip_agent_withdrawn")
+				if err == nil && withdrawn != "0" {
+					err = fmt.Errorf("%s has given its egress IPs up", node)
+				}
+				return errors.Join(err, c.ready(ctx, node))
+			}))
+		})
+	}
+	f.end = func(ctx context.Context) error {
+		// Else nothing was shown.
+		err := silent(ctx, len(cut))
+		if err != nil {
+			err = fmt.Errorf("the hold-down did not last: %w", err)
+		}
+		return errors.Join(err, start(ctx))
+	}
+	return f
+}
+
+// metric is the value of one of an agent's metrics that have no labels.
+func (c *chaos) metric(ctx context.Context, node, name string) (string, error) {
+	all, err := c.NodeExec(ctx, node, "probe", "get", "-timeout", "1s", "http://127.0.0.1:9792/metrics")
+	if err != nil {
+		return "", err
+	}
+	for line := range strings.Lines(all) {
+		if value, found := strings.CutPrefix(line, name+" "); found {
+			return strings.TrimSpace(value), nil
+		}
+	}
+	return "", fmt.Errorf("the agent of %s has no metric %s", node, name)
+}
+
+// ready tells whether a node's agent works.
+func (c *chaos) ready(ctx context.Context, node string) error {
+	_, err := c.NodeExec(ctx, node, "probe", "get", "-timeout", "1s", "http://127.0.0.1:9793/readyz")
+	return err
 }
 
 // leaderKilled kills the controller that leads, and not the other: a kubelet lets one

@@ -55,6 +55,7 @@ type options struct {
 	every     time.Duration
 	twoOwners time.Duration
 	only      string
+	last      string // the fault that ends the run, beside those that are drawn
 	stretch   int
 	prefix    string
 	image     string

@@ -200,9 +200,13 @@ func (c *chaos) patch(ctx context.Context, object, patch string) error {
 
 // faults makes one after the other, until the time is over.
 func (c *chaos) faults(ctx context.Context) error {
-	all := slices.DeleteFunc(kinds(), func(k kind) bool { return c.o.only != "" && k.name != c.o.only })
-	if len(all) == 0 {
-		return fmt.Errorf("no fault is called %q", c.o.only)
+	all := kinds()
+	if c.o.only != "" {
+		k, err := kindOf(c.o.only)
+		if err != nil {
+			return err
+		}
+		all = []kind{k}
 	}
 	until := time.Now().Add(c.o.length)
 	for n := 1; time.Now().Before(until) && (c.o.faults == 0 || n <= c.o.faults); n++ {
@@ -210,7 +214,27 @@ func (c *chaos) faults(ctx context.Context) error {
 			return fmt.Errorf("fault %d: %w", n, err)
 		}
 	}
+	if c.o.last == "" {
+		return nil
+	}
+	k, err := kindOf(c.o.last)
+	if err != nil {
+		return err
+	}
+	if err := c.fault(ctx, k); err != nil {
+		return fmt.Errorf("last fault: %w", err)
+	}
 	return nil
+}
+
+// kindOf is the kind of a name.
+func kindOf(name string) (kind, error) {
+	all := append(kinds(), scripted()...)
+	at := slices.IndexFunc(all, func(k kind) bool { return k.name == name })
+	if at < 0 {
+		return kind{}, fmt.Errorf("no fault is called %q", name)
+	}
+	return all[at], nil
 }
 
 // draw chooses by weight.
@@ -233,6 +257,11 @@ func (c *chaos) fault(ctx context.Context, k kind) error {
 	f := k.prepare(c)
 	lasts := time.Duration(2000+c.random.IntN(5000)) * time.Millisecond * time.Duration(max(1, c.o.stretch))
 	c.say("%s: %s, for %s", k.name, f.what, lasts.Round(100*time.Millisecond))
+	if f.before != nil {
+		if err := f.before(ctx); err != nil {
+			return fmt.Errorf("before %s: %s: %w", k.name, f.what, err)
+		}
+	}
 	begin := time.Now()
 	if err := f.begin(ctx); err != nil {
 		return fmt.Errorf("%s: %s: %w", k.name, f.what, err)
@@ -262,6 +291,9 @@ func (c *chaos) fault(ctx context.Context, k kind) error {
 	}
 	c.outages[k.name] = append(c.outages[k.name], worst)
 	c.watch.Forget(time.Now().Add(-quiet))
+	if k.within > 0 && worst > k.within {
+		return fmt.Errorf("%s: %s: an outage of %s (%s), want %s at most", k.name, f.what, worst.Round(time.Millisecond), whose, k.within)
+	}
 	if err := c.rules.err(); err != nil {
 		return fmt.Errorf("%s: %s: %w", k.name, f.what, err)
 	}
@@ -323,16 +355,9 @@ func (c *chaos) recovered(ctx context.Context) error {
 					return errors.Join(fmt.Errorf("EgressReady of %s is %s", t.Name, ready), err)
 				}
 			}
-			through := map[string]bool{}
-			now := time.Now()
-			for _, p := range c.watch.Pods(now.Add(-quiet)) {
-				if p.Namespace == t.Name {
-					through[p.Node] = true
-				}
-			}
-			if len(through) < nodes {
-				return fmt.Errorf("of namespace %s only the pods on %d of %d nodes get through", t.Name, len(through), nodes)
-			}
+		}
+		if err := c.through(quiet); err != nil {
+			return err
 		}
 		agents, err := c.Kubectl(ctx, "-n", testbed.OperatorNamespace, "get", "daemonset", "egressip-agent", "-o", "jsonpath={.status.numberReady}")
 		if err != nil || agents != fmt.Sprint(nodes) {
@@ -340,6 +365,22 @@ func (c *chaos) recovered(ctx context.Context) error {
 		}
 		return nil
 	})
+}
+
+// through tells whether pods of each namespace have got through of late, from every
+// node but those.
+func (c *chaos) through(late time.Duration, except ...string) error {
+	pods := c.watch.Pods(time.Now().Add(-late))
+	for _, t := range teams() {
+		for _, node := range c.Nodes() {
+			if !slices.Contains(except, node) && !slices.ContainsFunc(pods, func(p traffic.Pod) bool {
+				return p.Namespace == t.Name && p.Node == node
+			}) {
+				return fmt.Errorf("no pod of namespace %s on %s gets through", t.Name, node)
+			}
+		}
+	}
+	return nil
 }
 
 // verdict is on the run as a whole.
