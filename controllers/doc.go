@@ -8,11 +8,11 @@
 //	job            file             runs for         writes
 //	netnamespaces  netnamespace.go  all at once      NetNamespaces: create, delete, owner
 //	hostsubnets    hostsubnet.go    each Node        HostSubnets: create, delete, host, hostIP, subnet, canonical claims
-//	cluster        cluster.go       all at once      claims of automatic hosts (allocate.go), status (status.go), events (events.go)
+//	cluster        reconciler.go    all at once      claims of automatic hosts (allocate.go), status (status.go), events (events.go)
 //
 // Only the leader works. Its decisions rest on caches, which lag behind the
 // API: before the first write of a term they are compared with it, and what was
-// written since is laid over them until they show it (overlay.go). So a claim
+// written since is laid over them until they show it (assume_cache.go). So a claim
 // that this controller, or the leader before it, has written is never
 // overlooked when the next is made.
 //

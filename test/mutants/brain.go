@@ -20,11 +20,11 @@ func healthMutants() []mutant {
 	return []mutant{
 		{
 			name: "witnesses-on-one-side", pkg: brain, test: "TestPropertyWatchersAreMutual",
-			edits: []edit{{file: "watched.go", old: "near[ring[(at-distance+len(ring))%len(ring)].host] = true"}},
+			edits: []edit{{file: "watchers.go", old: "near[ring[(at-distance+len(ring))%len(ring)].host] = true"}},
 		},
 		{
 			name: "no-witnesses-of-its-own", pkg: brain, test: "TestPropertyWatchersAreMutual",
-			edits: []edit{{file: "watched.go", old: "isEgressHost(c, r, h) || known && isEgressHost(c, r, self)", new: "isEgressHost(c, r, h) || known && self < 0"}},
+			edits: []edit{{file: "watchers.go", old: "isEgressHost(c, r, h) || known && isEgressHost(c, r, self)", new: "isEgressHost(c, r, h) || known && self < 0"}},
 		},
 		{
 			name: "half-is-enough", pkg: brain, test: "TestPropertyProbesAloneTakeNoHostThatAnybodyHears",
@@ -138,11 +138,11 @@ func resolveMutants() []mutant {
 		},
 		{
 			name: "netid-shared", pkg: brain, test: "TestPropertyNoPacketLeavesWithAnotherAddress",
-			edits: []edit{{file: "index.go", old: "len(x.requesting[id]) > 1", new: "len(x.requesting[id]) > 2"}},
+			edits: []edit{{file: "resolve_index.go", old: "len(x.requesting[id]) > 1", new: "len(x.requesting[id]) > 2"}},
 		},
 		{
 			name: "same-host-used", pkg: brain, test: "TestPropertyNoPacketLeavesWithAnotherAddress",
-			edits: []edit{{file: "index.go", old: "if other := first[h]; other != nil {", new: "if other := first[h]; other != nil && len(requests) > 9 {"}},
+			edits: []edit{{file: "resolve_index.go", old: "if other := first[h]; other != nil {", new: "if other := first[h]; other != nil && len(requests) > 9 {"}},
 		},
 		{
 			name: "invalid-forgotten", pkg: brain, test: "TestPropertyNoPacketLeavesWithAnotherAddress",
@@ -156,22 +156,22 @@ func resolveMutants() []mutant {
 		},
 		{
 			name: "two-hosts-bear-it", pkg: brain, test: "TestPropertyOneHostBearsAnAddress",
-			edits: []edit{{file: "index.go", old: "if len(a.hosts) > 1 {\n\t\treturn ReasonMultipleHosts", new: "if len(a.hosts) > 2 {\n\t\treturn ReasonMultipleHosts"}},
+			edits: []edit{{file: "resolve_index.go", old: "if len(a.hosts) > 1 {\n\t\treturn ReasonMultipleHosts", new: "if len(a.hosts) > 2 {\n\t\treturn ReasonMultipleHosts"}},
 		},
 		{
 			name: "offline-releases", pkg: brain, test: "TestPropertyOfflineHostKeepsItsAddresses",
-			edits: []edit{{file: "index.go", old: `if x.badHost(h) == "" {`, new: `if x.badHost(h) == "" && host.Online {`}},
+			edits: []edit{{file: "resolve_index.go", old: `if x.badHost(h) == "" {`, new: `if x.badHost(h) == "" && host.Online {`}},
 		},
 		{
 			name: "anyone-sinks-all", pkg: brain, test: "TestPropertyStrangersDoNoHarm",
 			edits: []edit{{
-				file: "index.go", old: "if len(a.hosts) != 1 || x.isHostIP(ip) {",
+				file: "resolve_index.go", old: "if len(a.hosts) != 1 || x.isHostIP(ip) {",
 				new: "if a.sameHost = len(x.Hosts) > 3; len(a.hosts) != 1 || x.isHostIP(ip) {",
 			}},
 		},
 		{
 			name: "silent-offline", pkg: brain, test: "TestPropertyEverythingIsExplained",
-			edits: []edit{{file: "messages.go", old: "case result.State == HostOffline:\n\t\treturn fmt.Sprintf(\"The host", new: "case result.State == Invalid:\n\t\treturn fmt.Sprintf(\"The host"}},
+			edits: []edit{{file: "resolve_messages.go", old: "case result.State == HostOffline:\n\t\treturn fmt.Sprintf(\"The host", new: "case result.State == Invalid:\n\t\treturn fmt.Sprintf(\"The host"}},
 		},
 	}
 }
@@ -181,9 +181,9 @@ func allocateMutants() []mutant {
 		{
 			name: "rebalance-for-ever", pkg: brain, test: "TestPropertyConverges",
 			edits: []edit{
-				{file: "rebalance.go", old: "if !next.betterThan(now) {", new: "if next == nil {"},
-				{file: "rebalance.go", old: "load >= d.after.load[h]+2", new: "load >= d.after.load[h]"},
-				{file: "rebalance.go", old: "now.load[h] >= share/2", new: "now.load[h] >= share"},
+				{file: "allocate_rebalance.go", old: "if !next.betterThan(now) {", new: "if next == nil {"},
+				{file: "allocate_rebalance.go", old: "load >= d.after.load[h]+2", new: "load >= d.after.load[h]"},
+				{file: "allocate_rebalance.go", old: "now.load[h] >= share/2", new: "now.load[h] >= share"},
 			},
 		},
 		{
@@ -197,7 +197,7 @@ func allocateMutants() []mutant {
 		},
 		{
 			name: "siblings-together", pkg: brain, test: "TestPropertyNamespaceNeverTwiceOnAHost",
-			edits: []edit{{file: "placement.go", old: "return !sibling && ", new: "return (!sibling || p.load[h] < 2) && "}},
+			edits: []edit{{file: "allocate_placement.go", old: "return !sibling && ", new: "return (!sibling || p.load[h] < 2) && "}},
 		},
 		{
 			name: "claim-before-release", pkg: brain, test: "TestPropertyNoDoubleClaim",
@@ -209,19 +209,19 @@ func allocateMutants() []mutant {
 		},
 		{
 			name: "balance-at-any-price", pkg: brain, test: "TestPropertyHostGoesOthersStay",
-			edits: []edit{{file: "rebalance.go", old: "now.load[h] >= share/2", new: "now.load[h] >= share"}},
+			edits: []edit{{file: "allocate_rebalance.go", old: "now.load[h] >= share/2", new: "now.load[h] >= share"}},
 		},
 		{
 			name: "all-move", pkg: brain, test: "TestPropertyHostComesFewMove",
-			edits: []edit{{file: "rebalance.go", old: "moving[r.ip] = true", new: "for _, k := range kept {\n\t\t\t\tmoving[k.ip] = true\n\t\t\t}"}},
+			edits: []edit{{file: "allocate_rebalance.go", old: "moving[r.ip] = true", new: "for _, k := range kept {\n\t\t\t\tmoving[k.ip] = true\n\t\t\t}"}},
 		},
 		{
 			name: "no-exchange", pkg: brain, test: "TestPropertyWhatCanBePlacedIsPlaced",
-			edits: []edit{{file: "placement.go", old: "return newExchange(p, pool, requests).placeAll(leftover)", new: "return leftover"}},
+			edits: []edit{{file: "allocate_placement.go", old: "return newExchange(p, pool, requests).placeAll(leftover)", new: "return leftover"}},
 		},
 		{
 			name: "capacity-off-by-one", pkg: brain, test: "TestPropertyWhatCanBePlacedIsPlaced",
-			edits: []edit{{file: "placement.go", old: "func (p *placement) full(h int) bool { return p.free(h) <= 0 }", new: "func (p *placement) full(h int) bool { return p.free(h) <= 1 }"}},
+			edits: []edit{{file: "allocate_placement.go", old: "func (p *placement) full(h int) bool { return p.free(h) <= 0 }", new: "func (p *placement) full(h int) bool { return p.free(h) <= 1 }"}},
 		},
 	}
 }

@@ -12,12 +12,12 @@ func controllerMutants() []mutant {
 		},
 		{
 			name: "leader-trusts-caches", pkg: controller, test: "TestPropertyClaimsStayApart",
-			edits: []edit{{file: "cluster.go", old: "if !r.verified {", new: "if false {"}},
+			edits: []edit{{file: "reconciler.go", old: "if !r.verified {", new: "if false {"}},
 		},
 		{
 			name: "cache-wins", pkg: controller, test: "TestPropertyClaimsStayApart",
 			edits: []edit{{
-				file: "overlay.go", old: "written.GetUID() == cached.GetUID() && older(cached, written)",
+				file: "assume_cache.go", old: "written.GetUID() == cached.GetUID() && older(cached, written)",
 				new: "written.GetUID() != cached.GetUID() && older(cached, written)",
 			}},
 		},
@@ -32,12 +32,12 @@ func controllerMutants() []mutant {
 		{
 			name: "one-refusal-stops-all", pkg: controller, test: "TestOneRefusedHostHoldsUpNoOther",
 			edits: []edit{{
-				file: "cluster.go", old: "(failed != nil && (judged || wrote))", new: "failed != nil",
+				file: "reconciler.go", old: "(failed != nil && (judged || wrote))", new: "failed != nil",
 			}},
 		},
 		{
 			name: "held-hosts-wait", pkg: controller, test: "TestHostsThatComeBackServe", plain: true,
-			edits: []edit{{file: "cluster.go", old: "if len(held) > 0 {", new: "if len(held) > 1000 {"}},
+			edits: []edit{{file: "reconciler.go", old: "if len(held) > 0 {", new: "if len(held) > 1000 {"}},
 		},
 		{
 			name: "returning-is-silent", pkg: controller, test: "TestHostsThatComeBackServe", plain: true,
@@ -45,27 +45,27 @@ func controllerMutants() []mutant {
 		},
 		{
 			name: "any-dead-host-led", pkg: controller, test: "TestHostOfLeader", plain: true,
-			edits: []edit{{file: "heir.go", old: "if strings.EqualFold(host.Name, identity[:at]) {", new: "if host.Name != \"\" {"}},
+			edits: []edit{{file: "leader_monitor.go", old: "if strings.EqualFold(host.Name, identity[:at]) {", new: "if host.Name != \"\" {"}},
 		},
 		{
 			name: "first-underscore", pkg: controller, test: "TestHostOfLeader", plain: true,
-			edits: []edit{{file: "heir.go", old: "strings.LastIndexByte(identity, '_')", new: "strings.IndexByte(identity, '_')"}},
+			edits: []edit{{file: "leader_monitor.go", old: "strings.LastIndexByte(identity, '_')", new: "strings.IndexByte(identity, '_')"}},
 		},
 		{
 			name: "looks-for-ever", pkg: controller, test: "TestHeirLooksForAsLongAsALeaseLasts", plain: true,
-			edits: []edit{{file: "heir.go", old: "!slices.Equal(silent, h.silent) {", new: "len(silent) > 0 {"}},
+			edits: []edit{{file: "leader_monitor.go", old: "!slices.Equal(silent, h.silent) {", new: "len(silent) > 0 {"}},
 		},
 		{
 			name: "heir-without-votes", pkg: controller, test: "TestDeadForTheHeir", plain: true,
-			edits: []edit{{file: "heir.go", old: "if e.Silent() && !w", new: "if e.Vote.Silent = e.Vote.Watchers; e.Silent() && !w"}},
+			edits: []edit{{file: "leader_monitor.go", old: "if e.Silent() && !w", new: "if e.Vote.Silent = e.Vote.Watchers; e.Silent() && !w"}},
 		},
 		{
 			name: "heir-by-verdict-alone", pkg: controller, test: "TestDeadForTheHeir", plain: true,
-			edits: []edit{{file: "heir.go", old: "if e.Silent() && !w", new: "if e.Probe = egress.ProbeSilent; e.Silent() && !w"}},
+			edits: []edit{{file: "leader_monitor.go", old: "if e.Silent() && !w", new: "if e.Probe = egress.ProbeSilent; e.Silent() && !w"}},
 		},
 		{
 			name: "heir-before-the-verdict", pkg: controller, test: "TestDeadForTheHeir", plain: true,
-			edits: []edit{{file: "heir.go", old: " && !w.verdicts[host.Name].Online", new: ""}},
+			edits: []edit{{file: "leader_monitor.go", old: " && !w.verdicts[host.Name].Online", new: ""}},
 		},
 		{
 			name: "told-each-time", pkg: controller, test: "TestNamespaceNotices",
@@ -73,11 +73,11 @@ func controllerMutants() []mutant {
 		},
 		{
 			name: "heartbeat-is-news", pkg: controller, test: "TestHeartbeatsAreNoNews",
-			edits: []edit{{file: "watch.go", old: "b.ResourceVersion = after.ResourceVersion\n", new: ""}},
+			edits: []edit{{file: "predicates.go", old: "b.ResourceVersion = after.ResourceVersion\n", new: ""}},
 		},
 		{
 			name: "report-is-news", pkg: controller, test: "TestReportsOfAgentsAreNoNews",
-			edits: []edit{{file: "watch.go", old: "uplinkCIDR(before) == uplinkCIDR(after)", new: "reflect.DeepEqual(before.Status, after.Status)"}},
+			edits: []edit{{file: "predicates.go", old: "uplinkCIDR(before) == uplinkCIDR(after)", new: "reflect.DeepEqual(before.Status, after.Status)"}},
 		},
 	}
 }
