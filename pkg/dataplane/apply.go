@@ -9,6 +9,9 @@ import (
 	"slices"
 
 	"github.com/vishvananda/netlink"
+
+	"github.com/egressip-operator/egressip-operator/pkg/dataplane/iptables"
+	"github.com/egressip-operator/egressip-operator/pkg/dataplane/rules"
 )
 
 // Reasons why an egress IP is not configured.
@@ -92,7 +95,7 @@ func (p *pass) round(ctx context.Context) (again bool, err error) {
 	if err != nil {
 		return false, err
 	}
-	use, warnings, err := chooseBackends(p.d.cfg.Backends, observed.rules)
+	use, warnings, err := iptables.ChooseBackends(p.d.cfg.Backends, observed.rules)
 	if err != nil {
 		return false, err
 	}
@@ -139,7 +142,7 @@ func (p *pass) round(ctx context.Context) (again bool, err error) {
 	idx = union(standby, idx)
 	in := orderInput{
 		observed: observed, desired: desired, marks: p.d.cfg.Marks, use: use, known: known,
-		rules: ruleInput{marks: p.d.cfg.Marks, port: p.d.cfg.OverlayPort, probePort: p.d.cfg.ProbePort, reset: p.resets, indices: idx, strict: strictNetworks(state)},
+		rules: p.ruleParams(idx, state),
 		sweep: !p.d.swept,
 	}
 	p.done, p.indices, p.known, p.borne = desired, idx, known, observed.ips
@@ -151,6 +154,19 @@ func (p *pass) round(ctx context.Context) (again bool, err error) {
 	}
 	maps.Copy(p.unusable, failed)
 	return len(failed) > 0, nil
+}
+
+// ruleParams are what the rules of this round depend on.
+func (p *pass) ruleParams(idx indices, s State) rules.Params {
+	return rules.Params{
+		Marks:       p.d.cfg.Marks,
+		Overlay:     overlayName,
+		OverlayPort: p.d.cfg.OverlayPort,
+		ProbePort:   p.d.cfg.ProbePort,
+		Indices:     idx,
+		Resets:      p.resets,
+		Strict:      strictNetworks(s),
+	}
 }
 
 func hostedIPs(s State) []netip.Addr {
@@ -204,7 +220,7 @@ func (p *pass) prepare() error {
 
 // observe reads what there is of ours in the kernel.
 func (p *pass) observe(ctx context.Context) (kernel, error) {
-	k := kernel{addresses: map[netip.Addr]struct{}{}, rules: map[Backend]map[table]savedTable{}}
+	k := kernel{addresses: map[netip.Addr]struct{}{}, rules: map[Backend]iptables.Tables{}}
 	var errs []error
 	keep := func(err error) { errs = append(errs, err) }
 
@@ -250,8 +266,8 @@ func (p *pass) observe(ctx context.Context) (kernel, error) {
 			k.addresses[ip] = struct{}{}
 		}
 	}
-	for b, x := range p.d.xt {
-		k.rules[b], err = x.observe(ctx)
+	for b, driver := range p.d.iptables {
+		k.rules[b], err = driver.Observe(ctx)
 		keep(err)
 	}
 	if err := errors.Join(errs...); err != nil {

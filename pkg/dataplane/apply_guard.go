@@ -38,7 +38,7 @@ func guardProgram(m Marks, idx indices) *ebpf.ProgramSpec {
 		asm.Mov.Reg(asm.R6, asm.R1),
 		asm.LoadMem(asm.R7, asm.R6, skbMark, asm.Word),
 		asm.Mov.Reg(asm.R1, asm.R7),
-		asm.And.Imm(asm.R1, int32(m.Remote()|m.Index(firstIndex(m)))),
+		asm.And.Imm(asm.R1, int32(m.Remote()|m.Index(m.FirstIndex()))),
 		asm.JEq.Imm(asm.R1, 0, "pass"), // not marked by us
 		asm.Mov.Reg(asm.R1, asm.R7),
 		asm.And.Imm(asm.R1, int32(m.Remote())),

@@ -4,6 +4,9 @@ import (
 	"maps"
 	"net/netip"
 	"slices"
+
+	"github.com/egressip-operator/egressip-operator/pkg/dataplane/iptables"
+	"github.com/egressip-operator/egressip-operator/pkg/dataplane/rules"
 )
 
 // A phase is a step in the order of changes. Each phase leaves the kernel in a
@@ -36,7 +39,7 @@ const (
 	phaseRoute
 	// phaseMark gives each pod's packets their way. From here on the old ways
 	// are no longer taken by new connections; packets of old ones are dropped
-	// (see chainPinned), or were of a pod that is locked.
+	// (see rules.ChainPinned), or were of a pod that is locked.
 	phaseMark
 	// phaseUnroute takes away overlay routes of pods that go another way.
 	phaseUnroute
@@ -70,12 +73,9 @@ type change struct {
 	mark  uint32
 	netID uint32
 	route podRoute
-	// backend, table, script and rules: a transaction of iptables-restore, and
-	// what the table is after it.
-	backend Backend
-	table   table
-	script  string
-	after   savedTable
+	// transaction on the rules of a backend.
+	backend     Backend
+	transaction iptables.Transaction
 }
 
 type op int
@@ -101,7 +101,7 @@ const (
 type orderInput struct {
 	observed, desired kernel
 	marks             Marks
-	rules             ruleInput
+	rules             rules.Params
 	// use are the backends to hold our rules.
 	use []Backend
 	// known are the indices that the observed rules hold.
@@ -224,40 +224,40 @@ func (c *changes) podMarks(want, obs map[netip.Addr]uint32) (remarked bool) {
 	return remarked
 }
 
-// tables makes the transactions of iptables, and tells whether an egress IP's
-// SNAT rule is taken away, and whether the rules were not as they should be.
+// tables adds the transactions of iptables. It reports whether an egress IP's
+// source NAT rule is removed, and whether the rules were not as they should be.
 func (c *changes) tables(in orderInput) (released, mended bool) {
 	between := in.rules
-	between.indices = union(in.known, in.rules.indices)
-	keep, final := buildRules(between), buildRules(in.rules)
+	between.Indices = union(in.known, in.rules.Indices)
+	keep, final := iptables.Render(rules.Build(between)), iptables.Render(rules.Build(in.rules))
 
-	for _, b := range []Backend{NFT, Legacy} {
+	for _, b := range iptables.Backends() {
 		observed, ok := in.observed.rules[b]
 		if !ok {
 			continue
 		}
-		for _, name := range tables() {
-			saved := observed[name]
+		for _, name := range rules.Stages() {
+			table := observed[name]
 			if !slices.Contains(in.use, b) {
-				c.table(phaseRewrite, b, name, saved, tableRules{})
+				c.table(phaseRewrite, b, name, table, iptables.RenderedTable{})
 				continue
 			}
-			saved = c.table(phaseRules, b, name, saved, keep[name])
-			c.table(phaseRewrite, b, name, saved, final[name])
+			table = c.table(phaseRules, b, name, table, keep[name])
+			c.table(phaseRewrite, b, name, table, final[name])
 		}
 	}
 	mended = slices.ContainsFunc(c.list, func(ch change) bool { return ch.phase == phaseRules })
-	return len(between.indices) > len(in.rules.indices), mended
+	return len(between.Indices) > len(in.rules.Indices), mended
 }
 
-func (c *changes) table(p phase, b Backend, name table, observed savedTable, desired tableRules) savedTable {
-	script, n := diffTable(name, observed, desired)
-	if n == 0 {
-		return observed
+// table adds the transaction that one table needs, and returns what the table
+// holds after it.
+func (c *changes) table(p phase, b Backend, name rules.Stage, observed iptables.Table, desired iptables.RenderedTable) iptables.Table {
+	t := iptables.Plan(name, observed, desired)
+	if t.Changes > 0 {
+		c.add(change{phase: p, op: putRules, backend: b, transaction: t})
 	}
-	after := afterRestore(observed, desired)
-	c.add(change{phase: p, op: putRules, backend: b, table: name, script: script, after: after})
-	return after
+	return t.After
 }
 
 // missing are the keys of a map that are not in another, in order.

@@ -124,7 +124,7 @@ func (e *execution) change(ctx context.Context, batch []change) (int, error) {
 	case delServed:
 		return 1, e.d.maps.deleteHosted(c.netID)
 	case putRules:
-		return 1, e.d.xt[c.backend].commit(ctx, c.script)
+		return 1, e.d.iptables[c.backend].Commit(ctx, c.transaction)
 	case mendScaffold:
 		return 0, e.scaffold() // counts for itself
 	case widenGuard:

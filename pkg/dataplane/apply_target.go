@@ -4,6 +4,8 @@ import (
 	"fmt"
 	"net/netip"
 	"slices"
+
+	"github.com/egressip-operator/egressip-operator/pkg/dataplane/iptables"
 )
 
 // kernel is all that the dataplane keeps in the kernel and changes with State:
@@ -23,7 +25,7 @@ type kernel struct {
 	// addresses are those with our label on the uplink.
 	addresses map[netip.Addr]struct{}
 	// rules are those of each backend that is installed.
-	rules map[Backend]map[table]savedTable
+	rules map[Backend]iptables.Tables
 }
 
 // usable gives the part of a State that can be done, and says what is wrong

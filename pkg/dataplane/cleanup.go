@@ -6,6 +6,9 @@ import (
 	"fmt"
 	"net/netip"
 	"slices"
+
+	"github.com/egressip-operator/egressip-operator/pkg/dataplane/iptables"
+	"github.com/egressip-operator/egressip-operator/pkg/dataplane/rules"
 )
 
 // Cleanup takes everything of ours off the host, in the reverse of the order
@@ -30,13 +33,10 @@ func (c cleanup) run(ctx context.Context) error {
 	fail := func(err error) { errs = append(errs, err) }
 
 	// Marks first, then what they mean: the reverse of the order of tables.
-	names := tables()
-	slices.Reverse(names)
-	for _, name := range names {
-		for _, b := range []Backend{NFT, Legacy} {
-			script, n := diffTable(name, observed.rules[b][name], tableRules{})
-			if n > 0 {
-				fail(c.d.xt[b].commit(ctx, script))
+	for _, name := range slices.Backward(rules.Stages()) {
+		for _, b := range iptables.Backends() {
+			if t := iptables.Plan(name, observed.rules[b][name], iptables.RenderedTable{}); t.Changes > 0 {
+				fail(c.d.iptables[b].Commit(ctx, t))
 			}
 		}
 	}
@@ -72,12 +72,12 @@ func (c cleanup) run(ctx context.Context) error {
 func (c cleanup) observe(ctx context.Context) (kernel, error) {
 	k := kernel{
 		pods: map[netip.Addr]uint32{}, locked: map[netip.Addr]struct{}{},
-		addresses: map[netip.Addr]struct{}{}, rules: map[Backend]map[table]savedTable{},
+		addresses: map[netip.Addr]struct{}{}, rules: map[Backend]iptables.Tables{},
 	}
 	var errs []error
-	for b, x := range c.d.xt {
-		saved, err := x.observe(ctx)
-		k.rules[b] = saved
+	for b, driver := range c.d.iptables {
+		tables, err := driver.Observe(ctx)
+		k.rules[b] = tables
 		errs = append(errs, err)
 	}
 	pods, err := listSet(setPods)

@@ -11,6 +11,8 @@ import (
 
 	"github.com/vishvananda/netlink"
 	"golang.org/x/sys/unix"
+
+	"github.com/egressip-operator/egressip-operator/pkg/dataplane/iptables"
 )
 
 // Defaults of Config.
@@ -22,9 +24,9 @@ const (
 // Dataplane makes the kernel of this host equal to a State. Its methods may be
 // called from several goroutines; Apply runs one at a time.
 type Dataplane struct {
-	cfg Config
-	nl  *netlink.Handle
-	xt  map[Backend]*xtables
+	cfg      Config
+	nl       *netlink.Handle
+	iptables map[Backend]*iptables.Driver
 
 	// mu guards what follows, and the order of changes.
 	mu sync.Mutex
@@ -47,7 +49,7 @@ func New(cfg Config) (*Dataplane, error) {
 	if err != nil {
 		return nil, err
 	}
-	xt, err := openAllXtables()
+	drivers, err := iptables.OpenInstalled()
 	if err != nil {
 		return nil, err
 	}
@@ -55,7 +57,7 @@ func New(cfg Config) (*Dataplane, error) {
 	if err != nil {
 		return nil, fmt.Errorf("open netlink: %w", err)
 	}
-	return &Dataplane{cfg: cfg, nl: nl, xt: xt}, nil
+	return &Dataplane{cfg: cfg, nl: nl, iptables: drivers}, nil
 }
 
 // complete fills in defaults and checks the rest.

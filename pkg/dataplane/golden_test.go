@@ -10,6 +10,9 @@ import (
 	"slices"
 	"strings"
 	"testing"
+
+	"github.com/egressip-operator/egressip-operator/pkg/dataplane/iptables"
+	"github.com/egressip-operator/egressip-operator/pkg/dataplane/rules"
 )
 
 // updateGolden is a flag of the test binary, which has no other place for it.
@@ -21,15 +24,15 @@ type goldenState struct {
 	name, what string
 	state      State
 	// input has the settings that the rules depend on; the rest follows from state.
-	input ruleInput
+	input rules.Params
 }
 
 func goldenStates() []goldenState {
-	defaults := ruleInput{marks: DefaultMarks(), port: 9789, probePort: 9790, reset: true}
+	defaults := rules.Params{Marks: DefaultMarks(), Overlay: overlayName, OverlayPort: 9789, ProbePort: 9790, Resets: true}
 	noResets, noProbes, otherMask := defaults, defaults, defaults
-	noResets.reset = false
-	noProbes.probePort = 0
-	otherMask.marks = Marks{Mask: 0xff0000}
+	noResets.Resets = false
+	noProbes.ProbePort = 0
+	otherMask.Marks = Marks{Mask: 0xff0000}
 
 	node := func(change func(*State)) State {
 		s := State{
@@ -85,24 +88,24 @@ func goldenStates() []goldenState {
 // golden shows what the dataplane makes, in the notation of iptables-save, of a
 // State on a host with rules of others.
 func (g goldenState) golden(b Backend) string {
-	observed := desire(State{}, g.input.marks, nil)
-	observed.rules = map[Backend]map[table]savedTable{b: {}}
-	for name, chains := range map[table]map[string][]string{
-		rawTable:    {"PREROUTING": nil, "OUTPUT": nil},
-		mangleTable: {"PREROUTING": nil, "INPUT": nil, "FORWARD": nil, "OUTPUT": nil, "POSTROUTING": nil},
-		filterTable: {
+	m := g.input.Marks.(Marks)
+	observed := desire(State{}, m, nil)
+	observed.rules = map[Backend]iptables.Tables{b: {}}
+	for name, chains := range map[rules.Stage]map[string][]string{
+		rules.Raw:    {"PREROUTING": nil, "OUTPUT": nil},
+		rules.Mangle: {"PREROUTING": nil, "INPUT": nil, "FORWARD": nil, "OUTPUT": nil, "POSTROUTING": nil},
+		rules.Filter: {
 			"INPUT":   {"-j KUBE-FIREWALL"},
 			"FORWARD": {"-j KUBE-FORWARD", "-j REJECT --reject-with icmp-host-prohibited"}, "OUTPUT": nil,
 		},
-		natTable: {
+		rules.NAT: {
 			"PREROUTING": {"-j KUBE-SERVICES"}, "INPUT": nil, "OUTPUT": {"-j KUBE-SERVICES"},
 			"POSTROUTING": {"-j KUBE-POSTROUTING", "-s 10.244.0.0/16 ! -d 10.244.0.0/16 -j MASQUERADE"},
 		},
 	} {
-		observed.rules[b][name] = savedTable{base: chains}
+		observed.rules[b][name] = iptables.Table{Base: chains}
 	}
 
-	m := g.input.marks
 	state, problems := usable(g.state, nil)
 	if len(problems) > 0 {
 		return fmt.Sprint(problems)
@@ -110,8 +113,8 @@ func (g goldenState) golden(b Backend) string {
 	hosted, _ := assignIndices(hostedIPs(state), nil, nil, m)
 	desired := desire(state, m, hosted)
 	in := g.input
-	in.indices = union(standbyIndices(standbyIPs(state), hosted, nil, nil, m), hosted)
-	in.strict = strictNetworks(state)
+	in.Indices = union(standbyIndices(standbyIPs(state), hosted, nil, nil, m), hosted)
+	in.Strict = strictNetworks(state)
 	for _, c := range order(orderInput{observed: observed, desired: desired, marks: m, use: []Backend{b}, rules: in}) {
 		observed.do(c, func() {})
 	}
@@ -151,16 +154,16 @@ func (k kernel) text(m Marks, b Backend) string {
 		line("add %s %v skbmark %#x/%#x", setPods, ip, k.pods[ip], m.Mask)
 	}
 	line("\n# iptables-save")
-	for _, name := range tables() {
-		saved := k.rules[b][name]
+	for _, name := range rules.Stages() {
+		table := k.rules[b][name]
 		line("*%s", name)
-		for _, chain := range slices.Sorted(maps.Keys(saved.base)) {
+		for _, chain := range slices.Sorted(maps.Keys(table.Base)) {
 			line(":%s ACCEPT [0:0]", chain)
 		}
-		for _, chain := range slices.Sorted(maps.Keys(saved.own)) {
+		for _, chain := range slices.Sorted(maps.Keys(table.Own)) {
 			line(":%s - [0:0]", chain)
 		}
-		for _, chains := range []map[string][]string{saved.base, saved.own} {
+		for _, chains := range []map[string][]string{table.Base, table.Own} {
 			for _, chain := range slices.Sorted(maps.Keys(chains)) {
 				for _, spec := range chains[chain] {
 					line("-A %s %s", chain, spec)

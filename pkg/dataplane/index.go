@@ -1,16 +1,16 @@
 package dataplane
 
 import (
-	"fmt"
 	"maps"
 	"net/netip"
 	"slices"
+
+	"github.com/egressip-operator/egressip-operator/pkg/dataplane/iptables"
+	"github.com/egressip-operator/egressip-operator/pkg/dataplane/rules"
 )
 
-// firstIndex is the least index that is given out: the first with the highest
-// bit of an index. All marks of egress IPs have that bit, and small marks, which
-// software likes to use without asking, are none of ours.
-func firstIndex(m Marks) int { return m.MaxIndex()/2 + 1 }
+// indices gives each egress IP the index that the marks of its packets hold.
+type indices map[netip.Addr]int
 
 // assignIndices gives each hosted egress IP its index. An IP keeps the one
 // that the kernel knows it by, so that a restart changes nothing; another gets
@@ -29,9 +29,9 @@ func assignIndices(hosted []netip.Addr, known indices, used map[int]bool, m Mark
 	}
 	result := make(indices, len(hosted))
 	var without []netip.Addr
-	maximum, next := m.MaxIndex(), firstIndex(m)
+	maximum, next := m.MaxIndex(), m.FirstIndex()
 	for _, ip := range slices.SortedStableFunc(slices.Values(hosted), netip.Addr.Compare) {
-		if i, ok := known[ip]; ok && i >= firstIndex(m) && i <= maximum {
+		if i, ok := known[ip]; ok && i >= m.FirstIndex() && i <= maximum {
 			result[ip] = i
 			continue
 		}
@@ -51,7 +51,7 @@ func assignIndices(hosted []netip.Addr, known indices, used map[int]bool, m Mark
 // standbyIndices gives egress IPs that the host may have to bear their indices
 // beforehand, beside those that it bears. Where indices are scarce they get none.
 func standbyIndices(standby []netip.Addr, hosted, known indices, used map[int]bool, m Marks) indices {
-	if 2*(len(standby)+len(hosted)) > m.MaxIndex()-firstIndex(m) {
+	if 2*(len(standby)+len(hosted)) > m.MaxIndex()-m.FirstIndex() {
 		return indices{}
 	}
 	taken := maps.Clone(used)
@@ -65,29 +65,27 @@ func standbyIndices(standby []netip.Addr, hosted, known indices, used map[int]bo
 	return prepared
 }
 
-// knownIndices reads back, from our SNAT rules, which index stands for which
-// egress IP, and which indices stand for anything at all. Where rules
-// contradict each other, as after somebody's edit, neither is believed.
-func knownIndices(m Marks, rules map[Backend]map[table]savedTable) (known indices, used map[int]bool) {
+// knownIndices reads back, from our source NAT rules, which index stands for
+// which egress IP, and which indices stand for anything at all. Where rules
+// contradict each other, as after a manual edit, neither is used.
+func knownIndices(m Marks, observed map[Backend]iptables.Tables) (known indices, used map[int]bool) {
 	known, used = indices{}, map[int]bool{}
 	byIndex := map[int]netip.Addr{}
 	doubtful := map[netip.Addr]bool{}
-	for _, b := range []Backend{NFT, Legacy} {
-		for _, chain := range rules[b][natTable].own {
-			for _, spec := range chain {
-				i, ip, ok := parseSNAT(m, spec)
-				if !ok {
-					continue
-				}
-				used[i] = true
-				if other, taken := byIndex[i]; taken && other != ip {
-					doubtful[ip], doubtful[other] = true, true
-				}
-				if other, taken := known[ip]; taken && other != i {
-					doubtful[ip] = true
-				}
-				byIndex[i], known[ip] = ip, i
+	for _, b := range iptables.Backends() {
+		for _, nat := range observed[b].MarkedNATs() {
+			i, ip := indexOf(m, nat.Mark), nat.To
+			if i == 0 {
+				continue
 			}
+			used[i] = true
+			if other, taken := byIndex[i]; taken && other != ip {
+				doubtful[ip], doubtful[other] = true, true
+			}
+			if other, taken := known[ip]; taken && other != i {
+				doubtful[ip] = true
+			}
+			byIndex[i], known[ip] = ip, i
 		}
 	}
 	for ip := range doubtful {
@@ -96,15 +94,11 @@ func knownIndices(m Marks, rules map[Backend]map[table]savedTable) (known indice
 	return known, used
 }
 
-// parseSNAT reads a rule that snat wrote.
-func parseSNAT(m Marks, spec string) (index int, ip netip.Addr, ok bool) {
-	var mark, mask uint32
-	var to string
-	n, err := fmt.Sscanf(spec, "-m mark --mark 0x%x/0x%x -j SNAT --to-source %s", &mark, &mask, &to)
-	if err != nil || n != 3 || mask != m.IndexMask() || mark&^mask != 0 {
-		return 0, netip.Addr{}, false
+// indexOf returns the index that a rule matches, 0 for a match that is not of an
+// index alone.
+func indexOf(m Marks, match rules.Mark) int {
+	if match.Mask != m.IndexMask() || match.Value&^match.Mask != 0 {
+		return 0
 	}
-	ip, err = netip.ParseAddr(to)
-	index = m.IndexOf(mark)
-	return index, ip, err == nil && index != 0
+	return m.IndexOf(match.Value)
 }

@@ -6,17 +6,21 @@ import (
 	"testing"
 
 	"pgregory.net/rapid"
+
+	"github.com/egressip-operator/egressip-operator/internal/testenv/tracer"
+	"github.com/egressip-operator/egressip-operator/pkg/dataplane/iptables"
+	"github.com/egressip-operator/egressip-operator/pkg/dataplane/rules"
 )
 
 // An egress IP keeps its index; nobody gets one that the kernel still knows
 // for anything; all differ, and all have the bit that makes them ours.
 //
 // Mutants killed: taken without used; taken without known; indices that begin
-// at 1; known ones given out anew.
+// at 1; known ones given out again.
 func TestPropertyIndicesAreStable(t *testing.T) {
 	rapid.Check(t, func(t *rapid.T) {
 		m := Marks{Mask: rapid.SampledFrom([]uint32{0x1f7f, 0x7, 0x3f, 0xff}).Draw(t, "mask")}
-		index := rapid.IntRange(firstIndex(m), m.MaxIndex())
+		index := rapid.IntRange(m.FirstIndex(), m.MaxIndex())
 		ips := rapid.SliceOfNDistinct(rapid.IntRange(1, 12), 0, 8, rapid.ID[int]).Draw(t, "hosted")
 		var hosted []netip.Addr
 		for _, i := range ips {
@@ -41,7 +45,7 @@ func TestPropertyIndicesAreStable(t *testing.T) {
 			switch {
 			case seen[n]:
 				t.Fatalf("index %d for two", n)
-			case m.Index(n)&m.Index(firstIndex(m)) == 0 || n > m.MaxIndex():
+			case m.Index(n)&m.Index(m.FirstIndex()) == 0 || n > m.MaxIndex():
 				t.Fatalf("index %d is none of ours", n)
 			case had && n != before:
 				t.Fatalf("%v had index %d and has %d", ip, before, n)
@@ -50,7 +54,7 @@ func TestPropertyIndicesAreStable(t *testing.T) {
 			}
 			seen[n] = true
 		}
-		for n := firstIndex(m); n <= m.MaxIndex() && len(without) > 0; n++ {
+		for n := m.FirstIndex(); n <= m.MaxIndex() && len(without) > 0; n++ {
 			if !seen[n] && !owner[n] && !used[n] {
 				t.Fatalf("index %d is free, and %v got none", n, without)
 			}
@@ -67,22 +71,22 @@ func TestPropertyIndicesAreReadBackFromRules(t *testing.T) {
 		m := DefaultMarks()
 		idx := indices{}
 		ip := addr("10.0.0.1")
-		size := rapid.SampledFrom([]int{0, 1, maxLinear, maxLinear + 1, 100}).Draw(t, "size")
-		for _, n := range rapid.SliceOfNDistinct(rapid.IntRange(firstIndex(m), m.MaxIndex()), size, size, rapid.ID[int]).Draw(t, "indices") {
+		size := rapid.SampledFrom([]int{0, 1, 32, 33, 100}).Draw(t, "size")
+		for _, n := range rapid.SliceOfNDistinct(rapid.IntRange(m.FirstIndex(), m.MaxIndex()), size, size, rapid.ID[int]).Draw(t, "indices") {
 			idx[ip], ip = n, ip.Next()
 		}
-		chains := natRules(ruleInput{marks: m, port: 9789, indices: idx}).chains
-		nat := savedTable{own: chains, base: map[string][]string{"POSTROUTING": {"-j " + chainPostrouting}}}
-		rules := map[Backend]map[table]savedTable{Legacy: {natTable: nat}}
-		known, used := knownIndices(m, rules)
+		content := rules.Build(rules.Params{Marks: m, Overlay: overlayName, OverlayPort: 9789, Indices: idx})
+		nat := iptables.Plan(rules.NAT, iptables.Table{}, iptables.Render(content)[rules.NAT]).After
+		observed := map[Backend]iptables.Tables{Legacy: {rules.NAT: nat}}
+		known, used := knownIndices(m, observed)
 		if len(known) != len(idx) || len(used) != len(idx) {
 			t.Fatalf("%d of %d read back", len(known), len(idx))
 		}
-		h := &tracedHost{kernel: kernel{rules: rules}, marks: m, words: map[string][]string{}}
+		h := newTracedHost(kernel{rules: observed}, m)
 		for ip, n := range idx {
-			p := traced{out: "eth0", mark: m.Index(n), conn: &tracedConn{mark: m.Index(n)}, state: "NEW"}
-			if h.walk(natTable, "POSTROUTING", &p); known[ip] != n || p.conn.source != ip {
-				t.Fatalf("%v with index %d: read back %d, leaves as %v", ip, n, known[ip], p.conn.source)
+			p := tracer.Packet{Out: tracer.Uplink, Mark: m.Index(n), Conn: &tracer.Conn{Mark: m.Index(n)}, State: tracer.New}
+			if _, err := h.Walk("nat", "POSTROUTING", &p); err != nil || known[ip] != n || p.Conn.Source != ip {
+				t.Fatalf("%v with index %d: read back %d, leaves as %v, error %v", ip, n, known[ip], p.Conn.Source, err)
 			}
 		}
 	})
@@ -92,13 +96,16 @@ func TestPropertyIndicesAreReadBackFromRules(t *testing.T) {
 // neither is believed, and the index is not given out.
 func TestContradictoryRulesAreNotBelieved(t *testing.T) {
 	m := DefaultMarks()
-	n := firstIndex(m)
-	nat := func(rules ...string) map[table]savedTable {
-		return map[table]savedTable{natTable: {own: map[string][]string{chainPostrouting: rules}}}
+	n := m.FirstIndex()
+	nat := func(specs ...string) iptables.Tables {
+		return iptables.Tables{rules.NAT: {Own: map[string][]string{rules.ChainPostrouting: specs}}}
 	}
-	known, used := knownIndices(m, map[Backend]map[table]savedTable{
-		NFT:    nat(snat(m, n, addr(eip1)), snat(m, n+1, addr(eip3))),
-		Legacy: nat(snat(m, n, addr(eip2)), "-m mark --mark 0x1/0x1 -j SNAT --to-source 192.0.2.1"),
+	snat := func(index int, ip string) string {
+		return fmt.Sprintf("-m mark --mark %#x/%#x -j SNAT --to-source %s", m.Index(index), m.IndexMask(), ip)
+	}
+	known, used := knownIndices(m, map[Backend]iptables.Tables{
+		NFT:    nat(snat(n, eip1), snat(n+1, eip3)),
+		Legacy: nat(snat(n, eip2), "-m mark --mark 0x1/0x1 -j SNAT --to-source 192.0.2.1"),
 	})
 	if len(known) != 1 || known[addr(eip3)] != n+1 || len(used) != 2 {
 		t.Fatalf("known %v, used %v", known, used)

@@ -13,27 +13,21 @@ import (
 	"github.com/vishvananda/netlink"
 	"github.com/vishvananda/netlink/nl"
 	"golang.org/x/sys/unix"
+
+	"github.com/egressip-operator/egressip-operator/pkg/dataplane/rules"
 )
 
 // setPrefix marks the ipsets that are ours.
 const setPrefix = "egress-"
 
-// Our ipsets.
+// Our ipsets. The rules refer to them.
 const (
-	// setPods: every classified pod, with its way as mark; 0 for PathNode.
-	setPods = setPrefix + "pods"
-	// setLocked: pods whose namespaces request egress IPs; their unmarked
-	// packets are held, should marking fail.
-	setLocked = setPrefix + "locked"
-	// setHosts: all hosts.
-	setHosts = setPrefix + "hosts"
-	// setInside: pod and service networks, and all hosts.
-	setInside = setPrefix + "inside"
-	// setIPs: the egress IPs of this host.
-	setIPs = setPrefix + "ips"
-	// setResets: TCP connections of this host's pods that have ended: pod, its
-	// port, and the other end. The kernel forgets them by itself.
-	setResets = setPrefix + "resets"
+	setPods   = rules.SetPods
+	setLocked = rules.SetLocked
+	setHosts  = rules.SetHosts
+	setInside = rules.SetInside
+	setIPs    = rules.SetIPs
+	setResets = rules.SetResets
 )
 
 // resetFor is how long a pod may take to find out that a connection has ended:

@@ -9,6 +9,8 @@ import (
 	"os"
 	"path/filepath"
 	"slices"
+
+	"github.com/egressip-operator/egressip-operator/pkg/dataplane/iptables"
 )
 
 // Leftovers lists what Cleanup would take off the host, one object in each
@@ -26,27 +28,14 @@ func leftovers(ctx context.Context, d *Dataplane) (list []string, err error) {
 	var errs []error
 	found := func(format string, args ...any) { list = append(list, fmt.Sprintf(format, args...)) }
 
-	for _, b := range []Backend{NFT, Legacy} {
-		x, installed := d.xt[b]
+	for _, b := range iptables.Backends() {
+		driver, installed := d.iptables[b]
 		if !installed {
 			continue
 		}
-		saved, err := x.observe(ctx)
+		tables, err := driver.Observe(ctx)
 		errs = append(errs, err)
-		names := tables()
-		slices.Reverse(names)
-		for _, name := range names {
-			for _, base := range slices.Sorted(maps.Keys(saved[name].base)) {
-				for _, spec := range saved[name].base[base] {
-					if leadsToOurs(spec) {
-						found("iptables-%s, table %s, rule: -A %s %s", b, name, base, spec)
-					}
-				}
-			}
-			for _, chain := range slices.Sorted(maps.Keys(saved[name].own)) {
-				found("iptables-%s, table %s, chain %s with %d rules", b, name, chain, len(saved[name].own[chain]))
-			}
-		}
+		list = append(list, iptables.ListOwn(b, tables)...)
 	}
 	rules, _, err := leadingRules(d.nl)
 	errs = append(errs, err)

@@ -39,6 +39,11 @@ func (m Marks) IndexMask() uint32 { return m.Mask &^ m.Remote() &^ m.Return() }
 // MaxIndex is the greatest index that fits; indices begin at 1.
 func (m Marks) MaxIndex() int { return 1<<bits.OnesCount32(m.IndexMask()) - 1 }
 
+// FirstIndex is the least index that is given out: the first with the highest
+// bit of an index. All marks of egress IPs have that bit, and small marks, which
+// other software likes to use without asking, are none of ours.
+func (m Marks) FirstIndex() int { return m.MaxIndex()/2 + 1 }
+
 // Index encodes index i, 1 to MaxIndex, by spreading its bits over IndexMask.
 func (m Marks) Index(i int) uint32 {
 	var mark uint32

@@ -7,6 +7,8 @@ import (
 	"slices"
 	"strings"
 	"testing"
+
+	"github.com/egressip-operator/egressip-operator/pkg/dataplane/iptables"
 )
 
 // given: hosts whose FORWARD policy is DROP, and a final rule that rejects;
@@ -252,7 +254,7 @@ func TestDriftAmongManyServices(t *testing.T) {
 	n.host(eip1, 7)
 	here.set(local(eip1, 7))
 	n.run(t, `(echo '*nat'; echo ':KUBE-SERVICES - [0:0]'
-		for i in $(seq `+fmt.Sprint(manyRules)+`); do echo "-A KUBE-SERVICES -d 10.96.$((i / 250)).$((i % 250))/32 -p tcp -m tcp --dport 80 -j RETURN"; done
+		for i in $(seq `+fmt.Sprint(iptables.ManyRules)+`); do echo "-A KUBE-SERVICES -d 10.96.$((i / 250)).$((i % 250))/32 -p tcp -m tcp --dport 80 -j RETURN"; done
 		echo '-A PREROUTING -j KUBE-SERVICES'; echo COMMIT) | iptables-nft-restore --noflush`)
 	n.apply(t)
 	n.settled(t)

@@ -1,6 +1,10 @@
 package dataplane
 
-import "net/netip"
+import (
+	"net/netip"
+
+	"github.com/egressip-operator/egressip-operator/pkg/dataplane/iptables"
+)
 
 // State is what the kernel of one host must do. It is a plain value in
 // canonical order, free of the shape of iptables, so that another backend can
@@ -94,12 +98,12 @@ type Config struct {
 }
 
 // Backend is one of the two implementations of iptables in the kernel.
-type Backend string
+type Backend = iptables.Backend
 
 // The iptables backends.
 const (
-	NFT    Backend = "nft"
-	Legacy Backend = "legacy"
+	NFT    = iptables.NFT
+	Legacy = iptables.Legacy
 )
 
 // Report is what Apply found and did.

@@ -9,6 +9,10 @@ import (
 	"testing"
 
 	"pgregory.net/rapid"
+
+	"github.com/egressip-operator/egressip-operator/internal/testenv/tracer"
+	"github.com/egressip-operator/egressip-operator/pkg/dataplane/iptables"
+	"github.com/egressip-operator/egressip-operator/pkg/dataplane/rules"
 )
 
 // scenario is a host that goes from one State to another, and damage that
@@ -111,13 +115,16 @@ func (s State) plannedNetwork(netID uint32) string {
 type tracedFlow struct {
 	netID uint32 // over the overlay; 0: of a pod here
 	src   netip.Addr
-	conn  *tracedConn
+	conn  *tracer.Conn
 }
 
-func (f *tracedFlow) packet() traced {
-	p := traced{in: "cni0", src: f.src, dst: addr(tracedOutside), proto: "udp", dport: 53, dir: "ORIGINAL", state: "ESTABLISHED", conn: f.conn}
-	if !f.conn.confirmed {
-		p.state = "NEW"
+func (f *tracedFlow) packet() tracer.Packet {
+	p := tracer.Packet{
+		In: tracer.PodDevice, Src: f.src, Dst: addr(tracedOutside), Proto: "udp", DestPort: 53,
+		Dir: tracer.Original, State: tracer.Established, Conn: f.conn,
+	}
+	if !f.conn.Confirmed {
+		p.State = tracer.New
 	}
 	return p
 }
@@ -131,7 +138,7 @@ type mutant struct {
 
 // run plays a scenario and gives what went wrong.
 func (s scenario) run(m mutant) error {
-	h := &tracedHost{kernel: emptyKernel(s.use), ip: addr(tracedHostIP), pods: netip.MustParsePrefix("10.244.1.0/24"), marks: DefaultMarks(), words: map[string][]string{}}
+	h := newTracedHost(emptyKernel(s.use), DefaultMarks())
 	var flows []*tracedFlow
 	before := State{HostIP: s.states[0].HostIP, Strict: false}
 	for i, state := range s.states {
@@ -141,9 +148,10 @@ func (s scenario) run(m mutant) error {
 		}
 		for n, c := range list {
 			if m.rule != nil && c.op == putRules {
-				c.after = mutate(c.after, m.rule)
+				c.transaction.After = mutate(c.transaction.After, m.rule)
 			}
 			h.do(c, func() { forget(flows, stale) })
+			h.loadKernel()
 			// The very first start on a host with pods comes too late for what
 			// they sent before; from then on every moment counts.
 			if i == 0 && c.phase < phaseShrink {
@@ -171,9 +179,9 @@ func withoutScaffold(list []change) []change {
 // emptyKernel has nothing of ours, and a CNI's MASQUERADE.
 func emptyKernel(use []Backend) kernel {
 	k := desire(State{}, DefaultMarks(), nil)
-	k.rules = map[Backend]map[table]savedTable{NFT: {}, Legacy: {}}
+	k.rules = map[Backend]iptables.Tables{NFT: {}, Legacy: {}}
 	for _, b := range use {
-		k.rules[b][natTable] = savedTable{foreign: 1, base: map[string][]string{
+		k.rules[b][rules.NAT] = iptables.Table{Foreign: 1, Base: map[string][]string{
 			"POSTROUTING": {"-s 10.244.0.0/16 ! -d 10.244.0.0/16 -j MASQUERADE"},
 		}}
 	}
@@ -191,19 +199,19 @@ func (s scenario) changes(observed kernel, state State) ([]change, staleness, in
 	idx = union(standby, idx)
 	list := order(orderInput{
 		observed: observed, desired: desired, marks: m, use: s.use, known: known,
-		rules: ruleInput{marks: m, port: 9789, reset: true, indices: idx, strict: strictNetworks(state)},
+		rules: rules.Params{Marks: m, Overlay: overlayName, OverlayPort: 9789, Resets: true, Indices: idx, Strict: strictNetworks(state)},
 	})
 	return list, judge(m, observed.copied(), desired, known, idx), idx
 }
 
 func forget(flows []*tracedFlow, s staleness) {
 	for _, f := range flows {
-		seen := f.conn.source
+		seen := f.conn.Source
 		if !seen.IsValid() {
 			seen = f.src
 		}
-		if s.stale(flow{source: f.src, dest: addr(tracedOutside), sourceOutside: seen, mark: f.conn.mark}) {
-			f.conn = &tracedConn{}
+		if s.stale(flow{source: f.src, dest: addr(tracedOutside), sourceOutside: seen, mark: f.conn.Mark}) {
+			f.conn = &tracer.Conn{}
 		}
 	}
 }
@@ -216,7 +224,7 @@ func TestStandbyTakesOverWithoutAChangeOfRules(t *testing.T) {
 	s := scenario{use: []Backend{NFT, Legacy}}
 	state := State{HostIP: addr(tracedHostIP), Hosts: []netip.Addr{addr(tracedHostIP)}, Hosted: []Hosted{{addr(eip1), 1}}, Standby: []Hosted{{addr(eip2), 2}, {addr(eip3), 3}}}
 	k := emptyKernel(s.use)
-	rules := func(state State) (n int) {
+	changed := func(state State) (n int) {
 		list, _, _ := s.changes(k, state)
 		for _, c := range list {
 			if c.op == putRules {
@@ -226,18 +234,18 @@ func TestStandbyTakesOverWithoutAChangeOfRules(t *testing.T) {
 		}
 		return n
 	}
-	if rules(state) == 0 {
+	if changed(state) == 0 {
 		t.Fatal("the first pass changes no rules")
 	}
 	if _, bears := k.addresses[addr(eip2)]; bears {
 		t.Errorf("%s is on the uplink, and on standby", eip2)
 	}
 	state.Hosted, state.Standby = []Hosted{{addr(eip1), 1}, {addr(eip2), 2}, {addr(eip3), 3}}, nil
-	if n := rules(state); n > 0 {
+	if n := changed(state); n > 0 {
 		t.Errorf("%d changes of rules to take over", n)
 	}
 	state.Hosted = state.Hosted[:2]
-	rules(state)
+	changed(state)
 	known, _ := knownIndices(DefaultMarks(), k.rules)
 	if _, left := known[addr(eip3)]; left || len(known) != 2 {
 		t.Errorf("known: %v", known)
@@ -258,10 +266,10 @@ func sources() (pods []netip.Addr, networks []uint32) {
 func (h *tracedHost) moment(flows *[]*tracedFlow, before, now State) error {
 	pods, networks := sources()
 	for _, ip := range pods {
-		*flows = append(*flows, &tracedFlow{src: ip, conn: &tracedConn{}})
+		*flows = append(*flows, &tracedFlow{src: ip, conn: &tracer.Conn{}})
 	}
 	for _, id := range networks {
-		*flows = append(*flows, &tracedFlow{netID: id, src: addr(fmt.Sprintf("10.244.2.%d", id)), conn: &tracedConn{}})
+		*flows = append(*flows, &tracedFlow{netID: id, src: addr(fmt.Sprintf("10.244.2.%d", id)), conn: &tracer.Conn{}})
 	}
 	for _, f := range *flows {
 		may := []string{"dropped", before.plannedPod(f.src), now.plannedPod(f.src)}
@@ -281,7 +289,7 @@ func distinct(flows []*tracedFlow) []*tracedFlow {
 	type key struct {
 		netID uint32
 		src   netip.Addr
-		conn  tracedConn
+		conn  tracer.Conn
 	}
 	seen := map[key]bool{}
 	return slices.DeleteFunc(flows, func(f *tracedFlow) bool {
@@ -293,33 +301,50 @@ func distinct(flows []*tracedFlow) []*tracedFlow {
 
 // check sends the next packet of a connection.
 func (h *tracedHost) check(f *tracedFlow, may []string) error {
-	got := h.send(f)
+	got, err := h.send(f)
+	if err != nil {
+		return err
+	}
 	if !slices.Contains(may, got.String()) {
 		return fmt.Errorf("packet of %v (network %d): %v, may be %q", f.src, f.netID, got, may)
 	}
-	if _, here := h.addresses[got.src]; got.out == "eth0" && got.src != h.ip && !here {
-		return fmt.Errorf("packet of %v left as %v, which is not on the uplink", f.src, got.src)
+	if got.Out == tracer.Uplink && got.Src != h.Addr && !has(h.addresses, got.Src) {
+		return fmt.Errorf("packet of %v left as %v, which is not on the uplink", f.src, got.Src)
 	}
 	// What no NAT touches must not leave by any way of ours.
-	for _, state := range []string{"INVALID", "UNTRACKED"} {
+	for _, state := range []tracer.State{tracer.Invalid, tracer.Untracked} {
 		p := f.packet()
-		p.state, p.conn = state, &tracedConn{}
-		if f.netID != 0 {
-			if got := h.fromOverlay(f.netID, p); got.dropped == "" {
-				return fmt.Errorf("%s packet of network %d: %v", state, f.netID, got)
-			}
-		} else if got := h.forward(p); got.dropped == "" && !slices.Contains(may, "eth0 as "+tracedHostIP) {
-			return fmt.Errorf("%s packet of %v: %v", state, f.src, got)
+		p.State, p.Conn = state, &tracer.Conn{}
+		got, err := h.sendPacket(f.netID, p)
+		switch {
+		case err != nil:
+			return err
+		case got.Dropped != "":
+		case f.netID != 0, !slices.Contains(may, "eth0 as "+tracedHostIP):
+			return fmt.Errorf("%s packet of %v (network %d): %v", state, f.src, f.netID, got)
 		}
 	}
 	return nil
 }
 
-func (h *tracedHost) send(f *tracedFlow) outcome {
-	if f.netID != 0 {
-		return h.fromOverlay(f.netID, f.packet())
+func (h *tracedHost) send(f *tracedFlow) (tracer.Outcome, error) {
+	return h.sendPacket(f.netID, f.packet())
+}
+
+func (h *tracedHost) sendPacket(netID uint32, p tracer.Packet) (tracer.Outcome, error) {
+	if netID != 0 {
+		return h.ForwardFromOverlay(netID, p)
 	}
-	return h.forward(f.packet())
+	return h.Forward(p)
+}
+
+// expect sends a packet of a pod that is to leave so.
+func (h *tracedHost) expect(want string, p tracer.Packet) error {
+	got, err := h.Forward(p)
+	if err == nil && got.String() != want {
+		return fmt.Errorf("%v, wanted: %s", got, want)
+	}
+	return err
 }
 
 // settled expects new connections to be as the State has them, and old ones
@@ -334,36 +359,44 @@ func (h *tracedHost) settled(flows *[]*tracedFlow, s State, idx indices) error {
 			return fmt.Errorf("old connection: %w", err)
 		}
 		// It began with one source, at another host, and ends with it.
-		if r, goes := h.routes[f.src]; goes && f.netID == 0 && f.conn.elsewhere.IsValid() && h.send(f).out == overlayName &&
-			r.sources[0].IsValid() && r.sources[0] != f.conn.elsewhere {
-			return fmt.Errorf("old connection of %v began as %v and goes on as %v", f.src, f.conn.elsewhere, r.sources[0])
+		r, goes := h.Routes[f.src]
+		if !goes || f.netID != 0 || !f.conn.RemoteSource.IsValid() {
+			continue
+		}
+		if got, err := h.send(f); err != nil {
+			return err
+		} else if got.OverOverlay() && r.Source.IsValid() && r.Source != f.conn.RemoteSource {
+			return fmt.Errorf("old connection of %v began as %v and goes on as %v", f.src, f.conn.RemoteSource, r.Source)
 		}
 	}
 	pods, networks := sources()
 	for _, ip := range pods {
-		f := &tracedFlow{src: ip, conn: &tracedConn{}}
+		f := &tracedFlow{src: ip, conn: &tracer.Conn{}}
 		for range 2 { // its first packet and its second
 			if err := h.check(f, []string{s.plannedPod(ip)}); err != nil {
 				return fmt.Errorf("new connection: %w", err)
 			}
 		}
-		answer := traced{in: "cni0", src: ip, dst: addr(tracedOutside), proto: "tcp", dir: "REPLY", state: "ESTABLISHED", conn: &tracedConn{confirmed: true, bound: true}}
-		if got := h.forward(answer); got.String() != "eth0 as "+ip.String() {
-			return fmt.Errorf("answer of %v to a client outside: %v", ip, got)
+		answer := tracer.Packet{
+			In: tracer.PodDevice, Src: ip, Dst: addr(tracedOutside), Proto: "tcp",
+			Dir: tracer.Reply, State: tracer.Established, Conn: &tracer.Conn{Confirmed: true, Bound: true},
 		}
-		inside := (&tracedFlow{src: ip, conn: &tracedConn{}}).packet()
-		inside.dst = addr(tracedInside)
-		if got := h.forward(inside); got.String() != "eth0 as "+ip.String() {
-			return fmt.Errorf("%v to another pod: %v", ip, got)
+		if err := h.expect("eth0 as "+ip.String(), answer); err != nil {
+			return fmt.Errorf("answer of %v to a client outside: %w", ip, err)
 		}
-		forged := (&tracedFlow{src: ip, conn: &tracedConn{}}).packet()
-		forged.dst, forged.dport = addr("192.168.7.12"), 9789
-		if got := h.forward(forged); got.dropped == "" {
-			return fmt.Errorf("%v to the overlay's port of a host: %v", ip, got)
+		inside := (&tracedFlow{src: ip, conn: &tracer.Conn{}}).packet()
+		inside.Dst = addr(tracedInside)
+		if err := h.expect("eth0 as "+ip.String(), inside); err != nil {
+			return fmt.Errorf("%v to another pod: %w", ip, err)
+		}
+		forged := (&tracedFlow{src: ip, conn: &tracer.Conn{}}).packet()
+		forged.Dst, forged.DestPort = addr("192.168.7.12"), 9789
+		if err := h.expect("dropped", forged); err != nil {
+			return fmt.Errorf("%v to the overlay's port of a host: %w", ip, err)
 		}
 	}
 	for _, id := range networks {
-		f := &tracedFlow{netID: id, src: addr(fmt.Sprintf("10.244.2.%d", id)), conn: &tracedConn{}}
+		f := &tracedFlow{netID: id, src: addr(fmt.Sprintf("10.244.2.%d", id)), conn: &tracer.Conn{}}
 		for range 2 {
 			if err := h.check(f, []string{s.plannedNetwork(id)}); err != nil {
 				return fmt.Errorf("new connection: %w", err)
@@ -384,64 +417,67 @@ func damages() []string {
 // while something of ours is missing.
 func (h *tracedHost) damaged(damage string, flows []*tracedFlow, s State) error {
 	h.kernel = h.copied()
-	flush := func(t table, base string) {
+	flush := func(stage rules.Stage, base string) {
 		for b := range h.rules {
-			saved := h.rules[b][t]
-			saved.base = maps.Clone(saved.base)
-			for name := range saved.base {
+			t := h.rules[b][stage]
+			t.Base = maps.Clone(t.Base)
+			for name := range t.Base {
 				if base == "" || name == base {
-					delete(saved.base, name)
+					delete(t.Base, name)
 				}
 			}
-			h.rules[b][t] = saved
+			h.rules[b][stage] = t
 		}
 	}
 	switch damage {
 	case "no ip rule":
-		h.noRule = true
+		h.NoPolicyRule = true
 	case "no overlay":
-		h.noOverlay = true
+		h.NoOverlay = true
 	case "no overlay and no last route":
-		h.noOverlay, h.noLastRoute = true, true
+		h.NoOverlay, h.NoLastRoute = true, true
 	case "a set entry":
 		delete(h.kernel.pods, addr("10.244.1.2"))
 	case "all set entries":
 		clear(h.kernel.pods)
 	case "mangle PREROUTING flushed":
-		flush(mangleTable, "PREROUTING")
+		flush(rules.Mangle, "PREROUTING")
 	case "mangle flushed":
 		// The connections from other hosts' pods have no other lock.
-		flush(mangleTable, "")
+		flush(rules.Mangle, "")
 		flows = nil
 	case "filter flushed":
-		flush(filterTable, "")
+		flush(rules.Filter, "")
 	}
+	h.loadKernel()
 	pods, _ := sources()
 	for _, ip := range pods {
-		flows = append(flows, &tracedFlow{src: ip, conn: &tracedConn{}})
+		flows = append(flows, &tracedFlow{src: ip, conn: &tracer.Conn{}})
 	}
 	for _, f := range flows {
 		want := s.plannedPod(f.src)
 		if f.netID != 0 {
 			want = s.plannedNetwork(f.netID)
 		}
-		if got := h.send(f).String(); got != want && got != "dropped" {
-			return fmt.Errorf("damage %q: packet of %v (network %d): %s, planned: %s", damage, f.src, f.netID, got, want)
+		if got, err := h.send(f); err != nil {
+			return err
+		} else if got.String() != want && got.Dropped == "" {
+			return fmt.Errorf("damage %q: packet of %v (network %d): %v, planned: %s", damage, f.src, f.netID, got, want)
 		}
 	}
 	return nil
 }
 
-func mutate(t savedTable, rule func(chain, spec string) string) savedTable {
+func mutate(t iptables.Table, rule func(chain, spec string) string) iptables.Table {
 	own := map[string][]string{}
-	for chain, rules := range t.own {
-		for _, spec := range rules {
+	for chain, specs := range t.Own {
+		for _, spec := range specs {
 			if spec = rule(chain, spec); spec != "" {
 				own[chain] = append(own[chain], spec)
 			}
 		}
 	}
-	t.own = own
+	t.Own = own
 	return t
 }
 
@@ -482,20 +518,21 @@ func TestMutantsOfRulesAndOrder(t *testing.T) {
 			return slices.DeleteFunc(slices.Clone(list), func(c change) bool { return c.op == o })
 		}
 	}
+	const unnatable = "-m conntrack --ctstate INVALID,UNTRACKED"
 	remote := fmt.Sprintf("%#x/%#x", DefaultMarks().Remote(), DefaultMarks().Remote())
 	for _, m := range []mutant{
 		{name: "answers are marked too", rule: func(c, spec string) string {
-			return strings.Replace(spec, original+" -j SET", "-j SET", 1)
+			return strings.Replace(spec, "-m conntrack --ctdir ORIGINAL -j SET", "-j SET", 1)
 		}},
-		{name: "second lock removed", rule: without(chainForward, "--mark "+remote+" -j DROP")},
-		{name: "INVALID passes", rule: without(chainForward, unnatable)},
-		{name: "INVALID passes from the overlay", rule: without(chainFrom, unnatable)},
-		{name: "unserved networks pass", rule: without(chainFrom, "--mark 0x0/")},
-		{name: "connections are not pinned", rule: without(chainPinned, "-j DROP")},
-		{name: "overlay's packets are masqueraded", rule: without(chainPostrouting, toOverlay)},
-		{name: "third lock removed", rule: without(chainLocked, "-j DROP")},
-		{name: "marks stay on packets inside", rule: without(chainForward, inSet(setInside, "dst"))},
-		{name: "pods may reach the overlay's port", rule: without(chainForward, "--dport")},
+		{name: "second lock removed", rule: without(rules.ChainForward, "--mark "+remote+" -j DROP")},
+		{name: "INVALID passes", rule: without(rules.ChainForward, unnatable)},
+		{name: "INVALID passes from the overlay", rule: without(rules.ChainFrom, unnatable)},
+		{name: "unserved networks pass", rule: without(rules.ChainFrom, "--mark 0x0/")},
+		{name: "connections are not pinned", rule: without(rules.ChainPinned, "-j DROP")},
+		{name: "overlay's packets are masqueraded", rule: without(rules.ChainPostrouting, "-o "+overlayName)},
+		{name: "third lock removed", rule: without(rules.ChainLocked, "-j DROP")},
+		{name: "marks stay on packets inside", rule: without(rules.ChainForward, "-m set --match-set "+setInside+" dst")},
+		{name: "pods may reach the overlay's port", rule: without(rules.ChainForward, "--dport")},
 		{name: "marked before the rules", order: move(phaseMark, phaseGrow)},
 		{name: "SNAT taken away before the mark", order: move(phaseRewrite, phaseLock)},
 		{name: "unlocked before connections are forgotten", order: move(phaseUnlock, phaseLock)},

@@ -6,14 +6,15 @@ const kernel = "./pkg/dataplane"
 // that cannot go on or are forgotten, and about what is prepared. Their tests need root.
 func kernelMutants() []mutant {
 	const (
+		content  = "rules/content.go"
 		boot     = "TestNothingLeavesBetweenBootAndAgent"
 		dead     = "TestConnectionsThroughADeadHostAreReset"
 		onlyDead = "TestOnlyConnectionsThroughTheDeadHostAreReset"
 		off      = "TestNoResetWhereSwitchedOff"
 
 		forgotten      = "TestForgottenConnectionsAreNotTurnedRound"
-		overlayBegins  = `rule(fromOverlay, original, inSet(setInside, "dst"), "-j DROP"),`
-		overlayUnnoted = `rule(fromOverlay, original, "-m connmark ! "+back, "-j DROP"),`
+		overlayBegins  = `when(b.fromOverlay, Original, inSet(SetInside, Destination)).then(Drop{}),`
+		overlayUnnoted = `when(b.fromOverlay, Original, ConnMark{Value: ret, Mask: ret, Not: true}).then(Drop{}),`
 	)
 	m := func(name, test, file, old, new string) mutant {
 		return mutant{name: name, pkg: kernel, test: test, plain: true, edits: []edit{{file: file, old: old, new: new}}}
@@ -34,17 +35,17 @@ func kernelMutants() []mutant {
 		}},
 		m("any-host-for-a-flows-own", onlyDead, "apply_flows.go", "if len(before.via) > 1 {", "if len(before.via) > MaxVia {"),
 		{name: "reset-though-off", pkg: kernel, test: off, plain: true, edits: []edit{
-			{file: "rules.go", old: "if in.reset {", new: "if true {"},
+			{file: content, old: "if !b.Resets {", new: "if false {"},
 			{file: "apply_perform.go", old: "e.resets && e.staleness.resettable(f)", new: "e.staleness.resettable(f)"},
 		}},
 		m("one-host-is-not-noted", "TestConnectionsStayWhenAHostJoins", "tc_programs.go",
 			"// Noted for routes with one host too: it may get others beside it.",
 			"asm.LoadMem(regHost, regRoute, 8, asm.Word),\n\t\t\tasm.JEq.Imm(regCount, 1, \"send\"),"),
-		m("overlay-begins-connections", forgotten, "rules.go", overlayBegins, ""),
-		m("overlay-begins-what-is-noted", forgotten, "rules.go", overlayBegins, overlayUnnoted),
-		m("answers-take-any-way", forgotten, "rules.go",
-			`rule("! "+toOverlay, reply, "-m connmark "+back, "-j DROP"),`, ""),
-		m("unnoted-connections-begin", "TestNoConnectionWhoseAnswersStray", "rules.go", overlayUnnoted, ""),
+		m("overlay-begins-connections", forgotten, content, overlayBegins, ""),
+		m("overlay-begins-what-is-noted", forgotten, content, overlayBegins, overlayUnnoted),
+		m("answers-take-any-way", forgotten, content,
+			`when(notToOverlay, Reply, ConnMark{Value: ret, Mask: ret}).then(Drop{}),`, ""),
+		m("unnoted-connections-begin", "TestNoConnectionWhoseAnswersStray", content, overlayUnnoted, ""),
 		m("nothing-prepared", "TestStandbyTakesOverWithoutAChangeOfRules", "index.go", "taken := maps.Clone(used)", "standby = nil\n\ttaken := maps.Clone(used)"),
 	}
 }

@@ -1,38 +1,52 @@
-package dataplane
+package iptables
 
 import (
 	"fmt"
 	"slices"
+
+	"github.com/egressip-operator/egressip-operator/pkg/dataplane/rules"
 )
 
-// chooseBackends tells which iptables backends our rules belong in: those that
-// hold the rules of others, above all source rewriting. The kernel asks both
-// backends for a packet's new source and takes the first answer, so that
-// where both hold NAT rules of others ours must be in both.
+// Backend is one of the two implementations of iptables in the kernel.
+type Backend string
+
+// The backends.
+const (
+	NFT    Backend = "nft"
+	Legacy Backend = "legacy"
+)
+
+// Backends lists both, in the order in which they are changed.
+func Backends() []Backend { return []Backend{NFT, Legacy} }
+
+// ChooseBackends returns the backends that our rules belong in: those that hold
+// the rules of other software, above all source NAT. The kernel asks both
+// backends for a packet's new source and takes the first answer, so where both
+// hold NAT rules of others, ours must be in both.
 //
-// configured, if any, overrides what is found. Saved has an entry for each
-// backend that is installed.
-func chooseBackends(configured []Backend, saved map[Backend]map[table]savedTable) (use []Backend, warnings []string, err error) {
+// Configured backends, if any, override what is found. Observed has an entry
+// for each backend that is installed.
+func ChooseBackends(configured []Backend, observed map[Backend]Tables) (use []Backend, warnings []string, err error) {
 	if len(configured) > 0 {
 		for _, b := range configured {
-			if _, installed := saved[b]; !installed {
+			if _, installed := observed[b]; !installed {
 				return nil, nil, fmt.Errorf("iptables backend %q is configured but not installed", b)
 			}
 			if !slices.Contains(use, b) {
 				use = append(use, b)
 			}
 		}
-		for b := range saved {
-			if !slices.Contains(use, b) && saved[b][natTable].foreign > 0 {
+		for b := range observed {
+			if !slices.Contains(use, b) && hasForeignNAT(observed[b]) {
 				warnings = append(warnings, fmt.Sprintf(
-					"iptables-%s holds NAT rules but is not among the configured backends: a MASQUERADE there may come before our source rewriting", b))
+					"iptables-%s has NAT rules but is not among the configured backends: a MASQUERADE there may come before our source NAT", b))
 			}
 		}
 		return use, warnings, nil
 	}
-	for _, holds := range []func(map[table]savedTable) bool{foreignNAT, foreignRules, ownRules, installed} {
-		for _, b := range []Backend{NFT, Legacy} {
-			if tables, ok := saved[b]; ok && holds(tables) {
+	for _, criterion := range []func(Tables) bool{hasForeignNAT, hasForeignRules, hasOwnChains, isInstalled} {
+		for _, b := range Backends() {
+			if tables, ok := observed[b]; ok && criterion(tables) {
 				use = append(use, b)
 			}
 		}
@@ -40,31 +54,31 @@ func chooseBackends(configured []Backend, saved map[Backend]map[table]savedTable
 			break
 		}
 	}
-	if len(use) == 2 && foreignNAT(saved[NFT]) {
-		return use, []string{"both iptables backends, nft and legacy, hold NAT rules: ours are in both; let all software on the host use one"}, nil
+	if len(use) == 2 && hasForeignNAT(observed[NFT]) {
+		return use, []string{"both iptables backends, nft and legacy, have NAT rules: ours are in both; let all software on the host use one"}, nil
 	}
 	// Without NAT rules of others there is nothing to come before.
 	return use[:1], nil, nil
 }
 
-func foreignNAT(t map[table]savedTable) bool { return t[natTable].foreign > 0 }
+func hasForeignNAT(t Tables) bool { return t[rules.NAT].Foreign > 0 }
 
-func foreignRules(t map[table]savedTable) bool {
-	for _, s := range t {
-		if s.foreign > 0 {
+func hasForeignRules(t Tables) bool {
+	for _, table := range t {
+		if table.Foreign > 0 {
 			return true
 		}
 	}
 	return false
 }
 
-func ownRules(t map[table]savedTable) bool {
-	for _, s := range t {
-		if len(s.own) > 0 {
+func hasOwnChains(t Tables) bool {
+	for _, table := range t {
+		if len(table.Own) > 0 {
 			return true
 		}
 	}
 	return false
 }
 
-func installed(map[table]savedTable) bool { return true }
+func isInstalled(Tables) bool { return true }

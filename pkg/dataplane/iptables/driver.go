@@ -1,4 +1,4 @@
-package dataplane
+package iptables
 
 import (
 	"bytes"
@@ -6,56 +6,59 @@ import (
 	"errors"
 	"fmt"
 	"os/exec"
+	"strconv"
 	"strings"
 
 	"github.com/coreos/go-iptables/iptables"
+
+	"github.com/egressip-operator/egressip-operator/pkg/dataplane/rules"
 )
 
 // lockWait is how long, in seconds, a command waits for the lock that all
 // users of legacy iptables share.
 const lockWait = 5
 
-// xtables runs the commands of one iptables backend. Whole tables are read and
-// changed by iptables-save and iptables-restore: one process for each, and one
-// transaction in the kernel for all rules of a table. go-iptables, which runs
-// one process for each command, serves to look at single chains.
-type xtables struct {
+// Driver runs the commands of one backend. Whole tables are read and changed by
+// iptables-save and iptables-restore: one process for each, and one transaction
+// in the kernel for all rules of a table. go-iptables, which runs one process for
+// each command, serves to read single chains.
+type Driver struct {
 	backend                Backend
 	command, save, restore string
 	single                 *iptables.IPTables
-	// last is what observe saw, until commit changes it.
-	last map[table]savedTable
+	// last is what Observe saw, until Commit changes it.
+	last Tables
 }
 
-// openXtables finds the commands of a backend. The error wraps
-// exec.ErrNotFound where they are not installed.
-func openXtables(b Backend) (*xtables, error) {
+// Open finds the commands of a backend. The error wraps exec.ErrNotFound where
+// they are not installed.
+func Open(b Backend) (*Driver, error) {
 	name := "iptables-" + string(b)
-	x := &xtables{backend: b}
+	d := &Driver{backend: b}
 	var err error
-	if x.command, err = exec.LookPath(name); err != nil {
+	if d.command, err = exec.LookPath(name); err != nil {
 		return nil, fmt.Errorf("find %s: %w", name, err)
 	}
-	if x.save, err = exec.LookPath(name + "-save"); err != nil {
+	if d.save, err = exec.LookPath(name + "-save"); err != nil {
 		return nil, fmt.Errorf("find %s-save: %w", name, err)
 	}
-	if x.restore, err = exec.LookPath(name + "-restore"); err != nil {
+	if d.restore, err = exec.LookPath(name + "-restore"); err != nil {
 		return nil, fmt.Errorf("find %s-restore: %w", name, err)
 	}
-	if x.single, err = iptables.New(iptables.Path(name), iptables.Timeout(lockWait)); err != nil {
+	if d.single, err = iptables.New(iptables.Path(name), iptables.Timeout(lockWait)); err != nil {
 		return nil, fmt.Errorf("open %s: %w", name, err)
 	}
-	return x, nil
+	return d, nil
 }
 
-// openAllXtables opens the backends that are installed; at least one must be.
-func openAllXtables() (map[Backend]*xtables, error) {
-	opened := map[Backend]*xtables{}
+// OpenInstalled opens the backends that are installed; at least one must be.
+func OpenInstalled() (map[Backend]*Driver, error) {
+	opened := map[Backend]*Driver{}
 	var missing []error
-	for _, b := range []Backend{NFT, Legacy} {
-		switch x, err := openXtables(b); {
+	for _, b := range Backends() {
+		switch d, err := Open(b); {
 		case err == nil:
-			opened[b] = x
+			opened[b] = d
 		case errors.Is(err, exec.ErrNotFound):
 			missing = append(missing, err)
 		default:
@@ -68,89 +71,89 @@ func openAllXtables() (map[Backend]*xtables, error) {
 	return opened, nil
 }
 
-// observe reads all tables that exist. It makes none: naming a table would
+// Observe reads all tables that exist. It makes none: naming a table would
 // create it, and asking a backend that is not in use must leave no trace.
-func (x *xtables) observe(ctx context.Context) (map[table]savedTable, error) {
-	if saved, ok := x.glance(ctx); ok {
-		return saved, nil
+func (d *Driver) Observe(ctx context.Context) (Tables, error) {
+	if tables, ok := d.observeOwnChains(ctx); ok {
+		return tables, nil
 	}
-	out, err := run(ctx, "", x.save)
+	out, err := run(ctx, "", d.save)
 	if err != nil {
 		return nil, err
 	}
-	x.last = parseSave(out)
-	return x.last, nil
+	d.last = parseSave(out)
+	return d.last, nil
 }
 
-// manyRules of kube-proxy in table nat make it worth while to look only where
-// rules of ours are: at 20,000, saving them all takes a second.
-const manyRules = 2000
+// ManyRules is how many rules of other software in table nat, mostly kube-proxy's,
+// make it worth while to read single chains: at 20,000, saving all takes a second.
+const ManyRules = 2000
 
-// glance observes, in the nft backend, the chains alone in which our NAT rules
-// were the last time. It is not ok where that may not tell all.
-func (x *xtables) glance(ctx context.Context) (map[table]savedTable, bool) {
-	nat := x.last[natTable]
-	if x.backend != NFT || nat.foreign < manyRules {
+// observeOwnChains reads, in table nat of the nft backend, only the chains that
+// had rules of ours the last time. It is not ok where that may miss something.
+func (d *Driver) observeOwnChains(ctx context.Context) (Tables, bool) {
+	nat := d.last[rules.NAT]
+	if d.backend != NFT || nat.Foreign < ManyRules {
 		return nil, false
 	}
-	seen := savedTable{own: map[string][]string{}, base: map[string][]string{}, foreign: nat.foreign}
-	for chain := range nat.own {
-		rules, err := x.list(chain)
+	seen := Table{Own: map[string][]string{}, Base: map[string][]string{}, Foreign: nat.Foreign}
+	for chain := range nat.Own {
+		specs, err := d.listNAT(chain)
 		if err != nil {
 			return nil, false // it is gone
 		}
-		seen.own[chain] = rules
+		seen.Own[chain] = specs
 	}
-	others := 0
-	for chain := range nat.base {
-		rules, err := x.list(chain)
+	foreign := 0
+	for chain := range nat.Base {
+		specs, err := d.listNAT(chain)
 		if err != nil {
 			return nil, false
 		}
-		seen.base[chain] = rules
-		for _, spec := range rules {
-			if !leadsToOurs(spec) {
-				others++
+		seen.Base[chain] = specs
+		for _, spec := range specs {
+			if !leadsToOwnChain(spec) {
+				foreign++
 			}
 		}
 	}
-	if others == 0 {
+	if foreign == 0 {
 		return nil, false // kube-proxy's rules may have gone to the other backend
 	}
-	saved := map[table]savedTable{natTable: seen}
-	for name := range x.last {
-		if name == natTable {
+	tables := Tables{rules.NAT: seen}
+	for name := range d.last {
+		if name == rules.NAT {
 			continue
 		}
 		// Saving one table would read them all.
-		out, err := run(ctx, "", x.command, "--wait", fmt.Sprint(lockWait), "--table", string(name), "--list-rules")
+		out, err := run(ctx, "", d.command, "--wait", strconv.Itoa(lockWait), "--table", string(name), "--list-rules")
 		if err != nil {
 			return nil, false
 		}
-		saved[name] = parseList(name, out)
+		tables[name] = parseList(name, out)
 	}
-	return saved, true
+	return tables, true
 }
 
-// list gives the rules of a chain of table nat.
-func (x *xtables) list(chain string) ([]string, error) {
-	lines, err := x.single.List(string(natTable), chain)
+// listNAT returns the rules of a chain of table nat.
+func (d *Driver) listNAT(chain string) ([]string, error) {
+	lines, err := d.single.List(string(rules.NAT), chain)
 	if err != nil {
 		return nil, err
 	}
-	var rules []string
+	var specs []string
 	for _, line := range lines {
 		if spec, ok := strings.CutPrefix(line, "-A "+chain+" "); ok {
-			rules = append(rules, strings.TrimRight(spec, " "))
+			specs = append(specs, strings.TrimRight(spec, " "))
 		}
 	}
-	return rules, nil
+	return specs, nil
 }
 
-// commit gives iptables-restore the script of one table.
-func (x *xtables) commit(ctx context.Context, script string) error {
-	x.last = nil
-	_, err := run(ctx, script, x.restore, "--noflush", "--wait", fmt.Sprint(lockWait))
+// Commit makes the changes of a transaction.
+func (d *Driver) Commit(ctx context.Context, t Transaction) error {
+	d.last = nil
+	_, err := run(ctx, t.Script, d.restore, "--noflush", "--wait", strconv.Itoa(lockWait))
 	return err
 }
 

@@ -1,0 +1,136 @@
+package iptables
+
+import (
+	"net/netip"
+	"os"
+	"os/exec"
+	"reflect"
+	"strings"
+	"testing"
+
+	"github.com/egressip-operator/egressip-operator/internal/testenv/isolated"
+	"github.com/egressip-operator/egressip-operator/pkg/dataplane/rules"
+)
+
+func TestMain(m *testing.M) { os.Exit(isolated.Run(m, nil)) }
+
+// given: tables with rules of other software; when rules are committed, then the
+// kernel shows them in the very form in which they were rendered, and a second
+// plan changes nothing; when they are removed, the tables are as they were.
+//
+// Mutants killed: matches not sorted by render; jumps that stay in afterwards.
+func TestKernelShowsWhatWasRendered(t *testing.T) {
+	for _, set := range []string{
+		"egress-pods hash:ip skbinfo", "egress-locked hash:ip", "egress-hosts hash:ip",
+		"egress-inside hash:net", "egress-ips hash:ip", "egress-resets hash:ip,port,ip",
+	} {
+		command(t, "ipset create "+set)
+	}
+	rendered := Render(rules.Content{
+		rules.Raw:    {Chains: chain(rules.NoTrack{}), Jumps: jumpFrom(rules.Output)},
+		rules.Mangle: {Chains: everyRule(), Jumps: jumpFrom(rules.Prerouting)},
+		rules.Filter: {Chains: chain(rules.Drop{}), Jumps: append(jumpFrom(rules.Input), rules.HookJump{From: rules.Forward, To: "EGRESSIP-TEST", Last: true})},
+		rules.NAT:    {Chains: chain(rules.SourceNAT{To: netip.MustParseAddr("192.168.7.201")}), Jumps: jumpFrom(rules.Postrouting)},
+	})
+	for _, b := range Backends() {
+		t.Run(string(b), func(t *testing.T) {
+			name := "iptables-" + string(b)
+			command(t, name+" -A FORWARD -j REJECT; "+name+" -t nat -A POSTROUTING -s 10.244.0.0/16 -j MASQUERADE; "+
+				name+" -t mangle -A INPUT -i lo -j ACCEPT; "+name+" -t raw -A OUTPUT -o lo -j ACCEPT")
+			d, err := Open(b)
+			if err != nil {
+				t.Fatal(err)
+			}
+			before := observe(t, d)
+			for _, stage := range rules.Stages() {
+				plan := Plan(stage, before[stage], rendered[stage])
+				if err := d.Commit(t.Context(), plan); err != nil {
+					t.Fatalf("table %s: %v\n%s", stage, err, plan.Script)
+				}
+				after := observe(t, d)[stage]
+				if !reflect.DeepEqual(after, plan.After) {
+					t.Errorf("table %s:\nis      %v\nplanned %v", stage, after, plan.After)
+				}
+				if again := Plan(stage, after, rendered[stage]); again.Changes != 0 {
+					t.Errorf("table %s: not settled: %s", stage, again.Script)
+				}
+				if err := d.Commit(t.Context(), Plan(stage, after, RenderedTable{})); err != nil {
+					t.Fatal(err)
+				}
+			}
+			if now := observe(t, d); !reflect.DeepEqual(now, before) {
+				t.Errorf("after removal:\nis  %v\nwas %v", now, before)
+			}
+		})
+	}
+}
+
+func observe(t *testing.T, d *Driver) Tables {
+	t.Helper()
+	tables, err := d.Observe(t.Context())
+	if err != nil {
+		t.Fatal(err)
+	}
+	return tables
+}
+
+func command(t *testing.T, script string) {
+	t.Helper()
+	if out, err := exec.CommandContext(t.Context(), "sh", "-ec", script).CombinedOutput(); err != nil {
+		t.Fatalf("%s: %v\n%s", script, err, out)
+	}
+}
+
+func chain(a rules.Action) map[string][]rules.Rule {
+	return map[string][]rules.Rule{"EGRESSIP-TEST": {{Action: a}}}
+}
+
+func jumpFrom(h rules.Hook) []rules.HookJump {
+	return []rules.HookJump{{From: h, To: "EGRESSIP-TEST"}}
+}
+
+// everyRule has each match of the model, and each action that table mangle takes.
+func everyRule() map[string][]rules.Rule {
+	actions := []rules.Action{
+		rules.Accept{}, rules.Return{}, rules.Jump{Chain: "EGRESSIP-OTHER"}, rules.Goto{Chain: "EGRESSIP-OTHER"},
+		rules.SetMark{Value: 0x1000, Mask: 0x1f7f}, rules.SetMarkFromSet{Set: rules.SetPods},
+		rules.SetConnMark{Value: 0x800, Mask: 0x800}, rules.SaveMark{Mask: 0x177f}, rules.DropIfMarksDiffer{Mask: 0x177f},
+	}
+	matches := []rules.Match{
+		rules.SourceIn{Network: netip.MustParsePrefix("10.244.1.0/24")},
+		rules.InInterface{Name: "eth0"}, rules.InInterface{Name: "eth0", Not: true}, rules.UDPPort(9789), rules.TCPPort(443),
+		rules.TCPFlags{Among: rules.FIN | rules.SYN | rules.RST | rules.ACK, Set: rules.SYN, Not: true},
+		rules.Mark{Value: 1, Mask: 3}, rules.Mark{Mask: 3, Not: true}, rules.ConnMark{Value: 1, Mask: 3}, rules.ConnMark{Mask: 3, Not: true},
+		rules.Original, rules.Reply, rules.ConnState{rules.Invalid, rules.New, rules.Untracked}, rules.Unconfirmed{},
+		rules.InSet{Set: rules.SetInside, Addr: rules.Destination}, rules.InSet{Set: rules.SetPods, Addr: rules.Source, Not: true},
+		rules.EndpointsInSet{Set: rules.SetResets},
+	}
+	var list []rules.Rule
+	for _, a := range actions {
+		list = append(list, rules.Rule{Action: a})
+	}
+	for i, m := range matches {
+		// With another match before it, which may have to come after it.
+		first := matches[(i+len(matches)-1)%len(matches)]
+		r := rules.Rule{Matches: []rules.Match{first, m}, Action: rules.Drop{}}
+		if transport(first) && transport(m) {
+			r.Matches = r.Matches[1:]
+		}
+		if _, both := first.(rules.InInterface); both && strings.Contains(renderMatch(m), "-i ") {
+			r.Matches = r.Matches[1:]
+		}
+		list = append(list, r)
+	}
+	list = append(list, rules.Rule{
+		Matches: []rules.Match{rules.TCPFlags{Among: rules.SYN | rules.RST, Set: rules.SYN}}, Action: rules.ClampMSS{},
+	})
+	return map[string][]rules.Rule{"EGRESSIP-TEST": list, "EGRESSIP-OTHER": nil}
+}
+
+func transport(m rules.Match) bool {
+	switch m.(type) {
+	case rules.UDPPort, rules.TCPPort, rules.TCPFlags:
+		return true
+	}
+	return false
+}

@@ -1,0 +1,131 @@
+package iptables
+
+import (
+	"fmt"
+	"maps"
+	"slices"
+	"strings"
+
+	"github.com/egressip-operator/egressip-operator/pkg/dataplane/rules"
+)
+
+// Tables are the tables of one backend. Each stage of the rules is the table of
+// the same name.
+type Tables map[rules.Stage]Table
+
+// Table is what one table holds. Rules are as iptables-save prints them, without
+// the leading "-A CHAIN ".
+type Table struct {
+	// Own has our chains, by name.
+	Own map[string][]string
+	// Base has the base chains, by name, with the rules of all software.
+	Base map[string][]string
+	// Foreign counts the rules of other software, in all chains.
+	Foreign int
+}
+
+// isOwnChain reports whether a chain is ours, by its name.
+func isOwnChain(name string) bool { return strings.HasPrefix(name, rules.ChainPrefix) }
+
+// leadsToOwnChain reports whether a rule jumps to a chain of ours. Such rules are
+// ours, wherever they are.
+func leadsToOwnChain(spec string) bool { return isOwnChain(target(spec)) }
+
+// target returns the target of a rule, such as DROP or the name of a chain.
+func target(spec string) string {
+	fields := strings.Fields(spec)
+	for i, f := range fields {
+		if (f == "-j" || f == "-g") && i+1 < len(fields) {
+			return fields[i+1]
+		}
+	}
+	return ""
+}
+
+// parseSave reads the output of iptables-save. Tables that the kernel does not
+// have are absent.
+func parseSave(out string) Tables {
+	tables := Tables{}
+	var name rules.Stage
+	var current Table
+	for line := range strings.Lines(out) {
+		line = strings.TrimSuffix(line, "\n")
+		switch {
+		case strings.HasPrefix(line, "*"):
+			name = rules.Stage(line[1:])
+			current = Table{Own: map[string][]string{}, Base: map[string][]string{}}
+		case strings.HasPrefix(line, ":"):
+			current.addChain(line[1:])
+		case strings.HasPrefix(line, "-A "):
+			current.addRule(line[len("-A "):])
+		case line == "COMMIT":
+			tables[name] = current
+		}
+	}
+	return tables
+}
+
+// addChain reads the declaration of a chain: its name and its policy, which only
+// base chains have.
+func (t *Table) addChain(declaration string) {
+	chain, policy, _ := strings.Cut(declaration, " ")
+	switch {
+	case isOwnChain(chain):
+		t.Own[chain] = nil
+	case !strings.HasPrefix(policy, "-"):
+		t.Base[chain] = nil
+	}
+}
+
+// addRule reads a rule that follows the name of its chain.
+func (t *Table) addRule(rule string) {
+	chain, spec, _ := strings.Cut(rule, " ")
+	spec = strings.TrimRight(spec, " ")
+	if isOwnChain(chain) {
+		t.Own[chain] = append(t.Own[chain], spec)
+		return
+	}
+	if _, base := t.Base[chain]; base {
+		t.Base[chain] = append(t.Base[chain], spec)
+	}
+	if !leadsToOwnChain(spec) {
+		t.Foreign++
+	}
+}
+
+// parseList reads the output of iptables --list-rules, which declares chains
+// differently from iptables-save.
+func parseList(name rules.Stage, out string) Table {
+	var save strings.Builder
+	fmt.Fprintf(&save, "*%s\n", name)
+	for line := range strings.Lines(out) {
+		if chain, ok := strings.CutPrefix(line, "-P "); ok {
+			line = ":" + chain
+		} else if chain, ok := strings.CutPrefix(line, "-N "); ok {
+			line = ":" + strings.TrimSpace(chain) + " -\n"
+		}
+		save.WriteString(line)
+	}
+	save.WriteString("COMMIT\n")
+	return parseSave(save.String())[name]
+}
+
+// ListOwn describes what is ours in the tables of a backend, one object a line,
+// in the order of removal.
+func ListOwn(b Backend, tables Tables) []string {
+	var list []string
+	for _, name := range slices.Backward(rules.Stages()) {
+		table := tables[name]
+		for _, base := range slices.Sorted(maps.Keys(table.Base)) {
+			for _, spec := range table.Base[base] {
+				if leadsToOwnChain(spec) {
+					list = append(list, fmt.Sprintf("iptables-%s, table %s, rule: -A %s %s", b, name, base, spec))
+				}
+			}
+		}
+		for _, chain := range slices.Sorted(maps.Keys(table.Own)) {
+			list = append(list, fmt.Sprintf("iptables-%s, table %s, chain %s with %d rules", b, name, chain, len(table.Own[chain])))
+		}
+	}
+	return list
+}

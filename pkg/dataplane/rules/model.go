@@ -1,0 +1,253 @@
+package rules
+
+import "net/netip"
+
+// Stage is a step of a packet's way through one hook. The stages have the names
+// of netfilter's standard priorities, and run in their order: raw, mangle,
+// filter; nat last.
+type Stage string
+
+// The stages.
+const (
+	// Raw comes before connection tracking.
+	Raw Stage = "raw"
+	// Mangle comes before routing decisions that depend on marks.
+	Mangle Stage = "mangle"
+	Filter Stage = "filter"
+	// NAT sees the first packet of each connection only.
+	NAT Stage = "nat"
+)
+
+// Stages lists the stages in the order in which changes are made: nothing is
+// marked before locks and source NAT are in place. Removal goes the other way.
+func Stages() []Stage { return []Stage{Raw, Filter, NAT, Mangle} }
+
+// Hook is a point in the kernel at which packets meet rules.
+type Hook string
+
+// Netfilter's hooks for IP.
+const (
+	Prerouting  Hook = "prerouting"
+	Input       Hook = "input"
+	Forward     Hook = "forward"
+	Output      Hook = "output"
+	Postrouting Hook = "postrouting"
+)
+
+// ChainPrefix starts the name of every chain that is ours.
+const ChainPrefix = "EGRESSIP-"
+
+// Content is all rules of a host.
+type Content map[Stage]Ruleset
+
+// Ruleset is all that is ours in one stage.
+type Ruleset struct {
+	// Chains holds the rules of each chain, by name.
+	Chains map[string][]Rule
+	// Jumps lead packets into the chains. Those of one hook are in order.
+	Jumps []HookJump
+}
+
+// HookJump sends all packets of a hook through a chain.
+type HookJump struct {
+	From Hook
+	To   string
+	// Last: the chain comes after the rules of other software, but before a
+	// final rule that drops or rejects everything. All others come first.
+	Last bool
+}
+
+// Rule applies its action to packets that all of its matches match. A rule has
+// at most one match of a transport protocol.
+type Rule struct {
+	Matches []Match
+	Action  Action
+}
+
+// Match is a condition on a packet. The types below are all there are.
+type Match interface{ match() }
+
+// InInterface matches the interface that a packet came in by.
+type InInterface struct {
+	Name string
+	Not  bool
+}
+
+// OutInterface matches the interface that a packet leaves by.
+type OutInterface struct {
+	Name string
+	Not  bool
+}
+
+// SourceIn matches source addresses of a network.
+type SourceIn struct{ Network netip.Prefix }
+
+// UDPPort matches UDP packets to a destination port.
+type UDPPort uint16
+
+// TCPPort matches TCP segments to a destination port.
+type TCPPort uint16
+
+// TCPFlags matches TCP segments that have, of the flags in Among, exactly
+// those in Set.
+type TCPFlags struct {
+	Among, Set TCPFlag
+	Not        bool
+}
+
+// TCPFlag is a set of flags of the TCP header.
+type TCPFlag uint8
+
+// The flags, with their bits in the header.
+const (
+	FIN TCPFlag = 1 << iota
+	SYN
+	RST
+	PSH
+	ACK
+	URG
+)
+
+// Mark matches packets whose mark has Value in the bits of Mask.
+type Mark struct {
+	Value, Mask uint32
+	Not         bool
+}
+
+// ConnMark matches packets whose connection's mark has Value in the bits of
+// Mask.
+type ConnMark struct {
+	Value, Mask uint32
+	Not         bool
+}
+
+// Direction matches packets of tracked connections by their direction.
+type Direction string
+
+// The directions: that of the connection's first packet, and the other.
+const (
+	Original Direction = "original"
+	Reply    Direction = "reply"
+)
+
+// ConnState matches packets whose connection tracking state is in the list.
+type ConnState []State
+
+// State is what connection tracking makes of a packet.
+type State string
+
+// The states in use.
+const (
+	New       State = "new"
+	Invalid   State = "invalid"
+	Untracked State = "untracked"
+)
+
+// Unconfirmed matches packets of tracked connections of which no packet has
+// left yet: the first packet of each.
+type Unconfirmed struct{}
+
+// InSet matches packets with an address in a set.
+type InSet struct {
+	Set  string
+	Addr Address
+	Not  bool
+}
+
+// Address is one of the addresses of a packet.
+type Address string
+
+// The addresses.
+const (
+	Source      Address = "source"
+	Destination Address = "destination"
+)
+
+// EndpointsInSet matches packets whose source address, source port and
+// destination address, in this order, are in a set.
+type EndpointsInSet struct{ Set string }
+
+func (InInterface) match()    {}
+func (OutInterface) match()   {}
+func (SourceIn) match()       {}
+func (UDPPort) match()        {}
+func (TCPPort) match()        {}
+func (TCPFlags) match()       {}
+func (Mark) match()           {}
+func (ConnMark) match()       {}
+func (Direction) match()      {}
+func (ConnState) match()      {}
+func (Unconfirmed) match()    {}
+func (InSet) match()          {}
+func (EndpointsInSet) match() {}
+
+// Action is what happens to a packet. The types below are all there are. A
+// packet goes on to the next rule after those that say so.
+type Action interface{ action() }
+
+// Drop discards the packet.
+type Drop struct{}
+
+// ResetTCP drops the packet and answers with a TCP reset.
+type ResetTCP struct{}
+
+// Accept ends the packet's way through the rules of this stage and hook.
+type Accept struct{}
+
+// Return ends the packet's way through this chain.
+type Return struct{}
+
+// Jump sends the packet through another chain, and then on.
+type Jump struct{ Chain string }
+
+// Goto sends the packet through another chain instead of the rest of this one.
+type Goto struct{ Chain string }
+
+// SetMark sets the bits of Mask of the packet's mark to Value. The packet goes
+// on.
+type SetMark struct{ Value, Mask uint32 }
+
+// SetMarkFromSet sets the packet's mark as the entry of a set says that its
+// source address has: to the entry's mark, in the bits of the entry's mask.
+// Without an entry the mark stays. The packet goes on.
+type SetMarkFromSet struct{ Set string }
+
+// SetConnMark sets the bits of Mask of the connection's mark to Value. The
+// packet goes on.
+type SetConnMark struct{ Value, Mask uint32 }
+
+// SaveMark copies the bits of Mask of the packet's mark to the connection's.
+// The packet goes on.
+type SaveMark struct{ Mask uint32 }
+
+// DropIfMarksDiffer drops a packet whose mark differs from its connection's in
+// the bits of Mask. Others go on, with their marks as they were.
+//
+// A backend without a comparison of two marks can compare their exclusive or
+// with 0, or look the pair up in a set of equal pairs.
+type DropIfMarksDiffer struct{ Mask uint32 }
+
+// SourceNAT gives the packet's connection another source address.
+type SourceNAT struct{ To netip.Addr }
+
+// NoTrack exempts the packet from connection tracking. The packet goes on.
+type NoTrack struct{}
+
+// ClampMSS lowers the MSS that a TCP SYN announces to what the path's MTU
+// allows. The packet goes on.
+type ClampMSS struct{}
+
+func (Drop) action()              {}
+func (ResetTCP) action()          {}
+func (Accept) action()            {}
+func (Return) action()            {}
+func (Jump) action()              {}
+func (Goto) action()              {}
+func (SetMark) action()           {}
+func (SetMarkFromSet) action()    {}
+func (SetConnMark) action()       {}
+func (SaveMark) action()          {}
+func (DropIfMarksDiffer) action() {}
+func (SourceNAT) action()         {}
+func (NoTrack) action()           {}
+func (ClampMSS) action()          {}

@@ -1,0 +1,80 @@
+package rules
+
+import (
+	"fmt"
+	"maps"
+	"net/netip"
+	"slices"
+)
+
+// maxLinear is the greatest number of source NAT rules in one chain; more
+// become a tree. The first packet of each connection walks them.
+const maxLinear = 32
+
+func (b builder) nat() Ruleset {
+	first := b.Marks.Index(b.Marks.FirstIndex())
+	post := []Rule{
+		// A CNI's MASQUERADE must not touch the inner packet.
+		when(b.toOverlay).then(Accept{}),
+		when(Mark{Value: 0, Mask: first}).then(Return{}),
+		// Packets of the host itself, whatever mark other software gave them.
+		when(ConnMark{Value: 0, Mask: first}).then(Return{}),
+		when(inSet(SetInside, Destination)).then(Return{}),
+	}
+	tree := snatTree{marks: b.Marks, byIndex: make(map[int]netip.Addr, len(b.Indices)), chains: map[string][]Rule{}}
+	for ip, i := range b.Indices {
+		tree.byIndex[i] = ip
+	}
+	sorted := slices.Sorted(maps.Keys(tree.byIndex))
+	if len(sorted) <= maxLinear {
+		for _, i := range sorted {
+			post = append(post, tree.leaf(i))
+		}
+	} else {
+		level := 0
+		for sorted[len(sorted)-1]>>(4*(level+1)) > 0 {
+			level++
+		}
+		tree.grow(sorted, level, ChainSNAT)
+		post = append(post, when().then(Jump{ChainSNAT}))
+	}
+	tree.chains[ChainPostrouting] = post
+	return Ruleset{Chains: tree.chains, Jumps: []HookJump{{From: Postrouting, To: ChainPostrouting}}}
+}
+
+// snatTree is a tree of chains with at most 16 rules in each, which finds the
+// egress IP of an index.
+type snatTree struct {
+	marks   Marks
+	byIndex map[int]netip.Addr
+	chains  map[string][]Rule
+}
+
+// leaf is the rule of one egress IP.
+func (t snatTree) leaf(index int) Rule {
+	return when(Mark{Value: t.marks.Index(index), Mask: t.marks.IndexMask()}).then(SourceNAT{t.byIndex[index]})
+}
+
+// grow adds the rules of the given indices, which are sorted and differ in
+// their lowest level+1 nibbles only, below a chain.
+func (t snatTree) grow(sorted []int, level int, chain string) {
+	if level == 0 {
+		for _, i := range sorted {
+			t.chains[chain] = append(t.chains[chain], t.leaf(i))
+		}
+		return
+	}
+	shift := 4 * level
+	mask := t.marks.Index(t.marks.MaxIndex() &^ (1<<shift - 1))
+	for len(sorted) > 0 {
+		top := sorted[0] >> shift
+		n := 1
+		for n < len(sorted) && sorted[n]>>shift == top {
+			n++
+		}
+		child := fmt.Sprintf("%s-%x", chain, top&0xf)
+		t.chains[chain] = append(t.chains[chain], when(Mark{Value: t.marks.Index(top << shift), Mask: mask}).then(Goto{child}))
+		t.grow(sorted[:n], level-1, child)
+		sorted = sorted[n:]
+	}
+}
