@@ -1,4 +1,4 @@
-package main
+package command
 
 import (
 	"bytes"
@@ -16,7 +16,7 @@ import (
 func execute(t *testing.T, args ...string) (string, error) {
 	t.Helper()
 	var out bytes.Buffer
-	cmd := rootCommand()
+	cmd := New("")
 	cmd.SetOut(&out)
 	cmd.SetErr(&out)
 	cmd.SetArgs(args)
@@ -76,7 +76,7 @@ func TestVersion(t *testing.T) {
 // come out as JSON on one stream, and verbosity counts for all.
 func TestOneLog(t *testing.T) {
 	var out bytes.Buffer
-	cmd := rootCommand()
+	cmd := New("")
 	cmd.SetErr(&out)
 	cmd.SetContext(t.Context())
 	before := slog.Default()

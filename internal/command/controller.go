@@ -1,0 +1,56 @@
+package command
+
+import (
+	"fmt"
+
+	"github.com/spf13/cobra"
+
+	"github.com/egressip-operator/egressip-operator/controllers"
+	"github.com/egressip-operator/egressip-operator/pkg/agent"
+)
+
+func controllerCommand(version string) *cobra.Command {
+	var common commonOptions
+	o := controllers.Options{Version: version}
+	var qps float32
+	var burst int
+	cmd := &cobra.Command{
+		Use:   "controller",
+		Short: "Keep NetNamespaces and HostSubnets, and assign egress IPs to automatic hosts",
+		Long: `Keeps a NetNamespace for each Namespace and a HostSubnet for each Node, assigns
+egress IPs to hosts with egressCIDRs, and tells in status, conditions and events
+what has become of each request. Any number may run; one of them leads.`,
+		Args: cobra.NoArgs,
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			ctx, cfg, err := common.start(cmd)
+			if err != nil {
+				return err
+			}
+			if qps <= 0 || burst <= 0 {
+				return fmt.Errorf("--kube-api-qps %v, --kube-api-burst %d: both must be greater than 0", qps, burst)
+			}
+			if o.DefaultCapacity < 0 {
+				return fmt.Errorf("--default-capacity %d: give a number of egress IPs, or 0 for no limit", o.DefaultCapacity)
+			}
+			cfg.QPS, cfg.Burst = qps, burst
+			return controllers.Run(ctx, cfg, o)
+		},
+	}
+	f := cmd.Flags()
+	common.add(f)
+	f.StringVar(&o.MetricsAddress, "metrics-bind-address", ":9790", "`address` of the metrics endpoint, 0 for none")
+	f.StringVar(&o.HealthAddress, "health-probe-bind-address", ":9791", "`address` of /healthz and /readyz, 0 for none")
+	f.BoolVar(&o.LeaderElection, "leader-elect", true, "lead only while holding a Lease, so that several may run")
+	f.StringVar(&o.LeaderElectionNamespace, "leader-election-namespace", "",
+		"`namespace` of the Lease; the pod's own by default")
+	f.IntVar(&o.DefaultCapacity, "default-capacity", 0,
+		"greatest `number` of egress IPs on a host that does not say by annotation, 0 for no limit")
+	f.Uint16Var(&o.ProbePort, "probe-port", agent.DefaultProbePort,
+		"UDP `port` on which agents answer probes; 0 for none, and in a pod's network, where none are answered")
+	f.DurationVar(&o.ProbeInterval, "probe-interval", agent.DefaultProbeInterval(),
+		"time between two probes to one host; three without an answer, and the same from most agents, make it offline")
+	f.Var((*addressValue)(&o.ProbeSource), "host-ip", "`address` of this node, from which probes are sent; the kernel's choice by default")
+	f.Float32Var(&qps, "kube-api-qps", 50, "`requests` to the API server a second")
+	f.IntVar(&burst, "kube-api-burst", 100, "`requests` to the API server in a burst")
+	return cmd
+}

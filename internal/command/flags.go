@@ -1,0 +1,142 @@
+package command
+
+import (
+	"errors"
+	"fmt"
+	"net/netip"
+	"slices"
+	"strconv"
+	"strings"
+
+	"k8s.io/apimachinery/pkg/types"
+
+	"github.com/egressip-operator/egressip-operator/pkg/agent"
+)
+
+// choice is a flag with few values.
+type choice struct {
+	value   *string
+	choices []string
+}
+
+func newChoice(value *string, choices ...string) *choice {
+	return &choice{value: value, choices: choices}
+}
+
+func (c *choice) String() string {
+	if c.value == nil {
+		return ""
+	}
+	return *c.value
+}
+
+func (c *choice) Set(s string) error {
+	if !slices.Contains(c.choices, s) {
+		return fmt.Errorf("use one of: %s", strings.Join(c.choices, ", "))
+	}
+	*c.value = s
+	return nil
+}
+
+func (*choice) Type() string { return "string" }
+
+// maskValue is a flag with bits, given as 0x1f7f or in decimal.
+type maskValue uint32
+
+func (m *maskValue) String() string { return fmt.Sprintf("%#x", uint32(*m)) }
+
+func (m *maskValue) Set(s string) error {
+	n, err := strconv.ParseUint(s, 0, 32)
+	if err != nil {
+		return errors.New("give 32 bits, such as 0x1f7f")
+	}
+	o := agent.DefaultKernelOptions()
+	o.MarkMask = uint32(n)
+	if err := o.Validate(); err != nil {
+		return err
+	}
+	*m = maskValue(n)
+	return nil
+}
+
+func (*maskValue) Type() string { return "hex" }
+
+// objectValue is a flag with the name of an object in a namespace.
+type objectValue types.NamespacedName
+
+func (o *objectValue) String() string {
+	if o.Name == "" {
+		return ""
+	}
+	return o.Namespace + "/" + o.Name
+}
+
+func (o *objectValue) Set(s string) error {
+	namespace, name, ok := strings.Cut(s, "/")
+	if !ok || namespace == "" || name == "" || strings.Contains(name, "/") {
+		return errors.New("give namespace/name, such as egressip-system/egressip-agent")
+	}
+	o.Namespace, o.Name = namespace, name
+	return nil
+}
+
+func (*objectValue) Type() string { return "object" }
+
+// addressValue is a flag with an IPv4 address.
+type addressValue netip.Addr
+
+func (a *addressValue) String() string {
+	if ip := netip.Addr(*a); ip.IsValid() {
+		return ip.String()
+	}
+	return ""
+}
+
+func (a *addressValue) Set(s string) error {
+	ip, err := netip.ParseAddr(s)
+	if err != nil {
+		return errors.New("give an address, such as 192.168.7.11")
+	}
+	// Of a node whose first address is IPv6, the kernel chooses the other one.
+	if *a = (addressValue{}); ip.Is4() {
+		*a = addressValue(ip)
+	}
+	return nil
+}
+
+func (*addressValue) Type() string { return "address" }
+
+// cidrsValue is a flag with IPv4 networks; given twice, it adds up.
+type cidrsValue []netip.Prefix
+
+func (c *cidrsValue) String() string {
+	texts := make([]string, len(*c))
+	for i, p := range *c {
+		texts[i] = p.String()
+	}
+	return strings.Join(texts, ",")
+}
+
+func (c *cidrsValue) Set(s string) error {
+	for text := range strings.SplitSeq(s, ",") {
+		text = strings.TrimSpace(text)
+		if text == "" {
+			continue
+		}
+		p, err := netip.ParsePrefix(text)
+		switch {
+		case err != nil:
+			return fmt.Errorf("%q is no CIDR; give IPv4 networks such as 10.244.0.0/16", text)
+		case !p.Addr().Is4():
+			return fmt.Errorf("%q is not IPv4; give IPv4 networks such as 10.244.0.0/16", text)
+		case p.Bits() == 0:
+			return fmt.Errorf("%q holds every address, so that no traffic would be egress traffic; give the cluster's networks", text)
+		case p != p.Masked():
+			return fmt.Errorf("%q has host bits; give %s", text, p.Masked())
+		}
+		*c = append(*c, p)
+	}
+	return nil
+}
+
+func (*cidrsValue) Type() string { return "CIDRs" }
