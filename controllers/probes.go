@@ -44,19 +44,15 @@ type probes struct {
 }
 
 // newProbes returns nil where the options ask for none.
-func newProbes(log logr.Logger, o Options, cache client.Reader, synced func(context.Context) bool) (*probes, error) {
+func newProbes(log logr.Logger, o Options, cache client.Reader, synced func(context.Context) bool) *probes {
 	if o.ProbePort == 0 {
-		return nil, nil //nolint:nilnil // absence is an answer here
-	}
-	config := probe.DefaultConfig().WithInterval(o.ProbeInterval)
-	if err := config.Validate(); err != nil {
-		return nil, err
+		return nil
 	}
 	return &probes{
 		log: log.WithName("probes"), clock: clock.RealClock{}, cache: cache, synced: synced,
-		config: config, port: o.ProbePort, source: o.ProbeSource,
+		config: probe.DefaultConfig().WithInterval(o.ProbeInterval), port: o.ProbePort, source: o.ProbeSource,
 		changed: make(chan event.GenericEvent, 1),
-	}, nil
+	}
 }
 
 // NeedLeaderElection is false: see probes.

@@ -4,9 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"net"
 	"net/http"
-	"net/netip"
 	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
@@ -29,63 +27,10 @@ import (
 
 	v1 "github.com/egressip-operator/egressip-operator/api/v1"
 	"github.com/egressip-operator/egressip-operator/internal/apiconn"
-	"github.com/egressip-operator/egressip-operator/pkg/probe"
 )
 
 // FieldManager is the name under which the controller writes.
 const FieldManager = "egressip-controller"
-
-// Options say how the controller works. The zero value works for one controller
-// that serves neither metrics nor health.
-type Options struct {
-	// MetricsAddress and HealthAddress are host:port to listen on, "0" or ""
-	// for none.
-	MetricsAddress, HealthAddress string
-	// LeaderElection makes the controller work only while it holds a Lease, in
-	// LeaderElectionNamespace; "" is the namespace of its pod.
-	LeaderElection          bool
-	LeaderElectionNamespace string
-	// DefaultCapacity is the greatest number of egress IPs on a host whose Node
-	// does not say by annotation; 0 for no limit.
-	DefaultCapacity int
-	// ProbePort is the UDP port on which agents answer probes; 0 for no probes.
-	// Probes are answered in the nodes' own network only.
-	ProbePort uint16
-	// ProbeInterval is the time between two probes to one host; 0 for the
-	// default.
-	ProbeInterval time.Duration
-	// ProbeSource is the address of the node that the controller runs on; the
-	// zero value leaves the choice to the kernel.
-	ProbeSource netip.Addr
-	// Version is logged.
-	Version string
-}
-
-// Validate tells what is wrong with the options.
-func (o Options) Validate() error {
-	var errs []error
-	for _, listen := range []struct{ name, address string }{
-		{"metrics address", o.MetricsAddress},
-		{"health address", o.HealthAddress},
-	} {
-		if listen.address == "" || listen.address == "0" {
-			continue
-		}
-		if _, _, err := net.SplitHostPort(listen.address); err != nil {
-			errs = append(errs, fmt.Errorf("%s %q: give host:port, such as :9790, or 0 for none: %w", listen.name, listen.address, err))
-		}
-	}
-	if err := probe.DefaultConfig().WithInterval(o.ProbeInterval).Validate(); err != nil {
-		errs = append(errs, fmt.Errorf("probe interval %s: %w", o.ProbeInterval, err))
-	}
-	if o.ProbeSource.IsValid() && !o.ProbeSource.Is4() {
-		errs = append(errs, fmt.Errorf("source of probes %s: give the node's IPv4 address", o.ProbeSource))
-	}
-	if o.DefaultCapacity < 0 {
-		errs = append(errs, fmt.Errorf("default capacity %d: give a number of egress IPs, or 0 for no limit", o.DefaultCapacity))
-	}
-	return errors.Join(errs...)
-}
 
 // The Lease. A leader that dies is followed within leaseDuration, and sooner where
 // probes tell that its node died with it; one that cannot renew for renewDeadline
@@ -170,10 +115,7 @@ func run(ctx context.Context, cfg *rest.Config, o Options, registry prometheus.R
 	}
 	defer stopEvents()
 
-	p, err := newProbes(log, o, mgr.GetCache(), mgr.GetCache().WaitForCacheSync)
-	if err != nil {
-		return fmt.Errorf("set up the probes: %w", err)
-	}
+	p := newProbes(log, o, mgr.GetCache(), mgr.GetCache().WaitForCacheSync)
 	if p != nil {
 		if err := mgr.Add(p); err != nil {
 			return fmt.Errorf("set up the probes: %w", err)

@@ -2,7 +2,6 @@ package controllers_test
 
 import (
 	"context"
-	"encoding/json"
 	"fmt"
 	"io"
 	"net"
@@ -221,24 +220,4 @@ func (l *line) mend() {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	l.broken = false
-}
-
-// TestOptions: what cannot work is refused with what would.
-func TestOptions(t *testing.T) {
-	for _, tc := range []struct {
-		options controllers.Options
-		want    string
-	}{
-		{controllers.Options{}, ""},
-		{controllers.Options{MetricsAddress: ":9790", HealthAddress: "0"}, ""},
-		{controllers.Options{MetricsAddress: "9790"}, `metrics address "9790": give host:port`},
-		{controllers.Options{HealthAddress: "nowhere"}, `health address "nowhere"`},
-		{controllers.Options{DefaultCapacity: -1}, "default capacity -1: give a number of egress IPs, or 0"},
-	} {
-		err := tc.options.Validate()
-		if (err == nil) != (tc.want == "") || (err != nil && !strings.Contains(err.Error(), tc.want)) {
-			options, _ := json.Marshal(tc.options)
-			t.Errorf("%s: %v, want %q", options, err, tc.want)
-		}
-	}
 }

@@ -2,7 +2,6 @@ package command
 
 import (
 	"errors"
-	"fmt"
 	"os"
 	"slices"
 	"time"
@@ -25,22 +24,11 @@ where something else changes it. Needs root, the node's network namespace, and
 a bpffs. Ending it changes nothing in the kernel; "cleanup" takes everything off.`,
 		Args: cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
-			if o.NodeName == "" {
-				return errors.New("--node-name is empty: give the name of this node's Node object, " +
-					"or set NODE_NAME, as the DaemonSet does from spec.nodeName")
-			}
-			const least, most = 100 * time.Millisecond, time.Hour
-			if o.ResyncPeriod < least || o.ResyncPeriod > most {
-				return fmt.Errorf("--resync-period %s: give a duration from %s to %s", o.ResyncPeriod, least, most)
-			}
-			if o.WithdrawAfter < 0 {
-				return fmt.Errorf("--withdraw-after %s: give a duration, or 0 for never", o.WithdrawAfter)
-			}
+			o.Inside, o.PodNetworks = slices.Concat(clusterCIDRs, serviceCIDRs), clusterCIDRs
 			ctx, cfg, err := common.start(cmd)
-			if err != nil {
+			if err := errors.Join(err, o.Validate()); err != nil {
 				return err
 			}
-			o.Inside, o.PodNetworks = slices.Concat(clusterCIDRs, serviceCIDRs), clusterCIDRs
 			return agent.Run(ctx, cfg, o)
 		},
 	}

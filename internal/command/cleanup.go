@@ -24,9 +24,6 @@ Nothing else is touched. Stop the agent first; give the flags that it ran with.`
 			if err != nil {
 				return err
 			}
-			if err := o.Validate(); err != nil {
-				return err
-			}
 			if !dryRun {
 				return agent.Cleanup(ctx, o)
 			}

@@ -25,7 +25,7 @@ func execute(t *testing.T, args ...string) (string, error) {
 }
 
 // TestBadFlags: the error names the flag and the value, and says what to give
-// instead.
+// instead, for all flags that are wrong at once.
 func TestBadFlags(t *testing.T) {
 	t.Setenv("NODE_NAME", "")
 	t.Setenv("KUBECONFIG", "")
@@ -47,8 +47,17 @@ func TestBadFlags(t *testing.T) {
 		"agent --log-format=xml":                         {"--log-format", `"xml"`, "text, json"},
 		"cleanup --v=99":                                 {"--v 99", "0 to 10"},
 		"controller --default-capacity=-1 --kubeconfig=": {"--kubeconfig"},
-		"agent stray":                                    {"stray"},
-		"stray":                                          {"stray"},
+		"controller --kubeconfig=none --default-capacity=-1 --kube-api-qps=0 --kube-api-burst=-1 --probe-interval=1ms": {
+			"--kubeconfig none", "--default-capacity -1", "--kube-api-qps 0", "--kube-api-burst -1", "--probe-interval 1ms",
+		},
+		"agent --kubeconfig=none --resync-period=1ms --withdraw-after=-1s --mark-mask=0x3 --metrics-bind-address=9792": {
+			"--kubeconfig none", "--node-name", "--resync-period 1ms", "--withdraw-after -1s", "--mark-mask 0x3", `--metrics-bind-address "9792"`,
+		},
+		"lock --mark-mask=0x3":    {"--cluster-cidrs is empty", "10.244.0.0/16", "--mark-mask 0x3"},
+		"lock install":            {"--cluster-cidrs is empty", "10.244.0.0/16"},
+		"cleanup --mark-mask=0x3": {"--mark-mask 0x3", "3 bits"},
+		"agent stray":             {"stray"},
+		"stray":                   {"stray"},
 	} {
 		t.Run(args, func(t *testing.T) {
 			out, err := execute(t, strings.Fields(args)...)

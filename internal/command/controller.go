@@ -1,19 +1,20 @@
 package command
 
 import (
+	"errors"
 	"fmt"
 
 	"github.com/spf13/cobra"
+	"github.com/spf13/pflag"
 
 	"github.com/egressip-operator/egressip-operator/controllers"
-	"github.com/egressip-operator/egressip-operator/pkg/agent"
+	"github.com/egressip-operator/egressip-operator/pkg/probe"
 )
 
 func controllerCommand(version string) *cobra.Command {
 	var common commonOptions
 	o := controllers.Options{Version: version}
-	var qps float32
-	var burst int
+	var limits requestLimits
 	cmd := &cobra.Command{
 		Use:   "controller",
 		Short: "Keep NetNamespaces and HostSubnets, and assign egress IPs to automatic hosts",
@@ -23,16 +24,10 @@ what has become of each request. Any number may run; one of them leads.`,
 		Args: cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			ctx, cfg, err := common.start(cmd)
-			if err != nil {
+			if err := errors.Join(err, limits.Validate(), o.Validate()); err != nil {
 				return err
 			}
-			if qps <= 0 || burst <= 0 {
-				return fmt.Errorf("--kube-api-qps %v, --kube-api-burst %d: both must be greater than 0", qps, burst)
-			}
-			if o.DefaultCapacity < 0 {
-				return fmt.Errorf("--default-capacity %d: give a number of egress IPs, or 0 for no limit", o.DefaultCapacity)
-			}
-			cfg.QPS, cfg.Burst = qps, burst
+			cfg.QPS, cfg.Burst = limits.qps, limits.burst
 			return controllers.Run(ctx, cfg, o)
 		},
 	}
@@ -45,12 +40,34 @@ what has become of each request. Any number may run; one of them leads.`,
 		"`namespace` of the Lease; the pod's own by default")
 	f.IntVar(&o.DefaultCapacity, "default-capacity", 0,
 		"greatest `number` of egress IPs on a host that does not say by annotation, 0 for no limit")
-	f.Uint16Var(&o.ProbePort, "probe-port", agent.DefaultProbePort,
+	f.Uint16Var(&o.ProbePort, "probe-port", probe.Port,
 		"UDP `port` on which agents answer probes; 0 for none, and in a pod's network, where none are answered")
-	f.DurationVar(&o.ProbeInterval, "probe-interval", agent.DefaultProbeInterval(),
+	f.DurationVar(&o.ProbeInterval, "probe-interval", probe.DefaultConfig().Interval,
 		"time between two probes to one host; three without an answer, and the same from most agents, make it offline")
 	f.Var((*addressValue)(&o.ProbeSource), "host-ip", "`address` of this node, from which probes are sent; the kernel's choice by default")
-	f.Float32Var(&qps, "kube-api-qps", 50, "`requests` to the API server a second")
-	f.IntVar(&burst, "kube-api-burst", 100, "`requests` to the API server in a burst")
+	limits.add(f)
 	return cmd
+}
+
+// requestLimits limit the requests to the API server.
+type requestLimits struct {
+	qps   float32
+	burst int
+}
+
+func (l *requestLimits) add(f *pflag.FlagSet) {
+	f.Float32Var(&l.qps, "kube-api-qps", 50, "`requests` to the API server a second")
+	f.IntVar(&l.burst, "kube-api-burst", 100, "`requests` to the API server in a burst")
+}
+
+// Validate reports everything that is wrong with the limits.
+func (l *requestLimits) Validate() error {
+	var errs []error
+	if l.qps <= 0 {
+		errs = append(errs, fmt.Errorf("--kube-api-qps %v: give a number greater than 0", l.qps))
+	}
+	if l.burst <= 0 {
+		errs = append(errs, fmt.Errorf("--kube-api-burst %d: give a number greater than 0", l.burst))
+	}
+	return errors.Join(errs...)
 }

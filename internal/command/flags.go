@@ -9,8 +9,6 @@ import (
 	"strings"
 
 	"k8s.io/apimachinery/pkg/types"
-
-	"github.com/egressip-operator/egressip-operator/pkg/agent"
 )
 
 // choice is a flag with few values.
@@ -49,11 +47,6 @@ func (m *maskValue) Set(s string) error {
 	n, err := strconv.ParseUint(s, 0, 32)
 	if err != nil {
 		return errors.New("give 32 bits, such as 0x1f7f")
-	}
-	o := agent.DefaultKernelOptions()
-	o.MarkMask = uint32(n)
-	if err := o.Validate(); err != nil {
-		return err
 	}
 	*m = maskValue(n)
 	return nil

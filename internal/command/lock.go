@@ -1,7 +1,6 @@
 package command
 
 import (
-	"errors"
 	"os"
 	"slices"
 	"strings"
@@ -30,13 +29,11 @@ func (l *lockFlags) add(f *pflag.FlagSet) {
 		"UDP `port` on which hosts ask each other whether they are there; 0 for none")
 }
 
-// complete checks the flags that are needed.
-func (l *lockFlags) complete() error {
-	if len(l.clusterCIDRs) == 0 {
-		return errors.New("--cluster-cidrs is empty: give the pod networks of the cluster, such as 10.244.0.0/16")
-	}
-	l.options.Pods, l.options.Services = l.clusterCIDRs, l.serviceCIDRs
-	return nil
+// lockOptions returns what the flags say.
+func (l *lockFlags) lockOptions() agent.LockOptions {
+	o := l.options
+	o.Pods, o.Services = l.clusterCIDRs, l.serviceCIDRs
+	return o
 }
 
 func lockCommand() *cobra.Command {
@@ -57,10 +54,7 @@ the flags that the agent gets.`,
 			if err != nil {
 				return err
 			}
-			if err := flags.complete(); err != nil {
-				return err
-			}
-			return agent.Lock(ctx, flags.options)
+			return agent.Lock(ctx, flags.lockOptions())
 		},
 	}
 	logging.add(cmd.Flags())
@@ -85,7 +79,7 @@ rather than let pods leave with its address. The node's own iptables is used. Th
 unit works from the next boot on. Give the flags that the agent gets.`,
 		Args: cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
-			if err := flags.complete(); err != nil {
+			if err := flags.lockOptions().Validate(); err != nil {
 				return err
 			}
 			program, err := os.Executable()

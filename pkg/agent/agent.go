@@ -4,13 +4,10 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"net/netip"
-	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
 	"golang.org/x/sync/errgroup"
 	"k8s.io/apimachinery/pkg/runtime"
-	"k8s.io/apimachinery/pkg/types"
 	clientgoscheme "k8s.io/client-go/kubernetes/scheme"
 	"k8s.io/client-go/rest"
 	"k8s.io/utils/clock"
@@ -26,60 +23,14 @@ import (
 	"github.com/egressip-operator/egressip-operator/pkg/dataplane"
 )
 
-// Options say how the agent works. Kernel says how it marks what is its own,
-// and must be the same for as long as the agent has anything on the node.
-type Options struct {
-	// NodeName is the name of this node's Node object.
-	NodeName string
-	// MetricsAddress and HealthAddress are host:port to listen on, "0" for
-	// none.
-	MetricsAddress, HealthAddress string
-	// Inside are networks of the cluster beside the nodes' pod CIDRs and the
-	// ServiceCIDR objects: traffic to them is never egress traffic.
-	Inside []netip.Prefix
-	// PodNetworks are those of Inside that hold pods: for Strict, where the Node
-	// has no podCIDR.
-	PodNetworks []netip.Prefix
-	// Strict: an address of this node's pod CIDR that belongs to no pod that
-	// the agent knows goes nowhere outside the cluster.
-	Strict bool
-	// CRISocket is the path of the container runtime's socket on the node, cri.Auto
-	// for the first one that is where sockets usually are, or cri.None.
-	CRISocket string
-	// HostRun is where the node's /run is seen.
-	HostRun string
-	// ResyncPeriod is how often the kernel is compared with the planned state
-	// when no event asks for it.
-	ResyncPeriod time.Duration
-	// ProbePort is the UDP port on which hosts ask each other whether they are
-	// there, the same on all nodes; 0 for no probes.
-	ProbePort uint16
-	// ProbeInterval is the time between two probes to one host.
-	ProbeInterval time.Duration
-	// WithdrawAfter is how long a node must reach neither the API server nor a
-	// majority of the hosts that it watches to give up its egress IPs; 0 for
-	// never.
-	WithdrawAfter time.Duration
-	// ResetConnections: pods get a TCP reset for connections whose source address
-	// has changed, as by a failover.
-	ResetConnections bool
-	// DaemonSet is the one that runs the agents: when it has been deleted, an
-	// agent that ends gives the node's egress IPs up. The zero value is for an
-	// agent that is run otherwise, and leaves everything as it is.
-	DaemonSet types.NamespacedName
-	// Version is told in the status.
-	Version string
-	Kernel  KernelOptions
-}
-
 // Run serves the node until ctx ends. It returns an error where it cannot
 // begin; afterwards it works on through all trouble, and tells of it in logs,
 // status, metrics and health.
 func Run(ctx context.Context, cfg *rest.Config, o Options) (err error) {
-	config, err := o.Kernel.config()
-	if err != nil {
+	if err := o.Validate(); err != nil {
 		return err
 	}
+	config := o.Kernel.config()
 	config.ProbePort, config.ResetConnections = o.ProbePort, o.ResetConnections
 	dp, err := dataplane.New(config)
 	if err != nil {
@@ -149,9 +100,6 @@ func serve(ctx context.Context, cfg *rest.Config, o Options, k kernel, registry 
 	}
 	if o.ProbePort != 0 {
 		numbers := probeNumbers(o.ProbeInterval)
-		if err := numbers.Validate(); err != nil {
-			return err
-		}
 		l.peers = &peers{
 			log: log, clock: clock.RealClock{}, node: o.NodeName, port: o.ProbePort, config: numbers, metrics: m,
 			ready: h.serving, changed: objects.changed, voted: p.wake, wake: newSignal(),

@@ -1,0 +1,56 @@
+package controllers
+
+import (
+	"errors"
+	"fmt"
+	"net/netip"
+	"time"
+
+	"github.com/egressip-operator/egressip-operator/internal/flagcheck"
+	"github.com/egressip-operator/egressip-operator/pkg/probe"
+)
+
+// Options say how the controller works. The zero value works for one controller
+// that serves neither metrics nor health.
+type Options struct {
+	// MetricsAddress and HealthAddress are host:port to listen on, "0" or ""
+	// for none.
+	MetricsAddress, HealthAddress string
+	// LeaderElection makes the controller work only while it holds a Lease, in
+	// LeaderElectionNamespace; "" is the namespace of its pod.
+	LeaderElection          bool
+	LeaderElectionNamespace string
+	// DefaultCapacity is the greatest number of egress IPs on a host whose Node
+	// has no annotation that gives one; 0 for no limit.
+	DefaultCapacity int
+	// ProbePort is the UDP port on which agents answer probes; 0 for no probes.
+	// Probes are answered in the nodes' own network only.
+	ProbePort uint16
+	// ProbeInterval is the time between two probes to one host; 0 for the
+	// default.
+	ProbeInterval time.Duration
+	// ProbeSource is the address of the node that the controller runs on; the
+	// zero value leaves the choice to the kernel.
+	ProbeSource netip.Addr
+	// Version is logged.
+	Version string
+}
+
+// Validate reports everything that is wrong with the options.
+func (o Options) Validate() error {
+	errs := []error{
+		flagcheck.Listen("--metrics-bind-address", o.MetricsAddress),
+		flagcheck.Listen("--health-probe-bind-address", o.HealthAddress),
+	}
+	config := probe.DefaultConfig()
+	if err := config.WithInterval(o.ProbeInterval).Validate(); err != nil {
+		errs = append(errs, fmt.Errorf("--probe-interval %s: give a duration such as %s: %w", o.ProbeInterval, config.Interval, err))
+	}
+	if o.ProbeSource.IsValid() && !o.ProbeSource.Is4() {
+		errs = append(errs, fmt.Errorf("--host-ip %s: give the node's IPv4 address", o.ProbeSource))
+	}
+	if o.DefaultCapacity < 0 {
+		errs = append(errs, fmt.Errorf("--default-capacity %d: give a number of egress IPs, or 0 for no limit", o.DefaultCapacity))
+	}
+	return errors.Join(errs...)
+}

@@ -1,0 +1,152 @@
+package agent
+
+import (
+	"errors"
+	"fmt"
+	"net/netip"
+	"slices"
+	"time"
+
+	"k8s.io/apimachinery/pkg/types"
+
+	"github.com/egressip-operator/egressip-operator/internal/flagcheck"
+	"github.com/egressip-operator/egressip-operator/pkg/dataplane"
+)
+
+// The bounds of Options.ResyncPeriod.
+const (
+	minResyncPeriod = 100 * time.Millisecond
+	maxResyncPeriod = time.Hour
+)
+
+// Options say how the agent works. Kernel says how it marks what is its own,
+// and must be the same for as long as the agent has anything on the node.
+type Options struct {
+	// NodeName is the name of this node's Node object.
+	NodeName string
+	// MetricsAddress and HealthAddress are host:port to listen on, "0" or "" for
+	// none.
+	MetricsAddress, HealthAddress string
+	// Inside are networks of the cluster in addition to the nodes' pod CIDRs and
+	// the ServiceCIDR objects: traffic to them is never egress traffic.
+	Inside []netip.Prefix
+	// PodNetworks are those of Inside that hold pods: for Strict, where the Node
+	// has no podCIDR.
+	PodNetworks []netip.Prefix
+	// Strict: traffic that leaves the cluster is dropped if it comes from an
+	// address of this node's pod CIDR that belongs to no pod that the agent knows.
+	Strict bool
+	// CRISocket is the path of the container runtime's socket on the node, cri.Auto
+	// for the first one that is where sockets usually are, or cri.None.
+	CRISocket string
+	// HostRun is where the node's /run is mounted.
+	HostRun string
+	// ResyncPeriod is how often the kernel is compared with the planned state
+	// when no event asks for it.
+	ResyncPeriod time.Duration
+	// ProbePort is the UDP port on which hosts health-check each other, the same
+	// on all nodes; 0 for no probes.
+	ProbePort uint16
+	// ProbeInterval is the time between two probes to one host; 0 for the default.
+	ProbeInterval time.Duration
+	// WithdrawAfter is how long a node must reach neither the API server nor a
+	// majority of the hosts that it watches before it gives up its egress IPs; 0
+	// for never.
+	WithdrawAfter time.Duration
+	// ResetConnections: pods get a TCP reset for connections whose source address
+	// has changed, as by a failover.
+	ResetConnections bool
+	// DaemonSet is the one that runs the agents: when it has been deleted, an
+	// agent that ends gives the node's egress IPs up. The zero value is for an
+	// agent that is run otherwise, and leaves everything as it is.
+	DaemonSet types.NamespacedName
+	// Version is reported in the status.
+	Version string
+	Kernel  KernelOptions
+}
+
+// Validate reports everything that is wrong with the options.
+func (o Options) Validate() error {
+	var errs []error
+	if o.NodeName == "" {
+		errs = append(errs, errors.New("--node-name is empty: give the name of this node's Node object, "+
+			"or set NODE_NAME, as the DaemonSet does from spec.nodeName"))
+	}
+	errs = append(
+		errs,
+		flagcheck.Listen("--metrics-bind-address", o.MetricsAddress),
+		flagcheck.Listen("--health-probe-bind-address", o.HealthAddress),
+	)
+	if o.ResyncPeriod < minResyncPeriod || o.ResyncPeriod > maxResyncPeriod {
+		errs = append(errs, fmt.Errorf("--resync-period %s: give a duration from %s to %s", o.ResyncPeriod, minResyncPeriod, maxResyncPeriod))
+	}
+	if o.ProbePort != 0 {
+		if err := probeNumbers(o.ProbeInterval).Validate(); err != nil {
+			errs = append(errs, fmt.Errorf("--probe-interval %s: give a duration such as %s: %w", o.ProbeInterval, DefaultProbeInterval(), err))
+		}
+	}
+	if o.WithdrawAfter < 0 {
+		errs = append(errs, fmt.Errorf("--withdraw-after %s: give a duration, or 0 for never", o.WithdrawAfter))
+	}
+	return errors.Join(append(errs, o.Kernel.Validate())...)
+}
+
+// LockOptions say what a node knows about its cluster before it reaches the API
+// server.
+type LockOptions struct {
+	// HostIP is the node's address, that of its default route if invalid.
+	HostIP netip.Addr
+	// Pods are the networks of the cluster's pods, Services those of its
+	// services.
+	Pods, Services []netip.Prefix
+	// ProbePort is the agents' probe port, 0 for none.
+	ProbePort uint16
+	Kernel    KernelOptions
+}
+
+// Validate reports everything that is wrong with the options.
+func (o LockOptions) Validate() error {
+	var errs []error
+	if len(o.Pods) == 0 {
+		errs = append(errs, errors.New("--cluster-cidrs is empty: give the pod networks of the cluster, such as 10.244.0.0/16"))
+	}
+	return errors.Join(append(errs, o.Kernel.Validate())...)
+}
+
+// KernelOptions say how the agent marks what is its own on the node.
+type KernelOptions struct {
+	// OverlayPort is the UDP port of the overlay, the same on all nodes.
+	OverlayPort uint16
+	// MarkMask holds the bits of the packet mark that are ours.
+	MarkMask uint32
+	// PinDir is a directory on a bpffs.
+	PinDir string
+	// IPTablesBackend is one of Backends().
+	IPTablesBackend string
+}
+
+// DefaultKernelOptions are those that the flags start from.
+func DefaultKernelOptions() KernelOptions {
+	return KernelOptions{
+		OverlayPort:     9789,
+		MarkMask:        dataplane.DefaultMarks().Mask,
+		PinDir:          "/sys/fs/bpf/egressip",
+		IPTablesBackend: "auto",
+	}
+}
+
+// Backends are the choices of an iptables backend; auto uses those in which
+// the node's other rules are.
+func Backends() []string { return []string{"auto", "nft", "legacy", "both"} }
+
+// Validate reports everything that is wrong with the options.
+func (o KernelOptions) Validate() error {
+	var errs []error
+	if err := (dataplane.Marks{Mask: o.MarkMask}).Validate(); err != nil {
+		errs = append(errs, fmt.Errorf("--mark-mask %#x: give more bits, such as %#x: %w", o.MarkMask, dataplane.DefaultMarks().Mask, err))
+	}
+	if !slices.Contains(Backends(), o.IPTablesBackend) {
+		errs = append(errs, fmt.Errorf("--iptables-backend %q: use one of %v", o.IPTablesBackend, Backends()))
+	}
+	return errors.Join(errs...)
+}
