@@ -73,9 +73,13 @@ func (b building) check(pkg string, room Room) (errs []error) {
 		// what is the rule that the target breaks; one example of each is enough.
 		what := ""
 		if b.own(target) {
-			other, _, ok := b.roomOf(target)
-			if ok && other.Name != room.Name && !slices.Contains(room.MayReach, other.Name) {
+			other, pattern, ok := b.roomOf(target)
+			switch {
+			case !ok: // reported for the target itself
+			case other.Name != room.Name && !slices.Contains(room.MayReach, other.Name):
 				what = other.Name
+			case other.Name == room.Name && apart(pattern) && !below(pkg, target) && !below(target, pkg):
+				what = b.short(target)
 			}
 		} else if i := slices.IndexFunc(room.NeverReach, func(never string) bool { return below(target, never) }); i >= 0 {
 			what = room.NeverReach[i]
@@ -123,10 +127,14 @@ func (b building) roomOf(pkg string) (room Room, pattern string, ok bool) {
 	for _, r := range b.rooms {
 		for _, p := range r.Packages {
 			dir, deep := strings.CutSuffix(p, "/...")
+			if apart(p) {
+				dir, deep = strings.CutSuffix(p, "/*")
+				deep = deep && name != dir
+			}
 			// Twice the length, so that "x" wins over "x/...".
 			weight := 2 * len(dir)
 			switch {
-			case name == dir && !deep:
+			case name == dir && !apart(p):
 				weight++
 			case deep && below(name, dir):
 			default:
@@ -165,6 +173,9 @@ func (b building) short(pkg string) string {
 		return pkg
 	}
 }
+
+// apart reports whether the packages of a pattern must not reach each other.
+func apart(pattern string) bool { return strings.HasSuffix(pattern, "/*") }
 
 // below reports whether path is top, or below it.
 func below(path, top string) bool { return path == top || strings.HasPrefix(path, top+"/") }

@@ -11,10 +11,11 @@ const page = `# A page
 <!-- walls -->
 | room | package | may reach | must never reach |
 | --- | --- | --- | --- |
-| main | ` + "`.`" + ` | brain, kernel, drivers | - |
+| main | ` + "`.`" + ` | brain, kernel, drivers, values | - |
 | brain | ` + "`pkg/brain`" + ` | - | ` + "`os/exec`, `k8s.io`" + ` |
-| kernel | ` + "`pkg/kernel`" + ` | drivers | - |
-| drivers | ` + "`pkg/kernel/...`" + ` | - | - |
+| kernel | ` + "`pkg/kernel`" + ` | drivers, values | - |
+| drivers | ` + "`pkg/kernel/*`" + ` | values | - |
+| values | ` + "`pkg/kernel/values`" + ` | - | - |
 <!-- /walls -->
 `
 
@@ -50,13 +51,26 @@ func TestCheck(t *testing.T) {
 			func(i Imports) { i["example.com/m/pkg/kernel/rules"] = []string{"example.com/m/pkg/kernel"} },
 			[]string{"room drivers must not reach kernel: pkg/kernel/rules -> pkg/kernel"},
 		},
+		"one driver from another": {
+			func(i Imports) {
+				i["example.com/m/pkg/kernel/routes"] = []string{"example.com/m/pkg/kernel/rules", "example.com/m/pkg/kernel/values"}
+			},
+			[]string{"room drivers must not reach pkg/kernel/rules: pkg/kernel/routes -> pkg/kernel/rules"},
+		},
+		"a driver from its own helper": {
+			func(i Imports) {
+				i["example.com/m/pkg/kernel/rules"] = []string{"example.com/m/pkg/kernel/rules/helper"}
+				i["example.com/m/pkg/kernel/rules/helper"] = nil
+			},
+			nil,
+		},
 		"a package in no room": {
 			func(i Imports) { i["example.com/m/pkg/new"] = nil },
 			[]string{"package pkg/new stands in no room"},
 		},
 		"a room without packages": {
 			func(i Imports) { delete(i, "example.com/m/pkg/kernel/rules"); i["example.com/m/pkg/kernel"] = nil },
-			[]string{"room drivers: there is no package pkg/kernel/..."},
+			[]string{"room drivers: there is no package pkg/kernel/*"},
 		},
 		"a rule that nothing can break": {
 			func(i Imports) { delete(i, "os/exec"); i["example.com/m/pkg/kernel"] = nil },
@@ -66,11 +80,12 @@ func TestCheck(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
 			imports := Imports{
-				"example.com/m":                  {"example.com/m/pkg/brain", "example.com/m/pkg/kernel", "k8s.io/b"},
-				"example.com/m/pkg/brain":        {"net/netip"},
-				"example.com/m/pkg/kernel":       {"example.com/m/pkg/kernel/rules", "os/exec"},
-				"example.com/m/pkg/kernel/rules": {"net/netip"},
-				"os/exec":                        nil, "net/netip": nil, "k8s.io/b": nil, "k8s.io/c": nil,
+				"example.com/m":                   {"example.com/m/pkg/brain", "example.com/m/pkg/kernel", "k8s.io/b"},
+				"example.com/m/pkg/brain":         {"net/netip"},
+				"example.com/m/pkg/kernel":        {"example.com/m/pkg/kernel/rules", "os/exec"},
+				"example.com/m/pkg/kernel/rules":  {"net/netip"},
+				"example.com/m/pkg/kernel/values": nil,
+				"os/exec":                         nil, "net/netip": nil, "k8s.io/b": nil, "k8s.io/c": nil,
 			}
 			c.change(imports)
 			rooms, err := Parse(page)
@@ -90,12 +105,12 @@ func TestParseRefuses(t *testing.T) {
 	for name, c := range map[string]struct{ old, with, want string }{
 		"no table":              {begin, "", "the page has no " + begin},
 		"no end":                {end, "", "the page has no " + end},
-		"a column too few":      {"| drivers | - |", "| drivers |", "no row of four columns"},
+		"a column too few":      {"| drivers, values | - |", "| drivers, values |", "no row of four columns"},
 		"a room twice":          {"| kernel |", "| brain |", "room brain stands in the table twice"},
-		"a package twice":       {"`pkg/kernel/...`", "`pkg/kernel`", "pkg/kernel belongs to the rooms kernel and drivers"},
-		"a room without a row":  {"| brain, kernel, drivers |", "| cellar |", "may reach cellar, which is no room"},
+		"a package twice":       {"`pkg/kernel/*`", "`pkg/kernel`", "pkg/kernel belongs to the rooms kernel and drivers"},
+		"a room without a row":  {"| brain, kernel, drivers, values |", "| cellar |", "may reach cellar, which is no room"},
 		"a line between":        {"| brain |", "text\n| brain |", `"text" is no row`},
-		"a room that is a path": {"| drivers | - |", "| pkg/kernel/rules | - |", "may reach pkg/kernel/rules, which is no room"},
+		"a room that is a path": {"| drivers, values | - |", "| pkg/kernel/rules | - |", "may reach pkg/kernel/rules, which is no room"},
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()

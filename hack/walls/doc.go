@@ -11,11 +11,12 @@
 //   - room: a name, which other rows use.
 //   - package: the packages of the room, relative to the module, with commas between
 //     them. "pkg/x" is that package alone, "pkg/x/..." is it and all packages below
-//     it. Where several rows match, the longest pattern wins, and "pkg/x" wins over
+//     it, and "pkg/x/*" are the packages below it, which must not reach each other.
+//     Where several rows match, the longest pattern wins, and "pkg/x" wins over
 //     "pkg/x/...". The main package at the top is ".".
 //   - may reach: the other rooms whose packages this room's production code may
 //     import, directly or through others; "-" for none. A room may always reach
-//     itself.
+//     itself, except as "pkg/x/*" says.
 //   - must never reach: packages of the standard library or of other modules, each
 //     with everything below it, which the room may not even reach through others; "-"
 //     for none.
