@@ -5,8 +5,8 @@ export GOFLAGS = -trimpath
 SHELL = /bin/bash
 
 # Evaluated where it is used: builds what is missing, out of hack/tools/go.mod.
-LINT_TOOLS = $(shell go run ./test/tools/cmd/tools lint)
-GENERATE_TOOLS = $(shell go run ./test/tools/cmd/tools controller-gen helm)
+LINT_TOOLS = $(shell go run ./hack/binaries lint)
+GENERATE_TOOLS = $(shell go run ./hack/binaries controller-gen helm)
 VERSION ?= $(shell git describe --tags --always --dirty 2>/dev/null || echo dev)
 TESTBED = go run ./test/testbed/cmd/testbed
 # Real kernels and real clusters: these packages take the machine for themselves.
@@ -18,19 +18,19 @@ SEED ?= $(shell echo $$RANDOM)
 MINUTES ?= 30
 KILLS ?= 50
 
-.PHONY: help demo generate build test test-unit test-conformance test-system race cover smoke vet chaos failover window fuzz e2e bench lint fmt verify image up down shell mutants tools prerequisites vulncheck
+.PHONY: help demo generate build test test-unit test-conformance test-system race cover smoke vet chaos failover displacement fuzz e2e bench lint fmt verify image up down shell mutants tools prerequisites vulncheck
 
 help: ## Show this list
 	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / { printf "  %-14s %s\n", $$1, $$2 }' Makefile
 
 demo: prerequisites tools image ## Play the main job on a cluster of this machine (root, Debian, Go)
-	go run ./test/demo
+	go run ./hack/demo
 
 prerequisites: ## Install the Debian packages that the test bed needs
 	$(TESTBED) install
 
 tools: ## Build the pinned Kubernetes binaries (cold: 8 to 20 minutes)
-	go run ./test/tools/cmd/tools cluster
+	go run ./hack/binaries cluster
 
 generate: ## Regenerate deepcopy code, CRDs, and config/ from the chart
 	$(GENERATE_TOOLS)/controller-gen object crd paths=./api/... output:crd:dir=config/crd
@@ -80,8 +80,8 @@ chaos: prerequisites tools image ## Break a cluster at random for MINUTES, the s
 failover: prerequisites tools image ## Measure the outage of KILLS power cuts of each kind
 	go run ./test/bench/failover -kills $(KILLS)
 
-window: prerequisites ## Measure how long others' rules stand before ours (root)
-	go run ./test/bench/window
+displacement: prerequisites ## Measure how long others' rules stand before ours (root)
+	go run ./test/bench/displacement
 
 fuzz: ## Run each fuzz test for FUZZTIME
 	go run ./hack/smoke -benchmarks=false -fuzztime $(FUZZTIME)
@@ -90,7 +90,7 @@ bench: ## Run the benchmarks
 	go test -run '^$$' -bench . -benchmem ./pkg/... ./controllers
 
 mutants: ## Plant the named mutants one by one: each must turn a test red
-	go run ./test/mutants
+	go run ./hack/mutants
 
 vet: ## Compile and vet everything
 	go vet ./...

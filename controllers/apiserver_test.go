@@ -30,7 +30,7 @@ import (
 
 	v1 "github.com/egressip-operator/egressip-operator/api/v1"
 	"github.com/egressip-operator/egressip-operator/controllers"
-	"github.com/egressip-operator/egressip-operator/test/tools"
+	"github.com/egressip-operator/egressip-operator/internal/testenv/binaries"
 )
 
 // api is a real API server with the CRDs of config/crd, and its administrator.
@@ -44,7 +44,7 @@ type api struct {
 // startAPI brings up etcd and an API server that end with the test.
 func startAPI(t *testing.T) *api {
 	t.Helper()
-	binaries, err := tools.Dir(t.Context(), tools.APIServer()...)
+	assets, err := binaries.Dir(t.Context(), binaries.APIServer()...)
 	if err != nil {
 		t.Fatalf("build the API server: %v", err)
 	}
@@ -53,7 +53,7 @@ func startAPI(t *testing.T) *api {
 		t.Fatal(err)
 	}
 	env := &envtest.Environment{
-		BinaryAssetsDirectory: binaries,
+		BinaryAssetsDirectory: assets,
 		CRDDirectoryPaths:     []string{"../config/crd"},
 		ErrorIfCRDPathMissing: true,
 		Scheme:                scheme,
@@ -75,7 +75,7 @@ func startAPI(t *testing.T) *api {
 	if err != nil {
 		t.Fatal(err)
 	}
-	return &api{Client: c, env: env, cfg: cfg, bin: binaries}
+	return &api{Client: c, env: env, cfg: cfg, bin: assets}
 }
 
 // control runs the controller until stop is called, or the test ends.

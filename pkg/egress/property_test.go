@@ -16,7 +16,7 @@ import (
 	"github.com/egressip-operator/egressip-operator/pkg/egress"
 )
 
-// Each property names the mutant that it kills; test/mutants plants them one
+// Each property names the mutant that it kills; hack/mutants plants them one
 // by one.
 
 func diff(a, b any) string {

@@ -8,16 +8,16 @@ import (
 	"testing"
 	"time"
 
+	"github.com/egressip-operator/egressip-operator/internal/testenv/binaries"
 	"github.com/egressip-operator/egressip-operator/test/chaos/traffic"
 	"github.com/egressip-operator/egressip-operator/test/testbed"
-	"github.com/egressip-operator/egressip-operator/test/tools"
 )
 
 // TestChaos is a short run, always the same. Its seed was chosen for what it breaks:
 // ten faults of ten kinds, power cuts and reboots among them; one with a bound for its
 // outage ends it. "make chaos" runs for longer.
 func TestChaos(t *testing.T) {
-	root, err := tools.Repository()
+	root, err := binaries.Repository()
 	if err != nil {
 		t.Fatal(err)
 	}

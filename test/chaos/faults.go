@@ -270,7 +270,7 @@ func (c *chaos) apiStoppedAfterCuts() fault {
 
 // metric is the value of one of an agent's metrics that have no labels.
 func (c *chaos) metric(ctx context.Context, node, name string) (string, error) {
-	all, err := c.NodeExec(ctx, node, "probe", "get", "-timeout", "1s", "http://127.0.0.1:9792/metrics")
+	all, err := c.NodeExec(ctx, node, "traffic", "get", "-timeout", "1s", "http://127.0.0.1:9792/metrics")
 	if err != nil {
 		return "", err
 	}
@@ -284,7 +284,7 @@ func (c *chaos) metric(ctx context.Context, node, name string) (string, error) {
 
 // ready tells whether a node's agent works.
 func (c *chaos) ready(ctx context.Context, node string) error {
-	_, err := c.NodeExec(ctx, node, "probe", "get", "-timeout", "1s", "http://127.0.0.1:9793/readyz")
+	_, err := c.NodeExec(ctx, node, "traffic", "get", "-timeout", "1s", "http://127.0.0.1:9793/readyz")
 	return err
 }
 

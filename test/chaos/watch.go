@@ -151,7 +151,7 @@ func watchOwners(ctx context.Context, c *testbed.Cluster, ips []string) (o *owne
 	if err != nil {
 		return nil, nil, err
 	}
-	wait, err := c.Background(ctx, testbed.LANHost, append([]string{"probe", "arp", "-every", asked.String()}, ips...)...)
+	wait, err := c.Background(ctx, testbed.LANHost, append([]string{"traffic", "arp", "-every", asked.String()}, ips...)...)
 	if err != nil {
 		_, _ = capture.Stop()
 		return nil, nil, err

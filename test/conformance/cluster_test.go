@@ -25,9 +25,9 @@ import (
 
 	v1 "github.com/egressip-operator/egressip-operator/api/v1"
 	"github.com/egressip-operator/egressip-operator/controllers"
+	"github.com/egressip-operator/egressip-operator/internal/testenv/binaries"
 	"github.com/egressip-operator/egressip-operator/pkg/egress"
 	"github.com/egressip-operator/egressip-operator/test/conformance"
-	"github.com/egressip-operator/egressip-operator/test/tools"
 )
 
 // cluster is a real API server with the controller, without nodes: a Node
@@ -48,7 +48,7 @@ const (
 
 func startCluster(t *testing.T) *cluster {
 	t.Helper()
-	binaries, err := tools.Dir(t.Context(), tools.APIServer()...)
+	assets, err := binaries.Dir(t.Context(), binaries.APIServer()...)
 	if err != nil {
 		t.Fatalf("build the API server: %v", err)
 	}
@@ -58,7 +58,7 @@ func startCluster(t *testing.T) *cluster {
 	}
 	ctrl.SetLogger(klog.Background())
 	c := &cluster{env: &envtest.Environment{
-		BinaryAssetsDirectory: binaries,
+		BinaryAssetsDirectory: assets,
 		CRDDirectoryPaths:     []string{"../../config/crd"},
 		ErrorIfCRDPathMissing: true,
 		Scheme:                scheme,

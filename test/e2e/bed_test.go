@@ -13,8 +13,8 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"github.com/egressip-operator/egressip-operator/internal/testenv/binaries"
 	"github.com/egressip-operator/egressip-operator/test/testbed"
-	"github.com/egressip-operator/egressip-operator/test/tools"
 )
 
 const (
@@ -49,7 +49,7 @@ func bastionURL() string { return fmt.Sprintf("http://%s:%d", testbed.BastionIP,
 // newBed brings a test bed up, without the operator.
 func newBed(t *testing.T, backend testbed.Backend) *bed {
 	t.Helper()
-	root, err := tools.Repository()
+	root, err := binaries.Repository()
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -169,7 +169,7 @@ spec:
         imagePullPolicy: Never
         args: [serve, ":8080"]
         readinessProbe: {httpGet: {port: 8080, path: /}, periodSeconds: 1}
-`, namespace, testbed.ProbeImage)
+`, namespace, testbed.TrafficImage)
 	if _, err := b.Apply(t.Context(), manifest); err != nil {
 		t.Fatal(err)
 	}
@@ -233,7 +233,7 @@ func (b *bed) leaveWith(t *testing.T, pods []testbed.Pod, want func(testbed.Pod)
 	t.Helper()
 	for _, p := range pods {
 		b.eventually(t, func() error {
-			got, err := b.probe(t, p, "get", "-timeout", quick, bastionURL())
+			got, err := b.traffic(t, p, "get", "-timeout", quick, bastionURL())
 			if err == nil && got != want(p) {
 				err = fmt.Errorf("seen as %s", got)
 			}
@@ -248,11 +248,11 @@ func (b *bed) leaveWith(t *testing.T, pods []testbed.Pod, want func(testbed.Pod)
 // nodeAddress is what a pod without egress IP leaves with.
 func (b *bed) nodeAddress(p testbed.Pod) string { return b.NodeIP(p.Node).String() }
 
-// probe runs the probe in a pod and returns the address that the other side
+// traffic runs the traffic client in a pod and returns the address that the other side
 // saw.
-func (b *bed) probe(t *testing.T, p testbed.Pod, args ...string) (string, error) {
+func (b *bed) traffic(t *testing.T, p testbed.Pod, args ...string) (string, error) {
 	t.Helper()
-	out, err := b.PodExec(t.Context(), p.Namespace, p.Name, append([]string{"/probe"}, args...)...)
+	out, err := b.PodExec(t.Context(), p.Namespace, p.Name, append([]string{"/traffic"}, args...)...)
 	if err != nil {
 		return "", err
 	}

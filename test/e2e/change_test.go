@@ -41,7 +41,7 @@ func (b *bed) testDrift(t *testing.T) {
 			t.Fatal(err)
 		}
 		b.within(t, repairedIn+time.Second, func() error {
-			_, err := b.probe(t, b.egress[0], "get", "-timeout", "300ms", bastionURL())
+			_, err := b.traffic(t, b.egress[0], "get", "-timeout", "300ms", bastionURL())
 			return err
 		})
 		b.leaveWith(t, b.egress, func(testbed.Pod) string { return egressIP })
@@ -137,7 +137,7 @@ func (b *bed) testAgentRestart(t *testing.T) {
 			"datagrams":         {"watch", "-every", "25ms", "-timeout", "2s", fmt.Sprintf("udp://%s:%d", testbed.BastionIP, testbed.BastionPort)},
 			"an old connection": {"stream", "-every", "25ms", "-timeout", "2s", fmt.Sprintf("%s:%d", testbed.BastionIP, testbed.BastionEchoPort)},
 		} {
-			command := []string{"kubectl", "-n", p.Namespace, "exec", p.Name, "--", "/probe", args[0], "-for", length.String()}
+			command := []string{"kubectl", "-n", p.Namespace, "exec", p.Name, "--", "/traffic", args[0], "-for", length.String()}
 			wait, err := b.Background(t.Context(), "", append(command, args[1:]...)...)
 			if err != nil {
 				t.Fatal(err)

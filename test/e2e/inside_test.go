@@ -25,7 +25,7 @@ func (b *bed) testInbound(t *testing.T) {
 				b.reaches(t, testbed.Bastion, b.NodeIP(other).String(), s.tcpPort, s.udpPort, "")
 				continue
 			}
-			if out, err := b.Exec(t.Context(), testbed.Bastion, "probe", "get", "-timeout", quick, fmt.Sprintf("http://%s:%s/", b.NodeIP(other), s.tcpPort)); err == nil {
+			if out, err := b.Exec(t.Context(), testbed.Bastion, "traffic", "get", "-timeout", quick, fmt.Sprintf("http://%s:%s/", b.NodeIP(other), s.tcpPort)); err == nil {
 				t.Errorf("policy Local, through %s, where there is no endpoint: answered %q", other, out)
 			}
 		}
@@ -44,7 +44,7 @@ func (b *bed) reaches(t *testing.T, place, address, tcp, udp, wantSaw string) {
 		{"udp", address + ":" + udp},
 	} {
 		check := func() error {
-			out, err := b.Exec(t.Context(), place, append([]string{"probe"}, args...)...)
+			out, err := b.Exec(t.Context(), place, append([]string{"traffic"}, args...)...)
 			if err != nil {
 				return err
 			}
@@ -67,7 +67,7 @@ func (b *bed) reaches(t *testing.T, place, address, tcp, udp, wantSaw string) {
 func (b *bed) testInside(t *testing.T) {
 	b.givenEgressIP(t)
 	for _, node := range b.Nodes() {
-		wait, err := b.Background(context.WithoutCancel(t.Context()), node, "probe", "serve", b.NodeIP(node).String()+":9080")
+		wait, err := b.Background(context.WithoutCancel(t.Context()), node, "traffic", "serve", b.NodeIP(node).String()+":9080")
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -96,7 +96,7 @@ func (b *bed) testInside(t *testing.T) {
 		}
 		for _, node := range b.Nodes() {
 			url := fmt.Sprintf("http://%s:9080/", b.NodeIP(node))
-			want, err := b.probe(t, plain, "get", url)
+			want, err := b.traffic(t, plain, "get", url)
 			if err != nil {
 				t.Fatal(err)
 			}
@@ -105,18 +105,18 @@ func (b *bed) testInside(t *testing.T) {
 			}
 			b.sees(t, from, url, want)
 		}
-		if _, err := b.PodExec(t.Context(), from.Namespace, from.Name, "/probe", "api", "/version"); err != nil {
+		if _, err := b.PodExec(t.Context(), from.Namespace, from.Name, "/traffic", "api", "/version"); err != nil {
 			t.Errorf("%s on %s cannot ask the API server: %v", from.Name, from.Node, err)
 		}
 	}
 	// The egress host's own traffic, and that of its other pods.
-	if out, err := b.NodeExec(t.Context(), egressHost, "probe", "get", bastionURL()); err != nil {
+	if out, err := b.NodeExec(t.Context(), egressHost, "traffic", "get", bastionURL()); err != nil {
 		t.Error(err)
 	} else if saw, err := sawIn(out); err != nil || saw != b.NodeIP(egressHost).String() {
 		t.Errorf("%s itself is seen as %s, %v", egressHost, saw, err)
 	}
 	for _, p := range b.plain {
-		if saw, err := b.probe(t, p, "get", bastionURL()); err != nil || saw != b.nodeAddress(p) {
+		if saw, err := b.traffic(t, p, "get", bastionURL()); err != nil || saw != b.nodeAddress(p) {
 			t.Errorf("%s on %s: seen as %s, %v", p.Name, p.Node, saw, err)
 		}
 	}
@@ -127,7 +127,7 @@ func (b *bed) testInside(t *testing.T) {
 func (b *bed) sees(t *testing.T, from testbed.Pod, url, want string) {
 	t.Helper()
 	b.eventually(t, func() error {
-		saw, err := b.probe(t, from, "get", url)
+		saw, err := b.traffic(t, from, "get", url)
 		if err == nil && saw != want {
 			err = fmt.Errorf("seen as %s, want %s", saw, want)
 		}

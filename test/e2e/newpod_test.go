@@ -68,7 +68,7 @@ spec:
     image: %[2]s
     imagePullPolicy: Never
     args: [watch, -every, 10ms, -for, 2s, -timeout, 2s, "%[1]s://%[3]s:%[4]d"]
-`, network, testbed.ProbeImage, testbed.BastionIP, port)
+`, network, testbed.TrafficImage, testbed.BastionIP, port)
 			}
 		}
 	}

@@ -40,7 +40,7 @@ func (b *bed) testPackets(t *testing.T) {
 			{"a service with its endpoint outside", []string{"get", "http://" + outside + "/"}},
 			{"3 MB to a service with its endpoint outside", []string{"post", "-timeout", "20s", "-size", megabytes, "http://" + outside + "/"}},
 		} {
-			if saw, err := b.probe(t, p, c.args...); err != nil || saw != egressIP {
+			if saw, err := b.traffic(t, p, c.args...); err != nil || saw != egressIP {
 				t.Errorf("%s on %s: %s: seen as %q, %v", p.Name, p.Node, c.what, saw, err)
 			}
 		}
@@ -49,7 +49,7 @@ func (b *bed) testPackets(t *testing.T) {
 			{"ping", "-size", "4000", testbed.BastionIP},
 			{"ping", "-df", "-size", fmt.Sprint(room), testbed.BastionIP},
 		} {
-			if _, err := b.PodExec(t.Context(), p.Namespace, p.Name, append([]string{"/probe"}, args...)...); err != nil {
+			if _, err := b.PodExec(t.Context(), p.Namespace, p.Name, append([]string{"/traffic"}, args...)...); err != nil {
 				t.Errorf("%s on %s: %v", p.Name, p.Node, err)
 			}
 		}
@@ -83,7 +83,7 @@ func (b *bed) watchReturn(t *testing.T) (verify func()) {
 func (b *bed) tooLong(t *testing.T, p testbed.Pod, size int) {
 	t.Helper()
 	b.eventually(t, func() error {
-		_, err := b.PodExec(t.Context(), p.Namespace, p.Name, "/probe", "udp", "-df", "-timeout", quick, "-size", fmt.Sprint(size), testbed.BastionIP+":8080")
+		_, err := b.PodExec(t.Context(), p.Namespace, p.Name, "/traffic", "udp", "-df", "-timeout", quick, "-size", fmt.Sprint(size), testbed.BastionIP+":8080")
 		if err == nil {
 			return fmt.Errorf("%s on %s: %d bytes without fragments were answered", p.Name, p.Node, size)
 		}

@@ -120,7 +120,7 @@ func (b *bed) outage(t *testing.T, p testbed.Pod, do func()) time.Duration {
 	}
 	done := make(chan answer, 1)
 	go func() {
-		out, err := b.PodExec(t.Context(), p.Namespace, p.Name, "/probe", "watch", "-every", "20ms", "-for", length.String(),
+		out, err := b.PodExec(t.Context(), p.Namespace, p.Name, "/traffic", "watch", "-every", "20ms", "-for", length.String(),
 			"-timeout", "1s", "-id", "outage", fmt.Sprintf("tcp://%s:%d", testbed.BastionIP, testbed.BastionEchoPort))
 		done <- answer{out, err}
 	}()
@@ -139,7 +139,7 @@ func (b *bed) outage(t *testing.T, p testbed.Pod, do func()) time.Duration {
 			Saw string
 		}
 		if err := json.Unmarshal([]byte(line), &r); err != nil {
-			t.Fatalf("line of the probe: %v: %s", err, line)
+			t.Fatalf("line of the traffic client: %v: %s", err, line)
 		}
 		if r.Saw != "" {
 			answered = append(answered, r.At)
@@ -167,7 +167,7 @@ func (b *bed) idle(t *testing.T, p testbed.Pod) (ended func() (time.Time, string
 	log := b.watchEcho(t)
 	go func() {
 		defer close(done)
-		out, err = b.PodExec(t.Context(), p.Namespace, p.Name, "/probe", "idle", "-for", length.String(),
+		out, err = b.PodExec(t.Context(), p.Namespace, p.Name, "/traffic", "idle", "-for", length.String(),
 			fmt.Sprintf("%s:%d", testbed.BastionIP, testbed.BastionEchoPort))
 	}()
 	b.eventually(t, log)
@@ -235,7 +235,7 @@ func (b *bed) testBalanced(t *testing.T) {
 	verify := b.watchBastion(t, egressIP, secondIP)
 	for _, p := range remote {
 		b.eventually(t, func() error {
-			_, err := b.probe(t, p, "get", "-timeout", quick, bastionURL())
+			_, err := b.traffic(t, p, "get", "-timeout", quick, bastionURL())
 			return err
 		})
 		seen := b.connections(t, p, 300)
@@ -266,7 +266,7 @@ func (b *bed) testBalanced(t *testing.T) {
 func (b *bed) connections(t *testing.T, p testbed.Pod, n int) map[string]int {
 	t.Helper()
 	const every = 10 * time.Millisecond
-	out, err := b.PodExec(t.Context(), p.Namespace, p.Name, "/probe", "watch", "-every", every.String(),
+	out, err := b.PodExec(t.Context(), p.Namespace, p.Name, "/traffic", "watch", "-every", every.String(),
 		"-for", (time.Duration(n) * every).String(), "-timeout", "3s", "-id", "balance", fmt.Sprintf("tcp://%s:%d", testbed.BastionIP, testbed.BastionEchoPort))
 	if err != nil {
 		t.Fatal(err)
@@ -275,7 +275,7 @@ func (b *bed) connections(t *testing.T, p testbed.Pod, n int) map[string]int {
 	for line := range strings.Lines(out) {
 		var r struct{ Saw, Error string }
 		if err := json.Unmarshal([]byte(line), &r); err != nil {
-			t.Fatalf("line of the probe: %v: %s", err, line)
+			t.Fatalf("line of the traffic client: %v: %s", err, line)
 		}
 		if source, err := netip.ParseAddrPort(r.Saw); err == nil {
 			seen[source.Addr().String()]++

@@ -49,7 +49,7 @@ func (b *bed) inLog(t *testing.T) {
 	t.Helper()
 	for _, p := range b.egress {
 		mark := "/story/" + p.Name
-		if _, err := b.probe(t, p, "get", bastionURL()+mark); err != nil {
+		if _, err := b.traffic(t, p, "get", bastionURL()+mark); err != nil {
 			t.Error(err)
 		}
 		lines, err := b.AccessLog().Find(mark)
@@ -65,7 +65,7 @@ func (b *bed) dropped(t *testing.T, pods []testbed.Pod) {
 	t.Helper()
 	for _, p := range pods {
 		b.eventually(t, func() error {
-			if got, err := b.probe(t, p, "get", "-timeout", quick, bastionURL()); err == nil {
+			if got, err := b.traffic(t, p, "get", "-timeout", quick, bastionURL()); err == nil {
 				return fmt.Errorf("%s on %s should be dropped, and is seen as %s", p.Name, p.Node, got)
 			}
 			return nil
@@ -78,7 +78,7 @@ func (b *bed) dropped(t *testing.T, pods []testbed.Pod) {
 			{"udp", "-timeout", quick, testbed.BastionIP + ":8080"},
 			{"ping", "-timeout", quick, testbed.BastionIP},
 		} {
-			if out, err := b.PodExec(t.Context(), p.Namespace, p.Name, append([]string{"/probe"}, args...)...); err == nil {
+			if out, err := b.PodExec(t.Context(), p.Namespace, p.Name, append([]string{"/traffic"}, args...)...); err == nil {
 				t.Errorf("%s on %s: %s was answered: %s", p.Name, p.Node, args[0], out)
 			}
 		}

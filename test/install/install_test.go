@@ -15,7 +15,7 @@ import (
 	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
 	"k8s.io/apimachinery/pkg/util/yaml"
 
-	"github.com/egressip-operator/egressip-operator/test/tools"
+	"github.com/egressip-operator/egressip-operator/internal/testenv/binaries"
 )
 
 const (
@@ -26,7 +26,7 @@ const (
 // run runs a pinned program and returns what it prints.
 func run(ctx context.Context, t *testing.T, program string, args ...string) (string, error) {
 	t.Helper()
-	dir, err := tools.Dir(ctx, program)
+	dir, err := binaries.Dir(ctx, program)
 	if err != nil {
 		t.Fatal(err)
 	}

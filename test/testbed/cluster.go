@@ -14,8 +14,8 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/egressip-operator/egressip-operator/hack/dockerarchive"
+	"github.com/egressip-operator/egressip-operator/internal/testenv/binaries"
 	"github.com/egressip-operator/egressip-operator/test/testbed/internal/node"
-	"github.com/egressip-operator/egressip-operator/test/tools"
 )
 
 // ErrExists is the error of Up where a test bed of that prefix is in use.
@@ -42,7 +42,7 @@ type state struct {
 func (c *Cluster) binDir() string        { return filepath.Join(c.dir, "bin") }
 func (c *Cluster) pkiDir() string        { return filepath.Join(c.dir, "pki") }
 func (c *Cluster) accessLogPath() string { return filepath.Join(c.dir, "access.log") }
-func (c *Cluster) probeImage() string    { return filepath.Join(c.dir, "probe.tar") }
+func (c *Cluster) trafficImage() string  { return filepath.Join(c.dir, "traffic.tar") }
 
 // Kubeconfig returns the path of the administrator's kubeconfig; it works from
 // the machine's own network namespace.
@@ -83,7 +83,7 @@ func Up(ctx context.Context, options Options) (_ *Cluster, err error) {
 	if err != nil {
 		return nil, fmt.Errorf("test bed: %w", err)
 	}
-	if c.tools, err = tools.Build(ctx, tools.Options{Names: tools.Cluster(), Progress: options.Progress}); err != nil {
+	if c.tools, err = binaries.Build(ctx, binaries.Options{Names: binaries.Cluster(), Progress: options.Progress}); err != nil {
 		return nil, fmt.Errorf("test bed: %w", err)
 	}
 	unlock, err := c.lock()
@@ -190,7 +190,7 @@ func Open(ctx context.Context, prefix string) (*Cluster, error) {
 	}
 	s.Options.Progress = options.Progress
 	c.options = s.Options
-	c.tools, err = tools.Dir(ctx)
+	c.tools, err = binaries.Dir(ctx)
 	return c, err
 }
 
@@ -330,11 +330,11 @@ func (c *Cluster) lock() (unlock func(), err error) {
 
 // buildPrograms builds the test bed's own programs and their image.
 func (c *Cluster) buildPrograms(ctx context.Context) error {
-	root, err := tools.Repository()
+	root, err := binaries.Repository()
 	if err != nil {
 		return err
 	}
-	cmd, err := c.command(ctx, "go", "build", "-trimpath", "-ldflags=-s -w", "-o", c.binDir()+"/", "./test/testbed/cmd/probe", "./test/testbed/cmd/node")
+	cmd, err := c.command(ctx, "go", "build", "-trimpath", "-ldflags=-s -w", "-o", c.binDir()+"/", "./test/testbed/cmd/traffic", "./test/testbed/cmd/node")
 	if err != nil {
 		return err
 	}
@@ -343,10 +343,10 @@ func (c *Cluster) buildPrograms(ctx context.Context) error {
 	if out, err := cmd.CombinedOutput(); err != nil {
 		return fmt.Errorf("build programs: %w: %s", err, out)
 	}
-	return dockerarchive.Write(c.probeImage(), dockerarchive.Image{
-		Tag:        ProbeImage,
-		Files:      []dockerarchive.File{{Path: "/probe", Source: filepath.Join(c.binDir(), "probe")}, {Path: "/tmp", Mode: 0o1777}},
-		Entrypoint: []string{"/probe"},
+	return dockerarchive.Write(c.trafficImage(), dockerarchive.Image{
+		Tag:        TrafficImage,
+		Files:      []dockerarchive.File{{Path: "/traffic", Source: filepath.Join(c.binDir(), "traffic")}, {Path: "/tmp", Mode: 0o1777}},
+		Entrypoint: []string{"/traffic"},
 		Cmd:        []string{"pause"},
 		Env:        []string{"PATH=/"},
 	})

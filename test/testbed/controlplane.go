@@ -64,7 +64,7 @@ func (c *Cluster) awaitAPI(ctx context.Context) error {
 func (c *Cluster) startControlPlane(ctx context.Context, listener *os.File) error {
 	err := errors.Join(
 		c.start(ctx, ControlPlane, relay, []*os.File{listener}, "node", "relay", controlPlaneIP+":6443"),
-		c.start(ctx, Bastion, bastionServer, nil, "probe", "serve", "-name", Bastion, "-log", c.accessLogPath(), fmt.Sprintf("%s:%d", BastionIP, BastionPort)),
+		c.start(ctx, Bastion, bastionServer, nil, "traffic", "serve", "-name", Bastion, "-log", c.accessLogPath(), fmt.Sprintf("%s:%d", BastionIP, BastionPort)),
 	)
 	return errors.Join(err, c.StartDaemon(ctx, Etcd), c.StartDaemon(ctx, APIServer))
 }

@@ -49,7 +49,7 @@ func inNetns(path string, f func() error) error {
 
 // Exec runs a command in the network namespace of a place, a node or one of
 // the other Places, and returns its standard output. The pinned tools and
-// "probe" are found by name.
+// "traffic" are found by name.
 func (c *Cluster) Exec(ctx context.Context, place string, args ...string) (string, error) {
 	return c.exec(ctx, place, "", args...)
 }

@@ -54,7 +54,7 @@ func (c *Cluster) startNode(ctx context.Context, name string) error {
 	config := node.Config{
 		Name: name, IP: nodeIP(i).String(), Prefix: c.options.Prefix, PodCIDR: podCIDR(i), PodAddresses: c.options.PodAddresses, ClusterCIDR: ClusterCIDR,
 		Dir: dir, Tools: c.tools, CNI: cniDir(), PKI: c.pkiDir(), API: apiURL,
-		Images: append([]string{c.probeImage()}, c.options.Images...), Sandbox: ProbeImage,
+		Images: append([]string{c.trafficImage()}, c.options.Images...), Sandbox: TrafficImage,
 		Legacy: c.options.Backend == Legacy, MTU: c.options.MTU,
 	}
 	file := filepath.Join(dir, "node.json")

@@ -39,9 +39,9 @@ const (
 	lan          = "lan"
 )
 
-// ProbeImage is the image of the program in cmd/probe, loaded on every node.
-// Its entrypoint is /probe, its default command "pause".
-const ProbeImage = "testbed.local/probe:1"
+// TrafficImage is the image of the program in cmd/traffic, loaded on every node.
+// Its entrypoint is /traffic, its default command "pause".
+const TrafficImage = "testbed.local/traffic:1"
 
 // Backend is an implementation of iptables in the kernel.
 type Backend string

@@ -28,7 +28,7 @@ spec:
       tolerations: [{operator: Exists}]
       containers:
       - name: web
-        image: ` + ProbeImage + `
+        image: ` + TrafficImage + `
         imagePullPolicy: Never
         args: [serve, ":8080"]
         readinessProbe: {httpGet: {port: 8080, path: /}, periodSeconds: 1}
@@ -90,14 +90,14 @@ func testWorld(c *Cluster, pods []Pod) func(*testing.T) {
 				"watch -for 1ms udp://" + bastion,
 				fmt.Sprintf("stream -for 1ms %s:%d", BastionIP, BastionEchoPort),
 			} {
-				out, err := c.PodExec(t.Context(), p.Namespace, p.Name, strings.Fields("/probe "+command)...)
+				out, err := c.PodExec(t.Context(), p.Namespace, p.Name, strings.Fields("/traffic "+command)...)
 				if err != nil || !strings.Contains(out, node.String()+":") {
-					t.Errorf("%s on %s: probe %s: %q, %v; want it seen as %s", p.Name, p.Node, command, out, err, node)
+					t.Errorf("%s on %s: traffic %s: %q, %v; want it seen as %s", p.Name, p.Node, command, out, err, node)
 				}
 			}
 			for _, command := range []string{"ping " + BastionIP, "api /version", "get http://" + service + "/"} {
-				if out, err := c.PodExec(t.Context(), p.Namespace, p.Name, strings.Fields("/probe "+command)...); err != nil {
-					t.Errorf("%s on %s: probe %s: %q, %v", p.Name, p.Node, command, out, err)
+				if out, err := c.PodExec(t.Context(), p.Namespace, p.Name, strings.Fields("/traffic "+command)...); err != nil {
+					t.Errorf("%s on %s: traffic %s: %q, %v", p.Name, p.Node, command, out, err)
 				}
 			}
 			entries, err := c.AccessLog().Find("from=" + p.Name)
@@ -105,7 +105,7 @@ func testWorld(c *Cluster, pods []Pod) func(*testing.T) {
 				t.Errorf("access log of %s: %v, %v; want one line of %s", p.Name, entries, err, node)
 			}
 			// A neighbour on the LAN that is no node reaches pods directly.
-			if out, err := c.Exec(t.Context(), LANHost, "probe", "get", fmt.Sprintf("http://%s:8080/", p.IP)); err != nil || !strings.Contains(out, LANHostIP) {
+			if out, err := c.Exec(t.Context(), LANHost, "traffic", "get", fmt.Sprintf("http://%s:8080/", p.IP)); err != nil || !strings.Contains(out, LANHostIP) {
 				t.Errorf("from the LAN to %s: %q, %v", p.Name, out, err)
 			}
 		}
@@ -154,7 +154,7 @@ func testCapture(c *Cluster, p Pod) func(*testing.T) {
 			t.Fatal(err)
 		}
 		for i := range 3 {
-			if _, err := c.PodExec(t.Context(), p.Namespace, p.Name, "/probe", "udp", "-id", fmt.Sprintf("seen-%d", i), BastionIP+":8080"); err != nil {
+			if _, err := c.PodExec(t.Context(), p.Namespace, p.Name, "/traffic", "udp", "-id", fmt.Sprintf("seen-%d", i), BastionIP+":8080"); err != nil {
 				t.Fatal(err)
 			}
 		}
@@ -221,7 +221,7 @@ func testSnapshot(c *Cluster) func(*testing.T) {
 func testCuts(c *Cluster) func(*testing.T) {
 	return func(t *testing.T) {
 		ping := func(from, to string) error {
-			_, err := c.Exec(t.Context(), from, "probe", "ping", "-timeout", "500ms", c.NodeIP(to).String())
+			_, err := c.Exec(t.Context(), from, "traffic", "ping", "-timeout", "500ms", c.NodeIP(to).String())
 			return err
 		}
 		heard := func() int {
@@ -299,7 +299,7 @@ func testPower(c *Cluster) func(*testing.T) {
 		}
 		for _, p := range pods {
 			if err := Poll(t.Context(), 30*time.Second, func() error {
-				_, err := c.PodExec(t.Context(), p.Namespace, p.Name, "/probe", "get", "-timeout", "1s", "http://"+BastionIP+":8080/")
+				_, err := c.PodExec(t.Context(), p.Namespace, p.Name, "/traffic", "get", "-timeout", "1s", "http://"+BastionIP+":8080/")
 				return err
 			}); err != nil {
 				t.Errorf("%s after the reboot: %v", p.Name, err)

@@ -9,7 +9,7 @@ import (
 
 	"sigs.k8s.io/controller-runtime/pkg/envtest"
 
-	"github.com/egressip-operator/egressip-operator/test/tools"
+	"github.com/egressip-operator/egressip-operator/internal/testenv/binaries"
 )
 
 // Start brings up etcd and an API server that end with the test, and installs
@@ -17,13 +17,13 @@ import (
 // Config of what it returns is the administrator's. It fails the test where any
 // of that fails.
 //
-// The programs are those of test/tools, which builds them where they are
+// The programs are those of package binaries, which builds them where they are
 // missing, or those in the directory that KUBEBUILDER_ASSETS names.
 func Start(t *testing.T, crds ...string) *envtest.Environment {
 	t.Helper()
 	assets := os.Getenv("KUBEBUILDER_ASSETS")
 	if assets == "" {
-		dir, err := tools.Dir(t.Context(), tools.APIServer()...)
+		dir, err := binaries.Dir(t.Context(), binaries.APIServer()...)
 		if err != nil {
 			t.Fatalf("build the API server: %v", err)
 		}

@@ -128,7 +128,7 @@ spec:
   terminationGracePeriodSeconds: 1
   containers:
   - {name: client, image: "%[3]s", imagePullPolicy: Never, args: [serve, ":8080"]}
-`, namespace, client, testbed.ProbeImage))
+`, namespace, client, testbed.TrafficImage))
 	if err != nil {
 		return err
 	}
@@ -238,7 +238,7 @@ func (b *bench) ready(ctx context.Context) (host string, err error) {
 // inUse is the host by which a connection of the client leaves. The status may be
 // ahead of it: a node that has seen a host die takes its time to trust it again.
 func (b *bench) inUse(ctx context.Context) (string, error) {
-	out, err := b.cluster.PodExec(ctx, b.pod.Namespace, b.pod.Name, "/probe", "watch", "-every", "20ms", "-for", "30ms", "-timeout", "1s",
+	out, err := b.cluster.PodExec(ctx, b.pod.Namespace, b.pod.Name, "/traffic", "watch", "-every", "20ms", "-for", "30ms", "-timeout", "1s",
 		"-id", "who", fmt.Sprintf("tcp://%s:%d", testbed.BastionIP, testbed.BastionEchoPort))
 	if err != nil {
 		return "", err
@@ -246,7 +246,7 @@ func (b *bench) inUse(ctx context.Context) (string, error) {
 	var r struct{ Saw string }
 	line, _, _ := strings.Cut(out, "\n")
 	if err := json.Unmarshal([]byte(line), &r); err != nil {
-		return "", fmt.Errorf("line of the probe: %w: %s", err, line)
+		return "", fmt.Errorf("line of the traffic client: %w: %s", err, line)
 	}
 	source, _, _ := strings.Cut(r.Saw, ":")
 	for _, host := range hosts() {
@@ -275,7 +275,7 @@ func (b *bench) cut(ctx context.Context, host string) (outage time.Duration, err
 		return 0, err
 	}
 	go func() {
-		out, err := b.cluster.PodExec(ctx, b.pod.Namespace, b.pod.Name, "/probe", "watch", "-every", every.String(), "-for", around.String(),
+		out, err := b.cluster.PodExec(ctx, b.pod.Namespace, b.pod.Name, "/traffic", "watch", "-every", every.String(), "-for", around.String(),
 			"-timeout", "1s", "-id", "cut", fmt.Sprintf("tcp://%s:%d", testbed.BastionIP, testbed.BastionEchoPort))
 		done <- answer{out, err}
 	}()
@@ -313,7 +313,7 @@ func longest(lines, ip string, cut time.Time) (time.Duration, error) {
 			Saw string
 		}
 		if err := json.Unmarshal([]byte(line), &r); err != nil {
-			return 0, fmt.Errorf("line of the probe: %w: %s", err, line)
+			return 0, fmt.Errorf("line of the traffic client: %w: %s", err, line)
 		}
 		if source, _, _ := strings.Cut(r.Saw, ":"); r.Saw != "" && !slices.Contains(addresses(), source) {
 			return 0, fmt.Errorf("a connection came from %s, which is no egress IP of the namespace", r.Saw)

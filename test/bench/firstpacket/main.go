@@ -180,7 +180,7 @@ spec:
   terminationGracePeriodSeconds: 0
   containers:
   - {name: client, image: %[2]q, imagePullPolicy: Never, args: [pause]}
-`, namespace, testbed.ProbeImage)); err != nil {
+`, namespace, testbed.TrafficImage)); err != nil {
 			return err
 		}
 		if _, err := b.AwaitPods(ctx, namespace, "app=canary", 1); err != nil {
@@ -207,7 +207,7 @@ func (b *bench) choose(ctx context.Context, m mode) error {
 		return err
 	}
 	return testbed.Poll(ctx, settle, func() error {
-		out, err := b.PodExec(ctx, egressNamespace, "canary", "/probe", "get", "-timeout", "700ms",
+		out, err := b.PodExec(ctx, egressNamespace, "canary", "/traffic", "get", "-timeout", "700ms",
 			fmt.Sprintf("http://%s:%d", testbed.BastionIP, testbed.BastionPort))
 		if err == nil && !strings.Contains(out, "saw "+egressIP+":") {
 			err = fmt.Errorf("seen as %s", out)
@@ -280,7 +280,7 @@ spec:
     image: %[4]q
     imagePullPolicy: Never
     args: [watch, "-every", "%[5]v", "-for", "%[6]v", "-timeout", "%[9]v", "tcp://%[7]s:%[8]d"]
-`, name, namespace, node, testbed.ProbeImage, every, length, testbed.BastionIP, testbed.BastionPort+1, timeout)
+`, name, namespace, node, testbed.TrafficImage, every, length, testbed.BastionIP, testbed.BastionPort+1, timeout)
 			if apart == 0 {
 				continue
 			}

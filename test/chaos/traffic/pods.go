@@ -34,7 +34,7 @@ func Serve(ctx context.Context, c *testbed.Cluster, namespaces []Namespace) (sto
 		return errors.Join(errs...)
 	}
 	for _, n := range namespaces {
-		wait, err := c.Background(ctx, testbed.Bastion, "probe", "serve", "-name", n.Name, fmt.Sprintf("%s:%d", testbed.BastionIP, n.Port))
+		wait, err := c.Background(ctx, testbed.Bastion, "traffic", "serve", "-name", n.Name, fmt.Sprintf("%s:%d", testbed.BastionIP, n.Port))
 		if err != nil {
 			return nil, errors.Join(err, stop())
 		}
@@ -43,7 +43,7 @@ func Serve(ctx context.Context, c *testbed.Cluster, namespaces []Namespace) (sto
 	return stop, nil
 }
 
-// Args are the arguments of the probe image for a pod of a namespace, whose
+// Args are the arguments of the traffic image for a pod of a namespace, whose
 // environment has its node's and its own name as NODE and POD.
 func Args(n Namespace, every time.Duration) []string {
 	return []string{
@@ -79,7 +79,7 @@ spec:
         env:
         - {name: NODE, valueFrom: {fieldRef: {fieldPath: spec.nodeName}}}
         - {name: POD, valueFrom: {fieldRef: {fieldPath: metadata.name}}}
-`, n.Name, App, testbed.ProbeImage, `"`+strings.Join(Args(n, every), `", "`)+`"`)
+`, n.Name, App, testbed.TrafficImage, `"`+strings.Join(Args(n, every), `", "`)+`"`)
 	if _, err := c.Apply(ctx, manifest); err != nil {
 		return fmt.Errorf("deploy %s: %w", n.Name, err)
 	}

@@ -82,7 +82,7 @@ func shell(ctx context.Context, prefix, place string) error {
 	if err != nil {
 		return err
 	}
-	fmt.Fprintf(os.Stderr, "kubectl, helm and probe are in PATH; nodes: %s; leave with exit\n", strings.Join(c.Nodes(), " "))
+	fmt.Fprintf(os.Stderr, "kubectl, helm and traffic are in PATH; nodes: %s; leave with exit\n", strings.Join(c.Nodes(), " "))
 	err = cmd.Run()
 	if _, exited := errors.AsType[*exec.ExitError](err); exited {
 		return nil // how the shell's last command ended is its user's affair

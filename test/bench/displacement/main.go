@@ -1,4 +1,4 @@
-// Command window measures how long other software's rules stand before ours.
+// Command displacement measures how long other software's rules stand before ours.
 //
 // Software that puts its jump first again, as kube-proxy and CNIs do when they
 // start, comes before ours until the agent has seen it and put ours back. This
@@ -21,7 +21,7 @@
 // The agent's loop cannot be had without an API server. Here pkg/dataplane runs with
 // the pace of that loop (pkg/agent/loop.go), and with a state that does not change.
 //
-//	go run ./test/bench/window [-n 20] [-rules 1000] [-seed 1]
+//	go run ./test/bench/displacement [-n 20] [-rules 1000] [-seed 1]
 package main
 
 import (
@@ -45,7 +45,7 @@ import (
 
 // hostVariable is in the environment of all processes that are made here but the
 // first: the first one's number, and the backend.
-const hostVariable = "EGRESSIP_WINDOW_HOST"
+const hostVariable = "EGRESSIP_DISPLACEMENT_HOST"
 
 // endIn is how long a host that is told to end may take.
 const endIn = 15 * time.Second
@@ -74,7 +74,7 @@ func run() int {
 		err = play(ctx, os.Stdout)
 	}
 	if err != nil {
-		fmt.Fprintln(os.Stderr, "window:", err)
+		fmt.Fprintln(os.Stderr, "displacement:", err)
 		return 1
 	}
 	return 0
@@ -108,7 +108,7 @@ func header(ctx context.Context, out io.Writer) {
 	}
 	load, _, _ := strings.Cut(readOr("/proc/loadavg", "unknown"), " ")
 	fmt.Fprintf(out, "# %s, kernel %s, %d processors, commit %s; load of the machine before: %s\n# %s\n", time.Now().UTC().Format("2006-01-02 15:04 UTC"),
-		release, runtime.NumCPU(), commit, load, strings.Join(append([]string{"go run ./test/bench/window"}, os.Args[1:]...), " "))
+		release, runtime.NumCPU(), commit, load, strings.Join(append([]string{"go run ./test/bench/displacement"}, os.Args[1:]...), " "))
 }
 
 func readOr(path, otherwise string) string {

@@ -1,7 +1,7 @@
-// Command tools builds the pinned programs that are missing and prints the
+// Command binaries builds the pinned programs that are missing and prints the
 // directory that holds them.
 //
-//	tools [cluster | apiserver | lint | NAME]...
+//	go run ./hack/binaries [cluster | apiserver | lint | NAME]...
 //
 // Without arguments it builds all of them.
 package main
@@ -14,7 +14,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
-	"github.com/egressip-operator/egressip-operator/test/tools"
+	"github.com/egressip-operator/egressip-operator/internal/testenv/binaries"
 )
 
 func main() { os.Exit(run(os.Args[1:])) }
@@ -29,16 +29,16 @@ func run(args []string) int {
 	for _, arg := range args {
 		switch arg {
 		case "cluster":
-			names = append(names, tools.Cluster()...)
+			names = append(names, binaries.Cluster()...)
 		case "apiserver":
-			names = append(names, tools.APIServer()...)
+			names = append(names, binaries.APIServer()...)
 		case "lint":
-			names = append(names, tools.Lint()...)
+			names = append(names, binaries.Lint()...)
 		default:
 			names = append(names, arg)
 		}
 	}
-	dir, err := tools.Build(ctx, tools.Options{Names: names, Progress: os.Stderr})
+	dir, err := binaries.Build(ctx, binaries.Options{Names: names, Progress: os.Stderr})
 	if err != nil {
 		fmt.Fprintln(os.Stderr, err)
 		return 1

@@ -114,7 +114,7 @@ spec:
         labelSelector: {matchLabels: {app: client}}
       containers:
       - name: ` + container + `
-        image: ` + testbed.ProbeImage + `
+        image: ` + testbed.TrafficImage + `
         imagePullPolicy: Never
         args: [serve, ":8080"]
         readinessProbe: {httpGet: {port: 8080, path: /}, periodSeconds: 1}
@@ -125,7 +125,7 @@ spec:
 func (d *demo) get(ctx context.Context, p testbed.Pod) (path string, err error) {
 	path = fmt.Sprintf("/%s/%s/%d", p.Namespace, p.Node, len(d.seen))
 	_, err = d.kubectl(ctx, "-n", p.Namespace, "exec", p.Name, "-c", container, "--",
-		"probe", "get", "http://"+testbed.BastionIP+":8080"+path)
+		"traffic", "get", "http://"+testbed.BastionIP+":8080"+path)
 	return path, err
 }
 

@@ -1,31 +1,30 @@
-// Command probe is the test bed's traffic: it is in every test pod, and it is
-// the bastion's server.
+// Command traffic is the test bed's traffic client and server: it runs in every
+// test pod, and as the server on the bastion.
 //
-//	probe pause                      holds a pod's namespaces
-//	probe serve [-log FILE] [-name NAME] ADDRESS
-//	                                 serves HTTP on ADDRESS, UDP echo on the
-//	                                 same port, TCP echo on the next; FILE
-//	                                 gets an access log in common log format
-//	probe get URL                    prints the answer's body
-//	probe post -size N URL           sends N bytes, prints what came back
-//	probe udp [-size N] [-df] ADDRESS:PORT
-//	probe ping [-size N] [-df] ADDRESS
-//	probe watch [-every D] [-for D] [-id ID] http://... | tcp://... | udp://...
-//	                                 asks again and again, each time over a new
-//	                                 connection, and prints a JSON line for each
-//	probe stream [-every D] [-for D] ADDRESS:PORT
-//	                                 sends numbered lines over one connection to
-//	                                 a TCP echo, a JSON line for each
-//	probe idle [-for D] ADDRESS:PORT
-//	                                 has one line answered by a TCP echo, then waits
-//	                                 for more, and prints a JSON line: when, and how
-//	                                 the connection ended
-//	probe chatter [-every D] [-id ID] ADDRESS:PORT
-//	                                 talks without end to a server of serve, in
-//	                                 connections, datagrams, and one stream
-//	probe arp [-every D] IP...       asks by ARP on eth0 who has each address
-//	probe api PATH                   asks the API server as the pod's service
-//	                                 account
+//	traffic pause               hold a pod's namespaces
+//	traffic serve [-log FILE] [-name NAME] ADDRESS
+//	                            serve HTTP on ADDRESS, UDP echo on the same
+//	                            port, TCP echo on the next one; FILE gets an
+//	                            access log in common log format
+//	traffic get URL             print the body of the answer
+//	traffic post -size N URL    send N bytes, print the answer
+//	traffic udp [-size N] [-df] ADDRESS:PORT
+//	traffic ping [-size N] [-df] ADDRESS
+//	traffic watch [-every D] [-for D] [-id ID] http://... | tcp://... | udp://...
+//	                            send a request at each interval, each over a
+//	                            new connection, and print a JSON line for each
+//	traffic stream [-every D] [-for D] ADDRESS:PORT
+//	                            send numbered lines over one connection to a
+//	                            TCP echo, and print a JSON line for each
+//	traffic idle [-for D] ADDRESS:PORT
+//	                            have one line answered by a TCP echo, wait for
+//	                            more, and print a JSON line: when and how the
+//	                            connection ended
+//	traffic chatter [-every D] [-id ID] ADDRESS:PORT
+//	                            send to a server of "serve" without end: new
+//	                            connections, datagrams, and one stream
+//	traffic arp [-every D] IP... ask by ARP on eth0 who has each address
+//	traffic api PATH            ask the API server as the pod's service account
 //
 // Every client takes -timeout. The server's answer names the address that it
 // saw: the source that the outside world sees.
@@ -58,12 +57,12 @@ type options struct {
 
 func run(args []string) int {
 	if len(args) == 0 {
-		fmt.Fprintln(os.Stderr, "usage: probe pause|serve|get|post|udp|ping|watch|stream|idle|chatter|arp|api ...")
+		fmt.Fprintln(os.Stderr, "usage: traffic pause|serve|get|post|udp|ping|watch|stream|idle|chatter|arp|api ...")
 		return 2
 	}
 	name := args[0]
 	var o options
-	flags := flag.NewFlagSet("probe "+name, flag.ContinueOnError)
+	flags := flag.NewFlagSet("traffic "+name, flag.ContinueOnError)
 	flags.StringVar(&o.log, "log", "", "access log")
 	flags.StringVar(&o.name, "name", "", "what the server calls itself; its host name by default")
 	flags.DurationVar(&o.timeout, "timeout", 5*time.Second, "how long to wait for an answer")
@@ -105,7 +104,7 @@ func run(args []string) int {
 	case "api":
 		err = api(ctx, target, o)
 	default:
-		err = fmt.Errorf("probe: no command %q", name)
+		err = fmt.Errorf("traffic: no command %q", name)
 	}
 	if err != nil {
 		fmt.Fprintln(os.Stderr, err)

@@ -1,4 +1,4 @@
-// Package tools builds the programs that tests and the Makefile need, from the
+// Package binaries builds the programs that tests and the Makefile need, from the
 // versions that hack/tools/go.mod pins: a Kubernetes control plane and node,
 // helm, and the linters.
 //
@@ -12,4 +12,4 @@
 // Concurrency: any number of processes may call Dir at once; a file lock makes
 // one of them build while the others wait, and a program appears under its
 // name only when it is whole.
-package tools
+package binaries

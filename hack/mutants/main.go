@@ -7,7 +7,7 @@
 // from elsewhere (-overlay). A test that is red without a mutant would be taken
 // for one that notices all: run the tests first.
 //
-//	go run ./test/mutants [-only name] [-checks 3000]
+//	go run ./hack/mutants [-only name] [-checks 3000]
 package main
 
 import (
