@@ -16,7 +16,7 @@ func hostWith(t *testing.T, device string) (*machine, *netlink.Handle, uplink) {
 	t.Helper()
 	host, other := newMachine(t, "host"), newMachine(t, "other")
 	connect(t, host, device, []string{"192.0.2.1/24"}, other, "eth0", nil)
-	h := host.handle(t)
+	h := host.Handle(t)
 	u, err := findUplink(h, addr("192.0.2.1"))
 	must(t, err)
 	return host, h, u
@@ -50,7 +50,7 @@ func TestEgressAddressIsLabelledSecondaryAndOurs(t *testing.T) {
 			if len(own) != 1 || !placed(u, a) || a[0].Label != egressLabel(device) || a[0].IPNet.String() != "192.0.2.200/24" {
 				t.Fatalf("own addresses: %+v", own)
 			}
-			shown := host.run(t, "ip -oneline address show dev "+device+" to 192.0.2.200")
+			shown := host.Run(t, "ip -oneline address show dev "+device+" to 192.0.2.200")
 			if !strings.Contains(shown, "scope global secondary "+egressLabel(device)) {
 				t.Fatalf("ip address shows %q", shown)
 			}
@@ -78,19 +78,19 @@ func TestAddressOfOthersIsRefusedWhereverItIs(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			host, h, u := hostWith(t, "eth0")
-			host.run(t, add)
+			host.Run(t, add)
 			ip := "192.0.2.200"
 			if add == "true" {
 				ip = "192.0.2.1"
 			}
-			before := host.run(t, "ip -oneline address")
+			before := host.Run(t, "ip -oneline address")
 			if err := addOne(h, u, ip); !errors.Is(err, errForeignAddress) {
 				t.Fatalf("added to what others have: %v", err)
 			}
 			if own := ownOnes(t, h); len(own) != 0 {
 				t.Fatalf("taken for ours: %v", own)
 			}
-			if after := host.run(t, "ip -oneline address"); after != before {
+			if after := host.Run(t, "ip -oneline address"); after != before {
 				t.Fatalf("addresses of others changed from\n%s to\n%s", before, after)
 			}
 		})
@@ -101,7 +101,7 @@ func TestEgressAddressFollowsTheUplink(t *testing.T) {
 	host, h, u := hostWith(t, "eth0")
 	must(t, addOne(h, u, "192.0.2.200"))
 	// As when an administrator puts the interface into a bridge.
-	host.run(t, `ip link add br0 type bridge; ip link set br0 up
+	host.Run(t, `ip link add br0 type bridge; ip link set br0 up
 		ip address add 192.0.2.1/24 dev br0; sysctl -qw net.ipv4.conf.eth0.promote_secondaries=1
 		ip address delete 192.0.2.1/24 dev eth0; ip link set eth0 master br0`)
 	if a := ownOnes(t, h)[addr("192.0.2.200")]; len(a) != 1 {
@@ -112,7 +112,7 @@ func TestEgressAddressFollowsTheUplink(t *testing.T) {
 	if u.name != "br0" || placed(u, ownOnes(t, h)[addr("192.0.2.200")]) {
 		t.Fatalf("uplink is %s, and the address is in place", u.name)
 	}
-	host.do(t, func() { must(t, addOne(h, u, "192.0.2.200")) })
+	host.Do(t, func() { must(t, addOne(h, u, "192.0.2.200")) })
 	if a := ownOnes(t, h)[addr("192.0.2.200")]; !placed(u, a) || a[0].Label != "br0:eip" {
 		t.Fatalf("on the new uplink: %+v", a)
 	}
@@ -125,21 +125,21 @@ func TestHostAddressOutlivesEgressAddressThatBecameFirst(t *testing.T) {
 		t.Run("promote_secondaries="+setting, func(t *testing.T) {
 			host, h, u := hostWith(t, "eth0")
 			must(t, addOne(h, u, "192.0.2.200"))
-			host.run(t, `sysctl -qw net.ipv4.conf.all.promote_secondaries=0 net.ipv4.conf.eth0.promote_secondaries=1
+			host.Run(t, `sysctl -qw net.ipv4.conf.all.promote_secondaries=0 net.ipv4.conf.eth0.promote_secondaries=1
 				ip address delete 192.0.2.1/24 dev eth0; ip address add 192.0.2.1/24 dev eth0
 				sysctl -qw net.ipv4.conf.eth0.promote_secondaries=`+setting)
 			a := ownOnes(t, h)[addr("192.0.2.200")]
 			if len(a) != 1 || a[0].Flags&unix.IFA_F_SECONDARY != 0 {
 				t.Fatalf("the test wants an egress IP that is first, not %+v", a)
 			}
-			host.do(t, func() { must(t, deleteEgressAddresses(h, a)) })
+			host.Do(t, func() { must(t, deleteEgressAddresses(h, a)) })
 			if _, err := findUplink(h, addr("192.0.2.1")); err != nil {
 				t.Fatalf("the host lost its own address: %v", err)
 			}
 			if len(ownOnes(t, h)) != 0 {
 				t.Fatal("the egress IP is still there")
 			}
-			if got := strings.TrimSpace(host.run(t, "cat /proc/sys/net/ipv4/conf/eth0/promote_secondaries")); got != setting {
+			if got := strings.TrimSpace(host.Run(t, "cat /proc/sys/net/ipv4/conf/eth0/promote_secondaries")); got != setting {
 				t.Fatalf("promote_secondaries is %s now", got)
 			}
 		})

@@ -33,10 +33,10 @@ func heard(t *testing.T, s arpSocket, end netip.Addr) map[netip.Addr]int {
 func TestAnnouncementIsRepeatedTwiceUnlessTheAddressGoes(t *testing.T) {
 	host, other := newMachine(t, "host"), newMachine(t, "other")
 	connect(t, host, "eth0", []string{"192.0.2.1/24"}, other, "eth0", nil)
-	u, err := findUplink(host.handle(t), addr("192.0.2.1"))
+	u, err := findUplink(host.Handle(t), addr("192.0.2.1"))
 	must(t, err)
 	var hearer arpSocket
-	other.do(t, func() {
+	other.Do(t, func() {
 		link, err := netlink.LinkByName("eth0")
 		must(t, err)
 		hearer, _, err = openARP(uplink{link: link, name: "eth0"})
@@ -52,7 +52,7 @@ func TestAnnouncementIsRepeatedTwiceUnlessTheAddressGoes(t *testing.T) {
 		if second == 3 {
 			a.stop(goes)
 		}
-		host.do(t, func() {
+		host.Do(t, func() {
 			a.repeat()
 			must(t, announce(u, []netip.Addr{end}))
 		})

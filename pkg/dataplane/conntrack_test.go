@@ -41,9 +41,9 @@ func tracked(t *testing.T, h *netlink.Handle) map[flow]int {
 // pod's for the source outside.
 func TestFlowsAreDeletedByWhatTheyReallyAre(t *testing.T) {
 	host := newMachine(t, "host")
-	h := host.handle(t)
+	h := host.Handle(t)
 	// The kernel tracks where rules ask for it.
-	host.run(t, "iptables-nft -t mangle -A PREROUTING -m conntrack --ctstate INVALID -j ACCEPT")
+	host.Run(t, "iptables-nft -t mangle -A PREROUTING -m conntrack --ctstate INVALID -j ACCEPT")
 	port := uint16(999)
 	flowOf := func(source, dest, outside string, mark uint32) flow {
 		port++

@@ -62,7 +62,7 @@ func TestDamageDropsAndIsRepaired(t *testing.T) {
 				{name: "pins removed at the pod's host", on: other, do: "rm " + other.cfg.PinDir + "/*", holds: true, unseen: true},
 			} {
 				t.Log(d.name)
-				d.on.run(t, d.do)
+				d.on.Run(t, d.do)
 				near.sends(t)
 				far.sends(t)
 				if d.holds {
@@ -83,12 +83,12 @@ func TestDamageDropsAndIsRepaired(t *testing.T) {
 // sends waits until the pod has sent some more packets, wherever they went.
 func (p *podMachine) sends(t *testing.T) {
 	t.Helper()
-	h := p.handle(t)
+	h := p.Handle(t)
 	sent := func() uint64 {
 		link, err := h.LinkByName("eth0")
 		must(t, err)
 		return link.Attrs().Statistics.TxPackets
 	}
 	before := sent()
-	eventually(t, p.name+" sends", func() bool { return sent() > before+100 })
+	eventually(t, p.Name+" sends", func() bool { return sent() > before+100 })
 }

@@ -15,7 +15,7 @@ func TestLeftoversAreWhatCleanupTakes(t *testing.T) {
 	w := newWorld(t, 1, allRules()[0])
 	n := w.nodes[0]
 	pod := n.addPod(t, "here", 2)
-	n.run(t, "ipset create theirs hash:ip; ip rule add fwmark 0x10000/0x10000 lookup 100 priority 500; ip address add 192.168.7.77/24 dev eth0")
+	n.Run(t, "ipset create theirs hash:ip; ip rule add fwmark 0x10000/0x10000 lookup 100 priority 500; ip address add 192.168.7.77/24 dev eth0")
 	if got := n.leftovers(t); len(got) > 0 {
 		t.Errorf("nothing was done yet, and these are listed:\n%s", strings.Join(got, "\n"))
 	}
@@ -49,7 +49,7 @@ func TestLeftoversAreWhatCleanupTakes(t *testing.T) {
 
 func (n *node) leftovers(t *testing.T) (list []string) {
 	t.Helper()
-	n.do(t, func() {
+	n.Do(t, func() {
 		var err error
 		list, err = Leftovers(context.WithoutCancel(t.Context()), n.cfg)
 		must(t, err)

@@ -11,10 +11,12 @@ import (
 	"github.com/google/go-cmp/cmp"
 	"github.com/vishvananda/netlink"
 	"golang.org/x/sys/unix"
+
+	"github.com/egressip-operator/egressip-operator/internal/testenv/netnstest"
 )
 
 func TestBPFMapsSurviveTheirHandles(t *testing.T) {
-	h, dir := newMachine(t, "host").handle(t), pinDir(t)
+	h, dir := newMachine(t, "host").Handle(t), netnstest.PinDir(t)
 	m, err := openMaps(h, dir)
 	must(t, err)
 	route := podRoute{
@@ -57,7 +59,7 @@ func TestBPFMapsSurviveTheirHandles(t *testing.T) {
 // does that begins.
 func attachAll(t *testing.T, host *machine, h *netlink.Handle, dir string) (maps *mapSet, changes int) {
 	t.Helper()
-	host.do(t, func() {
+	host.Do(t, func() {
 		var err error
 		maps, err = openMaps(h, dir)
 		must(t, err)
@@ -81,7 +83,7 @@ func TestMapsOfRunningProgramsAreAdopted(t *testing.T) {
 	for _, lost := range []string{"nothing", "pins", "file system"} {
 		t.Run(lost, func(t *testing.T) {
 			host, h, _ := hostWith(t, "eth0")
-			dir := pinDir(t)
+			dir := netnstest.PinDir(t)
 			first, _ := attachAll(t, host, h, dir)
 			must(t, first.putHosted(77, 0x101))
 			must(t, first.returns.Put(addr("10.0.0.5").As4(), &returnValue{NetID: 77, Host: 1}))
@@ -90,7 +92,7 @@ func TestMapsOfRunningProgramsAreAdopted(t *testing.T) {
 				_, err := removeMaps(dir)
 				must(t, err)
 			case "file system":
-				dir = pinDir(t)
+				dir = netnstest.PinDir(t)
 			}
 
 			second, changes := attachAll(t, host, h, dir)
@@ -114,7 +116,7 @@ func TestMapsOfRunningProgramsAreAdopted(t *testing.T) {
 // After an upgrade that changes a map: its pin is replaced, the others stay.
 func TestMapOfAnotherShapeIsReplaced(t *testing.T) {
 	host, h, _ := hostWith(t, "eth0")
-	dir := pinDir(t)
+	dir := netnstest.PinDir(t)
 	must(t, ensureBPFFS(dir))
 	old, err := ebpf.NewMapWithOptions(
 		&ebpf.MapSpec{Name: "egress_pods", Type: ebpf.Hash, KeySize: 4, ValueSize: 8, MaxEntries: 16, Pinning: ebpf.PinByName},

@@ -10,9 +10,9 @@ import (
 // raise makes the overlay device and sets it up, as a pass does.
 func raise(t *testing.T, host *machine, cfg overlayConfig) error {
 	t.Helper()
-	h := host.handle(t)
+	h := host.Handle(t)
 	var result error
-	host.do(t, func() {
+	host.Do(t, func() {
 		link, _, err := ensureOverlay(h, cfg)
 		if err == nil {
 			_, err = raiseOverlay(h, link)
@@ -37,11 +37,11 @@ func TestOverlayPortOfOthersIsReported(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			host, _, _ := hostWith(t, "eth0")
-			remove := func() { host.run(t, c.remove) }
+			remove := func() { host.Run(t, c.remove) }
 			if c.add != "" {
-				host.run(t, c.add)
+				host.Run(t, c.add)
 			} else {
-				host.do(t, func() {
+				host.Do(t, func() {
 					s, err := (&net.ListenConfig{}).ListenPacket(t.Context(), "udp4", ":9789")
 					must(t, err)
 					remove = func() { must(t, s.Close()) }
@@ -64,8 +64,8 @@ func TestDeviceOfOthersIsLeftAlone(t *testing.T) {
 	for _, add := range []string{"ip link add egress0 type bridge", "ip link add egress0 type vxlan id 1 dev eth0 dstport 4789"} {
 		t.Run(add, func(t *testing.T) {
 			host, h, _ := hostWith(t, "eth0")
-			host.run(t, add)
-			before := host.run(t, "ip -details link show egress0")
+			host.Run(t, add)
+			before := host.Run(t, "ip -details link show egress0")
 			err := raise(t, host, overlayConfig{hostIP: addr("192.0.2.1"), port: 9789, mtu: 1450})
 			if !errors.Is(err, errForeignDevice) {
 				t.Fatalf("taken for ours: %v", err)
@@ -73,7 +73,7 @@ func TestDeviceOfOthersIsLeftAlone(t *testing.T) {
 			if removed, err := removeOverlay(h); removed || err != nil {
 				t.Fatalf("removed: %t, %v", removed, err)
 			}
-			if after := host.run(t, "ip -details link show egress0"); after != before {
+			if after := host.Run(t, "ip -details link show egress0"); after != before {
 				t.Fatalf("changed from\n%s to\n%s", before, after)
 			}
 		})
@@ -89,7 +89,7 @@ func TestOverlayWithOtherSettingsIsReplaced(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			host, h, _ := hostWith(t, "eth0")
-			host.run(t, add+"; ip link set egress0 up")
+			host.Run(t, add+"; ip link set egress0 up")
 			must(t, raise(t, host, want))
 			link, err := h.LinkByName(overlayName)
 			must(t, err)
@@ -102,10 +102,10 @@ func TestOverlayWithOtherSettingsIsReplaced(t *testing.T) {
 
 func TestOverlayLeavesOtherDevicesStrict(t *testing.T) {
 	host, _, _ := hostWith(t, "eth0")
-	host.run(t, "sysctl -qw net.ipv4.conf.all.rp_filter=1 net.ipv4.conf.default.rp_filter=1 net.ipv4.conf.eth0.rp_filter=1")
+	host.Run(t, "sysctl -qw net.ipv4.conf.all.rp_filter=1 net.ipv4.conf.default.rp_filter=1 net.ipv4.conf.eth0.rp_filter=1")
 	must(t, raise(t, host, overlayConfig{hostIP: addr("192.0.2.1"), port: 9789, mtu: 1450}))
 	for device, want := range map[string]string{"all": "1", "default": "1", "eth0": "1", "lo": "0", overlayName: "2"} {
-		if got := strings.TrimSpace(host.run(t, "cat "+ifaceSysctl(device, "rp_filter"))); got != want {
+		if got := strings.TrimSpace(host.Run(t, "cat "+ifaceSysctl(device, "rp_filter"))); got != want {
 			t.Errorf("rp_filter of %s is %s, want %s", device, got, want)
 		}
 	}

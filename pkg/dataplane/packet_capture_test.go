@@ -44,8 +44,8 @@ func newCapture(t *testing.T, m *machine, device string) *capture {
 	t.Helper()
 	c := &capture{expect: map[uint16][]netip.Addr{}, count: map[uint16]map[netip.Addr]int{}}
 	var fd int
-	m.do(t, func() {
-		link, err := m.handle(t).LinkByName(device)
+	m.Do(t, func() {
+		link, err := m.Handle(t).LinkByName(device)
 		must(t, err)
 		fd, err = unix.Socket(unix.AF_PACKET, unix.SOCK_DGRAM|unix.SOCK_CLOEXEC, int(bigEndian16(unix.ETH_P_IP)))
 		must(t, err)

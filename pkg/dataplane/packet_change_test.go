@@ -27,7 +27,7 @@ func TestNoPacketLeaksWhileAWayChanges(t *testing.T) {
 			s := startSender(t, p, w.bastion, port)
 			// The host itself would reset what arrives for connections that it
 			// has forgotten. That is no packet of the pod, and only confuses.
-			n2.run(t, rules.iptables()+" -A INPUT -s "+bastionIP+" -j DROP")
+			n2.Run(t, rules.iptables()+" -A INPUT -s "+bastionIP+" -j DROP")
 
 			type way struct {
 				name   string

@@ -16,7 +16,7 @@ import (
 // tell who did.
 func (n *node) objects(t *testing.T) []string {
 	t.Helper()
-	list := strings.Split(n.run(t, `
+	list := strings.Split(n.Run(t, `
 		ip -o link | sed 's/^[0-9]*: //; s/ qlen.*//; s/state .*//'
 		ip -4 -o address | sed 's/^[0-9]*: //; s/valid_lft.*//'
 		ip rule; ip -6 rule; ip route show table all | grep -v fe80 | sort
@@ -24,7 +24,7 @@ func (n *node) objects(t *testing.T) []string {
 		sysctl net.ipv4.conf | grep rp_filter`), "\n")
 	for _, command := range []string{"iptables-nft-save", "iptables-legacy-save"} {
 		var tables []string
-		out := regexp.MustCompile(`(?m)\[\d+:\d+\]|^#.*\n`).ReplaceAllString(n.run(t, command), "")
+		out := regexp.MustCompile(`(?m)\[\d+:\d+\]|^#.*\n`).ReplaceAllString(n.Run(t, command), "")
 		for part := range strings.SplitSeq(out, "COMMIT\n") {
 			if strings.Contains(part, "-A ") || strings.Contains(part, " - ") {
 				tables = append(tables, part)
@@ -44,7 +44,7 @@ func TestCleanupLeavesNothingOfOursAndAllElse(t *testing.T) {
 			w := newWorld(t, 2, rules)
 			n1, n2 := w.nodes[0], w.nodes[1]
 			here, there := n1.addPod(t, "here", 2), n2.addPod(t, "there", 2)
-			n1.run(t, rules.iptables()+" -t mangle -A FORWARD -p tcp -j ACCEPT; "+rules.iptables()+" -t mangle -N THEIRS; "+
+			n1.Run(t, rules.iptables()+" -t mangle -A FORWARD -p tcp -j ACCEPT; "+rules.iptables()+" -t mangle -N THEIRS; "+
 				"ipset create theirs hash:ip; ip rule add fwmark 0x10000/0x10000 lookup 100 priority 500; ip address add 192.168.7.77/24 dev eth0")
 			before := [][]string{n1.objects(t), n2.objects(t)}
 
@@ -58,11 +58,11 @@ func TestCleanupLeavesNothingOfOursAndAllElse(t *testing.T) {
 			for i, n := range w.nodes {
 				for _, half := range []string{"", rules.iptables() + " -t nat -D POSTROUTING -j EGRESSIP-POSTROUTING; ip link del egress0; ip rule del priority 90"} {
 					n.apply(t)
-					n.run(t, half)
+					n.Run(t, half)
 					n.clean(t)
 					n.clean(t)
 					if diff := cmp.Diff(before[i], n.objects(t)); diff != "" {
-						t.Fatalf("objects of %s (-before us +after us):\n%s", n.name, diff)
+						t.Fatalf("objects of %s (-before us +after us):\n%s", n.Name, diff)
 					}
 					if _, err := os.Stat(n.cfg.PinDir); !os.IsNotExist(err) {
 						t.Fatalf("pinned maps remain: %v", err)
@@ -78,5 +78,5 @@ func TestCleanupLeavesNothingOfOursAndAllElse(t *testing.T) {
 
 func (n *node) clean(t *testing.T) {
 	t.Helper()
-	n.do(t, func() { must(t, Cleanup(context.WithoutCancel(t.Context()), n.cfg)) })
+	n.Do(t, func() { must(t, Cleanup(context.WithoutCancel(t.Context()), n.cfg)) })
 }

@@ -72,7 +72,7 @@ func TestDriftNeverLeaksAndIsRepaired(t *testing.T) {
 				t.Run(damage, func(t *testing.T) {
 					w.seen.says(damage)
 					for _, n := range w.nodes {
-						if out, err := n.try(t, damage); err != nil {
+						if out, err := n.Try(t, damage); err != nil {
 							t.Fatalf("%v: %s", err, out)
 						}
 					}
@@ -132,13 +132,13 @@ func TestForgottenConnectionsAreNotTurnedRound(t *testing.T) {
 					w.linger(t)
 				}
 
-				n1.run(t, damage.egress)
-				n2.run(t, damage.pods)
-				if n, err := deleteFlows(n2.handle(t), func(f flow) bool { return f.source == p.ip }); err != nil || n < 2 {
+				n1.Run(t, damage.egress)
+				n2.Run(t, damage.pods)
+				if n, err := deleteFlows(n2.Handle(t), func(f flow) bool { return f.source == p.ip }); err != nil || n < 2 {
 					t.Fatalf("%d connections forgotten: %v", n, err)
 				}
 				says(streamFar, datagramsFar)
-				n2.run(t, damage.later)
+				n2.Run(t, damage.later)
 				says(stream, datagrams)
 				w.applyAll(t)
 				for _, c := range []net.Conn{stream, datagrams} {
@@ -164,7 +164,7 @@ func TestNoConnectionWhoseAnswersStray(t *testing.T) {
 			p.set(remote(7, n1))
 			w.applyAll(t)
 			p.leaves(t, eip1)
-			n1.run(t, rules.iptables()+" -t mangle -D PREROUTING -j EGRESSIP-PREROUTING")
+			n1.Run(t, rules.iptables()+" -t mangle -D PREROUTING -j EGRESSIP-PREROUTING")
 			if p.answers(t, bastionIP+":8080") {
 				t.Error("a connection came about")
 			}
@@ -181,7 +181,7 @@ func (w *world) connects(t *testing.T, p *podMachine, network string, port int) 
 	address := net.JoinHostPort(bastionIP, strconv.Itoa(port))
 	if network == "udp4" {
 		var l *net.UDPConn
-		w.bastion.do(t, func() {
+		w.bastion.Do(t, func() {
 			var err error
 			l, err = net.ListenUDP(network, net.UDPAddrFromAddrPort(netip.MustParseAddrPort(address)))
 			must(t, err)
@@ -196,7 +196,7 @@ func (w *world) connects(t *testing.T, p *podMachine, network string, port int) 
 		return near, writerFunc(func(b []byte) (int, error) { return l.WriteToUDPAddrPort(b, from) })
 	}
 	var l net.Listener
-	w.bastion.do(t, func() {
+	w.bastion.Do(t, func() {
 		var err error
 		l, err = (&net.ListenConfig{}).Listen(t.Context(), network, address)
 		must(t, err)
@@ -285,7 +285,7 @@ func TestEgressIPMovesUnderTraffic(t *testing.T) {
 			echoes(t, a, 1000)
 			echoes(t, b, 1000)
 			for round, to := range []*node{n3, n2, n1, n2, n3, n1} {
-				w.seen.says(fmt.Sprintf("move %d, to %s", round, to.name))
+				w.seen.says(fmt.Sprintf("move %d, to %s", round, to.Name))
 				// Release before claim, in any order of hosts in between.
 				for _, n := range w.nodes {
 					n.unhost(eip1)

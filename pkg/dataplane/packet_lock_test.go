@@ -12,7 +12,7 @@ import (
 func (n *node) lock(t *testing.T, hostIP netip.Addr) (r Report, err error) {
 	t.Helper()
 	s := State{HostIP: hostIP, Inside: n.state.Inside, Subnets: []netip.Prefix{netip.MustParsePrefix("10.244.0.0/16")}, Strict: true}
-	n.do(t, func() { r, err = n.dp.Lock(context.WithoutCancel(t.Context()), s) })
+	n.Do(t, func() { r, err = n.dp.Lock(context.WithoutCancel(t.Context()), s) })
 	return r, err
 }
 
@@ -26,13 +26,13 @@ func TestNothingLeavesBetweenBootAndAgent(t *testing.T) {
 		t.Run(rules.name, func(t *testing.T) {
 			w := newWorld(t, 2, rules)
 			n1, n2 := w.nodes[0], w.nodes[1]
-			n1.run(t, "ip addr add "+eip2+"/24 dev eth0 label "+egressLabel("eth0"))
+			n1.Run(t, "ip addr add "+eip2+"/24 dev eth0 label "+egressLabel("eth0"))
 			r, err := n1.lock(t, netip.Addr{}) // n1 finds its address by itself
 			must(t, err)
 			if len(r.Warnings) > 0 && len(rules.want) == 1 {
 				t.Errorf("warnings: %q", r.Warnings)
 			}
-			if strings.Contains(n1.run(t, "ip -o addr show dev eth0"), eip2+"/") {
+			if strings.Contains(n1.Run(t, "ip -o addr show dev eth0"), eip2+"/") {
 				t.Errorf("%s is still there", eip2)
 			}
 			plain, here, elsewhere := n1.addPod(t, "plain", 2), n1.addPod(t, "here", 3), n2.addPod(t, "elsewhere", 2)
@@ -73,14 +73,14 @@ func TestNothingLeavesBetweenBootAndAgent(t *testing.T) {
 func TestLockWithoutANetwork(t *testing.T) {
 	w := newWorld(t, 1, onlyNFT())
 	n := w.nodes[0]
-	n.run(t, "ip route del default")
+	n.Run(t, "ip route del default")
 	r, err := n.lock(t, netip.Addr{})
 	must(t, err)
 	if len(r.Warnings) == 0 {
 		t.Error("no warning")
 	}
 	p := n.addPod(t, "p", 2)
-	n.run(t, "ip route add default via 192.168.7.1")
+	n.Run(t, "ip route add default via 192.168.7.1")
 	w.seen.only(9001)
 	s := startSender(t, p, w.bastion, 9001)
 	w.linger(t)

@@ -92,9 +92,9 @@ func TestInsideTheClusterNothingChanges(t *testing.T) {
 						}
 						from, err := p.whoami(t, to)
 						if err != nil {
-							t.Fatalf("%s at %s: %v", p.name, to, err)
+							t.Fatalf("%s at %s: %v", p.Name, to, err)
 						}
-						seen[p.name+" at "+to] = from
+						seen[p.Name+" at "+to] = from
 					}
 				}
 				return seen
@@ -141,7 +141,7 @@ func TestAnswersToOutsideClientsTakeTheOldWay(t *testing.T) {
 				t.Fatalf("NodePort with policy Local: %q, %v", got, err)
 			}
 			// A client that has a route to pods.
-			w.router.run(t, "ip route add 10.244.2.0/24 via "+n2.ip.String())
+			w.router.Run(t, "ip route add 10.244.2.0/24 via "+n2.ip.String())
 			echoes(t, w.bastion.dial(t, "tcp4", p.ip.String()+":80"), 3<<20)
 			w.bastion.ping(t, p.ip.String(), 84)
 		})
@@ -166,7 +166,7 @@ func TestServiceWithEndpointOutside(t *testing.T) {
 			for _, p := range []*podMachine{here, there} {
 				got, err := p.whoami(t, "10.96.0.20:80")
 				if err != nil || got != eip1 {
-					t.Fatalf("%s by the service: seen as %q, %v", p.name, got, err)
+					t.Fatalf("%s by the service: seen as %q, %v", p.Name, got, err)
 				}
 			}
 		})

@@ -29,7 +29,7 @@ func remoteFrom(sources map[*node]string) Pod {
 // that drops what it does not know: a reset that a pod sees is ours.
 func (w *world) mute(t *testing.T) {
 	t.Helper()
-	w.bastion.run(t, "iptables-nft -A OUTPUT -p tcp --tcp-flags RST RST -j DROP")
+	w.bastion.Run(t, "iptables-nft -A OUTPUT -p tcp --tcp-flags RST RST -j DROP")
 }
 
 // resets expects that the machine is told at once, as soon as it goes on with a
@@ -108,14 +108,14 @@ func TestConnectionsThroughADeadHostAreReset(t *testing.T) {
 			broken, closed := dial(), dial()
 			must(t, closed.Close())
 			eventually(t, "the closed connection is known as such", func() bool {
-				return slices.ContainsFunc(slices.Collect(maps.Keys(tracked(t, n3.handle(t)))), func(f flow) bool { return f.state == nl.TCP_CONNTRACK_TIME_WAIT })
+				return slices.ContainsFunc(slices.Collect(maps.Keys(tracked(t, n3.Handle(t)))), func(f flow) bool { return f.state == nl.TCP_CONNTRACK_TIME_WAIT })
 			})
 
 			// The host dies, as the pod's own host sees it.
 			p.set(remoteFrom(map[*node]string{n2: eip2}))
 			n3.apply(t)
 			resetsIdle(t, broken)
-			if noted := n3.run(t, "ipset list "+setResets); strings.Count(noted, p.ip.String()+",") != 1 {
+			if noted := n3.Run(t, "ipset list "+setResets); strings.Count(noted, p.ip.String()+",") != 1 {
 				t.Errorf("noted, of one open connection and one closed:\n%s", noted)
 			}
 			echoes(t, dial(), 1000)
@@ -155,7 +155,7 @@ func TestConnectionsThroughAServiceAreResetByTheServer(t *testing.T) {
 		t.Run(rules.name, func(t *testing.T) {
 			w, p := withHosts(t, rules, 2, true)
 			n1, n2, n3 := w.nodes[0], w.nodes[1], w.nodes[2]
-			w.bastion.run(t, "iptables-nft -F OUTPUT") // the server speaks
+			w.bastion.Run(t, "iptables-nft -F OUTPUT") // the server speaks
 			p.set(remoteFrom(map[*node]string{n1: eip1}))
 			w.applyAll(t)
 			rules.service(t, n3, "10.96.0.10", echoAddress)
@@ -272,7 +272,7 @@ func TestAllElseWorksWithoutResets(t *testing.T) {
 	n := w.nodes[0]
 	n.cfg.ResetConnections = true
 	n.start(t)
-	n.run(t, "ipset create "+setResets+" hash:ip")
+	n.Run(t, "ipset create "+setResets+" hash:ip")
 	n.host(eip1, 7)
 	p := n.addPod(t, "p", 2)
 	p.set(local(eip1, 7))

@@ -68,7 +68,7 @@ func TestEgressIPsAndOverlayTakeNothingFromStrangers(t *testing.T) {
 			w.applyAll(t)
 			for _, m := range []*machine{w.bastion, n2.machine, p.machine, n1.machine} {
 				if m.answers(t, eip1+":22") {
-					t.Fatalf("%s got an answer from %s", m.name, eip1)
+					t.Fatalf("%s got an answer from %s", m.Name, eip1)
 				}
 			}
 			if from, err := w.bastion.whoami(t, n1.ip.String()+":22"); err != nil || from != bastionIP {
@@ -102,7 +102,7 @@ func TestEgressIPsAndOverlayTakeNothingFromStrangers(t *testing.T) {
 // answers tells whether a TCP connection comes about in a short while.
 func (m *machine) answers(t *testing.T, to string) (ok bool) {
 	t.Helper()
-	m.do(t, func() {
+	m.Do(t, func() {
 		d := net.Dialer{Timeout: linger}
 		c, err := d.DialContext(t.Context(), "tcp4", to)
 		if ok = err == nil; ok {

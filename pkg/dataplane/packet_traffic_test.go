@@ -16,6 +16,8 @@ import (
 	"time"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/egressip-operator/egressip-operator/internal/testenv/netnstest"
 )
 
 // serveEcho sends back what each TCP connection and each UDP packet to the
@@ -24,7 +26,7 @@ func (m *machine) serveEcho(t *testing.T, port uint16) {
 	t.Helper()
 	var l net.Listener
 	var u net.PacketConn
-	m.do(t, func() {
+	m.Do(t, func() {
 		var err error
 		var c net.ListenConfig
 		l, err = c.Listen(t.Context(), "tcp4", fmt.Sprintf(":%d", port))
@@ -70,11 +72,11 @@ func (m *machine) serveEcho(t *testing.T, port uint16) {
 func (m *machine) dial(t *testing.T, network, address string) net.Conn {
 	t.Helper()
 	var c net.Conn
-	m.do(t, func() {
+	m.Do(t, func() {
 		var err error
 		d := net.Dialer{Timeout: patience}
 		if c, err = d.DialContext(t.Context(), network, address); err != nil {
-			t.Fatalf("%s: %v", m.name, err)
+			t.Fatalf("%s: %v", m.Name, err)
 		}
 	})
 	t.Cleanup(func() { _ = c.Close() })
@@ -113,14 +115,14 @@ func tryEcho(c net.Conn, size int, wait time.Duration) error {
 // ping expects an answer to an ICMP echo request with DF set.
 func (m *machine) ping(t *testing.T, to string, size int) {
 	t.Helper()
-	eventually(t, fmt.Sprintf("ping of %d bytes from %s to %s", size, m.name, to), func() bool { return m.tryPing(t, to, size, time.Second) == nil })
+	eventually(t, fmt.Sprintf("ping of %d bytes from %s to %s", size, m.Name, to), func() bool { return m.tryPing(t, to, size, time.Second) == nil })
 }
 
 // tryPing sends one ICMP echo request with DF set, size bytes long with its IP
 // header, and waits for the answer.
 func (m *machine) tryPing(t *testing.T, to string, size int, wait time.Duration) (err error) {
 	t.Helper()
-	m.do(t, func() {
+	m.Do(t, func() {
 		var fd int
 		fd, err = unix.Socket(unix.AF_INET, unix.SOCK_RAW|unix.SOCK_CLOEXEC, unix.IPPROTO_ICMP)
 		if err != nil {
@@ -202,7 +204,7 @@ func startSender(t *testing.T, p *podMachine, bastion *machine, port uint16) *se
 		all.Go(func() {
 			// The goroutine's sockets are made in the pod's namespace, whatever
 			// thread it is moved to: so each is made by a thread that is there.
-			_ = onThread(func() error {
+			_ = netnstest.OnThread(func() error {
 				if err := p.enter(); err != nil {
 					return err
 				}

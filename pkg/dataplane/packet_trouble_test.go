@@ -21,9 +21,9 @@ func TestForwardPolicyDrop(t *testing.T) {
 			n1, n2 := w.nodes[0], w.nodes[1]
 			p, q := n2.addPod(t, "p", 2), n2.addPod(t, "q", 3)
 			for _, n := range w.nodes {
-				n.run(t, rules.iptables()+" -P FORWARD DROP; "+rules.iptables()+" -A FORWARD -j REJECT")
+				n.Run(t, rules.iptables()+" -P FORWARD DROP; "+rules.iptables()+" -A FORWARD -j REJECT")
 			}
-			n2.run(t, rules.iptables()+" -I FORWARD -s "+q.ip.String()+" -j DROP")
+			n2.Run(t, rules.iptables()+" -I FORWARD -s "+q.ip.String()+" -j DROP")
 			n1.host(eip1, 7)
 			p.set(remote(7, n1))
 			q.set(remote(7, n1))
@@ -53,14 +53,14 @@ func TestAddressThatSomebodyElseHas(t *testing.T) {
 	if !errors.Is(err, errSomebodyHas) || len(r.Hosted) != 1 || r.Hosted[0].Configured || r.Hosted[0].Error == "" {
 		t.Fatalf("report %+v, error %v", r.Hosted, err)
 	}
-	if mac, err := net.ParseMAC(r.Hosted[0].InUseBy); err != nil || !strings.Contains(squatter.run(t, "ip link show eth0"), mac.String()) {
+	if mac, err := net.ParseMAC(r.Hosted[0].InUseBy); err != nil || !strings.Contains(squatter.Run(t, "ip link show eth0"), mac.String()) {
 		t.Errorf("in use by %q, which is not the other machine: %v", r.Hosted[0].InUseBy, err)
 	}
 	s := startSender(t, here, w.bastion, 9001)
 	w.seen.only(9001)
 	w.silent(t, s)
 	plain.leaves(t, n1.ip.String())
-	squatter.run(t, "ip link set eth0 down")
+	squatter.Run(t, "ip link set eth0 down")
 	w.seen.only(9001, eip1)
 	n1.apply(t)
 	w.flows(t, s, eip1)
@@ -74,7 +74,7 @@ func TestOverlayPortInUse(t *testing.T) {
 	n1, n2 := w.nodes[0], w.nodes[1]
 	n1.host(eip1, 7)
 	n1.apply(t)
-	n2.run(t, "ip link add cnivx type vxlan id 9 dstport 9789 local "+n2.ip.String()+"; ip link set cnivx up")
+	n2.Run(t, "ip link add cnivx type vxlan id 9 dstport 9789 local "+n2.ip.String()+"; ip link set cnivx up")
 	there, here := n2.addPod(t, "there", 2), n2.addPod(t, "here", 3)
 	n2.host(eip2, 8)
 	there.set(remote(7, n1))
@@ -87,7 +87,7 @@ func TestOverlayPortInUse(t *testing.T) {
 	w.seen.only(9001)
 	w.silent(t, s)
 	here.leaves(t, eip2)
-	n2.run(t, "ip link del cnivx")
+	n2.Run(t, "ip link del cnivx")
 	w.seen.only(9001, eip1)
 	n2.apply(t)
 	w.flows(t, s, eip1)
@@ -107,7 +107,7 @@ func TestUplinkThatVanishes(t *testing.T) {
 	w.seen.only(9001, eip1)
 	w.seen.only(9002, eip1)
 	w.flows(t, a, eip1)
-	n1.run(t, "ip address flush dev eth0")
+	n1.Run(t, "ip address flush dev eth0")
 	n1.host(eip2, 8)
 	for range 2 {
 		if r, err := n1.tryApply(t); !errors.Is(err, errNoUplink) || r.Uplink != "" || r.Hosted[1].Configured {
@@ -115,8 +115,8 @@ func TestUplinkThatVanishes(t *testing.T) {
 		}
 		w.linger(t)
 	}
-	n1.run(t, "ip address add 192.168.7.11/24 dev eth0; ip route replace default via 192.168.7.1")
-	w.router.run(t, "ip neigh flush dev eth0")
+	n1.Run(t, "ip address add 192.168.7.11/24 dev eth0; ip route replace default via 192.168.7.1")
+	w.router.Run(t, "ip neigh flush dev eth0")
 	n1.apply(t)
 	n1.settled(t)
 	w.flows(t, a, eip1)
@@ -136,19 +136,19 @@ func TestBackendChanges(t *testing.T) {
 	w.seen.only(9001, eip1)
 	w.flows(t, a, eip1)
 	const rest = " -t nat -%c POSTROUTING -s 10.244.0.0/16 ! -d 10.244.0.0/16 -j MASQUERADE"
-	n.run(t, fmt.Sprintf("iptables-nft"+rest, 'D'))
-	n.run(t, fmt.Sprintf("iptables-legacy"+rest, 'A'))
+	n.Run(t, fmt.Sprintf("iptables-nft"+rest, 'D'))
+	n.Run(t, fmt.Sprintf("iptables-legacy"+rest, 'A'))
 	r := n.apply(t)
 	if !slices.Equal(r.Backends, []Backend{Legacy}) {
 		t.Fatalf("backends %v", r.Backends)
 	}
-	if left := n.run(t, "iptables-nft-save"); strings.Contains(left, "EGRESSIP") {
+	if left := n.Run(t, "iptables-nft-save"); strings.Contains(left, "EGRESSIP") {
 		t.Fatalf("left behind:\n%s", left)
 	}
 	w.flows(t, a, eip1)
 	n.settled(t)
 	// Now both: ours are first in both, and the mixture is reported.
-	n.run(t, fmt.Sprintf("iptables-nft"+strings.Replace(rest, "-%c POSTROUTING", "-%c POSTROUTING 1", 1), 'I'))
+	n.Run(t, fmt.Sprintf("iptables-nft"+strings.Replace(rest, "-%c POSTROUTING", "-%c POSTROUTING 1", 1), 'I'))
 	if r := n.apply(t); len(r.Backends) != 2 || len(r.Warnings) == 0 {
 		t.Fatalf("backends %v, warnings %v", r.Backends, r.Warnings)
 	}
@@ -206,7 +206,7 @@ func TestSmallMarksOfOthersAreNotOurs(t *testing.T) {
 			n.apply(t)
 			for mark := 1; mark <= 3; mark++ {
 				// In OUTPUT, for the host's own; in FORWARD, behind ours, for the pod's.
-				n.run(t, fmt.Sprintf("%[1]s -t mangle -F OUTPUT; %[1]s -t mangle -A OUTPUT -d %[2]s -j MARK --set-mark %[3]d; "+
+				n.Run(t, fmt.Sprintf("%[1]s -t mangle -F OUTPUT; %[1]s -t mangle -A OUTPUT -d %[2]s -j MARK --set-mark %[3]d; "+
 					"%[1]s -t mangle -D FORWARD -s %[4]v -j MARK --set-mark %[5]d 2>/dev/null || true; %[1]s -t mangle -A FORWARD -s %[4]v -j MARK --set-mark %[3]d",
 					rules.iptables(), bastionIP, mark, plain.ip, mark-1))
 				n.leaves(t, n.ip.String())
@@ -253,7 +253,7 @@ func TestDriftAmongManyServices(t *testing.T) {
 	here := n.addPod(t, "here", 2)
 	n.host(eip1, 7)
 	here.set(local(eip1, 7))
-	n.run(t, `(echo '*nat'; echo ':KUBE-SERVICES - [0:0]'
+	n.Run(t, `(echo '*nat'; echo ':KUBE-SERVICES - [0:0]'
 		for i in $(seq `+fmt.Sprint(iptables.ManyRules)+`); do echo "-A KUBE-SERVICES -d 10.96.$((i / 250)).$((i % 250))/32 -p tcp -m tcp --dport 80 -j RETURN"; done
 		echo '-A PREROUTING -j KUBE-SERVICES'; echo COMMIT) | iptables-nft-restore --noflush`)
 	n.apply(t)
@@ -266,7 +266,7 @@ func TestDriftAmongManyServices(t *testing.T) {
 		"iptables-nft -t mangle -F",
 	} {
 		n.settled(t)
-		n.run(t, damage)
+		n.Run(t, damage)
 		if n.apply(t).Changes == 0 {
 			t.Fatalf("nothing was repaired: %s", damage)
 		}
@@ -281,8 +281,8 @@ func TestDriftAmongManyServices(t *testing.T) {
 func TestSweepAfterBoot(t *testing.T) {
 	w := newWorld(t, 2, onlyNFT())
 	n1, n2 := w.nodes[0], w.nodes[1]
-	n1.run(t, "ip addr add "+eip1+"/24 dev eth0 label "+egressLabel("eth0"))
-	has := func(n *node) bool { return strings.Contains(n.run(t, "ip -o addr show dev eth0"), eip1+"/") }
+	n1.Run(t, "ip addr add "+eip1+"/24 dev eth0 label "+egressLabel("eth0"))
+	has := func(n *node) bool { return strings.Contains(n.Run(t, "ip -o addr show dev eth0"), eip1+"/") }
 	if swept, err := n1.dp.SweepAfterBoot(); err != nil || swept != 1 || has(n1) {
 		t.Errorf("after a boot: %d swept, %v; the address is there: %t", swept, err, has(n1))
 	}

@@ -9,6 +9,8 @@ import (
 
 	"github.com/google/go-cmp/cmp"
 	"github.com/vishvananda/netns"
+
+	"github.com/egressip-operator/egressip-operator/internal/testenv/netnstest"
 )
 
 // world is a cluster without Kubernetes, each machine a network namespace:
@@ -79,7 +81,7 @@ func allRules() []rulesOf {
 // service adds what kube-proxy would for a ClusterIP with one endpoint.
 func (r rulesOf) service(t *testing.T, n *node, clusterIP, endpoint string) {
 	t.Helper()
-	n.run(t, fmt.Sprintf("%s -t nat -A PREROUTING -d %s -p tcp --dport 80 -j DNAT --to-destination %s", r.iptables(), clusterIP, endpoint))
+	n.Run(t, fmt.Sprintf("%s -t nat -A PREROUTING -d %s -p tcp --dport 80 -j DNAT --to-destination %s", r.iptables(), clusterIP, endpoint))
 }
 
 // nodePort is the port of nodes that leads to a service.
@@ -88,7 +90,7 @@ const nodePort = 30080
 // nodePort adds what kube-proxy would for a NodePort with policy Cluster.
 func (r rulesOf) nodePort(t *testing.T, n *node, endpoint string) {
 	t.Helper()
-	n.run(t, fmt.Sprintf(`%[1]s -t nat -C POSTROUTING -m mark --mark 0x4000/0x4000 -j MASQUERADE 2>/dev/null ||
+	n.Run(t, fmt.Sprintf(`%[1]s -t nat -C POSTROUTING -m mark --mark 0x4000/0x4000 -j MASQUERADE 2>/dev/null ||
 			%[1]s -t nat -A POSTROUTING -m mark --mark 0x4000/0x4000 -j MASQUERADE
 		%[1]s -t nat -A PREROUTING -d %[2]s -p tcp --dport %[3]d -j MARK --set-xmark 0x4000/0x4000
 		%[1]s -t nat -A PREROUTING -d %[2]s -p tcp --dport %[3]d -j DNAT --to-destination %[4]s`, r.iptables(), n.ip, nodePort, endpoint))
@@ -97,17 +99,17 @@ func (r rulesOf) nodePort(t *testing.T, n *node, endpoint string) {
 // nodePortLocal adds what kube-proxy would for one with policy Local.
 func (r rulesOf) nodePortLocal(t *testing.T, n *node, port int, endpoint string) {
 	t.Helper()
-	n.run(t, fmt.Sprintf("%s -t nat -A PREROUTING -d %s -p tcp --dport %d -j DNAT --to-destination %s", r.iptables(), n.ip, port, endpoint))
+	n.Run(t, fmt.Sprintf("%s -t nat -A PREROUTING -d %s -p tcp --dport %d -j DNAT --to-destination %s", r.iptables(), n.ip, port, endpoint))
 }
 
 func newWorld(t *testing.T, nodes int, rules rulesOf) *world {
 	t.Helper()
 	w := &world{lan: newMachine(t, "lan"), router: newMachine(t, "router"), bastion: newMachine(t, "bastion")}
-	w.lan.run(t, "ip link add br0 type bridge; ip link set br0 up")
+	w.lan.Run(t, "ip link add br0 type bridge; ip link set br0 up")
 	w.plug(t, w.router, "192.168.7.1/24")
 	connect(t, w.router, "eth1", []string{"10.1.8.1/24"}, w.bastion, "eth0", []string{bastionIP + "/24"})
-	w.router.run(t, "sysctl -qw net.ipv4.ip_forward=1")
-	w.bastion.run(t, "ip route add default via 10.1.8.1")
+	w.router.Run(t, "sysctl -qw net.ipv4.ip_forward=1")
+	w.bastion.Run(t, "ip route add default via 10.1.8.1")
 	for i := 1; i <= nodes; i++ {
 		w.addNode(t, i, nodes, rules)
 	}
@@ -119,9 +121,9 @@ func newWorld(t *testing.T, nodes int, rules rulesOf) *world {
 // plug connects a machine's eth0 to the LAN.
 func (w *world) plug(t *testing.T, m *machine, addr string) {
 	t.Helper()
-	port := "p-" + m.name
+	port := "p-" + m.Name
 	connect(t, m, "eth0", []string{addr}, w.lan, port, nil)
-	w.lan.run(t, "ip link set "+port+" master br0")
+	w.lan.Run(t, "ip link set "+port+" master br0")
 }
 
 func (w *world) addNode(t *testing.T, i, nodes int, rules rulesOf) {
@@ -131,23 +133,23 @@ func (w *world) addNode(t *testing.T, i, nodes int, rules rulesOf) {
 		index:   i,
 		ip:      addr(fmt.Sprintf("192.168.7.%d", 10+i)),
 		pods:    netip.MustParsePrefix(fmt.Sprintf("10.244.%d.0/24", i)),
-		cfg:     Config{PinDir: pinDir(t)},
+		cfg:     Config{PinDir: netnstest.PinDir(t)},
 	}
 	w.plug(t, n.machine, n.ip.String()+"/24")
-	n.run(t, `ip route add default via 192.168.7.1
+	n.Run(t, `ip route add default via 192.168.7.1
 		sysctl -qw net.ipv4.ip_forward=1 net.ipv4.conf.all.rp_filter=1 net.ipv4.conf.default.rp_filter=1 net.ipv4.conf.eth0.rp_filter=1
 		sysctl -qw net.bridge.bridge-nf-call-iptables=1
 		ip link add cni0 type bridge; ip link set cni0 up; ip address add `+n.gateway()+`/24 dev cni0`)
 	for o := 1; o <= nodes; o++ {
 		if o != i {
-			n.run(t, fmt.Sprintf("ip route add 10.244.%d.0/24 via 192.168.7.%d", o, 10+o))
+			n.Run(t, fmt.Sprintf("ip route add 10.244.%d.0/24 via 192.168.7.%d", o, 10+o))
 		}
 	}
 	for _, b := range rules.masquerade {
-		n.run(t, fmt.Sprintf("iptables-%s -t nat -A POSTROUTING -s 10.244.0.0/16 ! -d 10.244.0.0/16 -j MASQUERADE", b))
+		n.Run(t, fmt.Sprintf("iptables-%s -t nat -A POSTROUTING -s 10.244.0.0/16 ! -d 10.244.0.0/16 -j MASQUERADE", b))
 	}
 	// As kube-proxy has it: NAT never touches such packets.
-	n.run(t, rules.iptables()+" -A FORWARD -m conntrack --ctstate INVALID -j DROP")
+	n.Run(t, rules.iptables()+" -A FORWARD -m conntrack --ctstate INVALID -j DROP")
 	n.state = State{HostIP: n.ip, Inside: []netip.Prefix{netip.MustParsePrefix("10.244.0.0/16"), netip.MustParsePrefix("10.96.0.0/16")}, Subnets: []netip.Prefix{n.pods}}
 	for o := 1; o <= nodes; o++ {
 		n.state.Hosts = append(n.state.Hosts, addr(fmt.Sprintf("192.168.7.%d", 10+o)))
@@ -169,7 +171,7 @@ func (n *node) start(t *testing.T) {
 	if n.dp != nil {
 		must(t, n.dp.Close())
 	}
-	n.do(t, func() {
+	n.Do(t, func() {
 		dp, err := New(n.cfg)
 		if err != nil {
 			t.Fatal(err)
@@ -183,24 +185,24 @@ func (n *node) addPod(t *testing.T, name string, last int) *podMachine {
 	t.Helper()
 	p := &podMachine{machine: newMachine(t, name), node: n, ip: addr(fmt.Sprintf("10.244.%d.%d", n.index, last))}
 	connect(t, p.machine, "eth0", []string{p.ip.String() + "/24"}, n.machine, "v-"+name, nil)
-	n.run(t, "ip link set v-"+name+" master cni0; bridge link set dev v-"+name+" hairpin on")
-	p.run(t, "ip route add default via "+n.gateway())
+	n.Run(t, "ip link set v-"+name+" master cni0; bridge link set dev v-"+name+" hairpin on")
+	p.Run(t, "ip route add default via "+n.gateway())
 	return p
 }
 
 // enter moves the calling thread into the machine.
-func (m *machine) enter() error { return netns.Set(m.ns) }
+func (m *machine) enter() error { return netns.Set(m.NS) }
 
 // apply makes the node's kernel do what its state says, and expects success.
 func (n *node) apply(t *testing.T) Report {
 	t.Helper()
 	r, err := n.tryApply(t)
 	if err != nil {
-		t.Fatalf("apply on %s: %v", n.name, err)
+		t.Fatalf("apply on %s: %v", n.Name, err)
 	}
 	for _, h := range r.Hosted {
 		if !h.Configured {
-			t.Fatalf("apply on %s: egress IP %v is not configured: %s", n.name, h.IP, h.Error)
+			t.Fatalf("apply on %s: egress IP %v is not configured: %s", n.Name, h.IP, h.Error)
 		}
 	}
 	return r
@@ -208,7 +210,7 @@ func (n *node) apply(t *testing.T) Report {
 
 func (n *node) tryApply(t *testing.T) (r Report, err error) {
 	t.Helper()
-	n.do(t, func() { r, err = n.dp.Apply(context.WithoutCancel(t.Context()), n.state) })
+	n.Do(t, func() { r, err = n.dp.Apply(context.WithoutCancel(t.Context()), n.state) })
 	return r, err
 }
 
@@ -216,7 +218,7 @@ func (n *node) tryApply(t *testing.T) (r Report, err error) {
 func (n *node) settled(t *testing.T) {
 	t.Helper()
 	if r := n.apply(t); r.Changes != 0 {
-		t.Fatalf("a second Apply on %s made %d changes", n.name, r.Changes)
+		t.Fatalf("a second Apply on %s made %d changes", n.Name, r.Changes)
 	}
 }
 
@@ -263,9 +265,9 @@ func (m *machine) leaves(t *testing.T, want string) {
 	t.Helper()
 	got, err := m.whoami(t, bastionIP+":8080")
 	if err != nil {
-		t.Fatalf("%s to the bastion, expected from %s: %v", m.name, want, err)
+		t.Fatalf("%s to the bastion, expected from %s: %v", m.Name, want, err)
 	}
 	if diff := cmp.Diff(want, got); diff != "" {
-		t.Fatalf("%s left with another source (-want +got):\n%s", m.name, diff)
+		t.Fatalf("%s left with another source (-want +got):\n%s", m.Name, diff)
 	}
 }

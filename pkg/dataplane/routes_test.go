@@ -18,8 +18,8 @@ func TestTablesOfOthersAreLeftAlone(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			host, h, u := hostWith(t, "eth0")
-			host.run(t, add)
-			before := host.run(t, "ip route show table all; ip rule")
+			host.Run(t, add)
+			before := host.Run(t, "ip route show table all; ip rule")
 			plan := routePlan{inside: []netip.Prefix{netip.MustParsePrefix("10.96.0.0/16")}, overlay: u.link.Attrs().Index}
 			if n, err := ensureRoutes(h, plan); n != 0 || !errors.Is(err, errTableInUse) {
 				t.Fatalf("routes: %d changes, %v", n, err)
@@ -30,7 +30,7 @@ func TestTablesOfOthersAreLeftAlone(t *testing.T) {
 			if n, err := removeRouting(h); n != 0 || err != nil {
 				t.Fatalf("remove: %d, %v", n, err)
 			}
-			if after := host.run(t, "ip route show table all; ip rule"); after != before {
+			if after := host.Run(t, "ip route show table all; ip rule"); after != before {
 				t.Fatalf("changed from\n%s to\n%s", before, after)
 			}
 		})

@@ -11,7 +11,7 @@ import (
 func TestLargeClusterSettles(t *testing.T) {
 	w := newWorld(t, 1, onlyNFT())
 	n := w.nodes[0]
-	n.run(t, "ip address delete 192.168.7.11/24 dev eth0; ip address add 192.168.7.11/16 dev eth0")
+	n.Run(t, "ip address delete 192.168.7.11/24 dev eth0; ip address add 192.168.7.11/16 dev eth0")
 	for i := range 5000 {
 		n.state.Hosts = append(n.state.Hosts, netip.AddrFrom4([4]byte{172, 16, byte(i >> 8), byte(i)}))
 		n.state.Inside = append(n.state.Inside, netip.PrefixFrom(netip.AddrFrom4([4]byte{11, byte(i >> 8), byte(i), 0}), 24))
@@ -36,6 +36,6 @@ func TestLargeClusterSettles(t *testing.T) {
 	timed("a thousand hosts and a hundred egress IPs less")
 	n.settled(t)
 	began := time.Now()
-	n.do(t, func() { must(t, Cleanup(t.Context(), n.cfg)) })
+	n.Do(t, func() { must(t, Cleanup(t.Context(), n.cfg)) })
 	t.Logf("cleanup: %v", time.Since(began).Round(time.Millisecond))
 }

@@ -22,11 +22,11 @@ func TestHostThatDoesNotForwardIsReported(t *testing.T) {
 	if r := n.apply(t); slices.ContainsFunc(r.Warnings, tells) {
 		t.Errorf("warnings of a host that forwards: %q", r.Warnings)
 	}
-	n.run(t, "sysctl -qw net.ipv4.ip_forward=0")
+	n.Run(t, "sysctl -qw net.ipv4.ip_forward=0")
 	if r := n.apply(t); !slices.ContainsFunc(r.Warnings, tells) {
 		t.Errorf("warnings of a host that does not forward: %q", r.Warnings)
 	}
-	if got := n.run(t, "cat /proc/sys/net/ipv4/ip_forward"); got != "0\n" {
+	if got := n.Run(t, "cat /proc/sys/net/ipv4/ip_forward"); got != "0\n" {
 		t.Errorf("ip_forward was changed to %q", got)
 	}
 }

@@ -25,7 +25,7 @@ func (m *machine) receiveUDP(t *testing.T, port uint16) *receiveLog {
 	t.Helper()
 	l := &receiveLog{sources: map[string][]netip.Addr{}}
 	var u net.PacketConn
-	m.do(t, func() {
+	m.Do(t, func() {
 		var err error
 		u, err = (&net.ListenConfig{}).ListenPacket(t.Context(), "udp4", fmt.Sprintf(":%d", port))
 		must(t, err)
@@ -154,7 +154,7 @@ func vxlanPacket(netID uint32, src, dst netip.AddrPort, text string) []byte {
 // sendUDP sends one packet from the machine.
 func (m *machine) sendUDP(t *testing.T, to string, payload []byte) {
 	t.Helper()
-	m.do(t, func() {
+	m.Do(t, func() {
 		c, err := net.Dial("udp4", to)
 		must(t, err)
 		defer c.Close()
@@ -233,7 +233,7 @@ func TestProgramDropsWhatItDoesNotKnow(t *testing.T) {
 	w.silent(t, s)
 	host.apply(t)
 	w.flows(t, s, eip1)
-	if out := other.run(t, "tc -statistics filter show dev egress0 egress"); !strings.Contains(out, "direct-action") {
+	if out := other.Run(t, "tc -statistics filter show dev egress0 egress"); !strings.Contains(out, "direct-action") {
 		t.Fatalf("programs: %s", out)
 	}
 }

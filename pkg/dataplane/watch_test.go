@@ -11,12 +11,14 @@ import (
 	"github.com/vishvananda/netlink/nl"
 	"github.com/vishvananda/netns"
 	"golang.org/x/sys/unix"
+
+	"github.com/egressip-operator/egressip-operator/internal/testenv/netnstest"
 )
 
 // Kills the mutants that forget one of the groups.
 func TestWatchTellsOfEachChange(t *testing.T) {
 	host, _, _ := hostWith(t, "eth0")
-	host.run(t, `ip link add egress0 type vxlan external dstport 9789; ip link set egress0 up
+	host.Run(t, `ip link add egress0 type vxlan external dstport 9789; ip link set egress0 up
 		ip address add 192.0.2.200/24 dev eth0 label eth0:eip
 		ip rule add fwmark 0x1000/0x1000 lookup 2000 priority 90
 		ip route add 10.0.0.0/8 dev egress0 table 2000
@@ -26,8 +28,8 @@ func TestWatchTellsOfEachChange(t *testing.T) {
 	ctx, stop := context.WithCancel(t.Context())
 	ended := make(chan error, 1)
 	go func() {
-		ended <- onThread(func() error {
-			if err := netns.Set(host.ns); err != nil {
+		ended <- netnstest.OnThread(func() error {
+			if err := netns.Set(host.NS); err != nil {
 				return err
 			}
 			return watch(ctx, func() { calls.Add(1) })
@@ -35,7 +37,7 @@ func TestWatchTellsOfEachChange(t *testing.T) {
 	}()
 	// It has begun when it notices something; what, is no matter.
 	eventually(t, "the watch to begin", func() bool {
-		host.run(t, "ip link set lo mtu 60000; ip link set lo mtu 65536")
+		host.Run(t, "ip link set lo mtu 60000; ip link set lo mtu 65536")
 		return calls.Load() > 0
 	})
 	for _, damage := range []string{
@@ -48,7 +50,7 @@ func TestWatchTellsOfEachChange(t *testing.T) {
 		"iptables-nft -t nat -F POSTROUTING",
 	} {
 		quiet(t, host, &calls)
-		host.run(t, damage)
+		host.Run(t, damage)
 		eventually(t, "notice of: "+damage, func() bool { return calls.Load() > 0 })
 	}
 
@@ -63,7 +65,7 @@ func TestWatchTellsOfEachChange(t *testing.T) {
 func quiet(t *testing.T, host *machine, calls *atomic.Int64) {
 	t.Helper()
 	before := calls.Load()
-	host.run(t, "ip link set lo alias mark-$(date +%N)")
+	host.Run(t, "ip link set lo alias mark-$(date +%N)")
 	eventually(t, "notice of a mark", func() bool { return calls.Load() > before })
 	calls.Store(0)
 }
@@ -72,7 +74,7 @@ func quiet(t *testing.T, host *machine, calls *atomic.Int64) {
 // others come and go by the thousand.
 func TestRoutesOfOthersAreNoConcern(t *testing.T) {
 	host, _, _ := hostWith(t, "eth0")
-	host.do(t, func() {
+	host.Do(t, func() {
 		s, err := subscribe(unix.NETLINK_ROUTE, unix.RTNLGRP_IPV4_ROUTE)
 		must(t, err)
 		defer s.Close()
@@ -81,7 +83,7 @@ func TestRoutesOfOthersAreNoConcern(t *testing.T) {
 			want  bool
 		}{{"main", false}, {"200", false}, {"20000", false}, {"2000", true}, {"2001", true}} {
 			for _, op := range []string{"add", "delete"} {
-				host.run(t, "ip route "+op+" 10.9.0.0/16 dev eth0 table "+c.table)
+				host.Run(t, "ip route "+op+" 10.9.0.0/16 dev eth0 table "+c.table)
 				got, err := drain(s, concernsRouting)
 				must(t, err)
 				if got != c.want {
@@ -95,7 +97,7 @@ func TestRoutesOfOthersAreNoConcern(t *testing.T) {
 // Kills the mutant that takes ENOBUFS for an error, or for nothing.
 func TestMoreThanTheSocketHoldsIsAConcern(t *testing.T) {
 	host, h, u := hostWith(t, "eth0")
-	host.do(t, func() {
+	host.Do(t, func() {
 		s, err := nl.Subscribe(unix.NETLINK_ROUTE, unix.RTNLGRP_IPV4_ROUTE)
 		must(t, err)
 		defer s.Close()
@@ -113,7 +115,7 @@ func TestMoreThanTheSocketHoldsIsAConcern(t *testing.T) {
 func TestWatchEndsWithItsContext(t *testing.T) {
 	ctx, stop := context.WithCancel(t.Context())
 	stop()
-	newMachine(t, "host").do(t, func() {
+	newMachine(t, "host").Do(t, func() {
 		must(t, watch(ctx, func() { t.Error("drift where nothing happened") }))
 	})
 }
@@ -137,7 +139,7 @@ func TestEventsBringBackWhatIsDestroyed(t *testing.T) {
 	ctx, stop := context.WithCancel(t.Context())
 	ended, applied := make(chan error, 1), make(chan error, 1)
 	go func() {
-		ended <- onThread(func() error {
+		ended <- netnstest.OnThread(func() error {
 			if err := n.enter(); err != nil {
 				return err
 			}
@@ -148,7 +150,7 @@ func TestEventsBringBackWhatIsDestroyed(t *testing.T) {
 		})
 	}()
 	go func() {
-		applied <- onThread(func() error {
+		applied <- netnstest.OnThread(func() error {
 			if err := n.enter(); err != nil {
 				return err
 			}
@@ -168,7 +170,7 @@ func TestEventsBringBackWhatIsDestroyed(t *testing.T) {
 		})
 	}()
 	eventually(t, "Run to begin", func() bool {
-		n.run(t, "ip link set lo alias mark-$(date +%N)")
+		n.Run(t, "ip link set lo alias mark-$(date +%N)")
 		return notices.Load() > 0
 	})
 	for damage, there := range map[string]string{
@@ -182,9 +184,9 @@ func TestEventsBringBackWhatIsDestroyed(t *testing.T) {
 		"iptables-nft -t nat -F EGRESSIP-POSTROUTING":                       "iptables-nft-save -t nat | grep -q 'to-source " + eip1 + "'",
 		"iptables-nft -t mangle -D PREROUTING -j EGRESSIP-PREROUTING; true": "iptables-nft-save -t mangle | grep -q -- '-A PREROUTING -j EGRESSIP-PREROUTING'",
 	} {
-		n.run(t, damage)
+		n.Run(t, damage)
 		began := time.Now()
-		eventually(t, "back after: "+damage, func() bool { _, err := n.try(t, there); return err == nil })
+		eventually(t, "back after: "+damage, func() bool { _, err := n.Try(t, there); return err == nil })
 		if took := time.Since(began); took > 2*time.Second {
 			t.Errorf("%s: back after %v", damage, took)
 		}
@@ -212,14 +214,14 @@ func TestPassThatChangesNothingIsNotHeard(t *testing.T) {
 			ctx, stop := context.WithCancel(t.Context())
 			ended := make(chan error, 1)
 			go func() {
-				ended <- onThread(func() error {
+				ended <- netnstest.OnThread(func() error {
 					if err := n.enter(); err != nil {
 						return err
 					}
 					return watch(ctx, func() { calls.Add(1) })
 				})
 			}()
-			mark := func() { n.run(t, "ip link set lo alias mark-$(date +%N)") }
+			mark := func() { n.Run(t, "ip link set lo alias mark-$(date +%N)") }
 			eventually(t, "the watch to begin", func() bool { mark(); return calls.Load() > 0 })
 			// The kernel has something to tell of new devices for a while, and
 			// two notices may come as one: so many passes are counted.
