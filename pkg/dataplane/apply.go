@@ -10,7 +10,12 @@ import (
 
 	"github.com/vishvananda/netlink"
 
+	"github.com/egressip-operator/egressip-operator/pkg/dataplane/address"
+	"github.com/egressip-operator/egressip-operator/pkg/dataplane/ipset"
 	"github.com/egressip-operator/egressip-operator/pkg/dataplane/iptables"
+	"github.com/egressip-operator/egressip-operator/pkg/dataplane/neigh"
+	"github.com/egressip-operator/egressip-operator/pkg/dataplane/overlay"
+	"github.com/egressip-operator/egressip-operator/pkg/dataplane/routing"
 	"github.com/egressip-operator/egressip-operator/pkg/dataplane/rules"
 )
 
@@ -46,7 +51,7 @@ type pass struct {
 	state  State
 	report Report
 	// uplink is where egress IPs go; uplinkErr why there is none.
-	uplink    uplink
+	uplink    address.Uplink
 	uplinkErr error
 	// unusable are hosted egress IPs that cannot be served, and why.
 	unusable map[netip.Addr]error
@@ -146,7 +151,7 @@ func (p *pass) round(ctx context.Context) (again bool, err error) {
 		sweep: !p.d.swept,
 	}
 	p.done, p.indices, p.known, p.borne = desired, idx, known, observed.ips
-	failed := p.perform(ctx, order(in), judge(p.d.cfg.Marks, observed, desired, known, idx))
+	failed := p.perform(ctx, order(in), newStaleness(p.d.cfg.Marks, observed, desired, known, idx))
 
 	if len(pending) > 0 && !p.probed {
 		p.probe(ctx, pending)
@@ -197,21 +202,21 @@ func strictNetworks(s State) []netip.Prefix {
 func (p *pass) prepare() error {
 	var errs []error
 	p.resets, p.resetsErr = p.d.cfg.ResetConnections, nil
-	for _, k := range setKinds() {
-		if k.name == setResets && !p.resets {
+	for _, s := range ourSets() {
+		if s.Name == setResets && !p.resets {
 			continue
 		}
-		n, err := ensureSet(p.d.nl, k)
+		n, err := ipset.Ensure(p.d.nl, s)
 		p.report.Changes += n
-		if k.name == setResets && err != nil {
+		if s.Name == setResets && err != nil {
 			// Not every kernel has this kind of set, and all else works without.
 			p.resets, p.resetsErr = false, err
 			continue
 		}
 		errs = append(errs, err)
 	}
-	p.uplink, p.uplinkErr = findUplink(p.d.nl, p.state.HostIP)
-	p.report.Uplink, p.report.UplinkCIDR = p.uplink.name, p.uplink.cidr
+	p.uplink, p.uplinkErr = address.FindUplink(p.d.nl, p.state.HostIP)
+	p.report.Uplink, p.report.UplinkCIDR = p.uplink.Name, p.uplink.CIDR
 	if p.uplinkErr != nil {
 		p.errs = append(p.errs, p.uplinkErr)
 	}
@@ -224,7 +229,7 @@ func (p *pass) observe(ctx context.Context) (kernel, error) {
 	var errs []error
 	keep := func(err error) { errs = append(errs, err) }
 
-	pods, err := listSet(setPods)
+	pods, err := ipset.List(setPods)
 	keep(err)
 	k.pods = make(map[netip.Addr]uint32, len(pods))
 	for entry, v := range pods {
@@ -237,32 +242,32 @@ func (p *pass) observe(ctx context.Context) (kernel, error) {
 		name string
 		to   *map[netip.Addr]struct{}
 	}{{setLocked, &k.locked}, {setHosts, &k.hosts}, {setIPs, &k.ips}} {
-		entries, err := listSet(set.name)
+		entries, err := ipset.List(set.name)
 		keep(err)
 		*set.to = make(map[netip.Addr]struct{}, len(entries))
 		for entry := range entries {
 			(*set.to)[entry.Addr()] = struct{}{}
 		}
 	}
-	inside, err := listSet(setInside)
+	inside, err := ipset.List(setInside)
 	keep(err)
 	k.inside = make(map[netip.Prefix]struct{}, len(inside))
 	for entry := range inside {
 		k.inside[entry] = struct{}{}
 	}
 	if p.d.maps != nil {
-		k.routes, err = p.d.maps.listPods()
+		k.routes, err = p.d.maps.Routes()
 		keep(err)
-		k.served, err = p.d.maps.listHosted()
+		k.served, err = p.d.maps.Hosted()
 		keep(err)
 	}
-	own, err := ownAddresses(p.d.nl)
+	own, err := address.Own(p.d.nl)
 	keep(err)
 	hosted := hostedIPs(p.state)
 	for ip, addrs := range own {
 		// One that is wanted and not where it belongs is to be added there.
 		// Without an uplink, addresses stay where they are.
-		if p.uplinkErr != nil || placed(p.uplink, addrs) || !slices.Contains(hosted, ip) {
+		if p.uplinkErr != nil || p.uplink.Placed(addrs) || !slices.Contains(hosted, ip) {
 			k.addresses[ip] = struct{}{}
 		}
 	}
@@ -285,7 +290,7 @@ func (p *pass) probe(ctx context.Context, pending []netip.Addr) {
 		}
 		return
 	}
-	owners, err := foreignOwners(ctx, p.uplink, pending)
+	owners, err := neigh.Owners(ctx, p.uplink.Link, pending)
 	for _, ip := range pending {
 		if mac, taken := owners[ip]; taken {
 			p.unusable[ip] = fmt.Errorf("%w: %v", errSomebodyHas, mac)
@@ -320,27 +325,27 @@ func (p *pass) finish(err error) (Report, error) {
 	return p.report, errors.Join(append([]error{err}, errs...)...)
 }
 
-// scaffold mends what is the same for every State: overlay, programs, routes.
-// Where the overlay cannot be there, the routes hold its packets.
-func (p *pass) scaffold() error {
+// ensureOverlay repairs what is the same for every State: overlay device, programs,
+// routes. Where the overlay cannot exist, the routes drop its packets.
+func (p *pass) ensureOverlay() error {
 	var errs []error
-	link, err := p.overlay()
+	link, err := p.ensureDevice()
 	errs = append(errs, err)
-	plan := routePlan{inside: masked4(slices.Collect(maps.Keys(p.done.inside)))}
+	plan := routing.Plan{Inside: masked4(slices.Collect(maps.Keys(p.done.inside))), NextHop: overlay.NextHop()}
 	if link != nil && err == nil {
-		plan.overlay = link.Attrs().Index
+		plan.Device = link.Attrs().Index
 		p.report.Overlay = true
 	}
-	n, err := ensureRoutes(p.d.nl, plan)
+	n, err := routing.EnsureRoutes(p.d.nl, plan)
 	p.report.Changes += n
 	errs = append(errs, err)
-	n, err = ensurePolicyRules(p.d.nl, p.d.cfg.Marks)
+	n, err = routing.EnsureRules(p.d.nl, p.d.cfg.Marks)
 	p.report.Changes += n
 	return errors.Join(append(errs, err)...)
 }
 
-func (p *pass) overlay() (netlink.Link, error) {
-	mtu := p.uplink.mtu - vxlanOverhead
+func (p *pass) ensureDevice() (netlink.Link, error) {
+	mtu := p.uplink.MTU - overlay.Overhead
 	if p.uplinkErr != nil {
 		// The one that is there stays as it is.
 		link, err := p.d.nl.LinkByName(overlayName)
@@ -350,19 +355,19 @@ func (p *pass) overlay() (netlink.Link, error) {
 		mtu = link.Attrs().MTU
 	}
 	if p.d.programs == nil {
-		return nil, nil // reported by open; the routes hold its packets
+		return nil, nil // reported by open; the routes drop its packets
 	}
-	link, n, err := ensureOverlay(p.d.nl, overlayConfig{hostIP: p.state.HostIP, port: p.d.cfg.OverlayPort, mtu: mtu})
+	link, n, err := overlay.Ensure(p.d.nl, overlay.Config{HostIP: p.state.HostIP, Port: p.d.cfg.OverlayPort, MTU: mtu})
 	p.report.Changes += n
 	if err != nil {
 		return nil, err
 	}
-	n, err = p.d.programs.attach(p.d.nl, link)
+	n, err = p.d.programs.Attach(p.d.nl, link)
 	p.report.Changes += n
 	if err != nil {
 		return nil, err
 	}
-	n, err = raiseOverlay(p.d.nl, link)
+	n, err = overlay.Raise(p.d.nl, link)
 	p.report.Changes += n
 	return link, err
 }

@@ -2,29 +2,14 @@ package dataplane
 
 import (
 	"net/netip"
+	"slices"
 
 	"github.com/vishvananda/netlink/nl"
 	"golang.org/x/sys/unix"
-)
 
-// A flow is a tracked connection, as far as staleness depends on it.
-type flow struct {
-	// source opened it; dest is whom it really reached, after any service's
-	// address was translated.
-	source, dest netip.Addr
-	// asked is whom source asked for, before that was translated.
-	asked netip.AddrPort
-	// sourceOutside is the source that dest sees.
-	sourceOutside netip.Addr
-	// mark is the connection's mark: the way of its first packet.
-	mark uint32
-	// protocol is its number in IP; sourcePort is the source's, destPort the one
-	// that dest really has.
-	protocol             uint8
-	sourcePort, destPort uint16
-	// state is that of TCP, as connection tracking counts them.
-	state uint8
-}
+	"github.com/egressip-operator/egressip-operator/pkg/dataplane/bpf"
+	"github.com/egressip-operator/egressip-operator/pkg/dataplane/conntrack"
+)
 
 // staleness tells which connections must be forgotten: those whose source was
 // chosen for another way than their packets now go. Their packets are dropped
@@ -44,15 +29,15 @@ type staleness struct {
 	withdrawn map[netip.Addr]struct{}
 	// routesBefore and routes are the overlay routes of pods as they were, and as
 	// they are to be.
-	routesBefore, routes map[netip.Addr]podRoute
+	routesBefore, routes map[netip.Addr]bpf.Route
 	// began are the egress hosts that connections of pods with several began with.
-	began beginnings
+	affinity bpf.FlowAffinity
 	// inside holds the networks of the cluster, by prefix length.
 	inside map[int]map[netip.Prefix]struct{}
 }
 
-// judge makes the staleness of going from the observed kernel to the desired.
-func judge(m Marks, observed, desired kernel, known, wanted indices) staleness {
+// newStaleness returns the staleness of going from the observed kernel to the desired.
+func newStaleness(m Marks, observed, desired kernel, known, wanted indices) staleness {
 	s := staleness{
 		marks:     m,
 		pods:      desired.pods,
@@ -107,7 +92,7 @@ func judge(m Marks, observed, desired kernel, known, wanted indices) staleness {
 func (s staleness) rerouted() map[netip.Addr]bool {
 	pods := map[netip.Addr]bool{}
 	for ip, before := range s.routesBefore {
-		if after, stays := s.routes[ip]; stays && len(before.via) > 1 && !before.equal(after) {
+		if after, stays := s.routes[ip]; stays && len(before.Via) > 1 && !before.Equal(after) {
 			pods[ip] = true
 		}
 	}
@@ -116,63 +101,78 @@ func (s staleness) rerouted() map[netip.Addr]bool {
 
 // stale tells whether a connection must be forgotten. Connections into the
 // host or to a pod, and those of pods that leave unmarked, never are.
-func (s staleness) stale(f flow) bool {
-	if _, gone := s.withdrawn[f.sourceOutside]; gone {
+func (s staleness) stale(f conntrack.Flow) bool {
+	if _, gone := s.withdrawn[f.SourceOutside]; gone {
 		return true
 	}
-	way := f.mark & (s.marks.Remote() | s.marks.IndexMask())
-	if f.mark&s.marks.Return() != 0 {
-		return s.ended[way] || s.misled(f, way)
+	way := f.Mark & (s.marks.Remote() | s.marks.IndexMask())
+	if f.Mark&s.marks.Return() != 0 {
+		return s.ended[way] || s.wrongSource(f, way)
 	}
-	if _, freed := s.freed[f.source]; freed {
+	if _, freed := s.freed[f.Source]; freed {
 		return way != 0
 	}
-	mark := s.pods[f.source]
-	if mark != 0 && (way != mark && !s.isInside(f.dest) || s.misled(f, way)) {
+	mark := s.pods[f.Source]
+	if mark != 0 && (way != mark && !s.isInside(f.Dest) || s.wrongSource(f, way)) {
 		return true
 	}
-	return way == s.marks.Remote() && way == mark && !s.isInside(f.dest) && s.moved(f)
+	return way == s.marks.Remote() && way == mark && !s.isInside(f.Dest) && s.moved(f)
 }
 
 // moved tells whether a connection over the overlay gets another source, as when
 // the host that it began with has gone.
-func (s staleness) moved(f flow) bool {
-	before, after := s.routesBefore[f.source], s.routes[f.source]
-	if len(before.via) == 0 || len(after.via) == 0 || before.equal(after) {
+func (s staleness) moved(f conntrack.Flow) bool {
+	before, after := s.routesBefore[f.Source], s.routes[f.Source]
+	if len(before.Via) == 0 || len(after.Via) == 0 || before.Equal(after) {
 		return false
 	}
-	host := before.via[0]
-	if len(before.via) > 1 {
+	host := before.Via[0]
+	if len(before.Via) > 1 {
 		known := false
-		if host, known = s.began.host(f); !known {
+		if host, known = s.affinity.Host(f.Protocol, netip.AddrPortFrom(f.Source, f.SourcePort), netip.AddrPortFrom(f.Dest, f.DestPort)); !known {
 			return false
 		}
 	}
-	return before.moves(after, host)
+	return changesSource(before, after, host)
+}
+
+// changesSource reports whether a connection that began with a host gets another
+// source address when its pod's route changes.
+func changesSource(before, after bpf.Route, host netip.Addr) bool {
+	i := slices.Index(before.Via, host)
+	if i < 0 || !before.Sources[i].IsValid() {
+		return false
+	}
+	source := before.Sources[i]
+	if j := slices.Index(after.Via, host); j >= 0 {
+		return after.Sources[j].IsValid() && after.Sources[j] != source
+	}
+	// It gets any of the others.
+	return slices.ContainsFunc(after.Sources, func(ip netip.Addr) bool { return ip.IsValid() && ip != source })
 }
 
 // resettable tells whether a connection that must be forgotten is one that its
 // pod, on this host, may try to go on with. One to a service's address is not: the
 // kernel's reset would come from the endpoint, which the pod does not know. The endpoint
 // resets it then, when it gets what the pod sends.
-func (s staleness) resettable(f flow) bool {
-	translated := f.asked != netip.AddrPortFrom(f.dest, f.destPort)
-	if f.protocol != unix.IPPROTO_TCP || translated || f.mark&s.marks.Return() != 0 {
+func (s staleness) resettable(f conntrack.Flow) bool {
+	translated := f.Asked != netip.AddrPortFrom(f.Dest, f.DestPort)
+	if f.Protocol != unix.IPPROTO_TCP || translated || f.Mark&s.marks.Return() != 0 {
 		return false
 	}
-	switch f.state {
+	switch f.State {
 	case nl.TCP_CONNTRACK_SYN_SENT, nl.TCP_CONNTRACK_LAST_ACK, nl.TCP_CONNTRACK_TIME_WAIT, nl.TCP_CONNTRACK_CLOSE:
 		return false // nobody has it, or has it any more
 	}
-	_, pod := s.pods[f.source]
+	_, pod := s.pods[f.Source]
 	return pod
 }
 
-// misled tells whether somebody else's rule, which came before ours for a
+// wrongSource tells whether somebody else's rule, which came before ours for a
 // while, gave the connection another source than its egress IP.
-func (s staleness) misled(f flow, way uint32) bool {
+func (s staleness) wrongSource(f conntrack.Flow, way uint32) bool {
 	ip, ok := s.sources[way]
-	return ok && ip != f.sourceOutside
+	return ok && ip != f.SourceOutside
 }
 
 func (s staleness) isInside(ip netip.Addr) bool {

@@ -5,6 +5,7 @@ import (
 	"net/netip"
 	"slices"
 
+	"github.com/egressip-operator/egressip-operator/pkg/dataplane/bpf"
 	"github.com/egressip-operator/egressip-operator/pkg/dataplane/iptables"
 	"github.com/egressip-operator/egressip-operator/pkg/dataplane/rules"
 )
@@ -28,9 +29,9 @@ const (
 	// phaseRules puts all rules in place, and keeps the SNAT rules of egress
 	// IPs that are about to go. Filter and NAT come before mangle, which marks.
 	phaseRules
-	// phaseScaffold mends the overlay, its programs and the policy routes, and
+	// phaseOverlay mends the overlay, its programs and the policy routes, and
 	// has the guard at the uplink let new egress IPs pass.
-	phaseScaffold
+	phaseOverlay
 	// phaseAddress adds egress IPs to the uplink and announces them.
 	phaseAddress
 	// phaseServe takes packets from the overlay for them.
@@ -72,7 +73,7 @@ type change struct {
 	// mark of a pod, or of a network that is served.
 	mark  uint32
 	netID uint32
-	route podRoute
+	route bpf.Route
 	// transaction on the rules of a backend.
 	backend     Backend
 	transaction iptables.Transaction
@@ -88,7 +89,7 @@ const (
 	putServed
 	delServed
 	putRules
-	mendScaffold
+	mendOverlay
 	// Of the guard: let new egress IPs pass, and no longer let old ones.
 	widenGuard
 	narrowGuard
@@ -131,8 +132,8 @@ func order(in orderInput) []change {
 	c.members(phaseLock, putMember, setLocked, want.locked, obs.locked)
 
 	released, mended := c.tables(in)
-	c.add(change{phase: phaseScaffold, op: mendScaffold})
-	c.add(change{phase: phaseScaffold, op: widenGuard})
+	c.add(change{phase: phaseOverlay, op: mendOverlay})
+	c.add(change{phase: phaseOverlay, op: widenGuard})
 	c.add(change{phase: phaseRelease, op: narrowGuard})
 
 	for _, ip := range missing(want.addresses, obs.addresses) {
@@ -145,7 +146,7 @@ func order(in orderInput) []change {
 	}
 	rerouted := false
 	for _, ip := range sortedAddrs(want.routes) {
-		if r, ok := obs.routes[ip]; !ok || !r.equal(want.routes[ip]) {
+		if r, ok := obs.routes[ip]; !ok || !r.Equal(want.routes[ip]) {
 			c.add(change{phase: phaseRoute, op: putRoute, ip: ip, route: want.routes[ip]})
 			rerouted = rerouted || ok
 		}

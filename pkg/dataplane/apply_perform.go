@@ -6,6 +6,11 @@ import (
 	"maps"
 	"net/netip"
 	"slices"
+
+	"github.com/egressip-operator/egressip-operator/pkg/dataplane/address"
+	"github.com/egressip-operator/egressip-operator/pkg/dataplane/conntrack"
+	"github.com/egressip-operator/egressip-operator/pkg/dataplane/ipset"
+	"github.com/egressip-operator/egressip-operator/pkg/dataplane/neigh"
 )
 
 // perform makes the changes in their order, and gives the egress IPs that
@@ -14,11 +19,11 @@ import (
 func (p *pass) perform(ctx context.Context, list []change, s staleness) map[netip.Addr]error {
 	e := execution{pass: p, staleness: s, failed: map[phase]error{}, refused: map[netip.Addr]error{}}
 	if pods := s.rerouted(); len(pods) > 0 && p.d.maps != nil {
-		begun, err := p.d.maps.begun(pods)
+		affinity, err := p.d.maps.FlowAffinity(pods)
 		if err != nil {
 			p.errs = append(p.errs, err)
 		}
-		e.staleness.began = begun
+		e.staleness.affinity = affinity
 	}
 	for len(list) > 0 && ctx.Err() == nil {
 		// Members of one set go in batches: ten thousand take one second.
@@ -112,21 +117,21 @@ func (e *execution) change(ctx context.Context, batch []change) (int, error) {
 	c := batch[0]
 	switch c.op {
 	case putMember:
-		return len(batch), putSetEntries(kindOf(c.set), e.entries(batch))
+		return len(batch), ipset.Put(ourSet(c.set), e.entries(batch))
 	case delMember:
-		return len(batch), deleteSetEntries(kindOf(c.set), e.entries(batch))
+		return len(batch), ipset.Delete(ourSet(c.set), e.entries(batch))
 	case putRoute:
-		return 1, e.d.maps.putPod(c.ip, c.route)
+		return 1, e.d.maps.PutRoute(c.ip, c.route)
 	case delRoute:
-		return 1, e.d.maps.deletePod(c.ip)
+		return 1, e.d.maps.DeleteRoute(c.ip)
 	case putServed:
-		return 1, e.d.maps.putHosted(c.netID, c.mark)
+		return 1, e.d.maps.PutHosted(c.netID, c.mark)
 	case delServed:
-		return 1, e.d.maps.deleteHosted(c.netID)
+		return 1, e.d.maps.DeleteHosted(c.netID)
 	case putRules:
 		return 1, e.d.iptables[c.backend].Commit(ctx, c.transaction)
-	case mendScaffold:
-		return 0, e.scaffold() // counts for itself
+	case mendOverlay:
+		return 0, e.ensureOverlay() // counts for itself
 	case widenGuard:
 		return e.guard(union(e.known, e.indices))
 	case narrowGuard:
@@ -146,12 +151,12 @@ func (e *execution) change(ctx context.Context, batch []change) (int, error) {
 	}
 }
 
-// forget has the kernel forget connections that must end. Those that a pod would
+// forget makes the kernel forget connections that must end. Those that a pod would
 // go on with are noted first, for the pod to get a reset, and the pod is made to go on.
 func (e *execution) forget() (int, error) {
 	var unnoted error
-	var noted []flow
-	n, err := deleteFlows(e.d.nl, func(f flow) bool {
+	var noted []conntrack.Flow
+	n, err := conntrack.Delete(e.d.nl, func(f conntrack.Flow) bool {
 		if !e.staleness.stale(f) {
 			return false
 		}
@@ -162,8 +167,8 @@ func (e *execution) forget() (int, error) {
 		}
 		return true
 	})
-	if untold := nudge(e.d.nl, noted); untold != nil {
-		e.report.Warnings = append(e.report.Warnings, fmt.Sprintf("some connections that cannot go on are reset when their pods send, and not before: %v", untold))
+	if unsent := conntrack.ElicitACK(e.d.nl, noted); unsent != nil {
+		e.report.Warnings = append(e.report.Warnings, fmt.Sprintf("some connections that cannot go on are reset when their pods send, and not before: %v", unsent))
 	}
 	if unnoted != nil {
 		// Such connections end all the same, if later: nothing else waits for it.
@@ -174,37 +179,32 @@ func (e *execution) forget() (int, error) {
 
 // guard has the uplink let the egress IPs of the given indices pass.
 func (e *execution) guard(idx indices) (int, error) {
-	if e.uplink.link == nil {
+	if e.uplink.Link == nil {
 		return 0, nil // reported already
 	}
-	return e.d.guard.ensure(e.d.nl, e.uplink, e.d.cfg.Marks, idx)
+	return e.d.guard.Ensure(e.d.nl, e.uplink.Link, e.d.cfg.Marks, idx)
 }
 
-func (e *execution) entries(batch []change) setMarks {
-	entries := make(setMarks, len(batch))
+func (e *execution) entries(batch []change) ipset.Entries {
+	entries := make(ipset.Entries, len(batch))
 	for _, c := range batch {
 		entry := c.prefix
-		var value setMarkValue
+		var value ipset.Value
 		if c.set != setInside {
 			entry = netip.PrefixFrom(c.ip, c.ip.BitLen())
 		}
 		if c.set == setPods {
-			value = setMarkValue{Mark: c.mark, Mask: e.d.cfg.Marks.Mask}
+			value = ipset.Value{Mark: c.mark, Mask: e.d.cfg.Marks.Mask}
 		}
 		entries[entry] = value
 	}
 	return entries
 }
 
-func kindOf(set string) setKind {
-	kinds := setKinds()
-	return kinds[slices.IndexFunc(kinds, func(k setKind) bool { return k.name == set })]
-}
-
 // addAddresses adds and announces. An egress IP that cannot be added is
 // refused; one that cannot be announced is served all the same.
 func (e *execution) addAddresses(batch []change) (int, error) {
-	if e.uplink.link == nil {
+	if e.uplink.Link == nil {
 		for _, c := range batch {
 			e.refused[c.ip] = e.uplinkErr
 		}
@@ -214,18 +214,18 @@ func (e *execution) addAddresses(batch []change) (int, error) {
 	for _, c := range batch {
 		ips = append(ips, c.ip)
 	}
-	added, refused := addEgressAddresses(e.d.nl, e.uplink, ips)
+	added, refused := address.Add(e.d.nl, e.uplink, ips)
 	maps.Copy(e.refused, refused) // reported with the egress IP
-	e.d.announcements.add(e.uplink, added)
-	return len(added), announce(e.uplink, added)
+	e.d.announcer.Add(e.uplink.Link, added)
+	return len(added), neigh.Announce(e.uplink.Link, added)
 }
 
 // release takes an egress IP of ours off whatever interface bears it.
 func (e *execution) release(ip netip.Addr) error {
-	e.d.announcements.stop(ip)
-	own, err := ownAddresses(e.d.nl)
+	e.d.announcer.Stop(ip)
+	own, err := address.Own(e.d.nl)
 	if err != nil {
 		return err
 	}
-	return deleteEgressAddresses(e.d.nl, own[ip])
+	return address.Delete(e.d.nl, own[ip])
 }

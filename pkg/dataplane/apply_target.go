@@ -5,6 +5,7 @@ import (
 	"net/netip"
 	"slices"
 
+	"github.com/egressip-operator/egressip-operator/pkg/dataplane/bpf"
 	"github.com/egressip-operator/egressip-operator/pkg/dataplane/iptables"
 )
 
@@ -20,7 +21,7 @@ type kernel struct {
 	hosts, ips map[netip.Addr]struct{}
 	inside     map[netip.Prefix]struct{}
 	// routes is BPF map pods, served BPF map hosted.
-	routes map[netip.Addr]podRoute
+	routes map[netip.Addr]bpf.Route
 	served map[uint32]uint32
 	// addresses are those with our label on the uplink.
 	addresses map[netip.Addr]struct{}
@@ -112,6 +113,13 @@ func masked4(prefixes []netip.Prefix) []netip.Prefix {
 	return slices.Compact(out)
 }
 
+// newRoute returns the overlay route of a remote pod.
+func newRoute(p Pod) bpf.Route {
+	r := bpf.Route{NetID: p.NetID, Via: p.Via, Sources: make([]netip.Addr, len(p.Via))}
+	copy(r.Sources, p.Sources)
+	return r
+}
+
 // desire gives the kernel that does what a usable State says. Its rules are
 // those of the backends in use; others are to hold none.
 func desire(s State, m Marks, idx indices) kernel {
@@ -121,7 +129,7 @@ func desire(s State, m Marks, idx indices) kernel {
 		hosts:     map[netip.Addr]struct{}{},
 		ips:       map[netip.Addr]struct{}{},
 		inside:    map[netip.Prefix]struct{}{},
-		routes:    map[netip.Addr]podRoute{},
+		routes:    map[netip.Addr]bpf.Route{},
 		served:    map[uint32]uint32{},
 		addresses: map[netip.Addr]struct{}{},
 	}

@@ -7,7 +7,13 @@ import (
 	"net/netip"
 	"slices"
 
+	"github.com/egressip-operator/egressip-operator/pkg/dataplane/address"
+	"github.com/egressip-operator/egressip-operator/pkg/dataplane/bpf"
+	"github.com/egressip-operator/egressip-operator/pkg/dataplane/conntrack"
+	"github.com/egressip-operator/egressip-operator/pkg/dataplane/ipset"
 	"github.com/egressip-operator/egressip-operator/pkg/dataplane/iptables"
+	"github.com/egressip-operator/egressip-operator/pkg/dataplane/overlay"
+	"github.com/egressip-operator/egressip-operator/pkg/dataplane/routing"
 	"github.com/egressip-operator/egressip-operator/pkg/dataplane/rules"
 )
 
@@ -40,30 +46,32 @@ func (c cleanup) run(ctx context.Context) error {
 			}
 		}
 	}
-	_, err = removeRouting(c.d.nl)
+	_, err = routing.RemoveRules(c.d.nl)
 	fail(err)
-	_, err = removeOverlay(c.d.nl)
+	_, err = routing.RemoveRoutes(c.d.nl)
 	fail(err)
-	fail(removeGuards(c.d.nl))
+	_, err = overlay.Remove(c.d.nl)
+	fail(err)
+	fail(bpf.RemoveGuards(c.d.nl))
 
 	// Connections that had a way of ours end: they cannot go on without it.
 	known, _ := knownIndices(c.d.cfg.Marks, observed.rules)
-	gone := judge(c.d.cfg.Marks, observed, kernel{}, known, nil)
+	gone := newStaleness(c.d.cfg.Marks, observed, kernel{}, known, nil)
 	if len(gone.freed)+len(gone.ended)+len(gone.withdrawn) > 0 {
-		_, err = deleteFlows(c.d.nl, gone.stale)
+		_, err = conntrack.Delete(c.d.nl, gone.stale)
 		fail(err)
 	}
-	own, err := ownAddresses(c.d.nl)
+	own, err := address.Own(c.d.nl)
 	fail(err)
 	for _, ip := range sortedAddrs(own) {
-		fail(deleteEgressAddresses(c.d.nl, own[ip]))
+		fail(address.Delete(c.d.nl, own[ip]))
 	}
-	sets, err := ownSets()
+	sets, err := presentSets()
 	fail(err)
 	for _, name := range sets {
-		fail(destroySet(c.d.nl, name))
+		fail(ipset.Destroy(c.d.nl, name))
 	}
-	_, err = removeMaps(c.d.cfg.PinDir)
+	_, err = bpf.RemoveMaps(c.d.cfg.PinDir)
 	fail(err)
 	return errors.Join(errs...)
 }
@@ -80,17 +88,17 @@ func (c cleanup) observe(ctx context.Context) (kernel, error) {
 		k.rules[b] = tables
 		errs = append(errs, err)
 	}
-	pods, err := listSet(setPods)
+	pods, err := ipset.List(setPods)
 	errs = append(errs, err)
 	for entry, v := range pods {
 		k.pods[entry.Addr()] = v.Mark
 	}
-	locked, err := listSet(setLocked)
+	locked, err := ipset.List(setLocked)
 	errs = append(errs, err)
 	for entry := range locked {
 		k.locked[entry.Addr()] = struct{}{}
 	}
-	own, err := ownAddresses(c.d.nl)
+	own, err := address.Own(c.d.nl)
 	errs = append(errs, err)
 	for ip := range own {
 		k.addresses[ip] = struct{}{}

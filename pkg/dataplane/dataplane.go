@@ -4,15 +4,15 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"net/netip"
-	"slices"
 	"sync"
-	"time"
 
 	"github.com/vishvananda/netlink"
 	"golang.org/x/sys/unix"
 
+	"github.com/egressip-operator/egressip-operator/pkg/dataplane/bpf"
 	"github.com/egressip-operator/egressip-operator/pkg/dataplane/iptables"
+	"github.com/egressip-operator/egressip-operator/pkg/dataplane/neigh"
+	"github.com/egressip-operator/egressip-operator/pkg/dataplane/overlay"
 )
 
 // Defaults of Config.
@@ -20,6 +20,9 @@ const (
 	defaultOverlayPort = 9789
 	defaultPinDir      = "/sys/fs/bpf/egressip"
 )
+
+// overlayName is the name of the overlay device.
+const overlayName = overlay.Name
 
 // Dataplane makes the kernel of this host equal to a State. Its methods may be
 // called from several goroutines; Apply runs one at a time.
@@ -32,14 +35,14 @@ type Dataplane struct {
 	mu sync.Mutex
 	// maps and programs are opened by the first Apply, which is the first to
 	// change anything.
-	maps     *mapSet
-	programs *programs
-	guard    guard
+	maps     *bpf.Maps
+	programs *bpf.Programs
+	guard    bpf.Guard
 	// swept: since this process began, connections have been compared with
 	// their pods' ways once.
 	swept bool
 
-	announcements announcements
+	announcer neigh.Announcer
 }
 
 // New opens what Apply needs. It changes nothing in the kernel. The error says
@@ -86,13 +89,13 @@ func (d *Dataplane) Close() error {
 	defer d.mu.Unlock()
 	var errs []error
 	if d.programs != nil {
-		errs = append(errs, d.programs.close())
+		errs = append(errs, d.programs.Close())
 	}
 	if d.maps != nil {
-		errs = append(errs, d.maps.close())
+		errs = append(errs, d.maps.Close())
 	}
-	errs = append(errs, d.guard.close())
-	d.programs, d.maps, d.guard = nil, nil, guard{}
+	errs = append(errs, d.guard.Close())
+	d.programs, d.maps, d.guard = nil, nil, bpf.Guard{}
 	d.nl.Close()
 	return errors.Join(errs...)
 }
@@ -100,14 +103,14 @@ func (d *Dataplane) Close() error {
 // open opens the BPF maps and loads the programs, once.
 func (d *Dataplane) open() error {
 	if d.maps == nil {
-		maps, err := openMaps(d.nl, d.cfg.PinDir)
+		maps, err := bpf.OpenMaps(d.nl, d.cfg.PinDir, overlayName)
 		if err != nil {
 			return err
 		}
 		d.maps = maps
 	}
 	if d.programs == nil {
-		programs, err := loadPrograms(d.cfg.Marks, d.maps)
+		programs, err := bpf.LoadPrograms(d.cfg.Marks, d.maps)
 		if err != nil {
 			return err
 		}
@@ -124,75 +127,10 @@ func (d *Dataplane) Run(ctx context.Context, drift func()) error {
 	done := make(chan struct{})
 	go func() {
 		defer close(done)
-		d.announcements.run(ctx)
+		d.announcer.Run(ctx)
 	}()
 	err := watch(ctx, drift)
 	stop()
 	<-done
 	return err
-}
-
-// repeatAfter are the seconds after which an announcement is repeated.
-func repeatAfter() []int { return []int{1, 5} }
-
-// announcements are egress IPs added of late.
-type announcements struct {
-	mu sync.Mutex
-	// due counts, for each address, the seconds since it was added.
-	due    map[netip.Addr]int
-	uplink uplink
-}
-
-func (a *announcements) add(u uplink, ips []netip.Addr) {
-	a.mu.Lock()
-	defer a.mu.Unlock()
-	a.uplink = u
-	if a.due == nil {
-		a.due = map[netip.Addr]int{}
-	}
-	for _, ip := range ips {
-		a.due[ip] = 0
-	}
-}
-
-// stop ends the announcements of an address that is about to go: nobody may
-// hear of it once another host has it.
-func (a *announcements) stop(ip netip.Addr) {
-	a.mu.Lock()
-	defer a.mu.Unlock()
-	delete(a.due, ip)
-}
-
-func (a *announcements) run(ctx context.Context) {
-	second := time.NewTicker(time.Second)
-	defer second.Stop()
-	for {
-		select {
-		case <-ctx.Done():
-			return
-		case <-second.C:
-			a.repeat()
-		}
-	}
-}
-
-// repeat announces what is due in this second. It holds the lock meanwhile, so
-// that nothing is announced after stop.
-func (a *announcements) repeat() {
-	a.mu.Lock()
-	defer a.mu.Unlock()
-	var now []netip.Addr
-	for ip := range a.due {
-		a.due[ip]++
-		if slices.Contains(repeatAfter(), a.due[ip]) {
-			now = append(now, ip)
-		}
-		if a.due[ip] > slices.Max(repeatAfter()) {
-			delete(a.due, ip)
-		}
-	}
-	slices.SortFunc(now, netip.Addr.Compare)
-	// The first announcement was made and its failure reported; a repetition
-	// is for good measure.
-	_ = announce(a.uplink, now)
 }

@@ -136,7 +136,7 @@ func (k kernel) text(m Marks, b Backend) string {
 	}
 	line("\n# BPF map egress_pods: pod, network, egress hosts, their source addresses")
 	for _, ip := range sortedAddrs(k.routes) {
-		line("%v %d %v %v", ip, k.routes[ip].netID, k.routes[ip].via, k.routes[ip].sources)
+		line("%v %d %v %v", ip, k.routes[ip].NetID, k.routes[ip].Via, k.routes[ip].Sources)
 	}
 	line("\n# ipset save")
 	for _, set := range []struct {

@@ -94,6 +94,14 @@ func knownIndices(m Marks, observed map[Backend]iptables.Tables) (known indices,
 	return known, used
 }
 
+// union holds the indices of both; where they differ, those of b.
+func union(a, b indices) indices {
+	all := make(map[netip.Addr]int, len(a)+len(b))
+	maps.Copy(all, a)
+	maps.Copy(all, b)
+	return all
+}
+
 // indexOf returns the index that a rule matches, 0 for a match that is not of an
 // index alone.
 func indexOf(m Marks, match rules.Mark) int {

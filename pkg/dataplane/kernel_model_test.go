@@ -92,7 +92,7 @@ func (h *tracedHost) loadKernel() {
 	h.Networks = h.served
 	h.Routes = make(map[netip.Addr]tracer.Route, len(h.kernel.routes))
 	for ip, r := range h.kernel.routes {
-		h.Routes[ip] = tracer.Route{Network: r.netID, Via: r.via, Source: r.sources[0]}
+		h.Routes[ip] = tracer.Route{Network: r.NetID, Via: r.Via, Source: r.Sources[0]}
 	}
 	h.Backends = nil
 	for _, b := range iptables.Backends() {

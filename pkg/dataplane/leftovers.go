@@ -4,13 +4,12 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"maps"
-	"net/netip"
-	"os"
-	"path/filepath"
-	"slices"
 
+	"github.com/egressip-operator/egressip-operator/pkg/dataplane/address"
+	"github.com/egressip-operator/egressip-operator/pkg/dataplane/bpf"
+	"github.com/egressip-operator/egressip-operator/pkg/dataplane/internal/nlutil"
 	"github.com/egressip-operator/egressip-operator/pkg/dataplane/iptables"
+	"github.com/egressip-operator/egressip-operator/pkg/dataplane/routing"
 )
 
 // Leftovers lists what Cleanup would take off the host, one object in each
@@ -37,56 +36,37 @@ func leftovers(ctx context.Context, d *Dataplane) (list []string, err error) {
 		errs = append(errs, err)
 		list = append(list, iptables.ListOwn(b, tables)...)
 	}
-	rules, _, err := leadingRules(d.nl)
+	rules, err := routing.ListRules(d.nl)
 	errs = append(errs, err)
-	for _, r := range rules {
-		found("ip rule, priority %d: to table %d", r.Priority, r.Table)
-	}
-	routes, _, err := tableRoutes(d.nl)
+	routes, err := routing.ListRoutes(d.nl)
 	errs = append(errs, err)
-	for _, r := range slices.SortedFunc(maps.Keys(routes), compareRoutes) {
-		found("%v", r)
-	}
+	list = append(append(list, rules...), routes...)
 	if _, err := d.nl.LinkByName(overlayName); err == nil {
 		found("device %s", overlayName)
-	} else if !isLinkNotFound(err) {
+	} else if !nlutil.IsLinkNotFound(err) {
 		errs = append(errs, fmt.Errorf("look up overlay device %s: %w", overlayName, err))
 	}
-	guarded, err := guards(d.nl)
+	guarded, err := bpf.ListGuards(d.nl)
 	errs = append(errs, err)
-	for _, name := range slices.Sorted(maps.Keys(guarded)) {
-		found("tc program %s at %s", guardName, name)
+	for _, name := range guarded {
+		found("tc program %s at %s", bpf.GuardName, name)
 	}
-	own, err := ownAddresses(d.nl)
+	own, err := address.Own(d.nl)
 	errs = append(errs, err)
 	for _, ip := range sortedAddrs(own) {
 		for _, a := range own[ip] {
-			found("address %v, label %s", netip.PrefixFrom(addrOf(a)), a.Label)
+			found("address %v, label %s", address.Prefix(a), a.Label)
 		}
 	}
-	sets, err := ownSets()
+	sets, err := presentSets()
 	errs = append(errs, err)
 	for _, name := range sets {
 		found("ipset %s", name)
 	}
-	for _, spec := range mapSpecs() {
-		path := filepath.Join(d.cfg.PinDir, spec.Name)
-		switch _, err := os.Lstat(path); {
-		case err == nil:
-			found("BPF map %s", path)
-		case !errors.Is(err, os.ErrNotExist):
-			errs = append(errs, fmt.Errorf("look for BPF map: %w", err))
-		}
+	pinned, err := bpf.PinnedMaps(d.cfg.PinDir)
+	errs = append(errs, err)
+	for _, path := range pinned {
+		found("BPF map %s", path)
 	}
 	return list, errors.Join(errs...)
-}
-
-func compareRoutes(a, b route) int {
-	if a.table != b.table {
-		return a.table - b.table
-	}
-	if c := a.dst.Compare(b.dst); c != 0 {
-		return c
-	}
-	return a.metric - b.metric
 }

@@ -8,6 +8,8 @@ import (
 	"net/netip"
 
 	"github.com/vishvananda/netlink"
+
+	"github.com/egressip-operator/egressip-operator/pkg/dataplane/ipset"
 )
 
 // ErrServed is the error of Lock on a host that has a State already.
@@ -27,7 +29,7 @@ func (d *Dataplane) Lock(ctx context.Context, s State) (Report, error) {
 	d.mu.Lock()
 	defer d.mu.Unlock()
 	for _, set := range []string{setPods, setIPs} {
-		entries, err := listSet(set)
+		entries, err := ipset.List(set)
 		if err != nil {
 			return Report{}, err
 		}

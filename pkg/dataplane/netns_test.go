@@ -27,6 +27,13 @@ func connect(t *testing.T, a *machine, aDev string, aAddrs []string, b *machine,
 	netnstest.Connect(t, a.Machine, aDev, aAddrs, b.Machine, bDev, bAddrs)
 }
 
+func must(t *testing.T, err error) {
+	t.Helper()
+	netnstest.Must(t, err)
+}
+
+func addr(s string) netip.Addr { return netip.MustParseAddr(s) }
+
 // patience bounds the wait for anything that takes no time when all is well.
 const patience = 10 * time.Second
 

@@ -12,6 +12,8 @@ import (
 	"testing"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/egressip-operator/egressip-operator/pkg/dataplane/internal/nlutil"
 )
 
 // packet is what a capture notes of an IPv4 packet.
@@ -47,12 +49,12 @@ func newCapture(t *testing.T, m *machine, device string) *capture {
 	m.Do(t, func() {
 		link, err := m.Handle(t).LinkByName(device)
 		must(t, err)
-		fd, err = unix.Socket(unix.AF_PACKET, unix.SOCK_DGRAM|unix.SOCK_CLOEXEC, int(bigEndian16(unix.ETH_P_IP)))
+		fd, err = unix.Socket(unix.AF_PACKET, unix.SOCK_DGRAM|unix.SOCK_CLOEXEC, int(nlutil.BigEndian16(unix.ETH_P_IP)))
 		must(t, err)
 		must(t, unix.SetsockoptInt(fd, unix.SOL_SOCKET, unix.SO_RCVBUFFORCE, 64<<20))
 		tv := unix.NsecToTimeval(50_000_000)
 		must(t, unix.SetsockoptTimeval(fd, unix.SOL_SOCKET, unix.SO_RCVTIMEO, &tv))
-		must(t, unix.Bind(fd, &unix.SockaddrLinklayer{Protocol: bigEndian16(unix.ETH_P_IP), Ifindex: link.Attrs().Index}))
+		must(t, unix.Bind(fd, &unix.SockaddrLinklayer{Protocol: nlutil.BigEndian16(unix.ETH_P_IP), Ifindex: link.Attrs().Index}))
 	})
 	var stop atomic.Bool
 	done := make(chan struct{})

@@ -8,6 +8,8 @@ import (
 	"strconv"
 	"testing"
 	"time"
+
+	"github.com/egressip-operator/egressip-operator/pkg/dataplane/conntrack"
 )
 
 // given: pods that send without a pause; when somebody takes a part of ours
@@ -134,7 +136,7 @@ func TestForgottenConnectionsAreNotTurnedRound(t *testing.T) {
 
 				n1.Run(t, damage.egress)
 				n2.Run(t, damage.pods)
-				if n, err := deleteFlows(n2.Handle(t), func(f flow) bool { return f.source == p.ip }); err != nil || n < 2 {
+				if n, err := conntrack.Delete(n2.Handle(t), func(f conntrack.Flow) bool { return f.Source == p.ip }); err != nil || n < 2 {
 					t.Fatalf("%d connections forgotten: %v", n, err)
 				}
 				says(streamFar, datagramsFar)

@@ -6,6 +6,8 @@ import (
 	"net/netip"
 	"strings"
 	"testing"
+
+	"github.com/egressip-operator/egressip-operator/pkg/dataplane/address"
 )
 
 // lock locks the node as a unit does before its kubelet starts.
@@ -26,7 +28,7 @@ func TestNothingLeavesBetweenBootAndAgent(t *testing.T) {
 		t.Run(rules.name, func(t *testing.T) {
 			w := newWorld(t, 2, rules)
 			n1, n2 := w.nodes[0], w.nodes[1]
-			n1.Run(t, "ip addr add "+eip2+"/24 dev eth0 label "+egressLabel("eth0"))
+			n1.Run(t, "ip addr add "+eip2+"/24 dev eth0 label "+address.Label("eth0"))
 			r, err := n1.lock(t, netip.Addr{}) // n1 finds its address by itself
 			must(t, err)
 			if len(r.Warnings) > 0 && len(rules.want) == 1 {

@@ -3,7 +3,6 @@ package dataplane
 import (
 	"errors"
 	"fmt"
-	"maps"
 	"net"
 	"os"
 	"slices"
@@ -11,8 +10,11 @@ import (
 	"testing"
 	"time"
 
+	"github.com/vishvananda/netlink"
 	"github.com/vishvananda/netlink/nl"
 	"golang.org/x/sys/unix"
+
+	"github.com/egressip-operator/egressip-operator/pkg/dataplane/conntrack"
 )
 
 // remoteFrom is remote, of network 7, with the source addresses that the hosts give.
@@ -108,7 +110,7 @@ func TestConnectionsThroughADeadHostAreReset(t *testing.T) {
 			broken, closed := dial(), dial()
 			must(t, closed.Close())
 			eventually(t, "the closed connection is known as such", func() bool {
-				return slices.ContainsFunc(slices.Collect(maps.Keys(tracked(t, n3.Handle(t)))), func(f flow) bool { return f.state == nl.TCP_CONNTRACK_TIME_WAIT })
+				return slices.ContainsFunc(tracked(t, n3.Handle(t)), func(f conntrack.Flow) bool { return f.State == nl.TCP_CONNTRACK_TIME_WAIT })
 			})
 
 			// The host dies, as the pod's own host sees it.
@@ -298,4 +300,14 @@ func TestNoResetWhereSwitchedOff(t *testing.T) {
 	p.set(remoteFrom(map[*node]string{n2: eip2}))
 	n3.apply(t)
 	hangs(t, c)
+}
+
+// tracked lists the tracked connections.
+func tracked(t *testing.T, h *netlink.Handle) (list []conntrack.Flow) {
+	t.Helper()
+	n, err := conntrack.Delete(h, func(f conntrack.Flow) bool { list = append(list, f); return false })
+	if err != nil || n != 0 {
+		t.Fatalf("looking deleted %d connections: %v", n, err)
+	}
+	return list
 }

@@ -8,7 +8,9 @@ import (
 	"strings"
 	"testing"
 
+	"github.com/egressip-operator/egressip-operator/pkg/dataplane/address"
 	"github.com/egressip-operator/egressip-operator/pkg/dataplane/iptables"
+	"github.com/egressip-operator/egressip-operator/pkg/dataplane/overlay"
 )
 
 // given: hosts whose FORWARD policy is DROP, and a final rule that rejects;
@@ -80,7 +82,7 @@ func TestOverlayPortInUse(t *testing.T) {
 	there.set(remote(7, n1))
 	here.set(local(eip2, 8))
 	_, err := n2.tryApply(t)
-	if !errors.Is(err, errPortInUse) || !strings.Contains(err.Error(), "cnivx") {
+	if !errors.Is(err, overlay.ErrPortInUse) || !strings.Contains(err.Error(), "cnivx") {
 		t.Fatalf("error %v", err)
 	}
 	s := startSender(t, there, w.bastion, 9001)
@@ -110,7 +112,7 @@ func TestUplinkThatVanishes(t *testing.T) {
 	n1.Run(t, "ip address flush dev eth0")
 	n1.host(eip2, 8)
 	for range 2 {
-		if r, err := n1.tryApply(t); !errors.Is(err, errNoUplink) || r.Uplink != "" || r.Hosted[1].Configured {
+		if r, err := n1.tryApply(t); !errors.Is(err, address.ErrNoUplink) || r.Uplink != "" || r.Hosted[1].Configured {
 			t.Fatalf("report %+v, error %v", r, err)
 		}
 		w.linger(t)
@@ -281,7 +283,7 @@ func TestDriftAmongManyServices(t *testing.T) {
 func TestSweepAfterBoot(t *testing.T) {
 	w := newWorld(t, 2, onlyNFT())
 	n1, n2 := w.nodes[0], w.nodes[1]
-	n1.Run(t, "ip addr add "+eip1+"/24 dev eth0 label "+egressLabel("eth0"))
+	n1.Run(t, "ip addr add "+eip1+"/24 dev eth0 label "+address.Label("eth0"))
 	has := func(n *node) bool { return strings.Contains(n.Run(t, "ip -o addr show dev eth0"), eip1+"/") }
 	if swept, err := n1.dp.SweepAfterBoot(); err != nil || swept != 1 || has(n1) {
 		t.Errorf("after a boot: %d swept, %v; the address is there: %t", swept, err, has(n1))

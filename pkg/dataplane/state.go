@@ -3,7 +3,9 @@ package dataplane
 import (
 	"net/netip"
 
+	"github.com/egressip-operator/egressip-operator/pkg/dataplane/bpf"
 	"github.com/egressip-operator/egressip-operator/pkg/dataplane/iptables"
+	"github.com/egressip-operator/egressip-operator/pkg/dataplane/mark"
 )
 
 // State is what the kernel of one host must do. It is a plain value in
@@ -74,7 +76,13 @@ type Pod struct {
 
 // MaxVia is the greatest number of egress hosts among which one pod's
 // connections are spread.
-const MaxVia = 8
+const MaxVia = bpf.MaxVia
+
+// Marks divide the packet mark: the bits that are ours, and what they mean.
+type Marks = mark.Marks
+
+// DefaultMarks returns the marks of an agent with default flags.
+func DefaultMarks() Marks { return mark.Default() }
 
 // Config is what stays the same as long as the agent runs.
 type Config struct {

@@ -11,6 +11,7 @@ import (
 	"pgregory.net/rapid"
 
 	"github.com/egressip-operator/egressip-operator/internal/testenv/tracer"
+	"github.com/egressip-operator/egressip-operator/pkg/dataplane/conntrack"
 	"github.com/egressip-operator/egressip-operator/pkg/dataplane/iptables"
 	"github.com/egressip-operator/egressip-operator/pkg/dataplane/rules"
 )
@@ -173,7 +174,7 @@ func (s scenario) run(m mutant) error {
 }
 
 func withoutScaffold(list []change) []change {
-	return slices.DeleteFunc(slices.Clone(list), func(c change) bool { return c.op == mendScaffold || c.op == widenGuard || c.op == narrowGuard })
+	return slices.DeleteFunc(slices.Clone(list), func(c change) bool { return c.op == mendOverlay || c.op == widenGuard || c.op == narrowGuard })
 }
 
 // emptyKernel has nothing of ours, and a CNI's MASQUERADE.
@@ -201,7 +202,7 @@ func (s scenario) changes(observed kernel, state State) ([]change, staleness, in
 		observed: observed, desired: desired, marks: m, use: s.use, known: known,
 		rules: rules.Params{Marks: m, Overlay: overlayName, OverlayPort: 9789, Resets: true, Indices: idx, Strict: strictNetworks(state)},
 	})
-	return list, judge(m, observed.copied(), desired, known, idx), idx
+	return list, newStaleness(m, observed.copied(), desired, known, idx), idx
 }
 
 func forget(flows []*tracedFlow, s staleness) {
@@ -210,7 +211,7 @@ func forget(flows []*tracedFlow, s staleness) {
 		if !seen.IsValid() {
 			seen = f.src
 		}
-		if s.stale(flow{source: f.src, dest: addr(tracedOutside), sourceOutside: seen, mark: f.conn.Mark}) {
+		if s.stale(conntrack.Flow{Source: f.src, Dest: addr(tracedOutside), SourceOutside: seen, Mark: f.conn.Mark}) {
 			f.conn = &tracer.Conn{}
 		}
 	}

@@ -9,6 +9,8 @@ import (
 
 	"github.com/vishvananda/netlink/nl"
 	"golang.org/x/sys/unix"
+
+	"github.com/egressip-operator/egressip-operator/pkg/dataplane/routing"
 )
 
 // watchBuffer is room, in bytes, for the messages of a burst of changes, such
@@ -129,5 +131,5 @@ func concernsRouting(typ uint16, data []byte) bool {
 			table = binary.NativeEndian.Uint32(a.Value)
 		}
 	}
-	return table == tableRemote || table == tableReturn
+	return routing.IsOurTable(int(table))
 }

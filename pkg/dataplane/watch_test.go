@@ -13,11 +13,12 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/egressip-operator/egressip-operator/internal/testenv/netnstest"
+	"github.com/egressip-operator/egressip-operator/pkg/dataplane/internal/nlutil"
 )
 
 // Kills the mutants that forget one of the groups.
 func TestWatchTellsOfEachChange(t *testing.T) {
-	host, _, _ := hostWith(t, "eth0")
+	host, _, _ := netnstest.Host(t, "eth0")
 	host.Run(t, `ip link add egress0 type vxlan external dstport 9789; ip link set egress0 up
 		ip address add 192.0.2.200/24 dev eth0 label eth0:eip
 		ip rule add fwmark 0x1000/0x1000 lookup 2000 priority 90
@@ -62,7 +63,7 @@ func TestWatchTellsOfEachChange(t *testing.T) {
 
 // quiet waits until what happened so far has been noticed, and resets the
 // count: messages come in order, so a mark of our own comes last.
-func quiet(t *testing.T, host *machine, calls *atomic.Int64) {
+func quiet(t *testing.T, host *netnstest.Machine, calls *atomic.Int64) {
 	t.Helper()
 	before := calls.Load()
 	host.Run(t, "ip link set lo alias mark-$(date +%N)")
@@ -73,7 +74,7 @@ func quiet(t *testing.T, host *machine, calls *atomic.Int64) {
 // Kills the mutant that hears of every route: where there is BGP, those of
 // others come and go by the thousand.
 func TestRoutesOfOthersAreNoConcern(t *testing.T) {
-	host, _, _ := hostWith(t, "eth0")
+	host, _, _ := netnstest.Host(t, "eth0")
 	host.Do(t, func() {
 		s, err := subscribe(unix.NETLINK_ROUTE, unix.RTNLGRP_IPV4_ROUTE)
 		must(t, err)
@@ -96,14 +97,14 @@ func TestRoutesOfOthersAreNoConcern(t *testing.T) {
 
 // Kills the mutant that takes ENOBUFS for an error, or for nothing.
 func TestMoreThanTheSocketHoldsIsAConcern(t *testing.T) {
-	host, h, u := hostWith(t, "eth0")
+	host, h, link := netnstest.Host(t, "eth0")
 	host.Do(t, func() {
 		s, err := nl.Subscribe(unix.NETLINK_ROUTE, unix.RTNLGRP_IPV4_ROUTE)
 		must(t, err)
 		defer s.Close()
 		must(t, s.SetReceiveBufferSize(1, true))
 		for i := range 200 {
-			must(t, h.RouteAdd(&netlink.Route{LinkIndex: u.link.Attrs().Index, Dst: ipNet(netip.PrefixFrom(netip.AddrFrom4([4]byte{10, 0, byte(i), 0}), 24))}))
+			must(t, h.RouteAdd(&netlink.Route{LinkIndex: link.Attrs().Index, Dst: nlutil.IPNet(netip.PrefixFrom(netip.AddrFrom4([4]byte{10, 0, byte(i), 0}), 24))}))
 		}
 		got, err := drain(s, func(uint16, []byte) bool { return false })
 		if err != nil || !got {
@@ -228,7 +229,7 @@ func TestPassThatChangesNothingIsNotHeard(t *testing.T) {
 			const passes = 20
 			unheard, changes := 0, 0
 			for range passes {
-				quiet(t, n.machine, &calls)
+				quiet(t, n.Machine, &calls)
 				changes += n.apply(t).Changes
 				for i := range int64(2) { // the second mark comes after all else
 					mark()

@@ -1,0 +1,151 @@
+package bpf
+
+import (
+	"errors"
+	"fmt"
+
+	"github.com/cilium/ebpf"
+	"github.com/vishvananda/netlink"
+	"golang.org/x/sys/unix"
+
+	"github.com/egressip-operator/egressip-operator/pkg/dataplane/internal/nlutil"
+	"github.com/egressip-operator/egressip-operator/pkg/dataplane/mark"
+)
+
+// Each program is the one filter of this handle and priority at its hook of the
+// overlay's clsact qdisc; replacing it is one step for the kernel.
+const (
+	filterHandle   = 1
+	filterPriority = 1
+)
+
+// Programs are the two tc programs of the overlay, loaded.
+type Programs struct{ outward, inward *ebpf.Program }
+
+// LoadPrograms loads the programs that use the given maps.
+func LoadPrograms(m mark.Marks, maps *Maps) (_ *Programs, err error) {
+	p := &Programs{}
+	for _, l := range []struct {
+		to   **ebpf.Program
+		spec *ebpf.ProgramSpec
+	}{{&p.outward, outward(m, maps)}, {&p.inward, inward(maps)}} {
+		if *l.to, err = ebpf.NewProgram(l.spec); err != nil {
+			return nil, errors.Join(fmt.Errorf("load tc program %s: %w", l.spec.Name, err), p.Close())
+		}
+	}
+	return p, nil
+}
+
+// Close gives up the handles; attached programs stay.
+func (p *Programs) Close() error {
+	var errs []error
+	for _, h := range []*ebpf.Program{p.outward, p.inward} {
+		if h != nil {
+			errs = append(errs, h.Close())
+		}
+	}
+	return errors.Join(errs...)
+}
+
+// Attach makes sure that the programs are at the two hooks of the overlay, and
+// counts the changes. A program there with the same instructions and the same maps
+// stays.
+func (p *Programs) Attach(nl *netlink.Handle, link netlink.Link) (changes int, err error) {
+	n, err := ensureClsact(nl, link)
+	changes += n
+	if err != nil {
+		return changes, err
+	}
+	var errs []error
+	for _, h := range []struct {
+		parent uint32
+		prog   *ebpf.Program
+		name   string
+	}{
+		{netlink.HANDLE_MIN_EGRESS, p.outward, "egress_out"},
+		{netlink.HANDLE_MIN_INGRESS, p.inward, "egress_in"},
+	} {
+		n, err := ensureFilter(nl, link, h.parent, h.prog, h.name)
+		changes += n
+		errs = append(errs, err)
+	}
+	return changes, errors.Join(errs...)
+}
+
+func ensureClsact(nl *netlink.Handle, link netlink.Link) (changes int, err error) {
+	qdiscs, err := nl.QdiscList(link)
+	if err != nil {
+		return 0, fmt.Errorf("list qdiscs of %s: %w", link.Attrs().Name, err)
+	}
+	for _, q := range qdiscs {
+		if q.Type() == "clsact" {
+			return 0, nil
+		}
+	}
+	err = nl.QdiscAdd(&netlink.Clsact{QdiscAttrs: netlink.QdiscAttrs{
+		LinkIndex: link.Attrs().Index,
+		Handle:    netlink.MakeHandle(0xffff, 0),
+		Parent:    netlink.HANDLE_CLSACT,
+	}})
+	if errors.Is(err, unix.EEXIST) {
+		return 0, nil
+	}
+	return changes, nlutil.Count(&changes, "add clsact qdisc to "+link.Attrs().Name, err)
+}
+
+func ensureFilter(nl *netlink.Handle, link netlink.Link, parent uint32, prog *ebpf.Program, name string) (changes int, err error) {
+	filters, err := nl.FilterList(link, parent)
+	if err != nil {
+		return 0, fmt.Errorf("list tc filters of %s: %w", link.Attrs().Name, err)
+	}
+	for _, f := range filters {
+		if b, ok := f.(*netlink.BpfFilter); ok && b.Attrs().Handle == filterHandle &&
+			b.Attrs().Priority == filterPriority && b.DirectAction && sameProgram(b.Id, prog) {
+			return 0, nil
+		}
+	}
+	return changes, nlutil.Count(&changes, "attach tc program "+name, nl.FilterReplace(&netlink.BpfFilter{
+		FilterAttrs: netlink.FilterAttrs{
+			LinkIndex: link.Attrs().Index, Parent: parent,
+			Handle: filterHandle, Priority: filterPriority, Protocol: unix.ETH_P_ALL,
+		},
+		Fd: prog.FD(), Name: name, DirectAction: true,
+	}))
+}
+
+// sameProgram reports whether the attached program does what prog does, on the
+// same maps: those of another agent's run do, where its maps were adopted.
+func sameProgram(attachedID int, prog *ebpf.Program) bool {
+	attached, err := ebpf.NewProgramFromID(ebpf.ProgramID(attachedID))
+	if err != nil {
+		return false
+	}
+	defer attached.Close()
+	is, err := attached.Info()
+	if err != nil {
+		return false
+	}
+	want, err := prog.Info()
+	if err != nil || is.Tag != want.Tag {
+		return false
+	}
+	isMaps, ok := is.MapIDs()
+	wantMaps, wantOK := want.MapIDs()
+	return ok && wantOK && sameMembers(isMaps, wantMaps)
+}
+
+func sameMembers(a, b []ebpf.MapID) bool {
+	if len(a) != len(b) {
+		return false
+	}
+	in := make(map[ebpf.MapID]bool, len(a))
+	for _, id := range a {
+		in[id] = true
+	}
+	for _, id := range b {
+		if !in[id] {
+			return false
+		}
+	}
+	return true
+}

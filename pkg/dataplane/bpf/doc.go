@@ -1,0 +1,15 @@
+// Package bpf keeps the tc programs and their maps.
+//
+// Two programs at the overlay device decide where a packet goes (outward), and
+// which egress IP it gets (inward); they read and write the maps, which are pinned
+// so that they outlive the process:
+//
+//	egress_pods     pod -> network, egress hosts     written here, read outward
+//	egress_hosted   network -> mark                  written here, read inward
+//	egress_returns  pod elsewhere -> network, host   written inward, read outward
+//	egress_flows    connection -> egress host        written and read outward
+//
+// A third program, the guard, stands at the uplink and has no map. The package
+// knows what the programs do, and not why a pod has a route. Maps, Programs and
+// Guard hold file handles until Close; one goroutine at a time may use each.
+package bpf

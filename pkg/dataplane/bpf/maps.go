@@ -1,0 +1,315 @@
+package bpf
+
+import (
+	"encoding/binary"
+	"errors"
+	"fmt"
+	"net/netip"
+	"os"
+	"path/filepath"
+	"slices"
+
+	"github.com/cilium/ebpf"
+	"github.com/cilium/ebpf/rlimit"
+	"github.com/vishvananda/netlink"
+	"golang.org/x/sys/unix"
+)
+
+// Sizes of the BPF maps: pods and egress IPs of this host, and what it
+// remembers of pods and connections elsewhere. Kubernetes' own limit is some
+// hundred pods for each node.
+const (
+	maxPods    = 16384
+	maxHosted  = 4096
+	maxReturns = 131072
+	maxFlows   = 131072
+)
+
+// MaxVia is the greatest number of egress hosts in a Route.
+const MaxVia = 8
+
+// Route is where the overlay carries a pod's packets: an entry of map pods.
+type Route struct {
+	// NetID is the network identifier (VNI) of the pod's namespace.
+	NetID uint32
+	// Via are the egress hosts, 1 to MaxVia.
+	Via []netip.Addr
+	// Sources are the source addresses that they give, as many; the zero Addr
+	// where that is not known.
+	Sources []netip.Addr
+}
+
+// Equal reports whether two routes are the same.
+func (r Route) Equal(o Route) bool {
+	return r.NetID == o.NetID && slices.Equal(r.Via, o.Via) && slices.Equal(r.Sources, o.Sources)
+}
+
+// podValue is Route as the tc program reads it, addresses in host order.
+type podValue struct {
+	NetID, Count uint32
+	Via          [MaxVia]uint32
+	// Sources are not for the program, but for an agent that restarts.
+	Sources [MaxVia]uint32
+}
+
+// returnValue is an entry of map returns: the network of a remote pod and the
+// host that it is on, in host order.
+type returnValue struct{ NetID, Host uint32 }
+
+// flowKey is a connection of a pod whose namespace uses several egress hosts.
+type flowKey struct{ Source, Dest, Ports, Protocol uint32 }
+
+// Maps are the BPF maps of the tc programs. They are pinned, so that traffic flows
+// on while the agent is away, and the next one finds them.
+type Maps struct {
+	dir string
+	// pods: inner source -> network and egress hosts.
+	pods *ebpf.Map
+	// hosted: network -> mark of its egress IP here.
+	hosted *ebpf.Map
+	// returns: inner source as it came in -> network and the host it is on.
+	returns *ebpf.Map
+	// flows: connection -> egress host that it began with.
+	flows *ebpf.Map
+}
+
+func mapSpecs() []*ebpf.MapSpec {
+	return []*ebpf.MapSpec{
+		{Name: "egress_pods", Type: ebpf.Hash, KeySize: 4, ValueSize: uint32(binary.Size(podValue{})), MaxEntries: maxPods},
+		{Name: "egress_hosted", Type: ebpf.Hash, KeySize: 4, ValueSize: 4, MaxEntries: maxHosted},
+		{Name: "egress_returns", Type: ebpf.LRUHash, KeySize: 4, ValueSize: uint32(binary.Size(returnValue{})), MaxEntries: maxReturns},
+		{Name: "egress_flows", Type: ebpf.LRUHash, KeySize: uint32(binary.Size(flowKey{})), ValueSize: 4, MaxEntries: maxFlows},
+	}
+}
+
+// OpenMaps opens the maps that are pinned in dir. One that is not pinned is adopted
+// from the programs at a device, the overlay, or else made. One of another shape,
+// as after an upgrade, is replaced. The attached programs keep the maps that they
+// were loaded with, so that a new map changes nothing until programs that use it
+// replace them.
+//
+// dir must be in a bpffs; where it is not, one is mounted.
+func OpenMaps(nl *netlink.Handle, dir, device string) (_ *Maps, err error) {
+	if err := ensureBPFFS(dir); err != nil {
+		return nil, err
+	}
+	// Before Linux 5.11 the maps count as locked memory, of which a process may
+	// have 64 KiB.
+	if err := rlimit.RemoveMemlock(); err != nil {
+		return nil, fmt.Errorf("lift limit on memory for BPF maps: %w", err)
+	}
+	attached, err := attachedMaps(nl, device)
+	if err != nil {
+		return nil, err
+	}
+	defer func() { err = errors.Join(err, closeMaps(attached)) }()
+	m := &Maps{dir: dir}
+	for i, to := range m.all() {
+		spec := mapSpecs()[i]
+		if err := adoptMap(dir, spec, attached[spec.Name]); err != nil {
+			return nil, errors.Join(err, m.Close())
+		}
+		opened, err := openMap(dir, spec)
+		if err != nil {
+			return nil, errors.Join(err, m.Close())
+		}
+		*to = opened
+	}
+	return m, nil
+}
+
+// adoptMap pins the map of an attached program, where none is pinned.
+func adoptMap(dir string, spec *ebpf.MapSpec, attached *ebpf.Map) error {
+	if fits := attached != nil && spec.Compatible(attached) == nil; !fits {
+		return nil
+	}
+	path := filepath.Join(dir, spec.Name)
+	if _, err := os.Lstat(path); !errors.Is(err, os.ErrNotExist) {
+		return err
+	}
+	if err := attached.Pin(path); err != nil {
+		return fmt.Errorf("pin BPF map %s of an attached program: %w", path, err)
+	}
+	return nil
+}
+
+func (m *Maps) all() []**ebpf.Map { return []**ebpf.Map{&m.pods, &m.hosted, &m.returns, &m.flows} }
+
+func openMap(dir string, spec *ebpf.MapSpec) (*ebpf.Map, error) {
+	path := filepath.Join(dir, spec.Name)
+	spec.Pinning = ebpf.PinByName
+	opts := ebpf.MapOptions{PinPath: dir}
+	m, err := ebpf.NewMapWithOptions(spec, opts)
+	if errors.Is(err, ebpf.ErrMapIncompatible) {
+		if err := os.Remove(path); err != nil {
+			return nil, fmt.Errorf("remove BPF map %s of another version: %w", path, err)
+		}
+		m, err = ebpf.NewMapWithOptions(spec, opts)
+	}
+	if err != nil {
+		return nil, fmt.Errorf("open BPF map %s: %w", path, err)
+	}
+	return m, nil
+}
+
+// Close gives up the handles; the pinned maps stay.
+func (m *Maps) Close() error {
+	var errs []error
+	for _, h := range m.all() {
+		if *h != nil {
+			errs = append(errs, (*h).Close())
+		}
+	}
+	return errors.Join(errs...)
+}
+
+// RemoveMaps unpins the maps in dir, and removes dir. The kernel frees a map
+// when the last program that uses it has gone.
+func RemoveMaps(dir string) (removed int, err error) {
+	var errs []error
+	for _, spec := range mapSpecs() {
+		err := os.Remove(filepath.Join(dir, spec.Name))
+		switch {
+		case err == nil:
+			removed++
+		case !errors.Is(err, os.ErrNotExist):
+			errs = append(errs, fmt.Errorf("unpin BPF map: %w", err))
+		}
+	}
+	err = os.Remove(dir)
+	if err != nil && !errors.Is(err, os.ErrNotExist) && !errors.Is(err, unix.ENOTEMPTY) && !errors.Is(err, unix.EBUSY) {
+		errs = append(errs, fmt.Errorf("remove directory of BPF maps: %w", err))
+	}
+	return removed, errors.Join(errs...)
+}
+
+// PinnedMaps lists the paths of the maps that are pinned in dir.
+func PinnedMaps(dir string) (list []string, err error) {
+	var errs []error
+	for _, spec := range mapSpecs() {
+		path := filepath.Join(dir, spec.Name)
+		switch _, err := os.Lstat(path); {
+		case err == nil:
+			list = append(list, path)
+		case !errors.Is(err, os.ErrNotExist):
+			errs = append(errs, fmt.Errorf("look for BPF map: %w", err))
+		}
+	}
+	return list, errors.Join(errs...)
+}
+
+// ensureBPFFS makes dir, in a bpffs: where its parent is in none, one is
+// mounted on the parent.
+func ensureBPFFS(dir string) error {
+	parent := filepath.Dir(dir)
+	if err := os.MkdirAll(parent, 0o755); err != nil {
+		return fmt.Errorf("make directory for BPF maps: %w", err)
+	}
+	var fs unix.Statfs_t
+	if err := unix.Statfs(parent, &fs); err != nil {
+		return fmt.Errorf("look at file system of %s: %w", parent, err)
+	}
+	if fs.Type != unix.BPF_FS_MAGIC {
+		if err := unix.Mount("bpf", parent, "bpf", 0, "mode=0700"); err != nil {
+			return fmt.Errorf("mount bpffs on %s, which holds BPF maps across restarts: %w", parent, err)
+		}
+	}
+	if err := os.Mkdir(dir, 0o700); err != nil && !errors.Is(err, os.ErrExist) {
+		return fmt.Errorf("make directory for BPF maps: %w", err)
+	}
+	return nil
+}
+
+// Routes returns all entries of map pods.
+func (m *Maps) Routes() (map[netip.Addr]Route, error) {
+	pods := map[netip.Addr]Route{}
+	var key [4]byte
+	var value podValue
+	it := m.pods.Iterate()
+	for it.Next(&key, &value) {
+		r := Route{NetID: value.NetID}
+		for i, h := range value.Via[:min(value.Count, MaxVia)] {
+			r.Via = append(r.Via, addrFromHost(h))
+			var source netip.Addr
+			if value.Sources[i] != 0 {
+				source = addrFromHost(value.Sources[i])
+			}
+			r.Sources = append(r.Sources, source)
+		}
+		pods[netip.AddrFrom4(key)] = r
+	}
+	if err := it.Err(); err != nil {
+		return nil, fmt.Errorf("list BPF map pods: %w", err)
+	}
+	return pods, nil
+}
+
+// PutRoute sets the route of a pod, in one step.
+func (m *Maps) PutRoute(ip netip.Addr, r Route) error {
+	if len(r.Via) == 0 || len(r.Via) > MaxVia {
+		return fmt.Errorf("set route of pod %v: %d egress hosts, of 1 to %d", ip, len(r.Via), MaxVia)
+	}
+	value := podValue{NetID: r.NetID, Count: uint32(len(r.Via))}
+	for i, h := range r.Via {
+		value.Via[i] = hostOrder(h)
+		if i < len(r.Sources) && r.Sources[i].IsValid() {
+			value.Sources[i] = hostOrder(r.Sources[i])
+		}
+	}
+	if err := m.pods.Put(ip.As4(), &value); err != nil {
+		return fmt.Errorf("set route of pod %v in BPF map: %w", ip, err)
+	}
+	return nil
+}
+
+// DeleteRoute takes a pod's route away; its packets with REMOTE are dropped from then
+// on.
+func (m *Maps) DeleteRoute(ip netip.Addr) error {
+	if err := m.pods.Delete(ip.As4()); err != nil && !errors.Is(err, ebpf.ErrKeyNotExist) {
+		return fmt.Errorf("delete route of pod %v from BPF map: %w", ip, err)
+	}
+	return nil
+}
+
+// Hosted returns all entries of map hosted: network -> mark.
+func (m *Maps) Hosted() (map[uint32]uint32, error) {
+	hosted := map[uint32]uint32{}
+	var netID, mark uint32
+	it := m.hosted.Iterate()
+	for it.Next(&netID, &mark) {
+		hosted[netID] = mark
+	}
+	if err := it.Err(); err != nil {
+		return nil, fmt.Errorf("list BPF map hosted: %w", err)
+	}
+	return hosted, nil
+}
+
+// PutHosted makes packets of a network that come over the overlay get a mark.
+func (m *Maps) PutHosted(netID, mark uint32) error {
+	if err := m.hosted.Put(netID, mark); err != nil {
+		return fmt.Errorf("set mark of network %d in BPF map: %w", netID, err)
+	}
+	return nil
+}
+
+// DeleteHosted leaves packets of a network without a mark, so that they are dropped.
+func (m *Maps) DeleteHosted(netID uint32) error {
+	if err := m.hosted.Delete(netID); err != nil && !errors.Is(err, ebpf.ErrKeyNotExist) {
+		return fmt.Errorf("delete network %d from BPF map: %w", netID, err)
+	}
+	return nil
+}
+
+// hostOrder is an IPv4 address as a number in host order, as struct
+// bpf_tunnel_key has it.
+func hostOrder(ip netip.Addr) uint32 {
+	b := ip.As4()
+	return binary.BigEndian.Uint32(b[:])
+}
+
+func addrFromHost(h uint32) netip.Addr {
+	var b [4]byte
+	binary.BigEndian.PutUint32(b[:], h)
+	return netip.AddrFrom4(b)
+}

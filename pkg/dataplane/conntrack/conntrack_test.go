@@ -1,0 +1,83 @@
+package conntrack
+
+import (
+	"net"
+	"net/netip"
+	"os"
+	"testing"
+
+	"github.com/google/go-cmp/cmp"
+	"github.com/vishvananda/netlink"
+	"golang.org/x/sys/unix"
+
+	"github.com/egressip-operator/egressip-operator/internal/testenv/netnstest"
+)
+
+func TestMain(m *testing.M) { os.Exit(netnstest.Run(m)) }
+
+// track makes a tracked UDP connection: from source, to dest, which DNAT made
+// of what the source asked for, and which sees it come from sourceOutside.
+func track(t *testing.T, h *netlink.Handle, f Flow, port uint16) {
+	t.Helper()
+	netnstest.Must(t, h.ConntrackCreate(netlink.ConntrackTable, netlink.FAMILY_V4, &netlink.ConntrackFlow{
+		FamilyType: netlink.FAMILY_V4,
+		Forward: netlink.IPTuple{
+			Protocol: unix.IPPROTO_UDP, SrcIP: f.Source.AsSlice(), DstIP: net.IPv4(10, 96, 0, 10).To4(), SrcPort: port, DstPort: 53,
+		},
+		Reverse: netlink.IPTuple{
+			Protocol: unix.IPPROTO_UDP, SrcIP: f.Dest.AsSlice(), DstIP: f.SourceOutside.AsSlice(), SrcPort: 53, DstPort: port,
+		},
+		Mark: f.Mark, TimeOut: 600,
+	}))
+}
+
+// tracked lists the tracked connections with their count.
+func tracked(t *testing.T, h *netlink.Handle) map[Flow]int {
+	t.Helper()
+	found := map[Flow]int{}
+	n, err := Delete(h, func(f Flow) bool { found[f]++; return false })
+	if err != nil || n != 0 {
+		t.Fatalf("looking deleted %d connections: %v", n, err)
+	}
+	return found
+}
+
+// Kills the mutants that take a service's address for the destination, or the
+// pod's for the source outside.
+func TestFlowsAreDeletedByWhatTheyReallyAre(t *testing.T) {
+	host := netnstest.New(t, "host")
+	h := host.Handle(t)
+	// The kernel tracks where rules ask for it.
+	host.Run(t, "iptables-nft -t mangle -A PREROUTING -m conntrack --ctstate INVALID -j ACCEPT")
+	port := uint16(999)
+	flowOf := func(source, dest, outside string, mark uint32) Flow {
+		port++
+		return Flow{
+			Source: netip.MustParseAddr(source), Dest: netip.MustParseAddr(dest), SourceOutside: netip.MustParseAddr(outside), Mark: mark,
+			Asked:    netip.MustParseAddrPort("10.96.0.10:53"),
+			Protocol: unix.IPPROTO_UDP, SourcePort: port, DestPort: 53,
+		}
+	}
+	stale := flowOf("10.244.1.2", "10.1.8.72", "192.0.2.200", 0x1001)
+	inside := flowOf("10.244.1.2", "10.244.2.9", "10.244.1.2", 0)
+	inbound := flowOf("10.1.8.72", "10.244.1.2", "10.1.8.72", 0)
+	other := flowOf("10.244.1.3", "10.1.8.72", "192.0.2.1", 0x4000)
+	for _, f := range []Flow{stale, inside, inbound, other} {
+		track(t, h, f, f.SourcePort)
+	}
+	if diff := cmp.Diff(map[Flow]int{stale: 1, inside: 1, inbound: 1, other: 1}, tracked(t, h), cmp.Comparer(sameAddr)); diff != "" {
+		t.Fatalf("tracked connections (-want +got):\n%s", diff)
+	}
+	n, err := Delete(h, func(f Flow) bool { return f == stale })
+	if err != nil || n != 1 {
+		t.Fatalf("deleted %d: %v", n, err)
+	}
+	if n, err := Delete(h, func(f Flow) bool { return f == stale }); err != nil || n != 0 {
+		t.Fatalf("again: deleted %d: %v", n, err)
+	}
+	if diff := cmp.Diff(map[Flow]int{inside: 1, inbound: 1, other: 1}, tracked(t, h), cmp.Comparer(sameAddr)); diff != "" {
+		t.Fatalf("left over (-want +got):\n%s", diff)
+	}
+}
+
+func sameAddr(a, b netip.Addr) bool { return a == b }

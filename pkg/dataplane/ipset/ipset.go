@@ -1,0 +1,323 @@
+package ipset
+
+import (
+	"encoding/binary"
+	"errors"
+	"fmt"
+	"net/netip"
+	"strings"
+	"syscall"
+	"time"
+
+	"github.com/vishvananda/netlink"
+	"github.com/vishvananda/netlink/nl"
+	"golang.org/x/sys/unix"
+)
+
+// maxElements is far beyond the kernel's default of 65,536.
+const maxElements = 1 << 20
+
+// Set is the name and shape of an ipset.
+type Set struct {
+	Name string
+	// Type is that of the kernel, such as hash:ip.
+	Type string
+	// Marks: entries have a mark and a mask for SET --map-mark.
+	Marks bool
+	// Timeout is how long entries stay, 0 for until they are deleted.
+	Timeout time.Duration
+}
+
+// Entries is the content of a set: each entry's mark and mask, both 0 in a set
+// without marks.
+type Entries map[netip.Prefix]Value
+
+// Value is what SET --map-mark makes of a packet's mark: the bits of Mask
+// become those of Mark.
+type Value struct{ Mark, Mask uint32 }
+
+// Ensure makes the set where it does not exist, and counts the changes.
+func Ensure(h *netlink.Handle, k Set) (changes int, err error) {
+	o := netlink.IpsetCreateOptions{Skbinfo: k.Marks, MaxElements: maxElements}
+	if k.Timeout > 0 {
+		seconds := uint32(k.Timeout.Seconds())
+		o.Timeout = &seconds
+	}
+	err = h.IpsetCreate(k.Name, k.Type, o)
+	if err == nil {
+		return 1, nil
+	}
+	if !exists(err) {
+		return 0, fmt.Errorf("create ipset %s: %w", k.Name, err)
+	}
+	there, err := describe(k.Name)
+	if err != nil {
+		return 0, err
+	}
+	// A set without skbinfo maps nothing and says nothing.
+	if there.Type != k.Type || there.Marks != k.Marks {
+		return 0, fmt.Errorf("ipset %s is a %s (marks: %t), not a %s (marks: %t): run the cleanup command, which removes it",
+			k.Name, there.Type, there.Marks, k.Type, k.Marks)
+	}
+	return 0, nil
+}
+
+// describe reads the shape of a set, and none of its entries: the library
+// would list them all, and log a line for each that has a mark.
+func describe(name string) (Set, error) {
+	k := Set{Name: name}
+	req := request(nl.IPSET_CMD_LIST, name)
+	req.AddData(&nl.Uint32Attribute{Type: nl.IPSET_ATTR_FLAGS | nl.NLA_F_NET_BYTEORDER, Value: listHeaderOnly})
+	msgs, err := req.Execute(unix.NETLINK_NETFILTER, 0)
+	if err != nil {
+		return k, fmt.Errorf("look at ipset %s: %w", name, withText(err))
+	}
+	for _, msg := range msgs {
+		if len(msg) < nl.SizeofNfgenmsg {
+			continue
+		}
+		err := eachAttr(msg[nl.SizeofNfgenmsg:], func(typ int, value []byte) error {
+			switch typ {
+			case nl.IPSET_ATTR_TYPENAME:
+				k.Type = strings.TrimRight(string(value), "\x00")
+			case nl.IPSET_ATTR_DATA:
+				return eachAttr(value, func(typ int, value []byte) error {
+					if typ == nl.IPSET_ATTR_CADT_FLAGS && len(value) == 4 {
+						k.Marks = binary.BigEndian.Uint32(value)&nl.IPSET_FLAG_WITH_SKBINFO != 0
+					}
+					return nil
+				})
+			}
+			return nil
+		})
+		if err != nil {
+			return k, fmt.Errorf("look at ipset %s: %w", name, err)
+		}
+	}
+	return k, nil
+}
+
+func exists(err error) bool {
+	return errors.Is(err, unix.EEXIST) || errors.Is(err, nl.IPSetError(nl.IPSET_ERR_EXIST))
+}
+
+// List returns the content of a set; one that does not exist is empty.
+func List(name string) (Entries, error) {
+	req := request(nl.IPSET_CMD_LIST, name)
+	entries := Entries{}
+	msgs, err := req.Execute(unix.NETLINK_NETFILTER, 0)
+	if errors.Is(err, unix.ENOENT) {
+		return entries, nil
+	}
+	if err != nil {
+		return nil, fmt.Errorf("list ipset %s: %w", name, withText(err))
+	}
+	for _, msg := range msgs {
+		if len(msg) < nl.SizeofNfgenmsg {
+			continue
+		}
+		if err := parse(msg[nl.SizeofNfgenmsg:], entries); err != nil {
+			return nil, fmt.Errorf("list ipset %s: %w", name, err)
+		}
+	}
+	return entries, nil
+}
+
+// parse reads one message of a listing: ADT holds a DATA for each entry.
+func parse(msg []byte, into Entries) error {
+	return eachAttr(msg, func(typ int, value []byte) error {
+		if typ != nl.IPSET_ATTR_ADT {
+			return nil
+		}
+		return eachAttr(value, func(typ int, value []byte) error {
+			if typ != nl.IPSET_ATTR_DATA {
+				return nil
+			}
+			entry, mark, err := parseEntry(value)
+			if err == nil && entry.IsValid() {
+				into[entry] = mark
+			}
+			return err
+		})
+	})
+}
+
+func parseEntry(data []byte) (entry netip.Prefix, mark Value, err error) {
+	var ip netip.Addr
+	bits := 32
+	err = eachAttr(data, func(typ int, value []byte) error {
+		switch {
+		case typ == nl.IPSET_ATTR_IP:
+			return eachAttr(value, func(typ int, value []byte) error {
+				if typ == nl.IPSET_ATTR_IPADDR_IPV4 && len(value) == 4 {
+					ip = netip.AddrFrom4([4]byte(value))
+				}
+				return nil
+			})
+		case typ == nl.IPSET_ATTR_CIDR && len(value) == 1:
+			bits = int(value[0])
+		case typ == nl.IPSET_ATTR_SKBMARK && len(value) == 8:
+			mark = Value{Mark: binary.BigEndian.Uint32(value), Mask: binary.BigEndian.Uint32(value[4:])}
+		}
+		return nil
+	})
+	if err != nil || !ip.IsValid() {
+		return netip.Prefix{}, mark, err
+	}
+	return netip.PrefixFrom(ip, bits), mark, nil
+}
+
+// eachAttr calls do for each netlink attribute in b, without its flag bits.
+func eachAttr(b []byte, do func(typ int, value []byte) error) error {
+	attrs, err := nl.ParseRouteAttr(b)
+	if err != nil {
+		return fmt.Errorf("parse netlink attributes: %w", err)
+	}
+	for _, a := range attrs {
+		if err := do(int(a.Attr.Type&nl.NLA_TYPE_MASK), a.Value); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// batchSize is how many entries go in one message: well below the 64 KiB that
+// one attribute can hold.
+const batchSize = 500
+
+// Put adds entries, or changes the marks of those that exist.
+func Put(k Set, entries Entries) error {
+	return change(nl.IPSET_CMD_ADD, k, entries)
+}
+
+// Delete deletes entries; one that does not exist is no error.
+func Delete(k Set, entries Entries) error {
+	return change(nl.IPSET_CMD_DEL, k, entries)
+}
+
+func change(cmd int, k Set, entries Entries) error {
+	adt := nl.NewRtAttr(nl.IPSET_ATTR_ADT|int(nl.NLA_F_NESTED), nil)
+	n := 0
+	flush := func() error {
+		if n == 0 {
+			return nil
+		}
+		req := request(cmd, k.Name) // without NLM_F_EXCL: "already so" is no error
+		req.AddData(adt)
+		req.AddData(&nl.Uint32Attribute{Type: nl.IPSET_ATTR_LINENO | nl.NLA_F_NET_BYTEORDER, Value: 0})
+		_, err := req.Execute(unix.NETLINK_NETFILTER, 0)
+		adt, n = nl.NewRtAttr(nl.IPSET_ATTR_ADT|int(nl.NLA_F_NESTED), nil), 0
+		if err != nil {
+			return fmt.Errorf("change ipset %s: %w", k.Name, withText(err))
+		}
+		return nil
+	}
+	for entry, mark := range entries {
+		adt.AddChild(entryData(k, entry, mark, uint32(n)))
+		if n++; n == batchSize {
+			if err := flush(); err != nil {
+				return err
+			}
+		}
+	}
+	return flush()
+}
+
+func entryData(k Set, entry netip.Prefix, mark Value, line uint32) *nl.RtAttr {
+	data := nl.NewRtAttr(nl.IPSET_ATTR_DATA|int(nl.NLA_F_NESTED), nil)
+	ip := nl.NewRtAttr(nl.IPSET_ATTR_IPADDR_IPV4|int(nl.NLA_F_NET_BYTEORDER), entry.Addr().AsSlice())
+	data.AddChild(nl.NewRtAttr(nl.IPSET_ATTR_IP|int(nl.NLA_F_NESTED), ip.Serialize()))
+	if strings.HasPrefix(k.Type, "hash:net") {
+		data.AddChild(nl.NewRtAttr(nl.IPSET_ATTR_CIDR, nl.Uint8Attr(uint8(entry.Bits()))))
+	}
+	if k.Marks {
+		value := binary.BigEndian.AppendUint32(binary.BigEndian.AppendUint32(nil, mark.Mark), mark.Mask)
+		data.AddChild(nl.NewRtAttr(nl.IPSET_ATTR_SKBMARK|int(nl.NLA_F_NET_BYTEORDER), value))
+	}
+	data.AddChild(&nl.Uint32Attribute{Type: nl.IPSET_ATTR_LINENO | nl.NLA_F_NET_BYTEORDER, Value: line})
+	return data
+}
+
+// Connection is an entry of a set of type hash:ip,port,ip.
+type Connection struct {
+	Source     netip.Addr
+	Protocol   uint8
+	SourcePort uint16
+	Dest       netip.Addr
+}
+
+// PutConnection adds a connection to a set, or renews its timeout there.
+func PutConnection(h *netlink.Handle, name string, c Connection) error {
+	err := h.IpsetAdd(name, &netlink.IPSetEntry{
+		IP: c.Source.AsSlice(), Protocol: &c.Protocol, Port: &c.SourcePort, IP2: c.Dest.AsSlice(), Replace: true,
+	})
+	if err != nil {
+		return fmt.Errorf("add connection of %v to %v to ipset %s: %w", c.Source, c.Dest, name, err)
+	}
+	return nil
+}
+
+// Names lists the names of all sets.
+func Names() ([]string, error) {
+	// Headers only: the library logs a line for each entry with a mark.
+	req := request(nl.IPSET_CMD_LIST, "")
+	req.AddData(&nl.Uint32Attribute{Type: nl.IPSET_ATTR_FLAGS | nl.NLA_F_NET_BYTEORDER, Value: listNamesOnly})
+	msgs, err := req.Execute(unix.NETLINK_NETFILTER, 0)
+	if err != nil {
+		return nil, fmt.Errorf("list ipsets: %w", withText(err))
+	}
+	var names []string
+	for _, msg := range msgs {
+		if len(msg) < nl.SizeofNfgenmsg {
+			continue
+		}
+		err := eachAttr(msg[nl.SizeofNfgenmsg:], func(typ int, value []byte) error {
+			if typ == nl.IPSET_ATTR_SETNAME {
+				names = append(names, strings.TrimRight(string(value), "\x00"))
+			}
+			return nil
+		})
+		if err != nil {
+			return nil, err
+		}
+	}
+	return names, nil
+}
+
+// Flags of a listing, from the kernel's ip_set.h.
+const (
+	listNamesOnly  = 1 << 1 // IPSET_FLAG_LIST_SETNAME
+	listHeaderOnly = 1 << 2 // IPSET_FLAG_LIST_HEADER
+)
+
+// Destroy removes a set that no rule refers to; one that does not exist is no
+// error.
+func Destroy(h *netlink.Handle, name string) error {
+	if err := h.IpsetDestroy(name); err != nil && !errors.Is(err, unix.ENOENT) {
+		return fmt.Errorf("destroy ipset %s: %w", name, err)
+	}
+	return nil
+}
+
+func request(cmd int, name string) *nl.NetlinkRequest {
+	flags := unix.NLM_F_ACK
+	if cmd == nl.IPSET_CMD_LIST {
+		flags = unix.NLM_F_ACK | unix.NLM_F_DUMP
+	}
+	req := nl.NewNetlinkRequest(cmd|unix.NFNL_SUBSYS_IPSET<<8, flags)
+	req.AddData(&nl.Nfgenmsg{NfgenFamily: unix.AF_INET, Version: nl.NFNETLINK_V0})
+	req.AddData(nl.NewRtAttr(nl.IPSET_ATTR_PROTOCOL, nl.Uint8Attr(nl.IPSET_PROTOCOL)))
+	if name != "" {
+		req.AddData(nl.NewRtAttr(nl.IPSET_ATTR_SETNAME, nl.ZeroTerminated(name)))
+	}
+	return req
+}
+
+// withText gives the kernel's private error numbers their text.
+func withText(err error) error {
+	var errno syscall.Errno
+	if errors.As(err, &errno) && errno >= nl.IPSET_ERR_PRIVATE {
+		return nl.IPSetError(errno)
+	}
+	return err
+}

@@ -1,0 +1,109 @@
+package neigh
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net"
+	"net/netip"
+	"slices"
+	"sync"
+	"time"
+
+	"github.com/vishvananda/netlink"
+)
+
+// Announce announces that the addresses are at a device now: by a gratuitous ARP
+// reply and a gratuitous ARP request for each, since some switches and hosts heed
+// one and some the other. A device without ARP needs no announcement.
+func Announce(link netlink.Link, ips []netip.Addr) (err error) {
+	if len(ips) == 0 {
+		return nil
+	}
+	s, ok, err := openARP(link)
+	if err != nil || !ok {
+		return err
+	}
+	defer func() { err = errors.Join(err, s.close()) }()
+	var errs []error
+	for _, ip := range ips {
+		for _, op := range []uint16{arpReply, arpRequest} {
+			m := arpMessage{op: op, senderMAC: s.mac, senderIP: ip, targetMAC: broadcastMAC(), targetIP: ip}
+			if op == arpRequest {
+				m.targetMAC = make(net.HardwareAddr, 6)
+			}
+			if err := s.send(m); err != nil {
+				errs = append(errs, fmt.Errorf("announce %v on %s: %w", ip, link.Attrs().Name, err))
+			}
+		}
+	}
+	return errors.Join(errs...)
+}
+
+// repeatAfter returns the seconds after which an announcement is repeated.
+func repeatAfter() []int { return []int{1, 5} }
+
+// Announcer repeats announcements: the first is easily lost. The zero Announcer is
+// ready for use, by several goroutines.
+type Announcer struct {
+	mu sync.Mutex
+	// due counts, for each address, the seconds since it was added.
+	due  map[netip.Addr]int
+	link netlink.Link
+}
+
+// Add schedules the repetitions for addresses that were announced at a device.
+func (a *Announcer) Add(link netlink.Link, ips []netip.Addr) {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	a.link = link
+	if a.due == nil {
+		a.due = map[netip.Addr]int{}
+	}
+	for _, ip := range ips {
+		a.due[ip] = 0
+	}
+}
+
+// Stop ends the announcements of an address that is about to be deleted: none may
+// be sent once another host has it.
+func (a *Announcer) Stop(ip netip.Addr) {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	delete(a.due, ip)
+}
+
+// Run repeats what is due until ctx ends.
+func (a *Announcer) Run(ctx context.Context) {
+	second := time.NewTicker(time.Second)
+	defer second.Stop()
+	for {
+		select {
+		case <-ctx.Done():
+			return
+		case <-second.C:
+			a.repeat()
+		}
+	}
+}
+
+// repeat announces what is due in this second. It holds the lock meanwhile, so
+// that nothing is announced after Stop.
+func (a *Announcer) repeat() {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	var now []netip.Addr
+	for ip := range a.due {
+		a.due[ip]++
+		if slices.Contains(repeatAfter(), a.due[ip]) {
+			now = append(now, ip)
+		}
+		if a.due[ip] > slices.Max(repeatAfter()) {
+			delete(a.due, ip)
+		}
+	}
+	slices.SortFunc(now, netip.Addr.Compare)
+	// A failure of the first announcement was reported; the repetitions are a
+	// precaution.
+	_ = Announce(a.link, now)
+}

@@ -1,0 +1,64 @@
+package dataplane
+
+import (
+	"fmt"
+	"slices"
+	"time"
+
+	"github.com/vishvananda/netlink"
+
+	"github.com/egressip-operator/egressip-operator/pkg/dataplane/conntrack"
+	"github.com/egressip-operator/egressip-operator/pkg/dataplane/ipset"
+	"github.com/egressip-operator/egressip-operator/pkg/dataplane/rules"
+)
+
+// Our ipsets. The rules refer to them.
+const (
+	setPods   = rules.SetPods
+	setLocked = rules.SetLocked
+	setHosts  = rules.SetHosts
+	setInside = rules.SetInside
+	setIPs    = rules.SetIPs
+	setResets = rules.SetResets
+)
+
+// resetFor is how long a pod may take to notice that a connection has ended:
+// longer than TCP waits between two attempts to send.
+const resetFor = 15 * time.Minute
+
+func ourSets() []ipset.Set {
+	return []ipset.Set{
+		{Name: setPods, Type: "hash:ip", Marks: true},
+		{Name: setLocked, Type: "hash:ip"},
+		{Name: setHosts, Type: "hash:ip"},
+		{Name: setInside, Type: "hash:net"},
+		{Name: setIPs, Type: "hash:ip"},
+		{Name: setResets, Type: "hash:ip,port,ip", Timeout: resetFor},
+	}
+}
+
+// ourSet returns one of our sets by its name.
+func ourSet(name string) ipset.Set {
+	sets := ourSets()
+	return sets[slices.IndexFunc(sets, func(s ipset.Set) bool { return s.Name == name })]
+}
+
+// presentSets lists the names of our sets that exist. The prefix alone proves
+// nothing: others may call a set egress-something too.
+func presentSets() ([]string, error) {
+	names, err := ipset.Names()
+	return slices.DeleteFunc(names, func(name string) bool {
+		return !slices.ContainsFunc(ourSets(), func(s ipset.Set) bool { return s.Name == name })
+	}), err
+}
+
+// putReset notes a connection of a pod, which must get a reset when it goes on.
+func putReset(h *netlink.Handle, f conntrack.Flow) error {
+	err := ipset.PutConnection(h, setResets, ipset.Connection{
+		Source: f.Source, Protocol: f.Protocol, SourcePort: f.SourcePort, Dest: f.Dest,
+	})
+	if err != nil {
+		return fmt.Errorf("note that a connection must be reset: %w", err)
+	}
+	return nil
+}
