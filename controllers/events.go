@@ -16,6 +16,7 @@ import (
 
 	v1 "github.com/egressip-operator/egressip-operator/api/v1"
 	"github.com/egressip-operator/egressip-operator/pkg/egress"
+	"github.com/egressip-operator/egressip-operator/pkg/online"
 )
 
 // Reasons of events.
@@ -211,8 +212,8 @@ func stateNotices(name string, before, after []metav1.Condition) []notice {
 		notices = append(notices, notice{host: name, warning: true, reason: eventHostOffline, message: now.Message})
 	case !wasOnline && now.Status == metav1.ConditionTrue:
 		notices = append(notices, notice{host: name, reason: eventHostOnline, message: "The host takes egress traffic again. " + now.Message})
-	case now.Reason == string(egress.ReasonNoAgent) && (was == nil || was.Reason != now.Reason):
-		notices = append(notices, notice{host: name, warning: true, reason: string(egress.ReasonNoAgent), message: now.Message})
+	case now.Reason == string(online.ReasonNoAgent) && (was == nil || was.Reason != now.Reason):
+		notices = append(notices, notice{host: name, warning: true, reason: string(online.ReasonNoAgent), message: now.Message})
 	}
 	wasEvacuating, isEvacuating := meta.IsStatusConditionTrue(before, v1.ConditionEvacuating), meta.IsStatusConditionTrue(after, v1.ConditionEvacuating)
 	switch {

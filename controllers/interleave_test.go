@@ -24,7 +24,7 @@ import (
 	"sigs.k8s.io/controller-runtime/pkg/reconcile"
 
 	v1 "github.com/egressip-operator/egressip-operator/api/v1"
-	"github.com/egressip-operator/egressip-operator/pkg/egress"
+	"github.com/egressip-operator/egressip-operator/pkg/online"
 )
 
 // store is an API server in miniature: what it stores, and every state that it
@@ -253,7 +253,7 @@ func TestPropertyClaimsStayApart(t *testing.T) {
 			switch rapid.IntRange(0, 9).Draw(t, "what") {
 			case 0, 1:
 				node := s.nodes[rapid.SampledFrom(hosts).Draw(t, "node")]
-				setReady(node, wordOfNode(node) != egress.NodeReady)
+				setReady(node, wordOfNode(node) != online.NodeReady)
 				s.stamp(node, false)
 				if rapid.Bool().Draw(t, "seen at once") {
 					cache.node = len(s.past) - 1

@@ -16,7 +16,7 @@ import (
 	"sigs.k8s.io/controller-runtime/pkg/client"
 
 	v1 "github.com/egressip-operator/egressip-operator/api/v1"
-	"github.com/egressip-operator/egressip-operator/pkg/egress"
+	"github.com/egressip-operator/egressip-operator/pkg/online"
 )
 
 // namespaceFile is where a pod finds the name of its namespace.
@@ -122,10 +122,10 @@ func (h *heir) look(ctx context.Context) error {
 // due tells whether there is anything to look for: hosts have fallen silent, not much
 // longer ago than a Lease lasts. Whoever leads after that does so from elsewhere, and a
 // host may stay dead for days.
-func (h *heir) due(words map[string]egress.ProbeWord) bool {
+func (h *heir) due(words map[string]online.ProbeState) bool {
 	var silent []string
 	for name, word := range words {
-		if word == egress.ProbeSilent || word == egress.ProbeCutOff {
+		if word == online.ProbeSilent || word == online.ProbeCutOff {
 			silent = append(silent, name)
 		}
 	}
@@ -137,10 +137,10 @@ func (h *heir) due(words map[string]egress.ProbeWord) bool {
 }
 
 // silent are the hosts that probes alone, and now, find offline.
-func (w *world) silent(words map[string]egress.ProbeWord) []*v1.HostSubnet {
+func (w *world) silent(words map[string]online.ProbeState) []*v1.HostSubnet {
 	var dead []*v1.HostSubnet
 	for _, host := range w.hosts {
-		e := egress.Evidence{Probe: words[host.Name], Vote: w.votes[host.Name]}
+		e := online.Evidence{Probe: words[host.Name], Vote: w.votes[host.Name]}
 		if e.Silent() && !w.verdicts[host.Name].Online {
 			dead = append(dead, host)
 		}

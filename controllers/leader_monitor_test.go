@@ -8,7 +8,7 @@ import (
 	testclock "k8s.io/utils/clock/testing"
 
 	v1 "github.com/egressip-operator/egressip-operator/api/v1"
-	"github.com/egressip-operator/egressip-operator/pkg/egress"
+	"github.com/egressip-operator/egressip-operator/pkg/online"
 )
 
 // TestHostOfLeader: a lead ends only where its very host is among the dead.
@@ -40,12 +40,12 @@ func TestHostOfLeader(t *testing.T) {
 func TestHeirLooksForAsLongAsALeaseLasts(t *testing.T) {
 	fake := testclock.NewFakeClock(time.Unix(1_000_000, 0))
 	h := &heir{clock: fake}
-	well := map[string]egress.ProbeWord{"node1": egress.ProbeAnswers, "node2": egress.ProbeAnswers}
-	one := map[string]egress.ProbeWord{"node1": egress.ProbeAnswers, "node2": egress.ProbeSilent}
-	both := map[string]egress.ProbeWord{"node1": egress.ProbeCutOff, "node2": egress.ProbeCutOff}
+	well := map[string]online.ProbeState{"node1": online.ProbeAnswers, "node2": online.ProbeAnswers}
+	one := map[string]online.ProbeState{"node1": online.ProbeAnswers, "node2": online.ProbeSilent}
+	both := map[string]online.ProbeState{"node1": online.ProbeCutOff, "node2": online.ProbeCutOff}
 	for i, step := range []struct {
 		after time.Duration
-		words map[string]egress.ProbeWord
+		words map[string]online.ProbeState
 		due   bool
 	}{
 		{0, well, false},
@@ -70,26 +70,26 @@ func TestHeirLooksForAsLongAsALeaseLasts(t *testing.T) {
 // Mutants killed: heir-without-votes, heir-by-verdict-alone, heir-before-the-verdict.
 func TestDeadForTheHeir(t *testing.T) {
 	hosts := []*v1.HostSubnet{{ObjectMeta: metav1.ObjectMeta{Name: "node2"}}}
-	offline := egress.Verdict{Reason: egress.ReasonSilent}
-	most, few := egress.Vote{Watchers: 3, Silent: 2}, egress.Vote{Watchers: 3, Silent: 1}
+	offline := online.Verdict{Reason: online.ReasonSilent}
+	most, few := online.Vote{Watchers: 3, Silent: 2}, online.Vote{Watchers: 3, Silent: 1}
 	for name, c := range map[string]struct {
-		word    egress.ProbeWord
-		vote    egress.Vote
-		verdict egress.Verdict
+		word    online.ProbeState
+		vote    online.Vote
+		verdict online.Verdict
 		dead    bool
 	}{
-		"silent, and agents agree":                     {egress.ProbeSilent, most, offline, true},
-		"most hosts are silent, and agents agree":      {egress.ProbeCutOff, most, offline, true},
-		"silent, and agents do not":                    {egress.ProbeSilent, few, offline, false},
-		"most are, were before, and agents disagree":   {egress.ProbeCutOff, few, offline, false},
-		"was silent, and is not decided now":           {egress.ProbeUndecided, most, offline, false},
-		"was silent, and answers":                      {egress.ProbeHeld, most, offline, false},
-		"silent to all, and not taken for offline yet": {egress.ProbeSilent, most, egress.Verdict{Online: true}, false},
+		"silent, and agents agree":                     {online.ProbeSilent, most, offline, true},
+		"most hosts are silent, and agents agree":      {online.ProbeCutOff, most, offline, true},
+		"silent, and agents do not":                    {online.ProbeSilent, few, offline, false},
+		"most are, were before, and agents disagree":   {online.ProbeCutOff, few, offline, false},
+		"was silent, and is not decided now":           {online.ProbeUndecided, most, offline, false},
+		"was silent, and answers":                      {online.ProbeHeldDown, most, offline, false},
+		"silent to all, and not taken for offline yet": {online.ProbeSilent, most, online.Verdict{Online: true}, false},
 	} {
 		w := world{
-			hosts: hosts, verdicts: map[string]egress.Verdict{"node2": c.verdict}, votes: map[string]egress.Vote{"node2": c.vote},
+			hosts: hosts, verdicts: map[string]online.Verdict{"node2": c.verdict}, votes: map[string]online.Vote{"node2": c.vote},
 		}
-		if got := len(w.silent(map[string]egress.ProbeWord{"node2": c.word})) == 1; got != c.dead {
+		if got := len(w.silent(map[string]online.ProbeState{"node2": c.word})) == 1; got != c.dead {
 			t.Errorf("%s: dead is %t, want %t", name, got, c.dead)
 		}
 	}

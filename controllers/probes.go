@@ -15,6 +15,7 @@ import (
 
 	v1 "github.com/egressip-operator/egressip-operator/api/v1"
 	"github.com/egressip-operator/egressip-operator/pkg/egress"
+	"github.com/egressip-operator/egressip-operator/pkg/online"
 	"github.com/egressip-operator/egressip-operator/pkg/probe"
 )
 
@@ -150,7 +151,7 @@ func (p *probes) tell() {
 }
 
 // words are what the probes say of each host that is probed.
-func (p *probes) words() map[string]egress.ProbeWord {
+func (p *probes) words() map[string]online.ProbeState {
 	if p == nil {
 		return nil
 	}
@@ -162,7 +163,7 @@ func (p *probes) words() map[string]egress.ProbeWord {
 	}
 	view := prober.View()
 	hosts := prober.Hosts()
-	words := make(map[string]egress.ProbeWord, len(hosts))
+	words := make(map[string]online.ProbeState, len(hosts))
 	for name, h := range hosts {
 		words[name] = wordOf(h, view.Held[name], view.Isolated)
 	}
@@ -170,29 +171,29 @@ func (p *probes) words() map[string]egress.ProbeWord {
 }
 
 // wordOf puts a host's health into the words of the brain.
-func wordOf(h probe.Health, held, isolated bool) egress.ProbeWord {
+func wordOf(h probe.Health, held, isolated bool) online.ProbeState {
 	switch h.State {
 	case probe.Online, probe.Suspect:
-		return egress.ProbeAnswers
+		return online.ProbeAnswers
 	case probe.Unknown:
-		return egress.ProbeUndecided
+		return online.ProbeUndecided
 	case probe.Offline:
 	}
 	switch {
 	case held:
-		return egress.ProbeHeld
+		return online.ProbeHeldDown
 	case h.Returning():
-		return egress.ProbeReturning
+		return online.ProbeReturning
 	case h.LastAlive.IsZero():
 		// Where a firewall lets no probes through, nobody has died.
-		return egress.ProbeNeverHeard
+		return online.ProbeNeverAnswered
 	case h.Cause == probe.NoAgent:
-		return egress.ProbeNoAgent
+		return online.ProbeNoAgent
 	case h.Cause == probe.NotReady:
-		return egress.ProbeNotServing
+		return online.ProbeNotServing
 	case isolated:
-		return egress.ProbeCutOff
+		return online.ProbeCutOff
 	default:
-		return egress.ProbeSilent
+		return online.ProbeSilent
 	}
 }

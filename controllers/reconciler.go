@@ -22,6 +22,7 @@ import (
 
 	v1 "github.com/egressip-operator/egressip-operator/api/v1"
 	"github.com/egressip-operator/egressip-operator/pkg/egress"
+	"github.com/egressip-operator/egressip-operator/pkg/online"
 )
 
 const (
@@ -160,10 +161,10 @@ type world struct {
 	hosts      []*v1.HostSubnet   // in order of name
 	// verdicts say which hosts are online, evacuating which are to be empty, by
 	// name.
-	verdicts   map[string]egress.Verdict
+	verdicts   map[string]online.Verdict
 	evacuating map[string]bool
 	// votes are what agents say of each host.
-	votes map[string]egress.Vote
+	votes map[string]online.Vote
 	// capacity and networks are what clouds say of hosts, by name.
 	capacity        map[string]int
 	networks        map[string]netip.Prefix
@@ -197,19 +198,19 @@ func (r *clusterJob) gather(ctx context.Context) (world, error) {
 }
 
 // judge fills in what Nodes, probes and agents say of hosts.
-func (w *world) judge(nodes map[string]*corev1.Node, probed map[string]egress.ProbeWord) {
-	w.verdicts = make(map[string]egress.Verdict, len(w.hosts))
+func (w *world) judge(nodes map[string]*corev1.Node, probed map[string]online.ProbeState) {
+	w.verdicts = make(map[string]online.Verdict, len(w.hosts))
 	w.evacuating = make(map[string]bool)
 	w.capacity = make(map[string]int)
 	w.networks = make(map[string]netip.Prefix)
 	w.votes = w.count(nodes, probed)
 	for _, h := range w.hosts {
 		node := nodes[h.Name]
-		e := egress.Evidence{Node: wordOfNode(node), Probe: probed[h.Name], Vote: w.votes[h.Name]}
+		e := online.Evidence{Node: wordOfNode(node), Probe: probed[h.Name], Vote: w.votes[h.Name]}
 		if was := meta.FindStatusCondition(h.Status.Conditions, v1.ConditionOnline); was != nil {
-			e.Judged, e.Online, e.Reason = true, was.Status == metav1.ConditionTrue, egress.Reason(was.Reason)
+			e.Judged, e.WasOnline, e.WasReason = true, was.Status == metav1.ConditionTrue, online.Reason(was.Reason)
 		}
-		w.verdicts[h.Name] = egress.Judge(e)
+		w.verdicts[h.Name] = online.Judge(e)
 		if node == nil {
 			continue
 		}
@@ -236,7 +237,7 @@ func (w *world) judge(nodes map[string]*corev1.Node, probed map[string]egress.Pr
 func (w *world) lastResort() {
 	held := make(map[string]bool)
 	for name, v := range w.verdicts {
-		if v.Held {
+		if v.HeldDown {
 			held[name] = true
 		}
 	}
@@ -247,41 +248,41 @@ func (w *world) lastResort() {
 
 // count counts what agents say of other hosts. The word of one is void where its
 // host does not answer, or, where that is not known, its Node is not well.
-func (w *world) count(nodes map[string]*corev1.Node, probed map[string]egress.ProbeWord) map[string]egress.Vote {
+func (w *world) count(nodes map[string]*corev1.Node, probed map[string]online.ProbeState) map[string]online.Vote {
 	if len(probed) == 0 {
 		return nil // no verdict depends on votes then
 	}
 	void := make(map[string]bool)
-	ballots := make([]egress.Ballot, 0, len(w.hosts))
+	ballots := make([]online.Ballot, 0, len(w.hosts))
 	for _, h := range w.hosts {
 		if h.Status.Agent == nil || len(h.Status.Agent.Watches) == 0 {
 			continue
 		}
-		ballots = append(ballots, egress.Ballot{Host: h.Name, Watches: h.Status.Agent.Watches, Silent: h.Status.Agent.Silent})
+		ballots = append(ballots, online.Ballot{Host: h.Name, Watches: h.Status.Agent.Watches, Silent: h.Status.Agent.Silent})
 		word := probed[h.Name]
-		void[h.Name] = word != egress.ProbeAnswers && (word != egress.NotProbed || wordOfNode(nodes[h.Name]) != egress.NodeReady)
+		void[h.Name] = word != online.ProbeAnswers && (word != online.NotProbed || wordOfNode(nodes[h.Name]) != online.NodeReady)
 	}
-	return egress.Count(ballots, void)
+	return online.Count(ballots, void)
 }
 
 // wordOfNode is what the Node says of itself, or the control plane where it has
 // fallen silent.
-func wordOfNode(node *corev1.Node) egress.NodeWord {
+func wordOfNode(node *corev1.Node) online.NodeState {
 	if node == nil {
-		return egress.NodeGone
+		return online.NodeGone
 	}
 	for _, condition := range node.Status.Conditions {
 		switch {
 		case condition.Type != corev1.NodeReady:
 		case condition.Status == corev1.ConditionTrue:
-			return egress.NodeReady
+			return online.NodeReady
 		case condition.Status == corev1.ConditionFalse:
-			return egress.NodeNotReady
+			return online.NodeNotReady
 		default:
-			return egress.NodeUnreachable
+			return online.NodeUnreachable
 		}
 	}
-	return egress.NodeUnheard
+	return online.NodeNotReported
 }
 
 // decision is what the brain makes of a world.

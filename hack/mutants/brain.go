@@ -2,7 +2,10 @@ package main
 
 import "slices"
 
-const brain = "./pkg/egress"
+const (
+	brain         = "./pkg/egress"
+	onlinePackage = "./pkg/online"
+)
 
 // mutants is the whole list.
 func mutants() []mutant {
@@ -27,26 +30,26 @@ func healthMutants() []mutant {
 			edits: []edit{{file: "watchers.go", old: "isEgressHost(c, r, h) || known && isEgressHost(c, r, self)", new: "isEgressHost(c, r, h) || known && self < 0"}},
 		},
 		{
-			name: "half-is-enough", pkg: brain, test: "TestPropertyProbesAloneTakeNoHostThatAnybodyHears",
-			edits: []edit{{file: "judge.go", old: "2*e.Vote.Silent <= e.Vote.Watchers", new: "2*e.Vote.Silent < e.Vote.Watchers"}},
+			name: "half-is-enough", pkg: onlinePackage, test: "TestPropertyProbesAloneTakeNoHostThatAnybodyHears",
+			edits: []edit{{file: "vote.go", old: "2*v.Silent > v.Watchers", new: "2*v.Silent >= v.Watchers"}},
 		},
 		{
-			name: "agentless-is-dead", pkg: brain, test: "TestPropertyProbesAloneTakeNoHostThatAnybodyHears",
+			name: "agentless-is-dead", pkg: onlinePackage, test: "TestPropertyProbesAloneTakeNoHostThatAnybodyHears",
 			edits: []edit{
-				{file: "judge.go", old: "case ProbeSilent, ProbeNotServing:\n\t\tif v, silent", new: "case ProbeSilent, ProbeNotServing, ProbeNoAgent:\n\t\tif v, silent"},
-				{file: "judge.go", old: "case ProbeNoAgent:\n\t\treturn Verdict{\n\t\t\tOnline: true, Closed: true,", new: "case NotProbed - 1:\n\t\treturn Verdict{\n\t\t\tOnline: true, Closed: true,"},
+				{file: "judge.go", old: "e.probed(ProbeSilent, ProbeNotServing, ProbeCutOff", new: "e.probed(ProbeNoAgent, ProbeSilent, ProbeNotServing, ProbeCutOff"},
+				{file: "judge.go", old: "}, e.probed(ProbeNoAgent)", new: "}, false"},
 			},
 		},
 		{
-			name: "not-one-of-the-majority", pkg: brain, test: "TestPropertyOnlyTheCutOffWithdraw",
+			name: "not-one-of-the-majority", pkg: onlinePackage, test: "TestPropertyOnlyTheCutOffWithdraw",
 			edits: []edit{{file: "isolation.go", old: "2*(1+c.Answering) > 1+c.Watched", new: "2*c.Answering > c.Watched"}},
 		},
 		{
-			name: "deaf-to-the-api", pkg: brain, test: "TestPropertyOnlyTheCutOffWithdraw",
+			name: "deaf-to-the-api", pkg: onlinePackage, test: "TestPropertyOnlyTheCutOffWithdraw",
 			edits: []edit{{file: "isolation.go", old: "if c.API.After(alone) {", new: "if false {"}},
 		},
 		{
-			name: "back-by-majority", pkg: brain, test: "TestPropertyOnlyTheCutOffWithdraw",
+			name: "back-by-majority", pkg: onlinePackage, test: "TestPropertyOnlyTheCutOffWithdraw",
 			edits: []edit{{file: "isolation.go", old: "i.Withdrawn = !c.Current", new: "i.Withdrawn = !c.Current && !c.majority()"}},
 		},
 		{
@@ -70,15 +73,15 @@ func healthMutants() []mutant {
 		},
 		{
 			name: "unheard-last-resort-gets-claims", pkg: brain, test: "TestLastResort", plain: true,
-			edits: []edit{{file: "lastresort.go", old: "v.Closed = c.Hosts[h].Closed", new: "v.Closed = false"}},
+			edits: []edit{{file: "lastresort.go", old: "online.LastResort(c.Hosts[h].Closed)", new: "online.LastResort(false)"}},
 		},
 		{
-			name: "unheard-gets-claims", pkg: brain, test: "TestPropertyProbesAloneTakeNoHostThatAnybodyHears",
-			edits: []edit{{file: "judge.go", old: "v.Closed = closed", new: "v.Closed = false"}},
+			name: "unheard-gets-claims", pkg: onlinePackage, test: "TestPropertyProbesAloneTakeNoHostThatAnybodyHears",
+			edits: []edit{{file: "judge.go", old: "return LastResort(e.Node == NodeUnreachable),", new: "return LastResort(false),"}},
 		},
 		{
-			name: "agents-end-the-hold-down", pkg: brain, test: "TestPropertyProbesAloneTakeNoHostThatAnybodyHears",
-			edits: []edit{{file: "judge.go", old: "if e.Judged && !e.Online && offlineByProbes(e.Reason) {", new: "if e.Judged && e.Online && offlineByProbes(e.Reason) {"}},
+			name: "agents-end-the-hold-down", pkg: onlinePackage, test: "TestPropertyProbesAloneTakeNoHostThatAnybodyHears",
+			edits: []edit{{file: "judge.go", old: "e.probed(ProbeReturning) && !e.WasOnline &&", new: "e.probed(ProbeReturning) && e.WasOnline &&"}},
 		},
 		{
 			name: "held-by-one-answer", pkg: "./pkg/probe", test: "TestPropertyHeldIsWellAndWaiting",

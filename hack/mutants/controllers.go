@@ -61,7 +61,7 @@ func controllerMutants() []mutant {
 		},
 		{
 			name: "heir-by-verdict-alone", pkg: controller, test: "TestDeadForTheHeir", plain: true,
-			edits: []edit{{file: "leader_monitor.go", old: "if e.Silent() && !w", new: "if e.Probe = egress.ProbeSilent; e.Silent() && !w"}},
+			edits: []edit{{file: "leader_monitor.go", old: "if e.Silent() && !w", new: "if e.Probe = online.ProbeSilent; e.Silent() && !w"}},
 		},
 		{
 			name: "heir-before-the-verdict", pkg: controller, test: "TestDeadForTheHeir", plain: true,

@@ -18,7 +18,7 @@ import (
 	"sigs.k8s.io/controller-runtime/pkg/client"
 
 	v1 "github.com/egressip-operator/egressip-operator/api/v1"
-	"github.com/egressip-operator/egressip-operator/pkg/egress"
+	"github.com/egressip-operator/egressip-operator/pkg/online"
 )
 
 // The pace at which a host finds out whether it is cut off.
@@ -48,7 +48,7 @@ type isolation struct {
 	metrics *metrics
 
 	mu    sync.Mutex
-	state egress.Isolation
+	state online.Isolation
 	api   time.Time
 }
 
@@ -106,7 +106,7 @@ func (i *isolation) look(current bool) (uncertain bool) {
 	i.mu.Lock()
 	defer i.mu.Unlock()
 	was := i.state.Withdrawn
-	i.state = i.state.Next(egress.Contact{Watched: watched, Answering: answering, API: i.api, Current: current}, i.after, i.clock.Now())
+	i.state = i.state.Next(online.Contact{Watched: watched, Answering: answering, API: i.api, Current: current}, i.after, i.clock.Now())
 	if i.state.Withdrawn == was {
 		return i.state.Uncertain()
 	}

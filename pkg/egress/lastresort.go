@@ -3,6 +3,8 @@ package egress
 import (
 	"net/netip"
 	"slices"
+
+	"github.com/egressip-operator/egressip-operator/pkg/online"
 )
 
 // LastResort gives the verdict on those of the given hosts, offline for their
@@ -11,12 +13,10 @@ import (
 // there is no choice, it would only prolong an outage. A namespace that is served and
 // lacks a spare has a choice. The result is by name, and empty for hosts that are not
 // needed.
-func LastResort(c Cluster, held map[string]bool) map[string]Verdict {
-	needed := make(map[string]Verdict)
+func LastResort(c Cluster, held map[string]bool) map[string]online.Verdict {
+	needed := make(map[string]online.Verdict)
 	serve := func(h int) {
-		v := lastResort()
-		v.Closed = c.Hosts[h].Closed
-		needed[c.Hosts[h].Name] = v
+		needed[c.Hosts[h].Name] = online.LastResort(c.Hosts[h].Closed)
 	}
 	dropped := make(map[string]bool)
 	for _, namespace := range Resolve(c).Namespaces {

@@ -9,6 +9,7 @@ import (
 	"pgregory.net/rapid"
 
 	"github.com/egressip-operator/egressip-operator/pkg/egress"
+	"github.com/egressip-operator/egressip-operator/pkg/online"
 )
 
 func (g *given) closed(host string) *given {
@@ -108,7 +109,7 @@ func TestLastResort(t *testing.T) {
 				if v.Closed != test.given.Closed[host] {
 					t.Errorf("%s is closed: %t, want %t", host, v.Closed, test.given.Closed[host])
 				}
-				if !v.Online || v.Reason != egress.ReasonLastResort || v.Message == "" {
+				if !v.Online || v.Reason != online.ReasonLastResort || v.Message == "" {
 					t.Errorf("%s: %+v", host, v)
 				}
 			}

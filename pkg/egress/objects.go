@@ -120,7 +120,7 @@ func (r *reader) host(object *v1.HostSubnet, objects Objects) Host {
 	h := Host{
 		Name:      object.Name,
 		Automatic: len(object.EgressCIDRs) > 0,
-		Online:    online(object, objects.Offline),
+		Online:    isOnline(object, objects.Offline),
 		Closed:    objects.Closed[object.Name],
 		Evacuating: slices.ContainsFunc(object.Status.Conditions, func(c metav1.Condition) bool {
 			return c.Type == v1.ConditionEvacuating && c.Status == metav1.ConditionTrue
@@ -142,9 +142,9 @@ func (r *reader) host(object *v1.HostSubnet, objects Objects) Host {
 	return h
 }
 
-// online goes by the condition alone where it says False: Unknown means that
+// isOnline goes by the condition alone where it says False: Unknown means that
 // the controller has not judged, not that the host is gone.
-func online(object *v1.HostSubnet, offline map[string]bool) bool {
+func isOnline(object *v1.HostSubnet, offline map[string]bool) bool {
 	if offline[object.Name] {
 		return false
 	}

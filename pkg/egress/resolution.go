@@ -73,26 +73,6 @@ const (
 	// ReasonEvacuated: the claim moves away because its host is being
 	// evacuated, or another egress IP is used for that reason.
 	ReasonEvacuated Reason = "Evacuated"
-	// ReasonNodeReady, ReasonNodeGone, ReasonNodeNotReady and
-	// ReasonNodeUnreachable: the host is online, or not, by what its Node says.
-	ReasonNodeReady       Reason = "NodeReady"
-	ReasonNodeGone        Reason = "NodeGone"
-	ReasonNodeNotReady    Reason = "NodeNotReady"
-	ReasonNodeUnreachable Reason = "NodeUnreachable"
-	// ReasonSilent: neither the controller nor most of the agents that watch
-	// the host get answers from it.
-	ReasonSilent Reason = "Silent"
-	// ReasonHeldDown: the host answers again, and is not trusted yet.
-	ReasonHeldDown Reason = "HeldDown"
-	// ReasonLastResort: the host is not trusted yet, and no other can serve.
-	ReasonLastResort Reason = "LastResort"
-	// ReasonNotServing: the host's agent says that its data plane does not work.
-	ReasonNotServing Reason = "NotServing"
-	// ReasonAnswers: the host is online because it answers, though its Node has
-	// stopped posting its status.
-	ReasonAnswers Reason = "Answers"
-	// ReasonNoAgent: the host lives, and its agent does not.
-	ReasonNoAgent Reason = "NoAgent"
 	// ReasonDropped: the namespace requests egress IPs and none is active.
 	ReasonDropped Reason = "Dropped"
 )

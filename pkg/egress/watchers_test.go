@@ -94,16 +94,3 @@ func TestPropertyWatchersAreMutual(t *testing.T) {
 		}
 	})
 }
-
-func TestCount(t *testing.T) {
-	got := egress.Count([]egress.Ballot{
-		{Host: "a", Watches: []string{"a", "x", "y"}, Silent: []string{"a", "x"}},
-		{Host: "b", Watches: []string{"x"}, Silent: []string{"x", "y"}},
-		{Host: "c", Watches: []string{"x"}},
-		{Host: "x", Watches: []string{"y"}, Silent: []string{"y"}},
-	}, map[string]bool{"x": true})
-	want := map[string]egress.Vote{"x": {Watchers: 3, Silent: 2}, "y": {Watchers: 1}}
-	if len(got) != len(want) || got["x"] != want["x"] || got["y"] != want["y"] {
-		t.Errorf("votes %v, want %v", got, want)
-	}
-}

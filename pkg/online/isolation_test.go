@@ -1,33 +1,31 @@
-package egress_test
+package online_test
 
 import (
-	"net/netip"
 	"testing"
 	"time"
 
 	"pgregory.net/rapid"
 
-	"github.com/egressip-operator/egressip-operator/pkg/egress"
+	"github.com/egressip-operator/egressip-operator/pkg/online"
 )
 
-// A host never gives its addresses up while it reaches the API server or a
-// majority, always when it has reached neither for long enough, and takes them
-// back on the API server's word alone.
+// TestPropertyOnlyTheCutOffWithdraw: a host never withdraws its addresses while it
+// reaches the API server or a majority, always does when it has reached neither for
+// long enough, and takes them back only when the API server has confirmed them.
 //
-// Mutants killed: majority without the host itself; Next that counts from the
-// loss of the majority alone; Next that returns as soon as there is a majority.
+// Mutants killed: not-one-of-the-majority, deaf-to-the-api, back-by-majority.
 func TestPropertyOnlyTheCutOffWithdraw(t *testing.T) {
 	const after = time.Second
 	rapid.Check(t, func(t *rapid.T) {
 		now := time.Unix(1e9, 0)
-		var i egress.Isolation
+		var i online.Isolation
 		var api time.Time
 		var alone time.Duration // without majority and API server, at least
 		lost := false
 		for range rapid.IntRange(1, 60).Draw(t, "looks") {
 			step := time.Duration(rapid.IntRange(1, 400).Draw(t, "milliseconds")) * time.Millisecond
 			now = now.Add(step)
-			c := egress.Contact{Watched: rapid.IntRange(0, 5).Draw(t, "watched")}
+			c := online.Contact{Watched: rapid.IntRange(0, 5).Draw(t, "watched")}
 			c.Answering = rapid.IntRange(0, c.Watched).Draw(t, "answering")
 			if rapid.IntRange(0, 3).Draw(t, "asked") == 0 {
 				api, c.Current = now, rapid.Bool().Draw(t, "current")
@@ -58,24 +56,8 @@ func TestPropertyOnlyTheCutOffWithdraw(t *testing.T) {
 				t.Fatalf("does not ask the API server: %+v", c)
 			}
 		}
-		if i.Next(egress.Contact{Watched: 3}, 0, now).Withdrawn {
+		if i.Next(online.Contact{Watched: 3}, 0, now).Withdrawn {
 			t.Fatal("withdraws though it never shall")
 		}
 	})
-}
-
-func TestGivingUpLeavesNoWayOut(t *testing.T) {
-	c := threeHosts()
-	pods := []egress.Pod{{Namespace: "one", IP: netip.MustParseAddr("10.0.0.1")}, {Namespace: "two", IP: netip.MustParseAddr("10.0.0.2")}}
-	plan, _ := egress.PlanFor(c, egress.Resolve(c), "a", pods, nil)
-	if len(plan.Hosted) != 1 || plan.Pods[0].Kind != egress.PathLocal {
-		t.Fatalf("plan %+v", plan)
-	}
-	got := egress.GiveUp(plan)
-	if len(got.Hosted) > 0 || got.Pods[0].Kind != egress.PathDrop || got.Pods[1].Kind != egress.PathRemote {
-		t.Errorf("given up: %+v", got)
-	}
-	if len(plan.Hosted) != 1 || plan.Pods[0].Kind != egress.PathLocal {
-		t.Errorf("the plan itself was changed: %+v", plan)
-	}
 }

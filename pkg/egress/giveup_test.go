@@ -1,0 +1,24 @@
+package egress_test
+
+import (
+	"net/netip"
+	"testing"
+
+	"github.com/egressip-operator/egressip-operator/pkg/egress"
+)
+
+func TestGivingUpLeavesNoWayOut(t *testing.T) {
+	c := threeHosts()
+	pods := []egress.Pod{{Namespace: "one", IP: netip.MustParseAddr("10.0.0.1")}, {Namespace: "two", IP: netip.MustParseAddr("10.0.0.2")}}
+	plan, _ := egress.PlanFor(c, egress.Resolve(c), "a", pods, nil)
+	if len(plan.Hosted) != 1 || plan.Pods[0].Kind != egress.PathLocal {
+		t.Fatalf("plan %+v", plan)
+	}
+	got := egress.GiveUp(plan)
+	if len(got.Hosted) > 0 || got.Pods[0].Kind != egress.PathDrop || got.Pods[1].Kind != egress.PathRemote {
+		t.Errorf("given up: %+v", got)
+	}
+	if len(plan.Hosted) != 1 || plan.Pods[0].Kind != egress.PathLocal {
+		t.Errorf("the plan itself was changed: %+v", plan)
+	}
+}

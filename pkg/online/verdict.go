@@ -1,0 +1,53 @@
+package online
+
+// Reason says for programs why a host is online or offline. It is the reason of
+// condition Online.
+type Reason string
+
+// The reasons.
+const (
+	// ReasonNodeReady: the Node reports Ready.
+	ReasonNodeReady Reason = "NodeReady"
+	// ReasonNodeGone: the Node does not exist.
+	ReasonNodeGone Reason = "NodeGone"
+	// ReasonNodeNotReady: the Node reports that it is not Ready, or nothing yet.
+	ReasonNodeNotReady Reason = "NodeNotReady"
+	// ReasonNodeUnreachable: the Node has stopped posting its status.
+	ReasonNodeUnreachable Reason = "NodeUnreachable"
+	// ReasonSilent: the host answers neither the controller nor most of the agents
+	// that watch it.
+	ReasonSilent Reason = "Silent"
+	// ReasonHeldDown: the host answers again, and its hold-down is not over.
+	ReasonHeldDown Reason = "HeldDown"
+	// ReasonLastResort: the host serves before its hold-down is over, because no
+	// other host can.
+	ReasonLastResort Reason = "LastResort"
+	// ReasonNotServing: the host's agent reports that its data plane does not work.
+	ReasonNotServing Reason = "NotServing"
+	// ReasonAnswers: the host answers probes, although its Node has stopped posting
+	// its status.
+	ReasonAnswers Reason = "Answers"
+	// ReasonNoAgent: the host runs, and its agent does not.
+	ReasonNoAgent Reason = "NoAgent"
+)
+
+// Verdict is whether a host takes egress traffic, and why. The zero value is an
+// offline host.
+type Verdict struct {
+	Online bool
+	// Closed: the host keeps the egress IPs that it has and is given no more.
+	Closed bool
+	// HeldDown: the host is offline only because its hold-down is not over. It may
+	// serve where no other host can; see LastResort.
+	HeldDown bool
+	Reason   Reason
+	Message  string
+}
+
+// LastResort is the verdict on a host that serves before its hold-down is over.
+func LastResort(closed bool) Verdict {
+	return Verdict{
+		Online: true, Closed: closed, Reason: ReasonLastResort,
+		Message: "The host answers probes again. It serves before its hold-down is over, because no other host can.",
+	}
+}
