@@ -18,7 +18,7 @@ import (
 // reads what is there.
 func TestOnARealAPIServer(t *testing.T) {
 	t.Parallel()
-	env := apiserver.Start(t, filepath.Join("..", "..", "config", "crd"))
+	env := apiserver.Start(t, apiserver.Options{CRDs: []string{filepath.Join("..", "..", "config", "crd")}})
 	admin, err := env.AddUser(envtest.User{Name: "admin", Groups: []string{"system:masters"}}, nil)
 	if err != nil {
 		t.Fatal(err)

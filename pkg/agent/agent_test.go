@@ -62,7 +62,7 @@ type api struct {
 func startAPI(t *testing.T) *api {
 	t.Helper()
 	ctrl.SetLogger(logr.Discard()) // the agents log to their tests
-	cfg := apiserver.Start(t).Config
+	cfg := apiserver.Start(t, apiserver.Options{}).Config
 	scheme := runtime.NewScheme()
 	if err := errors.Join(clientgoscheme.AddToScheme(scheme), v1.AddToScheme(scheme)); err != nil {
 		t.Fatal(err)

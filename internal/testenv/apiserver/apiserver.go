@@ -1,25 +1,39 @@
 // Package apiserver starts real API servers for tests, each with an etcd of its
 // own, on the loopback.
+//
+// Concurrency: each call starts another one, so tests that run in parallel share
+// nothing.
 package apiserver
 
 import (
+	"io"
 	"os"
 	"testing"
 	"time"
 
+	"k8s.io/apimachinery/pkg/runtime"
 	"sigs.k8s.io/controller-runtime/pkg/envtest"
 
 	"github.com/egressip-operator/egressip-operator/internal/testenv/binaries"
 )
 
-// Start brings up etcd and an API server that end with the test, and installs
-// the CRDs of the directories, which are relative to the test's package. The
-// Config of what it returns is the administrator's. It fails the test where any
-// of that fails.
+// Options say what an API server is like. The zero value is one without any
+// CRDs.
+type Options struct {
+	// CRDs are directories of CRDs to install, relative to the test's package.
+	CRDs []string
+	// Scheme has the kinds that the CRDs define; nil is that of client-go.
+	Scheme *runtime.Scheme
+	// DisableAdmission names an admission plugin to do without.
+	DisableAdmission string
+}
+
+// Start brings up etcd and an API server that end with the test. The Config of
+// what it returns is the administrator's. It fails the test if any of that fails.
 //
 // The programs are those of package binaries, which builds them where they are
 // missing, or those in the directory that KUBEBUILDER_ASSETS names.
-func Start(t *testing.T, crds ...string) *envtest.Environment {
+func Start(t *testing.T, o Options) *envtest.Environment {
 	t.Helper()
 	assets := os.Getenv("KUBEBUILDER_ASSETS")
 	if assets == "" {
@@ -31,11 +45,17 @@ func Start(t *testing.T, crds ...string) *envtest.Environment {
 	}
 	env := &envtest.Environment{
 		BinaryAssetsDirectory: assets,
-		CRDDirectoryPaths:     crds,
+		CRDDirectoryPaths:     o.CRDs,
 		ErrorIfCRDPathMissing: true,
+		Scheme:                o.Scheme,
 		// The machine may be busy with other tests.
 		ControlPlaneStartTimeout: 2 * time.Minute,
 		ControlPlaneStopTimeout:  time.Minute,
+	}
+	server := env.ControlPlane.GetAPIServer()
+	server.Err = io.Discard // a stopping server complains of its clients
+	if o.DisableAdmission != "" {
+		server.Configure().Append("disable-admission-plugins", o.DisableAdmission)
 	}
 	// Before the start: one that fails late, as by a CRD, leaves both running.
 	t.Cleanup(func() {

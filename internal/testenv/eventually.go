@@ -1,0 +1,83 @@
+package testenv
+
+import (
+	"context"
+	"fmt"
+	"testing"
+	"time"
+)
+
+// Patience is how long the wait for something that must happen may take: far
+// longer than anything takes, as the machine may be busy with other tests.
+const Patience = 30 * time.Second
+
+// pollEvery is the pause between two looks.
+const pollEvery = 10 * time.Millisecond
+
+// Eventually waits until wrong returns "", and fails the test with its last
+// answer if that takes longer than Patience.
+func Eventually(tb testing.TB, wrong func(context.Context) string) {
+	tb.Helper()
+	EventuallyWithin(tb, Patience, wrong)
+}
+
+// EventuallyWithin waits until wrong returns "", and fails the test with its
+// last answer if that takes longer than the limit.
+func EventuallyWithin(tb testing.TB, limit time.Duration, wrong func(context.Context) string) {
+	tb.Helper()
+	if last := Await(tb.Context(), limit, wrong); last != "" {
+		tb.Fatalf("still wrong after %v: %s", limit, last)
+	}
+}
+
+// Until waits until a condition holds, and fails the test by its name if that
+// takes longer than Patience.
+func Until(tb testing.TB, what string, holds func() bool) {
+	tb.Helper()
+	UntilWithin(tb, Patience, what, holds)
+}
+
+// UntilWithin waits until a condition holds, and fails the test by its name if
+// that takes longer than the limit.
+func UntilWithin(tb testing.TB, limit time.Duration, what string, holds func() bool) {
+	tb.Helper()
+	if Await(tb.Context(), limit, func(context.Context) string { return condition(what, holds) }) != "" {
+		tb.Fatalf("waited %v in vain for: %s", limit, what)
+	}
+}
+
+func condition(what string, holds func() bool) string {
+	if holds() {
+		return ""
+	}
+	return what
+}
+
+// Await waits until wrong returns "", the limit is over, or ctx ends, and returns
+// the last answer: "" if all is well. The context of a question ends with the
+// limit.
+func Await(ctx context.Context, limit time.Duration, wrong func(context.Context) string) string {
+	ctx, cancel := context.WithTimeout(ctx, limit)
+	defer cancel()
+	tick := time.NewTicker(pollEvery)
+	defer tick.Stop()
+	last := ""
+	for {
+		now := wrong(ctx)
+		switch {
+		case now == "":
+			return ""
+		case ctx.Err() != nil && last != "":
+			// The end of ctx may be all that is wrong now.
+			return last
+		case ctx.Err() != nil:
+			return fmt.Sprintf("%s (%v)", now, ctx.Err())
+		}
+		last = now
+		select {
+		case <-ctx.Done():
+			return last
+		case <-tick.C:
+		}
+	}
+}
