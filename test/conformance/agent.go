@@ -2,7 +2,6 @@ package conformance
 
 import (
 	"context"
-	"encoding/json"
 	"fmt"
 	"net/netip"
 	"slices"
@@ -11,46 +10,36 @@ import (
 	"github.com/egressip-operator/egressip-operator/pkg/egress"
 )
 
-// PlayAgent plays a scenario that looks at one node. What the node's kernel has
-// to do is compared in terms of the node's plan: which addresses it bears, and
-// where packets of each namespace go. What no plan tells, such as labels and
-// announcements, is for the tests of pkg/dataplane; partly is true where the
-// scenario expects such a thing too.
-func PlayAgent(ctx context.Context, scenario Scenario) (wrong []string, partly bool, err error) {
+// PlayAgent plays a scenario that looks at one node. What the node's kernel
+// must do is compared in terms of the node's plan: which egress IPs it hosts, and
+// where packets of each namespace go. What no plan contains, such as labels and
+// announcements, is for the tests of pkg/dataplane.
+func PlayAgent(ctx context.Context, scenario Scenario) Outcome {
+	out := Outcome{Wrong: scenario.Problems}
+	if len(out.Wrong) > 0 {
+		return out
+	}
 	brain := NewBrain(scenario.Profile)
 	for i, step := range scenario.Steps {
-		switch step.Op {
-		case "interface", "agent-start", "external-address-delete", "external-rules-flush":
-			// These happen to the kernel; a plan does not depend on them.
-			partly = true
-		default:
+		out.NotHere = append(out.NotHere, OnPlans.notHere(i, step)...)
+		if !OnPlans.PassesOver(step) {
 			if err := brain.Do(ctx, step); err != nil {
-				return nil, false, fmt.Errorf("step %d, %s %s: %w", i+1, step.Op, step.Name, err)
+				return out.At(scenario, i, err.Error())
 			}
 		}
-		if len(step.Expect) == 0 {
-			continue
-		}
-		var expect AgentExpect
-		if err := strict(step.Expect, &expect); err != nil {
-			return nil, false, fmt.Errorf("step %d, %s %s: read expectation: %w", i+1, step.Op, step.Name, err)
-		}
-		found, err := expect.check(brain, scenario.Viewer)
+		expect, err := Expected[AgentExpect](step)
 		if err != nil {
-			return nil, false, fmt.Errorf("step %d, %s %s: %w", i+1, step.Op, step.Name, err)
+			return out.At(scenario, i, err.Error())
 		}
-		for _, w := range found {
-			wrong = append(wrong, fmt.Sprintf("after step %d, %s %s, on %s: %s", i+1, step.Op, step.Name, scenario.Viewer, w))
-		}
-		if len(wrong) > 0 {
-			return wrong, partly, nil
+		if wrong := expect.check(brain.View(scenario.Viewer)); len(wrong) > 0 {
+			return out.At(scenario, i, wrong...)
 		}
 	}
-	return nil, partly, nil
+	return out
 }
 
-func (e AgentExpect) check(brain *Brain, viewer string) (wrong []string, err error) {
-	view := brain.View(viewer)
+// check compares what a plan shows of the expectation.
+func (e AgentExpect) check(view View) (wrong []string) {
 	for what, want := range map[string]*[]string{"addresses": e.Addresses, "rulesFor": e.RulesFor} {
 		if want != nil && !sameSet(*want, view.Addresses) {
 			wrong = append(wrong, fmt.Sprintf("%s: %s", what, differ(*want, view.Addresses)))
@@ -62,40 +51,47 @@ func (e AgentExpect) check(brain *Brain, viewer string) (wrong []string, err err
 		}
 	}
 	if e.Interface != nil {
-		var ours []string
-		for _, address := range *e.Interface {
-			if strings.HasSuffix(address.Label, ":eip") {
-				ours = append(ours, address.IP)
-			}
-		}
-		if !sameSet(ours, view.Addresses) {
+		if ours := Labelled(*e.Interface); !sameSet(ours, view.Addresses) {
 			wrong = append(wrong, fmt.Sprintf("interface: %s", differ(ours, view.Addresses)))
 		}
 	}
-	if e.CIDRs != nil {
-		for _, cidr := range *e.CIDRs {
-			if ip, _, _ := strings.Cut(cidr, "/"); !slices.Contains(view.Addresses, ip) {
-				wrong = append(wrong, fmt.Sprintf("%s is not on the interface: %v", ip, view.Addresses))
-			}
-		}
-	}
-	for _, raw := range []json.RawMessage{e.Announcements, e.InboundNew, e.InboundReply} {
-		if len(raw) == 0 {
-			continue
-		}
-		var about struct {
-			IP string `json:"ip"`
-			To string `json:"to"`
-		}
-		if err := json.Unmarshal(raw, &about); err != nil {
-			return nil, err
-		}
-		if ip := about.IP + about.To; !slices.Contains(view.Addresses, ip) {
+	for _, ip := range e.hosted() {
+		if !slices.Contains(view.Addresses, ip) {
 			wrong = append(wrong, fmt.Sprintf("%s is not on the interface: %v", ip, view.Addresses))
 		}
 	}
 	slices.Sort(wrong)
-	return wrong, nil
+	return wrong
+}
+
+// hosted are the addresses that must be on the interface for other parts of the
+// expectation to hold.
+func (e AgentExpect) hosted() (ips []string) {
+	if e.CIDRs != nil {
+		for _, cidr := range *e.CIDRs {
+			ip, _, _ := strings.Cut(cidr, "/")
+			ips = append(ips, ip)
+		}
+	}
+	if e.Announcements != nil {
+		ips = append(ips, e.Announcements.IP)
+	}
+	for _, inbound := range []*Inbound{e.InboundNew, e.InboundReply} {
+		if inbound != nil {
+			ips = append(ips, inbound.To)
+		}
+	}
+	return ips
+}
+
+// Labelled are the addresses whose label says that they are egress IPs.
+func Labelled(addresses []InterfaceAddress) (ips []string) {
+	for _, a := range addresses {
+		if strings.HasSuffix(a.Label, ":eip") {
+			ips = append(ips, a.IP)
+		}
+	}
+	return ips
 }
 
 // pathWord writes a path of the corpus as View does.
@@ -117,7 +113,7 @@ func pathWord(path any) string {
 
 // View is what one node does.
 type View struct {
-	// Addresses are the egress IPs that it bears.
+	// Addresses are the egress IPs that it hosts.
 	Addresses []string
 	// Paths are the ways of the packets of pods there, by namespace: "none",
 	// "dropped", "local [address]" or "remote [nodes]".

@@ -15,11 +15,9 @@ func TestAPIServer(t *testing.T) {
 		var count tally
 		for _, scenario := range corpus.Scenarios {
 			t.Run(scenario.Name, func(t *testing.T) {
-				wrong, err := conformance.Play(t.Context(), newDriver(t, c, scenario.Profile), scenario)
-				if err != nil {
-					wrong = append(wrong, err.Error())
-				}
-				count.judge(t, onAPIServer(scenario.Name, deviations), deviations, wrong)
+				out := conformance.Play(t.Context(), newDriver(t, c, scenario.Profile), scenario)
+				logNotHere(t, out)
+				count.judge(t, onAPIServer(scenario.Name, deviations), deviations, out.Wrong)
 			})
 			if _, ok := deviations["api/"+scenario.Name]; !ok {
 				continue
@@ -29,8 +27,8 @@ func TestAPIServer(t *testing.T) {
 			t.Run(scenario.Name+" at once", func(t *testing.T) {
 				d := newDriver(t, c, scenario.Profile)
 				d.atOnce = true
-				if wrong, err := conformance.Play(t.Context(), d, scenario); err != nil || len(wrong) > 0 {
-					t.Error(err, wrong)
+				if out := conformance.Play(t.Context(), d, scenario); len(out.Wrong) > 0 {
+					t.Error(out.Wrong)
 				}
 			})
 		}
@@ -40,12 +38,14 @@ func TestAPIServer(t *testing.T) {
 		var count tally
 		for _, scenario := range corpus.LifecycleScenarios {
 			t.Run(scenario.Name, func(t *testing.T) {
-				wrong := newLife(t, c).play(scenario)
-				count.judge(t, onAPIServer(scenario.Name, deviations), deviations, wrong)
+				out := newLife(t, c).play(scenario)
+				logNotHere(t, out)
+				count.judge(t, onAPIServer(scenario.Name, deviations), deviations, out.Wrong)
 			})
 		}
 		count.report(t, "lifecycleScenarios on an API server with the controller", len(corpus.LifecycleScenarios))
 	})
 	t.Run("health", func(t *testing.T) { testNotReady(t, c, corpus, deviations) })
 	t.Run("vectors", func(t *testing.T) { testVectors(t, c, corpus, deviations) })
+	t.Run("every word", func(t *testing.T) { testEveryWord(t, c) })
 }

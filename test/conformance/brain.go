@@ -45,8 +45,8 @@ func NewBrain(profile string) *Brain {
 	}
 }
 
-// Instant is part of Driver: there is nothing to wait for.
-func (b *Brain) Instant() bool { return true }
+// Player is part of Driver.
+func (b *Brain) Player() Player { return OnBrain }
 
 // Until is part of Driver.
 func (b *Brain) Until(_ context.Context, done func(State) []string) (State, []string, error) {
@@ -102,15 +102,40 @@ func (b *Brain) do(step Step) error {
 	case "node-online":
 		delete(b.offline, step.Name)
 	case "restart":
-		clear(b.offline)
+		b.restart(step.Order)
 	case "reallocate":
 		b.round()
 	case "settle":
 		return b.settle()
 	default:
-		return fmt.Errorf("operation %q is not known", step.Op)
+		return fmt.Errorf("unknown operation %q", step.Op)
 	}
 	return nil
+}
+
+// restart forgets everything but the objects, which it reads in the given order.
+func (b *Brain) restart(order string) {
+	clear(b.offline)
+	objects := b.Objects()
+	readNamespaces := func() {
+		clear(b.namespaces)
+		for i := range objects.NetNamespaces {
+			b.namespaces[objects.NetNamespaces[i].Name] = &objects.NetNamespaces[i]
+		}
+	}
+	readHosts := func() {
+		clear(b.hosts)
+		for i := range objects.HostSubnets {
+			b.hosts[objects.HostSubnets[i].Name] = &objects.HostSubnets[i]
+		}
+	}
+	if order == HostSubnetsFirst {
+		readHosts()
+		readNamespaces()
+		return
+	}
+	readNamespaces()
+	readHosts()
 }
 
 func (b *Brain) patchHost(step Step) {
@@ -178,7 +203,7 @@ func (b *Brain) Objects() egress.Objects {
 	return objects
 }
 
-// round writes what one allocation says, and tells whether that changed
+// round writes what one allocation says, and reports whether that changed
 // anything.
 func (b *Brain) round() (changed bool) {
 	cluster, _ := egress.Snapshot(b.Objects())
@@ -217,15 +242,8 @@ func (b *Brain) State() State {
 	objects := b.Objects()
 	cluster, _ := egress.Snapshot(objects)
 	resolution := egress.Resolve(cluster)
-	state := State{
-		Assignments: make(map[string]string),
-		Active:      make(map[string]any),
-		HostSubnets: make(map[string][]string),
-		Requests:    make(map[string][]string),
-		Conflicts:   make(map[string]string),
-		Online:      make(map[string]bool),
-		Broken:      slices.Clone(b.broken),
-	}
+	state := NewState()
+	state.Broken = slices.Clone(b.broken)
 	for name, host := range b.hosts {
 		state.HostSubnets[name] = slices.Clone(host.EgressIPs)
 		state.Online[name] = !b.offline[name]
@@ -240,6 +258,7 @@ func (b *Brain) State() State {
 	for _, namespace := range resolution.Namespaces {
 		state.Active[namespace.Name] = activeOf(namespace)
 		state.Requests[namespace.Name] = slices.Clone(b.namespaces[namespace.Name].EgressIPs)
+		state.NetIDs[namespace.Name] = b.namespaces[namespace.Name].NetID
 		for _, request := range namespace.Requests {
 			if conflict := ConflictOf(request.Reason); conflict != "" {
 				state.Conflicts[request.IP] = conflict

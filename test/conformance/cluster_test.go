@@ -5,9 +5,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
-	"io"
 	"testing"
-	"time"
 
 	corev1 "k8s.io/api/core/v1"
 	rbacv1 "k8s.io/api/rbac/v1"
@@ -15,7 +13,6 @@ import (
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/runtime"
 	"k8s.io/apimachinery/pkg/types"
-	"k8s.io/apimachinery/pkg/util/wait"
 	clientgoscheme "k8s.io/client-go/kubernetes/scheme"
 	"k8s.io/client-go/rest"
 	"k8s.io/klog/v2"
@@ -25,7 +22,8 @@ import (
 
 	v1 "github.com/egressip-operator/egressip-operator/api/v1"
 	"github.com/egressip-operator/egressip-operator/controllers"
-	"github.com/egressip-operator/egressip-operator/internal/testenv/binaries"
+	"github.com/egressip-operator/egressip-operator/internal/testenv"
+	"github.com/egressip-operator/egressip-operator/internal/testenv/apiserver"
 	"github.com/egressip-operator/egressip-operator/pkg/egress"
 	"github.com/egressip-operator/egressip-operator/test/conformance"
 )
@@ -41,44 +39,24 @@ type cluster struct {
 	controller func() error
 }
 
-const (
-	settleWithin = 30 * time.Second
-	pollEvery    = 20 * time.Millisecond
-)
+// settleWithin bounds the wait for what the controller does.
+const settleWithin = testenv.Patience
 
 func startCluster(t *testing.T) *cluster {
 	t.Helper()
-	assets, err := binaries.Dir(t.Context(), binaries.APIServer()...)
-	if err != nil {
-		t.Fatalf("build the API server: %v", err)
-	}
 	scheme := runtime.NewScheme()
 	if err := errors.Join(clientgoscheme.AddToScheme(scheme), v1.AddToScheme(scheme)); err != nil {
 		t.Fatal(err)
 	}
 	ctrl.SetLogger(klog.Background())
-	c := &cluster{env: &envtest.Environment{
-		BinaryAssetsDirectory: assets,
-		CRDDirectoryPaths:     []string{"../../config/crd"},
-		ErrorIfCRDPathMissing: true,
-		Scheme:                scheme,
-		// The machine may be busy with other tests.
-		ControlPlaneStartTimeout: 2 * time.Minute,
-		ControlPlaneStopTimeout:  time.Minute,
-	}}
-	c.env.ControlPlane.GetAPIServer().Err = io.Discard
-	// Nodes and namespaces come and go here as a scenario says, and no sooner.
-	c.env.ControlPlane.GetAPIServer().Configure().Append("disable-admission-plugins", "ServiceAccount")
-	c.cfg, err = c.env.Start()
-	t.Cleanup(func() {
-		if err := c.env.Stop(); err != nil {
-			t.Errorf("stop the API server: %v", err)
-		}
-	})
-	if err != nil {
-		t.Fatalf("start the API server: %v", err)
-	}
+	c := &cluster{env: apiserver.Start(t, apiserver.Options{
+		CRDs: []string{"../../config/crd"}, Scheme: scheme,
+		// Nodes and namespaces come and go here as a scenario says, and no sooner.
+		DisableAdmission: "ServiceAccount",
+	})}
+	c.cfg = c.env.Config
 	c.cfg.QPS = -1 // the tests wait for nothing but the controller
+	var err error
 	if c.Client, err = client.New(c.cfg, client.Options{Scheme: scheme}); err != nil {
 		t.Fatal(err)
 	}
@@ -183,15 +161,22 @@ func (d *driver) clear() {
 // eventually waits until done, and fails the test otherwise.
 func (d *driver) eventually(ctx context.Context, what string, done func() (bool, error)) {
 	d.t.Helper()
-	err := wait.PollUntilContextTimeout(ctx, pollEvery, settleWithin, true, func(context.Context) (bool, error) { return done() })
-	if err != nil {
-		d.t.Errorf("wait for %s: %v", what, err)
+	if wrong := testenv.Await(ctx, settleWithin, func(context.Context) string {
+		is, err := done()
+		switch {
+		case err != nil:
+			return err.Error()
+		case !is:
+			return "not yet"
+		}
+		return ""
+	}); wrong != "" {
+		d.t.Errorf("wait for %s: %s", what, wrong)
 	}
 }
 
-// Instant is part of conformance.Driver: the controller does not wait to be
-// looked at.
-func (d *driver) Instant() bool { return false }
+// Player is part of conformance.Driver.
+func (d *driver) Player() conformance.Player { return conformance.OnAPIServer }
 
 // Do is part of conformance.Driver. A request that the API server refuses as
 // invalid changes nothing, as is then seen.
@@ -229,21 +214,11 @@ func (d *driver) do(ctx context.Context, step conformance.Step) error {
 		}
 		return d.patchHost(ctx, step)
 	case "delete-hostsubnet":
-		if err := d.Delete(ctx, &corev1.Node{ObjectMeta: metav1.ObjectMeta{Name: step.Name}}); err != nil {
-			return err
-		}
-		if d.controller == nil {
-			return nil
-		}
-		d.eventually(ctx, "HostSubnet "+step.Name+" to go", func() (bool, error) {
-			err := d.Get(ctx, types.NamespacedName{Name: step.Name}, &v1.HostSubnet{})
-			return apierrors.IsNotFound(err), client.IgnoreNotFound(err)
-		})
-		return nil
+		return d.deleteHost(ctx, step.Name)
 	case "create-netnamespace":
 		return d.Create(ctx, &v1.NetNamespace{
 			ObjectMeta: metav1.ObjectMeta{Name: step.Name, Annotations: map[string]string{v1.AnnotationMode: d.mode}},
-			NetName:    step.Name, NetID: *step.NetID, EgressIPs: *step.EgressIPs,
+			NetName:    step.Name, NetID: *step.NetID, EgressIPs: listOf(step.EgressIPs),
 		})
 	case "patch-netnamespace":
 		return d.patchNamespace(ctx, step)
@@ -259,10 +234,8 @@ func (d *driver) do(ctx context.Context, step conformance.Step) error {
 		return d.restartController(ctx, func() error { return nil })
 	case "settle":
 		return nil
-	case "reallocate":
-		return conformance.ErrNotHere
 	default:
-		return fmt.Errorf("operation %q is not known", step.Op)
+		return fmt.Errorf("unknown operation %q", step.Op)
 	}
 }
 
@@ -280,7 +253,7 @@ func (d *driver) createHost(ctx context.Context, step conformance.Step) error {
 	if d.controller == nil {
 		return d.Create(ctx, &v1.HostSubnet{
 			ObjectMeta: metav1.ObjectMeta{Name: step.Name, Annotations: map[string]string{v1.AnnotationNodeUID: string(node.UID)}},
-			Host:       step.Name, HostIP: *step.HostIP, EgressIPs: *step.EgressIPs, EgressCIDRs: *step.EgressCIDRs,
+			Host:       step.Name, HostIP: *step.HostIP, EgressIPs: listOf(step.EgressIPs), EgressCIDRs: listOf(step.EgressCIDRs),
 		})
 	}
 	d.eventually(ctx, "HostSubnet "+step.Name, func() (bool, error) {
@@ -288,6 +261,29 @@ func (d *driver) createHost(ctx context.Context, step conformance.Step) error {
 		return err == nil, client.IgnoreNotFound(err)
 	})
 	return d.patchHost(ctx, step)
+}
+
+// deleteHost deletes the Node, and the controller its HostSubnet.
+func (d *driver) deleteHost(ctx context.Context, name string) error {
+	if err := d.Delete(ctx, &corev1.Node{ObjectMeta: metav1.ObjectMeta{Name: name}}); err != nil {
+		return err
+	}
+	if d.controller == nil {
+		return nil
+	}
+	d.eventually(ctx, "HostSubnet "+name+" to go", func() (bool, error) {
+		err := d.Get(ctx, types.NamespacedName{Name: name}, &v1.HostSubnet{})
+		return apierrors.IsNotFound(err), client.IgnoreNotFound(err)
+	})
+	return nil
+}
+
+// listOf is a list that may not be given.
+func listOf(list *[]string) []string {
+	if list == nil {
+		return nil
+	}
+	return *list
 }
 
 func (d *driver) setAddress(ctx context.Context, name, ip string) error {

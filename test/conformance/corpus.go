@@ -4,21 +4,42 @@ import (
 	"bytes"
 	"encoding/json"
 	"fmt"
+	"maps"
 	"os"
+	"slices"
+	"strings"
 )
 
 // Corpus is a file of scenarios.
 type Corpus struct {
-	Format             string           `json:"format"`
-	About              string           `json:"about"`
-	ReadingGuide       json.RawMessage  `json:"readingGuide"`
-	Scenarios          []Scenario       `json:"scenarios"`
-	AgentScenarios     []Scenario       `json:"agentScenarios"`
-	TrafficCases       []TrafficCase    `json:"trafficCases"`
-	HealthScenarios    []HealthScenario `json:"healthScenarios"`
-	LifecycleScenarios []Scenario       `json:"lifecycleScenarios"`
-	Vectors            Vectors          `json:"vectors"`
+	Format       string
+	About        string
+	ReadingGuide json.RawMessage
+
+	Scenarios          []Scenario
+	AgentScenarios     []Scenario
+	TrafficCases       []TrafficCase
+	HealthScenarios    []HealthScenario
+	LifecycleScenarios []Scenario
+	Vectors            Vectors
+
+	// Problems are the parts of the file that are not understood and belong to no
+	// scenario.
+	Problems []string
 }
+
+// Section is a list of scenarios with operations and expectations of its own.
+type Section string
+
+// The sections that consist of steps.
+const (
+	// States are scenarios about the whole cluster.
+	States Section = "scenarios"
+	// Agents are scenarios about one node.
+	Agents Section = "agentScenarios"
+	// Lifecycle scenarios are about how objects come, change and go.
+	Lifecycle Section = "lifecycleScenarios"
+)
 
 // Scenario is a story of steps.
 type Scenario struct {
@@ -28,8 +49,9 @@ type Scenario struct {
 	Parity  string `json:"parity"`
 	Profile string `json:"profile"`
 	Why     string `json:"why"`
+	Note    string `json:"note"`
 	Cloud   bool   `json:"cloud"`
-	// Viewer is the node whose agent is looked at, in AgentScenarios.
+	// Viewer is the node whose agent is observed, in AgentScenarios.
 	Viewer string `json:"viewer"`
 	// Mode is the network plugin's mode, in LifecycleScenarios.
 	Mode              string   `json:"mode"`
@@ -37,6 +59,10 @@ type Scenario struct {
 	ReferenceOutcomes int      `json:"referenceOutcomes"`
 	Verified          string   `json:"verified"`
 	Steps             []Step   `json:"steps"`
+
+	// Problems are the words of the scenario that this package does not know,
+	// each with its step. A scenario that has some is not played, and fails.
+	Problems []string `json:"-"`
 }
 
 // The profiles of the reference.
@@ -47,12 +73,13 @@ const (
 	LoadBalance = "load-balance"
 )
 
-// Step is one operation and what must hold after it. Of the fields, each
-// operation uses some; a nil pointer means that the field is not given.
+// Step is one operation and what must hold after it. Each operation uses some
+// of the fields; a nil pointer means that the field is not given.
 type Step struct {
 	Op   string `json:"op"`
 	Name string `json:"name"`
 	When string `json:"when"`
+	Note string `json:"note"`
 
 	HostIP      *string   `json:"hostIP"`
 	EgressIPs   *[]string `json:"egressIPs"`
@@ -67,7 +94,9 @@ type Step struct {
 
 	IfName  string             `json:"ifname"`
 	Present []InterfaceAddress `json:"present"`
-	Rules   []string           `json:"rules"`
+	// Rules are packet filter rules that exist before the agent starts, each as
+	// the arguments of one call of iptables.
+	Rules []string `json:"rules"`
 
 	UID         string            `json:"uid"`
 	Addresses   []NodeAddress     `json:"addresses"`
@@ -84,9 +113,18 @@ type Step struct {
 const (
 	// Instant expectations hold right after the step in a pure state machine.
 	Instant = "instant"
-	// Settled expectations hold once things are quiet.
+	// Settled expectations hold once nothing changes any more.
 	Settled = "settled"
 )
+
+// The orders in which a restarted process may read the kinds of objects.
+const (
+	NetNamespacesFirst = "netnamespaces-first"
+	HostSubnetsFirst   = "hostsubnets-first"
+)
+
+// ProjectAdmin is the user who may do everything in one namespace.
+const ProjectAdmin = "project-admin"
 
 // InterfaceAddress is an address on an interface.
 type InterfaceAddress struct {
@@ -109,22 +147,26 @@ type Expect struct {
 	Conflicts   map[string]string `json:"conflicts"`
 	Exact       bool              `json:"exact"`
 	Constraints []Constraint      `json:"constraints"`
+	Note        string            `json:"note"`
 	// UpstreamObserved is what the reference did; for readers.
 	UpstreamObserved json.RawMessage `json:"upstreamObserved"`
 }
 
-// Constraint is a predicate over the whole state.
+// Constraint is a predicate over the whole state. Each kind uses some of the
+// fields.
 type Constraint struct {
 	Kind        string   `json:"kind"`
 	IPs         []string `json:"ips"`
 	Nodes       []string `json:"nodes"`
 	Namespaces  []string `json:"namespaces"`
 	Names       []string `json:"names"`
+	Of          any      `json:"of"`
 	Equals      *int     `json:"equals"`
 	Min         *int     `json:"min"`
 	Max         *int     `json:"max"`
 	Count       *int     `json:"count"`
 	MaxMinusMin *int     `json:"maxMinusMin"`
+	Note        string   `json:"note"`
 }
 
 // AgentExpect is what must hold on the viewer's node.
@@ -134,28 +176,64 @@ type AgentExpect struct {
 	Interface     *[]InterfaceAddress `json:"interface"`
 	RulesFor      *[]string           `json:"rulesFor"`
 	CIDRs         *[]string           `json:"cidrs"`
-	Announcements json.RawMessage     `json:"announcements"`
-	InboundNew    json.RawMessage     `json:"inboundNew"`
-	InboundReply  json.RawMessage     `json:"inboundReply"`
+	Announcements *Announcements      `json:"announcements"`
+	InboundNew    *Inbound            `json:"inboundNew"`
+	InboundReply  *Inbound            `json:"inboundReply"`
 	WithinSeconds *int                `json:"withinSeconds"`
+	Note          string              `json:"note"`
 }
 
-// TrafficCase says, in words, which source address a packet bears.
+// Announcements are gratuitous ARP frames for an address.
+type Announcements struct {
+	IP            string `json:"ip"`
+	Min           int    `json:"min"`
+	WithinSeconds *int   `json:"withinSeconds"`
+}
+
+// Inbound says what becomes of a packet to an egress IP.
+type Inbound struct {
+	To     string `json:"to"`
+	Result string `json:"result"`
+}
+
+// LifecycleExpect is what must hold after a step of LifecycleScenarios: for each
+// object the values of some of its fields, or null where it must not exist.
+type LifecycleExpect struct {
+	NetNamespaces map[string]map[string]any `json:"netnamespaces"`
+	HostSubnets   map[string]map[string]any `json:"hostsubnets"`
+	Constraints   []Constraint              `json:"constraints"`
+	Error         *string                   `json:"error"`
+	Note          string                    `json:"note"`
+}
+
+// TrafficCase says, in words, which source address a packet has.
 type TrafficCase struct {
-	Name   string `json:"name"`
-	Setup  string `json:"setup"`
-	Given  string `json:"given"`
-	Expect string `json:"expect"`
-	Parity string `json:"parity"`
+	Name      string   `json:"name"`
+	Area      string   `json:"area"`
+	Setup     string   `json:"setup"`
+	Given     string   `json:"given"`
+	Expect    string   `json:"expect"`
+	Parity    string   `json:"parity"`
+	StandsFor []string `json:"standsFor"`
+	Why       string   `json:"why"`
+	Note      string   `json:"note"`
+
+	Problems []string `json:"-"`
 }
 
 // HealthScenario is a sequence of probe results and the judgement after each.
 type HealthScenario struct {
-	Name     string       `json:"name"`
-	Shows    string       `json:"shows"`
-	Role     string       `json:"role"`
-	Parity   string       `json:"parity"`
-	Sequence []HealthStep `json:"sequence"`
+	Name      string       `json:"name"`
+	Area      string       `json:"area"`
+	Shows     string       `json:"shows"`
+	Role      string       `json:"role"`
+	Parity    string       `json:"parity"`
+	Why       string       `json:"why"`
+	Note      string       `json:"note"`
+	StandsFor []string     `json:"standsFor"`
+	Sequence  []HealthStep `json:"sequence"`
+
+	Problems []string `json:"-"`
 }
 
 // HealthStep is one probe result; see readingGuide.
@@ -166,6 +244,7 @@ type HealthStep struct {
 	Ready   *bool           `json:"ready"`
 	Deleted bool            `json:"deleted"`
 	Traffic json.RawMessage `json:"traffic"`
+	Note    string          `json:"note"`
 }
 
 // Vectors are single values and what becomes of them.
@@ -182,12 +261,14 @@ type Vectors struct {
 		SchemaAccepts     *bool          `json:"schemaAccepts"`
 		ControllerAccepts *bool          `json:"controllerAccepts"`
 		From              string         `json:"from"`
+		Note              string         `json:"note"`
 	} `json:"objects"`
 	Columns []struct {
 		Kind    string         `json:"kind"`
 		Headers []string       `json:"headers"`
 		Row     map[string]any `json:"row"`
 		Cells   []string       `json:"cells"`
+		Note    string         `json:"note"`
 	} `json:"columns"`
 	AddressLabel []struct {
 		Interface string  `json:"interface"`
@@ -198,25 +279,120 @@ type Vectors struct {
 		NodeNetwork string `json:"node network"`
 		Range       string `json:"range"`
 		Accepted    bool   `json:"accepted"`
+		Note        string `json:"note"`
 	} `json:"rangeInNodeNetwork"`
 }
 
-// Load reads a corpus. A word that this package does not know is an error: it
-// would be a scenario that is played only in part.
+// Load reads a corpus. What is not understood fails nothing here: it is noted in
+// the scenario, or in the corpus where it belongs to no scenario, so that all
+// others can be played.
 func Load(path string) (*Corpus, error) {
 	data, err := os.ReadFile(path)
 	if err != nil {
 		return nil, fmt.Errorf("read corpus: %w", err)
 	}
-	var corpus Corpus
-	if err := decode(data, &corpus); err != nil {
+	var file map[string]json.RawMessage
+	if err := json.Unmarshal(data, &file); err != nil {
 		return nil, fmt.Errorf("read corpus %s: %w", path, err)
 	}
-	return &corpus, nil
+	c := &Corpus{}
+	sections := map[string]func(json.RawMessage) error{
+		"format":          func(raw json.RawMessage) error { return json.Unmarshal(raw, &c.Format) },
+		"about":           func(raw json.RawMessage) error { return json.Unmarshal(raw, &c.About) },
+		"readingGuide":    func(raw json.RawMessage) error { c.ReadingGuide = raw; return nil },
+		"trafficCases":    func(raw json.RawMessage) error { return list(raw, readTraffic, &c.TrafficCases) },
+		"healthScenarios": func(raw json.RawMessage) error { return list(raw, readHealth, &c.HealthScenarios) },
+		"vectors":         func(raw json.RawMessage) error { return strict(raw, &c.Vectors) },
+		string(States):    func(raw json.RawMessage) error { return list(raw, reader(States), &c.Scenarios) },
+		string(Agents):    func(raw json.RawMessage) error { return list(raw, reader(Agents), &c.AgentScenarios) },
+		string(Lifecycle): func(raw json.RawMessage) error { return list(raw, reader(Lifecycle), &c.LifecycleScenarios) },
+	}
+	for _, name := range slices.Sorted(maps.Keys(file)) {
+		read, known := sections[name]
+		if !known {
+			c.Problems = append(c.Problems, fmt.Sprintf("unknown section %q", name))
+			continue
+		}
+		if err := read(file[name]); err != nil {
+			c.Problems = append(c.Problems, fmt.Sprintf("section %s: %s", name, plainly(err)))
+		}
+	}
+	return c, nil
+}
+
+// list reads the elements of a list one by one, so that one that is not
+// understood does not take the others with it.
+func list[T any](raw json.RawMessage, read func(n int, raw json.RawMessage) T, into *[]T) error {
+	var elements []json.RawMessage
+	if err := json.Unmarshal(raw, &elements); err != nil {
+		return err
+	}
+	for i, element := range elements {
+		*into = append(*into, read(i+1, element))
+	}
+	return nil
+}
+
+// reader returns the function that reads the nth scenario of a section.
+func reader(section Section) func(n int, raw json.RawMessage) Scenario {
+	return func(n int, raw json.RawMessage) Scenario {
+		var s Scenario
+		// The steps are read one by one, to name the one that is not understood.
+		var steps []json.RawMessage
+		err := strict(raw, &struct {
+			*Scenario
+			Steps *[]json.RawMessage `json:"steps"`
+		}{&s, &steps})
+		if s.Name == "" {
+			s.Name = fmt.Sprintf("%s/%d", section, n)
+		}
+		if err != nil {
+			s.Problems = append(s.Problems, fmt.Sprintf("scenario %s: %s", s.Name, plainly(err)))
+		}
+		for _, problem := range s.check() {
+			s.Problems = append(s.Problems, fmt.Sprintf("scenario %s: %s", s.Name, problem))
+		}
+		for i, raw := range steps {
+			step, problems := readStep(section, raw)
+			s.Steps = append(s.Steps, step)
+			for _, problem := range problems {
+				s.Problems = append(s.Problems, fmt.Sprintf("scenario %s, step %d: %s", s.Name, i+1, problem))
+			}
+		}
+		return s
+	}
+}
+
+func readTraffic(n int, raw json.RawMessage) (c TrafficCase) {
+	err := strict(raw, &c)
+	if c.Name == "" {
+		c.Name = fmt.Sprintf("trafficCases/%d", n)
+	}
+	if err != nil {
+		c.Problems = append(c.Problems, fmt.Sprintf("case %s: %s", c.Name, plainly(err)))
+	}
+	return c
+}
+
+func readHealth(n int, raw json.RawMessage) (s HealthScenario) {
+	err := strict(raw, &s)
+	if s.Name == "" {
+		s.Name = fmt.Sprintf("healthScenarios/%d", n)
+	}
+	if err != nil {
+		s.Problems = append(s.Problems, fmt.Sprintf("scenario %s: %s", s.Name, plainly(err)))
+	}
+	for _, problem := range s.check() {
+		s.Problems = append(s.Problems, fmt.Sprintf("scenario %s, %s", s.Name, problem))
+	}
+	return s
 }
 
 // OwnCorpus is the corpus of the project.
 const OwnCorpus = "testdata/conformance.json"
+
+// EveryWord is a corpus that uses every word of the format once.
+const EveryWord = "testdata/every-word.json"
 
 // Path is the corpus to play.
 func Path() string {
@@ -226,15 +402,25 @@ func Path() string {
 	return OwnCorpus
 }
 
-func decode(data []byte, into any) error {
-	decoder := json.NewDecoder(bytes.NewReader(data))
-	return decoder.Decode(into)
-}
-
-// strict decodes what a scenario expects: a word that is not known would be an
-// expectation that nobody checks.
+// strict decodes what a scenario says. A field that is not known is an error:
+// it would be an expectation that nothing checks. The rest is decoded all the
+// same.
 func strict(data []byte, into any) error {
 	decoder := json.NewDecoder(bytes.NewReader(data))
 	decoder.DisallowUnknownFields()
 	return decoder.Decode(into)
 }
+
+// Expected decodes what a step expects; the zero value where it expects nothing.
+func Expected[E Expect | AgentExpect | LifecycleExpect](step Step) (expect E, err error) {
+	if len(step.Expect) == 0 {
+		return expect, nil
+	}
+	if err := strict(step.Expect, &expect); err != nil {
+		return expect, fmt.Errorf("read expectation: %w", err)
+	}
+	return expect, nil
+}
+
+// plainly is an error of the JSON package without its prefix.
+func plainly(err error) string { return strings.TrimPrefix(err.Error(), "json: ") }

@@ -1,22 +1,23 @@
 package conformance_test
 
 import (
-	"bytes"
 	"context"
 	"encoding/json"
 	"errors"
 	"fmt"
 	"slices"
+	"strings"
 	"testing"
 
 	corev1 "k8s.io/api/core/v1"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/types"
-	"k8s.io/apimachinery/pkg/util/wait"
 	"sigs.k8s.io/controller-runtime/pkg/client"
 
 	v1 "github.com/egressip-operator/egressip-operator/api/v1"
+	"github.com/egressip-operator/egressip-operator/internal/testenv"
+	"github.com/egressip-operator/egressip-operator/pkg/egress"
 	"github.com/egressip-operator/egressip-operator/test/conformance"
 )
 
@@ -24,122 +25,108 @@ import (
 type life struct {
 	*driver
 	// nodeUIDs are the UIDs that the API server gave to those of the scenario.
-	nodeUIDs   map[string]string
-	namespaces []string
+	nodeUIDs map[string]string
 }
 
 func newLife(t *testing.T, c *cluster) *life {
 	t.Helper()
-	l := &life{driver: newDriver(t, c, ""), nodeUIDs: make(map[string]string)}
-	t.Cleanup(func() {
-		for _, name := range l.namespaces {
-			if err := l.deleteNamespace(context.WithoutCancel(t.Context()), name); err != nil {
-				t.Errorf("delete namespace %s: %v", name, err)
-			}
-		}
-	})
-	return l
+	return &life{driver: newDriver(t, c, ""), nodeUIDs: make(map[string]string)}
 }
 
-// lifeExpect is what a lifecycle scenario expects.
-type lifeExpect struct {
-	NetNamespaces map[string]map[string]any `json:"netnamespaces"`
-	HostSubnets   map[string]map[string]any `json:"hostsubnets"`
-	Constraints   []struct {
-		Kind  string   `json:"kind"`
-		Names []string `json:"names"`
-		Of    string   `json:"of"`
-	} `json:"constraints"`
-	Error *string `json:"error"`
-}
-
-func (l *life) play(scenario conformance.Scenario) []string {
+// play plays a scenario up to the first step at which something is wrong.
+func (l *life) play(scenario conformance.Scenario) conformance.Outcome {
+	out := conformance.Outcome{Wrong: scenario.Problems, NotHere: conformance.OnAPIServer.NotHere(scenario)}
+	if len(out.Wrong) > 0 {
+		return out
+	}
 	ctx := l.t.Context()
+	placed := conformance.NewState()
 	for i, step := range scenario.Steps {
-		at := func(wrong ...string) []string {
-			for w := range wrong {
-				wrong[w] = fmt.Sprintf("step %d, %s %s: %s", i+1, step.Op, step.Name, wrong[w])
-			}
-			return wrong
+		if conformance.OnAPIServer.PassesOver(step) {
+			continue
 		}
-		var expect lifeExpect
-		if len(step.Expect) > 0 {
-			decoder := json.NewDecoder(bytes.NewReader(step.Expect))
-			decoder.DisallowUnknownFields()
-			if err := decoder.Decode(&expect); err != nil {
-				return at(err.Error())
-			}
+		expect, err := conformance.Expected[conformance.LifecycleExpect](step)
+		if err != nil {
+			return out.At(scenario, i, err.Error())
 		}
 		before, err := l.objects(ctx)
 		if err != nil {
-			return at(err.Error())
+			return out.At(scenario, i, err.Error())
 		}
-		err = l.step(ctx, step)
+		err = l.as(ctx, step.AsUser).step(ctx, step)
 		switch {
 		case expect.Error != nil:
 			if err == nil || string(apierrors.ReasonForError(err)) != *expect.Error {
-				return at(fmt.Sprintf("want %s, got %v", *expect.Error, err))
+				return out.At(scenario, i, fmt.Sprintf("want %s, got %v", *expect.Error, err))
 			}
 			continue
 		case err != nil:
-			return at(err.Error())
+			return out.At(scenario, i, err.Error())
 		}
-		if wrong := l.until(ctx, expect, before); len(wrong) > 0 {
-			return at(wrong...)
+		now, wrong := l.until(ctx, expect, before, placed)
+		if len(wrong) > 0 {
+			return out.At(scenario, i, wrong...)
+		}
+		if step.Op == "settle" {
+			placed = now.state
 		}
 	}
-	return nil
+	return out
+}
+
+// as is the scenario in the hands of a user; "" is the administrator.
+func (l *life) as(ctx context.Context, user string) *life {
+	if user == "" {
+		return l
+	}
+	withUser, asDriver, as := *l.cluster, *l.driver, *l
+	withUser.Client = l.projectAdmin(ctx, l.t)
+	asDriver.cluster, as.driver = &withUser, &asDriver
+	return &as
 }
 
 // until waits until what is expected holds, and returns what does not.
-func (l *life) until(ctx context.Context, expect lifeExpect, before objects) (wrong []string) {
-	err := wait.PollUntilContextTimeout(ctx, pollEvery, settleWithin/3, true, func(ctx context.Context) (bool, error) {
-		now, err := l.objects(ctx)
+func (l *life) until(ctx context.Context, expect conformance.LifecycleExpect, before snapshot, placed conformance.State) (now snapshot, wrong []string) {
+	testenv.Await(ctx, settleWithin/3, func(ctx context.Context) string {
+		seen, err := l.objects(ctx)
 		if err != nil {
-			return false, err
+			if ctx.Err() == nil {
+				wrong = []string{err.Error()}
+			}
+			return err.Error()
 		}
-		wrong = append(
+		now = seen
+		wrong = slices.Concat(
 			l.compare("netnamespace", expect.NetNamespaces, now.netNamespaces, before.netNamespaces),
-			l.compare("hostsubnet", expect.HostSubnets, now.hostSubnets, before.hostSubnets)...,
+			l.compare("hostsubnet", expect.HostSubnets, now.hostSubnets, before.hostSubnets),
+			conformance.CheckConstraints(expect.Constraints, now.state, before.state, placed),
 		)
-		for _, c := range expect.Constraints {
-			if c.Kind != "netids-distinct" {
-				wrong = append(wrong, fmt.Sprintf("constraint %q is not known", c.Kind))
-				continue
-			}
-			seen := make(map[string]string)
-			for _, name := range c.Names {
-				id := fmt.Sprint(now.netNamespaces[name]["netid"])
-				if other, taken := seen[id]; taken {
-					wrong = append(wrong, fmt.Sprintf("%s and %s have netid %s", other, name, id))
-				}
-				seen[id] = name
-			}
-		}
-		return len(wrong) == 0, nil
+		return strings.Join(wrong, "; ")
 	})
-	if err != nil && !wait.Interrupted(err) {
-		return append(wrong, err.Error())
-	}
-	return wrong
+	return now, wrong
 }
 
-// objects are the fields of all objects by name, as JSON has them.
-type objects struct{ netNamespaces, hostSubnets map[string]map[string]any }
+// snapshot is the fields of all objects by name, as JSON has them, and what they
+// say about the cluster.
+type snapshot struct {
+	netNamespaces, hostSubnets map[string]map[string]any
+	state                      conformance.State
+}
 
-func (l *life) objects(ctx context.Context) (objects, error) {
+func (l *life) objects(ctx context.Context) (snapshot, error) {
 	var netNamespaces v1.NetNamespaceList
 	var hostSubnets v1.HostSubnetList
 	if err := errors.Join(l.List(ctx, &netNamespaces), l.List(ctx, &hostSubnets)); err != nil {
-		return objects{}, err
+		return snapshot{}, err
 	}
-	o := objects{netNamespaces: make(map[string]map[string]any), hostSubnets: make(map[string]map[string]any)}
+	o := snapshot{netNamespaces: make(map[string]map[string]any), hostSubnets: make(map[string]map[string]any)}
 	for _, n := range netNamespaces.Items {
 		o.netNamespaces[n.Name] = fields(n)
 	}
 	for _, h := range hostSubnets.Items {
 		o.hostSubnets[h.Name] = fields(h)
 	}
+	o.state = seen{namespaces: netNamespaces.Items, hosts: hostSubnets.Items}.state(l.driver)
 	return o, nil
 }
 
@@ -190,10 +177,10 @@ func (l *life) field(field string, want any, object, before map[string]any, all 
 		}
 		return ""
 	}
-	if same, ok := want.(map[string]any); ok && same["sameAs"] != nil {
-		want = all[fmt.Sprint(same["sameAs"])][field]
-	}
-	return conformance.Match(want, plain(object[field]), plain(before[field]))
+	return conformance.Match(want, conformance.Values{
+		Got: plain(object[field]), Before: plain(before[field]),
+		Of: func(name string) any { return plain(all[name][field]) },
+	})
 }
 
 // plain makes a list of strings of a list of anything.
@@ -210,16 +197,10 @@ func plain(value any) any {
 }
 
 func (l *life) step(ctx context.Context, step conformance.Step) error {
+	node := &corev1.Node{ObjectMeta: metav1.ObjectMeta{Name: step.Name}}
 	switch step.Op {
 	case "create-namespace":
-		if !slices.Contains([]string{"default"}, step.Name) {
-			l.namespaces = append(l.namespaces, step.Name)
-		}
-		namespace := &corev1.Namespace{ObjectMeta: metav1.ObjectMeta{Name: step.Name}}
-		if err := client.IgnoreAlreadyExists(l.Create(ctx, namespace)); err != nil {
-			return err
-		}
-		return l.appear(ctx, &v1.NetNamespace{ObjectMeta: metav1.ObjectMeta{Name: step.Name}})
+		return l.createNamespace(ctx, step.Name)
 	case "delete-namespace":
 		return l.deleteNamespace(ctx, step.Name)
 	case "create-node":
@@ -228,32 +209,50 @@ func (l *life) step(ctx context.Context, step conformance.Step) error {
 		}
 		return l.appear(ctx, &v1.HostSubnet{ObjectMeta: metav1.ObjectMeta{Name: step.Name}})
 	case "patch-node":
-		return l.mergeStatus(ctx, &corev1.Node{ObjectMeta: metav1.ObjectMeta{Name: step.Name}}, map[string]any{"addresses": addresses(step)})
+		return l.mergeStatus(ctx, node, map[string]any{"addresses": addresses(step)})
+	case "delete-node":
+		return l.Delete(ctx, node)
 	case "offline-replace-node":
 		return l.restartController(ctx, func() error { return l.replaceNode(ctx, step) })
 	case "create-hostsubnet":
-		h := &v1.HostSubnet{
-			ObjectMeta: metav1.ObjectMeta{Name: step.Name, Annotations: step.Annotations},
-			Host:       step.Name, HostIP: *step.HostIP, Subnet: *step.Subnet,
-		}
-		return l.Create(ctx, h)
+		return l.createHostSubnet(ctx, step)
+	case "delete-hostsubnet":
+		return l.Delete(ctx, &v1.HostSubnet{ObjectMeta: metav1.ObjectMeta{Name: step.Name}})
 	case "annotate-netnamespace":
 		return l.merge(ctx, &v1.NetNamespace{ObjectMeta: metav1.ObjectMeta{Name: step.Name}},
 			map[string]any{"metadata": map[string]any{"annotations": map[string]string{step.Key: step.Value}}})
 	case "resync-namespaces":
 		return l.restartController(ctx, func() error { return nil })
-	case "patch-netnamespace", "patch-hostsubnet":
-		if step.AsUser == "" {
-			return l.do(ctx, step)
-		}
-		as := *l.driver
-		withUser := *l.cluster
-		withUser.Client = l.projectAdmin(ctx, l.t)
-		as.cluster = &withUser
-		return as.do(ctx, step)
 	default:
-		return fmt.Errorf("operation %q is not known", step.Op)
+		return l.do(ctx, step)
 	}
+}
+
+func (l *life) createNamespace(ctx context.Context, name string) error {
+	if name != metav1.NamespaceDefault {
+		l.t.Cleanup(func() {
+			if err := l.deleteNamespace(context.WithoutCancel(l.t.Context()), name); err != nil {
+				l.t.Errorf("delete namespace %s: %v", name, err)
+			}
+		})
+	}
+	namespace := &corev1.Namespace{ObjectMeta: metav1.ObjectMeta{Name: name}}
+	if err := client.IgnoreAlreadyExists(l.Create(ctx, namespace)); err != nil {
+		return err
+	}
+	return l.appear(ctx, &v1.NetNamespace{ObjectMeta: metav1.ObjectMeta{Name: name}})
+}
+
+// createHostSubnet makes one by hand, without a Node.
+func (l *life) createHostSubnet(ctx context.Context, step conformance.Step) error {
+	h := &v1.HostSubnet{
+		ObjectMeta: metav1.ObjectMeta{Name: step.Name, Annotations: step.Annotations},
+		Host:       step.Name, HostIP: *step.HostIP, EgressIPs: listOf(step.EgressIPs), EgressCIDRs: listOf(step.EgressCIDRs),
+	}
+	if step.Subnet != nil {
+		h.Subnet = *step.Subnet
+	}
+	return l.Create(ctx, h)
 }
 
 // appear waits for an object that the controller makes.
@@ -291,6 +290,9 @@ func (l *life) createNode(ctx context.Context, step conformance.Step) error {
 		ObjectMeta: metav1.ObjectMeta{Name: step.Name},
 		Spec:       corev1.NodeSpec{PodCIDR: "10.128.4.0/24", PodCIDRs: []string{"10.128.4.0/24"}},
 	}
+	if cloud := conformance.CloudConfig(step); cloud != "" {
+		node.Annotations = map[string]string{egress.AnnotationCloudConfig: cloud}
+	}
 	if err := l.Create(ctx, node); err != nil {
 		return err
 	}
@@ -301,7 +303,8 @@ func (l *life) createNode(ctx context.Context, step conformance.Step) error {
 	})
 }
 
-// replaceNode makes a Node of the same name and address anew.
+// replaceNode deletes a Node and creates another one with its name and, unless
+// others are given, its addresses.
 func (l *life) replaceNode(ctx context.Context, step conformance.Step) error {
 	var old corev1.Node
 	if err := l.Get(ctx, types.NamespacedName{Name: step.Name}, &old); err != nil {
@@ -310,8 +313,35 @@ func (l *life) replaceNode(ctx context.Context, step conformance.Step) error {
 	if err := l.Delete(ctx, &old); err != nil {
 		return err
 	}
-	for _, a := range old.Status.Addresses {
-		step.Addresses = append(step.Addresses, conformance.NodeAddress{Type: string(a.Type), Address: a.Address})
+	if len(step.Addresses) == 0 {
+		for _, a := range old.Status.Addresses {
+			step.Addresses = append(step.Addresses, conformance.NodeAddress{Type: string(a.Type), Address: a.Address})
+		}
 	}
 	return l.createNode(ctx, step)
+}
+
+// testEveryWord plays the scenarios that use each operation, expectation,
+// predicate and constraint.
+func testEveryWord(t *testing.T, c *cluster) {
+	t.Helper()
+	corpus, err := conformance.Load(conformance.EveryWord)
+	if err != nil {
+		t.Fatal(err)
+	}
+	judge := func(t *testing.T, out conformance.Outcome) {
+		t.Helper()
+		logNotHere(t, out)
+		if len(out.Wrong) > 0 {
+			t.Error(strings.Join(out.Wrong, "\n"))
+		}
+	}
+	for _, scenario := range corpus.Scenarios {
+		t.Run(scenario.Name, func(t *testing.T) {
+			judge(t, conformance.Play(t.Context(), newDriver(t, c, scenario.Profile), scenario))
+		})
+	}
+	for _, scenario := range corpus.LifecycleScenarios {
+		t.Run(scenario.Name, func(t *testing.T) { judge(t, newLife(t, c).play(scenario)) })
+	}
 }

@@ -2,36 +2,35 @@ package conformance
 
 import (
 	"fmt"
-	"maps"
 	"slices"
-	"strings"
 )
 
-// Match compares a value of the corpus with ours: "" where it fits, otherwise
-// what is wrong. Ours is nil, a string, a number or a list of strings; lists
-// are compared as sets. An active assignment is written "ip@node" on our side.
-// before is our value before the step.
-func Match(want, got, before any) string {
+// Values are what Match compares a value of the corpus with.
+type Values struct {
+	// Got is our value: nil, a string, a number or a list of strings. An active
+	// assignment is written "ip@node".
+	Got any
+	// Before is our value before the step.
+	Before any
+	// Of returns our value of another object of the same kind.
+	Of func(name string) any
+}
+
+// Match compares a value of the corpus with ours and returns "" where they
+// match, otherwise what is wrong. Lists are compared as sets.
+func Match(want any, v Values) string {
 	switch want := want.(type) {
 	case map[string]any:
-		return matchPredicate(want, got, before)
+		return matchPredicates(want, v)
 	case []any:
-		list, ok := got.([]string)
-		if !ok {
-			return differ(want, got)
-		}
-		wanted := make([]string, 0, len(want))
-		for _, element := range want {
-			wanted = append(wanted, word(element))
-		}
-		slices.Sort(wanted)
-		if !slices.Equal(wanted, slices.Sorted(slices.Values(list))) {
-			return differ(wanted, got)
+		list, ok := v.Got.([]string)
+		if !ok || !sameSet(words(want), list) {
+			return differ(want, v.Got)
 		}
 		return ""
 	default:
-		if word(want) != word(got) {
-			return differ(want, got)
+		if word(want) != word(v.Got) {
+			return differ(want, v.Got)
 		}
 		return ""
 	}
@@ -47,55 +46,102 @@ func word(value any) string {
 	case float64:
 		return fmt.Sprintf("%.0f", value)
 	case map[string]any:
-		if ip, ok := value["egressIP"]; ok {
-			return fmt.Sprintf("%v@%v", ip, value["node"])
+		if isAssignment(value) {
+			return fmt.Sprintf("%v@%v", value["egressIP"], value["node"])
 		}
 	}
 	return fmt.Sprint(value)
 }
 
-func matchPredicate(want map[string]any, got, before any) string {
-	for _, name := range slices.Sorted(maps.Keys(want)) {
-		if wrong := predicate(name, want[name], got, before); wrong != "" {
-			return wrong
+func words(list []any) []string {
+	all := make([]string, 0, len(list))
+	for _, element := range list {
+		all = append(all, word(element))
+	}
+	return all
+}
+
+// isAssignment reports whether an object is an egress IP with its node.
+func isAssignment(object map[string]any) bool {
+	_, ip := object["egressIP"]
+	_, node := object["node"]
+	return ip && node && len(object) == 2
+}
+
+// predicate is a condition on a single value.
+type predicate struct {
+	// argument returns what is wrong with an argument.
+	argument func(argument any) []string
+	holds    func(argument any, v Values) bool
+}
+
+// predicates are the words that start with a brace in readingGuide.predicates.
+func predicates() map[string]predicate {
+	return map[string]predicate{
+		"oneOf":       {argument: isChoices, holds: oneOf},
+		"size":        {argument: isNumber, holds: func(n any, v Values) bool { return between(length(v.Got), n, n) }},
+		"sizeBetween": {argument: isRange, holds: func(r any, v Values) bool { return inRange(length(v.Got), r) }},
+		"between":     {argument: isRange, holds: func(r any, v Values) bool { return inRange(number(v.Got), r) }},
+		"excludes":    {argument: isList, holds: func(list any, v Values) bool { return !holdsAny(list, v.Got, true) }},
+		"contains":    {argument: isList, holds: func(list any, v Values) bool { return !holdsAny(list, v.Got, false) }},
+		"unchanged":   {argument: isTrue, holds: func(_ any, v Values) bool { return same(v.Got, v.Before) }},
+		"sameAs":      {argument: isName, holds: func(name any, v Values) bool { return v.Of != nil && same(v.Got, v.Of(word(name))) }},
+		"nonEmpty":    {argument: isTrue, holds: func(_ any, v Values) bool { return nonEmpty(v.Got) }},
+	}
+}
+
+// matchPredicates wants all the predicates to hold.
+func matchPredicates(want map[string]any, v Values) string {
+	known := predicates()
+	for name, argument := range sorted(want) {
+		p, ok := known[name]
+		if !ok {
+			return fmt.Sprintf("unknown predicate %q", name)
+		}
+		if !p.holds(argument, v) {
+			return differ(fmt.Sprintf("%s %v", name, argument), v.Got)
 		}
 	}
 	return ""
 }
 
-func predicate(name string, argument, got, before any) string {
-	list, isList := got.([]string)
-	wrong := differ(fmt.Sprintf("%s %v", name, argument), got)
-	holds := false
-	switch name {
-	case "oneOf":
-		choices, _ := argument.([]any)
-		holds = slices.ContainsFunc(choices, func(choice any) bool { return Match(choice, got, before) == "" })
-	case "size":
-		holds = isList && number(argument) == float64(len(list))
-	case "sizeBetween":
-		holds = isList && between(float64(len(list)), argument)
-	case "between":
-		holds = got != nil && between(number(got), argument)
-	case "excludes":
-		elements, _ := argument.([]any)
-		holds = !slices.ContainsFunc(elements, func(e any) bool { return slices.Contains(list, word(e)) })
-	case "contains":
-		elements, _ := argument.([]any)
-		holds = !slices.ContainsFunc(elements, func(e any) bool { return !slices.Contains(list, word(e)) })
-	case "unchanged":
-		holds = fmt.Sprint(got) == fmt.Sprint(before)
-	case "nonEmpty":
-		holds = got != nil && word(got) != "" && (!isList || len(list) > 0)
-	default:
-		return fmt.Sprintf("predicate %q is not known", name)
-	}
-	if holds {
-		return ""
-	}
-	return wrong
+func oneOf(argument any, v Values) bool {
+	choices, _ := argument.([]any)
+	return slices.ContainsFunc(choices, func(choice any) bool { return Match(choice, v) == "" })
 }
 
+// holdsAny reports whether some element of the argument is, or is not, in a list.
+func holdsAny(argument, got any, there bool) bool {
+	elements, _ := argument.([]any)
+	list, _ := got.([]string)
+	return slices.ContainsFunc(elements, func(e any) bool { return slices.Contains(list, word(e)) == there })
+}
+
+// same compares two values of ours, lists as sets.
+func same(a, b any) bool {
+	first, isList := a.([]string)
+	second, isOther := b.([]string)
+	if isList && isOther {
+		return sameSet(first, second)
+	}
+	return fmt.Sprint(a) == fmt.Sprint(b)
+}
+
+func nonEmpty(value any) bool {
+	list, isList := value.([]string)
+	return value != nil && word(value) != "" && (!isList || len(list) > 0)
+}
+
+// length is the number of elements of a list, and -1 for anything else.
+func length(value any) float64 {
+	list, isList := value.([]string)
+	if !isList {
+		return -1
+	}
+	return float64(len(list))
+}
+
+// number is a number of the corpus or of ours, and -1 for anything else.
 func number(value any) float64 {
 	switch value := value.(type) {
 	case float64:
@@ -108,168 +154,59 @@ func number(value any) float64 {
 	return -1
 }
 
-func between(value float64, bounds any) bool {
+func between(value float64, least, most any) bool {
+	return value >= 0 && number(least) <= value && value <= number(most)
+}
+
+func inRange(value float64, bounds any) bool {
 	list, ok := bounds.([]any)
-	return ok && len(list) == 2 && number(list[0]) <= value && value <= number(list[1])
+	return ok && len(list) == 2 && between(value, list[0], list[1])
 }
 
-// State is what a driver sees of its cluster.
-type State struct {
-	// Assignments are the addresses that some node has on its interface.
-	Assignments map[string]string
-	// Active is, for each namespace, "none", "dropped", or a list of
-	// "ip@node".
-	Active map[string]any
-	// HostSubnets are the egressIPs of each.
-	HostSubnets map[string][]string
-	// Requests are the egressIPs of each namespace.
-	Requests map[string][]string
-	// Conflicts are the reasons for which requested addresses are nobody's.
-	Conflicts map[string]string
-	// Online tells which nodes are.
-	Online map[string]bool
-	// Broken names invariants that do not hold.
-	Broken []string
+func isNumber(argument any) []string {
+	if _, ok := argument.(float64); !ok {
+		return []string{fmt.Sprintf("%v is no number", argument)}
+	}
+	return nil
 }
 
-// Check returns everything in which the state differs from what is expected.
-// before is the state before the step, placed that of the last step that
-// placed addresses.
-func (e Expect) Check(got, before, placed State) []string {
-	wrong := slices.Clone(got.Broken)
-	note := func(format string, args ...any) { wrong = append(wrong, fmt.Sprintf(format, args...)) }
-	lookup := func(m map[string]string, key string) any {
-		if value, ok := m[key]; ok {
-			return value
-		}
-		return nil
+func isRange(argument any) []string {
+	list, _ := argument.([]any)
+	if len(list) != 2 || isNumber(list[0]) != nil || isNumber(list[1]) != nil {
+		return []string{fmt.Sprintf("%v is not a pair of numbers", argument)}
 	}
-	for _, ip := range keys(e.Assignments, e.Exact, got.Assignments) {
-		if s := Match(e.Assignments[ip], lookup(got.Assignments, ip), lookup(before.Assignments, ip)); s != "" {
-			note("assignment of %s: %s", ip, s)
-		}
-	}
-	for _, name := range keys(e.Active, e.Exact, got.Active) {
-		if s := Match(e.Active[name], got.Active[name], before.Active[name]); s != "" {
-			note("active of %s: %s", name, s)
-		}
-	}
-	for _, name := range keys(e.HostSubnets, e.Exact, got.HostSubnets) {
-		list, ok := got.HostSubnets[name]
-		if !ok {
-			note("hostsubnet %s is missing", name)
-			continue
-		}
-		if s := Match(e.HostSubnets[name], list, before.HostSubnets[name]); s != "" {
-			note("egressIPs of hostsubnet %s: %s", name, s)
-		}
-	}
-	for _, ip := range keys(e.Conflicts, e.Exact, got.Conflicts) {
-		want, have := e.Conflicts[ip], got.Conflicts[ip]
-		if want != have && (want != "any" || have == "") {
-			note("conflict over %s: %s", ip, differ(want, have))
-		}
-	}
-	for _, c := range e.Constraints {
-		if s := c.check(got, placed); s != "" {
-			note("%s: %s", c.Kind, s)
-		}
-	}
-	return wrong
+	return nil
 }
 
-// keys are those that are expected, and where all are to be compared, those
-// that there are.
-func keys[W, G any](want map[string]W, exact bool, got map[string]G) []string {
-	all := slices.Collect(maps.Keys(want))
-	if exact {
-		all = slices.AppendSeq(all, maps.Keys(got))
+func isList(argument any) []string {
+	if _, ok := argument.([]any); !ok {
+		return []string{fmt.Sprintf("%v is no list", argument)}
 	}
-	slices.Sort(all)
-	return slices.Compact(all)
+	return checkValue(argument)
 }
 
-func (c Constraint) check(got, placed State) string {
-	switch c.Kind {
-	case "assigned-count":
-		return c.checkCount(got)
-	case "distinct-nodes":
-		seen := make(map[string]string)
-		for _, ip := range c.IPs {
-			node, ok := got.Assignments[ip]
-			if other := seen[node]; ok && other != "" {
-				return fmt.Sprintf("%s and %s are both on %s", other, ip, node)
-			}
-			seen[node] = ip
-		}
-	case "balanced":
-		least, most := -1, 0
-		for _, node := range c.Nodes {
-			n := len(got.HostSubnets[node])
-			if least < 0 || n < least {
-				least = n
-			}
-			most = max(most, n)
-		}
-		if c.MaxMinusMin == nil || most-least > *c.MaxMinusMin {
-			return fmt.Sprintf("the fullest has %d, the emptiest %d", most, least)
-		}
-	case "active-matches":
-		return c.checkActive(got)
-	case "moved-at-most":
-		var moved []string
-		for ip, node := range placed.Assignments {
-			if now, ok := got.Assignments[ip]; ok && now != node {
-				moved = append(moved, ip)
-			}
-		}
-		if c.Count == nil || len(moved) > *c.Count {
-			return fmt.Sprintf("moved: %v", moved)
-		}
-	case "unmoved":
-		for _, ip := range c.IPs {
-			if got.Assignments[ip] != placed.Assignments[ip] {
-				return fmt.Sprintf("%s moved from %q to %q", ip, placed.Assignments[ip], got.Assignments[ip])
-			}
-		}
-	default:
-		return "constraint is not known"
+// isChoices: each choice is a value or a predicate itself.
+func isChoices(argument any) (problems []string) {
+	choices, ok := argument.([]any)
+	if !ok {
+		return []string{fmt.Sprintf("%v is no list", argument)}
 	}
-	return ""
+	for _, choice := range choices {
+		problems = append(problems, checkValue(choice)...)
+	}
+	return problems
 }
 
-func (c Constraint) checkCount(got State) string {
-	count := 0
-	for _, ip := range c.IPs {
-		if _, ok := got.Assignments[ip]; ok {
-			count++
-		}
+func isTrue(argument any) []string {
+	if argument != true {
+		return []string{fmt.Sprintf("%v is not true", argument)}
 	}
-	switch {
-	case c.Equals != nil && count != *c.Equals:
-		return fmt.Sprintf("want %d, got %d", *c.Equals, count)
-	case c.Min != nil && count < *c.Min:
-		return fmt.Sprintf("want at least %d, got %d", *c.Min, count)
-	case c.Max != nil && count > *c.Max:
-		return fmt.Sprintf("want at most %d, got %d", *c.Max, count)
-	}
-	return ""
+	return nil
 }
 
-// checkActive wants every requested address with an online node in use.
-func (c Constraint) checkActive(got State) string {
-	for _, namespace := range c.Namespaces {
-		var want []string
-		for _, ip := range got.Requests[namespace] {
-			if node, ok := got.Assignments[ip]; ok && got.Online[node] {
-				want = append(want, ip+"@"+node)
-			}
-		}
-		have, _ := got.Active[namespace].([]string)
-		slices.Sort(want)
-		if !slices.Equal(want, slices.Sorted(slices.Values(have))) {
-			return fmt.Sprintf("%s: want %s, got %v", namespace, strings.Join(want, " "), got.Active[namespace])
-		}
+func isName(argument any) []string {
+	if _, ok := argument.(string); !ok {
+		return []string{fmt.Sprintf("%v is no name", argument)}
 	}
-	return ""
+	return nil
 }

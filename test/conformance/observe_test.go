@@ -9,42 +9,51 @@ import (
 
 	corev1 "k8s.io/api/core/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
-	"k8s.io/apimachinery/pkg/util/wait"
 
 	v1 "github.com/egressip-operator/egressip-operator/api/v1"
+	"github.com/egressip-operator/egressip-operator/internal/testenv"
 	"github.com/egressip-operator/egressip-operator/pkg/egress"
 	"github.com/egressip-operator/egressip-operator/test/conformance"
 )
 
-// Until is part of conformance.Driver. It waits until the controller has done
-// all that it is going to do about the objects as they stand; only then is the
-// state compared.
+// Until is part of conformance.Driver. It compares the state only when the
+// controller has done everything about the objects as they are.
 func (d *driver) Until(ctx context.Context, done func(conformance.State) []string) (conformance.State, []string, error) {
 	var state conformance.State
 	if d.controller == nil {
 		return state, nil, nil
 	}
 	wrong := []string{"the state was never seen"}
-	err := wait.PollUntilContextTimeout(ctx, pollEvery, settleWithin, true, func(ctx context.Context) (bool, error) {
+	var failed error
+	testenv.Await(ctx, settleWithin, func(ctx context.Context) string {
 		seen, err := d.look(ctx)
 		if err != nil {
-			return false, err
+			failed = err
+			return ""
 		}
 		if busy := seen.busy(d); busy != "" {
 			wrong = []string{"the controller is not done: " + busy}
-			return false, nil
+			return busy
 		}
 		state = seen.state(d)
 		wrong = done(state)
 		// It is quiet: what is wrong now stays wrong, unless the lists were read
 		// while something changed between them.
 		again, err := d.look(ctx)
-		return err == nil && again.versions() == seen.versions(), err
+		if err != nil {
+			failed = err
+			return ""
+		}
+		if again.versions() != seen.versions() {
+			return "the objects change"
+		}
+		return ""
 	})
-	if wait.Interrupted(err) {
-		err = nil
+	// The limit may end a look: that is no failure of its own.
+	if errors.Is(failed, context.DeadlineExceeded) {
+		failed = nil
 	}
-	return state, wrong, err
+	return state, wrong, failed
 }
 
 // seen is what the API holds.
@@ -77,9 +86,8 @@ func (s seen) versions() string {
 	return fmt.Sprint(all)
 }
 
-// busy says what the controller has still to do: statuses that do not speak of
-// the objects as they stand, or claims that are not where the allocation wants
-// them.
+// busy says what the controller still has to do: statuses that are not of the
+// objects as they are, or claims that are not where the allocation wants them.
 func (s seen) busy(d *driver) string {
 	objects := egress.Objects{NetNamespaces: s.namespaces, HostSubnets: s.hosts}
 	ips := make(map[string]string)
@@ -94,7 +102,7 @@ func (s seen) busy(d *driver) string {
 		}
 		online := condition(h.Status.Conditions, v1.ConditionOnline)
 		if online == nil || (online.Status == metav1.ConditionFalse) != d.offline[h.Name] {
-			return fmt.Sprintf("HostSubnet %s is not said to be as online as its Node", h.Name)
+			return fmt.Sprintf("HostSubnet %s does not report its Node's health", h.Name)
 		}
 		config, err := egress.ParseCloudConfig(d.clouds[h.Name])
 		if err != nil {
@@ -114,11 +122,11 @@ func (s seen) busy(d *driver) string {
 			}
 		}
 	}
-	return s.untold(egress.Resolve(resolved))
+	return s.outdated(egress.Resolve(resolved))
 }
 
-// untold says which status is not of the objects as they stand.
-func (s seen) untold(resolution egress.Resolution) string {
+// outdated says which status is not of the objects as they are.
+func (s seen) outdated(resolution egress.Resolution) string {
 	for _, n := range s.namespaces {
 		i := slices.IndexFunc(resolution.Namespaces, func(r egress.NamespaceResult) bool { return r.Name == n.Name })
 		result := resolution.Namespaces[i]
@@ -132,9 +140,9 @@ func (s seen) untold(resolution egress.Resolution) string {
 			return fmt.Sprintf("NetNamespace %s has the status of generation %d", n.Name, n.Status.ObservedGeneration)
 		}
 		for j, r := range result.Requests {
-			told := n.Status.EgressIPs[j]
-			if told.IP != r.IP || told.Host != r.Host || string(told.State) != string(r.State) || told.Reason != string(r.Reason) {
-				return fmt.Sprintf("NetNamespace %s tells %+v instead of %+v", n.Name, told, r)
+			reported := n.Status.EgressIPs[j]
+			if reported.IP != r.IP || reported.Host != r.Host || string(reported.State) != string(r.State) || reported.Reason != string(r.Reason) {
+				return fmt.Sprintf("NetNamespace %s reports %+v instead of %+v", n.Name, reported, r)
 			}
 		}
 	}
@@ -154,23 +162,17 @@ func addCloud(objects *egress.Objects, name string, config egress.CloudConfig) {
 	}
 }
 
-// state is what the API tells of who has which egress IP: statuses and lists
+// state is what the API says about who has which egress IP: statuses and lists
 // alone, as an administrator sees them.
 func (s seen) state(d *driver) conformance.State {
-	state := conformance.State{
-		Assignments: make(map[string]string),
-		Active:      make(map[string]any),
-		HostSubnets: make(map[string][]string),
-		Requests:    make(map[string][]string),
-		Conflicts:   make(map[string]string),
-		Online:      make(map[string]bool),
-	}
+	state := conformance.NewState()
 	for _, h := range s.hosts {
 		state.HostSubnets[h.Name] = slices.Clone(h.EgressIPs)
 		state.Online[h.Name] = !d.offline[h.Name]
 	}
 	for _, n := range s.namespaces {
 		state.Requests[n.Name] = slices.Clone(n.EgressIPs)
+		state.NetIDs[n.Name] = n.NetID
 		var active []string
 		for _, r := range n.Status.EgressIPs {
 			if conflict := conformance.ConflictOf(egress.Reason(r.Reason)); conflict != "" {
@@ -183,7 +185,7 @@ func (s seen) state(d *driver) conformance.State {
 			case v1.StateStandby, v1.StateHostOffline:
 				state.Assignments[r.IP] = r.Host
 			default:
-				// Nobody bears it.
+				// It is on no host.
 			}
 		}
 		ready := condition(n.Status.Conditions, v1.ConditionEgressReady)

@@ -2,7 +2,6 @@ package conformance
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"slices"
 	"strings"
@@ -10,38 +9,59 @@ import (
 
 // Driver is a cluster on which scenarios are played.
 type Driver interface {
-	// Do carries out one step. It returns ErrNotHere where the step means
-	// nothing on this kind of cluster; its expectation is then passed over.
+	// Player says what kind of cluster it is.
+	Player() Player
+	// Do carries out one step that the player does not pass over.
 	Do(ctx context.Context, step Step) error
-	// Until observes the cluster until done says that nothing is wrong, or it
+	// Until observes the cluster until done reports that nothing is wrong, or it
 	// has waited long enough, and returns the last of what was wrong.
 	Until(ctx context.Context, done func(State) []string) (State, []string, error)
-	// Instant tells whether the state right after a step can be seen.
-	Instant() bool
 }
 
-// ErrNotHere is returned for a step that a driver passes over.
-var ErrNotHere = errors.New("not on this kind of cluster")
+// Outcome is what became of a scenario.
+type Outcome struct {
+	// Wrong are the sentences about the first step at which something differs, or
+	// about all words that are not understood; none where all is well.
+	Wrong []string
+	// NotHere is what the player passed over, with the reasons.
+	NotHere []string
+}
 
-// Play plays a scenario and returns the first step at which something is
-// wrong, as sentences; none where all is well.
-func Play(ctx context.Context, driver Driver, scenario Scenario) ([]string, error) {
-	var before, placed State
+// At returns the outcome with what is wrong at a step, if anything is. The step
+// counts from 0.
+func (o Outcome) At(scenario Scenario, n int, wrong ...string) Outcome {
+	step := scenario.Steps[n]
+	for _, w := range wrong {
+		words := strings.Join(strings.Fields(step.Op+" "+step.Name), " ")
+		o.Wrong = append(o.Wrong, fmt.Sprintf("scenario %s, step %d, %s: %s", scenario.Name, n+1, words, w))
+	}
+	return o
+}
+
+// Play plays a scenario up to the first step at which something is wrong.
+func Play(ctx context.Context, driver Driver, scenario Scenario) Outcome {
+	out := Outcome{Wrong: scenario.Problems}
+	if len(out.Wrong) > 0 {
+		return out
+	}
+	player := driver.Player()
+	before, placed := NewState(), NewState()
 	for i, step := range scenario.Steps {
-		err := driver.Do(ctx, step)
-		if errors.Is(err, ErrNotHere) {
+		out.NotHere = append(out.NotHere, player.notHere(i, step)...)
+		if player.PassesOver(step) {
 			continue
 		}
-		if err != nil {
-			return nil, fmt.Errorf("step %d, %s %s: %w", i+1, step.Op, step.Name, err)
+		if err := driver.Do(ctx, step); err != nil {
+			return out.At(scenario, i, err.Error())
 		}
-		var expect Expect
+		expect, err := Expected[Expect](step)
+		if err != nil {
+			return out.At(scenario, i, err.Error())
+		}
 		// What cannot be seen is passed over, but not the wait: the outcome
 		// must not depend on how fast the steps follow each other.
-		if len(step.Expect) > 0 && (step.When != Instant || driver.Instant()) {
-			if err := strict(step.Expect, &expect); err != nil {
-				return nil, fmt.Errorf("step %d, %s %s: read expectation: %w", i+1, step.Op, step.Name, err)
-			}
+		if step.When == Instant && !player.seesInstants() {
+			expect = Expect{}
 		}
 		state, wrong, err := driver.Until(ctx, func(now State) []string {
 			found := expect.Check(now, before, placed)
@@ -51,20 +71,17 @@ func Play(ctx context.Context, driver Driver, scenario Scenario) ([]string, erro
 			return found
 		})
 		if err != nil {
-			return nil, fmt.Errorf("step %d, %s %s: observe: %w", i+1, step.Op, step.Name, err)
+			return out.At(scenario, i, fmt.Sprintf("observe: %v", err))
 		}
 		if len(wrong) > 0 {
-			for w := range wrong {
-				wrong[w] = fmt.Sprintf("after step %d, %s %s (%s): %s", i+1, step.Op, step.Name, step.When, wrong[w])
-			}
-			return wrong, nil
+			return out.At(scenario, i, wrong...)
 		}
 		before = state
 		if step.Op == "settle" || step.Op == "reallocate" {
 			placed = state
 		}
 	}
-	return nil, nil
+	return out
 }
 
 // settledInvariants are those of the corpus that can be told from a State.

@@ -31,7 +31,8 @@ func testVectors(t *testing.T, c *cluster, corpus *conformance.Corpus, deviation
 		t.Run(name, func(t *testing.T) {
 			object, err := objectWith(v.Field, v.Value)
 			if err != nil {
-				t.Fatal(err)
+				count.judge(t, name, deviations, []string{err.Error()})
+				return
 			}
 			count.judge(t, name, deviations, accepted(t.Context(), c, object, v.SchemaAccepts))
 		})
@@ -40,7 +41,12 @@ func testVectors(t *testing.T, c *cluster, corpus *conformance.Corpus, deviation
 		name := objectName(i, v.From)
 		t.Run(name, func(t *testing.T) {
 			want := v.SchemaAccepts != nil && *v.SchemaAccepts || v.ControllerAccepts != nil && *v.ControllerAccepts
-			count.judge(t, name, deviations, accepted(t.Context(), c, objectOf(v.Kind, v.Object), want))
+			object, err := objectOf(v.Kind, v.Object)
+			if err != nil {
+				count.judge(t, name, deviations, []string{err.Error()})
+				return
+			}
+			count.judge(t, name, deviations, accepted(t.Context(), c, object, want))
 		})
 	}
 	for _, v := range corpus.Vectors.Columns {
@@ -62,17 +68,17 @@ func word(value any) string {
 	return fmt.Sprint(value)
 }
 
-// objectWith is an object that is right but for one value.
+// objectWith is an object that is valid except for one value.
 func objectWith(field string, value any) (*unstructured.Unstructured, error) {
 	namespace := map[string]any{"metadata.name": "vector", "netname": "vector", "netid": 4711}
 	host := map[string]any{"metadata.name": "vector", "host": "vector", "hostIP": "192.168.7.10", "subnet": "10.128.0.0/23"}
 	switch field {
 	case "netnamespace.egressIPs[]":
 		namespace["egressIPs"] = []any{value}
-		return objectOf("NetNamespace", namespace), nil
+		return objectOf("NetNamespace", namespace)
 	case "netnamespace.netid":
-		namespace["netid"] = int64(value.(float64))
-		return objectOf("NetNamespace", namespace), nil
+		namespace["netid"] = word(value)
+		return objectOf("NetNamespace", namespace)
 	case "hostsubnet.egressIPs[]":
 		host["egressIPs"] = []any{value}
 	case "hostsubnet.egressCIDRs[]":
@@ -85,13 +91,16 @@ func objectWith(field string, value any) (*unstructured.Unstructured, error) {
 	case "hostsubnet.subnet":
 		host["subnet"] = value
 	default:
-		return nil, fmt.Errorf("field %q is not known", field)
+		return nil, fmt.Errorf("unknown field %q", field)
 	}
-	return objectOf("HostSubnet", host), nil
+	return objectOf("HostSubnet", host)
 }
 
 // objectOf makes an object of fields; those of metadata have names with a dot.
-func objectOf(kind string, fields map[string]any) *unstructured.Unstructured {
+func objectOf(kind string, fields map[string]any) (*unstructured.Unstructured, error) {
+	if resources()[kind] == "" {
+		return nil, fmt.Errorf("unknown kind %q", kind)
+	}
 	u := &unstructured.Unstructured{Object: make(map[string]any)}
 	u.SetGroupVersionKind(v1.GroupVersion().WithKind(kind))
 	name, _ := fields["host"].(string)
@@ -101,8 +110,12 @@ func objectOf(kind string, fields map[string]any) *unstructured.Unstructured {
 		case "metadata.name":
 			u.SetName(fmt.Sprint(value))
 		case "metadata.annotations":
+			given, ok := value.(map[string]any)
+			if !ok {
+				return nil, fmt.Errorf("the annotations %v are no object", value)
+			}
 			annotations := make(map[string]string)
-			for key, text := range value.(map[string]any) {
+			for key, text := range given {
 				annotations[key] = fmt.Sprint(text)
 			}
 			u.SetAnnotations(annotations)
@@ -112,7 +125,12 @@ func objectOf(kind string, fields map[string]any) *unstructured.Unstructured {
 			u.Object[field] = value
 		}
 	}
-	return u
+	return u, nil
+}
+
+// resources are the kinds of the corpus, and how the API names them in paths.
+func resources() map[string]string {
+	return map[string]string{"NetNamespace": "netnamespaces", "HostSubnet": "hostsubnets"}
 }
 
 // accepted asks the API server without creating anything.
@@ -133,12 +151,14 @@ func columns(t *testing.T, c *cluster, kind string, row map[string]any, headers,
 	row = maps.Clone(row)
 	row["metadata.name"] = row["name"]
 	delete(row, "name")
-	resource := map[string]string{"NetNamespace": "netnamespaces", "HostSubnet": "hostsubnets"}[kind]
 	if kind == "NetNamespace" {
 		row["netname"] = row["metadata.name"]
 		row["netid"] = word(row["netid"])
 	}
-	object := objectOf(kind, row)
+	object, err := objectOf(kind, row)
+	if err != nil {
+		return []string{err.Error()}
+	}
 	if err := c.Create(t.Context(), object); err != nil {
 		return []string{err.Error()}
 	}
@@ -147,7 +167,7 @@ func columns(t *testing.T, c *cluster, kind string, row map[string]any, headers,
 			t.Error(err)
 		}
 	})
-	table, err := c.table(t.Context(), "/apis/network.openshift.io/v1/"+resource+"/"+object.GetName())
+	table, err := c.table(t.Context(), "/apis/network.openshift.io/v1/"+resources()[kind]+"/"+object.GetName())
 	if err != nil {
 		return []string{err.Error()}
 	}

@@ -1,7 +1,7 @@
 package kernel
 
 import (
-	"encoding/json"
+	"context"
 	"fmt"
 	"net/netip"
 	"os"
@@ -11,6 +11,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/egressip-operator/egressip-operator/internal/testenv"
 	"github.com/egressip-operator/egressip-operator/test/conformance"
 )
 
@@ -39,10 +40,12 @@ func TestAgentOnTheKernel(t *testing.T) {
 			continue // about plans alone
 		}
 		t.Run(scenario.Name, func(t *testing.T) {
-			wrong := play(t, scenario)
+			out := play(t, scenario)
+			logNotHere(t, out)
+			wrong := strings.Join(out.Wrong, "; ")
 			reason, deviates := deviations["kernel/"+scenario.Name]
 			switch {
-			case len(wrong) == 0 && !deviates:
+			case wrong == "" && !deviates:
 				same++
 			case deviates && strings.HasSuffix(wrong, "want refused, got dropped"):
 				// Anything else that is wrong there is no deviation.
@@ -58,7 +61,33 @@ func TestAgentOnTheKernel(t *testing.T) {
 		same+otherwise+failed, same, otherwise, failed)
 }
 
-// The label says whose an address is, also where OpenShift SDN's had no room.
+// logNotHere reports what the kernel passes over.
+func logNotHere(t *testing.T, out conformance.Outcome) {
+	t.Helper()
+	for _, sentence := range out.NotHere {
+		t.Log(sentence)
+	}
+}
+
+// TestEveryWord plays a scenario that has every operation of one node and every
+// expectation.
+func TestEveryWord(t *testing.T) {
+	corpus, err := conformance.Load(filepath.Join("..", conformance.EveryWord))
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, scenario := range corpus.AgentScenarios {
+		t.Run(scenario.Name, func(t *testing.T) {
+			out := play(t, scenario)
+			logNotHere(t, out)
+			if len(out.Wrong) > 0 {
+				t.Error(out.Wrong)
+			}
+		})
+	}
+}
+
+// The label says whose an address is, even where OpenShift SDN's has no room.
 func TestAddressLabels(t *testing.T) {
 	corpus, deviations := load(t)
 	same, otherwise := 0, 0
@@ -75,7 +104,9 @@ func TestAddressLabels(t *testing.T) {
 				}
 			}
 			n.start()
-			n.waitFor(t, egressIPs[0])
+			if wrong := n.waitFor(egressIPs[0]); wrong != "" {
+				t.Fatal(wrong)
+			}
 			list, _ := n.addresses()
 			got := list[len(list)-1].Label
 			_, deviates := deviations["kernel/label="+v.Interface]
@@ -96,105 +127,134 @@ func TestAddressLabels(t *testing.T) {
 // patience is longer than any limit of the corpus.
 const patience = 10 * time.Second
 
-func play(t *testing.T, scenario conformance.Scenario) string {
+// play plays a scenario up to the first step at which something is wrong.
+func play(t *testing.T, scenario conformance.Scenario) conformance.Outcome {
 	t.Helper()
-	n := newNode(t, scenario.Viewer, "eth0")
+	out := conformance.Outcome{Wrong: scenario.Problems, NotHere: conformance.OnKernel.NotHere(scenario)}
+	if len(out.Wrong) > 0 {
+		return out
+	}
+	n := newNode(t, scenario.Viewer, deviceOf(scenario))
 	for i, step := range scenario.Steps {
-		var expect conformance.AgentExpect
-		if len(step.Expect) > 0 {
-			if err := json.Unmarshal(step.Expect, &expect); err != nil {
-				t.Fatal(err)
-			}
+		expect, err := conformance.Expected[conformance.AgentExpect](step)
+		if err != nil {
+			return out.At(scenario, i, err.Error())
 		}
-		announced := n.listen(expect)
-		switch step.Op {
-		case "interface":
-			n.present(step.Present)
-		case "agent-start":
-			n.start()
-		case "external-address-delete":
-			n.waitFor(t, step.IP)
-			run(t, "ip address del "+step.IP+"/24 dev "+n.device)
-		case "external-rules-flush":
-			n.eventually(patience, func() string { return differ("rules", n.translated(), *expect.RulesFor) })
-			run(t, "for table in filter nat mangle raw; do iptables -t $table -F; done")
-		default:
-			if err := n.brain.Do(t.Context(), step); err != nil {
-				t.Fatal(err)
-			}
-			if n.dp != nil {
-				n.plan()
-			}
+		announced := n.listen(expect.Announcements)
+		if wrong := n.do(t, step); wrong != "" {
+			return out.At(scenario, i, wrong)
 		}
 		limit := patience
 		if expect.WithinSeconds != nil {
 			limit = time.Duration(*expect.WithinSeconds) * time.Second
 		}
 		if wrong := n.eventually(limit, func() string { return n.wrong(expect, announced) }); wrong != "" {
-			return fmt.Sprintf("after step %d, %s: %s", i+1, step.Op, wrong)
+			return out.At(scenario, i, wrong)
 		}
+	}
+	return out
+}
+
+// deviceOf is the interface that the scenario looks at.
+func deviceOf(scenario conformance.Scenario) string {
+	for _, step := range scenario.Steps {
+		if step.IfName != "" {
+			return step.IfName
+		}
+	}
+	return "eth0"
+}
+
+// do carries out a step and returns what keeps it from that.
+func (n *node) do(t *testing.T, step conformance.Step) (wrong string) {
+	t.Helper()
+	if conformance.OnKernel.PassesOver(step) {
+		return ""
+	}
+	switch step.Op {
+	case "interface":
+		n.present(step.Present, step.Rules)
+		return ""
+	case "agent-start":
+		n.start()
+		return ""
+	case "external-address-delete":
+		if wrong := n.waitFor(step.IP); wrong != "" {
+			return wrong
+		}
+		run(t, "ip address del "+step.IP+"/24 dev "+n.device)
+		return ""
+	case "external-rules-flush":
+		// What is not there yet would not be missed.
+		want := n.brain.View(n.viewer).Addresses
+		if wrong := n.eventually(patience, func() string { return differ("rules", n.translated(), want) }); wrong != "" {
+			return wrong
+		}
+		run(t, "for table in filter nat mangle raw; do iptables -t $table -F; done")
+		return ""
+	}
+	if err := n.brain.Do(t.Context(), step); err != nil {
+		return err.Error()
+	}
+	switch {
+	case n.dp == nil:
+	case step.Op == "restart":
+		n.stop()
+		n.start()
+	default:
+		n.plan()
 	}
 	return ""
 }
 
 // listen hears what is announced from now on.
-func (n *node) listen(expect conformance.AgentExpect) (missing func() string) {
-	if len(expect.Announcements) == 0 {
+func (n *node) listen(want *conformance.Announcements) (missing func() string) {
+	if want == nil {
 		return func() string { return "" }
 	}
-	var want struct {
-		IP  netip.Addr `json:"ip"`
-		Min int        `json:"min"`
+	ip, err := netip.ParseAddr(want.IP)
+	if err != nil {
+		return func() string { return err.Error() }
 	}
-	if err := json.Unmarshal(expect.Announcements, &want); err != nil {
-		n.t.Fatal(err)
-	}
-	count := n.announcements(want.IP)
+	began := time.Now()
+	count := n.announcements(ip)
 	return func() string {
 		if got := count(); got < want.Min {
 			return fmt.Sprintf("%s was announced %d times", want.IP, got)
+		}
+		if limit := want.WithinSeconds; limit != nil && time.Since(began) > time.Duration(*limit)*time.Second {
+			return fmt.Sprintf("%s was announced %d times only after %v", want.IP, want.Min, time.Since(began))
 		}
 		return ""
 	}
 }
 
-func (n *node) waitFor(t *testing.T, ip string) {
-	t.Helper()
-	wrong := n.eventually(patience, func() string {
+// waitFor waits for an address and returns what is there without it.
+func (n *node) waitFor(ip string) (wrong string) {
+	return n.eventually(patience, func() string {
 		list, _ := n.addresses()
 		if !slices.ContainsFunc(list, func(a conformance.InterfaceAddress) bool { return a.IP == ip }) {
 			return fmt.Sprintf("%s is not there: %v", ip, list)
 		}
 		return ""
 	})
-	if wrong != "" {
-		t.Fatal(wrong)
-	}
 }
 
-// eventually asks until nothing is wrong or the time is up, and returns what is
+// eventually waits until nothing is wrong or the time is up, and returns what is
 // wrong then.
 func (n *node) eventually(limit time.Duration, wrong func() string) string {
-	deadline := time.After(limit)
-	tick := time.NewTicker(20 * time.Millisecond)
-	defer tick.Stop()
-	for {
-		w := wrong()
-		if w == "" {
-			return ""
-		}
-		select {
-		case <-deadline:
-			return w
-		case <-tick.C:
-		}
-	}
+	return testenv.Await(n.t.Context(), limit, func(context.Context) string { return wrong() })
 }
 
 func (n *node) wrong(expect conformance.AgentExpect, announced func() string) string {
 	list, cidrs := n.addresses()
 	if expect.Interface != nil && !slices.Equal(list, *expect.Interface) {
 		return fmt.Sprintf("the interface has %v instead of %v", list, *expect.Interface)
+	}
+	if expect.Addresses != nil {
+		if w := differ("addresses", slices.Sorted(slices.Values(conformance.Labelled(list))), *expect.Addresses); w != "" {
+			return w
+		}
 	}
 	if expect.CIDRs != nil {
 		for _, cidr := range *expect.CIDRs {
@@ -217,18 +277,12 @@ func (n *node) wrong(expect conformance.AgentExpect, announced func() string) st
 	return announced()
 }
 
-// connects compares what becomes of a connection to an address that the node
-// has to bear first.
-func connects(what string, expect json.RawMessage, cidrs []string, ask func(ip string) string) string {
-	var want struct {
-		To     string `json:"to"`
-		Result string `json:"result"`
-	}
+// connects compares what becomes of a connection to an address, which the node
+// must host first.
+func connects(what string, want *conformance.Inbound, cidrs []string, ask func(ip string) string) string {
 	switch {
-	case len(expect) == 0:
+	case want == nil:
 		return ""
-	case json.Unmarshal(expect, &want) != nil:
-		return fmt.Sprintf("%s is not understood: %s", what, expect)
 	case !slices.ContainsFunc(cidrs, func(cidr string) bool { return strings.HasPrefix(cidr, want.To+"/") }):
 		return fmt.Sprintf("%s is not on the interface: %v", want.To, cidrs)
 	}

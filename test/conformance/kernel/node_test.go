@@ -33,6 +33,8 @@ type node struct {
 	dp     *dataplane.Dataplane
 	// wake asks the agent's loop for a pass.
 	wake chan struct{}
+	// stop ends the agent, as a crash would: it cleans nothing up.
+	stop func()
 
 	mu    sync.Mutex
 	state dataplane.State
@@ -63,10 +65,14 @@ func newNode(t *testing.T, viewer, device string) *node {
 	return &node{t: t, device: device, brain: conformance.NewBrain(""), viewer: viewer, wake: make(chan struct{}, 1)}
 }
 
-// present puts addresses on the interface before the agent starts.
-func (n *node) present(addresses []conformance.InterfaceAddress) {
+// present makes what is there before the agent starts: addresses on the
+// interface, and packet filter rules.
+func (n *node) present(addresses []conformance.InterfaceAddress, rules []string) {
 	for _, a := range addresses {
 		run(n.t, fmt.Sprintf("ip address add %s/24 dev %s label %s", a.IP, n.device, a.Label))
+	}
+	for _, rule := range rules {
+		run(n.t, "iptables "+rule)
 	}
 }
 
@@ -105,12 +111,16 @@ func (n *node) start() {
 			}
 		}
 	})
-	n.t.Cleanup(func() {
+	n.stop = sync.OnceFunc(func() {
 		stop()
 		ended.Wait()
 		if err := dp.Close(); err != nil {
 			n.t.Error(err)
 		}
+	})
+	stopThis := n.stop
+	n.t.Cleanup(func() {
+		stopThis()
 		if err := dataplane.Cleanup(context.WithoutCancel(n.t.Context()), dataplane.Config{}); err != nil {
 			n.t.Error(err)
 		}
@@ -124,7 +134,7 @@ func (n *node) pass() {
 	}
 }
 
-// plan decides anew.
+// plan decides again.
 func (n *node) plan() {
 	cluster, _ := egress.Snapshot(n.brain.Objects())
 	plan, ok := egress.PlanFor(cluster, egress.Resolve(cluster), n.viewer, nil, nil)
@@ -178,8 +188,8 @@ func (n *node) translated() (ips []string) {
 	return ips
 }
 
-// announcements counts the ARP frames on the LAN in which somebody says that an
-// address is its own, from now on.
+// announcements counts the ARP frames on the LAN in which a host announces
+// an address as its own, from now on.
 func (n *node) announcements(ip netip.Addr) (count func() int) {
 	n.t.Helper()
 	// A non-blocking socket, read when the count is asked for.
@@ -231,7 +241,7 @@ func inLAN(f func() error) error {
 	return <-done
 }
 
-// inbound tells what becomes of a new connection from the LAN to an address of
+// inbound returns what becomes of a new connection from the LAN to an address of
 // the node: "delivered", "refused" or "dropped".
 func (n *node) inbound(ip string) string {
 	n.t.Helper()
@@ -253,7 +263,7 @@ func (n *node) inbound(ip string) string {
 	return err.Error()
 }
 
-// reply tells what becomes of an answer to a connection that the node opens
+// reply returns what becomes of an answer to a connection that the node opens
 // with one of its addresses.
 func (n *node) reply(ip string) string {
 	n.t.Helper()
