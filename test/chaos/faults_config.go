@@ -1,0 +1,100 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"slices"
+	"time"
+
+	"github.com/egressip-operator/egressip-operator/test/chaos/traffic"
+)
+
+// reassigned gives namespace automatic another egress IP.
+func (c *chaos) reassigned() fault {
+	next := spareIP
+	if slices.Contains(c.current["automatic"], spareIP) {
+		next = teams()[2].ips[0]
+	}
+	return fault{
+		what: fmt.Sprintf("namespace automatic gets %s instead of %v", next, c.current["automatic"]),
+		begin: func(ctx context.Context) error {
+			c.current["automatic"] = []string{next}
+			c.rules.allow("automatic", next)
+			return c.patch(ctx, "netnamespace/automatic", fmt.Sprintf(`{"egressIPs": %s}`, list([]string{next})))
+		},
+	}
+}
+
+// claimsSwapped has the two manual hosts exchange what they claim.
+func (c *chaos) claimsSwapped() fault {
+	a, b := manualHosts()[0], manualHosts()[1]
+	return fault{
+		what: a + " and " + b,
+		begin: func(ctx context.Context) error {
+			c.claims[a], c.claims[b] = c.claims[b], c.claims[a]
+			return errors.Join(
+				c.patch(ctx, "hostsubnet/"+a, fmt.Sprintf(`{"egressIPs": %s}`, list(c.claims[a]))),
+				c.patch(ctx, "hostsubnet/"+b, fmt.Sprintf(`{"egressIPs": %s}`, list(c.claims[b]))))
+		},
+	}
+}
+
+// rulesFlushed: what an administrator may do in a hurry. Whole tables of the nat
+// and mangle rules go, others' with ours; kube-proxy brings its own back.
+func (c *chaos) rulesFlushed() fault {
+	node := c.node()
+	commands := []string{
+		"for c in $(iptables-nft-save -t nat | grep -o '^:EGRESSIP-[A-Z-]*' | tr -d :); do iptables-nft -w -t nat -F $c; done",
+		"for c in $(iptables-nft-save -t mangle | grep -o '^:EGRESSIP-[A-Z-]*' | tr -d :); do iptables-nft -w -t mangle -F $c; done",
+		"iptables-nft -w -t mangle -F",
+		"iptables-nft -w -t nat -F EGRESSIP-POSTROUTING; ipset flush egress-pods",
+		"ip rule del table 2000; ip route flush table 2001",
+	}
+	command := commands[c.random.IntN(len(commands))]
+	return fault{
+		what: node + ": " + command,
+		begin: func(ctx context.Context) error {
+			_, err := c.NodeShell(ctx, node, "sh", "-c", command)
+			return err
+		},
+	}
+}
+
+// podsChurned deletes the pods of a node again and again: new ones get their
+// addresses, in other namespaces.
+func (c *chaos) podsChurned() fault {
+	node, rounds := c.node(), 2+c.random.IntN(2)
+	return fault{
+		what: fmt.Sprintf("those of %s, %d times", node, rounds), broken: []string{node},
+		begin: func(ctx context.Context) error {
+			for range rounds {
+				for _, t := range teams() {
+					if _, err := c.Kubectl(ctx, "-n", t.Name, "delete", "pods", "-l", "app="+traffic.App, "--field-selector=spec.nodeName="+node, "--wait=false"); err != nil {
+						return err
+					}
+				}
+				if err := pause(ctx, 2*time.Second); err != nil {
+					return err
+				}
+			}
+			return nil
+		},
+	}
+}
+
+func (c *chaos) evacuated() fault {
+	node := automaticHosts()[c.random.IntN(2)]
+	const annotation = "egressip.network.openshift.io/evacuate"
+	return fault{
+		what: node,
+		begin: func(ctx context.Context) error {
+			_, err := c.Kubectl(ctx, "annotate", "node", node, annotation+"=true")
+			return err
+		},
+		end: func(ctx context.Context) error {
+			_, err := c.Kubectl(ctx, "annotate", "node", node, annotation+"-")
+			return err
+		},
+	}
+}
