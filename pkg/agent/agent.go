@@ -99,10 +99,12 @@ func serve(ctx context.Context, cfg *rest.Config, o Options, k kernel, registry 
 		objects: objects.changed, drift: newSignal(),
 	}
 	if o.ProbePort != 0 {
-		numbers := probeNumbers(o.ProbeInterval)
-		l.peers = &peers{
-			log: log, clock: clock.RealClock{}, node: o.NodeName, port: o.ProbePort, config: numbers, metrics: m,
-			ready: h.serving, changed: objects.changed, voted: p.wake, wake: newSignal(),
+		l.peers, err = newPeers(peersConfig{
+			log: log, clock: clock.RealClock{}, node: o.NodeName, port: o.ProbePort, probe: probeConfig(o.ProbeInterval), metrics: m,
+			ready: h.serving, changed: objects.changed, voted: p.wake,
+		})
+		if err != nil {
+			return err
 		}
 		p.ballot = l.peers.ballot
 		ask, err := apiAsker(cfg, scheme, mgr.GetRESTMapper(), o.NodeName, objects.ownHostSubnet)

@@ -27,9 +27,10 @@ import (
 	"github.com/egressip-operator/egressip-operator/pkg/cri"
 )
 
-// askAgain is the pause before an API server that did not answer, or did not
-// know our kinds yet, is asked again.
-const askAgain = time.Second
+// retryInterval is the pause before what failed is tried again: a request to an
+// API server that did not answer, or does not have our kinds yet, the probes, and
+// the subscription to the kernel's changes.
+const retryInterval = time.Second
 
 // cacheOptions keep caches small: of pods, those of this node alone, and of
 // each what is needed.
@@ -144,7 +145,7 @@ func (c *caches) informer(ctx context.Context, object client.Object) (cache.Info
 			c.log.Error(err, "cannot watch yet; it is tried again, and nothing is changed in the kernel before",
 				"kind", fmt.Sprintf("%T", object))
 		}
-		t := time.NewTimer(askAgain)
+		t := time.NewTimer(retryInterval)
 		select {
 		case <-ctx.Done():
 			t.Stop()

@@ -26,9 +26,6 @@ const (
 	// firstRetry is the pause after a first failure; it doubles up to the
 	// period of the resync.
 	firstRetry = 100 * time.Millisecond
-	// listenAgain is the pause before the kernel is listened to again, after
-	// that failed. The resync finds drift in the meantime.
-	listenAgain = time.Second
 	// logAgain is how long an error that stays the same is not logged again.
 	logAgain = time.Minute
 )
@@ -193,7 +190,7 @@ func (l *loop) pass(ctx context.Context, why cause) error {
 	if l.peers != nil && !l.appliedAt.IsZero() {
 		// Not before: a host that has just begun would answer "not ready". But
 		// also where the pass failed in part: what works is offered.
-		l.peers.know(acquaintance{hostIP: l.desired.state.HostIP, hosts: l.desired.state.Hosts, peers: l.desired.peers})
+		l.peers.setTargets(l.desired.state.HostIP, l.desired.state.Hosts, l.desired.peers)
 	}
 	err = errors.Join(undecided, err)
 	l.publish(observation{decision: *l.desired, report: l.report, err: err})
@@ -278,10 +275,10 @@ func (l *loop) listen(ctx context.Context) {
 			return
 		}
 		if err != nil {
-			l.log.Error(err, "cannot listen to the kernel; drift is found by the resync alone until it is tried again",
-				"resync", l.resync.String(), "again", listenAgain.String())
+			l.log.Error(err, "cannot listen to the kernel; until that is tried again, only the resync finds drift",
+				"resync", l.resync.String(), "retryInterval", retryInterval.String())
 		}
-		t := l.clock.NewTimer(listenAgain)
+		t := l.clock.NewTimer(retryInterval)
 		select {
 		case <-ctx.Done():
 		case <-t.C():

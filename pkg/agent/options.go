@@ -81,7 +81,7 @@ func (o Options) Validate() error {
 		errs = append(errs, fmt.Errorf("--resync-period %s: give a duration from %s to %s", o.ResyncPeriod, minResyncPeriod, maxResyncPeriod))
 	}
 	if o.ProbePort != 0 {
-		if err := probeNumbers(o.ProbeInterval).Validate(); err != nil {
+		if err := probeConfig(o.ProbeInterval).Validate(); err != nil {
 			errs = append(errs, fmt.Errorf("--probe-interval %s: give a duration such as %s: %w", o.ProbeInterval, DefaultProbeInterval(), err))
 		}
 	}

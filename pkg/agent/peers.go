@@ -2,8 +2,6 @@ package agent
 
 import (
 	"context"
-	"errors"
-	"fmt"
 	"maps"
 	"net/netip"
 	"slices"
@@ -12,7 +10,6 @@ import (
 	"time"
 
 	"github.com/go-logr/logr"
-	"golang.org/x/sync/errgroup"
 	"k8s.io/utils/clock"
 
 	"github.com/egressip-operator/egressip-operator/pkg/egress"
@@ -25,83 +22,80 @@ const DefaultProbePort uint16 = probe.Port
 // DefaultProbeInterval is the time between two probes to one host.
 func DefaultProbeInterval() time.Duration { return probe.DefaultConfig().Interval }
 
-// probeNumbers are the numbers of the probes that go with an interval.
-func probeNumbers(interval time.Duration) probe.Config {
+// probeConfig returns the numbers of the probes that go with an interval.
+func probeConfig(interval time.Duration) probe.Config {
 	return probe.DefaultConfig().WithInterval(interval)
+}
+
+// peersConfig says how peers work.
+type peersConfig struct {
+	log   logr.Logger
+	clock clock.Clock
+	node  string
+	// port is the UDP port of all hosts' responders.
+	port  uint16
+	probe probe.Config
+	// ready reports to other hosts whether this one's data plane works.
+	ready func() bool
+	// changed is raised when a host has gone offline or come back.
+	changed signal
+	// voted is raised then, too: others wait for this host's ballot.
+	voted   signal
+	metrics *metrics
 }
 
 // peers answers the probes of other hosts, and probes those on which the way of
 // this node's pods depends. It exists so that a fallback to the next egress IP
 // takes part of a second and needs no API server.
 type peers struct {
-	log   logr.Logger
-	clock clock.Clock
-	node  string
-	// port is the UDP port of all hosts' responders.
-	port   uint16
-	config probe.Config
-	// ready tells other hosts whether this one's data plane works.
-	ready func() bool
-	// changed is raised when a host has gone offline or come back.
-	changed signal
-	// voted is raised then, too: others wait for this host's word.
-	voted   signal
-	metrics *metrics
+	peersConfig
 
-	wake signal
-	mu   sync.Mutex
-	want acquaintance
-	// prober is the one that runs, if any.
-	prober *probe.Prober
-	// told are the hosts that were last logged as offline.
-	told []string
+	runner *probe.Runner
+
+	mu sync.Mutex
+	// logged are the hosts that were last logged as offline.
+	logged []string
 }
 
-// acquaintance is whom a host knows.
-type acquaintance struct {
-	hostIP netip.Addr
-	// hosts may ask; peers are asked.
-	hosts []netip.Addr
-	peers []egress.Peer
+func newPeers(c peersConfig) (*peers, error) {
+	p := &peers{peersConfig: c}
+	var err error
+	p.runner, err = probe.NewRunner(probe.RunnerConfig{
+		Config: c.probe, Port: c.port, RetryInterval: retryInterval, Clock: c.clock,
+		Responder: &probe.ResponderConfig{Host: c.node, Ready: c.ready},
+		OnChange:  p.viewChanged,
+		// Without probes, the hosts' conditions in the API still say who is online.
+		OnError: func(err error) {
+			c.log.Error(err, "cannot probe other hosts or answer their probes; trying again", "retryInterval", retryInterval.String())
+		},
+	})
+	return p, err
 }
 
-// know takes what the last decision rests on. It does not block.
-func (p *peers) know(a acquaintance) {
-	p.mu.Lock()
-	defer p.mu.Unlock()
-	if a.hostIP == p.want.hostIP && slices.Equal(a.hosts, p.want.hosts) && slices.Equal(a.peers, p.want.peers) {
-		return
+// setTargets takes what the last decision rests on: the address of this host,
+// the hosts that may probe it, and those that it probes. It does not block.
+func (p *peers) setTargets(hostIP netip.Addr, hosts []netip.Addr, probed []egress.Peer) {
+	targets := probe.Targets{Self: hostIP, Answer: hosts}
+	for _, peer := range probed {
+		targets.Probe = append(targets.Probe, probe.Target{Name: peer.Name, Addr: peer.IP})
 	}
-	p.want = a
-	p.wake.raise()
-}
-
-// running is the prober that runs, if any.
-func (p *peers) running() *probe.Prober {
-	p.mu.Lock()
-	defer p.mu.Unlock()
-	return p.prober
+	if err := p.runner.SetTargets(targets); err != nil {
+		p.log.Error(err, "cannot probe a host")
+	}
 }
 
 // reach is whom this host reaches.
 func (p *peers) reach() egress.Reach {
-	prober := p.running()
-	if prober == nil {
-		return egress.Reach{}
-	}
-	view := prober.View()
-	return egress.Reach{Silent: view.Offline, Held: view.Held}
+	snapshot, _ := p.runner.Snapshot()
+	return egress.Reach{Silent: snapshot.View.Offline, Held: snapshot.View.Held}
 }
 
 // contact tells how many of the hosts that this one watches have ever answered,
 // and how many are reached now. Those that are of no use at present count too, as in
 // their hold-down: nobody is cut off from a host that answers.
 func (p *peers) contact() (watched, answering int) {
-	prober := p.running()
-	if prober == nil {
-		return 0, 0
-	}
-	for _, h := range prober.Hosts() {
+	snapshot, _ := p.runner.Snapshot()
+	for _, h := range snapshot.Hosts {
 		if h.LastAlive.IsZero() {
 			continue
 		}
@@ -120,15 +114,11 @@ const maxBallot = 256
 // knows, and which of them are silent. A host that is cut off tells nobody; one whose
 // word reaches the API server is one voice among others.
 func (p *peers) ballot() (watches, silent []string) {
-	prober := p.running()
-	if prober == nil {
-		return nil, nil
-	}
-	held := prober.View().Held
+	snapshot, _ := p.runner.Snapshot()
 	var answering []string
-	for name, h := range prober.Hosts() {
+	for name, h := range snapshot.Hosts {
 		switch {
-		case held[name]:
+		case snapshot.View.Held[name]:
 			answering = append(answering, name)
 		case h.State == probe.Offline:
 			silent = append(silent, name)
@@ -144,98 +134,22 @@ func (p *peers) ballot() (watches, silent []string) {
 	return watches, silent
 }
 
-// run works until ctx ends. What fails is logged and tried again: without
-// probes, the hosts' conditions in the API still tell who is online.
+// run works until ctx ends.
 func (p *peers) run(ctx context.Context) error {
-	for {
-		select {
-		case <-ctx.Done():
-			return nil
-		case <-p.wake:
-		}
-		if err := p.serve(ctx); err != nil && ctx.Err() == nil {
-			p.log.Error(err, "cannot probe other hosts or answer them; tried again", "again", askAgain.String())
-			t := p.clock.NewTimer(askAgain)
-			select {
-			case <-ctx.Done():
-			case <-t.C():
-			}
-			t.Stop()
-		}
-		p.wake.raise()
-	}
-}
-
-// serve works at one address of this host, until it changes or ctx ends.
-func (p *peers) serve(ctx context.Context) error {
-	p.mu.Lock()
-	at := p.want.hostIP
-	p.mu.Unlock()
-	responder, err := probe.NewResponder(probe.ResponderConfig{Host: p.node, Addr: at, Port: p.port, Ready: p.ready})
-	if err != nil {
-		return fmt.Errorf("set up the answers to probes: %w", err)
-	}
-	var prober *probe.Prober
-	prober, err = probe.NewProber(probe.ProberConfig{
-		Config: p.config, Source: at, Port: p.port,
-		OnChange: func() { p.tell(prober) },
-	})
-	if err != nil {
-		return fmt.Errorf("set up the probes: %w", err)
-	}
-	p.mu.Lock()
-	p.prober = prober
-	p.mu.Unlock()
-	defer func() {
-		p.mu.Lock()
-		p.prober = nil
-		p.mu.Unlock()
-	}()
-	g, ctx := errgroup.WithContext(ctx)
-	g.Go(func() error { return responder.Run(ctx) })
-	g.Go(func() error { return prober.Run(ctx) })
-	g.Go(func() error { return p.follow(ctx, at, responder, prober) })
-	if err := g.Wait(); !errors.Is(err, errMoved) {
-		return err
-	}
+	p.runner.Run(ctx)
 	return nil
 }
 
-var errMoved = errors.New("the host's address has changed")
-
-// follow keeps targets and sources as known, while the host stays where it is.
-func (p *peers) follow(ctx context.Context, at netip.Addr, r *probe.Responder, q *probe.Prober) error {
-	for {
-		p.mu.Lock()
-		want := p.want
-		p.mu.Unlock()
-		if want.hostIP != at {
-			return errMoved
-		}
-		r.SetSources(want.hosts)
-		targets := make([]probe.Target, 0, len(want.peers))
-		for _, peer := range want.peers {
-			targets = append(targets, probe.Target{Name: peer.Name, Addr: peer.IP})
-		}
-		if err := q.SetTargets(targets); err != nil {
-			p.log.Error(err, "cannot probe a host")
-		}
-		select {
-		case <-ctx.Done():
-			return nil
-		case <-p.wake:
-		}
-	}
-}
-
-func (p *peers) tell(q *probe.Prober) {
-	offline := slices.Sorted(maps.Keys(q.Offline()))
+// viewChanged reports which hosts are offline now.
+func (p *peers) viewChanged() {
+	snapshot, _ := p.runner.Snapshot()
+	offline := slices.Sorted(maps.Keys(snapshot.View.Offline))
 	p.mu.Lock()
-	news := !slices.Equal(offline, p.told)
-	p.told = offline
+	news := !slices.Equal(offline, p.logged)
+	p.logged = offline
 	p.mu.Unlock()
 	if news {
-		p.log.Info("probes tell which hosts are offline", "offline", strings.Join(offline, ","))
+		p.log.Info("the hosts that probes consider offline have changed", "offline", strings.Join(offline, ","))
 	}
 	p.metrics.silentHosts.Set(float64(len(offline)))
 	p.voted.raise()

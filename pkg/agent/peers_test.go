@@ -14,13 +14,16 @@ import (
 	"github.com/egressip-operator/egressip-operator/pkg/egress"
 )
 
-// newPeers runs the probes of a host.
-func newPeers(t *testing.T, node string, ready func() bool) (*peers, signal) {
+// startPeers runs the probes of a host.
+func startPeers(t *testing.T, node string, ready func() bool) (*peers, signal) {
 	t.Helper()
 	changed := newSignal()
-	p := &peers{
-		log: testr.New(t), clock: clock.RealClock{}, node: node, port: 19788, config: probeNumbers(20 * time.Millisecond),
-		ready: ready, changed: changed, metrics: newMetrics("test"), wake: newSignal(),
+	p, err := newPeers(peersConfig{
+		log: testr.New(t), clock: clock.RealClock{}, node: node, port: 19788, probe: probeConfig(20 * time.Millisecond),
+		ready: ready, changed: changed, voted: newSignal(), metrics: newMetrics("test"),
+	})
+	if err != nil {
+		t.Fatal(err)
 	}
 	ctx, cancel := context.WithCancel(t.Context())
 	done := make(chan struct{})
@@ -41,14 +44,14 @@ func TestPeersTellWhoIsSilent(t *testing.T) {
 	b := netip.MustParseAddr("127.0.0.42")
 	works := make(chan bool, 1) // holds whether the data plane of b works
 	works <- true
-	asker, changed := newPeers(t, "asker", func() bool { return true })
-	other, _ := newPeers(t, "b", func() bool {
+	asker, changed := startPeers(t, "asker", func() bool { return true })
+	other, _ := startPeers(t, "b", func() bool {
 		v := <-works
 		works <- v
 		return v
 	})
-	asker.know(acquaintance{hostIP: netip.MustParseAddr("127.0.0.40"), peers: []egress.Peer{{Name: "b", IP: b}}})
-	other.know(acquaintance{hostIP: b, hosts: []netip.Addr{netip.MustParseAddr("127.0.0.40")}})
+	asker.setTargets(netip.MustParseAddr("127.0.0.40"), nil, []egress.Peer{{Name: "b", IP: b}})
+	other.setTargets(b, []netip.Addr{netip.MustParseAddr("127.0.0.40")}, nil)
 
 	await := func(what string, offline bool) {
 		t.Helper()

@@ -3,14 +3,12 @@ package probe
 import (
 	"context"
 	crand "crypto/rand"
-	"errors"
 	"fmt"
 	"maps"
 	"math/rand/v2"
 	"net/netip"
 	"sync"
 	"time"
-
 )
 
 // ProberConfig says how a Prober works.
@@ -101,22 +99,10 @@ func newRandom() (*rand.ChaCha8, error) {
 // that have no name or no IPv4 address, and those that have a name twice; all
 // others are taken.
 func (p *Prober) SetTargets(targets []Target) error {
-	var errs []error
-	names := make([]string, 0, len(targets))
-	seen := make(map[string]bool, len(targets))
-	good := make([]Target, 0, len(targets))
-	for _, t := range targets {
-		t.Addr = t.Addr.Unmap()
-		switch {
-		case t.Name == "" || !t.Addr.Is4() || t.Addr.IsUnspecified():
-			errs = append(errs, fmt.Errorf("probe host %q at %v: needs a name and an IPv4 address", t.Name, t.Addr))
-		case seen[t.Name]:
-			errs = append(errs, fmt.Errorf("probe host %q at %v: the host is there already", t.Name, t.Addr))
-		default:
-			seen[t.Name] = true
-			names = append(names, t.Name)
-			good = append(good, t)
-		}
+	good, err := usableTargets(targets)
+	names := make([]string, 0, len(good))
+	for _, t := range good {
+		names = append(names, t.Name)
 	}
 	p.mu.Lock()
 	now := p.config.Now()
@@ -125,7 +111,7 @@ func (p *Prober) SetTargets(targets []Target) error {
 	p.publish(now)
 	p.mu.Unlock()
 	raise(p.targets)
-	return errors.Join(errs...)
+	return err
 }
 
 // Offline returns the names of the hosts that are offline, in a map of the
@@ -136,6 +122,18 @@ func (p *Prober) Offline() map[string]bool { return p.View().Offline }
 func (p *Prober) View() View {
 	p.mu.Lock()
 	defer p.mu.Unlock()
+	return p.copyView()
+}
+
+// Snapshot returns the view and the health of each host as of one moment.
+func (p *Prober) Snapshot() Snapshot {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	return Snapshot{View: p.copyView(), Hosts: maps.Clone(p.tracker.hosts)}
+}
+
+// copyView copies the view. The caller holds the lock.
+func (p *Prober) copyView() View {
 	v := p.view
 	v.Offline, v.Held = maps.Clone(v.Offline), maps.Clone(v.Held)
 	return v

@@ -7,14 +7,6 @@ import (
 	"time"
 )
 
-// Target is a host to be probed.
-type Target struct {
-	// Name is the host's name, as its HostSubnet has it.
-	Name string
-	// Addr is the host's own IPv4 address.
-	Addr netip.Addr
-}
-
 // schedule decides when which host is probed, and what became of each probe. It
 // is a state machine like Tracker: no clock, no I/O, no goroutines.
 //
