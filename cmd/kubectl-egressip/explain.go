@@ -111,8 +111,8 @@ func status(w io.Writer, o egress.Objects) error {
 	resolution := egress.Resolve(cluster)
 	table := newTable(w, "HOST", "HOST IP", "MODE", "ONLINE", "AGENT", "EGRESS IPS", "REASON")
 	var remedies []string
-	for i, host := range cluster.Hosts {
-		result := resolution.Hosts[i]
+	for _, host := range cluster.Hosts {
+		result, _ := resolution.Host(host.Name)
 		mode := "manual"
 		if host.Automatic {
 			mode = "automatic"

@@ -107,10 +107,7 @@ func decide(in input) (decision, bool) {
 		state: stateOf(plan, in.strict), adopted: adopted, withdrawn: in.withdrawn,
 		peers: egress.Watched(cluster, resolution, in.node, pods),
 	}
-	if i, found := slices.BinarySearchFunc(resolution.Hosts, in.node,
-		func(h egress.HostResult, name string) int { return cmp.Compare(h.Name, name) }); found {
-		d.result = resolution.Hosts[i]
-	}
+	d.result, _ = resolution.Host(in.node)
 	for _, p := range problems {
 		if p.Kind == "HostSubnet" && p.Name == in.node {
 			d.problems = append(d.problems, p)

@@ -12,6 +12,15 @@ type Cluster struct {
 	Hosts []Host
 }
 
+// Host returns the host with that name; false where there is none.
+func (c Cluster) Host(name string) (Host, bool) {
+	h, ok := findHost(c.Hosts, name)
+	if !ok {
+		return Host{}, false
+	}
+	return c.Hosts[h], true
+}
+
 // Namespace is one NetNamespace.
 type Namespace struct {
 	Name  string

@@ -1,7 +1,6 @@
 package egress
 
 import (
-	"cmp"
 	"maps"
 	"slices"
 )
@@ -64,10 +63,8 @@ func Prefer(probed, settled Resolution) Resolution {
 		if !namespace.Dropped {
 			continue
 		}
-		j, found := slices.BinarySearchFunc(settled.Namespaces, namespace.Name,
-			func(n NamespaceResult, name string) int { return cmp.Compare(n.Name, name) })
-		if found {
-			probed.Namespaces[i] = settled.Namespaces[j]
+		if kept, found := settled.Namespace(namespace.Name); found {
+			probed.Namespaces[i] = kept
 		}
 	}
 	return probed

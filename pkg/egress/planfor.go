@@ -19,14 +19,14 @@ import (
 // another got its address: where their paths differ, the address is dropped
 // rather than given a path that is wrong for one of them.
 func PlanFor(c Cluster, r Resolution, host string, pods []Pod, inside []netip.Prefix) (Plan, bool) {
-	h, ok := findHost(c.Hosts, host)
+	self, ok := c.Host(host)
 	if !ok {
 		return Plan{}, false
 	}
 	plan := Plan{
 		Host:    host,
-		HostIP:  c.Hosts[h].IP,
-		Subnets: slices.Clone(c.Hosts[h].Subnets),
+		HostIP:  self.IP,
+		Subnets: slices.Clone(self.Subnets),
 		Inside:  insideNetworks(c, inside),
 		Hosts:   hostAddresses(c),
 		Hosted:  hosted(r, host),
@@ -62,14 +62,9 @@ func insideNetworks(c Cluster, given []netip.Prefix) []netip.Prefix {
 }
 
 func hosted(r Resolution, host string) []HostedIP {
-	h, ok := slices.BinarySearchFunc(r.Hosts, host, func(h HostResult, name string) int {
-		return strings.Compare(h.Name, name)
-	})
-	if !ok {
-		return nil
-	}
+	result, _ := r.Host(host)
 	var ips []HostedIP
-	for _, claim := range r.Hosts[h].Claims {
+	for _, claim := range result.Claims {
 		if claim.Assigned() {
 			ips = append(ips, HostedIP{IP: claim.IP, NetID: claim.NetID, Namespace: claim.Namespace})
 		}
@@ -141,13 +136,10 @@ func sameWay(a, b PodPath) bool {
 }
 
 func podPath(r Resolution, host string, pod Pod) (PodPath, bool) {
-	n, known := slices.BinarySearchFunc(r.Namespaces, pod.Namespace, func(n NamespaceResult, name string) int {
-		return strings.Compare(n.Name, name)
-	})
+	namespace, known := r.Namespace(pod.Namespace)
 	if !known {
 		return PodPath{}, false
 	}
-	namespace := r.Namespaces[n]
 	path := PodPath{IP: pod.IP, NetID: namespace.NetID, Namespace: pod.Namespace, Name: pod.Name}
 	switch {
 	case namespace.Dropped:

@@ -1,6 +1,10 @@
 package egress
 
-import "net/netip"
+import (
+	"net/netip"
+	"slices"
+	"strings"
+)
 
 // State is what has become of an egress IP. The values are those of the API's
 // EgressIPState.
@@ -83,6 +87,30 @@ type Resolution struct {
 	Namespaces []NamespaceResult
 	// Hosts in order of name, one for each of the Cluster's.
 	Hosts []HostResult
+}
+
+// Namespace returns what becomes of the namespace with that name; false where
+// the Cluster has none.
+func (r Resolution) Namespace(name string) (NamespaceResult, bool) {
+	n, ok := slices.BinarySearchFunc(r.Namespaces, name, func(n NamespaceResult, name string) int {
+		return strings.Compare(n.Name, name)
+	})
+	if !ok {
+		return NamespaceResult{}, false
+	}
+	return r.Namespaces[n], true
+}
+
+// Host returns what becomes of the claims of the host with that name; false
+// where the Cluster has none.
+func (r Resolution) Host(name string) (HostResult, bool) {
+	h, ok := slices.BinarySearchFunc(r.Hosts, name, func(h HostResult, name string) int {
+		return strings.Compare(h.Name, name)
+	})
+	if !ok {
+		return HostResult{}, false
+	}
+	return r.Hosts[h], true
 }
 
 // NamespaceResult is what becomes of one namespace.
