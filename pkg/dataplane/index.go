@@ -12,13 +12,13 @@ import (
 // indices gives each egress IP the index that the marks of its packets hold.
 type indices map[netip.Addr]int
 
-// assignIndices gives each hosted egress IP its index. An IP keeps the one
-// that the kernel knows it by, so that a restart changes nothing; another gets
-// the lowest that is free. Not free are those that the kernel still knows for
-// anything: their packets may be on the way, bearing the old mark.
+// assignIndices gives each hosted egress IP its index. An IP keeps the one that
+// it has in the kernel, so that a restart changes nothing; another gets the lowest
+// that is free. An index that the kernel still has for anything is not free:
+// packets with the old mark may be on the way.
 //
 // hosted must be without duplicates; its order decides who gets a low index.
-// Those for whom no index is left get none and are returned.
+// Those for which no index is left are returned.
 func assignIndices(hosted []netip.Addr, known indices, used map[int]bool, m Marks) (indices, []netip.Addr) {
 	taken := make(map[int]bool, len(used))
 	for i := range used {
@@ -48,8 +48,8 @@ func assignIndices(hosted []netip.Addr, known indices, used map[int]bool, m Mark
 	return result, without
 }
 
-// standbyIndices gives egress IPs that the host may have to bear their indices
-// beforehand, beside those that it bears. Where indices are scarce they get none.
+// standbyIndices gives indices to egress IPs that the host may have to take over,
+// in addition to those that it hosts. Where indices are scarce they get none.
 func standbyIndices(standby []netip.Addr, hosted, known indices, used map[int]bool, m Marks) indices {
 	if 2*(len(standby)+len(hosted)) > m.MaxIndex()-m.FirstIndex() {
 		return indices{}

@@ -12,8 +12,8 @@ import (
 	"github.com/egressip-operator/egressip-operator/pkg/dataplane/rules"
 )
 
-// An egress IP keeps its index; nobody gets one that the kernel still knows
-// for anything; all differ, and all have the bit that makes them ours.
+// An egress IP keeps its index; none gets one that the kernel still has for
+// anything; all differ, and all have the bit that makes them ours.
 //
 // Mutants killed: taken without used; taken without known; indices that begin
 // at 1; known ones given out again.
@@ -92,8 +92,8 @@ func TestPropertyIndicesAreReadBackFromRules(t *testing.T) {
 	})
 }
 
-// given: rules that somebody edited so that they contradict each other; then
-// neither is believed, and the index is not given out.
+// given: rules that contradict each other after a manual edit; then neither is
+// used, and the index is not given out.
 func TestContradictoryRulesAreNotBelieved(t *testing.T) {
 	m := DefaultMarks()
 	n := m.FirstIndex()
@@ -113,5 +113,41 @@ func TestContradictoryRulesAreNotBelieved(t *testing.T) {
 	got, _ := assignIndices([]netip.Addr{addr(eip1), addr(eip3)}, known, used, m)
 	if got[addr(eip3)] != n+1 || got[addr(eip1)] != n+2 {
 		t.Fatalf("assigned %v", got)
+	}
+}
+
+// given: egress IPs that a host may have to take over; when it does, then no rule
+// changes; and when it no longer may, none of their rules is left.
+//
+// Mutant killed: standbyIndices that returns none.
+func TestStandbyTakesOverWithoutAChangeOfRules(t *testing.T) {
+	s := scenario{use: []Backend{NFT, Legacy}}
+	state := State{HostIP: addr(tracedHostIP), Hosts: []netip.Addr{addr(tracedHostIP)}, Hosted: []Hosted{{addr(eip1), 1}}, Standby: []Hosted{{addr(eip2), 2}, {addr(eip3), 3}}}
+	k := emptyKernel(s.use)
+	changed := func(state State) (n int) {
+		list, _, _ := s.changes(k, state)
+		for _, c := range list {
+			if c.op == putRules {
+				n++
+			}
+			k.do(c, func() {})
+		}
+		return n
+	}
+	if changed(state) == 0 {
+		t.Fatal("the first pass changes no rules")
+	}
+	if has(k.addresses, addr(eip2)) {
+		t.Errorf("%s is on the uplink, and on standby", eip2)
+	}
+	state.Hosted, state.Standby = []Hosted{{addr(eip1), 1}, {addr(eip2), 2}, {addr(eip3), 3}}, nil
+	if n := changed(state); n > 0 {
+		t.Errorf("%d changes of rules to take over", n)
+	}
+	state.Hosted = state.Hosted[:2]
+	changed(state)
+	known, _ := knownIndices(DefaultMarks(), k.rules)
+	if _, left := known[addr(eip3)]; left || len(known) != 2 {
+		t.Errorf("known: %v", known)
 	}
 }

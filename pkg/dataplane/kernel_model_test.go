@@ -4,7 +4,6 @@ import (
 	"maps"
 	"net/netip"
 
-	"github.com/egressip-operator/egressip-operator/internal/testenv/tracer"
 	"github.com/egressip-operator/egressip-operator/pkg/dataplane/iptables"
 )
 
@@ -54,57 +53,4 @@ func (k kernel) copied() kernel {
 		c.rules[b] = maps.Clone(tables)
 	}
 	return c
-}
-
-// tracedHost is a host of the tracer whose kernel is a model.
-type tracedHost struct {
-	kernel
-	tracer.Host
-}
-
-func newTracedHost(k kernel, m Marks) *tracedHost {
-	h := &tracedHost{kernel: k, Host: tracer.Host{
-		Addr: addr(tracedHostIP), Pods: netip.MustParsePrefix("10.244.1.0/24"),
-		Overlay: overlayName, MarkMask: m.Mask, Remote: m.Remote(),
-	}}
-	inside := func(ip netip.Addr) (is bool) {
-		for n := range h.inside {
-			is = is || n.Contains(ip)
-		}
-		return is
-	}
-	h.Inside = inside
-	h.Sets = map[string]tracer.Set{
-		setPods:   func(ip netip.Addr) bool { return has(h.kernel.pods, ip) },
-		setLocked: func(ip netip.Addr) bool { return has(h.locked, ip) },
-		setHosts:  func(ip netip.Addr) bool { return has(h.hosts, ip) },
-		setIPs:    func(ip netip.Addr) bool { return has(h.ips, ip) },
-		setInside: inside,
-		setResets: func(netip.Addr) bool { return false }, // no connection has ended
-	}
-	h.loadKernel()
-	return h
-}
-
-// loadKernel gives the tracer what has changed in the model.
-func (h *tracedHost) loadKernel() {
-	h.Marks = map[string]map[netip.Addr]uint32{setPods: h.kernel.pods}
-	h.Networks = h.served
-	h.Routes = make(map[netip.Addr]tracer.Route, len(h.kernel.routes))
-	for ip, r := range h.kernel.routes {
-		h.Routes[ip] = tracer.Route{Network: r.NetID, Via: r.Via, Source: r.Sources[0]}
-	}
-	h.Backends = nil
-	for _, b := range iptables.Backends() {
-		tables := tracer.Tables{}
-		for name, t := range h.rules[b] {
-			tables[string(name)] = tracer.Table{Base: t.Base, Own: t.Own}
-		}
-		h.Backends = append(h.Backends, tables)
-	}
-}
-
-func has[V any](m map[netip.Addr]V, ip netip.Addr) bool {
-	_, ok := m[ip]
-	return ok
 }

@@ -4,11 +4,11 @@ import "net/netip"
 
 // Names of the sets that the rules refer to.
 const (
-	// SetPods: every classified pod, with its way as mark; 0 for pods that
-	// leave as the node's own rules have it.
+	// SetPods: every classified pod, with its way as mark; 0 for pods without an
+	// egress IP, to which the node's own rules apply.
 	SetPods = "egress-pods"
 	// SetLocked: pods whose namespaces request egress IPs; their unmarked
-	// packets are dropped, should marking fail.
+	// packets are dropped, in case marking fails.
 	SetLocked = "egress-locked"
 	// SetHosts: all hosts.
 	SetHosts = "egress-hosts"
@@ -76,7 +76,7 @@ type Params struct {
 //	raw     the outer packets of the overlay need no connection tracking
 //	mangle  PREROUTING marks: a pod's packet with its way, a reply with RETURN
 //	        FORWARD locks: what is marked leaves by its way, or not at all
-//	filter  RESET tells pods of connections that have ended;
+//	filter  RESET answers pods that go on with connections that have ended;
 //	        LOCKED is the lock that holds when mangle has been flushed;
 //	        INPUT keeps others off the overlay and off the egress IPs
 //	nat     index -> egress IP, before the source NAT of other software
@@ -114,10 +114,10 @@ func notInSet(set string, a Address) Match { return InSet{Set: set, Addr: a, Not
 // unnatable matches packets that no NAT touches.
 func unnatable() Match { return ConnState{Invalid, Untracked} }
 
-// outbound are the packets that may leave for the outside with a wrong source:
-// those of the direction that a connection begins in, and those that no NAT
-// touches. Replies to NodePort, LoadBalancer and direct clients must take the
-// way that they would take without us.
+// outbound matches packets that could leave with a wrong source: those of a
+// connection's original direction, and those that no NAT touches. Replies to
+// NodePort, LoadBalancer and direct clients must stay on the way that they would
+// take without us.
 func outbound() []Match { return []Match{Original, unnatable()} }
 
 // hostPorts match the packets that only hosts may send, one match for each port.
@@ -158,8 +158,8 @@ func (b builder) mangle() Ruleset {
 func (b builder) prerouting() []Rule {
 	ret, remote, all := b.Marks.Return(), b.Marks.Remote(), b.allBits()
 	rules := []Rule{
-		// A connection that comes over the overlay goes back over it: the
-		// way is then the same in both directions, whatever the CNI.
+		// A connection that comes over the overlay goes back over it, so that both
+		// directions take the same way, whatever the CNI.
 		when(b.fromOverlay, Original).then(SetConnMark{ret, ret}),
 		when(b.fromOverlay).then(Return{}),
 		when(Reply, ConnMark{Value: ret, Mask: ret}).then(SetMark{ret, all}),
@@ -181,9 +181,9 @@ func (b builder) prerouting() []Rule {
 func (b builder) forward() []Rule {
 	remote, all := b.Marks.Remote(), b.allBits()
 	var rules []Rule
-	// Only hosts speak to the overlay's port; a pod that did would choose the
-	// namespace that its packets seem to come from. And a host's masquerade
-	// would make a pod's probe look like the host's.
+	// Only hosts may send to the overlay's port: a pod could choose the namespace
+	// that its packets seem to come from. And a pod's probe, once masqueraded,
+	// would look like its host's.
 	for _, port := range b.hostPorts() {
 		rules = append(rules, when(port, inSet(SetHosts, Destination), notInSet(SetHosts, Source)).then(Drop{}))
 	}
@@ -207,7 +207,7 @@ func (b builder) fromOverlayChain() []Rule {
 		when(b.toOverlay).then(Drop{}),
 		when(unnatable()).then(Drop{}),
 		when(Reply).then(Return{}),
-		// A network without an egress IP here: never with this host's own.
+		// A network without an egress IP here must not leave with the host's address.
 		when(Mark{Value: 0, Mask: b.Marks.IndexMask()}).then(Drop{}),
 		when(inSet(SetInside, Destination)).then(Drop{}),
 		when().then(Goto{ChainPinned}),
@@ -220,21 +220,21 @@ func (b builder) toOverlayChain() []Rule {
 	return []Rule{
 		when(unnatable()).then(Drop{}),
 		when(Mark{Value: 0, Mask: remote | ret}).then(Drop{}),
-		// Where ICMP is filtered on the way, path MTU discovery fails.
+		// Path MTU discovery fails where ICMP is filtered.
 		when(TCPFlags{Among: SYN | RST, Set: SYN}).then(ClampMSS{}),
 		when(Mark{Value: ret, Mask: ret}).then(Return{}),
-		// A pod that is not known yet: the programs would drop its packets too,
-		// but then its connection would be known, and could never become that
-		// of a pod that leaves another way.
+		// A pod that is not classified yet. The programs at the overlay would drop
+		// its packets too, but only after its connection is confirmed, which could
+		// then never leave another way.
 		when(notInSet(SetPods, Source)).then(Drop{}),
 		when().then(Goto{ChainPinned}),
 	}
 }
 
-// pinned keeps connections on the way that they began on. A connection's source
-// is chosen with its first packet and never again. So that packet's way is noted
-// in the connection's mark, and a later packet with another way is dropped until
-// the connection is forgotten.
+// pinned keeps connections on the way that they began on. The kernel chooses a
+// connection's source with its first packet and never again, so the way of that
+// packet is saved in the connection's mark, and later packets with another way are
+// dropped until the connection is forgotten.
 func (b builder) pinned() []Rule {
 	way := b.wayBits()
 	return []Rule{
@@ -265,20 +265,20 @@ func (b builder) filter() Ruleset {
 	}
 }
 
-// locked drops what may not leave although nothing has marked it.
+// locked drops packets that must not leave unmarked, and are unmarked.
 func (b builder) locked() []Rule {
 	ret := b.Marks.Return()
 	unmarked, outside := Mark{Value: 0, Mask: b.wayBits()}, notInSet(SetInside, Destination)
 	notToOverlay := b.toOverlay
 	notToOverlay.Not = true
 	rules := []Rule{
-		// The overlay begins no connection with a pod. Where one was forgotten here, what
-		// the other end sends would: then the pod's packets were replies, with a source
-		// that no NAT touches.
+		// No connection to a pod begins over the overlay. A packet of the other end
+		// would begin one where the pod's own was forgotten: then the pod's packets
+		// would be replies, whose source no NAT touches.
 		when(b.fromOverlay, Original, inSet(SetInside, Destination)).then(Drop{}),
-		// Nor do its answers come any other way, where the pod's host could not tell
-		// them from a new connection. mangle has noted it and sends them there, unless
-		// it has been flushed.
+		// Answers to what came over the overlay must go back over it: anywhere else
+		// they look like a new connection. Table mangle marks such connections and
+		// routes their answers, unless it has been flushed.
 		when(b.fromOverlay, Original, ConnMark{Value: ret, Mask: ret, Not: true}).then(Drop{}),
 		when(notToOverlay, Reply, ConnMark{Value: ret, Mask: ret}).then(Drop{}),
 	}
@@ -295,18 +295,18 @@ func (b builder) locked() []Rule {
 
 // input keeps others off the overlay and off the egress IPs.
 func (b builder) input() []Rule {
-	// Nothing that the overlay carries is for the host itself.
+	// The overlay carries nothing for the host itself.
 	rules := []Rule{when(b.fromOverlay).then(Drop{})}
 	for _, port := range b.hostPorts() {
 		rules = append(rules, when(port, notInSet(SetHosts, Source)).then(Drop{}))
 	}
-	// Services of the host are not offered on egress IPs. And no RST for a
-	// segment of a connection that is moving in.
+	// The host offers no services on egress IPs, and sends no RST for a segment of
+	// a connection that is about to move here.
 	return append(rules, when(inSet(SetIPs, Destination), ConnState{Invalid, New, Untracked}).then(Drop{}))
 }
 
-// reset answers a pod that goes on with a connection that was forgotten here.
-// New ones of the same ports begin with a SYN, and are known from then on.
+// reset answers a pod that goes on with a connection that was forgotten here. A
+// new connection between the same ports begins with a SYN, which does not match.
 func (b builder) reset() []Rule {
 	if !b.Resets {
 		return nil

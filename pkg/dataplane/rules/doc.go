@@ -3,10 +3,10 @@
 // It has two parts. The model ([Rule], [Match], [Action], [Ruleset]) says what
 // a rule does, in netfilter's terms and in the syntax of no tool. The content
 // ([Build]) says which rules a host has. A backend, such as package iptables,
-// renders the model; to add one, render every Match and every Action.
+// renders the model: every Match and every Action.
 //
 // Every match and action of the model must be expressible in iptables and in
-// nftables. Content depends on [Input] alone: the same input gives the same
+// nftables. Content depends on [Params] alone: the same input gives the same
 // rules. Whatever changes with pods and hosts is in sets, which rules refer to
 // by name, so that rules rarely change.
 //

@@ -17,7 +17,7 @@ func (b builder) nat() Ruleset {
 		// A CNI's MASQUERADE must not touch the inner packet.
 		when(b.toOverlay).then(Accept{}),
 		when(Mark{Value: 0, Mask: first}).then(Return{}),
-		// Packets of the host itself, whatever mark other software gave them.
+		// Packets of the host itself, which other software may have marked.
 		when(ConnMark{Value: 0, Mask: first}).then(Return{}),
 		when(inSet(SetInside, Destination)).then(Return{}),
 	}

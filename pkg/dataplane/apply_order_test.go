@@ -1,0 +1,88 @@
+package dataplane
+
+import (
+	"fmt"
+	"slices"
+	"strings"
+	"testing"
+
+	"pgregory.net/rapid"
+
+	"github.com/egressip-operator/egressip-operator/pkg/dataplane/rules"
+)
+
+// After every prefix of every list of changes, every packet leaves with the
+// source that the old State or the new one plans, or is dropped; after the last,
+// with the new one's. TestMutantsOfRulesAndOrder has the mutants that it kills.
+func TestPropertyNoPacketLeaksAtAnyMoment(t *testing.T) {
+	rapid.Check(t, func(t *rapid.T) {
+		if err := drawScenario(t).run(mutant{}); err != nil {
+			t.Fatal(err)
+		}
+	})
+}
+
+func TestMutantsOfRulesAndOrder(t *testing.T) {
+	without := func(chain, part string) func(string, string) string {
+		return func(c, spec string) string {
+			if c == chain && strings.Contains(spec, part) {
+				return ""
+			}
+			return spec
+		}
+	}
+	move := func(from, to phase) func([]change) []change {
+		return func(list []change) []change {
+			list = slices.Clone(list)
+			for i := range list {
+				if list[i].phase == from {
+					list[i].phase = to
+				}
+			}
+			slices.SortStableFunc(list, func(a, b change) int { return int(a.phase) - int(b.phase) })
+			return list
+		}
+	}
+	leave := func(o op) func([]change) []change {
+		return func(list []change) []change {
+			return slices.DeleteFunc(slices.Clone(list), func(c change) bool { return c.op == o })
+		}
+	}
+	const unnatable = "-m conntrack --ctstate INVALID,UNTRACKED"
+	remote := fmt.Sprintf("%#x/%#x", DefaultMarks().Remote(), DefaultMarks().Remote())
+	for _, m := range []mutant{
+		{name: "answers are marked too", rule: func(c, spec string) string {
+			return strings.Replace(spec, "-m conntrack --ctdir ORIGINAL -j SET", "-j SET", 1)
+		}},
+		{name: "second lock removed", rule: without(rules.ChainForward, "--mark "+remote+" -j DROP")},
+		{name: "INVALID passes", rule: without(rules.ChainForward, unnatable)},
+		{name: "INVALID passes from the overlay", rule: without(rules.ChainFrom, unnatable)},
+		{name: "unserved networks pass", rule: without(rules.ChainFrom, "--mark 0x0/")},
+		{name: "connections are not pinned", rule: without(rules.ChainPinned, "-j DROP")},
+		{name: "overlay's packets are masqueraded", rule: without(rules.ChainPostrouting, "-o "+overlayName)},
+		{name: "third lock removed", rule: without(rules.ChainLocked, "-j DROP")},
+		{name: "marks stay on packets inside", rule: without(rules.ChainForward, "-m set --match-set "+setInside+" dst")},
+		{name: "pods may reach the overlay's port", rule: without(rules.ChainForward, "--dport")},
+		{name: "marked before the rules", order: move(phaseMark, phaseGrow)},
+		{name: "SNAT taken away before the mark", order: move(phaseRewrite, phaseLock)},
+		{name: "unlocked before connections are forgotten", order: move(phaseUnlock, phaseLock)},
+		{name: "served before the address is there", order: move(phaseAddress, phaseUnroute)},
+		{name: "address released before its packets end", order: move(phaseRelease, phaseGrow)},
+		{name: "network still served after its IP moved on", order: leave(delServed)},
+		{name: "connections not forgotten", order: leave(forgetFlows)},
+		{name: "never locked", order: func(list []change) []change {
+			return slices.DeleteFunc(slices.Clone(list), func(c change) bool { return c.set == setLocked })
+		}},
+	} {
+		t.Run(m.name, func(t *testing.T) {
+			scenarios := rapid.Custom(drawScenario)
+			for i := range 500 {
+				if err := scenarios.Example(i).run(m); err != nil {
+					t.Logf("killed by scenario %d: %v", i, err)
+					return
+				}
+			}
+			t.Fatal("the mutant lives: 500 scenarios do not tell it from the original")
+		})
+	}
+}
