@@ -13,26 +13,31 @@ import (
 	"github.com/egressip-operator/egressip-operator/test/testbed"
 )
 
-// title says what comes next.
-func (d *demo) title(s string) {
+// title begins a step and explains it.
+func (d *demo) title(s string, explanation ...string) {
 	fmt.Fprintf(d.out, "\n%s\n%s\n", s, strings.Repeat("-", len(s)))
+	for _, line := range explanation {
+		fmt.Fprintln(d.out, line)
+	}
+	fmt.Fprintln(d.out)
 }
 
 func (d *demo) elapsed() time.Duration { return time.Since(d.began).Round(100 * time.Millisecond) }
 
-// slow runs what takes a while, and tells that it began and how long it took.
+// slow runs something that takes a while, and prints when it began and how long it
+// took.
 func (d *demo) slow(what string, do func() error) error {
 	fmt.Fprintf(d.out, "[%6s] %s ...\n", d.elapsed(), what)
 	began := time.Now()
 	if err := do(); err != nil {
 		return fmt.Errorf("%s: %w", what, err)
 	}
-	fmt.Fprintf(d.out, "[%6s] ... done in %s\n", d.elapsed(), time.Since(began).Round(100*time.Millisecond))
+	fmt.Fprintf(d.out, "[%6s] Done in %s.\n", d.elapsed(), time.Since(began).Round(100*time.Millisecond))
 	return nil
 }
 
-// await polls until is gives no error, within settleIn; it tells how long that
-// took where it was long enough for a reader to wonder.
+// await polls until is returns no error, within settleIn. It prints how long that
+// took if a reader would wonder.
 func (d *demo) await(ctx context.Context, what string, is func(context.Context) error) error {
 	began := time.Now()
 	err := testbed.Poll(ctx, settleIn, func() error { return is(ctx) })
@@ -40,22 +45,22 @@ func (d *demo) await(ctx context.Context, what string, is func(context.Context) 
 		return fmt.Errorf("waiting for %s: %w", what, err)
 	}
 	if took := time.Since(began); took > time.Second {
-		fmt.Fprintf(d.out, "[%6s] waited %s for %s\n", d.elapsed(), took.Round(100*time.Millisecond), what)
+		fmt.Fprintf(d.out, "[%6s] Waited %s for %s.\n", d.elapsed(), took.Round(100*time.Millisecond), what)
 	}
 	return nil
 }
 
-// kubectl prints the command and what it answered.
+// kubectl runs kubectl and prints the command and its answer.
 func (d *demo) kubectl(ctx context.Context, args ...string) (string, error) {
 	out, err := d.cluster.Kubectl(ctx, args...)
 	d.show("$ kubectl", args, out)
 	if err != nil {
-		fmt.Fprintf(d.out, "(failed: %v)\n", err)
+		fmt.Fprintf(d.out, "(The command failed: %v)\n", err)
 	}
 	return out, err
 }
 
-// onNode prints a command in a node's network namespace, and its answer.
+// onNode runs a command on a node and prints it and its answer.
 func (d *demo) onNode(ctx context.Context, node string, command ...string) (string, error) {
 	out, err := d.cluster.NodeExec(ctx, node, command...)
 	d.show(node+"#", command, out)
@@ -75,8 +80,8 @@ func (d *demo) show(prompt string, args []string, out string) {
 	}
 }
 
-// deploy makes a namespace, if there is none yet, and a deployment in it with
-// one pod on each of so many nodes.
+// deploy creates the namespace if it does not exist, and a Deployment in it with
+// one pod on each of that many nodes.
 func (d *demo) deploy(ctx context.Context, namespace string, replicas int) error {
 	if _, err := d.cluster.Kubectl(ctx, "get", "namespace", namespace); err != nil {
 		if _, err := d.kubectl(ctx, "create", "namespace", namespace); err != nil {
@@ -88,7 +93,7 @@ func (d *demo) deploy(ctx context.Context, namespace string, replicas int) error
 	if err != nil {
 		return err
 	}
-	return d.slow("waiting for the pods", func() error {
+	return d.slow("Waiting for the pods", func() error {
 		_, err := d.kubectl(ctx, "-n", namespace, "rollout", "status", "deployment/client", "--timeout="+settleIn.String())
 		return err
 	})
@@ -121,7 +126,8 @@ spec:
 `
 }
 
-// get has a pod request the bastion, with a path that no other request has.
+// get sends a request from a pod to the bastion, with a path that no other request
+// has.
 func (d *demo) get(ctx context.Context, p testbed.Pod) (path string, err error) {
 	path = fmt.Sprintf("/%s/%s/%d", p.Namespace, p.Node, len(d.seen))
 	_, err = d.kubectl(ctx, "-n", p.Namespace, "exec", p.Name, "-c", container, "--",
@@ -129,15 +135,15 @@ func (d *demo) get(ctx context.Context, p testbed.Pod) (path string, err error) 
 	return path, err
 }
 
-// eachPodIsSeenAs has each pod of a namespace request the bastion, and compares
-// the source in its access log with what want says for the pod's node.
+// eachPodIsSeenAs sends a request from each pod of a namespace, and compares the
+// source in the bastion's access log with what want returns for the pod's node.
 func (d *demo) eachPodIsSeenAs(ctx context.Context, step, namespace string, want func(node string) string) error {
 	pods, err := d.cluster.Pods(ctx, namespace, "app=client")
 	if err != nil {
 		return err
 	}
 	if len(pods) == 0 {
-		return fmt.Errorf("namespace %s has no pods to ask", namespace)
+		return fmt.Errorf("namespace %s has no pods", namespace)
 	}
 	var errs []error
 	for _, p := range pods {
@@ -148,16 +154,16 @@ func (d *demo) eachPodIsSeenAs(ctx context.Context, step, namespace string, want
 		}
 		d.seen = append(d.seen, s)
 		if err == nil && s.got != s.want {
-			err = fmt.Errorf("pod %s on %s: the bastion saw %s, expected %s", s.pod, s.node, s.got, s.want)
+			err = fmt.Errorf("pod %s on %s: the bastion saw %s, want %s", s.pod, s.node, s.got, s.want)
 		}
 		errs = append(errs, err)
 	}
 	return errors.Join(errs...)
 }
 
-// isDropped has a pod request the bastion, and demands that nothing arrives.
+// isDropped sends a request from a pod and expects that it does not arrive.
 func (d *demo) isDropped(ctx context.Context, p testbed.Pod) error {
-	s := sighting{step: "6 claim undone", pod: p.Namespace + "/" + p.Name, node: p.Node, want: "(dropped)", got: "(dropped)"}
+	s := sighting{step: "6 claim removed", pod: p.Namespace + "/" + p.Name, node: p.Node, want: "(dropped)", got: "(dropped)"}
 	path, err := d.get(ctx, p)
 	if err == nil {
 		s.got = "(answered)"
@@ -167,12 +173,13 @@ func (d *demo) isDropped(ctx context.Context, p testbed.Pod) error {
 	}
 	d.seen = append(d.seen, s)
 	if s.got != s.want {
-		return fmt.Errorf("pod %s on %s: requests an egress IP that no host claims, and yet: %s", s.pod, s.node, s.got)
+		return fmt.Errorf("pod %s on %s: no node claims its egress IP, yet the result is %s, not a dropped request", s.pod, s.node, s.got)
 	}
 	return nil
 }
 
-// logged finds the access log's line of a path, prints it and gives its source.
+// logged finds the line of a path in the access log, prints it and returns its
+// source.
 func (d *demo) logged(path string) (string, error) {
 	log, _, err := d.cluster.AccessLog().Since(0)
 	if err != nil {
@@ -182,14 +189,14 @@ func (d *demo) logged(path string) (string, error) {
 	if i < 0 {
 		return "", fmt.Errorf("the bastion's access log has no line for %s", path)
 	}
-	fmt.Fprintf(d.out, "bastion's access log: %s\n", log[i].Line)
+	fmt.Fprintf(d.out, "The bastion's access log: %s\n", log[i].Line)
 	return log[i].Source.String(), nil
 }
 
 func (d *demo) awaitAddress(ctx context.Context, node string, there bool) error {
-	what := "the address on " + node
+	what := "the egress IP to appear on " + node
 	if !there {
-		what = "the address to go from " + node
+		what = "the egress IP to leave " + node
 	}
 	return d.await(ctx, what, func(ctx context.Context) error {
 		out, err := d.cluster.NodeExec(ctx, node, "ip", "address", "show", "dev", "eth0")
@@ -197,7 +204,7 @@ func (d *demo) awaitAddress(ctx context.Context, node string, there bool) error 
 			return err
 		}
 		if is := strings.Contains(out, "inet "+egressIP+"/"); is != there {
-			return fmt.Errorf("address on the uplink: %t, wanted: %t", is, there)
+			return fmt.Errorf("address on the uplink: %t, want %t", is, there)
 		}
 		return nil
 	})
@@ -210,7 +217,7 @@ func (d *demo) egressHost() string {
 
 func (d *demo) nodeIP(name string) string { return d.cluster.NodeIP(name).String() }
 
-// table tells who was seen from where.
+// table prints which source the bastion saw from each pod.
 func (d *demo) table() {
 	if len(d.seen) == 0 {
 		return
@@ -228,7 +235,7 @@ func (d *demo) table() {
 	_ = w.Flush()
 }
 
-// contains is the error of an answer that lacks what it must show.
+// contains returns an error unless the answer shows what it must.
 func contains(out, want string) error {
 	if !strings.Contains(out, want) {
 		return fmt.Errorf("the answer lacks %q:\n%s", want, out)

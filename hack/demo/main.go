@@ -1,9 +1,10 @@
-// Command demo plays the project's main job on a real cluster that it brings
-// up itself, in network namespaces of this machine: a namespace leaves the
+// Command demo shows what the operator does, on a real cluster that it brings up
+// in network namespaces of this machine: the traffic of a namespace leaves the
 // cluster with its egress IP, and with no other address.
 //
-// It prints each command and what it answered, ends with a table of who was
-// seen from where, and exits with 1 on the first difference.
+// It explains each step, prints each command with its answer, and ends with a
+// table of the source addresses that a server outside the cluster saw. It exits
+// with 1 on the first source that is not the expected one.
 package main
 
 import (
@@ -22,6 +23,8 @@ import (
 )
 
 const (
+	// prefix begins the names of all that the cluster consists of.
+	prefix    = "demo"
 	egressIP  = "192.168.7.200"
 	container = "client"
 	// settleIn bounds the wait for anything that the cluster does by itself.
@@ -31,9 +34,9 @@ const (
 func main() { os.Exit(run()) }
 
 func run() int {
-	image := flag.String("image", filepath.Join("build", "image.tar"), "docker-archive of the operator, from `make image`")
-	chart := flag.String("chart", filepath.Join("charts", "egressip-operator"), "the Helm chart to install")
-	keep := flag.Bool("keep", false, "leave the cluster up, for `make shell`; `make down` ends it")
+	image := flag.String("image", filepath.Join("build", "image.tar"), "archive with the operator's image, made by \"make image\"")
+	chart := flag.String("chart", filepath.Join("charts", "egressip-operator"), "Helm chart to install")
+	keep := flag.Bool("keep", false, "keep the cluster running at the end")
 	flag.Parse()
 
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
@@ -41,19 +44,22 @@ func run() int {
 	d := &demo{out: os.Stdout, began: time.Now()}
 	err := d.play(ctx, *image, *chart)
 	if d.cluster != nil && !*keep {
-		err = errors.Join(err, d.slow("taking the cluster down", func() error {
-			// The demo's own ctx may have ended: what was made goes away all the same.
+		err = errors.Join(err, d.slow("Removing the cluster", func() error {
+			// The cluster must go even if the demo was interrupted.
 			downCtx, cancel := context.WithTimeout(context.WithoutCancel(ctx), settleIn)
 			defer cancel()
 			return d.cluster.Down(downCtx)
 		}))
 	}
 	d.table()
+	if d.cluster != nil && *keep {
+		fmt.Fprintf(d.out, "\nThe cluster is still running: \"go run ./test/testbed/cmd/testbed -prefix %s shell\" opens a shell, and \"down\" instead of \"shell\" removes it.\n", prefix)
+	}
 	if err != nil {
-		fmt.Fprintf(os.Stderr, "\ndemo failed after %s: %v\n", d.elapsed(), err)
+		fmt.Fprintf(os.Stderr, "\nThe demo failed after %s: %v\n", d.elapsed(), err)
 		return 1
 	}
-	fmt.Fprintf(d.out, "\nEach packet bore the expected source. %s in all.\n", d.elapsed())
+	fmt.Fprintf(d.out, "\nEvery request had the expected source address. The demo took %s.\n", d.elapsed())
 	return 0
 }
 
@@ -77,7 +83,7 @@ func (d *demo) play(ctx context.Context, image, chart string) error {
 		d.request,
 		d.claim,
 		d.addressOnNode,
-		d.everyPodBearsIt,
+		d.everyPodUsesIt,
 		d.undo,
 	} {
 		if err := step(ctx); err != nil {
@@ -88,20 +94,22 @@ func (d *demo) play(ctx context.Context, image, chart string) error {
 }
 
 func (d *demo) install(ctx context.Context, image, chart string) error {
-	d.title("0. A cluster of three nodes, and the operator by its chart")
-	err := d.slow("bringing up etcd, the control plane and three nodes", func() (err error) {
-		d.cluster, err = testbed.Up(ctx, testbed.Options{Prefix: "demo", Nodes: 3, Progress: d.out})
+	d.title("0. Start a cluster of three nodes and install the operator",
+		"The nodes are network namespaces of this machine, with a real kubelet and containerd each.",
+		"Outside the cluster, a web server called the bastion logs the source address of each request.")
+	err := d.slow("Starting etcd, the control plane and three nodes", func() (err error) {
+		d.cluster, err = testbed.Up(ctx, testbed.Options{Prefix: prefix, Nodes: 3, Progress: d.out})
 		return err
 	})
 	if err != nil {
 		return err
 	}
-	if err := d.slow("loading the operator's image into each node", func() error {
+	if err := d.slow("Loading the operator's image on each node", func() error {
 		return d.cluster.LoadImage(ctx, image)
 	}); err != nil {
 		return err
 	}
-	if err := d.slow("helm install egressip-operator", func() error {
+	if err := d.slow("Installing the Helm chart", func() error {
 		return d.cluster.InstallChart(ctx, chart)
 	}); err != nil {
 		return err
@@ -111,7 +119,8 @@ func (d *demo) install(ctx context.Context, image, chart string) error {
 }
 
 func (d *demo) withoutEgressIP(ctx context.Context) error {
-	d.title("1. A namespace without egress IP leaves with its node's address")
+	d.title("1. Without an egress IP, a pod's traffic has its node's address",
+		"This is what Kubernetes does by default: the bastion sees the address of the pod's node.")
 	if err := d.deploy(ctx, "no-egress-ip", 1); err != nil {
 		return err
 	}
@@ -119,11 +128,12 @@ func (d *demo) withoutEgressIP(ctx context.Context) error {
 }
 
 func (d *demo) request(ctx context.Context) error {
-	d.title("2. A namespace requests " + egressIP)
+	d.title("2. A namespace requests the egress IP "+egressIP,
+		"For each Namespace, the operator creates a NetNamespace. Its field egressIPs is the request.")
 	if _, err := d.kubectl(ctx, "create", "namespace", "egress-test"); err != nil {
 		return err
 	}
-	if err := d.await(ctx, "the NetNamespace of egress-test", func(ctx context.Context) error {
+	if err := d.await(ctx, "the NetNamespace egress-test to appear", func(ctx context.Context) error {
 		_, err := d.cluster.Kubectl(ctx, "get", "netnamespace", "egress-test")
 		return err
 	}); err != nil {
@@ -139,12 +149,14 @@ func (d *demo) request(ctx context.Context) error {
 
 func (d *demo) claim(ctx context.Context) error {
 	host := d.egressHost()
-	d.title("3. " + host + " claims it")
+	d.title("3. A node claims the egress IP",
+		"For each Node, the operator creates a HostSubnet. Its field egressIPs lists what the node hosts.",
+		"An administrator writes the claim here. With egressCIDRs, the operator would choose a node itself.")
 	if _, err := d.kubectl(ctx, "patch", "hostsubnet", host, "--type=merge",
 		"-p", `{"egressIPs": ["`+egressIP+`/24"]}`); err != nil {
 		return err
 	}
-	if err := d.await(ctx, "the canonical address in the HostSubnet", func(ctx context.Context) error {
+	if err := d.await(ctx, "the operator to store the address without its prefix length", func(ctx context.Context) error {
 		out, err := d.cluster.Kubectl(ctx, "get", "hostsubnet", host)
 		return errors.Join(err, contains(out, `["`+egressIP+`"]`))
 	}); err != nil {
@@ -156,7 +168,8 @@ func (d *demo) claim(ctx context.Context) error {
 
 func (d *demo) addressOnNode(ctx context.Context) error {
 	host := d.egressHost()
-	d.title("4. The address is on the uplink of " + host)
+	d.title("4. The egress IP is now an address of "+host,
+		"The node's agent added it to the uplink, marked with the label eth0:eip.")
 	if err := d.awaitAddress(ctx, host, true); err != nil {
 		return err
 	}
@@ -166,12 +179,13 @@ func (d *demo) addressOnNode(ctx context.Context) error {
 		contains(out, "scope global secondary eth0:eip"))
 }
 
-func (d *demo) everyPodBearsIt(ctx context.Context) error {
-	d.title("5. A pod on every node, and each one leaves with " + egressIP)
+func (d *demo) everyPodUsesIt(ctx context.Context) error {
+	d.title("5. Traffic from every node leaves with "+egressIP,
+		"The namespace gets a pod on each node. Traffic of pods on other nodes goes through "+d.egressHost()+".")
 	if err := d.deploy(ctx, "egress-test", len(d.cluster.Nodes())); err != nil {
 		return err
 	}
-	if err := d.await(ctx, "condition EgressReady", func(ctx context.Context) error {
+	if err := d.await(ctx, "the condition EgressReady to be True", func(ctx context.Context) error {
 		_, err := d.cluster.Kubectl(ctx, "wait", "--for=condition=EgressReady", "netnamespace/egress-test", "--timeout=1s")
 		return err
 	}); err != nil {
@@ -185,7 +199,8 @@ func (d *demo) everyPodBearsIt(ctx context.Context) error {
 
 func (d *demo) undo(ctx context.Context) error {
 	host := d.egressHost()
-	d.title("6. The claim is undone: dropped, not leaked; then the request")
+	d.title("6. Without a node for the egress IP, traffic is dropped and does not leak",
+		"The claim is removed, the request stays. Requests time out rather than leave with a node's address.")
 	if _, err := d.kubectl(ctx, "patch", "hostsubnet", host, "--type=merge", "-p", `{"egressIPs": []}`); err != nil {
 		return err
 	}
@@ -207,8 +222,10 @@ func (d *demo) undo(ctx context.Context) error {
 	if _, err := d.kubectl(ctx, "get", "netnamespace", "egress-test", "-o", "wide"); err != nil {
 		return err
 	}
+	d.title("7. Without a request, the node's address is used again",
+		"The namespace gives its egress IP up. Its traffic is ordinary traffic again.")
 	if _, err := d.kubectl(ctx, "patch", "netnamespace", "egress-test", "--type=merge", "-p", `{"egressIPs": []}`); err != nil {
 		return err
 	}
-	return d.eachPodIsSeenAs(ctx, "6 request undone", "egress-test", d.nodeIP)
+	return d.eachPodIsSeenAs(ctx, "7 request removed", "egress-test", d.nodeIP)
 }
