@@ -89,8 +89,8 @@ func place(kind string) (string, bool) {
 	return path, ok
 }
 
-// withoutHelm removes the labels that Helm's conventions ask for, at any depth:
-// pod templates bear them too.
+// withoutHelm removes the labels that Helm's conventions require, at any depth: pod
+// templates have them too.
 func withoutHelm(v any) {
 	switch v := v.(type) {
 	case map[string]any:

@@ -1,11 +1,10 @@
-// Program mutants shows that tests can fail: it plants each of a list of
-// mistakes, one by one, and demands that the test which is named for it turns
-// red. A mutant that survives, or does not compile, or no longer fits the code,
-// is an error.
+// Command mutants shows that tests can fail. It plants mistakes from a list, one at a
+// time, and expects the test that is named for each to fail. A mutant that survives,
+// does not compile, or no longer matches the code is an error.
 //
-// Nothing in the working tree is changed: the go command reads the mutated file
-// from elsewhere (-overlay). A test that is red without a mutant would be taken
-// for one that notices all: run the tests first.
+// The working tree is not changed: the go command reads the mutated file from
+// elsewhere (-overlay). Run the tests first: one that fails without a mutant would
+// appear to notice all of its mutants.
 //
 //	go run ./hack/mutants [-only name] [-checks 3000]
 package main
@@ -49,9 +48,9 @@ type options struct {
 func run(ctx context.Context, arguments []string, out io.Writer) error {
 	var o options
 	flags := flag.NewFlagSet("mutants", flag.ContinueOnError)
-	flags.StringVar(&o.only, "only", "", "plant this mutant alone")
-	flags.IntVar(&o.checks, "checks", 3000, "clusters that each property draws")
-	flags.IntVar(&o.seed, "seed", 1, "seed of the draw")
+	flags.StringVar(&o.only, "only", "", "plant only the mutant of this name")
+	flags.IntVar(&o.checks, "checks", 3000, "number of clusters that each property draws")
+	flags.IntVar(&o.seed, "seed", 1, "seed of the random clusters")
 	if err := flags.Parse(arguments); err != nil {
 		return err
 	}
@@ -135,11 +134,11 @@ func command(ctx context.Context, dir, name string, arguments ...string) ([]byte
 	return cmd.CombinedOutput()
 }
 
-// mutant is a mistake that somebody might make.
+// mutant is a mistake that a change might make.
 type mutant struct {
 	name string
 	// pkg and test are the package, as a path below the module's root, and the
-	// test that has to notice.
+	// test that must notice.
 	pkg, test string
 	// plain: no test of the package draws at random, so that it knows no flags for that.
 	plain bool
@@ -147,7 +146,7 @@ type mutant struct {
 	edits []edit
 }
 
-// edit replaces a piece of a file that stands there once.
+// edit replaces a piece of a file that occurs in it once.
 type edit struct{ file, old, new string }
 
 // plant writes the mutated files and an overlay for the go command.
@@ -164,7 +163,7 @@ func (m mutant) plant(root, dir string) (string, error) {
 			text = string(data)
 		}
 		if n := strings.Count(text, e.old); n != 1 {
-			return "", fmt.Errorf("%s holds %d times, instead of once: %s", e.file, n, e.old)
+			return "", fmt.Errorf("%s contains %d times, not once: %s", e.file, n, e.old)
 		}
 		contents[path] = strings.Replace(text, e.old, e.new, 1)
 	}

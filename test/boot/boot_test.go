@@ -1,5 +1,5 @@
-// Package boot_test boots a machine in namespaces, with the systemd of this one, to show
-// what the boot lock does there: its unit is systemd's to order, and nobody else's.
+// Package boot_test boots a machine in namespaces, with the systemd of this one, to
+// show what the boot lock does there: only a real systemd orders its unit.
 package boot_test
 
 import (
@@ -41,7 +41,7 @@ const (
 func TestMain(m *testing.M) { os.Exit(run(m)) }
 
 func run(m *testing.M) int {
-	// Before the test is without a network: modules may have to be fetched.
+	// Before the test has no network: modules may have to be downloaded.
 	if os.Getenv(program) == "" {
 		dir, err := os.MkdirTemp("", "egressip-boot-")
 		if err != nil {

@@ -61,7 +61,7 @@ func TestRules(t *testing.T) {
 		{"no egress IP, its node's address", packet("plain", "node1", node, now), false},
 		{"no egress IP, another node's address", packet("plain", "node1", other, now), true},
 		{"no egress IP, another namespace's", packet("plain", "node1", b, now), true},
-		{"nobody's port", packet("", "", a, now), false},
+		{"an unknown port", packet("", "", a, now), false},
 	} {
 		r := &rules{
 			allowed: map[string]map[netip.Addr]time.Time{}, count: map[string]int{},

@@ -25,7 +25,7 @@ type fault struct {
 	// before makes what the fault needs, and is no part of it; may be nil.
 	before func(context.Context) error
 	begin  func(context.Context) error
-	// end undoes it; nil where it ends by itself.
+	// end undoes it; nil if it ends by itself.
 	end func(context.Context) error
 }
 
@@ -49,7 +49,7 @@ func kinds() []kind {
 
 const apiStoppedAfterCuts = "API server stopped after cuts"
 
-// scripted are the kinds that are drawn only where they are asked for by name.
+// scripted are the kinds that run only when they are named.
 func scripted() []kind {
 	return []kind{
 		{name: apiStoppedAfterCuts, weight: 1, prepare: (*chaos).apiStoppedAfterCuts, within: 1500 * time.Millisecond},

@@ -66,9 +66,9 @@ func (c *chaos) apiStopped() fault {
 	}
 }
 
-// apiStoppedAfterCuts: half of the hosts have been cut off a few times and are in their
-// hold-down, though they answer, when the API server goes away. No host may take itself
-// for cut off.
+// apiStoppedAfterCuts: half of the hosts have been cut off a few times. They answer
+// again, but are in their hold-down when the API server goes away. No host may
+// consider itself cut off.
 //
 // Mutant killed: only hosts that are online count as reached.
 func (c *chaos) apiStoppedAfterCuts() fault {
@@ -139,7 +139,7 @@ func (c *chaos) metric(ctx context.Context, node, name string) (string, error) {
 	return "", fmt.Errorf("the agent of %s has no metric %s", node, name)
 }
 
-// ready tells whether a node's agent works.
+// ready reports whether a node's agent works.
 func (c *chaos) ready(ctx context.Context, node string) error {
 	_, err := c.NodeExec(ctx, node, "traffic", "get", "-timeout", "1s", "http://127.0.0.1:9793/readyz")
 	return err

@@ -1,13 +1,12 @@
-// Command chaos breaks a cluster of this machine in every way that it knows, at
-// random, while pods of several namespaces talk to a server outside without a
-// pause, and asks each packet that arrives there for its source.
+// Command chaos breaks a cluster on this machine at random, in every way that it
+// knows. Meanwhile pods of several namespaces send to a server outside the cluster
+// without a pause, and the source of every packet that arrives there is checked.
 //
-// The same seed breaks the same things in the same order. It fails, and exits with
-// 1, on the first packet with a source that its namespace must not have, where two
-// machines answer by ARP for one egress IP for longer than a bound, and where the
-// cluster does not recover after a fault. At the end it prints, for each kind of
-// fault, how long pods that were not on the broken node were without new
-// connections.
+// The same seed breaks the same things in the same order. The run fails, and exits
+// with 1, if a packet has a source that its namespace must not have, if two machines
+// answer ARP for one egress IP for longer than a bound, or if the cluster does not
+// recover from a fault. At the end it prints, for each kind of fault, how long pods
+// that were not on the broken node were without new connections.
 package main
 
 import (
@@ -55,7 +54,7 @@ type options struct {
 	every     time.Duration
 	twoOwners time.Duration
 	only      string
-	last      string // the fault that ends the run, beside those that are drawn
+	last      string // the fault that ends the run, in addition to those drawn
 	stretch   int
 	prefix    string
 	image     string

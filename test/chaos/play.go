@@ -97,7 +97,7 @@ func (c *chaos) say(format string, args ...any) {
 	fmt.Fprintf(c.o.out, "%7.1fs  %s\n", time.Since(c.began).Seconds(), fmt.Sprintf(format, args...))
 }
 
-// setUp installs the operator, and begins to talk and to watch.
+// setUp installs the operator, and starts the traffic and its observers.
 func (c *chaos) setUp(ctx context.Context) (stop func() error, err error) {
 	var stops []func() error
 	stop = func() error {
@@ -107,7 +107,7 @@ func (c *chaos) setUp(ctx context.Context) (stop func() error, err error) {
 		}
 		return errors.Join(errs...)
 	}
-	// A new pod's first packet counts as any other, on a node that boots too.
+	// The first packet of a new pod counts like any other, also on a booting node.
 	err = c.InstallChart(ctx, c.o.chart, "agent.bootLock.enabled=true", "clusterCIDRs={"+testbed.ClusterCIDR+"}", "serviceCIDRs={"+testbed.ServiceCIDR+"}")
 	if err != nil {
 		return stop, err
@@ -145,8 +145,8 @@ func (c *chaos) setUp(ctx context.Context) (stop func() error, err error) {
 	return stop, c.recovered(ctx)
 }
 
-// request makes the namespaces and asks for their egress IPs before they have
-// pods: no pod is ever without.
+// request creates the namespaces and requests their egress IPs before they have
+// pods, so that no pod is ever without one.
 func (c *chaos) request(ctx context.Context) error {
 	for _, t := range teams() {
 		if _, err := c.Kubectl(ctx, "create", "namespace", t.Name); err != nil {

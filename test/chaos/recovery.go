@@ -12,10 +12,10 @@ import (
 	"github.com/egressip-operator/egressip-operator/test/testbed"
 )
 
-// outage is the longest time without an answered connection of a pod with egress
-// IPs that is on none of the broken nodes. Pods that were deleted meanwhile do not
-// count, and a new one counts from its start: how long the cluster takes to replace a
-// pod is no outage of ours.
+// outage returns the longest time without an answered connection, of all pods with
+// egress IPs on nodes that were not broken. Pods that were deleted meanwhile do not
+// count, and a new pod counts from its start: the time that the cluster takes to
+// replace a pod is no outage of ours.
 func (c *chaos) outage(broken []string, started map[string]time.Time, from, until time.Time) (worst time.Duration, whose string) {
 	for _, p := range c.watch.Pods(until.Add(-quiet)) {
 		if slices.Contains(broken, p.Node) || len(c.current[p.Namespace]) == 0 {
@@ -32,7 +32,7 @@ func (c *chaos) outage(broken []string, started map[string]time.Time, from, unti
 	return worst, whose
 }
 
-// started tells when the pods that talk started, to the second, by namespace and name.
+// started returns when the sending pods started, to the second, by namespace and name.
 func (c *chaos) started(ctx context.Context) (map[string]time.Time, error) {
 	out, err := c.Kubectl(ctx, "get", "pods", "--all-namespaces", "-l", "app="+traffic.App, "-o",
 		`jsonpath={range .items[*]}{.metadata.namespace}/{.metadata.name} {.status.containerStatuses[0].state.running.startedAt}{"\n"}{end}`)
@@ -76,8 +76,8 @@ func (c *chaos) recovered(ctx context.Context) error {
 	})
 }
 
-// through tells whether pods of each namespace have got through of late, from every
-// node but those.
+// through reports whether pods of each namespace have recently got through, from
+// every node but the excepted ones.
 func (c *chaos) through(late time.Duration, except ...string) error {
 	pods := c.watch.Pods(time.Now().Add(-late))
 	for _, t := range teams() {

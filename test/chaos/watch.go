@@ -97,7 +97,7 @@ func (r *rules) names(namespace string) []string {
 	return ips
 }
 
-// err tells of wrong packets, if any.
+// err reports wrong packets, if any.
 func (r *rules) err() error {
 	r.mu.Lock()
 	defer r.mu.Unlock()
@@ -134,8 +134,8 @@ type owners struct {
 	what    string
 }
 
-// asked is the pause between two questions for one address; answers that are no
-// further apart than two of them count as answers at the same time.
+// asked is the pause between two ARP requests for one address. Answers that are at
+// most two pauses apart count as simultaneous.
 const asked = 50 * time.Millisecond
 
 // watchOwners asks and listens until stop is called.

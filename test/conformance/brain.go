@@ -15,8 +15,8 @@ import (
 	"github.com/egressip-operator/egressip-operator/pkg/egress"
 )
 
-// Brain plays scenarios on pkg/egress as pure functions: the objects are held
-// here, and everything else is worked out from them after each step.
+// Brain plays scenarios on pkg/egress as pure functions: it holds the objects, and
+// derives everything else from them after each step.
 type Brain struct {
 	// Mode is the annotation that namespaces get.
 	Mode string

@@ -112,7 +112,7 @@ type driver struct {
 	// offline are the Nodes that are not Ready.
 	offline map[string]bool
 	// atOnce: the controller is away while steps follow each other whose
-	// outcome is not looked at, and finds them all when it comes back.
+	// outcome is not compared, and finds them all when it comes back.
 	atOnce bool
 }
 

@@ -4,7 +4,7 @@
 //
 // The corpus is testdata/conformance.json; the environment variable CONFORMANCE
 // names another file in the same format, by its absolute path. Its readingGuide
-// tells what the words mean. Each scenario is played twice: against pkg/egress
+// says what the words mean. Each scenario is played twice: against pkg/egress
 // as pure functions, and against a real API server with the controller running;
 // what a node's interface and packet filter must be, on the real kernel
 // (package kernel). A scenario that we answer otherwise on purpose stands in

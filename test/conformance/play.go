@@ -84,7 +84,7 @@ func Play(ctx context.Context, driver Driver, scenario Scenario) Outcome {
 	return out
 }
 
-// settledInvariants are those of the corpus that can be told from a State.
+// settledInvariants are those of the corpus that a State shows.
 func settledInvariants(s State) (wrong []string) {
 	for name, active := range s.Active {
 		used, _ := active.([]string)

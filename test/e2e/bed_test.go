@@ -313,7 +313,7 @@ func (b *bed) watchBastion(t *testing.T, allowed ...string) (verify func()) {
 	}
 }
 
-// tooBig tells the ICMP message of path MTU discovery: it is a host's own, who
+// tooBig reports whether it is the ICMP message of path MTU discovery: it is a host's own, who
 // says with it that it cannot pass a packet on.
 func tooBig(p testbed.Packet) bool {
 	return p.Protocol == unix.IPPROTO_ICMP && len(p.Payload) > 1 && p.Payload[0] == 3 && p.Payload[1] == 4

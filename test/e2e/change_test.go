@@ -172,7 +172,7 @@ func (b *bed) testAgentRestart(t *testing.T) {
 	verify()
 }
 
-// isAgent tells the agent by its command line.
+// isAgent recognises the agent by its command line.
 func isAgent(args []string) bool {
 	return filepath.Base(args[0]) == "egressip-operator" && len(args) > 1 && args[1] == "agent"
 }
@@ -217,7 +217,7 @@ func (b *bed) testRemoval(t *testing.T) {
 	if err := b.uninstall(ctx); err != nil {
 		t.Fatal(err)
 	}
-	// No address is left that nobody looks after.
+	// No address is left that nothing manages.
 	b.eventually(t, func() error { return b.hasAddress(t, false) })
 	for _, node := range b.Nodes() {
 		if out, err := b.NodeShell(ctx, node, b.binary(), "cleanup"); err != nil {

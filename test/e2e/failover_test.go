@@ -120,7 +120,7 @@ func (b *bed) leadOn(t *testing.T, node string) {
 			return err
 		}
 		if !slices.ContainsFunc(pods, func(p testbed.Pod) bool { return p.Node == node }) {
-			// One that is not the leader is made anew, where there is room.
+			// A controller that does not lead is created again, where there is room.
 			for _, p := range pods {
 				if !strings.HasPrefix(holder, p.Node+"_") {
 					_, err := kubectl("-n", testbed.OperatorNamespace, "delete", "pod", p.Name)
@@ -260,7 +260,7 @@ func (b *bed) testPowerCut(t *testing.T) {
 	b.eventually(t, func() error {
 		events, err := b.Kubectl(t.Context(), "get", "events", "-A", "-o", "jsonpath={.items[*].reason}")
 		if err == nil && (!strings.Contains(events, "HostOffline") || !strings.Contains(events, "EgressIPMoved")) {
-			err = fmt.Errorf("events tell of %s", events)
+			err = fmt.Errorf("events report %s", events)
 		}
 		return err
 	})
@@ -297,10 +297,10 @@ func (b *bed) testCutOff(t *testing.T) {
 		return strings.Contains(out, egressIP+"/"), err
 	}
 	if still, err := bears(host); err != nil || still {
-		t.Errorf("%s is cut off and bears %s: %t, %v", host, egressIP, still, err)
+		t.Errorf("%s is cut off and has %s: %t, %v", host, egressIP, still, err)
 	}
 	if does, err := bears(other); err != nil || !does {
-		t.Errorf("%s bears %s: %t, %v", other, egressIP, does, err)
+		t.Errorf("%s has %s: %t, %v", other, egressIP, does, err)
 	}
 	if err := b.Mend(t.Context()); err != nil {
 		t.Fatal(err)

@@ -14,7 +14,7 @@ import (
 // Pods that testNewPods makes on each node, all of them at once.
 const newPodsEach = 4
 
-// testNewPods: a pod's first process talks to the world from its first moment
+// testNewPods: a pod's first process sends to the world from its first moment
 // on, over TCP and UDP. From the first packet on, none leaves with another
 // address than the egress IP, and the pod is answered. With strict=false and
 // agent.criSocket=none it fails.
@@ -79,7 +79,7 @@ spec:
 }
 
 // answered fails the test unless the bastion answered the container, and saw
-// the egress IP each time. It tells how long the first answer took to come,
+// the egress IP each time. It reports how long the first answer took,
 // which depends on how busy the machine is.
 func (b *bed) answered(t *testing.T, pod, container string) {
 	t.Helper()

@@ -29,7 +29,7 @@ const (
 	modeKey        = "egressip.network.openshift.io/mode"
 )
 
-// withdrawAfter takes everything that a test asks for back when it ends.
+// withdrawAfter withdraws everything that a test requested when it ends.
 func (b *bed) withdrawAfter(t *testing.T) {
 	t.Helper()
 	t.Cleanup(func() {
@@ -156,7 +156,7 @@ func (b *bed) outage(t *testing.T, p testbed.Pod, do func()) time.Duration {
 	return longest
 }
 
-// idle has a pod wait for data over a connection to the bastion. What it returns tells
+// idle has a pod wait for data over a connection to the bastion. What it returns says
 // when and how the connection ended.
 func (b *bed) idle(t *testing.T, p testbed.Pod) (ended func() (time.Time, string)) {
 	t.Helper()
@@ -184,7 +184,7 @@ func (b *bed) idle(t *testing.T, p testbed.Pod) (ended func() (time.Time, string
 	}
 }
 
-// watchEcho returns what tells whether a connection to the bastion's echo has
+// watchEcho returns a function that reports whether a connection to the bastion's echo has
 // been seen since.
 func (b *bed) watchEcho(t *testing.T) func() error {
 	t.Helper()
@@ -319,7 +319,7 @@ func (b *bed) testAutomatic(t *testing.T) {
 	})
 	b.leaveWith(t, b.egress, func(testbed.Pod) string { return egressIP })
 
-	// Nobody requests the addresses any more: nobody claims them.
+	// No namespace requests the addresses any more, so no host claims them.
 	b.request(t, egressNamespace)
 	for _, node := range []string{egressHost, secondHost} {
 		b.eventually(t, func() error { return b.hasField(t, "hostsubnet", node, "{.egressIPs[*]}", "") })

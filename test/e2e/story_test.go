@@ -86,7 +86,7 @@ func (b *bed) dropped(t *testing.T, pods []testbed.Pod) {
 	verify()
 }
 
-// hasAddress tells whether the egress host has the address, the way that
+// hasAddress reports whether the egress host has the address, the way that
 // OpenShift has it.
 func (b *bed) hasAddress(t *testing.T, want bool) error {
 	t.Helper()

@@ -45,7 +45,7 @@ func suite(t *testing.T, backend testbed.Backend) {
 	) {
 		return
 	}
-	// Installed anew, for what changes a node beyond comparison: power cuts.
+	// Installed again, for tests after which a node cannot be compared: power cuts.
 	b.install(t)
 	inOrder(
 		t,

@@ -48,7 +48,7 @@ type Capture struct {
 	err     error
 }
 
-// snapLength is how much of each frame is looked at.
+// snapLength is how much of each frame is captured.
 const snapLength = 256
 
 // Capture records every IPv4 and ARP packet on a device of a place, both ways,
@@ -133,7 +133,7 @@ func (k *Capture) drain(buffer []byte, keep func(Packet) bool) {
 	for {
 		n, from, err := unix.Recvfrom(k.fd, buffer, unix.MSG_TRUNC)
 		if errors.Is(err, unix.EINTR) || errors.Is(err, unix.ENETDOWN) {
-			continue // ENETDOWN tells once that the device went down
+			continue // ENETDOWN: reported once when the device goes down
 		}
 		if errors.Is(err, unix.EAGAIN) {
 			return

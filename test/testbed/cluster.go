@@ -146,7 +146,7 @@ func (c *Cluster) up(ctx context.Context) error {
 		return err
 	}
 	c.say("API server ready")
-	// They give up where they find no API server at once.
+	// They give up if they do not find an API server at once.
 	if err := errors.Join(c.StartDaemon(ctx, ControllerManager), c.StartDaemon(ctx, Scheduler)); err != nil {
 		return err
 	}
@@ -204,7 +204,8 @@ func (c *Cluster) Down(ctx context.Context) error {
 	return c.remove(ctx)
 }
 
-// Down removes the test bed of a prefix, whole or not, whoever made it.
+// Down removes the test bed of a prefix, complete or not, no matter which process
+// made it.
 func Down(ctx context.Context, prefix string) error {
 	options, err := Options{Prefix: prefix}.withDefaults()
 	if err != nil {

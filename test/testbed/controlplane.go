@@ -47,7 +47,7 @@ func (c *Cluster) StartDaemon(ctx context.Context, name string) error {
 	return c.start(ctx, ControlPlane, name, nil, append([]string{name}, args...)...)
 }
 
-// awaitAPI waits until the API server serves all that it has to.
+// awaitAPI waits until the API server serves everything that is needed.
 func (c *Cluster) awaitAPI(ctx context.Context) error {
 	err := Poll(ctx, 90*time.Second, func() error {
 		_, err := c.Kubectl(ctx, "get", "--raw", "/readyz")
@@ -92,7 +92,7 @@ func (c *Cluster) controlPlaneArgs() map[string][]string {
 			"--kubeconfig=" + pki("kube-controller-manager.conf"), "--authentication-kubeconfig=" + pki("kube-controller-manager.conf"),
 			"--authorization-kubeconfig=" + pki("kube-controller-manager.conf"), "--bind-address=127.0.0.1",
 			"--root-ca-file=" + pki("ca.crt"), "--service-account-private-key-file=" + pki("sa.key"), "--use-service-account-credentials=true",
-			// Each node is told its own; IPAM of the controller manager could give another.
+			// Each node gets its own from us; the controller manager's IPAM could choose another.
 			"--leader-elect=false", "--cluster-cidr=" + ClusterCIDR, "--allocate-node-cidrs=false",
 			"--node-monitor-grace-period=" + c.options.NodeMonitorGrace.String(), "--node-monitor-period=2s",
 		},

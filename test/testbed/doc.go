@@ -13,11 +13,11 @@
 //	           access log, TCP echo on 8081
 //
 // Each place is a network namespace, and each node has its own mount, PID, UTS,
-// IPC and cgroup namespaces too; the programs are those of package tools. On
+// IPC and cgroup namespaces too; the programs are those of internal/testenv/binaries. On
 // nodes rp_filter is strict. Nothing is shared with the machine's own network
 // but one listening socket on 127.0.0.1, through which the kubeconfig reaches
-// the API server, so that several test beds, told apart by Options.Prefix, run
-// beside each other.
+// the API server, so that several test beds with different Options.Prefix
+// run side by side.
 //
 // Ownership: every object that a test bed makes has its prefix in its name, or
 // lies in a namespace, cgroup or directory that has. Down removes these, Up

@@ -29,8 +29,8 @@ func (c *Cluster) netns(place string) string {
 func inNetns(path string, f func() error) error {
 	done := make(chan error, 1)
 	go func() {
-		// Never unlocked: the thread ends with the goroutine, and so nobody
-		// inherits its namespace.
+		// Never unlocked: the thread ends with the goroutine, so that no other
+		// goroutine inherits its namespace.
 		runtime.LockOSThread()
 		done <- func() error {
 			ns, err := os.Open(path)

@@ -144,7 +144,7 @@ func (c *Cluster) LinkUp(ctx context.Context, node string) error {
 // removePlace kills what runs in a place and deletes it.
 func (c *Cluster) removePlace(ctx context.Context, place string) error {
 	path := c.netns(place)
-	// A process may start another while it is looked for.
+	// A process may start another during the search.
 	for range 20 {
 		processes, err := inside(path)
 		if errors.Is(err, fs.ErrNotExist) {

@@ -158,7 +158,7 @@ func (c *Cluster) PowerOnWith(ctx context.Context, name string, addresses ...str
 	return c.startNode(ctx, name)
 }
 
-// AwaitReady waits until nodes are Ready; all of them where none is named.
+// AwaitReady waits until nodes are Ready; all of them if none is named.
 func (c *Cluster) AwaitReady(ctx context.Context, names ...string) error {
 	if len(names) == 0 {
 		names = c.Nodes()

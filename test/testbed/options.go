@@ -30,7 +30,7 @@ const (
 	routerOuterIP  = "10.1.8.1"
 )
 
-// Places in which commands run, beside the nodes.
+// Places in which commands run, in addition to the nodes.
 const (
 	Router       = "router"
 	Bastion      = "bastion"
@@ -70,8 +70,8 @@ type Options struct {
 	PodAddresses int
 	// Images are docker-archive files to load on every node.
 	Images []string
-	// Detached leaves the test bed to Down by another process. Else Up by
-	// another process removes it once this one has ended.
+	// Detached keeps the test bed after this process has ended. Otherwise Up by
+	// another process removes it then.
 	Detached bool
 	// NodeMonitorGrace is how long a node may be silent before it is NotReady;
 	// the default is 16 s.

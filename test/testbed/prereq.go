@@ -73,8 +73,8 @@ func MissingPackages() []string {
 	return slices.Compact(missing)
 }
 
-// CheckPrerequisites tells all that keeps this machine from bearing a test
-// bed: rights, packages, and features of the kernel.
+// CheckPrerequisites reports everything that this machine lacks for a test bed:
+// rights, packages, and features of the kernel.
 func CheckPrerequisites(ctx context.Context, o Options) error {
 	if os.Geteuid() != 0 {
 		return errors.New("test bed: needs root, for network namespaces")

@@ -46,7 +46,7 @@ func identify(pid int) (process, error) {
 	return process{PID: pid, Start: start}, err
 }
 
-// alive tells whether this very process still runs.
+// alive reports whether this very process still runs.
 func (p process) alive() bool {
 	now, err := identify(p.PID)
 	return err == nil && now == p
@@ -221,7 +221,7 @@ func (c *Cluster) Background(ctx context.Context, place string, args ...string) 
 	}
 	return func(atOnce bool) (string, error) {
 		if atOnce {
-			// If it has ended already, Wait tells.
+			// If it has ended already, Wait says so.
 			_ = cmd.Process.Signal(unix.SIGTERM)
 		}
 		if err := cmd.Wait(); err != nil {

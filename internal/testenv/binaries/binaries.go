@@ -61,10 +61,10 @@ func packageOf(name string) string {
 	return ""
 }
 
-// Dir returns the directory that holds the named programs, or those of Cluster
-// where none is named, and builds the ones that are missing. It tells on
-// standard error how a slow build proceeds: from cold caches the cluster's
-// programs take 8 to 20 minutes on two cores.
+// Dir returns the directory that holds the named programs, or those of Cluster if
+// none is named, and builds the ones that are missing. It reports the progress of a
+// slow build on standard error: from cold caches the cluster's programs take 8 to 20
+// minutes on two cores.
 func Dir(ctx context.Context, names ...string) (string, error) {
 	if len(names) == 0 {
 		names = Cluster()
@@ -111,7 +111,7 @@ func Build(ctx context.Context, o Options) (string, error) {
 		return "", fmt.Errorf("build tools: %w", err)
 	}
 	defer unlock()
-	// A build that was killed leaves its scratch directory; nobody else builds now.
+	// A killed build leaves its scratch directory behind. No one else builds now.
 	leftovers, err := filepath.Glob(filepath.Join(b.out, scratchPrefix+"*"))
 	if err != nil {
 		return "", fmt.Errorf("build tools: %w", err)
@@ -121,7 +121,7 @@ func Build(ctx context.Context, o Options) (string, error) {
 			return "", fmt.Errorf("build tools: %w", err)
 		}
 	}
-	// Whoever held the lock before may have built some of them.
+	// The former holder of the lock may have built some of them.
 	missing := b.missing(o.Names)
 	for i, name := range missing {
 		fmt.Fprintf(o.Progress, "tools: building %s (%d of %d)\n", name, i+1, len(missing))
@@ -137,7 +137,7 @@ type builder struct {
 	module string // the directory of the tools' module
 	out    string // the directory of the finished programs
 	flags  []string
-	env    []string // beside the process's own
+	env    []string // in addition to the process's own
 }
 
 func newBuilder(root string) (*builder, error) {

@@ -12,7 +12,7 @@ import (
 )
 
 // Every name that a group gives has a package, and that package is a tool of
-// the pinned module: else it would be built from a version that nobody chose.
+// the pinned module: otherwise its version would not be pinned.
 func TestEveryToolIsPinned(t *testing.T) {
 	root, err := Repository()
 	if err != nil {

@@ -1,8 +1,8 @@
 // Package isolated runs the tests of a package where they cannot touch the
 // machine: in a process with a network and a mount namespace of its own.
 //
-// Nothing that a test makes is on the machine then, and the kernel takes all of
-// it away with the process, however that ends. It needs root.
+// What a test makes is not on the machine, and the kernel removes all of it with
+// the process, however that ends. It needs root.
 //
 // Tests use it from their TestMain:
 //
@@ -25,8 +25,8 @@ import (
 const inside = "EGRESSIP_TEST_ISOLATED"
 
 // Run runs the tests of m in namespaces of their own and returns the exit code
-// for the process: that of the tests, or 1 where they could not begin, which it
-// explains on standard error.
+// for the process: that of the tests, or 1 if they could not start, with the reason
+// on standard error.
 //
 // The process starts itself again for that, with the same arguments and
 // environment; the second one makes its mounts private, gets an empty /run, and
@@ -62,7 +62,7 @@ func restart() int {
 	return 0
 }
 
-// makeRoom keeps mounts of the tests from the machine, and prepares the rest.
+// makeRoom keeps mounts of the tests off the machine, and prepares the rest.
 func makeRoom(prepare func() error) error {
 	if err := unix.Mount("", "/", "", unix.MS_REC|unix.MS_PRIVATE, ""); err != nil {
 		return fmt.Errorf("make mounts private: %w", err)

@@ -41,7 +41,7 @@ func (e *eye) close() error {
 	return unix.Close(e.fd)
 }
 
-// oursFirst tells whether the jump to our chain is the first rule of the chain
+// oursFirst reports whether the jump to our chain is the first rule of the chain
 // that it stands in.
 func (e *eye) oursFirst(k kind) (bool, error) {
 	ask := e.nft
@@ -56,7 +56,7 @@ func (e *eye) oursFirst(k kind) (bool, error) {
 	}
 }
 
-// nft asks for the rules of one chain. A rule that jumps holds the name of the chain
+// nft reads the rules of one chain. A rule that jumps holds the name of the chain
 // that it jumps to.
 func (e *eye) nft(k kind) (bool, error) {
 	r := nl.NewNetlinkRequest(unix.NFNL_SUBSYS_NFTABLES<<8|unix.NFT_MSG_GETRULE, unix.NLM_F_DUMP)
@@ -93,7 +93,7 @@ const (
 	targetSize    = 32
 )
 
-// legacy asks for a whole table. A jump is an offset; before the entry there stands
+// legacy reads a whole table. A jump is an offset; before the entry there stands
 // one with the name of the chain.
 func (e *eye) legacy(k kind) (bool, error) {
 	info := make([]byte, infoSize)

@@ -1,10 +1,10 @@
-// Command displacement measures how long other software's rules stand before ours.
+// Command displacement measures how long other software's rules come before ours.
 //
-// Software that puts its jump first again, as kube-proxy and CNIs do when they
-// start, comes before ours until the agent has seen it and put ours back. This
-// command makes a host, a pod with an egress IP, and a server outside, each in a
-// network namespace; it inserts a jump before ours again and again, and notes how
-// long it stays there. Meanwhile the pod sends two packets each millisecond, one of
+// Software that puts its jump first, as kube-proxy and CNIs do when they start,
+// displaces ours until the agent notices and puts ours first again. This command
+// makes a host, a pod with an egress IP, and a server outside, each in a network
+// namespace. It inserts a jump before ours again and again, and measures how long it
+// stays first. Meanwhile the pod sends two packets each millisecond, one of
 // a new connection and one of a lasting one. The server counts sources: one that is
 // not the egress IP is a failure, and so is anything that is left at the end.
 //
@@ -18,8 +18,8 @@
 // answers cost little; "gap" is the longest pause between two answers, by which the
 // window may be off. What iptables-save prints is compared after each.
 //
-// The agent's loop cannot be had without an API server. Here pkg/dataplane runs with
-// the pace of that loop (pkg/agent/loop.go), and with a state that does not change.
+// The agent's loop needs an API server. Here pkg/dataplane runs at the pace of that
+// loop (pkg/agent/loop.go), with a state that does not change.
 //
 //	go run ./test/bench/displacement [-n 20] [-rules 1000] [-seed 1]
 package main
@@ -47,7 +47,7 @@ import (
 // first: the first one's number, and the backend.
 const hostVariable = "EGRESSIP_DISPLACEMENT_HOST"
 
-// endIn is how long a host that is told to end may take.
+// endIn is how long a host may take to end.
 const endIn = 15 * time.Second
 
 // options are the flags.

@@ -108,7 +108,7 @@ type sink struct {
 	fd, swallow int
 
 	mu sync.Mutex
-	// arrived tells of each packet's number whether it came.
+	// arrived reports for each packet's number whether it came.
 	arrived [flows][]bool
 	from    map[netip.Addr]int
 	// only is the source that is right from now on; while it is not valid, all are.
@@ -232,7 +232,7 @@ func (s *sink) wrongs() int {
 	return sum
 }
 
-// reached tells whether packets from a number on have arrived, of both flows.
+// reached reports whether packets from a number on have arrived, of both flows.
 func (s *sink) reached(n uint64) bool {
 	s.mu.Lock()
 	defer s.mu.Unlock()

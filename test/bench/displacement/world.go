@@ -21,7 +21,7 @@ import (
 //
 //	pod -------- host -------- server
 //	10.244.1.2   192.168.7.11  192.168.7.72
-//	             bears 192.168.7.201
+//	             has 192.168.7.201
 type world struct {
 	backend     dataplane.Backend
 	pod, server *place

@@ -72,7 +72,7 @@ type bench struct {
 	pod     testbed.Pod
 }
 
-// addresses are the egress IPs, and hosts the nodes that may bear them.
+// addresses are the egress IPs, and hosts the nodes that may host them.
 func addresses() []string { return []string{"192.168.7.200", "192.168.7.201", "192.168.7.202"} }
 
 func hosts() []string { return []string{"node2", "node3", "node4"} }
@@ -158,7 +158,7 @@ func (b *bench) ordered(ctx context.Context) error {
 	return errors.Join(errs...)
 }
 
-// automatic gives the namespace one egress IP, which any host may bear.
+// automatic gives the namespace one egress IP, which any host may host.
 func (b *bench) automatic(ctx context.Context) error {
 	errs := []error{b.patch(ctx, "netnamespace/"+namespace, `{"egressIPs": ["`+addresses()[0]+`"]}`)}
 	for _, host := range hosts() {
@@ -202,7 +202,7 @@ func (b *bench) ready(ctx context.Context) (host string, err error) {
 		return "", err
 	}
 	for _, host := range hosts() {
-		// That the Node is Ready says nothing of the agent: it has to answer.
+		// A Ready Node says nothing about the agent: it must answer.
 		err := testbed.Poll(ctx, patience, func() error {
 			_, err := b.cluster.NodeExec(ctx, host, "grep", "-q", fmt.Sprintf(":%04X ", probePort), "/proc/net/udp")
 			return err

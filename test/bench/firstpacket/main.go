@@ -166,7 +166,7 @@ func (b *bench) prepare(ctx context.Context) error {
 		return err
 	}
 	for _, namespace := range []string{egressNamespace, plainNamespace} {
-		// It stays, and tells when the kernel of its node is ready.
+		// It stays, and shows when the kernel of its node is ready.
 		if _, err := b.Apply(ctx, fmt.Sprintf(`
 apiVersion: v1
 kind: Namespace
@@ -254,7 +254,7 @@ func (b *bench) measure(ctx context.Context, m mode, namespace string, p pace, r
 	return b.remove(ctx, namespace)
 }
 
-// key tells what was measured.
+// key says what was measured.
 func key(m mode, namespace string, p pace) string {
 	return fmt.Sprintf("%-10s %-18s %-10s", m.name, namespace, p.name)
 }

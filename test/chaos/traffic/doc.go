@@ -1,10 +1,10 @@
-// Package traffic makes pods talk to the bastion without end, and tells of each
-// packet that arrives there whose it is.
+// Package traffic has pods send to the bastion without end, and reports the sender
+// of each packet that arrives there.
 //
-// A namespace has a port of the bastion for itself, so that a packet without a
-// payload, a SYN for instance, tells its namespace too. What has a payload names
-// the pod and its node. A connection's line is sent only after the bastion's
-// answer has reached the pod: it stands for an answered connection.
+// Each namespace has a port of the bastion to itself, so that the namespace of a
+// packet without payload, such as a SYN, is known too. A payload names the pod and
+// its node. A pod sends the line of a connection only after the bastion's answer has
+// reached it: a line means an answered connection.
 //
 // Concurrency: a Watch calls back on one goroutine of its own, in the order of
 // arrival; its other methods may be called by any.

@@ -10,7 +10,7 @@ import (
 	"github.com/egressip-operator/egressip-operator/test/testbed"
 )
 
-// Namespace is a namespace whose pods talk.
+// Namespace is a namespace whose pods send.
 type Namespace struct {
 	Name string
 	// Port of the bastion that takes its datagrams; its connections go to the
@@ -52,7 +52,7 @@ func Args(n Namespace, every time.Duration) []string {
 	}
 }
 
-// Deploy makes a namespace with one talking pod on each node, and waits for
+// Deploy makes a namespace with one sending pod on each node, and waits for
 // these.
 func Deploy(ctx context.Context, c *testbed.Cluster, n Namespace, every time.Duration) error {
 	manifest := fmt.Sprintf(`

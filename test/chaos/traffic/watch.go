@@ -15,7 +15,7 @@ import (
 	"github.com/egressip-operator/egressip-operator/test/testbed"
 )
 
-// Pod is a pod that talks.
+// Pod is a pod that sends.
 type Pod struct{ Namespace, Node, Name string }
 
 func (p Pod) String() string { return p.Namespace + "/" + p.Name + " on " + p.Node }
@@ -25,13 +25,12 @@ type Seen struct {
 	testbed.Packet
 	// Namespace whose port it was for; empty for none.
 	Namespace string
-	// Pod that sent it, and ID, its line; zero where it has no payload that
-	// tells.
+	// Pod is the sender, and ID the line; zero if the payload does not say.
 	Pod Pod
 	ID  string
 }
 
-// Answered tells the line of a connection: the pod has had an answer.
+// Answered reports whether this is the line of a connection: the pod got an answer.
 func (s Seen) Answered() bool { return s.Pod.Name != "" && strings.HasPrefix(s.ID, "C ") }
 
 // String describes the packet for people.

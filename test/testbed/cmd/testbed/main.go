@@ -1,12 +1,12 @@
 // Command testbed brings a cluster on this machine up and down, for people.
 //
-//	testbed [flags] up             makes a cluster, and leaves it
-//	testbed [flags] down           removes it, whole or not
-//	testbed [flags] shell [PLACE]  a shell with KUBECONFIG; in the network of
+//	testbed [flags] up             bring a cluster up and keep it running
+//	testbed [flags] down           remove it, complete or not
+//	testbed [flags] shell [PLACE]  open a shell with KUBECONFIG, in the network of
 //	                               PLACE: node1, bastion, router, lanhost, ...
-//	testbed [flags] status
-//	testbed prerequisites          names the Debian packages that are missing
-//	testbed install                installs them
+//	testbed [flags] status         list nodes and pods
+//	testbed prerequisites          print the Debian packages that are missing
+//	testbed install                install them
 package main
 
 import (
@@ -29,7 +29,7 @@ func main() { os.Exit(run(os.Args[1:])) }
 func run(args []string) int {
 	o := testbed.Options{Detached: true, Progress: os.Stderr}
 	flags := flag.NewFlagSet("testbed", flag.ContinueOnError)
-	flags.StringVar(&o.Prefix, "prefix", "", "tells test beds apart (default eip)")
+	flags.StringVar(&o.Prefix, "prefix", "", "begins the names of everything that the test bed makes (default eip)")
 	flags.IntVar(&o.Nodes, "nodes", 3, "number of nodes")
 	flags.StringVar((*string)(&o.Backend), "backend", "nft", "iptables backend of the nodes' own rules: nft or legacy")
 	flags.IntVar(&o.MTU, "mtu", 1500, "MTU of the LAN and of pods, in bytes")
@@ -82,7 +82,7 @@ func shell(ctx context.Context, prefix, place string) error {
 	if err != nil {
 		return err
 	}
-	fmt.Fprintf(os.Stderr, "kubectl, helm and traffic are in PATH; nodes: %s; leave with exit\n", strings.Join(c.Nodes(), " "))
+	fmt.Fprintf(os.Stderr, "kubectl, helm and traffic are in PATH. Nodes: %s. Leave with \"exit\".\n", strings.Join(c.Nodes(), " "))
 	err = cmd.Run()
 	if _, exited := errors.AsType[*exec.ExitError](err); exited {
 		return nil // how the shell's last command ended is its user's affair

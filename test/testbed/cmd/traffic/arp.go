@@ -13,7 +13,7 @@ import (
 
 // whoHas asks the segment of the device eth0 by ARP, at each interval, who has
 // each of some addresses, as any neighbour asks. It leaves the answers to
-// whoever captures them.
+// a capture.
 func whoHas(ctx context.Context, targets []string, o options) error {
 	link, err := net.InterfaceByName("eth0")
 	if err != nil {

@@ -14,14 +14,14 @@ import (
 // each connection that is not answered is one packet.
 const connectTimeout = 900 * time.Millisecond
 
-// chatter talks to a server of serve in three ways at once, until ctx ends:
+// chatter sends to a server of serve in three ways at once, until ctx ends:
 //
 //	C  a TCP connection at each interval, which says its line and is reset
 //	U  a datagram at each interval, all of one socket
 //	S  a line at each fifth interval over one long TCP connection, which is
-//	   opened anew when it hears nothing for two seconds
+//	   opened again when it hears nothing for two seconds
 //
-// What it sends is "KIND ID NUMBER": each packet with a payload tells whose it
+// What it sends is "KIND ID NUMBER": each packet with a payload says whose it
 // is. Whether it was answered, the other side sees: it gets the line of a
 // connection only where its own answer to the SYN has arrived.
 func chatter(ctx context.Context, address string, o options) error {
@@ -91,7 +91,7 @@ func (c chat) udp(ctx context.Context) {
 			conn, _ = net.Dial("udp4", c.datagrams)
 		}
 		if conn != nil {
-			// Errors tell of earlier datagrams.
+			// Errors are about earlier datagrams.
 			_, _ = fmt.Fprint(conn, c.line("U", n))
 		}
 		select {

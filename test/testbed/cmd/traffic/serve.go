@@ -88,7 +88,7 @@ func (s *server) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		body = strings.Repeat("x", n)
 	}
 	w.Header().Set("Content-Length", strconv.Itoa(len(body)))
-	// Before the answer: whoever has it finds its line in the log.
+	// Before the answer: a client that has it finds its line in the log.
 	s.record(start, r, len(body))
 	// A client that has gone needs no answer.
 	_, _ = io.WriteString(w, body)

@@ -164,7 +164,7 @@ func stream(ctx context.Context, address string, o options) error {
 	}
 }
 
-// idle waits for data that nobody sends, until the connection ends.
+// idle waits for data that never comes, until the connection ends.
 func idle(address string, o options) error {
 	conn, err := net.DialTimeout("tcp4", address, o.timeout)
 	if err != nil {

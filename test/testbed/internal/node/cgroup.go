@@ -19,15 +19,15 @@ import (
 type Hierarchy struct {
 	// Mount is where it is mounted.
 	Mount string
-	// Options choose its controllers when it is mounted anew; empty for
+	// Options choose its controllers when it is mounted again; empty for
 	// cgroup v2.
 	Options string
-	// V2 tells the unified hierarchy from those of cgroup v1.
+	// V2 is true for the unified hierarchy, false for one of cgroup v1.
 	V2 bool
 }
 
 // Hierarchies lists what the machine has mounted below /sys/fs/cgroup: one
-// unified hierarchy, or those of cgroup v1. A unified hierarchy beside v1 ones
+// unified hierarchy, or those of cgroup v1. A unified hierarchy next to v1 ones
 // has no controllers and is left out.
 func Hierarchies() ([]Hierarchy, error) {
 	f, err := os.Open("/proc/self/mountinfo")

@@ -80,7 +80,7 @@ func Init(configPath string) error {
 const unitDir = "/etc/systemd/system"
 
 // startRequired runs the units that the kubelet requires, as systemd does before it
-// starts the kubelet: where one fails, the node does not start.
+// starts the kubelet: if one fails, the node does not start.
 func startRequired() error {
 	units, err := filepath.Glob(filepath.Join(unitDir, "kubelet.service.requires", "*.service"))
 	if err != nil {
@@ -226,7 +226,7 @@ func writeConfigs(c Config) error {
 	return errors.Join(errs...)
 }
 
-// snapshotter is overlayfs where the file system of the state can bear it.
+// snapshotter is overlayfs where the file system of the state supports it.
 func snapshotter(c Config) string {
 	base := filepath.Join(c.Dir, "try-overlay")
 	defer os.RemoveAll(base)
