@@ -20,7 +20,7 @@ func kernelMutants() []mutant {
 		return mutant{name: name, pkg: kernel, test: test, plain: true, edits: []edit{{file: file, old: old, new: new}}}
 	}
 	return []mutant{
-		m("lock-not-strict", boot, "lock.go", "p := pass{d: d, state: s,", "s.Strict = false\n\tp := pass{d: d, state: s,"),
+		m("lock-not-strict", boot, "lock.go", "p := newPass(d, s)", "s.Strict = false\n\tp := newPass(d, s)"),
 		m("lock-in-service", boot, "lock.go", "if len(entries) > 0 {", "if len(entries) > 1000 {"),
 		m("lock-needs-a-network", "TestLockWithoutANetwork", "lock.go", "if p.rulesErr != nil ||", "if err != nil ||"),
 		m("no-reset", dead, "apply_perform.go", "e.staleness.resettable(f)", "false"),

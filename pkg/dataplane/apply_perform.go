@@ -16,12 +16,12 @@ import (
 // perform makes the changes in their order, and gives the egress IPs that
 // cannot be served because of what failed, and why. After a failure it goes on
 // with what makes packets drop and with what does not depend on what failed.
-func (p *pass) perform(ctx context.Context, list []change, s staleness) map[netip.Addr]error {
-	e := execution{pass: p, staleness: s, failed: map[phase]error{}, refused: map[netip.Addr]error{}}
-	if pods := s.rerouted(); len(pods) > 0 && p.d.maps != nil {
-		affinity, err := p.d.maps.FlowAffinity(pods)
+func (r *round) perform(ctx context.Context, list []change, s staleness) map[netip.Addr]error {
+	e := execution{round: r, staleness: s, failed: map[phase]error{}, refused: map[netip.Addr]error{}}
+	if pods := s.rerouted(); len(pods) > 0 && r.d.maps != nil {
+		affinity, err := r.d.maps.FlowAffinity(pods)
 		if err != nil {
-			p.errs = append(p.errs, err)
+			r.errs = append(r.errs, err)
 		}
 		e.staleness.affinity = affinity
 	}
@@ -47,7 +47,7 @@ func (c change) together(o change) bool {
 
 // execution is what has become of a list of changes so far.
 type execution struct {
-	*pass
+	*round
 	staleness staleness
 	// failed has the first error of each phase in which something failed.
 	failed map[phase]error
@@ -105,7 +105,7 @@ func (e *execution) do(ctx context.Context, batch []change) {
 	if first.phase == phaseRules {
 		// Those that were served before may still be; no others begin now.
 		for ip := range e.indices {
-			if _, bore := e.borne[ip]; !bore {
+			if _, before := e.served[ip]; !before {
 				e.refused[ip] = err
 			}
 		}

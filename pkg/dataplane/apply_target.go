@@ -29,6 +29,20 @@ type kernel struct {
 	rules map[Backend]iptables.Tables
 }
 
+func emptyKernel() kernel {
+	return kernel{
+		pods:      map[netip.Addr]uint32{},
+		locked:    map[netip.Addr]struct{}{},
+		hosts:     map[netip.Addr]struct{}{},
+		ips:       map[netip.Addr]struct{}{},
+		inside:    map[netip.Prefix]struct{}{},
+		routes:    map[netip.Addr]bpf.Route{},
+		served:    map[uint32]uint32{},
+		addresses: map[netip.Addr]struct{}{},
+		rules:     map[Backend]iptables.Tables{},
+	}
+}
+
 // usable gives the part of a State that can be done, and says what is wrong
 // with the rest. What cannot be done drops packets, and never lets them go
 // another way. unusable are hosted IPs that the kernel refused, and why.
@@ -123,16 +137,7 @@ func newRoute(p Pod) bpf.Route {
 // desire gives the kernel that does what a usable State says. Its rules are
 // those of the backends in use; others are to hold none.
 func desire(s State, m Marks, idx indices) kernel {
-	k := kernel{
-		pods:      make(map[netip.Addr]uint32, len(s.Pods)),
-		locked:    map[netip.Addr]struct{}{},
-		hosts:     map[netip.Addr]struct{}{},
-		ips:       map[netip.Addr]struct{}{},
-		inside:    map[netip.Prefix]struct{}{},
-		routes:    map[netip.Addr]bpf.Route{},
-		served:    map[uint32]uint32{},
-		addresses: map[netip.Addr]struct{}{},
-	}
+	k := emptyKernel()
 	for _, p := range s.Inside {
 		k.inside[p] = struct{}{}
 	}

@@ -106,16 +106,14 @@ func (g goldenState) golden(b Backend) string {
 		observed.rules[b][name] = iptables.Table{Base: chains}
 	}
 
-	state, problems := usable(g.state, nil)
+	aimed, problems, _ := aim(g.state, m, nil, nil, nil)
 	if len(problems) > 0 {
 		return fmt.Sprint(problems)
 	}
-	hosted, _ := assignIndices(hostedIPs(state), nil, nil, m)
-	desired := desire(state, m, hosted)
 	in := g.input
-	in.Indices = union(standbyIndices(standbyIPs(state), hosted, nil, nil, m), hosted)
-	in.Strict = strictNetworks(state)
-	for _, c := range order(orderInput{observed: observed, desired: desired, marks: m, use: []Backend{b}, rules: in}) {
+	in.Indices = union(aimed.prepared, aimed.serving)
+	in.Strict = strictNetworks(aimed.state)
+	for _, c := range order(orderInput{observed: observed, desired: aimed.desired, marks: m, use: []Backend{b}, rules: in}) {
 		observed.do(c, func() {})
 	}
 	return "# " + g.what + "\n" + observed.text(m, b)

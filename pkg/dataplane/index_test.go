@@ -123,7 +123,7 @@ func TestContradictoryRulesAreNotBelieved(t *testing.T) {
 func TestStandbyTakesOverWithoutAChangeOfRules(t *testing.T) {
 	s := scenario{use: []Backend{NFT, Legacy}}
 	state := State{HostIP: addr(tracedHostIP), Hosts: []netip.Addr{addr(tracedHostIP)}, Hosted: []Hosted{{addr(eip1), 1}}, Standby: []Hosted{{addr(eip2), 2}, {addr(eip3), 3}}}
-	k := emptyKernel(s.use)
+	k := bareKernel(s.use)
 	changed := func(state State) (n int) {
 		list, _, _ := s.changes(k, state)
 		for _, c := range list {

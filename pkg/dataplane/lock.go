@@ -46,7 +46,7 @@ func (d *Dataplane) Lock(ctx context.Context, s State) (Report, error) {
 	if s.HostIP.IsValid() {
 		s.Hosts = append([]netip.Addr{s.HostIP}, s.Hosts...)
 	}
-	p := pass{d: d, state: s, unusable: map[netip.Addr]error{}, inUseBy: map[netip.Addr]string{}}
+	p := newPass(d, s)
 	err := p.run(ctx)
 	if p.rulesErr != nil || len(p.report.Backends) == 0 {
 		return p.report, errors.Join(err, ctx.Err())

@@ -118,7 +118,7 @@ type mutant struct {
 
 // run plays a scenario and returns what went wrong.
 func (s scenario) run(m mutant) error {
-	h := newTracedHost(emptyKernel(s.use), DefaultMarks())
+	h := newTracedHost(bareKernel(s.use), DefaultMarks())
 	var flows []*tracedFlow
 	before := State{HostIP: s.states[0].HostIP, Strict: false}
 	for i, state := range s.states {
@@ -144,7 +144,7 @@ func (s scenario) run(m mutant) error {
 		if err := h.settled(&flows, state, idx); err != nil {
 			return fmt.Errorf("settled in state %d: %w", i, err)
 		}
-		if again, _, _ := s.changes(h.kernel, state); m.name == "" && len(withoutScaffold(again)) > 0 {
+		if again, _, _ := s.changes(h.kernel, state); m.name == "" && len(withoutOverlay(again)) > 0 {
 			return fmt.Errorf("state %d: a second pass has %d changes, the first of phase %d", i, len(again), again[0].phase)
 		}
 		before = state
@@ -152,12 +152,12 @@ func (s scenario) run(m mutant) error {
 	return h.damaged(s.damage, flows, before)
 }
 
-func withoutScaffold(list []change) []change {
+func withoutOverlay(list []change) []change {
 	return slices.DeleteFunc(slices.Clone(list), func(c change) bool { return c.op == mendOverlay || c.op == widenGuard || c.op == narrowGuard })
 }
 
-// emptyKernel has nothing of ours, and a CNI's MASQUERADE.
-func emptyKernel(use []Backend) kernel {
+// bareKernel has nothing of ours, and a CNI's MASQUERADE.
+func bareKernel(use []Backend) kernel {
 	k := desire(State{}, DefaultMarks(), nil)
 	k.rules = map[Backend]iptables.Tables{NFT: {}, Legacy: {}}
 	for _, b := range use {
@@ -172,14 +172,11 @@ func emptyKernel(use []Backend) kernel {
 func (s scenario) changes(observed kernel, state State) ([]change, staleness, indices) {
 	m := DefaultMarks()
 	known, used := knownIndices(m, observed.rules)
-	state, _ = usable(state, nil)
-	idx, _ := assignIndices(hostedIPs(state), known, used, m)
-	standby := standbyIndices(standbyIPs(state), idx, known, used, m)
-	desired := desire(state, m, idx)
-	idx = union(standby, idx)
+	g, _, _ := aim(state, m, nil, known, used)
+	desired, idx := g.desired, union(g.prepared, g.serving)
 	list := order(orderInput{
 		observed: observed, desired: desired, marks: m, use: s.use, known: known,
-		rules: rules.Params{Marks: m, Overlay: overlayName, OverlayPort: 9789, Resets: true, Indices: idx, Strict: strictNetworks(state)},
+		rules: rules.Params{Marks: m, Overlay: overlayName, OverlayPort: 9789, Resets: true, Indices: idx, Strict: strictNetworks(g.state)},
 	})
 	return list, newStaleness(m, observed.copied(), desired, known, idx), idx
 }

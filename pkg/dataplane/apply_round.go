@@ -1,0 +1,217 @@
+package dataplane
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"maps"
+	"net/netip"
+	"slices"
+
+	"github.com/vishvananda/netlink"
+
+	"github.com/egressip-operator/egressip-operator/pkg/dataplane/address"
+	"github.com/egressip-operator/egressip-operator/pkg/dataplane/ipset"
+	"github.com/egressip-operator/egressip-operator/pkg/dataplane/iptables"
+	"github.com/egressip-operator/egressip-operator/pkg/dataplane/neigh"
+	"github.com/egressip-operator/egressip-operator/pkg/dataplane/overlay"
+	"github.com/egressip-operator/egressip-operator/pkg/dataplane/routing"
+	"github.com/egressip-operator/egressip-operator/pkg/dataplane/rules"
+)
+
+// round is one look at the kernel, and the changes that follow from it.
+type round struct {
+	*pass
+	// uplink is the interface for egress IPs; uplinkErr is why there is none.
+	uplink    address.Uplink
+	uplinkErr error
+	// resets: pods get TCP resets for connections that cannot go on. resetsErr is
+	// why they get none although they should.
+	resets    bool
+	resetsErr error
+	// desired is what the kernel must be after the round, and indices are those
+	// with a source NAT rule and an entry in the guard then.
+	desired kernel
+	indices indices
+	// known are the indices that the rules held before the round, served the egress
+	// IPs that the host served then.
+	known  indices
+	served map[netip.Addr]struct{}
+	// rulesErr is why the rules may not be in place.
+	rulesErr error
+	// errs are what failed, but for what is reported with an egress IP.
+	errs []error
+}
+
+// run observes, decides and changes once. It reports whether the outcome calls for
+// another round.
+func (r *round) run(ctx context.Context) (again bool, err error) {
+	if err := r.prepare(); err != nil {
+		return false, err
+	}
+	observed, err := observe(ctx, r.view())
+	if err != nil {
+		return false, err
+	}
+	use, warnings, err := iptables.ChooseBackends(r.d.cfg.Backends, observed.rules)
+	if err != nil {
+		return false, err
+	}
+	r.report.Backends, r.report.Warnings = use, slices.Concat(warnings, sysctlWarnings())
+	if r.resetsErr != nil {
+		r.report.Warnings = append(r.report.Warnings, fmt.Sprintf("pods get no resets for connections that cannot go on: %v", r.resetsErr))
+	}
+
+	m := r.d.cfg.Marks
+	known, used := knownIndices(m, observed.rules)
+	goal, problems, without := aim(r.state, m, r.unusable, known, used)
+	r.errs = append(r.errs, problems...)
+	if len(without) > 0 {
+		for _, ip := range without {
+			r.unusable[ip] = errNoIndex
+		}
+		return true, nil
+	}
+	pending := missing(goal.desired.addresses, observed.addresses)
+	mustProbe := len(pending) > 0 && !r.probed
+	if mustProbe {
+		goal = goal.untilProbed(m, pending, observed.ips)
+	}
+
+	r.desired, r.indices, r.known, r.served = goal.desired, union(goal.prepared, goal.serving), known, observed.ips
+	r.addresses = goal.desired.addresses
+	failed := r.perform(ctx, order(orderInput{
+		observed: observed, desired: r.desired, marks: m, use: use, known: known,
+		rules: r.ruleParams(r.indices, goal.state),
+		sweep: !r.d.swept,
+	}), newStaleness(m, observed, r.desired, known, r.indices))
+
+	if mustProbe {
+		r.probe(ctx, pending)
+		return true, nil
+	}
+	maps.Copy(r.unusable, failed)
+	return len(failed) > 0, nil
+}
+
+// view is how this round looks at the kernel.
+func (r *round) view() view {
+	v := view{d: r.d, hosted: addressesOf(r.state.Hosted)}
+	if r.uplinkErr == nil {
+		v.uplink = &r.uplink
+	}
+	return v
+}
+
+// ruleParams are what the rules of this round depend on.
+func (r *round) ruleParams(idx indices, s State) rules.Params {
+	return rules.Params{
+		Marks:       r.d.cfg.Marks,
+		Overlay:     overlayName,
+		OverlayPort: r.d.cfg.OverlayPort,
+		ProbePort:   r.d.cfg.ProbePort,
+		Indices:     idx,
+		Resets:      r.resets,
+		Strict:      strictNetworks(s),
+	}
+}
+
+func strictNetworks(s State) []netip.Prefix {
+	if !s.Strict {
+		return nil
+	}
+	return s.Subnets
+}
+
+// prepare makes the sets, which rules and all else refer to, and looks up the
+// uplink.
+func (r *round) prepare() error {
+	var errs []error
+	r.resets, r.resetsErr = r.d.cfg.ResetConnections, nil
+	for _, s := range ourSets() {
+		if s.Name == setResets && !r.resets {
+			continue
+		}
+		n, err := ipset.Ensure(r.d.nl, s)
+		r.report.Changes += n
+		if s.Name == setResets && err != nil {
+			// Not every kernel has this kind of set, and all else works without.
+			r.resets, r.resetsErr = false, err
+			continue
+		}
+		errs = append(errs, err)
+	}
+	r.uplink, r.uplinkErr = address.FindUplink(r.d.nl, r.state.HostIP)
+	r.report.Uplink, r.report.UplinkCIDR = r.uplink.Name, r.uplink.CIDR
+	if r.uplinkErr != nil {
+		r.errs = append(r.errs, r.uplinkErr)
+	}
+	return errors.Join(errs...)
+}
+
+// probe asks the uplink's segment by ARP for other owners of the addresses.
+func (r *round) probe(ctx context.Context, pending []netip.Addr) {
+	r.probed = true
+	if r.uplinkErr != nil {
+		for _, ip := range pending {
+			r.unusable[ip] = r.uplinkErr
+		}
+		return
+	}
+	owners, err := neigh.Owners(ctx, r.uplink.Link, pending)
+	for _, ip := range pending {
+		if mac, taken := owners[ip]; taken {
+			r.unusable[ip] = fmt.Errorf("%w: %v", errSomebodyHas, mac)
+			r.inUseBy[ip] = mac.String()
+		} else if err != nil {
+			r.unusable[ip] = err
+		}
+	}
+}
+
+// ensureOverlay repairs what is the same for every State: overlay device, programs,
+// routes. Where the overlay cannot exist, the routes drop its packets.
+func (r *round) ensureOverlay() error {
+	var errs []error
+	link, err := r.ensureDevice()
+	errs = append(errs, err)
+	plan := routing.Plan{Inside: masked4(slices.Collect(maps.Keys(r.desired.inside))), NextHop: overlay.NextHop()}
+	if link != nil && err == nil {
+		plan.Device = link.Attrs().Index
+		r.report.Overlay = true
+	}
+	n, err := routing.EnsureRoutes(r.d.nl, plan)
+	r.report.Changes += n
+	errs = append(errs, err)
+	n, err = routing.EnsureRules(r.d.nl, r.d.cfg.Marks)
+	r.report.Changes += n
+	return errors.Join(append(errs, err)...)
+}
+
+func (r *round) ensureDevice() (netlink.Link, error) {
+	mtu := r.uplink.MTU - overlay.Overhead
+	if r.uplinkErr != nil {
+		// The one that is there stays as it is.
+		link, err := r.d.nl.LinkByName(overlayName)
+		if err != nil {
+			return nil, fmt.Errorf("keep overlay device %s: %w", overlayName, err)
+		}
+		mtu = link.Attrs().MTU
+	}
+	if r.d.programs == nil {
+		return nil, nil // reported by open; the routes drop its packets
+	}
+	link, n, err := overlay.Ensure(r.d.nl, overlay.Config{HostIP: r.state.HostIP, Port: r.d.cfg.OverlayPort, MTU: mtu})
+	r.report.Changes += n
+	if err != nil {
+		return nil, err
+	}
+	n, err = r.d.programs.Attach(r.d.nl, link)
+	r.report.Changes += n
+	if err != nil {
+		return nil, err
+	}
+	n, err = overlay.Raise(r.d.nl, link)
+	r.report.Changes += n
+	return link, err
+}

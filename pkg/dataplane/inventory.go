@@ -1,0 +1,305 @@
+package dataplane
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net/netip"
+	"slices"
+	"strings"
+
+	"github.com/egressip-operator/egressip-operator/pkg/dataplane/address"
+	"github.com/egressip-operator/egressip-operator/pkg/dataplane/bpf"
+	"github.com/egressip-operator/egressip-operator/pkg/dataplane/conntrack"
+	"github.com/egressip-operator/egressip-operator/pkg/dataplane/ipset"
+	"github.com/egressip-operator/egressip-operator/pkg/dataplane/iptables"
+	"github.com/egressip-operator/egressip-operator/pkg/dataplane/overlay"
+	"github.com/egressip-operator/egressip-operator/pkg/dataplane/routing"
+	"github.com/egressip-operator/egressip-operator/pkg/dataplane/rules"
+)
+
+// kind is one kind of kernel object that is ours.
+//
+// A function may be nil: observe where Apply ensures the objects as a whole and
+// compares nothing, list and remove where the objects go with those of another
+// kind.
+type kind struct {
+	// object and mark are a row of the ownership table in docs/design.md: what the
+	// object is, and how a restarted agent knows that it is ours.
+	object, mark string
+	// observe reads what is there into the kernel that Apply compares with a State.
+	// What is there and not wanted is removed, in the order of changes.
+	observe func(context.Context, view, *kernel) error
+	// list describes what is there, one object in each string. It changes nothing.
+	list func(context.Context, *Dataplane) ([]string, error)
+	// remove removes what is there and keeps what is not ours. It gets the kernel as
+	// it was before anything was removed.
+	remove func(context.Context, *Dataplane, kernel) error
+}
+
+// inventory lists all kinds of kernel objects that are ours, in the order in which
+// they are removed: the reverse of the order in which they are made. What sends
+// packets our way goes before what carries them.
+//
+// Apply, Cleanup and Leftovers, and the ownership table in docs/design.md, are
+// driven by this list: a new kind of kernel object is an entry here.
+func inventory() []kind {
+	return []kind{
+		{
+			object:  "iptables chain",
+			mark:    "name begins with `" + rules.ChainPrefix + "`; of other chains, the jumps to these, in both backends",
+			observe: observeRules, list: listRules, remove: removeRules,
+		},
+		{
+			object: "`ip rule`",
+			mark:   "protocol 77 and table 2000 or 2001; priorities 90 and 91",
+			list:   func(_ context.Context, d *Dataplane) ([]string, error) { return routing.ListRules(d.nl) },
+			remove: func(_ context.Context, d *Dataplane, _ kernel) error {
+				_, err := routing.RemoveRules(d.nl)
+				return err
+			},
+		},
+		{
+			object: "route",
+			mark:   "protocol 77 in tables 2000 and 2001; where others use these tables, the status says so",
+			list:   func(_ context.Context, d *Dataplane) ([]string, error) { return routing.ListRoutes(d.nl) },
+			remove: func(_ context.Context, d *Dataplane, _ kernel) error {
+				_, err := routing.RemoveRoutes(d.nl)
+				return err
+			},
+		},
+		{
+			object: "device",
+			mark:   "name `" + overlay.Name + "`, VXLAN with external metadata",
+			list: func(_ context.Context, d *Dataplane) ([]string, error) {
+				link, err := overlay.Find(d.nl)
+				if err != nil || link == nil {
+					return nil, err
+				}
+				return []string{"device " + overlay.Name}, nil
+			},
+			remove: func(_ context.Context, d *Dataplane, _ kernel) error {
+				_, err := overlay.Remove(d.nl)
+				return err
+			},
+		},
+		{
+			object: "tc programs",
+			mark:   "clsact of `" + overlay.Name + "`; they go with the device",
+		},
+		{
+			object: "guard",
+			mark:   "filter `" + bpf.GuardName + "` at the uplink's egress, priority 77, handle 0x77; the clsact qdisc stays where others use it",
+			list: func(_ context.Context, d *Dataplane) ([]string, error) {
+				devices, err := bpf.ListGuards(d.nl)
+				return describe("tc program "+bpf.GuardName+" at %s", devices), err
+			},
+			remove: func(_ context.Context, d *Dataplane, _ kernel) error { return bpf.RemoveGuards(d.nl) },
+		},
+		{
+			object: "tracked connections",
+			mark:   "not ours; those of pods whose path changes are deleted",
+			remove: endConnections,
+		},
+		{
+			object:  "address on the uplink",
+			mark:    "label `<uplink>:eip`, prefix length of the host's own address",
+			observe: observeAddresses, list: listAddresses, remove: removeAddresses,
+		},
+		{
+			object:  "ipset",
+			mark:    "one of these names: " + setNames(),
+			observe: observeSets,
+			list: func(context.Context, *Dataplane) ([]string, error) {
+				names, err := presentSets()
+				return describe("ipset %s", names), err
+			},
+			remove: func(_ context.Context, d *Dataplane, _ kernel) error {
+				names, err := presentSets()
+				errs := []error{err}
+				for _, name := range names {
+					errs = append(errs, ipset.Destroy(d.nl, name))
+				}
+				return errors.Join(errs...)
+			},
+		},
+		{
+			object:  "BPF map",
+			mark:    "pinned as `egress_*` in one directory, `" + defaultPinDir + "`",
+			observe: observeMaps,
+			list: func(_ context.Context, d *Dataplane) ([]string, error) {
+				paths, err := bpf.PinnedMaps(d.cfg.PinDir)
+				return describe("BPF map %s", paths), err
+			},
+			remove: func(_ context.Context, d *Dataplane, _ kernel) error {
+				_, err := bpf.RemoveMaps(d.cfg.PinDir)
+				return err
+			},
+		},
+		{
+			object: "bits of the packet's and the connection's mark",
+			mark:   "those of `--mark-mask`",
+		},
+	}
+}
+
+func setNames() string {
+	var names []string
+	for _, s := range ourSets() {
+		names = append(names, "`"+s.Name+"`")
+	}
+	return strings.Join(names, ", ")
+}
+
+// describe puts each name into a format.
+func describe(format string, names []string) []string {
+	list := make([]string, 0, len(names))
+	for _, name := range names {
+		list = append(list, fmt.Sprintf(format, name))
+	}
+	return list
+}
+
+// view is what an observation depends on.
+type view struct {
+	d *Dataplane
+	// uplink is nil where it is not known.
+	uplink *address.Uplink
+	// hosted are the egress IPs that belong on the uplink.
+	hosted []netip.Addr
+}
+
+// observe reads what there is of ours in the kernel. What cannot be read is
+// reported, and absent.
+func observe(ctx context.Context, v view) (kernel, error) {
+	k := emptyKernel()
+	var errs []error
+	for _, kind := range inventory() {
+		if kind.observe != nil {
+			errs = append(errs, kind.observe(ctx, v, &k))
+		}
+	}
+	if err := errors.Join(errs...); err != nil {
+		return k, fmt.Errorf("observe the kernel: %w", err)
+	}
+	return k, nil
+}
+
+func observeRules(ctx context.Context, v view, k *kernel) error {
+	var errs []error
+	for b, driver := range v.d.iptables {
+		tables, err := driver.Observe(ctx)
+		k.rules[b] = tables
+		errs = append(errs, err)
+	}
+	return errors.Join(errs...)
+}
+
+func listRules(ctx context.Context, d *Dataplane) (list []string, err error) {
+	var errs []error
+	for _, b := range iptables.Backends() {
+		driver, installed := d.iptables[b]
+		if !installed {
+			continue
+		}
+		tables, err := driver.Observe(ctx)
+		errs = append(errs, err)
+		list = append(list, iptables.ListOwn(b, tables)...)
+	}
+	return list, errors.Join(errs...)
+}
+
+// removeRules removes marks first, then what they mean: the reverse of the order in
+// which rules are made.
+func removeRules(ctx context.Context, d *Dataplane, observed kernel) error {
+	var errs []error
+	for _, name := range slices.Backward(rules.Stages()) {
+		for _, b := range iptables.Backends() {
+			if t := iptables.Plan(name, observed.rules[b][name], iptables.RenderedTable{}); t.Changes > 0 {
+				errs = append(errs, d.iptables[b].Commit(ctx, t))
+			}
+		}
+	}
+	return errors.Join(errs...)
+}
+
+// endConnections deletes connections that had a path of ours: they cannot go on
+// without it.
+func endConnections(_ context.Context, d *Dataplane, observed kernel) error {
+	known, _ := knownIndices(d.cfg.Marks, observed.rules)
+	gone := newStaleness(d.cfg.Marks, observed, kernel{}, known, nil)
+	if len(gone.freed)+len(gone.ended)+len(gone.withdrawn) == 0 {
+		return nil
+	}
+	_, err := conntrack.Delete(d.nl, gone.stale)
+	return err
+}
+
+// observeAddresses leaves out an address that is wanted and not where it belongs: it
+// must be added there. Without an uplink, addresses stay where they are.
+func observeAddresses(_ context.Context, v view, k *kernel) error {
+	own, err := address.Own(v.d.nl)
+	for ip, addrs := range own {
+		if v.uplink == nil || v.uplink.Placed(addrs) || !slices.Contains(v.hosted, ip) {
+			k.addresses[ip] = struct{}{}
+		}
+	}
+	return err
+}
+
+func listAddresses(_ context.Context, d *Dataplane) (list []string, err error) {
+	own, err := address.Own(d.nl)
+	for _, ip := range sortedAddrs(own) {
+		for _, a := range own[ip] {
+			list = append(list, fmt.Sprintf("address %v, label %s", address.Prefix(a), a.Label))
+		}
+	}
+	return list, err
+}
+
+func removeAddresses(_ context.Context, d *Dataplane, _ kernel) error {
+	own, err := address.Own(d.nl)
+	errs := []error{err}
+	for _, ip := range sortedAddrs(own) {
+		errs = append(errs, address.Delete(d.nl, own[ip]))
+	}
+	return errors.Join(errs...)
+}
+
+func observeSets(_ context.Context, v view, k *kernel) error {
+	pods, err := ipset.List(setPods)
+	errs := []error{err}
+	for entry, value := range pods {
+		if value.Mask != v.d.cfg.Marks.Mask {
+			value.Mark = ^uint32(0) // of another configuration: none that is wanted
+		}
+		k.pods[entry.Addr()] = value.Mark
+	}
+	for _, set := range []struct {
+		name string
+		to   map[netip.Addr]struct{}
+	}{{setLocked, k.locked}, {setHosts, k.hosts}, {setIPs, k.ips}} {
+		entries, err := ipset.List(set.name)
+		errs = append(errs, err)
+		for entry := range entries {
+			set.to[entry.Addr()] = struct{}{}
+		}
+	}
+	inside, err := ipset.List(setInside)
+	errs = append(errs, err)
+	for entry := range inside {
+		k.inside[entry] = struct{}{}
+	}
+	return errors.Join(errs...)
+}
+
+// observeMaps reads the maps where they are open.
+func observeMaps(_ context.Context, v view, k *kernel) error {
+	if v.d.maps == nil {
+		return nil
+	}
+	routes, err1 := v.d.maps.Routes()
+	served, err2 := v.d.maps.Hosted()
+	k.routes, k.served = routes, served
+	return errors.Join(err1, err2)
+}
