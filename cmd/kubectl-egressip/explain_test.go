@@ -11,15 +11,13 @@ import (
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 
 	v1 "github.com/egressip-operator/egressip-operator/api/v1"
+	"github.com/egressip-operator/egressip-operator/internal/testenv/objects"
 	"github.com/egressip-operator/egressip-operator/pkg/egress"
 )
 
-func netNamespace(name string, id uint32, egressIPs ...string) v1.NetNamespace {
-	return v1.NetNamespace{ObjectMeta: metav1.ObjectMeta{Name: name}, NetName: name, NetID: id, EgressIPs: egressIPs}
-}
-
+// hostSubnet is one whose agent works.
 func hostSubnet(name, ip string, egressIPs ...string) v1.HostSubnet {
-	h := v1.HostSubnet{ObjectMeta: metav1.ObjectMeta{Name: name}, Host: name, HostIP: ip, EgressIPs: egressIPs}
+	h := objects.HostSubnet(name, ip, egressIPs...)
 	h.Status.Conditions = []metav1.Condition{{Type: v1.ConditionAgentReady, Status: metav1.ConditionTrue, Reason: "Ready"}}
 	return h
 }
@@ -29,7 +27,7 @@ func hostSubnet(name, ip string, egressIPs ...string) v1.HostSubnet {
 func given() egress.Objects {
 	return egress.Objects{
 		NetNamespaces: []v1.NetNamespace{
-			netNamespace("free", 15), netNamespace("shop", 17, "10.1.8.200"), netNamespace("test", 18, "10.1.8.201"),
+			objects.NetNamespace("free", 15), objects.NetNamespace("shop", 17, "10.1.8.200"), objects.NetNamespace("test", 18, "10.1.8.201"),
 		},
 		HostSubnets: []v1.HostSubnet{hostSubnet("node1", "10.1.8.11", "10.1.8.200"), hostSubnet("node2", "10.1.8.12")},
 	}

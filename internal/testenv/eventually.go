@@ -25,7 +25,7 @@ func Eventually(tb testing.TB, wrong func(context.Context) string) {
 // last answer if that takes longer than the limit.
 func EventuallyWithin(tb testing.TB, limit time.Duration, wrong func(context.Context) string) {
 	tb.Helper()
-	if last := Await(tb.Context(), limit, wrong); last != "" {
+	if last := Await(lifetime(tb), limit, wrong); last != "" {
 		tb.Fatalf("still wrong after %v: %s", limit, last)
 	}
 }
@@ -41,7 +41,7 @@ func Until(tb testing.TB, what string, holds func() bool) {
 // that takes longer than the limit.
 func UntilWithin(tb testing.TB, limit time.Duration, what string, holds func() bool) {
 	tb.Helper()
-	if Await(tb.Context(), limit, func(context.Context) string { return condition(what, holds) }) != "" {
+	if Await(lifetime(tb), limit, func(context.Context) string { return condition(what, holds) }) != "" {
 		tb.Fatalf("waited %v in vain for: %s", limit, what)
 	}
 }
@@ -75,9 +75,18 @@ func Await(ctx context.Context, limit time.Duration, wrong func(context.Context)
 		}
 		last = now
 		select {
-		case <-ctx.Done():
-			return last
+		case <-ctx.Done(): // One more look: the process may have been kept waiting.
 		case <-tick.C:
 		}
 	}
+}
+
+// lifetime is the test's context, or one without an end while the test cleans up.
+func lifetime(tb testing.TB) context.Context {
+	tb.Helper()
+	ctx := tb.Context()
+	if ctx.Err() != nil {
+		return context.WithoutCancel(ctx)
+	}
+	return ctx
 }

@@ -6,6 +6,7 @@ import (
 	"testing"
 
 	v1 "github.com/egressip-operator/egressip-operator/api/v1"
+	"github.com/egressip-operator/egressip-operator/internal/testenv"
 	"github.com/egressip-operator/egressip-operator/pkg/egress"
 )
 
@@ -113,15 +114,15 @@ func large(automatic bool) egress.Cluster {
 	for h := range 5000 {
 		host := egress.Host{
 			Name: fmt.Sprintf("host-%05d", h), Online: true, Automatic: automatic,
-			IP: addr(fmt.Sprintf("10.1.%d.%d", h/200, 1+h%200)),
+			IP: testenv.Addr(fmt.Sprintf("10.1.%d.%d", h/200, 1+h%200)),
 		}
 		if automatic {
-			host.Ranges = append(host.Ranges, prefix("10.2.0.0/16"), prefix(fmt.Sprintf("10.2.%d.0/24", h%50)))
+			host.Ranges = append(host.Ranges, testenv.Prefix("10.2.0.0/16"), testenv.Prefix(fmt.Sprintf("10.2.%d.0/24", h%50)))
 		}
 		c.Hosts = append(c.Hosts, host)
 	}
 	for n := range 10000 {
-		ip := addr(fmt.Sprintf("10.2.%d.%d", n/200, 1+n%200))
+		ip := testenv.Addr(fmt.Sprintf("10.2.%d.%d", n/200, 1+n%200))
 		c.Namespaces = append(c.Namespaces, egress.Namespace{Name: fmt.Sprintf("ns-%05d", n), NetID: uint32(100 + n), Requests: []netip.Addr{ip}})
 		c.Hosts[n%5000].Claims = append(c.Hosts[n%5000].Claims, ip)
 	}

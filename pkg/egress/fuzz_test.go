@@ -9,6 +9,7 @@ import (
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 
 	v1 "github.com/egressip-operator/egressip-operator/api/v1"
+	"github.com/egressip-operator/egressip-operator/internal/testenv"
 	"github.com/egressip-operator/egressip-operator/pkg/egress"
 )
 
@@ -44,7 +45,7 @@ func FuzzSnapshot(f *testing.F) {
 		cluster, problems := egress.Snapshot(objects)
 		resolution := egress.Resolve(cluster)
 		allocation := egress.Allocate(cluster)
-		pods := []egress.Pod{{Namespace: "a", IP: addr("10.244.0.1")}, {Namespace: "b", IP: addr("10.244.0.2")}}
+		pods := []egress.Pod{{Namespace: "a", IP: testenv.Addr("10.244.0.1")}, {Namespace: "b", IP: testenv.Addr("10.244.0.2")}}
 		for _, host := range objects.HostSubnets {
 			plan, ok := egress.PlanFor(cluster, resolution, host.Name, pods, nil)
 			if !ok {

@@ -8,12 +8,13 @@ import (
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 
 	v1 "github.com/egressip-operator/egressip-operator/api/v1"
+	"github.com/egressip-operator/egressip-operator/internal/testenv"
 	"github.com/egressip-operator/egressip-operator/pkg/egress"
 )
 
 func TestProblems(t *testing.T) {
 	cloud := new(given).automatic("w0", "10.0.0.0/8")
-	cloud.Networks = map[string]netip.Prefix{"w0": prefix("192.168.7.0/24")}
+	cloud.Networks = map[string]netip.Prefix{"w0": testenv.Prefix("192.168.7.0/24")}
 	strangeMode := new(given).namespace("red")
 	strangeMode.NetNamespaces[0].Annotations = map[string]string{v1.AnnotationMode: "random"}
 	subnet := new(given).host("w0")
@@ -59,7 +60,7 @@ func TestProblems(t *testing.T) {
 
 func TestRangeWithHostBitsIsReadWithoutThem(t *testing.T) {
 	cluster, _ := egress.Snapshot(new(given).automatic("w0", "192.168.7.1/24", "10.1.1/24").Objects)
-	if d := diff([]netip.Prefix{prefix("192.168.7.0/24")}, cluster.Hosts[0].Ranges); d != "" {
+	if d := diff([]netip.Prefix{testenv.Prefix("192.168.7.0/24")}, cluster.Hosts[0].Ranges); d != "" {
 		t.Error(d)
 	}
 }
@@ -109,11 +110,11 @@ func TestParseCloudConfig(t *testing.T) {
 		fails      bool
 	}{
 		"nothing":                      {"", egress.CloudConfig{}, false},
-		"ipv4 capacity":                {`[{"interface":"nic0","ifaddr":{"ipv4":"10.0.0.0/18"},"capacity":{"ipv4":14,"ipv6":15}}]`, egress.CloudConfig{Capacity: 14, Network: prefix("10.0.0.0/18")}, false},
+		"ipv4 capacity":                {`[{"interface":"nic0","ifaddr":{"ipv4":"10.0.0.0/18"},"capacity":{"ipv4":14,"ipv6":15}}]`, egress.CloudConfig{Capacity: 14, Network: testenv.Prefix("10.0.0.0/18")}, false},
 		"ip capacity wins":             {`[{"capacity":{"ipv4":14,"ip":10}}]`, egress.CloudConfig{Capacity: 10}, false},
 		"the first interface counts":   {`[{"capacity":{"ip":1}},{"capacity":{"ip":2}}]`, egress.CloudConfig{Capacity: 1}, false},
 		"capacity 0 is none, not all":  {`[{"capacity":{"ipv4":0}}]`, egress.CloudConfig{Capacity: -1}, false},
-		"no capacity is no limit":      {`[{"ifaddr":{"ipv4":"10.0.0.7/18"}}]`, egress.CloudConfig{Network: prefix("10.0.0.0/18")}, false},
+		"no capacity is no limit":      {`[{"ifaddr":{"ipv4":"10.0.0.7/18"}}]`, egress.CloudConfig{Network: testenv.Prefix("10.0.0.0/18")}, false},
 		"IPv6 alone says nothing of 4": {`[{"ifaddr":{"ipv6":"fd00::/64"},"capacity":{"ipv6":15}}]`, egress.CloudConfig{}, false},
 		"no JSON":                      {"x", egress.CloudConfig{}, true},
 		"no interface":                 {"[]", egress.CloudConfig{}, true},

@@ -5,19 +5,18 @@ import (
 	"testing"
 
 	v1 "github.com/egressip-operator/egressip-operator/api/v1"
+	"github.com/egressip-operator/egressip-operator/internal/testenv"
 	"github.com/egressip-operator/egressip-operator/pkg/egress"
 )
 
-func addr(s string) netip.Addr     { return netip.MustParseAddr(s) }
-func prefix(s string) netip.Prefix { return netip.MustParsePrefix(s) }
 func pod(namespace, ip string) egress.Pod {
-	return egress.Pod{Namespace: namespace, Name: "pod", UID: namespace + ip, IP: addr(ip)}
+	return egress.Pod{Namespace: namespace, Name: "pod", UID: namespace + ip, IP: testenv.Addr(ip)}
 }
 
 func planFor(t *testing.T, g *given, host string, pods ...egress.Pod) egress.Plan {
 	t.Helper()
 	cluster, _ := egress.Snapshot(g.Objects)
-	plan, ok := egress.PlanFor(cluster, egress.Resolve(cluster), host, pods, []netip.Prefix{prefix("10.96.0.0/12")})
+	plan, ok := egress.PlanFor(cluster, egress.Resolve(cluster), host, pods, []netip.Prefix{testenv.Prefix("10.96.0.0/12")})
 	if !ok {
 		t.Fatalf("no plan for %s", host)
 	}
@@ -37,19 +36,19 @@ func TestPodPaths(t *testing.T) {
 	}{
 		"on the egress host a packet leaves locally": {
 			given: one(), host: "w0", pods: []egress.Pod{pod("red", ip)},
-			want: []egress.PodPath{{IP: addr(ip), NetID: 1001, Kind: egress.PathLocal, EgressIP: addr("192.168.7.200"), Namespace: "red", Name: "pod"}},
+			want: []egress.PodPath{{IP: testenv.Addr(ip), NetID: 1001, Kind: egress.PathLocal, EgressIP: testenv.Addr("192.168.7.200"), Namespace: "red", Name: "pod"}},
 		},
 		"elsewhere it goes over the overlay": {
 			given: one(), host: "w1", pods: []egress.Pod{pod("red", ip)},
-			want: []egress.PodPath{{IP: addr(ip), NetID: 1001, Kind: egress.PathRemote, Via: []netip.Addr{addr("192.168.7.10")}, Sources: []netip.Addr{addr("192.168.7.200")}, Namespace: "red", Name: "pod"}},
+			want: []egress.PodPath{{IP: testenv.Addr(ip), NetID: 1001, Kind: egress.PathRemote, Via: []netip.Addr{testenv.Addr("192.168.7.10")}, Sources: []netip.Addr{testenv.Addr("192.168.7.200")}, Namespace: "red", Name: "pod"}},
 		},
 		"without an online host it is dropped": {
 			given: one().offline("w0"), host: "w0", pods: []egress.Pod{pod("red", ip)},
-			want: []egress.PodPath{{IP: addr(ip), NetID: 1001, Kind: egress.PathDrop, Namespace: "red", Name: "pod"}},
+			want: []egress.PodPath{{IP: testenv.Addr(ip), NetID: 1001, Kind: egress.PathDrop, Namespace: "red", Name: "pod"}},
 		},
 		"without a request the node's rules apply": {
 			given: one().namespace("blue"), host: "w0", pods: []egress.Pod{pod("blue", ip)},
-			want: []egress.PodPath{{IP: addr(ip), NetID: 1002, Kind: egress.PathNode, Namespace: "blue", Name: "pod"}},
+			want: []egress.PodPath{{IP: testenv.Addr(ip), NetID: 1002, Kind: egress.PathNode, Namespace: "blue", Name: "pod"}},
 		},
 		"a pod of a namespace without NetNamespace is left out": {
 			given: one(), host: "w0", pods: []egress.Pod{pod("green", ip)},
@@ -57,35 +56,35 @@ func TestPodPaths(t *testing.T) {
 		"ordered: the host of a standby address sends to the active one": {
 			given: new(given).namespace("red", "192.168.7.200", "192.168.7.201").host("w0", "192.168.7.200").host("w1", "192.168.7.201"),
 			host:  "w1", pods: []egress.Pod{pod("red", ip)},
-			want: []egress.PodPath{{IP: addr(ip), NetID: 1001, Kind: egress.PathRemote, Via: []netip.Addr{addr("192.168.7.10")}, Sources: []netip.Addr{addr("192.168.7.200")}, Namespace: "red", Name: "pod"}},
+			want: []egress.PodPath{{IP: testenv.Addr(ip), NetID: 1001, Kind: egress.PathRemote, Via: []netip.Addr{testenv.Addr("192.168.7.10")}, Sources: []netip.Addr{testenv.Addr("192.168.7.200")}, Namespace: "red", Name: "pod"}},
 		},
 		"balanced: a host of one of them uses its own alone": {
 			given: new(given).namespace("red", "192.168.7.200", "192.168.7.201").balanced("red").
 				host("w0", "192.168.7.200").host("w1", "192.168.7.201"),
 			host: "w1", pods: []egress.Pod{pod("red", ip)},
-			want: []egress.PodPath{{IP: addr(ip), NetID: 1001, Kind: egress.PathLocal, EgressIP: addr("192.168.7.201"), Namespace: "red", Name: "pod"}},
+			want: []egress.PodPath{{IP: testenv.Addr(ip), NetID: 1001, Kind: egress.PathLocal, EgressIP: testenv.Addr("192.168.7.201"), Namespace: "red", Name: "pod"}},
 		},
 		"balanced: a third host spreads over both": {
 			given: new(given).namespace("red", "192.168.7.200", "192.168.7.201").balanced("red").
 				host("w0", "192.168.7.200").host("w1", "192.168.7.201").host("w2"),
 			host: "w2", pods: []egress.Pod{pod("red", ip)},
 			want: []egress.PodPath{{
-				IP: addr(ip), NetID: 1001, Kind: egress.PathRemote,
-				Via: []netip.Addr{addr("192.168.7.10"), addr("192.168.7.11")}, Sources: []netip.Addr{addr("192.168.7.200"), addr("192.168.7.201")},
+				IP: testenv.Addr(ip), NetID: 1001, Kind: egress.PathRemote,
+				Via: []netip.Addr{testenv.Addr("192.168.7.10"), testenv.Addr("192.168.7.11")}, Sources: []netip.Addr{testenv.Addr("192.168.7.200"), testenv.Addr("192.168.7.201")},
 				Namespace: "red", Name: "pod",
 			}},
 		},
 		"an address of two pods that differ is dropped": {
 			given: one().namespace("blue"), host: "w0", pods: []egress.Pod{pod("red", ip), pod("blue", ip)},
-			want: []egress.PodPath{{IP: addr(ip), Kind: egress.PathDrop, Namespace: "blue", Name: "pod"}},
+			want: []egress.PodPath{{IP: testenv.Addr(ip), Kind: egress.PathDrop, Namespace: "blue", Name: "pod"}},
 		},
 		"an address of a known pod and an unknown one is dropped": {
 			given: one(), host: "w0", pods: []egress.Pod{pod("red", ip), pod("green", ip)},
-			want: []egress.PodPath{{IP: addr(ip), Kind: egress.PathDrop, Namespace: "green", Name: "pod"}},
+			want: []egress.PodPath{{IP: testenv.Addr(ip), Kind: egress.PathDrop, Namespace: "green", Name: "pod"}},
 		},
 		"an address of two pods of one namespace has its path": {
-			given: one(), host: "w0", pods: []egress.Pod{pod("red", ip), {Namespace: "red", Name: "other", UID: "2", IP: addr(ip)}},
-			want: []egress.PodPath{{IP: addr(ip), NetID: 1001, Kind: egress.PathLocal, EgressIP: addr("192.168.7.200"), Namespace: "red", Name: "other"}},
+			given: one(), host: "w0", pods: []egress.Pod{pod("red", ip), {Namespace: "red", Name: "other", UID: "2", IP: testenv.Addr(ip)}},
+			want: []egress.PodPath{{IP: testenv.Addr(ip), NetID: 1001, Kind: egress.PathLocal, EgressIP: testenv.Addr("192.168.7.200"), Namespace: "red", Name: "other"}},
 		},
 		"the address of a host is no pod's": {
 			given: one(), host: "w0", pods: []egress.Pod{pod("red", "192.168.7.11")},
@@ -111,13 +110,13 @@ func TestPlanOfAHost(t *testing.T) {
 	g.edit("w1", func(h *v1.HostSubnet) { h.Subnet = "10.244.1.0/24" })
 	plan := planFor(t, g, "w1")
 	want := egress.Plan{
-		Host: "w1", HostIP: addr("192.168.7.11"),
-		Hosts:   []netip.Addr{addr("192.168.7.10"), addr("192.168.7.11"), addr("192.168.7.12")},
-		Inside:  []netip.Prefix{prefix("10.96.0.0/12"), prefix("10.244.0.0/24"), prefix("10.244.1.0/24")},
-		Subnets: []netip.Prefix{prefix("10.244.1.0/24")},
+		Host: "w1", HostIP: testenv.Addr("192.168.7.11"),
+		Hosts:   []netip.Addr{testenv.Addr("192.168.7.10"), testenv.Addr("192.168.7.11"), testenv.Addr("192.168.7.12")},
+		Inside:  []netip.Prefix{testenv.Prefix("10.96.0.0/12"), testenv.Prefix("10.244.0.0/24"), testenv.Prefix("10.244.1.0/24")},
+		Subnets: []netip.Prefix{testenv.Prefix("10.244.1.0/24")},
 		// On standby, and borne nevertheless.
-		Hosted:  []egress.HostedIP{{IP: addr("192.168.7.201"), NetID: 1001, Namespace: "red"}},
-		Orphans: []netip.Addr{addr("192.168.7.200"), addr("192.168.7.202")},
+		Hosted:  []egress.HostedIP{{IP: testenv.Addr("192.168.7.201"), NetID: 1001, Namespace: "red"}},
+		Orphans: []netip.Addr{testenv.Addr("192.168.7.200"), testenv.Addr("192.168.7.202")},
 	}
 	if d := diff(want, plan); d != "" {
 		t.Errorf("plan (-want +got):\n%s", d)

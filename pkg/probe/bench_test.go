@@ -15,6 +15,8 @@ import (
 	"time"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/egressip-operator/egressip-operator/internal/testenv"
 )
 
 // crowdPort tells the test binary to be a crowd of responders, in a process of
@@ -107,7 +109,7 @@ func BenchmarkProberOfThousandHosts(b *testing.B) {
 		b.Fatal(err)
 	}
 	spawn(b, p.Run)
-	eventually(b, "all hosts answer", func() bool { return p.Stats().Ready > 2*crowdSize && p.View().Settled })
+	testenv.Until(b, "all hosts answer", func() bool { return p.Stats().Ready > 2*crowdSize && p.View().Settled })
 
 	interval := time.NewTicker(DefaultConfig().Interval)
 	defer interval.Stop()

@@ -9,22 +9,12 @@ import (
 	"sync"
 	"testing"
 	"time"
+
+	"github.com/egressip-operator/egressip-operator/internal/testenv"
 )
 
 // patience bounds every wait: far more than is ever needed.
 const patience = 30 * time.Second
-
-// eventually polls until what is asked for is so.
-func eventually(tb testing.TB, what string, so func() bool) {
-	tb.Helper()
-	tick := time.NewTicker(5 * time.Millisecond)
-	defer tick.Stop()
-	for deadline := time.Now().Add(patience); !so(); <-tick.C {
-		if time.Now().After(deadline) {
-			tb.Fatalf("%s: not within %v", what, patience)
-		}
-	}
-}
 
 // loopback is a host: an address of 127.0.0.0/8.
 func loopback(last byte) netip.Addr { return netip.AddrFrom4([4]byte{127, 0, 88, last}) }
@@ -83,7 +73,7 @@ func newResponder(tb testing.TB, c ResponderConfig, sources ...netip.Addr) *Resp
 func mute(tb testing.TB, addr netip.Addr, port uint16) (end func()) {
 	tb.Helper()
 	var conn *net.UDPConn
-	eventually(tb, "the port is free", func() bool {
+	testenv.Until(tb, "the port is free", func() bool {
 		var err error
 		conn, err = net.ListenUDP("udp4", net.UDPAddrFromAddrPort(netip.AddrPortFrom(addr, port)))
 		return err == nil
@@ -135,19 +125,19 @@ func TestHostsComeAndGo(t *testing.T) {
 			return true
 		}
 	}
-	eventually(t, "all are online", online(names...))
+	testenv.Until(t, "all are online", online(names...))
 
 	// The agent goes, the host stays: its kernel refuses.
 	kill[0]()
 	before := p.Stats().Refused
-	eventually(t, "probes are refused", func() bool { return p.Stats().Refused > before+5 })
+	testenv.Until(t, "probes are refused", func() bool { return p.Stats().Refused > before+5 })
 	if p.Offline()["node2"] {
 		t.Error("a host without its agent is offline")
 	}
 	// The host dies.
 	mouth := mute(t, targets[0].Addr, port)
 	died := time.Now()
-	eventually(t, "node2 is offline", func() bool { return p.Offline()["node2"] })
+	testenv.Until(t, "node2 is offline", func() bool { return p.Offline()["node2"] })
 	t.Logf("offline %v after a death without an agent", time.Since(died))
 	if v := p.View(); v.Isolated || len(v.Offline) != 1 || p.Hosts()["node2"].Cause != Silent {
 		t.Errorf("one host died: %+v, %+v", v, p.Hosts()["node2"])
@@ -155,7 +145,7 @@ func TestHostsComeAndGo(t *testing.T) {
 	// It comes back with another agent.
 	mouth()
 	kill[0] = start(0)
-	eventually(t, "node2 is back", online("node2"))
+	testenv.Until(t, "node2 is back", online("node2"))
 	if h := p.Hosts()["node2"]; h.Restarts == 0 {
 		t.Errorf("the other agent was not seen: %+v", h)
 	}
@@ -164,18 +154,18 @@ func TestHostsComeAndGo(t *testing.T) {
 	kill[1]()
 	mute(t, targets[1].Addr, port)
 	// The last refusal came before now.
-	eventually(t, "node3 is offline", func() bool { return p.Offline()["node3"] })
+	testenv.Until(t, "node3 is offline", func() bool { return p.Offline()["node3"] })
 
 	// The others, too: isolated.
 	kill[0]()
 	kill[2]()
 	mute(t, targets[0].Addr, port)
 	mute(t, targets[2].Addr, port)
-	eventually(t, "all are offline", func() bool { return len(p.Offline()) == 3 })
+	testenv.Until(t, "all are offline", func() bool { return len(p.Offline()) == 3 })
 	if !p.View().Isolated {
 		t.Error("nobody answers: isolated is not told")
 	}
-	eventually(t, "changes were told", func() bool {
+	testenv.Until(t, "changes were told", func() bool {
 		_, one := calls.Load(1)
 		_, three := calls.Load(3)
 		return one && three
@@ -204,10 +194,10 @@ func TestPowerFailureIsFoundInTime(t *testing.T) {
 		t.Fatal(err)
 	}
 	spawn(t, p.Run)
-	eventually(t, "node2 is online", func() bool { return p.Hosts()["node2"].State == Online })
+	testenv.Until(t, "node2 is online", func() bool { return p.Hosts()["node2"].State == Online })
 	r.SetSources(nil) // it hears nothing more, and its kernel refuses nothing
 	died := time.Now()
-	eventually(t, "node2 is offline", func() bool { return p.Offline()["node2"] })
+	testenv.Until(t, "node2 is offline", func() bool { return p.Offline()["node2"] })
 	took := p.Hosts()["node2"].OfflineSince.Sub(died)
 	t.Logf("offline %v after the death; bound %v", took, config.DetectionTime())
 	// Twice as much again for a busy machine.
@@ -218,7 +208,7 @@ func TestPowerFailureIsFoundInTime(t *testing.T) {
 		t.Error("probes did not arrive: the test shows nothing")
 	}
 	r.SetSources([]netip.Addr{self})
-	eventually(t, "node2 is back", func() bool { return p.Hosts()["node2"].State == Online })
+	testenv.Until(t, "node2 is back", func() bool { return p.Hosts()["node2"].State == Online })
 	if h := p.Hosts()["node2"]; h.ReturnedAt.Before(h.HoldUntil) || h.Restarts != 0 {
 		t.Errorf("back before its hold-down: %+v", h)
 	}
@@ -248,7 +238,7 @@ func TestBrokenDataPlaneIsOffline(t *testing.T) {
 		mu.Lock()
 		broken = want == Offline
 		mu.Unlock()
-		eventually(t, "node2 is "+want.String(), func() bool { return p.Hosts()["node2"].State == want })
+		testenv.Until(t, "node2 is "+want.String(), func() bool { return p.Hosts()["node2"].State == want })
 		if h := p.Hosts()["node2"]; want == Offline && (h.Cause != NotReady || p.View().Isolated) {
 			t.Errorf("%+v", h)
 		}
@@ -281,7 +271,7 @@ func TestResponderAnswersQuestionsOfHostsOnly(t *testing.T) {
 	}
 	question := Message{Kind: Question, Sequence: 5, Token: 6, Instance: 7, Host: 8}
 	friend, other := from(host), from(stranger)
-	eventually(t, "the stranger is counted", func() bool {
+	testenv.Until(t, "the stranger is counted", func() bool {
 		_, _ = other.Write(question.Append(nil)) // refused until the responder listens
 		return r.Stats().Foreign > 0
 	})
@@ -289,11 +279,11 @@ func TestResponderAnswersQuestionsOfHostsOnly(t *testing.T) {
 	if _, err := friend.Write([]byte("hello")); err != nil {
 		t.Fatal(err)
 	}
-	eventually(t, "what is no question is counted", func() bool { return r.Stats().Malformed == 2 })
+	testenv.Until(t, "what is no question is counted", func() bool { return r.Stats().Malformed == 2 })
 	for range 20 {
 		send(friend, question)
 	}
-	eventually(t, "the loud host is counted", func() bool { return r.Stats().Limited == 12 })
+	testenv.Until(t, "the loud host is counted", func() bool { return r.Stats().Limited == 12 })
 	if got := r.Stats().Answered; got != 8 {
 		t.Errorf("%d answers; two of ten were used up by what was no question", got)
 	}
@@ -353,12 +343,12 @@ func TestResponderListensOnceItKnowsTheHosts(t *testing.T) {
 		t.Fatal(err)
 	}
 	spawn(t, p.Run)
-	eventually(t, "probes are refused", func() bool { return p.Stats().Refused > 3 })
+	testenv.Until(t, "probes are refused", func() bool { return p.Stats().Refused > 3 })
 	if h := p.Hosts()["node2"]; h.State == Offline || h.Instance != 0 {
 		t.Errorf("%+v", h)
 	}
 	r.SetSources([]netip.Addr{self})
-	eventually(t, "node2 answers", func() bool { return p.Hosts()["node2"].Instance != 0 })
+	testenv.Until(t, "node2 answers", func() bool { return p.Hosts()["node2"].Instance != 0 })
 }
 
 func TestWhatCannotBeProbed(t *testing.T) {

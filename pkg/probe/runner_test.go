@@ -11,6 +11,8 @@ import (
 
 	"k8s.io/utils/clock"
 	clocktesting "k8s.io/utils/clock/testing"
+
+	"github.com/egressip-operator/egressip-operator/internal/testenv"
 )
 
 // pausingClock is the real time, but for pauses, which end when the test says so.
@@ -74,15 +76,15 @@ func TestRunnersProbeEachOther(t *testing.T) {
 	}
 	set(t, asker, Targets{Self: a, Probe: []Target{{Name: "b", Addr: b}}})
 	set(t, other, Targets{Self: b, Answer: []netip.Addr{a}})
-	eventually(t, "b is online", func() bool { return online(asker, "b") })
+	testenv.Until(t, "b is online", func() bool { return online(asker, "b") })
 	<-ready
 	ready <- false
-	eventually(t, "b is reported offline", func() bool {
+	testenv.Until(t, "b is reported offline", func() bool {
 		_, told := changes.Load(1)
 		return told
 	})
 	set(t, asker, Targets{Self: a})
-	eventually(t, "b is no target any more", func() bool {
+	testenv.Until(t, "b is no target any more", func() bool {
 		s, ok := asker.Snapshot()
 		return ok && len(s.View.Offline) == 0
 	})
@@ -95,9 +97,9 @@ func TestRunnerFollowsTheHostsAddress(t *testing.T) {
 	r := newRunner(t, RunnerConfig{Port: port, OnError: func(err error) { t.Error(err) }})
 	probe := []Target{{Name: "b", Addr: b}}
 	set(t, r, Targets{Self: loopback(1), Probe: probe})
-	eventually(t, "probes of a strange address are not answered", func() bool { return responder.Stats().Foreign > 0 })
+	testenv.Until(t, "probes of a strange address are not answered", func() bool { return responder.Stats().Foreign > 0 })
 	set(t, r, Targets{Self: loopback(3), Probe: probe})
-	eventually(t, "b is online", func() bool { return online(r, "b") })
+	testenv.Until(t, "b is online", func() bool { return online(r, "b") })
 }
 
 func TestRunnerStartsAgainAfterAFailure(t *testing.T) {
@@ -124,7 +126,7 @@ func TestRunnerStartsAgainAfterAFailure(t *testing.T) {
 	if _, ok := r.Snapshot(); ok {
 		t.Error("a prober runs after a failure")
 	}
-	eventually(t, "the runner pauses", pauses.HasWaiters)
+	testenv.Until(t, "the runner pauses", pauses.HasWaiters)
 	if err := conn.Close(); err != nil {
 		t.Fatal(err)
 	}
@@ -133,7 +135,7 @@ func TestRunnerStartsAgainAfterAFailure(t *testing.T) {
 		t.Fatal("the pause after a failure is too short")
 	}
 	pauses.Step(1)
-	eventually(t, "a prober runs", func() bool {
+	testenv.Until(t, "a prober runs", func() bool {
 		_, ok := r.Snapshot()
 		return ok
 	})
@@ -148,7 +150,7 @@ func TestRunnerNamesUselessTargetsOnce(t *testing.T) {
 	if err := r.SetTargets(targets); err != nil {
 		t.Errorf("the same targets again: %v, want no error", err)
 	}
-	eventually(t, "the other target is probed", func() bool {
+	testenv.Until(t, "the other target is probed", func() bool {
 		s, ok := r.Snapshot()
 		_, probed := s.Hosts["c"]
 		return ok && probed && len(s.Hosts) == 1
