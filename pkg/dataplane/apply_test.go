@@ -1,0 +1,40 @@
+package dataplane
+
+import (
+	"errors"
+	"net/netip"
+	"testing"
+)
+
+// Each hosted egress IP is reported as configured, or with the reason that comes
+// first in this order: its own, that of the rules, that of the pass.
+func TestReportGivesAReasonForEachEgressIP(t *testing.T) {
+	ip := addr(eip1)
+	there := map[netip.Addr]struct{}{ip: {}}
+	own, rules, all := errors.New("own"), errors.New("rules"), errors.New("all")
+	for _, c := range []struct {
+		name          string
+		pass          pass
+		err           error
+		configured    bool
+		reason, inUse string
+	}{
+		{name: "in place", pass: pass{addresses: there}, configured: true},
+		{name: "in place, though something failed", pass: pass{addresses: there}, err: all, configured: true},
+		{name: "refused", pass: pass{addresses: there, rulesErr: rules, unusable: map[netip.Addr]error{ip: own}}, err: all, reason: "own"},
+		{name: "of others", pass: pass{unusable: map[netip.Addr]error{ip: own}, inUseBy: map[netip.Addr]string{ip: "02:00:00:00:00:01"}}, reason: "own", inUse: "02:00:00:00:00:01"},
+		{name: "without rules", pass: pass{addresses: there, rulesErr: rules}, err: all, reason: "rules"},
+		{name: "pass that failed", err: all, reason: "all"},
+		{name: "pass that was cut short", reason: errNotYet.Error()},
+	} {
+		c.pass.state.Hosted = []Hosted{{IP: ip, NetID: 7}}
+		r, err := c.pass.finish(c.err)
+		got := r.Hosted[0]
+		if got.IP != ip || got.Configured != c.configured || got.Error != c.reason || got.InUseBy != c.inUse {
+			t.Errorf("%s: %+v", c.name, got)
+		}
+		if failed := c.err != nil || c.reason == "own"; failed != (err != nil) {
+			t.Errorf("%s: error %v", c.name, err)
+		}
+	}
+}

@@ -1,0 +1,24 @@
+package bpf
+
+import (
+	"testing"
+
+	"github.com/egressip-operator/egressip-operator/internal/testenv/netnstest"
+	"github.com/egressip-operator/egressip-operator/pkg/dataplane/mark"
+)
+
+// The kernel's verifier takes the programs whatever bits the marks have.
+func TestProgramsLoadWithAnyMarks(t *testing.T) {
+	h := netnstest.Enter(t)
+	maps, err := OpenMaps(h, netnstest.PinDir(t), device)
+	must(t, err)
+	defer maps.Close()
+	for _, m := range []mark.Marks{mark.Default(), {Mask: 0x7}, {Mask: 0x7fff}, {Mask: 0x7fff0000}, {Mask: 0xffffffff}} {
+		progs, err := LoadPrograms(m, maps)
+		if err != nil {
+			t.Errorf("mask %#x: %v", m.Mask, err)
+			continue
+		}
+		must(t, progs.Close())
+	}
+}
