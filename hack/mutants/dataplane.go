@@ -25,7 +25,7 @@ func kernelMutants() []mutant {
 		m("lock-needs-a-network", "TestLockWithoutANetwork", "lock.go", "if p.rulesErr != nil ||", "if err != nil ||"),
 		m("no-reset", dead, "apply_perform.go", "e.staleness.resettable(f)", "false"),
 		m("no-ack-is-elicited", dead, "conntrack/elicit.go", "if len(flows) == 0 {", "if len(flows) < 1000 {"),
-		m("closed-is-reset", dead, "apply_flows.go", "return false // nobody has it", "// nobody has it"),
+		m("closed-is-reset", dead, "apply_flows.go", "return false // neither end has it", "// neither end has it"),
 		m("translated-is-reset", "TestConnectionsThroughAServiceAreResetByTheServer", "apply_flows.go",
 			"|| translated ||", "|| translated && false ||"),
 		m("moved-address-is-reset", dead, "apply_flows.go", "ip.IsValid() && ip != source", "ip.IsValid()"),

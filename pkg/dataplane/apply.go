@@ -9,9 +9,9 @@ import (
 
 // Reasons why an egress IP is not configured.
 var (
-	errNoIndex     = errors.New("no mark is left for it: widen the mark mask")
-	errSomebodyHas = errors.New("another machine on the network answers for this address")
-	errNotYet      = errors.New("not added yet")
+	errNoIndex = errors.New("no mark is left for it: widen the mark mask")
+	errTaken   = errors.New("another machine on the network answers for this address")
+	errNotYet  = errors.New("not added yet")
 )
 
 // maxRounds bounds how often one Apply looks again: to probe for owners of new

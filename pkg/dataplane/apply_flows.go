@@ -11,24 +11,24 @@ import (
 	"github.com/egressip-operator/egressip-operator/pkg/dataplane/conntrack"
 )
 
-// staleness tells which connections must be forgotten: those whose source was
-// chosen for another way than their packets now go. Their packets are dropped
-// until then.
+// staleness says which connections must be forgotten: those whose source was chosen
+// for another path than the one that their packets take now. Their packets are
+// dropped until then.
 type staleness struct {
 	marks Marks
 	// pods are the marks of this host's pods, for connections that begin here.
 	pods map[netip.Addr]uint32
-	// freed are pods, and addresses that were pods, that had a way of ours and
+	// freed are pods, and addresses that were pods, that had a path of ours and
 	// have none now.
 	freed map[netip.Addr]struct{}
 	// ended are index marks that packets of some network no longer get.
 	ended map[uint32]bool
 	// sources are the egress IPs that index marks stand for.
 	sources map[uint32]netip.Addr
-	// withdrawn are egress IPs that the host no longer bears.
+	// withdrawn are egress IPs that the host no longer has.
 	withdrawn map[netip.Addr]struct{}
-	// routesBefore and routes are the overlay routes of pods as they were, and as
-	// they are to be.
+	// routesBefore and routes are the overlay routes of pods before the change and
+	// after it.
 	routesBefore, routes map[netip.Addr]bpf.Route
 	// began are the egress hosts that connections of pods with several began with.
 	affinity bpf.FlowAffinity
@@ -87,7 +87,7 @@ func newStaleness(m Marks, observed, desired kernel, known, wanted indices) stal
 	return s
 }
 
-// rerouted are the pods whose connections may have begun with any of several hosts, and
+// rerouted returns the pods whose connections may have begun with any of several hosts, and
 // whose route changes.
 func (s staleness) rerouted() map[netip.Addr]bool {
 	pods := map[netip.Addr]bool{}
@@ -99,7 +99,7 @@ func (s staleness) rerouted() map[netip.Addr]bool {
 	return pods
 }
 
-// stale tells whether a connection must be forgotten. Connections into the
+// stale reports whether a connection must be forgotten. Connections into the
 // host or to a pod, and those of pods that leave unmarked, never are.
 func (s staleness) stale(f conntrack.Flow) bool {
 	if _, gone := s.withdrawn[f.SourceOutside]; gone {
@@ -119,7 +119,7 @@ func (s staleness) stale(f conntrack.Flow) bool {
 	return way == s.marks.Remote() && way == mark && !s.isInside(f.Dest) && s.moved(f)
 }
 
-// moved tells whether a connection over the overlay gets another source, as when
+// moved reports whether a connection over the overlay gets another source, as when
 // the host that it began with has gone.
 func (s staleness) moved(f conntrack.Flow) bool {
 	before, after := s.routesBefore[f.Source], s.routes[f.Source]
@@ -151,7 +151,7 @@ func changesSource(before, after bpf.Route, host netip.Addr) bool {
 	return slices.ContainsFunc(after.Sources, func(ip netip.Addr) bool { return ip.IsValid() && ip != source })
 }
 
-// resettable tells whether a connection that must be forgotten is one that its
+// resettable reports whether a connection that must be forgotten is one that its
 // pod, on this host, may try to go on with. One to a service's address is not: the
 // kernel's reset would come from the endpoint, which the pod does not know. The endpoint
 // resets it then, when it gets what the pod sends.
@@ -162,13 +162,13 @@ func (s staleness) resettable(f conntrack.Flow) bool {
 	}
 	switch f.State {
 	case nl.TCP_CONNTRACK_SYN_SENT, nl.TCP_CONNTRACK_LAST_ACK, nl.TCP_CONNTRACK_TIME_WAIT, nl.TCP_CONNTRACK_CLOSE:
-		return false // nobody has it, or has it any more
+		return false // neither end has it yet, or any more
 	}
 	_, pod := s.pods[f.Source]
 	return pod
 }
 
-// wrongSource tells whether somebody else's rule, which came before ours for a
+// wrongSource reports whether a rule of other software, which came before ours for a
 // while, gave the connection another source than its egress IP.
 func (s staleness) wrongSource(f conntrack.Flow, way uint32) bool {
 	ip, ok := s.sources[way]

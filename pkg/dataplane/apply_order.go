@@ -14,52 +14,51 @@ import (
 // state in which no packet leaks, and so does each change within it: the
 // process may die between any two.
 //
-// The order in words: first what makes packets drop, then what carries them,
-// then what sends them there; and back: send them elsewhere, end what went the
-// old way, take away what carried it, and lift the locks last.
+// In words: first make packets drop, then make what carries them, then send them
+// there. In reverse: send them elsewhere, end connections on the old path, remove
+// what carried them, and lift the locks last.
 type phase int
 
 const (
-	// phaseGrow adds to the sets that say what is inside and who is a host,
-	// and takes back what a network may send here. Of the sets, this one
-	// comes first: locks refer to them.
+	// phaseGrow adds to the sets of what is inside and of hosts, and stops serving
+	// networks that lost their egress IP here. It comes first, as locks refer to
+	// these sets.
 	phaseGrow phase = iota
 	// phaseLock locks pods that must not leave unmarked.
 	phaseLock
-	// phaseRules puts all rules in place, and keeps the SNAT rules of egress
-	// IPs that are about to go. Filter and NAT come before mangle, which marks.
+	// phaseRules puts all rules in place, and keeps the source NAT rules of egress
+	// IPs that are about to be deleted. Filter and NAT come before mangle, which marks.
 	phaseRules
-	// phaseOverlay mends the overlay, its programs and the policy routes, and
-	// has the guard at the uplink let new egress IPs pass.
+	// phaseOverlay repairs the overlay, its programs and the policy routes, and
+	// lets new egress IPs pass the guard at the uplink.
 	phaseOverlay
 	// phaseAddress adds egress IPs to the uplink and announces them.
 	phaseAddress
-	// phaseServe takes packets from the overlay for them.
+	// phaseServe accepts packets from the overlay for them.
 	phaseServe
-	// phaseRoute tells the overlay where to carry pods' packets.
+	// phaseRoute sets the egress hosts of pods.
 	phaseRoute
-	// phaseMark gives each pod's packets their way. From here on the old ways
-	// are no longer taken by new connections; packets of old ones are dropped
-	// (see rules.ChainPinned), or were of a pod that is locked.
+	// phaseMark sets the path of each pod's packets. From here on new connections
+	// no longer take the old path; packets of old connections are dropped (see
+	// rules.ChainPinned), or belong to a pod that is locked.
 	phaseMark
-	// phaseUnroute takes away overlay routes of pods that go another way.
+	// phaseUnroute deletes overlay routes of pods that take another path.
 	phaseUnroute
-	// phaseForget deletes connections that began on another way than their
-	// pod's, so that what follows is not theirs, and they end or begin anew.
+	// phaseForget deletes connections that began on another path than that of
+	// their pod, so that they end or begin again.
 	phaseForget
-	// phaseRewrite takes away SNAT rules of egress IPs that are gone, and all
-	// rules from iptables backends that are no longer used.
+	// phaseRewrite deletes the source NAT rules of egress IPs that are gone, and
+	// all rules from iptables backends that are no longer used.
 	phaseRewrite
-	// phaseRelease takes those egress IPs off the uplink, and out of the guard.
+	// phaseRelease deletes those egress IPs from the uplink and from the guard.
 	phaseRelease
 	// phaseUnlock lifts the locks of pods that may leave unmarked.
 	phaseUnlock
-	// phaseShrink takes out of the sets what is no longer inside, or a host.
+	// phaseShrink deletes from the sets what is no longer inside, or a host.
 	phaseShrink
 )
 
-// A change is one step of the way from an observed kernel to the desired one:
-// a value, to be shown, tested and then done.
+// A change is one step from an observed kernel to the desired one, as a value.
 type change struct {
 	phase phase
 	// op says which of the fields below it is about.
@@ -90,7 +89,7 @@ const (
 	delServed
 	putRules
 	mendOverlay
-	// Of the guard: let new egress IPs pass, and no longer let old ones.
+	// The guard lets new egress IPs pass; it no longer lets old ones pass.
 	widenGuard
 	narrowGuard
 	addAddress
@@ -112,15 +111,14 @@ type orderInput struct {
 	sweep bool
 }
 
-// order gives the changes that lead from the observed kernel to the desired
+// order returns the changes that lead from the observed kernel to the desired
 // one, in the order in which they must be made.
 func order(in orderInput) []change {
 	var c changes
 	obs, want := in.observed, in.desired
 
-	// What was served and no longer is, or is somebody else's by now, drops
-	// from the start: a packet must not get an egress IP that its namespace
-	// has lost.
+	// A network that is no longer served is dropped from the start: a packet must
+	// not get an egress IP that its namespace has lost.
 	for _, id := range slices.Sorted(maps.Keys(obs.served)) {
 		if _, ok := want.served[id]; !ok {
 			c.add(change{phase: phaseGrow, op: delServed, netID: id})
@@ -174,7 +172,7 @@ func order(in orderInput) []change {
 	return c.list
 }
 
-// rewritten tells whether a network's packets now get another egress IP.
+// rewritten reports whether a network's packets now get another egress IP.
 func rewritten(obs, want map[uint32]uint32) bool {
 	for id, mark := range obs {
 		if now, ok := want[id]; !ok || now != mark {
@@ -206,8 +204,8 @@ func (c *changes) networks(p phase, o op, in, notIn map[netip.Prefix]struct{}) {
 	}
 }
 
-// podMarks changes set egress-pods, and tells whether any pod's connections
-// may now be on another way than the pod.
+// podMarks adds the changes of set egress-pods, and reports whether connections of
+// a pod may now be on another path than the pod.
 func (c *changes) podMarks(want, obs map[netip.Addr]uint32) (remarked bool) {
 	for _, ip := range sortedAddrs(want) {
 		mark, known := obs[ip]

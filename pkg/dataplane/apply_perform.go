@@ -13,9 +13,9 @@ import (
 	"github.com/egressip-operator/egressip-operator/pkg/dataplane/neigh"
 )
 
-// perform makes the changes in their order, and gives the egress IPs that
-// cannot be served because of what failed, and why. After a failure it goes on
-// with what makes packets drop and with what does not depend on what failed.
+// perform makes the changes in their order, and returns the egress IPs that cannot
+// be served because of a failure, with the reason. After a failure it goes on with
+// what makes packets drop and with what does not depend on the failure.
 func (r *round) perform(ctx context.Context, list []change, s staleness) map[netip.Addr]error {
 	e := execution{round: r, staleness: s, failed: map[phase]error{}, refused: map[netip.Addr]error{}}
 	if pods := s.rerouted(); len(pods) > 0 && r.d.maps != nil {
@@ -40,7 +40,7 @@ func (r *round) perform(ctx context.Context, list []change, s staleness) map[net
 	return e.refused
 }
 
-// together tells whether two changes are members of one batch.
+// together reports whether two changes are members of one batch.
 func (c change) together(o change) bool {
 	return c.phase == o.phase && c.op == o.op && c.set == o.set && (c.op == putMember || c.op == delMember || c.op == addAddress)
 }
@@ -55,7 +55,7 @@ type execution struct {
 	refused map[netip.Addr]error
 }
 
-// depends tells whether a change needs something that failed.
+// depends reports whether a change needs something that failed.
 func (e *execution) depends(c change) bool {
 	if e.d.maps == nil && (c.op == putRoute || c.op == delRoute || c.op == putServed || c.op == delServed) {
 		return true
@@ -72,7 +72,7 @@ func (e *execution) depends(c change) bool {
 	}
 }
 
-// refusedMark tells whether a mark is the index of a refused egress IP.
+// refusedMark reports whether a mark is the index of a refused egress IP.
 func (e *execution) refusedMark(mark uint32) bool {
 	index := mark & e.d.cfg.Marks.IndexMask()
 	if index == 0 || mark&e.d.cfg.Marks.Remote() != 0 {
@@ -168,7 +168,7 @@ func (e *execution) forget() (int, error) {
 		return true
 	})
 	if unsent := conntrack.ElicitACK(e.d.nl, noted); unsent != nil {
-		e.report.Warnings = append(e.report.Warnings, fmt.Sprintf("some connections that cannot go on are reset when their pods send, and not before: %v", unsent))
+		e.report.Warnings = append(e.report.Warnings, fmt.Sprintf("some connections that cannot go on are reset only when their pods send: %v", unsent))
 	}
 	if unnoted != nil {
 		// Such connections end all the same, if later: nothing else waits for it.
@@ -177,7 +177,7 @@ func (e *execution) forget() (int, error) {
 	return n, err
 }
 
-// guard has the uplink let the egress IPs of the given indices pass.
+// guard makes the guard at the uplink let the egress IPs of these indices pass.
 func (e *execution) guard(idx indices) (int, error) {
 	if e.uplink.Link == nil {
 		return 0, nil // reported already
@@ -220,7 +220,7 @@ func (e *execution) addAddresses(batch []change) (int, error) {
 	return len(added), neigh.Announce(e.uplink.Link, added)
 }
 
-// release takes an egress IP of ours off whatever interface bears it.
+// release deletes an egress IP of ours from whatever interface has it.
 func (e *execution) release(ip netip.Addr) error {
 	e.d.announcer.Stop(ip)
 	own, err := address.Own(e.d.nl)

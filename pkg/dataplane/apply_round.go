@@ -161,7 +161,7 @@ func (r *round) probe(ctx context.Context, pending []netip.Addr) {
 	owners, err := neigh.Owners(ctx, r.uplink.Link, pending)
 	for _, ip := range pending {
 		if mac, taken := owners[ip]; taken {
-			r.unusable[ip] = fmt.Errorf("%w: %v", errSomebodyHas, mac)
+			r.unusable[ip] = fmt.Errorf("%w: %v", errTaken, mac)
 			r.inUseBy[ip] = mac.String()
 		} else if err != nil {
 			r.unusable[ip] = err

@@ -43,9 +43,9 @@ func emptyKernel() kernel {
 	}
 }
 
-// usable gives the part of a State that can be done, and says what is wrong
-// with the rest. What cannot be done drops packets, and never lets them go
-// another way. unusable are hosted IPs that the kernel refused, and why.
+// usable returns the part of a State that can be done, and what is wrong with the
+// rest. What cannot be done drops packets, and never lets them take another path.
+// unusable are hosted IPs that the kernel refused, and why.
 func usable(s State, unusable map[netip.Addr]error) (State, []error) {
 	var errs []error
 	out := s
@@ -73,8 +73,8 @@ func usable(s State, unusable map[netip.Addr]error) (State, []error) {
 
 	out.Standby = nil
 	for _, h := range s.Standby {
-		// What cannot be served is not prepared either; it is told of once it is
-		// to be borne.
+		// What cannot be served is not prepared either; it is reported once it is
+		// hosted.
 		if unusable[h.IP] == nil && h.IP.Is4() && !hosted[h.IP] {
 			out.Standby = append(out.Standby, h)
 		}
@@ -134,8 +134,8 @@ func newRoute(p Pod) bpf.Route {
 	return r
 }
 
-// desire gives the kernel that does what a usable State says. Its rules are
-// those of the backends in use; others are to hold none.
+// desire returns the kernel that does what a usable State says. Its rules are
+// those of the backends in use; others hold none.
 func desire(s State, m Marks, idx indices) kernel {
 	k := emptyKernel()
 	for _, p := range s.Inside {

@@ -15,16 +15,16 @@ import (
 // ErrServed is the error of Lock on a host that has a State already.
 var ErrServed = errors.New("an agent has served this host since it booted")
 
-// Lock makes the kernel of a host that has just booted hold back its pods before
-// there are any: s says what is inside and which networks are pods', with Strict,
-// and names no pods and no egress IPs. The first Apply takes over from there
-// without a gap. Addresses of ours that the host came up with are taken off.
+// Lock makes the kernel of a host that has just booted drop what pods send to the
+// outside, before there are any pods: s says what is inside and which networks are
+// pods', with Strict, and has no pods and no egress IPs. The first Apply takes over
+// from there without a gap. Addresses of ours that the host booted with are deleted.
 //
-// On a host that an agent has served since the boot it changes nothing, and
-// returns ErrServed: the State of before would be lost. With an invalid HostIP,
-// that of the default route is taken. Where the host has no network yet, all that
-// holds packets back is put in place nevertheless; what is missing is among the
-// warnings. Another error means that pods are not held back.
+// On a host that an agent has served since the boot Lock changes nothing and returns
+// ErrServed: the former State would be lost. An invalid HostIP stands for that of the
+// default route. Where the host has no network yet, all that drops packets is put in
+// place nevertheless; what is missing is reported in the warnings. Any other error
+// means that the packets of pods are not dropped.
 func (d *Dataplane) Lock(ctx context.Context, s State) (Report, error) {
 	d.mu.Lock()
 	defer d.mu.Unlock()
@@ -57,11 +57,10 @@ func (d *Dataplane) Lock(ctx context.Context, s State) (Report, error) {
 	return p.report, ctx.Err()
 }
 
-// defaultSource is the address with which the host itself leaves by its default
-// route.
+// defaultSource returns the source address of the host's own packets that take the
+// default route.
 func defaultSource(nl *netlink.Handle) (netip.Addr, error) {
-	// Of a network that is kept for documentation: only the default route leads
-	// there.
+	// An address reserved for documentation: only the default route leads there.
 	routes, err := nl.RouteGet(net.IPv4(192, 0, 2, 1))
 	if err != nil {
 		return netip.Addr{}, fmt.Errorf("find the host's address by its default route: %w", err)

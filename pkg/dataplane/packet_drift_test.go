@@ -12,7 +12,7 @@ import (
 	"github.com/egressip-operator/egressip-operator/pkg/dataplane/conntrack"
 )
 
-// given: pods that send without a pause; when somebody takes a part of ours
+// given: pods that send without a pause; when other software takes a part of ours
 // away, then no packet leaks meanwhile, and the next Apply puts it back.
 func TestDriftNeverLeaksAndIsRepaired(t *testing.T) {
 	for _, rules := range []rulesOf{onlyNFT(), onlyLegacy()} {

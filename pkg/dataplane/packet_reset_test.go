@@ -91,10 +91,10 @@ func withHosts(t *testing.T, rules rulesOf, hosts int, reset bool) (*world, *pod
 
 // given: connections through an egress host; when the pod's namespace goes on with
 // another host and address, then they are reset at once, also where the pod only waits
-// for data and nobody else would tell it, and new ones are made at once. One whose
+// for data and nothing else would end it, and new ones are made at once. One whose
 // address merely moved to another host goes on. What is closed is left alone.
 //
-// Mutants killed: no-reset, moved-address-is-reset, nobody-is-nudged, closed-is-reset.
+// Mutants killed: no-reset, moved-address-is-reset, no-ack-is-elicited, closed-is-reset.
 func TestConnectionsThroughADeadHostAreReset(t *testing.T) {
 	for _, rules := range allRules() {
 		t.Run(rules.name, func(t *testing.T) {

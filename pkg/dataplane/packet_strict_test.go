@@ -6,7 +6,7 @@ import (
 	"testing"
 )
 
-// given: strict classification; when a pod that nobody has told of sends, then
+// given: strict classification; when a pod that the State does not have sends, then
 // nothing leaves; and what it began goes on once it is known, from the right
 // source.
 //
@@ -53,7 +53,7 @@ func TestStrictHoldsWhatIsNotKnownYet(t *testing.T) {
 	}
 }
 
-// given: a host with egress IPs and services of its own; when somebody asks for
+// given: a host with egress IPs and services of its own; when a client asks for
 // them at an egress IP, or speaks to the overlay without being a host, then
 // there is no answer.
 func TestEgressIPsAndOverlayTakeNothingFromStrangers(t *testing.T) {
@@ -99,7 +99,7 @@ func TestEgressIPsAndOverlayTakeNothingFromStrangers(t *testing.T) {
 	}
 }
 
-// answers tells whether a TCP connection comes about in a short while.
+// answers reports whether a TCP connection is made within a short time.
 func (m *machine) answers(t *testing.T, to string) (ok bool) {
 	t.Helper()
 	m.Do(t, func() {

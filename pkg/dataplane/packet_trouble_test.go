@@ -52,7 +52,7 @@ func TestAddressThatSomebodyElseHas(t *testing.T) {
 	here.set(local(eip1, 7))
 	plain.set(Pod{Kind: Node})
 	r, err := n1.tryApply(t)
-	if !errors.Is(err, errSomebodyHas) || len(r.Hosted) != 1 || r.Hosted[0].Configured || r.Hosted[0].Error == "" {
+	if !errors.Is(err, errTaken) || len(r.Hosted) != 1 || r.Hosted[0].Configured || r.Hosted[0].Error == "" {
 		t.Fatalf("report %+v, error %v", r.Hosted, err)
 	}
 	if mac, err := net.ParseMAC(r.Hosted[0].InUseBy); err != nil || !strings.Contains(squatter.Run(t, "ip link show eth0"), mac.String()) {

@@ -52,7 +52,7 @@ const (
 	eip3      = "192.168.7.203"
 )
 
-// rulesOf tells where the rules of others are, as they are on hosts.
+// rulesOf says where the rules of others are on a host.
 type rulesOf struct {
 	name string
 	// masquerade are the backends with the CNI's MASQUERADE.

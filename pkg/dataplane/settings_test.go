@@ -10,12 +10,12 @@ import (
 func TestHostThatDoesNotForwardIsReported(t *testing.T) {
 	w := newWorld(t, 1, onlyNFT())
 	n := w.nodes[0]
-	tells := func(warning string) bool { return strings.Contains(warning, "ip_forward") }
-	if r := n.apply(t); slices.ContainsFunc(r.Warnings, tells) {
+	reports := func(warning string) bool { return strings.Contains(warning, "ip_forward") }
+	if r := n.apply(t); slices.ContainsFunc(r.Warnings, reports) {
 		t.Errorf("warnings of a host that forwards: %q", r.Warnings)
 	}
 	n.Run(t, "sysctl -qw net.ipv4.ip_forward=0")
-	if r := n.apply(t); !slices.ContainsFunc(r.Warnings, tells) {
+	if r := n.apply(t); !slices.ContainsFunc(r.Warnings, reports) {
 		t.Errorf("warnings of a host that does not forward: %q", r.Warnings)
 	}
 	if got := n.Run(t, "cat /proc/sys/net/ipv4/ip_forward"); got != "0\n" {

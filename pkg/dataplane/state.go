@@ -12,8 +12,8 @@ import (
 // canonical order, free of the shape of iptables, so that another backend can
 // serve it.
 type State struct {
-	// HostIP is the host's own address. The interface that bears it is the
-	// uplink, looked up anew in each pass.
+	// HostIP is the host's own address. The interface that has it is the
+	// uplink, looked up in each pass.
 	HostIP netip.Addr
 	// Hosts are the addresses of all hosts, HostIP included: the overlay takes
 	// packets from these alone, and traffic to them is never egress traffic.
@@ -23,41 +23,42 @@ type State struct {
 	Inside []netip.Prefix
 	// Subnets are the networks of this host's pods, for Strict.
 	Subnets []netip.Prefix
-	// Strict: an address of Subnets that is not in Pods goes nowhere outside.
+	// Strict: packets to the outside from an address of Subnets that is not in Pods
+	// are dropped.
 	Strict bool
-	// Hosted are the egress IPs that this host bears.
+	// Hosted are the egress IPs of this host.
 	Hosted []Hosted
-	// Standby are egress IPs that this host may have to bear soon. All is
-	// prepared for them that does no harm without the address, so that to take
-	// one over costs the address and its announcement alone. None is in Hosted.
+	// Standby are egress IPs that this host may have to take over soon. All that
+	// does no harm without the address is prepared, so that a takeover costs the
+	// address and its announcement alone. None is in Hosted.
 	Standby []Hosted
 	// Pods are this host's pods.
 	Pods []Pod
 }
 
-// Hosted is an egress IP that the host bears on its uplink; packets of network
-// NetID that come over the overlay leave with it as source.
+// Hosted is an egress IP that the host has on its uplink; packets of network NetID
+// that come over the overlay leave with it as source.
 type Hosted struct {
 	IP    netip.Addr
 	NetID uint32
 }
 
-// PodKind is the way of a pod's traffic out of the cluster.
+// PodKind is the path of a pod's traffic out of the cluster.
 type PodKind uint8
 
-// The ways.
+// The paths.
 const (
-	// Node: the node's own rules apply; we keep away.
+	// Node: the node's own rules apply, and nothing of ours.
 	Node PodKind = iota
 	// Local: leaves here with EgressIP, which is one of Hosted, as source.
 	Local
 	// Remote: over the overlay to one of Via.
 	Remote
-	// Drop: goes nowhere outside.
+	// Drop: traffic to the outside is dropped.
 	Drop
 )
 
-// Pod is one pod address and its way.
+// Pod is one pod address and its path.
 type Pod struct {
 	IP   netip.Addr
 	Kind PodKind
@@ -69,8 +70,8 @@ type Pod struct {
 	// the one that it began with.
 	Via []netip.Addr
 	// Sources are the source addresses that the hosts of Via give, in their
-	// order. A connection of which another host or another pod's way would change
-	// the source ends. Where they are not given, that is not known, and it goes on.
+	// order. A connection whose source would change with its host ends. Where
+	// Sources is not given, the change is not known, and the connection goes on.
 	Sources []netip.Addr
 }
 
@@ -90,8 +91,8 @@ type Config struct {
 	Marks Marks
 	// OverlayPort is the UDP port of the overlay.
 	OverlayPort uint16
-	// ProbePort is the UDP port on which hosts ask each other whether they are
-	// there, kept from everybody else like the overlay's; 0 for none.
+	// ProbePort is the UDP port on which hosts health-check each other. Like the
+	// overlay's it takes packets from hosts only; 0 for none.
 	ProbePort uint16
 	// PinDir is the directory of a bpffs that holds our maps, so that a
 	// restart keeps traffic flowing.
@@ -101,7 +102,7 @@ type Config struct {
 	Backends []Backend
 	// ResetConnections: a pod that goes on with a TCP connection whose source
 	// address is no longer its own gets a reset at once. Else such a connection
-	// ends by the server's reset or by time-outs.
+	// ends by the server's reset or a timeout.
 	ResetConnections bool
 }
 
@@ -116,16 +117,16 @@ const (
 
 // Report is what Apply found and did.
 type Report struct {
-	// Uplink is the interface that bears HostIP, UplinkCIDR that address with
+	// Uplink is the interface that has HostIP, UplinkCIDR that address with
 	// its prefix length there.
 	Uplink     string
 	UplinkCIDR netip.Prefix
 	// Backends are the iptables backends that hold our rules.
 	Backends []Backend
-	// Overlay tells whether the overlay device is up with its programs.
+	// Overlay reports whether the overlay device is up with its programs.
 	Overlay bool
-	// Hosted tells, for each address of State.Hosted, whether it is on the
-	// uplink with all its rules, else why not.
+	// Hosted reports, for each address of State.Hosted, whether it is on the uplink
+	// with all its rules, or why not.
 	Hosted []HostedReport
 	// Changes counts the changes that this pass made; 0 in a settled kernel.
 	Changes int
@@ -140,7 +141,7 @@ type HostedReport struct {
 	Configured bool
 	// Error says why it is not configured.
 	Error string
-	// InUseBy is the MAC address of somebody else on the segment who answers
-	// for the address, which is why it is not configured; empty for nobody.
+	// InUseBy is the MAC address of another machine on the segment that answers
+	// for the address, which is why it is not configured; empty if there is none.
 	InUseBy string
 }

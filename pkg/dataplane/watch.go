@@ -13,54 +13,54 @@ import (
 	"github.com/egressip-operator/egressip-operator/pkg/dataplane/routing"
 )
 
-// watchBuffer is room, in bytes, for the messages of a burst of changes, such
+// watchBuffer has room, in bytes, for the messages of a burst of changes, such
 // as a full sync of kube-proxy's.
 const watchBuffer = 1 << 20
 
-// watch calls drift whenever the kernel says that something changed which may
-// be ours, until ctx ends. Passes of ours are heard too: the next one then finds
-// nothing to do. Of ipsets, BPF maps and legacy iptables the kernel tells
-// nothing.
+// watch calls drift whenever the kernel reports a change of something that may be
+// ours, until ctx ends. Our own changes are reported too: the next pass then finds
+// nothing to do. The kernel does not report changes of ipsets, BPF maps and legacy
+// iptables rules.
 func watch(ctx context.Context, drift func()) (err error) {
-	routing, err := subscribe(unix.NETLINK_ROUTE,
+	links, err := subscribe(unix.NETLINK_ROUTE,
 		unix.RTNLGRP_LINK, unix.RTNLGRP_IPV4_IFADDR, unix.RTNLGRP_IPV4_ROUTE, unix.RTNLGRP_IPV4_RULE, unix.RTNLGRP_TC)
 	if err != nil {
 		return err
 	}
-	defer routing.Close()
+	defer links.Close()
 	rules, err := subscribe(unix.NETLINK_NETFILTER, unix.NFNLGRP_NFTABLES)
 	if err != nil {
 		return err
 	}
 	defer rules.Close()
 
-	// Poll cannot wait for ctx: an eventfd tells it.
+	// Poll cannot wait for ctx: an eventfd wakes it.
 	ended, err := unix.Eventfd(0, unix.EFD_CLOEXEC|unix.EFD_NONBLOCK)
 	if err != nil {
-		return fmt.Errorf("make an eventfd to end the watch by: %w", err)
+		return fmt.Errorf("make an eventfd that ends the watch: %w", err)
 	}
-	told := make(chan struct{})
+	woken := make(chan struct{})
 	stop := context.AfterFunc(ctx, func() {
-		defer close(told)
-		_, _ = unix.Write(ended, binary.NativeEndian.AppendUint64(nil, 1)) // fits: nobody else writes
+		defer close(woken)
+		_, _ = unix.Write(ended, binary.NativeEndian.AppendUint64(nil, 1)) // always fits: this is the only write
 	})
 	defer func() {
 		if !stop() {
-			<-told
+			<-woken
 		}
 		err = errors.Join(err, unix.Close(ended))
 	}()
 
 	fds := []unix.PollFd{
 		{Fd: int32(ended), Events: unix.POLLIN},
-		{Fd: int32(routing.GetFd()), Events: unix.POLLIN},
+		{Fd: int32(links.GetFd()), Events: unix.POLLIN},
 		{Fd: int32(rules.GetFd()), Events: unix.POLLIN},
 	}
 	for ctx.Err() == nil {
 		if _, err := unix.Poll(fds, -1); err != nil && !errors.Is(err, unix.EINTR) {
 			return fmt.Errorf("wait for netlink messages: %w", err)
 		}
-		routed, err := drain(routing, concernsRouting)
+		routed, err := drain(links, concernsRouting)
 		if err != nil {
 			return err
 		}
@@ -81,13 +81,13 @@ func subscribe(protocol int, groups ...uint) (*nl.NetlinkSocket, error) {
 	if err != nil {
 		return nil, fmt.Errorf("subscribe to netlink protocol %d: %w", protocol, err)
 	}
-	// Without CAP_NET_ADMIN the buffer stays as it is, which is no harm: what
-	// does not fit is noticed.
+	// Without CAP_NET_ADMIN the buffer keeps its size. That does no harm: an
+	// overflow is noticed.
 	_ = s.SetReceiveBufferSize(watchBuffer, true)
 	return s, nil
 }
 
-// drain takes all messages that are there, and tells whether one concerns us.
+// drain reads all pending messages, and reports whether one concerns us.
 func drain(s *nl.NetlinkSocket, concerns func(typ uint16, data []byte) bool) (bool, error) {
 	found := false
 	buffer := make([]byte, nl.RECEIVE_BUFFER_SIZE)
@@ -105,7 +105,7 @@ func drain(s *nl.NetlinkSocket, concerns func(typ uint16, data []byte) bool) (bo
 			return found, fmt.Errorf("receive netlink messages: %w", err)
 		}
 		msgs, err := syscall.ParseNetlinkMessage(buffer[:n])
-		found = found || err != nil // cut off: what it said is unknown
+		found = found || err != nil // truncated: its content is unknown
 		for _, m := range msgs {
 			found = found || concerns(m.Header.Type, m.Data)
 		}

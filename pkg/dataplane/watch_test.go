@@ -121,8 +121,8 @@ func TestWatchEndsWithItsContext(t *testing.T) {
 	})
 }
 
-// given: a host whose egress IP, overlay, routes or rules somebody destroys;
-// when the kernel tells of it, then all is back in less than the 2 seconds that
+// given: a host whose egress IP, overlay, routes or rules other software destroys;
+// when the kernel reports it, then all is back in less than the 2 seconds that
 // are promised, without any periodic pass.
 func TestEventsBringBackWhatIsDestroyed(t *testing.T) {
 	w := newWorld(t, 1, onlyNFT())
@@ -202,7 +202,7 @@ func TestEventsBringBackWhatIsDestroyed(t *testing.T) {
 
 // Kills the mutants that change what need not be changed, such as chains, tc
 // programs or an address: each pass would call for the next, for ever. Of some
-// changes to what is there already, such as of routes, the kernel tells nothing:
+// changes to what is there already, such as of routes, the kernel reports nothing:
 // the count of the pass does.
 func TestPassThatChangesNothingIsNotHeard(t *testing.T) {
 	for _, rules := range []rulesOf{onlyNFT(), bothNFTFirst()} {

@@ -12,7 +12,7 @@ import (
 	"github.com/egressip-operator/egressip-operator/pkg/dataplane/sysctl"
 )
 
-// labelSuffix ends the label of an address of ours, after the name of the
+// labelSuffix ends the label of each of our addresses, after the name of the
 // uplink: eth0:eip, as OpenShift SDN wrote it.
 const labelSuffix = ":eip"
 
@@ -125,15 +125,14 @@ func (u Uplink) Placed(own []netlink.Addr) bool {
 	return len(own) == 1 && own[0].LinkIndex == u.Link.Attrs().Index
 }
 
-// ErrForeign is the error of an egress IP that the host already has from somebody
-// else.
+// ErrForeign is the error of an egress IP that the host already has, not from us.
 var ErrForeign = errors.New("the host has this address already, and not from here: remove it there, or do not use it as egress IP")
 
 // Add puts egress IPs on the uplink, with the host's own prefix length: as
 // secondary addresses they can be deleted without taking others along. It returns
 // those that are there now, and for each other one the reason.
 //
-// An address that the host has from somebody else is refused on any interface and
+// An address that the host has from others is refused on any interface and
 // with any prefix length: on the loopback, say, or from a VRRP daemon. The kernel
 // would accept it, and its first owner would see it come and go.
 func Add(nl *netlink.Handle, u Uplink, ips []netip.Addr) (added []netip.Addr, refused map[netip.Addr]error) {
@@ -174,7 +173,7 @@ func add(nl *netlink.Handle, u Uplink, ip netip.Addr, present []holder) error {
 			Scope: int(netlink.SCOPE_UNIVERSE),
 		})
 		if errors.Is(err, unix.EEXIST) {
-			return ErrForeign // added by somebody meanwhile
+			return ErrForeign // added by others meanwhile
 		}
 		if err != nil {
 			return err

@@ -111,6 +111,6 @@ func TestRoutesOfOurTablesOnly(t *testing.T) {
 	}
 	left, err := h.RouteListFiltered(netlink.FAMILY_V4, &netlink.Route{Table: 3000}, netlink.RT_FILTER_TABLE)
 	if err != nil || len(left) != 1 {
-		t.Fatalf("the route of somebody else: %v, %v", left, err)
+		t.Fatalf("the route of others: %v, %v", left, err)
 	}
 }
