@@ -7,7 +7,7 @@ import (
 // given: a pod that sends without a pause; when its way changes, from each way
 // to each other, then no packet ever has a source other than the two ways'.
 //
-// Mutants killed: phaseForget left out; phaseMark before phaseLock; chainPinned
+// Mutants killed: phaseForget left out; phaseMark before phaseLock; rules.ChainPinned
 // without its DROP (a connection of the overlay would leave with the pod's own
 // address when its pod becomes local).
 func TestNoPacketLeaksWhileAWayChanges(t *testing.T) {

@@ -10,7 +10,7 @@ import (
 // nothing leaves; and what it began goes on once it is known, from the right
 // source.
 //
-// Mutant killed: chainTo without its DROP of unknown sources, by which the
+// Mutant killed: rules.ChainTo without its DROP of unknown sources, by which the
 // connection would be tracked, without source rewriting, before its pod is known.
 func TestStrictHoldsWhatIsNotKnownYet(t *testing.T) {
 	for _, rules := range allRules() {

@@ -131,6 +131,7 @@ func transport(m rules.Match) bool {
 	switch m.(type) {
 	case rules.UDPPort, rules.TCPPort, rules.TCPFlags:
 		return true
+	default:
+		return false
 	}
-	return false
 }

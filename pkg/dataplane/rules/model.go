@@ -210,6 +210,9 @@ type SetMark struct{ Value, Mask uint32 }
 // SetMarkFromSet sets the packet's mark as the entry of a set says that its
 // source address has: to the entry's mark, in the bits of the entry's mask.
 // Without an entry the mark stays. The packet goes on.
+//
+// nftables 1.0 combines marks with constants only: there, the entries lead
+// to a chain for each mark, which sets it.
 type SetMarkFromSet struct{ Set string }
 
 // SetConnMark sets the bits of Mask of the connection's mark to Value. The
@@ -217,14 +220,15 @@ type SetMarkFromSet struct{ Set string }
 type SetConnMark struct{ Value, Mask uint32 }
 
 // SaveMark copies the bits of Mask of the packet's mark to the connection's.
-// The packet goes on.
+// The packet goes on. For nftables, see SetMarkFromSet: one rule for each mark.
 type SaveMark struct{ Mask uint32 }
 
 // DropIfMarksDiffer drops a packet whose mark differs from its connection's in
 // the bits of Mask. Others go on, with their marks as they were.
 //
-// A backend without a comparison of two marks can compare their exclusive or
-// with 0, or look the pair up in a set of equal pairs.
+// A backend that does not compare two marks can compare their exclusive or with
+// 0, as iptables does, or look the masked pair up in a set of equal pairs, as
+// nftables can.
 type DropIfMarksDiffer struct{ Mask uint32 }
 
 // SourceNAT gives the packet's connection another source address.
