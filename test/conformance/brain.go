@@ -74,12 +74,9 @@ func (b *Brain) do(step Step) error {
 	switch step.Op {
 	case "create-hostsubnet":
 		b.hosts[step.Name] = &v1.HostSubnet{ObjectMeta: metav1.ObjectMeta{Name: step.Name}, Host: step.Name}
-		b.patchHost(step)
+		return b.patchHost(step)
 	case "patch-hostsubnet":
-		if b.hosts[step.Name] == nil {
-			return fmt.Errorf("no HostSubnet %s", step.Name)
-		}
-		b.patchHost(step)
+		return b.patchHost(step)
 	case "delete-hostsubnet":
 		delete(b.hosts, step.Name)
 	case "create-netnamespace":
@@ -87,12 +84,9 @@ func (b *Brain) do(step Step) error {
 			ObjectMeta: metav1.ObjectMeta{Name: step.Name, Annotations: map[string]string{v1.AnnotationMode: b.Mode}},
 			NetName:    step.Name,
 		}
-		b.patchNamespace(step)
+		return b.patchNamespace(step)
 	case "patch-netnamespace":
-		if b.namespaces[step.Name] == nil {
-			return fmt.Errorf("no NetNamespace %s", step.Name)
-		}
-		b.patchNamespace(step)
+		return b.patchNamespace(step)
 	case "delete-netnamespace":
 		delete(b.namespaces, step.Name)
 	case "create-node":
@@ -138,8 +132,11 @@ func (b *Brain) restart(order string) {
 	readHosts()
 }
 
-func (b *Brain) patchHost(step Step) {
+func (b *Brain) patchHost(step Step) error {
 	host := b.hosts[step.Name]
+	if host == nil {
+		return fmt.Errorf("no HostSubnet %s", step.Name)
+	}
 	if step.HostIP != nil {
 		host.HostIP = *step.HostIP
 	}
@@ -149,16 +146,21 @@ func (b *Brain) patchHost(step Step) {
 	if step.EgressCIDRs != nil {
 		host.EgressCIDRs = *step.EgressCIDRs
 	}
+	return nil
 }
 
-func (b *Brain) patchNamespace(step Step) {
+func (b *Brain) patchNamespace(step Step) error {
 	namespace := b.namespaces[step.Name]
+	if namespace == nil {
+		return fmt.Errorf("no NetNamespace %s", step.Name)
+	}
 	if step.NetID != nil {
 		namespace.NetID = *step.NetID
 	}
 	if step.EgressIPs != nil {
 		namespace.EgressIPs = *step.EgressIPs
 	}
+	return nil
 }
 
 func (b *Brain) createNode(step Step) error {

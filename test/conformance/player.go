@@ -37,8 +37,8 @@ func (p Player) unpatchable(step Step) bool {
 }
 
 // inapplicable are the words that do not apply to the player, with the reasons.
-// A word is that of an operation, a field of a step, or a field of what is
-// expected.
+// A word is that of an operation, a field of a step, a moment, or a field of what
+// is expected.
 func (p Player) inapplicable() map[string]string {
 	const kernel = "it is a matter of the kernel, on which no plan depends"
 	switch p {
@@ -47,6 +47,8 @@ func (p Player) inapplicable() map[string]string {
 			"op reallocate": "the controller places requests by itself, not in rounds",
 			"field order":   "the controller reads both kinds before it decides",
 			"field ip":      "the address of a Node comes with its HostSubnet",
+			"field uid":     "a Node keeps the UID that the API server gave it",
+			"when instant":  "the controller does not wait to be observed",
 		}
 	case OnPlans:
 		return map[string]string{
@@ -72,32 +74,31 @@ func (p Player) inapplicable() map[string]string {
 
 // notHere returns what of the nth step does not apply, as sentences.
 func (p Player) notHere(n int, step Step) (sentences []string) {
-	note := func(word, reason string) {
-		sentences = append(sentences, fmt.Sprintf("step %d: %s is not applicable on %s: %s", n+1, word, p, reason))
-	}
 	reasons := p.inapplicable()
-	if reason, over := reasons["op "+step.Op]; over {
-		note(step.Op, reason)
+	note := func(what, word string) {
+		if reason := reasons[word]; reason != "" {
+			sentences = append(sentences, fmt.Sprintf("step %d: %s is not applicable on %s: %s", n+1, what, p, reason))
+		}
 	}
+	note(step.Op, "op "+step.Op)
 	if p.unpatchable(step) {
-		note(step.Op+" with a uid", "a Node keeps the UID that the API server gave it")
+		note(step.Op+" with a uid", "field uid")
 	}
-	if step.Op == "create-node" && step.IP != "" && reasons["field ip"] != "" {
-		note("the field ip of "+step.Op, reasons["field ip"])
+	if step.Op == "create-node" && step.IP != "" {
+		note("the field ip of "+step.Op, "field ip")
 	}
-	if step.Order != "" && reasons["field order"] != "" {
-		note("the field order of "+step.Op, reasons["field order"])
-	}
-	if step.When == Instant && len(step.Expect) > 0 && p == OnAPIServer {
-		note("an instant expectation", "the controller does not wait to be observed")
+	if step.Order != "" {
+		note("the field order of "+step.Op, "field order")
 	}
 	var expected map[string]json.RawMessage
-	if len(step.Expect) > 0 && json.Unmarshal(step.Expect, &expected) == nil {
-		for field := range sorted(expected) {
-			if reason := reasons["expect "+field]; reason != "" {
-				note("the expectation "+field, reason)
-			}
-		}
+	if len(step.Expect) == 0 || json.Unmarshal(step.Expect, &expected) != nil {
+		return sentences
+	}
+	if step.When == Instant {
+		note("an instant expectation", "when "+Instant)
+	}
+	for field := range sorted(expected) {
+		note("the expectation "+field, "expect "+field)
 	}
 	return sentences
 }

@@ -176,13 +176,29 @@ func TestEveryWordIsPlayed(t *testing.T) {
 	}
 }
 
+// guide is the readingGuide of the corpus, as far as words are listed there.
+type guide struct {
+	Ops, Predicates, AgentExpect, Expect, When map[string]string
+}
+
+// ops are the operations of the guide. Those of lifecycle scenarios are in a text.
+func (g guide) ops() (all []string) {
+	request := regexp.MustCompile(`\b(create|patch|delete|offline-replace|annotate|resync)-[a-z]+`)
+	for words, text := range g.Ops {
+		if words == "lifecycle ops" {
+			all = append(all, request.FindAllString(text, -1)...)
+			continue
+		}
+		all = append(all, strings.Split(words, " / ")...)
+	}
+	return all
+}
+
 // TestReadingGuideIsKnown: the corpus explains its own words, and each of them is
 // one that this package knows.
 func TestReadingGuideIsKnown(t *testing.T) {
-	var guide struct {
-		Ops, Predicates, AgentExpect, Expect, When map[string]string
-	}
-	if err := json.Unmarshal(read(t, OwnCorpus).ReadingGuide, &guide); err != nil {
+	var g guide
+	if err := json.Unmarshal(read(t, OwnCorpus).ReadingGuide, &g); err != nil {
 		t.Fatal(err)
 	}
 	ops := make(map[string]bool)
@@ -191,19 +207,12 @@ func TestReadingGuideIsKnown(t *testing.T) {
 			ops[op] = true
 		}
 	}
-	request := regexp.MustCompile(`\b(create|patch|delete|offline-replace|annotate|resync)-[a-z]+`)
-	for words, text := range guide.Ops {
-		list := strings.Split(words, " / ")
-		if words == "lifecycle ops" {
-			list = request.FindAllString(text, -1)
-		}
-		for _, op := range list {
-			if !ops[op] {
-				t.Errorf("operation %q of the guide is not known", op)
-			}
+	for _, op := range g.ops() {
+		if !ops[op] {
+			t.Errorf("operation %q of the guide is not known", op)
 		}
 	}
-	for words := range guide.Predicates {
+	for words := range g.Predicates {
 		name := regexp.MustCompile(`[A-Za-z-]+`).FindString(words)
 		_, isPredicate := predicates()[name]
 		_, isConstraint := constraints()[name]
@@ -211,19 +220,20 @@ func TestReadingGuideIsKnown(t *testing.T) {
 			t.Errorf("%q of the guide is known as a predicate: %t, as a constraint: %t", name, isPredicate, isConstraint)
 		}
 	}
-	for field := range guide.AgentExpect {
-		if strict([]byte(`{"`+field+`": null}`), &AgentExpect{}) != nil {
-			t.Errorf("the expectation %q of the guide is not known on a node", field)
-		}
-	}
-	for field := range guide.Expect {
-		if strict([]byte(`{"`+field+`": null}`), &Expect{}) != nil {
-			t.Errorf("the expectation %q of the guide is not known", field)
-		}
-	}
-	for moment := range guide.When {
+	knownFields(t, g.AgentExpect, &AgentExpect{})
+	knownFields(t, g.Expect, &Expect{})
+	for moment := range g.When {
 		if moment != Instant && moment != Settled {
 			t.Errorf("the moment %q of the guide is not known", moment)
+		}
+	}
+}
+
+func knownFields(t *testing.T, fields map[string]string, expect any) {
+	t.Helper()
+	for field := range fields {
+		if strict([]byte(`{"`+field+`": null}`), expect) != nil {
+			t.Errorf("the expectation %q of the guide is no field of %T", field, expect)
 		}
 	}
 }

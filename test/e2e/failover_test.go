@@ -110,36 +110,7 @@ func (b *bed) leadOn(t *testing.T, node string) {
 	if _, err := kubectl(append([]string{"cordon"}, others...)...); err != nil {
 		t.Fatal(err)
 	}
-	b.eventually(t, func() error {
-		holder, err := kubectl("-n", testbed.OperatorNamespace, "get", "lease", "egressip-controller", "-o", "jsonpath={.spec.holderIdentity}")
-		if err != nil {
-			return err
-		}
-		pods, err := b.Pods(t.Context(), testbed.OperatorNamespace, "app.kubernetes.io/component=controller")
-		if err != nil {
-			return err
-		}
-		if !slices.ContainsFunc(pods, func(p testbed.Pod) bool { return p.Node == node }) {
-			// A controller that does not lead is created again, where there is room.
-			for _, p := range pods {
-				if !strings.HasPrefix(holder, p.Node+"_") {
-					_, err := kubectl("-n", testbed.OperatorNamespace, "delete", "pod", p.Name)
-					return errors.Join(fmt.Errorf("no controller runs on %s yet", node), err)
-				}
-			}
-			return fmt.Errorf("no controller runs on %s yet", node)
-		}
-		if strings.HasPrefix(holder, node+"_") {
-			return nil
-		}
-		for _, p := range pods {
-			if strings.HasPrefix(holder, p.Node+"_") {
-				_, err := kubectl("-n", testbed.OperatorNamespace, "delete", "pod", p.Name)
-				return errors.Join(fmt.Errorf("the leader, %q, is not on %s", holder, node), err)
-			}
-		}
-		return fmt.Errorf("the leader, %q, is not on %s", holder, node)
-	})
+	b.eventually(t, func() error { return b.moveLead(t.Context(), node) })
 	if err := uncordon(t.Context()); err != nil {
 		t.Fatal(err)
 	}
@@ -158,6 +129,37 @@ func (b *bed) leadOn(t *testing.T, node string) {
 	if holder := b.leader(t); !strings.HasPrefix(holder, node+"_") {
 		t.Fatalf("the leader is %q meanwhile, want one on %s", holder, node)
 	}
+}
+
+// moveLead returns nil once the controller of the node leads; otherwise it deletes a
+// controller that is in the way.
+func (b *bed) moveLead(ctx context.Context, node string) error {
+	holder, err := b.Kubectl(ctx, "-n", testbed.OperatorNamespace, "get", "lease", "egressip-controller", "-o", "jsonpath={.spec.holderIdentity}")
+	if err != nil {
+		return err
+	}
+	pods, err := b.Pods(ctx, testbed.OperatorNamespace, "app.kubernetes.io/component=controller")
+	if err != nil {
+		return err
+	}
+	leads := func(p testbed.Pod) bool { return strings.HasPrefix(holder, p.Node+"_") }
+	remove := func(which func(testbed.Pod) bool) error {
+		i := slices.IndexFunc(pods, which)
+		if i < 0 {
+			return nil
+		}
+		_, err := b.Kubectl(ctx, "-n", testbed.OperatorNamespace, "delete", "pod", pods[i].Name)
+		return err
+	}
+	switch {
+	case !slices.ContainsFunc(pods, func(p testbed.Pod) bool { return p.Node == node }):
+		// A controller that does not lead is created again, where there is room.
+		err := remove(func(p testbed.Pod) bool { return !leads(p) })
+		return errors.Join(fmt.Errorf("no controller runs on %s yet", node), err)
+	case strings.HasPrefix(holder, node+"_"):
+		return nil
+	}
+	return errors.Join(fmt.Errorf("the leader, %q, is not on %s", holder, node), remove(leads))
 }
 
 // leader is who holds the Lease.

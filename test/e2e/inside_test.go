@@ -86,28 +86,7 @@ func (b *bed) testInside(t *testing.T) {
 		if plain.Node != from.Node {
 			t.Fatalf("pods are not in the same order: %v, %v", b.egress, b.plain)
 		}
-		for _, to := range slices.Concat(b.plain, b.egress) {
-			if to.Name != from.Name {
-				b.sees(t, from, fmt.Sprintf("http://%s:8080/", to.IP), from.IP.String())
-			}
-		}
-		for _, to := range b.plain {
-			b.sees(t, from, "http://"+services[to.Name].clusterIP+"/", from.IP.String())
-		}
-		for _, node := range b.Nodes() {
-			url := fmt.Sprintf("http://%s:9080/", b.NodeIP(node))
-			want, err := b.traffic(t, plain, "get", url)
-			if err != nil {
-				t.Fatal(err)
-			}
-			if node == from.Node {
-				want = from.IP.String() // no masquerading to the own node
-			}
-			b.sees(t, from, url, want)
-		}
-		if _, err := b.PodExec(t.Context(), from.Namespace, from.Name, "/traffic", "api", "/version"); err != nil {
-			t.Errorf("%s on %s cannot ask the API server: %v", from.Name, from.Node, err)
-		}
+		b.insideFrom(t, from, plain, services)
 	}
 	// The egress host's own traffic, and that of its other pods.
 	if out, err := b.NodeExec(t.Context(), egressHost, "traffic", "get", bastionURL()); err != nil {
@@ -122,8 +101,35 @@ func (b *bed) testInside(t *testing.T) {
 	}
 }
 
-// sees has a pod ask, in small and large, and compares the address that the
-// other side sees.
+// insideFrom sends from a pod with an egress IP to pods, services, nodes and the API
+// server. plain is a pod without one on the same node.
+func (b *bed) insideFrom(t *testing.T, from, plain testbed.Pod, services map[string]service) {
+	t.Helper()
+	for _, to := range slices.Concat(b.plain, b.egress) {
+		if to.Name != from.Name {
+			b.sees(t, from, fmt.Sprintf("http://%s:8080/", to.IP), from.IP.String())
+		}
+	}
+	for _, to := range b.plain {
+		b.sees(t, from, "http://"+services[to.Name].clusterIP+"/", from.IP.String())
+	}
+	for _, node := range b.Nodes() {
+		url := fmt.Sprintf("http://%s:9080/", b.NodeIP(node))
+		want, err := b.traffic(t, plain, "get", url)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if node == from.Node {
+			want = from.IP.String() // no masquerading to the own node
+		}
+		b.sees(t, from, url, want)
+	}
+	if _, err := b.PodExec(t.Context(), from.Namespace, from.Name, "/traffic", "api", "/version"); err != nil {
+		t.Errorf("%s on %s does not reach the API server: %v", from.Name, from.Node, err)
+	}
+}
+
+// sees sends from a pod and compares the address that the other side sees.
 func (b *bed) sees(t *testing.T, from testbed.Pod, url, want string) {
 	t.Helper()
 	b.eventually(t, func() error {

@@ -129,16 +129,7 @@ func (c *Cluster) up(ctx context.Context) error {
 	if err := c.startControlPlane(ctx, listener); err != nil {
 		return err
 	}
-	var nodes errgroup.Group
-	for i := 1; i <= c.options.Nodes; i++ {
-		nodes.Go(func() error {
-			if err := c.makeNodeNetwork(ctx, i); err != nil {
-				return err
-			}
-			return c.startNode(ctx, nodeName(i))
-		})
-	}
-	if err := nodes.Wait(); err != nil {
+	if err := c.startNodes(ctx); err != nil {
 		return err
 	}
 	c.say("networks made, control plane and %d nodes started", c.options.Nodes)
@@ -161,6 +152,20 @@ func (c *Cluster) up(ctx context.Context) error {
 	}
 	c.say("up: export KUBECONFIG=%s", c.Kubeconfig())
 	return c.writeState(true)
+}
+
+// startNodes boots all nodes at once.
+func (c *Cluster) startNodes(ctx context.Context) error {
+	var nodes errgroup.Group
+	for i := 1; i <= c.options.Nodes; i++ {
+		nodes.Go(func() error {
+			if err := c.makeNodeNetwork(ctx, i); err != nil {
+				return err
+			}
+			return c.startNode(ctx, nodeName(i))
+		})
+	}
+	return nodes.Wait()
 }
 
 // awaitServiceAccount waits for what the first pod needs.

@@ -80,7 +80,7 @@ type Options struct {
 	Progress io.Writer `json:"-"`
 }
 
-// withDefaults fills what is not given, and refuses what cannot be.
+// withDefaults fills in what is not given, and fails if a value is out of range.
 func (o Options) withDefaults() (Options, error) {
 	o.Prefix = cmp.Or(o.Prefix, "eip")
 	o.Nodes = cmp.Or(o.Nodes, 3)
@@ -90,7 +90,22 @@ func (o Options) withDefaults() (Options, error) {
 	if o.Progress == nil {
 		o.Progress = io.Discard
 	}
-	var errs []error
+	errs := o.outOfRange()
+	for i, image := range o.Images {
+		path, err := filepath.Abs(image)
+		if err == nil {
+			_, err = os.Stat(path)
+		}
+		if err != nil {
+			errs = append(errs, fmt.Errorf("image: %w", err))
+		}
+		o.Images[i] = path
+	}
+	return o, errors.Join(errs...)
+}
+
+// outOfRange returns an error for each value that cannot be.
+func (o Options) outOfRange() (errs []error) {
 	if !regexp.MustCompile(`^[a-z0-9]{1,8}$`).MatchString(o.Prefix) {
 		errs = append(errs, fmt.Errorf("prefix %q: want 1 to 8 lower case letters and digits", o.Prefix))
 	}
@@ -106,17 +121,7 @@ func (o Options) withDefaults() (Options, error) {
 	if o.PodAddresses != 0 && (o.PodAddresses < 8 || o.PodAddresses > 250) {
 		errs = append(errs, fmt.Errorf("%d pod addresses: want 8 to 250", o.PodAddresses))
 	}
-	for i, image := range o.Images {
-		path, err := filepath.Abs(image)
-		if err == nil {
-			_, err = os.Stat(path)
-		}
-		if err != nil {
-			errs = append(errs, fmt.Errorf("image: %w", err))
-		}
-		o.Images[i] = path
-	}
-	return o, errors.Join(errs...)
+	return errs
 }
 
 // nodeName, nodeIP and podCIDR of the i-th node, from 1.

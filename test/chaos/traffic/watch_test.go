@@ -24,32 +24,37 @@ func TestLongest(t *testing.T) {
 		}
 		from := rapid.IntRange(0, 59).Draw(t, "from")
 		until := rapid.IntRange(from+1, 80).Draw(t, "until")
-		want := 0
-		for start := range 81 {
-			// A gap begins with an answer, or with from where none was before.
-			begins := answered[start]
-			if start == from {
-				begins = begins || !anyBefore(answered, from)
-			}
-			if !begins || start > until {
-				continue
-			}
-			end := start + 1
-			for end < 81 && !answered[end] {
-				end++
-			}
-			if end == 81 {
-				end = until
-			}
-			if end < from || end == from && !answered[from] {
-				continue
-			}
-			want = max(want, end-start)
-		}
+		want := longestGap(answered, from, until)
 		if got := Longest(times, at(from), at(until)); got != time.Duration(want)*time.Millisecond {
 			t.Fatalf("answers %v, from %d until %d: %s, want %d ms", times, from, until, got, want)
 		}
 	})
+}
+
+// longestGap walks over every millisecond.
+func longestGap(answered map[int]bool, from, until int) (longest int) {
+	for start := range 81 {
+		// A gap begins with an answer, or with from if there was none before.
+		begins := answered[start]
+		if start == from {
+			begins = begins || !anyBefore(answered, from)
+		}
+		if !begins || start > until {
+			continue
+		}
+		end := start + 1
+		for end < 81 && !answered[end] {
+			end++
+		}
+		if end == 81 {
+			end = until
+		}
+		if end < from || end == from && !answered[from] {
+			continue
+		}
+		longest = max(longest, end-start)
+	}
+	return longest
 }
 
 func anyBefore(answered map[int]bool, ms int) bool {

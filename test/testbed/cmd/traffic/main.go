@@ -76,45 +76,50 @@ func run(args []string) int {
 	}
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, unix.SIGTERM)
 	defer stop()
-	target := flags.Arg(0)
-	var err error
-	switch name {
-	case "pause":
-		pause(ctx)
-	case "serve":
-		err = serve(ctx, target, o)
-	case "get":
-		err = get(ctx, target, o)
-	case "post":
-		err = post(ctx, target, o)
-	case "udp":
-		err = udp(target, o)
-	case "ping":
-		err = ping(target, o)
-	case "watch":
-		err = watch(ctx, target, o)
-	case "stream":
-		err = stream(ctx, target, o)
-	case "idle":
-		err = idle(target, o)
-	case "chatter":
-		err = chatter(ctx, target, o)
-	case "arp":
-		err = whoHas(ctx, flags.Args(), o)
-	case "api":
-		err = api(ctx, target, o)
-	default:
-		err = fmt.Errorf("traffic: no command %q", name)
+	run, known := commands()[name]
+	if !known {
+		fmt.Fprintf(os.Stderr, "traffic: no command %q\n", name)
+		return 1
 	}
-	if err != nil {
+	if err := run(ctx, flags.Args(), o); err != nil {
 		fmt.Fprintln(os.Stderr, err)
 		return 1
 	}
 	return 0
 }
 
-// pause waits for the end, and buries orphans: it is the first process of the
-// pods that share their PID namespace.
+// commands are the subcommands by name.
+func commands() map[string]func(ctx context.Context, args []string, o options) error {
+	one := func(do func(ctx context.Context, target string, o options) error) func(context.Context, []string, options) error {
+		return func(ctx context.Context, args []string, o options) error {
+			target := ""
+			if len(args) > 0 {
+				target = args[0]
+			}
+			return do(ctx, target, o)
+		}
+	}
+	brief := func(do func(target string, o options) error) func(context.Context, []string, options) error {
+		return one(func(_ context.Context, target string, o options) error { return do(target, o) })
+	}
+	return map[string]func(context.Context, []string, options) error{
+		"pause":   one(func(ctx context.Context, _ string, _ options) error { pause(ctx); return nil }),
+		"serve":   one(serve),
+		"get":     one(get),
+		"post":    one(post),
+		"udp":     brief(udp),
+		"ping":    brief(ping),
+		"watch":   one(watch),
+		"stream":  one(stream),
+		"idle":    brief(idle),
+		"chatter": one(chatter),
+		"arp":     whoHas,
+		"api":     one(api),
+	}
+}
+
+// pause waits for the end, and reaps orphans: it is the first process of pods that
+// share their PID namespace.
 func pause(ctx context.Context) {
 	child := make(chan os.Signal, 8)
 	signal.Notify(child, unix.SIGCHLD)
