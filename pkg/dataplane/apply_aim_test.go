@@ -5,6 +5,8 @@ import (
 	"testing"
 
 	"github.com/google/go-cmp/cmp"
+
+	"github.com/egressip-operator/egressip-operator/internal/testenv"
 )
 
 // The table of untilProbed, row by row: egress IPs of a host with one pod each, of
@@ -12,8 +14,8 @@ import (
 func TestRoundUntilAddressesAreProbed(t *testing.T) {
 	m := DefaultMarks()
 	mark1, mark2 := m.Index(m.FirstIndex()), m.Index(m.FirstIndex()+1)
-	pod1, pod2 := addr("10.244.1.2"), addr("10.244.1.3")
-	ip1, ip2 := addr(eip1), addr(eip2)
+	pod1, pod2 := testenv.Addr("10.244.1.2"), testenv.Addr("10.244.1.3")
+	ip1, ip2 := testenv.Addr(eip1), testenv.Addr(eip2)
 	set := func(ips ...netip.Addr) map[netip.Addr]struct{} {
 		s := map[netip.Addr]struct{}{}
 		for _, ip := range ips {
@@ -84,8 +86,8 @@ func sameAddr(a, b netip.Addr) bool { return a == b }
 // Kills the mutant that goes on without the egress IPs that have no index.
 func TestAimSaysForWhomNoIndexIsLeft(t *testing.T) {
 	m := Marks{Mask: 0x7} // one bit for the index
-	g, _, without := aim(State{Hosted: []Hosted{{addr(eip1), 7}, {addr(eip2), 8}}}, m, nil, nil, nil)
-	if len(without) != 1 || without[0] != addr(eip2) || len(g.serving) != 0 {
+	g, _, without := aim(State{Hosted: []Hosted{{testenv.Addr(eip1), 7}, {testenv.Addr(eip2), 8}}}, m, nil, nil, nil)
+	if len(without) != 1 || without[0] != testenv.Addr(eip2) || len(g.serving) != 0 {
 		t.Errorf("without an index: %v, goal %+v", without, g)
 	}
 }

@@ -5,6 +5,7 @@ import (
 	"net/netip"
 	"testing"
 
+	"github.com/egressip-operator/egressip-operator/internal/testenv"
 	"github.com/egressip-operator/egressip-operator/pkg/dataplane/bpf"
 )
 
@@ -18,7 +19,7 @@ func TestChangesThatDependOnAFailureAreLeftOut(t *testing.T) {
 		return &execution{
 			round: &round{
 				pass:    &pass{d: &Dataplane{cfg: Config{Marks: m}, maps: &bpf.Maps{}}},
-				indices: indices{addr(eip1): m.FirstIndex(), addr(eip2): m.FirstIndex() + 1},
+				indices: indices{testenv.Addr(eip1): m.FirstIndex(), testenv.Addr(eip2): m.FirstIndex() + 1},
 			},
 			failed: map[phase]error{}, refused: map[netip.Addr]error{},
 		}
@@ -34,9 +35,9 @@ func TestChangesThatDependOnAFailureAreLeftOut(t *testing.T) {
 		{"unlock after a failed set", change{phase: phaseUnlock}, func(e *execution) { e.failed[phaseGrow] = failed }, true},
 		{"release after connections were not forgotten", change{phase: phaseRelease}, func(e *execution) { e.failed[phaseForget] = failed }, true},
 		{"address without rules", change{phase: phaseAddress}, func(e *execution) { e.rulesErr = failed }, true},
-		{"mark of a refused egress IP", change{phase: phaseMark, mark: refused}, func(e *execution) { e.refused[addr(eip1)] = failed }, true},
-		{"mark of another one", change{phase: phaseMark, mark: fine}, func(e *execution) { e.refused[addr(eip1)] = failed }, false},
-		{"mark that drops", change{phase: phaseMark, mark: m.Remote()}, func(e *execution) { e.refused[addr(eip1)] = failed }, false},
+		{"mark of a refused egress IP", change{phase: phaseMark, mark: refused}, func(e *execution) { e.refused[testenv.Addr(eip1)] = failed }, true},
+		{"mark of another one", change{phase: phaseMark, mark: fine}, func(e *execution) { e.refused[testenv.Addr(eip1)] = failed }, false},
+		{"mark that drops", change{phase: phaseMark, mark: m.Remote()}, func(e *execution) { e.refused[testenv.Addr(eip1)] = failed }, false},
 		{"route without maps", change{phase: phaseRoute, op: putRoute}, func(e *execution) { e.d.maps = nil }, true},
 	} {
 		e := newExecution()

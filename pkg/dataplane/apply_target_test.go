@@ -6,12 +6,14 @@ import (
 	"testing"
 
 	"github.com/google/go-cmp/cmp"
+
+	"github.com/egressip-operator/egressip-operator/internal/testenv"
 )
 
 // What cannot be done is left out, and the pods that depend on it are dropped.
 func TestUsablePartOfAState(t *testing.T) {
-	v6 := addr("2001:db8::1")
-	host := addr("192.168.7.12")
+	v6 := testenv.Addr("2001:db8::1")
+	host := testenv.Addr("192.168.7.12")
 	pods := [5]netip.Addr{}
 	for i := range pods {
 		pods[i] = netip.AddrFrom4([4]byte{10, 244, 1, byte(2 + i)})
@@ -19,25 +21,25 @@ func TestUsablePartOfAState(t *testing.T) {
 	got, problems := usable(State{
 		Hosts:   []netip.Addr{host, v6},
 		Inside:  []netip.Prefix{netip.MustParsePrefix("10.244.0.1/16"), netip.MustParsePrefix("0.0.0.0/0"), netip.MustParsePrefix("10.244.0.0/16")},
-		Hosted:  []Hosted{{addr(eip1), 7}, {addr(eip2), 7}, {v6, 8}, {addr(eip1), 9}, {addr(eip3), 10}},
-		Standby: []Hosted{{addr(eip1), 7}, {addr("192.168.7.204"), 11}, {v6, 12}},
+		Hosted:  []Hosted{{testenv.Addr(eip1), 7}, {testenv.Addr(eip2), 7}, {v6, 8}, {testenv.Addr(eip1), 9}, {testenv.Addr(eip3), 10}},
+		Standby: []Hosted{{testenv.Addr(eip1), 7}, {testenv.Addr("192.168.7.204"), 11}, {v6, 12}},
 		Pods: []Pod{
-			{IP: pods[0], Kind: Local, EgressIP: addr(eip1)},
-			{IP: pods[1], Kind: Local, EgressIP: addr(eip2)},
+			{IP: pods[0], Kind: Local, EgressIP: testenv.Addr(eip1)},
+			{IP: pods[1], Kind: Local, EgressIP: testenv.Addr(eip2)},
 			{IP: pods[2], Kind: Remote},
 			{IP: pods[3], Kind: Remote, Via: []netip.Addr{host}},
 			{IP: pods[4], Kind: Node},
 			{IP: pods[4], Kind: Remote, Via: []netip.Addr{host}},
 			{IP: v6, Kind: Node},
 		},
-	}, map[netip.Addr]error{addr(eip3): errors.New("refused")})
+	}, map[netip.Addr]error{testenv.Addr(eip3): errors.New("refused")})
 	want := State{
 		Hosts:   []netip.Addr{host},
 		Inside:  []netip.Prefix{netip.MustParsePrefix("10.244.0.0/16")},
-		Hosted:  []Hosted{{addr(eip1), 7}},
-		Standby: []Hosted{{addr("192.168.7.204"), 11}},
+		Hosted:  []Hosted{{testenv.Addr(eip1), 7}},
+		Standby: []Hosted{{testenv.Addr("192.168.7.204"), 11}},
 		Pods: []Pod{
-			{IP: pods[0], Kind: Local, EgressIP: addr(eip1)},
+			{IP: pods[0], Kind: Local, EgressIP: testenv.Addr(eip1)},
 			{IP: pods[1], Kind: Drop},
 			{IP: pods[2], Kind: Drop},
 			{IP: pods[3], Kind: Remote, Via: []netip.Addr{host}},

@@ -4,12 +4,14 @@ import (
 	"errors"
 	"net/netip"
 	"testing"
+
+	"github.com/egressip-operator/egressip-operator/internal/testenv"
 )
 
 // Each hosted egress IP is reported as configured, or with the reason that comes
 // first in this order: its own, that of the rules, that of the pass.
 func TestReportGivesAReasonForEachEgressIP(t *testing.T) {
-	ip := addr(eip1)
+	ip := testenv.Addr(eip1)
 	there := map[netip.Addr]struct{}{ip: {}}
 	own, rules, all := errors.New("own"), errors.New("rules"), errors.New("all")
 	for _, c := range []struct {

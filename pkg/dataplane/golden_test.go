@@ -11,6 +11,7 @@ import (
 	"strings"
 	"testing"
 
+	"github.com/egressip-operator/egressip-operator/internal/testenv"
 	"github.com/egressip-operator/egressip-operator/pkg/dataplane/iptables"
 	"github.com/egressip-operator/egressip-operator/pkg/dataplane/rules"
 )
@@ -36,8 +37,8 @@ func goldenStates() []goldenState {
 
 	node := func(change func(*State)) State {
 		s := State{
-			HostIP:  addr("192.168.7.11"),
-			Hosts:   []netip.Addr{addr("192.168.7.11"), addr("192.168.7.12"), addr("192.168.7.13")},
+			HostIP:  testenv.Addr("192.168.7.11"),
+			Hosts:   []netip.Addr{testenv.Addr("192.168.7.11"), testenv.Addr("192.168.7.12"), testenv.Addr("192.168.7.13")},
 			Inside:  []netip.Prefix{netip.MustParsePrefix("10.244.0.0/16"), netip.MustParsePrefix("10.96.0.0/12")},
 			Subnets: []netip.Prefix{netip.MustParsePrefix("10.244.1.0/24")},
 		}
@@ -45,10 +46,10 @@ func goldenStates() []goldenState {
 		return s
 	}
 	one := func(s *State) {
-		s.Hosted = []Hosted{{addr("192.168.7.201"), 7}}
+		s.Hosted = []Hosted{{testenv.Addr("192.168.7.201"), 7}}
 		s.Pods = []Pod{
-			{IP: addr("10.244.1.2"), Kind: Local, NetID: 7, EgressIP: addr("192.168.7.201")},
-			{IP: addr("10.244.1.3"), Kind: Node},
+			{IP: testenv.Addr("10.244.1.2"), Kind: Local, NetID: 7, EgressIP: testenv.Addr("192.168.7.201")},
+			{IP: testenv.Addr("10.244.1.3"), Kind: Node},
 		}
 	}
 	return []goldenState{
@@ -56,23 +57,23 @@ func goldenStates() []goldenState {
 		{"remote-pods", "A node without egress IPs, with pods of network 7 that leave by one egress host, " +
 			"pods of network 8 that leave by either of two, and a pod without an egress IP.", node(func(s *State) {
 			s.Pods = []Pod{
-				{IP: addr("10.244.1.2"), Kind: Remote, NetID: 7, Via: []netip.Addr{addr("192.168.7.12")}, Sources: []netip.Addr{addr("192.168.7.201")}},
-				{IP: addr("10.244.1.3"), Kind: Remote, NetID: 8, Via: []netip.Addr{addr("192.168.7.12"), addr("192.168.7.13")}},
-				{IP: addr("10.244.1.4"), Kind: Node},
+				{IP: testenv.Addr("10.244.1.2"), Kind: Remote, NetID: 7, Via: []netip.Addr{testenv.Addr("192.168.7.12")}, Sources: []netip.Addr{testenv.Addr("192.168.7.201")}},
+				{IP: testenv.Addr("10.244.1.3"), Kind: Remote, NetID: 8, Via: []netip.Addr{testenv.Addr("192.168.7.12"), testenv.Addr("192.168.7.13")}},
+				{IP: testenv.Addr("10.244.1.4"), Kind: Node},
 			}
 		}), defaults},
 		{"one-egress-ip", "A host with one egress IP, of network 7, a pod of that network, and a pod without an egress IP.", node(one), defaults},
 		{"forty-egress-ips", "A host with 40 egress IPs: too many for one chain, so that their SNAT rules form a tree.", node(func(s *State) {
 			for i := range 40 {
-				s.Hosted = append(s.Hosted, Hosted{addr(fmt.Sprintf("192.168.7.%d", 101+i)), uint32(101 + i)})
+				s.Hosted = append(s.Hosted, Hosted{testenv.Addr(fmt.Sprintf("192.168.7.%d", 101+i)), uint32(101 + i)})
 			}
 		}), defaults},
 		{"standby", "A host with one egress IP, and two that it may have to take over: their rules are there, their addresses are not.", node(func(s *State) {
 			one(s)
-			s.Standby = []Hosted{{addr("192.168.7.202"), 8}, {addr("192.168.7.203"), 9}}
+			s.Standby = []Hosted{{testenv.Addr("192.168.7.202"), 8}, {testenv.Addr("192.168.7.203"), 9}}
 		}), defaults},
 		{"dropped-namespace", "A node with a pod whose namespace's egress IP is on no host: what it sends outside is dropped.", node(func(s *State) {
-			s.Pods = []Pod{{IP: addr("10.244.1.2"), Kind: Drop, NetID: 7}, {IP: addr("10.244.1.3"), Kind: Node}}
+			s.Pods = []Pod{{IP: testenv.Addr("10.244.1.2"), Kind: Drop, NetID: 7}, {IP: testenv.Addr("10.244.1.3"), Kind: Node}}
 		}), defaults},
 		{"strict", "A strict node with two pod networks: what their addresses send outside is dropped until a pod is known to have them.", node(func(s *State) {
 			one(s)

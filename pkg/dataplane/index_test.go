@@ -7,6 +7,7 @@ import (
 
 	"pgregory.net/rapid"
 
+	"github.com/egressip-operator/egressip-operator/internal/testenv"
 	"github.com/egressip-operator/egressip-operator/internal/testenv/tracer"
 	"github.com/egressip-operator/egressip-operator/pkg/dataplane/iptables"
 	"github.com/egressip-operator/egressip-operator/pkg/dataplane/rules"
@@ -24,12 +25,12 @@ func TestPropertyIndicesAreStable(t *testing.T) {
 		ips := rapid.SliceOfNDistinct(rapid.IntRange(1, 12), 0, 8, rapid.ID[int]).Draw(t, "hosted")
 		var hosted []netip.Addr
 		for _, i := range ips {
-			hosted = append(hosted, addr(fmt.Sprintf("192.168.7.%d", i)))
+			hosted = append(hosted, testenv.Addr(fmt.Sprintf("192.168.7.%d", i)))
 		}
 		known, used, owner := indices{}, map[int]bool{}, map[int]bool{}
 		for i := 1; i <= 12; i++ {
 			if n := index.Draw(t, "known"); rapid.Bool().Draw(t, "is known") && !owner[n] {
-				known[addr(fmt.Sprintf("192.168.7.%d", i))], owner[n] = n, true
+				known[testenv.Addr(fmt.Sprintf("192.168.7.%d", i))], owner[n] = n, true
 			}
 		}
 		for _, n := range rapid.SliceOfN(index, 0, 3).Draw(t, "used") {
@@ -70,7 +71,7 @@ func TestPropertyIndicesAreReadBackFromRules(t *testing.T) {
 	rapid.Check(t, func(t *rapid.T) {
 		m := DefaultMarks()
 		idx := indices{}
-		ip := addr("10.0.0.1")
+		ip := testenv.Addr("10.0.0.1")
 		size := rapid.SampledFrom([]int{0, 1, 32, 33, 100}).Draw(t, "size")
 		for _, n := range rapid.SliceOfNDistinct(rapid.IntRange(m.FirstIndex(), m.MaxIndex()), size, size, rapid.ID[int]).Draw(t, "indices") {
 			idx[ip], ip = n, ip.Next()
@@ -107,11 +108,11 @@ func TestContradictoryRulesAreNotBelieved(t *testing.T) {
 		NFT:    nat(snat(n, eip1), snat(n+1, eip3)),
 		Legacy: nat(snat(n, eip2), "-m mark --mark 0x1/0x1 -j SNAT --to-source 192.0.2.1"),
 	})
-	if len(known) != 1 || known[addr(eip3)] != n+1 || len(used) != 2 {
+	if len(known) != 1 || known[testenv.Addr(eip3)] != n+1 || len(used) != 2 {
 		t.Fatalf("known %v, used %v", known, used)
 	}
-	got, _ := assignIndices([]netip.Addr{addr(eip1), addr(eip3)}, known, used, m)
-	if got[addr(eip3)] != n+1 || got[addr(eip1)] != n+2 {
+	got, _ := assignIndices([]netip.Addr{testenv.Addr(eip1), testenv.Addr(eip3)}, known, used, m)
+	if got[testenv.Addr(eip3)] != n+1 || got[testenv.Addr(eip1)] != n+2 {
 		t.Fatalf("assigned %v", got)
 	}
 }
@@ -122,7 +123,7 @@ func TestContradictoryRulesAreNotBelieved(t *testing.T) {
 // Mutant killed: standbyIndices that returns none.
 func TestStandbyTakesOverWithoutAChangeOfRules(t *testing.T) {
 	s := scenario{use: []Backend{NFT, Legacy}}
-	state := State{HostIP: addr(tracedHostIP), Hosts: []netip.Addr{addr(tracedHostIP)}, Hosted: []Hosted{{addr(eip1), 1}}, Standby: []Hosted{{addr(eip2), 2}, {addr(eip3), 3}}}
+	state := State{HostIP: testenv.Addr(tracedHostIP), Hosts: []netip.Addr{testenv.Addr(tracedHostIP)}, Hosted: []Hosted{{testenv.Addr(eip1), 1}}, Standby: []Hosted{{testenv.Addr(eip2), 2}, {testenv.Addr(eip3), 3}}}
 	k := bareKernel(s.use)
 	changed := func(state State) (n int) {
 		list, _, _ := s.changes(k, state)
@@ -137,17 +138,17 @@ func TestStandbyTakesOverWithoutAChangeOfRules(t *testing.T) {
 	if changed(state) == 0 {
 		t.Fatal("the first pass changes no rules")
 	}
-	if has(k.addresses, addr(eip2)) {
+	if has(k.addresses, testenv.Addr(eip2)) {
 		t.Errorf("%s is on the uplink, and on standby", eip2)
 	}
-	state.Hosted, state.Standby = []Hosted{{addr(eip1), 1}, {addr(eip2), 2}, {addr(eip3), 3}}, nil
+	state.Hosted, state.Standby = []Hosted{{testenv.Addr(eip1), 1}, {testenv.Addr(eip2), 2}, {testenv.Addr(eip3), 3}}, nil
 	if n := changed(state); n > 0 {
 		t.Errorf("%d changes of rules to take over", n)
 	}
 	state.Hosted = state.Hosted[:2]
 	changed(state)
 	known, _ := knownIndices(DefaultMarks(), k.rules)
-	if _, left := known[addr(eip3)]; left || len(known) != 2 {
+	if _, left := known[testenv.Addr(eip3)]; left || len(known) != 2 {
 		t.Errorf("known: %v", known)
 	}
 }

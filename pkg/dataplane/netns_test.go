@@ -32,25 +32,8 @@ func must(t *testing.T, err error) {
 	netnstest.Must(t, err)
 }
 
-func addr(s string) netip.Addr { return netip.MustParseAddr(s) }
-
 // patience bounds the wait for anything that takes no time when all is well.
 const patience = 10 * time.Second
-
-// eventually waits until ok, and fails the test if that does not come.
-func eventually(t *testing.T, what string, ok func() bool) {
-	t.Helper()
-	tick := time.NewTicker(5 * time.Millisecond)
-	defer tick.Stop()
-	for deadline := time.Now().Add(patience); ; <-tick.C {
-		if ok() {
-			return
-		}
-		if time.Now().After(deadline) {
-			t.Fatalf("waited %v in vain: %s", patience, what)
-		}
-	}
-}
 
 // serveWhoami answers each TCP connection to the address with the address that
 // it came from, until the test ends.

@@ -13,6 +13,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"github.com/egressip-operator/egressip-operator/internal/testenv"
 	"github.com/egressip-operator/egressip-operator/pkg/dataplane/internal/nlutil"
 )
 
@@ -128,7 +129,7 @@ func (c *capture) only(port uint16, sources ...string) {
 	defer c.mu.Unlock()
 	c.expect[port] = []netip.Addr{}
 	for _, s := range sources {
-		c.expect[port] = append(c.expect[port], addr(s))
+		c.expect[port] = append(c.expect[port], testenv.Addr(s))
 	}
 }
 
@@ -136,7 +137,7 @@ func (c *capture) only(port uint16, sources ...string) {
 func (c *capture) from(port uint16, source string) int {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	return c.count[port][addr(source)]
+	return c.count[port][testenv.Addr(source)]
 }
 
 // total counts all packets to a port.
@@ -158,7 +159,7 @@ func (w *world) drain(t *testing.T) {
 	c := w.router.dial(t, "udp4", net.JoinHostPort(bastionIP, strconv.Itoa(port)))
 	_, err := c.Write([]byte("x"))
 	must(t, err)
-	eventually(t, "the capture catches up", func() bool { return w.seen.total(port) > before })
+	testenv.UntilWithin(t, patience, "the capture catches up", func() bool { return w.seen.total(port) > before })
 }
 
 // says what the test does now.

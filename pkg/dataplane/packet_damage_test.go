@@ -2,6 +2,8 @@ package dataplane
 
 import (
 	"testing"
+
+	"github.com/egressip-operator/egressip-operator/internal/testenv"
 )
 
 // given: a pod whose namespace has its egress IP on another host, and one whose
@@ -90,5 +92,5 @@ func (p *podMachine) sends(t *testing.T) {
 		return link.Attrs().Statistics.TxPackets
 	}
 	before := sent()
-	eventually(t, p.Name+" sends", func() bool { return sent() > before+100 })
+	testenv.UntilWithin(t, patience, p.Name+" sends", func() bool { return sent() > before+100 })
 }

@@ -9,6 +9,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/egressip-operator/egressip-operator/internal/testenv"
 	"github.com/egressip-operator/egressip-operator/pkg/dataplane/conntrack"
 )
 
@@ -146,7 +147,7 @@ func TestForgottenConnectionsAreNotTurnedRound(t *testing.T) {
 				for _, c := range []net.Conn{stream, datagrams} {
 					before := w.seen.from(port, eip1)
 					says(c)
-					eventually(t, "it goes on", func() bool { return w.seen.from(port, eip1) > before })
+					testenv.UntilWithin(t, patience, "it goes on", func() bool { return w.seen.from(port, eip1) > before })
 				}
 			})
 		}
@@ -224,7 +225,7 @@ const linger = 200 * time.Millisecond
 func (w *world) linger(t *testing.T) {
 	t.Helper()
 	until := time.Now().Add(linger)
-	eventually(t, "time passes", func() bool { return time.Now().After(until) })
+	testenv.UntilWithin(t, patience, "time passes", func() bool { return time.Now().After(until) })
 	w.drain(t)
 }
 

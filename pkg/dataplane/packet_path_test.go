@@ -8,6 +8,8 @@ import (
 
 	"github.com/google/go-cmp/cmp"
 	"golang.org/x/sys/unix"
+
+	"github.com/egressip-operator/egressip-operator/internal/testenv"
 )
 
 // given: a namespace with an egress IP on n1; when its pods on all nodes reach
@@ -47,7 +49,7 @@ func TestPodsLeaveWithTheirEgressIP(t *testing.T) {
 			here.ping(t, bastionIP, 1500)
 			there.ping(t, bastionIP, 1450)
 			// A packet of one byte more, and DF: the pod's host says so.
-			eventually(t, "the pod learns the path MTU of the overlay", func() bool {
+			testenv.UntilWithin(t, patience, "the pod learns the path MTU of the overlay", func() bool {
 				err := there.tryPing(t, bastionIP, 1451, 50*time.Millisecond)
 				return errors.Is(err, unix.EMSGSIZE)
 			})

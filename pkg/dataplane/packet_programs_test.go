@@ -12,6 +12,8 @@ import (
 	"time"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/egressip-operator/egressip-operator/internal/testenv"
 )
 
 // log keeps what a machine received: payload -> the sources it came from.
@@ -63,7 +65,7 @@ func (l *receiveLog) of(payload string) []netip.Addr {
 // it does not.
 func speak(t *testing.T, c net.Conn, payload string) {
 	t.Helper()
-	eventually(t, payload[:min(len(payload), 20)]+" is answered", func() bool {
+	testenv.UntilWithin(t, patience, payload[:min(len(payload), 20)]+" is answered", func() bool {
 		b := make([]byte, 8192)
 		_ = c.SetDeadline(time.Now().Add(time.Second))
 		if _, err := c.Write([]byte(payload)); err != nil {
@@ -104,7 +106,7 @@ func TestConnectionsSpreadAndKeepTheirHost(t *testing.T) {
 		}
 	}
 	// Fair coins fall below 10 of 60 about once in ten million times.
-	if count[addr(eip1)] < 10 || count[addr(eip2)] < 10 || count[addr(eip1)]+count[addr(eip2)] != connections {
+	if count[testenv.Addr(eip1)] < 10 || count[testenv.Addr(eip2)] < 10 || count[testenv.Addr(eip1)]+count[testenv.Addr(eip2)] != connections {
 		t.Fatalf("sources of %d connections: %v", connections, count)
 	}
 	for _, via := range [][]*node{{n2, n1}, {n3, n2, n1}, {n1, n3, n2}} {
@@ -127,7 +129,7 @@ func TestConnectionsSpreadAndKeepTheirHost(t *testing.T) {
 	for id, c := range open {
 		speak(t, c, id)
 		s := seen.of(id)
-		if moved := s[0] == addr(eip1); moved != (len(s) == 2) {
+		if moved := s[0] == testenv.Addr(eip1); moved != (len(s) == 2) {
 			t.Fatalf("%s came from %v", id, s)
 		}
 	}
@@ -199,11 +201,11 @@ func TestOverlayTakesPacketsOfHostsAndKnownNetworksAlone(t *testing.T) {
 
 			// What a host sends for its pod comes, and all before it has been seen.
 			other.sendUDP(t, overlay, packet(7, out, "as it should be"))
-			eventually(t, "the one good packet", func() bool { return len(seen.of("as it should be")) > 0 })
+			testenv.UntilWithin(t, patience, "the one good packet", func() bool { return len(seen.of("as it should be")) > 0 })
 			for _, l := range []*receiveLog{seen, inside} {
 				l.mu.Lock()
 				for text, sources := range l.sources {
-					if text != "as it should be" || sources[0] != addr(eip1) {
+					if text != "as it should be" || sources[0] != testenv.Addr(eip1) {
 						t.Errorf("a packet %s went through, from %v", text, sources)
 					}
 				}

@@ -14,6 +14,7 @@ import (
 	"github.com/vishvananda/netlink/nl"
 	"golang.org/x/sys/unix"
 
+	"github.com/egressip-operator/egressip-operator/internal/testenv"
 	"github.com/egressip-operator/egressip-operator/pkg/dataplane/conntrack"
 )
 
@@ -22,7 +23,7 @@ func remoteFrom(sources map[*node]string) Pod {
 	p := Pod{Kind: Remote, NetID: 7}
 	for n, ip := range sources {
 		p.Via = append(p.Via, n.ip)
-		p.Sources = append(p.Sources, addr(ip))
+		p.Sources = append(p.Sources, testenv.Addr(ip))
 	}
 	return p
 }
@@ -109,7 +110,7 @@ func TestConnectionsThroughADeadHostAreReset(t *testing.T) {
 			}
 			broken, closed := dial(), dial()
 			must(t, closed.Close())
-			eventually(t, "the closed connection is known as such", func() bool {
+			testenv.UntilWithin(t, patience, "the closed connection is known as such", func() bool {
 				return slices.ContainsFunc(tracked(t, n3.Handle(t)), func(f conntrack.Flow) bool { return f.State == nl.TCP_CONNTRACK_TIME_WAIT })
 			})
 
@@ -223,7 +224,7 @@ func TestOnlyConnectionsThroughTheDeadHostAreReset(t *testing.T) {
 			}
 			ends, goOn := busy(doomed), busy(others)
 			before := w.seen.total(echoPort)
-			eventually(t, "all are busy", func() bool { return w.seen.total(echoPort) > before+1000 })
+			testenv.UntilWithin(t, patience, "all are busy", func() bool { return w.seen.total(echoPort) > before+1000 })
 
 			delete(sources, w.nodes[0])
 			p.set(remoteFrom(sources))

@@ -4,6 +4,8 @@ import (
 	"net"
 	"net/netip"
 	"testing"
+
+	"github.com/egressip-operator/egressip-operator/internal/testenv"
 )
 
 // given: strict classification; when a pod that the State does not have sends, then
@@ -94,7 +96,7 @@ func TestEgressIPsAndOverlayTakeNothingFromStrangers(t *testing.T) {
 			c := n2.dial(t, "udp4", n1.ip.String()+":9789")
 			_, err := c.Write(forged)
 			must(t, err)
-			eventually(t, "the packet from a host arrives", func() bool { return w.seen.from(9009, eip1) > 0 })
+			testenv.UntilWithin(t, patience, "the packet from a host arrives", func() bool { return w.seen.from(9009, eip1) > 0 })
 		})
 	}
 }

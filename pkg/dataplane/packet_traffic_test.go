@@ -17,6 +17,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"github.com/egressip-operator/egressip-operator/internal/testenv"
 	"github.com/egressip-operator/egressip-operator/internal/testenv/netnstest"
 )
 
@@ -115,7 +116,7 @@ func tryEcho(c net.Conn, size int, wait time.Duration) error {
 // ping expects an answer to an ICMP echo request with DF set.
 func (m *machine) ping(t *testing.T, to string, size int) {
 	t.Helper()
-	eventually(t, fmt.Sprintf("ping of %d bytes from %s to %s", size, m.Name, to), func() bool { return m.tryPing(t, to, size, time.Second) == nil })
+	testenv.UntilWithin(t, patience, fmt.Sprintf("ping of %d bytes from %s to %s", size, m.Name, to), func() bool { return m.tryPing(t, to, size, time.Second) == nil })
 }
 
 // tryPing sends one ICMP echo request with DF set, size bytes long with its IP
@@ -141,7 +142,7 @@ func (m *machine) tryPing(t *testing.T, to string, size int, wait time.Duration)
 		b[0] = 8
 		binary.BigEndian.PutUint16(b[4:], uint16(fd))
 		binary.BigEndian.PutUint16(b[2:], checksum(b))
-		if err = unix.Sendto(fd, b, 0, &unix.SockaddrInet4{Addr: addr(to).As4()}); err != nil {
+		if err = unix.Sendto(fd, b, 0, &unix.SockaddrInet4{Addr: testenv.Addr(to).As4()}); err != nil {
 			return
 		}
 		for {
@@ -150,7 +151,7 @@ func (m *machine) tryPing(t *testing.T, to string, size int, wait time.Duration)
 			if n, _, err = unix.Recvfrom(fd, answer, 0); err != nil {
 				return
 			}
-			if n >= 28 && answer[20] == 0 && netip.AddrFrom4([4]byte(answer[12:16])) == addr(to) {
+			if n >= 28 && answer[20] == 0 && netip.AddrFrom4([4]byte(answer[12:16])) == testenv.Addr(to) {
 				return
 			}
 		}
@@ -266,7 +267,7 @@ func (s *sender) tcpOnce(to string) {
 func (w *world) flows(t *testing.T, s *sender, source string) {
 	t.Helper()
 	before, answers := w.seen.from(s.port, source), s.answered.Load()
-	eventually(t, fmt.Sprintf("traffic to port %d from %s, and answers", s.port, source), func() bool {
+	testenv.UntilWithin(t, patience, fmt.Sprintf("traffic to port %d from %s, and answers", s.port, source), func() bool {
 		return w.seen.from(s.port, source) > before+20 && s.answered.Load() > answers+5
 	})
 }
@@ -275,7 +276,7 @@ func (w *world) flows(t *testing.T, s *sender, source string) {
 func (w *world) silent(t *testing.T, s *sender) {
 	t.Helper()
 	last, since := w.seen.total(s.port), time.Now()
-	eventually(t, fmt.Sprintf("nothing comes to port %d", s.port), func() bool {
+	testenv.UntilWithin(t, patience, fmt.Sprintf("nothing comes to port %d", s.port), func() bool {
 		if now := w.seen.total(s.port); now != last {
 			last, since = now, time.Now()
 		}

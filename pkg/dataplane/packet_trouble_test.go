@@ -8,6 +8,7 @@ import (
 	"strings"
 	"testing"
 
+	"github.com/egressip-operator/egressip-operator/internal/testenv"
 	"github.com/egressip-operator/egressip-operator/pkg/dataplane/address"
 	"github.com/egressip-operator/egressip-operator/pkg/dataplane/iptables"
 	"github.com/egressip-operator/egressip-operator/pkg/dataplane/overlay"
@@ -178,7 +179,7 @@ func TestManyEgressIPs(t *testing.T) {
 				p.leaves(t, ip)
 			}
 			keep := "192.168.7.219"
-			n.state.Hosted = slices.DeleteFunc(n.state.Hosted, func(h Hosted) bool { return h.IP != addr(keep) })
+			n.state.Hosted = slices.DeleteFunc(n.state.Hosted, func(h Hosted) bool { return h.IP != testenv.Addr(keep) })
 			for ip, p := range pods {
 				if ip != keep {
 					p.set(Pod{Kind: Node})

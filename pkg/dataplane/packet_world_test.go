@@ -10,6 +10,7 @@ import (
 	"github.com/google/go-cmp/cmp"
 	"github.com/vishvananda/netns"
 
+	"github.com/egressip-operator/egressip-operator/internal/testenv"
 	"github.com/egressip-operator/egressip-operator/internal/testenv/netnstest"
 )
 
@@ -131,7 +132,7 @@ func (w *world) addNode(t *testing.T, i, nodes int, rules rulesOf) {
 	n := &node{
 		machine: newMachine(t, fmt.Sprintf("n%d", i)),
 		index:   i,
-		ip:      addr(fmt.Sprintf("192.168.7.%d", 10+i)),
+		ip:      testenv.Addr(fmt.Sprintf("192.168.7.%d", 10+i)),
 		pods:    netip.MustParsePrefix(fmt.Sprintf("10.244.%d.0/24", i)),
 		cfg:     Config{PinDir: netnstest.PinDir(t)},
 	}
@@ -152,7 +153,7 @@ func (w *world) addNode(t *testing.T, i, nodes int, rules rulesOf) {
 	n.Run(t, rules.iptables()+" -A FORWARD -m conntrack --ctstate INVALID -j DROP")
 	n.state = State{HostIP: n.ip, Inside: []netip.Prefix{netip.MustParsePrefix("10.244.0.0/16"), netip.MustParsePrefix("10.96.0.0/16")}, Subnets: []netip.Prefix{n.pods}}
 	for o := 1; o <= nodes; o++ {
-		n.state.Hosts = append(n.state.Hosts, addr(fmt.Sprintf("192.168.7.%d", 10+o)))
+		n.state.Hosts = append(n.state.Hosts, testenv.Addr(fmt.Sprintf("192.168.7.%d", 10+o)))
 	}
 	w.nodes = append(w.nodes, n)
 	n.start(t)
@@ -183,7 +184,7 @@ func (n *node) start(t *testing.T) {
 // addPod makes a pod on the node, with no way of ours as yet.
 func (n *node) addPod(t *testing.T, name string, last int) *podMachine {
 	t.Helper()
-	p := &podMachine{machine: newMachine(t, name), node: n, ip: addr(fmt.Sprintf("10.244.%d.%d", n.index, last))}
+	p := &podMachine{machine: newMachine(t, name), node: n, ip: testenv.Addr(fmt.Sprintf("10.244.%d.%d", n.index, last))}
 	connect(t, p.machine, "eth0", []string{p.ip.String() + "/24"}, n.machine, "v-"+name, nil)
 	n.Run(t, "ip link set v-"+name+" master cni0; bridge link set dev v-"+name+" hairpin on")
 	p.Run(t, "ip route add default via "+n.gateway())
@@ -224,11 +225,11 @@ func (n *node) settled(t *testing.T) {
 
 // host has the node bear an egress IP for a network, or no longer.
 func (n *node) host(ip string, netID uint32) {
-	n.state.Hosted = append(n.state.Hosted, Hosted{addr(ip), netID})
+	n.state.Hosted = append(n.state.Hosted, Hosted{testenv.Addr(ip), netID})
 }
 
 func (n *node) unhost(ip string) {
-	n.state.Hosted = slices.DeleteFunc(n.state.Hosted, func(h Hosted) bool { return h.IP == addr(ip) })
+	n.state.Hosted = slices.DeleteFunc(n.state.Hosted, func(h Hosted) bool { return h.IP == testenv.Addr(ip) })
 }
 
 // set gives a pod its way in its node's state.
@@ -242,7 +243,9 @@ func (p *podMachine) unset() {
 	p.node.state.Pods = slices.DeleteFunc(p.node.state.Pods, func(o Pod) bool { return o.IP == p.ip })
 }
 
-func local(ip string, netID uint32) Pod { return Pod{Kind: Local, EgressIP: addr(ip), NetID: netID} }
+func local(ip string, netID uint32) Pod {
+	return Pod{Kind: Local, EgressIP: testenv.Addr(ip), NetID: netID}
+}
 
 func remote(netID uint32, via ...*node) Pod {
 	p := Pod{Kind: Remote, NetID: netID}

@@ -7,6 +7,7 @@ import (
 
 	"pgregory.net/rapid"
 
+	"github.com/egressip-operator/egressip-operator/internal/testenv"
 	"github.com/egressip-operator/egressip-operator/internal/testenv/tracer"
 	"github.com/egressip-operator/egressip-operator/pkg/dataplane/conntrack"
 	"github.com/egressip-operator/egressip-operator/pkg/dataplane/iptables"
@@ -38,12 +39,14 @@ const (
 )
 
 // tracedHosts are the other hosts.
-func tracedHosts() []netip.Addr { return []netip.Addr{addr("192.168.7.12"), addr("192.168.7.13")} }
+func tracedHosts() []netip.Addr {
+	return []netip.Addr{testenv.Addr("192.168.7.12"), testenv.Addr("192.168.7.13")}
+}
 
 func drawState(t *rapid.T, label string, strict bool) State {
 	s := State{
-		HostIP:  addr(tracedHostIP),
-		Hosts:   append(tracedHosts(), addr(tracedHostIP)),
+		HostIP:  testenv.Addr(tracedHostIP),
+		Hosts:   append(tracedHosts(), testenv.Addr(tracedHostIP)),
 		Inside:  []netip.Prefix{netip.MustParsePrefix("10.244.0.0/16")},
 		Subnets: []netip.Prefix{netip.MustParsePrefix("10.244.1.0/24")},
 		Strict:  strict,
@@ -51,13 +54,13 @@ func drawState(t *rapid.T, label string, strict bool) State {
 	for i := 1; i <= 3; i++ {
 		if netID := rapid.Uint32Range(0, 4).Draw(t, label+" netid"); netID > 0 &&
 			!slices.ContainsFunc(s.Hosted, func(h Hosted) bool { return h.NetID == netID }) {
-			s.Hosted = append(s.Hosted, Hosted{addr(fmt.Sprintf("192.168.7.20%d", i)), netID})
+			s.Hosted = append(s.Hosted, Hosted{testenv.Addr(fmt.Sprintf("192.168.7.20%d", i)), netID})
 		} else if rapid.Bool().Draw(t, label+" standby") {
-			s.Standby = append(s.Standby, Hosted{addr(fmt.Sprintf("192.168.7.20%d", i)), netID})
+			s.Standby = append(s.Standby, Hosted{testenv.Addr(fmt.Sprintf("192.168.7.20%d", i)), netID})
 		}
 	}
 	for i := 2; i <= 6; i++ {
-		p := Pod{IP: addr(fmt.Sprintf("10.244.1.%d", i)), Kind: rapid.SampledFrom([]PodKind{Node, Local, Local, Remote, Remote, Drop, 99}).Draw(t, label+" way")}
+		p := Pod{IP: testenv.Addr(fmt.Sprintf("10.244.1.%d", i)), Kind: rapid.SampledFrom([]PodKind{Node, Local, Local, Remote, Remote, Drop, 99}).Draw(t, label+" way")}
 		switch {
 		case p.Kind == 99:
 			continue // no pod
@@ -70,7 +73,7 @@ func drawState(t *rapid.T, label string, strict bool) State {
 			p.NetID = rapid.Uint32Range(1, 4).Draw(t, label+" network")
 			p.Via = []netip.Addr{rapid.SampledFrom(tracedHosts()).Draw(t, label+" host")}
 			if source := rapid.SampledFrom([]string{"", "192.168.7.221", "192.168.7.222"}).Draw(t, label+" source"); source != "" {
-				p.Sources = []netip.Addr{addr(source)}
+				p.Sources = []netip.Addr{testenv.Addr(source)}
 			}
 		}
 		s.Pods = append(s.Pods, p)
@@ -187,7 +190,7 @@ func forget(flows []*tracedFlow, s staleness) {
 		if !seen.IsValid() {
 			seen = f.src
 		}
-		if s.stale(conntrack.Flow{Source: f.src, Dest: addr(tracedOutside), SourceOutside: seen, Mark: f.conn.Mark}) {
+		if s.stale(conntrack.Flow{Source: f.src, Dest: testenv.Addr(tracedOutside), SourceOutside: seen, Mark: f.conn.Mark}) {
 			f.conn = &tracer.Conn{}
 		}
 	}

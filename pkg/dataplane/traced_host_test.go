@@ -6,6 +6,7 @@ import (
 	"net/netip"
 	"slices"
 
+	"github.com/egressip-operator/egressip-operator/internal/testenv"
 	"github.com/egressip-operator/egressip-operator/internal/testenv/tracer"
 	"github.com/egressip-operator/egressip-operator/pkg/dataplane/iptables"
 	"github.com/egressip-operator/egressip-operator/pkg/dataplane/rules"
@@ -19,7 +20,7 @@ type tracedHost struct {
 
 func newTracedHost(k kernel, m Marks) *tracedHost {
 	h := &tracedHost{kernel: k, Host: tracer.Host{
-		Addr: addr(tracedHostIP), Pods: netip.MustParsePrefix("10.244.1.0/24"),
+		Addr: testenv.Addr(tracedHostIP), Pods: netip.MustParsePrefix("10.244.1.0/24"),
 		Overlay: overlayName, MarkMask: m.Mask, Remote: m.Remote(),
 	}}
 	inside := func(ip netip.Addr) (is bool) {
@@ -73,7 +74,7 @@ type tracedFlow struct {
 
 func (f *tracedFlow) packet() tracer.Packet {
 	p := tracer.Packet{
-		In: tracer.PodDevice, Src: f.src, Dst: addr(tracedOutside), Proto: "udp", DestPort: 53,
+		In: tracer.PodDevice, Src: f.src, Dst: testenv.Addr(tracedOutside), Proto: "udp", DestPort: 53,
 		Dir: tracer.Original, State: tracer.Established, Conn: f.conn,
 	}
 	if !f.conn.Confirmed {
@@ -86,7 +87,7 @@ func (f *tracedFlow) packet() tracer.Packet {
 // and networks whose pods are on other hosts.
 func sources() (pods []netip.Addr, networks []uint32) {
 	for i := 2; i <= 7; i++ {
-		pods = append(pods, addr(fmt.Sprintf("10.244.1.%d", i)))
+		pods = append(pods, testenv.Addr(fmt.Sprintf("10.244.1.%d", i)))
 	}
 	return pods, []uint32{1, 2, 3, 4}
 }
@@ -99,7 +100,7 @@ func (h *tracedHost) moment(flows *[]*tracedFlow, before, now State) error {
 		*flows = append(*flows, &tracedFlow{src: ip, conn: &tracer.Conn{}})
 	}
 	for _, id := range networks {
-		*flows = append(*flows, &tracedFlow{netID: id, src: addr(fmt.Sprintf("10.244.2.%d", id)), conn: &tracer.Conn{}})
+		*flows = append(*flows, &tracedFlow{netID: id, src: testenv.Addr(fmt.Sprintf("10.244.2.%d", id)), conn: &tracer.Conn{}})
 	}
 	for _, f := range *flows {
 		may := []string{"dropped", before.plannedPod(f.src), now.plannedPod(f.src)}
@@ -208,25 +209,25 @@ func (h *tracedHost) settled(flows *[]*tracedFlow, s State, idx indices) error {
 			}
 		}
 		answer := tracer.Packet{
-			In: tracer.PodDevice, Src: ip, Dst: addr(tracedOutside), Proto: "tcp",
+			In: tracer.PodDevice, Src: ip, Dst: testenv.Addr(tracedOutside), Proto: "tcp",
 			Dir: tracer.Reply, State: tracer.Established, Conn: &tracer.Conn{Confirmed: true, Bound: true},
 		}
 		if err := h.expect("eth0 as "+ip.String(), answer); err != nil {
 			return fmt.Errorf("answer of %v to a client outside: %w", ip, err)
 		}
 		inside := (&tracedFlow{src: ip, conn: &tracer.Conn{}}).packet()
-		inside.Dst = addr(tracedInside)
+		inside.Dst = testenv.Addr(tracedInside)
 		if err := h.expect("eth0 as "+ip.String(), inside); err != nil {
 			return fmt.Errorf("%v to another pod: %w", ip, err)
 		}
 		forged := (&tracedFlow{src: ip, conn: &tracer.Conn{}}).packet()
-		forged.Dst, forged.DestPort = addr("192.168.7.12"), 9789
+		forged.Dst, forged.DestPort = testenv.Addr("192.168.7.12"), 9789
 		if err := h.expect("dropped", forged); err != nil {
 			return fmt.Errorf("%v to the overlay's port of a host: %w", ip, err)
 		}
 	}
 	for _, id := range networks {
-		f := &tracedFlow{netID: id, src: addr(fmt.Sprintf("10.244.2.%d", id)), conn: &tracer.Conn{}}
+		f := &tracedFlow{netID: id, src: testenv.Addr(fmt.Sprintf("10.244.2.%d", id)), conn: &tracer.Conn{}}
 		for range 2 {
 			if err := h.check(f, []string{s.plannedNetwork(id)}); err != nil {
 				return fmt.Errorf("new connection: %w", err)
@@ -267,7 +268,7 @@ func (h *tracedHost) damaged(damage string, flows []*tracedFlow, s State) error 
 	case "no overlay and no last route":
 		h.NoOverlay, h.NoLastRoute = true, true
 	case "a set entry":
-		delete(h.kernel.pods, addr("10.244.1.2"))
+		delete(h.kernel.pods, testenv.Addr("10.244.1.2"))
 	case "all set entries":
 		clear(h.kernel.pods)
 	case "mangle PREROUTING flushed":

@@ -12,6 +12,7 @@ import (
 	"github.com/vishvananda/netns"
 	"golang.org/x/sys/unix"
 
+	"github.com/egressip-operator/egressip-operator/internal/testenv"
 	"github.com/egressip-operator/egressip-operator/internal/testenv/netnstest"
 	"github.com/egressip-operator/egressip-operator/pkg/dataplane/internal/nlutil"
 )
@@ -37,7 +38,7 @@ func TestWatchTellsOfEachChange(t *testing.T) {
 		})
 	}()
 	// It has begun when it notices something; what, is no matter.
-	eventually(t, "the watch to begin", func() bool {
+	testenv.UntilWithin(t, patience, "the watch to begin", func() bool {
 		host.Run(t, "ip link set lo mtu 60000; ip link set lo mtu 65536")
 		return calls.Load() > 0
 	})
@@ -52,7 +53,7 @@ func TestWatchTellsOfEachChange(t *testing.T) {
 	} {
 		quiet(t, host, &calls)
 		host.Run(t, damage)
-		eventually(t, "notice of: "+damage, func() bool { return calls.Load() > 0 })
+		testenv.UntilWithin(t, patience, "notice of: "+damage, func() bool { return calls.Load() > 0 })
 	}
 
 	stop()
@@ -67,7 +68,7 @@ func quiet(t *testing.T, host *netnstest.Machine, calls *atomic.Int64) {
 	t.Helper()
 	before := calls.Load()
 	host.Run(t, "ip link set lo alias mark-$(date +%N)")
-	eventually(t, "notice of a mark", func() bool { return calls.Load() > before })
+	testenv.UntilWithin(t, patience, "notice of a mark", func() bool { return calls.Load() > before })
 	calls.Store(0)
 }
 
@@ -170,7 +171,7 @@ func TestEventsBringBackWhatIsDestroyed(t *testing.T) {
 			}
 		})
 	}()
-	eventually(t, "Run to begin", func() bool {
+	testenv.UntilWithin(t, patience, "Run to begin", func() bool {
 		n.Run(t, "ip link set lo alias mark-$(date +%N)")
 		return notices.Load() > 0
 	})
@@ -187,7 +188,7 @@ func TestEventsBringBackWhatIsDestroyed(t *testing.T) {
 	} {
 		n.Run(t, damage)
 		began := time.Now()
-		eventually(t, "back after: "+damage, func() bool { _, err := n.Try(t, there); return err == nil })
+		testenv.UntilWithin(t, patience, "back after: "+damage, func() bool { _, err := n.Try(t, there); return err == nil })
 		if took := time.Since(began); took > 2*time.Second {
 			t.Errorf("%s: back after %v", damage, took)
 		}
@@ -223,7 +224,7 @@ func TestPassThatChangesNothingIsNotHeard(t *testing.T) {
 				})
 			}()
 			mark := func() { n.Run(t, "ip link set lo alias mark-$(date +%N)") }
-			eventually(t, "the watch to begin", func() bool { mark(); return calls.Load() > 0 })
+			testenv.UntilWithin(t, patience, "the watch to begin", func() bool { mark(); return calls.Load() > 0 })
 			// The kernel has something to tell of new devices for a while, and
 			// two notices may come as one: so many passes are counted.
 			const passes = 20
@@ -233,7 +234,7 @@ func TestPassThatChangesNothingIsNotHeard(t *testing.T) {
 				changes += n.apply(t).Changes
 				for i := range int64(2) { // the second mark comes after all else
 					mark()
-					eventually(t, "notice of a mark", func() bool { return calls.Load() > i })
+					testenv.UntilWithin(t, patience, "notice of a mark", func() bool { return calls.Load() > i })
 				}
 				if calls.Load() == 2 {
 					unheard++

@@ -10,6 +10,7 @@ import (
 	"github.com/vishvananda/netlink"
 	"golang.org/x/sys/unix"
 
+	"github.com/egressip-operator/egressip-operator/internal/testenv"
 	"github.com/egressip-operator/egressip-operator/internal/testenv/netnstest"
 )
 
@@ -20,12 +21,10 @@ func TestMain(m *testing.M) { os.Exit(netnstest.Run(m)) }
 func hostWith(t *testing.T, device string) (*netnstest.Machine, *netlink.Handle, Uplink) {
 	t.Helper()
 	host, h, _ := netnstest.Host(t, device)
-	u, err := FindUplink(h, addr("192.0.2.1"))
+	u, err := FindUplink(h, testenv.Addr("192.0.2.1"))
 	must(t, err)
 	return host, h, u
 }
-
-func addr(s string) netip.Addr { return netip.MustParseAddr(s) }
 
 func must(t *testing.T, err error) {
 	t.Helper()
@@ -34,8 +33,8 @@ func must(t *testing.T, err error) {
 
 // addOne adds one egress IP, and gives the reason if it is refused.
 func addOne(h *netlink.Handle, u Uplink, ip string) error {
-	_, refused := Add(h, u, []netip.Addr{addr(ip)})
-	return refused[addr(ip)]
+	_, refused := Add(h, u, []netip.Addr{testenv.Addr(ip)})
+	return refused[testenv.Addr(ip)]
 }
 
 func ownOnes(t *testing.T, h *netlink.Handle) map[netip.Addr][]netlink.Addr {
@@ -56,7 +55,7 @@ func TestEgressAddressIsLabelledSecondaryAndOurs(t *testing.T) {
 			must(t, addOne(h, u, "192.0.2.200"))
 			must(t, addOne(h, u, "192.0.2.200"))
 			own := ownOnes(t, h)
-			a := own[addr("192.0.2.200")]
+			a := own[testenv.Addr("192.0.2.200")]
 			if len(own) != 1 || !u.Placed(a) || a[0].Label != Label(device) || a[0].IPNet.String() != "192.0.2.200/24" {
 				t.Fatalf("own addresses: %+v", own)
 			}
@@ -64,12 +63,12 @@ func TestEgressAddressIsLabelledSecondaryAndOurs(t *testing.T) {
 			if !strings.Contains(shown, "scope global secondary "+Label(device)) {
 				t.Fatalf("ip address shows %q", shown)
 			}
-			if _, err := FindUplink(h, addr("192.0.2.200")); !errors.Is(err, ErrNoUplink) {
+			if _, err := FindUplink(h, testenv.Addr("192.0.2.200")); !errors.Is(err, ErrNoUplink) {
 				t.Fatalf("an egress IP was taken for the host's own address: %v", err)
 			}
 			must(t, Delete(h, a))
 			must(t, Delete(h, a))
-			if _, err := FindUplink(h, addr("192.0.2.1")); err != nil {
+			if _, err := FindUplink(h, testenv.Addr("192.0.2.1")); err != nil {
 				t.Fatalf("the host's own address went with the egress IP: %v", err)
 			}
 		})
@@ -114,16 +113,16 @@ func TestEgressAddressFollowsTheUplink(t *testing.T) {
 	host.Run(t, `ip link add br0 type bridge; ip link set br0 up
 		ip address add 192.0.2.1/24 dev br0; sysctl -qw net.ipv4.conf.eth0.promote_secondaries=1
 		ip address delete 192.0.2.1/24 dev eth0; ip link set eth0 master br0`)
-	if a := ownOnes(t, h)[addr("192.0.2.200")]; len(a) != 1 {
+	if a := ownOnes(t, h)[testenv.Addr("192.0.2.200")]; len(a) != 1 {
 		t.Fatalf("the test wants the address left behind on eth0, not %v", a)
 	}
-	u, err := FindUplink(h, addr("192.0.2.1"))
+	u, err := FindUplink(h, testenv.Addr("192.0.2.1"))
 	must(t, err)
-	if u.Name != "br0" || u.Placed(ownOnes(t, h)[addr("192.0.2.200")]) {
+	if u.Name != "br0" || u.Placed(ownOnes(t, h)[testenv.Addr("192.0.2.200")]) {
 		t.Fatalf("uplink is %s, and the address is in place", u.Name)
 	}
 	host.Do(t, func() { must(t, addOne(h, u, "192.0.2.200")) })
-	if a := ownOnes(t, h)[addr("192.0.2.200")]; !u.Placed(a) || a[0].Label != "br0:eip" {
+	if a := ownOnes(t, h)[testenv.Addr("192.0.2.200")]; !u.Placed(a) || a[0].Label != "br0:eip" {
 		t.Fatalf("on the new uplink: %+v", a)
 	}
 }
@@ -138,12 +137,12 @@ func TestHostAddressOutlivesEgressAddressThatBecameFirst(t *testing.T) {
 			host.Run(t, `sysctl -qw net.ipv4.conf.all.promote_secondaries=0 net.ipv4.conf.eth0.promote_secondaries=1
 				ip address delete 192.0.2.1/24 dev eth0; ip address add 192.0.2.1/24 dev eth0
 				sysctl -qw net.ipv4.conf.eth0.promote_secondaries=`+setting)
-			a := ownOnes(t, h)[addr("192.0.2.200")]
+			a := ownOnes(t, h)[testenv.Addr("192.0.2.200")]
 			if len(a) != 1 || a[0].Flags&unix.IFA_F_SECONDARY != 0 {
 				t.Fatalf("the test wants an egress IP that is first, not %+v", a)
 			}
 			host.Do(t, func() { must(t, Delete(h, a)) })
-			if _, err := FindUplink(h, addr("192.0.2.1")); err != nil {
+			if _, err := FindUplink(h, testenv.Addr("192.0.2.1")); err != nil {
 				t.Fatalf("the host lost its own address: %v", err)
 			}
 			if len(ownOnes(t, h)) != 0 {

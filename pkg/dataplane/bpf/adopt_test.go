@@ -5,6 +5,7 @@ import (
 	"path/filepath"
 	"testing"
 
+	"github.com/egressip-operator/egressip-operator/internal/testenv"
 	"github.com/egressip-operator/egressip-operator/internal/testenv/netnstest"
 )
 
@@ -17,7 +18,7 @@ func TestMapsOfRunningProgramsAreAdopted(t *testing.T) {
 			dir := netnstest.PinDir(t)
 			first, _ := attachAll(t, host, h, dir)
 			must(t, first.PutHosted(77, 0x101))
-			must(t, first.returns.Put(addr("10.0.0.5").As4(), &returnValue{NetID: 77, Host: 1}))
+			must(t, first.returns.Put(testenv.Addr("10.0.0.5").As4(), &returnValue{NetID: 77, Host: 1}))
 			switch lost {
 			case "pins":
 				_, err := RemoveMaps(dir)
@@ -31,7 +32,7 @@ func TestMapsOfRunningProgramsAreAdopted(t *testing.T) {
 				t.Errorf("programs that were as they should be were replaced: %d changes", changes)
 			}
 			var back returnValue
-			must(t, second.returns.Lookup(addr("10.0.0.5").As4(), &back))
+			must(t, second.returns.Lookup(testenv.Addr("10.0.0.5").As4(), &back))
 			hosted, err := second.Hosted()
 			must(t, err)
 			if hosted[77] != 0x101 || back.NetID != 77 {

@@ -6,6 +6,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"github.com/egressip-operator/egressip-operator/internal/testenv"
 	"github.com/egressip-operator/egressip-operator/internal/testenv/netnstest"
 )
 
@@ -16,7 +17,7 @@ func TestAffinityOfThePodsThatAreAskedFor(t *testing.T) {
 	m, err := OpenMaps(h, netnstest.PinDir(t), device)
 	must(t, err)
 	defer m.Close()
-	host := hostOrder(addr("192.0.2.2"))
+	host := hostOrder(testenv.Addr("192.0.2.2"))
 	for _, key := range [][16]byte{
 		{10, 0, 0, 5, 203, 0, 113, 9, 0x9c, 0x40, 0, 80, unix.IPPROTO_TCP},
 		{10, 0, 0, 5, 203, 0, 113, 9, 0, 0, 0, 0, unix.IPPROTO_ICMP},
@@ -24,7 +25,7 @@ func TestAffinityOfThePodsThatAreAskedFor(t *testing.T) {
 	} {
 		must(t, m.flows.Put(key, host))
 	}
-	found, err := m.FlowAffinity(map[netip.Addr]bool{addr("10.0.0.5"): true})
+	found, err := m.FlowAffinity(map[netip.Addr]bool{testenv.Addr("10.0.0.5"): true})
 	must(t, err)
 	to := netip.MustParseAddrPort("203.0.113.9:80")
 	for _, c := range []struct {
@@ -39,7 +40,7 @@ func TestAffinityOfThePodsThatAreAskedFor(t *testing.T) {
 		{unix.IPPROTO_TCP, "10.0.0.6:40000", false}, // not asked for
 	} {
 		got, known := found.Host(c.protocol, netip.MustParseAddrPort(c.from), to)
-		if known != c.known || known && got != addr("192.0.2.2") {
+		if known != c.known || known && got != testenv.Addr("192.0.2.2") {
 			t.Errorf("protocol %d from %s: %v, %t", c.protocol, c.from, got, known)
 		}
 	}

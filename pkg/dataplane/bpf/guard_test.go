@@ -8,6 +8,7 @@ import (
 
 	"github.com/vishvananda/netlink"
 
+	"github.com/egressip-operator/egressip-operator/internal/testenv"
 	"github.com/egressip-operator/egressip-operator/internal/testenv/netnstest"
 	"github.com/egressip-operator/egressip-operator/pkg/dataplane/mark"
 )
@@ -27,7 +28,7 @@ func TestGuardIsAttachedListedAndRemoved(t *testing.T) {
 			ensure := func(idx map[netip.Addr]int) func() (int, error) {
 				return func() (int, error) { return g.Ensure(h, link, m, idx) }
 			}
-			one := map[netip.Addr]int{addr("192.0.2.200"): m.FirstIndex()}
+			one := map[netip.Addr]int{testenv.Addr("192.0.2.200"): m.FirstIndex()}
 			netnstest.Twice(t, "no egress IP", ensure(nil))
 			netnstest.Twice(t, "one egress IP", ensure(one))
 

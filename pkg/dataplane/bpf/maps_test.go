@@ -13,13 +13,12 @@ import (
 	"github.com/vishvananda/netlink"
 	"golang.org/x/sys/unix"
 
+	"github.com/egressip-operator/egressip-operator/internal/testenv"
 	"github.com/egressip-operator/egressip-operator/internal/testenv/netnstest"
 	"github.com/egressip-operator/egressip-operator/pkg/dataplane/mark"
 )
 
 func TestMain(m *testing.M) { os.Exit(netnstest.Run(m)) }
-
-func addr(s string) netip.Addr { return netip.MustParseAddr(s) }
 
 func must(t *testing.T, err error) {
 	t.Helper()
@@ -31,10 +30,10 @@ func TestBPFMapsSurviveTheirHandles(t *testing.T) {
 	m, err := OpenMaps(h, dir, device)
 	must(t, err)
 	route := Route{
-		NetID: 77, Via: []netip.Addr{addr("192.0.2.2"), addr("192.0.2.3")},
-		Sources: []netip.Addr{addr("192.0.2.200"), {}},
+		NetID: 77, Via: []netip.Addr{testenv.Addr("192.0.2.2"), testenv.Addr("192.0.2.3")},
+		Sources: []netip.Addr{testenv.Addr("192.0.2.200"), {}},
 	}
-	must(t, m.PutRoute(addr("10.0.0.5"), route))
+	must(t, m.PutRoute(testenv.Addr("10.0.0.5"), route))
 	must(t, m.PutHosted(77, 0x101))
 	must(t, m.Close())
 
@@ -43,7 +42,7 @@ func TestBPFMapsSurviveTheirHandles(t *testing.T) {
 	defer m.Close()
 	pods, err := m.Routes()
 	must(t, err)
-	if got := pods[addr("10.0.0.5")]; !got.Equal(route) || len(pods) != 1 {
+	if got := pods[testenv.Addr("10.0.0.5")]; !got.Equal(route) || len(pods) != 1 {
 		t.Fatalf("pods after reopening: %v", pods)
 	}
 	hosted, err := m.Hosted()
@@ -51,11 +50,11 @@ func TestBPFMapsSurviveTheirHandles(t *testing.T) {
 	if diff := cmp.Diff(map[uint32]uint32{77: 0x101}, hosted); diff != "" {
 		t.Fatalf("hosted after reopening (-want +got):\n%s", diff)
 	}
-	must(t, m.DeleteRoute(addr("10.0.0.5")))
-	must(t, m.DeleteRoute(addr("10.0.0.5")))
+	must(t, m.DeleteRoute(testenv.Addr("10.0.0.5")))
+	must(t, m.DeleteRoute(testenv.Addr("10.0.0.5")))
 	must(t, m.DeleteHosted(77))
 	must(t, m.DeleteHosted(77))
-	if err := m.PutRoute(addr("10.0.0.5"), Route{NetID: 1}); err == nil {
+	if err := m.PutRoute(testenv.Addr("10.0.0.5"), Route{NetID: 1}); err == nil {
 		t.Fatal("a route to nowhere was accepted")
 	}
 	if n, err := RemoveMaps(dir); err != nil || n != 4 {
@@ -116,7 +115,7 @@ func TestMapOfAnotherShapeIsReplaced(t *testing.T) {
 	if changes == 0 {
 		t.Fatal("nothing was attached")
 	}
-	must(t, maps.PutRoute(addr("10.0.0.5"), Route{NetID: 1, Via: []netip.Addr{addr("192.0.2.2")}}))
+	must(t, maps.PutRoute(testenv.Addr("10.0.0.5"), Route{NetID: 1, Via: []netip.Addr{testenv.Addr("192.0.2.2")}}))
 	if _, changes := attachAll(t, host, h, dir); changes != 0 {
 		t.Fatalf("a second look made %d changes", changes)
 	}

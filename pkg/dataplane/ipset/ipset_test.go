@@ -11,12 +11,11 @@ import (
 	"github.com/vishvananda/netlink"
 	"golang.org/x/sys/unix"
 
+	"github.com/egressip-operator/egressip-operator/internal/testenv"
 	"github.com/egressip-operator/egressip-operator/internal/testenv/netnstest"
 )
 
 func TestMain(m *testing.M) { os.Exit(netnstest.Run(m)) }
-
-func addr(s string) netip.Addr { return netip.MustParseAddr(s) }
 
 func must(t *testing.T, err error) {
 	t.Helper()
@@ -28,7 +27,7 @@ func TestSetsHoldTenThousandMarkedEntries(t *testing.T) {
 	k := Set{Name: "egress-pods", Type: "hash:ip", Marks: true}
 	netnstest.Twice(t, "set", func() (int, error) { return Ensure(h, k) })
 	want := Entries{}
-	ip := addr("10.0.0.1")
+	ip := testenv.Addr("10.0.0.1")
 	for i := range 10_000 {
 		want[netip.PrefixFrom(ip, 32)] = Value{Mark: uint32(i) & 0x1f7f, Mask: 0x1f7f}
 		ip = ip.Next()
@@ -81,7 +80,7 @@ func TestConnectionIsPutTwice(t *testing.T) {
 	h := netnstest.Enter(t)
 	k := Set{Name: "egress-resets", Type: "hash:ip,port,ip", Timeout: time.Minute}
 	netnstest.Twice(t, "set", func() (int, error) { return Ensure(h, k) })
-	c := Connection{Source: addr("10.0.0.1"), Protocol: unix.IPPROTO_TCP, SourcePort: 40000, Dest: addr("203.0.113.9")}
+	c := Connection{Source: testenv.Addr("10.0.0.1"), Protocol: unix.IPPROTO_TCP, SourcePort: 40000, Dest: testenv.Addr("203.0.113.9")}
 	must(t, PutConnection(h, k.Name, c))
 	must(t, PutConnection(h, k.Name, c))
 	got, err := List(k.Name)

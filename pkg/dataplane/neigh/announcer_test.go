@@ -9,6 +9,7 @@ import (
 
 	"github.com/vishvananda/netlink"
 
+	"github.com/egressip-operator/egressip-operator/internal/testenv"
 	"github.com/egressip-operator/egressip-operator/internal/testenv/netnstest"
 )
 
@@ -16,8 +17,6 @@ func TestMain(m *testing.M) { os.Exit(netnstest.Run(m)) }
 
 // patience bounds the wait for anything that takes no time when all is well.
 const patience = 10 * time.Second
-
-func addr(s string) netip.Addr { return netip.MustParseAddr(s) }
 
 func must(t *testing.T, err error) {
 	t.Helper()
@@ -60,7 +59,7 @@ func TestAnnouncementIsRepeatedTwiceUnlessTheAddressGoes(t *testing.T) {
 	})
 	t.Cleanup(func() { must(t, hearer.close()) })
 
-	stays, goes, end := addr("192.0.2.200"), addr("192.0.2.201"), addr("192.0.2.99")
+	stays, goes, end := testenv.Addr("192.0.2.200"), testenv.Addr("192.0.2.201"), testenv.Addr("192.0.2.99")
 	var a Announcer
 	a.Add(eth0, []netip.Addr{stays, goes})
 	var total []int
@@ -94,7 +93,7 @@ func TestAnnouncementIsARequestAndAReply(t *testing.T) {
 		t.Fatalf("listen: %t, %v", ok, err)
 	}
 	defer hearer.close()
-	must(t, Announce(eth0, []netip.Addr{addr("192.0.2.200")}))
+	must(t, Announce(eth0, []netip.Addr{testenv.Addr("192.0.2.200")}))
 	heard := map[uint16]bool{}
 	soon, cancel := context.WithTimeout(t.Context(), patience)
 	defer cancel()
@@ -104,7 +103,7 @@ func TestAnnouncementIsARequestAndAReply(t *testing.T) {
 		if !ok {
 			t.Fatalf("heard operations %v only", heard)
 		}
-		if m.senderIP == addr("192.0.2.200") && m.targetIP == m.senderIP && m.senderMAC.String() == eth0.Attrs().HardwareAddr.String() {
+		if m.senderIP == testenv.Addr("192.0.2.200") && m.targetIP == m.senderIP && m.senderMAC.String() == eth0.Attrs().HardwareAddr.String() {
 			heard[m.op] = true
 		}
 	}

@@ -4,12 +4,14 @@ import (
 	"bytes"
 	"net"
 	"testing"
+
+	"github.com/egressip-operator/egressip-operator/internal/testenv"
 )
 
 func TestARPMessageIsReadAsItWasWritten(t *testing.T) {
 	want := arpMessage{
-		op: arpReply, senderMAC: net.HardwareAddr{2, 0, 0, 0, 0, 1}, senderIP: addr("192.0.2.1"),
-		targetMAC: net.HardwareAddr{2, 0, 0, 0, 0, 2}, targetIP: addr("192.0.2.2"),
+		op: arpReply, senderMAC: net.HardwareAddr{2, 0, 0, 0, 0, 1}, senderIP: testenv.Addr("192.0.2.1"),
+		targetMAC: net.HardwareAddr{2, 0, 0, 0, 0, 2}, targetIP: testenv.Addr("192.0.2.2"),
 	}
 	got, ok := parseARP(want.frame())
 	if !ok || got.op != want.op || got.senderIP != want.senderIP || got.targetIP != want.targetIP ||

@@ -9,6 +9,7 @@ import (
 	"github.com/vishvananda/netlink"
 	"golang.org/x/sys/unix"
 
+	"github.com/egressip-operator/egressip-operator/internal/testenv"
 	"github.com/egressip-operator/egressip-operator/internal/testenv/netnstest"
 	"github.com/egressip-operator/egressip-operator/pkg/dataplane/internal/nlutil"
 )
@@ -18,15 +19,15 @@ func TestARPFindsAnotherOwner(t *testing.T) {
 	eth0 := addVeth(t, h, "eth0", "seg0", "192.0.2.1/24")
 	// Somebody on the same segment, in a namespace of its own.
 	other := newPeerNetns(t, h, "seg0", "192.0.2.9/24")
-	owners, err := Owners(t.Context(), eth0, []netip.Addr{addr("192.0.2.9"), addr("192.0.2.200")})
+	owners, err := Owners(t.Context(), eth0, []netip.Addr{testenv.Addr("192.0.2.9"), testenv.Addr("192.0.2.200")})
 	must(t, err)
-	if len(owners) != 1 || owners[addr("192.0.2.9")].String() != other.String() {
+	if len(owners) != 1 || owners[testenv.Addr("192.0.2.9")].String() != other.String() {
 		t.Fatalf("owners: %v, wanted 192.0.2.9 at %v alone", owners, other)
 	}
 
 	// The host's own answers do not count.
 	must(t, h.AddrAdd(eth0, &netlink.Addr{IPNet: nlutil.IPNet(netip.MustParsePrefix("192.0.2.200/24"))}))
-	owners, err = Owners(t.Context(), eth0, []netip.Addr{addr("192.0.2.200")})
+	owners, err = Owners(t.Context(), eth0, []netip.Addr{testenv.Addr("192.0.2.200")})
 	if err != nil || len(owners) != 0 {
 		t.Fatalf("owners of an address of ours: %v, %v", owners, err)
 	}

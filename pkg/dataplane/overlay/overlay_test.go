@@ -3,21 +3,19 @@ package overlay
 import (
 	"errors"
 	"net"
-	"net/netip"
 	"os"
 	"strings"
 	"testing"
 
 	"github.com/vishvananda/netlink"
 
+	"github.com/egressip-operator/egressip-operator/internal/testenv"
 	"github.com/egressip-operator/egressip-operator/internal/testenv/netnstest"
 	"github.com/egressip-operator/egressip-operator/pkg/dataplane/internal/nlutil"
 	"github.com/egressip-operator/egressip-operator/pkg/dataplane/sysctl"
 )
 
 func TestMain(m *testing.M) { os.Exit(netnstest.Run(m)) }
-
-func addr(s string) netip.Addr { return netip.MustParseAddr(s) }
 
 func must(t *testing.T, err error) {
 	t.Helper()
@@ -42,7 +40,7 @@ func raise(t *testing.T, host *netnstest.Machine, cfg Config) error {
 // Kills the mutant that looks for a clash only when the device is added: the
 // kernel finds most of them when it goes up.
 func TestOverlayPortOfOthersIsReported(t *testing.T) {
-	cfg := Config{HostIP: addr("192.0.2.1"), Port: 9789, MTU: 1450}
+	cfg := Config{HostIP: testenv.Addr("192.0.2.1"), Port: 9789, MTU: 1450}
 	for name, c := range map[string]struct{ add, remove, owner string }{
 		"VXLAN with a fixed VNI": {
 			"ip link add flannel.1 type vxlan id 1 dev eth0 dstport 9789; ip link set flannel.1 up", "ip link delete flannel.1", "flannel.1",
@@ -83,7 +81,7 @@ func TestDeviceOfOthersIsLeftAlone(t *testing.T) {
 			host, h, _ := netnstest.Host(t, "eth0")
 			host.Run(t, add)
 			before := host.Run(t, "ip -details link show egress0")
-			err := raise(t, host, Config{HostIP: addr("192.0.2.1"), Port: 9789, MTU: 1450})
+			err := raise(t, host, Config{HostIP: testenv.Addr("192.0.2.1"), Port: 9789, MTU: 1450})
 			if !errors.Is(err, ErrForeignDevice) {
 				t.Fatalf("taken for ours: %v", err)
 			}
@@ -98,7 +96,7 @@ func TestDeviceOfOthersIsLeftAlone(t *testing.T) {
 }
 
 func TestOverlayWithOtherSettingsIsReplaced(t *testing.T) {
-	want := Config{HostIP: addr("192.0.2.1"), Port: 9789, MTU: 1450}
+	want := Config{HostIP: testenv.Addr("192.0.2.1"), Port: 9789, MTU: 1450}
 	for name, add := range map[string]string{
 		"other port":  "ip link add egress0 type vxlan external nolearning dstport 4790",
 		"learning":    "ip link add egress0 type vxlan external learning dstport 9789",
@@ -120,7 +118,7 @@ func TestOverlayWithOtherSettingsIsReplaced(t *testing.T) {
 func TestOverlayLeavesOtherDevicesStrict(t *testing.T) {
 	host, _, _ := netnstest.Host(t, "eth0")
 	host.Run(t, "sysctl -qw net.ipv4.conf.all.rp_filter=1 net.ipv4.conf.default.rp_filter=1 net.ipv4.conf.eth0.rp_filter=1")
-	must(t, raise(t, host, Config{HostIP: addr("192.0.2.1"), Port: 9789, MTU: 1450}))
+	must(t, raise(t, host, Config{HostIP: testenv.Addr("192.0.2.1"), Port: 9789, MTU: 1450}))
 	for device, want := range map[string]string{"all": "1", "default": "1", "eth0": "1", "lo": "0", Name: "2"} {
 		if got := strings.TrimSpace(host.Run(t, "cat "+sysctl.OfDevice(device, "rp_filter"))); got != want {
 			t.Errorf("rp_filter of %s is %s, want %s", device, got, want)
@@ -131,7 +129,7 @@ func TestOverlayLeavesOtherDevicesStrict(t *testing.T) {
 func TestHostsHaveDifferentOverlayMACs(t *testing.T) {
 	seen := map[string]string{}
 	for _, ip := range []string{"192.0.2.1", "192.0.2.2", "10.0.0.1", "10.0.1.0"} {
-		mac := hostMAC(addr(ip))
+		mac := hostMAC(testenv.Addr(ip))
 		if mac[0]&0x03 != 0x02 {
 			t.Errorf("MAC %v of %s is not a locally administered unicast one", mac, ip)
 		}
@@ -144,7 +142,7 @@ func TestHostsHaveDifferentOverlayMACs(t *testing.T) {
 
 func TestOverlayIsMadeMendedAndRemoved(t *testing.T) {
 	h := netnstest.Enter(t)
-	cfg := Config{HostIP: addr("192.0.2.1"), Port: 9789, MTU: 1450}
+	cfg := Config{HostIP: testenv.Addr("192.0.2.1"), Port: 9789, MTU: 1450}
 	ensure := func() (int, error) {
 		link, n, err := Ensure(h, cfg)
 		if err != nil {

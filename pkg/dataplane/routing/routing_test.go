@@ -9,14 +9,13 @@ import (
 	"github.com/vishvananda/netlink"
 	"golang.org/x/sys/unix"
 
+	"github.com/egressip-operator/egressip-operator/internal/testenv"
 	"github.com/egressip-operator/egressip-operator/internal/testenv/netnstest"
 	"github.com/egressip-operator/egressip-operator/pkg/dataplane/internal/nlutil"
 	"github.com/egressip-operator/egressip-operator/pkg/dataplane/mark"
 )
 
 func TestMain(m *testing.M) { os.Exit(netnstest.Run(m)) }
-
-func addr(s string) netip.Addr { return netip.MustParseAddr(s) }
 
 func must(t *testing.T, err error) {
 	t.Helper()
@@ -44,7 +43,7 @@ func TestTablesOfOthersAreLeftAlone(t *testing.T) {
 			host, h, link := netnstest.Host(t, "eth0")
 			host.Run(t, add)
 			before := host.Run(t, "ip route show table all; ip rule")
-			plan := Plan{Inside: []netip.Prefix{netip.MustParsePrefix("10.96.0.0/16")}, Device: link.Attrs().Index, NextHop: addr("169.254.77.2")}
+			plan := Plan{Inside: []netip.Prefix{netip.MustParsePrefix("10.96.0.0/16")}, Device: link.Attrs().Index, NextHop: testenv.Addr("169.254.77.2")}
 			if n, err := EnsureRoutes(h, plan); n != 0 || !errors.Is(err, ErrTableInUse) {
 				t.Fatalf("routes: %d changes, %v", n, err)
 			}
@@ -64,7 +63,7 @@ func TestTablesOfOthersAreLeftAlone(t *testing.T) {
 // A cluster of thousands of nodes has as many networks inside.
 func TestThousandsOfRoutes(t *testing.T) {
 	_, h, link := netnstest.Host(t, "eth0")
-	plan := Plan{Device: link.Attrs().Index, NextHop: addr("169.254.77.2")}
+	plan := Plan{Device: link.Attrs().Index, NextHop: testenv.Addr("169.254.77.2")}
 	for i := range 5000 {
 		plan.Inside = append(plan.Inside, netip.PrefixFrom(netip.AddrFrom4([4]byte{10, byte(i >> 8), byte(i), 0}), 24))
 	}
@@ -84,7 +83,7 @@ func TestRoutesOfOurTablesOnly(t *testing.T) {
 	foreign := netlink.Route{Table: 3000, Dst: nlutil.IPNet(netip.MustParsePrefix("198.51.100.0/24")), Type: unix.RTN_UNREACHABLE}
 	must(t, h.RouteAdd(&foreign))
 
-	plan := Plan{Inside: []netip.Prefix{netip.MustParsePrefix("10.96.0.0/16"), netip.MustParsePrefix("192.0.2.1/32")}, Device: device.Attrs().Index, NextHop: addr("169.254.77.2")}
+	plan := Plan{Inside: []netip.Prefix{netip.MustParsePrefix("10.96.0.0/16"), netip.MustParsePrefix("192.0.2.1/32")}, Device: device.Attrs().Index, NextHop: testenv.Addr("169.254.77.2")}
 	netnstest.Twice(t, "routes", func() (int, error) { return EnsureRoutes(h, plan) })
 	netnstest.Twice(t, "ip rules", func() (int, error) { return EnsureRules(h, mark.Default()) })
 
