@@ -142,13 +142,7 @@ func order(in orderInput) []change {
 			c.add(change{phase: phaseServe, op: putServed, netID: id, mark: want.served[id]})
 		}
 	}
-	rerouted := false
-	for _, ip := range sortedAddrs(want.routes) {
-		if r, ok := obs.routes[ip]; !ok || !r.Equal(want.routes[ip]) {
-			c.add(change{phase: phaseRoute, op: putRoute, ip: ip, route: want.routes[ip]})
-			rerouted = rerouted || ok
-		}
-	}
+	rerouted := c.podRoutes(want.routes, obs.routes)
 	remarked := c.podMarks(want.pods, obs.pods)
 	for _, ip := range missing(obs.routes, want.routes) {
 		c.add(change{phase: phaseUnroute, op: delRoute, ip: ip})
@@ -202,6 +196,18 @@ func (c *changes) networks(p phase, o op, in, notIn map[netip.Prefix]struct{}) {
 	for _, n := range masked4(list) {
 		c.add(change{phase: p, op: o, set: setInside, prefix: n})
 	}
+}
+
+// podRoutes sets routes of pods that are new or changed, and reports whether a pod
+// had another route before.
+func (c *changes) podRoutes(want, obs map[netip.Addr]bpf.Route) (rerouted bool) {
+	for _, ip := range sortedAddrs(want) {
+		if r, ok := obs[ip]; !ok || !r.Equal(want[ip]) {
+			c.add(change{phase: phaseRoute, op: putRoute, ip: ip, route: want[ip]})
+			rerouted = rerouted || ok
+		}
+	}
+	return rerouted
 }
 
 // podMarks adds the changes of set egress-pods, and reports whether connections of
