@@ -2,9 +2,9 @@ package v1
 
 import metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 
-// HostSubnet says which egress IPs a Node of the same name claims, or from
-// which ranges the controller may assign some to it. The controller creates
-// and deletes it with its Node; users change egressIPs or egressCIDRs.
+// HostSubnet says which egress IPs the Node of the same name claims, or from
+// which ranges the controller may assign egress IPs to it. The controller
+// creates and deletes it with its Node; users change egressIPs or egressCIDRs.
 //
 // +kubebuilder:object:root=true
 // +kubebuilder:resource:scope=Cluster,path=hostsubnets,singular=hostsubnet
@@ -15,8 +15,8 @@ import metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 // +kubebuilder:printcolumn:name="Egress CIDRs",type=string,JSONPath=`.egressCIDRs`,description="The ranges from which egress IPs may be assigned to the node"
 // +kubebuilder:printcolumn:name="Egress IPs",type=string,JSONPath=`.egressIPs`,description="The egress IPs that the node claims"
 // +kubebuilder:printcolumn:name="Online",type=string,priority=1,JSONPath=`.status.conditions[?(@.type=="Online")].status`,description="Whether the node takes egress traffic"
-// +kubebuilder:printcolumn:name="Agent",type=string,priority=1,JSONPath=`.status.conditions[?(@.type=="AgentReady")].reason`,description="What the node's agent says of itself"
-// +kubebuilder:printcolumn:name="Reason",type=string,priority=1,JSONPath=`.status.conditions[?(@.type=="EgressReady")].reason`,description="Why the node's egress IPs are, or are not, in order"
+// +kubebuilder:printcolumn:name="Agent",type=string,priority=1,JSONPath=`.status.conditions[?(@.type=="AgentReady")].reason`,description="The state of the node's agent"
+// +kubebuilder:printcolumn:name="Reason",type=string,priority=1,JSONPath=`.status.conditions[?(@.type=="EgressReady")].reason`,description="Why the node's egress IPs are or are not in order"
 // +kubebuilder:validation:XValidation:rule="self.host == self.metadata.name",fieldPath=".host",messageExpression="'\"' + self.host + '\" is not the name of the object: give \"' + self.metadata.name + '\", the name of the Node'",message="host must equal metadata.name, the name of the Node"
 type HostSubnet struct {
 	metav1.TypeMeta   `json:",inline"`
@@ -26,8 +26,8 @@ type HostSubnet struct {
 	// +kubebuilder:validation:MaxLength=253
 	Host string `json:"host"`
 
-	// hostIP is the Node's internal IPv4 address, on whose interface egress
-	// IPs are put.
+	// hostIP is the Node's internal IPv4 address. Its egress IPs are added to
+	// the interface that has this address.
 	// +kubebuilder:validation:MaxLength=64
 	// +kubebuilder:validation:XValidation:rule="isIP(self) && ip(self).family() == 4",messageExpression="'\"' + self + '\" is no address of a node: give its bare IPv4 address, such as 192.168.7.11'",message="give the node's bare IPv4 address, such as 192.168.7.11"
 	HostIP string `json:"hostIP"`
@@ -40,9 +40,9 @@ type HostSubnet struct {
 	Subnet string `json:"subnet"`
 
 	// egressIPs are the addresses that this host claims. On a host without
-	// egressCIDRs they are the user's; a value with a prefix length, such as
+	// egressCIDRs, users set them; a value with a prefix length, such as
 	// 192.168.7.200/24, is stored as the bare address. On a host with
-	// egressCIDRs they belong to the controller.
+	// egressCIDRs, the controller sets them.
 	// +optional
 	// +listType=atomic
 	// +kubebuilder:validation:MaxItems=512
@@ -62,8 +62,8 @@ type HostSubnet struct {
 	// +kubebuilder:validation:XValidation:rule="self.all(x, self.exists_one(y, x == y))",messageExpression="'\"' + self.filter(x, !self.exists_one(y, x == y))[0] + '\" is listed more than once: list each range once'",message="list each range once"
 	EgressCIDRs []string `json:"egressCIDRs,omitempty"`
 
-	// status is what controller and agent observe. Each writes parts of its
-	// own, by server-side apply.
+	// status is what the controller and the host's agent observe. Each writes
+	// its own fields, by server-side apply.
 	// +optional
 	Status HostSubnetStatus `json:"status,omitzero"`
 }
@@ -78,55 +78,64 @@ type HostSubnetList struct {
 }
 
 // HostSubnetStatus has two writers. The host's own agent writes
-// observedGeneration, agent, egressIPs and condition AgentReady; the
-// controller writes the conditions EgressReady and Online.
+// observedGeneration, agent, egressIPs and the conditions AgentReady and
+// AddressInUse; the controller writes the conditions EgressReady, Online and
+// Evacuating.
 type HostSubnetStatus struct {
-	// observedGeneration is the generation that the agent has brought to the
+	// observedGeneration is the generation that the agent has applied to the
 	// kernel.
 	// +optional
 	ObservedGeneration int64 `json:"observedGeneration,omitempty"`
 
-	// agent tells how the host's agent works there.
+	// agent describes the host's agent.
 	// +optional
 	Agent *AgentStatus `json:"agent,omitempty"`
 
-	// egressIPs tells, for each claim, what the agent found or configured.
+	// egressIPs holds what the agent found or configured for each claim.
 	// +optional
 	// +listType=map
 	// +listMapKey=ip
 	EgressIPs []ClaimStatus `json:"egressIPs,omitempty"`
 
-	// conditions holds AgentReady, EgressReady and Online.
+	// conditions are:
+	// AgentReady: the agent runs, and the kernel is as planned (by the agent);
+	// AddressInUse: another machine on the segment answers for an egress IP of
+	// this host (by the agent);
+	// EgressReady: every claim is in order (by the controller);
+	// Online: the controller considers the host online, so that it takes egress
+	// traffic (by the controller);
+	// Evacuating: the egress IPs of this host are being moved away (by the
+	// controller).
 	// +optional
 	// +listType=map
 	// +listMapKey=type
 	Conditions []metav1.Condition `json:"conditions,omitempty"`
 }
 
-// AgentStatus is how a host's agent works there.
+// AgentStatus describes a host's agent.
 type AgentStatus struct {
 	// version of the agent.
 	Version string `json:"version"`
-	// uplink is the interface that bears hostIP.
+	// uplink is the interface that has hostIP.
 	// +optional
 	Uplink string `json:"uplink,omitempty"`
 	// uplinkCIDR is hostIP with the prefix length that it has on the uplink,
 	// such as 192.168.7.11/24. An egress IP outside this network is refused.
 	// +optional
 	UplinkCIDR string `json:"uplinkCIDR,omitempty"`
-	// iptables lists the backends that hold our rules: nft, legacy, or both
-	// where both hold NAT rules of others.
+	// iptables lists the backends that hold our rules: nft, legacy, or both if
+	// other software has NAT rules in both.
 	// +optional
 	// +listType=atomic
 	IPTables []string `json:"iptables,omitempty"`
-	// watches are the hosts, by name, that this agent probes: those that bear
-	// egress IPs of its pods, and a few that it watches for the others.
+	// watches are the names of the hosts that this agent probes: those that have
+	// egress IPs of its pods, and a few that it watches on behalf of the others.
 	// +optional
 	// +listType=atomic
 	Watches []string `json:"watches,omitempty"`
-	// silent are those of watches that do not answer the agent, or say that
-	// they cannot serve. Where the controller and most of the agents that watch
-	// a host find it silent, it counts as offline.
+	// silent are those of watches that do not answer the agent, or answer that
+	// they cannot serve. A host counts as offline if the controller and most of
+	// the agents that watch it find it silent.
 	// +optional
 	// +listType=atomic
 	Silent []string `json:"silent,omitempty"`
@@ -136,14 +145,15 @@ type AgentStatus struct {
 type ClaimStatus struct {
 	// ip is the address as claimed, in canonical form.
 	IP string `json:"ip"`
-	// namespace is the NetNamespace that requests it; empty where none does.
+	// namespace is the NetNamespace that requests it; empty if none does.
 	// +optional
 	Namespace string `json:"namespace,omitempty"`
-	// state is what has become of the claim.
+	// state is the state of the claim.
 	State EgressIPState `json:"state"`
-	// configured is true where the address is on the uplink with its rules.
+	// configured is true if the address is on the uplink and its rules are in
+	// place.
 	Configured bool `json:"configured"`
-	// reason is a word for programs, the same that events and conditions use.
+	// reason is a machine-readable word, the same that events and conditions use.
 	// +optional
 	Reason string `json:"reason,omitempty"`
 	// message says what is wrong, if anything, and what to do about it.

@@ -6,7 +6,7 @@ import metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 // identifier is.
 const MaxNetID = 1<<24 - 1
 
-// NetNamespace says which egress IPs a Namespace of the same name requests.
+// NetNamespace says which egress IPs the Namespace of the same name requests.
 // The controller creates and deletes it with its Namespace; users change
 // egressIPs.
 //
@@ -15,9 +15,9 @@ const MaxNetID = 1<<24 - 1
 // +kubebuilder:subresource:status
 // +kubebuilder:printcolumn:name="NetID",type=integer,JSONPath=`.netid`,description="The network identifier number assigned to the namespace"
 // +kubebuilder:printcolumn:name="Egress IPs",type=string,JSONPath=`.egressIPs`,description="The egress IPs that the namespace requests, in order of preference"
-// +kubebuilder:printcolumn:name="Active IP",type=string,priority=1,JSONPath=`.status.active.ip`,description="The egress IP that the namespace's traffic bears now"
+// +kubebuilder:printcolumn:name="Active IP",type=string,priority=1,JSONPath=`.status.active.ip`,description="The egress IP that the namespace's traffic leaves with now"
 // +kubebuilder:printcolumn:name="Host",type=string,priority=1,JSONPath=`.status.active.host`,description="The host of the active egress IP"
-// +kubebuilder:printcolumn:name="Reason",type=string,priority=1,JSONPath=`.status.conditions[?(@.type=="EgressReady")].reason`,description="Why the namespace has, or has not, a ready egress IP"
+// +kubebuilder:printcolumn:name="Reason",type=string,priority=1,JSONPath=`.status.conditions[?(@.type=="EgressReady")].reason`,description="Why the namespace has or lacks a ready egress IP"
 // +kubebuilder:validation:XValidation:rule="self.netname == self.metadata.name",fieldPath=".netname",messageExpression="'\"' + self.netname + '\" is not the name of the object: give \"' + self.metadata.name + '\", the name of the Namespace'",message="netname must equal metadata.name, the name of the Namespace"
 type NetNamespace struct {
 	metav1.TypeMeta   `json:",inline"`
@@ -44,7 +44,7 @@ type NetNamespace struct {
 	// +kubebuilder:validation:XValidation:rule="self.all(x, self.exists_one(y, x == y))",messageExpression="'\"' + self.filter(x, !self.exists_one(y, x == y))[0] + '\" is listed more than once: list each egress IP once'",message="list each egress IP once"
 	EgressIPs []string `json:"egressIPs,omitempty"`
 
-	// status is what the controller made of the request.
+	// status is the result of the request, as the controller sees it.
 	// +optional
 	Status NetNamespaceStatus `json:"status,omitzero"`
 }
@@ -60,23 +60,25 @@ type NetNamespaceList struct {
 
 // NetNamespaceStatus is written by the controller.
 type NetNamespaceStatus struct {
-	// observedGeneration is the generation that this status speaks of.
+	// observedGeneration is the generation that this status is about.
 	// +optional
 	ObservedGeneration int64 `json:"observedGeneration,omitempty"`
 
-	// active is the assignment that traffic uses now; absent where the
-	// namespace requests nothing, or is dropped. In mode balanced, where
-	// several are in use, it is the first of them.
+	// active is the assignment that traffic uses now. It is absent if the
+	// namespace requests nothing, or if its traffic is dropped. In mode balanced,
+	// which uses several, it is the first of them.
 	// +optional
 	Active *Assignment `json:"active,omitempty"`
 
-	// egressIPs tells of each requested address, in the order of the request.
+	// egressIPs holds the state of each requested address, in the order of the
+	// request.
 	// +optional
 	// +listType=map
 	// +listMapKey=ip
 	EgressIPs []RequestStatus `json:"egressIPs,omitempty"`
 
-	// conditions holds EgressReady.
+	// conditions holds EgressReady: the namespace's traffic leaves with an egress
+	// IP.
 	// +optional
 	// +listType=map
 	// +listMapKey=type
@@ -95,12 +97,12 @@ type Assignment struct {
 type RequestStatus struct {
 	// ip is the address as requested.
 	IP string `json:"ip"`
-	// host is the HostSubnet that claims the address; empty where none does.
+	// host is the HostSubnet that claims the address; empty if none does.
 	// +optional
 	Host string `json:"host,omitempty"`
-	// state is what has become of the request.
+	// state is the state of the request.
 	State EgressIPState `json:"state"`
-	// reason is a word for programs, the same that events and conditions use.
+	// reason is a machine-readable word, the same that events and conditions use.
 	// +optional
 	Reason string `json:"reason,omitempty"`
 	// message says what is wrong, if anything, and what to do about it.
@@ -115,7 +117,7 @@ type EgressIPState string
 
 // The states of an egress IP.
 const (
-	// StateActive: the namespace's traffic bears this address now.
+	// StateActive: the namespace's traffic leaves with this address now.
 	StateActive EgressIPState = "Active"
 	// StateStandby: assigned to an online host; an earlier address is active.
 	StateStandby EgressIPState = "Standby"
@@ -124,13 +126,13 @@ const (
 	// StateHostOffline: the host that claims the address is offline.
 	StateHostOffline EgressIPState = "HostOffline"
 	// StateConflict: two namespaces, or two hosts, or one namespace twice on
-	// one host; nobody bears the address.
+	// one host; no host has the address.
 	StateConflict EgressIPState = "Conflict"
-	// StateInvalid: the address can be nobody's egress IP.
+	// StateInvalid: the address cannot be an egress IP.
 	StateInvalid EgressIPState = "Invalid"
 )
 
-// Annotations that change how a NetNamespace or Node is served.
+// Annotations that change how a NetNamespace or Node is handled.
 const (
 	// AnnotationMode on a NetNamespace chooses how several egress IPs are
 	// used: ModeOrdered (the default) or ModeBalanced.
@@ -142,7 +144,7 @@ const (
 	// online, as OpenShift SDN did from 4.8 on.
 	ModeBalanced = "balanced"
 	// AnnotationNodeUID on a HostSubnet is the UID of the Node that it was
-	// made for, as OpenShift SDN wrote it. A HostSubnet without it and without
+	// created for, as OpenShift SDN wrote it. A HostSubnet without it and without
 	// a Node of its name belongs to an administrator and is left alone.
 	AnnotationNodeUID = "pod.network.openshift.io/node-uid"
 	// AnnotationNamespaceUID on a NetNamespace is the UID of the Namespace that
@@ -168,15 +170,14 @@ const (
 	// ConditionAgentReady on a HostSubnet: its agent runs, and the kernel is
 	// as planned. Written by that agent alone.
 	ConditionAgentReady = "AgentReady"
-	// ConditionOnline on a HostSubnet: the controller holds the host for
-	// online. The agents take it from here, so that one judgement serves all.
+	// ConditionOnline on a HostSubnet: the controller considers the host
+	// online. The agents read it, so that all of them use the same verdict.
 	ConditionOnline = "Online"
-	// ConditionEvacuating on a HostSubnet is True while its Node bears
-	// AnnotationEvacuate. Written by the controller, and taken by the agents
-	// from here.
+	// ConditionEvacuating on a HostSubnet is True while its Node has
+	// AnnotationEvacuate. Written by the controller, and read by the agents.
 	ConditionEvacuating = "Evacuating"
-	// ConditionAddressInUse on a HostSubnet is True while somebody else on the
-	// segment answers for an egress IP that the host should bear; the message
+	// ConditionAddressInUse on a HostSubnet is True while another machine on the
+	// segment answers for an egress IP that the host should have; the message
 	// names the addresses and the MAC addresses. Written by the host's agent.
 	ConditionAddressInUse = "AddressInUse"
 )
