@@ -16,7 +16,7 @@ import (
 	"github.com/egressip-operator/egressip-operator/pkg/egress"
 )
 
-// withNodes adds what the Nodes say of capacity and network.
+// withNodes adds the capacity and the network that the Nodes' annotations give.
 func withNodes(o egress.Objects, nodes []corev1.Node) egress.Objects {
 	o.Capacity, o.Networks = map[string]int{}, map[string]netip.Prefix{}
 	for i := range nodes {
@@ -34,60 +34,73 @@ func withNodes(o egress.Objects, nodes []corev1.Node) egress.Objects {
 	return o
 }
 
-// explain tells of one namespace, or of all that request egress IPs.
+// explain prints one namespace, or all that request egress IPs, and what to do about
+// those that are not in order.
 func explain(w io.Writer, o egress.Objects, namespace string) error {
 	cluster, problems := egress.Snapshot(o)
-	resolution := egress.Resolve(cluster)
+	e := explanation{
+		hostSubnets: o.HostSubnets,
+		table:       newTable(w, "NAMESPACE", "NETID", "EGRESS IP", "HOST", "STATE", "REASON"),
+	}
 	found := false
-	var remedies []string
-	table := newTable(w, "NAMESPACE", "NETID", "EGRESS IP", "HOST", "STATE", "REASON")
-	for _, n := range resolution.Namespaces {
+	for _, n := range egress.Resolve(cluster).Namespaces {
 		if namespace != "" && n.Name != namespace {
 			continue
 		}
 		found = true
-		if len(n.Requests) == 0 {
-			if namespace != "" {
-				table.row(n.Name, n.NetID, "-", "-", "-", n.Reason)
-				remedies = append(remedies, n.Message)
-			}
-			continue
-		}
-		if n.Dropped {
-			remedies = append(remedies, fmt.Sprintf("%s: %s", n.Name, n.Message))
-		}
-		for _, r := range n.Requests {
-			reason, message := string(r.Reason), r.Message
-			if claim := claimOf(o.HostSubnets, r); claim != nil && !claim.Configured {
-				reason = orDash(claim.Reason)
-				message = fmt.Sprintf("The agent of host %s says: %s", r.Host, claim.Message)
-			}
-			table.row(n.Name, n.NetID, r.IP, orDash(r.Host), r.State, reason)
-			inOrder := (r.State == egress.Active || r.State == egress.Standby) && message == r.Message
-			said := n.Dropped && strings.Contains(n.Message, message)
-			if !inOrder && !said {
-				remedies = append(remedies, fmt.Sprintf("%s, %s: %s", n.Name, r.IP, message))
-			}
+		if len(n.Requests) > 0 {
+			e.addRequests(n)
+		} else if namespace != "" {
+			e.table.row(n.Name, n.NetID, "-", "-", "-", n.Reason)
+			e.remedies = append(e.remedies, n.Message)
 		}
 	}
 	if namespace != "" && !found {
 		return fmt.Errorf("there is no NetNamespace %q: the controller makes one for each Namespace; "+
 			"check the name, and that the controller runs", namespace)
 	}
-	if err := table.flush("No namespace requests egress IPs."); err != nil {
+	if err := e.table.flush("No namespace requests egress IPs."); err != nil {
 		return err
 	}
 	for _, p := range problems {
-		// Of addresses the lines above tell.
+		// The table covers problems with addresses.
 		if p.Kind == "NetNamespace" && p.Field != "egressIPs" && (namespace == "" || p.Name == namespace) {
-			remedies = append(remedies, p.Message)
+			e.remedies = append(e.remedies, p.Message)
 		}
 	}
-	return printAll(w, remedies)
+	return printAll(w, e.remedies)
 }
 
-// claimOf returns what the agent of the host that must bear the request says
-// of it, or nil where it has said nothing.
+// explanation collects the table of egress IPs and what to do about them.
+type explanation struct {
+	hostSubnets []v1.HostSubnet
+	table       *table
+	remedies    []string
+}
+
+// addRequests adds a namespace that requests egress IPs.
+func (e *explanation) addRequests(n egress.NamespaceResult) {
+	if n.Dropped {
+		e.remedies = append(e.remedies, fmt.Sprintf("%s: %s", n.Name, n.Message))
+	}
+	for _, r := range n.Requests {
+		reason, message := string(r.Reason), r.Message
+		inOrder := r.State == egress.Active || r.State == egress.Standby
+		if claim := claimOf(e.hostSubnets, r); claim != nil && !claim.Configured {
+			reason = orDash(claim.Reason)
+			message = fmt.Sprintf("The agent of host %s says: %s", r.Host, claim.Message)
+			inOrder = false
+		}
+		e.table.row(n.Name, n.NetID, r.IP, orDash(r.Host), r.State, reason)
+		said := n.Dropped && strings.Contains(n.Message, message)
+		if !inOrder && !said {
+			e.remedies = append(e.remedies, fmt.Sprintf("%s, %s: %s", n.Name, r.IP, message))
+		}
+	}
+}
+
+// claimOf returns the status that the agent of the request's host has written for
+// the egress IP, or nil if it has written none.
 func claimOf(hostSubnets []v1.HostSubnet, r egress.RequestResult) *v1.ClaimStatus {
 	if r.State != egress.Active && r.State != egress.Standby {
 		return nil
@@ -105,7 +118,7 @@ func claimOf(hostSubnets []v1.HostSubnet, r egress.RequestResult) *v1.ClaimStatu
 	return nil
 }
 
-// status tells of all hosts.
+// status prints all hosts, and what to do about those that are not in order.
 func status(w io.Writer, o egress.Objects) error {
 	cluster, problems := egress.Snapshot(o)
 	resolution := egress.Resolve(cluster)
@@ -150,8 +163,8 @@ func status(w io.Writer, o egress.Objects) error {
 	return errors.Join(err, printAll(w, remedies))
 }
 
-// agentOf returns what a host's agent says of itself: the reason, and the
-// message where something deserves attention.
+// agentOf returns the reason of a host's condition AgentReady, and its message if
+// something needs attention.
 func agentOf(hostSubnets []v1.HostSubnet, name string) (reason, message string) {
 	for i := range hostSubnets {
 		if hostSubnets[i].Name != name {
@@ -199,7 +212,7 @@ func yesNo(b bool) string {
 	return "no"
 }
 
-// printAll prints what is to be done, after an empty line.
+// printAll prints the lines, after an empty line.
 func printAll(w io.Writer, lines []string) error {
 	for i, line := range lines {
 		if i == 0 {
@@ -232,7 +245,7 @@ func (t *table) row(cells ...any) {
 	fmt.Fprintf(t.tab, format, cells...)
 }
 
-// flush prints the table, or what to say where it has no rows.
+// flush prints the table, or the given text if it has no rows.
 func (t *table) flush(empty string) error {
 	if t.rows == 0 {
 		_, err := fmt.Fprintln(t.w, empty)

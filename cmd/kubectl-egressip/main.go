@@ -1,6 +1,8 @@
 // Command kubectl-egressip is a kubectl plugin that explains egress IPs. It
-// reads the cluster's objects and thinks for itself, with the same code as
-// controller and agents, so that it answers where those do not run.
+// reads the cluster's objects and decides with the same code as controller and
+// agents, so that it also answers while those do not run.
+//
+// It changes nothing, and a command runs in one goroutine.
 package main
 
 import (
@@ -36,7 +38,8 @@ func run() int {
 	return 0
 }
 
-// rootCommand takes the flags by which kubectl chooses a cluster.
+// rootCommand returns the command with its subcommands. Its flags choose a cluster,
+// as those of kubectl do.
 func rootCommand(out, errOut io.Writer) *cobra.Command {
 	rules := clientcmd.NewDefaultClientConfigLoadingRules()
 	overrides := &clientcmd.ConfigOverrides{}
@@ -51,14 +54,14 @@ func rootCommand(out, errOut io.Writer) *cobra.Command {
 	root.SetOut(out)
 	root.SetErr(errOut)
 	flags := root.PersistentFlags()
-	flags.StringVar(&rules.ExplicitPath, clientcmd.RecommendedConfigPathFlag, "", "`file` with clusters and credentials; from KUBECONFIG by default")
+	flags.StringVar(&rules.ExplicitPath, clientcmd.RecommendedConfigPathFlag, "", "`file` with clusters and credentials; KUBECONFIG by default")
 	names := clientcmd.RecommendedConfigOverrideFlags("")
 	names.ContextOverrideFlags.Namespace = clientcmd.FlagInfo{} // NetNamespaces and HostSubnets have none
 	clientcmd.BindOverrideFlags(overrides, flags, names)
 	root.AddCommand(
 		&cobra.Command{
 			Use:   "explain [namespace]",
-			Short: "Say why namespaces have, or have not, their egress IPs, and what to do",
+			Short: "Explain why namespaces have or lack their egress IPs, and what to do",
 			Example: `  kubectl egressip explain        # every namespace that requests egress IPs
   kubectl egressip explain shop   # one namespace`,
 			Args: cobra.MaximumNArgs(1),
@@ -76,7 +79,7 @@ func rootCommand(out, errOut io.Writer) *cobra.Command {
 		},
 		&cobra.Command{
 			Use:   "status",
-			Short: "Show each host with its egress IPs, and count what is wrong",
+			Short: "Show each host with its egress IPs, and what is wrong",
 			Args:  cobra.NoArgs,
 			RunE: func(cmd *cobra.Command, _ []string) error {
 				o, err := read(cmd.Context(), config, errOut)
@@ -90,7 +93,7 @@ func rootCommand(out, errOut io.Writer) *cobra.Command {
 	return root
 }
 
-// read gets from the API server what the brain needs.
+// read gets the objects that the decisions depend on from the API server.
 func read(ctx context.Context, config clientcmd.ClientConfig, errOut io.Writer) (egress.Objects, error) {
 	cfg, err := config.ClientConfig()
 	if err != nil {
@@ -115,7 +118,7 @@ func read(ctx context.Context, config clientcmd.ClientConfig, errOut io.Writer) 
 	o := egress.Objects{NetNamespaces: netNamespaces.Items, HostSubnets: hostSubnets.Items}
 	var nodes corev1.NodeList
 	if err := c.List(ctx, &nodes); err != nil {
-		fmt.Fprintf(errOut, "warning: Nodes cannot be listed, so what a cloud says of them is left out: %v\n", err)
+		fmt.Fprintf(errOut, "warning: Nodes cannot be listed, so the capacity and the networks that a cloud gives them are ignored: %v\n", err)
 	}
 	return withNodes(o, nodes.Items), nil
 }
