@@ -16,34 +16,34 @@ import (
 	"k8s.io/klog/v2"
 )
 
-// NewInformer is cache.NewSharedIndexInformer, but hears of what has happened soon after
-// the API server is back. client-go's own pause between two attempts grows up to a
-// minute, and does not shrink for two: after an API server that was away for minutes, or
-// away twice, a node would go on for as long with what it knew before. Here the pause
-// stays below twice retryMost, and a watch that ended is taken up where it was.
+// NewInformer is like cache.NewSharedIndexInformer, but its informer is up to date again
+// soon after the API server is back. client-go's own pause between two attempts grows up
+// to a minute, and is not reset for two minutes: after the API server was away for
+// minutes, or away twice, a node would use stale objects for that long. Here the pause
+// stays below twice retryMost, and a watch that ended is resumed where it stopped.
 func NewInformer(lw cache.ListerWatcher, example runtime.Object, resync time.Duration, indexers cache.Indexers) cache.SharedIndexInformer {
 	return cache.NewSharedIndexInformer(patient{cache.ToListerWatcherWithContext(lw)}, example, resync, indexers)
 }
 
-// The pause between two attempts to reach an API server that is away, doubled from the
-// first to the greatest, and up to twice as long at random: thousands of nodes wait for
-// one API server.
+// The pause between two attempts to reach an API server that is away. It doubles from
+// retryFirst to retryMost, plus up to as much again at random, because thousands of nodes
+// wait for one API server.
 const (
 	retryFirst = 250 * time.Millisecond
 	retryMost  = 2 * time.Second
 )
 
-// tellEvery is after how many failures it is logged again that the API server is away:
-// every one or two minutes.
-const tellEvery = 30
+// logEvery is the number of failures after which the absence of the API server is logged
+// again: every one or two minutes.
+const logEvery = 30
 
 // patient is a ListerWatcher that does not give up while the API server is away.
 type patient struct {
 	inner cache.ListerWatcherWithContext
 }
 
-// IsWatchListSemanticsUnSupported has lists made by a list: a watch that begins without
-// one cannot be taken up again.
+// IsWatchListSemanticsUnSupported makes the informer start with a list: a watch that
+// starts without one cannot be resumed.
 func (patient) IsWatchListSemanticsUnSupported() bool { return true }
 
 func (p patient) List(o metav1.ListOptions) (runtime.Object, error) {
@@ -54,7 +54,7 @@ func (p patient) Watch(o metav1.ListOptions) (watch.Interface, error) {
 	return p.WatchWithContext(context.Background(), o)
 }
 
-// ListWithContext lists as soon as the API server answers.
+// ListWithContext retries until the API server answers.
 func (p patient) ListWithContext(ctx context.Context, o metav1.ListOptions) (list runtime.Object, err error) {
 	err = untilReached(ctx, func() error {
 		list, err = p.inner.ListWithContext(ctx, o)
@@ -63,7 +63,8 @@ func (p patient) ListWithContext(ctx context.Context, o metav1.ListOptions) (lis
 	return list, err
 }
 
-// WatchWithContext watches from where o says, and again from where a watch ended.
+// WatchWithContext watches from the resource version in o, and resumes a watch that
+// ended.
 func (p patient) WatchWithContext(ctx context.Context, o metav1.ListOptions) (watch.Interface, error) {
 	if o.ResourceVersion == "" || o.ResourceVersion == "0" {
 		return p.inner.WatchWithContext(ctx, o)
@@ -71,7 +72,7 @@ func (p patient) WatchWithContext(ctx context.Context, o metav1.ListOptions) (wa
 	return toolswatch.NewRetryWatcherWithContext(ctx, o.ResourceVersion, resumed{p.inner, o})
 }
 
-// resumed begins watches that are as the first one, but for where they begin.
+// resumed starts watches that differ from the first one only in their resource version.
 type resumed struct {
 	inner cache.ListerWatcherWithContext
 	first metav1.ListOptions
@@ -86,18 +87,18 @@ func (r resumed) WatchWithContext(ctx context.Context, at metav1.ListOptions) (w
 	})
 	var refused apierrors.APIStatus
 	if errors.As(err, &refused) {
-		// Such as a version that is too old, or too new after a backup was restored.
-		// It would be asked for again and again: begin anew, with a list.
+		// For example, the version is too old, or too new after a restore from a backup.
+		// Asking again would not help: make the informer start over with a list.
 		status := refused.Status()
 		status.Code, status.Reason = http.StatusGone, metav1.StatusReasonExpired
-		told := make(chan watch.Event, 1)
-		told <- watch.Event{Type: watch.Error, Object: &status}
-		return watch.NewProxyWatcher(told), nil
+		events := make(chan watch.Event, 1)
+		events <- watch.Event{Type: watch.Error, Object: &status}
+		return watch.NewProxyWatcher(events), nil
 	}
 	return w, err
 }
 
-// untilReached calls attempt until the API server answers, be it with a refusal.
+// untilReached calls attempt until the API server answers, even if it refuses.
 func untilReached(ctx context.Context, attempt func() error) error {
 	pause := wait.Backoff{Duration: retryFirst, Factor: 2, Jitter: 1, Steps: 1 << 30, Cap: retryMost}
 	for failures := 0; ; failures++ {
@@ -108,8 +109,8 @@ func untilReached(ctx context.Context, attempt func() error) error {
 			}
 			return err
 		}
-		if failures%tellEvery == 0 {
-			klog.FromContext(ctx).Error(err, "the API server does not answer; it is tried again", "failures", failures+1)
+		if failures%logEvery == 0 {
+			klog.FromContext(ctx).Error(err, "the API server does not answer; retrying", "failures", failures+1)
 		}
 		t := time.NewTimer(pause.Step())
 		select {
@@ -120,8 +121,8 @@ func untilReached(ctx context.Context, attempt func() error) error {
 	}
 }
 
-// away tells whether an error says that the API server cannot be reached, or cannot
-// answer for now.
+// away reports whether an error means that the API server cannot be reached, or cannot
+// answer at the moment.
 func away(err error) bool {
 	var status apierrors.APIStatus
 	if !errors.As(err, &status) {

@@ -14,10 +14,10 @@ func cleanupCommand() *cobra.Command {
 	var dryRun bool
 	cmd := &cobra.Command{
 		Use:   "cleanup",
-		Short: "Take everything of ours off this node",
-		Long: `Removes from this node whatever an agent put there: egress IPs, the overlay device,
-tc programs and maps, policy routes, sets, and rules in both iptables backends.
-Nothing else is touched. Stop the agent first; give the flags that it ran with.`,
+		Short: "Remove everything that an agent configured on this node",
+		Long: `Removes everything that an agent configured on this node: egress IPs, the overlay
+device, tc programs and maps, policy routes, sets, and rules in both iptables backends.
+Nothing else is touched. Stop the agent first, and use the flags that it ran with.`,
 		Args: cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			ctx, err := logging.start(cmd)
@@ -37,6 +37,6 @@ Nothing else is touched. Stop the agent first; give the flags that it ran with.`
 	f := cmd.Flags()
 	logging.add(f)
 	addKernelFlags(f, &o)
-	f.BoolVar(&dryRun, "dry-run", false, "list what would be removed, one object a line, and remove nothing")
+	f.BoolVar(&dryRun, "dry-run", false, "list what would be removed, one object per line, and remove nothing")
 	return cmd
 }

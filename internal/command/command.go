@@ -10,11 +10,11 @@ func New(version string) *cobra.Command {
 	version = buildVersion(version)
 	root := &cobra.Command{
 		Use:   "egressip-operator",
-		Short: "Egress IPs for any Kubernetes cluster, with the objects of OpenShift SDN",
-		Long: `Gives a namespace's traffic out of the cluster a source address of its own:
-NetNamespace objects request egress IPs, HostSubnet objects claim them for nodes.
+		Short: "Egress IPs for any Kubernetes cluster, configured by the objects of OpenShift SDN",
+		Long: `Gives the traffic that a namespace sends out of the cluster its own source address:
+NetNamespace objects request egress IPs, and HostSubnet objects claim them for nodes.
 
-The controller runs once in the cluster, the agent on every node.`,
+One controller serves the cluster, and an agent runs on every node.`,
 		Args:          cobra.NoArgs,
 		SilenceUsage:  true,
 		SilenceErrors: true,

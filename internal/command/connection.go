@@ -22,7 +22,7 @@ type commonOptions struct {
 func (o *commonOptions) add(f *pflag.FlagSet) {
 	o.loggingOptions.add(f)
 	f.StringVar(&o.kubeconfig, "kubeconfig", os.Getenv("KUBECONFIG"),
-		"`file` with the address of the API server and credentials; from KUBECONFIG by default, else the pod's service account")
+		"`file` with the address of the API server and credentials; KUBECONFIG by default, or else the pod's service account")
 }
 
 func (o *commonOptions) start(cmd *cobra.Command) (context.Context, *rest.Config, error) {
@@ -42,7 +42,7 @@ func (o *commonOptions) start(cmd *cobra.Command) (context.Context, *rest.Config
 	}
 	cfg, err := rest.InClusterConfig()
 	if err != nil {
-		return nil, nil, fmt.Errorf("--kubeconfig is empty, and this is no pod with a service account: %w", err)
+		return nil, nil, fmt.Errorf("--kubeconfig is empty, and this is not a pod with a service account: give a kubeconfig: %w", err)
 	}
 	return ctx, cfg, nil
 }

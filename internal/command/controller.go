@@ -17,10 +17,10 @@ func controllerCommand(version string) *cobra.Command {
 	var limits requestLimits
 	cmd := &cobra.Command{
 		Use:   "controller",
-		Short: "Keep NetNamespaces and HostSubnets, and assign egress IPs to automatic hosts",
-		Long: `Keeps a NetNamespace for each Namespace and a HostSubnet for each Node, assigns
-egress IPs to hosts with egressCIDRs, and tells in status, conditions and events
-what has become of each request. Any number may run; one of them leads.`,
+		Short: "Maintain NetNamespaces and HostSubnets, and assign egress IPs to automatic hosts",
+		Long: `Maintains a NetNamespace for each Namespace and a HostSubnet for each Node, assigns
+egress IPs to hosts with egressCIDRs, and reports the result of each request in
+status, conditions and events. Several may run; one of them leads.`,
 		Args: cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			ctx, cfg, err := common.start(cmd)
@@ -35,16 +35,16 @@ what has become of each request. Any number may run; one of them leads.`,
 	common.add(f)
 	f.StringVar(&o.MetricsAddress, "metrics-bind-address", ":9790", "`address` of the metrics endpoint, 0 for none")
 	f.StringVar(&o.HealthAddress, "health-probe-bind-address", ":9791", "`address` of /healthz and /readyz, 0 for none")
-	f.BoolVar(&o.LeaderElection, "leader-elect", true, "lead only while holding a Lease, so that several may run")
+	f.BoolVar(&o.LeaderElection, "leader-elect", true, "work only while holding a Lease, so that several controllers may run")
 	f.StringVar(&o.LeaderElectionNamespace, "leader-election-namespace", "",
-		"`namespace` of the Lease; the pod's own by default")
+		"`namespace` of the Lease; that of the pod by default")
 	f.IntVar(&o.DefaultCapacity, "default-capacity", 0,
-		"greatest `number` of egress IPs on a host that does not say by annotation, 0 for no limit")
+		"maximum `number` of egress IPs on a host whose Node has no annotation that limits it, 0 for no limit")
 	f.Uint16Var(&o.ProbePort, "probe-port", probe.Port,
-		"UDP `port` on which agents answer probes; 0 for none, and in a pod's network, where none are answered")
+		"UDP `port` on which agents answer probes; 0 disables probes: use it without hostNetwork, where agents do not answer")
 	f.DurationVar(&o.ProbeInterval, "probe-interval", probe.DefaultConfig().Interval,
-		"time between two probes to one host; three without an answer, and the same from most agents, make it offline")
-	f.Var((*addressValue)(&o.ProbeSource), "host-ip", "`address` of this node, from which probes are sent; the kernel's choice by default")
+		"time between two probes of a host; it is offline after three without an answer, if most agents that watch it find the same")
+	f.Var((*addressValue)(&o.ProbeSource), "host-ip", "`address` of this node from which probes are sent; chosen by the kernel by default")
 	limits.add(f)
 	return cmd
 }
@@ -56,7 +56,7 @@ type requestLimits struct {
 }
 
 func (l *requestLimits) add(f *pflag.FlagSet) {
-	f.Float32Var(&l.qps, "kube-api-qps", 50, "`requests` to the API server a second")
+	f.Float32Var(&l.qps, "kube-api-qps", 50, "`requests` to the API server per second")
 	f.IntVar(&l.burst, "kube-api-burst", 100, "`requests` to the API server in a burst")
 }
 

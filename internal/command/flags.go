@@ -11,7 +11,7 @@ import (
 	"k8s.io/apimachinery/pkg/types"
 )
 
-// choice is a flag with few values.
+// choice is a flag with a fixed set of values.
 type choice struct {
 	value   *string
 	choices []string
@@ -54,7 +54,7 @@ func (m *maskValue) Set(s string) error {
 
 func (*maskValue) Type() string { return "hex" }
 
-// objectValue is a flag with the name of an object in a namespace.
+// objectValue is a flag that holds the name of an object in a namespace.
 type objectValue types.NamespacedName
 
 func (o *objectValue) String() string {
@@ -90,7 +90,7 @@ func (a *addressValue) Set(s string) error {
 	if err != nil {
 		return errors.New("give an address, such as 192.168.7.11")
 	}
-	// Of a node whose first address is IPv6, the kernel chooses the other one.
+	// If the node's first address is IPv6, the kernel chooses the IPv4 address.
 	if *a = (addressValue{}); ip.Is4() {
 		*a = addressValue(ip)
 	}
@@ -99,7 +99,7 @@ func (a *addressValue) Set(s string) error {
 
 func (*addressValue) Type() string { return "address" }
 
-// cidrsValue is a flag with IPv4 networks; given twice, it adds up.
+// cidrsValue is a flag with IPv4 networks; if given several times, they add up.
 type cidrsValue []netip.Prefix
 
 func (c *cidrsValue) String() string {
@@ -119,11 +119,11 @@ func (c *cidrsValue) Set(s string) error {
 		p, err := netip.ParsePrefix(text)
 		switch {
 		case err != nil:
-			return fmt.Errorf("%q is no CIDR; give IPv4 networks such as 10.244.0.0/16", text)
+			return fmt.Errorf("%q is not a CIDR; give IPv4 networks such as 10.244.0.0/16", text)
 		case !p.Addr().Is4():
 			return fmt.Errorf("%q is not IPv4; give IPv4 networks such as 10.244.0.0/16", text)
 		case p.Bits() == 0:
-			return fmt.Errorf("%q holds every address, so that no traffic would be egress traffic; give the cluster's networks", text)
+			return fmt.Errorf("%q contains every address, so no traffic would be egress traffic; give the cluster's networks", text)
 		case p != p.Masked():
 			return fmt.Errorf("%q has host bits; give %s", text, p.Masked())
 		}

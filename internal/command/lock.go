@@ -12,7 +12,7 @@ import (
 	"github.com/egressip-operator/egressip-operator/pkg/bootunit"
 )
 
-// lockFlags are what lock needs, and what "lock install" writes down for it.
+// lockFlags are the flags of "lock", which "lock install" writes into the unit.
 type lockFlags struct {
 	options                    agent.LockOptions
 	clusterCIDRs, serviceCIDRs cidrsValue
@@ -22,11 +22,11 @@ func (l *lockFlags) add(f *pflag.FlagSet) {
 	l.options.Kernel = agent.DefaultKernelOptions()
 	addKernelFlags(f, &l.options.Kernel)
 	addBackendFlag(f, &l.options.Kernel)
-	f.Var(&l.clusterCIDRs, "cluster-cidrs", "pod networks of the cluster as IPv4 `CIDRs` with commas between: these are held back")
-	f.Var(&l.serviceCIDRs, "service-cidrs", "service networks as IPv4 `CIDRs` with commas between: what goes there is let through")
-	f.Var((*addressValue)(&l.options.HostIP), "host-ip", "`address` of this node; that of its default route by default")
+	f.Var(&l.clusterCIDRs, "cluster-cidrs", "pod networks of the cluster as comma-separated IPv4 `CIDRs`: their traffic to the outside is dropped")
+	f.Var(&l.serviceCIDRs, "service-cidrs", "service networks as comma-separated IPv4 `CIDRs`: traffic to them is let through")
+	f.Var((*addressValue)(&l.options.HostIP), "host-ip", "`address` of this node; by default the one that its default route uses")
 	f.Uint16Var(&l.options.ProbePort, "probe-port", agent.DefaultProbePort,
-		"UDP `port` on which hosts ask each other whether they are there; 0 for none")
+		"UDP `port` on which hosts health-check each other; 0 for none")
 }
 
 // lockOptions returns what the flags say.
@@ -41,13 +41,12 @@ func lockCommand() *cobra.Command {
 	var flags lockFlags
 	cmd := &cobra.Command{
 		Use:   "lock",
-		Short: "Hold this node's pods back until the agent knows them",
-		Long: `Keeps everything with an address of a pod network from leaving the cluster, until
-the agent takes over, which lets each pod go its way. It is for a node that boots:
-run before the kubelet, as "lock install" arranges it, it leaves no moment in which a
-pod could leave with the node's address. It asks no API server, and needs root and
-iptables. On a node that an agent has served since it booted it does nothing. Give
-the flags that the agent gets.`,
+		Short: "Drop the egress traffic of this node's pods until the agent knows them",
+		Long: `Drops all traffic that leaves the cluster from an address of a pod network, until the
+agent takes over and lets each pod send. It is for a node that boots: if it runs before
+the kubelet, as "lock install" arranges, no pod can ever send with the node's address.
+It contacts no API server, and needs root and iptables. It does nothing on a node that
+an agent has served since the node booted. Use the flags that the agent runs with.`,
 		Args: cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			ctx, err := logging.start(cmd)
@@ -68,15 +67,15 @@ func lockInstallCommand() *cobra.Command {
 	var unit bootunit.Unit
 	cmd := &cobra.Command{
 		Use:   "install",
-		Short: "Have systemd lock this node each time that it boots",
+		Short: "Let systemd lock this node each time it boots",
 		Long: `Writes a systemd unit that runs "lock" before the kubelet, and a copy of this
 program for it to run:
 
   ` + strings.Join(bootunit.Paths(), "\n  ") + `
 
-The kubelet requires the unit: should the lock fail, the node does not become Ready,
-rather than let pods leave with its address. The node's own iptables is used. The
-unit works from the next boot on. Give the flags that the agent gets.`,
+The kubelet requires the unit: if the lock fails, the node does not become Ready, so
+that no pod sends with the node's address. The unit uses the node's own iptables, and
+takes effect at the next boot. Use the flags that the agent runs with.`,
 		Args: cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			if err := flags.lockOptions().Validate(); err != nil {
@@ -105,9 +104,9 @@ func lockUninstallCommand() *cobra.Command {
 	var unit bootunit.Unit
 	cmd := &cobra.Command{
 		Use:   "uninstall",
-		Short: "Take off what \"lock install\" wrote",
+		Short: "Remove what \"lock install\" wrote",
 		Long: `Deletes the unit and the program that "lock install" wrote, and nothing else. A lock
-that is in place stays until the agent, or "cleanup", takes it off.`,
+that is in place stays until the agent or "cleanup" removes it.`,
 		Args: cobra.NoArgs,
 		RunE: func(*cobra.Command, []string) error { return unit.Uninstall() },
 	}
@@ -116,7 +115,7 @@ that is in place stays until the agent, or "cleanup", takes it off.`,
 }
 
 func addUnitFlags(f *pflag.FlagSet, u *bootunit.Unit) {
-	f.StringVar(&u.Root, "root", "/", "`directory` in which the node's file system is seen")
+	f.StringVar(&u.Root, "root", "/", "`directory` where the node's file system is mounted")
 	f.StringSliceVar(&u.Before, "before", []string{"kubelet.service"},
-		"`units` that start pods, such as k3s.service, with commas between: they start after the lock, and not without it")
+		"comma-separated `units` that start pods, such as k3s.service: they start after the lock, and only if it succeeds")
 }

@@ -15,7 +15,7 @@ import (
 	ctrl "sigs.k8s.io/controller-runtime"
 )
 
-// loggingOptions are the flags of every command that logs.
+// loggingOptions are the flags of each command that logs.
 type loggingOptions struct {
 	format  string
 	verbose int

@@ -1,5 +1,3 @@
-// Package bootunit has systemd run a program on a node each time that it boots,
-// before anything starts pods.
 package bootunit
 
 import (
@@ -13,43 +11,43 @@ import (
 	"strings"
 )
 
-// plain are the characters that mean nothing but themselves in a unit.
+// plain are the characters that have no special meaning in a unit.
 const plain = `-_.:/,=@+~abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789`
 
-// temporary matches files that are being written.
+// temporary is the pattern for the names of files that are being written.
 const temporary = ".egressip-*"
 
 const (
 	unitName   = "egressip-lock.service"
 	unitDir    = "/etc/systemd/system"
 	programDir = "/opt/egressip"
-	// Below a bin: SELinux policies let systemd run what is in one.
+	// SELinux policies let systemd run programs that are in a directory bin.
 	program = programDir + "/bin/egressip-operator"
 )
 
-// Paths are the files that Install writes, on the node, but for the links that
-// have other units require this one.
+// Paths returns the files that Install writes on the node, without the links by
+// which other units require this one.
 func Paths() []string { return []string{program, unitDir + "/" + unitName} }
 
-// Unit is what to run, and when.
+// Unit is a systemd unit that runs a program when the node boots.
 type Unit struct {
-	// Root is the directory in which the node's file system is seen.
+	// Root is the directory where the node's file system is mounted.
 	Root string
-	// Before are units that start pods: they start after this one has succeeded,
-	// and not without it.
+	// Before are units that start pods: they start after this one, and only if it
+	// succeeds.
 	Before []string
 	// Args are the program's arguments.
 	Args []string
 }
 
-// iptables are programs of which the node must have one: the lock is made of their
-// rules.
+// iptables returns the programs of which the node needs at least one: the lock
+// consists of iptables rules.
 func iptables() []string {
 	return []string{"usr/sbin/iptables-nft", "usr/sbin/iptables-legacy", "sbin/iptables-nft", "sbin/iptables-legacy", "usr/bin/iptables-nft", "usr/bin/iptables-legacy"}
 }
 
-// Install writes the unit, the links that have others require it, and a copy of a
-// program for it to run. What is there already is replaced, each file in one step.
+// Install writes the unit, the links by which others require it, and a copy of the
+// program from that it runs. It replaces existing files, each in one step.
 func (u Unit) Install(from string) error {
 	if err := u.validate(); err != nil {
 		return err
@@ -64,7 +62,7 @@ func (u Unit) Install(from string) error {
 	if err := u.replace(filepath.Join(unitDir, unitName), 0o644, strings.NewReader(u.text())); err != nil {
 		return err
 	}
-	// Of a former installation with other units.
+	// Links of an earlier installation with other units.
 	errs := u.unlink(u.Before)
 	for _, before := range u.Before {
 		link := u.path(unitDir, before+".requires", unitName)
@@ -80,7 +78,7 @@ func (u Unit) Install(from string) error {
 	return errors.Join(errs...)
 }
 
-// Uninstall deletes what Install wrote; what is not there is no error.
+// Uninstall deletes what Install wrote. A missing file is not an error.
 func (u Unit) Uninstall() error {
 	if err := u.validate(); err != nil {
 		return err
@@ -89,13 +87,13 @@ func (u Unit) Uninstall() error {
 	for _, path := range Paths() {
 		errs = append(errs, remove(u.path(path)), u.sweep(path))
 	}
-	// They stay where they hold files of others.
+	// They stay if they hold other files.
 	_ = os.Remove(u.path(programDir, "bin"))
 	_ = os.Remove(u.path(programDir))
 	return errors.Join(errs...)
 }
 
-// unlink deletes the links by which others require the unit, but for those given.
+// unlink deletes the links by which others require the unit, except those in but.
 func (u Unit) unlink(but []string) []error {
 	links, err := filepath.Glob(u.path(unitDir, "*.requires", unitName))
 	errs := []error{err}
@@ -104,13 +102,13 @@ func (u Unit) unlink(but []string) []error {
 			continue
 		}
 		errs = append(errs, remove(link))
-		// It stays where it holds links of others.
+		// It stays if it holds other links.
 		_ = os.Remove(filepath.Dir(link))
 	}
 	return errs
 }
 
-// sweep deletes what an Install that was killed has left beside a file.
+// sweep deletes the temporary files that an interrupted Install left next to a file.
 func (u Unit) sweep(path string) error {
 	left, err := filepath.Glob(filepath.Join(filepath.Dir(u.path(path)), temporary))
 	errs := []error{err}
@@ -122,21 +120,21 @@ func (u Unit) sweep(path string) error {
 
 func remove(path string) error {
 	if err := os.Remove(path); err != nil && !errors.Is(err, fs.ErrNotExist) {
-		return fmt.Errorf("take %s off the node: %w", unitName, err)
+		return fmt.Errorf("remove %s from the node: %w", unitName, err)
 	}
 	return nil
 }
 
 func (u Unit) validate() error {
 	for _, word := range slices.Concat(u.Before, u.Args) {
-		// systemd would take others apart, or replace them.
+		// systemd would split others into words, or replace them.
 		if i := strings.IndexFunc(word, func(r rune) bool { return !strings.ContainsRune(plain, r) }); i >= 0 {
 			return fmt.Errorf("%q cannot stand in a systemd unit: use letters, digits and any of %s", word, plain[:10])
 		}
 	}
 	for _, before := range u.Before {
 		if before != filepath.Base(before) || !strings.Contains(before, ".") {
-			return fmt.Errorf("%q is no name of a systemd unit: give one such as kubelet.service", before)
+			return fmt.Errorf("%q is not the name of a systemd unit: give one such as kubelet.service", before)
 		}
 	}
 	return nil
@@ -148,7 +146,7 @@ func (u Unit) path(elements ...string) string {
 
 func (u Unit) has(paths ...string) bool {
 	for _, path := range paths {
-		// Lstat: a link with an absolute target leads nowhere below Root.
+		// Lstat, because a link with an absolute target does not resolve below Root.
 		if _, err := os.Lstat(u.path(path)); err == nil {
 			return true
 		}
@@ -156,7 +154,7 @@ func (u Unit) has(paths ...string) bool {
 	return false
 }
 
-// text is the unit as systemd reads it.
+// text returns the content of the unit file.
 func (u Unit) text() string {
 	return fmt.Sprintf(`# Written by "egressip-operator lock install"; "lock uninstall" deletes it.
 [Unit]
@@ -185,8 +183,8 @@ func (u Unit) copyProgram(from string) (err error) {
 	return u.replace(program, 0o755, in)
 }
 
-// replace writes a file on the node in one step: a boot in between finds the old
-// one or the new one.
+// replace writes a file on the node in one step: a boot in between finds either the
+// old or the new one.
 func (u Unit) replace(path string, mode fs.FileMode, content io.Reader) error {
 	full := u.path(path)
 	fail := func(err error) error { return fmt.Errorf("write %s on the node: %w", path, err) }

@@ -102,10 +102,10 @@ func TestInstallRefuses(t *testing.T) {
 				t.Fatal(err)
 			}
 		}, "install the package iptables"},
-		"a unit's name with a path":    {func(_ *testing.T, u *Unit) { u.Before = []string{"../kubelet.service"} }, "no name of a systemd unit"},
+		"a unit's name with a path":    {func(_ *testing.T, u *Unit) { u.Before = []string{"../kubelet.service"} }, "not the name of a systemd unit"},
 		"an argument with a space":     {func(_ *testing.T, u *Unit) { u.Args = []string{"lock", "--pin-dir=/a b"} }, "cannot stand in a systemd unit"},
 		"an argument with a specifier": {func(_ *testing.T, u *Unit) { u.Args = []string{"lock", "--pin-dir=/a%i"} }, "cannot stand in a systemd unit"},
-		"a unit's name without a kind": {func(_ *testing.T, u *Unit) { u.Before = []string{"kubelet"} }, "no name of a systemd unit"},
+		"a unit's name without a kind": {func(_ *testing.T, u *Unit) { u.Before = []string{"kubelet"} }, "not the name of a systemd unit"},
 	} {
 		t.Run(name, func(t *testing.T) {
 			u := Unit{Root: node(t), Before: []string{"kubelet.service"}}
