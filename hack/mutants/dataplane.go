@@ -6,11 +6,13 @@ const kernel = "./pkg/dataplane"
 // that cannot go on or are forgotten, and about what is prepared. Their tests need root.
 func kernelMutants() []mutant {
 	const (
-		content  = "rules/content.go"
-		boot     = "TestNothingLeavesBetweenBootAndAgent"
-		dead     = "TestConnectionsThroughADeadHostAreReset"
-		onlyDead = "TestOnlyConnectionsThroughTheDeadHostAreReset"
-		off      = "TestNoResetWhereSwitchedOff"
+		content     = "rules/content.go"
+		boot        = "TestNothingLeavesBetweenBootAndAgent"
+		unprobed    = "TestRoundUntilAddressesAreProbed"
+		inventoried = "TestInventoryListsAndRemovesEachKind"
+		dead        = "TestConnectionsThroughADeadHostAreReset"
+		onlyDead    = "TestOnlyConnectionsThroughTheDeadHostAreReset"
+		off         = "TestNoResetWhereSwitchedOff"
 
 		forgotten      = "TestForgottenConnectionsAreNotTurnedRound"
 		overlayBegins  = `when(b.fromOverlay, Original, inSet(SetInside, Destination)).then(Drop{}),`
@@ -46,6 +48,14 @@ func kernelMutants() []mutant {
 		m("answers-take-any-way", forgotten, content,
 			`when(notToOverlay, Reply, ConnMark{Value: ret, Mask: ret}).then(Drop{}),`, ""),
 		m("unnoted-connections-begin", "TestNoConnectionWhoseAnswersStray", content, overlayUnnoted, ""),
+		m("pending-is-added", unprobed, "apply_aim.go", "return slices.Contains(pending, ip)", "return slices.Contains(pending[:0], ip)"),
+		m("new-is-served-unprobed", unprobed, "apply_aim.go", "if _, known := served[ip]; !known {", "if _, known := served[ip]; !known && false {"),
+		m("lost-is-dropped", unprobed, "apply_aim.go", "if _, known := served[ip]; !known {", "if _, known := served[ip]; !known || known {"),
+		m("maps-are-not-listed", inventoried, "inventory.go", "paths, err := bpf.PinnedMaps(d.cfg.PinDir)", "paths, err := []string(nil), error(nil)"),
+		m("sets-of-others-are-destroyed", inventoried, "sets.go", "return !slices.ContainsFunc(ourSets()", "return len(name) == 0 && !slices.ContainsFunc(ourSets()"),
+		{name: "guard-takes-anothers-place", pkg: kernel + "/bpf", test: "TestFilterOfOthersAtTheGuardsPlaceStays", plain: true, edits: []edit{
+			{file: "guard.go", old: "case !ok || !isGuard(b):", new: "case !ok:"},
+		}},
 		m("nothing-prepared", "TestStandbyTakesOverWithoutAChangeOfRules", "index.go", "taken := maps.Clone(used)", "standby = nil\n\ttaken := maps.Clone(used)"),
 	}
 }
