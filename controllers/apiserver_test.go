@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"io"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -12,7 +11,6 @@ import (
 	"strings"
 	"sync"
 	"testing"
-	"time"
 
 	"github.com/go-logr/logr"
 	"github.com/go-logr/logr/funcr"
@@ -21,7 +19,6 @@ import (
 	"k8s.io/apimachinery/pkg/api/meta"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/runtime"
-	"k8s.io/apimachinery/pkg/util/wait"
 	"k8s.io/client-go/kubernetes"
 	clientgoscheme "k8s.io/client-go/kubernetes/scheme"
 	"k8s.io/client-go/rest"
@@ -30,7 +27,8 @@ import (
 
 	v1 "github.com/egressip-operator/egressip-operator/api/v1"
 	"github.com/egressip-operator/egressip-operator/controllers"
-	"github.com/egressip-operator/egressip-operator/internal/testenv/binaries"
+	"github.com/egressip-operator/egressip-operator/internal/testenv"
+	"github.com/egressip-operator/egressip-operator/internal/testenv/apiserver"
 )
 
 // api is a real API server with the CRDs of config/crd, and its administrator.
@@ -44,38 +42,16 @@ type api struct {
 // startAPI brings up etcd and an API server that end with the test.
 func startAPI(t *testing.T) *api {
 	t.Helper()
-	assets, err := binaries.Dir(t.Context(), binaries.APIServer()...)
-	if err != nil {
-		t.Fatalf("build the API server: %v", err)
-	}
 	scheme := runtime.NewScheme()
 	if err := errors.Join(clientgoscheme.AddToScheme(scheme), v1.AddToScheme(scheme)); err != nil {
 		t.Fatal(err)
 	}
-	env := &envtest.Environment{
-		BinaryAssetsDirectory: assets,
-		CRDDirectoryPaths:     []string{"../config/crd"},
-		ErrorIfCRDPathMissing: true,
-		Scheme:                scheme,
-		// The machine may be busy with other tests.
-		ControlPlaneStartTimeout: 2 * time.Minute,
-		ControlPlaneStopTimeout:  time.Minute,
-	}
-	env.ControlPlane.GetAPIServer().Err = io.Discard
-	cfg, err := env.Start()
-	t.Cleanup(func() {
-		if err := env.Stop(); err != nil {
-			t.Errorf("stop the API server: %v", err)
-		}
-	})
-	if err != nil {
-		t.Fatalf("start the API server: %v", err)
-	}
-	c, err := client.New(cfg, client.Options{Scheme: scheme})
+	env := apiserver.Start(t, apiserver.Options{CRDs: []string{"../config/crd"}, Scheme: scheme})
+	c, err := client.New(env.Config, client.Options{Scheme: scheme})
 	if err != nil {
 		t.Fatal(err)
 	}
-	return &api{Client: c, env: env, cfg: cfg, bin: assets}
+	return &api{Client: c, env: env, cfg: env.Config, bin: env.BinaryAssetsDirectory}
 }
 
 // control runs the controller until stop is called, or the test ends.
@@ -118,20 +94,6 @@ func (l *lines) String() string {
 	return strings.Join(l.all, "\n")
 }
 
-// eventually asks until wrong returns "", and fails the test with its last
-// answer otherwise.
-func eventually(t *testing.T, wrong func(context.Context) string) {
-	t.Helper()
-	var last string
-	err := wait.PollUntilContextTimeout(t.Context(), 20*time.Millisecond, 30*time.Second, true, func(ctx context.Context) (bool, error) {
-		last = wrong(ctx)
-		return last == "", nil
-	})
-	if err != nil {
-		t.Fatalf("%v; last: %s", err, last)
-	}
-}
-
 func (a *api) create(t *testing.T, objects ...client.Object) {
 	t.Helper()
 	for _, o := range objects {
@@ -158,7 +120,7 @@ func (a *api) removeNamespace(t *testing.T, name string) {
 	if err := clientset.CoreV1().Namespaces().Delete(t.Context(), name, metav1.DeleteOptions{}); err != nil {
 		t.Fatal(err)
 	}
-	eventually(t, func(ctx context.Context) string {
+	testenv.Eventually(t, func(ctx context.Context) string {
 		namespace, err := clientset.CoreV1().Namespaces().Get(ctx, name, metav1.GetOptions{})
 		if apierrors.IsNotFound(err) {
 			return ""
@@ -230,7 +192,7 @@ func hostSubnet(name string) *v1.HostSubnet {
 // NetNamespace.
 func (a *api) request(t *testing.T, name string, ips ...string) {
 	t.Helper()
-	eventually(t, func(ctx context.Context) string {
+	testenv.Eventually(t, func(ctx context.Context) string {
 		return text(a.Get(ctx, client.ObjectKey{Name: name}, netNamespace(name)))
 	})
 	a.patch(t, netNamespace(name), fmt.Sprintf(`{"egressIPs": [%s]}`, quoted(ips)))
@@ -248,7 +210,7 @@ func (a *api) ranges(t *testing.T, name string, cidrs ...string) {
 
 func (a *api) hostField(t *testing.T, name, field string, values []string) {
 	t.Helper()
-	eventually(t, func(ctx context.Context) string {
+	testenv.Eventually(t, func(ctx context.Context) string {
 		return text(a.Get(ctx, client.ObjectKey{Name: name}, hostSubnet(name)))
 	})
 	a.patch(t, hostSubnet(name), fmt.Sprintf(`{%q: [%s]}`, field, quoted(values)))
@@ -273,7 +235,7 @@ func text(err error) string {
 func (a *api) awaitNamespace(t *testing.T, name string, wrong func(*v1.NetNamespace) string) *v1.NetNamespace {
 	t.Helper()
 	n := &v1.NetNamespace{}
-	eventually(t, func(ctx context.Context) string {
+	testenv.Eventually(t, func(ctx context.Context) string {
 		n = &v1.NetNamespace{}
 		if err := a.Get(ctx, client.ObjectKey{Name: name}, n); err != nil {
 			return err.Error()
@@ -287,7 +249,7 @@ func (a *api) awaitNamespace(t *testing.T, name string, wrong func(*v1.NetNamesp
 func (a *api) awaitHost(t *testing.T, name string, wrong func(*v1.HostSubnet) string) *v1.HostSubnet {
 	t.Helper()
 	h := &v1.HostSubnet{}
-	eventually(t, func(ctx context.Context) string {
+	testenv.Eventually(t, func(ctx context.Context) string {
 		h = &v1.HostSubnet{}
 		if err := a.Get(ctx, client.ObjectKey{Name: name}, h); err != nil {
 			return err.Error()
@@ -336,7 +298,7 @@ func (a *api) events(ctx context.Context, kind, name string) ([]string, error) {
 // and the word.
 func (a *api) awaitEvent(t *testing.T, kind, name, reason, word string) {
 	t.Helper()
-	eventually(t, func(ctx context.Context) string {
+	testenv.Eventually(t, func(ctx context.Context) string {
 		all, err := a.events(ctx, kind, name)
 		if err != nil {
 			return err.Error()

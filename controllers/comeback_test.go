@@ -18,6 +18,7 @@ import (
 
 	v1 "github.com/egressip-operator/egressip-operator/api/v1"
 	"github.com/egressip-operator/egressip-operator/controllers"
+	"github.com/egressip-operator/egressip-operator/internal/testenv"
 	"github.com/egressip-operator/egressip-operator/pkg/probe"
 )
 
@@ -141,7 +142,7 @@ type answering struct {
 // its silence means nothing.
 func (h *answering) awaitQuestions(t *testing.T, times uint64) {
 	t.Helper()
-	eventually(t, func(context.Context) string {
+	testenv.Eventually(t, func(context.Context) string {
 		if n := h.responder.Stats().Answered; n < times {
 			return fmt.Sprintf("%s was asked %d times", h.name, n)
 		}

@@ -17,6 +17,7 @@ import (
 
 	v1 "github.com/egressip-operator/egressip-operator/api/v1"
 	"github.com/egressip-operator/egressip-operator/controllers"
+	"github.com/egressip-operator/egressip-operator/internal/testenv"
 )
 
 const system = "egressip-system"
@@ -116,7 +117,7 @@ func TestGuardRails(t *testing.T) {
 	t.Run("an agent", func(t *testing.T) {
 		agent := a.as(t, a.tokenOf(t, "egressip-agent", "node1"))
 		// A policy takes a moment until it is in force.
-		eventually(t, func(context.Context) string {
+		testenv.Eventually(t, func(context.Context) string {
 			if err := report(agent, "node2", v1.ConditionAgentReady); !apierrors.IsForbidden(err) ||
 				!strings.Contains(err.Error(), `the agent of node "node1" may write the status of that node's HostSubnet only, not of "node2"`) {
 				return fmt.Sprintf("writing the status of another node: %v, want a refusal by the policy", err)

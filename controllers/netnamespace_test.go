@@ -14,6 +14,7 @@ import (
 
 	v1 "github.com/egressip-operator/egressip-operator/api/v1"
 	"github.com/egressip-operator/egressip-operator/controllers"
+	"github.com/egressip-operator/egressip-operator/internal/testenv"
 	"github.com/egressip-operator/egressip-operator/pkg/egress"
 )
 
@@ -35,7 +36,7 @@ func (a *api) netIDs(ctx context.Context) (map[string]uint32, error) {
 func (a *api) awaitNamespaces(t *testing.T) map[string]uint32 {
 	t.Helper()
 	var ids map[string]uint32
-	eventually(t, func(ctx context.Context) string {
+	testenv.Eventually(t, func(ctx context.Context) string {
 		var namespaces corev1.NamespaceList
 		if err := a.List(ctx, &namespaces); err != nil {
 			return err.Error()
@@ -184,7 +185,7 @@ func TestNetNamespaces(t *testing.T) {
 // awaitGone polls until the object does not exist.
 func (a *api) awaitGone(t *testing.T, object client.Object) {
 	t.Helper()
-	eventually(t, func(ctx context.Context) string {
+	testenv.Eventually(t, func(ctx context.Context) string {
 		if err := a.Get(ctx, client.ObjectKeyFromObject(object), object); !apierrors.IsNotFound(err) {
 			return fmt.Sprintf("%s is still there: %v", object.GetName(), err)
 		}

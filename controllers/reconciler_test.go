@@ -14,6 +14,7 @@ import (
 
 	v1 "github.com/egressip-operator/egressip-operator/api/v1"
 	"github.com/egressip-operator/egressip-operator/controllers"
+	"github.com/egressip-operator/egressip-operator/internal/testenv"
 )
 
 // wantActive says what is wrong with a namespace that shall have an egress IP.
@@ -259,7 +260,7 @@ func TestAllocation(t *testing.T) {
 	}
 	awaitLoads := func(t *testing.T, want map[string]int) {
 		t.Helper()
-		eventually(t, func(ctx context.Context) string {
+		testenv.Eventually(t, func(ctx context.Context) string {
 			loads, _, err := a.load(ctx)
 			if err != nil {
 				return err.Error()
@@ -285,7 +286,7 @@ func TestAllocation(t *testing.T) {
 	}
 
 	t.Run("spread evenly", func(t *testing.T) {
-		eventually(t, func(ctx context.Context) string {
+		testenv.Eventually(t, func(ctx context.Context) string {
 			loads, sum, err := a.load(ctx)
 			if err != nil || sum != count || slices.ContainsFunc(hosts, func(h string) bool { return loads[h] < count/3-1 }) {
 				return fmt.Sprintf("loads are %v, %v", loads, err)
@@ -302,7 +303,7 @@ func TestAllocation(t *testing.T) {
 		}
 		a.ready(t, "node2", corev1.ConditionFalse)
 		awaitLoads(t, map[string]int{"node2": 0})
-		eventually(t, func(ctx context.Context) string {
+		testenv.Eventually(t, func(ctx context.Context) string {
 			_, sum, err := a.load(ctx)
 			if err != nil || sum != count {
 				return fmt.Sprintf("%d claims, want %d; %v", sum, count, err)
@@ -338,7 +339,7 @@ func TestAllocation(t *testing.T) {
 
 	t.Run("it comes back and gets its share", func(t *testing.T) {
 		a.ready(t, "node2", corev1.ConditionTrue)
-		eventually(t, func(ctx context.Context) string {
+		testenv.Eventually(t, func(ctx context.Context) string {
 			loads, sum, err := a.load(ctx)
 			if err != nil || sum != count || loads["node2"] == 0 {
 				return fmt.Sprintf("loads are %v, %v", loads, err)
@@ -369,7 +370,7 @@ func TestAllocation(t *testing.T) {
 		}
 		a.awaitEvent(t, "NetNamespace", "greedy", "NoEligibleHost", "192.168.7.243")
 		a.request(t, "greedy")
-		eventually(t, func(ctx context.Context) string {
+		testenv.Eventually(t, func(ctx context.Context) string {
 			_, sum, err := a.load(ctx)
 			if err != nil || sum != count {
 				return fmt.Sprintf("%d claims, want %d; %v", sum, count, err)

@@ -18,6 +18,7 @@ import (
 	"sigs.k8s.io/controller-runtime/pkg/client"
 
 	"github.com/egressip-operator/egressip-operator/controllers"
+	"github.com/egressip-operator/egressip-operator/internal/testenv"
 )
 
 // freeAddress returns an address of this machine on which nobody listens.
@@ -70,12 +71,12 @@ func TestRunThroughTrouble(t *testing.T) {
 
 	t.Run("endpoints", func(t *testing.T) {
 		for _, path := range []string{"/healthz", "/readyz"} {
-			eventually(t, func(ctx context.Context) string {
+			testenv.Eventually(t, func(ctx context.Context) string {
 				_, err := get(ctx, "http://"+options.HealthAddress+path)
 				return text(err)
 			})
 		}
-		eventually(t, func(ctx context.Context) string {
+		testenv.Eventually(t, func(ctx context.Context) string {
 			body, err := get(ctx, "http://"+options.MetricsAddress+"/metrics")
 			if err != nil {
 				return err.Error()
@@ -127,7 +128,7 @@ func TestRunThroughTrouble(t *testing.T) {
 
 		// For so long that it loses the lead.
 		line.cut()
-		eventually(t, func(ctx context.Context) string {
+		testenv.Eventually(t, func(ctx context.Context) string {
 			var lease coordinationv1.Lease
 			if err := a.Get(ctx, client.ObjectKey{Namespace: system, Name: "egressip-controller"}, &lease); err != nil {
 				return err.Error()

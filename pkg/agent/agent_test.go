@@ -30,28 +30,10 @@ import (
 	"sigs.k8s.io/controller-runtime/pkg/envtest"
 
 	v1 "github.com/egressip-operator/egressip-operator/api/v1"
+	"github.com/egressip-operator/egressip-operator/internal/testenv"
 	"github.com/egressip-operator/egressip-operator/internal/testenv/apiserver"
 	"github.com/egressip-operator/egressip-operator/pkg/dataplane"
 )
-
-// patience bounds every wait; a loaded machine needs some.
-const patience = 30 * time.Second
-
-// eventually polls until ok returns "", or fails with what it said last.
-func eventually(t *testing.T, ok func() string) {
-	t.Helper()
-	deadline := time.Now().Add(patience)
-	for {
-		said := ok()
-		if said == "" {
-			return
-		}
-		if time.Now().After(deadline) {
-			t.Fatalf("not within %s: %s", patience, said)
-		}
-		time.Sleep(10 * time.Millisecond)
-	}
-}
 
 // api is a real API server, and its administrator.
 type api struct {
@@ -266,8 +248,8 @@ func paths(k *fakeKernel) map[string]dataplane.PodKind {
 	return m
 }
 
-func wantPaths(k *fakeKernel, want map[string]dataplane.PodKind) func() string {
-	return func() string {
+func wantPaths(k *fakeKernel, want map[string]dataplane.PodKind) func(context.Context) string {
+	return func(context.Context) string {
 		if got := paths(k); k.count() == 0 || !reflect.DeepEqual(got, want) {
 			return fmt.Sprintf("paths are %v, want %v", got, want)
 		}
@@ -278,9 +260,9 @@ func wantPaths(k *fakeKernel, want map[string]dataplane.PodKind) func() string {
 // settled waits until the agent is ready and its status says so.
 func (s *scene) settled(t *testing.T, u *agentUnderTest) *v1.HostSubnet {
 	t.Helper()
-	eventually(t, func() string { return u.get("/readyz") })
+	testenv.Eventually(t, func(context.Context) string { return u.get("/readyz") })
 	var hs *v1.HostSubnet
-	eventually(t, func() string {
+	testenv.Eventually(t, func(context.Context) string {
 		hs = s.hostSubnet(t)
 		c := meta.FindStatusCondition(hs.Status.Conditions, v1.ConditionAgentReady)
 		if c == nil || c.Status != metav1.ConditionTrue || hs.Status.ObservedGeneration != hs.Generation {
@@ -295,7 +277,7 @@ func (s *scene) settled(t *testing.T, u *agentUnderTest) *v1.HostSubnet {
 func morePasses(t *testing.T, u *agentUnderTest, n int) {
 	t.Helper()
 	until := u.kernel.count() + n
-	eventually(t, func() string {
+	testenv.Eventually(t, func(context.Context) string {
 		if u.kernel.count() < until {
 			return "the agent makes no passes"
 		}
@@ -308,7 +290,7 @@ func TestAgentOnARealAPIServer(t *testing.T) {
 
 	t.Run("an agent waits for the CRDs", func(t *testing.T) {
 		u := startAgent(t, a, "node12")
-		eventually(t, func() string { return u.waitsFor("the list of NetNamespaces") })
+		testenv.Eventually(t, func(context.Context) string { return u.waitsFor("the list of NetNamespaces") })
 		a.installCRDs(t)
 		s := newScene(t, a, 12)
 		s.settled(t, u)
@@ -319,16 +301,16 @@ func TestAgentOnARealAPIServer(t *testing.T) {
 		u := startAgent(t, a, s.node)
 		s.createPod(t, 0)
 		s.createPod(t, 1)
-		eventually(t, wantPaths(u.kernel, map[string]dataplane.PodKind{s.podIP(0): dataplane.Local, s.podIP(1): dataplane.Local}))
+		testenv.Eventually(t, wantPaths(u.kernel, map[string]dataplane.PodKind{s.podIP(0): dataplane.Local, s.podIP(1): dataplane.Local}))
 		s.deletePod(t, 0)
-		eventually(t, wantPaths(u.kernel, map[string]dataplane.PodKind{s.podIP(1): dataplane.Local}))
+		testenv.Eventually(t, wantPaths(u.kernel, map[string]dataplane.PodKind{s.podIP(1): dataplane.Local}))
 
 		// Another node's pod is of no concern.
 		other := newScene(t, a, 2)
 		other.createPod(t, 0)
 		s.must(t, s.Patch(t.Context(), &v1.NetNamespace{ObjectMeta: metav1.ObjectMeta{Name: s.namespace}},
 			client.RawPatch("application/merge-patch+json", []byte(`{"egressIPs":null}`))))
-		eventually(t, wantPaths(u.kernel, map[string]dataplane.PodKind{s.podIP(1): dataplane.Node}))
+		testenv.Eventually(t, wantPaths(u.kernel, map[string]dataplane.PodKind{s.podIP(1): dataplane.Node}))
 		if st := u.kernel.last(); len(st.Hosted) != 0 {
 			t.Errorf("nobody requests it, and the node hosts %v", st.Hosted)
 		}
@@ -354,7 +336,7 @@ func TestAgentOnARealAPIServer(t *testing.T) {
 				return nil
 			})
 		})
-		eventually(t, func() string { return u.waitsFor("the list of this node's Pods") })
+		testenv.Eventually(t, func(context.Context) string { return u.waitsFor("the list of this node's Pods") })
 		select {
 		case <-early:
 			t.Error("the kernel was changed before the pods were known")
@@ -412,7 +394,7 @@ func TestAgentOnARealAPIServer(t *testing.T) {
 				return r, fmt.Errorf("attempt %d: no room", n) // other words each time
 			}
 		})
-		eventually(t, func() string {
+		testenv.Eventually(t, func(context.Context) string {
 			hs := s.hostSubnet(t)
 			c := meta.FindStatusCondition(hs.Status.Conditions, v1.ConditionAgentReady)
 			if c == nil || c.Status != metav1.ConditionFalse || c.Reason != ReasonApplyFailed || !strings.Contains(c.Message, "no room") {
@@ -448,7 +430,7 @@ func TestAgentOnARealAPIServer(t *testing.T) {
 		}
 		// One write of the agent among them, that takes back nothing.
 		s.must(t, s.Patch(t.Context(), s.hostSubnet(t), client.RawPatch("application/merge-patch+json", []byte(`{"egressIPs":[]}`))))
-		eventually(t, func() string {
+		testenv.Eventually(t, func(context.Context) string {
 			hs := s.hostSubnet(t)
 			if len(hs.Status.EgressIPs) != 0 || hs.Status.ObservedGeneration != hs.Generation {
 				return fmt.Sprintf("status is %+v", hs.Status)
@@ -499,7 +481,7 @@ func TestAgentOnARealAPIServer(t *testing.T) {
 		u := startAgent(t, a, "node99", func(u *agentUnderTest) {
 			u.wire.breaks(func(*http.Request) error { return errors.New("no route to host") })
 		})
-		eventually(t, func() string { return u.waitsFor("the list of NetNamespaces") })
+		testenv.Eventually(t, func(context.Context) string { return u.waitsFor("the list of NetNamespaces") })
 		u.end()
 		if n := u.kernel.count(); n != 0 {
 			t.Errorf("%d passes over the kernel without an API server", n)
@@ -516,7 +498,7 @@ func TestAgentOnARealAPIServer(t *testing.T) {
 				return nil
 			})
 		})
-		eventually(t, func() string { return u.get("/readyz") })
+		testenv.Eventually(t, func(context.Context) string { return u.get("/readyz") })
 		morePasses(t, u, 5)
 		if hs := s.hostSubnet(t); hs.Status.Agent != nil {
 			t.Errorf("status is %+v", hs.Status)
@@ -530,7 +512,7 @@ func TestAgentOnARealAPIServer(t *testing.T) {
 		s.createPod(t, 0)
 		s.createPod(t, 1)
 		old := startAgent(t, a, s.node)
-		eventually(t, func() string {
+		testenv.Eventually(t, func(context.Context) string {
 			if len(paths(old.kernel)) != 2 {
 				return "the pods are not known"
 			}
@@ -562,11 +544,11 @@ func TestAgentOnARealAPIServer(t *testing.T) {
 		u := startAgent(t, a, s.node)
 		s.settled(t, u)
 		s.must(t, s.Delete(t.Context(), s.hostSubnet(t)))
-		eventually(t, wantPaths(u.kernel, map[string]dataplane.PodKind{s.podIP(0): dataplane.Drop}))
+		testenv.Eventually(t, wantPaths(u.kernel, map[string]dataplane.PodKind{s.podIP(0): dataplane.Drop}))
 		if st := u.kernel.last(); len(st.Hosted) != 0 || st.HostIP.String() != s.hostIP {
 			t.Errorf("state is %+v", st)
 		}
-		eventually(t, func() string {
+		testenv.Eventually(t, func(context.Context) string {
 			if said := u.get("/readyz"); !strings.Contains(said, "there is no HostSubnet for this node") {
 				return "readyz says " + said
 			}
@@ -574,7 +556,7 @@ func TestAgentOnARealAPIServer(t *testing.T) {
 		})
 		s.createHostSubnet(t)
 		s.settled(t, u)
-		eventually(t, wantPaths(u.kernel, map[string]dataplane.PodKind{s.podIP(0): dataplane.Local}))
+		testenv.Eventually(t, wantPaths(u.kernel, map[string]dataplane.PodKind{s.podIP(0): dataplane.Local}))
 	})
 }
 

@@ -10,6 +10,7 @@ import (
 	"github.com/go-logr/logr/testr"
 	"k8s.io/utils/clock"
 
+	"github.com/egressip-operator/egressip-operator/internal/testenv"
 	"github.com/egressip-operator/egressip-operator/pkg/dataplane"
 	"github.com/egressip-operator/egressip-operator/pkg/egress"
 )
@@ -69,7 +70,7 @@ func TestPeersTellWhoIsSilent(t *testing.T) {
 	await("its data plane is broken", true)
 	// Whom nobody can use is no sign of being cut off. One probe may be lost on a
 	// busy machine; the next is 20 ms away.
-	eventually(t, func() string {
+	testenv.Eventually(t, func(context.Context) string {
 		if watched, answering := asker.contact(); watched != 1 || answering != 1 {
 			return fmt.Sprintf("%d of %d hosts are reached, want the one whose data plane is broken", answering, watched)
 		}

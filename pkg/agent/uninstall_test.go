@@ -16,6 +16,8 @@ import (
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/types"
 	ctrl "sigs.k8s.io/controller-runtime"
+
+	"github.com/egressip-operator/egressip-operator/internal/testenv"
 )
 
 // TestUninstalledAgentGivesUp: an agent that ends gives its egress IPs up if its
@@ -85,7 +87,7 @@ func TestUninstalledAgentGivesUp(t *testing.T) {
 				}
 				return len(kernel.states[len(kernel.states)-1].Hosted)
 			}
-			eventually(t, func() string {
+			testenv.Eventually(t, func(context.Context) string {
 				if n := hosted(); n != 1 {
 					return fmt.Sprintf("%d egress IPs are hosted, want one", n)
 				}
@@ -97,14 +99,14 @@ func TestUninstalledAgentGivesUp(t *testing.T) {
 				}
 			}
 			if c.deleted {
-				eventually(t, func() string { return log.missing(`"deleted"=true`) })
+				testenv.Eventually(t, func(context.Context) string { return log.missing(`"deleted"=true`) })
 			}
 			if c.replaced {
 				d = daemonSet()
 				if err := a.Create(ctx, d); err != nil {
 					t.Fatal(err)
 				}
-				eventually(t, func() string { return log.missing(`"deleted"=false`) })
+				testenv.Eventually(t, func(context.Context) string { return log.missing(`"deleted"=false`) })
 			}
 			if n := hosted(); n != 1 {
 				t.Errorf("%d egress IPs are hosted before the agent ends, want one", n)
