@@ -15,7 +15,7 @@ func agentMutants() []mutant {
 		{
 			name: "stranger-leaks", pkg: agent, test: "TestPropertyNoPodThatRequestsGoesByItself",
 			edits: []edit{{
-				file: "decide.go", old: "if !ok || !plan.HostIP.IsValid() {", new: "if !ok || adopted || !plan.HostIP.IsValid() {",
+				file: "decide.go", old: "if !ok {", new: "if !ok || decided.NoHostSubnet {",
 			}},
 		},
 		{
@@ -41,7 +41,7 @@ func agentMutants() []mutant {
 		},
 		{
 			name: "useless-hosts-are-out-of-reach", pkg: agent, test: "TestPeersTellWhoIsSilent",
-			edits: []edit{{file: "peers.go", old: "if h.Reached() {", new: "if h.Reached() && h.State == probe.Online {"}},
+			edits: []edit{{file: "peers.go", old: "Reached: h.Reached(),", new: "Reached: h.Reached() && h.State == probe.Online,"}},
 		},
 		{
 			name: "no-rest", pkg: agent, test: "TestLoopServesAStormAtHalfPower",

@@ -96,20 +96,60 @@ func healthMutants() []mutant {
 			edits: []edit{{file: "health.go", old: "h.State == Offline && h.good >= c.OnlineAfter }", new: "h.good >= c.OnlineAfter }"}},
 		},
 		{
-			name: "held-is-as-dead", pkg: brain, test: "TestPathsFrom", plain: true,
+			name: "held-is-as-dead", pkg: brain, test: "TestResolveFrom", plain: true,
 			edits: []edit{{file: "fallback.go", old: "if len(r.Held) > 0 {", new: "if false {"}},
 		},
 		{
-			name: "held-is-as-well", pkg: brain, test: "TestPathsFrom", plain: true,
+			name: "held-is-as-well", pkg: brain, test: "TestResolveFrom", plain: true,
 			edits: []edit{{file: "fallback.go", old: "dead := maps.Clone(silent)", new: "dead := silent"}},
 		},
 		{
-			name: "own-pods-use-the-withdrawn", pkg: brain, test: "TestPathsFrom", plain: true,
-			edits: []edit{{file: "fallback.go", old: "paths = Resolve(Unreachable(c, self))", new: "paths = settled"}},
+			name: "own-pods-use-the-withdrawn", pkg: brain, test: "TestResolveFrom", plain: true,
+			edits: []edit{{file: "fallback.go", old: "paths = Resolve(WithOffline(c, self))", new: "paths = settled"}},
 		},
 		{
-			name: "the-withdrawn-is-preferred", pkg: brain, test: "TestPathsFrom", plain: true,
+			name: "the-withdrawn-is-preferred", pkg: brain, test: "TestResolveFrom", plain: true,
 			edits: []edit{{file: "fallback.go", old: "silent = self", new: "_ = self"}},
+		},
+		{
+			name: "withdrawn-keeps-its-egress-ips", pkg: brain, test: "TestDecideHost", plain: true,
+			edits: []edit{{file: "decide.go", old: "if reach.Withdrawn {", new: "if false {"}},
+		},
+		{
+			name: "runtime-only-is-unmanaged", pkg: brain, test: "TestDecideHost", plain: true,
+			edits: []edit{{file: "decide.go", old: "if !managed[p.Namespace] && !p.RuntimeOnly {", new: "if !managed[p.Namespace] {"}},
+		},
+		{
+			name: "strict-drops-the-unmanaged", pkg: brain, test: "TestDecideHost", plain: true,
+			edits: []edit{{file: "decide.go", old: "if in.Strict {", new: "if in.Strict && in.Host == \"\" {"}},
+		},
+		{
+			name: "no-pod-networks", pkg: brain, test: "TestDecideHost", plain: true,
+			edits: []edit{{file: "decide.go", old: "if len(plan.Subnets) == 0 {", new: "if false {"}},
+		},
+		{
+			name: "missing-host-is-unknown", pkg: brain, test: "TestDecideHost", plain: true,
+			edits: []edit{{file: "decide.go", old: "if !ok {", new: "if !ok || noHostSubnet {"}},
+		},
+		{
+			name: "uplink-of-another-address", pkg: brain, test: "TestDecideHost", plain: true,
+			edits: []edit{{file: "decide.go", old: "u.Addr() == c.Hosts[i].IP && ", new: ""}},
+		},
+		{
+			name: "the-silent-are-cut-from-the-ballot", pkg: onlinePackage, test: "TestBallotOf", plain: true,
+			edits: []edit{{file: "peers.go", old: "answering[:min(len(answering), MaxBallot-len(silent))]", new: "answering[:min(len(answering), MaxBallot)]"}},
+		},
+		{
+			name: "unknown-peers-vote", pkg: onlinePackage, test: "TestBallotOf", plain: true,
+			edits: []edit{{file: "peers.go", old: "case PeerUnknown:", new: "case PeerUnknown:\n\t\t\tanswering = append(answering, p.Name)"}},
+		},
+		{
+			name: "all-egress-ips-must-work", pkg: onlinePackage, test: "TestServes", plain: true,
+			edits: []edit{{file: "peers.go", old: "s.Configured > 0", new: "s.Configured == s.Hosted"}},
+		},
+		{
+			name: "serves-without-overlay", pkg: onlinePackage, test: "TestServes", plain: true,
+			edits: []edit{{file: "peers.go", old: "s.Overlay && ", new: ""}},
 		},
 		{
 			name: "evacuated-to-nowhere", pkg: brain, test: "TestPropertyEvacuationGoesOneByOne",

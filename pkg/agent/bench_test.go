@@ -28,11 +28,13 @@ func BenchmarkDecide(b *testing.B) {
 		}
 		in.netNamespaces = append(in.netNamespaces, nn)
 	}
+	var pods []corev1.Pod
 	for n := range 250 {
-		in.pods = append(in.pods, pod(fmt.Sprintf("pod%d", n), fmt.Sprintf("10.100.0.%d", 1+n), func(p *corev1.Pod) {
+		pods = append(pods, pod(fmt.Sprintf("pod%d", n), fmt.Sprintf("10.100.0.%d", 1+n), func(p *corev1.Pod) {
 			p.Namespace = fmt.Sprintf("ns%d", n)
 		}))
 	}
+	in.pods = localPods(pods, nil)
 	if d, ok := decide(in); !ok || len(d.state.Hosted) == 0 || len(d.state.Pods) != 250 {
 		b.Fatalf("decided %t, hosted %d, pods %d", ok, len(d.state.Hosted), len(d.state.Pods))
 	}

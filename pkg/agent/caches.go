@@ -202,14 +202,15 @@ func (c *caches) gather(ctx context.Context) (input, error) {
 	if err := errors.Join(errs...); err != nil {
 		return input{}, fmt.Errorf("read the caches: %w", err)
 	}
+	var sandboxes []cri.Pod
 	if c.sandboxes != nil {
-		pods.Items = withRuntime(pods.Items, c.sandboxes())
+		sandboxes = c.sandboxes()
 	}
 	return input{
 		node:          c.options.NodeName,
 		netNamespaces: netNamespaces.Items,
 		hostSubnets:   hostSubnets.Items,
-		pods:          pods.Items,
+		pods:          localPods(pods.Items, sandboxes),
 		serviceCIDRs:  serviceCIDRs.Items,
 		inside:        c.options.Inside,
 		podNetworks:   c.options.PodNetworks,

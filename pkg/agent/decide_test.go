@@ -33,10 +33,10 @@ func given() input {
 			hostSubnet("node1", "10.1.8.11", "10.244.1.0/24", "10.1.8.200"),
 			hostSubnet("node2", "10.1.8.12", "10.244.2.0/24"),
 		},
-		pods: []corev1.Pod{
+		pods: localPods([]corev1.Pod{
 			pod("cart", "10.244.1.5"),
 			pod("other", "10.244.1.6", func(p *corev1.Pod) { p.Namespace = "free" }),
-		},
+		}, nil),
 		serviceCIDRs: []networkingv1.ServiceCIDR{{Spec: networkingv1.ServiceCIDRSpec{CIDRs: []string{"10.96.0.0/16", "fd00:1::/112"}}}},
 		inside:       prefixes("10.128.0.0/14"),
 	}

@@ -5,7 +5,6 @@ import (
 	"fmt"
 	"net"
 	"net/http"
-	"slices"
 	"sync"
 	"time"
 
@@ -13,6 +12,7 @@ import (
 	"sigs.k8s.io/controller-runtime/pkg/manager"
 
 	"github.com/egressip-operator/egressip-operator/pkg/dataplane"
+	"github.com/egressip-operator/egressip-operator/pkg/online"
 )
 
 // stuckAfter is how long a pass may take before the kubelet is asked to start
@@ -29,11 +29,10 @@ type health struct {
 	waiting string    // what the agent waits for before its first pass
 	began   time.Time // of the pass that runs; zero between passes
 	applied bool      // a pass has succeeded since the start
-	adopted bool      // there is no HostSubnet of this node
 	lastErr error     // of the last pass
-	serves  bool      // the data plane works for other hosts
 
-	withdrawn bool // the host is cut off, and has given up its egress IPs
+	noHostSubnet bool           // of this node
+	service      online.Service // found by the last pass
 }
 
 func (h *health) waitsFor(what string) {
@@ -48,29 +47,36 @@ func (h *health) passBegins() {
 	h.waiting, h.began = "", h.clock.Now()
 }
 
-func (h *health) passEnds(adopted bool, err error) {
+func (h *health) passEnds(noHostSubnet bool, err error) {
 	h.mu.Lock()
 	defer h.mu.Unlock()
-	h.began, h.adopted, h.lastErr = time.Time{}, adopted, err
+	h.began, h.noHostSubnet, h.lastErr = time.Time{}, noHostSubnet, err
 	h.applied = h.applied || err == nil
 }
 
-// reports takes what the last pass found. The host serves others while its
-// overlay is there, and any egress IP of its own; that one of several could not
-// be configured must not move all others away.
-func (h *health) reports(r dataplane.Report, withdrawn bool) {
+// setService takes what the last pass found.
+func (h *health) setService(s online.Service) {
 	h.mu.Lock()
 	defer h.mu.Unlock()
-	h.withdrawn = withdrawn
-	h.serves = !withdrawn && r.Overlay && (len(r.Hosted) == 0 ||
-		slices.ContainsFunc(r.Hosted, func(h dataplane.HostedReport) bool { return h.Configured }))
+	h.service = s
 }
 
-// serving tells other hosts whether to send their packets here.
+// serviceOf converts what a pass found.
+func serviceOf(r dataplane.Report, withdrawn bool) online.Service {
+	s := online.Service{Withdrawn: withdrawn, Overlay: r.Overlay, Hosted: len(r.Hosted)}
+	for _, h := range r.Hosted {
+		if h.Configured {
+			s.Configured++
+		}
+	}
+	return s
+}
+
+// serving reports to other hosts whether they may send their packets here.
 func (h *health) serving() bool {
 	h.mu.Lock()
 	defer h.mu.Unlock()
-	return h.serves
+	return h.service.Serves()
 }
 
 // live fails where the loop is stuck, so that starting anew can help. An API
@@ -99,10 +105,10 @@ func (h *health) ready() error {
 		return fmt.Errorf("the kernel is not as planned yet: %w", h.lastErr)
 	case !h.applied:
 		return errors.New("the first pass is not done yet")
-	case h.adopted:
+	case h.noHostSubnet:
 		return errors.New("there is no HostSubnet for this node, so that it can host no egress IP: " +
 			"the controller makes it from the Node; check that the controller runs")
-	case h.withdrawn:
+	case h.service.Withdrawn:
 		return errors.New("cut off from the API server and from most hosts, so that this node has given up its egress IPs: " +
 			"check its network")
 	default:

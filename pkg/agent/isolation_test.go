@@ -110,7 +110,7 @@ func TestIsolation(t *testing.T) {
 func TestDecideWithdrawn(t *testing.T) {
 	t.Parallel()
 	in := given()
-	in.withdrawn = true
+	in.reach.Withdrawn = true
 	d, ok := decide(in)
 	if !ok || len(d.state.Hosted) > 0 || d.state.Pods[0].Kind != dataplane.Drop || d.state.Pods[1].Kind != dataplane.Node {
 		t.Errorf("state %+v", d.state)

@@ -111,7 +111,7 @@ func (l *loop) run(ctx context.Context) error {
 		if ctx.Err() != nil {
 			break // cut short: the error, if any, says nothing
 		}
-		l.health.passEnds(l.desired != nil && l.desired.adopted, err)
+		l.health.passEnds(l.desired != nil && l.desired.noHostSubnet, err)
 		l.judge(err)
 		why = l.wait(ctx, l.clock.Since(began))
 	}
@@ -174,7 +174,7 @@ func (l *loop) pass(ctx context.Context, why cause) error {
 			// the kernel from being looked at, either.
 			settled = !why.kernel && l.applied && l.clock.Since(l.appliedAt) < l.resync &&
 				reflect.DeepEqual(l.desired.state, next.state)
-			if next.adopted && (l.desired == nil || !l.desired.adopted) {
+			if next.noHostSubnet && (l.desired == nil || !l.desired.noHostSubnet) {
 				l.log.Info("there is no HostSubnet for this node: it hosts no egress IPs, and keeps its pods from leaking")
 			}
 			l.desired = &next
@@ -212,7 +212,7 @@ func (l *loop) decide(ctx context.Context) (decision, error) {
 	if l.peers != nil {
 		in.reach = l.peers.reach()
 	}
-	in.withdrawn = l.isolation.withdrawn()
+	in.reach.Withdrawn = l.isolation.withdrawn()
 	next, ok := decide(in)
 	if !ok {
 		return decision{}, errNoHost(in.node)
@@ -233,7 +233,7 @@ func (l *loop) apply(ctx context.Context) error {
 		l.objects.raise() // the brain refuses claims outside this network
 	}
 	l.report, l.applied, l.appliedAt = report, err == nil, ended
-	l.health.reports(report, l.desired.withdrawn)
+	l.health.setService(serviceOf(report, l.desired.withdrawn))
 	l.metrics.observe(l.desired.state, report, began, ended, err)
 	if report.Changes > 0 {
 		l.log.Info("kernel updated", "changes", report.Changes, "seconds", ended.Sub(began).Seconds(),

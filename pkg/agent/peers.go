@@ -13,6 +13,7 @@ import (
 	"k8s.io/utils/clock"
 
 	"github.com/egressip-operator/egressip-operator/pkg/egress"
+	"github.com/egressip-operator/egressip-operator/pkg/online"
 	"github.com/egressip-operator/egressip-operator/pkg/probe"
 )
 
@@ -84,54 +85,46 @@ func (p *peers) setTargets(hostIP netip.Addr, hosts []netip.Addr, probed []egres
 	}
 }
 
-// reach is whom this host reaches.
+// reach is which hosts this one reaches.
 func (p *peers) reach() egress.Reach {
 	snapshot, _ := p.runner.Snapshot()
 	return egress.Reach{Silent: snapshot.View.Offline, Held: snapshot.View.Held}
 }
 
-// contact tells how many of the hosts that this one watches have ever answered,
-// and how many are reached now. Those that are of no use at present count too, as in
-// their hold-down: nobody is cut off from a host that answers.
+// contact returns how many of the hosts that this one watches have ever answered,
+// and how many of those are reached now.
 func (p *peers) contact() (watched, answering int) {
 	snapshot, _ := p.runner.Snapshot()
-	for _, h := range snapshot.Hosts {
-		if h.LastAlive.IsZero() {
-			continue
-		}
-		watched++
-		if h.Reached() {
-			answering++
-		}
-	}
-	return watched, answering
+	return online.CountReached(peerHealths(snapshot))
 }
 
-// maxBallot bounds the names that are told of, silent hosts first.
-const maxBallot = 256
-
-// ballot is what this host tells of those that it watches: of all whose health it
-// knows, and which of them are silent. A host that is cut off tells nobody; one whose
-// word reaches the API server is one voice among others.
+// ballot is what this host reports about those that it watches.
 func (p *peers) ballot() (watches, silent []string) {
 	snapshot, _ := p.runner.Snapshot()
-	var answering []string
-	for name, h := range snapshot.Hosts {
-		switch {
-		case snapshot.View.Held[name]:
-			answering = append(answering, name)
-		case h.State == probe.Offline:
-			silent = append(silent, name)
-		case h.State == probe.Online, h.State == probe.Suspect:
-			answering = append(answering, name)
-		}
+	b := online.BallotOf(p.node, peerHealths(snapshot))
+	return b.Watches, b.Silent
+}
+
+// peerHealths converts what the probes found.
+func peerHealths(s probe.Snapshot) []online.PeerHealth {
+	healths := make([]online.PeerHealth, 0, len(s.Hosts))
+	for name, h := range s.Hosts {
+		healths = append(healths, online.PeerHealth{
+			Name: name, State: peerState(h, s.View.Held[name]), Heard: !h.LastAlive.IsZero(), Reached: h.Reached(),
+		})
 	}
-	slices.Sort(silent)
-	slices.Sort(answering)
-	silent = silent[:min(len(silent), maxBallot)]
-	watches = slices.Concat(silent, answering[:min(len(answering), maxBallot-len(silent))])
-	slices.Sort(watches)
-	return watches, silent
+	return healths
+}
+
+func peerState(h probe.Health, held bool) online.PeerState {
+	switch {
+	case held, h.State == probe.Online, h.State == probe.Suspect:
+		return online.PeerAnswers
+	case h.State == probe.Offline:
+		return online.PeerSilent
+	default:
+		return online.PeerUnknown
+	}
 }
 
 // run works until ctx ends.

@@ -4,71 +4,74 @@ import (
 	"cmp"
 	"net/netip"
 	"slices"
+	"time"
 
 	corev1 "k8s.io/api/core/v1"
-	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/types"
 
 	"github.com/egressip-operator/egressip-operator/pkg/egress"
 )
 
-// stripPod is a cache transform that keeps of a Pod what podsOf reads: a node
-// holds hundreds of pods, and most of what describes them is of no use here.
-func stripPod(obj any) (any, error) {
-	pod, ok := obj.(*corev1.Pod)
-	if !ok {
-		return obj, nil // a tombstone of the informer
-	}
-	return &corev1.Pod{
-		ObjectMeta: metav1.ObjectMeta{
-			Namespace:         pod.Namespace,
-			Name:              pod.Name,
-			UID:               pod.UID,
-			ResourceVersion:   pod.ResourceVersion,
-			CreationTimestamp: pod.CreationTimestamp,
-			DeletionTimestamp: pod.DeletionTimestamp,
-		},
-		Spec: corev1.PodSpec{
-			NodeName:    pod.Spec.NodeName,
-			HostNetwork: pod.Spec.HostNetwork,
-		},
-		Status: corev1.PodStatus{
-			Phase:                      pod.Status.Phase,
-			HostIP:                     pod.Status.HostIP,
-			PodIP:                      pod.Status.PodIP,
-			PodIPs:                     pod.Status.PodIPs,
-			InitContainerStatuses:      stripContainers(pod.Status.InitContainerStatuses),
-			ContainerStatuses:          stripContainers(pod.Status.ContainerStatuses),
-			EphemeralContainerStatuses: stripContainers(pod.Status.EphemeralContainerStatuses),
-		},
-	}, nil
+// podSource is where a localPod comes from.
+type podSource int
+
+const (
+	// fromAPI: the API server has the pod.
+	fromAPI podSource = iota
+	// fromRuntime: the container runtime has a sandbox of the pod.
+	fromRuntime
+)
+
+// localPod is a pod of this node as one source describes it. The other source may
+// describe the same pod.
+type localPod struct {
+	source               podSource
+	namespace, name, uid string
+	// addresses are its IPv4 addresses.
+	addresses []netip.Addr
+	// created is when the pod, or its sandbox, was created.
+	created time.Time
+	// hostNetwork: its addresses are those of the node.
+	hostNetwork bool
+	// terminating: it is being deleted.
+	terminating bool
+	// ended: no container of it can send any more.
+	ended bool
+	// hostIP is the node's address as the API's pod reports it; invalid if it
+	// does not.
+	hostIP netip.Addr
 }
 
-// stripContainers keeps whether each container runs or has ended.
-func stripContainers(statuses []corev1.ContainerStatus) []corev1.ContainerStatus {
-	kept := make([]corev1.ContainerStatus, len(statuses))
-	for i, s := range statuses {
-		if s.State.Running != nil {
-			kept[i].State.Running = &corev1.ContainerStateRunning{}
-		}
-		if s.State.Terminated != nil {
-			kept[i].State.Terminated = &corev1.ContainerStateTerminated{}
-		}
+// podFromAPI converts a pod of the API. It does not change it.
+func podFromAPI(pod *corev1.Pod) localPod {
+	p := localPod{
+		source: fromAPI, namespace: pod.Namespace, name: pod.Name, uid: string(pod.UID),
+		addresses: addressesOf(pod), created: pod.CreationTimestamp.Time,
+		hostNetwork: pod.Spec.HostNetwork, terminating: pod.DeletionTimestamp != nil, ended: ended(pod),
 	}
-	return kept
+	if ip, err := netip.ParseAddr(pod.Status.HostIP); err == nil && ip.Unmap().Is4() {
+		p.hostIP = ip.Unmap()
+	}
+	return p
 }
 
 // podsOf returns the pods whose traffic needs a path: those with an IPv4
 // address of their own that may still send. Where two claim one address, as
 // when it was reused before the object of its former owner was gone, the later
 // pod has it. The answer is in order of address.
-func podsOf(pods []corev1.Pod) []egress.Pod {
-	owners := make(map[netip.Addr]*corev1.Pod)
+func podsOf(pods []localPod) []egress.Pod {
+	owners := make(map[netip.Addr]*localPod)
+	// Not by UID: that of a static pod is another in the API.
+	inAPI := make(map[types.NamespacedName]bool)
 	for i := range pods {
 		pod := &pods[i]
-		if pod.Spec.HostNetwork || ended(pod) {
+		if pod.source == fromAPI {
+			inAPI[types.NamespacedName{Namespace: pod.namespace, Name: pod.name}] = true
+		}
+		if pod.hostNetwork || pod.ended {
 			continue
 		}
-		for _, ip := range addressesOf(pod) {
+		for _, ip := range pod.addresses {
 			if owner, taken := owners[ip]; !taken || succeeds(pod, owner) {
 				owners[ip] = pod
 			}
@@ -76,7 +79,10 @@ func podsOf(pods []corev1.Pod) []egress.Pod {
 	}
 	answer := make([]egress.Pod, 0, len(owners))
 	for ip, pod := range owners {
-		answer = append(answer, egress.Pod{Namespace: pod.Namespace, Name: pod.Name, UID: string(pod.UID), IP: ip})
+		answer = append(answer, egress.Pod{
+			Namespace: pod.namespace, Name: pod.name, UID: pod.uid, IP: ip,
+			RuntimeOnly: !inAPI[types.NamespacedName{Namespace: pod.namespace, Name: pod.name}],
+		})
 	}
 	slices.SortFunc(answer, func(a, b egress.Pod) int { return a.IP.Compare(b.IP) })
 	return answer
@@ -98,10 +104,10 @@ func addressesOf(pod *corev1.Pod) []netip.Addr {
 	return addresses
 }
 
-// ended tells whether no container of the pod can send any more, so that its
-// address may be somebody else's already. A pod that is being deleted sends
-// until its last container has ended, and a phase that others than the kubelet
-// wrote does not end a container that runs.
+// ended reports whether no container of the pod can send any more, so that another
+// pod may already have its address. A pod that is being deleted sends until its last
+// container has ended, and a phase that something other than the kubelet wrote does
+// not end a running container.
 func ended(pod *corev1.Pod) bool {
 	terminal := pod.Status.Phase == corev1.PodSucceeded || pod.Status.Phase == corev1.PodFailed
 	if !terminal && pod.DeletionTimestamp == nil {
@@ -118,32 +124,29 @@ func ended(pod *corev1.Pod) bool {
 		len(pod.Status.ContainerStatuses) > 0 && !slices.ContainsFunc(pod.Status.ContainerStatuses, unended)
 }
 
-// succeeds tells whether a rather than b has the address that both claim.
-func succeeds(a, b *corev1.Pod) bool {
-	if going := b.DeletionTimestamp != nil; going != (a.DeletionTimestamp != nil) {
-		return going
+// succeeds reports whether a rather than b has the address that both claim.
+func succeeds(a, b *localPod) bool {
+	if a.terminating != b.terminating {
+		return b.terminating
 	}
-	if order := a.CreationTimestamp.Compare(b.CreationTimestamp.Time); order != 0 {
+	if order := a.created.Compare(b.created); order != 0 {
 		return order > 0
 	}
-	return cmp.Compare(a.UID, b.UID) > 0
+	return cmp.Compare(a.uid, b.uid) > 0
 }
 
 // hostIPOf returns the node's own address as its pods report it, for the time
 // in which its HostSubnet is missing.
-func hostIPOf(pods []corev1.Pod) (netip.Addr, bool) {
-	var newest *corev1.Pod
+func hostIPOf(pods []localPod) (netip.Addr, bool) {
+	var newest *localPod
 	for i := range pods {
 		pod := &pods[i]
-		if ip, err := netip.ParseAddr(pod.Status.HostIP); err != nil || !ip.Unmap().Is4() {
-			continue
-		}
-		if newest == nil || succeeds(pod, newest) {
+		if pod.hostIP.IsValid() && (newest == nil || succeeds(pod, newest)) {
 			newest = pod
 		}
 	}
 	if newest == nil {
 		return netip.Addr{}, false
 	}
-	return netip.MustParseAddr(newest.Status.HostIP).Unmap(), true
+	return newest.hostIP, true
 }

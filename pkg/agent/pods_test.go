@@ -3,7 +3,6 @@ package agent
 import (
 	"net/netip"
 	"testing"
-	"time"
 
 	"github.com/google/go-cmp/cmp"
 	corev1 "k8s.io/api/core/v1"
@@ -108,7 +107,7 @@ func TestPodsOf(t *testing.T) {
 			t.Parallel()
 			for _, order := range [][]corev1.Pod{c.pods, reversed(c.pods)} {
 				got := map[string]string{}
-				for _, p := range podsOf(order) {
+				for _, p := range podsOf(localPods(order, nil)) {
 					got[p.IP.String()] = p.Name
 				}
 				if diff := cmp.Diff(c.want, got); diff != "" && len(c.want)+len(got) > 0 {
@@ -127,90 +126,10 @@ func reversed(pods []corev1.Pod) []corev1.Pod {
 	return r
 }
 
-// TestStripPodKeepsWhatIsRead: the cache's transform changes no answer, is
-// idempotent, and throws away the rest.
-func TestStripPodKeepsWhatIsRead(t *testing.T) {
-	t.Parallel()
-	d := at(3)
-	full := pod("a", "10.244.1.5", func(p *corev1.Pod) {
-		p.DeletionTimestamp = &d
-		p.Annotations = map[string]string{"long": "text"}
-		p.Spec.Containers = []corev1.Container{{Name: "c", Image: "i"}}
-		p.Status.ContainerStatuses = containers(1, 1)
-		p.Status.InitContainerStatuses = terminated(1)
-		p.Status.EphemeralContainerStatuses = running()
-	})
-	stripped, err := stripPod(full.DeepCopy())
-	if err != nil {
-		t.Fatal(err)
-	}
-	slim := stripped.(*corev1.Pod)
-	if slim.Annotations != nil || slim.Spec.Containers != nil {
-		t.Errorf("the transform kept %v, %v", slim.Annotations, slim.Spec.Containers)
-	}
-	again, err := stripPod(slim)
-	if err != nil {
-		t.Fatal(err)
-	}
-	if diff := cmp.Diff(slim, again); diff != "" {
-		t.Errorf("stripped twice (-once +twice):\n%s", diff)
-	}
-	for _, change := range []func(*corev1.Pod){
-		func(*corev1.Pod) {},
-		func(p *corev1.Pod) { p.Status.EphemeralContainerStatuses = nil },
-		func(p *corev1.Pod) {
-			p.Status.EphemeralContainerStatuses, p.Status.ContainerStatuses = nil, terminated(2)
-		},
-		func(p *corev1.Pod) { p.Spec.HostNetwork = true },
-		func(p *corev1.Pod) { p.Status.Phase = corev1.PodSucceeded },
-	} {
-		whole := full.DeepCopy()
-		change(whole)
-		part, err := stripPod(whole.DeepCopy())
-		if err != nil {
-			t.Fatal(err)
-		}
-		want, got := podsOf([]corev1.Pod{*whole}), podsOf([]corev1.Pod{*part.(*corev1.Pod)})
-		if diff := cmp.Diff(want, got, cmp.Comparer(func(a, b netip.Addr) bool { return a == b })); diff != "" {
-			t.Errorf("podsOf the stripped pod (-whole +stripped):\n%s", diff)
-		}
-	}
-	if tombstone, err := stripPod("else"); err != nil || tombstone != "else" {
-		t.Errorf("stripPod of what is no pod = %v, %v", tombstone, err)
-	}
-}
-
-// TestSamePod: a pod whose readiness changes is the same, one that gets an
-// address is not.
-func TestSamePod(t *testing.T) {
-	t.Parallel()
-	strip := func(p corev1.Pod) *corev1.Pod {
-		s, err := stripPod(&p)
-		if err != nil {
-			t.Fatal(err)
-		}
-		return s.(*corev1.Pod)
-	}
-	before := strip(pod("a", "10.244.1.5"))
-	ready := strip(pod("a", "10.244.1.5", func(p *corev1.Pod) {
-		p.ResourceVersion = "7"
-		p.Status.Conditions = []corev1.PodCondition{{Type: corev1.PodReady, LastTransitionTime: metav1.NewTime(time.Unix(5, 0))}}
-	}))
-	if !samePod(before, ready) {
-		t.Error("readiness made another pod of it")
-	}
-	if before.ResourceVersion != "" {
-		t.Error("samePod changed the cached pod")
-	}
-	if samePod(before, strip(pod("a", "10.244.1.6"))) {
-		t.Error("another address was not seen")
-	}
-}
-
 // TestHostIPOf: the newest pod knows the node's address best.
 func TestHostIPOf(t *testing.T) {
 	t.Parallel()
-	if ip, ok := hostIPOf([]corev1.Pod{pod("a", "10.244.1.5", func(p *corev1.Pod) { p.Status.HostIP = "" })}); ok {
+	if ip, ok := hostIPOf(localPods([]corev1.Pod{pod("a", "10.244.1.5", func(p *corev1.Pod) { p.Status.HostIP = "" })}, nil)); ok {
 		t.Errorf("hostIPOf pods that do not tell = %v", ip)
 	}
 	pods := []corev1.Pod{
@@ -218,7 +137,7 @@ func TestHostIPOf(t *testing.T) {
 		pod("b", "10.244.1.6", func(p *corev1.Pod) { p.CreationTimestamp = at(5) }),
 	}
 	for _, order := range [][]corev1.Pod{pods, reversed(pods)} {
-		if ip, ok := hostIPOf(order); !ok || ip != netip.MustParseAddr("10.1.8.11") {
+		if ip, ok := hostIPOf(localPods(order, nil)); !ok || ip != netip.MustParseAddr("10.1.8.11") {
 			t.Errorf("hostIPOf = %v, %v, want 10.1.8.11", ip, ok)
 		}
 	}

@@ -43,8 +43,15 @@ func drawInput(t *rapid.T) input {
 		}
 		in.hostSubnets = append(in.hostSubnets, h)
 	}
+	in.pods = localPods(drawPods(t), nil)
+	return in
+}
+
+// drawPods are this node's pods as the API has them.
+func drawPods(t *rapid.T) []corev1.Pod {
+	var pods []corev1.Pod
 	for i := range rapid.IntRange(0, 6).Draw(t, "pods") {
-		in.pods = append(in.pods, pod(fmt.Sprintf("pod%d", i), fmt.Sprintf("10.244.1.%d", rapid.IntRange(5, 8).Draw(t, "ip")),
+		pods = append(pods, pod(fmt.Sprintf("pod%d", i), fmt.Sprintf("10.244.1.%d", rapid.IntRange(5, 8).Draw(t, "ip")),
 			func(p *corev1.Pod) {
 				p.Namespace = fmt.Sprintf("ns%d", rapid.IntRange(0, 4).Draw(t, "namespace"))
 				p.CreationTimestamp = at(rapid.IntRange(0, 3).Draw(t, "created"))
@@ -54,7 +61,7 @@ func drawInput(t *rapid.T) input {
 				}
 			}))
 	}
-	return in
+	return pods
 }
 
 // TestPropertyNoPodThatRequestsGoesByItself: whatever the objects, an address of

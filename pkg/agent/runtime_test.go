@@ -25,7 +25,7 @@ func sandboxOf(name, ip string, n int) cri.Pod {
 	}
 }
 
-func TestWithRuntime(t *testing.T) {
+func TestLocalPods(t *testing.T) {
 	t.Parallel()
 	nowhere := func(p *corev1.Pod) {
 		p.Status = corev1.PodStatus{Phase: corev1.PodPending}
@@ -67,14 +67,14 @@ func TestWithRuntime(t *testing.T) {
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			t.Parallel()
-			if diff := cmp.Diff(c.want, owners(withRuntime(c.pods, c.sandboxes))); diff != "" {
+			if diff := cmp.Diff(c.want, owners(localPods(c.pods, c.sandboxes))); diff != "" {
 				t.Errorf("(-want +got):\n%s", diff)
 			}
 		})
 	}
 }
 
-func owners(pods []corev1.Pod) []string {
+func owners(pods []localPod) []string {
 	var lines []string
 	for _, p := range podsOf(pods) {
 		lines = append(lines, fmt.Sprintf("%v %s", p.IP, p.Name))
@@ -91,10 +91,10 @@ func owners(pods []corev1.Pod) []string {
 func TestPropertyTheRuntimeKnowsNewPods(t *testing.T) {
 	t.Parallel()
 	rapid.Check(t, func(t *rapid.T) {
-		in := drawInput(t)
+		pods := drawPods(t)
 		over := map[string]bool{}
-		for i := range in.pods {
-			p := &in.pods[i]
+		for i := range pods {
+			p := &pods[i]
 			switch rapid.IntRange(0, 3).Draw(t, "what the API has") {
 			case 0:
 				p.Status.PodIP, p.Status.PodIPs, p.Status.Phase = "", nil, corev1.PodPending
@@ -118,16 +118,16 @@ func TestPropertyTheRuntimeKnowsNewPods(t *testing.T) {
 		}
 		// One that is being deleted gives way to all others, which the
 		// runtime does not know of any pod.
-		given := slices.Clone(in.pods)
-		got := podsOf(withRuntime(in.pods, sandboxes))
-		if diff := cmp.Diff(given, in.pods); diff != "" {
+		given := slices.Clone(pods)
+		got := podsOf(localPods(pods, sandboxes))
+		if diff := cmp.Diff(given, pods); diff != "" {
 			t.Fatalf("the API's pods were changed: %s", diff)
 		}
 		of := map[netip.Addr]string{}
 		for _, p := range got {
 			of[p.IP] = p.UID
 		}
-		for _, p := range podsOf(in.pods) {
+		for _, p := range podsOf(localPods(pods, nil)) {
 			if _, has := last[p.IP]; !has && of[p.IP] != p.UID {
 				t.Fatalf("%v is of %q; the API says of %q", p.IP, of[p.IP], p.UID)
 			}
@@ -145,9 +145,9 @@ func TestPropertyTheRuntimeKnowsNewPods(t *testing.T) {
 		if len(last) > 0 {
 			t.Fatalf("nobody's: %v", last)
 		}
-		slices.Reverse(in.pods)
+		slices.Reverse(pods)
 		slices.Reverse(sandboxes)
-		if diff := cmp.Diff(got, podsOf(withRuntime(in.pods, sandboxes)), cmp.Comparer(func(a, b netip.Addr) bool { return a == b })); diff != "" {
+		if diff := cmp.Diff(got, podsOf(localPods(pods, sandboxes)), cmp.Comparer(func(a, b netip.Addr) bool { return a == b })); diff != "" {
 			t.Fatalf("the order decides: %s", diff)
 		}
 	})
@@ -164,7 +164,7 @@ func TestNewPodHasItsPathBeforeTheAPIHasItsAddress(t *testing.T) {
 			hostSubnet("node1", "10.1.8.11", "10.244.1.0/24"),
 			hostSubnet("node2", "10.1.8.12", "10.244.2.0/24", "10.1.8.200"),
 		},
-		pods: withRuntime(nil, []cri.Pod{sandboxOf("new", "10.244.1.5", 1)}),
+		pods: localPods(nil, []cri.Pod{sandboxOf("new", "10.244.1.5", 1)}),
 	}
 	d, ok := decide(in)
 	if !ok {
@@ -176,12 +176,12 @@ func TestNewPodHasItsPathBeforeTheAPIHasItsAddress(t *testing.T) {
 	}
 }
 
-// TestStrictLeavesAloneWhatIsNotOurs: pods of a namespace without NetNamespace
-// leave as without us, as while the operator is being installed; those of one
-// whose NetNamespace cannot be read go nowhere outside, nor does a pod that the
-// runtime alone knows, whose NetNamespace may just not be here yet. Mutant:
-// what the runtime knows is left alone as well.
-func TestStrictLeavesAloneWhatIsNotOurs(t *testing.T) {
+// TestStrictSparesUnmanagedPods: pods of a namespace without NetNamespace leave with
+// the node's address, as while the operator is being installed; traffic of those
+// whose NetNamespace is unusable is dropped, and so is that of a pod that only the
+// runtime has, whose NetNamespace may just not be here yet. Mutant:
+// runtime-only-is-unmanaged.
+func TestStrictSparesUnmanagedPods(t *testing.T) {
 	t.Parallel()
 	unreadable := netNamespace("broken", 0xffffffff, "10.1.8.200")
 	in := input{
@@ -189,16 +189,17 @@ func TestStrictLeavesAloneWhatIsNotOurs(t *testing.T) {
 		netNamespaces: []v1.NetNamespace{unreadable, netNamespace("shop", 17, "10.1.8.200")},
 		hostSubnets:   []v1.HostSubnet{hostSubnet("node1", "10.1.8.11", "10.244.1.0/24")},
 	}
+	var pods []corev1.Pod
 	for i, namespace := range []string{"broken", "new", "shop"} {
-		in.pods = append(in.pods, pod(namespace, fmt.Sprintf("10.244.1.%d", 5+i), func(p *corev1.Pod) {
+		pods = append(pods, pod(namespace, fmt.Sprintf("10.244.1.%d", 5+i), func(p *corev1.Pod) {
 			p.Namespace, p.UID = namespace, types.UID(namespace)
 		}))
 	}
 	pending := pod("pending", "", func(p *corev1.Pod) { p.Namespace, p.UID = "new", "uid-pending" })
-	in.pods = append(in.pods, pending)
+	pods = append(pods, pending)
 	unheard, heard := sandboxOf("unheard", "10.244.1.8", 1), sandboxOf("pending", "10.244.1.9", 1)
 	unheard.Namespace, heard.Namespace = "new", "new"
-	in.pods = withRuntime(in.pods, []cri.Pod{unheard, heard})
+	in.pods = localPods(pods, []cri.Pod{unheard, heard})
 	left := []netip.Addr{addr("10.244.1.6"), addr("10.244.1.9")}
 	d, ok := decide(in)
 	if !ok {

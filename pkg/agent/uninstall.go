@@ -13,9 +13,9 @@ import (
 	"sigs.k8s.io/controller-runtime/pkg/client"
 )
 
-// releaseWithin bounds the pass in which an agent that is uninstalled gives the
-// egress IPs up. It is less than what the kubelet waits for before it kills.
-const releaseWithin = 5 * time.Second
+// giveUpTimeout bounds the pass in which an agent that is uninstalled gives the
+// egress IPs up. It is shorter than the kubelet's grace period before it kills.
+const giveUpTimeout = 5 * time.Second
 
 // owner watches the DaemonSet that the agent belongs to. An agent that ends is
 // either replaced, and then what it did must work on; or uninstalled, and then no
@@ -100,10 +100,10 @@ func (l *loop) giveUp(ctx context.Context) error {
 	if l.desired == nil {
 		return nil // nothing was ever done
 	}
-	ctx, cancel := context.WithTimeout(ctx, releaseWithin)
+	ctx, cancel := context.WithTimeout(ctx, giveUpTimeout)
 	defer cancel()
 	in := l.given
-	in.withdrawn = true
+	in.reach.Withdrawn = true
 	last, ok := decide(in)
 	if !ok {
 		return fmt.Errorf("give up the egress IPs: %w", errNoHost(in.node))

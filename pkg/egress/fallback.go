@@ -5,9 +5,9 @@ import (
 	"slices"
 )
 
-// Reach is whom one host reaches, by its own probes, with nobody's help.
+// Reach is which hosts one host reaches, by its own probes alone.
 type Reach struct {
-	// Host is the host itself; Withdrawn says that it is cut off and bears no egress IPs.
+	// Host is the host itself; Withdrawn says that it is cut off and has no egress IPs.
 	Host      string
 	Withdrawn bool
 	// Silent are the hosts that do not answer. Held are those of them that answer
@@ -15,15 +15,16 @@ type Reach struct {
 	Silent, Held map[string]bool
 }
 
-// PathsFrom is the resolution that the packets of a host's own pods follow: what the
-// cluster has settled, with hosts that are not silent preferred, and among those that are
-// rather one that has just come back than one that is dead. It takes no namespace's
-// last egress IP, see Prefer, but for those of a host that is withdrawn itself.
-func PathsFrom(c Cluster, settled Resolution, r Reach) Resolution {
+// ResolveFrom is the resolution that the packets of a host's own pods follow: what the
+// cluster has settled, but with hosts that are not silent preferred, and among silent
+// ones those that have just come back preferred to dead ones. It takes no namespace's
+// last egress IP (see KeepLastEgressIP), except for those of a host that is withdrawn
+// itself.
+func ResolveFrom(c Cluster, settled Resolution, r Reach) Resolution {
 	paths, silent := settled, maps.Clone(r.Silent)
 	if r.Withdrawn {
 		self := map[string]bool{r.Host: true}
-		paths = Resolve(Unreachable(c, self))
+		paths = Resolve(WithOffline(c, self))
 		maps.Copy(self, silent)
 		silent = self
 	}
@@ -33,14 +34,13 @@ func PathsFrom(c Cluster, settled Resolution, r Reach) Resolution {
 	if len(r.Held) > 0 {
 		dead := maps.Clone(silent)
 		maps.DeleteFunc(dead, func(name string, _ bool) bool { return r.Held[name] })
-		paths = Prefer(Resolve(Unreachable(c, dead)), paths)
+		paths = KeepLastEgressIP(Resolve(WithOffline(c, dead)), paths)
 	}
-	return Prefer(Resolve(Unreachable(c, silent)), paths)
+	return KeepLastEgressIP(Resolve(WithOffline(c, silent)), paths)
 }
 
-// Unreachable gives the cluster as it looks from where the named hosts cannot be
-// reached: they count as offline.
-func Unreachable(c Cluster, offline map[string]bool) Cluster {
+// WithOffline returns the cluster with the named hosts considered offline.
+func WithOffline(c Cluster, offline map[string]bool) Cluster {
 	if len(offline) == 0 {
 		return c
 	}
@@ -51,13 +51,13 @@ func Unreachable(c Cluster, offline map[string]bool) Cluster {
 	return c
 }
 
-// Prefer chooses for each namespace between two views of one cluster: probed,
-// where hosts that did not answer count as offline, and settled, where they do
-// not. A probe may err, and so it may choose another egress IP, but it may not
-// take the last one: a namespace that probed would drop keeps what settled gives
-// it. If the host is dead indeed, its packets are lost one way or the other; if
-// not, they are not.
-func Prefer(probed, settled Resolution) Resolution {
+// KeepLastEgressIP chooses for each namespace between two views of one cluster:
+// probed, where hosts that did not answer are considered offline, and settled, where
+// they are not. A probe may be wrong, so it may choose another egress IP, but it may
+// not take the last one: a namespace that probed would drop keeps what settled gives
+// it. If the host is dead indeed, its packets are lost either way; if not, they are
+// not lost.
+func KeepLastEgressIP(probed, settled Resolution) Resolution {
 	probed.Namespaces = slices.Clone(probed.Namespaces)
 	for i, namespace := range probed.Namespaces {
 		if !namespace.Dropped {

@@ -45,7 +45,7 @@ func TestAProbeChoosesAnotherAndNeverTakesTheLast(t *testing.T) {
 		for _, name := range test.silent {
 			silent[name] = true
 		}
-		r := egress.Prefer(egress.Resolve(egress.Unreachable(c, silent)), settled)
+		r := egress.KeepLastEgressIP(egress.Resolve(egress.WithOffline(c, silent)), settled)
 		for i, want := range []string{test.one, test.two} {
 			if got := r.Namespaces[i].Active; len(got) != 1 || got[0].Host != want {
 				t.Errorf("silent %v: namespace %s uses %v, want host %s", test.silent, r.Namespaces[i].Name, got, want)
@@ -59,7 +59,7 @@ func TestAProbeChoosesAnotherAndNeverTakesTheLast(t *testing.T) {
 
 // Mutants killed: held-is-as-dead, held-is-as-well, own-pods-use-the-withdrawn,
 // the-withdrawn-is-preferred.
-func TestPathsFrom(t *testing.T) {
+func TestResolveFrom(t *testing.T) {
 	c := threeHosts()
 	settled := egress.Resolve(c)
 	set := func(names ...string) map[string]bool {
@@ -86,7 +86,7 @@ func TestPathsFrom(t *testing.T) {
 		"withdrawn, and what is held is preferred": {egress.Reach{Host: "b", Withdrawn: true, Silent: set("a", "c"), Held: set("c")}, "a", "c"},
 	} {
 		t.Run(name, func(t *testing.T) {
-			r := egress.PathsFrom(c, settled, test.reach)
+			r := egress.ResolveFrom(c, settled, test.reach)
 			for i, want := range []string{test.one, test.two} {
 				got := ""
 				if active := r.Namespaces[i].Active; len(active) == 1 {
@@ -100,7 +100,7 @@ func TestPathsFrom(t *testing.T) {
 	}
 }
 
-// Mutant killed: Prefer that returns probed as it is, with which a wrong probe
+// Mutant killed: KeepLastEgressIP that returns probed as it is, with which a wrong probe
 // drops a namespace that has but one egress IP.
 func TestPropertyProbesNeverDrop(t *testing.T) {
 	rapid.Check(t, func(t *rapid.T) {
@@ -112,7 +112,7 @@ func TestPropertyProbesNeverDrop(t *testing.T) {
 			}
 		}
 		settled := egress.Resolve(c)
-		probed := egress.Prefer(egress.Resolve(egress.Unreachable(c, silent)), settled)
+		probed := egress.KeepLastEgressIP(egress.Resolve(egress.WithOffline(c, silent)), settled)
 		for i, namespace := range settled.Namespaces {
 			got := probed.Namespaces[i]
 			if got.Name != namespace.Name || got.Dropped != namespace.Dropped {

@@ -6,9 +6,12 @@ import "net/netip"
 // pods are not listed, nor pods whose containers have all ended.
 type Pod struct {
 	Namespace, Name string
-	// UID tells a pod from a later one with the same name or address.
+	// UID distinguishes a pod from a later one with the same name or address.
 	UID string
 	IP  netip.Addr
+	// RuntimeOnly: the container runtime has the pod, and the API server does not
+	// have it (yet).
+	RuntimeOnly bool
 }
 
 // Plan is what one host's kernel must do. It knows no Kubernetes objects.
@@ -16,47 +19,48 @@ type Plan struct {
 	// Host is the name of the planned host, HostIP its address.
 	Host   string
 	HostIP netip.Addr
-	// Hosts are the addresses of all hosts, own one included, in order: the
-	// overlay takes packets from these alone, and traffic to them is not
-	// egress traffic.
+	// Hosts are the addresses of all hosts, this one included, in order: the
+	// overlay takes packets only from these, and traffic to them is not egress
+	// traffic.
 	Hosts []netip.Addr
 	// Inside are the pod CIDRs of all hosts and the networks given by the
 	// caller (service CIDRs, further pod CIDRs), in order and without
 	// duplicates: traffic to them is not egress traffic.
 	Inside []netip.Prefix
-	// Subnets are the pod CIDRs of this host: with strict classification, an
-	// address in them that is not in Pods goes nowhere outside.
+	// Subnets are the pod CIDRs of this host: with strict classification, egress
+	// traffic of an address in them that is not in Pods is dropped.
 	Subnets []netip.Prefix
-	// Hosted are the egress IPs that this host bears, in order of address.
+	// Hosted are the egress IPs of this host, in order of address.
 	Hosted []HostedIP
-	// Standby are egress IPs that would come to this host if the host that
-	// bears them died, in order of address. What can be prepared for them is.
+	// Standby are egress IPs that would move to this host if the host that has
+	// them died, in order of address. The kernel is prepared for them as far as
+	// it can be.
 	Standby []HostedIP
 	// Pods are the host's own pods in order of address, each with its path.
 	Pods []PodPath
 	// Orphans are all requested or claimed addresses that this host must not
-	// bear; for reports only.
+	// have; for reports only.
 	Orphans []netip.Addr
 }
 
-// HostedIP is an egress IP that a host bears, and whose traffic it carries.
+// HostedIP is an egress IP that a host has, and whose traffic it carries.
 type HostedIP struct {
 	IP    netip.Addr
 	NetID uint32
-	// Namespace for reports.
+	// Namespace is for reports.
 	Namespace string
 }
 
-// PathKind is the way of a pod's traffic out of the cluster.
+// PathKind is how a pod's traffic leaves the cluster.
 type PathKind int
 
-// The ways.
+// The kinds of paths.
 const (
 	// PathNode: no egress IP is requested; the node's own rules apply.
 	PathNode PathKind = iota
-	// PathLocal: leaves here, with EgressIP as source.
+	// PathLocal: it leaves from this host, with EgressIP as source.
 	PathLocal
-	// PathRemote: over the overlay to one of Via.
+	// PathRemote: it goes over the overlay to one of Via.
 	PathRemote
 	// PathDrop: egress IPs are requested and none is active.
 	PathDrop
@@ -72,8 +76,8 @@ type PodPath struct {
 	// Via are the addresses of the egress hosts for PathRemote: one in mode
 	// Ordered; in mode Balanced one or more, each connection pinned to one.
 	Via []netip.Addr
-	// Sources are the source addresses that the hosts of Via give, in their
-	// order.
+	// Sources are the source addresses that the hosts of Via translate to, in
+	// the order of Via.
 	Sources []netip.Addr
 	// Namespace and Name are for reports.
 	Namespace, Name string

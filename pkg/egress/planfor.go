@@ -7,17 +7,17 @@ import (
 	"strings"
 )
 
-// PlanFor says what the kernel of one host must do. pods are the host's own
-// pods; inside are networks of the cluster beside the pod CIDRs of the hosts,
-// such as service CIDRs. It returns false where there is no such host.
+// PlanFor returns what the kernel of one host must do. pods are the host's own
+// pods; inside are networks of the cluster in addition to the pod CIDRs of the
+// hosts, such as service CIDRs. It returns false where there is no such host.
 //
-// A pod whose Namespace has no NetNamespace yet is not in the plan: whether it
-// may leave with the node's address is not known, so it is nobody's. Strict
-// classification drops what is nobody's, unless the caller knows better.
+// A pod whose Namespace has no NetNamespace yet is not in the plan: it is not known
+// whether it may leave with the node's address. Strict classification drops the
+// traffic of unknown pods, unless the caller adds a path for them.
 //
-// Of live pods that share an address, for a moment, when one has gone and
-// another got its address: where their paths differ, the address is dropped
-// rather than given a path that is wrong for one of them.
+// Two live pods may share an address for a moment, when one has gone and the other
+// got its address. Where their paths differ, the traffic of the address is dropped:
+// any path would be wrong for one of them.
 func PlanFor(c Cluster, r Resolution, host string, pods []Pod, inside []netip.Prefix) (Plan, bool) {
 	self, ok := c.Host(host)
 	if !ok {
@@ -118,19 +118,19 @@ func podPaths(r Resolution, plan Plan, pods []Pod) []PodPath {
 	return paths
 }
 
-// sharedPath is the path of an address that one or more pods have.
+// sharedPath returns the path of an address that one or more pods have.
 func sharedPath(r Resolution, host string, pods []Pod) (PodPath, bool) {
 	first, known := podPath(r, host, pods[0])
 	for _, pod := range pods[1:] {
 		path, alsoKnown := podPath(r, host, pod)
-		if known != alsoKnown || !sameWay(first, path) {
+		if known != alsoKnown || !samePath(first, path) {
 			return PodPath{IP: pods[0].IP, Kind: PathDrop, Namespace: pods[0].Namespace, Name: pods[0].Name}, true
 		}
 	}
 	return first, known
 }
 
-func sameWay(a, b PodPath) bool {
+func samePath(a, b PodPath) bool {
 	return a.Kind == b.Kind && a.EgressIP == b.EgressIP && slices.Equal(a.Via, b.Via) &&
 		(a.Kind != PathRemote || a.NetID == b.NetID)
 }
@@ -151,8 +151,8 @@ func podPath(r Resolution, host string, pod Pod) (PodPath, bool) {
 	}
 	path.Kind = PathRemote
 	for _, assignment := range namespace.Active {
-		// A host that bears one of the egress IPs uses that one: the shortest
-		// way, and one host less that can fail.
+		// A host that has one of the egress IPs uses that one: it is the shortest
+		// path, and one host less can fail.
 		if assignment.Host == host {
 			path.Kind, path.EgressIP, path.Via, path.Sources = PathLocal, assignment.IP, nil, nil
 			return path, true

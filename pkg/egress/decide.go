@@ -1,0 +1,127 @@
+package egress
+
+import (
+	"net/netip"
+	"slices"
+)
+
+// HostInput is everything that the decision about one host rests on.
+type HostInput struct {
+	// Host is the host's name.
+	Host string
+	// Cluster is what the API's objects say. The host itself may be missing.
+	Cluster Cluster
+	// HostIP is the host's own address as known without its HostSubnet, for the
+	// time in which that is missing or has no usable address.
+	HostIP netip.Addr
+	// Uplink is the host's address with its prefix length as the kernel reported
+	// it last. It is fresher than the Cluster; invalid if not known.
+	Uplink netip.Prefix
+	// Pods are the host's own pods.
+	Pods []Pod
+	// Managed names the namespaces that have a NetNamespace, even an unusable
+	// one.
+	Managed map[string]bool
+	// Inside are networks of the cluster in addition to the pod CIDRs of the
+	// hosts, such as service CIDRs.
+	Inside []netip.Prefix
+	// PodNetworks are the networks of the cluster's pods, for a host whose pod
+	// CIDRs are not known.
+	PodNetworks []netip.Prefix
+	// Strict: an address of a pod network that belongs to no known pod must not
+	// leave the cluster.
+	Strict bool
+	// Reach is what the host's own probes found, and whether the host is
+	// withdrawn. Reach.Host is Host.
+	Reach Reach
+}
+
+// HostDecision is what one host must do and report.
+type HostDecision struct {
+	Plan Plan
+	// Result is what becomes of the host's claims.
+	Result HostResult
+	// Watched are the hosts whose health it must watch.
+	Watched []Peer
+	// NoHostSubnet: the host is not in the Cluster. It hosts nothing then, and its
+	// pods are still kept from leaving with its address.
+	NoHostSubnet bool
+	// PodNetworksUnknown: strict classification has no effect, as nothing says
+	// which addresses are those of the host's pods.
+	PodNetworksUnknown bool
+}
+
+// DecideHost plans one host. It returns false where not even the host's address
+// is known, so that there is nothing to be done yet.
+func DecideHost(in HostInput) (HostDecision, bool) {
+	cluster, noHostSubnet := withSelf(in)
+	resolution := Resolve(cluster)
+	reach := in.Reach
+	reach.Host = in.Host
+	plan, ok := PlanFor(cluster, ResolveFrom(cluster, resolution, reach), in.Host, in.Pods, in.Inside)
+	if !ok {
+		return HostDecision{}, false
+	}
+	if !plan.HostIP.IsValid() {
+		plan.HostIP = in.HostIP // of a HostSubnet whose hostIP is unusable, nothing else is taken
+	}
+	if !plan.HostIP.IsValid() {
+		return HostDecision{}, false
+	}
+	if reach.Withdrawn {
+		plan = GiveUp(plan)
+	}
+	if len(plan.Subnets) == 0 {
+		// The Node has no podCIDR, as with a CNI that gives addresses out of pools, or
+		// is not known yet: any address of the cluster's pods may be one of its own.
+		plan.Subnets = slices.Clone(in.PodNetworks)
+	}
+	if in.Strict {
+		plan.Pods = append(plan.Pods, unmanagedPods(in.Managed, in.Pods)...)
+		slices.SortStableFunc(plan.Pods, func(a, b PodPath) int { return a.IP.Compare(b.IP) })
+	}
+	result, _ := resolution.Host(in.Host)
+	return HostDecision{
+		Plan: plan, Result: result,
+		Watched:      Watched(cluster, resolution, in.Host, in.Pods),
+		NoHostSubnet: noHostSubnet, PodNetworksUnknown: in.Strict && len(plan.Subnets) == 0,
+	}, true
+}
+
+// withSelf returns the cluster with what the host knows better than the API: its
+// uplink's network and, where it has no HostSubnet, itself as a host without
+// claims. A node that is being added, or whose HostSubnet was deleted, must host
+// nothing; but its pods' traffic must not leave with its address.
+func withSelf(in HostInput) (_ Cluster, noHostSubnet bool) {
+	c := in.Cluster
+	c.Hosts = slices.Clone(c.Hosts)
+	i, found := findHost(c.Hosts, in.Host)
+	if !found {
+		c.Hosts = slices.Insert(c.Hosts, i, Host{Name: in.Host, IP: in.HostIP, Online: true})
+	}
+	// An uplink with a /32, as clouds assign it, does not say which addresses
+	// its segment carries.
+	if u := in.Uplink; u.IsValid() && u.Addr() == c.Hosts[i].IP && u.Bits() < u.Addr().BitLen() {
+		c.Hosts[i].Network = u.Masked()
+	}
+	return c, !found
+}
+
+// unmanagedPods returns paths for the pods of namespaces that have no NetNamespace
+// at all: without one there is no egress IP, and they leave with the node's
+// address. Strict classification would cut them off while the operator is being
+// installed, or for as long as no controller runs.
+//
+// Two kinds of pods get no path: those of a NetNamespace that is unusable, and
+// those that only the runtime has. Where this host does not reach the API server
+// but the kubelet does, the NetNamespace of a new namespace may ask for egress IPs
+// that are not known here.
+func unmanagedPods(managed map[string]bool, pods []Pod) []PodPath {
+	var paths []PodPath
+	for _, p := range pods {
+		if !managed[p.Namespace] && !p.RuntimeOnly {
+			paths = append(paths, PodPath{IP: p.IP, Kind: PathNode})
+		}
+	}
+	return paths
+}
