@@ -71,7 +71,7 @@ func agentMutants() []mutant {
 		},
 		{
 			name: "words-count", pkg: agent, test: "TestPublishWordsSeldom",
-			edits: []edit{{file: "publish.go", old: "p.clock.Since(p.writtenAt) < rewordAfter", new: "p.clock.Since(p.writtenAt) < 0"}},
+			edits: []edit{{file: "publish.go", old: "p.clock.Since(p.writtenAt) >= rewordAfter", new: "p.clock.Since(p.writtenAt) >= 0"}},
 		},
 		{
 			name: "generation-too-early", pkg: agent, test: "TestPublishGeneration",

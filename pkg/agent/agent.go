@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 
+	"github.com/go-logr/logr"
 	"github.com/prometheus/client_golang/prometheus"
 	"golang.org/x/sync/errgroup"
 	"k8s.io/apimachinery/pkg/runtime"
@@ -12,6 +13,7 @@ import (
 	"k8s.io/client-go/rest"
 	"k8s.io/utils/clock"
 	ctrl "sigs.k8s.io/controller-runtime"
+	"sigs.k8s.io/controller-runtime/pkg/cache"
 	"sigs.k8s.io/controller-runtime/pkg/client"
 	"sigs.k8s.io/controller-runtime/pkg/manager"
 	ctrlmetrics "sigs.k8s.io/controller-runtime/pkg/metrics"
@@ -23,9 +25,9 @@ import (
 	"github.com/egressip-operator/egressip-operator/pkg/dataplane"
 )
 
-// Run serves the node until ctx ends. It returns an error where it cannot
-// begin; afterwards it works on through all trouble, and tells of it in logs,
-// status, metrics and health.
+// Run serves the node until ctx ends. It returns an error where it cannot start;
+// afterwards it keeps working whatever fails, and reports it in logs, status,
+// metrics and health.
 func Run(ctx context.Context, cfg *rest.Config, o Options) (err error) {
 	if err := o.Validate(); err != nil {
 		return err
@@ -38,143 +40,196 @@ func Run(ctx context.Context, cfg *rest.Config, o Options) (err error) {
 	}
 	defer func() { err = errors.Join(err, dp.Close()) }()
 	if swept, err := dp.SweepAfterBoot(); err != nil {
-		return fmt.Errorf("take off egress IPs of before the boot: %w", err)
+		return fmt.Errorf("remove egress IPs from before the boot: %w", err)
 	} else if swept > 0 {
-		ctrl.LoggerFrom(ctx).Info("took egress IPs off that this machine came up with: others may bear them by now", "count", swept)
+		ctrl.LoggerFrom(ctx).Info("removed egress IPs that this machine booted with: other hosts may have them by now", "count", swept)
 	}
 	return serve(ctx, cfg, o, dp, ctrlmetrics.Registry)
 }
 
+// agent is what serve wires together.
+type agent struct {
+	log     logr.Logger
+	options Options
+	metrics *metrics
+
+	cache     cache.Cache
+	health    *health
+	objects   *caches
+	publisher *publisher
+	loop      *loop
+	// sandboxes and owner are nil where the options ask for none.
+	sandboxes *cri.Source
+	owner     *owner
+}
+
 // serve is Run on the given kernel, with metrics in the given registry.
-func serve(ctx context.Context, cfg *rest.Config, o Options, k kernel, registry prometheus.Registerer) error {
+func serve(ctx context.Context, cfg *rest.Config, o Options, k applier, registry prometheus.Registerer) error {
 	log := ctrl.LoggerFrom(ctx).WithName("agent").WithValues("node", o.NodeName)
-	scheme := runtime.NewScheme()
-	if err := errors.Join(clientgoscheme.AddToScheme(scheme), v1.AddToScheme(scheme)); err != nil {
-		return fmt.Errorf("know the API's kinds: %w", err)
-	}
 	cfg = rest.AddUserAgent(rest.CopyConfig(cfg), FieldManager)
 	apiconn.BoundDials(cfg)
-	mgr, err := manager.New(cfg, manager.Options{
-		Scheme:                 scheme,
-		Logger:                 log,
-		MapperProvider:         newMapper,
-		Cache:                  cacheOptions(o.NodeName, o.DaemonSet),
-		Metrics:                metricsserver.Options{BindAddress: o.MetricsAddress},
-		HealthProbeBindAddress: "0", // its answers keep the reason to themselves
-	})
+	mgr, err := newManager(cfg, o, log)
 	if err != nil {
-		return fmt.Errorf("set up the agent: %w", err)
+		return err
 	}
-	writer, err := client.New(cfg, client.Options{Scheme: scheme, Mapper: mgr.GetRESTMapper(), HTTPClient: mgr.GetHTTPClient()})
-	if err != nil {
-		return fmt.Errorf("set up the client: %w", err)
-	}
-
 	m := newMetrics(o.Version)
 	unregister, err := m.register(registry)
 	defer unregister()
 	if err != nil {
 		return fmt.Errorf("register metrics: %w", err)
 	}
-	h := &health{clock: clock.RealClock{}, waiting: "the API server"}
-	if o.HealthAddress != "" && o.HealthAddress != "0" {
-		server, err := h.server(o.HealthAddress)
-		if err != nil {
-			return err
-		}
-		if err := mgr.Add(server); err != nil {
-			return fmt.Errorf("set up the health endpoints: %w", err)
-		}
+	a := &agent{log: log, options: o, metrics: m}
+	if err := a.wire(cfg, mgr, k); err != nil {
+		return err
 	}
-
-	objects := &caches{cache: mgr.GetCache(), log: log, options: o, changed: newSignal()}
-	p := &publisher{
-		log: log, clock: clock.RealClock{}, node: o.NodeName, version: o.Version, metrics: m, wake: newSignal(),
-		cached: objects.ownHostSubnet,
-		apply:  serverSideApply(writer),
-	}
-	l := &loop{
-		log: log, clock: clock.RealClock{}, kernel: k, metrics: m, health: h, resync: o.ResyncPeriod,
-		gather: objects.gather, publish: p.publish,
-		objects: objects.changed, drift: newSignal(),
-	}
-	if o.ProbePort != 0 {
-		l.peers, err = newPeers(peersConfig{
-			log: log, clock: clock.RealClock{}, node: o.NodeName, port: o.ProbePort, probe: probeConfig(o.ProbeInterval), metrics: m,
-			ready: h.serving, changed: objects.changed, voted: p.wake,
-		})
-		if err != nil {
-			return err
-		}
-		p.ballot = l.peers.ballot
-		ask, err := apiAsker(cfg, scheme, mgr.GetRESTMapper(), o.NodeName, objects.ownHostSubnet)
-		if err != nil {
-			return err
-		}
-		l.isolation = &isolation{
-			log: log, clock: clock.RealClock{}, after: o.WithdrawAfter, metrics: m,
-			contact: l.peers.contact, ask: ask, changed: objects.changed,
-		}
-	}
-	var sandboxes *cri.Source
-	if o.CRISocket != "" && o.CRISocket != cri.None {
-		sandboxes = cri.New(cri.Config{
-			Socket: o.CRISocket, Root: o.HostRun, Changed: objects.changed.raise,
-			Log: log.WithName("runtime"), Clock: clock.RealClock{},
-		})
-		objects.sandboxes = sandboxes.Pods
-	}
-	var own *owner
-	if o.DaemonSet.Name != "" {
-		own = &owner{log: log, key: o.DaemonSet}
+	if err := a.serveHealth(mgr); err != nil {
+		return err
 	}
 	// The health endpoints answer while this waits for the API server.
-	err = mgr.Add(everywhere(func(ctx context.Context) error {
-		if err := objects.start(ctx, func(what string) {
-			log.V(1).Info("waiting", "for", what)
-			h.waitsFor(what)
-		}); err != nil {
-			return err
-		}
-		g, ctx := errgroup.WithContext(ctx)
-		if own != nil {
-			g.Go(func() error {
-				if err := own.watch(ctx, mgr.GetCache()); err != nil {
-					log.Error(err, "the end of this agent counts as an upgrade")
-				}
-				return nil
-			})
-		}
-		if sandboxes != nil {
-			g.Go(func() error { return sandboxes.Run(ctx) })
-			h.waitsFor("the container runtime")
-			// A first pass without it would take away what the former agent
-			// knew of new pods.
-			select {
-			case <-sandboxes.Tried():
-			case <-ctx.Done():
-			}
-		}
-		g.Go(func() error { return l.run(ctx) })
-		g.Go(func() error { return p.run(ctx) })
-		if l.peers != nil {
-			g.Go(func() error { return l.peers.run(ctx) })
-			g.Go(func() error { return l.isolation.run(ctx) })
-		}
-		return g.Wait()
-	}))
-	if err != nil {
+	if err := mgr.Add(everywhere(a.run)); err != nil {
 		return fmt.Errorf("set up the agent: %w", err)
 	}
 	log.Info("starting", "version", o.Version, "resync", o.ResyncPeriod.String(), "strict", o.Strict)
 	if err := mgr.Start(ctx); err != nil {
 		return fmt.Errorf("run the agent: %w", err)
 	}
-	if own.uninstalled() {
-		return l.giveUp(context.WithoutCancel(ctx))
+	if a.owner.uninstalled() {
+		return a.loop.giveUp(context.WithoutCancel(ctx))
 	}
 	log.Info("stopped; the kernel stays as it is, so that traffic flows on")
 	return nil
+}
+
+// newManager makes what holds the caches and serves the metrics.
+func newManager(cfg *rest.Config, o Options, log logr.Logger) (manager.Manager, error) {
+	scheme := runtime.NewScheme()
+	if err := errors.Join(clientgoscheme.AddToScheme(scheme), v1.AddToScheme(scheme)); err != nil {
+		return nil, fmt.Errorf("register the API's kinds: %w", err)
+	}
+	mgr, err := manager.New(cfg, manager.Options{
+		Scheme:                 scheme,
+		Logger:                 log,
+		MapperProvider:         newMapper,
+		Cache:                  cacheOptions(o.NodeName, o.DaemonSet),
+		Metrics:                metricsserver.Options{BindAddress: o.MetricsAddress},
+		HealthProbeBindAddress: "0", // its answers leave the reason out
+	})
+	if err != nil {
+		return nil, fmt.Errorf("set up the agent: %w", err)
+	}
+	return mgr, nil
+}
+
+// wire makes the parts of the agent and connects them. It starts nothing.
+func (a *agent) wire(cfg *rest.Config, mgr manager.Manager, k applier) error {
+	writer, err := client.New(cfg, client.Options{Scheme: mgr.GetScheme(), Mapper: mgr.GetRESTMapper(), HTTPClient: mgr.GetHTTPClient()})
+	if err != nil {
+		return fmt.Errorf("set up the client: %w", err)
+	}
+	a.cache = mgr.GetCache()
+	a.health = &health{clock: clock.RealClock{}, waiting: "the API server"}
+	a.objects = &caches{cache: a.cache, log: a.log, options: a.options, changed: newSignal()}
+	a.publisher = &publisher{
+		log: a.log, clock: clock.RealClock{}, node: a.options.NodeName, version: a.options.Version, metrics: a.metrics, wake: newSignal(),
+		cached: a.objects.ownHostSubnet,
+		apply:  serverSideApply(writer),
+	}
+	a.loop = &loop{
+		log: a.log, clock: clock.RealClock{}, applier: k, metrics: a.metrics, health: a.health, resync: a.options.ResyncPeriod,
+		gather: a.objects.gather, publish: a.publisher.publish,
+		objects: a.objects.changed, drift: newSignal(),
+	}
+	if a.options.ProbePort != 0 {
+		if err := a.wireProbes(cfg, mgr); err != nil {
+			return err
+		}
+	}
+	if socket := a.options.CRISocket; socket != "" && socket != cri.None {
+		a.sandboxes = cri.New(cri.Config{
+			Socket: socket, Root: a.options.HostRun, Changed: a.objects.changed.raise,
+			Log: a.log.WithName("runtime"), Clock: clock.RealClock{},
+		})
+		a.objects.sandboxes = a.sandboxes.Pods
+	}
+	if a.options.DaemonSet.Name != "" {
+		a.owner = &owner{log: a.log, key: a.options.DaemonSet}
+	}
+	return nil
+}
+
+// wireProbes makes what probes other hosts, and what finds out whether this one is
+// cut off.
+func (a *agent) wireProbes(cfg *rest.Config, mgr manager.Manager) error {
+	peers, err := newPeers(peersConfig{
+		log: a.log, clock: clock.RealClock{}, node: a.options.NodeName, port: a.options.ProbePort,
+		probe: probeConfig(a.options.ProbeInterval), metrics: a.metrics,
+		ready: a.health.serving, changed: a.objects.changed, voted: a.publisher.wake,
+	})
+	if err != nil {
+		return err
+	}
+	ask, err := apiAsker(cfg, mgr.GetScheme(), mgr.GetRESTMapper(), a.options.NodeName, a.objects.ownHostSubnet)
+	if err != nil {
+		return err
+	}
+	a.publisher.ballot = peers.ballot
+	a.loop.peers = peers
+	a.loop.isolation = &isolation{
+		log: a.log, clock: clock.RealClock{}, after: a.options.WithdrawAfter, metrics: a.metrics,
+		contact: peers.contact, ask: ask, changed: a.objects.changed,
+	}
+	return nil
+}
+
+// serveHealth adds the health endpoints where the options ask for them.
+func (a *agent) serveHealth(mgr manager.Manager) error {
+	if a.options.HealthAddress == "" || a.options.HealthAddress == "0" {
+		return nil
+	}
+	server, err := a.health.server(a.options.HealthAddress)
+	if err != nil {
+		return err
+	}
+	if err := mgr.Add(server); err != nil {
+		return fmt.Errorf("set up the health endpoints: %w", err)
+	}
+	return nil
+}
+
+// run fills the caches, and then works until ctx ends.
+func (a *agent) run(ctx context.Context) error {
+	if err := a.objects.start(ctx, func(what string) {
+		a.log.V(1).Info("waiting", "for", what)
+		a.health.waitsFor(what)
+	}); err != nil {
+		return err
+	}
+	g, ctx := errgroup.WithContext(ctx)
+	if a.owner != nil {
+		g.Go(func() error {
+			if err := a.owner.watch(ctx, a.cache); err != nil {
+				a.log.Error(err, "the end of this agent counts as an upgrade")
+			}
+			return nil
+		})
+	}
+	if a.sandboxes != nil {
+		g.Go(func() error { return a.sandboxes.Run(ctx) })
+		a.health.waitsFor("the container runtime")
+		// A first pass without it would remove what the former agent knew of
+		// new pods.
+		select {
+		case <-a.sandboxes.Tried():
+		case <-ctx.Done():
+		}
+	}
+	g.Go(func() error { return a.loop.run(ctx) })
+	g.Go(func() error { return a.publisher.run(ctx) })
+	if a.loop.peers != nil {
+		g.Go(func() error { return a.loop.peers.run(ctx) })
+		g.Go(func() error { return a.loop.isolation.run(ctx) })
+	}
+	return g.Wait()
 }
 
 // everywhere is a runnable that needs no leader election.

@@ -30,9 +30,9 @@ const (
 	logAgain = time.Minute
 )
 
-// kernel is the part of dataplane.Dataplane that the loop uses.
-type kernel interface {
-	// Apply makes the kernel equal to the state and says what it found.
+// applier is the part of dataplane.Dataplane that the loop uses.
+type applier interface {
+	// Apply makes the kernel match the state and reports what it found.
 	Apply(ctx context.Context, s dataplane.State) (dataplane.Report, error)
 	// Run calls drift when something changed in the kernel, until ctx ends.
 	Run(ctx context.Context, drift func()) error
@@ -53,9 +53,9 @@ func (s signal) raise() {
 
 // loop brings the objects' state to the kernel, again and again.
 type loop struct {
-	log    logr.Logger
-	clock  clock.Clock
-	kernel kernel
+	log     logr.Logger
+	clock   clock.Clock
+	applier applier
 	// gather reads the caches. It is called only when they have synced.
 	gather func(context.Context) (input, error)
 	// publish takes what is to stand in the status; it must not block.
@@ -223,7 +223,7 @@ func (l *loop) decide(ctx context.Context) (decision, error) {
 
 func (l *loop) apply(ctx context.Context) error {
 	began := l.clock.Now()
-	report, err := l.kernel.Apply(ctx, l.desired.state)
+	report, err := l.applier.Apply(ctx, l.desired.state)
 	ended := l.clock.Now()
 	if ctx.Err() != nil {
 		l.applied = false
@@ -270,7 +270,7 @@ func (l *loop) judge(err error) {
 // listen hears the kernel until ctx ends.
 func (l *loop) listen(ctx context.Context) {
 	for ctx.Err() == nil {
-		err := l.kernel.Run(ctx, l.drift.raise)
+		err := l.applier.Run(ctx, l.drift.raise)
 		if ctx.Err() != nil {
 			return
 		}

@@ -116,7 +116,7 @@ func newBench(t *testing.T, k *fakeKernel) *bench {
 	t.Helper()
 	b := &bench{kernel: k, objects: given(), done: make(chan error, 1)}
 	b.loop = &loop{
-		log: testr.New(t), clock: clock.RealClock{}, kernel: k, metrics: newMetrics("test"),
+		log: testr.New(t), clock: clock.RealClock{}, applier: k, metrics: newMetrics("test"),
 		health: &health{clock: clock.RealClock{}, waiting: "the caches"}, resync: time.Second,
 		gather: func(context.Context) (input, error) {
 			b.mu.Lock()
@@ -423,7 +423,7 @@ func TestLoopListensAgain(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		k := &deafKernel{}
 		b := newBench(t, &k.fakeKernel)
-		b.loop.kernel = k
+		b.loop.applier = k
 		b.loop.resync = time.Hour
 		b.start(t)
 		pass(10 * time.Second)

@@ -22,13 +22,13 @@ import (
 // FieldManager is the name under which the agent owns its part of the status.
 const FieldManager = "egressip-agent"
 
-// The pace of writes. A thousand nodes may have the same trouble at once.
+// The pace of writes. A thousand nodes may have the same problem at once.
 const (
-	// rewordAfter is how old a status must be to be written again where it
-	// differs in its messages alone.
+	// rewordAfter is the minimum age of a status that is rewritten because only
+	// its messages differ.
 	rewordAfter = 10 * time.Second
-	// retellAfter is the same where it differs in the hosts that are watched.
-	retellAfter = time.Second
+	// rewatchAfter is the same where only the watched hosts differ.
+	rewatchAfter = time.Second
 	// writeTimeout bounds one write.
 	writeTimeout = 10 * time.Second
 	// firstRewrite is the pause after a first failed write; it doubles up to
@@ -37,9 +37,9 @@ const (
 	lastRewrite  = 30 * time.Second
 )
 
-// publisher keeps the agent's part of its HostSubnet's status as the last
-// observation says. It has a goroutine of its own, so that an API server that
-// does not answer never holds up the kernel.
+// publisher keeps the agent's part of its HostSubnet's status in line with the
+// last observation. It has a goroutine of its own, so that an API server that does
+// not answer never delays the kernel.
 type publisher struct {
 	log     logr.Logger
 	clock   clock.Clock
@@ -51,8 +51,8 @@ type publisher struct {
 	// with the answer.
 	apply   func(context.Context, *unstructured.Unstructured) error
 	metrics *metrics
-	// ballot is what is told of other hosts at the moment of a write; nil for
-	// nothing.
+	// ballot is what is reported about other hosts at the moment of a write; nil
+	// for nothing.
 	ballot func() (watches, silent []string)
 
 	wake signal
@@ -61,16 +61,16 @@ type publisher struct {
 	last *observation // the newest, or nil
 
 	// What follows belongs to the goroutine of run.
-	uid       string // of the HostSubnet that the rest speaks of
+	uid       string // of the HostSubnet that the rest is about
 	applied   int64  // the generation that was brought to the kernel last
 	written   ownStatus
 	writtenAt time.Time
-	// before is the version of the object in the cache when it was written: as
-	// long as the cache still has that one, it does not show the write yet.
+	// before is the version of the object in the cache at the last write: as long
+	// as the cache still has that version, it does not show the write yet.
 	before string
 }
 
-// publish replaces the observation that is to be told. It does not block.
+// publish replaces the observation that is reported. It does not block.
 func (p *publisher) publish(o observation) {
 	p.mu.Lock()
 	p.last = &o
@@ -89,8 +89,8 @@ func (p *publisher) run(ctx context.Context) error {
 	}
 }
 
-// persist writes until that succeeds or ctx ends; each attempt writes what is
-// the newest then.
+// persist tries to write until that succeeds or ctx ends; each attempt writes the
+// newest observation.
 func (p *publisher) persist(ctx context.Context) {
 	for failures := 0; ; failures++ {
 		err := p.sync(ctx)
@@ -98,12 +98,12 @@ func (p *publisher) persist(ctx context.Context) {
 		case ctx.Err() != nil:
 			return
 		case err == nil && failures > 0:
-			p.log.Info("the status is written again", "failures", failures)
+			p.log.Info("the status can be written again", "failures", failures)
 			return
 		case err == nil:
 			return
 		case failures == 0:
-			p.log.Error(err, "cannot write the status; it is tried again, and the kernel is kept as planned meanwhile")
+			p.log.Error(err, "cannot write the status; trying again, and keeping the kernel as planned meanwhile")
 		}
 		p.metrics.statusErrors.Inc()
 		pause := p.clock.NewTimer(min(firstRewrite<<min(failures, 16), lastRewrite))
@@ -130,6 +130,19 @@ func (p *publisher) sync(ctx context.Context) error {
 	if err != nil {
 		return fmt.Errorf("read HostSubnet %s from the cache: %w", p.node, err)
 	}
+	base := p.base(object)
+	if o.err == nil {
+		p.applied = o.decision.generation
+	}
+	want := p.want(*o, base)
+	if !p.due(want, base) {
+		return nil
+	}
+	return p.write(ctx, object, base, want)
+}
+
+// base returns the status that was written or read last.
+func (p *publisher) base(object *v1.HostSubnet) ownStatus {
 	base := ownPart(object)
 	switch {
 	case p.uid != string(object.UID):
@@ -137,40 +150,48 @@ func (p *publisher) sync(ctx context.Context) error {
 	case p.before == object.ResourceVersion:
 		base = p.written
 	}
-	if o.err == nil {
-		p.applied = o.decision.generation
-	}
-	want := statusOf(*o, p.version, p.applied)
+	return base
+}
+
+// want returns the status that the observation asks for.
+func (p *publisher) want(o observation, base ownStatus) ownStatus {
+	want := statusOf(o, p.version, p.applied)
 	if want.agent.UplinkCIDR == "" {
-		// An uplink that is away for a moment, as while it joins a bridge, must
-		// not make all other nodes forget which claims its network can bear.
+		// An uplink that is missing for a moment, as while it joins a bridge, must
+		// not make all other nodes forget which claims its network can have.
 		want.agent.Uplink, want.agent.UplinkCIDR = base.agent.Uplink, base.agent.UplinkCIDR
 	}
 	if p.ballot != nil {
 		want.agent.Watches, want.agent.Silent = p.ballot()
 	}
+	return want
+}
+
+// due reports whether the status must be written now. What can wait is checked
+// again after the next pass.
+func (p *publisher) due(want, base ownStatus) bool {
 	if want.equal(base) {
-		return nil
+		return false
 	}
-	// Who is watched changes as pods come and go; who is silent cannot wait.
+	// The watched hosts change as pods come and go; the silent ones cannot wait.
 	same := base
 	same.agent.Watches = want.agent.Watches
-	if want.equal(same) && p.clock.Since(p.writtenAt) < retellAfter {
-		return nil // the next pass asks again
+	if want.equal(same) && p.clock.Since(p.writtenAt) < rewatchAfter {
+		return false
 	}
-	if want.wordless().equal(base.wordless()) && p.clock.Since(p.writtenAt) < rewordAfter {
-		return nil // the next pass asks again
-	}
-	want.ready.LastTransitionTime = metav1.NewTime(p.clock.Now().Truncate(time.Second))
+	return !want.wordless().equal(base.wordless()) || p.clock.Since(p.writtenAt) >= rewordAfter
+}
+
+// write writes the status, and notes that it did.
+func (p *publisher) write(ctx context.Context, object *v1.HostSubnet, base, want ownStatus) error {
+	now := metav1.NewTime(p.clock.Now().Truncate(time.Second))
+	want.ready.LastTransitionTime = now
 	if want.ready.Status == base.ready.Status && !base.ready.LastTransitionTime.IsZero() {
 		want.ready.LastTransitionTime = base.ready.LastTransitionTime
 	}
-	inUseSince := want.ready.LastTransitionTime
-	if want.inUse != "" {
-		inUseSince = metav1.NewTime(p.clock.Now().Truncate(time.Second))
-		if was := meta.FindStatusCondition(object.Status.Conditions, v1.ConditionAddressInUse); was != nil {
-			inUseSince = was.LastTransitionTime
-		}
+	inUseSince := now
+	if was := meta.FindStatusCondition(object.Status.Conditions, v1.ConditionAddressInUse); was != nil {
+		inUseSince = was.LastTransitionTime
 	}
 	u, err := applyObject(p.node, want, inUseSince)
 	if err != nil {
@@ -180,7 +201,7 @@ func (p *publisher) sync(ctx context.Context) error {
 	defer cancel()
 	if err := p.apply(ctx, u); err != nil {
 		if apierrors.IsNotFound(err) {
-			return nil // deleted a moment ago; the cache will tell
+			return nil // deleted a moment ago; the cache will show it
 		}
 		return fmt.Errorf("write the status of HostSubnet %s: %w", p.node, err)
 	}

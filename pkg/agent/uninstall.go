@@ -108,7 +108,7 @@ func (l *loop) giveUp(ctx context.Context) error {
 	if !ok {
 		return fmt.Errorf("give up the egress IPs: %w", errNoHost(in.node))
 	}
-	report, err := l.kernel.Apply(ctx, last.state)
+	report, err := l.applier.Apply(ctx, last.state)
 	if err != nil {
 		return fmt.Errorf("give up the egress IPs: %w", err)
 	}
