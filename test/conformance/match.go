@@ -36,7 +36,15 @@ func Match(want any, v Values) string {
 	}
 }
 
-func differ(want, got any) string { return fmt.Sprintf("want %v, got %v", want, got) }
+func differ(want, got any) string { return fmt.Sprintf("want %v, got %v", readable(want), readable(got)) }
+
+// readable is a value without an exponent.
+func readable(value any) any {
+	if _, isNumber := value.(float64); isNumber {
+		return word(value)
+	}
+	return value
+}
 
 // word writes a single value; an assignment as "ip@node".
 func word(value any) string {
