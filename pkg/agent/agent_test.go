@@ -32,6 +32,7 @@ import (
 	v1 "github.com/egressip-operator/egressip-operator/api/v1"
 	"github.com/egressip-operator/egressip-operator/internal/testenv"
 	"github.com/egressip-operator/egressip-operator/internal/testenv/apiserver"
+	"github.com/egressip-operator/egressip-operator/internal/testenv/objects"
 	"github.com/egressip-operator/egressip-operator/pkg/dataplane"
 )
 
@@ -184,7 +185,7 @@ func newScene(t *testing.T, a *api, n int) *scene {
 		egressIP: fmt.Sprintf("10.1.8.%d", 200+n), hostIP: fmt.Sprintf("10.1.8.%d", 10+n),
 	}
 	s.must(t, a.Create(t.Context(), &corev1.Namespace{ObjectMeta: metav1.ObjectMeta{Name: s.namespace}}))
-	nn := netNamespace(s.namespace, uint32(100+n), s.egressIP)
+	nn := objects.NetNamespace(s.namespace, uint32(100+n), s.egressIP)
 	s.must(t, a.Create(t.Context(), &nn))
 	s.createHostSubnet(t)
 	return s

@@ -5,6 +5,8 @@ import (
 	"testing"
 
 	corev1 "k8s.io/api/core/v1"
+
+	"github.com/egressip-operator/egressip-operator/internal/testenv/objects"
 )
 
 // BenchmarkDecide is what one change of any object costs each node of a large
@@ -20,7 +22,7 @@ func BenchmarkDecide(b *testing.B) {
 		in.hostSubnets = append(in.hostSubnets, h)
 	}
 	for n := range 10_000 {
-		nn := netNamespace(fmt.Sprintf("ns%d", n), uint32(100+n))
+		nn := objects.NetNamespace(fmt.Sprintf("ns%d", n), uint32(100+n))
 		if n%2 == 0 {
 			for _, i := range []int{n, (n + 5001) % 10_000} {
 				nn.EgressIPs = append(nn.EgressIPs, fmt.Sprintf("10.1.%d.%d", i/250, 1+i%250))

@@ -6,21 +6,17 @@ import (
 
 	corev1 "k8s.io/api/core/v1"
 	networkingv1 "k8s.io/api/networking/v1"
-	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 
 	v1 "github.com/egressip-operator/egressip-operator/api/v1"
+	"github.com/egressip-operator/egressip-operator/internal/testenv"
+	"github.com/egressip-operator/egressip-operator/internal/testenv/objects"
 	"github.com/egressip-operator/egressip-operator/pkg/dataplane"
 )
 
-func netNamespace(name string, id uint32, egressIPs ...string) v1.NetNamespace {
-	return v1.NetNamespace{ObjectMeta: metav1.ObjectMeta{Name: name}, NetName: name, NetID: id, EgressIPs: egressIPs}
-}
-
 func hostSubnet(name, ip, subnet string, egressIPs ...string) v1.HostSubnet {
-	return v1.HostSubnet{
-		ObjectMeta: metav1.ObjectMeta{Name: name, Generation: 4},
-		Host:       name, HostIP: ip, Subnet: subnet, EgressIPs: egressIPs,
-	}
+	h := objects.HostSubnet(name, ip, egressIPs...)
+	h.Generation, h.Subnet = 4, subnet
+	return h
 }
 
 // given is a cluster of two nodes: shop's egress IP is on node1, where one of
@@ -28,7 +24,7 @@ func hostSubnet(name, ip, subnet string, egressIPs ...string) v1.HostSubnet {
 func given() input {
 	return input{
 		node:          "node1",
-		netNamespaces: []v1.NetNamespace{netNamespace("free", 16), netNamespace("shop", 17, "10.1.8.200")},
+		netNamespaces: []v1.NetNamespace{objects.NetNamespace("free", 16), objects.NetNamespace("shop", 17, "10.1.8.200")},
 		hostSubnets: []v1.HostSubnet{
 			hostSubnet("node1", "10.1.8.11", "10.244.1.0/24", "10.1.8.200"),
 			hostSubnet("node2", "10.1.8.12", "10.244.2.0/24"),
@@ -38,7 +34,7 @@ func given() input {
 			pod("other", "10.244.1.6", func(p *corev1.Pod) { p.Namespace = "free" }),
 		}, nil),
 		serviceCIDRs: []networkingv1.ServiceCIDR{{Spec: networkingv1.ServiceCIDRSpec{CIDRs: []string{"10.96.0.0/16", "fd00:1::/112"}}}},
-		inside:       prefixes("10.128.0.0/14"),
+		inside:       testenv.Prefixes("10.128.0.0/14"),
 	}
 }
 
@@ -47,14 +43,14 @@ func TestDecide(t *testing.T) {
 	// want is the state that given comes to.
 	want := func(change func(*dataplane.State)) dataplane.State {
 		s := dataplane.State{
-			HostIP:  addr("10.1.8.11"),
-			Hosts:   addrs("10.1.8.11", "10.1.8.12"),
-			Inside:  prefixes("10.96.0.0/16", "10.128.0.0/14", "10.244.1.0/24", "10.244.2.0/24"),
-			Subnets: prefixes("10.244.1.0/24"),
-			Hosted:  []dataplane.Hosted{{IP: addr("10.1.8.200"), NetID: 17}},
+			HostIP:  testenv.Addr("10.1.8.11"),
+			Hosts:   testenv.Addrs("10.1.8.11", "10.1.8.12"),
+			Inside:  testenv.Prefixes("10.96.0.0/16", "10.128.0.0/14", "10.244.1.0/24", "10.244.2.0/24"),
+			Subnets: testenv.Prefixes("10.244.1.0/24"),
+			Hosted:  []dataplane.Hosted{{IP: testenv.Addr("10.1.8.200"), NetID: 17}},
 			Pods: []dataplane.Pod{
-				{IP: addr("10.244.1.5"), Kind: dataplane.Local, NetID: 17, EgressIP: addr("10.1.8.200")},
-				{IP: addr("10.244.1.6"), Kind: dataplane.Node},
+				{IP: testenv.Addr("10.244.1.5"), Kind: dataplane.Local, NetID: 17, EgressIP: testenv.Addr("10.1.8.200")},
+				{IP: testenv.Addr("10.244.1.6"), Kind: dataplane.Node},
 			},
 		}
 		if change != nil {
@@ -73,21 +69,21 @@ func TestDecide(t *testing.T) {
 			},
 			func(s *dataplane.State) {
 				s.Hosted = nil
-				s.Pods[0] = dataplane.Pod{IP: addr("10.244.1.5"), Kind: dataplane.Remote, NetID: 17, Via: addrs("10.1.8.12"), Sources: addrs("10.1.8.200")}
+				s.Pods[0] = dataplane.Pod{IP: testenv.Addr("10.244.1.5"), Kind: dataplane.Remote, NetID: 17, Via: testenv.Addrs("10.1.8.12"), Sources: testenv.Addrs("10.1.8.200")}
 			},
 		},
 		"nobody claims it": {
 			func(in *input) { in.hostSubnets[0].EgressIPs = nil },
 			func(s *dataplane.State) {
 				s.Hosted = nil
-				s.Pods[0] = dataplane.Pod{IP: addr("10.244.1.5"), Kind: dataplane.Drop}
+				s.Pods[0] = dataplane.Pod{IP: testenv.Addr("10.244.1.5"), Kind: dataplane.Drop}
 			},
 		},
 		"the claim is outside the network that the kernel reported": {
 			func(in *input) { in.uplink = netip.MustParsePrefix("10.1.8.11/28") },
 			func(s *dataplane.State) {
 				s.Hosted = nil
-				s.Pods[0] = dataplane.Pod{IP: addr("10.244.1.5"), Kind: dataplane.Drop}
+				s.Pods[0] = dataplane.Pod{IP: testenv.Addr("10.244.1.5"), Kind: dataplane.Drop}
 			},
 		},
 		"the kernel reported a /32, which tells nothing": {
@@ -100,9 +96,9 @@ func TestDecide(t *testing.T) {
 		"the HostSubnet is missing": {
 			func(in *input) { in.hostSubnets = in.hostSubnets[1:] },
 			func(s *dataplane.State) {
-				s.Inside = prefixes("10.96.0.0/16", "10.128.0.0/14", "10.244.2.0/24")
+				s.Inside = testenv.Prefixes("10.96.0.0/16", "10.128.0.0/14", "10.244.2.0/24")
 				s.Subnets, s.Hosted = nil, nil
-				s.Pods[0] = dataplane.Pod{IP: addr("10.244.1.5"), Kind: dataplane.Drop}
+				s.Pods[0] = dataplane.Pod{IP: testenv.Addr("10.244.1.5"), Kind: dataplane.Drop}
 			},
 		},
 		"the HostSubnet is missing, the egress IP is elsewhere": {
@@ -111,32 +107,34 @@ func TestDecide(t *testing.T) {
 				in.hostSubnets[0].EgressIPs = []string{"10.1.8.200"}
 			},
 			func(s *dataplane.State) {
-				s.Inside = prefixes("10.96.0.0/16", "10.128.0.0/14", "10.244.2.0/24")
+				s.Inside = testenv.Prefixes("10.96.0.0/16", "10.128.0.0/14", "10.244.2.0/24")
 				s.Subnets, s.Hosted = nil, nil
-				s.Pods[0] = dataplane.Pod{IP: addr("10.244.1.5"), Kind: dataplane.Remote, NetID: 17, Via: addrs("10.1.8.12"), Sources: addrs("10.1.8.200")}
+				s.Pods[0] = dataplane.Pod{IP: testenv.Addr("10.244.1.5"), Kind: dataplane.Remote, NetID: 17, Via: testenv.Addrs("10.1.8.12"), Sources: testenv.Addrs("10.1.8.200")}
 			},
 		},
 		"the HostSubnet has no usable hostIP": {
 			func(in *input) { in.hostSubnets[0].HostIP = "none" },
 			func(s *dataplane.State) {
 				s.Hosted = nil
-				s.Pods[0] = dataplane.Pod{IP: addr("10.244.1.5"), Kind: dataplane.Drop}
+				s.Pods[0] = dataplane.Pod{IP: testenv.Addr("10.244.1.5"), Kind: dataplane.Drop}
 			},
 		},
 		"the HostSubnet is missing, and no pod tells the address that was known before": {
-			func(in *input) { in.hostSubnets, in.pods, in.hostIP = in.hostSubnets[1:], nil, addr("10.1.8.11") },
+			func(in *input) {
+				in.hostSubnets, in.pods, in.hostIP = in.hostSubnets[1:], nil, testenv.Addr("10.1.8.11")
+			},
 			func(s *dataplane.State) {
-				s.Inside = prefixes("10.96.0.0/16", "10.128.0.0/14", "10.244.2.0/24")
+				s.Inside = testenv.Prefixes("10.96.0.0/16", "10.128.0.0/14", "10.244.2.0/24")
 				s.Subnets, s.Hosted, s.Pods = nil, nil, nil
 			},
 		},
 		"the Node has no podCIDR: any pod of the cluster may be its own": {
 			func(in *input) {
-				in.hostSubnets[0].Subnet, in.podNetworks = "", prefixes("10.244.0.0/16")
+				in.hostSubnets[0].Subnet, in.podNetworks = "", testenv.Prefixes("10.244.0.0/16")
 			},
 			func(s *dataplane.State) {
-				s.Inside = prefixes("10.96.0.0/16", "10.128.0.0/14", "10.244.2.0/24")
-				s.Subnets = prefixes("10.244.0.0/16")
+				s.Inside = testenv.Prefixes("10.96.0.0/16", "10.128.0.0/14", "10.244.2.0/24")
+				s.Subnets = testenv.Prefixes("10.244.0.0/16")
 			},
 		},
 	} {

@@ -18,6 +18,7 @@ import (
 	"k8s.io/utils/clock"
 
 	v1 "github.com/egressip-operator/egressip-operator/api/v1"
+	"github.com/egressip-operator/egressip-operator/internal/testenv"
 	"github.com/egressip-operator/egressip-operator/pkg/dataplane"
 	"github.com/egressip-operator/egressip-operator/pkg/egress"
 )
@@ -120,7 +121,7 @@ func TestDecideWithdrawn(t *testing.T) {
 	for _, silent := range []map[string]bool{nil, {"node2": true}} {
 		in.reach.Silent = silent
 		d, ok = decide(in)
-		if p := d.state.Pods[0]; !ok || len(d.state.Hosted) > 0 || p.Kind != dataplane.Remote || p.Via[0] != addr("10.1.8.12") {
+		if p := d.state.Pods[0]; !ok || len(d.state.Hosted) > 0 || p.Kind != dataplane.Remote || p.Via[0] != testenv.Addr("10.1.8.12") {
 			t.Errorf("silent %v: state %+v", silent, d.state)
 		}
 	}
@@ -181,7 +182,7 @@ func TestPublishAddressInUse(t *testing.T) {
 	inBubble(t, func(t *testing.T, p *publisher, api *fakeAPI) {
 		t.Helper()
 		inUse := func(o *observation) {
-			o.report.Hosted[0] = dataplane.HostedReport{IP: addr("10.1.8.200"), Error: "in use", InUseBy: "02:00:00:00:00:07"}
+			o.report.Hosted[0] = dataplane.HostedReport{IP: testenv.Addr("10.1.8.200"), Error: "in use", InUseBy: "02:00:00:00:00:07"}
 			o.err = errors.New("in use")
 		}
 		stored := func() string {

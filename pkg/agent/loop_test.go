@@ -16,6 +16,7 @@ import (
 	"github.com/prometheus/client_golang/prometheus"
 	"k8s.io/utils/clock"
 
+	"github.com/egressip-operator/egressip-operator/internal/testenv"
 	"github.com/egressip-operator/egressip-operator/pkg/dataplane"
 )
 
@@ -267,7 +268,7 @@ func TestLoopFailsCalmly(t *testing.T) {
 				return r, nil
 			}
 			k.drifts()
-			r.Hosted = []dataplane.HostedReport{{IP: addr("10.1.8.200"), Error: "no room"}}
+			r.Hosted = []dataplane.HostedReport{{IP: testenv.Addr("10.1.8.200"), Error: "no room"}}
 			return r, fmt.Errorf("add 10.1.8.200 to eth0, attempt %d: no room", n)
 		}}
 		b := newBench(t, k)

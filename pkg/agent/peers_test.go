@@ -120,7 +120,7 @@ func TestDecideWithASilentHost(t *testing.T) {
 		{[]string{"node2", "node3"}, "node3", "10.1.8.13"},
 		{[]string{"node2", "node3"}, "node2", "10.1.8.12"},
 	} {
-		if got := via(c.held, c.silent...); got != addr(c.want) {
+		if got := via(c.held, c.silent...); got != testenv.Addr(c.want) {
 			t.Errorf("silent %v, held %q: over %v, want %s", c.silent, c.held, got, c.want)
 		}
 	}

@@ -11,6 +11,8 @@ import (
 	"pgregory.net/rapid"
 
 	v1 "github.com/egressip-operator/egressip-operator/api/v1"
+	"github.com/egressip-operator/egressip-operator/internal/testenv"
+	"github.com/egressip-operator/egressip-operator/internal/testenv/objects"
 	"github.com/egressip-operator/egressip-operator/pkg/dataplane"
 )
 
@@ -21,11 +23,11 @@ func drawInput(t *rapid.T) input {
 	in := input{
 		node:   "node1",
 		uplink: rapid.SampledFrom([]netip.Prefix{{}, netip.MustParsePrefix("10.1.8.11/24"), netip.MustParsePrefix("10.1.8.11/29")}).Draw(t, "uplink"),
-		hostIP: addr("10.1.8.11"),
+		hostIP: testenv.Addr("10.1.8.11"),
 		strict: rapid.Bool().Draw(t, "strict"),
 	}
 	for i := range rapid.IntRange(0, 4).Draw(t, "namespaces") {
-		in.netNamespaces = append(in.netNamespaces, netNamespace(
+		in.netNamespaces = append(in.netNamespaces, objects.NetNamespace(
 			fmt.Sprintf("ns%d", i), rapid.SampledFrom([]uint32{17, 18, 19}).Draw(t, "netid"),
 			rapid.SliceOfN(egressIP, 0, 3).Draw(t, "requests")...))
 	}

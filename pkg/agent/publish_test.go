@@ -20,6 +20,7 @@ import (
 	"k8s.io/utils/clock"
 
 	v1 "github.com/egressip-operator/egressip-operator/api/v1"
+	"github.com/egressip-operator/egressip-operator/internal/testenv"
 	"github.com/egressip-operator/egressip-operator/pkg/dataplane"
 	"github.com/egressip-operator/egressip-operator/pkg/egress"
 )
@@ -58,7 +59,7 @@ func TestStatusOf(t *testing.T) {
 		"all is well": {func(*observation) {}, func(*ownStatus) {}},
 		"one address could not be added": {
 			func(o *observation) {
-				o.report.Hosted[0] = dataplane.HostedReport{IP: addr("10.1.8.200"), Error: "add 10.1.8.200 to eth0: no room"}
+				o.report.Hosted[0] = dataplane.HostedReport{IP: testenv.Addr("10.1.8.200"), Error: "add 10.1.8.200 to eth0: no room"}
 				o.err = errors.New("add 10.1.8.200 to eth0: no room")
 			},
 			func(s *ownStatus) {
@@ -90,7 +91,7 @@ func TestStatusOf(t *testing.T) {
 		"a claim that nobody requests is not to be configured": {
 			func(o *observation) {
 				o.decision.result.Claims = append(o.decision.result.Claims, egress.ClaimResult{
-					IP: addr("10.1.8.201"), State: egress.Unassigned, Reason: egress.ReasonNotRequested, Message: "nobody",
+					IP: testenv.Addr("10.1.8.201"), State: egress.Unassigned, Reason: egress.ReasonNotRequested, Message: "nobody",
 				})
 			},
 			func(s *ownStatus) {

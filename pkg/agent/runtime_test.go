@@ -13,6 +13,8 @@ import (
 	"pgregory.net/rapid"
 
 	v1 "github.com/egressip-operator/egressip-operator/api/v1"
+	"github.com/egressip-operator/egressip-operator/internal/testenv"
+	"github.com/egressip-operator/egressip-operator/internal/testenv/objects"
 	"github.com/egressip-operator/egressip-operator/pkg/cri"
 	"github.com/egressip-operator/egressip-operator/pkg/dataplane"
 )
@@ -21,7 +23,7 @@ import (
 func sandboxOf(name, ip string, n int) cri.Pod {
 	return cri.Pod{
 		Namespace: "shop", Name: name, UID: "uid-" + name,
-		Addresses: []netip.Addr{addr(ip)}, CreatedAt: at(n).Add(time.Millisecond),
+		Addresses: []netip.Addr{testenv.Addr(ip)}, CreatedAt: at(n).Add(time.Millisecond),
 	}
 }
 
@@ -159,7 +161,7 @@ func TestNewPodHasItsPathBeforeTheAPIHasItsAddress(t *testing.T) {
 	t.Parallel()
 	in := input{
 		node: "node1", strict: true,
-		netNamespaces: []v1.NetNamespace{netNamespace("shop", 17, "10.1.8.200")},
+		netNamespaces: []v1.NetNamespace{objects.NetNamespace("shop", 17, "10.1.8.200")},
 		hostSubnets: []v1.HostSubnet{
 			hostSubnet("node1", "10.1.8.11", "10.244.1.0/24"),
 			hostSubnet("node2", "10.1.8.12", "10.244.2.0/24", "10.1.8.200"),
@@ -170,7 +172,7 @@ func TestNewPodHasItsPathBeforeTheAPIHasItsAddress(t *testing.T) {
 	if !ok {
 		t.Fatal("nothing was decided")
 	}
-	want := []dataplane.Pod{{IP: addr("10.244.1.5"), Kind: dataplane.Remote, NetID: 17, Via: []netip.Addr{addr("10.1.8.12")}, Sources: []netip.Addr{addr("10.1.8.200")}}}
+	want := []dataplane.Pod{{IP: testenv.Addr("10.244.1.5"), Kind: dataplane.Remote, NetID: 17, Via: []netip.Addr{testenv.Addr("10.1.8.12")}, Sources: []netip.Addr{testenv.Addr("10.1.8.200")}}}
 	if diff := cmp.Diff(want, d.state.Pods, cmp.Comparer(func(a, b netip.Addr) bool { return a == b })); diff != "" {
 		t.Errorf("(-want +got):\n%s", diff)
 	}
@@ -183,10 +185,10 @@ func TestNewPodHasItsPathBeforeTheAPIHasItsAddress(t *testing.T) {
 // runtime-only-is-unmanaged.
 func TestStrictSparesUnmanagedPods(t *testing.T) {
 	t.Parallel()
-	unreadable := netNamespace("broken", 0xffffffff, "10.1.8.200")
+	unreadable := objects.NetNamespace("broken", 0xffffffff, "10.1.8.200")
 	in := input{
 		node: "node1", strict: true,
-		netNamespaces: []v1.NetNamespace{unreadable, netNamespace("shop", 17, "10.1.8.200")},
+		netNamespaces: []v1.NetNamespace{unreadable, objects.NetNamespace("shop", 17, "10.1.8.200")},
 		hostSubnets:   []v1.HostSubnet{hostSubnet("node1", "10.1.8.11", "10.244.1.0/24")},
 	}
 	var pods []corev1.Pod
@@ -200,7 +202,7 @@ func TestStrictSparesUnmanagedPods(t *testing.T) {
 	unheard, heard := sandboxOf("unheard", "10.244.1.8", 1), sandboxOf("pending", "10.244.1.9", 1)
 	unheard.Namespace, heard.Namespace = "new", "new"
 	in.pods = localPods(pods, []cri.Pod{unheard, heard})
-	left := []netip.Addr{addr("10.244.1.6"), addr("10.244.1.9")}
+	left := []netip.Addr{testenv.Addr("10.244.1.6"), testenv.Addr("10.244.1.9")}
 	d, ok := decide(in)
 	if !ok {
 		t.Fatal("nothing was decided")

@@ -8,27 +8,10 @@ import (
 	"github.com/google/go-cmp/cmp"
 	"github.com/google/go-cmp/cmp/cmpopts"
 
+	"github.com/egressip-operator/egressip-operator/internal/testenv"
 	"github.com/egressip-operator/egressip-operator/pkg/dataplane"
 	"github.com/egressip-operator/egressip-operator/pkg/egress"
 )
-
-func addr(s string) netip.Addr { return netip.MustParseAddr(s) }
-
-func addrs(ss ...string) []netip.Addr {
-	var a []netip.Addr
-	for _, s := range ss {
-		a = append(a, addr(s))
-	}
-	return a
-}
-
-func prefixes(ss ...string) []netip.Prefix {
-	var p []netip.Prefix
-	for _, s := range ss {
-		p = append(p, netip.MustParsePrefix(s))
-	}
-	return p
-}
 
 // diffState compares states as values; nil and empty lists are the same.
 func diffState(want, got any) string {
@@ -41,12 +24,12 @@ func diffState(want, got any) string {
 func TestStateOf(t *testing.T) {
 	t.Parallel()
 	plan := egress.Plan{
-		Host: "node1", HostIP: addr("10.1.8.11"),
-		Hosts:   addrs("10.1.8.11", "10.1.8.12"),
-		Inside:  prefixes("10.96.0.0/16", "10.244.0.0/16"),
-		Subnets: prefixes("10.244.1.0/24"),
-		Hosted:  []egress.HostedIP{{IP: addr("192.168.7.200"), NetID: 17, Namespace: "shop"}},
-		Orphans: addrs("192.168.7.201"),
+		Host: "node1", HostIP: testenv.Addr("10.1.8.11"),
+		Hosts:   testenv.Addrs("10.1.8.11", "10.1.8.12"),
+		Inside:  testenv.Prefixes("10.96.0.0/16", "10.244.0.0/16"),
+		Subnets: testenv.Prefixes("10.244.1.0/24"),
+		Hosted:  []egress.HostedIP{{IP: testenv.Addr("192.168.7.200"), NetID: 17, Namespace: "shop"}},
+		Orphans: testenv.Addrs("192.168.7.201"),
 	}
 	var many []netip.Addr
 	for i := range dataplane.MaxVia + 3 {
@@ -58,48 +41,48 @@ func TestStateOf(t *testing.T) {
 	}{
 		"no pods": {},
 		"no egress IP": {
-			[]egress.PodPath{{IP: addr("10.244.1.5"), NetID: 5, Kind: egress.PathNode, Namespace: "free", Name: "a"}},
-			[]dataplane.Pod{{IP: addr("10.244.1.5"), Kind: dataplane.Node}},
+			[]egress.PodPath{{IP: testenv.Addr("10.244.1.5"), NetID: 5, Kind: egress.PathNode, Namespace: "free", Name: "a"}},
+			[]dataplane.Pod{{IP: testenv.Addr("10.244.1.5"), Kind: dataplane.Node}},
 		},
 		"leaves here": {
-			[]egress.PodPath{{IP: addr("10.244.1.5"), NetID: 17, Kind: egress.PathLocal, EgressIP: addr("192.168.7.200")}},
-			[]dataplane.Pod{{IP: addr("10.244.1.5"), NetID: 17, Kind: dataplane.Local, EgressIP: addr("192.168.7.200")}},
+			[]egress.PodPath{{IP: testenv.Addr("10.244.1.5"), NetID: 17, Kind: egress.PathLocal, EgressIP: testenv.Addr("192.168.7.200")}},
+			[]dataplane.Pod{{IP: testenv.Addr("10.244.1.5"), NetID: 17, Kind: dataplane.Local, EgressIP: testenv.Addr("192.168.7.200")}},
 		},
 		"leaves elsewhere": {
-			[]egress.PodPath{{IP: addr("10.244.1.5"), NetID: 18, Kind: egress.PathRemote, Via: addrs("10.1.8.12"), Sources: addrs("10.1.8.200")}},
-			[]dataplane.Pod{{IP: addr("10.244.1.5"), NetID: 18, Kind: dataplane.Remote, Via: addrs("10.1.8.12"), Sources: addrs("10.1.8.200")}},
+			[]egress.PodPath{{IP: testenv.Addr("10.244.1.5"), NetID: 18, Kind: egress.PathRemote, Via: testenv.Addrs("10.1.8.12"), Sources: testenv.Addrs("10.1.8.200")}},
+			[]dataplane.Pod{{IP: testenv.Addr("10.244.1.5"), NetID: 18, Kind: dataplane.Remote, Via: testenv.Addrs("10.1.8.12"), Sources: testenv.Addrs("10.1.8.200")}},
 		},
 		"more egress hosts than a pod can be spread over": {
-			[]egress.PodPath{{IP: addr("10.244.1.5"), NetID: 18, Kind: egress.PathRemote, Via: many}},
-			[]dataplane.Pod{{IP: addr("10.244.1.5"), NetID: 18, Kind: dataplane.Remote, Via: many[:dataplane.MaxVia]}},
+			[]egress.PodPath{{IP: testenv.Addr("10.244.1.5"), NetID: 18, Kind: egress.PathRemote, Via: many}},
+			[]dataplane.Pod{{IP: testenv.Addr("10.244.1.5"), NetID: 18, Kind: dataplane.Remote, Via: many[:dataplane.MaxVia]}},
 		},
 		"dropped": {
-			[]egress.PodPath{{IP: addr("10.244.1.5"), NetID: 18, Kind: egress.PathDrop}},
-			[]dataplane.Pod{{IP: addr("10.244.1.5"), Kind: dataplane.Drop}},
+			[]egress.PodPath{{IP: testenv.Addr("10.244.1.5"), NetID: 18, Kind: egress.PathDrop}},
+			[]dataplane.Pod{{IP: testenv.Addr("10.244.1.5"), Kind: dataplane.Drop}},
 		},
 		"local with an address that is not hosted": {
-			[]egress.PodPath{{IP: addr("10.244.1.5"), NetID: 17, Kind: egress.PathLocal, EgressIP: addr("192.168.7.201")}},
-			[]dataplane.Pod{{IP: addr("10.244.1.5"), Kind: dataplane.Drop}},
+			[]egress.PodPath{{IP: testenv.Addr("10.244.1.5"), NetID: 17, Kind: egress.PathLocal, EgressIP: testenv.Addr("192.168.7.201")}},
+			[]dataplane.Pod{{IP: testenv.Addr("10.244.1.5"), Kind: dataplane.Drop}},
 		},
 		"remote over nobody": {
-			[]egress.PodPath{{IP: addr("10.244.1.5"), NetID: 18, Kind: egress.PathRemote}},
-			[]dataplane.Pod{{IP: addr("10.244.1.5"), Kind: dataplane.Drop}},
+			[]egress.PodPath{{IP: testenv.Addr("10.244.1.5"), NetID: 18, Kind: egress.PathRemote}},
+			[]dataplane.Pod{{IP: testenv.Addr("10.244.1.5"), Kind: dataplane.Drop}},
 		},
 		"a path that nobody knows": {
-			[]egress.PodPath{{IP: addr("10.244.1.5"), NetID: 18, Kind: 77, Via: addrs("10.1.8.12")}},
-			[]dataplane.Pod{{IP: addr("10.244.1.5"), Kind: dataplane.Drop}},
+			[]egress.PodPath{{IP: testenv.Addr("10.244.1.5"), NetID: 18, Kind: 77, Via: testenv.Addrs("10.1.8.12")}},
+			[]dataplane.Pod{{IP: testenv.Addr("10.244.1.5"), Kind: dataplane.Drop}},
 		},
 		"one address, two ways": {
 			[]egress.PodPath{
-				{IP: addr("10.244.1.5"), Kind: egress.PathNode},
-				{IP: addr("10.244.1.5"), NetID: 18, Kind: egress.PathRemote, Via: addrs("10.1.8.12")},
-				{IP: addr("10.244.1.6"), Kind: egress.PathNode},
+				{IP: testenv.Addr("10.244.1.5"), Kind: egress.PathNode},
+				{IP: testenv.Addr("10.244.1.5"), NetID: 18, Kind: egress.PathRemote, Via: testenv.Addrs("10.1.8.12")},
+				{IP: testenv.Addr("10.244.1.6"), Kind: egress.PathNode},
 			},
-			[]dataplane.Pod{{IP: addr("10.244.1.5"), Kind: dataplane.Drop}, {IP: addr("10.244.1.6"), Kind: dataplane.Node}},
+			[]dataplane.Pod{{IP: testenv.Addr("10.244.1.5"), Kind: dataplane.Drop}, {IP: testenv.Addr("10.244.1.6"), Kind: dataplane.Node}},
 		},
 		"one address, twice the same way": {
-			[]egress.PodPath{{IP: addr("10.244.1.5"), Kind: egress.PathNode}, {IP: addr("10.244.1.5"), Kind: egress.PathNode}},
-			[]dataplane.Pod{{IP: addr("10.244.1.5"), Kind: dataplane.Node}},
+			[]egress.PodPath{{IP: testenv.Addr("10.244.1.5"), Kind: egress.PathNode}, {IP: testenv.Addr("10.244.1.5"), Kind: egress.PathNode}},
+			[]dataplane.Pod{{IP: testenv.Addr("10.244.1.5"), Kind: dataplane.Node}},
 		},
 	} {
 		t.Run(name, func(t *testing.T) {
@@ -108,7 +91,7 @@ func TestStateOf(t *testing.T) {
 			plan.Pods = c.paths
 			want := dataplane.State{
 				HostIP: plan.HostIP, Hosts: plan.Hosts, Inside: plan.Inside, Subnets: plan.Subnets, Strict: true,
-				Hosted: []dataplane.Hosted{{IP: addr("192.168.7.200"), NetID: 17}},
+				Hosted: []dataplane.Hosted{{IP: testenv.Addr("192.168.7.200"), NetID: 17}},
 				Pods:   c.want,
 			}
 			if diff := diffState(want, stateOf(plan, true)); diff != "" {
@@ -122,17 +105,17 @@ func TestStateOf(t *testing.T) {
 // state.
 func TestStateOfSharesNothing(t *testing.T) {
 	t.Parallel()
-	via := addrs("10.1.8.12")
+	via := testenv.Addrs("10.1.8.12")
 	plan := egress.Plan{
-		HostIP: addr("10.1.8.11"), Hosts: slices.Clip(addrs("10.1.8.12")), Inside: prefixes("10.244.0.0/16"),
-		Pods: []egress.PodPath{{IP: addr("10.244.1.5"), Kind: egress.PathRemote, Via: via}},
+		HostIP: testenv.Addr("10.1.8.11"), Hosts: slices.Clip(testenv.Addrs("10.1.8.12")), Inside: testenv.Prefixes("10.244.0.0/16"),
+		Pods: []egress.PodPath{{IP: testenv.Addr("10.244.1.5"), Kind: egress.PathRemote, Via: via}},
 	}
 	s := stateOf(plan, false)
-	if want := addrs("10.1.8.11", "10.1.8.12"); !slices.Equal(s.Hosts, want) {
+	if want := testenv.Addrs("10.1.8.11", "10.1.8.12"); !slices.Equal(s.Hosts, want) {
 		t.Errorf("hosts %v, want the own address among them: %v", s.Hosts, want)
 	}
-	s.Hosts[1], s.Inside[0], s.Pods[0].Via[0] = addr("1.1.1.1"), netip.Prefix{}, addr("1.1.1.1")
-	if via[0] != addr("10.1.8.12") || plan.Hosts[0] != addr("10.1.8.12") || !plan.Inside[0].IsValid() {
+	s.Hosts[1], s.Inside[0], s.Pods[0].Via[0] = testenv.Addr("1.1.1.1"), netip.Prefix{}, testenv.Addr("1.1.1.1")
+	if via[0] != testenv.Addr("10.1.8.12") || plan.Hosts[0] != testenv.Addr("10.1.8.12") || !plan.Inside[0].IsValid() {
 		t.Errorf("the plan has changed: %+v", plan)
 	}
 }

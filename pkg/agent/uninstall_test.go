@@ -18,6 +18,7 @@ import (
 	ctrl "sigs.k8s.io/controller-runtime"
 
 	"github.com/egressip-operator/egressip-operator/internal/testenv"
+	"github.com/egressip-operator/egressip-operator/internal/testenv/objects"
 )
 
 // TestUninstalledAgentGivesUp: an agent that ends gives its egress IPs up if its
@@ -26,7 +27,7 @@ func TestUninstalledAgentGivesUp(t *testing.T) {
 	a := startAPI(t)
 	a.installCRDs(t)
 	ctx := t.Context()
-	own := netNamespace("shop", 17, "10.1.8.200")
+	own := objects.NetNamespace("shop", 17, "10.1.8.200")
 	host := hostSubnet("node1", "10.1.8.11", "10.244.1.0/24", "10.1.8.200")
 	if err := errors.Join(a.Create(ctx, &own), a.Create(ctx, &host)); err != nil {
 		t.Fatal(err)

@@ -36,7 +36,9 @@ func Match(want any, v Values) string {
 	}
 }
 
-func differ(want, got any) string { return fmt.Sprintf("want %v, got %v", readable(want), readable(got)) }
+func differ(want, got any) string {
+	return fmt.Sprintf("want %v, got %v", readable(want), readable(got))
+}
 
 // readable is a value without an exponent.
 func readable(value any) any {

@@ -4,22 +4,22 @@ import (
 	"errors"
 	"net/netip"
 	"testing"
-)
 
-func addr(s string) netip.Addr { return netip.MustParseAddr(s) }
+	"github.com/egressip-operator/egressip-operator/internal/testenv"
+)
 
 // testHost has pods 10.244.1.0/24, of which 10.244.1.2 is marked 0x1 and
 // 10.244.1.3 is marked 0x10, which sends it over the overlay.
 func testHost(tables Tables) *Host {
-	marks := map[netip.Addr]uint32{addr("10.244.1.2"): 0x1, addr("10.244.1.3"): 0x10}
+	marks := map[netip.Addr]uint32{testenv.Addr("10.244.1.2"): 0x1, testenv.Addr("10.244.1.3"): 0x10}
 	return &Host{
-		Addr: addr("192.168.7.11"), Pods: netip.MustParsePrefix("10.244.1.0/24"),
+		Addr: testenv.Addr("192.168.7.11"), Pods: netip.MustParsePrefix("10.244.1.0/24"),
 		Overlay: "egress0", MarkMask: 0xff, Remote: 0x10,
 		Inside:   netip.MustParsePrefix("10.0.0.0/8").Contains,
 		Backends: []Tables{tables},
 		Sets:     map[string]Set{"marked": func(ip netip.Addr) bool { return marks[ip] != 0 }},
 		Marks:    map[string]map[netip.Addr]uint32{"marked": marks},
-		Routes:   map[netip.Addr]Route{addr("10.244.1.3"): {Network: 7, Via: []netip.Addr{addr("192.168.7.12")}}},
+		Routes:   map[netip.Addr]Route{testenv.Addr("10.244.1.3"): {Network: 7, Via: []netip.Addr{testenv.Addr("192.168.7.12")}}},
 		Networks: map[uint32]uint32{7: 0x1},
 	}
 }
@@ -27,7 +27,7 @@ func testHost(tables Tables) *Host {
 // testPacket is the first of a connection of pod 10.244.1.2 to the outside.
 func testPacket() Packet {
 	return Packet{
-		In: PodDevice, Src: addr("10.244.1.2"), Dst: addr("192.0.2.1"), Proto: "tcp", DestPort: 80,
+		In: PodDevice, Src: testenv.Addr("10.244.1.2"), Dst: testenv.Addr("192.0.2.1"), Proto: "tcp", DestPort: 80,
 		Dir: Original, State: New, Conn: &Conn{},
 	}
 }
@@ -143,9 +143,9 @@ func TestSourceIsChosenOnce(t *testing.T) {
 func TestRoutes(t *testing.T) {
 	mark := Tables{"mangle": {Base: map[string][]string{"PREROUTING": {"! -i egress0 -j SET --map-set marked src --map-mark"}}}}
 	remote := testPacket()
-	remote.Src = addr("10.244.1.3")
+	remote.Src = testenv.Addr("10.244.1.3")
 	inside := remote
-	inside.Dst = addr("10.244.1.9")
+	inside.Dst = testenv.Addr("10.244.1.9")
 	for _, c := range []struct {
 		name   string
 		packet Packet
