@@ -5,7 +5,6 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
-	"net/netip"
 	"os"
 	"path/filepath"
 	"strings"
@@ -362,44 +361,5 @@ func mustBeGone(t *testing.T, c *Cluster) {
 		if line, err := os.ReadFile(file); err == nil && strings.Contains(string(line), c.dir+"/") {
 			t.Errorf("left behind %s: %q", file, line)
 		}
-	}
-}
-
-func TestAccessLogLine(t *testing.T) {
-	l := (&Cluster{}).AccessLog()
-	e, err := l.parse(`192.168.7.200 - - [23/Nov/2026:06:51:46 +0000] "GET /?pod/web HTTP/1.1" 200 44`)
-	if err != nil {
-		t.Fatal(err)
-	}
-	if e.Source != netip.MustParseAddr("192.168.7.200") || e.Method != "GET" || e.URI != "/?pod/web" || e.Status != 200 || e.Bytes != 44 || e.Time.Unix() != 1795416706 {
-		t.Errorf("got %+v", e)
-	}
-	if _, err := l.parse("nonsense"); err == nil {
-		t.Error("nonsense was read")
-	}
-}
-
-func TestOptionsAreChecked(t *testing.T) {
-	for _, o := range []Options{{Prefix: "a-b"}, {Prefix: "toolongname"}, {Nodes: 99}, {Backend: "ebtables"}, {MTU: 100}, {Images: []string{"/nonexistent"}}} {
-		if _, err := o.withDefaults(); err == nil {
-			t.Errorf("%+v was accepted", o)
-		}
-	}
-}
-
-// A process id that is used again is another process.
-func TestProcessIdentity(t *testing.T) {
-	self, err := identify(os.Getpid())
-	if err != nil || !self.alive() {
-		t.Fatalf("self: %+v, %v", self, err)
-	}
-	other := self
-	other.Start++
-	if other.alive() {
-		t.Error("another start time is another process")
-	}
-	// Must not kill this process, which has its number.
-	if err := other.kill(t.Context()); err != nil {
-		t.Error(err)
 	}
 }
