@@ -30,11 +30,11 @@ func criMutants() []mutant {
 		},
 		{
 			name: "asks-without-end", pkg: cri, test: "TestRuntimeIsStuck", plain: true,
-			edits: []edit{{file: "source.go", old: "context.WithTimeout(ctx, answerIn)", new: "context.WithCancel(ctx)"}},
+			edits: []edit{{file: "source.go", old: "context.WithTimeout(ctx, pollTimeout)", new: "context.WithCancel(ctx)"}},
 		},
 		{
 			name: "one-look-for-a-link", pkg: cri, test: "TestNewPodIsToldWhenItsLinkIsThere", plain: true,
-			edits: []edit{{file: "source.go", old: "until = s.config.Clock.Now().Add(busy)", new: "until = s.config.Clock.Now()"}},
+			edits: []edit{{file: "source.go", old: "fastUntil = s.config.Clock.Now().Add(fastPollFor)", new: "fastUntil = s.config.Clock.Now()"}},
 		},
 	}
 }

@@ -26,8 +26,8 @@ const (
 	// firstRetry is the pause after a first failure; it doubles up to the
 	// period of the resync.
 	firstRetry = 100 * time.Millisecond
-	// logAgain is how long an error that stays the same is not logged again.
-	logAgain = time.Minute
+	// relogInterval is the time between two logs of an error that stays the same.
+	relogInterval = time.Minute
 )
 
 // applier is the part of dataplane.Dataplane that the loop uses.
@@ -38,8 +38,8 @@ type applier interface {
 	Run(ctx context.Context, drift func()) error
 }
 
-// signal carries "something has happened"; any number of them before the
-// receiver looks are one.
+// signal carries "something has happened"; any number of signals before the
+// receiver looks count as one.
 type signal chan struct{}
 
 func newSignal() signal { return make(signal, 1) }
@@ -51,23 +51,22 @@ func (s signal) raise() {
 	}
 }
 
-// loop brings the objects' state to the kernel, again and again.
+// loop keeps the kernel in line with the objects.
 type loop struct {
 	log     logr.Logger
 	clock   clock.Clock
 	applier applier
 	// gather reads the caches. It is called only when they have synced.
 	gather func(context.Context) (input, error)
-	// publish takes what is to stand in the status; it must not block.
+	// publish takes what the status must report; it must not block.
 	publish func(observation)
 	metrics *metrics
 	health  *health
-	// peers tells which hosts answer; nil for none.
+	// peers knows which hosts answer; nil without probes.
 	peers *peers
-	// isolation tells whether this node is cut off; nil for never.
+	// isolation knows whether this node is cut off; nil for never.
 	isolation *isolation
-	// resync is how often the kernel is compared with the state when nothing
-	// seems to have happened.
+	// resync is how often the kernel is compared with the state without an event.
 	resync time.Duration
 
 	// objects is raised when an object has changed, drift when the kernel has.
@@ -76,7 +75,7 @@ type loop struct {
 
 	// What follows belongs to the goroutine of run.
 	desired   *decision // nil before the first
-	given     input     // that it rests on
+	given     input     // that desired rests on
 	stale     bool      // objects have changed since, and could not be read
 	applied   bool      // the last Apply succeeded, with desired.state
 	appliedAt time.Time
@@ -112,7 +111,7 @@ func (l *loop) run(ctx context.Context) error {
 			break // cut short: the error, if any, says nothing
 		}
 		l.health.passEnds(l.desired != nil && l.desired.noHostSubnet, err)
-		l.judge(err)
+		l.recordResult(err)
 		why = l.wait(ctx, l.clock.Since(began))
 	}
 	return g.Wait()
@@ -121,7 +120,7 @@ func (l *loop) run(ctx context.Context) error {
 // cause is why a pass is due.
 type cause struct {
 	objects bool // they have changed
-	kernel  bool // it has changed, or was not looked at for long
+	kernel  bool // it has changed, or was not compared for long
 }
 
 // wait returns when a pass is due.
@@ -156,29 +155,11 @@ func (l *loop) wait(ctx context.Context, worked time.Duration) (why cause) {
 	return why
 }
 
-// pass decides anew where objects have changed, and makes the kernel so.
+// pass decides again where objects have changed, and makes the kernel match.
 func (l *loop) pass(ctx context.Context, why cause) error {
-	var undecided error
-	settled := false
-	if why.objects || l.stale {
-		next, err := l.decide(ctx)
-		l.stale = err != nil
-		switch {
-		case err != nil && l.desired == nil:
-			return err
-		case err != nil:
-			undecided = err // what was decided last still holds
-		default:
-			// Most changes of objects are of no concern here, such as the
-			// status that the agents of other nodes write. They must not keep
-			// the kernel from being looked at, either.
-			settled = !why.kernel && l.applied && l.clock.Since(l.appliedAt) < l.resync &&
-				reflect.DeepEqual(l.desired.state, next.state)
-			if next.noHostSubnet && (l.desired == nil || !l.desired.noHostSubnet) {
-				l.log.Info("there is no HostSubnet for this node: it hosts no egress IPs, and keeps its pods from leaking")
-			}
-			l.desired = &next
-		}
+	settled, undecided := l.refresh(ctx, why)
+	if l.desired == nil {
+		return undecided
 	}
 	var err error
 	if !settled {
@@ -188,7 +169,7 @@ func (l *loop) pass(ctx context.Context, why cause) error {
 		}
 	}
 	if l.peers != nil && !l.appliedAt.IsZero() {
-		// Not before: a host that has just begun would answer "not ready". But
+		// Not before: a host that has just started would answer "not ready". But
 		// also where the pass failed in part: what works is offered.
 		l.peers.setTargets(l.desired.state.HostIP, l.desired.state.Hosts, l.desired.peers)
 	}
@@ -197,9 +178,33 @@ func (l *loop) pass(ctx context.Context, why cause) error {
 	return err
 }
 
+// refresh decides again where objects have changed. settled reports that the kernel
+// need not be compared with the decision in this pass. After an error, the last
+// decision still holds.
+func (l *loop) refresh(ctx context.Context, why cause) (settled bool, err error) {
+	if !why.objects && !l.stale {
+		return false, nil
+	}
+	next, err := l.decide(ctx)
+	l.stale = err != nil
+	if err != nil {
+		return false, err
+	}
+	// Most changes of objects are of no concern here, such as the status that the
+	// agents of other nodes write. They must not keep the kernel from being
+	// compared, either.
+	settled = !why.kernel && l.applied && l.clock.Since(l.appliedAt) < l.resync &&
+		reflect.DeepEqual(l.desired.state, next.state)
+	if next.noHostSubnet && (l.desired == nil || !l.desired.noHostSubnet) {
+		l.log.Info("this node has no HostSubnet: it hosts no egress IPs, and its pods are kept from leaving with its address")
+	}
+	l.desired = &next
+	return settled, nil
+}
+
 // errNoHost says that the node cannot be served at all yet.
 func errNoHost(node string) error {
-	return fmt.Errorf("HostSubnet %s does not exist or has no usable hostIP, and no pod on the node tells its address: "+
+	return fmt.Errorf("HostSubnet %s does not exist or has no usable hostIP, and no pod on the node reports its address: "+
 		"check that the controller runs, and that Node %s has an InternalIP", node, node)
 }
 
@@ -251,8 +256,8 @@ func (l *loop) apply(ctx context.Context) error {
 	return err
 }
 
-// judge keeps count of failures, and logs them without repeating itself.
-func (l *loop) judge(err error) {
+// recordResult counts failures, and logs them without repeating itself.
+func (l *loop) recordResult(err error) {
 	if err == nil {
 		if l.failures > 0 {
 			l.log.Info("the kernel is as planned again", "failures", l.failures)
@@ -261,13 +266,13 @@ func (l *loop) judge(err error) {
 		return
 	}
 	l.failures++
-	if text := err.Error(); text != l.lastErr || l.clock.Since(l.loggedAt) >= logAgain {
+	if text := err.Error(); text != l.lastErr || l.clock.Since(l.loggedAt) >= relogInterval {
 		l.lastErr, l.loggedAt = text, l.clock.Now()
-		l.log.Error(err, "the kernel is not as planned; it is tried again", "failures", l.failures)
+		l.log.Error(err, "the kernel is not as planned; trying again", "failures", l.failures)
 	}
 }
 
-// listen hears the kernel until ctx ends.
+// listen subscribes to the kernel's changes until ctx ends.
 func (l *loop) listen(ctx context.Context) {
 	for ctx.Err() == nil {
 		err := l.applier.Run(ctx, l.drift.raise)

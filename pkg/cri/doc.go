@@ -7,14 +7,14 @@
 // Invariants:
 //
 //   - It only reads: ListPodSandbox and PodSandboxStatus, no other call.
-//   - What it tells is the runtime's last whole answer. While a runtime cannot
-//     be reached, that stays true enough: no pod gets an address without it.
-//   - A sandbox that is not READY, or is in the node's own network, is no pod.
+//   - It reports the runtime's last complete reply. While a runtime cannot be
+//     reached, that stays true enough: no pod gets an address without it.
+//   - A sandbox that is not READY, or uses the node's own network, is not a pod.
 //
-// Not every runtime tells of events, and those that do lose them. So the list is
-// read again and again, quickly for a moment after a new link came up in the
-// kernel, as each pod's does, and slowly otherwise.
+// Not every runtime reports events, and those that do lose them. So the list is
+// polled: fast for a moment after a new link came up in the kernel, as each pod's
+// does, and slowly otherwise.
 //
-// Concurrency: Run is one goroutine, with a second one that hears the kernel;
-// Pods may be called from any.
+// Concurrency: Run has two goroutines: one polls, one listens to the kernel. Pods
+// may be called from any.
 package cri

@@ -9,12 +9,12 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// errDeaf says that the kernel's messages have ended, as after too many of them.
-var errDeaf = errors.New("the kernel's messages of links have ended")
+// errLinksEnded says that the kernel's messages have ended, as after an overflow.
+var errLinksEnded = errors.New("the subscription to the kernel's links has ended")
 
-// listen calls came for each link of this network namespace that is new or has
-// changed, until ctx ends or the kernel cannot be heard.
-func listen(ctx context.Context, came func()) error {
+// watchLinks calls linkUp for each link of this network namespace that is new or
+// has changed, until ctx ends or the subscription fails.
+func watchLinks(ctx context.Context, linkUp func()) error {
 	updates := make(chan netlink.LinkUpdate, 64)
 	done := make(chan struct{})
 	defer close(done)
@@ -23,21 +23,21 @@ func listen(ctx context.Context, came func()) error {
 	}); err != nil {
 		return fmt.Errorf("subscribe to the kernel's links: %w", err)
 	}
-	came() // what came before is not told
+	linkUp() // earlier links are not reported
 	for {
 		select {
 		case <-ctx.Done():
 			go func() {
-				for range updates { // its sender must not be left waiting
+				for range updates { // its sender must not be blocked forever
 				}
 			}()
 			return ctx.Err()
 		case update, open := <-updates:
 			if !open {
-				return errDeaf
+				return errLinksEnded
 			}
 			if update.Header.Type == unix.RTM_NEWLINK {
-				came()
+				linkUp()
 			}
 		}
 	}

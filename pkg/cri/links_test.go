@@ -29,7 +29,7 @@ func TestNewLinksAreHeard(t *testing.T) {
 			return
 		}
 		spaces <- ns
-		ended <- listen(ctx, func() { came <- struct{}{} })
+		ended <- watchLinks(ctx, func() { came <- struct{}{} })
 	}()
 	hears := func(what string) {
 		t.Helper()

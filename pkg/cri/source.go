@@ -22,34 +22,35 @@ import (
 	"k8s.io/utils/clock"
 )
 
-// What a socket may be called instead of its path.
+// Names that stand for a socket's path.
 const (
-	// Auto is the first of Sockets that is there.
+	// Auto is the first of Sockets that exists.
 	Auto = "auto"
 	// None is for no runtime.
 	None = "none"
 )
 
-// The pace of the questions.
+// The pace of polling.
 const (
-	// quick is the pause between two of them after a link came up, and busy for
-	// how long: a sandbox is READY some 100 ms after its link is there.
-	quick = 20 * time.Millisecond
-	busy  = 3 * time.Second
-	// slow is the pause otherwise.
-	slow = 10 * time.Second
-	// again is the pause after a question that failed.
-	again = time.Second
-	// answerIn is how long an answer may take.
-	answerIn = 2 * time.Second
-	// share of the time is at most spent with questions: a runtime that needs
-	// long for an answer is not asked without end.
-	share = 4
-	// most is the size of an answer in bytes that is still taken.
-	most = 16 << 20
+	// fastPoll is the pause between two polls after a link came up, for the time
+	// of fastPollFor: a sandbox is READY some 100 ms after its link exists.
+	fastPoll    = 20 * time.Millisecond
+	fastPollFor = 3 * time.Second
+	// slowPoll is the pause otherwise.
+	slowPoll = 10 * time.Second
+	// retryAfter is the pause after a failed poll.
+	retryAfter = time.Second
+	// pollTimeout bounds one poll.
+	pollTimeout = 2 * time.Second
+	// maxDutyCycle caps polling at this share of the time: a slow runtime is not
+	// polled all the time.
+	maxDutyCycle = 1.0 / 5
+	// maxReply is the size in bytes of the largest reply that is accepted.
+	maxReply = 16 << 20
 )
 
-// Sockets returns where runtimes listen, in the order in which they are tried.
+// Sockets returns the paths where runtimes listen, in the order in which they are
+// tried.
 func Sockets() []string {
 	return []string{
 		"/run/containerd/containerd.sock",
@@ -64,29 +65,29 @@ type Pod struct {
 	Namespace, Name, UID string
 	// Addresses are its IPv4 addresses.
 	Addresses []netip.Addr
-	// CreatedAt is when its sandbox was made.
+	// CreatedAt is when its sandbox was created.
 	CreatedAt time.Time
 }
 
 // Config of a Source.
 type Config struct {
-	// Socket is the path of the runtime's socket as the node knows it, or Auto.
+	// Socket is the path of the runtime's socket on the node, or Auto.
 	Socket string
-	// Root is where the node's /run is seen, such as /host/run; /run if empty.
+	// Root is where the node's /run is mounted, such as /host/run; /run if empty.
 	Root string
-	// Changed is called when Pods has another answer. It must not block.
+	// Changed is called when the result of Pods has changed. It must not block.
 	Changed func()
 	Log     logr.Logger
 	Clock   clock.Clock
-	// Links calls each time that a link has come up, until ctx ends; nil for
-	// the kernel's of this network namespace.
-	Links func(ctx context.Context, came func()) error
+	// Links calls linkUp each time that a link has come up, until ctx ends; nil
+	// for the kernel's links of this network namespace.
+	Links func(ctx context.Context, linkUp func()) error
 }
 
 // Source reads a runtime's pods.
 type Source struct {
 	config Config
-	// sandboxes are the last whole answer; nil before the first.
+	// sandboxes are the last complete reply; nil before the first.
 	sandboxes atomic.Pointer[map[string]Pod]
 	tried     chan struct{}
 }
@@ -94,17 +95,17 @@ type Source struct {
 // New returns a Source that knows nothing yet.
 func New(c Config) *Source {
 	if c.Links == nil {
-		c.Links = listen
+		c.Links = watchLinks
 	}
 	return &Source{config: c, tried: make(chan struct{})}
 }
 
-// Tried is closed once Run has asked for the first time, with or without success.
-// That takes two seconds at most.
+// Tried is closed after the first poll of Run, whether it succeeded or not. That
+// takes two seconds at most.
 func (s *Source) Tried() <-chan struct{} { return s.tried }
 
-// Pods returns what the runtime told last, in order of creation; nothing before
-// its first answer.
+// Pods returns the pods of the runtime's last reply, in order of creation; nothing
+// before its first reply.
 func (s *Source) Pods() []Pod {
 	sandboxes := s.sandboxes.Load()
 	if sandboxes == nil {
@@ -122,36 +123,36 @@ func (s *Source) Pods() []Pod {
 	return pods
 }
 
-// Run asks until ctx ends. A runtime that cannot be reached is told of once, and
+// Run polls until ctx ends. A runtime that cannot be reached is logged once, and
 // tried again.
 func (s *Source) Run(ctx context.Context) error {
-	came := make(chan struct{}, 1)
+	linkUp := make(chan struct{}, 1)
 	var g errgroup.Group
 	g.Go(func() error {
-		s.hear(ctx, came)
+		s.listen(ctx, linkUp)
 		return nil
 	})
 	g.Go(func() error {
-		s.ask(ctx, came)
+		s.poll(ctx, linkUp)
 		return nil
 	})
 	return g.Wait()
 }
 
-// hear raises came for each link, until ctx ends.
-func (s *Source) hear(ctx context.Context, came chan struct{}) {
+// listen signals each link that comes up, until ctx ends.
+func (s *Source) listen(ctx context.Context, linkUp chan struct{}) {
 	for ctx.Err() == nil {
 		err := s.config.Links(ctx, func() {
 			select {
-			case came <- struct{}{}:
+			case linkUp <- struct{}{}:
 			default:
 			}
 		})
 		if ctx.Err() != nil {
 			return
 		}
-		s.config.Log.Error(err, "cannot hear of new links; a new pod's address is known up to so much later", "after", slow.String())
-		s.pause(ctx, again)
+		s.config.Log.Error(err, "cannot watch for new links; the address of a new pod may be found later by up to one slow poll", "slowPoll", slowPoll.String())
+		s.pause(ctx, retryAfter)
 	}
 }
 
@@ -164,9 +165,9 @@ func (s *Source) pause(ctx context.Context, d time.Duration) {
 	}
 }
 
-// ask reads the list at the pace that links ask for.
-func (s *Source) ask(ctx context.Context, came chan struct{}) {
-	var until time.Time // the list is read quickly
+// poll reads the list of sandboxes at the pace that new links ask for.
+func (s *Source) poll(ctx context.Context, linkUp chan struct{}) {
+	var fastUntil time.Time
 	var conn *grpc.ClientConn
 	defer func() {
 		if conn != nil {
@@ -179,12 +180,7 @@ func (s *Source) ask(ctx context.Context, came chan struct{}) {
 	for ctx.Err() == nil {
 		began := s.config.Clock.Now()
 		var err error
-		if conn == nil {
-			conn, err = s.connect()
-		}
-		if err == nil {
-			err = s.read(ctx, runtimev1.NewRuntimeServiceClient(conn))
-		}
+		conn, err = s.once(ctx, conn)
 		if ctx.Err() != nil {
 			return
 		}
@@ -197,33 +193,46 @@ func (s *Source) ask(ctx context.Context, came chan struct{}) {
 		}
 		failing, reached = err != nil, err == nil
 		first()
-		if err != nil && conn != nil {
-			// Its successor may listen at another path.
-			conn.Close()
-			conn = nil
-		}
-		took := s.config.Clock.Since(began)
-		rest := slow
+		fast := fastPause(s.config.Clock.Since(began))
+		rest := slowPoll
 		switch {
 		case failing:
-			rest = again
-		case began.Before(until):
-			rest = max(quick, share*took)
+			rest, fast = retryAfter, fastPoll
+		case began.Before(fastUntil):
+			rest = fast
 		}
 		t := s.config.Clock.NewTimer(rest)
 		select {
 		case <-ctx.Done():
-		case <-came:
-			until = s.config.Clock.Now().Add(busy)
-			if failing {
-				s.pause(ctx, quick)
-			} else {
-				s.pause(ctx, max(quick, share*took))
-			}
+		case <-linkUp:
+			fastUntil = s.config.Clock.Now().Add(fastPollFor)
+			s.pause(ctx, fast)
 		case <-t.C():
 		}
 		t.Stop()
 	}
+}
+
+// fastPause is the pause between two fast polls of which the first took so long.
+func fastPause(took time.Duration) time.Duration {
+	return max(fastPoll, time.Duration(float64(took)*(1/maxDutyCycle-1)))
+}
+
+// once polls once, on a new connection if there is none. It returns the connection
+// for the next poll; nil after an error, as the runtime may then listen at another
+// path.
+func (s *Source) once(ctx context.Context, conn *grpc.ClientConn) (*grpc.ClientConn, error) {
+	if conn == nil {
+		var err error
+		if conn, err = s.connect(); err != nil {
+			return nil, err
+		}
+	}
+	if err := s.read(ctx, runtimev1.NewRuntimeServiceClient(conn)); err != nil {
+		conn.Close()
+		return nil, err
+	}
+	return conn, nil
 }
 
 // connect prepares a connection to the runtime's socket.
@@ -234,7 +243,7 @@ func (s *Source) connect() (*grpc.ClientConn, error) {
 	}
 	conn, err := grpc.NewClient("unix://"+path,
 		grpc.WithTransportCredentials(insecure.NewCredentials()),
-		grpc.WithDefaultCallOptions(grpc.MaxCallRecvMsgSize(most)))
+		grpc.WithDefaultCallOptions(grpc.MaxCallRecvMsgSize(maxReply)))
 	if err != nil {
 		return nil, fmt.Errorf("connect to the container runtime at %s: %w", path, err)
 	}
@@ -242,22 +251,23 @@ func (s *Source) connect() (*grpc.ClientConn, error) {
 }
 
 // errNoSocket says that Auto finds nothing.
-var errNoSocket = errors.New("no socket of a container runtime is where they usually are: give its path, or none")
+var errNoSocket = errors.New("there is no socket of a container runtime at any of the usual paths: give its path, or none")
 
-// socket returns the path of the socket as this process sees it.
+// socket returns the path of the socket in this process's file system.
 func (s *Source) socket() (string, error) {
 	if s.config.Socket != Auto {
-		return s.seen(s.config.Socket), nil
+		return s.mounted(s.config.Socket), nil
 	}
 	for _, path := range Sockets() {
-		if info, err := os.Stat(s.seen(path)); err == nil && info.Mode()&os.ModeSocket != 0 {
-			return s.seen(path), nil
+		if info, err := os.Stat(s.mounted(path)); err == nil && info.Mode()&os.ModeSocket != 0 {
+			return s.mounted(path), nil
 		}
 	}
 	return "", errNoSocket
 }
 
-func (s *Source) seen(path string) string {
+// mounted returns where this process finds the given path of the node.
+func (s *Source) mounted(path string) string {
 	for _, run := range []string{"/run", "/var/run"} {
 		if rest, err := filepath.Rel(run, path); err == nil && filepath.IsLocal(rest) && s.config.Root != "" {
 			return filepath.Join(s.config.Root, rest)
@@ -266,10 +276,10 @@ func (s *Source) seen(path string) string {
 	return path
 }
 
-// read brings sandboxes up to date. A sandbox's address never changes, so that
-// only new ones, and those without address, are asked for.
+// read brings sandboxes up to date. A sandbox's address never changes, so only the
+// status of new sandboxes, and of those without an address, is requested.
 func (s *Source) read(ctx context.Context, runtime runtimev1.RuntimeServiceClient) error {
-	ctx, cancel := context.WithTimeout(ctx, answerIn)
+	ctx, cancel := context.WithTimeout(ctx, pollTimeout)
 	defer cancel()
 	list, err := runtime.ListPodSandbox(ctx, &runtimev1.ListPodSandboxRequest{Filter: &runtimev1.PodSandboxFilter{
 		State: &runtimev1.PodSandboxStateValue{State: runtimev1.PodSandboxState_SANDBOX_READY},
@@ -294,7 +304,7 @@ func (s *Source) read(ctx context.Context, runtime runtimev1.RuntimeServiceClien
 		}
 		answer, err := runtime.PodSandboxStatus(ctx, &runtimev1.PodSandboxStatusRequest{PodSandboxId: id})
 		if err != nil {
-			// One that has just gone, most likely; it is asked again next time.
+			// It has most likely just gone; the next poll tries again.
 			errs = append(errs, err)
 			continue
 		}
@@ -308,13 +318,13 @@ func (s *Source) read(ctx context.Context, runtime runtimev1.RuntimeServiceClien
 		s.config.Changed()
 	}
 	if len(errs) > 0 && ctx.Err() != nil {
-		return fmt.Errorf("ask for the runtime's pod sandboxes: %w", errors.Join(errs...))
+		return fmt.Errorf("read the status of the runtime's pod sandboxes: %w", errors.Join(errs...))
 	}
 	return nil
 }
 
-// podOf returns the pod of a sandbox; without UID and addresses where it is in
-// the node's network. It returns false for one that is not READY.
+// podOf returns the pod of a sandbox, without UID and addresses if it uses the
+// node's network. It returns false for a sandbox that is not READY.
 func podOf(status *runtimev1.PodSandboxStatus) (Pod, bool) {
 	if status == nil || status.GetState() != runtimev1.PodSandboxState_SANDBOX_READY {
 		return Pod{}, false
@@ -324,7 +334,7 @@ func podOf(status *runtimev1.PodSandboxStatus) (Pod, bool) {
 	}
 	m := status.GetMetadata()
 	if m.GetNamespace() == "" || m.GetUid() == "" {
-		return Pod{}, true // whose it is cannot be told
+		return Pod{}, true // its pod is unknown
 	}
 	pod := Pod{
 		Namespace: m.GetNamespace(), Name: m.GetName(), UID: m.GetUid(),

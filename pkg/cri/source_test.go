@@ -161,7 +161,7 @@ func start(t *testing.T, socket string) *watched {
 func (w *watched) tells(t *testing.T, want ...string) {
 	t.Helper()
 	var got []string
-	deadline := time.NewTimer(slow / 2)
+	deadline := time.NewTimer(slowPoll / 2)
 	defer deadline.Stop()
 	tick := time.NewTicker(5 * time.Millisecond)
 	defer tick.Stop()
@@ -187,7 +187,7 @@ func (w *watched) fails(t *testing.T) {
 	t.Helper()
 	select {
 	case <-w.failed:
-	case <-time.After(slow / 2):
+	case <-time.After(slowPoll / 2):
 		t.Fatal("a runtime that does not answer is not told of")
 	}
 }
@@ -195,7 +195,7 @@ func (w *watched) fails(t *testing.T) {
 // await waits for a condition of the runtime.
 func (r *runtime) await(t *testing.T, what string, met func() bool) {
 	t.Helper()
-	deadline := time.NewTimer(slow / 2)
+	deadline := time.NewTimer(slowPoll / 2)
 	defer deadline.Stop()
 	tick := time.NewTicker(5 * time.Millisecond)
 	defer tick.Stop()
