@@ -32,10 +32,10 @@ import (
 // the subscription to the kernel's changes.
 const retryInterval = time.Second
 
-// cacheOptions keep caches small: of pods, those of this node alone, and of
-// each what is needed.
+// cacheOptions keep caches small: they hold only the pods of this node, and of each
+// pod only what is needed.
 func cacheOptions(node string, daemonSet types.NamespacedName) cache.Options {
-	shared := true // nobody changes what it reads from the caches
+	shared := true // what is read from the caches is never changed
 	o := cache.Options{
 		NewInformer:                  apiconn.NewInformer,
 		DefaultTransform:             cache.TransformStripManagedFields(),
@@ -56,9 +56,9 @@ func cacheOptions(node string, daemonSet types.NamespacedName) cache.Options {
 	return o
 }
 
-// mapper knows Pods and DaemonSets by itself, so that an agent can start, and
-// wait, without an API server: the cache asks for what it has options for as soon
-// as it is made.
+// mapper knows Pods and DaemonSets without discovery, so that an agent can start,
+// and wait, without an API server: a new cache immediately maps the kinds that it
+// has options for.
 type mapper struct{ meta.RESTMapper }
 
 func newMapper(cfg *rest.Config, client *http.Client) (meta.RESTMapper, error) {
@@ -69,7 +69,7 @@ func newMapper(cfg *rest.Config, client *http.Client) (meta.RESTMapper, error) {
 	return mapper{dynamic}, nil
 }
 
-// RESTMapping returns where the API server has a kind.
+// RESTMapping returns the resource of a kind.
 func (m mapper) RESTMapping(kind schema.GroupKind, versions ...string) (*meta.RESTMapping, error) {
 	for resource, known := range map[schema.GroupVersionResource]schema.GroupVersionKind{
 		corev1.SchemeGroupVersion.WithResource("pods"):       corev1.SchemeGroupVersion.WithKind("Pod"),
@@ -89,7 +89,7 @@ type caches struct {
 	options Options
 	// changed is raised when an object has changed that may concern the node.
 	changed signal
-	// sandboxes returns the pods that the container runtime knows; nil for none.
+	// sandboxes returns the pods that the container runtime has; nil without one.
 	sandboxes func() []cri.Pod
 
 	serviceCIDRs bool // the API server has that kind
@@ -97,7 +97,7 @@ type caches struct {
 
 // start fills the caches and returns when all have synced, or ctx ends. It waits
 // for an API server that cannot be reached or does not have our kinds yet, for
-// as long as it takes: the kernel works on meanwhile as the former agent left it.
+// as long as it takes: meanwhile the kernel works on as the former agent left it.
 func (c *caches) start(ctx context.Context, waitsFor func(string)) error {
 	for _, kind := range []struct {
 		object client.Object
@@ -126,8 +126,8 @@ func (c *caches) start(ctx context.Context, waitsFor func(string)) error {
 	return nil
 }
 
-// informer returns the informer of a kind, once the API server has the kind;
-// nil for a kind that it need not have.
+// informer returns the informer of a kind, once the API server has the kind; nil
+// for an optional kind that it does not have.
 func (c *caches) informer(ctx context.Context, object client.Object) (cache.Informer, error) {
 	_, optional := object.(*networkingv1.ServiceCIDR)
 	for attempt := 0; ; attempt++ {
@@ -142,7 +142,7 @@ func (c *caches) informer(ctx context.Context, object client.Object) (cache.Info
 			c.log.Info("the API server has no ServiceCIDRs (before Kubernetes 1.33): give the service networks by flag")
 			return nil, nil //nolint:nilnil // absence is an answer here
 		case attempt == 0:
-			c.log.Error(err, "cannot watch yet; it is tried again, and nothing is changed in the kernel before",
+			c.log.Error(err, "cannot watch yet; trying again, and changing nothing in the kernel until that succeeds",
 				"kind", fmt.Sprintf("%T", object))
 		}
 		t := time.NewTimer(retryInterval)
@@ -169,7 +169,7 @@ func (c *caches) handler() toolscache.ResourceEventHandler {
 	}
 }
 
-// samePod tells whether both are pods that differ in nothing that the cache
+// samePod reports whether both are pods and equal in everything that the cache
 // keeps.
 func samePod(before, after any) bool {
 	b, isPod := before.(*corev1.Pod)
@@ -177,13 +177,13 @@ func samePod(before, after any) bool {
 	if !isPod || !alsoPod {
 		return false
 	}
-	same := *b // the cached pod itself is not to be changed
+	same := *b // the cached pod itself must not be changed
 	same.ResourceVersion = a.ResourceVersion
 	return reflect.DeepEqual(&same, a)
 }
 
-// gather reads what the decision rests on. What it returns is shared with the
-// caches and must not be changed.
+// gather reads what the decision rests on. The result is shared with the caches
+// and must not be changed.
 func (c *caches) gather(ctx context.Context) (input, error) {
 	var (
 		netNamespaces v1.NetNamespaceList

@@ -15,13 +15,12 @@ import (
 	"github.com/egressip-operator/egressip-operator/pkg/online"
 )
 
-// stuckAfter is how long a pass may take before the kubelet is asked to start
-// the agent anew. A first pass on a slow node with thousands of pods takes
+// stuckAfter is how long a pass may take before the agent asks the kubelet for a
+// restart. A first pass on a slow node with thousands of pods takes
 // seconds; ending the agent is safe at any moment.
 const stuckAfter = 2 * time.Minute
 
-// health is what the health endpoints know of the agent. A nil check means
-// "well".
+// health is the state behind the health endpoints.
 type health struct {
 	clock clock.PassiveClock
 
@@ -79,8 +78,8 @@ func (h *health) serving() bool {
 	return h.service.Serves()
 }
 
-// live fails where the loop is stuck, so that starting anew can help. An API
-// server that cannot be reached is no such reason.
+// live fails if the loop is stuck, so that a restart may help. An API server that
+// cannot be reached is not such a reason.
 func (h *health) live() error {
 	h.mu.Lock()
 	defer h.mu.Unlock()
@@ -104,12 +103,12 @@ func (h *health) ready() error {
 	case !h.applied && h.lastErr != nil:
 		return fmt.Errorf("the kernel is not as planned yet: %w", h.lastErr)
 	case !h.applied:
-		return errors.New("the first pass is not done yet")
+		return errors.New("the first pass has not finished yet")
 	case h.noHostSubnet:
-		return errors.New("there is no HostSubnet for this node, so that it can host no egress IP: " +
-			"the controller makes it from the Node; check that the controller runs")
+		return errors.New("there is no HostSubnet for this node, so it cannot host egress IPs: " +
+			"the controller creates it from the Node; check that the controller runs")
 	case h.service.Withdrawn:
-		return errors.New("cut off from the API server and from most hosts, so that this node has given up its egress IPs: " +
+		return errors.New("cut off from the API server and from most hosts, so this node has given up its egress IPs: " +
 			"check its network")
 	default:
 		return nil

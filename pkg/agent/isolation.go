@@ -23,25 +23,25 @@ import (
 
 // The pace at which a host finds out whether it is cut off.
 const (
-	// lookEvery is the pause between two looks at whom the probes reach.
+	// lookEvery is the pause between two looks at which hosts the probes reach.
 	lookEvery = 100 * time.Millisecond
-	// askEvery is the pause between two questions to the API server, while
-	// there is need for any, and askWithin how long an answer may take.
+	// askEvery is the pause between two requests to the API server, while any are
+	// needed, and askWithin how long an answer may take.
 	askEvery  = 250 * time.Millisecond
 	askWithin = 400 * time.Millisecond
 )
 
-// isolation finds out whether this host is cut off, so that it gives its egress
-// IPs up before others bear them.
+// isolation finds out whether this host is cut off, so that it gives up its egress
+// IPs before other hosts have them.
 type isolation struct {
 	log   logr.Logger
 	clock clock.WithTicker
 	// after is how long the host must be cut off; 0 for never.
 	after time.Duration
-	// contact tells how many hosts are watched and how many of them answer.
+	// contact returns how many hosts are watched and how many of them answer.
 	contact func() (watched, answering int)
-	// ask asks the API server. err says that it cannot be reached; current,
-	// that what it holds of this host is what the cache has.
+	// ask sends a request to the API server. err says that it cannot be reached;
+	// current, that it has the same HostSubnet of this host as the cache.
 	ask func(context.Context) (current bool, err error)
 	// changed is raised when the host withdraws or returns.
 	changed signal
@@ -52,7 +52,7 @@ type isolation struct {
 	api   time.Time
 }
 
-// withdrawn tells whether the host must bear no egress IPs.
+// withdrawn reports whether the host must have no egress IPs.
 func (i *isolation) withdrawn() bool {
 	if i == nil {
 		return false
@@ -62,7 +62,7 @@ func (i *isolation) withdrawn() bool {
 	return i.state.Withdrawn
 }
 
-// run looks until ctx ends.
+// run keeps looking until ctx ends.
 func (i *isolation) run(ctx context.Context) error {
 	ticker := i.clock.NewTicker(lookEvery)
 	defer ticker.Stop()
@@ -113,17 +113,17 @@ func (i *isolation) look(current bool) (uncertain bool) {
 	i.changed.raise()
 	if i.state.Withdrawn {
 		i.metrics.withdrawn.Set(1)
-		i.log.Info("cut off from the API server and from most hosts: this node gives its egress IPs up, because others may bear them now",
+		i.log.Info("this node reaches neither the API server nor most hosts: it gives up its egress IPs, because other hosts may have them now",
 			"after", i.after.String(), "watched", watched, "answering", answering)
 	} else {
 		i.metrics.withdrawn.Set(0)
-		i.log.Info("the API server is reached again: this node bears the egress IPs that it claims")
+		i.log.Info("the API server is reached again: this node has the egress IPs that it claims")
 	}
 	return i.state.Uncertain()
 }
 
-// apiAsker returns what asks the API server for this node's HostSubnet, on
-// connections of its own: an old one may be dead without anybody knowing.
+// apiAsker returns a function that requests this node's HostSubnet from the API
+// server, on connections of its own: an old connection may be dead unnoticed.
 func apiAsker(cfg *rest.Config, scheme *runtime.Scheme, mapper meta.RESTMapper, node string,
 	cached func(context.Context) (*v1.HostSubnet, error),
 ) (func(context.Context) (bool, error), error) {
@@ -134,11 +134,11 @@ func apiAsker(cfg *rest.Config, scheme *runtime.Scheme, mapper meta.RESTMapper, 
 	cfg.QPS = -1
 	httpClient, err := rest.HTTPClientFor(cfg)
 	if err != nil {
-		return nil, fmt.Errorf("set up the client that asks whether the API server is there: %w", err)
+		return nil, fmt.Errorf("set up the client that checks whether the API server is reached: %w", err)
 	}
 	c, err := client.New(cfg, client.Options{Scheme: scheme, Mapper: mapper, HTTPClient: httpClient})
 	if err != nil {
-		return nil, fmt.Errorf("set up the client that asks whether the API server is there: %w", err)
+		return nil, fmt.Errorf("set up the client that checks whether the API server is reached: %w", err)
 	}
 	return func(ctx context.Context) (bool, error) {
 		var live v1.HostSubnet
@@ -146,7 +146,7 @@ func apiAsker(cfg *rest.Config, scheme *runtime.Scheme, mapper meta.RESTMapper, 
 		if err != nil && !apierrors.IsNotFound(err) {
 			if status := apierrors.APIStatus(nil); errors.As(err, &status) && status.Status().Code >= http.StatusBadRequest &&
 				status.Status().Code < http.StatusInternalServerError {
-				return false, nil // it answers, and says no
+				return false, nil // it answers, if with a refusal
 			}
 			return false, fmt.Errorf("ask the API server for HostSubnet %s: %w", node, err)
 		}

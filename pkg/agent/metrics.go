@@ -33,7 +33,7 @@ func newMetrics(version string) *metrics {
 		}),
 		applyErrors: prometheus.NewCounter(prometheus.CounterOpts{
 			Name: "egressip_agent_apply_errors_total",
-			Help: "Passes after which the kernel was not as planned.",
+			Help: "Passes after which the kernel did not match the plan.",
 		}),
 		changes: prometheus.NewCounter(prometheus.CounterOpts{
 			Name: "egressip_agent_kernel_changes_total",
@@ -41,7 +41,7 @@ func newMetrics(version string) *metrics {
 		}),
 		pods: prometheus.NewGaugeVec(prometheus.GaugeOpts{
 			Name: "egressip_agent_pods",
-			Help: "Pod addresses of this node by the path of their traffic out of the cluster.",
+			Help: "Pod addresses of this node, by the path of their egress traffic.",
 		}, []string{"path"}),
 		hosted: prometheus.NewGaugeVec(prometheus.GaugeOpts{
 			Name: "egressip_agent_hosted_egress_ips",
@@ -57,26 +57,26 @@ func newMetrics(version string) *metrics {
 		}),
 		lastSucceeded: prometheus.NewGauge(prometheus.GaugeOpts{
 			Name: "egressip_agent_last_success_timestamp_seconds",
-			Help: "When the kernel was last found or made as planned, in seconds since the epoch.",
+			Help: "When the kernel last matched the plan, in seconds since the epoch.",
 		}),
 		silentHosts: prometheus.NewGauge(prometheus.GaugeOpts{
 			Name: "egressip_agent_silent_hosts",
-			Help: "Hosts that this node watches and that do not answer its probes.",
+			Help: "Hosts that this node probes and considers offline.",
 		}),
 		withdrawn: prometheus.NewGauge(prometheus.GaugeOpts{
 			Name: "egressip_agent_withdrawn",
-			Help: "1 while this node gives up its egress IPs because it reaches neither the API server nor most hosts, else 0.",
+			Help: "1 while this node has given up its egress IPs because it reaches neither the API server nor most hosts, else 0.",
 		}),
 		info: prometheus.NewGaugeVec(prometheus.GaugeOpts{
 			Name: "egressip_agent_build_info",
-			Help: "Always 1; the label tells the version.",
+			Help: "Always 1; the label is the version.",
 		}, []string{"version"}),
 	}
 	m.info.WithLabelValues(version).Set(1)
 	return m
 }
 
-// register makes the metrics known to r until unregister is called.
+// register registers the metrics with r until unregister is called.
 func (m *metrics) register(r prometheus.Registerer) (unregister func(), err error) {
 	all := []prometheus.Collector{
 		m.applySeconds, m.applyErrors, m.changes, m.pods, m.hosted,

@@ -45,9 +45,9 @@ type peersConfig struct {
 	metrics *metrics
 }
 
-// peers answers the probes of other hosts, and probes those on which the way of
-// this node's pods depends. It exists so that a fallback to the next egress IP
-// takes part of a second and needs no API server.
+// peers answers the probes of other hosts, and probes the hosts on which the egress
+// traffic of this node's pods depends. It exists so that a fallback to the next
+// egress IP takes a fraction of a second and does not need the API server.
 type peers struct {
 	peersConfig
 

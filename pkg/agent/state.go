@@ -8,9 +8,9 @@ import (
 	"github.com/egressip-operator/egressip-operator/pkg/egress"
 )
 
-// stateOf turns what the brain planned into what the kernel is told. It is
-// pure. A path that the plan leaves without a way out, or that contradicts
-// another, becomes a drop: no mistake may send a packet with the node's address.
+// stateOf converts what the brain planned into the state for the kernel. It is
+// pure. A path without a way out, or one that contradicts another, becomes a drop: no
+// mistake may send a packet with the node's address.
 func stateOf(plan egress.Plan, strict bool) dataplane.State {
 	s := dataplane.State{
 		HostIP:  plan.HostIP,

@@ -25,12 +25,12 @@ const (
 	// has done so a moment ago, and has given up its egress IPs.
 	ReasonWithdrawn = "Withdrawn"
 	// ReasonApplyFailed: the kernel is not as planned; the message says why.
-	// It is tried again all the time.
+	// The agent keeps trying.
 	ReasonApplyFailed = "ApplyFailed"
 )
 
-// ReasonNotConfigured stands at an egress IP that the host must bear and that
-// the kernel is not, or not wholly, configured for.
+// ReasonNotConfigured is the reason of an egress IP that the host must have and that
+// the kernel is not, or not completely, configured for.
 const ReasonNotConfigured = "NotConfigured"
 
 // maxMessage bounds messages to what the API takes in a condition (32 KiB),
@@ -45,13 +45,13 @@ type ownStatus struct {
 	claims []v1.ClaimStatus
 	// ready is the condition AgentReady without its time of transition.
 	ready metav1.Condition
-	// inUse is the message of the condition AddressInUse; empty where nobody
-	// else has an address of this host's.
+	// inUse is the message of the condition AddressInUse; empty if no other machine
+	// has an address of this host.
 	inUse string
 }
 
-// statusOf tells what was decided and found. It is pure. appliedGeneration is
-// the generation that was brought to the kernel last.
+// statusOf returns the status for what was decided and found. It is pure.
+// appliedGeneration is the generation that was applied to the kernel last.
 func statusOf(o observation, version string, appliedGeneration int64) ownStatus {
 	s := ownStatus{
 		generation: appliedGeneration,
@@ -88,7 +88,7 @@ func statusOf(o observation, version string, appliedGeneration int64) ownStatus 
 	return s
 }
 
-// claimsOf tells of each claim what has become of it on this host.
+// claimsOf returns what became of each claim on this host.
 func claimsOf(o observation) []v1.ClaimStatus {
 	reports := make(map[netip.Addr]dataplane.HostedReport, len(o.report.Hosted))
 	for _, h := range o.report.Hosted {
@@ -116,7 +116,7 @@ func claimsOf(o observation) []v1.ClaimStatus {
 			}
 			if report.InUseBy != "" {
 				claim.Reason = string(egress.ReasonAddressInUse)
-				claim.Message = sayInUse(c, report.InUseBy)
+				claim.Message = inUseMessage(c, report.InUseBy)
 			}
 		}
 		claims = append(claims, claim)
@@ -133,13 +133,13 @@ func claimsOf(o observation) []v1.ClaimStatus {
 	return slices.CompactFunc(claims, func(a, b v1.ClaimStatus) bool { return a.IP == b.IP })
 }
 
-func sayInUse(c egress.ClaimResult, mac string) string {
+func inUseMessage(c egress.ClaimResult, mac string) string {
 	return fmt.Sprintf("%s of namespace %s is not put on this host: %s answers for it on the segment, which may be a host that was cut off "+
 		"and has not given it up yet, or a machine that is not of this cluster. Find it by its MAC address and take the address off it, "+
-		"or give the namespace another; it is tried again all the time.", c.IP, c.Namespace, mac)
+		"or give the namespace another; the agent keeps trying.", c.IP, c.Namespace, mac)
 }
 
-// inUseOf sums up which claims somebody else has; empty for none.
+// inUseOf lists the claims that another machine has; empty for none.
 func inUseOf(claims []v1.ClaimStatus) string {
 	var messages []string
 	for _, c := range claims {
@@ -176,7 +176,7 @@ func ownPart(h *v1.HostSubnet) ownStatus {
 	return s
 }
 
-// equal tells whether both say the same, whenever the condition changed.
+// equal reports whether both are the same, apart from times of transition.
 func (s ownStatus) equal(t ownStatus) bool {
 	return s.generation == t.generation &&
 		s.agent.Version == t.agent.Version && s.agent.Uplink == t.agent.Uplink &&
@@ -187,8 +187,8 @@ func (s ownStatus) equal(t ownStatus) bool {
 		s.ready.Message == t.ready.Message && s.ready.ObservedGeneration == t.ready.ObservedGeneration
 }
 
-// wordless returns s without its messages, in which a lasting error may be
-// told in other words, or with other numbers, each time.
+// wordless returns s without its messages: a lasting error may have another text, or
+// other numbers, each time.
 func (s ownStatus) wordless() ownStatus {
 	s.ready.Message, s.inUse = "", strings.Repeat("x", min(len(s.inUse), 1)) // whether, not what
 	s.claims = slices.Clone(s.claims)

@@ -18,10 +18,10 @@ import (
 const giveUpTimeout = 5 * time.Second
 
 // owner watches the DaemonSet that the agent belongs to. An agent that ends is
-// either replaced, and then what it did must work on; or uninstalled, and then no
-// host may be left with an address that nobody looks after. The DaemonSet's
-// deletion tells them apart. It has to be seen when it happens: whoever deletes
-// the DaemonSet deletes the right to ask for it as well.
+// either replaced, and then what it did must keep working; or uninstalled, and then no
+// host may keep an address that is no longer managed. The deletion of the DaemonSet
+// distinguishes the two. It must be seen when it happens: the permission to read the
+// DaemonSet is deleted with it.
 type owner struct {
 	log logr.Logger
 	key client.ObjectKey
@@ -31,7 +31,7 @@ type owner struct {
 	gone  bool
 }
 
-// watch notes what becomes of the DaemonSet, until ctx ends.
+// watch records what happens to the DaemonSet, until ctx ends.
 func (o *owner) watch(ctx context.Context, c cache.Cache) error {
 	informer, err := c.GetInformer(ctx, &appsv1.DaemonSet{}, cache.BlockUntilSynced(false))
 	if err != nil {
@@ -51,21 +51,21 @@ func (o *owner) watch(ctx context.Context, c cache.Cache) error {
 	return nil
 }
 
-// listed takes the end of the first list. This agent's pod came of the DaemonSet:
-// where that is not in the list, it was deleted before this agent could see it,
-// and no event will tell.
+// listed is called after the first list. The DaemonSet created this agent's pod: if
+// it is not in the list, it was deleted before this agent could see it, and no event
+// will follow.
 func (o *owner) listed() {
 	o.mu.Lock()
 	defer o.mu.Unlock()
 	if !o.found {
 		o.gone = true
-		o.log.Info("the DaemonSet of this agent is not there: the egress IPs of this node are given up when the agent ends; "+
-			"if the DaemonSet has another name, give that to --daemonset", "daemonSet", o.key.String(), "deleted", true)
+		o.log.Info("the DaemonSet of this agent does not exist: the egress IPs of this node are given up when the agent ends; "+
+			"if the DaemonSet has another name, set --daemonset", "daemonSet", o.key.String(), "deleted", true)
 	}
 }
 
-// seen takes one event. A successor of the same name counts as the same: it
-// brings agents that go on.
+// seen takes one event. A new DaemonSet of the same name counts as the same: its
+// agents carry on.
 func (o *owner) seen(object any, deleted bool) {
 	if last, ok := object.(toolscache.DeletedFinalStateUnknown); ok {
 		object = last.Obj
@@ -84,7 +84,7 @@ func (o *owner) seen(object any, deleted bool) {
 	}
 }
 
-// uninstalled tells whether the agent ends for good.
+// uninstalled reports whether the agent ends for good.
 func (o *owner) uninstalled() bool {
 	if o == nil {
 		return false
@@ -94,8 +94,8 @@ func (o *owner) uninstalled() bool {
 	return o.gone
 }
 
-// giveUp takes all egress IPs off this node. Its pods that left with them go
-// nowhere outside from then on, until cleanup takes everything off.
+// giveUp removes all egress IPs from this node. Egress traffic of pods that used
+// them is dropped from then on, until cleanup removes everything.
 func (l *loop) giveUp(ctx context.Context) error {
 	if l.desired == nil {
 		return nil // nothing was ever done
@@ -112,7 +112,7 @@ func (l *loop) giveUp(ctx context.Context) error {
 	if err != nil {
 		return fmt.Errorf("give up the egress IPs: %w", err)
 	}
-	l.log.Info("uninstalled: the egress IPs are given up; pods that left with them go nowhere outside until \"cleanup\" is run on this node",
+	l.log.Info("uninstalled: the egress IPs are given up; egress traffic of pods that used them is dropped until \"cleanup\" is run on this node",
 		"changes", report.Changes)
 	return nil
 }
