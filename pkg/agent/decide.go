@@ -58,7 +58,7 @@ type decision struct {
 
 // decide converts the objects, has the brain decide, and converts its answer. It
 // is pure. It returns false where not even the node's address is known, so that
-// there is nothing to tell the kernel.
+// there is no state for the kernel.
 func decide(in input) (decision, bool) {
 	cluster, problems := egress.Snapshot(egress.Objects{
 		NetNamespaces: in.netNamespaces,

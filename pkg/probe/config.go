@@ -6,8 +6,8 @@ import (
 	"time"
 )
 
-// Port is the default UDP port of the responder. The ports beside it are the
-// overlay's (9789) and those of metrics and health (9790 to 9793).
+// Port is the default UDP port of the responder. Neighbouring ports are those of the
+// overlay (9789) and of metrics and health (9790 to 9793).
 const Port = 9788
 
 // wakeUpsPerInterval bounds the cost of the prober for any number of hosts: with
@@ -15,12 +15,12 @@ const Port = 9788
 const wakeUpsPerInterval = 100
 
 // Config holds every number that a judgement depends on. The zero value is not
-// valid: start from DefaultConfig.
+// valid; start from DefaultConfig.
 type Config struct {
 	// Interval is the time between two probes to one host.
 	Interval time.Duration
 	// Timeout is how long an answer may take before the probe counts as
-	// missed. It is at most Interval, so that one probe of a host is judged at
+	// missed. It is at most Interval, so that only one probe of a host is open at
 	// a time.
 	Timeout time.Duration
 	// SuspectAfter and OfflineAfter are numbers of failures without a success
@@ -29,8 +29,8 @@ type Config struct {
 	// NotReadyAfter is how many answers "not ready" without a "ready" in
 	// between make a host offline. An agent repairs most damage within one
 	// interval, and a move cuts connections: one such answer alone moves
-	// nothing. More than two would be waiting for what is already known, as
-	// the host says so itself.
+	// nothing. More than two would only delay a verdict that the host has
+	// already given itself.
 	NotReadyAfter int
 	// OnlineAfter is how many answers "ready" in a row bring an offline host
 	// back, once its hold-down is over.
@@ -42,17 +42,17 @@ type Config struct {
 	// hold-down to begin from HoldDown again. It is more than MaxHoldDown.
 	CalmAfter time.Duration
 	// AgentGrace is how long a host without an agent counts as online: its
-	// kernel refuses the probes (ICMP port unreachable), and so lives, and
-	// forwards as the agent left it. It spans the restart and the upgrade of an
-	// agent; afterwards nobody is thought to repair or release there. 0: a
-	// refusal is nothing but a missed probe.
+	// kernel refuses the probes (ICMP port unreachable), so it is up and forwards
+	// as the agent left it. It covers the restart and the upgrade of an agent;
+	// afterwards it must be assumed that nothing repairs or releases egress IPs
+	// there. 0: a refusal counts as a missed probe.
 	AgentGrace time.Duration
 	// RefusalHold is how long a refusal excuses missed probes. Linux sends one
 	// such message a second to one receiver (net.ipv4.icmp_ratelimit), so that
 	// most probes to a host without an agent get no answer at all.
 	RefusalHold time.Duration
-	// IsolationMemory is how far back a host must have answered for its
-	// silence to speak for the isolation of the prober itself.
+	// IsolationMemory is how recently a host must have answered for its silence
+	// to count as a sign that the prober itself is isolated.
 	IsolationMemory time.Duration
 }
 
@@ -84,15 +84,15 @@ func (c Config) WithInterval(interval time.Duration) Config {
 	return c
 }
 
-// DetectionTime is the longest time between the death of a host and its being
-// offline, for a host whose agent runs and a prober that is not starved of
-// processor time: the first probe after the death leaves within one interval.
+// DetectionTime is the longest time from the death of a host until it is offline, for
+// a host whose agent runs and a prober that is not starved of processor time: the
+// first probe after the death leaves within one interval.
 func (c Config) DetectionTime() time.Duration {
 	return time.Duration(c.OfflineAfter)*c.Interval + c.Timeout + 2*c.granularity()
 }
 
-// granularity is how late the prober may be on purpose, with a question and with
-// a verdict: what becomes due within it is done in one wake-up.
+// granularity is how late a question or a verdict may be on purpose: what becomes due
+// within it is done in one wake-up.
 func (c Config) granularity() time.Duration { return c.Interval / wakeUpsPerInterval }
 
 // Validate names each number that cannot work.

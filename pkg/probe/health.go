@@ -2,21 +2,19 @@ package probe
 
 import "time"
 
-// State is the judgement of a host. Only Offline calls for an act.
+// State is the judgement of a host. Only Offline requires action.
 type State uint8
 
 const (
 	// Unknown is a host that has neither answered nor failed often enough: the
-	// state of all hosts after a start. Whoever starts anew keeps what is there
-	// until it ends.
+	// state of all hosts after a start. Callers keep what exists until it ends.
 	Unknown State = iota
 	// Online is a host that answers.
 	Online
 	// Suspect is a host that was online and fails now, less often than makes it
 	// offline.
 	Suspect
-	// Offline is a host that failed too often, and until it has come back for
-	// good.
+	// Offline is a host that failed too often and has not recovered for good yet.
 	Offline
 )
 
@@ -79,7 +77,7 @@ const (
 
 // Observation is the outcome of one probe of one host. There is no other input:
 // what happens to traffic, above all to destinations outside the cluster that do
-// not answer, cannot be told to a tracker, and so cannot mark a host.
+// not answer, cannot be passed to a tracker, and so cannot mark a host.
 type Observation struct {
 	Outcome Outcome
 	// Instance is the random number of the agent that answered; 0 without an
@@ -90,13 +88,13 @@ type Observation struct {
 }
 
 // Health is what is known of one host: a value, comparable, whose zero value is
-// a host of which nothing is known. Times are zero for "never".
+// a host about which nothing is known. Times are zero for "never".
 type Health struct {
 	State State
 	// Cause is why the host is offline.
 	Cause Cause
-	// Instance is the agent that answered last, and Restarts how often that was
-	// another than before. A restart is no failure.
+	// Instance is the agent that answered last, and Restarts how often it changed.
+	// A restart is not a failure.
 	Instance uint64
 	Restarts uint64
 	// RTT is the time that the last answer took.
@@ -135,7 +133,7 @@ func (c Config) Next(h Health, o Observation, now time.Time) Health {
 	case h.unready >= c.NotReadyAfter:
 		return c.offline(h, NotReady, now)
 	case h.bad >= c.OfflineAfter:
-		// Misses and answers mixed: what the host says of itself tells more.
+		// Misses and answers mixed: what the host says itself is more precise.
 		if h.unready > 0 {
 			return c.offline(h, NotReady, now)
 		}
@@ -152,22 +150,21 @@ func (c Config) Next(h Health, o Observation, now time.Time) Health {
 	return h
 }
 
-// Held tells whether a host is offline for its hold-down alone: it answers as well
-// as it must to be back.
+// Held reports whether a host is offline only because of its hold-down: it answers as
+// well as it must to be online again.
 func (c Config) Held(h Health) bool { return h.State == Offline && h.good >= c.OnlineAfter }
 
-// Returning tells whether a host that is offline has answered the last probe that its
-// data plane works: once at least, and perhaps often enough to be held.
+// Returning reports whether an offline host has answered "ready" to the last probe: at
+// least once, and perhaps often enough to be held.
 func (h Health) Returning() bool { return h.State == Offline && h.good > 0 }
 
-// Reached tells whether the host gave a sign of life, of any kind, to the last probe,
-// or need not have: a kernel that answers for an absent agent does not refuse each
-// probe (see Config.RefusalHold). It says whom the prober can reach, and not who is of
-// use: a host without an agent, with a broken data plane or in its hold-down is
-// reached.
+// Reached reports whether the last probe got a sign of life of any kind, or did not
+// need one: a kernel that answers for an absent agent does not refuse each probe (see
+// Config.RefusalHold). It says which hosts the prober can reach, not which are usable:
+// a host without an agent, with a broken data plane or in its hold-down is reached.
 func (h Health) Reached() bool { return !h.LastAlive.IsZero() && h.silent == 0 }
 
-// count brings the observation into the counters.
+// count updates the counters with the observation.
 func (c Config) count(h Health, o Observation, now time.Time) Health {
 	if o.Outcome != Missed {
 		h.LastAlive, h.silent = now, 0

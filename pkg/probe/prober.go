@@ -14,13 +14,13 @@ import (
 // ProberConfig says how a Prober works.
 type ProberConfig struct {
 	Config Config
-	// Source is the own host's address: responders answer to hosts only. The
-	// zero value leaves the choice to the kernel.
+	// Source is the own host's address: responders answer only hosts. The zero
+	// value leaves the choice to the kernel.
 	Source netip.Addr
 	// Port is the responders' UDP port; 0 is Port.
 	Port uint16
-	// OnChange is called after the View has changed; changes that come while it
-	// runs are one more call. It may take its time, and call the Prober.
+	// OnChange is called after the View has changed; changes during a call are one
+	// more call. It may block, and may call the Prober.
 	OnChange func()
 	// Now is the clock; nil is the system's.
 	Now func() time.Time
@@ -29,17 +29,17 @@ type ProberConfig struct {
 // Stats count what a Prober has seen since it was made.
 type Stats struct {
 	Sent, SendErrors uint64
-	// What became of the probes. A late one counts as missed, too.
+	// Outcomes of probes. A late one counts as missed, too.
 	Ready, Unready, Refused, Missed, Late uint64
-	// Stray are datagrams that are no answer to an open question: broken,
-	// forged, doubled, from the wrong address or host, or very late.
+	// Stray are datagrams that do not answer an open question: malformed, forged,
+	// duplicated, from the wrong address or host, or very late.
 	Stray uint64
 	// WentOffline and CameBack count hosts' changes.
 	WentOffline, CameBack uint64
 }
 
-// Prober asks a set of hosts, time and again, whether they are there. All
-// methods are safe for concurrent use. Make one with NewProber.
+// Prober continuously health-checks a set of hosts. All methods are safe for
+// concurrent use. Make one with NewProber.
 type Prober struct {
 	config  ProberConfig
 	targets chan struct{} // capacity 1: there are other targets
@@ -84,8 +84,8 @@ func NewProber(c ProberConfig) (*Prober, error) {
 	}, nil
 }
 
-// newRandom returns a cryptographic generator, so that who has seen some tokens
-// cannot tell the next.
+// newRandom returns a cryptographic generator, so that the next token cannot be
+// predicted from earlier ones.
 func newRandom() (*rand.ChaCha8, error) {
 	var seed [32]byte
 	if _, err := crand.Read(seed[:]); err != nil {
@@ -94,10 +94,9 @@ func newRandom() (*rand.ChaCha8, error) {
 	return rand.NewChaCha8(seed), nil
 }
 
-// SetTargets replaces the hosts to be probed, at any time. A host that stays
-// keeps its health and its place in the interval. The error names the targets
-// that have no name or no IPv4 address, and those that have a name twice; all
-// others are taken.
+// SetTargets replaces the probed hosts, at any time. A host that stays keeps its
+// health and its place in the interval. The error names the targets that have no name
+// or no IPv4 address, and those with a duplicate name; all others are taken.
 func (p *Prober) SetTargets(targets []Target) error {
 	good, err := usableTargets(targets)
 	names := make([]string, 0, len(good))
@@ -114,11 +113,11 @@ func (p *Prober) SetTargets(targets []Target) error {
 	return err
 }
 
-// Offline returns the names of the hosts that are offline, in a map of the
-// caller's own.
+// Offline returns the names of the hosts that are offline, in a map that belongs to
+// the caller.
 func (p *Prober) Offline() map[string]bool { return p.View().Offline }
 
-// View returns the judgement of all hosts, in values of the caller's own.
+// View returns the judgement of all hosts, in values that belong to the caller.
 func (p *Prober) View() View {
 	p.mu.Lock()
 	defer p.mu.Unlock()
@@ -139,7 +138,7 @@ func (p *Prober) copyView() View {
 	return v
 }
 
-// Hosts returns what is known of each host.
+// Hosts returns the health of each host.
 func (p *Prober) Hosts() map[string]Health {
 	p.mu.Lock()
 	defer p.mu.Unlock()
@@ -154,9 +153,9 @@ func (p *Prober) Stats() Stats {
 }
 
 // Run probes until ctx ends, and then returns nil. It returns an error when it
-// cannot open its socket (there is no such source address yet) or cannot read
-// from it; it may be called again then. While it does not run, the View stays as
-// it is.
+// cannot open its socket (the source address does not exist yet) or cannot read
+// from it; it may be called again then. While it does not run, the View does not
+// change.
 func (p *Prober) Run(ctx context.Context) error {
 	conn, err := p.open()
 	if err != nil {
@@ -177,7 +176,7 @@ func (p *Prober) Run(ctx context.Context) error {
 	return err
 }
 
-// observe brings outcomes to the tracker. The caller holds the lock.
+// observe passes outcomes to the tracker. The caller holds the lock.
 func (p *Prober) observe(now time.Time, reports ...report) {
 	dirty := false
 	for _, r := range reports {
@@ -217,8 +216,8 @@ func (p *Prober) publish(now time.Time) {
 	raise(p.changed)
 }
 
-// notify calls out, from a goroutine of its own and without a lock: a callee
-// that is slow or calls back delays no probe.
+// notify calls OnChange, from a goroutine of its own and without a lock: a callback
+// that is slow or calls the Prober does not delay probes.
 func (p *Prober) notify(ctx context.Context) {
 	for {
 		select {
@@ -231,7 +230,7 @@ func (p *Prober) notify(ctx context.Context) {
 }
 
 // raise fills a channel of capacity one: any number of signals before it is read
-// are one.
+// count as one.
 func raise(c chan struct{}) {
 	select {
 	case c <- struct{}{}:

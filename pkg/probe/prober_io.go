@@ -49,8 +49,8 @@ func (p *Prober) ask(ctx context.Context, conn *net.UDPConn) {
 		for _, q := range questions {
 			wire = q.message.Append(wire[:0])
 			if err := p.send(conn, wire, netip.AddrPortFrom(q.addr, p.config.Port)); err != nil {
-				// No route, no buffer: the question is missed when its time
-				// is over, as any other.
+				// No route or no buffer: the probe is missed at its timeout, as
+				// any other.
 				failed++
 			}
 		}
@@ -67,8 +67,8 @@ func (p *Prober) ask(ctx context.Context, conn *net.UDPConn) {
 	}
 }
 
-// step returns the questions that are due, and the time until the next step;
-// less than 0: there is none.
+// step returns the questions that are due, and the time until the next step, which
+// is negative if there is none.
 func (p *Prober) step(questions []datagram) ([]datagram, time.Duration) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
@@ -86,8 +86,8 @@ func (p *Prober) step(questions []datagram) ([]datagram, time.Duration) {
 	return questions, next.Sub(now)
 }
 
-// send sends once more where the error is that of an earlier datagram: the
-// kernel reports a refusal to whoever uses the socket next.
+// send tries again if the error belongs to an earlier datagram: the kernel reports a
+// refusal to the next call on the socket.
 func (p *Prober) send(conn *net.UDPConn, b []byte, to netip.AddrPort) error {
 	_, err := conn.WriteToUDPAddrPort(b, to)
 	if err == nil {
@@ -117,7 +117,8 @@ func (p *Prober) receive(ctx context.Context, conn *net.UDPConn) error {
 	}
 }
 
-// ofPeer tells errors that speak of a datagram's way from those of the socket.
+// ofPeer reports whether an error is about the path of a datagram rather than about
+// the socket.
 func ofPeer(err error) bool {
 	for _, e := range []unix.Errno{
 		unix.ECONNREFUSED, unix.EHOSTUNREACH, unix.ENETUNREACH, unix.EHOSTDOWN, unix.ENETDOWN, unix.ENONET,
@@ -130,7 +131,7 @@ func ofPeer(err error) bool {
 	return false
 }
 
-// take brings in one datagram.
+// take handles one datagram.
 func (p *Prober) take(b []byte, from netip.AddrPort) {
 	m, err := Parse(b)
 	p.mu.Lock()

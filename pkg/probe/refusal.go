@@ -9,14 +9,14 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// refusal is an ICMP "port unreachable": the kernel of a host that lives, and
-// where nobody listens, sends back the question.
+// refusal is an ICMP "port unreachable": the kernel of a host that is up, but has no
+// listener, sends back the question.
 type refusal struct {
 	by       netip.Addr
 	question []byte
 }
 
-// maxRefusals bounds the work of one look into the error queue.
+// maxRefusals bounds the work of one read of the error queue.
 const maxRefusals = 64
 
 // wantRefusals makes the kernel keep ICMP errors in the socket's error queue
@@ -47,8 +47,8 @@ func refusals(conn *net.UDPConn) []refusal {
 		return nil
 	}
 	var found []refusal
-	// Control, not Read: that would wait for the receiver, which is blocked in
-	// its read. Reading the error queue never blocks.
+	// Control, not Read: Read would wait for the receiver, which is blocked in its
+	// read. Reading the error queue never blocks.
 	_ = raw.Control(func(fd uintptr) {
 		b, control := make([]byte, maxDatagram), make([]byte, maxDatagram)
 		for range maxRefusals {
@@ -64,9 +64,9 @@ func refusals(conn *net.UDPConn) []refusal {
 	return found
 }
 
-// refusedBy finds out whether the control messages tell of a refusal, and who
-// sent it: struct sock_extended_err of linux/errqueue.h and the sender's
-// sockaddr_in behind it. Whatever the bytes are, it does not panic.
+// refusedBy returns the sender of a refusal, if the control messages report one:
+// struct sock_extended_err of linux/errqueue.h and the sender's sockaddr_in behind it.
+// It does not panic, whatever the bytes are.
 func refusedBy(control []byte) (netip.Addr, bool) {
 	const (
 		origin, kind, code = 4, 5, 6

@@ -15,15 +15,15 @@ const DefaultSourceRate = 100
 
 // ResponderConfig says how a Responder works.
 type ResponderConfig struct {
-	// Host is the own host's name, as its HostSubnet has it.
+	// Host is the own host's name, as in its HostSubnet.
 	Host string
-	// Addr is the own host's IPv4 address: the responder answers on no other,
-	// above all not on egress IPs.
+	// Addr is the own host's IPv4 address: the responder answers on no other, in
+	// particular not on egress IPs.
 	Addr netip.Addr
 	// Port is the UDP port; 0 is Port.
 	Port uint16
-	// Ready says whether the data plane of this host works. It is called for
-	// each question, must not block, and is nil for "always".
+	// Ready reports whether the data plane of this host works. It is called for
+	// each question and must not block; nil means always.
 	Ready func() bool
 	// SourceRate is how many questions a second are answered to one source, and
 	// as many at once; 0 is DefaultSourceRate.
@@ -35,8 +35,8 @@ type ResponderConfig struct {
 // ResponderStats count datagrams since the responder was made.
 type ResponderStats struct {
 	Answered, NotReady uint64
-	// Foreign came from an address that is no host's, Limited from one that
-	// asks too often, and Malformed were no questions: none was answered.
+	// Foreign came from an address that belongs to no host, Limited from one that
+	// exceeded the rate, and Malformed were not questions: none was answered.
 	Foreign, Limited, Malformed uint64
 	// WriteErrors are answers that could not be sent.
 	WriteErrors uint64
@@ -113,9 +113,9 @@ func (r *Responder) Stats() ResponderStats {
 // Run answers until ctx ends, and then returns nil. It returns an error when it
 // cannot open its socket or cannot read from it; it may be called again then.
 //
-// It listens from the first SetSources on: until then the kernel refuses the
-// probes, which is the truth, "here is a host without an agent". A responder
-// that listened and knew nobody would look like a dead host.
+// It listens from the first SetSources on: until then the kernel refuses the probes,
+// which correctly means "a host without an agent". A responder that listened without
+// sources would look like a dead host.
 func (r *Responder) Run(ctx context.Context) error {
 	select {
 	case <-ctx.Done():
@@ -164,8 +164,8 @@ func (r *Responder) answer(ctx context.Context, conn *net.UDPConn) error {
 	}
 }
 
-// admit says whether a datagram is a question that gets an answer. A stranger's
-// bytes are not even read.
+// admit reports whether a datagram is a question that is answered. The bytes of an
+// unknown source are not parsed.
 func (r *Responder) admit(b []byte, from netip.Addr) (Message, bool) {
 	r.mu.Lock()
 	defer r.mu.Unlock()

@@ -7,12 +7,12 @@ import (
 	"time"
 )
 
-// schedule decides when which host is probed, and what became of each probe. It
+// schedule decides when each host is probed, and what became of each probe. It
 // is a state machine like Tracker: no clock, no I/O, no goroutines.
 //
 // Each target has a phase within the interval and keeps it whatever happens to
-// other targets. Phases follow the golden ratio: any number of them, added one
-// by one, lies almost evenly spread, so that there are no bursts.
+// other targets. Phases follow the golden ratio: any number of targets, added one
+// by one, is almost evenly spread, so that there are no bursts.
 //
 //	due (heap by time) --send--> waiting --Timeout--> late --lateFor--> forgotten
 //	                               |                   |
@@ -106,14 +106,13 @@ func (s *schedule) set(targets []Target, now time.Time) {
 	}
 }
 
-// step appends to out the questions that are to be sent now, and returns the
-// probes that count as missed from now on.
+// step appends to out the questions that must be sent now, and returns the probes
+// that count as missed from now on.
 func (s *schedule) step(now time.Time, out []datagram) ([]datagram, []report) {
 	missed := s.expire(now)
 	for len(s.due) > 0 && !s.due[0].next.After(now) {
 		t := s.due[0]
-		// After a stall, probes that were skipped are not made up for; the
-		// phase stays.
+		// After a stall, skipped probes are not sent later; the phase stays.
 		skipped := now.Sub(t.next) / s.config.Interval
 		t.next = t.next.Add((skipped + 1) * s.config.Interval)
 		heap.Fix(&s.due, 0)
@@ -134,8 +133,8 @@ func (s *schedule) step(now time.Time, out []datagram) ([]datagram, []report) {
 
 // expire reports the questions whose time is over.
 func (s *schedule) expire(now time.Time) []report {
-	// Who was not running cannot tell who was silent: answers may lie unread.
-	// They get time to be read, once.
+	// After a stall it is not known which hosts were silent: answers may be
+	// unread. They get time to be read, once.
 	stalled := !s.planned.IsZero() && now.Sub(s.planned) > s.config.Timeout/2
 	if stalled {
 		grace := now.Add(s.config.Timeout / 2)
@@ -168,7 +167,7 @@ func (s *schedule) expire(now time.Time) []report {
 	return missed
 }
 
-// wake is when step is to be called again: when it has work, and not too soon;
+// wake returns when step must be called again: when it has work, and not too soon;
 // false: never, until there are targets.
 func (s *schedule) wake(now time.Time) (time.Time, bool) {
 	var at time.Time
@@ -190,8 +189,8 @@ func (s *schedule) wake(now time.Time) (time.Time, bool) {
 	return at, true
 }
 
-// answer takes in a datagram that came from the given address. False: it is not
-// the answer to an open question, and says nothing.
+// answer takes a datagram that came from the given address. False: it is not the
+// answer to an open question, and says nothing.
 func (s *schedule) answer(m Message, from netip.Addr, now time.Time) (report, bool) {
 	q := s.open[m.Token]
 	if m.Kind != Answer || q == nil || q.done || q.addr != from || q.sequence != m.Sequence || q.to.hash != m.Host {
@@ -201,8 +200,8 @@ func (s *schedule) answer(m Message, from netip.Addr, now time.Time) (report, bo
 	r := report{host: q.to.Name, Observation: Observation{Instance: m.Instance, RTT: now.Sub(q.sent)}}
 	switch {
 	case q.missed && !m.Ready:
-		// Counted as missed already; to count it twice would shorten the way
-		// to offline.
+		// Already counted as missed; to count it twice would make the host
+		// offline too soon.
 		return report{}, false
 	case q.missed:
 		r.Outcome = Late
@@ -214,7 +213,7 @@ func (s *schedule) answer(m Message, from netip.Addr, now time.Time) (report, bo
 	return r, true
 }
 
-// refused takes in the question that the kernel of a host sent back.
+// refused takes the question that the kernel of a host sent back.
 func (s *schedule) refused(m Message, by netip.Addr) (report, bool) {
 	q := s.open[m.Token]
 	if m.Kind != Question || q == nil || q.done || q.missed || q.addr != by || q.sequence != m.Sequence {

@@ -8,7 +8,7 @@ import (
 
 // Target is a host to be probed.
 type Target struct {
-	// Name is the host's name, as its HostSubnet has it.
+	// Name is the host's name, as in its HostSubnet.
 	Name string
 	// Addr is the host's own IPv4 address.
 	Addr netip.Addr

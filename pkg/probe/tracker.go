@@ -7,8 +7,8 @@ import "time"
 type Tracker struct {
 	config Config
 	hosts  map[string]Health
-	// away are the hosts that were taken out while they were not well: putting
-	// a dead host back must not make it well.
+	// away are the hosts that were removed while they were not well: adding a dead
+	// host again must not make it well.
 	away map[string]departed
 }
 
@@ -22,16 +22,16 @@ type View struct {
 	// Offline holds the hosts that are offline, and no others.
 	Offline map[string]bool
 	// Held holds those of them that are well again, and whose hold-down is not
-	// over. Who has no other host may use them: a hold-down is against going to
-	// and fro between hosts.
+	// over. They may be used where there is no other host: a hold-down only
+	// prevents flapping between hosts.
 	Held map[string]bool
-	// Isolated says that most hosts fell silent at once, which is more likely
-	// the prober's own network than theirs. Who moves what others own (the
-	// controller's automatic hosts) does not act on Offline meanwhile; who only
-	// chooses among hosts for its own packets (an agent's ordered fallback) may
-	// act all the same, as a wrong choice harms nobody.
+	// Isolated says that most hosts fell silent at once: the cause is more likely
+	// the prober's own network than theirs. A caller that moves what others own
+	// (the controller's automatic hosts) does not act on Offline meanwhile. One
+	// that only chooses a host for its own packets (an agent's ordered fallback)
+	// may act, as a wrong choice does no harm.
 	//
-	// It is told before the first of those hosts is offline. It ends when most
+	// It is reported before the first of those hosts is offline. It ends when most
 	// of them answer again, or when they have been silent for
 	// Config.IsolationMemory while others answer: then they are dead.
 	Isolated bool
@@ -47,9 +47,9 @@ func NewTracker(c Config) (*Tracker, error) {
 	return &Tracker{config: c, hosts: map[string]Health{}, away: map[string]departed{}}, nil
 }
 
-// SetHosts says which hosts there are. Those that stay keep their health; one
-// that comes back within Config.CalmAfter has the health that it left with,
-// unless all was well then.
+// SetHosts replaces the set of hosts. Those that stay keep their health; one that is
+// added again within Config.CalmAfter has the health that it was removed with, unless
+// it was well then.
 func (t *Tracker) SetHosts(names []string, now time.Time) {
 	hosts := make(map[string]Health, len(names))
 	for _, name := range names {
@@ -75,8 +75,8 @@ func (t *Tracker) SetHosts(names []string, now time.Time) {
 	t.hosts = hosts
 }
 
-// Observe takes in the outcome of a probe and returns the host's health before
-// and after. A host that is not in the set stays unknown.
+// Observe takes the outcome of a probe and returns the host's health before and
+// after. A host that is not in the set stays unknown.
 func (t *Tracker) Observe(name string, o Observation, now time.Time) (before, after Health) {
 	before, ok := t.hosts[name]
 	if !ok {

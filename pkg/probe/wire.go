@@ -20,7 +20,7 @@ const maxDatagram = 512
 
 const magic = 0x65677072 // "egpr"
 
-// Kind tells a question from an answer.
+// Kind distinguishes questions and answers.
 type Kind uint8
 
 const (
@@ -41,22 +41,22 @@ const flagReady = 0x01
 // versions understand each other while a cluster is upgraded.
 type Message struct {
 	Kind Kind
-	// Ready is told in answers: the data plane of the host works.
+	// Ready, in answers: the data plane of the host works.
 	Ready bool
 	// Sequence counts the questions of one prober to one host.
 	Sequence uint64
-	// Token is random for each question, and repeated in the answer. Only who
-	// has seen the question can answer it.
+	// Token is random for each question, and repeated in the answer. Only a
+	// receiver of the question can answer it.
 	Token uint64
 	// Instance is a random number that the sender keeps from its start to its
 	// end.
 	Instance uint64
-	// Host is the HostHash of the host that is asked, or that answers: an
-	// address that has passed to another host gives no answer for the old one.
+	// Host is the HostHash of the host that is probed, or that answers: an address
+	// that now belongs to another host does not answer for the old one.
 	Host uint64
 }
 
-// ErrMalformed is the error of bytes that are no message.
+// ErrMalformed is the error of bytes that are not a message.
 var ErrMalformed = errors.New("not a probe message")
 
 // Append appends the wire form of m to b.
@@ -100,8 +100,8 @@ func Parse(b []byte) (Message, error) {
 	}, nil
 }
 
-// HostHash is the wire form of a host's name (64-bit FNV-1a). It is no secret
-// and proves nothing: the token does.
+// HostHash is the wire form of a host's name (64-bit FNV-1a). It is not a secret and
+// proves nothing: the token does.
 func HostHash(name string) uint64 {
 	h := fnv.New64a()
 	_, _ = h.Write([]byte(name)) // never fails, by its documentation
