@@ -16,12 +16,12 @@ import (
 
 // world is a cluster without Kubernetes, each machine a network namespace:
 //
-//	pod-pod  pod   pod          10.244.N.2, .3, ... behind bridge cni0
-//	   |      |     |
-//	  n1     n2    n3           192.168.7.1N on a LAN, each with a CNI's
-//	   |      |     |           MASQUERADE and strict reverse path filters
-//	   +------+-----+--- router ----- bastion
-//	                192.168.7.1      10.1.8.72
+//	pods   pod   pods         10.244.N.2, .3, ... behind bridge cni0
+//	 |      |     |
+//	n1     n2    n3           192.168.7.1N on a LAN, each with a CNI's
+//	 |      |     |           MASQUERADE and strict reverse path filters
+//	 +------+-----+--- router ----- bastion
+//	              192.168.7.1      10.1.8.72
 type world struct {
 	lan, router, bastion *machine
 	nodes                []*node

@@ -31,7 +31,7 @@ func newTracedHost(k kernel, m Marks) *tracedHost {
 	}
 	h.Inside = inside
 	h.Sets = map[string]tracer.Set{
-		setPods:   func(ip netip.Addr) bool { return has(h.kernel.pods, ip) },
+		setPods:   func(ip netip.Addr) bool { return has(h.pods, ip) },
 		setLocked: func(ip netip.Addr) bool { return has(h.locked, ip) },
 		setHosts:  func(ip netip.Addr) bool { return has(h.hosts, ip) },
 		setIPs:    func(ip netip.Addr) bool { return has(h.ips, ip) },
@@ -44,10 +44,10 @@ func newTracedHost(k kernel, m Marks) *tracedHost {
 
 // loadKernel shows the tracer what has changed in the model.
 func (h *tracedHost) loadKernel() {
-	h.Marks = map[string]map[netip.Addr]uint32{setPods: h.kernel.pods}
+	h.Marks = map[string]map[netip.Addr]uint32{setPods: h.pods}
 	h.Networks = h.served
-	h.Routes = make(map[netip.Addr]tracer.Route, len(h.kernel.routes))
-	for ip, r := range h.kernel.routes {
+	h.Routes = make(map[netip.Addr]tracer.Route, len(h.routes))
+	for ip, r := range h.routes {
 		h.Routes[ip] = tracer.Route{Network: r.NetID, Via: r.Via, Source: r.Sources[0]}
 	}
 	h.Backends = nil
@@ -268,9 +268,9 @@ func (h *tracedHost) damaged(damage string, flows []*tracedFlow, s State) error 
 	case "no overlay and no last route":
 		h.NoOverlay, h.NoLastRoute = true, true
 	case "a set entry":
-		delete(h.kernel.pods, testenv.Addr("10.244.1.2"))
+		delete(h.pods, testenv.Addr("10.244.1.2"))
 	case "all set entries":
-		clear(h.kernel.pods)
+		clear(h.pods)
 	case "mangle PREROUTING flushed":
 		flush(rules.Mangle, "PREROUTING")
 	case "mangle flushed":

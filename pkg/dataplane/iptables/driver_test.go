@@ -92,17 +92,31 @@ func jumpFrom(h rules.Hook) []rules.HookJump {
 // everyRule has each match of the model, and each action that table mangle takes.
 func everyRule() map[string][]rules.Rule {
 	actions := []rules.Action{
-		rules.Accept{}, rules.Return{}, rules.Jump{Chain: "EGRESSIP-OTHER"}, rules.Goto{Chain: "EGRESSIP-OTHER"},
-		rules.SetMark{Value: 0x1000, Mask: 0x1f7f}, rules.SetMarkFromSet{Set: rules.SetPods},
-		rules.SetConnMark{Value: 0x800, Mask: 0x800}, rules.SaveMark{Mask: 0x177f}, rules.DropIfMarksDiffer{Mask: 0x177f},
+		rules.Accept{},
+		rules.Return{},
+		rules.Jump{Chain: "EGRESSIP-OTHER"},
+		rules.Goto{Chain: "EGRESSIP-OTHER"},
+		rules.SetMark{Value: 0x1000, Mask: 0x1f7f},
+		rules.SetMarkFromSet{Set: rules.SetPods},
+		rules.SetConnMark{Value: 0x800, Mask: 0x800},
+		rules.SaveMark{Mask: 0x177f},
+		rules.DropIfMarksDiffer{Mask: 0x177f},
 	}
 	matches := []rules.Match{
 		rules.SourceIn{Network: netip.MustParsePrefix("10.244.1.0/24")},
-		rules.InInterface{Name: "eth0"}, rules.InInterface{Name: "eth0", Not: true}, rules.UDPPort(9789), rules.TCPPort(443),
+		rules.InInterface{Name: "eth0"},
+		rules.InInterface{Name: "eth0", Not: true},
+		rules.UDPPort(9789), rules.TCPPort(443),
 		rules.TCPFlags{Among: rules.FIN | rules.SYN | rules.RST | rules.ACK, Set: rules.SYN, Not: true},
-		rules.Mark{Value: 1, Mask: 3}, rules.Mark{Mask: 3, Not: true}, rules.ConnMark{Value: 1, Mask: 3}, rules.ConnMark{Mask: 3, Not: true},
-		rules.Original, rules.Reply, rules.ConnState{rules.Invalid, rules.New, rules.Untracked}, rules.Unconfirmed{},
-		rules.InSet{Set: rules.SetInside, Addr: rules.Destination}, rules.InSet{Set: rules.SetPods, Addr: rules.Source, Not: true},
+		rules.Mark{Value: 1, Mask: 3},
+		rules.Mark{Mask: 3, Not: true},
+		rules.ConnMark{Value: 1, Mask: 3},
+		rules.ConnMark{Mask: 3, Not: true},
+		rules.Original, rules.Reply,
+		rules.ConnState{rules.Invalid, rules.New, rules.Untracked},
+		rules.Unconfirmed{},
+		rules.InSet{Set: rules.SetInside, Addr: rules.Destination},
+		rules.InSet{Set: rules.SetPods, Addr: rules.Source, Not: true},
 		rules.EndpointsInSet{Set: rules.SetResets},
 	}
 	var list []rules.Rule
