@@ -34,7 +34,7 @@ func TestHostOfLeader(t *testing.T) {
 	}
 }
 
-// TestHeirLooksForAsLongAsALeaseLasts: a host that stays dead is not looked for for ever.
+// TestHeirLooksForAsLongAsALeaseLasts: a host that stays dead is not looked for endlessly.
 //
 // Mutant killed: looks-for-ever.
 func TestHeirLooksForAsLongAsALeaseLasts(t *testing.T) {

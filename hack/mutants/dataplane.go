@@ -18,8 +18,8 @@ func kernelMutants() []mutant {
 		overlayBegins  = `when(b.fromOverlay, Original, inSet(SetInside, Destination)).then(Drop{}),`
 		overlayUnnoted = `when(b.fromOverlay, Original, ConnMark{Value: ret, Mask: ret, Not: true}).then(Drop{}),`
 	)
-	m := func(name, test, file, old, new string) mutant {
-		return mutant{name: name, pkg: kernel, test: test, plain: true, edits: []edit{{file: file, old: old, new: new}}}
+	m := func(name, test, file, old, mutated string) mutant {
+		return mutant{name: name, pkg: kernel, test: test, plain: true, edits: []edit{{file: file, old: old, new: mutated}}}
 	}
 	return []mutant{
 		m("lock-not-strict", boot, "lock.go", "p := newPass(d, s)", "s.Strict = false\n\tp := newPass(d, s)"),
@@ -67,8 +67,8 @@ func bootMutants() []mutant {
 		first   = "TestSystemdLocksBeforeTheKubelet"
 		without = "TestWithoutTheLockNoKubelet"
 	)
-	m := func(name, test, old, new string) mutant {
-		return mutant{name: name, pkg: "./test/boot", test: test, plain: true, edits: []edit{{file: unit, old: old, new: new}}}
+	m := func(name, test, old, mutated string) mutant {
+		return mutant{name: name, pkg: "./test/boot", test: test, plain: true, edits: []edit{{file: unit, old: old, new: mutated}}}
 	}
 	return []mutant{
 		m("unit-in-no-order", first, "Before=%s\n\n[Service]", "# Before=%s\n\n[Service]"),

@@ -7,8 +7,8 @@ func ruleMutants() []mutant {
 		iptables = "./pkg/dataplane/iptables"
 		tracer   = "./internal/testenv/tracer"
 	)
-	m := func(name, pkg, test string, plain bool, file, old, new string) mutant {
-		return mutant{name: name, pkg: pkg, test: test, plain: plain, edits: []edit{{file: file, old: old, new: new}}}
+	m := func(name, pkg, test string, plain bool, file, old, mutated string) mutant {
+		return mutant{name: name, pkg: pkg, test: test, plain: plain, edits: []edit{{file: file, old: old, new: mutated}}}
 	}
 	return []mutant{
 		m("rule-left-out", kernel, "TestGolden", true, "rules/snat.go", "when(inSet(SetInside, Destination)).then(Return{}),", ""),

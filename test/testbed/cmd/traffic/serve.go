@@ -29,7 +29,7 @@ func serve(ctx context.Context, address string, o options) error {
 	if err != nil {
 		return fmt.Errorf("serve: %w", err)
 	}
-	out := io.Writer(io.Discard)
+	out := io.Discard
 	if o.log != "" {
 		file, err := os.OpenFile(o.log, os.O_CREATE|os.O_APPEND|os.O_WRONLY, 0o644)
 		if err != nil {
