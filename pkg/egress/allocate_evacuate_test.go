@@ -118,11 +118,11 @@ func TestPropertyStandbysComeTrue(t *testing.T) {
 			}
 		}
 		dead := rapid.SampledFrom(w.HostSubnets).Draw(t, "dead").Name
-		if w.Offline[dead] {
+		if !w.Verdicts[dead].Online {
 			return
 		}
 		lost := slices.Clone(w.host(dead).EgressIPs)
-		w.Offline[dead] = true
+		w.setOnline(dead, false)
 		w.round() // releases
 		for _, claims := range egress.Allocate(w.cluster()).Hosts {
 			for _, ip := range claims.Claims {

@@ -12,6 +12,7 @@ import (
 
 	v1 "github.com/egressip-operator/egressip-operator/api/v1"
 	"github.com/egressip-operator/egressip-operator/pkg/egress"
+	"github.com/egressip-operator/egressip-operator/pkg/online"
 )
 
 // shape bounds the clusters that are drawn. They are full: more requests than
@@ -40,7 +41,7 @@ func egressAddresses(count int) []string {
 
 // drawObjects draws a cluster as the API would hold it.
 func drawObjects(t *rapid.T, s shape) egress.Objects {
-	objects := egress.Objects{Capacity: map[string]int{}, Offline: map[string]bool{}}
+	objects := egress.Objects{Capacity: map[string]int{}, Verdicts: map[string]online.Verdict{}}
 	drawNamespaces(t, s, &objects)
 	hosts := rapid.IntRange(1, s.hosts).Draw(t, "hosts")
 	for h := range hosts {
@@ -49,7 +50,7 @@ func drawObjects(t *rapid.T, s shape) egress.Objects {
 		if !s.uniform {
 			objects.Capacity[name] = rapid.SampledFrom([]int{0, 0, 1, 1, 2, 3, -1}).Draw(t, "capacity")
 		}
-		objects.Offline[name] = rapid.IntRange(0, 4).Draw(t, "offline") == 0
+		objects.Verdicts[name] = online.Verdict{Online: rapid.IntRange(0, 4).Draw(t, "offline") != 0}
 	}
 	return objects
 }
@@ -113,6 +114,8 @@ func drawHost(t *rapid.T, s shape, h int, namespaces []v1.NetNamespace) v1.HostS
 // world is a cluster that changes: what the API holds.
 type world struct{ egress.Objects }
 
+func (w *world) setOnline(host string, is bool) { w.Verdicts[host] = online.Verdict{Online: is} }
+
 func (w *world) cluster() egress.Cluster {
 	cluster, _ := egress.Snapshot(w.Objects)
 	return cluster
@@ -175,10 +178,8 @@ func equal(a, b []string) bool { return slices.Equal(a, b) }
 // clone makes a world that can be changed on its own.
 func (w *world) clone() *world {
 	c := &world{Objects: egress.Objects{
-		Offline: map[string]bool{}, Capacity: map[string]int{}, DefaultCapacity: w.DefaultCapacity, Networks: w.Networks,
+		Verdicts: maps.Clone(w.Verdicts), Capacity: maps.Clone(w.Capacity), DefaultCapacity: w.DefaultCapacity, Networks: w.Networks,
 	}}
-	maps.Copy(c.Offline, w.Offline)
-	maps.Copy(c.Capacity, w.Capacity)
 	for _, n := range w.NetNamespaces {
 		c.NetNamespaces = append(c.NetNamespaces, *n.DeepCopy())
 	}

@@ -12,11 +12,9 @@ import (
 	"github.com/egressip-operator/egressip-operator/pkg/online"
 )
 
-func (g *given) closed(host string) *given {
-	if g.Closed == nil {
-		g.Closed = make(map[string]bool)
-	}
-	g.Closed[host] = true
+// offlineAndClosed is the verdict on a host whose agent may not hear of more.
+func (g *given) offlineAndClosed(host string) *given {
+	g.Verdicts = map[string]online.Verdict{host: {Closed: true}}
 	return g
 }
 
@@ -87,11 +85,11 @@ func TestLastResort(t *testing.T) {
 			held:  "w0",
 		},
 		"it may not hear of what it is given": {
-			given: new(given).namespace("red", ip).automatic("w0", all).offline("w0").closed("w0"),
+			given: new(given).namespace("red", ip).automatic("w0", all).offlineAndClosed("w0"),
 			held:  "w0",
 		},
 		"it may not hear of what it is given, and has it already": {
-			given: new(given).namespace("red", ip).host("w0", ip).offline("w0").closed("w0"),
+			given: new(given).namespace("red", ip).host("w0", ip).offlineAndClosed("w0"),
 			held:  "w0", want: "w0",
 		},
 	} {
@@ -106,8 +104,8 @@ func TestLastResort(t *testing.T) {
 				t.Errorf("%q serve, want %q", got, test.want)
 			}
 			for host, v := range verdicts {
-				if v.Closed != test.given.Closed[host] {
-					t.Errorf("%s is closed: %t, want %t", host, v.Closed, test.given.Closed[host])
+				if v.Closed != test.given.Verdicts[host].Closed {
+					t.Errorf("%s is closed: %t, want %t", host, v.Closed, test.given.Verdicts[host].Closed)
 				}
 				if !v.Online || v.Reason != online.ReasonLastResort || v.Message == "" {
 					t.Errorf("%s: %+v", host, v)
@@ -130,8 +128,8 @@ func TestPropertyHoldDownIsNoOutage(t *testing.T) {
 				w := &world{Objects: drawObjects(t, s)}
 				held := make(map[string]bool)
 				for _, h := range w.HostSubnets {
-					if w.Offline[h.Name] || rapid.Bool().Draw(t, "also offline") {
-						w.Offline[h.Name] = true
+					if !w.Verdicts[h.Name].Online || rapid.Bool().Draw(t, "also offline") {
+						w.setOnline(h.Name, false)
 						held[h.Name] = rapid.IntRange(0, 3).Draw(t, "held") > 0
 					}
 				}
@@ -151,13 +149,13 @@ func TestPropertyHoldDownIsNoOutage(t *testing.T) {
 							t.Fatalf("%s serves, of the held hosts %v", host, held)
 						}
 						delete(held, host)
-						delete(w.Offline, host)
+						w.setOnline(host, true)
 					}
 					w.settle(t)
 				}
 				before := dropped(w)
 				for host := range held {
-					delete(w.Offline, host)
+					w.setOnline(host, true)
 				}
 				w.round()
 				if after := dropped(w); !slices.Equal(before, after) && len(after) <= len(before) {

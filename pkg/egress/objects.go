@@ -10,6 +10,7 @@ import (
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 
 	v1 "github.com/egressip-operator/egressip-operator/api/v1"
+	"github.com/egressip-operator/egressip-operator/pkg/online"
 )
 
 // Objects is what the brain knows of the cluster, as it is stored in the API.
@@ -17,11 +18,13 @@ import (
 type Objects struct {
 	NetNamespaces []v1.NetNamespace
 	HostSubnets   []v1.HostSubnet
-	// Offline names hosts that are held for offline, beside those whose
-	// condition Online is False. A host without the condition is online.
-	Offline map[string]bool
-	// Closed names automatic hosts that get no more egress IPs.
-	Closed map[string]bool
+	// Verdicts are the verdicts on hosts, by name, for a caller that decides who is
+	// online. A host that is not in it is offline only if its published condition
+	// Online is False.
+	Verdicts map[string]online.Verdict
+	// Evacuating names the hosts that are being evacuated; nil means those whose
+	// published condition Evacuating is True.
+	Evacuating map[string]bool
 	// Capacity is the greatest number of egress IPs that a host can bear, by
 	// name; DefaultCapacity serves for hosts that are not in it. 0 means no
 	// limit, a negative number none at all.
@@ -120,12 +123,18 @@ func (r *reader) host(object *v1.HostSubnet, objects Objects) Host {
 	h := Host{
 		Name:      object.Name,
 		Automatic: len(object.EgressCIDRs) > 0,
-		Online:    isOnline(object, objects.Offline),
-		Closed:    objects.Closed[object.Name],
-		Evacuating: slices.ContainsFunc(object.Status.Conditions, func(c metav1.Condition) bool {
-			return c.Type == v1.ConditionEvacuating && c.Status == metav1.ConditionTrue
-		}),
-		Capacity: objects.DefaultCapacity,
+		Capacity:  objects.DefaultCapacity,
+	}
+	if verdict, ok := objects.Verdicts[h.Name]; ok {
+		h.Online, h.Closed = verdict.Online, verdict.Closed
+	} else {
+		// Unknown means that there is no verdict, not that the host is gone.
+		h.Online = !published(object, v1.ConditionOnline, metav1.ConditionFalse)
+	}
+	if objects.Evacuating != nil {
+		h.Evacuating = objects.Evacuating[h.Name]
+	} else {
+		h.Evacuating = published(object, v1.ConditionEvacuating, metav1.ConditionTrue)
 	}
 	if capacity, ok := objects.Capacity[h.Name]; ok {
 		h.Capacity = capacity
@@ -142,18 +151,11 @@ func (r *reader) host(object *v1.HostSubnet, objects Objects) Host {
 	return h
 }
 
-// isOnline goes by the condition alone where it says False: Unknown means that
-// the controller has not judged, not that the host is gone.
-func isOnline(object *v1.HostSubnet, offline map[string]bool) bool {
-	if offline[object.Name] {
-		return false
-	}
-	for _, condition := range object.Status.Conditions {
-		if condition.Type == v1.ConditionOnline {
-			return condition.Status != metav1.ConditionFalse
-		}
-	}
-	return true
+// published reports whether a condition is published with that status.
+func published(object *v1.HostSubnet, condition string, status metav1.ConditionStatus) bool {
+	return slices.ContainsFunc(object.Status.Conditions, func(c metav1.Condition) bool {
+		return c.Type == condition && c.Status == status
+	})
 }
 
 func (r *reader) networks(h *Host, object *v1.HostSubnet, clouds map[string]netip.Prefix) {

@@ -133,7 +133,7 @@ func disturb(t *rapid.T, w *world) {
 	n := &w.NetNamespaces[rapid.IntRange(0, len(w.NetNamespaces)-1).Draw(t, "namespace")]
 	switch rapid.IntRange(0, 5).Draw(t, "change") {
 	case 0:
-		w.Offline[h.Name] = !w.Offline[h.Name]
+		w.setOnline(h.Name, !w.Verdicts[h.Name].Online)
 	case 1:
 		h.EgressCIDRs = rapid.SliceOfN(rapid.SampledFrom([]string{"192.168.7.0/24", "192.168.7.200/29", "192.168.7.208/28"}), 1, 2).Draw(t, "ranges")
 	case 2:
@@ -201,7 +201,7 @@ func TestPropertyHostGoesOthersStay(t *testing.T) {
 				if rapid.Bool().Draw(t, "deleted") {
 					w.HostSubnets = slices.DeleteFunc(w.HostSubnets, func(h v1.HostSubnet) bool { return h.Name == gone })
 				} else {
-					w.Offline[gone] = true
+					w.setOnline(gone, false)
 				}
 				rebalanced := make(map[string]bool)
 				for _, r := range w.settle(t) {

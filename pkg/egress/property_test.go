@@ -205,7 +205,8 @@ func TestPropertyOfflineHostKeepsItsAddresses(t *testing.T) {
 		w := &world{Objects: drawObjects(t, full())}
 		off := w.clone()
 		gone := rapid.SampledFrom(w.HostSubnets).Draw(t, "gone").Name
-		w.Offline[gone], off.Offline[gone] = false, true
+		w.setOnline(gone, true)
+		off.setOnline(gone, false)
 		before, after := plansOf(w, nil), plansOf(off, nil)
 		for name := range before {
 			if d := diff(before[name].Hosted, after[name].Hosted); d != "" {

@@ -13,6 +13,7 @@ import (
 
 	v1 "github.com/egressip-operator/egressip-operator/api/v1"
 	"github.com/egressip-operator/egressip-operator/pkg/egress"
+	"github.com/egressip-operator/egressip-operator/pkg/online"
 )
 
 // Brain plays scenarios on pkg/egress as pure functions: it holds the objects, and
@@ -192,9 +193,12 @@ func CloudConfig(step Step) string {
 // sorted.
 func (b *Brain) Objects() egress.Objects {
 	objects := egress.Objects{
-		Offline:  maps.Clone(b.offline),
+		Verdicts: make(map[string]online.Verdict),
 		Capacity: maps.Clone(b.capacity),
 		Networks: maps.Clone(b.networks),
+	}
+	for name := range b.offline {
+		objects.Verdicts[name] = online.Verdict{}
 	}
 	for _, name := range slices.Backward(slices.Sorted(maps.Keys(b.namespaces))) {
 		objects.NetNamespaces = append(objects.NetNamespaces, *b.namespaces[name].DeepCopy())
