@@ -17,17 +17,16 @@ import (
 	"github.com/egressip-operator/egressip-operator/pkg/egress"
 )
 
-// releaseWithin is how long an online host is given to take an address off that
-// another shall claim. An agent needs milliseconds; one that does not answer for
-// so long is not waited for, because its namespace is without an egress IP
-// meanwhile.
-const releaseWithin = 3 * time.Second
+// awaitReleaseFor is how long a claim waits for the address's former host, if that is
+// online, to remove the address. Its agent needs milliseconds. If it takes longer the
+// claim is written anyway, because the namespace has no egress IP in the meantime.
+const awaitReleaseFor = 3 * time.Second
 
-// maxClaims is the greatest number of items that the schema of
-// HostSubnet.egressIPs takes; no host has capacity for more.
+// maxClaims is the greatest number of items that the schema of HostSubnet.egressIPs
+// allows. No host has capacity for more.
 const maxClaims = 512
 
-// atMost bounds a capacity, of which 0 means no limit, by maxClaims.
+// atMost limits a capacity, where 0 means no limit, to maxClaims.
 func atMost(capacity int) int {
 	if capacity == 0 {
 		return maxClaims
@@ -35,56 +34,55 @@ func atMost(capacity int) int {
 	return min(capacity, maxClaims)
 }
 
-// allocate writes the claims of automatic hosts that differ from the
-// allocation. wrote tells whether anything was written, held whether a claim
-// waits for the address's former host.
+// writeClaims writes the claims of automatic hosts that differ from the allocation.
+// wrote reports whether anything was written, waits whether a claim waits for the
+// address's former host.
 //
-// No address is ever written to one list while another in the API holds it. The
-// allocation claims only what no list held when it was asked, and what it was
-// asked on is at least as new as all that this controller has written. Each
-// write is pinned to the version that was looked at, so that it fails where
-// someone else wrote in between.
-func (r *clusterJob) allocate(ctx context.Context, w world, a egress.Allocation) (wrote, held bool, err error) {
+// No address is ever written to one list while another list in the API has it. The
+// allocation claims only what no list had in the view, and the view is at least as
+// new as everything that this controller has written. Each write is conditional on
+// the version in the view, so it fails if someone else wrote in between.
+func (r *egressReconciler) writeClaims(ctx context.Context, v view, a egress.Allocation) (wrote, waits bool, err error) {
 	waiting := make(map[netip.Addr]bool)
 	var errs []error
-	a = r.pace(w, a, waiting)
+	a = r.paceEvacuation(v, a, waiting)
 	for _, claims := range a.Hosts {
-		h := w.host(claims.Host)
-		wanted := r.withhold(w, h, claims.Claims, waiting)
+		h := v.host(claims.Host)
+		wanted := r.withhold(v, h, claims.Claims, waiting)
 		if slices.Equal(wanted, h.EgressIPs) {
 			continue
 		}
 		patched := h.DeepCopy()
 		patched.EgressIPs = wanted
 		if err := r.writer.Patch(ctx, patched, client.MergeFromWithOptions(h, client.MergeFromWithOptimisticLock{})); err != nil {
-			// The others need not wait for this one: what they claim was on no list.
+			// The others do not wait for this one: what they claim was on no list.
 			errs = append(errs, unlessGone(fmt.Errorf("write egressIPs of HostSubnet %s: %w", h.Name, err)))
 			continue
 		}
-		r.hosts.wrote(patched)
+		r.observer.wroteHost(patched)
 		wrote = true
 		log.FromContext(ctx).Info("wrote the claims of an automatic host", "hostSubnet", h.Name, "before", h.EgressIPs, "now", wanted)
-		r.tellReleases(w, h, wanted, a.Released)
+		r.reportReleases(v, h, wanted, a.Released)
 	}
-	maps.DeleteFunc(r.heldSince, func(ip netip.Addr, _ time.Time) bool { return !waiting[ip] })
+	maps.DeleteFunc(r.waitingSince, func(ip netip.Addr, _ time.Time) bool { return !waiting[ip] })
 	return wrote, len(waiting) > 0, errors.Join(errs...)
 }
 
-// pace holds the next step of an evacuation until the last one is done: until all
-// hosts that are online bear what they claim, or have had the time for it.
-func (r *clusterJob) pace(w world, a egress.Allocation, waiting map[netip.Addr]bool) egress.Allocation {
+// paceEvacuation defers the next step of an evacuation until the last one is done:
+// until all hosts that are online have what they claim, or have had the time for it.
+func (r *egressReconciler) paceEvacuation(v view, a egress.Allocation, waiting map[netip.Addr]bool) egress.Allocation {
 	i := slices.IndexFunc(a.Released, func(release egress.Release) bool { return release.Reason == egress.ReasonEvacuated })
 	if i < 0 {
 		return a
 	}
 	next := a.Released[i]
 	now := r.clock.Now()
-	if since, ok := r.heldSince[next.IP]; !ok {
-		r.heldSince[next.IP] = now
-	} else if now.Sub(since) >= releaseWithin {
+	if since, ok := r.waitingSince[next.IP]; !ok {
+		r.waitingSince[next.IP] = now
+	} else if now.Sub(since) >= awaitReleaseFor {
 		return a
 	}
-	if w.allBorne() {
+	if v.allConfigured() {
 		return a
 	}
 	waiting[next.IP] = true
@@ -99,37 +97,19 @@ func (r *clusterJob) pace(w world, a egress.Allocation, waiting map[netip.Addr]b
 	return a
 }
 
-// allBorne tells whether all automatic hosts that are online bear what they
-// claim, by the word of their agents.
-func (w *world) allBorne() bool {
-	for _, h := range w.hosts {
-		if len(h.EgressCIDRs) == 0 || !w.verdicts[h.Name].Online {
-			continue
-		}
-		has := borne(h)
-		for _, ip := range h.EgressIPs {
-			if !slices.Contains(has, ip) {
-				return false
-			}
-		}
-	}
-	return true
-}
-
-// withhold returns the claims as they are written: without those that another
-// host, which is online, still bears according to its agent. They are noted in
-// waiting.
-func (r *clusterJob) withhold(w world, h *v1.HostSubnet, claims []netip.Addr, waiting map[netip.Addr]bool) []string {
+// withhold returns the claims as they are written: without those that another host,
+// which is online, still has according to its agent. These are added to waiting.
+func (r *egressReconciler) withhold(v view, h *v1.HostSubnet, claims []netip.Addr, waiting map[netip.Addr]bool) []string {
 	now := r.clock.Now()
 	wanted := make([]string, 0, len(claims))
 	for _, ip := range claims {
-		if !slices.Contains(h.EgressIPs, ip.String()) && w.borneElsewhere(ip, h.Name) {
-			since, ok := r.heldSince[ip]
+		if !slices.Contains(h.EgressIPs, ip.String()) && v.configuredElsewhere(ip, h.Name) {
+			since, ok := r.waitingSince[ip]
 			if !ok {
 				since = now
-				r.heldSince[ip] = now
+				r.waitingSince[ip] = now
 			}
-			if now.Sub(since) < releaseWithin {
+			if now.Sub(since) < awaitReleaseFor {
 				waiting[ip] = true
 				continue
 			}
@@ -139,54 +119,24 @@ func (r *clusterJob) withhold(w world, h *v1.HostSubnet, claims []netip.Addr, wa
 	return wanted
 }
 
-// borneElsewhere tells whether the agent of another host that is online reports
-// the address as configured.
-func (w *world) borneElsewhere(ip netip.Addr, except string) bool {
-	written := ip.String()
-	for _, h := range w.hosts {
-		if h.Name == except || !w.verdicts[h.Name].Online {
-			continue
-		}
-		for _, claim := range h.Status.EgressIPs {
-			if claim.IP == written && claim.Configured {
-				return true
-			}
-		}
-	}
-	return false
-}
-
-// tellReleases tells of claims taken off a list that no namespace's status
-// tells of: those that were in use nowhere, such as what a user wrote into the
-// list of an automatic host.
-func (r *clusterJob) tellReleases(w world, h *v1.HostSubnet, wanted []string, released []egress.Release) {
-	told := make(map[string]bool)
+// reportReleases reports claims removed from a list that no namespace's status
+// reports: those that were not in use, such as what a user wrote into the list of an
+// automatic host.
+func (r *egressReconciler) reportReleases(v view, h *v1.HostSubnet, wanted []string, released []egress.Release) {
+	reported := make(map[string]bool)
 	for _, release := range released {
 		if ip := release.IP.String(); release.Host == h.Name && !slices.Contains(wanted, ip) {
-			told[ip] = true
-			if !w.reported(ip, h.Name) {
+			reported[ip] = true
+			if !v.published(ip, h.Name) {
 				r.recorder.Event(h, corev1.EventTypeNormal, eventUnassigned, release.Message)
 			}
 		}
 	}
 	canonical, _ := egress.CanonicalClaims(h.EgressIPs)
 	for _, written := range canonical {
-		if !told[written] && !slices.Contains(wanted, written) {
+		if !reported[written] && !slices.Contains(wanted, written) {
 			r.recorder.Event(h, corev1.EventTypeNormal, eventUnassigned, fmt.Sprintf(
-				"%q is taken from egressIPs: the list belongs to the controller as long as egressCIDRs is not empty.", written))
+				"%q is removed from egressIPs of the HostSubnet: the controller manages that list as long as egressCIDRs is not empty. Clear egressCIDRs to list egress IPs by hand.", written))
 		}
 	}
-}
-
-// reported tells whether a NetNamespace's status has the address assigned to
-// the host.
-func (w *world) reported(ip, host string) bool {
-	for _, n := range w.namespaces {
-		for _, request := range n.Status.EgressIPs {
-			if request.IP == ip && request.Host == host && assigned(request.State) {
-				return true
-			}
-		}
-	}
-	return false
 }

@@ -26,12 +26,12 @@ func TestClaimWaitsForTheFormerHost(t *testing.T) {
 		then func(*store, *testclock.FakeClock)
 		want []string
 	}{
-		{"still borne", func(_ *store, c *testclock.FakeClock) { c.Step(releaseWithin / 2) }, nil},
+		{"still borne", func(_ *store, c *testclock.FakeClock) { c.Step(awaitReleaseFor / 2) }, nil},
 		{"taken off", func(s *store, _ *testclock.FakeClock) {
 			s.hosts["node1"].Status.EgressIPs = nil
 			s.stamp(s.hosts["node1"], false)
 		}, []string{ip}},
-		{"silent", func(_ *store, c *testclock.FakeClock) { c.Step(releaseWithin + time.Millisecond) }, []string{ip}},
+		{"silent", func(_ *store, c *testclock.FakeClock) { c.Step(awaitReleaseFor + time.Millisecond) }, []string{ip}},
 		{"offline", func(s *store, _ *testclock.FakeClock) {
 			setReady(s.nodes["node1"], false)
 			s.stamp(s.nodes["node1"], false)
@@ -59,9 +59,9 @@ func TestClaimWaitsForTheFormerHost(t *testing.T) {
 
 			cache := &lagging{store: s}
 			clock := testclock.NewFakeClock(time.Unix(1e9, 0))
-			job := newClusterJob(common{
+			job := newEgressReconciler(deps{
 				cache: cache, live: s, writer: s, recorder: &record.FakeRecorder{}, metrics: newMetrics(), clock: clock,
-			}, 0)
+			}, newObserver(cache, noProbes, 0))
 			pass := func() {
 				cache.namespaces, cache.hosts, cache.node = len(s.past)-1, len(s.past)-1, len(s.past)-1
 				if _, err := job.Reconcile(context.Background(), reconcile.Request{}); err != nil {
@@ -108,9 +108,9 @@ func TestOneRefusedHostHoldsUpNoOther(t *testing.T) {
 	cache := &lagging{store: s, namespaces: len(s.past) - 1, hosts: len(s.past) - 1, node: len(s.past) - 1}
 	s.hosts["node1"].Labels = map[string]string{"written": "by another"}
 	s.stamp(s.hosts["node1"], false)
-	job := newClusterJob(common{
+	job := newEgressReconciler(deps{
 		cache: cache, live: s, writer: s, recorder: &record.FakeRecorder{}, metrics: newMetrics(), clock: testclock.NewFakeClock(time.Unix(1e9, 0)),
-	}, 0)
+	}, newObserver(cache, noProbes, 0))
 	if result, err := job.Reconcile(context.Background(), reconcile.Request{}); err != nil || result.RequeueAfter != catchUp {
 		t.Errorf("result %v, %v; want another pass soon, and no error", result, err)
 	}

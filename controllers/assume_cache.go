@@ -8,17 +8,16 @@ import (
 	"sigs.k8s.io/controller-runtime/pkg/client"
 )
 
-// overlay holds what a job has written and its cache may not show yet. The
-// answer of the API server to a write is as good as a look at the cache later.
-type overlay[T client.Object] map[string]T
+// assumeCache holds what a reconciler has written and its cache may not show yet.
+// The API server's answer to a write is as good as a later look at the cache.
+type assumeCache[T client.Object] map[string]T
 
 // wrote remembers the object as the API server answered.
-func (o overlay[T]) wrote(object T) { o[object.GetName()] = object }
+func (o assumeCache[T]) wrote(object T) { o[object.GetName()] = object }
 
-// newest returns the cached object, or what was written after it. An object
-// that the cache has lost or replaced is gone, and what was written is
-// forgotten.
-func (o overlay[T]) newest(cached T) T {
+// newest returns the cached object, or what was written after it. If the cache shows
+// another object of that name, what was written is forgotten.
+func (o assumeCache[T]) newest(cached T) T {
 	written, ok := o[cached.GetName()]
 	if !ok {
 		return cached
@@ -30,8 +29,8 @@ func (o overlay[T]) newest(cached T) T {
 	return cached
 }
 
-// prune forgets objects that do not exist any more.
-func (o overlay[T]) prune(exists func(name string) bool) {
+// prune forgets objects that no longer exist.
+func (o assumeCache[T]) prune(exists func(name string) bool) {
 	for name := range o {
 		if !exists(name) {
 			delete(o, name)
@@ -39,17 +38,17 @@ func (o overlay[T]) prune(exists func(name string) bool) {
 	}
 }
 
-// older tells whether a was stored before b. Resource versions of one kind are
-// ordered numbers (KEP-5504); a server that keeps others is one that we do not
-// know, and its caches are then taken for as new as they can be.
+// older reports whether a was stored before b. Resource versions of one kind are
+// ordered numbers (KEP-5504). If a server has others, its caches are considered up to
+// date.
 func older(a, b client.Object) bool {
 	order, err := resourceversion.CompareResourceVersion(a.GetResourceVersion(), b.GetResourceVersion())
 	return err == nil && order < 0
 }
 
-// behind says which object of live a cache does not show yet, in a field that
-// users write; "" where it shows all. Status does not count: it changes all the
-// time, and no promise rests on it.
+// behind returns an object of live that a cache does not show yet, "" if it shows
+// all. Status does not count: it changes all the time, and no invariant depends on
+// it.
 func behind[T client.Object](live []T, cached func(name string) (T, bool)) string {
 	for _, l := range live {
 		c, ok := cached(l.GetName())
@@ -74,7 +73,7 @@ func byName[T any, P interface {
 	return index
 }
 
-// identity pins a write to an object that still is the same.
+// identity makes a write fail if the object is no longer the same.
 func identity(uid types.UID, resourceVersion string) client.Preconditions {
 	return client.Preconditions{UID: &uid, ResourceVersion: &resourceVersion}
 }

@@ -45,10 +45,10 @@ func BenchmarkSettledPass(b *testing.B) {
 	s.forgetful = true
 	s.stamp(&v1.HostSubnet{}, false)
 	cache := &lagging{store: s}
-	job := newClusterJob(common{
+	job := newEgressReconciler(deps{
 		cache: cache, live: s, writer: s, recorder: &record.FakeRecorder{}, metrics: newMetrics(),
 		clock: testclock.NewFakeClock(time.Unix(1e9, 0)),
-	}, 0)
+	}, newObserver(cache, noProbes, 0))
 	for before := -1; before != s.version; {
 		before = s.version
 		if _, err := job.Reconcile(context.Background(), reconcile.Request{}); err != nil {

@@ -36,16 +36,16 @@ const (
 	eventAddressInUse       = "AddressInUse"
 )
 
-// recorder tells of changes; record.EventRecorder does.
+// recorder writes events, as record.EventRecorder does.
 type recorder interface {
 	Event(object runtime.Object, eventType, reason, message string)
 	Eventf(object runtime.Object, eventType, reason, format string, args ...any)
 }
 
-// newRecorder returns what writes events until stop is called.
+// newRecorder returns a recorder that works until stop is called.
 //
 // It uses core/v1 events: those of events.k8s.io are merged by object and reason
-// whatever they say, so that the second address of a namespace would go untold.
+// whatever their message, so the second address of a namespace would not be reported.
 func newRecorder(ctx context.Context, cfg *rest.Config, scheme *runtime.Scheme) (_ recorder, stop func(), err error) {
 	clientset, err := kubernetes.NewForConfig(cfg)
 	if err != nil {
@@ -59,9 +59,9 @@ func newRecorder(ctx context.Context, cfg *rest.Config, scheme *runtime.Scheme) 
 	return broadcaster.NewRecorder(scheme, corev1.EventSource{Component: FieldManager}), broadcaster.Shutdown, nil
 }
 
-// notice is one event that is to be told.
+// notice is one event to write.
 type notice struct {
-	// host is the HostSubnet that it is told of; "" for the NetNamespace.
+	// host is the HostSubnet that it is written on; "" for the NetNamespace.
 	host    string
 	warning bool
 	reason  string
@@ -75,9 +75,8 @@ func (n notice) eventType() string {
 	return corev1.EventTypeNormal
 }
 
-// namespaceNotices are the events that follow when the status of a NetNamespace
-// changes from before to after: one for each change, and none where nothing
-// but words changed.
+// namespaceNotices are the events for a NetNamespace whose status changes from before
+// to after: one for each change, and none if only messages changed.
 func namespaceNotices(name string, before, after v1.NetNamespaceStatus) []notice {
 	var notices []notice
 	was := byIP(before.EgressIPs)
@@ -87,7 +86,7 @@ func namespaceNotices(name string, before, after v1.NetNamespaceStatus) []notice
 	}
 	for _, old := range before.EgressIPs {
 		if _, still := is[old.IP]; !still && assigned(old.State) {
-			message := fmt.Sprintf("Namespace %s does not request %s any more; host %s gives it up.", name, old.IP, old.Host)
+			message := fmt.Sprintf("Namespace %s no longer requests %s: host %s releases it.", name, old.IP, old.Host)
 			notices = append(notices,
 				notice{reason: eventUnassigned, message: message},
 				notice{host: old.Host, reason: eventUnassigned, message: message})
@@ -119,7 +118,7 @@ func addressNotices(name string, was, now v1.RequestStatus) []notice {
 	var notices []notice
 	if assigned(was.State) && now.State == v1.StateUnassigned {
 		notices = both(was.Host, notice{warning: true, reason: eventUnassigned, message: fmt.Sprintf(
-			"%s of namespace %s is not assigned to host %s any more. %s", now.IP, name, was.Host, now.Message)})
+			"%s of namespace %s is no longer assigned to host %s. %s", now.IP, name, was.Host, now.Message)})
 	}
 	if was.State == now.State && was.Reason == now.Reason {
 		return notices
@@ -135,10 +134,10 @@ func addressNotices(name string, was, now v1.RequestStatus) []notice {
 	return notices
 }
 
-// trafficNotices are those of the namespace's traffic as a whole.
+// trafficNotices are those about the namespace's traffic as a whole.
 func trafficNotices(name string, before, after v1.NetNamespaceStatus) []notice {
 	wasDropped, isDropped := isDropped(before), isDropped(after)
-	summary := "No egress IP is requested any more: traffic leaves with the node's address."
+	summary := "Egress IPs are no longer requested: traffic leaves with the node's address."
 	if ready := meta.FindStatusCondition(after.Conditions, v1.ConditionEgressReady); ready != nil {
 		summary = ready.Message
 	}
@@ -154,17 +153,16 @@ func trafficNotices(name string, before, after v1.NetNamespaceStatus) []notice {
 		return nil
 	}
 	return []notice{{reason: eventMoved, message: fmt.Sprintf(
-		"Traffic of namespace %s leaves with %s from host %s; until now it left with %s from host %s.",
+		"Traffic of namespace %s now leaves with %s from host %s instead of %s from host %s.",
 		name, is.IP, is.Host, was.IP, was.Host)}}
 }
 
-// isDropped tells whether the status says that egress IPs are requested and none
-// is active.
+// isDropped reports whether egress IPs are requested and none is active.
 func isDropped(status v1.NetNamespaceStatus) bool {
 	return len(status.EgressIPs) > 0 && status.Active == nil
 }
 
-// moves counts the addresses whose host is another one after the change.
+// moves counts the addresses that have another host after the change.
 func moves(before, after v1.NetNamespaceStatus) int {
 	was, count := byIP(before.EgressIPs), 0
 	for _, now := range after.EgressIPs {
@@ -176,9 +174,9 @@ func moves(before, after v1.NetNamespaceStatus) int {
 	return count
 }
 
-// hostNotices are the events that follow when the conditions of a HostSubnet
-// change: whether it takes egress traffic, and what is wrong with its fields. Of
-// addresses that come and go, the namespace's notices tell.
+// hostNotices are the events for a HostSubnet whose conditions change: whether it
+// takes egress traffic, and what is wrong with its fields. Addresses that come and go
+// are reported by the namespace's notices.
 func hostNotices(name string, before, after []metav1.Condition) []notice {
 	notices := stateNotices(name, before, after)
 	was := meta.FindStatusCondition(before, v1.ConditionEgressReady)
@@ -198,9 +196,9 @@ func hostNotices(name string, before, after []metav1.Condition) []notice {
 	return append(notices, notice{host: name, warning: true, reason: reason, message: now.Message})
 }
 
-// stateNotices tell when a host goes offline or comes back, and when its
-// evacuation begins or ends. A host that is seen for the first time is no news
-// while it is online.
+// stateNotices report when a host goes offline or comes back, and when its evacuation
+// begins or ends. A host that is seen for the first time and is online is not
+// reported.
 func stateNotices(name string, before, after []metav1.Condition) []notice {
 	var notices []notice
 	was := meta.FindStatusCondition(before, v1.ConditionOnline)
@@ -218,19 +216,19 @@ func stateNotices(name string, before, after []metav1.Condition) []notice {
 	wasEvacuating, isEvacuating := meta.IsStatusConditionTrue(before, v1.ConditionEvacuating), meta.IsStatusConditionTrue(after, v1.ConditionEvacuating)
 	switch {
 	case isEvacuating && !wasEvacuating:
-		notices = append(notices, notice{host: name, reason: eventEvacuating, message: "The host's egress IPs go to other hosts, as far as there are any."})
+		notices = append(notices, notice{host: name, reason: eventEvacuating, message: "The host is being evacuated: its egress IPs move to other hosts that can take them."})
 	case wasEvacuating && !isEvacuating:
 		notices = append(notices, notice{host: name, reason: eventEvacuating, message: "The evacuation has ended: the host takes egress IPs again."})
 	}
 	return notices
 }
 
-// tellInUse tells, once each time, of egress IPs that a host cannot take because
-// somebody else on the segment answers for them: on the host, and on the
-// namespace that is without the address for that.
-func (r *clusterJob) tellInUse(w world) {
+// reportInUse reports, once each time, egress IPs that a host cannot take because
+// another machine on the segment answers for them: on the host, and on the namespace
+// that lacks the address because of that.
+func (r *egressReconciler) reportInUse(v view) {
 	now := make(map[[2]string]bool)
-	for _, h := range w.hosts {
+	for _, h := range v.hosts {
 		for _, claim := range h.Status.EgressIPs {
 			if claim.Reason != string(egress.ReasonAddressInUse) {
 				continue
@@ -241,7 +239,7 @@ func (r *clusterJob) tellInUse(w world) {
 				continue
 			}
 			r.recorder.Event(h, corev1.EventTypeWarning, eventAddressInUse, claim.Message)
-			if n := w.namespace(claim.Namespace); n != nil {
+			if n := v.namespace(claim.Namespace); n != nil {
 				r.recorder.Event(n, corev1.EventTypeWarning, eventAddressInUse, claim.Message)
 			}
 		}

@@ -21,14 +21,14 @@ import (
 )
 
 // hostSubnets keeps a HostSubnet for each Node, and claims in canonical form.
-type hostSubnets struct{ common }
+type hostSubnets struct{ deps }
 
-func setupHostSubnets(mgr manager.Manager, c common) error {
+func setupHostSubnets(mgr manager.Manager, d deps) error {
 	return builder.ControllerManagedBy(mgr).Named("hostsubnets").
 		WithOptions(controllerOptions()).
 		Watches(&corev1.Node{}, &handler.EnqueueRequestForObject{}, builder.WithPredicates(unless(sameNode))).
 		Watches(&v1.HostSubnet{}, &handler.EnqueueRequestForObject{}, builder.WithPredicates(unless(sameFields))).
-		Complete(&hostSubnets{common: c})
+		Complete(&hostSubnets{deps: d})
 }
 
 // Reconcile makes one HostSubnet match its Node.
@@ -45,19 +45,19 @@ func (r *hostSubnets) Reconcile(ctx context.Context, request reconcile.Request) 
 		return reconcile.Result{}, fmt.Errorf("read HostSubnet %s from the cache: %w", request.Name, err)
 	}
 	if !h.DeletionTimestamp.IsZero() {
-		return reconcile.Result{}, nil // its deletion is seen, and then it is made anew
+		return reconcile.Result{}, nil // its deletion is seen, and then it is created again
 	}
 	if mark, marked := h.Annotations[v1.AnnotationNodeUID]; marked && (node == nil || mark != string(node.UID)) {
-		gone, err := r.leftover(ctx, h)
+		gone, err := r.deleteOrphan(ctx, h)
 		if err != nil || gone {
-			return outcome(0, err)
+			return result(0, err)
 		}
 	}
-	return outcome(0, r.update(ctx, node, h))
+	return result(0, r.update(ctx, node, h))
 }
 
-// create makes the HostSubnet of a Node that has an IPv4 address. A Node that
-// has none yet is seen again when it gets one.
+// create creates the HostSubnet of a Node that has an IPv4 address. A Node without
+// one is reconciled again when it gets one.
 func (r *hostSubnets) create(ctx context.Context, node *corev1.Node) error {
 	if node == nil || !node.DeletionTimestamp.IsZero() {
 		return nil
@@ -65,7 +65,7 @@ func (r *hostSubnets) create(ctx context.Context, node *corev1.Node) error {
 	h := &v1.HostSubnet{ObjectMeta: metav1.ObjectMeta{Name: node.Name}}
 	fill(h, node)
 	if h.HostIP == "" {
-		log.FromContext(ctx).Info("the Node has no InternalIP that is IPv4, so it gets no HostSubnet", "node", node.Name)
+		log.FromContext(ctx).Info("no HostSubnet is created: the Node has no IPv4 InternalIP", "node", node.Name)
 		return nil
 	}
 	if err := r.writer.Create(ctx, h); err != nil && !apierrors.IsAlreadyExists(err) {
@@ -74,9 +74,8 @@ func (r *hostSubnets) create(ctx context.Context, node *corev1.Node) error {
 	return nil
 }
 
-// update follows the Node, where there is one, and puts claims into canonical
-// form. On an automatic host that is the business of the allocation, which owns
-// the list.
+// update copies what the Node reports, if it exists, and puts claims into canonical
+// form, except on an automatic host: there the allocation owns the list.
 func (r *hostSubnets) update(ctx context.Context, node *corev1.Node, h *v1.HostSubnet) error {
 	wanted := h.DeepCopy()
 	if node != nil {
@@ -96,12 +95,11 @@ func (r *hostSubnets) update(ctx context.Context, node *corev1.Node, h *v1.HostS
 	return nil
 }
 
-// leftover deletes a HostSubnet whose Node is gone, or is another one than that
-// for which this controller made it. A mark with another UID that came with
-// YAML from elsewhere does not count while a Node of the name exists: it is
-// corrected then.
-func (r *hostSubnets) leftover(ctx context.Context, h *v1.HostSubnet) (deleted bool, err error) {
-	// Deletion cannot be undone, so it rests on the API itself.
+// deleteOrphan deletes a HostSubnet whose Node is gone, or is not the one that this
+// controller created it for. An annotation with another UID that came with YAML from
+// elsewhere does not count while a Node of that name exists: it is corrected.
+func (r *hostSubnets) deleteOrphan(ctx context.Context, h *v1.HostSubnet) (deleted bool, err error) {
+	// Deletion cannot be undone, so it depends on the API itself.
 	var live v1.HostSubnet
 	if err := r.live.Get(ctx, client.ObjectKeyFromObject(h), &live); err != nil {
 		return apierrors.IsNotFound(err), unlessGone(fmt.Errorf("read HostSubnet %s: %w", h.Name, err))
@@ -113,7 +111,7 @@ func (r *hostSubnets) leftover(ctx context.Context, h *v1.HostSubnet) (deleted b
 	}
 	if err == nil {
 		if live.Annotations[v1.AnnotationNodeUID] == string(node.UID) {
-			return true, nil // the cache lags, nothing is to be done
+			return true, nil // the cache lags, nothing to do
 		}
 		ours, err := ourAnnotation(&live, v1.AnnotationNodeUID)
 		if err != nil || !ours {
@@ -128,7 +126,7 @@ func (r *hostSubnets) leftover(ctx context.Context, h *v1.HostSubnet) (deleted b
 	return true, nil
 }
 
-// fill writes what the Node says into its HostSubnet. What it does not say
+// fill copies what the Node reports into its HostSubnet. What it does not report
 // stays.
 func fill(h *v1.HostSubnet, node *corev1.Node) {
 	h.Host = node.Name
@@ -141,8 +139,8 @@ func fill(h *v1.HostSubnet, node *corev1.Node) {
 	metav1.SetMetaDataAnnotation(&h.ObjectMeta, v1.AnnotationNodeUID, string(node.UID))
 }
 
-// internalIPv4 is the first InternalIP that is IPv4: the one that the kubelet
-// takes for the node's own.
+// internalIPv4 is the first InternalIP that is IPv4, which the kubelet considers the
+// node's own.
 func internalIPv4(node *corev1.Node) netip.Addr {
 	for _, address := range node.Status.Addresses {
 		if ip, err := netip.ParseAddr(address.Address); err == nil && address.Type == corev1.NodeInternalIP && ip.Is4() {
@@ -152,7 +150,7 @@ func internalIPv4(node *corev1.Node) netip.Addr {
 	return netip.Addr{}
 }
 
-// podCIDR is the Node's first network of pods that is IPv4.
+// podCIDR is the Node's first IPv4 pod network.
 func podCIDR(node *corev1.Node) netip.Prefix {
 	cidrs := node.Spec.PodCIDRs
 	if len(cidrs) == 0 {

@@ -228,10 +228,10 @@ func TestPropertyClaimsStayApart(t *testing.T) {
 		}
 		cache := &lagging{store: s}
 		clock := testclock.NewFakeClock(time.Unix(1e9, 0))
-		start := func() *clusterJob {
-			return newClusterJob(common{
+		start := func() *egressReconciler {
+			return newEgressReconciler(deps{
 				cache: cache, live: s, writer: s, recorder: &record.FakeRecorder{}, metrics: newMetrics(), clock: clock,
-			}, 0)
+			}, newObserver(cache, noProbes, 0))
 		}
 		job := start()
 		pass := func() {
@@ -253,7 +253,7 @@ func TestPropertyClaimsStayApart(t *testing.T) {
 			switch rapid.IntRange(0, 9).Draw(t, "what") {
 			case 0, 1:
 				node := s.nodes[rapid.SampledFrom(hosts).Draw(t, "node")]
-				setReady(node, wordOfNode(node) != online.NodeReady)
+				setReady(node, nodeState(node) != online.NodeReady)
 				s.stamp(node, false)
 				if rapid.Bool().Draw(t, "seen at once") {
 					cache.node = len(s.past) - 1

@@ -19,60 +19,59 @@ import (
 	"github.com/egressip-operator/egressip-operator/pkg/online"
 )
 
-// namespaceFile is where a pod finds the name of its namespace.
+// namespaceFile is where a pod reads the name of its namespace.
 const namespaceFile = "/var/run/secrets/kubernetes.io/serviceaccount/namespace"
 
-// lookForLeader is how often it is looked whether the leader's host is gone.
-const lookForLeader = 200 * time.Millisecond
+// checkLeaderEvery is the pause between two checks of the leader's host.
+const checkLeaderEvery = 200 * time.Millisecond
 
-// heir is the part of a standby that has the lead of a dead leader end at once. An
-// egress host that dies may take the leader with it; to wait for its Lease to expire
-// would be most of the outage.
+// leaderMonitor is the part of a standby that releases the Lease of a leader whose
+// host died. An egress host that dies may take the leader with it, and waiting for its
+// Lease to expire would be most of the outage.
 //
-// The leader's host is known dead by what takes any host offline: this controller's
-// own probes, and more than half of the agents that watch it. Should the leader live
-// nevertheless, it finds within a retry period that it has lost its lead, and stops:
-// no other is safer, as a Lease itself rests on clocks.
-type heir struct {
+// The leader's host is considered dead on the evidence that takes any host offline:
+// this controller's own probes, and more than half of the agents that watch it. If the
+// leader is alive nevertheless, it notices within a retry period that it has lost its
+// Lease, and stops. A Lease that expires is no safer: it depends on clocks.
+type leaderMonitor struct {
 	log   logr.Logger
 	clock clock.WithTicker
-	// leads is closed once this controller leads.
-	leads  <-chan struct{}
-	synced func(context.Context) bool
-	// judge says what is known of hosts.
-	judge  *clusterJob
-	live   client.Reader
-	writer client.Client
-	lease  client.ObjectKey
+	// leading is closed once this controller leads.
+	leading  <-chan struct{}
+	synced   func(context.Context) bool
+	observer *observer
+	live     client.Reader
+	writer   client.Client
+	lease    client.ObjectKey
 
-	// silent are the hosts that were silent at the last look, since is when they
-	// became so.
+	// silent are the hosts that were silent at the last check, since is when they
+	// became silent.
 	silent []string
 	since  time.Time
 }
 
-// NeedLeaderElection is false: it works until this controller leads.
-func (*heir) NeedLeaderElection() bool { return false }
+// NeedLeaderElection is false: the monitor works until this controller leads.
+func (*leaderMonitor) NeedLeaderElection() bool { return false }
 
 // Start works until ctx ends or this controller leads.
-func (h *heir) Start(ctx context.Context) error {
-	if !h.synced(ctx) {
+func (m *leaderMonitor) Start(ctx context.Context) error {
+	if !m.synced(ctx) {
 		return nil
 	}
-	ticker := h.clock.NewTicker(lookForLeader)
+	ticker := m.clock.NewTicker(checkLeaderEvery)
 	defer ticker.Stop()
 	failures := 0
 	for {
 		select {
 		case <-ctx.Done():
 			return nil
-		case <-h.leads:
+		case <-m.leading:
 			return nil
 		case <-ticker.C():
 		}
-		err := h.look(ctx)
+		err := m.check(ctx)
 		if err != nil && ctx.Err() == nil && failures == 0 {
-			h.log.Error(err, "cannot tell whether the leader's host is gone; its Lease expires in any case")
+			m.log.Error(err, "cannot check the leader's host; if it died, its Lease expires later")
 		}
 		if failures++; err == nil {
 			failures = 0
@@ -80,23 +79,23 @@ func (h *heir) Start(ctx context.Context) error {
 	}
 }
 
-// look has the lead end where the leader's host is dead.
-func (h *heir) look(ctx context.Context) error {
-	words := h.judge.probes.words()
-	if !h.due(words) {
+// check releases the Lease if the leader's host is dead.
+func (m *leaderMonitor) check(ctx context.Context) error {
+	probed := m.observer.probes()
+	if !m.due(probed) {
 		return nil
 	}
-	w, err := h.judge.gather(ctx)
+	v, err := m.observer.observeWith(ctx, probed)
 	if err != nil {
 		return err
 	}
-	dead := w.silent(words)
+	dead := v.silentHosts()
 	if len(dead) == 0 {
 		return nil
 	}
 	var lease coordinationv1.Lease
-	if err := h.live.Get(ctx, h.lease, &lease); err != nil {
-		return fmt.Errorf("read Lease %s: %w", h.lease, err)
+	if err := m.live.Get(ctx, m.lease, &lease); err != nil {
+		return fmt.Errorf("read Lease %s: %w", m.lease, err)
 	}
 	leader := ""
 	if lease.Spec.HolderIdentity != nil {
@@ -106,51 +105,38 @@ func (h *heir) look(ctx context.Context) error {
 	if !found {
 		return nil
 	}
-	// As a leader does that ends in good order. Without it the others would wait
-	// for the term to pass.
+	// As a leader does that stops in good order. Otherwise the others would wait for
+	// the Lease to expire.
 	lease.Spec.HolderIdentity, lease.Spec.LeaseDurationSeconds = nil, new(int32(1))
-	switch err := h.writer.Update(ctx, &lease); {
+	switch err := m.writer.Update(ctx, &lease); {
 	case apierrors.IsConflict(err):
-		return nil // the leader lives, or another heir was faster
+		return nil // the leader is alive, or another standby was faster
 	case err != nil:
-		return fmt.Errorf("end the lead of %s in Lease %s: %w", leader, h.lease, err)
+		return fmt.Errorf("release Lease %[2]s of leader %[1]s: %[3]w", leader, m.lease, err)
 	}
-	h.log.Info("the leader's host is silent: its lead ends", "leader", leader, "host", host)
+	m.log.Info("the leader's host is silent: its Lease is released", "leader", leader, "host", host)
 	return nil
 }
 
-// due tells whether there is anything to look for: hosts have fallen silent, not much
-// longer ago than a Lease lasts. Whoever leads after that does so from elsewhere, and a
-// host may stay dead for days.
-func (h *heir) due(words map[string]online.ProbeState) bool {
+// due reports whether there is anything to check: hosts have fallen silent, not much
+// longer ago than a Lease lasts. Any leader after that runs elsewhere, and a host may
+// stay dead for days.
+func (m *leaderMonitor) due(probed probeStates) bool {
 	var silent []string
-	for name, word := range words {
-		if word == online.ProbeSilent || word == online.ProbeCutOff {
+	for name, state := range probed {
+		if state == online.ProbeSilent || state == online.ProbeCutOff {
 			silent = append(silent, name)
 		}
 	}
 	slices.Sort(silent)
-	if now := h.clock.Now(); !slices.Equal(silent, h.silent) {
-		h.silent, h.since = silent, now
+	if now := m.clock.Now(); !slices.Equal(silent, m.silent) {
+		m.silent, m.since = silent, now
 	}
-	return len(silent) > 0 && h.clock.Since(h.since) < 2*leaseDuration
+	return len(silent) > 0 && m.clock.Since(m.since) < 2*leaseDuration
 }
 
-// silent are the hosts that probes alone, and now, find offline.
-func (w *world) silent(words map[string]online.ProbeState) []*v1.HostSubnet {
-	var dead []*v1.HostSubnet
-	for _, host := range w.hosts {
-		e := online.Evidence{Probe: words[host.Name], Vote: w.votes[host.Name]}
-		if e.Silent() && !w.verdicts[host.Name].Online {
-			dead = append(dead, host)
-		}
-	}
-	return dead
-}
-
-// hostOfLeader gives the host among several that a leader runs on. The identity of a
-// leader is its machine's name, which in the host's network is the Node's, and a
-// random part.
+// hostOfLeader returns which of the hosts a leader runs on. A leader's identity is the
+// name of its machine, which in the host network is the Node's, and a random part.
 func hostOfLeader(identity string, among []*v1.HostSubnet) (string, bool) {
 	at := strings.LastIndexByte(identity, '_')
 	if at < 0 {
@@ -164,7 +150,7 @@ func hostOfLeader(identity string, among []*v1.HostSubnet) (string, bool) {
 	return "", false
 }
 
-// ownNamespace is the namespace of the Lease where the options name none.
+// ownNamespace is the namespace of the Lease if the options name none.
 func ownNamespace(o Options) (string, error) {
 	if o.LeaderElectionNamespace != "" {
 		return o.LeaderElectionNamespace, nil

@@ -34,46 +34,48 @@ func TestHostOfLeader(t *testing.T) {
 	}
 }
 
-// TestHeirLooksForAsLongAsALeaseLasts: a host that stays dead is not looked for endlessly.
+// TestLeaderMonitorChecksForAsLongAsALeaseLasts: a host that stays dead is not checked
+// forever.
 //
 // Mutant killed: looks-for-ever.
-func TestHeirLooksForAsLongAsALeaseLasts(t *testing.T) {
+func TestLeaderMonitorChecksForAsLongAsALeaseLasts(t *testing.T) {
 	fake := testclock.NewFakeClock(time.Unix(1_000_000, 0))
-	h := &heir{clock: fake}
-	well := map[string]online.ProbeState{"node1": online.ProbeAnswers, "node2": online.ProbeAnswers}
-	one := map[string]online.ProbeState{"node1": online.ProbeAnswers, "node2": online.ProbeSilent}
-	both := map[string]online.ProbeState{"node1": online.ProbeCutOff, "node2": online.ProbeCutOff}
+	m := &leaderMonitor{clock: fake}
+	well := probeStates{"node1": online.ProbeAnswers, "node2": online.ProbeAnswers}
+	one := probeStates{"node1": online.ProbeAnswers, "node2": online.ProbeSilent}
+	both := probeStates{"node1": online.ProbeCutOff, "node2": online.ProbeCutOff}
 	for i, step := range []struct {
-		after time.Duration
-		words map[string]online.ProbeState
-		due   bool
+		after  time.Duration
+		probed probeStates
+		due    bool
 	}{
 		{0, well, false},
 		{time.Hour, one, true},
 		{leaseDuration, one, true},
 		{leaseDuration, one, false},
 		{time.Hour, one, false},
-		{lookForLeader, both, true}, // another one falls silent
+		{checkLeaderEvery, both, true}, // another one falls silent
 		{2 * leaseDuration, both, false},
-		{lookForLeader, well, false},
-		{lookForLeader, one, true}, // it falls again
+		{checkLeaderEvery, well, false},
+		{checkLeaderEvery, one, true}, // it falls again
 	} {
 		fake.Step(step.after)
-		if got := h.due(step.words); got != step.due {
+		if got := m.due(step.probed); got != step.due {
 			t.Errorf("step %d: due is %t, want %t", i, got, step.due)
 		}
 	}
 }
 
-// TestDeadForTheHeir: a host is dead where its silence made it offline and lasts.
+// TestSilentHosts: a host counts if its silence made it offline and lasts.
 //
-// Mutants killed: heir-without-votes, heir-by-verdict-alone, heir-before-the-verdict.
-func TestDeadForTheHeir(t *testing.T) {
+// Mutants killed: leader-gone-without-votes, leader-gone-by-verdict-alone,
+// leader-gone-before-the-verdict.
+func TestSilentHosts(t *testing.T) {
 	hosts := []*v1.HostSubnet{{ObjectMeta: metav1.ObjectMeta{Name: "node2"}}}
 	offline := online.Verdict{Reason: online.ReasonSilent}
 	most, few := online.Vote{Watchers: 3, Silent: 2}, online.Vote{Watchers: 3, Silent: 1}
 	for name, c := range map[string]struct {
-		word    online.ProbeState
+		probed  online.ProbeState
 		vote    online.Vote
 		verdict online.Verdict
 		dead    bool
@@ -86,10 +88,11 @@ func TestDeadForTheHeir(t *testing.T) {
 		"was silent, and answers":                      {online.ProbeHeldDown, most, offline, false},
 		"silent to all, and not taken for offline yet": {online.ProbeSilent, most, online.Verdict{Online: true}, false},
 	} {
-		w := world{
+		v := view{
 			hosts: hosts, verdicts: map[string]online.Verdict{"node2": c.verdict}, votes: map[string]online.Vote{"node2": c.vote},
+			probed: probeStates{"node2": c.probed},
 		}
-		if got := len(w.silent(map[string]online.ProbeState{"node2": c.word})) == 1; got != c.dead {
+		if got := len(v.silentHosts()) == 1; got != c.dead {
 			t.Errorf("%s: dead is %t, want %t", name, got, c.dead)
 		}
 	}

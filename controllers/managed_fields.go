@@ -7,7 +7,7 @@ import (
 	"sigs.k8s.io/controller-runtime/pkg/client"
 )
 
-// ourAnnotation tells whether this controller wrote the annotation, rather than
+// ourAnnotation reports whether this controller wrote the annotation, rather than
 // someone who applied YAML that another cluster's controller had filled. The
 // object must have been read with its managed fields.
 func ourAnnotation(object client.Object, key string) (bool, error) {

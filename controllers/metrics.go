@@ -10,8 +10,8 @@ import (
 	"github.com/egressip-operator/egressip-operator/pkg/egress"
 )
 
-// metrics are the controller's own, with the prefix egressip_. Only the leader
-// moves them.
+// metrics are the controller's own, with the prefix egressip_. Only the leader changes
+// them.
 type metrics struct {
 	requests          *prometheus.GaugeVec
 	claims            *prometheus.GaugeVec
@@ -27,19 +27,19 @@ func newMetrics() *metrics {
 	return &metrics{
 		requests: prometheus.NewGaugeVec(prometheus.GaugeOpts{
 			Name: "egressip_requests",
-			Help: "Egress IPs that namespaces request, by what has become of them.",
+			Help: "Egress IPs requested by namespaces, by state.",
 		}, []string{"state"}),
 		claims: prometheus.NewGaugeVec(prometheus.GaugeOpts{
 			Name: "egressip_claims",
-			Help: "Egress IPs that hosts claim, by what has become of them.",
+			Help: "Egress IPs claimed by hosts, by state.",
 		}, []string{"state"}),
 		dropped: prometheus.NewGauge(prometheus.GaugeOpts{
 			Name: "egressip_dropped_namespaces",
-			Help: "Namespaces whose traffic to the outside is dropped, because none of the egress IPs that they request is active.",
+			Help: "Namespaces whose traffic to the outside is dropped because none of their requested egress IPs is active.",
 		}),
 		hosts: prometheus.NewGaugeVec(prometheus.GaugeOpts{
 			Name: "egressip_hosts",
-			Help: "Hosts, by whether they are held for online.",
+			Help: "Hosts by online state.",
 		}, []string{"online"}),
 		moves: prometheus.NewCounter(prometheus.CounterOpts{
 			Name: "egressip_moves_total",
@@ -47,23 +47,23 @@ func newMetrics() *metrics {
 		}),
 		statusWrites: prometheus.NewCounterVec(prometheus.CounterOpts{
 			Name: "egressip_status_writes_total",
-			Help: "Writes of the status of objects, by their kind.",
+			Help: "Status writes by kind of object.",
 		}, []string{"kind"}),
 		allocationSeconds: prometheus.NewHistogram(prometheus.HistogramOpts{
 			Name:    "egressip_allocation_duration_seconds",
-			Help:    "How long it took to decide who has which egress IP.",
+			Help:    "Time to decide which host has which egress IP.",
 			Buckets: prometheus.ExponentialBuckets(0.0005, 2, 14),
 		}),
 		passSeconds: prometheus.NewHistogram(prometheus.HistogramOpts{
 			Name:    "egressip_reconcile_duration_seconds",
-			Help:    "How long a pass over the cluster took, writes included.",
+			Help:    "Duration of a pass over the cluster, including writes.",
 			Buckets: prometheus.ExponentialBuckets(0.001, 2, 14),
 		}),
 	}
 }
 
-// register adds all metrics to the registry; unregister takes out those that
-// were added, so that the controller can run again in one process.
+// register adds all metrics to the registry. unregister removes those that were
+// added, so that the controller can run again in the same process.
 func (m *metrics) register(registry prometheus.Registerer) (unregister func(), err error) {
 	var added []prometheus.Collector
 	unregister = func() {
@@ -84,8 +84,8 @@ func (m *metrics) register(registry prometheus.Registerer) (unregister func(), e
 	return unregister, errors.Join(errs...)
 }
 
-// observe counts what the brain found.
-func (m *metrics) observe(w world, resolution egress.Resolution) {
+// observe sets the gauges from a decision.
+func (m *metrics) observe(v view, resolution egress.Resolution) {
 	requests, claims := make(map[egress.State]int), make(map[egress.State]int)
 	dropped := 0
 	for _, n := range resolution.Namespaces {
@@ -110,16 +110,16 @@ func (m *metrics) observe(w world, resolution egress.Resolution) {
 	}
 	m.dropped.Set(float64(dropped))
 	online := 0
-	for _, verdict := range w.verdicts {
+	for _, verdict := range v.verdicts {
 		if verdict.Online {
 			online++
 		}
 	}
 	m.hosts.WithLabelValues("true").Set(float64(online))
-	m.hosts.WithLabelValues("false").Set(float64(len(w.verdicts) - online))
+	m.hosts.WithLabelValues("false").Set(float64(len(v.verdicts) - online))
 }
 
-// assigned tells whether an address in that state has a host that bears it.
+// assigned reports whether an address in that state has a host.
 func assigned(state v1.EgressIPState) bool {
 	return state == v1.StateActive || state == v1.StateStandby || state == v1.StateHostOffline
 }

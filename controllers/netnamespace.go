@@ -22,31 +22,31 @@ import (
 )
 
 const (
-	// cacheLag is how long a cache is given to show what was created.
+	// cacheLag is how long a cache may take to show what was created.
 	cacheLag = 5 * time.Second
-	// catchUp is the pause before lagging caches are looked at again.
+	// catchUp is the pause before lagging caches are read again.
 	catchUp = 100 * time.Millisecond
 )
 
-// netNamespaces keeps a NetNamespace for each Namespace. It works on all of
-// them at once, because netids must differ.
+// netNamespaces keeps a NetNamespace for each Namespace. It works on all at once,
+// because their netids must differ.
 type netNamespaces struct {
-	common
-	// verified: the cache was seen to show all that the API had when this term
-	// began.
+	deps
+	// verified: the cache has shown everything that the API had when this term as
+	// leader began.
 	verified bool
 	// created are NetNamespaces that the cache may not show yet.
 	created map[string]creation
 }
 
-// creation is a netid given away, and when.
+// creation is a netid that was given to a namespace, and when.
 type creation struct {
 	netID uint32
 	at    time.Time
 }
 
-func setupNetNamespaces(mgr manager.Manager, c common) error {
-	r := &netNamespaces{common: c, created: make(map[string]creation)}
+func setupNetNamespaces(mgr manager.Manager, d deps) error {
+	r := &netNamespaces{deps: d, created: make(map[string]creation)}
 	const batch = 20 * time.Millisecond
 	return builder.ControllerManagedBy(mgr).Named("netnamespaces").
 		WithOptions(controllerOptions()).
@@ -64,8 +64,7 @@ func (r *netNamespaces) Reconcile(ctx context.Context, _ reconcile.Request) (rec
 	}
 	namespaces, netNamespaces := byName(namespaceList.Items), byName(list.Items)
 	if !r.verified {
-		// A netid that the former leader gave away a moment ago must not be
-		// given away again.
+		// A netid that the former leader used a moment ago must not be used again.
 		var live v1.NetNamespaceList
 		if err := r.live.List(ctx, &live); err != nil {
 			return reconcile.Result{}, fmt.Errorf("list NetNamespaces: %w", err)
@@ -87,18 +86,18 @@ func (r *netNamespaces) Reconcile(ctx context.Context, _ reconcile.Request) (rec
 	}
 	wait, err := r.createMissing(ctx, namespaces, netNamespaces)
 	errs = append(errs, err)
-	return outcome(wait, errs...)
+	return result(wait, errs...)
 }
 
-// keep makes the bond between a NetNamespace and its Namespace, which is nil
-// where there is none. It never touches what users write.
+// keep binds a NetNamespace to its Namespace, which is nil if it does not exist. It
+// never changes what users write.
 func (r *netNamespaces) keep(ctx context.Context, n *v1.NetNamespace, owner *corev1.Namespace) error {
 	if !n.DeletionTimestamp.IsZero() {
 		return nil
 	}
 	mark, marked := n.Annotations[v1.AnnotationNamespaceUID]
 	if marked && (owner == nil || mark != string(owner.UID)) {
-		gone, err := r.leftover(ctx, n)
+		gone, err := r.deleteOrphan(ctx, n)
 		if err != nil || gone {
 			return err
 		}
@@ -119,16 +118,16 @@ func (r *netNamespaces) keep(ctx context.Context, n *v1.NetNamespace, owner *cor
 	}
 	if renumber {
 		r.recorder.Eventf(n, corev1.EventTypeWarning, eventRenumberingRefused,
-			"The request %q for another netid is refused: netids are not shared here. Change netid itself, to one that is free.", change)
+			"Annotation "+v1.AnnotationChangeNetwork+" with %q is refused: namespaces do not share netids. Set field netid of the NetNamespace to a free one instead.", change)
 	}
 	return nil
 }
 
-// leftover deletes a NetNamespace whose Namespace is gone, with what it
-// requested: another Namespace of that name may have another owner. One that
-// says so in YAML taken from elsewhere is no leftover.
-func (r *netNamespaces) leftover(ctx context.Context, n *v1.NetNamespace) (deleted bool, err error) {
-	// Deletion cannot be undone, so it rests on the API itself.
+// deleteOrphan deletes a NetNamespace whose Namespace is gone, with what it requested:
+// another Namespace of that name may have another owner. A NetNamespace that was
+// applied from elsewhere, with its annotations, is not an orphan.
+func (r *netNamespaces) deleteOrphan(ctx context.Context, n *v1.NetNamespace) (deleted bool, err error) {
+	// Deletion cannot be undone, so it depends on the API itself.
 	var live v1.NetNamespace
 	if err := r.live.Get(ctx, client.ObjectKeyFromObject(n), &live); err != nil {
 		return apierrors.IsNotFound(err), unlessGone(fmt.Errorf("read NetNamespace %s: %w", n.Name, err))
@@ -140,7 +139,7 @@ func (r *netNamespaces) leftover(ctx context.Context, n *v1.NetNamespace) (delet
 	}
 	mark := live.Annotations[v1.AnnotationNamespaceUID]
 	if err == nil && mark == string(owner.UID) {
-		return true, nil // the cache lags, nothing is to be done
+		return true, nil // the cache lags, nothing to do
 	}
 	ours, err := ourAnnotation(&live, v1.AnnotationNamespaceUID)
 	if err != nil || !ours {
@@ -155,8 +154,8 @@ func (r *netNamespaces) leftover(ctx context.Context, n *v1.NetNamespace) (delet
 	return true, nil
 }
 
-// createMissing creates the NetNamespaces that are missing, and returns when to
-// look again for those that the cache should show by then.
+// createMissing creates missing NetNamespaces, and returns when to look again for
+// those that the cache should show by then.
 func (r *netNamespaces) createMissing(
 	ctx context.Context, namespaces map[string]*corev1.Namespace, existing map[string]*v1.NetNamespace,
 ) (time.Duration, error) {
@@ -200,7 +199,7 @@ func (r *netNamespaces) createMissing(
 		errs = append(errs, r.create(ctx, namespaces[name], netID))
 	}
 	if len(none) > 0 {
-		errs = append(errs, fmt.Errorf("no netid is free for namespaces %s: delete NetNamespaces that nobody uses", strings.Join(none, ", ")))
+		errs = append(errs, fmt.Errorf("no netid is free for namespaces %s: delete unused NetNamespaces", strings.Join(none, ", ")))
 	}
 	return wait, errors.Join(errs...)
 }

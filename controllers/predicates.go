@@ -21,8 +21,8 @@ import (
 
 type queue = workqueue.TypedRateLimitingInterface[reconcile.Request]
 
-// wholePass asks for one pass over everything, whatever has changed. Changes
-// that come within delay of each other share a pass.
+// wholePass requests one pass over everything, whatever has changed. Changes within
+// delay of each other share a pass.
 func wholePass(delay time.Duration) handler.EventHandler {
 	add := func(q queue) {
 		q.AddAfter(reconcile.Request{NamespacedName: types.NamespacedName{Name: "all"}}, delay)
@@ -35,7 +35,7 @@ func wholePass(delay time.Duration) handler.EventHandler {
 	}
 }
 
-// unless passes over updates that change nothing of interest.
+// unless ignores updates that change nothing of interest.
 func unless[T client.Object](same func(before, after T) bool) predicate.Predicate {
 	return predicate.Funcs{UpdateFunc: func(e event.UpdateEvent) bool {
 		before, ok := e.ObjectOld.(T)
@@ -44,44 +44,45 @@ func unless[T client.Object](same func(before, after T) bool) predicate.Predicat
 	}}
 }
 
-// sameNode tells whether two stripped Nodes differ in nothing.
+// sameNode reports whether two transformed Nodes are the same.
 func sameNode(before, after *corev1.Node) bool {
-	b := *before // the cached object itself is not to be changed
+	b := *before // the cached object itself must not be changed
 	b.ResourceVersion = after.ResourceVersion
 	return reflect.DeepEqual(&b, after)
 }
 
-// sameNamespace: to the jobs a Namespace only comes and goes.
+// sameNamespace reports whether a Namespace neither came nor went, which is all that
+// matters to the reconcilers.
 func sameNamespace(before, after *corev1.Namespace) bool {
 	return before.UID == after.UID && before.DeletionTimestamp.IsZero() == after.DeletionTimestamp.IsZero()
 }
 
-// sameIdentity tells whether nothing changed for the job that keeps
-// NetNamespaces: it looks at netids and at annotations.
+// sameIdentity reports whether nothing changed for the reconciler of NetNamespaces,
+// which reads netids and annotations.
 func sameIdentity(before, after *v1.NetNamespace) bool {
 	return before.UID == after.UID && before.NetID == after.NetID &&
 		before.DeletionTimestamp.IsZero() == after.DeletionTimestamp.IsZero() &&
 		reflect.DeepEqual(before.Annotations, after.Annotations)
 }
 
-// sameRequests tells whether nothing changed for the brain. The status is its
-// own work.
+// sameRequests reports whether nothing changed for the egress reconciler, which
+// writes the status itself.
 func sameRequests(before, after *v1.NetNamespace) bool {
 	return before.UID == after.UID && before.Generation == after.Generation &&
 		before.Annotations[v1.AnnotationMode] == after.Annotations[v1.AnnotationMode]
 }
 
-// sameClaims tells whether nothing changed for the brain: of the status it
-// reads the uplink's network, what the agent says of other hosts, and which
-// addresses it bears, for which others wait.
+// sameClaims reports whether nothing changed for the egress reconciler. In the status
+// it reads the uplink's network, what the agent reports about other hosts, and the
+// configured addresses, which others may wait for.
 func sameClaims(before, after *v1.HostSubnet) bool {
 	return before.UID == after.UID && before.Generation == after.Generation &&
-		uplinkCIDR(before) == uplinkCIDR(after) && sameVotes(before, after) && sameBorne(before, after) &&
+		uplinkCIDR(before) == uplinkCIDR(after) && sameVotes(before, after) && sameConfigured(before, after) &&
 		meta.IsStatusConditionTrue(before.Status.Conditions, v1.ConditionAddressInUse) ==
 			meta.IsStatusConditionTrue(after.Status.Conditions, v1.ConditionAddressInUse)
 }
 
-// sameVotes tells whether the agent says the same of other hosts.
+// sameVotes reports whether the agent reports the same about other hosts.
 func sameVotes(before, after *v1.HostSubnet) bool {
 	var was, is v1.AgentStatus
 	if before.Status.Agent != nil {
@@ -93,13 +94,13 @@ func sameVotes(before, after *v1.HostSubnet) bool {
 	return slices.Equal(was.Watches, is.Watches) && slices.Equal(was.Silent, is.Silent)
 }
 
-// sameBorne tells whether the host bears the same addresses.
-func sameBorne(before, after *v1.HostSubnet) bool {
-	return slices.Equal(borne(before), borne(after))
+// sameConfigured reports whether the host has the same addresses.
+func sameConfigured(before, after *v1.HostSubnet) bool {
+	return slices.Equal(configured(before), configured(after))
 }
 
-// borne are the addresses that the host's agent reports as configured.
-func borne(h *v1.HostSubnet) []string {
+// configured are the addresses that the host's agent reports as configured.
+func configured(h *v1.HostSubnet) []string {
 	var ips []string
 	for _, claim := range h.Status.EgressIPs {
 		if claim.Configured {
@@ -116,7 +117,7 @@ func uplinkCIDR(h *v1.HostSubnet) string {
 	return h.Status.Agent.UplinkCIDR
 }
 
-// sameFields tells whether nothing changed for the job that keeps HostSubnets.
+// sameFields reports whether nothing changed for the reconciler of HostSubnets.
 func sameFields(before, after *v1.HostSubnet) bool {
 	return before.UID == after.UID && before.Generation == after.Generation &&
 		before.DeletionTimestamp.IsZero() == after.DeletionTimestamp.IsZero() &&

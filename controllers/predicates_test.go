@@ -29,7 +29,7 @@ func TestHeartbeatsAreNoNews(t *testing.T) {
 		n := node.DeepCopy()
 		n.ResourceVersion = "2"
 		change(n)
-		object, err := stripNode(n)
+		object, err := transformNode(n)
 		if err != nil {
 			t.Fatal(err)
 		}

@@ -20,158 +20,123 @@ import (
 )
 
 const (
-	// lookAgain is how often it is looked up which hosts are to be probed.
-	lookAgain = time.Second
-	// probeAgain is the pause before probes that could not begin are tried again.
-	probeAgain = 5 * time.Second
+	// refreshTargetsEvery is how often the probe targets are refreshed.
+	refreshTargetsEvery = time.Second
+	// retryProbesAfter is the pause after probes that failed.
+	retryProbesAfter = 5 * time.Second
 )
 
-// probes asks the egress hosts, all the time, whether they are there. Each
-// controller does so, whether it leads or not: one that begins to lead because
-// the leader's node died has seen other hosts alive that died with it.
+// probes continuously health-checks egress hosts. Each controller does so, whether it
+// leads or not: one that takes over because the leader's node died has seen the hosts
+// alive that died with it.
 type probes struct {
 	log    logr.Logger
 	clock  clock.WithTicker
 	cache  client.Reader
 	synced func(context.Context) bool
-	config probe.Config
-	port   uint16
 	source netip.Addr
-	// changed gets an event when a host fell silent or came back.
+	runner *probe.Runner
+	// changed receives an event when a host fell silent or came back.
 	changed chan event.GenericEvent
-
-	mu     sync.Mutex
-	prober *probe.Prober // nil while none runs
 }
 
-// newProbes returns nil where the options ask for none.
-func newProbes(log logr.Logger, o Options, cache client.Reader, synced func(context.Context) bool) *probes {
-	if o.ProbePort == 0 {
-		return nil
-	}
-	return &probes{
-		log: log.WithName("probes"), clock: clock.RealClock{}, cache: cache, synced: synced,
-		config: probe.DefaultConfig().WithInterval(o.ProbeInterval), port: o.ProbePort, source: o.ProbeSource,
+func newProbes(log logr.Logger, o Options, cache client.Reader, synced func(context.Context) bool) (*probes, error) {
+	p := &probes{
+		log: log.WithName("probes"), clock: clock.RealClock{}, cache: cache, synced: synced, source: o.ProbeSource,
 		changed: make(chan event.GenericEvent, 1),
 	}
+	var logFirst sync.Once
+	runner, err := probe.NewRunner(probe.RunnerConfig{
+		Config: probe.DefaultConfig().WithInterval(o.ProbeInterval), Port: o.ProbePort,
+		RetryInterval: retryProbesAfter, Clock: p.clock,
+		OnChange: p.requestPass,
+		OnError: func(err error) {
+			logFirst.Do(func() {
+				p.log.Error(err, "cannot probe hosts; retrying, and meanwhile only Nodes say which hosts are online: "+
+					"the controller needs hostNetwork to probe")
+			})
+		},
+	})
+	if err != nil {
+		return nil, err
+	}
+	p.runner = runner
+	return p, nil
 }
 
 // NeedLeaderElection is false: see probes.
 func (*probes) NeedLeaderElection() bool { return false }
 
-// Start probes until ctx ends. What fails is logged and tried again: without
-// probes, the Nodes tell who is online.
+// Start probes until ctx ends. Failures are logged and retried: without probes, the
+// Nodes alone say which hosts are online.
 func (p *probes) Start(ctx context.Context) error {
 	if !p.synced(ctx) {
 		return nil
 	}
-	for failures := 0; ctx.Err() == nil; failures++ {
-		err := p.probe(ctx)
-		if err == nil || ctx.Err() != nil {
-			continue
-		}
-		if failures == 0 {
-			p.log.Error(err, "cannot probe hosts; it is tried again, and Nodes tell meanwhile who is online: "+
-				"the controller must be in the host's network to probe")
-		}
-		t := p.clock.NewTimer(probeAgain)
-		select {
-		case <-ctx.Done():
-		case <-t.C():
-		}
-		t.Stop()
-	}
+	var group sync.WaitGroup
+	group.Go(func() { p.runner.Run(ctx) })
+	p.refreshTargets(ctx)
+	group.Wait()
 	return nil
 }
 
-func (p *probes) probe(ctx context.Context) error {
-	prober, err := probe.NewProber(probe.ProberConfig{Config: p.config, Source: p.source, Port: p.port, OnChange: p.tell})
-	if err != nil {
-		return fmt.Errorf("set up the probes: %w", err)
-	}
-	if err := p.aim(ctx, prober); err != nil {
-		return err
-	}
-	p.mu.Lock()
-	p.prober = prober
-	p.mu.Unlock()
-	ctx, cancel := context.WithCancel(ctx)
-	var group sync.WaitGroup
-	group.Go(func() { p.follow(ctx, prober) })
-	err = prober.Run(ctx)
-	cancel()
-	group.Wait()
-	p.mu.Lock()
-	p.prober = nil
-	p.mu.Unlock()
-	p.tell()
-	return err
-}
-
-// follow keeps the targets as the objects say.
-func (p *probes) follow(ctx context.Context, prober *probe.Prober) {
-	ticker := p.clock.NewTicker(lookAgain)
+// refreshTargets keeps the targets up to date until ctx ends.
+func (p *probes) refreshTargets(ctx context.Context) {
+	ticker := p.clock.NewTicker(refreshTargetsEvery)
 	defer ticker.Stop()
 	for {
+		if err := p.setTargets(ctx); err != nil && ctx.Err() == nil {
+			p.log.Error(err, "cannot refresh the probe targets")
+		}
 		select {
 		case <-ctx.Done():
 			return
 		case <-ticker.C():
-			if err := p.aim(ctx, prober); err != nil && ctx.Err() == nil {
-				p.log.Error(err, "cannot tell which hosts are to be probed")
-			}
 		}
 	}
 }
 
-// aim sets the targets.
-func (p *probes) aim(ctx context.Context, prober *probe.Prober) error {
+// setTargets sets the targets to the egress hosts.
+func (p *probes) setTargets(ctx context.Context) error {
 	var hosts v1.HostSubnetList
 	var namespaces v1.NetNamespaceList
 	if err := errors.Join(p.cache.List(ctx, &hosts), p.cache.List(ctx, &namespaces)); err != nil {
 		return fmt.Errorf("read the caches: %w", err)
 	}
 	cluster, _ := egress.Snapshot(egress.Objects{HostSubnets: hosts.Items, NetNamespaces: namespaces.Items})
-	var targets []probe.Target
-	for _, peer := range egress.Bearers(cluster, egress.Resolve(cluster)) {
-		targets = append(targets, probe.Target{Name: peer.Name, Addr: peer.IP})
+	targets := probe.Targets{Self: p.source}
+	for _, peer := range egress.EgressHosts(cluster, egress.Resolve(cluster)) {
+		targets.Probe = append(targets.Probe, probe.Target{Name: peer.Name, Addr: peer.IP})
 	}
-	if err := prober.SetTargets(targets); err != nil {
-		return fmt.Errorf("set the hosts to be probed: %w", err)
+	if err := p.runner.SetTargets(targets); err != nil {
+		return fmt.Errorf("set the probe targets: %w", err)
 	}
 	return nil
 }
 
-// tell asks for a pass.
-func (p *probes) tell() {
+// requestPass requests a pass.
+func (p *probes) requestPass() {
 	select {
 	case p.changed <- event.GenericEvent{Object: &v1.HostSubnet{}}:
 	default:
 	}
 }
 
-// words are what the probes say of each host that is probed.
-func (p *probes) words() map[string]online.ProbeState {
-	if p == nil {
+// states are the results for each host that is probed.
+func (p *probes) states() probeStates {
+	snapshot, running := p.runner.Snapshot()
+	if !running {
 		return nil
 	}
-	p.mu.Lock()
-	prober := p.prober
-	p.mu.Unlock()
-	if prober == nil {
-		return nil
+	states := make(probeStates, len(snapshot.Hosts))
+	for name, h := range snapshot.Hosts {
+		states[name] = probeState(h, snapshot.View.Held[name], snapshot.View.Isolated)
 	}
-	view := prober.View()
-	hosts := prober.Hosts()
-	words := make(map[string]online.ProbeState, len(hosts))
-	for name, h := range hosts {
-		words[name] = wordOf(h, view.Held[name], view.Isolated)
-	}
-	return words
+	return states
 }
 
-// wordOf puts a host's health into the words of the brain.
-func wordOf(h probe.Health, held, isolated bool) online.ProbeState {
+// probeState is a host's health as evidence.
+func probeState(h probe.Health, heldDown, isolated bool) online.ProbeState {
 	switch h.State {
 	case probe.Online, probe.Suspect:
 		return online.ProbeAnswers
@@ -180,12 +145,12 @@ func wordOf(h probe.Health, held, isolated bool) online.ProbeState {
 	case probe.Offline:
 	}
 	switch {
-	case held:
+	case heldDown:
 		return online.ProbeHeldDown
 	case h.Returning():
 		return online.ProbeReturning
 	case h.LastAlive.IsZero():
-		// Where a firewall lets no probes through, nobody has died.
+		// If a firewall drops probes, no host has died.
 		return online.ProbeNeverAnswered
 	case h.Cause == probe.NoAgent:
 		return online.ProbeNoAgent

@@ -8,10 +8,9 @@ import (
 	"sigs.k8s.io/controller-runtime/pkg/reconcile"
 )
 
-// outcome ends a pass. That someone else was faster is no error: the pass is
-// repeated on what is there by then. Otherwise it is repeated after wait, if
-// that is not 0.
-func outcome(wait time.Duration, errs ...error) (reconcile.Result, error) {
+// result ends a pass. A conflict is not an error: the pass is retried on what is
+// there by then. Without errors the pass is repeated after wait, if that is not 0.
+func result(wait time.Duration, errs ...error) (reconcile.Result, error) {
 	var failed []error
 	for _, err := range flat(errs) {
 		switch {
@@ -27,7 +26,7 @@ func outcome(wait time.Duration, errs ...error) (reconcile.Result, error) {
 	return reconcile.Result{RequeueAfter: wait}, nil
 }
 
-// flat takes joined errors apart.
+// flat splits joined errors.
 func flat(errs []error) []error {
 	var all []error
 	for _, err := range errs {
@@ -40,7 +39,7 @@ func flat(errs []error) []error {
 	return all
 }
 
-// unlessGone is nil where the object to be written does not exist any more.
+// unlessGone is nil if the object to write no longer exists.
 func unlessGone(err error) error {
 	if apierrors.IsNotFound(err) {
 		return nil

@@ -7,6 +7,7 @@ import (
 	"net/http"
 	"time"
 
+	"github.com/go-logr/logr"
 	"github.com/prometheus/client_golang/prometheus"
 	corev1 "k8s.io/api/core/v1"
 	"k8s.io/apimachinery/pkg/runtime"
@@ -70,15 +71,43 @@ func Run(ctx context.Context, cfg *rest.Config, o Options) error {
 }
 
 // run is Run with metrics in the given registry.
-func run(ctx context.Context, cfg *rest.Config, o Options, registry prometheus.Registerer) (err error) {
+func run(ctx context.Context, cfg *rest.Config, o Options, registry prometheus.Registerer) error {
 	log := ctrl.LoggerFrom(ctx).WithName("controller")
 	scheme := runtime.NewScheme()
 	if err := errors.Join(clientgoscheme.AddToScheme(scheme), v1.AddToScheme(scheme)); err != nil {
-		return fmt.Errorf("know the API's kinds: %w", err)
+		return fmt.Errorf("register the API's kinds: %w", err)
 	}
 	cfg = rest.AddUserAgent(rest.CopyConfig(cfg), FieldManager)
 	apiconn.BoundDials(cfg)
-	mgr, err := manager.New(cfg, manager.Options{
+	mgr, err := newManager(cfg, o, scheme, log)
+	if err != nil {
+		return fmt.Errorf("set up the controller: %w", err)
+	}
+	m := newMetrics()
+	unregister, err := m.register(registry)
+	defer unregister()
+	if err != nil {
+		return fmt.Errorf("register metrics: %w", err)
+	}
+	recorder, stopEvents, err := newRecorder(ctx, cfg, scheme)
+	if err != nil {
+		return err
+	}
+	defer stopEvents()
+	s := setup{mgr: mgr, cfg: cfg, options: o, metrics: m, recorder: recorder}
+	if err := s.all(log); err != nil {
+		return err
+	}
+	log.Info("starting", "version", o.Version, "leaderElection", o.LeaderElection)
+	if err := mgr.Start(ctx); err != nil {
+		return fmt.Errorf("run the controller: %w", err)
+	}
+	log.Info("stopped")
+	return nil
+}
+
+func newManager(cfg *rest.Config, o Options, scheme *runtime.Scheme, log logr.Logger) (manager.Manager, error) {
+	return manager.New(cfg, manager.Options{
 		Scheme:                 scheme,
 		Logger:                 log,
 		Cache:                  cacheOptions(),
@@ -99,97 +128,93 @@ func run(ctx context.Context, cfg *rest.Config, o Options, registry prometheus.R
 			EnableWarmup: new(true),
 		},
 	})
-	if err != nil {
-		return fmt.Errorf("set up the controller: %w", err)
-	}
+}
 
-	m := newMetrics()
-	unregister, err := m.register(registry)
-	defer unregister()
+// setup adds to a manager what works under it.
+type setup struct {
+	mgr      manager.Manager
+	cfg      *rest.Config
+	options  Options
+	metrics  *metrics
+	recorder recorder
+}
+
+func (s setup) all(log logr.Logger) error {
+	p, probed, err := s.probes(log)
 	if err != nil {
-		return fmt.Errorf("register metrics: %w", err)
+		return fmt.Errorf("set up the probes: %w", err)
 	}
-	recorder, stopEvents, err := newRecorder(ctx, cfg, scheme)
-	if err != nil {
+	o := newObserver(s.mgr.GetCache(), probed, s.options.DefaultCapacity)
+	if err := errors.Join(
+		s.reconciler("netnamespaces", setupNetNamespaces),
+		s.reconciler("hostsubnets", setupHostSubnets),
+		s.reconciler("cluster", func(mgr manager.Manager, d deps) error { return setupEgress(mgr, d, o, p) }),
+	); err != nil {
 		return err
 	}
-	defer stopEvents()
-
-	p := newProbes(log, o, mgr.GetCache(), mgr.GetCache().WaitForCacheSync)
-	if p != nil {
-		if err := mgr.Add(p); err != nil {
-			return fmt.Errorf("set up the probes: %w", err)
+	if p != nil && s.options.LeaderElection {
+		// Without probes nothing reports that a leader's host died.
+		if err := s.leaderMonitor(o); err != nil {
+			return fmt.Errorf("set up the leader monitor: %w", err)
 		}
 	}
-	writer := func() (client.Client, error) {
-		// Each job has a client of its own, so that none waits for the requests
-		// that another may make.
-		return client.New(cfg, client.Options{Scheme: scheme, Mapper: mgr.GetRESTMapper(), HTTPClient: mgr.GetHTTPClient()})
-	}
-	for _, job := range []struct {
-		name  string
-		setup func(manager.Manager, common) error
-	}{
-		{"netnamespaces", setupNetNamespaces},
-		{"hostsubnets", setupHostSubnets},
-		{"cluster", func(mgr manager.Manager, c common) error { return setupCluster(mgr, c, o.DefaultCapacity, p) }},
-	} {
-		w, err := writer()
-		if err != nil {
-			return fmt.Errorf("set up the client of job %s: %w", job.name, err)
-		}
-		c := common{
-			cache: mgr.GetCache(), live: mgr.GetAPIReader(), writer: client.WithFieldOwner(w, FieldManager),
-			recorder: recorder, metrics: m, clock: clock.RealClock{},
-		}
-		if err := job.setup(mgr, c); err != nil {
-			return fmt.Errorf("set up job %s: %w", job.name, err)
-		}
-	}
-	if err := addHeir(mgr, o, p, writer); err != nil {
-		return err
-	}
-	if err := errors.Join(mgr.AddHealthzCheck("ping", healthz.Ping), mgr.AddReadyzCheck("caches", cachesSynced(mgr.GetCache()))); err != nil {
+	if err := errors.Join(s.mgr.AddHealthzCheck("ping", healthz.Ping), s.mgr.AddReadyzCheck("caches", cachesSynced(s.mgr.GetCache()))); err != nil {
 		return fmt.Errorf("set up the health endpoints: %w", err)
 	}
-	log.Info("starting", "version", o.Version, "leaderElection", o.LeaderElection)
-	if err := mgr.Start(ctx); err != nil {
-		return fmt.Errorf("run the controller: %w", err)
-	}
-	log.Info("stopped")
 	return nil
 }
 
-// addHeir adds what a standby does about a leader that died with its host. Without
-// probes nothing tells of that, and its Lease expires.
-func addHeir(mgr manager.Manager, o Options, p *probes, writer func() (client.Client, error)) error {
-	if p == nil || !o.LeaderElection {
-		return nil
+// probes returns nil and noProbes if the options ask for no probes.
+func (s setup) probes(log logr.Logger) (*probes, func() probeStates, error) {
+	if s.options.ProbePort == 0 {
+		return nil, noProbes, nil
 	}
-	namespace, err := ownNamespace(o)
+	p, err := newProbes(log, s.options, s.mgr.GetCache(), s.mgr.GetCache().WaitForCacheSync)
+	if err != nil {
+		return nil, nil, err
+	}
+	return p, p.states, s.mgr.Add(p)
+}
+
+func (s setup) reconciler(name string, add func(manager.Manager, deps) error) error {
+	w, err := s.client()
+	if err == nil {
+		err = add(s.mgr, deps{
+			cache: s.mgr.GetCache(), live: s.mgr.GetAPIReader(), writer: client.WithFieldOwner(w, FieldManager),
+			recorder: s.recorder, metrics: s.metrics, clock: clock.RealClock{},
+		})
+	}
+	if err != nil {
+		return fmt.Errorf("set up reconciler %s: %w", name, err)
+	}
+	return nil
+}
+
+func (s setup) leaderMonitor(o *observer) error {
+	namespace, err := ownNamespace(s.options)
 	if err != nil {
 		return err
 	}
-	w, err := writer()
+	w, err := s.client()
 	if err != nil {
-		return fmt.Errorf("set up the client of the Lease: %w", err)
+		return err
 	}
-	judge := newClusterJob(common{cache: mgr.GetCache(), clock: clock.RealClock{}}, o.DefaultCapacity)
-	judge.probes = p
-	err = mgr.Add(&heir{
-		log: mgr.GetLogger().WithName("heir"), clock: clock.RealClock{},
-		leads: mgr.Elected(), synced: mgr.GetCache().WaitForCacheSync,
-		judge: judge, live: mgr.GetAPIReader(), writer: w,
+	return s.mgr.Add(&leaderMonitor{
+		log: s.mgr.GetLogger().WithName("leader-monitor"), clock: clock.RealClock{},
+		leading: s.mgr.Elected(), synced: s.mgr.GetCache().WaitForCacheSync,
+		observer: o, live: s.mgr.GetAPIReader(), writer: w,
 		lease: client.ObjectKey{Namespace: namespace, Name: FieldManager},
 	})
-	if err != nil {
-		return fmt.Errorf("set up the succession of the leader: %w", err)
-	}
-	return nil
 }
 
-// common is what each job has.
-type common struct {
+// client returns a client for one reconciler alone, so that none waits for the
+// requests of another.
+func (s setup) client() (client.Client, error) {
+	return client.New(s.cfg, client.Options{Scheme: s.mgr.GetScheme(), Mapper: s.mgr.GetRESTMapper(), HTTPClient: s.mgr.GetHTTPClient()})
+}
+
+// deps is what each reconciler uses.
+type deps struct {
 	cache    client.Reader
 	live     client.Reader // asks the API server
 	writer   client.Client
@@ -236,8 +261,8 @@ func cacheOptions() cache.Options {
 		DefaultTransform:             cache.TransformStripManagedFields(),
 		DefaultUnsafeDisableDeepCopy: new(true), // nobody changes what it reads from the caches
 		ByObject: map[client.Object]cache.ByObject{
-			&corev1.Node{}:      {Transform: stripNode},
-			&corev1.Namespace{}: {Transform: stripNamespace},
+			&corev1.Node{}:      {Transform: transformNode},
+			&corev1.Namespace{}: {Transform: transformNamespace},
 		},
 	}
 }

@@ -22,10 +22,10 @@ import (
 )
 
 const (
-	// tellAtOnce bounds the statuses written in one pass, so that news of a
-	// dead host never waits behind a thousand words.
-	tellAtOnce = 64
-	// writers is how many statuses are written at the same time.
+	// maxStatusWrites bounds the statuses written in one pass, so that the verdict on
+	// a dead host never waits behind a thousand of them.
+	maxStatusWrites = 64
+	// writers is how many statuses are written concurrently.
 	writers = 8
 )
 
@@ -41,27 +41,27 @@ type statusWrite struct {
 	done func(*unstructured.Unstructured) error
 }
 
-// publishOnline writes the conditions Online and Evacuating of hosts of which
-// they changed. The agents wait for it: it decides where traffic goes.
-func (r *clusterJob) publishOnline(ctx context.Context, w world) (wrote bool, err error) {
+// publishVerdicts writes the conditions Online and Evacuating of hosts where they
+// changed. The agents wait for them: they decide where traffic goes.
+func (r *egressReconciler) publishVerdicts(ctx context.Context, v view) (wrote bool, err error) {
 	var writes []statusWrite
-	for _, h := range w.hosts {
+	for _, h := range v.hosts {
 		was := meta.FindStatusCondition(h.Status.Conditions, v1.ConditionOnline)
 		// A host without the condition counts as online.
 		wasOnline := was == nil || was.Status != metav1.ConditionFalse
 		wasEvacuating := meta.IsStatusConditionTrue(h.Status.Conditions, v1.ConditionEvacuating)
-		if wasOnline == w.verdicts[h.Name].Online && wasEvacuating == w.evacuating[h.Name] {
+		if wasOnline == v.verdicts[h.Name].Online && wasEvacuating == v.evacuating[h.Name] {
 			continue
 		}
-		if verdict := w.verdicts[h.Name]; wasOnline != verdict.Online {
+		if verdict := v.verdicts[h.Name]; wasOnline != verdict.Online {
 			log.FromContext(ctx).Info("a host went offline or came back", "hostSubnet", h.Name, "online", verdict.Online,
-				"reason", verdict.Reason, "watchers", w.votes[h.Name].Watchers, "silentFor", w.votes[h.Name].Silent)
+				"reason", verdict.Reason, "watchers", v.votes[h.Name].Watchers, "silentFor", v.votes[h.Name].Silent)
 		}
 		var conditions []metav1.Condition
 		if ready := meta.FindStatusCondition(h.Status.Conditions, v1.ConditionEgressReady); ready != nil {
 			conditions = append(conditions, *ready)
 		}
-		for _, c := range w.judgement(h) {
+		for _, c := range v.conditions(h) {
 			conditions = append(conditions, r.timed(h, c))
 		}
 		writes = append(writes, r.hostWrite(h, conditions))
@@ -69,32 +69,32 @@ func (r *clusterJob) publishOnline(ctx context.Context, w world) (wrote bool, er
 	return r.writeAll(ctx, writes)
 }
 
-// tell writes statuses that differ, the most urgent first and not too many;
-// more tells whether some are left.
-func (r *clusterJob) tell(ctx context.Context, w world, d decision) (more bool, err error) {
+// publishStatus writes statuses that differ, the most urgent first and not too many.
+// more reports whether some are left.
+func (r *egressReconciler) publishStatus(ctx context.Context, v view, d decision) (more bool, err error) {
 	problems := make(map[string][]egress.Problem)
 	for _, p := range d.problems {
-		// Of addresses that cannot be used, the results tell.
+		// The results report addresses that cannot be used.
 		if p.Field != "egressIPs" {
 			problems[p.Kind+" "+p.Name] = append(problems[p.Kind+" "+p.Name], p)
 		}
 	}
 	var writes []statusWrite
-	// The brain answers in order of name, as the world is.
+	// The brain answers in order of name, as the view is.
 	for i, result := range d.resolution.Namespaces {
-		n := w.namespaces[i]
+		n := v.namespaces[i]
 		status := r.namespaceStatus(n, result, problems["NetNamespace "+n.Name])
 		if equality.Semantic.DeepEqual(status, n.Status) {
 			continue
 		}
-		writes = append(writes, r.namespaceWrite(w, n, status))
+		writes = append(writes, r.namespaceWrite(v, n, status))
 	}
 	for i, result := range d.resolution.Hosts {
-		h := w.hosts[i]
+		h := v.hosts[i]
 		wanted := []metav1.Condition{
 			r.timed(h, hostReady(result, problems["HostSubnet "+h.Name])),
 		}
-		for _, c := range w.judgement(h) {
+		for _, c := range v.conditions(h) {
 			wanted = append(wanted, r.timed(h, c))
 		}
 		if sameConditions(h.Status.Conditions, wanted) {
@@ -105,8 +105,8 @@ func (r *clusterJob) tell(ctx context.Context, w world, d decision) (more bool, 
 	slices.SortStableFunc(writes, func(a, b statusWrite) int {
 		return cmp.Compare(rank(a), rank(b))
 	})
-	if len(writes) > tellAtOnce {
-		writes, more = writes[:tellAtOnce], true
+	if len(writes) > maxStatusWrites {
+		writes, more = writes[:maxStatusWrites], true
 	}
 	_, err = r.writeAll(ctx, writes)
 	return more, err
@@ -119,16 +119,15 @@ func rank(w statusWrite) int {
 	return 1
 }
 
-// namespaceStatus is what is stored of a namespace: nothing where it never
-// requested anything, so that clusters with thousands of namespaces are spared
-// the writes.
-func (r *clusterJob) namespaceStatus(n *v1.NetNamespace, result egress.NamespaceResult, problems []egress.Problem) v1.NetNamespaceStatus {
+// namespaceStatus is the status of a namespace: empty if it never requested anything,
+// so that clusters with thousands of namespaces are spared the writes.
+func (r *egressReconciler) namespaceStatus(n *v1.NetNamespace, result egress.NamespaceResult, problems []egress.Problem) v1.NetNamespaceStatus {
 	if len(result.Requests) == 0 {
 		if equality.Semantic.DeepEqual(n.Status, v1.NetNamespaceStatus{}) {
 			return v1.NetNamespaceStatus{}
 		}
-		// One field stays: where an apply takes all fields back, the API server
-		// is left with a null, which the schema refuses.
+		// One field stays: an apply that removes all fields leaves the API server
+		// with a null, which the schema refuses.
 		return v1.NetNamespaceStatus{ObservedGeneration: n.Generation}
 	}
 	status := v1.NetNamespaceStatus{ObservedGeneration: n.Generation}
@@ -152,8 +151,8 @@ func (r *clusterJob) namespaceStatus(n *v1.NetNamespace, result egress.Namespace
 	return status
 }
 
-// hostReady is the condition EgressReady of a host: every field that a user
-// writes is in order.
+// hostReady is the condition EgressReady of a host: every field that users write is
+// in order.
 func hostReady(result egress.HostResult, problems []egress.Problem) metav1.Condition {
 	ready := metav1.Condition{
 		Type: v1.ConditionEgressReady, Status: metav1.ConditionTrue,
@@ -181,13 +180,12 @@ func withProblems(message string, problems []egress.Problem) string {
 	return strings.Join(all, " ")
 }
 
-// timed gives a condition of a host its generation, and the time since when it
-// has its status.
-func (r *clusterJob) timed(h *v1.HostSubnet, c metav1.Condition) metav1.Condition {
+// timed sets a condition's generation, and the time since when it has its status.
+func (r *egressReconciler) timed(h *v1.HostSubnet, c metav1.Condition) metav1.Condition {
 	return r.timedAfter(h.Status.Conditions, h.Generation, c)
 }
 
-func (r *clusterJob) timedAfter(before []metav1.Condition, generation int64, c metav1.Condition) metav1.Condition {
+func (r *egressReconciler) timedAfter(before []metav1.Condition, generation int64, c metav1.Condition) metav1.Condition {
 	c.ObservedGeneration = generation
 	c.LastTransitionTime = metav1.NewTime(r.clock.Now()).Rfc3339Copy()
 	if was := meta.FindStatusCondition(before, c.Type); was != nil && was.Status == c.Status {
@@ -196,7 +194,7 @@ func (r *clusterJob) timedAfter(before []metav1.Condition, generation int64, c m
 	return c
 }
 
-// sameConditions tells whether all that are wanted are stored like that.
+// sameConditions reports whether all wanted conditions are stored like that.
 func sameConditions(stored, wanted []metav1.Condition) bool {
 	for _, c := range wanted {
 		if was := meta.FindStatusCondition(stored, c.Type); was == nil || !equality.Semantic.DeepEqual(*was, c) {
@@ -206,7 +204,7 @@ func sameConditions(stored, wanted []metav1.Condition) bool {
 	return true
 }
 
-func (r *clusterJob) namespaceWrite(w world, n *v1.NetNamespace, status v1.NetNamespaceStatus) statusWrite {
+func (r *egressReconciler) namespaceWrite(v view, n *v1.NetNamespace, status v1.NetNamespaceStatus) statusWrite {
 	return statusWrite{
 		urgent: !equality.Semantic.DeepEqual(status.Active, n.Status.Active) || isDropped(status) != isDropped(n.Status),
 		kind:   "NetNamespace", object: n, status: &status,
@@ -215,13 +213,13 @@ func (r *clusterJob) namespaceWrite(w world, n *v1.NetNamespace, status v1.NetNa
 			if err := runtime.DefaultUnstructuredConverter.FromUnstructured(stored.Object, &now); err != nil {
 				return fmt.Errorf("read the answer: %w", err)
 			}
-			r.namespaces.wrote(&now)
+			r.observer.wroteNamespace(&now)
 			r.metrics.moves.Add(float64(moves(n.Status, status)))
-			for _, told := range namespaceNotices(n.Name, n.Status, status) {
-				if told.host == "" {
-					r.recorder.Event(n, told.eventType(), told.reason, told.message)
-				} else if h := w.host(told.host); h != nil {
-					r.recorder.Event(h, told.eventType(), told.reason, told.message)
+			for _, notice := range namespaceNotices(n.Name, n.Status, status) {
+				if notice.host == "" {
+					r.recorder.Event(n, notice.eventType(), notice.reason, notice.message)
+				} else if h := v.host(notice.host); h != nil {
+					r.recorder.Event(h, notice.eventType(), notice.reason, notice.message)
 				}
 			}
 			return nil
@@ -229,7 +227,7 @@ func (r *clusterJob) namespaceWrite(w world, n *v1.NetNamespace, status v1.NetNa
 	}
 }
 
-func (r *clusterJob) hostWrite(h *v1.HostSubnet, conditions []metav1.Condition) statusWrite {
+func (r *egressReconciler) hostWrite(h *v1.HostSubnet, conditions []metav1.Condition) statusWrite {
 	return statusWrite{
 		kind: "HostSubnet", object: h, status: &v1.HostSubnetStatus{Conditions: conditions},
 		done: func(stored *unstructured.Unstructured) error {
@@ -237,18 +235,18 @@ func (r *clusterJob) hostWrite(h *v1.HostSubnet, conditions []metav1.Condition) 
 			if err := runtime.DefaultUnstructuredConverter.FromUnstructured(stored.Object, &now); err != nil {
 				return fmt.Errorf("read the answer: %w", err)
 			}
-			r.hosts.wrote(&now)
-			for _, told := range hostNotices(h.Name, h.Status.Conditions, conditions) {
-				r.recorder.Event(h, told.eventType(), told.reason, told.message)
+			r.observer.wroteHost(&now)
+			for _, notice := range hostNotices(h.Name, h.Status.Conditions, conditions) {
+				r.recorder.Event(h, notice.eventType(), notice.reason, notice.message)
 			}
 			return nil
 		},
 	}
 }
 
-// send writes the status and returns the object as it is stored then. What is
-// sent is our part alone: what it leaves out belongs to others. The UID pins it
-// to the object that was looked at.
+// send writes the status and returns the object as it is stored then. Only our part
+// is sent: what it leaves out belongs to others. The UID makes the write fail if the
+// object was replaced.
 func (w statusWrite) send(ctx context.Context, c client.Client) (*unstructured.Unstructured, error) {
 	encoded, err := runtime.DefaultUnstructuredConverter.ToUnstructured(w.status)
 	if err == nil {
@@ -264,9 +262,9 @@ func (w statusWrite) send(ctx context.Context, c client.Client) (*unstructured.U
 	return nil, fmt.Errorf("write the status of %s %s: %w", w.kind, w.object.GetName(), err)
 }
 
-// writeAll writes statuses, several at the same time, and tells of each that
-// succeeded; wrote tells whether any did.
-func (r *clusterJob) writeAll(ctx context.Context, writes []statusWrite) (wrote bool, err error) {
+// writeAll writes statuses, several concurrently, and reports each that succeeded by
+// events. wrote reports whether any did.
+func (r *egressReconciler) writeAll(ctx context.Context, writes []statusWrite) (wrote bool, err error) {
 	errs := make([]error, len(writes))
 	stored := make([]*unstructured.Unstructured, len(writes))
 	var g errgroup.Group

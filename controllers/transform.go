@@ -8,16 +8,16 @@ import (
 	"github.com/egressip-operator/egressip-operator/pkg/egress"
 )
 
-// stripNode keeps what the jobs look at. A heartbeat of the kubelet changes
-// nothing of it but the resourceVersion, so that sameNode can tell it from news.
-func stripNode(object any) (any, error) {
+// transformNode keeps what the reconcilers read. A heartbeat of the kubelet changes
+// only the resourceVersion of it, so that sameNode can ignore it.
+func transformNode(object any) (any, error) {
 	node, ok := object.(*corev1.Node)
 	if !ok {
 		return object, nil
 	}
 	kept := &corev1.Node{
 		TypeMeta:   node.TypeMeta,
-		ObjectMeta: stripMeta(node.ObjectMeta),
+		ObjectMeta: transformMeta(node.ObjectMeta),
 		Spec:       corev1.NodeSpec{PodCIDR: node.Spec.PodCIDR, PodCIDRs: node.Spec.PodCIDRs},
 	}
 	if value, ok := node.Annotations[egress.AnnotationCloudConfig]; ok {
@@ -41,16 +41,16 @@ func stripNode(object any) (any, error) {
 	return kept, nil
 }
 
-// stripNamespace keeps a Namespace's identity.
-func stripNamespace(object any) (any, error) {
+// transformNamespace keeps a Namespace's identity.
+func transformNamespace(object any) (any, error) {
 	namespace, ok := object.(*corev1.Namespace)
 	if !ok {
 		return object, nil
 	}
-	return &corev1.Namespace{TypeMeta: namespace.TypeMeta, ObjectMeta: stripMeta(namespace.ObjectMeta)}, nil
+	return &corev1.Namespace{TypeMeta: namespace.TypeMeta, ObjectMeta: transformMeta(namespace.ObjectMeta)}, nil
 }
 
-func stripMeta(meta metav1.ObjectMeta) metav1.ObjectMeta {
+func transformMeta(meta metav1.ObjectMeta) metav1.ObjectMeta {
 	return metav1.ObjectMeta{
 		Name: meta.Name, UID: meta.UID, ResourceVersion: meta.ResourceVersion,
 		CreationTimestamp: meta.CreationTimestamp, DeletionTimestamp: meta.DeletionTimestamp,

@@ -8,11 +8,11 @@ func controllerMutants() []mutant {
 	return []mutant{
 		{
 			name: "own-write-forgotten", pkg: controller, test: "TestPropertyClaimsStayApart",
-			edits: []edit{{file: "allocate.go", old: "r.hosts.wrote(patched)\n", new: ""}},
+			edits: []edit{{file: "allocate.go", old: "r.observer.wroteHost(patched)\n", new: ""}},
 		},
 		{
 			name: "leader-trusts-caches", pkg: controller, test: "TestPropertyClaimsStayApart",
-			edits: []edit{{file: "reconciler.go", old: "if !r.verified {", new: "if false {"}},
+			edits: []edit{{file: "reconciler.go", old: "\tif r.verified {", new: "\tif true {"}},
 		},
 		{
 			name: "cache-wins", pkg: controller, test: "TestPropertyClaimsStayApart",
@@ -23,11 +23,11 @@ func controllerMutants() []mutant {
 		},
 		{
 			name: "former-host-not-awaited", pkg: controller, test: "TestClaimWaitsForTheFormerHost",
-			edits: []edit{{file: "allocate.go", old: "claim.IP == written && claim.Configured", new: "claim.IP == written && !claim.Configured"}},
+			edits: []edit{{file: "view.go", old: "claim.IP == written && claim.Configured", new: "claim.IP == written && !claim.Configured"}},
 		},
 		{
 			name: "former-host-awaited-for-ever", pkg: controller, test: "TestClaimWaitsForTheFormerHost",
-			edits: []edit{{file: "allocate.go", old: "if now.Sub(since) < releaseWithin {", new: "if !since.After(now) {"}},
+			edits: []edit{{file: "allocate.go", old: "if now.Sub(since) < awaitReleaseFor {", new: "if !since.After(now) {"}},
 		},
 		{
 			name: "one-refusal-stops-all", pkg: controller, test: "TestOneRefusedHostHoldsUpNoOther",
@@ -37,7 +37,7 @@ func controllerMutants() []mutant {
 		},
 		{
 			name: "held-hosts-wait", pkg: controller, test: "TestHostsThatComeBackServe", plain: true,
-			edits: []edit{{file: "reconciler.go", old: "if len(held) > 0 {", new: "if len(held) > 1000 {"}},
+			edits: []edit{{file: "observer.go", old: "if len(heldDown) == 0 {", new: "if len(heldDown) < 1000 {"}},
 		},
 		{
 			name: "returning-is-silent", pkg: controller, test: "TestHostsThatComeBackServe", plain: true,
@@ -52,20 +52,20 @@ func controllerMutants() []mutant {
 			edits: []edit{{file: "leader_monitor.go", old: "strings.LastIndexByte(identity, '_')", new: "strings.IndexByte(identity, '_')"}},
 		},
 		{
-			name: "looks-for-ever", pkg: controller, test: "TestHeirLooksForAsLongAsALeaseLasts", plain: true,
-			edits: []edit{{file: "leader_monitor.go", old: "!slices.Equal(silent, h.silent) {", new: "len(silent) > 0 {"}},
+			name: "looks-for-ever", pkg: controller, test: "TestLeaderMonitorChecksForAsLongAsALeaseLasts", plain: true,
+			edits: []edit{{file: "leader_monitor.go", old: "!slices.Equal(silent, m.silent) {", new: "len(silent) > 0 {"}},
 		},
 		{
-			name: "heir-without-votes", pkg: controller, test: "TestDeadForTheHeir", plain: true,
-			edits: []edit{{file: "leader_monitor.go", old: "if e.Silent() && !w", new: "if e.Vote.Silent = e.Vote.Watchers; e.Silent() && !w"}},
+			name: "leader-gone-without-votes", pkg: controller, test: "TestSilentHosts", plain: true,
+			edits: []edit{{file: "view.go", old: "if e.Silent() && !v", new: "if e.Vote.Silent = e.Vote.Watchers; e.Silent() && !v"}},
 		},
 		{
-			name: "heir-by-verdict-alone", pkg: controller, test: "TestDeadForTheHeir", plain: true,
-			edits: []edit{{file: "leader_monitor.go", old: "if e.Silent() && !w", new: "if e.Probe = online.ProbeSilent; e.Silent() && !w"}},
+			name: "leader-gone-by-verdict-alone", pkg: controller, test: "TestSilentHosts", plain: true,
+			edits: []edit{{file: "view.go", old: "if e.Silent() && !v", new: "if e.Probe = online.ProbeSilent; e.Silent() && !v"}},
 		},
 		{
-			name: "heir-before-the-verdict", pkg: controller, test: "TestDeadForTheHeir", plain: true,
-			edits: []edit{{file: "leader_monitor.go", old: " && !w.verdicts[host.Name].Online", new: ""}},
+			name: "leader-gone-before-the-verdict", pkg: controller, test: "TestSilentHosts", plain: true,
+			edits: []edit{{file: "view.go", old: " && !v.verdicts[host.Name].Online", new: ""}},
 		},
 		{
 			name: "told-each-time", pkg: controller, test: "TestNamespaceNotices",

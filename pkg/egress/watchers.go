@@ -18,10 +18,10 @@ type Peer struct {
 	IP   netip.Addr
 }
 
-// Bearers are the egress hosts, those whose health matters to anybody: those that bear
+// EgressHosts are the egress hosts, those whose health matters to anybody: those that bear
 // egress IPs, and the automatic ones, which may have to at any moment. In order
 // of name.
-func Bearers(c Cluster, r Resolution) []Peer {
+func EgressHosts(c Cluster, r Resolution) []Peer {
 	var peers []Peer
 	for h, host := range c.Hosts {
 		if host.IP.Is4() && isEgressHost(c, r, h) {

@@ -1,0 +1,196 @@
+package controllers
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"maps"
+	"net/netip"
+	"slices"
+	"sync"
+
+	corev1 "k8s.io/api/core/v1"
+	"k8s.io/apimachinery/pkg/api/meta"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"sigs.k8s.io/controller-runtime/pkg/client"
+
+	v1 "github.com/egressip-operator/egressip-operator/api/v1"
+	"github.com/egressip-operator/egressip-operator/pkg/egress"
+	"github.com/egressip-operator/egressip-operator/pkg/online"
+)
+
+// probeStates are the results of this controller's probes, by host.
+type probeStates map[string]online.ProbeState
+
+// observer gathers what a decision depends on: the caches, what this controller has
+// written and the caches do not show yet, and the results of its probes. It may be
+// used by several goroutines.
+type observer struct {
+	cache client.Reader
+	// probes returns the results at this moment.
+	probes          func() probeStates
+	defaultCapacity int
+
+	mu         sync.Mutex
+	hosts      assumeCache[*v1.HostSubnet]
+	namespaces assumeCache[*v1.NetNamespace]
+}
+
+func newObserver(cache client.Reader, probes func() probeStates, defaultCapacity int) *observer {
+	return &observer{
+		cache: cache, probes: probes, defaultCapacity: defaultCapacity,
+		hosts: make(assumeCache[*v1.HostSubnet]), namespaces: make(assumeCache[*v1.NetNamespace]),
+	}
+}
+
+// noProbes are the results of a controller that does not probe.
+func noProbes() probeStates { return nil }
+
+// observe returns what is known at this moment.
+func (o *observer) observe(ctx context.Context) (view, error) {
+	return o.observeWith(ctx, o.probes())
+}
+
+// observeWith is observe for a caller that has read the results of probes already: a
+// decision must not depend on two different results.
+func (o *observer) observeWith(ctx context.Context, probed probeStates) (view, error) {
+	var (
+		namespaces v1.NetNamespaceList
+		hosts      v1.HostSubnetList
+		nodes      corev1.NodeList
+	)
+	if err := errors.Join(o.cache.List(ctx, &namespaces), o.cache.List(ctx, &hosts), o.cache.List(ctx, &nodes)); err != nil {
+		return view{}, fmt.Errorf("read the caches: %w", err)
+	}
+	v := view{defaultCapacity: o.defaultCapacity, probed: probed}
+	o.mu.Lock()
+	for i := range namespaces.Items {
+		v.namespaces = append(v.namespaces, o.namespaces.newest(&namespaces.Items[i]))
+	}
+	for i := range hosts.Items {
+		v.hosts = append(v.hosts, o.hosts.newest(&hosts.Items[i]))
+	}
+	slices.SortFunc(v.namespaces, byObjectName)
+	slices.SortFunc(v.hosts, byObjectName)
+	o.namespaces.prune(func(name string) bool { return v.namespace(name) != nil })
+	o.hosts.prune(func(name string) bool { return v.host(name) != nil })
+	o.mu.Unlock()
+
+	byNode := byName(nodes.Items)
+	v.countVotes(byNode)
+	v.judgeHosts(byNode)
+	v.readNodes(byNode)
+	v.applyLastResort()
+	return v, nil
+}
+
+// wroteHost remembers a HostSubnet as the API server answered.
+func (o *observer) wroteHost(h *v1.HostSubnet) {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	o.hosts.wrote(h)
+}
+
+// wroteNamespace remembers a NetNamespace as the API server answered.
+func (o *observer) wroteNamespace(n *v1.NetNamespace) {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	o.namespaces.wrote(n)
+}
+
+// countVotes counts what agents report about other hosts. The report of an agent is
+// void if its host does not answer probes or, where that is not known, if its Node is
+// not Ready.
+func (v *view) countVotes(nodes map[string]*corev1.Node) {
+	if len(v.probed) == 0 {
+		return // no verdict depends on votes then
+	}
+	void := make(map[string]bool)
+	ballots := make([]online.Ballot, 0, len(v.hosts))
+	for _, h := range v.hosts {
+		if h.Status.Agent == nil || len(h.Status.Agent.Watches) == 0 {
+			continue
+		}
+		ballots = append(ballots, online.Ballot{Host: h.Name, Watches: h.Status.Agent.Watches, Silent: h.Status.Agent.Silent})
+		probed := v.probed[h.Name]
+		void[h.Name] = probed != online.ProbeAnswers && (probed != online.NotProbed || nodeState(nodes[h.Name]) != online.NodeReady)
+	}
+	v.votes = online.Count(ballots, void)
+}
+
+// judgeHosts decides which hosts are online.
+func (v *view) judgeHosts(nodes map[string]*corev1.Node) {
+	v.verdicts = make(map[string]online.Verdict, len(v.hosts))
+	for _, h := range v.hosts {
+		e := online.Evidence{Node: nodeState(nodes[h.Name]), Probe: v.probed[h.Name], Vote: v.votes[h.Name]}
+		if was := meta.FindStatusCondition(h.Status.Conditions, v1.ConditionOnline); was != nil {
+			e.Judged, e.WasOnline, e.WasReason = true, was.Status == metav1.ConditionTrue, online.Reason(was.Reason)
+		}
+		v.verdicts[h.Name] = online.Judge(e)
+	}
+}
+
+// nodeState is what the Node reports about itself, or the control plane about a Node
+// that has stopped reporting.
+func nodeState(node *corev1.Node) online.NodeState {
+	if node == nil {
+		return online.NodeGone
+	}
+	for _, condition := range node.Status.Conditions {
+		switch {
+		case condition.Type != corev1.NodeReady:
+		case condition.Status == corev1.ConditionTrue:
+			return online.NodeReady
+		case condition.Status == corev1.ConditionFalse:
+			return online.NodeNotReady
+		default:
+			return online.NodeUnreachable
+		}
+	}
+	return online.NodeNotReported
+}
+
+// readNodes reads the annotations of Nodes.
+func (v *view) readNodes(nodes map[string]*corev1.Node) {
+	v.evacuating = make(map[string]bool)
+	v.capacity = make(map[string]int)
+	v.networks = make(map[string]netip.Prefix)
+	for _, h := range v.hosts {
+		node := nodes[h.Name]
+		if node == nil {
+			continue
+		}
+		v.evacuating[h.Name] = node.Annotations[v1.AnnotationEvacuate] == "true"
+		written := node.Annotations[egress.AnnotationCloudConfig]
+		config, err := egress.ParseCloudConfig(written)
+		if err != nil {
+			v.problems = append(v.problems, egress.Problem{
+				Kind: "HostSubnet", Name: h.Name, Field: "annotation of the Node", Value: written, Reason: egress.ReasonBadCIDR,
+				Message: fmt.Sprintf("Node %s: %v. The annotation is ignored. Correct or remove it.", h.Name, err),
+			})
+			continue
+		}
+		if config.Capacity != 0 {
+			v.capacity[h.Name] = atMost(config.Capacity)
+		}
+		if config.Network.IsValid() {
+			v.networks[h.Name] = config.Network
+		}
+	}
+}
+
+// applyLastResort lets hosts serve before their hold-down is over if no other host
+// can.
+func (v *view) applyLastResort() {
+	heldDown := make(map[string]bool)
+	for name, verdict := range v.verdicts {
+		if verdict.HeldDown {
+			heldDown[name] = true
+		}
+	}
+	if len(heldDown) == 0 {
+		return
+	}
+	cluster, _ := egress.Snapshot(v.objects())
+	maps.Copy(v.verdicts, egress.LastResort(cluster, heldDown))
+}

@@ -1,0 +1,173 @@
+package controllers
+
+import (
+	"cmp"
+	"fmt"
+	"net/netip"
+	"slices"
+
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+
+	v1 "github.com/egressip-operator/egressip-operator/api/v1"
+	"github.com/egressip-operator/egressip-operator/pkg/egress"
+	"github.com/egressip-operator/egressip-operator/pkg/online"
+)
+
+// view is what one decision depends on, made by an observer. Nothing in it may be
+// changed: it is shared with the caches.
+type view struct {
+	namespaces []*v1.NetNamespace // in order of name
+	hosts      []*v1.HostSubnet   // in order of name
+	// probed, votes and verdicts are by host: the results of this controller's
+	// probes, what agents report, and what follows from both and from Nodes.
+	probed   probeStates
+	votes    map[string]online.Vote
+	verdicts map[string]online.Verdict
+	// evacuating, capacity and networks are by host, from annotations of Nodes.
+	evacuating map[string]bool
+	capacity   map[string]int
+	networks   map[string]netip.Prefix
+	// defaultCapacity is for hosts that are not in capacity.
+	defaultCapacity int
+	problems        []egress.Problem
+}
+
+// decision is what the brain decides on a view.
+type decision struct {
+	problems   []egress.Problem
+	resolution egress.Resolution
+	allocation egress.Allocation
+}
+
+// decide asks the brain.
+func (v *view) decide() decision {
+	cluster, problems := egress.Snapshot(v.objects())
+	return decision{
+		problems:   slices.Concat(problems, v.problems),
+		resolution: egress.Resolve(cluster),
+		allocation: egress.Allocate(cluster),
+	}
+}
+
+// objects are the brain's input.
+func (v *view) objects() egress.Objects {
+	objects := egress.Objects{
+		NetNamespaces: make([]v1.NetNamespace, 0, len(v.namespaces)),
+		HostSubnets:   make([]v1.HostSubnet, 0, len(v.hosts)),
+		Verdicts:      v.verdicts, Evacuating: v.evacuating,
+		Capacity: v.capacity, DefaultCapacity: atMost(v.defaultCapacity),
+		Networks: v.networks,
+	}
+	for _, n := range v.namespaces {
+		objects.NetNamespaces = append(objects.NetNamespaces, *n)
+	}
+	for _, h := range v.hosts {
+		objects.HostSubnets = append(objects.HostSubnets, *h)
+	}
+	return objects
+}
+
+// silentHosts are the hosts that are offline, and that probes alone find silent now.
+func (v *view) silentHosts() []*v1.HostSubnet {
+	var silent []*v1.HostSubnet
+	for _, host := range v.hosts {
+		e := online.Evidence{Probe: v.probed[host.Name], Vote: v.votes[host.Name]}
+		if e.Silent() && !v.verdicts[host.Name].Online {
+			silent = append(silent, host)
+		}
+	}
+	return silent
+}
+
+// conditions are the verdict on a host as it is published, without times: Online
+// always, Evacuating only while it is true.
+func (v *view) conditions(h *v1.HostSubnet) []metav1.Condition {
+	verdict := v.verdicts[h.Name]
+	isOnline := metav1.Condition{
+		Type: v1.ConditionOnline, Status: metav1.ConditionFalse, Reason: string(verdict.Reason), Message: verdict.Message,
+	}
+	if verdict.Online {
+		isOnline.Status = metav1.ConditionTrue
+	}
+	conditions := []metav1.Condition{isOnline}
+	if v.evacuating[h.Name] {
+		conditions = append(conditions, metav1.Condition{
+			Type: v1.ConditionEvacuating, Status: metav1.ConditionTrue, Reason: string(egress.ReasonEvacuated),
+			Message: fmt.Sprintf("The Node has annotation %s: remove it to end the evacuation.", v1.AnnotationEvacuate),
+		})
+	}
+	return conditions
+}
+
+// allConfigured reports whether all automatic hosts that are online have what they
+// claim, as their agents report.
+func (v *view) allConfigured() bool {
+	for _, h := range v.hosts {
+		if len(h.EgressCIDRs) == 0 || !v.verdicts[h.Name].Online {
+			continue
+		}
+		has := configured(h)
+		for _, ip := range h.EgressIPs {
+			if !slices.Contains(has, ip) {
+				return false
+			}
+		}
+	}
+	return true
+}
+
+// configuredElsewhere reports whether another host that is online still has the
+// address, as its agent reports.
+func (v *view) configuredElsewhere(ip netip.Addr, except string) bool {
+	written := ip.String()
+	for _, h := range v.hosts {
+		if h.Name == except || !v.verdicts[h.Name].Online {
+			continue
+		}
+		for _, claim := range h.Status.EgressIPs {
+			if claim.IP == written && claim.Configured {
+				return true
+			}
+		}
+	}
+	return false
+}
+
+// published reports whether a NetNamespace's status has the address assigned to the
+// host.
+func (v *view) published(ip, host string) bool {
+	for _, n := range v.namespaces {
+		for _, request := range n.Status.EgressIPs {
+			if request.IP == ip && request.Host == host && assigned(request.State) {
+				return true
+			}
+		}
+	}
+	return false
+}
+
+// namespace returns the NetNamespace of that name, or nil.
+func (v *view) namespace(name string) *v1.NetNamespace {
+	i, ok := slices.BinarySearchFunc(v.namespaces, name, compareName[*v1.NetNamespace])
+	if !ok {
+		return nil
+	}
+	return v.namespaces[i]
+}
+
+// host returns the HostSubnet of that name, or nil.
+func (v *view) host(name string) *v1.HostSubnet {
+	i, ok := slices.BinarySearchFunc(v.hosts, name, compareName[*v1.HostSubnet])
+	if !ok {
+		return nil
+	}
+	return v.hosts[i]
+}
+
+func byObjectName[T metav1.Object](a, b T) int {
+	return cmp.Compare(a.GetName(), b.GetName())
+}
+
+func compareName[T metav1.Object](object T, name string) int {
+	return cmp.Compare(object.GetName(), name)
+}
