@@ -10,6 +10,7 @@ import (
 	v1 "github.com/egressip-operator/egressip-operator/api/v1"
 	"github.com/egressip-operator/egressip-operator/internal/testenv"
 	"github.com/egressip-operator/egressip-operator/pkg/egress"
+	"github.com/egressip-operator/egressip-operator/pkg/online"
 )
 
 func TestProblems(t *testing.T) {
@@ -78,6 +79,29 @@ func TestHostIsOnlineUnlessSaidOtherwise(t *testing.T) {
 		if cluster, _ := egress.Snapshot(g.Objects); cluster.Hosts[0].Online != want {
 			t.Errorf("condition %q: online is %t", status, !want)
 		}
+	}
+}
+
+func TestVerdictsAndEvacuatingReplacePublishedConditions(t *testing.T) {
+	g := new(given).host("w0").host("w1").offline("w0")
+	g.Verdicts = map[string]online.Verdict{"w0": {Online: true, Closed: true}}
+	cluster, _ := egress.Snapshot(g.Objects)
+	if h := cluster.Hosts[0]; !h.Online || !h.Closed {
+		t.Errorf("w0 is published as offline, and its verdict is online and closed: %+v", h)
+	}
+	if h := cluster.Hosts[1]; !h.Online || h.Closed {
+		t.Errorf("w1 has neither verdict nor condition: %+v", h)
+	}
+
+	g.edit("w1", func(h *v1.HostSubnet) {
+		h.Status.Conditions = []metav1.Condition{{Type: v1.ConditionEvacuating, Status: metav1.ConditionTrue}}
+	})
+	if cluster, _ := egress.Snapshot(g.Objects); !cluster.Hosts[1].Evacuating {
+		t.Error("w1 is published as evacuating, and is not")
+	}
+	g.Evacuating = map[string]bool{"w0": true}
+	if cluster, _ := egress.Snapshot(g.Objects); !cluster.Hosts[0].Evacuating || cluster.Hosts[1].Evacuating {
+		t.Error("the given hosts are not those that evacuate")
 	}
 }
 
