@@ -144,7 +144,7 @@ func TestStatus(t *testing.T) {
 				t.Errorf("request is %+v, want Invalid with a message", request)
 			}
 		}
-		a.awaitEvent(t, "NetNamespace", "bank", "EgressIPInvalid", "192.168.7.12 is the own address of host node2")
+		a.awaitEvent(t, "NetNamespace", "bank", "EgressIPInvalid", "192.168.7.12 is the address of host node2 itself")
 		a.awaitEvent(t, "NetNamespace", "bank", "EgressIPInvalid", "0.0.0.0")
 		a.request(t, "bank")
 		a.claim(t, "node1", "192.168.7.201")
@@ -166,7 +166,7 @@ func TestStatus(t *testing.T) {
 	t.Run("withdrawn: the host is told, and others saw nothing", func(t *testing.T) {
 		a.request(t, "shop", "192.168.7.200")
 		a.request(t, "shop")
-		a.awaitEvent(t, "HostSubnet", "node3", "EgressIPUnassigned", "does not request 192.168.7.200 any more")
+		a.awaitEvent(t, "HostSubnet", "node3", "EgressIPUnassigned", "no longer requests 192.168.7.200")
 		idle, err := a.events(t.Context(), "NetNamespace", "idle")
 		if err != nil || len(idle) > 0 {
 			t.Errorf("events of a namespace that requests nothing: %q, %v", idle, err)

@@ -33,23 +33,23 @@ import (
 // FieldManager is the name under which the controller writes.
 const FieldManager = "egressip-controller"
 
-// The Lease. A leader that dies is followed within leaseDuration, and sooner where
-// probes tell that its node died with it; one that cannot renew for renewDeadline
-// stops before that.
+// The Lease. A leader that dies is replaced within leaseDuration, and sooner if probes
+// find that its node died with it (leaderMonitor). One that cannot renew the Lease for
+// renewDeadline stops before that.
 const (
 	leaseDuration = 6 * time.Second
 	renewDeadline = 4 * time.Second
 	retryPeriod   = 500 * time.Millisecond
 )
 
-// beginAgain is the pause before the controller begins again after it had to end.
-const beginAgain = time.Second
+// restartAfter is the pause before the controller starts again after it had to stop.
+const restartAfter = time.Second
 
-// Run serves the cluster until ctx ends, and returns an error where the options
-// cannot work. Whatever else ends it, such as a lead that was lost because the
-// API server was away, it begins again: a process that ended each time would
-// soon be kept waiting for minutes between its restarts. cfg.QPS and cfg.Burst
-// limit the requests of each job to each kind of object.
+// Run serves the cluster until ctx ends, and returns an error if the options are
+// invalid. If anything else stops it, such as a Lease that was lost because the API
+// server was unavailable, it starts again: a process that exits each time would soon
+// wait for minutes between its restarts. cfg.QPS and cfg.Burst limit the requests of
+// each reconciler to each kind of object.
 func Run(ctx context.Context, cfg *rest.Config, o Options) error {
 	if err := o.Validate(); err != nil {
 		return err
@@ -59,8 +59,8 @@ func Run(ctx context.Context, cfg *rest.Config, o Options) error {
 		if ctx.Err() != nil {
 			return err
 		}
-		ctrl.LoggerFrom(ctx).WithName("controller").Error(err, "the controller had to end; it begins again", "again", beginAgain.String())
-		t := time.NewTimer(beginAgain)
+		ctrl.LoggerFrom(ctx).WithName("controller").Error(err, "the controller had to stop; it starts again", "after", restartAfter.String())
+		t := time.NewTimer(restartAfter)
 		select {
 		case <-ctx.Done():
 			t.Stop()
@@ -122,7 +122,7 @@ func newManager(cfg *rest.Config, o Options, scheme *runtime.Scheme, log logr.Lo
 		RetryPeriod:                   new(retryPeriod),
 		LeaderElectionNamespace:       o.LeaderElectionNamespace,
 		Controller: config.Controller{
-			// A program may run the controller again after it has ended.
+			// A program may run the controller again after it has stopped.
 			SkipNameValidation: new(true),
 			// Caches of a standby are warm.
 			EnableWarmup: new(true),
@@ -223,8 +223,7 @@ type deps struct {
 	clock    clock.Clock
 }
 
-// controllerOptions make failures of a whole pass be retried soon for as long
-// as they last.
+// controllerOptions make failed passes be retried soon, for as long as they fail.
 func controllerOptions() controller.Options {
 	const first, last = 50 * time.Millisecond, 10 * time.Second
 	return controller.Options{
@@ -240,8 +239,8 @@ func orNone(address string) string {
 	return address
 }
 
-// cachesSynced is ready as soon as the caches are: a standby is as ready to
-// take over as the leader is to work.
+// cachesSynced is ready as soon as the caches are: a standby is then as ready to take
+// over as the leader is to work.
 func cachesSynced(c cache.Cache) healthz.Checker {
 	return func(req *http.Request) error {
 		ctx, cancel := context.WithTimeout(req.Context(), time.Second)
@@ -253,13 +252,13 @@ func cachesSynced(c cache.Cache) healthz.Checker {
 	}
 }
 
-// cacheOptions keep of each object what the jobs look at. At 5,000 nodes that
-// is a few megabytes instead of hundreds.
+// cacheOptions keep of each object what the reconcilers read. At 5,000 nodes that is a
+// few megabytes instead of hundreds.
 func cacheOptions() cache.Options {
 	return cache.Options{
 		NewInformer:                  apiconn.NewInformer,
 		DefaultTransform:             cache.TransformStripManagedFields(),
-		DefaultUnsafeDisableDeepCopy: new(true), // nobody changes what it reads from the caches
+		DefaultUnsafeDisableDeepCopy: new(true), // objects from the caches are never changed
 		ByObject: map[client.Object]cache.ByObject{
 			&corev1.Node{}:      {Transform: transformNode},
 			&corev1.Namespace{}: {Transform: transformNamespace},

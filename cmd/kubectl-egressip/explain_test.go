@@ -77,7 +77,7 @@ func TestExplain(t *testing.T) {
 			change: func(o *egress.Objects) {
 				o.NetNamespaces[1].Annotations = map[string]string{v1.AnnotationMode: "fast"}
 			},
-			want: []string{`"fast" is no mode`},
+			want: []string{`"fast" is not a valid mode`},
 		},
 	} {
 		t.Run(name, func(t *testing.T) {
@@ -140,7 +140,7 @@ func TestStatus(t *testing.T) {
 		"node1, 10.1.8.202: No namespace requests 10.1.8.202",
 		"node2, agent: no room\n",
 		"node3, agent: it has not reported yet",
-		`HostSubnet node1, egressIPs: "none" can be no egress IP`,
+		`HostSubnet node1, egressIPs: "none" is not a valid egress IP`,
 	}, []string{"node1, agent", "node1, 10.1.8.200"})
 
 	out.Reset()

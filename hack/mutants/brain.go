@@ -55,13 +55,13 @@ func healthMutants() []mutant {
 		{
 			name: "all-held-serve", pkg: brain, test: "TestLastResort", plain: true,
 			edits: []edit{{
-				file: "lastresort.go", old: "if held[claims.Host] && slices.ContainsFunc(claims.Claims, func(ip netip.Addr) bool { return missing[ip] }) {",
-				new: "if held[claims.Host] {",
+				file: "lastresort.go", old: "if heldDown[claims.Host] && slices.ContainsFunc(claims.Claims, func(ip netip.Addr) bool { return missing[ip] }) {",
+				new: "if heldDown[claims.Host] {",
 			}},
 		},
 		{
 			name: "no-claimant-serves", pkg: brain, test: "TestPropertyHoldDownIsNoOutage",
-			edits: []edit{{file: "lastresort.go", old: "if request.State == HostOffline && held[request.Host] {", new: "if request.State == Active && held[request.Host] {"}},
+			edits: []edit{{file: "lastresort.go", old: "if request.State == HostOffline && heldDown[request.Host] {", new: "if request.State == Active && heldDown[request.Host] {"}},
 		},
 		{
 			name: "no-candidate-serves", pkg: brain, test: "TestPropertyHoldDownIsNoOutage",
@@ -157,11 +157,11 @@ func healthMutants() []mutant {
 		},
 		{
 			name: "evacuated-in-a-hurry", pkg: brain, test: "TestPropertyEvacuationGoesOneByOne",
-			edits: []edit{{file: "allocate.go", old: "if len(a.reasons) == 0 && len(unlisted) == len(leftover) {", new: "if len(a.reasons) == 0 {"}},
+			edits: []edit{{file: "allocate.go", old: "if len(a.reasons) == 0 && len(unlisted) == len(unplaced) {", new: "if len(a.reasons) == 0 {"}},
 		},
 		{
 			name: "standby-for-the-living", pkg: brain, test: "TestPropertyStandbysComeTrue",
-			edits: []edit{{file: "standby.go", old: "after.Hosts[dead].Online, after.Hosts[dead].Claims = false, nil", new: "after.Hosts[dead].Online = false"}},
+			edits: []edit{{file: "standby.go", old: "c.Hosts[dead].Online, c.Hosts[dead].Claims = false, nil", new: "c.Hosts[dead].Online = false"}},
 		},
 	}
 }
@@ -259,8 +259,8 @@ func allocateMutants() []mutant {
 			edits: []edit{{file: "allocate_rebalance.go", old: "moving[r.ip] = true", new: "for _, k := range kept {\n\t\t\t\tmoving[k.ip] = true\n\t\t\t}"}},
 		},
 		{
-			name: "no-exchange", pkg: brain, test: "TestPropertyWhatCanBePlacedIsPlaced",
-			edits: []edit{{file: "allocate_placement.go", old: "return newExchange(p, pool, requests).placeAll(leftover)", new: "return leftover"}},
+			name: "no-augmenting-path", pkg: brain, test: "TestPropertyWhatCanBePlacedIsPlaced",
+			edits: []edit{{file: "allocate_placement.go", old: "return newAugmenter(p, pool, requests).placeAll(unplaced)", new: "return unplaced"}},
 		},
 		{
 			name: "capacity-off-by-one", pkg: brain, test: "TestPropertyWhatCanBePlacedIsPlaced",

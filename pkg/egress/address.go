@@ -8,9 +8,9 @@ import (
 
 // CanonicalClaims returns claims as they are stored on a manual host: a value
 // such as "192.168.7.200/24" becomes "192.168.7.200", and a value that then
-// stands there twice is left once. What is no IPv4 address stays as written,
-// for the user to correct. The order is kept; changed tells whether anything
-// differs from claims.
+// is there twice is kept once. What is not an IPv4 address stays as written, for the
+// user to correct. The order is kept; changed reports whether anything differs from
+// claims.
 func CanonicalClaims(claims []string) (canonical []string, changed bool) {
 	canonical = make([]string, 0, len(claims))
 	seen := make(map[string]bool, len(claims))
@@ -44,15 +44,15 @@ func parseClaim(written string) (netip.Addr, bool) {
 	return ip, true
 }
 
-// unfit says why no host of any cluster can bear ip as an egress IP; it is
-// empty where nothing speaks against it.
+// invalidReason is why no host of any cluster can have ip as an egress IP; "" if ip is
+// valid.
 //
 // A link-local address is refused although it is unicast: no router carries
 // it, and the overlay has addresses of its own there.
-func unfit(ip netip.Addr) string {
+func invalidReason(ip netip.Addr) string {
 	switch {
 	case !ip.Is4():
-		return "it is no IPv4 address"
+		return "it is not an IPv4 address"
 	case ip.As4()[0] == 0:
 		return "addresses that begin with 0 mean no host (RFC 1122)"
 	case ip.IsLoopback():
@@ -67,9 +67,9 @@ func unfit(ip netip.Addr) string {
 	return ""
 }
 
-// unfitIn says why no host can bear ip in network; it is empty where nothing
-// speaks against it, or the network is not known.
-func unfitIn(network netip.Prefix, ip netip.Addr) string {
+// invalidReasonIn is why no host can have ip in network; "" if ip is valid or the
+// network is not known.
+func invalidReasonIn(network netip.Prefix, ip netip.Addr) string {
 	// A /31 or /32 has neither a network nor a broadcast address (RFC 3021).
 	if !network.IsValid() || network.Bits() > 30 {
 		return ""
@@ -101,12 +101,12 @@ func parseRange(written string) (masked netip.Prefix, exact, ok bool) {
 	return prefix.Masked(), prefix == prefix.Masked(), true
 }
 
-// within tells whether inner lies wholly in outer.
+// within reports whether inner lies wholly in outer.
 func within(inner, outer netip.Prefix) bool {
 	return inner.Bits() >= outer.Bits() && outer.Contains(inner.Addr())
 }
 
-// sortedUnique sorts the addresses in place and drops repetitions.
+// sortedUnique sorts the addresses in place and drops duplicates.
 func sortedUnique(ips []netip.Addr) []netip.Addr {
 	slices.SortFunc(ips, netip.Addr.Compare)
 	return slices.Compact(ips)

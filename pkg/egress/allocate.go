@@ -8,17 +8,16 @@ import (
 	"strings"
 )
 
-// Allocation is what the controller makes of the automatic hosts.
+// Allocation is which claims automatic hosts should have.
 type Allocation struct {
-	// Hosts are the automatic hosts in order of name, each with the claims that
-	// it should have now.
+	// Hosts are the automatic hosts in order of name, each with the claims that it
+	// should have now.
 	Hosts []HostClaims
-	// Released are claims that stand on automatic hosts and should not, in
-	// order of address and host.
+	// Released are claims that automatic hosts have and should not, in order of
+	// address and host.
 	Released []Release
-	// Unplaced are requests that no host claims and no automatic host can
-	// take, in order of address. It is empty in a cluster without automatic
-	// hosts.
+	// Unplaced are requests that no host claims and no automatic host can take, in
+	// order of address. It is empty in a cluster without automatic hosts.
 	Unplaced []Unplaced
 }
 
@@ -28,7 +27,7 @@ type HostClaims struct {
 	Claims []netip.Addr
 }
 
-// Release is a claim that has to go.
+// Release is a claim that must be released.
 type Release struct {
 	IP      netip.Addr
 	Host    string
@@ -36,7 +35,7 @@ type Release struct {
 	Message string
 }
 
-// Unplaced is a request for which there is no room.
+// Unplaced is a request that no host can take.
 type Unplaced struct {
 	IP        netip.Addr
 	Namespace string
@@ -46,19 +45,18 @@ type Unplaced struct {
 
 // Allocate decides which claims each automatic host should have now.
 //
-// Writing its answer and asking again, until nothing changes, takes a cluster
-// from any state to a settled one. An address is claimed for a host only where
-// no list of another held it when the question was asked: a move is a release
-// in one answer and a claim in a later one, so that no order in which the
-// writes of one answer land puts an address on two lists.
+// Writing its result and calling it again, until nothing changes, takes a cluster
+// from any state to a settled one. An address is claimed for a host only if no other
+// host's list has it in c. A move is a release in one result and a claim in a later
+// one, so no order in which the writes of one result land puts an address on two
+// lists.
 //
-// Claims stay where they are unless they must go: not requested, requested or
-// claimed twice, out of the ranges, over capacity, or on an offline host. The
-// rest is placed as place says. Only where nothing had to go and nothing came
-// is one claim of a host that is being evacuated released, if another host can
-// take it; and where there is none of those, hosts are looked for that bear
-// less than half of what a fresh allocation would give them, and a few claims
-// released in their favour.
+// Claims stay where they are unless they must be released: not requested, requested
+// or claimed twice, outside the ranges, over capacity, or on an offline host. The rest
+// is placed as place describes. Only if nothing was released or placed is one claim of
+// a host that is being evacuated released, if another host can take it. Only if there
+// is none of those are a few claims released in favour of hosts that have less than
+// half of what a fresh allocation would give them.
 func Allocate(c Cluster) Allocation {
 	if !slices.ContainsFunc(c.Hosts, func(h Host) bool { return h.Automatic }) {
 		return Allocation{}
@@ -76,14 +74,14 @@ func Allocate(c Cluster) Allocation {
 			unlisted = append(unlisted, request)
 		}
 	}
-	leftover := now.place(unlisted)
-	if len(a.reasons) == 0 && len(unlisted) == len(leftover) {
+	unplaced := now.place(unlisted)
+	if len(a.reasons) == 0 && len(unlisted) == len(unplaced) {
 		now = a.evacuate(now)
 	}
 	if len(a.reasons) == 0 {
 		now = a.rebalance(now, kept)
 	}
-	return a.allocation(now, leftover)
+	return a.allocation(now, unplaced)
 }
 
 // request is one requested address that may be placed.
@@ -102,13 +100,13 @@ type allocator struct {
 	*index
 	// order is the order in which requests are placed.
 	order []request
-	// reasons tell why claims are released.
+	// reasons are why claims are released.
 	reasons map[claim]Reason
 }
 
-// placingOrder lists what automatic hosts may bear: first the namespaces that
-// request least, and of each namespace the first address before any second.
-// So it is always some namespace's spare that finds no room.
+// placingOrder lists what automatic hosts may have: first the namespaces that request
+// least, and of each namespace the first address before any second. So it is always
+// the spare of a namespace that cannot be placed.
 func (a *allocator) placingOrder() []request {
 	var namespaces []int
 	longest := 0
@@ -123,7 +121,7 @@ func (a *allocator) placingOrder() []request {
 	})
 	var order []request
 	for rank := range longest {
-		// Namespaces that have no address of this rank stand in front.
+		// Namespaces that have no address of this rank come first.
 		for len(a.Namespaces[namespaces[0]].Requests) <= rank {
 			namespaces = namespaces[1:]
 		}
@@ -136,8 +134,8 @@ func (a *allocator) placingOrder() []request {
 	return order
 }
 
-// refusal says why no automatic host may bear the address, as far as it does
-// not depend on the host; it is empty where one may.
+// refusal is why no automatic host may have the address, as far as that does not
+// depend on the host; "" if one may.
 func (a *allocator) refusal(ip netip.Addr) Reason {
 	address := a.addresses[ip]
 	switch {
@@ -150,14 +148,14 @@ func (a *allocator) refusal(ip netip.Addr) Reason {
 	case len(address.hosts) > 1:
 		return ReasonMultipleHosts
 	case len(address.hosts) == 1 && !a.Hosts[address.hosts[0]].Automatic:
-		// A manual claim is the user's word.
+		// A manual claim is the user's decision.
 		return ReasonMultipleHosts
 	}
 	return a.netID(address.namespaces[0])
 }
 
-// listed are the addresses in the lists of hosts, but for manual hosts whose
-// claims do not count.
+// listed are the addresses in the lists of hosts, except manual hosts whose claims do
+// not count.
 func (a *allocator) listed() map[netip.Addr]bool {
 	listed := make(map[netip.Addr]bool)
 	for h, host := range a.Hosts {
@@ -170,8 +168,8 @@ func (a *allocator) listed() map[netip.Addr]bool {
 	return listed
 }
 
-// keep puts the claims that stand and may stay into p, and notes why the
-// others go.
+// keep puts the existing claims that may stay into p, and notes why the others must be
+// released.
 func (a *allocator) keep(p *placement) {
 	for _, request := range a.order {
 		if hosts := a.addresses[request.ip].hosts; len(hosts) == 1 {
@@ -198,9 +196,9 @@ func (a *allocator) keep(p *placement) {
 	}
 }
 
-// mustLeave says why a claim may not stay on its host.
+// mustLeave is why a claim may not stay on its host; "" if it may.
 func (a *allocator) mustLeave(p *placement, r request, h int) Reason {
-	if reason, _ := a.unfitOn(h, r.ip); reason != "" {
+	if reason, _ := a.invalidOn(h, r.ip); reason != "" {
 		return reason
 	}
 	_, sibling := p.sibling(h, r.namespace)
@@ -217,9 +215,9 @@ func (a *allocator) mustLeave(p *placement, r request, h int) Reason {
 	return ""
 }
 
-// evacuate returns the placement without the first claim that is to leave a host
-// which is being evacuated and that another host can take. One at a time: the
-// next is released when this one is claimed again.
+// evacuate returns the placement without the first claim on a host that is being
+// evacuated that another host can take. One at a time: the next is released when this
+// one is claimed again.
 func (a *allocator) evacuate(now *placement) *placement {
 	if !slices.ContainsFunc(a.Hosts, func(h Host) bool { return h.Automatic && h.Evacuating }) {
 		return now
@@ -243,7 +241,7 @@ func inRanges(host Host, ip netip.Addr) bool {
 	return slices.ContainsFunc(host.Ranges, func(prefix netip.Prefix) bool { return prefix.Contains(ip) })
 }
 
-func (a *allocator) allocation(p *placement, leftover []request) Allocation {
+func (a *allocator) allocation(p *placement, unplaced []request) Allocation {
 	var allocation Allocation
 	claims := make([][]netip.Addr, len(a.Hosts))
 	for ip, h := range p.at {
@@ -257,18 +255,18 @@ func (a *allocator) allocation(p *placement, leftover []request) Allocation {
 	for gone, reason := range a.reasons {
 		allocation.Released = append(allocation.Released, Release{
 			IP: gone.ip, Host: a.Hosts[gone.host].Name, Reason: reason,
-			Message: a.sayRelease(gone, reason),
+			Message: a.releaseMessage(gone, reason),
 		})
 	}
 	slices.SortFunc(allocation.Released, func(a, b Release) int {
 		return cmp.Or(a.IP.Compare(b.IP), strings.Compare(a.Host, b.Host))
 	})
-	for _, request := range leftover {
+	for _, request := range unplaced {
 		name := a.Namespaces[request.namespace].Name
 		allocation.Unplaced = append(allocation.Unplaced, Unplaced{
 			IP: request.ip, Namespace: name, Reason: ReasonNoEligibleHost,
-			Message: fmt.Sprintf("No host can take %s of namespace %s: none that is online, has capacity left and bears no other "+
-				"egress IP of that namespace has it in egressCIDRs. Add a host, a range or capacity.", request.ip, name),
+			Message: fmt.Sprintf("No host can take %s of namespace %s: no host with that address in egressCIDRs is online, has capacity left "+
+				"and has no other egress IP of the namespace. Add a host, extend egressCIDRs of a HostSubnet, or add capacity.", request.ip, name),
 		})
 	}
 	slices.SortFunc(allocation.Unplaced, func(a, b Unplaced) int { return a.IP.Compare(b.IP) })

@@ -5,29 +5,28 @@ import (
 	"slices"
 )
 
-// exchange makes room for requests that found none, by moving others of the
-// same round. It is the search for augmenting paths in a flow network:
+// augmenter places requests that found no host, by moving others of the same round.
+// It searches augmenting paths in a flow network:
 //
 //	request --1--> (host, namespace) --1--> host --capacity--> placed
 //
-// so that in the end as many are placed as can be. What was placed before the
-// round is fixed, and takes no part.
-type exchange struct {
+// so that as many as possible are placed in the end. What was placed before the round
+// does not move.
+type augmenter struct {
 	*placement
 	pool *pool
 	// movable are the requests of this round, by address.
 	movable map[netip.Addr]request
-	// onHost are movable addresses by the host that bears them; stale entries
-	// are passed over.
+	// onHost are movable addresses by their host; stale entries are skipped.
 	onHost map[int][]netip.Addr
-	// dead are hosts and addresses from which a search found no room. Later
-	// exchanges cannot change that: they would have to pass through them.
+	// dead are hosts and addresses from which a search found no path. Later searches
+	// cannot change that: their paths would have to pass through them.
 	deadHosts     map[int]bool
 	deadAddresses map[netip.Addr]bool
 }
 
-func newExchange(p *placement, pool *pool, round []request) *exchange {
-	x := &exchange{placement: p, pool: pool}
+func newAugmenter(p *placement, pool *pool, round []request) *augmenter {
+	x := &augmenter{placement: p, pool: pool}
 	x.movable = make(map[netip.Addr]request, len(round))
 	x.onHost = make(map[int][]netip.Addr)
 	x.deadHosts = make(map[int]bool)
@@ -41,17 +40,17 @@ func newExchange(p *placement, pool *pool, round []request) *exchange {
 	return x
 }
 
-// placeAll returns the requests for which there is no room at all.
-func (x *exchange) placeAll(requests []request) (leftover []request) {
+// placeAll returns the requests that cannot be placed at all.
+func (x *augmenter) placeAll(requests []request) (unplaced []request) {
 	for _, r := range requests {
 		if !x.placeOne(r) {
-			leftover = append(leftover, r)
+			unplaced = append(unplaced, r)
 		}
 	}
-	return leftover
+	return unplaced
 }
 
-// step is how the search came to an address: from would take its place.
+// step is how the search reached an address: previous would take its place.
 type step struct {
 	request
 	// previous is the position of the step that takes this address's host; -1
@@ -59,12 +58,12 @@ type step struct {
 	previous int
 }
 
-// search is one attempt to make room.
+// search is one search for an augmenting path.
 type search struct {
-	*exchange
+	*augmenter
 	steps []step
 	seen  map[netip.Addr]bool
-	// unseen are the hosts of each range that the search has not come to.
+	// unseen are the hosts of each range that the search has not reached.
 	unseen map[*queue][]int
 	// seenHosts are those whose addresses are all among the steps.
 	seenHosts map[int]bool
@@ -72,9 +71,9 @@ type search struct {
 
 // placeOne searches breadth first, so that as few addresses as possible change
 // their hosts.
-func (x *exchange) placeOne(r request) bool {
+func (x *augmenter) placeOne(r request) bool {
 	s := &search{
-		exchange:  x,
+		augmenter: x,
 		steps:     []step{{request: r, previous: -1}},
 		seen:      map[netip.Addr]bool{r.ip: true},
 		unseen:    make(map[*queue][]int),
@@ -97,8 +96,8 @@ func (x *exchange) placeOne(r request) bool {
 	return false
 }
 
-// look looks for room for the address of step i among the hosts of a range.
-// Where there is none it notes the addresses that could make room.
+// look searches the hosts of a range for one that can take the address of step i. If
+// there is none it notes the addresses that could make room.
 func (s *search) look(i int, q *queue) (int, bool) {
 	hosts, begun := s.unseen[q]
 	if !begun {
@@ -131,7 +130,7 @@ func (s *search) look(i int, q *queue) (int, bool) {
 	return found, found >= 0
 }
 
-// note takes an address for one that might make room on its host h.
+// note adds an address that might make room on its host h.
 func (s *search) note(i, h int, ip netip.Addr) {
 	next, movable := s.movable[ip]
 	if movable && s.at[ip] == h && !s.seen[ip] && !s.deadAddresses[ip] {
@@ -140,9 +139,9 @@ func (s *search) note(i, h int, ip netip.Addr) {
 	}
 }
 
-// shift puts the address of step i on host h, and each address before it on
-// the host that its successor leaves.
-func (x *exchange) shift(steps []step, i, h int) {
+// shift puts the address of step i on host h, and each address before it on the host
+// that its successor leaves.
+func (x *augmenter) shift(steps []step, i, h int) {
 	for i >= 0 {
 		s := steps[i]
 		left, placed := x.at[s.ip]

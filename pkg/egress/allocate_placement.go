@@ -9,8 +9,7 @@ import (
 	"slices"
 )
 
-// placement is which automatic host bears which address, while it is being
-// worked out.
+// placement is which automatic host has which address, while that is being decided.
 type placement struct {
 	*index
 	// at is the host of each placed address.
@@ -59,7 +58,7 @@ func (p *placement) sibling(h, namespace int) (netip.Addr, bool) {
 	return ip, ok
 }
 
-// free is how many more addresses the host can bear.
+// free is how many more addresses the host can have.
 func (p *placement) free(h int) int {
 	if p.Hosts[h].Capacity == 0 {
 		return math.MaxInt
@@ -69,10 +68,10 @@ func (p *placement) free(h int) int {
 
 func (p *placement) full(h int) bool { return p.free(h) <= 0 }
 
-// takes tells whether the host could bear the address, were it not for other
-// addresses there.
+// takes reports whether the host could have the address, apart from its other
+// addresses.
 func (p *placement) takes(h int, ip netip.Addr) bool {
-	reason, _ := p.unfitOn(h, ip)
+	reason, _ := p.invalidOn(h, ip)
 	return reason == ""
 }
 
@@ -93,8 +92,8 @@ func (p *placement) betterThan(other *placement) bool {
 	return p.unevenness() < other.unevenness()
 }
 
-// unevenness is the sum of the squares of the loads: it shrinks whenever an
-// address goes from a host to one that has at least two fewer.
+// unevenness is the sum of the squares of the loads: it shrinks whenever an address
+// moves from a host to one that has at least two fewer.
 func (p *placement) unevenness() int {
 	sum := 0
 	for _, load := range p.load {
@@ -103,15 +102,14 @@ func (p *placement) unevenness() int {
 	return sum
 }
 
-// place gives each of the requests a host, in their order, and returns those
-// that find none. It moves nothing that was placed before.
+// place gives each of the requests a host, in their order, and returns those that
+// find none. It moves nothing that was placed before.
 //
-// Requests that only one host can take come first, so that no other takes
-// their room. The rest go to the candidate with the fewest addresses, of equal
-// ones to that with the most room left, of equal ones to the first by name.
-// What then is left over is placed if the others of these requests can make
-// room: as many are placed as can be.
-func (p *placement) place(requests []request) (leftover []request) {
+// Requests that only one host can take come first, so that no other takes their
+// place. The rest go to the candidate with the fewest addresses, then to that with the
+// most capacity left, then to the first by name. Requests that are left then are
+// placed if others of these requests can make room: as many as possible are placed.
+func (p *placement) place(requests []request) (unplaced []request) {
 	pool := newPool(p)
 	var flexible []request
 	for _, r := range requests {
@@ -125,17 +123,17 @@ func (p *placement) place(requests []request) (leftover []request) {
 		if h, ok := pool.best(r); ok {
 			p.put(r, h)
 		} else {
-			leftover = append(leftover, r)
+			unplaced = append(unplaced, r)
 		}
 	}
-	return newExchange(p, pool, requests).placeAll(leftover)
+	return newAugmenter(p, pool, requests).placeAll(unplaced)
 }
 
-// pool finds candidates among the automatic hosts. Hosts are kept by range:
-// where thousands have the same, a request looks at few of them.
+// pool finds candidates among the automatic hosts. Hosts are kept by range: if
+// thousands have the same range, a request looks at few of them.
 //
-// Loads only grow while it is in use, so that a host found full is full for
-// good, and a place in a queue can only be too far in front.
+// Loads only grow while it is in use, so a host found full stays full, and a position
+// in a queue can only be too far in front.
 type pool struct {
 	*placement
 	byRange map[netip.Prefix]*queue
@@ -164,7 +162,7 @@ func newPool(p *placement) *pool {
 	return all
 }
 
-// queues are those of the ranges that hold the address.
+// queues are those of the ranges that contain the address.
 func (p *pool) queues(ip netip.Addr) []*queue {
 	var queues []*queue
 	for prefix := range prefixesOf(ip) {
@@ -180,7 +178,7 @@ func (p *pool) candidate(h int, r request) bool {
 	return !sibling && !p.full(h) && p.takes(h, r.ip)
 }
 
-// only returns the one host that can take the request, if it is one alone.
+// only returns the host that can take the request, if there is exactly one.
 func (p *pool) only(r request) (int, bool) {
 	found := -1
 	for _, q := range p.queues(r.ip) {
@@ -217,7 +215,7 @@ func (p *pool) best(r request) (int, bool) {
 	return found, found >= 0
 }
 
-// compare orders hosts by how well they suit one address more.
+// compare orders hosts by how well they suit one more address.
 func (p *placement) compare(a, b int) int {
 	return cmp.Or(
 		cmp.Compare(p.load[a], p.load[b]),
@@ -231,8 +229,7 @@ type queue struct {
 	*placement
 	// all hosts with the range; hosts are those that were not found full.
 	all, hosts []int
-	// entries are a heap, each by the load that its host had when it was put
-	// there.
+	// entries are a heap, ordered by the load of each host when it was pushed.
 	entries []entry
 }
 
@@ -271,14 +268,14 @@ func (q *queue) Less(i, j int) bool {
 	a, b := q.entries[i], q.entries[j]
 	return cmp.Or(
 		cmp.Compare(a.load, b.load),
-		cmp.Compare(q.roomAt(b), q.roomAt(a)),
+		cmp.Compare(q.freeAt(b), q.freeAt(a)),
 		cmp.Compare(a.host, b.host),
 	) < 0
 }
 
-// roomAt is what free was when the entry was put into the queue: an order that
-// changes under a heap would break it.
-func (q *queue) roomAt(e entry) int {
+// freeAt is what free was when the entry was pushed: an order that changes would
+// break the heap.
+func (q *queue) freeAt(e entry) int {
 	if q.Hosts[e.host].Capacity == 0 {
 		return math.MaxInt
 	}

@@ -6,13 +6,12 @@ import (
 	"slices"
 )
 
-// rebalance returns the placement without the claims that should move to
-// hosts which bear less than half, rounded down, of what a fresh allocation
-// would give them. kept are the claims that stand now.
+// rebalance returns the placement without the claims that should move to hosts that
+// have less than half, rounded down, of what a fresh allocation would give them. kept
+// are the claims that exist now.
 //
-// What the next answer will make of it is worked out here, and unless that is
-// better nothing moves: each move brings the loads closer together, so moving
-// comes to an end.
+// It computes what the next allocation will make of it, and unless that is better
+// nothing moves. Each move brings the loads closer together, so moving ends.
 func (a *allocator) rebalance(now *placement, kept []request) *placement {
 	fresh := newPlacement(a.index)
 	fresh.place(a.order)
@@ -43,9 +42,9 @@ func (a *allocator) rebalance(now *placement, kept []request) *placement {
 	return without
 }
 
-// chooseMoves picks, for each host that bears much less than its share, claims
-// of the hosts that bear most, as many as make the share full at most. None
-// comes from a host that would then bear less than the one it goes to.
+// chooseMoves picks, for each host that has much less than its share, claims of the
+// hosts that have most, at most as many as complete the share. None comes from a host
+// that would then have less than the host it moves to.
 func chooseMoves(now, fresh *placement, kept []request) map[netip.Addr]bool {
 	moving := make(map[netip.Addr]bool)
 	after := now.clone()
@@ -71,12 +70,12 @@ func chooseMoves(now, fresh *placement, kept []request) map[netip.Addr]bool {
 	return moving
 }
 
-// donors are the hosts that can give claims away, those with most first.
+// donors are the hosts that can release claims, those with most first.
 type donors struct {
 	after *placement
 	// claims that may move, by host.
 	claims map[int][]request
-	// hosts by load: byLoad[3] are those that bear three addresses.
+	// byLoad are hosts by load: byLoad[3] have three addresses.
 	byLoad [][]int
 }
 
@@ -95,7 +94,7 @@ func newDonors(after *placement, kept []request) *donors {
 	return d
 }
 
-// give takes a claim that host h can bear from a host with at least two more.
+// give takes a claim that host h can have from a host with at least two more.
 func (d *donors) give(h int) (request, bool) {
 	for load := len(d.byLoad) - 1; load >= d.after.load[h]+2; load-- {
 		for i, donor := range d.byLoad[load] {
@@ -112,7 +111,7 @@ func (d *donors) give(h int) (request, bool) {
 	return request{}, false
 }
 
-// take removes from the donor's claims the first that h can bear.
+// take removes from the donor's claims the first that h can have.
 func (d *donors) take(donor, h int) (request, bool) {
 	for i, r := range d.claims[donor] {
 		_, sibling := d.after.sibling(h, r.namespace)

@@ -10,7 +10,7 @@ import (
 // controller says how many egress IPs a node can bear, and in which network.
 const AnnotationCloudConfig = "cloud.network.openshift.io/egress-ipconfig"
 
-// CloudConfig is what a cloud says of a host.
+// CloudConfig is what a cloud reports about a host.
 type CloudConfig struct {
 	// Capacity is the greatest number of egress IPs: 0 means that the cloud
 	// does not say, a negative number none at all, as in Host.
@@ -60,7 +60,7 @@ func ParseCloudConfig(annotation string) (CloudConfig, error) {
 	if written := first.IfAddr.IPv4; written != "" {
 		network, _, ok := parseRange(written)
 		if !ok {
-			return CloudConfig{}, fmt.Errorf("parse annotation %s: ifaddr.ipv4 %q is no IPv4 CIDR", AnnotationCloudConfig, written)
+			return CloudConfig{}, fmt.Errorf("parse annotation %s: ifaddr.ipv4 %q is not an IPv4 CIDR", AnnotationCloudConfig, written)
 		}
 		config.Network = network
 	}

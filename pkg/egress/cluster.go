@@ -33,8 +33,7 @@ type Namespace struct {
 	Mode    Mode
 }
 
-// Requesting tells whether the namespace asks for egress IPs at all, usable or
-// not.
+// Requesting reports whether the namespace requests egress IPs at all, usable or not.
 func (n Namespace) Requesting() bool { return len(n.Requests)+len(n.Invalid) > 0 }
 
 // Mode is how a namespace uses several egress IPs.
@@ -68,7 +67,7 @@ type Host struct {
 	// Automatic is set where egressCIDRs is not empty, valid or not: the
 	// claims of such a host belong to the controller.
 	Automatic bool
-	// Online tells whether the host takes egress traffic.
+	// Online reports whether the host takes egress traffic.
 	Online bool
 	// Closed: an automatic host keeps what it has, and gets nothing more.
 	Closed bool
@@ -76,7 +75,7 @@ type Host struct {
 	// automatic egress IPs go elsewhere one by one, and of a namespace's egress
 	// IPs others are used, as far as there are any.
 	Evacuating bool
-	// Capacity is the greatest number of egress IPs that the host can bear; 0
+	// Capacity is the greatest number of egress IPs that the host can have; 0
 	// means no limit, a negative number none at all.
 	Capacity int
 }

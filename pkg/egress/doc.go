@@ -1,4 +1,4 @@
-// Package egress is the brain: it decides which host bears which egress IP and
+// Package egress is the brain: it decides which host has which egress IP and
 // where each pod's traffic goes, and does nothing else.
 //
 // It is pure. There is no I/O, clock, log, metric or goroutine here; every

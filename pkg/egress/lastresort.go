@@ -7,16 +7,17 @@ import (
 	"github.com/egressip-operator/egressip-operator/pkg/online"
 )
 
-// LastResort gives the verdict on those of the given hosts, offline for their
-// hold-down alone, without which a namespace has no egress IP at all: they claim one,
-// or would be given one if they were online. A hold-down chooses between hosts; where
-// there is no choice, it would only prolong an outage. A namespace that is served and
-// lacks a spare has a choice. The result is by name, and empty for hosts that are not
-// needed.
-func LastResort(c Cluster, held map[string]bool) map[string]online.Verdict {
+// LastResort picks hosts, of those that are offline only for their hold-down, that a
+// namespace cannot do without: without them it has no egress IP at all, and they claim
+// one, or would be given one if they were online. A hold-down chooses between hosts.
+// Without a choice it would only prolong an outage. A namespace that is served and
+// lacks a spare has a choice. The result is by name, without hosts that are not needed.
+func LastResort(c Cluster, heldDown map[string]bool) map[string]online.Verdict {
 	needed := make(map[string]online.Verdict)
-	serve := func(h int) {
-		needed[c.Hosts[h].Name] = online.LastResort(c.Hosts[h].Closed)
+	serve := func(name string) {
+		if h, ok := findHost(c.Hosts, name); ok {
+			needed[name] = online.LastResort(c.Hosts[h].Closed)
+		}
 	}
 	dropped := make(map[string]bool)
 	for _, namespace := range Resolve(c).Namespaces {
@@ -25,10 +26,8 @@ func LastResort(c Cluster, held map[string]bool) map[string]online.Verdict {
 		}
 		dropped[namespace.Name] = true
 		for _, request := range namespace.Requests {
-			if request.State == HostOffline && held[request.Host] {
-				if h, ok := findHost(c.Hosts, request.Host); ok {
-					serve(h)
-				}
+			if request.State == HostOffline && heldDown[request.Host] {
+				serve(request.Host)
 			}
 		}
 	}
@@ -41,21 +40,23 @@ func LastResort(c Cluster, held map[string]bool) map[string]online.Verdict {
 	if len(missing) == 0 {
 		return needed
 	}
-	// What they would be given tells more than their ranges: there is room, the
-	// network fits, and of several hosts no more are taken than it needs.
-	online := c
-	online.Hosts = slices.Clone(c.Hosts)
-	for h := range online.Hosts {
-		if held[online.Hosts[h].Name] {
-			online.Hosts[h].Online = true
-		}
-	}
-	for _, claims := range Allocate(online).Hosts {
-		if held[claims.Host] && slices.ContainsFunc(claims.Claims, func(ip netip.Addr) bool { return missing[ip] }) {
-			if h, ok := findHost(c.Hosts, claims.Host); ok {
-				serve(h)
-			}
+	// An allocation considers more than ranges: there is capacity, the network fits,
+	// and of several hosts no more are used than needed.
+	for _, claims := range Allocate(c.withOnline(heldDown)).Hosts {
+		if heldDown[claims.Host] && slices.ContainsFunc(claims.Claims, func(ip netip.Addr) bool { return missing[ip] }) {
+			serve(claims.Host)
 		}
 	}
 	return needed
+}
+
+// withOnline returns the cluster as it would be with these hosts online.
+func (c Cluster) withOnline(hosts map[string]bool) Cluster {
+	c.Hosts = slices.Clone(c.Hosts)
+	for h := range c.Hosts {
+		if hosts[c.Hosts[h].Name] {
+			c.Hosts[h].Online = true
+		}
+	}
+	return c
 }

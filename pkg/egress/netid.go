@@ -17,7 +17,7 @@ const (
 )
 
 // NextNetID chooses a netid for a namespace that has none: 0 for "default",
-// otherwise one from 10 to MaxNetID for which inUse is false. The search starts
+// otherwise a number from 10 to MaxNetID for which inUse is false. The search starts
 // at a hash of the name, so that the choice is the same in each run and two
 // controllers that race for different namespaces seldom choose the same. It
 // returns false where every netid is in use.

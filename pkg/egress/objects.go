@@ -13,7 +13,7 @@ import (
 	"github.com/egressip-operator/egressip-operator/pkg/online"
 )
 
-// Objects is what the brain knows of the cluster, as it is stored in the API.
+// Objects is what the brain knows about the cluster, as stored in the API.
 // Names are unique within each list; the order of the lists means nothing.
 type Objects struct {
 	NetNamespaces []v1.NetNamespace
@@ -25,19 +25,19 @@ type Objects struct {
 	// Evacuating names the hosts that are being evacuated; nil means those whose
 	// published condition Evacuating is True.
 	Evacuating map[string]bool
-	// Capacity is the greatest number of egress IPs that a host can bear, by
-	// name; DefaultCapacity serves for hosts that are not in it. 0 means no
-	// limit, a negative number none at all.
+	// Capacity is the greatest number of egress IPs that a host can have, by name.
+	// DefaultCapacity is for hosts that are not in it. 0 means no limit, a negative
+	// number none at all.
 	Capacity        map[string]int
 	DefaultCapacity int
-	// Networks are networks that a cloud gives for hosts, by name. They take
-	// the place of what the agent sees on the uplink, which may be a /32 there,
-	// and a range that is not wholly inside is refused.
+	// Networks are the networks of hosts as a cloud reports them, by name. They
+	// replace what the agent sees on the uplink, which may be a /32 there, and a
+	// range that is not wholly inside is refused.
 	Networks map[string]netip.Prefix
 }
 
-// Snapshot reads the objects once and for all. What cannot be used becomes a
-// Problem and does no harm to the rest. The objects are not changed, and the
+// Snapshot reads the objects. What cannot be used becomes a Problem and does not affect
+// the rest. The objects are not changed, and the
 // Cluster shares no memory with them that anyone changes.
 func Snapshot(objects Objects) (Cluster, []Problem) {
 	var r reader
@@ -87,13 +87,13 @@ func (r *reader) namespace(object *v1.NetNamespace) Namespace {
 	n := Namespace{Name: object.Name, NetID: object.NetID}
 	if n.NetID > MaxNetID {
 		r.problem(kindNetNamespace, n.Name, "netid", fmt.Sprint(n.NetID), ReasonBadNetID,
-			"%d is no netid; use a number from 0 to %d.", n.NetID, MaxNetID)
+			"%d is not a valid netid: use a number from 0 to %d.", n.NetID, MaxNetID)
 	}
 	for _, written := range object.EgressIPs {
 		ip, err := netip.ParseAddr(written)
-		why := unfit(ip)
+		why := invalidReason(ip)
 		if err != nil {
-			why = "it is no address"
+			why = "it is not an address"
 		}
 		if why == "" {
 			if !slices.Contains(n.Requests, ip) {
@@ -104,7 +104,7 @@ func (r *reader) namespace(object *v1.NetNamespace) Namespace {
 		if !slices.Contains(n.Invalid, written) {
 			n.Invalid = append(n.Invalid, written)
 			r.problem(kindNetNamespace, n.Name, fieldEgressIPs, written, ReasonBadAddress,
-				"%q can be no egress IP: %s. Give a bare unicast IPv4 address, such as 192.168.7.200.", written, why)
+				"%q is not a valid egress IP: %s. Use a bare unicast IPv4 address, such as 192.168.7.200.", written, why)
 		}
 	}
 	switch mode := object.Annotations[v1.AnnotationMode]; mode {
@@ -114,7 +114,7 @@ func (r *reader) namespace(object *v1.NetNamespace) Namespace {
 		n.Mode = Balanced
 	default:
 		r.problem(kindNetNamespace, n.Name, "annotation "+v1.AnnotationMode, mode, ReasonBadMode,
-			"%q is no mode; %q is used. Give %q or %q.", mode, v1.ModeOrdered, v1.ModeOrdered, v1.ModeBalanced)
+			"%q is not a valid mode: %q is used. Set it to %q or %q.", mode, v1.ModeOrdered, v1.ModeOrdered, v1.ModeBalanced)
 	}
 	return n
 }
@@ -139,11 +139,11 @@ func (r *reader) host(object *v1.HostSubnet, objects Objects) Host {
 	if capacity, ok := objects.Capacity[h.Name]; ok {
 		h.Capacity = capacity
 	}
-	if ip, err := netip.ParseAddr(object.HostIP); err == nil && unfit(ip) == "" {
+	if ip, err := netip.ParseAddr(object.HostIP); err == nil && invalidReason(ip) == "" {
 		h.IP = ip
 	} else {
 		r.problem(kindHostSubnet, h.Name, fieldHostIP, object.HostIP, ReasonBadHost,
-			"%q is no address of a host, so the host takes no egress traffic. Give the node's IPv4 address.", object.HostIP)
+			"%q is not a valid host address, so the host takes no egress traffic. Set it to the node's IPv4 address.", object.HostIP)
 	}
 	r.networks(&h, object, objects.Networks)
 	r.claims(&h, object.EgressIPs)
@@ -166,7 +166,7 @@ func (r *reader) networks(h *Host, object *v1.HostSubnet, clouds map[string]neti
 			h.Subnets = []netip.Prefix{subnet}
 		} else {
 			r.problem(kindHostSubnet, h.Name, "subnet", object.Subnet, ReasonBadCIDR,
-				"%q is no IPv4 CIDR of pods. Give one such as 10.244.1.0/24, or leave it empty.", object.Subnet)
+				"%q is not a valid IPv4 pod CIDR. Use one such as 10.244.1.0/24, or leave it empty.", object.Subnet)
 		}
 	}
 	if network, ok := clouds[h.Name]; ok && network.IsValid() && network.Addr().Is4() {
@@ -179,7 +179,7 @@ func (r *reader) networks(h *Host, object *v1.HostSubnet, clouds map[string]neti
 	network, _, ok := parseRange(object.Status.Agent.UplinkCIDR)
 	if !ok {
 		r.problem(kindHostSubnet, h.Name, "status.agent.uplinkCIDR", object.Status.Agent.UplinkCIDR, ReasonBadCIDR,
-			"%q is no IPv4 CIDR; the uplink's network is not known.", object.Status.Agent.UplinkCIDR)
+			"%q is not an IPv4 CIDR: the uplink's network is not known.", object.Status.Agent.UplinkCIDR)
 		return
 	}
 	// An uplink with a /32 does not tell which addresses its segment carries.
@@ -191,9 +191,9 @@ func (r *reader) networks(h *Host, object *v1.HostSubnet, clouds map[string]neti
 func (r *reader) claims(h *Host, claims []string) {
 	for _, written := range claims {
 		ip, ok := parseClaim(written)
-		why := unfit(ip)
+		why := invalidReason(ip)
 		if !ok {
-			why = "it is no IPv4 address"
+			why = "it is not an IPv4 address"
 		}
 		if why == "" {
 			h.Claims = append(h.Claims, ip)
@@ -202,7 +202,7 @@ func (r *reader) claims(h *Host, claims []string) {
 		if !slices.Contains(h.Invalid, written) {
 			h.Invalid = append(h.Invalid, written)
 			r.problem(kindHostSubnet, h.Name, fieldEgressIPs, written, ReasonBadAddress,
-				"%q can be no egress IP: %s. Give a unicast IPv4 address, such as 192.168.7.200.", written, why)
+				"%q is not a valid egress IP: %s. Use a unicast IPv4 address, such as 192.168.7.200.", written, why)
 		}
 	}
 	h.Claims = sortedUnique(h.Claims)
@@ -213,18 +213,18 @@ func (r *reader) ranges(h *Host, ranges []string, cloud netip.Prefix) {
 		masked, exact, ok := parseRange(written)
 		if !ok {
 			r.problem(kindHostSubnet, h.Name, fieldEgressCIDRs, written, ReasonBadCIDR,
-				"%q is no IPv4 CIDR and is not used. Give one such as 192.168.7.128/25.", written)
+				"%q is not an IPv4 CIDR and is ignored. Use one such as 192.168.7.128/25.", written)
 			continue
 		}
 		if cloud.IsValid() && !within(masked, cloud.Masked()) {
 			r.problem(kindHostSubnet, h.Name, fieldEgressCIDRs, written, ReasonOutsideNetwork,
-				"%s is not inside %s, the network that the cloud gives for the host, and is not used. Give a range inside it.",
+				"%s is not inside %s, the host's network as the cloud reports it, and is ignored. Use a range inside it.",
 				written, cloud.Masked())
 			continue
 		}
 		if !exact {
 			r.problem(kindHostSubnet, h.Name, fieldEgressCIDRs, written, ReasonBadCIDR,
-				"%s has host bits; %s is used. Write that.", written, masked)
+				"%s has host bits: %s is used. Write that instead.", written, masked)
 		}
 		h.Ranges = append(h.Ranges, masked)
 	}

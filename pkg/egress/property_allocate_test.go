@@ -270,7 +270,7 @@ func TestPropertyHostComesFewMove(t *testing.T) {
 // A request that can be placed is placed: as many as a brute-force search
 // finds room for, beside what stands.
 //
-// Kills the mutants no-exchange and capacity-off-by-one.
+// Kills the mutants no-augmenting-path and capacity-off-by-one.
 func TestPropertyWhatCanBePlacedIsPlaced(t *testing.T) {
 	small := shape{hosts: 3, namespaces: 4, requests: 3, automatic: true}
 	rapid.Check(t, func(t *rapid.T) {

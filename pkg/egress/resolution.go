@@ -68,11 +68,10 @@ const (
 	ReasonOutsideRange Reason = "OutsideRange"
 	// ReasonCapacity: more claims than the host has capacity for.
 	ReasonCapacity Reason = "Capacity"
-	// ReasonRebalanced: the claim moves to a host that bears much less than its
-	// share.
+	// ReasonRebalanced: the claim moves to a host that has much less than its share.
 	ReasonRebalanced Reason = "Rebalanced"
-	// ReasonAddressInUse: somebody else on the segment answers for the address,
-	// so that the host that claims it does not take it.
+	// ReasonAddressInUse: another machine on the segment answers for the address, so
+	// the host that claims it does not take it.
 	ReasonAddressInUse Reason = "AddressInUse"
 	// ReasonEvacuated: the claim moves away because its host is being
 	// evacuated, or another egress IP is used for that reason.
@@ -81,7 +80,7 @@ const (
 	ReasonDropped Reason = "Dropped"
 )
 
-// Resolution tells what each object's fields come to.
+// Resolution is what becomes of each object's requests and claims.
 type Resolution struct {
 	// Namespaces in order of name, one for each of the Cluster's.
 	Namespaces []NamespaceResult
@@ -156,7 +155,7 @@ type HostResult struct {
 	Claims []ClaimResult
 	// Invalid are claims that are no usable address, as written.
 	Invalid []string
-	// Ready tells whether every claim is in order; Reason and Message sum it up
+	// Ready reports whether every claim is in order; Reason and Message sum it up
 	// for the condition EgressReady.
 	Ready   bool
 	Reason  Reason
@@ -175,8 +174,8 @@ type ClaimResult struct {
 	Message string
 }
 
-// Assigned tells whether the host must bear the address: it does so too while
-// another address of the namespace is active, or while it is held for offline
+// Assigned reports whether the host must have the address. It has it also while
+// another address of the namespace is active, or while it is considered offline
 // itself, so that taking over costs nothing.
 func (c ClaimResult) Assigned() bool {
 	return c.State == Active || c.State == Standby || c.State == HostOffline

@@ -7,26 +7,25 @@ import "net/netip"
 //
 //   - it is assigned where one namespace requests it, one host claims it, and
 //     that host claims no other egress IP of that namespace;
-//   - an address that two namespaces request is nobody's, and each namespace
+//   - an address that two namespaces request is assigned to none, and each namespace
 //     that requests it is dropped entirely, whatever else it requests;
-//   - an address that two hosts claim is nobody's;
-//   - an address of a host, or outside the network of the host that claims it,
-//     is nobody's;
-//   - while a host is being evacuated, the others of the namespace are used, as
-//     far as there are any;
+//   - an address that two hosts claim is assigned to none;
+//   - an address of a host, or outside the network of the host that claims it, is
+//     assigned to none;
+//   - while a host is being evacuated, the namespace's egress IPs on other hosts are
+//     used, if there are any;
 //   - two namespaces that request egress IPs and share a netid get none: the
 //     overlay could not tell their packets apart.
 //
 // A namespace uses the first of its assigned egress IPs whose host is online
-// (Ordered), or all of them (Balanced); with none it is dropped. A claim
-// counts while its host is offline, so that nobody takes the address over
-// unasked.
+// (Ordered), or all of them (Balanced); with none it is dropped. A claim counts while
+// its host is offline, so that no other host takes the address over by itself.
 func Resolve(c Cluster) Resolution {
 	x := newIndex(c)
 	r := resolver{
-		index: x,
-		room:  newRoom(x),
-		state: make(map[netip.Addr]State, len(x.addresses)),
+		index:       x,
+		eligibility: newEligibility(x),
+		state:       make(map[netip.Addr]State, len(x.addresses)),
 	}
 	resolution := Resolution{
 		Namespaces: make([]NamespaceResult, 0, len(c.Namespaces)),
@@ -41,10 +40,10 @@ func Resolve(c Cluster) Resolution {
 	return resolution
 }
 
-// resolver puts the verdicts of the index into words.
+// resolver states what the index decides as results with messages.
 type resolver struct {
 	*index
-	room *room
+	eligibility *eligibility
 	// state of each requested address, for the hosts that claim it.
 	state map[netip.Addr]State
 }
@@ -62,7 +61,7 @@ func (r *resolver) namespace(n int) NamespaceResult {
 	for _, written := range namespace.Invalid {
 		result.Requests = append(result.Requests, RequestResult{
 			IP: written, State: Invalid, Reason: ReasonBadAddress,
-			Message: sayBadAddress(kindNetNamespace, namespace.Name, written),
+			Message: badAddressMessage(kindNetNamespace, namespace.Name, written),
 		})
 	}
 	result.Reason, result.Message = r.summary(n, result)
@@ -70,12 +69,12 @@ func (r *resolver) namespace(n int) NamespaceResult {
 }
 
 func (r *resolver) active(n int) []Assignment {
-	if reason, _ := r.sunk(n); reason != "" {
+	if reason, _ := r.namespaceConflict(n); reason != "" {
 		return nil
 	}
 	var active, evacuating []Assignment
 	for _, ip := range r.Namespaces[n].Requests {
-		if r.judge(ip) != ReasonAssigned {
+		if r.reasonFor(ip) != ReasonAssigned {
 			continue
 		}
 		host := r.Hosts[r.addresses[ip].hosts[0]]
@@ -90,7 +89,7 @@ func (r *resolver) active(n int) []Assignment {
 		}
 	}
 	if len(active) == 0 {
-		// To evacuate is to ask for no outage: the last one is not taken.
+		// An evacuation must not cause an outage: the last one stays in use.
 		active = evacuating
 	}
 	if r.Namespaces[n].Mode == Ordered && len(active) > 1 {
@@ -100,21 +99,21 @@ func (r *resolver) active(n int) []Assignment {
 }
 
 func (r *resolver) request(n int, ip netip.Addr, active []Assignment) RequestResult {
-	result := RequestResult{IP: ip.String(), Reason: r.judge(ip)}
+	result := RequestResult{IP: ip.String(), Reason: r.reasonFor(ip)}
 	a := r.addresses[ip]
 	if len(a.hosts) == 1 {
 		result.Host = r.Hosts[a.hosts[0]].Name
 	}
-	if result.Reason == ReasonNotClaimed && r.room.covered(ip) && !r.room.fits(ip, n) {
+	if result.Reason == ReasonNotClaimed && r.eligibility.covered(ip) && !r.eligibility.fits(ip, n) {
 		result.Reason = ReasonNoEligibleHost
 	}
 	result.State = stateOf(result.Reason)
 	if result.Reason == ReasonAssigned {
-		sunk, _ := r.sunk(n)
+		conflict, _ := r.namespaceConflict(n)
 		switch {
 		case !r.Hosts[a.hosts[0]].Online:
 			result.State, result.Reason = HostOffline, ReasonHostOffline
-		case sunk != "":
+		case conflict != "":
 			result.State, result.Reason = Standby, ReasonDropped
 		case uses(active, ip):
 			result.State = Active
@@ -126,7 +125,7 @@ func (r *resolver) request(n int, ip netip.Addr, active []Assignment) RequestRes
 		}
 	}
 	r.state[ip] = result.State
-	result.Message = r.sayRequest(n, ip, result)
+	result.Message = r.requestMessage(n, ip, result)
 	return result
 }
 
@@ -139,8 +138,8 @@ func uses(active []Assignment, ip netip.Addr) bool {
 	return false
 }
 
-// stateOf is the state that belongs to a reason; of ReasonAssigned more has to
-// be known.
+// stateOf is the state that belongs to a reason; for ReasonAssigned it depends on
+// more.
 func stateOf(reason Reason) State {
 	switch reason {
 	case ReasonMultipleNamespaces, ReasonMultipleHosts, ReasonSameHost, ReasonDuplicateNetID:
@@ -158,16 +157,16 @@ func (r *resolver) summary(n int, result NamespaceResult) (Reason, string) {
 	case !r.Namespaces[n].Requesting():
 		return ReasonNotRequested, "No egress IP is requested: traffic leaves with the node's address."
 	case !result.Dropped:
-		return ReasonAssigned, sayActive(result.Active)
+		return ReasonAssigned, activeMessage(result.Active)
 	}
-	if sunk, ip := r.sunk(n); sunk != "" {
-		if sunk == ReasonMultipleNamespaces {
-			return sunk, dropped + r.sayMultipleNamespaces(ip)
+	if conflict, ip := r.namespaceConflict(n); conflict != "" {
+		if conflict == ReasonMultipleNamespaces {
+			return conflict, dropped + r.multipleNamespacesMessage(ip)
 		}
-		return sunk, dropped + r.sayNetID(n, sunk)
+		return conflict, dropped + r.netIDMessage(n, conflict)
 	}
-	// Where all requests fail for one reason, that is the reason; the first
-	// message tells what to do in any case.
+	// If all requests fail for one reason, that is the reason. The first message
+	// says what to do in any case.
 	reason := result.Requests[0].Reason
 	for _, request := range result.Requests[1:] {
 		if request.Reason != reason {
@@ -184,12 +183,12 @@ func (r *resolver) host(h int) HostResult {
 	for _, ip := range host.Claims {
 		result.Claims = append(result.Claims, r.claim(h, ip))
 	}
-	result.Ready, result.Reason, result.Message = r.sayHost(h, result)
+	result.Ready, result.Reason, result.Message = r.summarizeHost(h, result)
 	return result
 }
 
 func (r *resolver) claim(h int, ip netip.Addr) ClaimResult {
-	result := ClaimResult{IP: ip, Reason: r.judge(ip)}
+	result := ClaimResult{IP: ip, Reason: r.reasonFor(ip)}
 	a := r.addresses[ip]
 	if len(a.namespaces) == 1 {
 		namespace := r.Namespaces[a.namespaces[0]]
@@ -201,14 +200,14 @@ func (r *resolver) claim(h int, ip netip.Addr) ClaimResult {
 	result.State = stateOf(result.Reason)
 	if result.Reason == ReasonAssigned {
 		result.State = r.state[ip]
-		sunk, _ := r.sunk(a.namespaces[0])
+		conflict, _ := r.namespaceConflict(a.namespaces[0])
 		switch {
 		case result.State == HostOffline:
 			result.Reason = ReasonHostOffline
-		case sunk != "":
+		case conflict != "":
 			result.Reason = ReasonDropped
 		}
 	}
-	result.Message = r.sayClaim(h, result)
+	result.Message = r.claimMessage(h, result)
 	return result
 }

@@ -5,21 +5,20 @@ import (
 	"slices"
 )
 
-// room tells which automatic hosts have room for an egress IP. It looks
-// addresses up by prefix, so that thousands of hosts with one range cost as
-// much as one.
-type room struct {
+// eligibility is which automatic hosts can take an egress IP. It looks addresses up by
+// prefix, so that thousands of hosts with one range cost as much as one.
+type eligibility struct {
 	*index
-	// ranges are all ranges of automatic hosts, whether the host can take
-	// anything or not.
+	// ranges are all ranges of automatic hosts, whether the host can take anything
+	// or not.
 	ranges map[netip.Prefix]bool
-	// open are the hosts that can take one more address from a range, as far
-	// as the host's network holds it.
+	// open are the hosts that can take one more address from a range, as far as the
+	// host's network contains it.
 	open map[netip.Prefix][]int
 }
 
-func newRoom(x *index) *room {
-	r := &room{index: x, ranges: make(map[netip.Prefix]bool), open: make(map[netip.Prefix][]int)}
+func newEligibility(x *index) *eligibility {
+	r := &eligibility{index: x, ranges: make(map[netip.Prefix]bool), open: make(map[netip.Prefix][]int)}
 	for h, host := range x.Hosts {
 		for _, prefix := range host.Ranges {
 			r.ranges[prefix] = true
@@ -33,14 +32,14 @@ func newRoom(x *index) *room {
 	return r
 }
 
-// canTake tells whether the controller may assign anything to the host.
+// canTake reports whether the controller may assign anything to the host.
 func (x *index) canTake(h int) bool {
 	host := x.Hosts[h]
 	return host.Automatic && host.Online && !host.Closed && !host.Evacuating && x.badHost(h) == ""
 }
 
-// effectiveRanges are the host's ranges as far as its network holds them: of
-// two CIDRs one holds the other, or they have nothing in common.
+// effectiveRanges are the host's ranges as far as its network contains them: of two
+// CIDRs one contains the other, or they have nothing in common.
 func effectiveRanges(host Host) []netip.Prefix {
 	if !host.Network.IsValid() {
 		return host.Ranges
@@ -57,8 +56,8 @@ func effectiveRanges(host Host) []netip.Prefix {
 	return effective
 }
 
-// covered tells whether a range of any automatic host holds the address.
-func (r *room) covered(ip netip.Addr) bool {
+// covered reports whether a range of any automatic host contains the address.
+func (r *eligibility) covered(ip netip.Addr) bool {
 	for prefix := range prefixesOf(ip) {
 		if r.ranges[prefix] {
 			return true
@@ -67,11 +66,11 @@ func (r *room) covered(ip netip.Addr) bool {
 	return false
 }
 
-// fits tells whether a host could be given the address now.
-func (r *room) fits(ip netip.Addr, namespace int) bool {
+// fits reports whether a host could be given the address now.
+func (r *eligibility) fits(ip netip.Addr, namespace int) bool {
 	for prefix := range prefixesOf(ip) {
 		for _, h := range r.open[prefix] {
-			if reason, _ := r.unfitOn(h, ip); reason == "" && !r.claimsSibling(h, namespace) {
+			if reason, _ := r.invalidOn(h, ip); reason == "" && !r.claimsSibling(h, namespace) {
 				return true
 			}
 		}
@@ -79,8 +78,8 @@ func (r *room) fits(ip netip.Addr, namespace int) bool {
 	return false
 }
 
-// claimsSibling tells whether the host claims any egress IP of the namespace.
-func (r *room) claimsSibling(h, namespace int) bool {
+// claimsSibling reports whether the host claims any egress IP of the namespace.
+func (r *eligibility) claimsSibling(h, namespace int) bool {
 	for _, ip := range r.Namespaces[namespace].Requests {
 		if slices.Contains(r.addresses[ip].hosts, h) {
 			return true
@@ -89,7 +88,7 @@ func (r *room) claimsSibling(h, namespace int) bool {
 	return false
 }
 
-// prefixesOf yields every CIDR that holds the IPv4 address, widest first.
+// prefixesOf yields every CIDR that contains the IPv4 address, widest first.
 func prefixesOf(ip netip.Addr) func(yield func(netip.Prefix) bool) {
 	return func(yield func(netip.Prefix) bool) {
 		for bits := 0; bits <= ip.BitLen(); bits++ {

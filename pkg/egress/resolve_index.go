@@ -6,25 +6,25 @@ import (
 	"strings"
 )
 
-// index finds in a Cluster what its lists only hold. Namespaces and hosts are
-// named by their positions there.
+// index makes the lists of a Cluster searchable. Namespaces and hosts are identified by
+// their positions there.
 type index struct {
 	Cluster
 	addresses map[netip.Addr]*address
 	// hostsByIP are the hosts with each hostIP; more than one is an error.
 	hostsByIP map[netip.Addr][]int
-	// requesting are the namespaces that request usable egress IPs, by netid:
-	// packets of the others never go over the overlay.
+	// requesting are the namespaces that request usable egress IPs, by netid: only
+	// their packets use the overlay.
 	requesting map[uint32][]int
 }
 
-// address is who wants one egress IP.
+// address is who requests and claims one egress IP.
 type address struct {
-	// namespaces request it, hosts claim it; both in order. Hosts whose claims
-	// do not count are not among them.
+	// namespaces request it, hosts claim it; both in order, without hosts whose
+	// claims do not count.
 	namespaces, hosts []int
-	// sameHost is set where the one host that claims it claims another egress
-	// IP of the one namespace too.
+	// sameHost: the one host that claims it also claims another egress IP of the one
+	// namespace.
 	sameHost bool
 }
 
@@ -67,8 +67,8 @@ func (x *index) address(ip netip.Addr) *address {
 	return a
 }
 
-// markSameHost finds the egress IPs of one namespace that one host claims. An
-// address that could not be borne there anyhow harms no other.
+// markSameHost finds the egress IPs of one namespace that one host claims. An address
+// that the host could not have anyway does not affect others.
 func (x *index) markSameHost(n int) {
 	requests := x.Namespaces[n].Requests
 	if len(requests) < 2 {
@@ -81,7 +81,7 @@ func (x *index) markSameHost(n int) {
 			continue
 		}
 		h := a.hosts[0]
-		if reason, _ := x.unfitOn(h, ip); reason != "" {
+		if reason, _ := x.invalidOn(h, ip); reason != "" {
 			continue
 		}
 		if other := first[h]; other != nil {
@@ -95,7 +95,7 @@ func (x *index) markSameHost(n int) {
 
 func (x *index) isHostIP(ip netip.Addr) bool { return len(x.hostsByIP[ip]) > 0 }
 
-// badHost says why no claim of the host counts; it is empty where they do.
+// badHost is why no claim of the host counts; "" if they do.
 func (x *index) badHost(h int) string {
 	host := x.Hosts[h]
 	if !host.IP.IsValid() {
@@ -107,8 +107,8 @@ func (x *index) badHost(h int) string {
 	return ""
 }
 
-// unfitOn says why the host, in particular, cannot bear the address.
-func (x *index) unfitOn(h int, ip netip.Addr) (Reason, string) {
+// invalidOn is why this host cannot have the address; "" if it can.
+func (x *index) invalidOn(h int, ip netip.Addr) (Reason, string) {
 	network := x.Hosts[h].Network
 	if !network.IsValid() {
 		return "", ""
@@ -116,14 +116,14 @@ func (x *index) unfitOn(h int, ip netip.Addr) (Reason, string) {
 	if !network.Contains(ip) {
 		return ReasonOutsideNetwork, "it is outside " + network.String()
 	}
-	if why := unfitIn(network, ip); why != "" {
+	if why := invalidReasonIn(network, ip); why != "" {
 		return ReasonBadAddress, why
 	}
 	return "", ""
 }
 
-// netID says whether packets of the namespace can be told from those of all
-// others that have egress IPs.
+// netID is why packets of the namespace cannot be told from those of other namespaces
+// that have egress IPs; "" if they can.
 func (x *index) netID(n int) Reason {
 	id := x.Namespaces[n].NetID
 	switch {
@@ -135,9 +135,9 @@ func (x *index) netID(n int) Reason {
 	return ""
 }
 
-// judge decides about one egress IP. ReasonAssigned means that request and
-// claim match; any other reason is the one thing to be mended first.
-func (x *index) judge(ip netip.Addr) Reason {
+// reasonFor decides about one egress IP. ReasonAssigned means that request and claim
+// match; any other reason is what must be corrected first.
+func (x *index) reasonFor(ip netip.Addr) Reason {
 	a := x.addresses[ip]
 	switch {
 	case x.isHostIP(ip):
@@ -154,7 +154,7 @@ func (x *index) judge(ip netip.Addr) Reason {
 		return ReasonMultipleHosts
 	}
 	if len(a.hosts) == 1 {
-		if reason, _ := x.unfitOn(a.hosts[0], ip); reason != "" {
+		if reason, _ := x.invalidOn(a.hosts[0], ip); reason != "" {
 			return reason
 		}
 	}
@@ -169,10 +169,10 @@ func (x *index) judge(ip netip.Addr) Reason {
 	return ReasonAssigned
 }
 
-// sunk tells whether the namespace is cut off entirely, sound assignments
-// included: one of its egress IPs is requested by another namespace too, or
-// its packets cannot be told from another's.
-func (x *index) sunk(n int) (Reason, netip.Addr) {
+// namespaceConflict is why the namespace is dropped entirely, valid assignments
+// included: another namespace requests one of its egress IPs, which is returned, or its
+// packets cannot be told from another's. It is "" if there is no conflict.
+func (x *index) namespaceConflict(n int) (Reason, netip.Addr) {
 	if reason := x.netID(n); reason != "" {
 		return reason, netip.Addr{}
 	}
@@ -192,8 +192,8 @@ func (x *index) namespaceNames(namespaces []int) string {
 	return names(namespaces, func(n int) string { return x.Namespaces[n].Name })
 }
 
-// maxNames keeps messages readable, and small enough for an API object, where
-// a mistake concerns thousands.
+// maxNames keeps messages readable, and small enough for an API object, if a mistake
+// concerns thousands of objects.
 const maxNames = 10
 
 func names(positions []int, name func(int) string) string {

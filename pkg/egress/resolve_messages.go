@@ -6,18 +6,18 @@ import (
 	"strings"
 )
 
-// The sentences of this file end up in conditions, events and kubectl output.
-// Each names the objects, says what is wrong, and what to do. Where OpenShift
+// The messages of this file appear in conditions, events and kubectl output. Each
+// names the objects and the field, says what is wrong, and what to do. If OpenShift
 // SDN logged an error its key words are kept, so that runbooks still match.
 
 const dropped = "Traffic to the outside is dropped. "
 
-func sayBadAddress(kind, name, written string) string {
-	return fmt.Sprintf("%q in egressIPs of %s %s can be no egress IP: give a unicast IPv4 address, such as 192.168.7.200.",
+func badAddressMessage(kind, name, written string) string {
+	return fmt.Sprintf("%q in egressIPs of %s %s is not a valid egress IP: use a unicast IPv4 address, such as 192.168.7.200.",
 		written, kind, name)
 }
 
-func sayActive(active []Assignment) string {
+func activeMessage(active []Assignment) string {
 	list := make([]string, 0, len(active))
 	for _, assignment := range active {
 		list = append(list, fmt.Sprintf("%s from host %s", assignment.IP, assignment.Host))
@@ -25,17 +25,17 @@ func sayActive(active []Assignment) string {
 	return "Traffic leaves with " + strings.Join(list, ", ") + "."
 }
 
-func (x *index) sayMultipleNamespaces(ip netip.Addr) string {
+func (x *index) multipleNamespacesMessage(ip netip.Addr) string {
 	return fmt.Sprintf("Multiple namespaces (%s) claiming EgressIP %s: remove it from egressIPs of all but one NetNamespace.",
 		x.namespaceNames(x.addresses[ip].namespaces), ip)
 }
 
-func (x *index) sayMultipleHosts(ip netip.Addr) string {
+func (x *index) multipleHostsMessage(ip netip.Addr) string {
 	return fmt.Sprintf("Multiple nodes (%s) claiming EgressIP %s: remove it from egressIPs of all but one HostSubnet.",
 		x.hostNames(x.addresses[ip].hosts), ip)
 }
 
-func (x *index) saySameHost(ip netip.Addr) string {
+func (x *index) sameHostMessage(ip netip.Addr) string {
 	a := x.addresses[ip]
 	namespace, host := x.Namespaces[a.namespaces[0]], x.Hosts[a.hosts[0]]
 	var same []int
@@ -48,79 +48,79 @@ func (x *index) saySameHost(ip netip.Addr) string {
 		names(same, func(i int) string { return namespace.Requests[i].String() }), namespace.Name, namespace.NetID, host.Name)
 }
 
-func (x *index) sayNetID(n int, reason Reason) string {
+func (x *index) netIDMessage(n int, reason Reason) string {
 	id := x.Namespaces[n].NetID
 	if reason == ReasonBadNetID {
-		return fmt.Sprintf("netid %d of NetNamespace %s is greater than %d: give it a free one.",
+		return fmt.Sprintf("netid %d of NetNamespace %s is greater than %d: set it to a free one.",
 			id, x.Namespaces[n].Name, MaxNetID)
 	}
-	return fmt.Sprintf("NetNamespaces (%s) request egress IPs and share netid %d, so that their packets cannot be told apart: "+
-		"give each a netid of its own, or leave egressIPs to one of them.",
+	return fmt.Sprintf("NetNamespaces (%s) request egress IPs and share netid %d, so their packets cannot be distinguished: "+
+		"give each its own netid, or keep egressIPs in only one of them.",
 		x.namespaceNames(x.requesting[id]), id)
 }
 
-func (x *index) sayHostAddress(ip netip.Addr) string {
-	return fmt.Sprintf("%s is the own address of host %s: use an address that nobody has in egressIPs.",
+func (x *index) hostAddressMessage(ip netip.Addr) string {
+	return fmt.Sprintf("%s is the address of host %s itself: use an address in egressIPs that no host has.",
 		ip, x.hostNames(x.hostsByIP[ip]))
 }
 
-func (x *index) sayUnfitOn(h int, ip netip.Addr) string {
-	_, why := x.unfitOn(h, ip)
-	return fmt.Sprintf("Host %s cannot bear %s: %s. Correct egressIPs of the HostSubnet, or claim the address on a host whose network holds it.",
+func (x *index) invalidOnMessage(h int, ip netip.Addr) string {
+	_, why := x.invalidOn(h, ip)
+	return fmt.Sprintf("Host %s cannot have %s: %s. Correct egressIPs of the HostSubnet, or claim the address on a host whose network contains it.",
 		x.Hosts[h].Name, ip, why)
 }
 
-// sayWrong puts those reasons into words that are the same for a request and
-// a claim; it is empty for all others.
-func (x *index) sayWrong(ip netip.Addr, reason Reason) string {
+// defectMessage is the message for a reason that is the same for a request and a
+// claim; "" for all others.
+func (x *index) defectMessage(ip netip.Addr, reason Reason) string {
 	a := x.addresses[ip]
 	switch reason {
 	case ReasonHostAddress:
-		return x.sayHostAddress(ip)
+		return x.hostAddressMessage(ip)
 	case ReasonMultipleNamespaces:
-		return x.sayMultipleNamespaces(ip)
+		return x.multipleNamespacesMessage(ip)
 	case ReasonBadNetID, ReasonDuplicateNetID:
-		return x.sayNetID(a.namespaces[0], reason)
+		return x.netIDMessage(a.namespaces[0], reason)
 	case ReasonMultipleHosts:
-		return x.sayMultipleHosts(ip)
+		return x.multipleHostsMessage(ip)
 	case ReasonOutsideNetwork, ReasonBadAddress:
-		return x.sayUnfitOn(a.hosts[0], ip)
+		return x.invalidOnMessage(a.hosts[0], ip)
 	case ReasonSameHost:
-		return x.saySameHost(ip)
+		return x.sameHostMessage(ip)
 	default:
 		return ""
 	}
 }
 
-func (r *resolver) sayRequest(n int, ip netip.Addr, result RequestResult) string {
+func (r *resolver) requestMessage(n int, ip netip.Addr, result RequestResult) string {
 	switch {
 	case result.State == Active:
 		return fmt.Sprintf("Traffic leaves with %s from host %s.", ip, result.Host)
 	case result.Reason == ReasonDropped:
-		return fmt.Sprintf("Host %s bears %s, but nothing uses it: the namespace is dropped for another of its egress IPs.", result.Host, ip)
+		return fmt.Sprintf("Host %s has %s, but nothing uses it: the namespace is dropped because of another of its egress IPs.", result.Host, ip)
 	case result.Reason == ReasonEvacuated:
-		return fmt.Sprintf("Host %s bears %s and is being evacuated: another egress IP is used.", result.Host, ip)
+		return fmt.Sprintf("Host %s has %s and is being evacuated: another egress IP is used.", result.Host, ip)
 	case result.State == Standby:
-		return fmt.Sprintf("Host %s bears %s; an egress IP before it in the list is used.", result.Host, ip)
+		return fmt.Sprintf("Host %s has %s; an earlier egress IP in egressIPs of the NetNamespace is used.", result.Host, ip)
 	case result.State == HostOffline:
 		return fmt.Sprintf("Host %s, which claims %s, is offline: repair it, or claim the address on another host.", result.Host, ip)
 	case result.Reason == ReasonNoEligibleHost:
-		return fmt.Sprintf("No host can take %s: each whose egressCIDRs hold it is offline, has no capacity left, "+
+		return fmt.Sprintf("No host can take %s: each host with that address in egressCIDRs is offline, has no capacity left, "+
 			"or claims another egress IP of namespace %s. Add a host, or capacity.", ip, r.Namespaces[n].Name)
-	case result.Reason == ReasonNotClaimed && r.room.covered(ip):
-		return fmt.Sprintf("No host claims %s yet; the controller is about to assign it.", ip)
+	case result.Reason == ReasonNotClaimed && r.eligibility.covered(ip):
+		return fmt.Sprintf("No host claims %s yet: the controller will assign it.", ip)
 	case result.Reason == ReasonNotClaimed:
-		return fmt.Sprintf("No host claims %s: add it to egressIPs of a HostSubnet, or give HostSubnets egressCIDRs that hold it.", ip)
+		return fmt.Sprintf("No host claims %s: add it to egressIPs of a HostSubnet, or add a range that contains it to egressCIDRs of HostSubnets.", ip)
 	}
-	return r.sayWrong(ip, result.Reason)
+	return r.defectMessage(ip, result.Reason)
 }
 
-func (r *resolver) sayClaim(h int, result ClaimResult) string {
+func (r *resolver) claimMessage(h int, result ClaimResult) string {
 	switch {
 	case result.Reason == ReasonBadHost:
 		return fmt.Sprintf("Claims of HostSubnet %s do not count: %s.", r.Hosts[h].Name, r.badHost(h))
 	case result.Reason == ReasonDropped:
-		return fmt.Sprintf("Namespace %s is dropped for another of its egress IPs; nothing uses %s.", result.Namespace, result.IP)
+		return fmt.Sprintf("Namespace %s is dropped because of another of its egress IPs; nothing uses %s.", result.Namespace, result.IP)
 	case result.Reason == ReasonNotRequested:
 		return fmt.Sprintf("No namespace requests %s: add it to egressIPs of a NetNamespace, or remove it here.", result.IP)
 	case result.State == Active:
@@ -128,21 +128,21 @@ func (r *resolver) sayClaim(h int, result ClaimResult) string {
 	case result.State == Standby && r.Hosts[h].Evacuating:
 		return fmt.Sprintf("Ready for namespace %s, which uses another egress IP while the host is being evacuated.", result.Namespace)
 	case result.State == Standby:
-		return fmt.Sprintf("Ready for namespace %s, which uses an egress IP before it in its list.", result.Namespace)
+		return fmt.Sprintf("Ready for namespace %s, which uses an earlier egress IP in its list.", result.Namespace)
 	case result.State == HostOffline:
 		return fmt.Sprintf("The host is offline; %s of namespace %s is not used.", result.IP, result.Namespace)
 	}
-	return r.sayWrong(result.IP, result.Reason)
+	return r.defectMessage(result.IP, result.Reason)
 }
 
-// sayHost sums up a host: its first claim that is not in order, if any.
-func (r *resolver) sayHost(h int, result HostResult) (bool, Reason, string) {
+// summarizeHost summarizes a host: its first claim that is not in order, if any.
+func (r *resolver) summarizeHost(h int, result HostResult) (bool, Reason, string) {
 	host := r.Hosts[h]
 	if why := r.badHost(h); why != "" {
 		return false, ReasonBadHost, fmt.Sprintf("HostSubnet %s takes no egress traffic: %s. Correct hostIP.", host.Name, why)
 	}
 	if len(host.Invalid) > 0 {
-		return false, ReasonBadAddress, sayBadAddress(kindHostSubnet, host.Name, host.Invalid[0])
+		return false, ReasonBadAddress, badAddressMessage(kindHostSubnet, host.Name, host.Invalid[0])
 	}
 	assigned := 0
 	for _, claim := range result.Claims {
@@ -155,7 +155,7 @@ func (r *resolver) sayHost(h int, result HostResult) (bool, Reason, string) {
 	}
 	switch {
 	case host.Online && host.Evacuating && assigned > 0:
-		return true, ReasonEvacuated, r.sayEvacuating(h, assigned)
+		return true, ReasonEvacuated, r.evacuatingMessage(h, assigned)
 	case !host.Online && assigned > 0:
 		return false, ReasonHostOffline, fmt.Sprintf("Host %s is offline; its egress IPs are not used.", host.Name)
 	case host.Capacity != 0 && len(host.Claims) > max(host.Capacity, 0):
@@ -166,11 +166,11 @@ func (r *resolver) sayHost(h int, result HostResult) (bool, Reason, string) {
 	case assigned == 0:
 		return true, ReasonNotRequested, "No namespace requests any of the host's egress IPs."
 	}
-	return true, ReasonAssigned, fmt.Sprintf("The host bears %d egress IPs.", assigned)
+	return true, ReasonAssigned, fmt.Sprintf("The host has %d egress IPs.", assigned)
 }
 
-// sayEvacuating tells how far an evacuation is.
-func (r *resolver) sayEvacuating(h, assigned int) string {
+// evacuatingMessage reports the progress of an evacuation.
+func (r *resolver) evacuatingMessage(h, assigned int) string {
 	host := r.Hosts[h]
 	used := 0
 	for _, ip := range host.Claims {
@@ -178,35 +178,35 @@ func (r *resolver) sayEvacuating(h, assigned int) string {
 			used++
 		}
 	}
-	return fmt.Sprintf("The host is being evacuated: it bears %d egress IPs, %d of which are in use because nothing can take their place.",
+	return fmt.Sprintf("The host is being evacuated: it has %d egress IPs, %d of which are in use because no other can replace them.",
 		assigned, used)
 }
 
-func (a *allocator) sayRelease(gone claim, reason Reason) string {
+func (a *allocator) releaseMessage(gone claim, reason Reason) string {
 	host := a.Hosts[gone.host].Name
 	switch reason {
 	case ReasonNotRequested:
-		return fmt.Sprintf("Host %s gives up %s: no namespace requests it any more.", host, gone.ip)
+		return fmt.Sprintf("Host %s releases %s: no namespace requests it any more.", host, gone.ip)
 	case ReasonHostOffline:
-		return fmt.Sprintf("Host %s gives up %s: the host is offline.", host, gone.ip)
+		return fmt.Sprintf("Host %s releases %s: the host is offline.", host, gone.ip)
 	case ReasonOutsideRange:
-		return fmt.Sprintf("Host %s gives up %s: none of its egressCIDRs holds it.", host, gone.ip)
+		return fmt.Sprintf("Host %s releases %s: none of its egressCIDRs contains it.", host, gone.ip)
 	case ReasonCapacity:
-		return fmt.Sprintf("Host %s gives up %s: it has capacity for %d egress IPs.", host, gone.ip, max(a.Hosts[gone.host].Capacity, 0))
+		return fmt.Sprintf("Host %s releases %s: it has capacity for %d egress IPs.", host, gone.ip, max(a.Hosts[gone.host].Capacity, 0))
 	case ReasonSameHost:
-		return fmt.Sprintf("Host %s gives up %s: it bears another egress IP of that namespace.", host, gone.ip)
+		return fmt.Sprintf("Host %s releases %s: it has another egress IP of that namespace.", host, gone.ip)
 	case ReasonEvacuated:
-		return fmt.Sprintf("Host %s gives up %s to another host: it is being evacuated.", host, gone.ip)
+		return fmt.Sprintf("Host %s releases %s to another host: it is being evacuated.", host, gone.ip)
 	case ReasonRebalanced:
-		return fmt.Sprintf("Host %s gives up %s to a host that bears less than half of its share.", host, gone.ip)
+		return fmt.Sprintf("Host %s releases %s to a host that has less than half of its share.", host, gone.ip)
 	case ReasonMultipleHosts:
-		return fmt.Sprintf("Host %s gives up %s: another host claims it too.", host, gone.ip)
+		return fmt.Sprintf("Host %s releases %s: another host claims it too.", host, gone.ip)
 	case ReasonBadHost:
-		return fmt.Sprintf("Host %s gives up %s: %s.", host, gone.ip, a.badHost(gone.host))
+		return fmt.Sprintf("Host %s releases %s: %s.", host, gone.ip, a.badHost(gone.host))
 	case ReasonOutsideNetwork, ReasonBadAddress:
-		_, why := a.unfitOn(gone.host, gone.ip)
-		return fmt.Sprintf("Host %s gives up %s: %s.", host, gone.ip, why)
+		_, why := a.invalidOn(gone.host, gone.ip)
+		return fmt.Sprintf("Host %s releases %s: %s.", host, gone.ip, why)
 	default:
-		return fmt.Sprintf("Host %s gives up %s. %s", host, gone.ip, a.sayWrong(gone.ip, reason))
+		return fmt.Sprintf("Host %s releases %s. %s", host, gone.ip, a.defectMessage(gone.ip, reason))
 	}
 }

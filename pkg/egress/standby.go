@@ -5,51 +5,26 @@ import (
 	"slices"
 )
 
-// What is looked ahead for. Beyond that, a host that takes over prepares when it
-// is told to, which costs some tens of milliseconds more.
+// The limits of looking ahead. Beyond them, a host prepares when it takes over, which
+// costs some tens of milliseconds more.
 const (
-	// maxStandbyHosts bounds the automatic hosts: each host's death is played
-	// through.
+	// maxStandbyHosts bounds the automatic hosts: the death of each is simulated.
 	maxStandbyHosts = 16
-	// maxStandbyClaims bounds what those hosts claim altogether.
+	// maxStandbyClaims bounds the claims of all these hosts.
 	maxStandbyClaims = 256
 )
 
-// standbys are the egress IPs that the allocation would give to a host if one of
-// the other automatic hosts died, in order of address.
+// standbys are the egress IPs that the allocation would give to a host if one of the
+// other automatic hosts died, in order of address.
 func standbys(c Cluster, host string) []HostedIP {
 	self, known := findHost(c.Hosts, host)
 	if !known || !c.Hosts[self].Automatic || !c.Hosts[self].Online {
 		return nil
 	}
-	var others []int
-	claims := 0
-	for h, other := range c.Hosts {
-		if other.Automatic {
-			claims += len(other.Claims)
-			if h != self && other.Online && len(other.Claims) > 0 {
-				others = append(others, h)
-			}
-		}
-	}
-	if len(others) >= maxStandbyHosts || claims > maxStandbyClaims {
-		return nil
-	}
 	found := make(map[netip.Addr]bool)
-	for _, dead := range others {
-		after := c
-		after.Hosts = slices.Clone(c.Hosts)
-		// As the controller finds it when it places what the host has lost.
-		after.Hosts[dead].Online, after.Hosts[dead].Claims = false, nil
-		for _, claims := range Allocate(after).Hosts {
-			if claims.Host != host {
-				continue
-			}
-			for _, ip := range claims.Claims {
-				if slices.Contains(c.Hosts[dead].Claims, ip) {
-					found[ip] = true
-				}
-			}
+	for _, dead := range mayDie(c, self) {
+		for _, ip := range takenOver(c, host, dead) {
+			found[ip] = true
 		}
 	}
 	var list []HostedIP
@@ -63,4 +38,44 @@ func standbys(c Cluster, host string) []HostedIP {
 	}
 	slices.SortFunc(list, func(a, b HostedIP) int { return a.IP.Compare(b.IP) })
 	return list
+}
+
+// mayDie are the automatic hosts, other than the host itself, whose death would move
+// egress IPs; none in a cluster that is too large to look ahead.
+func mayDie(c Cluster, self int) []int {
+	var others []int
+	claims := 0
+	for h, other := range c.Hosts {
+		if !other.Automatic {
+			continue
+		}
+		claims += len(other.Claims)
+		if h != self && other.Online && len(other.Claims) > 0 {
+			others = append(others, h)
+		}
+	}
+	if len(others) >= maxStandbyHosts || claims > maxStandbyClaims {
+		return nil
+	}
+	return others
+}
+
+// takenOver are the egress IPs that the host would be given if the other one died.
+func takenOver(c Cluster, host string, dead int) []netip.Addr {
+	lost := c.Hosts[dead].Claims
+	c.Hosts = slices.Clone(c.Hosts)
+	// As the controller finds it when it places what the host has lost.
+	c.Hosts[dead].Online, c.Hosts[dead].Claims = false, nil
+	var taken []netip.Addr
+	for _, claims := range Allocate(c).Hosts {
+		if claims.Host != host {
+			continue
+		}
+		for _, ip := range claims.Claims {
+			if slices.Contains(lost, ip) {
+				taken = append(taken, ip)
+			}
+		}
+	}
+	return taken
 }

@@ -7,9 +7,9 @@ import (
 	"slices"
 )
 
-// witnesses is how many hosts on each side of an egress host watch it, beside
-// those whose pods use it: with two on each side, a host that dies together with
-// one of them is still found dead by a majority.
+// witnesses is how many hosts on each side of an egress host watch it, in addition to
+// those whose pods use it. With two on each side, a host that dies together with one of
+// them is still found dead by a majority.
 const witnesses = 2
 
 // Peer is a host whose health another one watches.
@@ -18,9 +18,8 @@ type Peer struct {
 	IP   netip.Addr
 }
 
-// EgressHosts are the egress hosts, those whose health matters to anybody: those that bear
-// egress IPs, and the automatic ones, which may have to at any moment. In order
-// of name.
+// EgressHosts are the hosts whose health matters to others, in order of name: those
+// that have egress IPs, and the automatic ones, which may get some at any moment.
 func EgressHosts(c Cluster, r Resolution) []Peer {
 	var peers []Peer
 	for h, host := range c.Hosts {
@@ -41,15 +40,15 @@ func isEgressHost(c Cluster, r Resolution, h int) bool {
 // Watched are the hosts, other than the host itself, whose health its agent
 // watches, in order of name:
 //
-//   - those that bear egress IPs of namespaces with pods on the host: it is they
-//     to whom its packets go;
-//   - egress hosts whose witness it is, so that somebody can tell that a host is
-//     dead which nobody uses from elsewhere;
-//   - where it is an egress host, its own witnesses, by which it can tell that it
-//     is cut off itself.
+//   - those that have egress IPs of namespaces with pods on the host: its packets go
+//     there;
+//   - egress hosts whose witness it is, so that a host used only by its own pods is
+//     still watched;
+//   - if it is an egress host, its own witnesses, by which it finds out that it is cut
+//     off itself.
 //
-// Hosts stand in a ring, in an order without a meaning, so that neighbours there
-// are seldom neighbours in a rack. Witnesses are the next ones on both sides.
+// Hosts form a ring, ordered by a hash of their names, so that neighbours there are
+// seldom neighbours in a rack. Witnesses are the next hosts on both sides.
 func Watched(c Cluster, r Resolution, host string, pods []Pod) []Peer {
 	here := make(map[string]bool)
 	for _, pod := range pods {

@@ -42,8 +42,8 @@
 // controllers gathers Evidence for each host and publishes the verdicts.
 // pkg/agent reports Ballots and follows Isolation. pkg/egress takes verdicts as
 // input for its decisions, and decides which hosts watch which (Watched) and which
-// hosts end their hold-down early (LastResort), because both depend on who needs
-// whom.
+// hosts end their hold-down early (LastResort), because both depend on which
+// namespaces use which hosts.
 //
 // Values are not changed once returned, and may be shared between goroutines.
 package online

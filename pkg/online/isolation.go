@@ -19,7 +19,7 @@ type Contact struct {
 func (c Contact) majority() bool { return 2*(1+c.Answering) > 1+c.Watched }
 
 // Isolation is whether a host must consider itself cut off from the cluster. Its
-// addresses may be given to another host then, and nobody can notify it: so that no
+// addresses may be given to another host then, and nothing can notify it: so that no
 // address has two owners, it withdraws them by itself. The zero value is a host that
 // is not cut off.
 type Isolation struct {

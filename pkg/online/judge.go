@@ -115,7 +115,7 @@ func staysLastResort(e Evidence) (Verdict, bool) {
 
 // heldDown keeps a host offline until its hold-down is over, so that traffic does
 // not go back and forth between hosts. A host that was online has none to wait for:
-// nobody but this controller found it silent.
+// only this controller found it silent.
 func heldDown(e Evidence) (Verdict, bool) {
 	return Verdict{HeldDown: true, Closed: e.Node == NodeUnreachable, Reason: ReasonHeldDown, Message: messageHeldDown},
 		e.probed(ProbeHeldDown) && e.Judged && !e.WasOnline
