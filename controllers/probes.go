@@ -105,7 +105,7 @@ func (p *probes) setTargets(ctx context.Context) error {
 	}
 	cluster, _ := egress.Snapshot(egress.Objects{HostSubnets: hosts.Items, NetNamespaces: namespaces.Items})
 	targets := probe.Targets{Self: p.source}
-	for _, peer := range egress.EgressHosts(cluster, egress.Resolve(cluster)) {
+	for _, peer := range egress.ServingHosts(cluster, egress.Resolve(cluster)) {
 		targets.Probe = append(targets.Probe, probe.Target{Name: peer.Name, Addr: peer.IP})
 	}
 	if err := p.runner.SetTargets(targets); err != nil {

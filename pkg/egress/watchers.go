@@ -18,9 +18,9 @@ type Peer struct {
 	IP   netip.Addr
 }
 
-// EgressHosts are the hosts whose health matters to others, in order of name: those
+// ServingHosts are the hosts whose health matters to others, in order of name: those
 // that have egress IPs, and the automatic ones, which may get some at any moment.
-func EgressHosts(c Cluster, r Resolution) []Peer {
+func ServingHosts(c Cluster, r Resolution) []Peer {
 	var peers []Peer
 	for h, host := range c.Hosts {
 		if host.IP.Is4() && isEgressHost(c, r, h) {

@@ -65,7 +65,7 @@ func TestPropertyWatchersAreMutual(t *testing.T) {
 	rapid.Check(t, func(t *rapid.T) {
 		c, _ := egress.Snapshot(drawObjects(t, full()))
 		r := egress.Resolve(c)
-		egressHosts := peerNames(egress.EgressHosts(c, r))
+		egressHosts := peerNames(egress.ServingHosts(c, r))
 		watched := map[string][]string{}
 		for _, h := range c.Hosts {
 			watched[h.Name] = peerNames(egress.Watched(c, r, h.Name, nil))

@@ -1,5 +1,7 @@
 package online
 
+import "slices"
+
 // NodeState is what the cluster knows about a host's Node.
 type NodeState int
 
@@ -68,12 +70,7 @@ func (e Evidence) Silent() bool {
 
 // probed reports whether the controller's probes have one of these results.
 func (e Evidence) probed(states ...ProbeState) bool {
-	for _, s := range states {
-		if e.Probe == s {
-			return true
-		}
-	}
-	return false
+	return slices.Contains(states, e.Probe)
 }
 
 // wasOfflineByProbes reports whether the earlier verdict was offline because of

@@ -34,7 +34,8 @@ func TestBallotOf(t *testing.T) {
 		"none": {nil, nil, nil},
 		"one of each": {
 			slices.Concat(peers("u", 1, online.PeerUnknown), peers("s", 1, online.PeerSilent), peers("a", 1, online.PeerAnswers)),
-			[]string{"a000", "s000"}, []string{"s000"},
+			[]string{"a000", "s000"},
+			[]string{"s000"},
 		},
 		"more than a ballot holds: silent ones first": {
 			slices.Concat(peers("a", online.MaxBallot, online.PeerAnswers), peers("s", 10, online.PeerSilent)),
