@@ -232,10 +232,10 @@ func (s *scene) deletePod(t *testing.T, i int) {
 	s.must(t, s.Delete(t.Context(), p, client.GracePeriodSeconds(0)))
 }
 
-func (s *scene) hostSubnet(t *testing.T) *v1.HostSubnet {
+func (s *scene) hostSubnet(ctx context.Context, t *testing.T) *v1.HostSubnet {
 	t.Helper()
 	var hs v1.HostSubnet
-	s.must(t, s.Get(t.Context(), client.ObjectKey{Name: s.node}, &hs))
+	s.must(t, s.Get(ctx, client.ObjectKey{Name: s.node}, &hs))
 	return &hs
 }
 
@@ -263,8 +263,8 @@ func (s *scene) settled(t *testing.T, u *agentUnderTest) *v1.HostSubnet {
 	t.Helper()
 	testenv.Eventually(t, func(context.Context) string { return u.get("/readyz") })
 	var hs *v1.HostSubnet
-	testenv.Eventually(t, func(context.Context) string {
-		hs = s.hostSubnet(t)
+	testenv.Eventually(t, func(ctx context.Context) string {
+		hs = s.hostSubnet(ctx, t)
 		c := meta.FindStatusCondition(hs.Status.Conditions, v1.ConditionAgentReady)
 		if c == nil || c.Status != metav1.ConditionTrue || hs.Status.ObservedGeneration != hs.Generation {
 			return fmt.Sprintf("status is %+v", hs.Status)
@@ -376,7 +376,7 @@ func TestAgentOnARealAPIServer(t *testing.T) {
 
 		before, writes := hs.ResourceVersion, u.wire.writes.Load()
 		morePasses(t, u, 20)
-		if hs := s.hostSubnet(t); hs.ResourceVersion != before || u.wire.writes.Load() != writes {
+		if hs := s.hostSubnet(t.Context(), t); hs.ResourceVersion != before || u.wire.writes.Load() != writes {
 			t.Errorf("nothing happened, and the agent wrote %d times more", u.wire.writes.Load()-writes)
 		}
 	})
@@ -395,8 +395,8 @@ func TestAgentOnARealAPIServer(t *testing.T) {
 				return r, fmt.Errorf("attempt %d: no room", n) // other words each time
 			}
 		})
-		testenv.Eventually(t, func(context.Context) string {
-			hs := s.hostSubnet(t)
+		testenv.Eventually(t, func(ctx context.Context) string {
+			hs := s.hostSubnet(ctx, t)
 			c := meta.FindStatusCondition(hs.Status.Conditions, v1.ConditionAgentReady)
 			if c == nil || c.Status != metav1.ConditionFalse || c.Reason != ReasonApplyFailed || !strings.Contains(c.Message, "no room") {
 				return fmt.Sprintf("condition is %+v", c)
@@ -430,15 +430,15 @@ func TestAgentOnARealAPIServer(t *testing.T) {
 			s.asController(t, round)
 		}
 		// One write of the agent among them, that takes back nothing.
-		s.must(t, s.Patch(t.Context(), s.hostSubnet(t), client.RawPatch("application/merge-patch+json", []byte(`{"egressIPs":[]}`))))
-		testenv.Eventually(t, func(context.Context) string {
-			hs := s.hostSubnet(t)
+		s.must(t, s.Patch(t.Context(), s.hostSubnet(t.Context(), t), client.RawPatch("application/merge-patch+json", []byte(`{"egressIPs":[]}`))))
+		testenv.Eventually(t, func(ctx context.Context) string {
+			hs := s.hostSubnet(ctx, t)
 			if len(hs.Status.EgressIPs) != 0 || hs.Status.ObservedGeneration != hs.Generation {
 				return fmt.Sprintf("status is %+v", hs.Status)
 			}
 			return ""
 		})
-		hs := s.hostSubnet(t)
+		hs := s.hostSubnet(t.Context(), t)
 		online := meta.FindStatusCondition(hs.Status.Conditions, v1.ConditionOnline)
 		ready := meta.FindStatusCondition(hs.Status.Conditions, v1.ConditionEgressReady)
 		if online == nil || online.Status != metav1.ConditionTrue || ready == nil || ready.Message != "round 29" {
@@ -501,7 +501,7 @@ func TestAgentOnARealAPIServer(t *testing.T) {
 		})
 		testenv.Eventually(t, func(context.Context) string { return u.get("/readyz") })
 		morePasses(t, u, 5)
-		if hs := s.hostSubnet(t); hs.Status.Agent != nil {
+		if hs := s.hostSubnet(t.Context(), t); hs.Status.Agent != nil {
 			t.Errorf("status is %+v", hs.Status)
 		}
 		u.wire.breaks(nil)
@@ -534,7 +534,7 @@ func TestAgentOnARealAPIServer(t *testing.T) {
 			}
 		}
 		morePasses(t, u, 5)
-		if hs := s.hostSubnet(t); hs.ResourceVersion != before.ResourceVersion {
+		if hs := s.hostSubnet(t.Context(), t); hs.ResourceVersion != before.ResourceVersion {
 			t.Errorf("the restart changed the status:\n%+v\n%+v", before.Status, hs.Status)
 		}
 	})
@@ -544,7 +544,7 @@ func TestAgentOnARealAPIServer(t *testing.T) {
 		s.createPod(t, 0)
 		u := startAgent(t, a, s.node)
 		s.settled(t, u)
-		s.must(t, s.Delete(t.Context(), s.hostSubnet(t)))
+		s.must(t, s.Delete(t.Context(), s.hostSubnet(t.Context(), t)))
 		testenv.Eventually(t, wantPaths(u.kernel, map[string]dataplane.PodKind{s.podIP(0): dataplane.Drop}))
 		if st := u.kernel.last(); len(st.Hosted) != 0 || st.HostIP.String() != s.hostIP {
 			t.Errorf("state is %+v", st)

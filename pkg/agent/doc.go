@@ -5,8 +5,8 @@
 // other, the brain (pkg/egress) and the kernel (pkg/dataplane). It converts and
 // carries out; it decides nothing about egress IPs itself:
 //
-//	caches, container runtime --gather--> input --Snapshot, Resolve, PlanFor--> egress.Plan
-//	      egress.Plan --stateOf--> dataplane.State --Apply--> dataplane.Report
+//	caches, container runtime --gather--> input --egress.DecideHost--> egress.Plan
+//	      Plan --stateOf--> dataplane.State --Apply--> dataplane.Report
 //	                               Report --statusOf--> HostSubnet.status
 //
 // Invariants:

@@ -57,6 +57,12 @@ func TestUninstalledAgentGivesUp(t *testing.T) {
 		"deleted and installed again":   {deleted: true, replaced: true, want: 1},
 	} {
 		t.Run(name, func(t *testing.T) {
+			await := func(wrong func(context.Context) string) {
+				t.Helper()
+				if last := testenv.Await(ctx, testenv.Patience, wrong); last != "" {
+					t.Fatal(last)
+				}
+			}
 			d := daemonSet()
 			if !c.early {
 				if err := a.Create(ctx, d); err != nil {
@@ -88,7 +94,7 @@ func TestUninstalledAgentGivesUp(t *testing.T) {
 				}
 				return len(kernel.states[len(kernel.states)-1].Hosted)
 			}
-			testenv.Eventually(t, func(context.Context) string {
+			await(func(context.Context) string {
 				if n := hosted(); n != 1 {
 					return fmt.Sprintf("%d egress IPs are hosted, want one", n)
 				}
@@ -100,14 +106,14 @@ func TestUninstalledAgentGivesUp(t *testing.T) {
 				}
 			}
 			if c.deleted {
-				testenv.Eventually(t, func(context.Context) string { return log.missing(`"deleted"=true`) })
+				await(func(context.Context) string { return log.missing(`"deleted"=true`) })
 			}
 			if c.replaced {
 				d = daemonSet()
 				if err := a.Create(ctx, d); err != nil {
 					t.Fatal(err)
 				}
-				testenv.Eventually(t, func(context.Context) string { return log.missing(`"deleted"=false`) })
+				await(func(context.Context) string { return log.missing(`"deleted"=false`) })
 			}
 			if n := hosted(); n != 1 {
 				t.Errorf("%d egress IPs are hosted before the agent ends, want one", n)
