@@ -32,7 +32,7 @@ func remoteFrom(sources map[*node]string) Pod {
 // that drops what it does not know: a reset that a pod sees is ours.
 func (w *world) mute(t *testing.T) {
 	t.Helper()
-	w.bastion.Run(t, "iptables-nft -A OUTPUT -p tcp --tcp-flags RST RST -j DROP") //nolint:dupword // a mask, and the flags that are set
+	w.bastion.Run(t, "iptables-nft -A OUTPUT -p tcp --tcp-flags RST RST -j DROP")
 }
 
 // resets expects that the machine is told at once, as soon as it goes on with a

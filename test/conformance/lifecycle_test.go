@@ -231,7 +231,7 @@ func (l *life) step(ctx context.Context, step conformance.Step) error {
 func (l *life) createNamespace(ctx context.Context, name string) error {
 	if name != metav1.NamespaceDefault {
 		l.t.Cleanup(func() {
-			if err := l.deleteNamespace(context.WithoutCancel(l.t.Context()), name); err != nil {
+			if err := l.deleteNamespace(context.WithoutCancel(ctx), name); err != nil {
 				l.t.Errorf("delete namespace %s: %v", name, err)
 			}
 		})

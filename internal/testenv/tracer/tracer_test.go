@@ -49,11 +49,11 @@ func TestMatches(t *testing.T) {
 		"--ctstatus CONFIRMED":   false,
 		"--match-set marked src": true, "--match-set marked dst": false,
 	} {
-		for negation, want := range map[string]bool{"": want, "! ": !want} {
-			h := testHost(Tables{"filter": {Base: map[string][]string{"FORWARD": {negation + match + " -j DROP"}}}})
+		for rule, want := range map[string]bool{match: want, "! " + match: !want} {
+			h := testHost(Tables{"filter": {Base: map[string][]string{"FORWARD": {rule + " -j DROP"}}}})
 			got, err := h.Forward(testPacket())
 			if err != nil || (got.Dropped != "") != want {
-				t.Errorf("%s%s: %v, error %v", negation, match, got, err)
+				t.Errorf("%s: %v, error %v", rule, got, err)
 			}
 		}
 	}
