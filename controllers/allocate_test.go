@@ -16,7 +16,7 @@ import (
 	v1 "github.com/egressip-operator/egressip-operator/api/v1"
 )
 
-// TestClaimWaitsForTheFormerHost: an address that an online host still bears is
+// TestClaimWaitsForTheFormerHost: an address that an online host still has is
 // claimed for another only when that host's agent has taken it off, or has been
 // silent for too long; of an offline host nobody waits for a word.
 func TestClaimWaitsForTheFormerHost(t *testing.T) {
@@ -26,7 +26,7 @@ func TestClaimWaitsForTheFormerHost(t *testing.T) {
 		then func(*store, *testclock.FakeClock)
 		want []string
 	}{
-		{"still borne", func(_ *store, c *testclock.FakeClock) { c.Step(awaitReleaseFor / 2) }, nil},
+		{"still configured there", func(_ *store, c *testclock.FakeClock) { c.Step(awaitReleaseFor / 2) }, nil},
 		{"taken off", func(s *store, _ *testclock.FakeClock) {
 			s.hosts["node1"].Status.EgressIPs = nil
 			s.stamp(s.hosts["node1"], false)

@@ -25,7 +25,7 @@ func TestHostOfLeader(t *testing.T) {
 		"a_b_11fe7d1c":   "a_b",
 		"node1_11fe7d1c": "",
 		"node22_1":       "",
-		"node2":          "", // nobody's identity that we know
+		"node2":          "", // no identity that we know
 		"":               "",
 	} {
 		if got, found := hostOfLeader(identity, dead); got != want || found != (want != "") {

@@ -79,7 +79,7 @@ func TestReportsOfAgentsAreNoNews(t *testing.T) {
 		"the uplink's network":      func(s *v1.HostSubnetStatus) { s.Agent.UplinkCIDR = "192.168.7.11/24" },
 		"what it says of others":    func(s *v1.HostSubnetStatus) { s.Agent.Silent = []string{"node2"} },
 		"which hosts it watches":    func(s *v1.HostSubnetStatus) { s.Agent.Watches = []string{"node2"} },
-		"an address that it bears":  func(s *v1.HostSubnetStatus) { s.EgressIPs[0].Configured = true },
+		"an address that it hosts":  func(s *v1.HostSubnetStatus) { s.EgressIPs[0].Configured = true },
 		"an address that is in use": func(s *v1.HostSubnetStatus) { s.Conditions = inUse() },
 	} {
 		after := report.DeepCopy()

@@ -101,7 +101,7 @@ func TestStatus(t *testing.T) {
 		})
 	})
 
-	t.Run("claimed by a second host: nobody's", func(t *testing.T) {
+	t.Run("claimed by a second host: on neither", func(t *testing.T) {
 		a.claim(t, "node2", "192.168.7.200")
 		const words = "Multiple nodes (node2, node3) claiming EgressIP 192.168.7.200"
 		a.awaitNamespace(t, "shop", wantDropped("MultipleHosts", words))
@@ -135,7 +135,7 @@ func TestStatus(t *testing.T) {
 		a.awaitEvent(t, "NetNamespace", "shop", "EgressIPMoved", "leaves with 192.168.7.200 from host node3")
 	})
 
-	t.Run("what can be nobody's egress IP is told", func(t *testing.T) {
+	t.Run("what can be no egress IP is reported", func(t *testing.T) {
 		a.request(t, "bank", "192.168.7.12", "0.0.0.0")
 		a.claim(t, "node1", "192.168.7.12", "192.168.7.201")
 		n := a.awaitNamespace(t, "bank", wantDropped("", "192.168.7.12"))

@@ -198,7 +198,7 @@ func resolveMutants() []mutant {
 			edits: []edit{{file: "planfor.go", old: "return PodPath{}, false", new: "return PodPath{IP: pod.IP, Namespace: pod.Namespace}, true"}},
 		},
 		{
-			name: "two-hosts-bear-it", pkg: brain, test: "TestPropertyOneHostBearsAnAddress",
+			name: "two-hosts-have-it", pkg: brain, test: "TestPropertyOneHostHasAnAddress",
 			edits: []edit{{file: "resolve_index.go", old: "if len(a.hosts) > 1 {\n\t\treturn ReasonMultipleHosts", new: "if len(a.hosts) > 2 {\n\t\treturn ReasonMultipleHosts"}},
 		},
 		{

@@ -60,7 +60,7 @@ func kernelMutants() []mutant {
 	}
 }
 
-// bootMutants are mistakes in what systemd is told of the boot lock.
+// bootMutants are mistakes in the systemd unit of the boot lock.
 func bootMutants() []mutant {
 	const (
 		unit    = "../../pkg/bootunit/unit.go"

@@ -92,7 +92,7 @@ func TestIsolation(t *testing.T) {
 		}
 		s.set(3, errors.New("no route to host"), false)
 		pass(time.Minute)
-		want("all hosts answer, and who bears the addresses is not known", true)
+		want("all hosts answer, and which host has the addresses is not known", true)
 		s.set(3, nil, false)
 		pass(time.Minute)
 		want("the cache lags behind the API server", true)
@@ -106,7 +106,7 @@ func TestIsolation(t *testing.T) {
 	})
 }
 
-// TestDecideWithdrawn: the node bears nothing, and its pods leave by another
+// TestDecideWithdrawn: the node hosts nothing, and its pods leave by another
 // egress host or not at all.
 func TestDecideWithdrawn(t *testing.T) {
 	t.Parallel()

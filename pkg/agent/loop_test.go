@@ -363,7 +363,7 @@ func TestLoopDecidesAnewOnTheUplink(t *testing.T) {
 	})
 }
 
-// TestLoopEndsInAPass: the end cuts a pass short, and nothing is told of it.
+// TestLoopEndsInAPass: the end cuts a pass short, and nothing is published.
 func TestLoopEndsInAPass(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
@@ -417,7 +417,7 @@ func TestLoopHealth(t *testing.T) {
 	})
 }
 
-// TestLoopListensAgain: a listener that fails is started anew, and what it
+// TestLoopListensAgain: a listener that fails is started again, and what it
 // missed is looked for.
 func TestLoopListensAgain(t *testing.T) {
 	t.Parallel()

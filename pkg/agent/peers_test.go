@@ -68,7 +68,7 @@ func TestPeersTellWhoIsSilent(t *testing.T) {
 	<-works
 	works <- false
 	await("its data plane is broken", true)
-	// Whom nobody can use is no sign of being cut off. One probe may be lost on a
+	// A host that cannot serve is no sign of being cut off. One probe may be lost on a
 	// busy machine; the next is 20 ms away.
 	testenv.Eventually(t, func(context.Context) string {
 		if watched, answering := asker.contact(); watched != 1 || answering != 1 {

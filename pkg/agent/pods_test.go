@@ -55,9 +55,9 @@ func TestPodsOf(t *testing.T) {
 		pods []corev1.Pod
 		want map[string]string
 	}{
-		"runs":                     {[]corev1.Pod{pod("a", "10.244.1.5")}, map[string]string{"10.244.1.5": "a"}},
-		"no address yet":           {[]corev1.Pod{pod("a", "")}, nil},
-		"bears the node's address": {[]corev1.Pod{pod("a", "10.1.8.11", func(p *corev1.Pod) { p.Spec.HostNetwork = true })}, nil},
+		"runs":                   {[]corev1.Pod{pod("a", "10.244.1.5")}, map[string]string{"10.244.1.5": "a"}},
+		"no address yet":         {[]corev1.Pod{pod("a", "")}, nil},
+		"has the node's address": {[]corev1.Pod{pod("a", "10.1.8.11", func(p *corev1.Pod) { p.Spec.HostNetwork = true })}, nil},
 		"starts, init containers send": {
 			[]corev1.Pod{pod("a", "10.244.1.5", phase(corev1.PodPending), with(nil))}, map[string]string{"10.244.1.5": "a"},
 		},

@@ -43,7 +43,7 @@ func TestLocalPods(t *testing.T) {
 		{"the API's watch lags behind the runtime", nil, []cri.Pod{sandboxOf("a", "10.244.1.5", 1)}, []string{"10.244.1.5 a"}},
 		{"both know it", []corev1.Pod{pod("a", "10.244.1.5")}, []cri.Pod{sandboxOf("a", "10.244.1.5", 1)}, []string{"10.244.1.5 a"}},
 		{
-			"its sandbox was made anew",
+			"its sandbox was made again",
 			[]corev1.Pod{pod("a", "10.244.1.5")},
 			[]cri.Pod{sandboxOf("a", "10.244.1.6", 4)},
 			[]string{"10.244.1.5 a", "10.244.1.6 a"},
@@ -145,7 +145,7 @@ func TestPropertyTheRuntimeKnowsNewPods(t *testing.T) {
 			}
 		}
 		if len(last) > 0 {
-			t.Fatalf("nobody's: %v", last)
+			t.Fatalf("of no pod: %v", last)
 		}
 		slices.Reverse(pods)
 		slices.Reverse(sandboxes)

@@ -13,7 +13,7 @@ import (
 )
 
 // given: a namespace with an egress IP on n1; when its pods on all nodes reach
-// out, then all bear that egress IP, and other pods that of their node.
+// out, then all have that egress IP as source, and other pods that of their node.
 func TestPodsLeaveWithTheirEgressIP(t *testing.T) {
 	for _, rules := range allRules() {
 		t.Run(rules.name, func(t *testing.T) {
@@ -116,7 +116,7 @@ func TestInsideTheClusterNothingChanges(t *testing.T) {
 }
 
 // given: a pod with an egress IP elsewhere; when clients outside reach it by
-// NodePort, or by its own IP, then they get answers from whom they asked.
+// NodePort, or by its own IP, then the answers come from the address that they asked.
 func TestAnswersToOutsideClientsTakeTheOldWay(t *testing.T) {
 	for _, rules := range allRules() {
 		t.Run(rules.name, func(t *testing.T) {

@@ -113,7 +113,7 @@ func TestConnectionsSpreadAndKeepTheirHost(t *testing.T) {
 		pod.set(remote(7, via...))
 		pods.apply(t)
 		for id, c := range open {
-			// Fragments bear no ports, but for the first.
+			// Only the first fragment has ports.
 			large := id + strings.Repeat(".", 4000)
 			speak(t, c, id)
 			speak(t, c, large)
@@ -167,10 +167,10 @@ func (m *machine) sendUDP(t *testing.T, to string, payload []byte) {
 
 // given: an egress IP for a network; when a packet of that network comes over
 // the overlay from a machine that is no host, or one of another network from a
-// host, or one to a pod or to the inside, then it goes nowhere.
+// host, or one to a pod or to the inside, then it is dropped.
 //
 // Kills the mutants without the rule in INPUT, without the one in FORWARD, and
-// without the drop of packets that bear no index.
+// without the drop of packets that have no index.
 func TestOverlayTakesPacketsOfHostsAndKnownNetworksAlone(t *testing.T) {
 	for _, rules := range []rulesOf{onlyNFT(), onlyLegacy()} {
 		t.Run(rules.name, func(t *testing.T) {

@@ -70,10 +70,10 @@ const (
 	echoAddress = bastionIP + ":9000"
 )
 
-// egressIPs are what the first hosts bear.
+// egressIPs are those of the first hosts.
 func egressIPs() []string { return []string{eip1, eip2, eip3} }
 
-// withHosts has the first hosts bear an egress IP each, for network 7; one more has a
+// withHosts gives each of the first hosts an egress IP, for network 7; one more has a
 // pod, and resets connections or does not.
 func withHosts(t *testing.T, rules rulesOf, hosts int, reset bool) (*world, *podMachine) {
 	t.Helper()

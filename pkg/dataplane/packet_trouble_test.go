@@ -40,9 +40,9 @@ func TestForwardPolicyDrop(t *testing.T) {
 	}
 }
 
-// given: an egress IP that another machine on the LAN has; when a host is to
-// bear it, then it does not, says so, and the pods' packets go nowhere; and
-// all is well once the other machine is gone.
+// given: an egress IP that another machine on the LAN has; when a host must take
+// it, then it does not, it says so, and the pods' packets are dropped; all is well
+// once the other machine is gone.
 func TestAddressThatSomebodyElseHas(t *testing.T) {
 	w := newWorld(t, 2, onlyNFT())
 	n1 := w.nodes[0]

@@ -223,7 +223,7 @@ func (n *node) settled(t *testing.T) {
 	}
 }
 
-// host has the node bear an egress IP for a network, or no longer.
+// host gives the node an egress IP for a network, or takes it away.
 func (n *node) host(ip string, netID uint32) {
 	n.state.Hosted = append(n.state.Hosted, Hosted{testenv.Addr(ip), netID})
 }

@@ -50,7 +50,7 @@ func evacuate(w *world, name string, on bool) {
 // another host can take it, and no namespace loses an egress IP by that.
 //
 // Mutants killed: evacuate that does not ask whether another host can take the
-// claim; Allocate that evacuates while the last claim released is nobody's.
+// claim; Allocate that evacuates while no host has the last claim released.
 func TestPropertyEvacuationGoesOneByOne(t *testing.T) {
 	rapid.Check(t, func(t *rapid.T) {
 		w := &world{Objects: drawObjects(t, shape{hosts: 5, namespaces: 8, requests: 3, automatic: true})}
@@ -71,7 +71,7 @@ func TestPropertyEvacuationGoesOneByOne(t *testing.T) {
 			}
 			now := len(w.placement())
 			if released > 1 || placed-now > 1 || released == 1 && missing > 0 {
-				t.Fatalf("%d claims released at once, %d claims are nobody's", released, placed-now)
+				t.Fatalf("%d claims released at once, %d claims are on no host", released, placed-now)
 			}
 			missing = placed - now
 			if equal(before, w.placement()) {
@@ -112,7 +112,7 @@ func TestPropertyStandbysComeTrue(t *testing.T) {
 			plan, _ := egress.PlanFor(c, r, h.Name, nil, nil)
 			for _, s := range plan.Standby {
 				if slices.ContainsFunc(plan.Hosted, func(h egress.HostedIP) bool { return h.IP == s.IP }) {
-					t.Fatalf("%s stands by for %s, which it bears", h.Name, s.IP)
+					t.Fatalf("%s stands by for %s, which it has", h.Name, s.IP)
 				}
 				standby[h.Name] = append(standby[h.Name], s.IP)
 			}

@@ -59,7 +59,7 @@ func TestAllocate(t *testing.T) {
 			want:    []string{"192.168.7.202@w0", "192.168.7.203@w0"},
 			settled: []string{"192.168.7.200@w1", "192.168.7.201@w1", "192.168.7.202@w0", "192.168.7.203@w0"},
 		},
-		"a host's own address is nobody's": {
+		"a host's own address goes to no host": {
 			given: new(given).namespace("red", "192.168.7.10").automatic("w0", all).automatic("w1", all),
 		},
 		"a host whose network does not hold the address is no candidate": {

@@ -7,7 +7,7 @@ import (
 )
 
 // AnnotationCloudConfig on a Node is where OpenShift's cloud network
-// controller says how many egress IPs a node can bear, and in which network.
+// controller says how many egress IPs a node can have, and in which network.
 const AnnotationCloudConfig = "cloud.network.openshift.io/egress-ipconfig"
 
 // CloudConfig is what a cloud reports about a host.

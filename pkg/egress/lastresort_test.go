@@ -39,7 +39,7 @@ func TestLastResort(t *testing.T) {
 			given: new(given).namespace("red", ip).automatic("w0", all).offline("w0").automatic("w1", all),
 			held:  "w0",
 		},
-		"another bears it": {
+		"another has it": {
 			given: new(given).namespace("red", ip).automatic("w0", all).offline("w0").automatic("w1", all).claims("w1", ip),
 			held:  "w0",
 		},

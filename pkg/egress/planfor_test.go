@@ -114,7 +114,7 @@ func TestPlanOfAHost(t *testing.T) {
 		Hosts:   []netip.Addr{testenv.Addr("192.168.7.10"), testenv.Addr("192.168.7.11"), testenv.Addr("192.168.7.12")},
 		Inside:  []netip.Prefix{testenv.Prefix("10.96.0.0/12"), testenv.Prefix("10.244.0.0/24"), testenv.Prefix("10.244.1.0/24")},
 		Subnets: []netip.Prefix{testenv.Prefix("10.244.1.0/24")},
-		// On standby, and borne nevertheless.
+		// On standby, and hosted nevertheless.
 		Hosted:  []egress.HostedIP{{IP: testenv.Addr("192.168.7.201"), NetID: 1001, Namespace: "red"}},
 		Orphans: []netip.Addr{testenv.Addr("192.168.7.200"), testenv.Addr("192.168.7.202")},
 	}

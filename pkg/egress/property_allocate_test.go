@@ -103,7 +103,7 @@ func TestPropertyNamespaceNeverTwiceOnAHost(t *testing.T) {
 
 // No egress IP is ever claimed by two automatic hosts, whatever the order in
 // which the writes of an answer land, with the controller killed at any point
-// and a new one that asks anew, while hosts and namespaces come, go and change.
+// and a new one that asks again, while hosts and namespaces come, go and change.
 // Each answer rests on a list that holds all earlier writes, and a write fails
 // if its HostSubnet has changed since, as the API server sees to.
 //

@@ -93,7 +93,7 @@ func TestPropertyObjectsAreNotChanged(t *testing.T) {
 }
 
 // A packet of a namespace that requests egress IPs leaves with one of them, or
-// not at all: locally with an address that the host bears, remotely through a
+// not at all: locally with an address that the host has, remotely through a
 // host that knows the netid and has for it one address, of that namespace.
 //
 // Kills the mutants netid-shared, same-host-used, invalid-forgotten and
@@ -137,7 +137,7 @@ func trace(w *world, plans map[string]egress.Plan, plan egress.Plan, path egress
 		}
 	case egress.PathLocal:
 		if !slices.ContainsFunc(plan.Hosted, func(h egress.HostedIP) bool { return h.IP == path.EgressIP }) {
-			return fmt.Sprintf("leaves with %s, which the host does not bear", path.EgressIP)
+			return fmt.Sprintf("leaves with %s, which the host does not have", path.EgressIP)
 		}
 		if !slices.Contains(requests, path.EgressIP.String()) {
 			return fmt.Sprintf("leaves with %s, which it does not request", path.EgressIP)
@@ -178,25 +178,25 @@ func traceRemote(plans map[string]egress.Plan, via netip.Addr, path egress.PodPa
 	return fmt.Sprintf("goes to %s, which is no host", via)
 }
 
-// Two hosts never bear one address.
+// Two hosts never have one address.
 //
-// Kills the mutant two-hosts-bear-it.
-func TestPropertyOneHostBearsAnAddress(t *testing.T) {
+// Kills the mutant two-hosts-have-it.
+func TestPropertyOneHostHasAnAddress(t *testing.T) {
 	rapid.Check(t, func(t *rapid.T) {
 		w := &world{Objects: drawObjects(t, full())}
-		bears := make(map[netip.Addr]string)
+		holder := make(map[netip.Addr]string)
 		for name, plan := range plansOf(w, nil) {
 			for _, hosted := range plan.Hosted {
-				if other, taken := bears[hosted.IP]; taken {
-					t.Fatalf("%s and %s bear %s", name, other, hosted.IP)
+				if other, taken := holder[hosted.IP]; taken {
+					t.Fatalf("%s and %s have %s", name, other, hosted.IP)
 				}
-				bears[hosted.IP] = name
+				holder[hosted.IP] = name
 			}
 		}
 	})
 }
 
-// That a host is held for offline moves no address: it changes which one is
+// A host that is considered offline moves no address: it changes which one is
 // active, and nobody else's.
 //
 // Kills the mutant offline-releases.
@@ -210,7 +210,7 @@ func TestPropertyOfflineHostKeepsItsAddresses(t *testing.T) {
 		before, after := plansOf(w, nil), plansOf(off, nil)
 		for name := range before {
 			if d := diff(before[name].Hosted, after[name].Hosted); d != "" {
-				t.Fatalf("%s bears other addresses when %s is offline:\n%s", name, gone, d)
+				t.Fatalf("%s has other addresses when %s is offline:\n%s", name, gone, d)
 			}
 		}
 		was := egress.Resolve(w.cluster()).Namespaces
@@ -230,7 +230,7 @@ func TestPropertyOfflineHostKeepsItsAddresses(t *testing.T) {
 
 func equalAssignments(a, b []egress.Assignment) bool { return slices.Equal(a, b) }
 
-// A mistake harms those alone whom it concerns: a namespace that requests no
+// A mistake harms only those that it concerns: a namespace that requests no
 // address of another and shares no netid changes nothing for the others, nor
 // does a host that claims nothing.
 //

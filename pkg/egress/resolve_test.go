@@ -142,7 +142,7 @@ func TestNamespaces(t *testing.T) {
 				host("w0", "192.168.7.200").host("w1"),
 			want: map[string]string{"red": "dropped: MultipleNamespaces", "blue": "dropped: MultipleNamespaces"},
 		},
-		"an address that two hosts claim is nobody's": {
+		"an address that two hosts claim is on neither": {
 			given: new(given).namespace("red", "192.168.7.200").host("w0", "192.168.7.200").host("w1", "192.168.7.200"),
 			want:  map[string]string{"red": "dropped: MultipleHosts"},
 		},

@@ -19,7 +19,7 @@ func peerNames(peers []egress.Peer) []string {
 	return names
 }
 
-// manyHosts are hosts of which the first bears the egress IP of namespace one.
+// manyHosts are hosts of which the first has the egress IP of namespace one.
 func manyHosts(count int) egress.Cluster {
 	c := egress.Cluster{Namespaces: []egress.Namespace{{Name: "one", NetID: 11, Requests: []netip.Addr{netip.MustParseAddr("192.0.2.201")}}}}
 	ip := netip.MustParseAddr("192.0.2.1")

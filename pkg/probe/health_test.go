@@ -52,7 +52,7 @@ func TestJudgements(t *testing.T) {
 		{"one answer does not bring a host back", "rmmmr", Offline, Silent},
 		{"nor do three before the hold-down is over", "rmmmrrr", Offline, Silent},
 		{"the hold-down counts from the fall", "rmmmrrrrrrrrrr", Online, NoCause},
-		{"a miss on the way back begins anew", "rmmmmmmmmmmrrmrr", Offline, Silent},
+		{"a miss on the way back begins again", "rmmmmmmmmmmrrmrr", Offline, Silent},
 		{"three in a row then bring it back", "rmmmmmmmmmmrrmrrr", Online, NoCause},
 		{"a host without an agent lives", "rxxxxx", Online, NoCause},
 		{"though most refusals are not sent", "rxmmmmxmmmmxmmmm", Online, NoCause},

@@ -13,7 +13,7 @@ func drawDuration(t *rapid.T, label string, from, to time.Duration) time.Duratio
 }
 
 // A dead host is found in time, however many others there are, come, and go.
-// Kills the mutants "all-begin-anew" (set gives phases anew to hosts that stay)
+// Kills the mutants "all-begin-again" (set gives new phases to hosts that stay)
 // and "one-more-miss" (Next compares bad > OfflineAfter).
 func TestPropertyADeadHostIsFoundInTime(t *testing.T) {
 	rapid.Check(t, func(t *rapid.T) {

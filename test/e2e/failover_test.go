@@ -294,14 +294,14 @@ func (b *bed) testCutOff(t *testing.T) {
 		}
 	})
 	b.movesSoon(t, host, other, "was cut off", func() error { return b.Partition(t.Context(), []string{host}, rest) })
-	bears := func(node string) (bool, error) {
+	hosts := func(node string) (bool, error) {
 		out, err := b.NodeExec(t.Context(), node, "ip", "-o", "addr", "show", "label", "eth0:eip")
 		return strings.Contains(out, egressIP+"/"), err
 	}
-	if still, err := bears(host); err != nil || still {
+	if still, err := hosts(host); err != nil || still {
 		t.Errorf("%s is cut off and has %s: %t, %v", host, egressIP, still, err)
 	}
-	if does, err := bears(other); err != nil || !does {
+	if does, err := hosts(other); err != nil || !does {
 		t.Errorf("%s has %s: %t, %v", other, egressIP, does, err)
 	}
 	if err := b.Mend(t.Context()); err != nil {

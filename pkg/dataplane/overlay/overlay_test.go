@@ -134,7 +134,7 @@ func TestHostsHaveDifferentOverlayMACs(t *testing.T) {
 			t.Errorf("MAC %v of %s is not a locally administered unicast one", mac, ip)
 		}
 		if other, twice := seen[mac.String()]; twice {
-			t.Errorf("%s and %s share MAC %v: VXLAN drops what bears its own", ip, other, mac)
+			t.Errorf("%s and %s share MAC %v: VXLAN drops frames with its own", ip, other, mac)
 		}
 		seen[mac.String()] = ip
 	}
