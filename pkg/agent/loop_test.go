@@ -261,10 +261,10 @@ func TestLoopFailsCalmly(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
 		var k *fakeKernel
-		broken := true
+		var repaired atomic.Bool // the loop's goroutine reads it
 		k = &fakeKernel{apply: func(_ context.Context, n int, s dataplane.State) (dataplane.Report, error) {
 			r := healthyReport(s)
-			if !broken {
+			if repaired.Load() {
 				return r, nil
 			}
 			k.drifts()
@@ -290,7 +290,7 @@ func TestLoopFailsCalmly(t *testing.T) {
 		if s := k.last(); k.count() != before+1 || len(s.Hosted) != 0 {
 			t.Errorf("a change of objects had to wait for the retry")
 		}
-		broken = false
+		repaired.Store(true)
 		pass(2 * time.Second)
 		if err := b.loop.health.ready(); err != nil {
 			t.Errorf("repaired, and ready says %v", err)
