@@ -73,7 +73,7 @@ func healthMutants() []mutant {
 		},
 		{
 			name: "unheard-last-resort-gets-claims", pkg: brain, test: "TestLastResort", plain: true,
-			edits: []edit{{file: "lastresort.go", old: "online.LastResort(c.Hosts[h].Closed)", new: "online.LastResort(false)"}},
+			edits: []edit{{file: "lastresort.go", old: "online.LastResort(c.Hosts[h].Closed)", new: "online.LastResort(h < 0)"}},
 		},
 		{
 			name: "unheard-gets-claims", pkg: onlinePackage, test: "TestPropertyProbesAloneTakeNoHostThatAnybodyHears",
