@@ -310,11 +310,21 @@ func (b *bed) watchBastion(t *testing.T, allowed ...string) (verify func()) {
 		if len(wrong) > 0 {
 			t.Errorf("of %d packets, these came with a wrong source (address: packets): %v", len(packets), wrong)
 		}
+		logged := 0
+		for _, p := range packets {
+			if logged < maxLoggedPackets && !tooBig(p) && wrong[p.Source.Addr().String()] > 0 {
+				logged++
+				t.Logf("a packet with a wrong source: %+v", p)
+			}
+		}
 	}
 }
 
-// tooBig reports whether it is the ICMP message of path MTU discovery: it is a host's own, who
-// says with it that it cannot pass a packet on.
+// maxLoggedPackets bounds the packets with a wrong source that are printed whole.
+const maxLoggedPackets = 20
+
+// tooBig reports whether p is the ICMP message of path MTU discovery. It comes from a
+// host itself, which reports with it that it cannot forward a packet.
 func tooBig(p testbed.Packet) bool {
 	return p.Protocol == unix.IPPROTO_ICMP && len(p.Payload) > 1 && p.Payload[0] == 3 && p.Payload[1] == 4
 }
