@@ -7,6 +7,7 @@ import (
 	"os"
 	"path/filepath"
 	"regexp"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -300,7 +301,7 @@ func (b *bed) watchBastion(t *testing.T, allowed ...string) (verify func()) {
 		}
 		wrong := map[string]int{}
 		for _, p := range packets {
-			if !ofTheHostItself(p) {
+			if !ofTheHostItself(p, allowed) {
 				wrong[p.Source.Addr().String()]++
 			}
 		}
@@ -312,7 +313,7 @@ func (b *bed) watchBastion(t *testing.T, allowed ...string) (verify func()) {
 		}
 		logged := 0
 		for _, p := range packets {
-			if logged < maxLoggedPackets && !ofTheHostItself(p) && wrong[p.Source.Addr().String()] > 0 {
+			if logged < maxLoggedPackets && !ofTheHostItself(p, allowed) && wrong[p.Source.Addr().String()] > 0 {
 				logged++
 				t.Logf("a packet with a wrong source: %+v", p)
 			}
@@ -327,11 +328,13 @@ const maxLoggedPackets = 20
 // message of path MTU discovery, or "host unreachable" for a packet of the bastion's own.
 // The latter answers a late packet to an egress IP, such as a keep-alive, that reaches a
 // host which has just booted and does not have the address yet: no pod sent anything.
-func ofTheHostItself(p testbed.Packet) bool {
+func ofTheHostItself(p testbed.Packet, egressIPs []string) bool {
 	const unreachable, host, tooBig, quoted, sourceAt = 3, 1, 4, 8, 12
-	if p.Protocol != unix.IPPROTO_ICMP || len(p.Payload) < quoted+sourceAt+4 || p.Payload[0] != unreachable {
+	if p.Protocol != unix.IPPROTO_ICMP || len(p.Payload) < quoted+sourceAt+8 || p.Payload[0] != unreachable {
 		return false
 	}
 	source, _ := netip.AddrFromSlice(p.Payload[quoted+sourceAt:][:4])
-	return p.Payload[1] == tooBig || p.Payload[1] == host && source == p.Destination.Addr()
+	target, _ := netip.AddrFromSlice(p.Payload[quoted+sourceAt+4:][:4])
+	return p.Payload[1] == tooBig ||
+		p.Payload[1] == host && source == p.Destination.Addr() && slices.Contains(egressIPs, target.String())
 }
