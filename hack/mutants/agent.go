@@ -25,6 +25,10 @@ func agentMutants() []mutant {
 			}},
 		},
 		{
+			name: "every-status-is-news", pkg: agent, test: "TestStatusRaisesNoPass", plain: true,
+			edits: []edit{{file: "caches.go", old: "if !sameInput(before, after) {", new: "if before != after {"}},
+		},
+		{
 			name: "late-delete", pkg: agent, test: "TestPodsOf",
 			edits: []edit{{file: "pods.go", old: "!taken || succeeds(pod, owner)", new: "!taken || owner == nil"}},
 		},

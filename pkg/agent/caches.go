@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"net/http"
 	"reflect"
+	"slices"
 	"time"
 
 	"github.com/go-logr/logr"
@@ -25,6 +26,7 @@ import (
 	v1 "github.com/egressip-operator/egressip-operator/api/v1"
 	"github.com/egressip-operator/egressip-operator/internal/apiconn"
 	"github.com/egressip-operator/egressip-operator/pkg/cri"
+	"github.com/egressip-operator/egressip-operator/pkg/egress"
 )
 
 // retryInterval is the pause before what failed is tried again: a request to an
@@ -155,31 +157,56 @@ func (c *caches) informer(ctx context.Context, object client.Object) (cache.Info
 	}
 }
 
-// handler raises changed for what may concern the node. Pods change often in
-// ways that do not, such as their readiness.
+// handler raises changed for what may concern the node. Most updates do not: a
+// thousand agents and the controller write status all the time, and a decision in a
+// large cluster takes tens of milliseconds.
 func (c *caches) handler() toolscache.ResourceEventHandler {
 	return toolscache.ResourceEventHandlerFuncs{
 		AddFunc:    func(any) { c.changed.raise() },
 		DeleteFunc: func(any) { c.changed.raise() },
 		UpdateFunc: func(before, after any) {
-			if !samePod(before, after) {
+			if !sameInput(before, after) {
 				c.changed.raise()
 			}
 		},
 	}
 }
 
-// samePod reports whether both are pods and equal in everything that the cache
-// keeps.
-func samePod(before, after any) bool {
-	b, isPod := before.(*corev1.Pod)
-	a, alsoPod := after.(*corev1.Pod)
-	if !isPod || !alsoPod {
+// sameInput reports whether two versions of an object are the same to decide.
+func sameInput(before, after any) bool {
+	switch b := before.(type) {
+	case *corev1.Pod:
+		a, ok := after.(*corev1.Pod)
+		return ok && samePod(b, a)
+	case *v1.HostSubnet:
+		a, ok := after.(*v1.HostSubnet)
+		return ok && b.UID == a.UID && b.Generation == a.Generation && sameToTheBrain(
+			egress.Objects{HostSubnets: []v1.HostSubnet{*b}}, egress.Objects{HostSubnets: []v1.HostSubnet{*a}})
+	case *v1.NetNamespace:
+		a, ok := after.(*v1.NetNamespace)
+		return ok && b.UID == a.UID && b.NetName == a.NetName && sameToTheBrain(
+			egress.Objects{NetNamespaces: []v1.NetNamespace{*b}}, egress.Objects{NetNamespaces: []v1.NetNamespace{*a}})
+	case *networkingv1.ServiceCIDR:
+		a, ok := after.(*networkingv1.ServiceCIDR)
+		return ok && slices.Equal(b.Spec.CIDRs, a.Spec.CIDRs)
+	default:
 		return false
 	}
-	same := *b // the cached pod itself must not be changed
-	same.ResourceVersion = a.ResourceVersion
-	return reflect.DeepEqual(&same, a)
+}
+
+// sameToTheBrain reports whether the brain reads the same from both. Nothing here
+// lists the fields that it reads, so that such a list cannot be out of date.
+func sameToTheBrain(before, after egress.Objects) bool {
+	was, wrongBefore := egress.Snapshot(before)
+	is, wrongAfter := egress.Snapshot(after)
+	return reflect.DeepEqual(was, is) && slices.Equal(wrongBefore, wrongAfter)
+}
+
+// samePod reports whether two pods are equal in everything that the cache keeps.
+func samePod(before, after *corev1.Pod) bool {
+	same := *before // the cached pod itself must not be changed
+	same.ResourceVersion = after.ResourceVersion
+	return reflect.DeepEqual(&same, after)
 }
 
 // gather reads what the decision rests on. The result is shared with the caches
