@@ -36,6 +36,8 @@ func TestHostsThatComeBackServe(t *testing.T) {
 	a := startAPI(t)
 	hosts := []*answering{{name: "node2", ip: "192.168.7.12"}, {name: "node3", ip: "192.168.7.13"}}
 	a.node(t, "node1", "10.254.1.0/24", "192.168.7.11")
+	witness := &answering{name: "node1", ip: "192.168.7.11"}
+	witness.answer(t)
 	for i, h := range hosts {
 		h.answer(t)
 		a.node(t, h.name, fmt.Sprintf("10.254.%d.0/24", i+2), h.ip)
@@ -44,10 +46,14 @@ func TestHostsThatComeBackServe(t *testing.T) {
 	for _, h := range hosts {
 		a.ranges(t, h.name, "192.168.7.128/25")
 	}
+	a.vote(t, nil)
 	a.namespace(t, "shop")
 	a.request(t, "shop", "192.168.7.200")
 	a.awaitNamespace(t, "shop", served)
 	for _, h := range hosts {
+		a.awaitHost(t, h.name, wantWitnesses("node1"))
+	}
+	for _, h := range append(hosts, witness) {
 		h.awaitQuestions(t, 3)
 	}
 
@@ -125,7 +131,7 @@ func (a *api) vote(t *testing.T, silent []string) {
 	t.Helper()
 	h := a.awaitHost(t, "node1", func(*v1.HostSubnet) string { return "" })
 	before := h.DeepCopy()
-	h.Status.Agent = &v1.AgentStatus{Version: "test", Watches: []string{"node2", "node3"}, Silent: slices.Clone(silent)}
+	h.Status.Agent = &v1.AgentStatus{Version: "test", Silent: slices.Clone(silent)}
 	if err := a.Status().Patch(t.Context(), h, client.MergeFrom(before)); err != nil {
 		t.Fatal(err)
 	}

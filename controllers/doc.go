@@ -12,7 +12,8 @@
 //
 // Only the leader reconciles. A standby watches the leader's host, and releases the
 // Lease of a leader whose host died (leader_monitor.go). Each controller probes egress
-// hosts, whether it leads or not (probes.go).
+// hosts and their witnesses, whether it leads or not (probes.go). The leader picks the
+// witnesses (panel.go).
 //
 // A decision of the cluster reconciler, or of the leader monitor, depends on one view
 // (view.go) that the observer (observer.go) made. Caches lag behind the API: before the

@@ -132,6 +132,7 @@ func TestGuardRails(t *testing.T) {
 		}
 		for what, err := range map[string]error{
 			"claiming":           agent.Patch(t.Context(), hostSubnet("node1"), client.RawPatch("application/merge-patch+json", []byte(`{"egressIPs":["192.168.7.200"]}`))),
+			"picking witnesses":  agent.Status().Patch(t.Context(), hostSubnet("node1"), client.RawPatch("application/merge-patch+json", []byte(`{"status":{"witnesses":["node2"]}}`))),
 			"requesting":         agent.Patch(t.Context(), netNamespace("shop"), client.RawPatch("application/merge-patch+json", []byte(`{"egressIPs":["192.168.7.200"]}`))),
 			"deleting":           agent.Delete(t.Context(), hostSubnet("node1")),
 			"reading secrets":    agent.List(t.Context(), &corev1.SecretList{}),

@@ -138,7 +138,7 @@ func (s statusOf) Apply(_ context.Context, applied runtime.ApplyConfiguration, _
 			return err
 		}
 		stored := s.store.hosts[h.Name]
-		stored.Status.Conditions, stored.TypeMeta = h.Status.Conditions, meta.TypeMeta
+		stored.Status.Conditions, stored.Status.Witnesses, stored.TypeMeta = h.Status.Conditions, h.Status.Witnesses, meta.TypeMeta
 		s.store.stamp(stored, false)
 		answer = stored
 	case "NetNamespace":

@@ -30,7 +30,7 @@ const checkLeaderEvery = 200 * time.Millisecond
 // Lease to expire would be most of the outage.
 //
 // The leader's host is considered dead on the evidence that takes any host offline:
-// this controller's own probes, and more than half of the agents that watch it. If the
+// this controller's own probes, and more than half of its witnesses. If the
 // leader is alive nevertheless, it notices within a retry period that it has lost its
 // Lease, and stops. A Lease that expires is no safer: it depends on clocks.
 type leaderMonitor struct {

@@ -80,6 +80,7 @@ func (o *observer) observeWith(ctx context.Context, probed probeStates) (view, e
 	v.countVotes(byNode)
 	v.judgeHosts(byNode)
 	v.readNodes(byNode)
+	v.readCandidates(byNode)
 	v.applyLastResort()
 	return v, nil
 }
@@ -96,26 +97,6 @@ func (o *observer) wroteNamespace(n *v1.NetNamespace) {
 	o.mu.Lock()
 	defer o.mu.Unlock()
 	o.namespaces.wrote(n)
-}
-
-// countVotes counts what agents report about other hosts. The report of an agent is
-// void if its host does not answer probes or, where that is not known, if its Node is
-// not Ready.
-func (v *view) countVotes(nodes map[string]*corev1.Node) {
-	if len(v.probed) == 0 {
-		return // no verdict depends on votes then
-	}
-	void := make(map[string]bool)
-	ballots := make([]online.Ballot, 0, len(v.hosts))
-	for _, h := range v.hosts {
-		if h.Status.Agent == nil || len(h.Status.Agent.Watches) == 0 {
-			continue
-		}
-		ballots = append(ballots, online.Ballot{Host: h.Name, Watches: h.Status.Agent.Watches, Silent: h.Status.Agent.Silent})
-		probed := v.probed[h.Name]
-		void[h.Name] = probed != online.ProbeAnswers && (probed != online.NotProbed || nodeState(nodes[h.Name]) != online.NodeReady)
-	}
-	v.votes = online.Count(ballots, void)
 }
 
 // judgeHosts decides which hosts are online.

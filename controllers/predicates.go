@@ -73,25 +73,24 @@ func sameRequests(before, after *v1.NetNamespace) bool {
 }
 
 // sameClaims reports whether nothing changed for the egress reconciler. In the status
-// it reads the uplink's network, what the agent reports about other hosts, and the
-// configured addresses, which others may wait for.
+// it reads the uplink's network, what the agent reports about other hosts, the
+// configured addresses, which others may wait for, and the witnesses: it writes these
+// itself, and repairs them.
 func sameClaims(before, after *v1.HostSubnet) bool {
 	return before.UID == after.UID && before.Generation == after.Generation &&
-		uplinkCIDR(before) == uplinkCIDR(after) && sameVotes(before, after) && sameConfigured(before, after) &&
+		uplinkCIDR(before) == uplinkCIDR(after) && sameVotes(before, after) && sameWitnesses(before, after) && sameConfigured(before, after) &&
 		meta.IsStatusConditionTrue(before.Status.Conditions, v1.ConditionAddressInUse) ==
 			meta.IsStatusConditionTrue(after.Status.Conditions, v1.ConditionAddressInUse)
 }
 
-// sameVotes reports whether the agent reports the same about other hosts.
+// sameVotes reports whether the agent reports the same about other hosts, and whether
+// it has reported at all.
 func sameVotes(before, after *v1.HostSubnet) bool {
-	var was, is v1.AgentStatus
-	if before.Status.Agent != nil {
-		was = *before.Status.Agent
+	was, is := before.Status.Agent, after.Status.Agent
+	if was == nil || is == nil {
+		return was == is
 	}
-	if after.Status.Agent != nil {
-		is = *after.Status.Agent
-	}
-	return slices.Equal(was.Watches, is.Watches) && slices.Equal(was.Silent, is.Silent)
+	return slices.Equal(was.Silent, is.Silent)
 }
 
 // sameConfigured reports whether the host has the same addresses.

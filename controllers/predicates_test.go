@@ -51,6 +51,7 @@ func TestHeartbeatsAreNoNews(t *testing.T) {
 		{"another address", func(n *corev1.Node) { n.Status.Addresses[0].Address = "192.168.7.12" }, false},
 		{"pod network", func(n *corev1.Node) { n.Spec.PodCIDR = "10.0.0.0/24" }, false},
 		{"capacity", func(n *corev1.Node) { n.Annotations[egress.AnnotationCloudConfig] = "[]" }, false},
+		{"zone", func(n *corev1.Node) { n.Labels[corev1.LabelTopologyZone] = "a" }, false},
 		{"another Node", func(n *corev1.Node) { n.UID = "v" }, false},
 	} {
 		t.Run(tc.name, func(t *testing.T) {
@@ -68,6 +69,7 @@ func TestHeartbeatsAreNoNews(t *testing.T) {
 // most of it concerns nobody else.
 func TestReportsOfAgentsAreNoNews(t *testing.T) {
 	before := &v1.HostSubnet{ObjectMeta: metav1.ObjectMeta{Name: "node1", Generation: 1}}
+	before.Status.Agent = &v1.AgentStatus{Version: "1.2.2"}
 	report := before.DeepCopy()
 	report.Status.EgressIPs = []v1.ClaimStatus{{IP: "192.168.7.200"}}
 	report.Status.Agent = &v1.AgentStatus{Version: "1.2.3"}
@@ -78,7 +80,8 @@ func TestReportsOfAgentsAreNoNews(t *testing.T) {
 	for what, change := range map[string]func(*v1.HostSubnetStatus){
 		"the uplink's network":      func(s *v1.HostSubnetStatus) { s.Agent.UplinkCIDR = "192.168.7.11/24" },
 		"what it says of others":    func(s *v1.HostSubnetStatus) { s.Agent.Silent = []string{"node2"} },
-		"which hosts it watches":    func(s *v1.HostSubnetStatus) { s.Agent.Watches = []string{"node2"} },
+		"its witnesses":             func(s *v1.HostSubnetStatus) { s.Witnesses = []string{"node2"} },
+		"that its agent reports":    func(s *v1.HostSubnetStatus) { s.Agent = nil },
 		"an address that it hosts":  func(s *v1.HostSubnetStatus) { s.EgressIPs[0].Configured = true },
 		"an address that is in use": func(s *v1.HostSubnetStatus) { s.Conditions = inUse() },
 	} {

@@ -26,7 +26,7 @@ const (
 	retryProbesAfter = 5 * time.Second
 )
 
-// probes continuously health-checks egress hosts. Each controller does so, whether it
+// probes continuously health-checks egress hosts and their witnesses. Each controller does so, whether it
 // leads or not: one that takes over because the leader's node died has seen the hosts
 // alive that died with it.
 type probes struct {
@@ -96,7 +96,8 @@ func (p *probes) refreshTargets(ctx context.Context) {
 	}
 }
 
-// setTargets sets the targets to the egress hosts.
+// setTargets sets the targets to the egress hosts and their witnesses, whose votes are
+// void while they do not answer.
 func (p *probes) setTargets(ctx context.Context) error {
 	var hosts v1.HostSubnetList
 	var namespaces v1.NetNamespaceList
@@ -105,7 +106,7 @@ func (p *probes) setTargets(ctx context.Context) error {
 	}
 	cluster, _ := egress.Snapshot(egress.Objects{HostSubnets: hosts.Items, NetNamespaces: namespaces.Items})
 	targets := probe.Targets{Self: p.source}
-	for _, peer := range egress.ServingHosts(cluster, egress.Resolve(cluster)) {
+	for _, peer := range egress.ProbedHosts(cluster, egress.Resolve(cluster)) {
 		targets.Probe = append(targets.Probe, probe.Target{Name: peer.Name, Addr: peer.IP})
 	}
 	if err := p.runner.SetTargets(targets); err != nil {

@@ -39,7 +39,8 @@ type egressReconciler struct {
 	waitingSince map[netip.Addr]time.Time
 	// inUse are the addresses already reported as in use elsewhere, as host and
 	// address.
-	inUse map[[2]string]bool
+	inUse  map[[2]string]bool
+	panels panels
 }
 
 func setupEgress(mgr manager.Manager, d deps, o *observer, p *probes) error {

@@ -64,7 +64,7 @@ func (r *egressReconciler) publishVerdicts(ctx context.Context, v view) (wrote b
 		for _, c := range v.conditions(h) {
 			conditions = append(conditions, r.timed(h, c))
 		}
-		writes = append(writes, r.hostWrite(h, conditions))
+		writes = append(writes, r.hostWrite(h, conditions, h.Status.Witnesses))
 	}
 	return r.writeAll(ctx, writes)
 }
@@ -89,6 +89,7 @@ func (r *egressReconciler) publishStatus(ctx context.Context, v view, d decision
 		}
 		writes = append(writes, r.namespaceWrite(v, n, status))
 	}
+	panels := r.panels.pick(v, d.serving, r.clock.Now())
 	for i, result := range d.resolution.Hosts {
 		h := v.hosts[i]
 		wanted := []metav1.Condition{
@@ -97,10 +98,10 @@ func (r *egressReconciler) publishStatus(ctx context.Context, v view, d decision
 		for _, c := range v.conditions(h) {
 			wanted = append(wanted, r.timed(h, c))
 		}
-		if sameConditions(h.Status.Conditions, wanted) {
+		if sameConditions(h.Status.Conditions, wanted) && slices.Equal(h.Status.Witnesses, panels[h.Name]) {
 			continue
 		}
-		writes = append(writes, r.hostWrite(h, wanted))
+		writes = append(writes, r.hostWrite(h, wanted, panels[h.Name]))
 	}
 	slices.SortStableFunc(writes, func(a, b statusWrite) int {
 		return cmp.Compare(rank(a), rank(b))
@@ -227,9 +228,11 @@ func (r *egressReconciler) namespaceWrite(v view, n *v1.NetNamespace, status v1.
 	}
 }
 
-func (r *egressReconciler) hostWrite(h *v1.HostSubnet, conditions []metav1.Condition) statusWrite {
+func (r *egressReconciler) hostWrite(h *v1.HostSubnet, conditions []metav1.Condition, witnesses []string) statusWrite {
 	return statusWrite{
-		kind: "HostSubnet", object: h, status: &v1.HostSubnetStatus{Conditions: conditions},
+		kind: "HostSubnet", object: h,
+		// An empty list is written as such: what is left out might stay.
+		status: &v1.HostSubnetStatus{Conditions: conditions, Witnesses: append([]string{}, witnesses...)},
 		done: func(stored *unstructured.Unstructured) error {
 			var now v1.HostSubnet
 			if err := runtime.DefaultUnstructuredConverter.FromUnstructured(stored.Object, &now); err != nil {

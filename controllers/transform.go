@@ -26,6 +26,9 @@ func transformNode(object any) (any, error) {
 	if value, ok := node.Annotations[v1.AnnotationEvacuate]; ok {
 		metav1.SetMetaDataAnnotation(&kept.ObjectMeta, v1.AnnotationEvacuate, value)
 	}
+	if value, ok := node.Labels[corev1.LabelTopologyZone]; ok {
+		kept.Labels = map[string]string{corev1.LabelTopologyZone: value}
+	}
 	for _, address := range node.Status.Addresses {
 		if address.Type == corev1.NodeInternalIP {
 			kept.Status.Addresses = append(kept.Status.Addresses, address)

@@ -27,6 +27,8 @@ type view struct {
 	evacuating map[string]bool
 	capacity   map[string]int
 	networks   map[string]netip.Prefix
+	// candidates are the hosts as witnesses of others.
+	candidates map[string]candidate
 	// defaultCapacity is for hosts that are not in capacity.
 	defaultCapacity int
 	problems        []egress.Problem
@@ -37,15 +39,19 @@ type decision struct {
 	problems   []egress.Problem
 	resolution egress.Resolution
 	allocation egress.Allocation
+	// serving are the egress hosts, which need witnesses.
+	serving []egress.Peer
 }
 
 // decide asks the brain.
 func (v *view) decide() decision {
 	cluster, problems := egress.Snapshot(v.objects())
+	resolution := egress.Resolve(cluster)
 	return decision{
 		problems:   slices.Concat(problems, v.problems),
-		resolution: egress.Resolve(cluster),
+		resolution: resolution,
 		allocation: egress.Allocate(cluster),
+		serving:    egress.ServingHosts(cluster, resolution),
 	}
 }
 

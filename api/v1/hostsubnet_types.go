@@ -79,8 +79,8 @@ type HostSubnetList struct {
 
 // HostSubnetStatus has two writers. The host's own agent writes
 // observedGeneration, agent, egressIPs and the conditions AgentReady and
-// AddressInUse; the controller writes the conditions EgressReady, Online and
-// Evacuating.
+// AddressInUse; the controller writes witnesses and the conditions EgressReady,
+// Online and Evacuating.
 type HostSubnetStatus struct {
 	// observedGeneration is the generation that the agent has applied to the
 	// kernel.
@@ -96,6 +96,15 @@ type HostSubnetStatus struct {
 	// +listType=map
 	// +listMapKey=ip
 	EgressIPs []ClaimStatus `json:"egressIPs,omitempty"`
+
+	// witnesses are the hosts whose agents watch this one: they alone vote on
+	// whether it is silent (by the controller). Empty for a host that has no
+	// egress IPs and no egressCIDRs.
+	// +optional
+	// +listType=atomic
+	// +kubebuilder:validation:MaxItems=7
+	// +kubebuilder:validation:items:MaxLength=253
+	Witnesses []string `json:"witnesses,omitzero"`
 
 	// conditions are:
 	// AgentReady: the agent runs, and the kernel is as planned (by the agent);
@@ -128,16 +137,22 @@ type AgentStatus struct {
 	// +optional
 	// +listType=atomic
 	IPTables []string `json:"iptables,omitempty"`
-	// watches are the names of the hosts that this agent probes: those that have
-	// egress IPs of its pods, and a few that it watches on behalf of the others.
+	// watches is not used any more, and will be removed. It is here because the API
+	// server refuses a status with an unknown field, and agents of version 0.1.0
+	// write this one until they are upgraded.
 	// +optional
 	// +listType=atomic
+	// +kubebuilder:validation:MaxItems=256
+	// +kubebuilder:validation:items:MaxLength=253
 	Watches []string `json:"watches,omitempty"`
-	// silent are those of watches that do not answer the agent, or answer that
-	// they cannot serve. A host counts as offline if the controller and most of
-	// the agents that watch it find it silent.
+	// silent are the hosts that do not answer this agent, or answer that they
+	// cannot serve, of those whose status.witnesses contain this host. A host
+	// counts as offline if the controller and most of its witnesses find it
+	// silent.
 	// +optional
 	// +listType=atomic
+	// +kubebuilder:validation:MaxItems=256
+	// +kubebuilder:validation:items:MaxLength=253
 	Silent []string `json:"silent,omitempty"`
 }
 

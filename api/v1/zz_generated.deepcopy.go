@@ -150,6 +150,11 @@ func (in *HostSubnetStatus) DeepCopyInto(out *HostSubnetStatus) {
 		*out = make([]ClaimStatus, len(*in))
 		copy(*out, *in)
 	}
+	if in.Witnesses != nil {
+		in, out := &in.Witnesses, &out.Witnesses
+		*out = make([]string, len(*in))
+		copy(*out, *in)
+	}
 	if in.Conditions != nil {
 		in, out := &in.Conditions, &out.Conditions
 		*out = make([]metav1.Condition, len(*in))

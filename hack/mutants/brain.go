@@ -22,15 +22,59 @@ func netIDMutants() []mutant {
 func healthMutants() []mutant {
 	return []mutant{
 		{
-			name: "witnesses-on-one-side", pkg: brain, test: "TestPropertyWatchersAreMutual",
-			edits: []edit{{file: "watchers.go", old: "near[ring[(at-distance+len(ring))%len(ring)].host] = true"}},
+			name: "panel-in-one-zone", pkg: brain, test: "TestPropertyNoZoneHasAMajority",
+			edits: []edit{{file: "panel.go", old: "most := max(1, (size-1)/2)", new: "most := MaxPanel"}},
 		},
 		{
-			name: "no-witnesses-of-its-own", pkg: brain, test: "TestPropertyWatchersAreMutual",
-			edits: []edit{{file: "watchers.go", old: "isEgressHost(c, r, h) || known && isEgressHost(c, r, self)", new: "isEgressHost(c, r, h) || known && self < 0"}},
+			name: "panel-in-its-own-zone", pkg: brain, test: "TestPropertyNoZoneHasAMajority",
+			edits: []edit{{file: "panel.go", old: "best < 0 || best == own || zone != own && first", new: "best < 0 || first"}},
 		},
 		{
-			name: "half-is-enough", pkg: onlinePackage, test: "TestPropertyProbesAloneTakeNoHostThatAnybodyHears",
+			name: "witness-of-itself", pkg: brain, test: "TestPropertyNoZoneHasAMajority",
+			edits: []edit{{file: "panel.go", old: "if v.name == host {", new: "if v.name == \"\" {"}},
+		},
+		{
+			name: "panel-reshuffles", pkg: brain, test: "TestPropertyPanelsAreStable",
+			edits: []edit{{file: "panel.go", old: "pairHash(hash, v.hash)", new: "pairHash(hash+uint64(len(e.voters)), v.hash)"}},
+		},
+		{
+			name: "users-are-witnesses", pkg: brain, test: "TestDeathOfAHostThatAllUseCostsAPanel", plain: true,
+			edits: []edit{{file: "watchers.go", old: "h.Name != host && slices.Contains(h.Witnesses, host)", new: "h.Name != host && (len(h.Claims) > 0 || slices.Contains(h.Witnesses, host))"}},
+		},
+		{
+			name: "no-witnesses-of-its-own", pkg: brain, test: "TestWatched", plain: true,
+			edits: []edit{{file: "watchers.go", old: "len(published) > 0 {", new: "len(published) > 0 && self < 0 {"}},
+		},
+		{
+			name: "no-panel-no-contact", pkg: brain, test: "TestWatchedWithoutPanel", plain: true,
+			edits: []edit{{file: "watchers.go", old: "len(published) > 0 {", new: "self >= 0 {"}},
+		},
+		{
+			name: "anyone-votes", pkg: onlinePackage, test: "TestPropertyMostLivingWitnessesDecide",
+			edits: []edit{{file: "vote.go", old: "	var v Vote\n", new: "	var v Vote\n	for name := range ballots {\n		witnesses = append(witnesses, name)\n	}\n"}},
+		},
+		{
+			name: "votes-twice", pkg: onlinePackage, test: "TestPropertyMostLivingWitnessesDecide",
+			edits: []edit{{file: "vote.go", old: "name == host || slices.Contains(witnesses[:i], name)", new: "name == host || i < 0"}},
+		},
+		{
+			name: "dead-members-vote", pkg: onlinePackage, test: "TestPropertyMostLivingWitnessesDecide",
+			edits: []edit{{file: "vote.go", old: "!reports || ballot.Void", new: "!reports"}},
+		},
+		{
+			name: "one-liar-is-enough", pkg: onlinePackage, test: "TestPropertyMostLivingWitnessesDecide",
+			edits: []edit{{file: "vote.go", old: " && (v.Silent > 1 || v.Panel < fewWitnesses)"}},
+		},
+		{
+			name: "silent-for-a-moment-is-gone", pkg: onlinePackage, test: "TestFitness", plain: true,
+			edits: []edit{{file: "fitness.go", old: "now.Sub(f.unfit) < replaceAfter", new: "now.Sub(f.unfit) < 0"}},
+		},
+		{
+			name: "unprobed-is-well", pkg: onlinePackage, test: "TestFitness", plain: true,
+			edits: []edit{{file: "fitness.go", old: "if can && (probed || !f.probed || now.Sub(f.unfit) >= retryAfter) {", new: "if can {"}},
+		},
+		{
+			name: "half-is-enough", pkg: onlinePackage, test: "TestPropertyMostLivingWitnessesDecide",
 			edits: []edit{{file: "vote.go", old: "2*v.Silent > v.Watchers", new: "2*v.Silent >= v.Watchers"}},
 		},
 		{
@@ -136,12 +180,12 @@ func healthMutants() []mutant {
 			edits: []edit{{file: "decide.go", old: "u.Addr() == c.Hosts[i].IP && ", new: ""}},
 		},
 		{
-			name: "the-silent-are-cut-from-the-ballot", pkg: onlinePackage, test: "TestBallotOf", plain: true,
-			edits: []edit{{file: "peers.go", old: "answering[:min(len(answering), MaxBallot-len(silent))]", new: "answering[:min(len(answering), MaxBallot)]"}},
+			name: "users-vote", pkg: onlinePackage, test: "TestBallotOf", plain: true,
+			edits: []edit{{file: "peers.go", old: "p.State == PeerSilent && slices.Contains(witnessed, p.Name)", new: "p.State == PeerSilent && witnessed != nil"}},
 		},
 		{
 			name: "unknown-peers-vote", pkg: onlinePackage, test: "TestBallotOf", plain: true,
-			edits: []edit{{file: "peers.go", old: "case PeerUnknown:", new: "case PeerUnknown:\n\t\t\tanswering = append(answering, p.Name)"}},
+			edits: []edit{{file: "peers.go", old: "p.State == PeerSilent && slices", new: "p.State != PeerAnswers && slices"}},
 		},
 		{
 			name: "all-egress-ips-must-work", pkg: onlinePackage, test: "TestServes", plain: true,

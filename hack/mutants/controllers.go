@@ -56,6 +56,18 @@ func controllerMutants() []mutant {
 			edits: []edit{{file: "leader_monitor.go", old: "!slices.Equal(silent, m.silent) {", new: "len(silent) > 0 {"}},
 		},
 		{
+			name: "dead-witnesses-vote", pkg: controller, test: "TestCountVotes", plain: true,
+			edits: []edit{{file: "panel.go", old: "probed != online.ProbeAnswers && (probed != online.NotProbed ||", new: "probed == online.NotProbed && (false ||"}},
+		},
+		{
+			name: "unready-witnesses-vote", pkg: controller, test: "TestCountVotes", plain: true,
+			edits: []edit{{file: "panel.go", old: "(probed != online.NotProbed || nodeState(nodes[name]) != online.NodeReady)", new: "probed != online.NotProbed"}},
+		},
+		{
+			name: "panel-forgets", pkg: controller, test: "TestPickKeepsWitnesses", plain: true,
+			edits: []edit{{file: "panel.go", old: "f.Appointable() || c.witness && f.Stays(now)", new: "f.Appointable()"}},
+		},
+		{
 			name: "leader-gone-without-votes", pkg: controller, test: "TestSilentHosts", plain: true,
 			edits: []edit{{file: "view.go", old: "if e.Silent() && !v", new: "if e.Vote.Silent = e.Vote.Watchers; e.Silent() && !v"}},
 		},

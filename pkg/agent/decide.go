@@ -50,6 +50,8 @@ type decision struct {
 	noHostSubnet bool
 	// peers are the hosts that must be probed.
 	peers []egress.Peer
+	// witnessed are those of peers on whose health this node votes.
+	witnessed []string
 	// withdrawn: the node gives up its egress IPs.
 	withdrawn bool
 	// warning is what the admin should know and what stops nothing, or empty.
@@ -78,7 +80,7 @@ func decide(in input) (decision, bool) {
 		return decision{}, false
 	}
 	d := decision{
-		state: stateOf(decided.Plan, in.strict), result: decided.Result, peers: decided.Watched,
+		state: stateOf(decided.Plan, in.strict), result: decided.Result, peers: decided.Watched, witnessed: decided.Witnessed,
 		noHostSubnet: decided.NoHostSubnet, withdrawn: in.reach.Withdrawn,
 	}
 	for _, p := range problems {

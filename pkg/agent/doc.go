@@ -24,8 +24,8 @@
 //     unless its DaemonSet has been deleted: then it gives up the node's egress IPs.
 //
 // Of the HostSubnet of its node, and of no other object, the agent writes the
-// status: observedGeneration, agent (with the hosts that it watches and those of
-// them that do not answer), egressIPs and the conditions AgentReady and
+// status: observedGeneration, agent (with those of the hosts whose witness it is
+// that do not answer), egressIPs and the conditions AgentReady and
 // AddressInUse, by server-side apply as field manager "egressip-agent". The rest of
 // the status belongs to the controller.
 //

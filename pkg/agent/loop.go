@@ -171,7 +171,7 @@ func (l *loop) pass(ctx context.Context, why cause) error {
 	if l.peers != nil && !l.appliedAt.IsZero() {
 		// Not before: a host that has just started would answer "not ready". But
 		// also where the pass failed in part: what works is offered.
-		l.peers.setTargets(l.desired.state.HostIP, l.desired.state.Hosts, l.desired.peers)
+		l.peers.setTargets(l.desired.state.HostIP, l.desired.state.Hosts, l.desired.peers, l.desired.witnessed)
 	}
 	err = errors.Join(undecided, err)
 	l.publish(observation{decision: *l.desired, report: l.report, err: err})

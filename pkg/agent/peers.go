@@ -56,6 +56,8 @@ type peers struct {
 	mu sync.Mutex
 	// logged are the hosts that were last logged as offline.
 	logged []string
+	// witnessed are the hosts on whose health this one votes.
+	witnessed []string
 }
 
 func newPeers(c peersConfig) (*peers, error) {
@@ -74,8 +76,12 @@ func newPeers(c peersConfig) (*peers, error) {
 }
 
 // setTargets takes what the last decision rests on: the address of this host,
-// the hosts that may probe it, and those that it probes. It does not block.
-func (p *peers) setTargets(hostIP netip.Addr, hosts []netip.Addr, probed []egress.Peer) {
+// the hosts that may probe it, those that it probes, and those of them on whose health
+// it votes. It does not block.
+func (p *peers) setTargets(hostIP netip.Addr, hosts []netip.Addr, probed []egress.Peer, witnessed []string) {
+	p.mu.Lock()
+	p.witnessed = witnessed
+	p.mu.Unlock()
 	targets := probe.Targets{Self: hostIP, Answer: hosts}
 	for _, peer := range probed {
 		targets.Probe = append(targets.Probe, probe.Target{Name: peer.Name, Addr: peer.IP})
@@ -98,11 +104,12 @@ func (p *peers) contact() (watched, answering int) {
 	return online.CountReached(peerHealths(snapshot))
 }
 
-// ballot is what this host reports about those that it watches.
-func (p *peers) ballot() (watches, silent []string) {
+// ballot names the silent hosts, of those whose witness this host is.
+func (p *peers) ballot() []string {
 	snapshot, _ := p.runner.Snapshot()
-	b := online.BallotOf(p.node, peerHealths(snapshot))
-	return b.Watches, b.Silent
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	return online.BallotOf(p.witnessed, peerHealths(snapshot))
 }
 
 // peerHealths converts what the probes found.

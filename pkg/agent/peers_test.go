@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"net/netip"
+	"slices"
 	"testing"
 	"time"
 
@@ -51,8 +52,8 @@ func TestPeersTellWhoIsSilent(t *testing.T) {
 		works <- v
 		return v
 	})
-	asker.setTargets(netip.MustParseAddr("127.0.0.40"), nil, []egress.Peer{{Name: "b", IP: b}})
-	other.setTargets(b, []netip.Addr{netip.MustParseAddr("127.0.0.40")}, nil)
+	asker.setTargets(netip.MustParseAddr("127.0.0.40"), nil, []egress.Peer{{Name: "b", IP: b}}, nil)
+	other.setTargets(b, []netip.Addr{netip.MustParseAddr("127.0.0.40")}, nil, nil)
 
 	await := func(what string, offline bool) {
 		t.Helper()
@@ -76,6 +77,13 @@ func TestPeersTellWhoIsSilent(t *testing.T) {
 		}
 		return ""
 	})
+	if got := asker.ballot(); got != nil {
+		t.Errorf("a host that is no witness reports %v", got)
+	}
+	asker.setTargets(netip.MustParseAddr("127.0.0.40"), nil, []egress.Peer{{Name: "b", IP: b}}, []string{"b"})
+	if got := asker.ballot(); !slices.Equal(got, []string{"b"}) {
+		t.Errorf("a witness reports %v, want the host whose data plane is broken", got)
+	}
 	<-works
 	works <- true
 	await("its data plane is mended", false)

@@ -27,8 +27,6 @@ const (
 	// rewordAfter is the minimum age of a status that is rewritten because only
 	// its messages differ.
 	rewordAfter = 10 * time.Second
-	// rewatchAfter is the same where only the watched hosts differ.
-	rewatchAfter = time.Second
 	// writeTimeout bounds one write.
 	writeTimeout = 10 * time.Second
 	// firstRewrite is the pause after a first failed write; it doubles up to
@@ -51,9 +49,9 @@ type publisher struct {
 	// with the answer.
 	apply   func(context.Context, *unstructured.Unstructured) error
 	metrics *metrics
-	// ballot is what is reported about other hosts at the moment of a write; nil
-	// for nothing.
-	ballot func() (watches, silent []string)
+	// ballot names the hosts that are reported as silent at the moment of a write;
+	// nil for none.
+	ballot func() []string
 
 	wake signal
 
@@ -162,7 +160,7 @@ func (p *publisher) want(o observation, base ownStatus) ownStatus {
 		want.agent.Uplink, want.agent.UplinkCIDR = base.agent.Uplink, base.agent.UplinkCIDR
 	}
 	if p.ballot != nil {
-		want.agent.Watches, want.agent.Silent = p.ballot()
+		want.agent.Silent = p.ballot()
 	}
 	return want
 }
@@ -171,12 +169,6 @@ func (p *publisher) want(o observation, base ownStatus) ownStatus {
 // again after the next pass.
 func (p *publisher) due(want, base ownStatus) bool {
 	if want.equal(base) {
-		return false
-	}
-	// The watched hosts change as pods come and go; the silent ones cannot wait.
-	same := base
-	same.agent.Watches = want.agent.Watches
-	if want.equal(same) && p.clock.Since(p.writtenAt) < rewatchAfter {
 		return false
 	}
 	return !want.wordless().equal(base.wordless()) || p.clock.Since(p.writtenAt) >= rewordAfter

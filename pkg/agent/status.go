@@ -181,7 +181,7 @@ func (s ownStatus) equal(t ownStatus) bool {
 	return s.generation == t.generation &&
 		s.agent.Version == t.agent.Version && s.agent.Uplink == t.agent.Uplink &&
 		s.agent.UplinkCIDR == t.agent.UplinkCIDR && slices.Equal(s.agent.IPTables, t.agent.IPTables) &&
-		slices.Equal(s.agent.Watches, t.agent.Watches) && slices.Equal(s.agent.Silent, t.agent.Silent) &&
+		slices.Equal(s.agent.Silent, t.agent.Silent) &&
 		slices.Equal(s.claims, t.claims) && s.inUse == t.inUse &&
 		s.ready.Type == t.ready.Type && s.ready.Status == t.ready.Status && s.ready.Reason == t.ready.Reason &&
 		s.ready.Message == t.ready.Message && s.ready.ObservedGeneration == t.ready.ObservedGeneration

@@ -78,6 +78,9 @@ type Host struct {
 	// Capacity is the greatest number of egress IPs that the host can have; 0
 	// means no limit, a negative number none at all.
 	Capacity int
+	// Witnesses are the hosts whose agents vote on whether the host is silent, as
+	// the controller has published them.
+	Witnesses []string
 }
 
 // Problem is a part of an API object that cannot be used. It concerns that

@@ -43,6 +43,8 @@ type HostDecision struct {
 	Result HostResult
 	// Watched are the hosts whose health it must watch.
 	Watched []Peer
+	// Witnessed are those of Watched on whose health it votes.
+	Witnessed []string
 	// NoHostSubnet: the host is not in the Cluster. It hosts nothing then, and its
 	// pods are still kept from leaving with its address.
 	NoHostSubnet bool
@@ -84,6 +86,7 @@ func DecideHost(in HostInput) (HostDecision, bool) {
 	return HostDecision{
 		Plan: plan, Result: result,
 		Watched:      Watched(cluster, resolution, in.Host, in.Pods),
+		Witnessed:    Witnessed(cluster, in.Host),
 		NoHostSubnet: noHostSubnet, PodNetworksUnknown: in.Strict && len(plan.Subnets) == 0,
 	}, true
 }

@@ -124,6 +124,7 @@ func (r *reader) host(object *v1.HostSubnet, objects Objects) Host {
 		Name:      object.Name,
 		Automatic: len(object.EgressCIDRs) > 0,
 		Capacity:  objects.DefaultCapacity,
+		Witnesses: object.Status.Witnesses,
 	}
 	if verdict, ok := objects.Verdicts[h.Name]; ok {
 		h.Online, h.Closed = verdict.Online, verdict.Closed

@@ -1,16 +1,9 @@
 package egress
 
 import (
-	"cmp"
-	"hash/fnv"
 	"net/netip"
 	"slices"
 )
-
-// witnesses is how many hosts on each side of an egress host watch it, in addition to
-// those whose pods use it. With two on each side, a host that dies together with one of
-// them is still found dead by a majority.
-const witnesses = 2
 
 // Peer is a host whose health another one watches.
 type Peer struct {
@@ -30,49 +23,28 @@ func ServingHosts(c Cluster, r Resolution) []Peer {
 	return peers
 }
 
-// isEgressHost looks at hosts that have the same position in c and in r, as
-// Resolve leaves them.
-func isEgressHost(c Cluster, r Resolution, h int) bool {
-	return c.Hosts[h].Automatic ||
-		h < len(r.Hosts) && slices.ContainsFunc(r.Hosts[h].Claims, ClaimResult.Assigned)
-}
-
-// Watched are the hosts, other than the host itself, whose health its agent
-// watches, in order of name:
-//
-//   - those that have egress IPs of namespaces with pods on the host: its packets go
-//     there;
-//   - egress hosts whose witness it is, so that a host used only by its own pods is
-//     still watched;
-//   - if it is an egress host, its own witnesses, by which it finds out that it is cut
-//     off itself.
-//
-// Hosts form a ring, ordered by a hash of their names, so that neighbours there are
-// seldom neighbours in a rack. Witnesses are the next hosts on both sides.
-func Watched(c Cluster, r Resolution, host string, pods []Pod) []Peer {
-	here := make(map[string]bool)
-	for _, pod := range pods {
-		here[pod.Namespace] = true
-	}
+// ProbedHosts are the hosts that controllers probe, in order of name: those that serve,
+// and their witnesses.
+func ProbedHosts(c Cluster, r Resolution) []Peer {
 	names := make(map[string]bool)
-	for _, namespace := range r.Namespaces {
-		if !here[namespace.Name] {
+	for h, host := range c.Hosts {
+		if !isEgressHost(c, r, h) {
 			continue
 		}
-		for _, request := range namespace.Requests {
-			if request.State == Active || request.State == Standby || request.State == HostOffline {
-				names[request.Host] = true
-			}
+		names[host.Name] = true
+		for _, name := range host.Witnesses {
+			names[name] = true
 		}
 	}
-	for _, h := range neighbours(c, host) {
-		self, known := findHost(c.Hosts, host)
-		if isEgressHost(c, r, h) || known && isEgressHost(c, r, self) {
-			names[c.Hosts[h].Name] = true
-		}
+	return c.peers(names)
+}
+
+// peers are the hosts of these names that have an address, in order of name.
+func (c Cluster) peers(names map[string]bool) []Peer {
+	if len(names) == 0 {
+		return nil
 	}
-	delete(names, host)
-	var peers []Peer
+	peers := make([]Peer, 0, len(names))
 	for _, h := range c.Hosts {
 		if names[h.Name] && h.IP.Is4() {
 			peers = append(peers, Peer{Name: h.Name, IP: h.IP})
@@ -81,41 +53,79 @@ func Watched(c Cluster, r Resolution, host string, pods []Pod) []Peer {
 	return peers
 }
 
-// neighbours are the positions of the next hosts on both sides in the ring.
-func neighbours(c Cluster, host string) []int {
-	type place struct {
-		hash uint64
-		host int
-	}
-	ring := make([]place, 0, len(c.Hosts))
-	for h, other := range c.Hosts {
-		if other.IP.Is4() {
-			ring = append(ring, place{hash: ringHash(other.Name), host: h})
-		}
-	}
-	slices.SortFunc(ring, func(a, b place) int {
-		return cmp.Or(cmp.Compare(a.hash, b.hash), cmp.Compare(a.host, b.host))
-	})
-	at := slices.IndexFunc(ring, func(p place) bool { return c.Hosts[p.host].Name == host })
-	if at < 0 {
-		return nil
-	}
-	near := make(map[int]bool)
-	for distance := 1; distance <= witnesses && distance < len(ring); distance++ {
-		near[ring[(at+distance)%len(ring)].host] = true
-		near[ring[(at-distance+len(ring))%len(ring)].host] = true
-	}
-	list := make([]int, 0, len(near))
-	for _, p := range ring {
-		if near[p.host] && c.Hosts[p.host].Name != host {
-			list = append(list, p.host)
-		}
-	}
-	return list
+// isEgressHost looks at hosts that have the same position in c and in r, as
+// Resolve leaves them.
+func isEgressHost(c Cluster, r Resolution, h int) bool {
+	return c.Hosts[h].Automatic ||
+		h < len(r.Hosts) && slices.ContainsFunc(r.Hosts[h].Claims, ClaimResult.Assigned)
 }
 
-func ringHash(name string) uint64 {
-	h := fnv.New64a()
-	_, _ = h.Write([]byte(name)) // a hash never fails
-	return h.Sum64()
+// Witnessed names the hosts whose published witnesses contain the host, in order of
+// name: those on whose health its agent votes.
+func Witnessed(c Cluster, host string) []string {
+	var names []string
+	for _, h := range c.Hosts {
+		if h.Name != host && slices.Contains(h.Witnesses, host) {
+			names = append(names, h.Name)
+		}
+	}
+	return names
+}
+
+// Watched are the hosts, other than the host itself, whose health its agent
+// watches, in order of name:
+//
+//   - those that have egress IPs of namespaces with pods on the host: its packets go
+//     there;
+//   - those whose witness it is (Witnessed);
+//   - if it is an egress host, its own witnesses, by which it finds out that it is cut
+//     off itself. If none are published, as before a controller has seen the host,
+//     those that a hash of the names picks of all hosts take their place.
+func Watched(c Cluster, r Resolution, host string, pods []Pod) []Peer {
+	names := usedHosts(r, pods)
+	for _, name := range Witnessed(c, host) {
+		names[name] = true
+	}
+	for _, name := range ownWitnesses(c, r, host) {
+		names[name] = true
+	}
+	delete(names, host)
+	return c.peers(names)
+}
+
+// usedHosts names the hosts that the packets of the pods may take.
+func usedHosts(r Resolution, pods []Pod) map[string]bool {
+	names := make(map[string]bool)
+	seen := make(map[string]bool)
+	for _, pod := range pods {
+		if seen[pod.Namespace] {
+			continue
+		}
+		seen[pod.Namespace] = true
+		namespace, _ := r.Namespace(pod.Namespace)
+		for _, request := range namespace.Requests {
+			if request.State == Active || request.State == Standby || request.State == HostOffline {
+				names[request.Host] = true
+			}
+		}
+	}
+	return names
+}
+
+// ownWitnesses are the hosts by which an egress host finds out that it is cut off.
+func ownWitnesses(c Cluster, r Resolution, host string) []string {
+	self, known := findHost(c.Hosts, host)
+	if !known || !isEgressHost(c, r, self) {
+		return nil
+	}
+	if published := c.Hosts[self].Witnesses; len(published) > 0 {
+		return published
+	}
+	all := make([]Witness, 0, len(c.Hosts))
+	for _, h := range c.Hosts {
+		if h.IP.Is4() {
+			all = append(all, Witness{Name: h.Name})
+		}
+	}
+	return Panels([]Witness{{Name: host}}, all)[host]
 }

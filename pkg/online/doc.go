@@ -11,7 +11,7 @@
 //
 //	0.2-0.7 s  Controllers and the agents that watch the host miss three probes in
 //	           a row. Agents use another egress IP for their own pods, where the
-//	           namespace has one, and report the host as silent (Ballot).
+//	           namespace has one. Its witnesses report it as silent (Ballot).
 //	+ ms       The leader counts the reports (Count). With its own probes they are
 //	           the Evidence on which Judge takes the host offline (ReasonSilent).
 //	           The verdict is published as condition Online, which all nodes follow.
@@ -30,7 +30,7 @@
 // # Invariants
 //
 //   - Probes alone take a host offline only if the controller's probes and more
-//     than half of the agents that watch it agree.
+//     than half of its living witnesses agree.
 //   - A host that answers probes is not offline because its Node is silent.
 //   - A host whose Node is unreachable is given nothing more: its agent may not
 //     learn of it.
@@ -41,7 +41,7 @@
 //
 // controllers gathers Evidence for each host and publishes the verdicts.
 // pkg/agent reports Ballots and follows Isolation. pkg/egress takes verdicts as
-// input for its decisions, and decides which hosts watch which (Watched) and which
+// input for its decisions, and decides which hosts watch which (Watched, Panels) and which
 // hosts end their hold-down early (LastResort), because both depend on which
 // namespaces use which hosts.
 //

@@ -54,7 +54,7 @@ const (
 type Evidence struct {
 	Node  NodeState
 	Probe ProbeState
-	// Vote counts the agents that watch the host.
+	// Vote counts what the witnesses of the host report.
 	Vote Vote
 	// Judged reports whether there is an earlier verdict, WasOnline and WasReason.
 	Judged    bool

@@ -98,7 +98,7 @@ func TestJudge(t *testing.T) {
 	}
 }
 
-// Mutants killed: half-is-enough, agentless-is-dead, unheard-gets-claims,
+// Mutants killed: agentless-is-dead, unheard-gets-claims,
 // agents-end-the-hold-down.
 func TestPropertyProbesAloneTakeNoHostThatAnybodyHears(t *testing.T) {
 	rapid.Check(t, func(t *rapid.T) {

@@ -26,30 +26,21 @@ type PeerHealth struct {
 	Reached bool
 }
 
-// MaxBallot bounds the hosts in a ballot, silent ones first.
+// MaxBallot bounds the hosts in a ballot. The schema of the API allows no more.
 const MaxBallot = 256
 
-// BallotOf is what a host reports about those that it watches: all whose health is
-// known, and which of them are silent, in order of name. A host that is cut off
-// reports to no one; where its ballot reaches the API server, it is one voice among
-// others.
-func BallotOf(host string, peers []PeerHealth) Ballot {
-	var silent, answering []string
+// BallotOf names the hosts that get no answer to this host's probes, of those whose
+// witness it is, in order of name. A host that is cut off reports to no one; where its
+// ballot reaches the API server, it is one voice among others.
+func BallotOf(witnessed []string, peers []PeerHealth) []string {
+	var silent []string
 	for _, p := range peers {
-		switch p.State {
-		case PeerSilent:
+		if p.State == PeerSilent && slices.Contains(witnessed, p.Name) {
 			silent = append(silent, p.Name)
-		case PeerAnswers:
-			answering = append(answering, p.Name)
-		case PeerUnknown:
 		}
 	}
 	slices.Sort(silent)
-	slices.Sort(answering)
-	silent = silent[:min(len(silent), MaxBallot)]
-	watches := slices.Concat(silent, answering[:min(len(answering), MaxBallot-len(silent))])
-	slices.Sort(watches)
-	return Ballot{Host: host, Watches: watches, Silent: silent}
+	return silent[:min(len(silent), MaxBallot)]
 }
 
 // CountReached returns how many of the hosts have ever answered, and how many of

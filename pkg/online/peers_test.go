@@ -24,26 +24,23 @@ func peerNames(prefix string, n int) []string {
 	return names
 }
 
-// Mutants killed: the-silent-are-cut-from-the-ballot, unknown-peers-vote.
+// Mutants killed: users-vote, unknown-peers-vote.
 func TestBallotOf(t *testing.T) {
 	t.Parallel()
 	for name, c := range map[string]struct {
-		peers           []online.PeerHealth
-		watches, silent []string
+		witnessed []string
+		peers     []online.PeerHealth
+		want      []string
 	}{
 		"none": {nil, nil, nil},
 		"one of each": {
+			[]string{"a000", "s000", "u000"},
 			slices.Concat(peers("u", 1, online.PeerUnknown), peers("s", 1, online.PeerSilent), peers("a", 1, online.PeerAnswers)),
-			[]string{"a000", "s000"},
 			[]string{"s000"},
 		},
-		"more than a ballot holds: silent ones first": {
-			slices.Concat(peers("a", online.MaxBallot, online.PeerAnswers), peers("s", 10, online.PeerSilent)),
-			slices.Concat(peerNames("a", online.MaxBallot-10), peerNames("s", 10)), peerNames("s", 10),
-		},
-		"more silent ones than a ballot holds": {
-			slices.Concat(peers("a", 10, online.PeerAnswers), peers("s", online.MaxBallot+10, online.PeerSilent)),
-			peerNames("s", online.MaxBallot), peerNames("s", online.MaxBallot),
+		"only its own pods use the host": {[]string{"s001"}, peers("s", 2, online.PeerSilent), []string{"s001"}},
+		"a witness of more than a ballot holds": {
+			peerNames("s", online.MaxBallot+10), peers("s", online.MaxBallot+10, online.PeerSilent), peerNames("s", online.MaxBallot),
 		},
 	} {
 		t.Run(name, func(t *testing.T) {
@@ -51,9 +48,8 @@ func TestBallotOf(t *testing.T) {
 			reversed := slices.Clone(c.peers)
 			slices.Reverse(reversed)
 			for _, order := range [][]online.PeerHealth{c.peers, reversed} {
-				b := online.BallotOf("self", order)
-				if b.Host != "self" || !slices.Equal(b.Watches, c.watches) || !slices.Equal(b.Silent, c.silent) {
-					t.Errorf("ballot of %q: watches %v, silent %v; want %v, %v", b.Host, b.Watches, b.Silent, c.watches, c.silent)
+				if got := online.BallotOf(c.witnessed, order); !slices.Equal(got, c.want) {
+					t.Errorf("ballot %v, want %v", got, c.want)
 				}
 			}
 		})

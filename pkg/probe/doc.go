@@ -1,10 +1,10 @@
 // Package probe finds out which hosts are online.
 //
 // Each agent runs a Responder on its host IP, and a Prober for the hosts that it
-// watches: the hosts of its pods' egress IPs, its neighbours among the egress
-// hosts, and, on an egress host, the neighbours that watch it (egress.Watched).
-// Each controller, whether it leads or not, runs a Prober for all egress hosts
-// (egress.Bearers). Probes take the path of the overlay: UDP from host IP to host
+// watches: the hosts of its pods' egress IPs, those whose witness it is, and, on an
+// egress host, its own witnesses (egress.Watched). Each controller, whether it leads
+// or not, runs a Prober for all egress hosts and their witnesses
+// (egress.ProbedHosts). Probes take the path of the overlay: UDP from host IP to host
 // IP.
 //
 //	Prober --Question--> Responder        schedule: which host when, what became of it

@@ -44,15 +44,16 @@ func (b *bed) givenAutomatic(t *testing.T) (host, other string) {
 	})
 	other = hosts[1-slices.Index(hosts, host)]
 	b.leaveWith(t, b.egress, func(testbed.Pod) string { return egressIP })
-	// All watch, and say so: those that decide about a move.
+	// All other nodes are its witnesses: they decide about a move.
 	b.eventually(t, func() error {
+		out, err := b.Kubectl(t.Context(), "get", "hostsubnet", host, "-o", "jsonpath={.status.witnesses[*]}")
+		if err != nil {
+			return err
+		}
+		witnesses := strings.Fields(out)
 		for _, node := range b.Nodes() {
-			watches, err := b.Kubectl(t.Context(), "get", "hostsubnet", node, "-o", "jsonpath={.status.agent.watches[*]}")
-			if err != nil {
-				return err
-			}
-			if node != host && !slices.Contains(strings.Fields(watches), host) {
-				return fmt.Errorf("%s watches %q, not %s", node, watches, host)
+			if node != host && !slices.Contains(witnesses, node) {
+				return fmt.Errorf("the witnesses of %s are %q, and not %s", host, witnesses, node)
 			}
 		}
 		return nil

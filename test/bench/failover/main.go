@@ -219,16 +219,16 @@ func (b *bench) ready(ctx context.Context) (host string, err error) {
 		if err != nil || strings.Count(online, "True") < 2 {
 			return errors.Join(fmt.Errorf("online are %s", online), err)
 		}
-		// All that watch the host know that it is well.
-		watches, err := b.cluster.Kubectl(ctx, "get", "hostsubnet", client, "-o", "jsonpath={.status.agent.watches[*]} silent {.status.agent.silent[*]}")
-		known, silent, _ := strings.Cut(watches, "silent")
-		if err != nil || !strings.Contains(known, host) || strings.Contains(silent, host) {
-			return errors.Join(fmt.Errorf("%s watches %s", client, watches), err)
+		// The client is a witness of both hosts, and knows that they are well.
+		silent, err := b.cluster.Kubectl(ctx, "get", "hostsubnet", client, "-o", "jsonpath={.status.agent.silent[*]}")
+		if err != nil || silent != "" {
+			return errors.Join(fmt.Errorf("%s finds %s silent", client, silent), err)
 		}
-		if !slices.ContainsFunc(hosts(), func(other string) bool {
-			return other != host && strings.Contains(known, other) && !strings.Contains(silent, other)
-		}) {
-			return fmt.Errorf("%s trusts no other host yet", client)
+		for _, watched := range hosts() {
+			witnesses, err := b.cluster.Kubectl(ctx, "get", "hostsubnet", watched, "-o", "jsonpath={.status.witnesses[*]}")
+			if err != nil || !slices.Contains(strings.Fields(witnesses), client) {
+				return errors.Join(fmt.Errorf("the witnesses of %s are %s", watched, witnesses), err)
+			}
 		}
 		return nil
 	})
