@@ -62,7 +62,10 @@ type ranked struct {
 }
 
 func (a ranked) compare(b ranked) int {
-	return cmp.Or(cmp.Compare(a.weight, b.weight), cmp.Compare(a.name, b.name))
+	if a.weight != b.weight { // nearly always
+		return cmp.Compare(a.weight, b.weight)
+	}
+	return cmp.Compare(a.name, b.name)
 }
 
 func newElectorate(witnesses []Witness) *electorate {

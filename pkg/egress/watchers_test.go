@@ -169,8 +169,8 @@ func TestDeathOfAHostThatAllUseCostsAPanel(t *testing.T) {
 	}
 }
 
-// BenchmarkWatched is one agent's part: 1,000 hosts, 10,000 namespaces, 250 pods.
-func BenchmarkWatched(b *testing.B) {
+// largeCluster has 1,000 hosts and 10,000 namespaces, of which 250 have pods on one node.
+func largeCluster() (egress.Cluster, []egress.Pod) {
 	c := manyHosts(1000)
 	var pods []egress.Pod
 	for n := range 10_000 {
@@ -184,6 +184,22 @@ func BenchmarkWatched(b *testing.B) {
 		c.Hosts[h].Witnesses = c.Hosts[0].Witnesses
 	}
 	slices.SortFunc(c.Namespaces, func(a, b egress.Namespace) int { return strings.Compare(a.Name, b.Name) })
+	return c, pods
+}
+
+// TestWatchedIsCheap: the cost depends on the node's own pods and on the hosts that it
+// watches, and not on the namespaces of the cluster.
+func TestWatchedIsCheap(t *testing.T) {
+	c, pods := largeCluster()
+	r := egress.Resolve(c)
+	if got := testing.AllocsPerRun(10, func() { egress.Watched(c, r, "h500", pods) }); got > 40 {
+		t.Errorf("%v allocations, want a few", got)
+	}
+}
+
+// BenchmarkWatched is one agent's part of a large cluster.
+func BenchmarkWatched(b *testing.B) {
+	c, pods := largeCluster()
 	r := egress.Resolve(c)
 	b.ReportAllocs()
 	for b.Loop() {
