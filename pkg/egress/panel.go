@@ -105,11 +105,11 @@ func (e *electorate) panel(host Witness) []string {
 
 // panelSize is the size of a panel where there are so many witnesses.
 func panelSize(witnesses int) int {
-	if size := min(witnesses, MaxPanel); size < 3 || size%2 == 1 {
-		return size
-	} else {
+	size := min(witnesses, MaxPanel)
+	if size > 2 && size%2 == 0 {
 		return size - 1
 	}
+	return size
 }
 
 // rank finds the first voters of each zone for a host, and returns how many voters
