@@ -1,8 +1,8 @@
 package controllers
 
 import (
-	"context"
 	"slices"
+	"strings"
 	"testing"
 	"time"
 
@@ -11,7 +11,6 @@ import (
 	"k8s.io/apimachinery/pkg/types"
 	"k8s.io/client-go/tools/record"
 	testclock "k8s.io/utils/clock/testing"
-	"sigs.k8s.io/controller-runtime/pkg/reconcile"
 
 	v1 "github.com/egressip-operator/egressip-operator/api/v1"
 )
@@ -59,12 +58,10 @@ func TestClaimWaitsForTheFormerHost(t *testing.T) {
 
 			cache := &lagging{store: s}
 			clock := testclock.NewFakeClock(time.Unix(1e9, 0))
-			job := newEgressReconciler(deps{
-				cache: cache, live: s, writer: s, recorder: &record.FakeRecorder{}, metrics: newMetrics(), clock: clock,
-			}, newObserver(cache, noProbes, 0))
+			job := onStore(s, cache, clock)
 			pass := func() {
 				cache.namespaces, cache.hosts, cache.node = len(s.past)-1, len(s.past)-1, len(s.past)-1
-				if _, err := job.Reconcile(context.Background(), reconcile.Request{}); err != nil {
+				if _, err := passAndPublish(job); err != nil {
 					t.Fatal(err)
 				}
 			}
@@ -108,10 +105,8 @@ func TestOneRefusedHostHoldsUpNoOther(t *testing.T) {
 	cache := &lagging{store: s, namespaces: len(s.past) - 1, hosts: len(s.past) - 1, node: len(s.past) - 1}
 	s.hosts["node1"].Labels = map[string]string{"written": "by another"}
 	s.stamp(s.hosts["node1"], false)
-	job := newEgressReconciler(deps{
-		cache: cache, live: s, writer: s, recorder: &record.FakeRecorder{}, metrics: newMetrics(), clock: testclock.NewFakeClock(time.Unix(1e9, 0)),
-	}, newObserver(cache, noProbes, 0))
-	if result, err := job.Reconcile(context.Background(), reconcile.Request{}); err != nil || result.RequeueAfter != catchUp {
+	job := onStore(s, cache, testclock.NewFakeClock(time.Unix(1e9, 0)))
+	if result, err := passAndPublish(job); err != nil || result.RequeueAfter != catchUp {
 		t.Errorf("result %v, %v; want another pass soon, and no error", result, err)
 	}
 	if got := s.hosts["node2"].EgressIPs; !slices.Equal(got, []string{"10.2.0.1"}) {
@@ -121,10 +116,96 @@ func TestOneRefusedHostHoldsUpNoOther(t *testing.T) {
 	// Refused for good: told as an error, and all others are told their status.
 	s.refused = "node1"
 	cache.namespaces, cache.hosts, cache.node = len(s.past)-1, len(s.past)-1, len(s.past)-1
-	if _, err := job.Reconcile(context.Background(), reconcile.Request{}); err == nil {
+	if _, err := passAndPublish(job); err == nil {
 		t.Error("the refusal is not told")
 	}
 	if s.namespaces["bank"].Status.Active == nil || len(s.namespaces["shop"].Status.Conditions) == 0 {
 		t.Errorf("status of bank is %+v, of shop %+v", s.namespaces["bank"].Status, s.namespaces["shop"].Status)
+	}
+}
+
+// TestStatusDuringAMove: while an address moves, and the next host's claim waits for the
+// former one, its namespace keeps its status, because nothing is wrong yet; everything
+// else is reported meanwhile. An address that finds no host in time is reported so.
+//
+// Mutants: move-is-an-outage, waiting-pass-publishes-nothing, move-never-ends.
+func TestStatusDuringAMove(t *testing.T) {
+	const ip = "192.168.7.200"
+	s := newStore()
+	for _, name := range []string{"node1", "node2"} {
+		s.nodes[name] = &corev1.Node{ObjectMeta: metav1.ObjectMeta{Name: name, UID: types.UID(name)}}
+		setReady(s.nodes[name], true)
+		s.hosts[name] = &v1.HostSubnet{
+			ObjectMeta: metav1.ObjectMeta{Name: name, UID: types.UID(name)},
+			Host:       name, HostIP: "192.168.7.1" + name[4:], EgressCIDRs: []string{"192.168.7.128/25"},
+		}
+	}
+	s.hosts["node1"].EgressIPs = []string{ip}
+	s.namespaces["shop"] = &v1.NetNamespace{
+		ObjectMeta: metav1.ObjectMeta{Name: "shop", UID: "shop"}, NetName: "shop", NetID: 10, EgressIPs: []string{ip},
+	}
+	s.stamp(s.namespaces["shop"], true)
+	cache := &lagging{store: s}
+	clock := testclock.NewFakeClock(time.Unix(1e9, 0))
+	job := onStore(s, cache, clock)
+	events := record.NewFakeRecorder(100)
+	job.publisher.recorder = events
+	pass := func() {
+		for range 2 { // the second sees what the first has written
+			cache.namespaces, cache.hosts, cache.node = len(s.past)-1, len(s.past)-1, len(s.past)-1
+			if _, err := passAndPublish(job); err != nil && s.refused == "" {
+				t.Fatal(err)
+			}
+		}
+	}
+	told := func() (all []string) {
+		for len(events.Events) > 0 {
+			all = append(all, <-events.Events)
+		}
+		return all
+	}
+	pass()
+	if active := s.namespaces["shop"].Status.Active; active == nil || active.Host != "node1" {
+		t.Fatalf("active is %v, want on node1", active)
+	}
+	told()
+
+	// Its range is taken from it, and its agent is slow.
+	s.hosts["node1"].EgressCIDRs = []string{"10.0.0.0/24"}
+	s.hosts["node1"].Status.EgressIPs = []v1.ClaimStatus{{IP: ip, State: v1.StateActive, Configured: true}}
+	s.stamp(s.hosts["node1"], true)
+	s.namespaces["other"] = &v1.NetNamespace{
+		ObjectMeta: metav1.ObjectMeta{Name: "other", UID: "other"}, NetName: "other", NetID: 11, EgressIPs: []string{"172.16.0.1"},
+	}
+	s.stamp(s.namespaces["other"], true)
+	pass()
+	clock.Step(awaitReleaseFor / 2)
+	pass()
+	if claims := slices.Concat(s.hosts["node1"].EgressIPs, s.hosts["node2"].EgressIPs); len(claims) > 0 {
+		t.Fatalf("claims are %v, want none: the claim waits", claims)
+	}
+	if active := s.namespaces["shop"].Status.Active; active == nil || active.Host != "node1" {
+		t.Errorf("active is %v in the middle of the move, want on node1 as before", active)
+	}
+	if len(s.namespaces["other"].Status.Conditions) == 0 {
+		t.Error("the status of another namespace waits for the move")
+	}
+	if all := told(); len(all) != 0 && slices.ContainsFunc(all, func(e string) bool { return strings.Contains(e, "shop") }) {
+		t.Errorf("events in the middle of the move: %q", all)
+	}
+
+	// It cannot be claimed.
+	s.refused = "node2"
+	clock.Step(awaitReleaseFor)
+	pass()
+	if active := s.namespaces["shop"].Status.Active; active != nil {
+		t.Errorf("active is %v, and the address has had no host for longer than a move may take", active)
+	}
+	s.refused = ""
+	pass()
+	clock.Step(awaitReleaseFor) // the claim waits for the agent of node1 again
+	pass()
+	if active := s.namespaces["shop"].Status.Active; active == nil || active.Host != "node2" {
+		t.Errorf("active is %v, want on node2", active)
 	}
 }

@@ -12,8 +12,15 @@ import (
 // The API server's answer to a write is as good as a later look at the cache.
 type assumeCache[T client.Object] map[string]T
 
-// wrote remembers the object as the API server answered.
-func (o assumeCache[T]) wrote(object T) { o[object.GetName()] = object }
+// wrote remembers the object as the API server answered. Answers to concurrent writes
+// may come in any order: an older one is ignored.
+func (o assumeCache[T]) wrote(object T) {
+	last, ok := o[object.GetName()]
+	if ok && last.GetUID() == object.GetUID() && older(object, last) {
+		return
+	}
+	o[object.GetName()] = object
+}
 
 // newest returns the cached object, or what was written after it. If the cache shows
 // another object of that name, what was written is forgotten.

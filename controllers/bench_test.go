@@ -9,7 +9,6 @@ import (
 	corev1 "k8s.io/api/core/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/types"
-	"k8s.io/client-go/tools/record"
 	testclock "k8s.io/utils/clock/testing"
 	"sigs.k8s.io/controller-runtime/pkg/reconcile"
 
@@ -45,13 +44,10 @@ func BenchmarkSettledPass(b *testing.B) {
 	s.forgetful = true
 	s.stamp(&v1.HostSubnet{}, false)
 	cache := &lagging{store: s}
-	job := newEgressReconciler(deps{
-		cache: cache, live: s, writer: s, recorder: &record.FakeRecorder{}, metrics: newMetrics(),
-		clock: testclock.NewFakeClock(time.Unix(1e9, 0)),
-	}, newObserver(cache, noProbes, 0))
+	job := onStore(s, cache, testclock.NewFakeClock(time.Unix(1e9, 0)))
 	for before := -1; before != s.version; {
 		before = s.version
-		if _, err := job.Reconcile(context.Background(), reconcile.Request{}); err != nil {
+		if _, err := passAndPublish(job); err != nil {
 			b.Fatal(err)
 		}
 		s.forgetful = false

@@ -8,12 +8,16 @@
 //	reconciler     file             runs for         writes
 //	netnamespaces  netnamespace.go  all at once      NetNamespaces: create, delete, owner
 //	hostsubnets    hostsubnet.go    each Node        HostSubnets: create, delete, host, hostIP, subnet, canonical claims
-//	cluster        reconciler.go    all at once      claims of automatic hosts (allocate.go), status (status.go), events (events.go)
+//	cluster        reconciler.go    all at once      claims of automatic hosts (allocate.go), verdicts
 //
-// Only the leader reconciles. A standby watches the leader's host, and releases the
-// Lease of a leader whose host died (leader_monitor.go). Each controller probes egress
-// hosts and their witnesses, whether it leads or not (probes.go). The leader picks the
-// witnesses (panel.go).
+// What the status of each object should be is a value (status.go) that the cluster
+// reconciler hands to the publisher (publisher.go), which writes it (status_write.go),
+// and reports what changed by events (events.go).
+//
+// Only the leader reconciles and publishes. A standby watches the leader's host, and
+// releases the Lease of a leader whose host died (leader_monitor.go). Each controller
+// probes egress hosts and their witnesses, whether it leads or not (probes.go). The
+// leader picks the witnesses (panel.go).
 //
 // A decision of the cluster reconciler, or of the leader monitor, depends on one view
 // (view.go) that the observer (observer.go) made. Caches lag behind the API: before the
@@ -21,6 +25,7 @@
 // until they show it (assume_cache.go). So a claim that this controller, or the leader
 // before it, has written is never overlooked when the next is made.
 //
-// Each reconciler has one worker. Shared between goroutines are only the caches, whose
-// objects are never changed, the observer, and the probes.
+// Each reconciler has one worker, the publisher several. Shared between goroutines are
+// only the caches, whose objects are never changed, the observer, the publisher, and the
+// probes.
 package controllers

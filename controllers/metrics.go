@@ -19,6 +19,7 @@ type metrics struct {
 	hosts             *prometheus.GaugeVec
 	moves             prometheus.Counter
 	statusWrites      *prometheus.CounterVec
+	statusErrors      *prometheus.CounterVec
 	allocationSeconds prometheus.Histogram
 	passSeconds       prometheus.Histogram
 }
@@ -49,6 +50,10 @@ func newMetrics() *metrics {
 			Name: "egressip_status_writes_total",
 			Help: "Status writes by kind of object.",
 		}, []string{"kind"}),
+		statusErrors: prometheus.NewCounterVec(prometheus.CounterOpts{
+			Name: "egressip_status_write_errors_total",
+			Help: "Status writes that failed, by kind of object. Each is tried again.",
+		}, []string{"kind"}),
 		allocationSeconds: prometheus.NewHistogram(prometheus.HistogramOpts{
 			Name:    "egressip_allocation_duration_seconds",
 			Help:    "Time to decide which host has which egress IP.",
@@ -73,7 +78,7 @@ func (m *metrics) register(registry prometheus.Registerer) (unregister func(), e
 	}
 	var errs []error
 	for _, c := range []prometheus.Collector{
-		m.requests, m.claims, m.dropped, m.hosts, m.moves, m.statusWrites, m.allocationSeconds, m.passSeconds,
+		m.requests, m.claims, m.dropped, m.hosts, m.moves, m.statusWrites, m.statusErrors, m.allocationSeconds, m.passSeconds,
 	} {
 		if err := registry.Register(c); err != nil {
 			errs = append(errs, fmt.Errorf("register a metric: %w", err))
@@ -84,15 +89,16 @@ func (m *metrics) register(registry prometheus.Registerer) (unregister func(), e
 	return unregister, errors.Join(errs...)
 }
 
-// observe sets the gauges from a decision.
-func (m *metrics) observe(v view, resolution egress.Resolution) {
+// observe sets the gauges from a decision. Namespaces in moving are not counted as
+// dropped.
+func (m *metrics) observe(v view, resolution egress.Resolution, moving map[string]bool) {
 	requests, claims := make(map[egress.State]int), make(map[egress.State]int)
 	dropped := 0
 	for _, n := range resolution.Namespaces {
 		for _, request := range n.Requests {
 			requests[request.State]++
 		}
-		if n.Dropped {
+		if n.Dropped && !moving[n.Name] {
 			dropped++
 		}
 	}

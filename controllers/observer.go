@@ -86,17 +86,41 @@ func (o *observer) observeWith(ctx context.Context, probed probeStates) (view, e
 }
 
 // wroteHost remembers a HostSubnet as the API server answered.
-func (o *observer) wroteHost(h *v1.HostSubnet) {
+func (o *observer) wroteHost(h *v1.HostSubnet) { o.wrote(h) }
+
+// wrote remembers an object as the API server answered.
+func (o *observer) wrote(object client.Object) {
 	o.mu.Lock()
 	defer o.mu.Unlock()
-	o.hosts.wrote(h)
+	switch object := object.(type) {
+	case *v1.HostSubnet:
+		o.hosts.wrote(object)
+	case *v1.NetNamespace:
+		o.namespaces.wrote(object)
+	}
 }
 
-// wroteNamespace remembers a NetNamespace as the API server answered.
-func (o *observer) wroteNamespace(n *v1.NetNamespace) {
+// newest returns the object, or what was written after it.
+func (o *observer) newest(cached client.Object) client.Object {
 	o.mu.Lock()
 	defer o.mu.Unlock()
-	o.namespaces.wrote(n)
+	switch cached := cached.(type) {
+	case *v1.HostSubnet:
+		return o.hosts.newest(cached)
+	case *v1.NetNamespace:
+		return o.namespaces.newest(cached)
+	default:
+		return cached
+	}
+}
+
+// stored returns the newest that is known of one object.
+func (o *observer) stored(ctx context.Context, key statusKey) (client.Object, error) {
+	object := newObject(key.kind)
+	if err := o.cache.Get(ctx, client.ObjectKey{Name: key.name}, object); err != nil {
+		return nil, err
+	}
+	return o.newest(object), nil
 }
 
 // judgeHosts decides which hosts are online.

@@ -4,11 +4,13 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"maps"
 	"net/netip"
 	"time"
 
 	corev1 "k8s.io/api/core/v1"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"sigs.k8s.io/controller-runtime/pkg/builder"
 	"sigs.k8s.io/controller-runtime/pkg/log"
 	"sigs.k8s.io/controller-runtime/pkg/manager"
@@ -22,28 +24,31 @@ const (
 	// maxRounds bounds the rounds of allocation in one pass. Two settle a cluster;
 	// more are needed only while someone else writes at the same time.
 	maxRounds = 6
-	// passEvery repairs what no event reports, such as a status edited by hand.
+	// passEvery repairs what no event reports.
 	passEvery = 5 * time.Minute
 )
 
 // egressReconciler makes the decisions that concern the cluster as a whole: which
-// hosts are online, and which host has which egress IP. Each pass writes, most urgent
-// first, the verdicts that changed, then claims, then all other status.
+// hosts are online, and which host has which egress IP. Each pass writes the verdicts
+// that changed, then claims; all other status it leaves to the publisher.
 type egressReconciler struct {
 	deps
-	observer *observer
+	observer  *observer
+	publisher *publisher
 	// verified: the caches have shown everything that the API had when this term
 	// as leader began.
 	verified bool
 	// waitingSince is since when a claim waits for the address's former host.
 	waitingSince map[netip.Addr]time.Time
+	// movingSince is since when an address that a status has assigned is on no list.
+	movingSince map[string]time.Time
 	// inUse are the addresses already reported as in use elsewhere, as host and
 	// address.
 	inUse  map[[2]string]bool
 	panels panels
 }
 
-func setupEgress(mgr manager.Manager, d deps, o *observer, p *probes) error {
+func setupEgress(mgr manager.Manager, d deps, o *observer, status *publisher, p *probes) error {
 	const batch = 10 * time.Millisecond
 	b := builder.ControllerManagedBy(mgr).Named("cluster")
 	if p != nil {
@@ -54,19 +59,21 @@ func setupEgress(mgr manager.Manager, d deps, o *observer, p *probes) error {
 		Watches(&v1.NetNamespace{}, wholePass(batch), builder.WithPredicates(unless(sameRequests))).
 		Watches(&v1.HostSubnet{}, wholePass(batch), builder.WithPredicates(unless(sameClaims))).
 		Watches(&corev1.Node{}, wholePass(batch), builder.WithPredicates(unless(sameNode))).
-		Complete(newEgressReconciler(d, o))
+		Complete(newEgressReconciler(d, o, status))
 }
 
-func newEgressReconciler(d deps, o *observer) *egressReconciler {
+func newEgressReconciler(d deps, o *observer, p *publisher) *egressReconciler {
 	return &egressReconciler{
-		deps: d, observer: o,
+		deps: d, observer: o, publisher: p,
 		waitingSince: make(map[netip.Addr]time.Time),
+		movingSince:  make(map[string]time.Time),
 		inUse:        make(map[[2]string]bool),
 	}
 }
 
 // Reconcile is one pass: rounds of verdicts and claims until nothing is left to
-// write, then the status of all objects.
+// write, or until something must be awaited. Whatever ends it, the status of all
+// objects is published.
 func (r *egressReconciler) Reconcile(ctx context.Context, _ reconcile.Request) (reconcile.Result, error) {
 	began := r.clock.Now()
 	defer func() { r.metrics.passSeconds.Observe(r.clock.Since(began).Seconds()) }()
@@ -77,17 +84,21 @@ func (r *egressReconciler) Reconcile(ctx context.Context, _ reconcile.Request) (
 	if !current {
 		return reconcile.Result{RequeueAfter: catchUp}, nil
 	}
+	var last round
 	for range maxRounds {
-		round := r.runRound(ctx)
-		switch round.next {
-		case stepRepeat:
-		case stepRetry:
-			return result(0, round.err)
-		case stepAwaitRelease:
-			return reconcile.Result{RequeueAfter: catchUp}, nil
-		case stepPublish:
-			return r.finish(ctx, round)
+		if last = r.runRound(ctx); last.next != stepRepeat {
+			break
 		}
+	}
+	if last.decided {
+		r.publish(last)
+	}
+	switch last.next {
+	case stepSettled:
+		return result(passEvery, last.err)
+	case stepRetry:
+		return result(0, last.err)
+	case stepRepeat, stepAwaitRelease:
 	}
 	return reconcile.Result{RequeueAfter: catchUp}, nil
 }
@@ -96,14 +107,12 @@ func (r *egressReconciler) Reconcile(ctx context.Context, _ reconcile.Request) (
 type step int
 
 const (
-	// stepPublish: there was nothing to write, or nothing could be written. The
-	// pass ends with the status of all objects.
-	stepPublish step = iota
+	// stepSettled: there was nothing to write, or nothing could be written.
+	stepSettled step = iota
 	// stepRepeat: verdicts or claims were written. What was released in this round
 	// is claimed in the next one, which sees it through the assume cache.
 	stepRepeat
-	// stepAwaitRelease: a claim waits for the address's former host. The status must
-	// wait as well: reporting mid-move would report a false outage.
+	// stepAwaitRelease: a claim waits for the address's former host.
 	stepAwaitRelease
 	// stepRetry: the round failed, or someone else wrote at the same time.
 	stepRetry
@@ -111,7 +120,9 @@ const (
 
 // round is the outcome of one round.
 type round struct {
-	next     step
+	next step
+	// decided is false if there are no view and decision.
+	decided  bool
 	view     view
 	decision decision
 	err      error
@@ -126,10 +137,10 @@ func (r *egressReconciler) runRound(ctx context.Context) round {
 	began := r.clock.Now()
 	d := v.decide()
 	r.metrics.allocationSeconds.Observe(r.clock.Since(began).Seconds())
-	judged, errVerdicts := r.publishVerdicts(ctx, v)
+	judged, errVerdicts := r.writeVerdicts(ctx, v, d)
 	wrote, waiting, errClaims := r.writeClaims(ctx, v, d.allocation)
 	failed := errors.Join(errVerdicts, errClaims)
-	done := round{view: v, decision: d, err: failed}
+	done := round{decided: true, view: v, decision: d, err: failed}
 	switch {
 	case apierrors.IsConflict(failed) || (failed != nil && (judged || wrote)):
 		done.next = stepRetry
@@ -141,15 +152,65 @@ func (r *egressReconciler) runRound(ctx context.Context) round {
 	return done
 }
 
-// finish ends a pass with all that is only reported.
-func (r *egressReconciler) finish(ctx context.Context, last round) (reconcile.Result, error) {
-	r.metrics.observe(last.view, last.decision.resolution)
-	r.reportInUse(last.view)
-	more, err := r.publishStatus(ctx, last.view, last.decision)
-	if more {
-		return result(time.Millisecond, last.err, err)
+// writeVerdicts writes the statuses of hosts whose verdict changed. The agents wait for
+// them: they decide where traffic goes.
+func (r *egressReconciler) writeVerdicts(ctx context.Context, v view, d decision) (wrote bool, err error) {
+	var changed []wantedStatus
+	for i, w := range wantedHosts(v, d, v.witnesses()) {
+		h := v.hosts[i]
+		if !verdictChanged(h.Status.Conditions, w.host.Conditions) {
+			continue
+		}
+		now := conditionStatus(w.host.Conditions, v1.ConditionOnline, metav1.ConditionTrue)
+		if conditionStatus(h.Status.Conditions, v1.ConditionOnline, metav1.ConditionTrue) != now {
+			log.FromContext(ctx).Info("a host went offline or came back", "hostSubnet", h.Name, "online", now,
+				"reason", v.verdicts[h.Name].Reason, "watchers", v.votes[h.Name].Watchers, "silentFor", v.votes[h.Name].Silent)
+		}
+		changed = append(changed, w)
 	}
-	return result(passEvery, last.err, err)
+	return r.publisher.writeNow(ctx, changed)
+}
+
+// publish reports what is known at the end of a pass.
+func (r *egressReconciler) publish(last round) {
+	moving := r.moving(last.view, last.decision)
+	r.metrics.observe(last.view, last.decision.resolution, moving)
+	r.reportInUse(last.view)
+	witnesses := r.panels.pick(last.view, last.decision.serving, r.clock.Now())
+	r.publisher.publish(last.view, wantedStatuses(last.view, last.decision, witnesses, moving))
+}
+
+// moving returns the namespaces that keep their status because one of their addresses
+// is between two hosts: it was released, and the claim of the next host follows within
+// awaitReleaseFor. Reporting that would report a false outage. An address that takes
+// longer has no host, and is reported so.
+func (r *egressReconciler) moving(v view, d decision) map[string]bool {
+	between := d.between()
+	namespaces := make(map[string]bool)
+	if len(between) == 0 {
+		clear(r.movingSince)
+		return namespaces
+	}
+	now := r.clock.Now()
+	still := make(map[string]bool)
+	for _, n := range v.namespaces {
+		for _, request := range n.Status.EgressIPs {
+			if !assigned(request.State) || !between[request.IP] {
+				continue
+			}
+			still[request.IP] = true
+			since, ok := r.movingSince[request.IP]
+			if !ok {
+				since = now
+				r.movingSince[request.IP] = now
+			}
+			if now.Sub(since) < awaitReleaseFor {
+				namespaces[n.Name] = true
+			}
+		}
+	}
+	maps.DeleteFunc(r.movingSince, func(ip string, _ time.Time) bool { return !still[ip] })
+	return namespaces
 }
 
 // cachesCurrent reports whether the caches have shown, in this term as leader, all

@@ -49,7 +49,7 @@ const restartAfter = time.Second
 // invalid. If anything else stops it, such as a Lease that was lost because the API
 // server was unavailable, it starts again: a process that exits each time would soon
 // wait for minutes between its restarts. cfg.QPS and cfg.Burst limit the requests of
-// each reconciler to each kind of object.
+// each reconciler to each kind of object, but for status.
 func Run(ctx context.Context, cfg *rest.Config, o Options) error {
 	if err := o.Validate(); err != nil {
 		return err
@@ -145,10 +145,14 @@ func (s setup) all(log logr.Logger) error {
 		return fmt.Errorf("set up the probes: %w", err)
 	}
 	o := newObserver(s.mgr.GetCache(), probed, s.options.DefaultCapacity)
+	status, err := s.publisher(log, o)
+	if err != nil {
+		return fmt.Errorf("set up the publisher of statuses: %w", err)
+	}
 	if err := errors.Join(
 		s.reconciler("netnamespaces", setupNetNamespaces),
 		s.reconciler("hostsubnets", setupHostSubnets),
-		s.reconciler("cluster", func(mgr manager.Manager, d deps) error { return setupEgress(mgr, d, o, p) }),
+		s.reconciler("cluster", func(mgr manager.Manager, d deps) error { return setupEgress(mgr, d, o, status, p) }),
 	); err != nil {
 		return err
 	}
@@ -176,18 +180,37 @@ func (s setup) probes(log logr.Logger) (*probes, func() probeStates, error) {
 	return p, p.states, s.mgr.Add(p)
 }
 
+// publisher adds the publisher of statuses. The number of its concurrent writes bounds
+// their rate, not cfg.QPS: after a start, thousands of statuses are due at once.
+func (s setup) publisher(log logr.Logger, o *observer) (*publisher, error) {
+	unlimited := s
+	unlimited.cfg = rest.CopyConfig(s.cfg)
+	unlimited.cfg.QPS = -1
+	w, err := unlimited.client()
+	if err != nil {
+		return nil, err
+	}
+	p := newPublisher(log, s.deps(w), o, s.mgr.GetCache())
+	return p, s.mgr.Add(p)
+}
+
 func (s setup) reconciler(name string, add func(manager.Manager, deps) error) error {
 	w, err := s.client()
 	if err == nil {
-		err = add(s.mgr, deps{
-			cache: s.mgr.GetCache(), live: s.mgr.GetAPIReader(), writer: client.WithFieldOwner(w, FieldManager),
-			recorder: s.recorder, metrics: s.metrics, clock: clock.RealClock{},
-		})
+		err = add(s.mgr, s.deps(w))
 	}
 	if err != nil {
 		return fmt.Errorf("set up reconciler %s: %w", name, err)
 	}
 	return nil
+}
+
+// deps is what a reconciler that writes by w uses.
+func (s setup) deps(w client.Client) deps {
+	return deps{
+		cache: s.mgr.GetCache(), live: s.mgr.GetAPIReader(), writer: client.WithFieldOwner(w, FieldManager),
+		recorder: s.recorder, metrics: s.metrics, clock: clock.RealClock{},
+	}
 }
 
 func (s setup) leaderMonitor(o *observer) error {

@@ -1,144 +1,244 @@
 package controllers
 
 import (
-	"cmp"
-	"context"
-	"errors"
 	"fmt"
 	"slices"
 	"strings"
 
-	"golang.org/x/sync/errgroup"
 	"k8s.io/apimachinery/pkg/api/equality"
 	"k8s.io/apimachinery/pkg/api/meta"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
-	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
-	"k8s.io/apimachinery/pkg/runtime"
+	"k8s.io/apimachinery/pkg/types"
 	"sigs.k8s.io/controller-runtime/pkg/client"
-	"sigs.k8s.io/controller-runtime/pkg/log"
 
 	v1 "github.com/egressip-operator/egressip-operator/api/v1"
 	"github.com/egressip-operator/egressip-operator/pkg/egress"
 )
 
+// What one status may hold. The schema takes 32 KiB in a condition's message, and the
+// API server refuses objects of more than about a megabyte: a namespace has up to 256
+// requests, each with a message.
 const (
-	// maxStatusWrites bounds the statuses written in one pass, so that the verdict on
-	// a dead host never waits behind a thousand of them.
-	maxStatusWrites = 64
-	// writers is how many statuses are written concurrently.
-	writers = 8
+	maxConditionMessage = 4096
+	maxRequestMessage   = 1024
+	maxRequests         = 256
 )
 
-// statusWrite is one status that differs from what is stored.
-type statusWrite struct {
-	// urgent writes come first: traffic changed.
-	urgent bool
-	kind   string
-	object client.Object
-	// status is our part of it.
-	status any
-	// done is called with the object as it is stored then.
-	done func(*unstructured.Unstructured) error
+// reasonNotEvacuating is the reason of the condition Evacuating while it is False.
+const reasonNotEvacuating = "NotEvacuating"
+
+// Priorities of status writes, the most urgent last. A write that failed before comes
+// after all others, so that those that fail for good delay nobody.
+const (
+	priorityRetry = iota
+	priorityRest
+	// priorityTraffic: a namespace's traffic leaves another way, or leaves again.
+	priorityTraffic
+	// priorityDropped: a namespace's traffic is dropped from now on.
+	priorityDropped
+	// priorityVerdict: agents route by it.
+	priorityVerdict
+)
+
+const (
+	kindNetNamespace = "NetNamespace"
+	kindHostSubnet   = "HostSubnet"
+)
+
+// statusKey names an object that has a status.
+type statusKey struct{ kind, name string }
+
+// wantedStatus is what the controller's part of one object's status should be, without
+// the times of transition, which depend on what is stored when it is written. Nothing
+// in it may be changed.
+type wantedStatus struct {
+	key statusKey
+	// uid is that of the object that was decided on.
+	uid types.UID
+	// One of both is set, by the kind.
+	host      *v1.HostSubnetStatus
+	namespace *v1.NetNamespaceStatus
 }
 
-// publishVerdicts writes the conditions Online and Evacuating of hosts where they
-// changed. The agents wait for them: they decide where traffic goes.
-func (r *egressReconciler) publishVerdicts(ctx context.Context, v view) (wrote bool, err error) {
-	var writes []statusWrite
-	for _, h := range v.hosts {
-		was := meta.FindStatusCondition(h.Status.Conditions, v1.ConditionOnline)
-		// A host without the condition counts as online.
-		wasOnline := was == nil || was.Status != metav1.ConditionFalse
-		wasEvacuating := meta.IsStatusConditionTrue(h.Status.Conditions, v1.ConditionEvacuating)
-		if wasOnline == v.verdicts[h.Name].Online && wasEvacuating == v.evacuating[h.Name] {
-			continue
-		}
-		if verdict := v.verdicts[h.Name]; wasOnline != verdict.Online {
-			log.FromContext(ctx).Info("a host went offline or came back", "hostSubnet", h.Name, "online", verdict.Online,
-				"reason", verdict.Reason, "watchers", v.votes[h.Name].Watchers, "silentFor", v.votes[h.Name].Silent)
-		}
-		var conditions []metav1.Condition
-		if ready := meta.FindStatusCondition(h.Status.Conditions, v1.ConditionEgressReady); ready != nil {
-			conditions = append(conditions, *ready)
-		}
-		for _, c := range v.conditions(h) {
-			conditions = append(conditions, r.timed(h, c))
-		}
-		writes = append(writes, r.hostWrite(h, conditions, h.Status.Witnesses))
-	}
-	return r.writeAll(ctx, writes)
+// statusChange is how a stored status must be changed.
+type statusChange struct {
+	// status is the controller's whole part.
+	status   any
+	priority int
 }
 
-// publishStatus writes statuses that differ, the most urgent first and not too many.
-// more reports whether some are left.
-func (r *egressReconciler) publishStatus(ctx context.Context, v view, d decision) (more bool, err error) {
-	problems := make(map[string][]egress.Problem)
-	for _, p := range d.problems {
-		// The results report addresses that cannot be used.
-		if p.Field != "egressIPs" {
-			problems[p.Kind+" "+p.Name] = append(problems[p.Kind+" "+p.Name], p)
+// change compares the wanted status with the stored object; differs is false if it is
+// stored already. Fields and conditions of others do not count.
+func (w wantedStatus) change(stored client.Object, now metav1.Time) (c statusChange, differs bool) {
+	switch object := stored.(type) {
+	case *v1.HostSubnet:
+		status := *w.host
+		status.Conditions = timed(object.Status.Conditions, status.Conditions, now)
+		c = statusChange{status: &status, priority: priorityRest}
+		if verdictChanged(object.Status.Conditions, status.Conditions) {
+			c.priority = priorityVerdict
+		}
+		return c, !sameHostStatus(object.Status, status)
+	case *v1.NetNamespace:
+		status := *w.namespace
+		status.Conditions = timed(object.Status.Conditions, status.Conditions, now)
+		return statusChange{status: &status, priority: namespacePriority(object.Status, status)},
+			!sameNamespaceStatus(object.Status, status)
+	default:
+		return statusChange{}, false
+	}
+}
+
+// namespacePriority is the priority of a change of a NetNamespace's status.
+func namespacePriority(before, after v1.NetNamespaceStatus) int {
+	switch {
+	case isDropped(after) && !isDropped(before):
+		return priorityDropped
+	case isDropped(after) != isDropped(before) || !equality.Semantic.DeepEqual(before.Active, after.Active):
+		return priorityTraffic
+	default:
+		return priorityRest
+	}
+}
+
+// verdictChanged reports whether a condition that agents route by has another status:
+// Online, which counts as True where it is missing, or Evacuating.
+func verdictChanged(before, after []metav1.Condition) bool {
+	return conditionStatus(before, v1.ConditionOnline, metav1.ConditionTrue) != conditionStatus(after, v1.ConditionOnline, metav1.ConditionTrue) ||
+		conditionStatus(before, v1.ConditionEvacuating, metav1.ConditionFalse) != conditionStatus(after, v1.ConditionEvacuating, metav1.ConditionFalse)
+}
+
+// conditionStatus is the status of a condition, or missing if it is not there.
+func conditionStatus(conditions []metav1.Condition, kind string, missing metav1.ConditionStatus) metav1.ConditionStatus {
+	if c := meta.FindStatusCondition(conditions, kind); c != nil {
+		return c.Status
+	}
+	return missing
+}
+
+// sameHostStatus reports whether the controller's part of a HostSubnet's status is
+// stored like that. Everything that is not an agent's is the controller's.
+func sameHostStatus(stored, wanted v1.HostSubnetStatus) bool {
+	part := stored
+	part.ObservedGeneration, part.Agent, part.EgressIPs = 0, nil, nil
+	if !sameConditions(part.Conditions, wanted.Conditions) {
+		return false
+	}
+	part.Conditions, wanted.Conditions = nil, nil
+	return equality.Semantic.DeepEqual(part, wanted)
+}
+
+// sameNamespaceStatus reports whether a NetNamespace's status is stored like that, but
+// for conditions of others. One that never requested anything has no status, so that
+// clusters with thousands of namespaces are spared the writes.
+func sameNamespaceStatus(stored, wanted v1.NetNamespaceStatus) bool {
+	if len(wanted.EgressIPs) == 0 && equality.Semantic.DeepEqual(stored, v1.NetNamespaceStatus{}) {
+		return true
+	}
+	if !sameConditions(stored.Conditions, wanted.Conditions, v1.ConditionEgressReady) {
+		return false
+	}
+	stored.Conditions, wanted.Conditions = nil, nil
+	return equality.Semantic.DeepEqual(stored, wanted)
+}
+
+// sameConditions reports whether all wanted conditions are stored like that, and those
+// named in mayGo only if they are wanted.
+func sameConditions(stored, wanted []metav1.Condition, mayGo ...string) bool {
+	for _, c := range wanted {
+		if was := meta.FindStatusCondition(stored, c.Type); was == nil || !equality.Semantic.DeepEqual(*was, c) {
+			return false
 		}
 	}
-	var writes []statusWrite
+	return !slices.ContainsFunc(mayGo, func(kind string) bool {
+		return meta.FindStatusCondition(stored, kind) != nil && meta.FindStatusCondition(wanted, kind) == nil
+	})
+}
+
+// timed sets the time since when each condition has its status.
+func timed(before, conditions []metav1.Condition, now metav1.Time) []metav1.Condition {
+	var all []metav1.Condition
+	for _, c := range conditions {
+		c.LastTransitionTime = now
+		if was := meta.FindStatusCondition(before, c.Type); was != nil && was.Status == c.Status && !was.LastTransitionTime.IsZero() {
+			c.LastTransitionTime = was.LastTransitionTime
+		}
+		all = append(all, c)
+	}
+	return all
+}
+
+// wantedStatuses are the wanted statuses of all objects, with the witnesses of each
+// host, but for the namespaces in moving: these keep the status that they have.
+func wantedStatuses(v view, d decision, witnesses map[string][]string, moving map[string]bool) []wantedStatus {
+	problems := problemsByObject(d)
+	wanted := wantedHosts(v, d, witnesses)
 	// The brain answers in order of name, as the view is.
 	for i, result := range d.resolution.Namespaces {
 		n := v.namespaces[i]
-		status := r.namespaceStatus(n, result, problems["NetNamespace "+n.Name])
-		if equality.Semantic.DeepEqual(status, n.Status) {
+		if moving[n.Name] {
 			continue
 		}
-		writes = append(writes, r.namespaceWrite(v, n, status))
+		status := namespaceStatus(n, result, problems[statusKey{kindNetNamespace, n.Name}])
+		wanted = append(wanted, wantedStatus{key: statusKey{kindNetNamespace, n.Name}, uid: n.UID, namespace: &status})
 	}
-	panels := r.panels.pick(v, d.serving, r.clock.Now())
+	return wanted
+}
+
+// wantedHosts are the wanted statuses of all HostSubnets, in the order of the view.
+func wantedHosts(v view, d decision, witnesses map[string][]string) []wantedStatus {
+	problems := problemsByObject(d)
+	wanted := make([]wantedStatus, 0, len(v.hosts)+len(v.namespaces))
 	for i, result := range d.resolution.Hosts {
 		h := v.hosts[i]
-		wanted := []metav1.Condition{
-			r.timed(h, hostReady(result, problems["HostSubnet "+h.Name])),
-		}
-		for _, c := range v.conditions(h) {
-			wanted = append(wanted, r.timed(h, c))
-		}
-		if sameConditions(h.Status.Conditions, wanted) && slices.Equal(h.Status.Witnesses, panels[h.Name]) {
-			continue
-		}
-		writes = append(writes, r.hostWrite(h, wanted, panels[h.Name]))
+		status := hostStatus(v, h, result, witnesses[h.Name], problems[statusKey{kindHostSubnet, h.Name}])
+		wanted = append(wanted, wantedStatus{key: statusKey{kindHostSubnet, h.Name}, uid: h.UID, host: &status})
 	}
-	slices.SortStableFunc(writes, func(a, b statusWrite) int {
-		return cmp.Compare(rank(a), rank(b))
-	})
-	if len(writes) > maxStatusWrites {
-		writes, more = writes[:maxStatusWrites], true
-	}
-	_, err = r.writeAll(ctx, writes)
-	return more, err
+	return wanted
 }
 
-func rank(w statusWrite) int {
-	if w.urgent {
-		return 0
+// problemsByObject are the problems of each object, apart from those of its egressIPs:
+// the results report these.
+func problemsByObject(d decision) map[statusKey][]egress.Problem {
+	problems := make(map[statusKey][]egress.Problem)
+	for _, p := range d.problems {
+		if p.Field != "egressIPs" {
+			key := statusKey{p.Kind, p.Name}
+			problems[key] = append(problems[key], p)
+		}
 	}
-	return 1
+	return problems
 }
 
-// namespaceStatus is the status of a namespace: empty if it never requested anything,
-// so that clusters with thousands of namespaces are spared the writes.
-func (r *egressReconciler) namespaceStatus(n *v1.NetNamespace, result egress.NamespaceResult, problems []egress.Problem) v1.NetNamespaceStatus {
-	if len(result.Requests) == 0 {
-		if equality.Semantic.DeepEqual(n.Status, v1.NetNamespaceStatus{}) {
-			return v1.NetNamespaceStatus{}
-		}
-		// One field stays: an apply that removes all fields leaves the API server
-		// with a null, which the schema refuses.
-		return v1.NetNamespaceStatus{ObservedGeneration: n.Generation}
+// hostStatus is all that the controller writes into a HostSubnet's status. What it
+// leaves out belongs to the host's agent. A condition that was written once is written
+// always, and so is an empty list: under server-side apply, what is left out stays if
+// anyone else has written it too.
+func hostStatus(
+	v view, h *v1.HostSubnet, result egress.HostResult, witnesses []string, problems []egress.Problem,
+) v1.HostSubnetStatus {
+	conditions := append([]metav1.Condition{hostReady(result, problems)}, v.conditions(h)...)
+	return v1.HostSubnetStatus{
+		Conditions: publishable(conditions, h.Generation),
+		Witnesses:  append([]string{}, witnesses...),
 	}
+}
+
+// namespaceStatus is all that the controller writes into a NetNamespace's status.
+func namespaceStatus(n *v1.NetNamespace, result egress.NamespaceResult, problems []egress.Problem) v1.NetNamespaceStatus {
+	// This field is never left out: an apply that removes all fields leaves the API
+	// server with a null, which the schema refuses.
 	status := v1.NetNamespaceStatus{ObservedGeneration: n.Generation}
+	if len(result.Requests) == 0 {
+		return status
+	}
 	if len(result.Active) > 0 {
 		status.Active = &v1.Assignment{IP: result.Active[0].IP.String(), Host: result.Active[0].Host}
 	}
-	for _, request := range result.Requests {
+	for _, request := range result.Requests[:min(len(result.Requests), maxRequests)] {
 		status.EgressIPs = append(status.EgressIPs, v1.RequestStatus{
 			IP: request.IP, Host: request.Host, State: v1.EgressIPState(request.State),
-			Reason: string(request.Reason), Message: request.Message,
+			Reason: string(request.Reason), Message: clip(request.Message, maxRequestMessage),
 		})
 	}
 	ready := metav1.Condition{
@@ -148,7 +248,7 @@ func (r *egressReconciler) namespaceStatus(n *v1.NetNamespace, result egress.Nam
 	if result.Dropped {
 		ready.Status = metav1.ConditionFalse
 	}
-	status.Conditions = []metav1.Condition{r.timedAfter(n.Status.Conditions, n.Generation, ready)}
+	status.Conditions = publishable([]metav1.Condition{ready}, n.Generation)
 	return status
 }
 
@@ -181,112 +281,22 @@ func withProblems(message string, problems []egress.Problem) string {
 	return strings.Join(all, " ")
 }
 
-// timed sets a condition's generation, and the time since when it has its status.
-func (r *egressReconciler) timed(h *v1.HostSubnet, c metav1.Condition) metav1.Condition {
-	return r.timedAfter(h.Status.Conditions, h.Generation, c)
+// publishable sets the generation that conditions are about, and makes their messages
+// fit the schema.
+func publishable(conditions []metav1.Condition, generation int64) []metav1.Condition {
+	for i := range conditions {
+		conditions[i].ObservedGeneration = generation
+		conditions[i].Message = clip(conditions[i].Message, maxConditionMessage)
+	}
+	return conditions
 }
 
-func (r *egressReconciler) timedAfter(before []metav1.Condition, generation int64, c metav1.Condition) metav1.Condition {
-	c.ObservedGeneration = generation
-	c.LastTransitionTime = metav1.NewTime(r.clock.Now()).Rfc3339Copy()
-	if was := meta.FindStatusCondition(before, c.Type); was != nil && was.Status == c.Status {
-		c.LastTransitionTime = was.LastTransitionTime
+// clip cuts a text to the given number of bytes, and says how much is missing.
+func clip(s string, most int) string {
+	if len(s) <= most {
+		return s
 	}
-	return c
-}
-
-// sameConditions reports whether all wanted conditions are stored like that.
-func sameConditions(stored, wanted []metav1.Condition) bool {
-	for _, c := range wanted {
-		if was := meta.FindStatusCondition(stored, c.Type); was == nil || !equality.Semantic.DeepEqual(*was, c) {
-			return false
-		}
-	}
-	return true
-}
-
-func (r *egressReconciler) namespaceWrite(v view, n *v1.NetNamespace, status v1.NetNamespaceStatus) statusWrite {
-	return statusWrite{
-		urgent: !equality.Semantic.DeepEqual(status.Active, n.Status.Active) || isDropped(status) != isDropped(n.Status),
-		kind:   "NetNamespace", object: n, status: &status,
-		done: func(stored *unstructured.Unstructured) error {
-			var now v1.NetNamespace
-			if err := runtime.DefaultUnstructuredConverter.FromUnstructured(stored.Object, &now); err != nil {
-				return fmt.Errorf("read the answer: %w", err)
-			}
-			r.observer.wroteNamespace(&now)
-			r.metrics.moves.Add(float64(moves(n.Status, status)))
-			for _, notice := range namespaceNotices(n.Name, n.Status, status) {
-				if notice.host == "" {
-					r.recorder.Event(n, notice.eventType(), notice.reason, notice.message)
-				} else if h := v.host(notice.host); h != nil {
-					r.recorder.Event(h, notice.eventType(), notice.reason, notice.message)
-				}
-			}
-			return nil
-		},
-	}
-}
-
-func (r *egressReconciler) hostWrite(h *v1.HostSubnet, conditions []metav1.Condition, witnesses []string) statusWrite {
-	return statusWrite{
-		kind: "HostSubnet", object: h,
-		// An empty list is written as such: what is left out might stay.
-		status: &v1.HostSubnetStatus{Conditions: conditions, Witnesses: append([]string{}, witnesses...)},
-		done: func(stored *unstructured.Unstructured) error {
-			var now v1.HostSubnet
-			if err := runtime.DefaultUnstructuredConverter.FromUnstructured(stored.Object, &now); err != nil {
-				return fmt.Errorf("read the answer: %w", err)
-			}
-			r.observer.wroteHost(&now)
-			for _, notice := range hostNotices(h.Name, h.Status.Conditions, conditions) {
-				r.recorder.Event(h, notice.eventType(), notice.reason, notice.message)
-			}
-			return nil
-		},
-	}
-}
-
-// send writes the status and returns the object as it is stored then. Only our part
-// is sent: what it leaves out belongs to others. The UID makes the write fail if the
-// object was replaced.
-func (w statusWrite) send(ctx context.Context, c client.Client) (*unstructured.Unstructured, error) {
-	encoded, err := runtime.DefaultUnstructuredConverter.ToUnstructured(w.status)
-	if err == nil {
-		u := &unstructured.Unstructured{Object: map[string]any{"status": encoded}}
-		u.SetGroupVersionKind(v1.GroupVersion().WithKind(w.kind))
-		u.SetName(w.object.GetName())
-		u.SetUID(w.object.GetUID())
-		err = c.Status().Apply(ctx, client.ApplyConfigurationFromUnstructured(u), client.FieldOwner(FieldManager), client.ForceOwnership)
-		if err == nil {
-			return u, nil
-		}
-	}
-	return nil, fmt.Errorf("write the status of %s %s: %w", w.kind, w.object.GetName(), err)
-}
-
-// writeAll writes statuses, several concurrently, and reports each that succeeded by
-// events. wrote reports whether any did.
-func (r *egressReconciler) writeAll(ctx context.Context, writes []statusWrite) (wrote bool, err error) {
-	errs := make([]error, len(writes))
-	stored := make([]*unstructured.Unstructured, len(writes))
-	var g errgroup.Group
-	g.SetLimit(writers)
-	for i, write := range writes {
-		g.Go(func() error {
-			stored[i], errs[i] = write.send(ctx, r.writer)
-			return nil
-		})
-	}
-	_ = g.Wait() // the errors are in errs
-	for i, write := range writes {
-		if errs[i] != nil {
-			errs[i] = unlessGone(errs[i])
-			continue
-		}
-		r.metrics.statusWrites.WithLabelValues(write.kind).Inc()
-		errs[i] = write.done(stored[i])
-		wrote = true
-	}
-	return wrote, errors.Join(errs...)
+	const room = len(" ... (1234567890 bytes more)")
+	cut := strings.ToValidUTF8(s[:most-room], "")
+	return fmt.Sprintf("%s ... (%d bytes more)", cut, len(s)-len(cut))
 }

@@ -7,6 +7,7 @@ import (
 	"slices"
 
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"sigs.k8s.io/controller-runtime/pkg/client"
 
 	v1 "github.com/egressip-operator/egressip-operator/api/v1"
 	"github.com/egressip-operator/egressip-operator/pkg/egress"
@@ -55,6 +56,26 @@ func (v *view) decide() decision {
 	}
 }
 
+// between are the addresses that the allocation gives to a host and that no list has
+// yet.
+func (d *decision) between() map[string]bool {
+	ips := make(map[string]bool)
+	for _, wanted := range d.allocation.Hosts {
+		var listed []egress.ClaimResult // in order of address
+		if i, ok := slices.BinarySearchFunc(d.resolution.Hosts, wanted.Host, func(h egress.HostResult, name string) int {
+			return cmp.Compare(h.Name, name)
+		}); ok {
+			listed = d.resolution.Hosts[i].Claims
+		}
+		for _, ip := range wanted.Claims {
+			if _, ok := slices.BinarySearchFunc(listed, ip, func(c egress.ClaimResult, ip netip.Addr) int { return c.IP.Compare(ip) }); !ok {
+				ips[ip.String()] = true
+			}
+		}
+	}
+	return ips
+}
+
 // objects are the brain's input.
 func (v *view) objects() egress.Objects {
 	objects := egress.Objects{
@@ -85,8 +106,8 @@ func (v *view) silentHosts() []*v1.HostSubnet {
 	return silent
 }
 
-// conditions are the verdict on a host as it is published, without times: Online
-// always, Evacuating only while it is true.
+// conditions are the verdict on a host as it is published, without times: Online and
+// Evacuating.
 func (v *view) conditions(h *v1.HostSubnet) []metav1.Condition {
 	verdict := v.verdicts[h.Name]
 	isOnline := metav1.Condition{
@@ -95,14 +116,24 @@ func (v *view) conditions(h *v1.HostSubnet) []metav1.Condition {
 	if verdict.Online {
 		isOnline.Status = metav1.ConditionTrue
 	}
-	conditions := []metav1.Condition{isOnline}
-	if v.evacuating[h.Name] {
-		conditions = append(conditions, metav1.Condition{
-			Type: v1.ConditionEvacuating, Status: metav1.ConditionTrue, Reason: string(egress.ReasonEvacuated),
-			Message: fmt.Sprintf("The Node has annotation %s: remove it to end the evacuation.", v1.AnnotationEvacuate),
-		})
+	evacuating := metav1.Condition{
+		Type: v1.ConditionEvacuating, Status: metav1.ConditionFalse, Reason: reasonNotEvacuating,
+		Message: fmt.Sprintf("Annotation %s: \"true\" on the Node would move the host's egress IPs away.", v1.AnnotationEvacuate),
 	}
-	return conditions
+	if v.evacuating[h.Name] {
+		evacuating.Status, evacuating.Reason = metav1.ConditionTrue, string(egress.ReasonEvacuated)
+		evacuating.Message = fmt.Sprintf("The Node has annotation %s: remove it to end the evacuation.", v1.AnnotationEvacuate)
+	}
+	return []metav1.Condition{isOnline, evacuating}
+}
+
+// witnesses are the published witnesses of each host.
+func (v *view) witnesses() map[string][]string {
+	published := make(map[string][]string, len(v.hosts))
+	for _, h := range v.hosts {
+		published[h.Name] = h.Status.Witnesses
+	}
+	return published
 }
 
 // allConfigured reports whether all automatic hosts that are online have what they
@@ -168,6 +199,18 @@ func (v *view) host(name string) *v1.HostSubnet {
 		return nil
 	}
 	return v.hosts[i]
+}
+
+// object returns the object with that status, or nil.
+func (v *view) object(key statusKey) client.Object {
+	if key.kind == kindHostSubnet {
+		if h := v.host(key.name); h != nil {
+			return h
+		}
+	} else if n := v.namespace(key.name); n != nil {
+		return n
+	}
+	return nil
 }
 
 func byObjectName[T metav1.Object](a, b T) int {

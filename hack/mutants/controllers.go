@@ -91,5 +91,57 @@ func controllerMutants() []mutant {
 			name: "report-is-news", pkg: controller, test: "TestReportsOfAgentsAreNoNews",
 			edits: []edit{{file: "predicates.go", old: "uplinkCIDR(before) == uplinkCIDR(after)", new: "reflect.DeepEqual(before.Status, after.Status)"}},
 		},
+		{
+			name: "back-off-shared", pkg: controller, test: "TestFailingWritesDelayNobody", plain: true,
+			edits: []edit{{file: "publisher.go", old: "after := p.limiter.When(key)", new: "after := p.limiter.When(statusKey{kind: key.kind})"}},
+		},
+		{
+			name: "back-off-cut-short", pkg: controller, test: "TestFailingWritesDelayNobody", plain: true,
+			edits: []edit{{file: "publisher.go", old: "\tp.retrying[key] = true\n", new: ""}},
+		},
+		{
+			name: "priority-ignored", pkg: controller, test: "TestUrgentStatusesOvertake", plain: true,
+			edits: []edit{{file: "publisher.go", old: "priorityqueue.AddOpts{After: after, Priority: &priority}", new: "priorityqueue.AddOpts{After: after}"}},
+		},
+		{
+			name: "verdict-overtaken", pkg: controller, test: "TestVerdictsAreNotOvertakenByOlderOnes", plain: true,
+			edits: []edit{{file: "publisher.go", old: "\t\tif !busy {", new: "\t\tif !busy || other != nil {"}},
+		},
+		{
+			name: "noop-counts-as-written", pkg: controller, test: "TestWritesThatChangeNothing", plain: true,
+			edits: []edit{{file: "status_write.go", old: "if now.GetResourceVersion() == stored.GetResourceVersion() {", new: "if now.GetResourceVersion() == \"\" {"}},
+		},
+		{
+			name: "foreign-online-kept", pkg: controller, test: "TestForeignChangesAreRepaired", plain: true,
+			edits: []edit{{file: "publisher.go", old: "if !ok || p.retrying[key] {", new: "if !ok || key.kind == kindHostSubnet {"}},
+		},
+		{
+			name: "repair-without-rest", pkg: controller, test: "TestForeignChangesAreRepaired", plain: true,
+			edits: []edit{{file: "publisher.go", old: "at = at.Add(repairEvery)", new: "at = at.Add(0)"}},
+		},
+		{
+			name: "evacuating-removed", pkg: controller, test: "TestStatusBelongsToTheController", plain: true,
+			edits: []edit{{file: "view.go", old: "return []metav1.Condition{isOnline, evacuating}", new: "return []metav1.Condition{isOnline, evacuating}[:1+map[bool]int{true: 1}[v.evacuating[h.Name]]]"}},
+		},
+		{
+			name: "message-unclipped", pkg: controller, test: "TestMessagesAreClipped", plain: true,
+			edits: []edit{{file: "status.go", old: "\tif len(s) <= most {", new: "\tif len(s) >= 0 {"}},
+		},
+		{
+			name: "move-is-an-outage", pkg: controller, test: "TestStatusDuringAMove", plain: true,
+			edits: []edit{{file: "reconciler.go", old: "if now.Sub(since) < awaitReleaseFor {", new: "if now.Before(since) {"}},
+		},
+		{
+			name: "move-never-ends", pkg: controller, test: "TestStatusDuringAMove", plain: true,
+			edits: []edit{{file: "reconciler.go", old: "if now.Sub(since) < awaitReleaseFor {", new: "if !now.Before(since) {"}},
+		},
+		{
+			name: "waiting-pass-publishes-nothing", pkg: controller, test: "TestStatusDuringAMove", plain: true,
+			edits: []edit{{file: "reconciler.go", old: "if last.decided {", new: "if last.decided && last.next != stepAwaitRelease {"}},
+		},
+		{
+			name: "older-answer-wins", pkg: controller, test: "TestOlderAnswersAreIgnored", plain: true,
+			edits: []edit{{file: "assume_cache.go", old: "if ok && last", new: "if !ok && last"}},
+		},
 	}
 }

@@ -1,0 +1,118 @@
+package controllers_test
+
+import (
+	"context"
+	"fmt"
+	"os"
+	"slices"
+	"strconv"
+	"strings"
+	"testing"
+	"time"
+
+	"golang.org/x/sync/errgroup"
+	corev1 "k8s.io/api/core/v1"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/client-go/rest"
+	"sigs.k8s.io/controller-runtime/pkg/client"
+
+	v1 "github.com/egressip-operator/egressip-operator/api/v1"
+	"github.com/egressip-operator/egressip-operator/controllers"
+	"github.com/egressip-operator/egressip-operator/internal/testenv"
+)
+
+// TestManyStatuses: a controller that starts in a cluster with many namespaces has a
+// status for each of them to write. It writes them faster than the limit of its other
+// requests would allow, and a host that goes offline meanwhile does not wait for them.
+//
+// EGRESSIP_TEST_NAMESPACES=10000 is the size that docs/design.md promises a minute for.
+func TestManyStatuses(t *testing.T) {
+	const perHost, qps = 500, 50 // the default of --kube-api-qps
+	count := 2000
+	if text := os.Getenv("EGRESSIP_TEST_NAMESPACES"); text != "" {
+		var err error
+		if count, err = strconv.Atoi(text); err != nil {
+			t.Fatal(err)
+		}
+	}
+	a := startAPI(t)
+	noted, writes := a.watchWrites()
+	a.fill(t, count, perHost)
+
+	noted.cfg.QPS, noted.cfg.Burst = qps, 2*qps
+	began := time.Now()
+	noted.control(t, controllers.Options{})
+	testenv.Eventually(t, func(context.Context) string {
+		if n := writes.count(); n < count/4 {
+			return fmt.Sprintf("%d statuses are written", n)
+		}
+		return ""
+	})
+	offline := writes.count()
+	a.ready(t, "node0", corev1.ConditionFalse)
+	limit := time.Duration(count/qps) * time.Second
+	testenv.EventuallyWithin(t, limit-time.Since(began), func(context.Context) string {
+		told := make(map[string]bool)
+		for _, name := range writes.since(0) {
+			if strings.HasPrefix(name, "netnamespaces/") {
+				told[name] = true
+			}
+		}
+		if n := len(told); n < count {
+			return fmt.Sprintf("%d statuses of %d are written, which is slower than %d a second", n, count, qps)
+		}
+		return ""
+	})
+	all := writes.since(0)
+	verdict := offline + slices.Index(all[offline:], "hostsubnets/node0")
+	t.Logf("%d statuses in %s; the verdict came after %d and was write %d of %d", count, time.Since(began).Round(time.Second), offline, verdict, len(all))
+	if verdict < offline || verdict > offline+count/4 {
+		t.Errorf("the verdict was write %d of %d, want it soon after %d", verdict, len(all), offline)
+	}
+	testenv.Eventually(t, func(ctx context.Context) string {
+		var list v1.NetNamespaceList
+		if err := a.List(ctx, &list); err != nil {
+			return err.Error()
+		}
+		for _, n := range list.Items {
+			if len(n.Status.Conditions) == 0 {
+				return n.Name + " has no status"
+			}
+		}
+		return ""
+	})
+}
+
+// fill creates namespaces with an egress IP each, and the manual hosts that claim them.
+func (a *api) fill(t *testing.T, count, perHost int) {
+	t.Helper()
+	cfg := rest.CopyConfig(a.cfg)
+	cfg.QPS = -1
+	c, err := client.New(cfg, client.Options{Scheme: a.Scheme()})
+	if err != nil {
+		t.Fatal(err)
+	}
+	ip := func(i int) string { return fmt.Sprintf("10.%d.%d.%d", 1+i/62500, i/250%250, 1+i%250) }
+	var g errgroup.Group
+	g.SetLimit(16)
+	for i := range count {
+		g.Go(func() error {
+			name := fmt.Sprintf("team%05d", i)
+			return c.Create(t.Context(), &v1.NetNamespace{
+				ObjectMeta: metav1.ObjectMeta{Name: name}, NetName: name, NetID: uint32(100 + i), EgressIPs: []string{ip(i)},
+			})
+		})
+	}
+	if err := g.Wait(); err != nil {
+		t.Fatal(err)
+	}
+	for first := 0; first < count; first += perHost {
+		name, address := fmt.Sprintf("node%d", first/perHost), fmt.Sprintf("172.16.0.%d", 1+first/perHost)
+		h := &v1.HostSubnet{ObjectMeta: metav1.ObjectMeta{Name: name}, Host: name, HostIP: address}
+		for i := first; i < min(first+perHost, count); i++ {
+			h.EgressIPs = append(h.EgressIPs, ip(i))
+		}
+		a.create(t, h)
+		a.node(t, name, "", address)
+	}
+}

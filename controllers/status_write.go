@@ -1,0 +1,125 @@
+package controllers
+
+import (
+	"context"
+	"fmt"
+
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
+	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
+	"k8s.io/apimachinery/pkg/runtime"
+	"sigs.k8s.io/controller-runtime/pkg/client"
+
+	v1 "github.com/egressip-operator/egressip-operator/api/v1"
+)
+
+// write writes the newest wanted status of one object where it differs from what is
+// stored, and reports what changed by events. wrote is false if there was nothing to
+// write, or if the write changed nothing.
+func (p *publisher) write(ctx context.Context, key statusKey) (wrote bool, err error) {
+	unlock, err := p.writing.lock(ctx, key)
+	if err != nil {
+		return false, err
+	}
+	defer unlock()
+	stored, err := p.observer.stored(ctx, key)
+	if err != nil {
+		return false, unlessGone(fmt.Errorf("read %s %s from the cache: %w", key.kind, key.name, err))
+	}
+	p.mu.Lock()
+	w, ok := p.wanted[key]
+	change, due := statusChange{}, false
+	if ok {
+		change, due = p.due(w, stored)
+	}
+	p.mu.Unlock()
+	if !due {
+		return false, nil
+	}
+	now, err := p.send(ctx, stored, key, change.status)
+	if apierrors.IsNotFound(err) {
+		return false, nil
+	}
+	if err != nil {
+		p.metrics.statusErrors.WithLabelValues(key.kind).Inc()
+		return false, err
+	}
+	if now.GetResourceVersion() == stored.GetResourceVersion() {
+		p.mu.Lock()
+		p.noops[key] = noop{wanted: w, resourceVersion: now.GetResourceVersion()}
+		p.mu.Unlock()
+		return false, nil
+	}
+	p.observer.wrote(now)
+	p.metrics.statusWrites.WithLabelValues(key.kind).Inc()
+	p.report(ctx, stored, now)
+	return true, nil
+}
+
+// send writes a status by server-side apply and returns the object as it is stored
+// then. What the status leaves out belongs to others. The UID makes the write fail if
+// the object was replaced.
+func (p *publisher) send(ctx context.Context, object client.Object, key statusKey, status any) (client.Object, error) {
+	ctx, cancel := context.WithTimeout(ctx, writeTimeout)
+	defer cancel()
+	failed := func(err error) error { return fmt.Errorf("write the status of %s %s: %w", key.kind, key.name, err) }
+	encoded, err := runtime.DefaultUnstructuredConverter.ToUnstructured(status)
+	if err != nil {
+		return nil, failed(err)
+	}
+	u := &unstructured.Unstructured{Object: map[string]any{"status": encoded}}
+	u.SetGroupVersionKind(v1.GroupVersion().WithKind(key.kind))
+	u.SetName(key.name)
+	u.SetUID(object.GetUID())
+	err = p.writer.Status().Apply(ctx, client.ApplyConfigurationFromUnstructured(u), client.FieldOwner(FieldManager), client.ForceOwnership)
+	if err != nil {
+		return nil, failed(err)
+	}
+	now := newObject(key.kind)
+	if err := runtime.DefaultUnstructuredConverter.FromUnstructured(u.Object, now); err != nil {
+		return nil, failed(fmt.Errorf("read the answer: %w", err))
+	}
+	return now, nil
+}
+
+// report reports what a write changed, by events and metrics.
+func (p *publisher) report(ctx context.Context, before, after client.Object) {
+	var notices []notice
+	switch after := after.(type) {
+	case *v1.HostSubnet:
+		if before, ok := before.(*v1.HostSubnet); ok {
+			notices = hostNotices(after.Name, before.Status.Conditions, after.Status.Conditions)
+		}
+	case *v1.NetNamespace:
+		if before, ok := before.(*v1.NetNamespace); ok {
+			p.metrics.moves.Add(float64(moves(before.Status, after.Status)))
+			notices = namespaceNotices(after.Name, before.Status, after.Status)
+		}
+	}
+	for _, n := range notices {
+		on := after
+		if key := (statusKey{kindHostSubnet, n.host}); n.host != "" && key != keyOf(after) {
+			host, err := p.observer.stored(ctx, key)
+			if err != nil {
+				continue // it is gone
+			}
+			on = host
+		}
+		p.recorder.Event(on, n.eventType(), n.reason, n.message)
+	}
+}
+
+// keyOf returns the key of a HostSubnet or NetNamespace.
+func keyOf(object client.Object) statusKey {
+	if _, ok := object.(*v1.HostSubnet); ok {
+		return statusKey{kindHostSubnet, object.GetName()}
+	}
+	return statusKey{kindNetNamespace, object.GetName()}
+}
+
+// newObject returns an empty object of the kind.
+func newObject(kind string) client.Object {
+	if kind == kindHostSubnet {
+		return &v1.HostSubnet{}
+	}
+	return &v1.NetNamespace{}
+}
