@@ -142,6 +142,14 @@ func TestClip(t *testing.T) {
 	if len(got) > maxMessage+100 || !strings.HasPrefix(got, "ää") || !strings.HasSuffix(got, "bytes more)") {
 		t.Errorf("%d bytes, ending in %q", len(got), got[len(got)-30:])
 	}
+	// A host has up to 512 claims.
+	o = observed(t, func(o *observation) {
+		o.report.Hosted[0] = dataplane.HostedReport{IP: testenv.Addr("10.1.8.200"), Error: strings.Repeat("ä", 40_000)}
+	})
+	got = statusOf(o, "v1", 4).claims[0].Message
+	if len(got) > maxClaimMessage+100 || !strings.HasSuffix(got, "bytes more)") {
+		t.Errorf("%d bytes for one claim, ending in %q", len(got), got[len(got)-30:])
+	}
 }
 
 // fakeAPI is the HostSubnet on the API server and in the cache.

@@ -37,6 +37,10 @@ const ReasonNotConfigured = "NotConfigured"
 // with room to spare for the reader.
 const maxMessage = 4096
 
+// maxClaimMessage bounds the message of one claim: a host may have 512, and the API
+// server refuses objects of more than about a megabyte.
+const maxClaimMessage = 1024
+
 // ownStatus is the agent's part of a HostSubnet's status.
 type ownStatus struct {
 	generation int64
@@ -105,14 +109,14 @@ func claimsOf(o observation) []v1.ClaimStatus {
 			Namespace: c.Namespace,
 			State:     v1.EgressIPState(c.State),
 			Reason:    string(c.Reason),
-			Message:   clip(c.Message),
+			Message:   clipTo(c.Message, maxClaimMessage),
 		}
 		if hosted[c.IP] {
 			report, known := reports[c.IP]
 			claim.Configured = known && report.Configured
 			if !claim.Configured {
 				claim.Reason = ReasonNotConfigured
-				claim.Message = clip(cmp.Or(report.Error, "The kernel is not configured for it yet."))
+				claim.Message = clipTo(cmp.Or(report.Error, "The kernel is not configured for it yet."), maxClaimMessage)
 			}
 			if report.InUseBy != "" {
 				claim.Reason = string(egress.ReasonAddressInUse)
@@ -124,7 +128,7 @@ func claimsOf(o observation) []v1.ClaimStatus {
 	for _, p := range o.decision.problems {
 		if p.Field == "egressIPs" {
 			claims = append(claims, v1.ClaimStatus{
-				IP: p.Value, State: v1.StateInvalid, Reason: string(p.Reason), Message: clip(p.Message),
+				IP: p.Value, State: v1.StateInvalid, Reason: string(p.Reason), Message: clipTo(p.Message, maxClaimMessage),
 			})
 		}
 	}
@@ -150,11 +154,13 @@ func inUseOf(claims []v1.ClaimStatus) string {
 	return clip(strings.Join(messages, "\n"))
 }
 
-func clip(s string) string {
-	if len(s) <= maxMessage {
+func clip(s string) string { return clipTo(s, maxMessage) }
+
+func clipTo(s string, most int) string {
+	if len(s) <= most {
 		return s
 	}
-	cut := strings.ToValidUTF8(s[:maxMessage], "")
+	cut := strings.ToValidUTF8(s[:most], "")
 	return fmt.Sprintf("%s ... (%d bytes more)", cut, len(s)-len(cut))
 }
 
