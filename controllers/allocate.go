@@ -9,6 +9,7 @@ import (
 	"slices"
 	"time"
 
+	"golang.org/x/sync/errgroup"
 	corev1 "k8s.io/api/core/v1"
 	"sigs.k8s.io/controller-runtime/pkg/client"
 	"sigs.k8s.io/controller-runtime/pkg/log"
@@ -34,37 +35,57 @@ func atMost(capacity int) int {
 	return min(capacity, maxClaims)
 }
 
+// claimWrite is a list of claims that differs from what is stored.
+type claimWrite struct {
+	before, patched *v1.HostSubnet
+}
+
 // writeClaims writes the claims of automatic hosts that differ from the allocation.
 // wrote reports whether anything was written, waits whether a claim waits for the
 // address's former host.
 //
 // No address is ever written to one list while another list in the API has it. The
 // allocation claims only what no list had in the view, and the view is at least as
-// new as everything that this controller has written. Each write is conditional on
-// the version in the view, so it fails if someone else wrote in between.
+// new as everything that this controller, and all before it, have written. Each write
+// is conditional on the version in the view, so it fails if someone else wrote in
+// between. The order of the writes does not matter, so they are concurrent.
 func (r *egressReconciler) writeClaims(ctx context.Context, v view, a egress.Allocation) (wrote, waits bool, err error) {
 	waiting := make(map[netip.Addr]bool)
-	var errs []error
 	a = r.paceEvacuation(v, a, waiting)
+	var writes []claimWrite
 	for _, claims := range a.Hosts {
 		h := v.host(claims.Host)
 		wanted := r.withhold(v, h, claims.Claims, waiting)
-		if slices.Equal(wanted, h.EgressIPs) {
+		if slices.Equal(wanted, h.EgressIPs) || !r.fence.mayWrite(h) {
 			continue
 		}
 		patched := h.DeepCopy()
 		patched.EgressIPs = wanted
-		if err := r.writer.Patch(ctx, patched, client.MergeFromWithOptions(h, client.MergeFromWithOptimisticLock{})); err != nil {
-			// The others do not wait for this one: what they claim was on no list.
-			errs = append(errs, unlessGone(fmt.Errorf("write egressIPs of HostSubnet %s: %w", h.Name, err)))
-			continue
-		}
-		r.observer.wroteHost(patched)
-		wrote = true
-		log.FromContext(ctx).Info("wrote the claims of an automatic host", "hostSubnet", h.Name, "before", h.EgressIPs, "now", wanted)
-		r.reportReleases(v, h, wanted, a.Released)
+		writes = append(writes, claimWrite{before: h, patched: patched})
 	}
 	maps.DeleteFunc(r.waitingSince, func(ip netip.Addr, _ time.Time) bool { return !waiting[ip] })
+	errs := make([]error, len(writes))
+	var g errgroup.Group
+	g.SetLimit(claimWriters)
+	for i, w := range writes {
+		g.Go(func() error {
+			errs[i] = r.writer.Patch(ctx, w.patched, client.MergeFromWithOptions(w.before, client.MergeFromWithOptimisticLock{}))
+			return nil
+		})
+	}
+	_ = g.Wait() // the errors are in errs
+	for i, w := range writes {
+		if errs[i] != nil {
+			// The others do not wait for this one: what they claim was on no list.
+			errs[i] = unlessGone(fmt.Errorf("write egressIPs of HostSubnet %s: %w", w.before.Name, errs[i]))
+			continue
+		}
+		r.observer.wroteHost(w.patched)
+		wrote = true
+		log.FromContext(ctx).Info("wrote the claims of an automatic host", "hostSubnet", w.before.Name,
+			"before", w.before.EgressIPs, "now", w.patched.EgressIPs)
+		r.reportReleases(v, w.before, w.patched.EgressIPs, a.Released)
+	}
 	return wrote, len(waiting) > 0, errors.Join(errs...)
 }
 

@@ -103,8 +103,7 @@ func TestOneRefusedHostHoldsUpNoOther(t *testing.T) {
 		s.stamp(s.namespaces[name], true)
 	}
 	cache := &lagging{store: s, namespaces: len(s.past) - 1, hosts: len(s.past) - 1, node: len(s.past) - 1}
-	s.hosts["node1"].Labels = map[string]string{"written": "by another"}
-	s.stamp(s.hosts["node1"], false)
+	s.busy = "node1"
 	job := onStore(s, cache, testclock.NewFakeClock(time.Unix(1e9, 0)))
 	if result, err := passAndPublish(job); err != nil || result.RequeueAfter != catchUp {
 		t.Errorf("result %v, %v; want another pass soon, and no error", result, err)
@@ -114,7 +113,7 @@ func TestOneRefusedHostHoldsUpNoOther(t *testing.T) {
 	}
 
 	// Refused for good: told as an error, and all others are told their status.
-	s.refused = "node1"
+	s.refused, s.busy = "node1", ""
 	cache.namespaces, cache.hosts, cache.node = len(s.past)-1, len(s.past)-1, len(s.past)-1
 	if _, err := passAndPublish(job); err == nil {
 		t.Error("the refusal is not told")

@@ -54,7 +54,8 @@ func startAPI(t *testing.T) *api {
 	return &api{Client: c, env: env, cfg: env.Config, bin: env.BinaryAssetsDirectory}
 }
 
-// control runs the controller until stop is called, or the test ends.
+// control runs the controller until stop is called, or the test ends. If it loses the
+// lead, it is started again, as the kubelet does.
 func (a *api) control(t *testing.T, o controllers.Options) (stop func()) {
 	t.Helper()
 	var log lines
@@ -62,7 +63,14 @@ func (a *api) control(t *testing.T, o controllers.Options) (stop func()) {
 	// Its end is asked for by stop.
 	ctx, cancel := context.WithCancel(logr.NewContext(context.WithoutCancel(t.Context()), logger))
 	done := make(chan error, 1)
-	go func() { done <- controllers.Run(ctx, a.cfg, o) }()
+	go func() {
+		err := controllers.Run(ctx, a.cfg, o)
+		for err != nil && ctx.Err() == nil {
+			log.add("ended: " + err.Error())
+			err = controllers.Run(ctx, a.cfg, o)
+		}
+		done <- err
+	}()
 	stop = sync.OnceFunc(func() {
 		cancel()
 		if err := <-done; err != nil {

@@ -14,15 +14,16 @@
 // reconciler hands to the publisher (publisher.go), which writes it (status_write.go),
 // and reports what changed by events (events.go).
 //
-// Only the leader reconciles and publishes. A standby watches the leader's host, and
-// releases the Lease of a leader whose host died (leader_monitor.go). Each controller
-// probes egress hosts and their witnesses, whether it leads or not (probes.go). The
-// leader picks the witnesses (panel.go).
+// Only the leader reconciles and publishes. A standby watches the leader's host
+// (leader_monitor.go), and takes the Lease of a leader whose host died (lease.go). Each
+// controller probes egress hosts and their witnesses, whether it leads or not
+// (probes.go). The leader picks the witnesses (panel.go). Claims have one writer, whatever
+// the Lease says: the fence (fence.go, mark.go) keeps out all others.
 //
 // A decision of the cluster reconciler, or of the leader monitor, depends on one view
-// (view.go) that the observer (observer.go) made. Caches lag behind the API: before the
-// first write of a term they are compared with it, and what was written since is added
-// until they show it (assume_cache.go). So a claim that this controller, or the leader
+// (view.go) that the observer (observer.go) made. Caches lag behind the API: what
+// the fence has listed, and what was written since, is added until they show it
+// (assume_cache.go). So a claim that this controller, or the leader
 // before it, has written is never overlooked when the next is made.
 //
 // Each reconciler has one worker, the publisher several. Shared between goroutines are

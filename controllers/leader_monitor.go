@@ -2,120 +2,69 @@ package controllers
 
 import (
 	"context"
-	"errors"
-	"fmt"
-	"os"
 	"slices"
 	"strings"
+	"sync"
 	"time"
 
 	"github.com/go-logr/logr"
-	coordinationv1 "k8s.io/api/coordination/v1"
-	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	"k8s.io/utils/clock"
-	"sigs.k8s.io/controller-runtime/pkg/client"
 
 	v1 "github.com/egressip-operator/egressip-operator/api/v1"
 	"github.com/egressip-operator/egressip-operator/pkg/online"
 )
 
-// namespaceFile is where a pod reads the name of its namespace.
-const namespaceFile = "/var/run/secrets/kubernetes.io/serviceaccount/namespace"
+// checkLeaderFor limits one check of the leader's host. It reads caches only.
+const checkLeaderFor = time.Second
 
-// checkLeaderEvery is the pause between two checks of the leader's host.
-const checkLeaderEvery = 200 * time.Millisecond
-
-// leaderMonitor is the part of a standby that releases the Lease of a leader whose
-// host died. An egress host that dies may take the leader with it, and waiting for its
-// Lease to expire would be most of the outage.
+// leaderMonitor is the part of a standby that decides whether the leader's host is dead.
+// An egress host that dies may take the leader with it, and waiting for its Lease to
+// expire would be most of the outage.
 //
-// The leader's host is considered dead on the evidence that takes any host offline:
-// this controller's own probes, and more than half of its witnesses. If the
-// leader is alive nevertheless, it notices within a retry period that it has lost its
-// Lease, and stops. A Lease that expires is no safer: it depends on clocks.
+// The evidence is that which takes any host offline: this controller's own probes, and
+// the votes of its witnesses. It may be wrong. A leader that is alive nevertheless finds
+// another holder in the Lease within a retry period and ends. Until then, and if it
+// does not notice, the fence keeps its claims out.
 type leaderMonitor struct {
-	log   logr.Logger
-	clock clock.WithTicker
-	// leading is closed once this controller leads.
-	leading  <-chan struct{}
-	synced   func(context.Context) bool
+	log      logr.Logger
+	clock    clock.PassiveClock
 	observer *observer
-	live     client.Reader
-	writer   client.Client
-	lease    client.ObjectKey
 
+	mu sync.Mutex
 	// silent are the hosts that were silent at the last check, since is when they
 	// became silent.
 	silent []string
 	since  time.Time
+	// reported is the leader that was reported last.
+	reported string
 }
 
-// NeedLeaderElection is false: the monitor works until this controller leads.
-func (*leaderMonitor) NeedLeaderElection() bool { return false }
-
-// Start works until ctx ends or this controller leads.
-func (m *leaderMonitor) Start(ctx context.Context) error {
-	if !m.synced(ctx) {
-		return nil
-	}
-	ticker := m.clock.NewTicker(checkLeaderEvery)
-	defer ticker.Stop()
-	failures := 0
-	for {
-		select {
-		case <-ctx.Done():
-			return nil
-		case <-m.leading:
-			return nil
-		case <-ticker.C():
-		}
-		err := m.check(ctx)
-		if err != nil && ctx.Err() == nil && failures == 0 {
-			m.log.Error(err, "cannot check the leader's host; if it died, its Lease expires later")
-		}
-		if failures++; err == nil {
-			failures = 0
-		}
-	}
-}
-
-// check releases the Lease if the leader's host is dead.
-func (m *leaderMonitor) check(ctx context.Context) error {
+// dead reports whether the host that the leader runs on is dead.
+func (m *leaderMonitor) dead(ctx context.Context, leader string) bool {
 	probed := m.observer.probes()
 	if !m.due(probed) {
-		return nil
+		return false
 	}
+	ctx, cancel := context.WithTimeout(ctx, checkLeaderFor)
+	defer cancel()
 	v, err := m.observer.observeWith(ctx, probed)
 	if err != nil {
-		return err
+		m.log.Error(err, "cannot check the leader's host; if it died, its Lease expires later")
+		return false
 	}
-	dead := v.silentHosts()
-	if len(dead) == 0 {
-		return nil
+	host, found := hostOfLeader(leader, v.silentHosts())
+	if found && m.first(leader) {
+		m.log.Info("the leader's host is silent: its Lease counts as released", "leader", leader, "host", host)
 	}
-	var lease coordinationv1.Lease
-	if err := m.live.Get(ctx, m.lease, &lease); err != nil {
-		return fmt.Errorf("read Lease %s: %w", m.lease, err)
-	}
-	leader := ""
-	if lease.Spec.HolderIdentity != nil {
-		leader = *lease.Spec.HolderIdentity
-	}
-	host, found := hostOfLeader(leader, dead)
-	if !found {
-		return nil
-	}
-	// As a leader does that stops in good order. Otherwise the others would wait for
-	// the Lease to expire.
-	lease.Spec.HolderIdentity, lease.Spec.LeaseDurationSeconds = nil, new(int32(1))
-	switch err := m.writer.Update(ctx, &lease); {
-	case apierrors.IsConflict(err):
-		return nil // the leader is alive, or another standby was faster
-	case err != nil:
-		return fmt.Errorf("release Lease %[2]s of leader %[1]s: %[3]w", leader, m.lease, err)
-	}
-	m.log.Info("the leader's host is silent: its Lease is released", "leader", leader, "host", host)
-	return nil
+	return found
+}
+
+// first reports whether this leader was not reported yet.
+func (m *leaderMonitor) first(leader string) bool {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	defer func() { m.reported = leader }()
+	return m.reported != leader
 }
 
 // due reports whether there is anything to check: hosts have fallen silent, not much
@@ -129,6 +78,8 @@ func (m *leaderMonitor) due(probed probeStates) bool {
 		}
 	}
 	slices.Sort(silent)
+	m.mu.Lock()
+	defer m.mu.Unlock()
 	if now := m.clock.Now(); !slices.Equal(silent, m.silent) {
 		m.silent, m.since = silent, now
 	}
@@ -148,20 +99,4 @@ func hostOfLeader(identity string, among []*v1.HostSubnet) (string, bool) {
 		}
 	}
 	return "", false
-}
-
-// ownNamespace is the namespace of the Lease if the options name none.
-func ownNamespace(o Options) (string, error) {
-	if o.LeaderElectionNamespace != "" {
-		return o.LeaderElectionNamespace, nil
-	}
-	text, err := os.ReadFile(namespaceFile)
-	if err != nil {
-		return "", fmt.Errorf("find the namespace of the Lease: %w", err)
-	}
-	namespace := strings.TrimSpace(string(text))
-	if namespace == "" {
-		return "", errors.New("find the namespace of the Lease: " + namespaceFile + " is empty")
-	}
-	return namespace, nil
 }

@@ -54,10 +54,10 @@ func TestLeaderMonitorChecksForAsLongAsALeaseLasts(t *testing.T) {
 		{leaseDuration, one, true},
 		{leaseDuration, one, false},
 		{time.Hour, one, false},
-		{checkLeaderEvery, both, true}, // another one falls silent
+		{retryPeriod, both, true}, // another one falls silent
 		{2 * leaseDuration, both, false},
-		{checkLeaderEvery, well, false},
-		{checkLeaderEvery, one, true}, // it falls again
+		{retryPeriod, well, false},
+		{retryPeriod, one, true}, // it falls again
 	} {
 		fake.Step(step.after)
 		if got := m.due(step.probed); got != step.due {

@@ -20,6 +20,10 @@ type Options struct {
 	// LeaderElectionNamespace; "" is the namespace of its pod.
 	LeaderElection          bool
 	LeaderElectionNamespace string
+	// NodeName and PodUID are the Node that the controller runs on, and its pod: its
+	// name in the Lease. A container that is restarted then goes on with its own
+	// Lease. "" stands for the machine's name and a random part.
+	NodeName, PodUID string
 	// DefaultCapacity is the greatest number of egress IPs on a host whose Node
 	// has no annotation that gives one; 0 for no limit.
 	DefaultCapacity int

@@ -3,7 +3,6 @@ package controllers
 import (
 	"context"
 	"errors"
-	"fmt"
 	"maps"
 	"net/netip"
 	"time"
@@ -35,9 +34,7 @@ type egressReconciler struct {
 	deps
 	observer  *observer
 	publisher *publisher
-	// verified: the caches have shown everything that the API had when this term
-	// as leader began.
-	verified bool
+	fence     *fence
 	// waitingSince is since when a claim waits for the address's former host.
 	waitingSince map[netip.Addr]time.Time
 	// movingSince is since when an address that a status has assigned is on no list.
@@ -64,7 +61,7 @@ func setupEgress(mgr manager.Manager, d deps, o *observer, status *publisher, p 
 
 func newEgressReconciler(d deps, o *observer, p *publisher) *egressReconciler {
 	return &egressReconciler{
-		deps: d, observer: o, publisher: p,
+		deps: d, observer: o, publisher: p, fence: newFence(d, o),
 		waitingSince: make(map[netip.Addr]time.Time),
 		movingSince:  make(map[string]time.Time),
 		inUse:        make(map[[2]string]bool),
@@ -77,12 +74,8 @@ func newEgressReconciler(d deps, o *observer, p *publisher) *egressReconciler {
 func (r *egressReconciler) Reconcile(ctx context.Context, _ reconcile.Request) (reconcile.Result, error) {
 	began := r.clock.Now()
 	defer func() { r.metrics.passSeconds.Observe(r.clock.Since(began).Seconds()) }()
-	current, err := r.cachesCurrent(ctx)
-	if err != nil {
-		return result(0, err)
-	}
-	if !current {
-		return reconcile.Result{RequeueAfter: catchUp}, nil
+	if r.fence.over {
+		return reconcile.Result{}, nil // this controller is about to end
 	}
 	var last round
 	for range maxRounds {
@@ -98,7 +91,9 @@ func (r *egressReconciler) Reconcile(ctx context.Context, _ reconcile.Request) (
 		return result(passEvery, last.err)
 	case stepRetry:
 		return result(0, last.err)
-	case stepRepeat, stepAwaitRelease:
+	case stepEnd:
+		return reconcile.Result{}, nil
+	case stepRepeat, stepWait:
 	}
 	return reconcile.Result{RequeueAfter: catchUp}, nil
 }
@@ -112,10 +107,12 @@ const (
 	// stepRepeat: verdicts or claims were written. What was released in this round
 	// is claimed in the next one, which sees it through the assume cache.
 	stepRepeat
-	// stepAwaitRelease: a claim waits for the address's former host.
-	stepAwaitRelease
+	// stepWait: the caches lag, or a claim waits for the address's former host.
+	stepWait
 	// stepRetry: the round failed, or someone else wrote at the same time.
 	stepRetry
+	// stepEnd: another controller writes claims, and this one ends.
+	stepEnd
 )
 
 // round is the outcome of one round.
@@ -134,12 +131,25 @@ func (r *egressReconciler) runRound(ctx context.Context) round {
 	if err != nil {
 		return round{next: stepRetry, err: err}
 	}
+	allowed, errFence := r.fence.review(ctx, v)
+	switch {
+	case errors.Is(errFence, errDeposed):
+		return round{next: stepEnd} // the end of the term reports it
+	case errFence == nil && allowed == lookAgain:
+		return round{next: stepRepeat}
+	case errFence == nil && allowed == waitForCaches:
+		return round{next: stepWait}
+	}
 	began := r.clock.Now()
 	d := v.decide()
 	r.metrics.allocationSeconds.Observe(r.clock.Since(began).Seconds())
 	judged, errVerdicts := r.writeVerdicts(ctx, v, d)
-	wrote, waiting, errClaims := r.writeClaims(ctx, v, d.allocation)
-	failed := errors.Join(errVerdicts, errClaims)
+	var wrote, waiting bool
+	var errClaims error
+	if allowed == claimsAllowed {
+		wrote, waiting, errClaims = r.writeClaims(ctx, v, d.allocation)
+	}
+	failed := errors.Join(errFence, errVerdicts, errClaims)
 	done := round{decided: true, view: v, decision: d, err: failed}
 	switch {
 	case apierrors.IsConflict(failed) || (failed != nil && (judged || wrote)):
@@ -147,7 +157,7 @@ func (r *egressReconciler) runRound(ctx context.Context) round {
 	case judged || wrote:
 		done.next = stepRepeat
 	case waiting:
-		done.next = stepAwaitRelease
+		done.next = stepWait
 	}
 	return done
 }
@@ -211,47 +221,4 @@ func (r *egressReconciler) moving(v view, d decision) map[string]bool {
 	}
 	maps.DeleteFunc(r.movingSince, func(ip string, _ time.Time) bool { return !still[ip] })
 	return namespaces
-}
-
-// cachesCurrent reports whether the caches have shown, in this term as leader, all
-// that the API had when it began. A claim that the former leader wrote a moment ago
-// must not be overlooked.
-func (r *egressReconciler) cachesCurrent(ctx context.Context) (bool, error) {
-	if r.verified {
-		return true, nil
-	}
-	missing, err := r.missingFromCaches(ctx)
-	if err != nil {
-		return false, err
-	}
-	r.verified = missing == ""
-	if !r.verified {
-		log.FromContext(ctx).V(1).Info("the caches lag behind the API; nothing is written yet", "object", missing)
-	}
-	return r.verified, nil
-}
-
-// missingFromCaches returns an object that the caches do not show yet, "" for none.
-func (r *egressReconciler) missingFromCaches(ctx context.Context) (string, error) {
-	var liveHosts, cachedHosts v1.HostSubnetList
-	var liveNamespaces, cachedNamespaces v1.NetNamespaceList
-	// The API is asked first, so that the caches have the time until then.
-	if err := errors.Join(r.live.List(ctx, &liveHosts), r.live.List(ctx, &liveNamespaces)); err != nil {
-		return "", fmt.Errorf("list HostSubnets and NetNamespaces: %w", err)
-	}
-	if err := errors.Join(r.cache.List(ctx, &cachedHosts), r.cache.List(ctx, &cachedNamespaces)); err != nil {
-		return "", fmt.Errorf("read the caches: %w", err)
-	}
-	hosts, namespaces := byName(cachedHosts.Items), byName(cachedNamespaces.Items)
-	missing := behind(pointers(liveHosts.Items), func(name string) (*v1.HostSubnet, bool) {
-		h, ok := hosts[name]
-		return h, ok
-	})
-	if missing != "" {
-		return missing, nil
-	}
-	return behind(pointers(liveNamespaces.Items), func(name string) (*v1.NetNamespace, bool) {
-		n, ok := namespaces[name]
-		return n, ok
-	}), nil
 }

@@ -5,12 +5,14 @@ import (
 	"errors"
 	"fmt"
 	"net/http"
+	"strings"
 	"time"
 
 	"github.com/go-logr/logr"
 	"github.com/prometheus/client_golang/prometheus"
 	corev1 "k8s.io/api/core/v1"
 	"k8s.io/apimachinery/pkg/runtime"
+	"k8s.io/apimachinery/pkg/util/uuid"
 	clientgoscheme "k8s.io/client-go/kubernetes/scheme"
 	"k8s.io/client-go/rest"
 	"k8s.io/client-go/util/workqueue"
@@ -33,30 +35,37 @@ import (
 // FieldManager is the name under which the controller writes.
 const FieldManager = "egressip-controller"
 
-// The Lease. A leader that dies is replaced within leaseDuration, and sooner if probes
-// find that its node died with it (leaderMonitor). One that cannot renew the Lease for
-// renewDeadline stops before that.
-const (
-	leaseDuration = 6 * time.Second
-	renewDeadline = 4 * time.Second
-	retryPeriod   = 500 * time.Millisecond
-)
-
-// restartAfter is the pause before the controller starts again after it had to stop.
+// restartAfter is the pause before the controller starts again after it had to stop
+// before it led.
 const restartAfter = time.Second
 
-// Run serves the cluster until ctx ends, and returns an error if the options are
-// invalid. If anything else stops it, such as a Lease that was lost because the API
-// server was unavailable, it starts again: a process that exits each time would soon
-// wait for minutes between its restarts. cfg.QPS and cfg.Burst limit the requests of
-// each reconciler to each kind of object, but for status.
+// requestTimeout limits each request but watches, statuses and those for the Lease. A pass must
+// not wait for an answer that never comes.
+const requestTimeout = 10 * time.Second
+
+// stopWithin limits how long the controller waits for its parts when it stops. They
+// only wait for requests, which end with their context.
+const stopWithin = 5 * time.Second
+
+// Run serves the cluster until ctx ends, which is no error. It returns an error if the
+// options are invalid, or if the controller led and had to stop, because it lost the
+// Lease or found that another controller writes claims: whatever such a process has in
+// memory may be wrong, so end it. As long as it has not led, because for example the
+// API server cannot be reached, it starts again by itself. cfg.QPS and cfg.Burst limit
+// the requests of the controller, and those of each informer; a negative QPS is no
+// limit.
 func Run(ctx context.Context, cfg *rest.Config, o Options) error {
+	return runUntilLed(ctx, cfg, o, ctrlmetrics.Registry)
+}
+
+// runUntilLed is Run with metrics in the given registry.
+func runUntilLed(ctx context.Context, cfg *rest.Config, o Options, registry prometheus.Registerer) error {
 	if err := o.Validate(); err != nil {
 		return err
 	}
 	for {
-		err := run(ctx, cfg, o, ctrlmetrics.Registry)
-		if ctx.Err() != nil {
+		led, err := run(ctx, cfg, o, registry)
+		if led || ctx.Err() != nil {
 			return err
 		}
 		ctrl.LoggerFrom(ctx).WithName("controller").Error(err, "the controller had to stop; it starts again", "after", restartAfter.String())
@@ -70,79 +79,132 @@ func Run(ctx context.Context, cfg *rest.Config, o Options) error {
 	}
 }
 
-// run is Run with metrics in the given registry.
-func run(ctx context.Context, cfg *rest.Config, o Options, registry prometheus.Registerer) error {
+// run is Run once, with metrics in the given registry. It reports whether the
+// controller has led.
+func run(ctx context.Context, cfg *rest.Config, o Options, registry prometheus.Registerer) (led bool, err error) {
 	log := ctrl.LoggerFrom(ctx).WithName("controller")
 	scheme := runtime.NewScheme()
 	if err := errors.Join(clientgoscheme.AddToScheme(scheme), v1.AddToScheme(scheme)); err != nil {
-		return fmt.Errorf("register the API's kinds: %w", err)
+		return false, fmt.Errorf("register the API's kinds: %w", err)
 	}
 	cfg = rest.AddUserAgent(rest.CopyConfig(cfg), FieldManager)
 	apiconn.BoundDials(cfg)
-	mgr, err := newManager(cfg, o, scheme, log)
-	if err != nil {
-		return fmt.Errorf("set up the controller: %w", err)
+	s := setup{cfg: cfg, options: o, metrics: newMetrics(), term: newTerm()}
+	if err := s.elect(); err != nil {
+		return false, fmt.Errorf("set up the Lease: %w", err)
 	}
-	m := newMetrics()
-	unregister, err := m.register(registry)
+	if s.mgr, err = s.newManager(scheme, log); err != nil {
+		return false, fmt.Errorf("set up the controller: %w", err)
+	}
+	unregister, err := s.metrics.register(registry)
 	defer unregister()
 	if err != nil {
-		return fmt.Errorf("register metrics: %w", err)
+		return false, fmt.Errorf("register metrics: %w", err)
 	}
 	recorder, stopEvents, err := newRecorder(ctx, cfg, scheme)
 	if err != nil {
-		return err
+		return false, err
 	}
 	defer stopEvents()
-	s := setup{mgr: mgr, cfg: cfg, options: o, metrics: m, recorder: recorder}
+	s.recorder = recorder
 	if err := s.all(log); err != nil {
-		return err
+		return false, err
 	}
 	log.Info("starting", "version", o.Version, "leaderElection", o.LeaderElection)
-	if err := mgr.Start(ctx); err != nil {
-		return fmt.Errorf("run the controller: %w", err)
+	if err := s.mgr.Start(ctx); err != nil {
+		return s.led(), fmt.Errorf("run the controller: %w", err)
 	}
 	log.Info("stopped")
-	return nil
+	return s.led(), nil
 }
 
-func newManager(cfg *rest.Config, o Options, scheme *runtime.Scheme, log logr.Logger) (manager.Manager, error) {
-	return manager.New(cfg, manager.Options{
-		Scheme:                 scheme,
-		Logger:                 log,
-		Cache:                  cacheOptions(),
-		Metrics:                metricsserver.Options{BindAddress: orNone(o.MetricsAddress)},
-		HealthProbeBindAddress: orNone(o.HealthAddress),
-		LeaderElection:         o.LeaderElection,
-		LeaderElectionID:       FieldManager,
-		// The program ends with Run, so the next leader need not wait.
-		LeaderElectionReleaseOnCancel: true,
-		LeaseDuration:                 new(leaseDuration),
-		RenewDeadline:                 new(renewDeadline),
-		RetryPeriod:                   new(retryPeriod),
-		LeaderElectionNamespace:       o.LeaderElectionNamespace,
-		Controller: config.Controller{
-			// A program may run the controller again after it has stopped.
-			SkipNameValidation: new(true),
-			// Caches of a standby are warm.
-			EnableWarmup: new(true),
-		},
-	})
-}
-
-// setup adds to a manager what works under it.
+// setup makes a manager and what works under it.
 type setup struct {
 	mgr      manager.Manager
 	cfg      *rest.Config
 	options  Options
 	metrics  *metrics
 	recorder recorder
+	term     *term
+	// claimsWriter is this controller's name in marks.
+	claimsWriter string
+	// lock is nil without leader election.
+	lock *leaseLock
+	// client is for all requests but watches and those for the Lease.
+	client client.Client
+}
+
+// elect sets up the Lease, if there is one, and the name of this controller in marks.
+func (s *setup) elect() error {
+	identity, err := leaderIdentity(s.options)
+	if err != nil {
+		return err
+	}
+	namespace := ""
+	if s.options.LeaderElection {
+		if namespace, err = ownNamespace(s.options); err != nil {
+			return err
+		}
+		if s.lock, err = newLeaseLock(s.cfg, namespace, identity); err != nil {
+			return err
+		}
+		// Without probes nothing reports that a leader's host died.
+		s.lock.dead = func(context.Context, string) bool { return false }
+		s.lock.lost = s.term.end
+	}
+	// The same pod may run several terms, and must not take them for one.
+	s.claimsWriter = strings.Join([]string{namespace, identity, string(uuid.NewUUID())}, "/")
+	return nil
+}
+
+// newManager caches with connections of their own, so that a watch never waits for a
+// request, and no timeout ends it.
+func (s setup) newManager(scheme *runtime.Scheme, log logr.Logger) (manager.Manager, error) {
+	o := manager.Options{
+		Scheme:                 scheme,
+		Logger:                 log,
+		Cache:                  cacheOptions(),
+		Metrics:                metricsserver.Options{BindAddress: orNone(s.options.MetricsAddress)},
+		HealthProbeBindAddress: orNone(s.options.HealthAddress),
+		// The program ends with Run, so the next leader need not wait.
+		LeaderElectionReleaseOnCancel: true,
+		LeaseDuration:                 new(leaseDuration),
+		RenewDeadline:                 new(renewDeadline),
+		RetryPeriod:                   new(retryPeriod),
+		GracefulShutdownTimeout:       new(stopWithin),
+		Controller: config.Controller{
+			// A program may run the controller again after it has stopped.
+			SkipNameValidation: new(true),
+			// Caches of a standby are warm.
+			EnableWarmup: new(true),
+		},
+	}
+	if s.lock != nil {
+		o.LeaderElection, o.LeaderElectionResourceLockInterface = true, s.lock
+	}
+	return manager.New(s.cfg, o)
+}
+
+// led reports whether this controller leads or has led.
+func (s setup) led() bool {
+	if s.lock != nil {
+		return s.lock.held.Load()
+	}
+	select {
+	case <-s.mgr.Elected():
+		return true
+	default:
+		return false
+	}
 }
 
 func (s setup) all(log logr.Logger) error {
 	p, probed, err := s.probes(log)
 	if err != nil {
 		return fmt.Errorf("set up the probes: %w", err)
+	}
+	if s.client, err = s.newClient(requestTimeout); err != nil {
+		return fmt.Errorf("set up the client: %w", err)
 	}
 	o := newObserver(s.mgr.GetCache(), probed, s.options.DefaultCapacity)
 	status, err := s.publisher(log, o)
@@ -156,11 +218,11 @@ func (s setup) all(log logr.Logger) error {
 	); err != nil {
 		return err
 	}
-	if p != nil && s.options.LeaderElection {
-		// Without probes nothing reports that a leader's host died.
-		if err := s.leaderMonitor(o); err != nil {
-			return fmt.Errorf("set up the leader monitor: %w", err)
-		}
+	if p != nil && s.lock != nil {
+		s.lock.dead = (&leaderMonitor{log: log.WithName("leader-monitor"), clock: clock.RealClock{}, observer: o}).dead
+	}
+	if err := s.mgr.Add(s.term); err != nil {
+		return fmt.Errorf("set up the end of a term: %w", err)
 	}
 	if err := errors.Join(s.mgr.AddHealthzCheck("ping", healthz.Ping), s.mgr.AddReadyzCheck("caches", cachesSynced(s.mgr.GetCache()))); err != nil {
 		return fmt.Errorf("set up the health endpoints: %w", err)
@@ -186,7 +248,7 @@ func (s setup) publisher(log logr.Logger, o *observer) (*publisher, error) {
 	unlimited := s
 	unlimited.cfg = rest.CopyConfig(s.cfg)
 	unlimited.cfg.QPS = -1
-	w, err := unlimited.client()
+	w, err := unlimited.newClient(writeTimeout)
 	if err != nil {
 		return nil, err
 	}
@@ -195,11 +257,7 @@ func (s setup) publisher(log logr.Logger, o *observer) (*publisher, error) {
 }
 
 func (s setup) reconciler(name string, add func(manager.Manager, deps) error) error {
-	w, err := s.client()
-	if err == nil {
-		err = add(s.mgr, s.deps(w))
-	}
-	if err != nil {
+	if err := add(s.mgr, s.deps(s.client)); err != nil {
 		return fmt.Errorf("set up reconciler %s: %w", name, err)
 	}
 	return nil
@@ -208,32 +266,18 @@ func (s setup) reconciler(name string, add func(manager.Manager, deps) error) er
 // deps is what a reconciler that writes by w uses.
 func (s setup) deps(w client.Client) deps {
 	return deps{
-		cache: s.mgr.GetCache(), live: s.mgr.GetAPIReader(), writer: client.WithFieldOwner(w, FieldManager),
+		cache: s.mgr.GetCache(), live: s.client, writer: client.WithFieldOwner(w, FieldManager),
 		recorder: s.recorder, metrics: s.metrics, clock: clock.RealClock{},
+		claimsWriter: s.claimsWriter, deposed: s.term.end,
 	}
 }
 
-func (s setup) leaderMonitor(o *observer) error {
-	namespace, err := ownNamespace(s.options)
-	if err != nil {
-		return err
-	}
-	w, err := s.client()
-	if err != nil {
-		return err
-	}
-	return s.mgr.Add(&leaderMonitor{
-		log: s.mgr.GetLogger().WithName("leader-monitor"), clock: clock.RealClock{},
-		leading: s.mgr.Elected(), synced: s.mgr.GetCache().WaitForCacheSync,
-		observer: o, live: s.mgr.GetAPIReader(), writer: w,
-		lease: client.ObjectKey{Namespace: namespace, Name: FieldManager},
-	})
-}
-
-// client returns a client for one reconciler alone, so that none waits for the
-// requests of another.
-func (s setup) client() (client.Client, error) {
-	return client.New(s.cfg, client.Options{Scheme: s.mgr.GetScheme(), Mapper: s.mgr.GetRESTMapper(), HTTPClient: s.mgr.GetHTTPClient()})
+// newClient returns a client that reads from the API server, not from caches, and waits
+// for an answer as long.
+func (s setup) newClient(timeout time.Duration) (client.Client, error) {
+	cfg := rest.CopyConfig(s.cfg)
+	cfg.Timeout = timeout
+	return client.New(cfg, client.Options{Scheme: s.mgr.GetScheme(), Mapper: s.mgr.GetRESTMapper()})
 }
 
 // deps is what each reconciler uses.
@@ -244,6 +288,10 @@ type deps struct {
 	recorder recorder
 	metrics  *metrics
 	clock    clock.Clock
+	// claimsWriter is this controller's name in marks, and never used again. deposed
+	// is called when another controller writes claims.
+	claimsWriter string
+	deposed      func(error)
 }
 
 // controllerOptions make failed passes be retried soon, for as long as they fail.

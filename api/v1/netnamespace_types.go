@@ -156,6 +156,10 @@ const (
 	// multitenant mode for another netid. The controller refuses and removes
 	// it, as OpenShift SDN does in its other modes.
 	AnnotationChangeNetwork = "pod.network.openshift.io/multitenant.change-network"
+	// AnnotationClaimsWriter on a HostSubnet names the controller that may write
+	// egressIPs of automatic hosts: the number of its term, a blank, and its name.
+	// Each leader writes it before its first claim. Nobody else should.
+	AnnotationClaimsWriter = "egressip.network.openshift.io/claims-writer"
 	// AnnotationEvacuate on a Node, set to "true", moves the egress IPs of an
 	// automatic host away one by one, and makes those of a manual host stand by
 	// where the namespace has another. Removing it undoes that.

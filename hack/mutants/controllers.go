@@ -8,11 +8,14 @@ func controllerMutants() []mutant {
 	return []mutant{
 		{
 			name: "own-write-forgotten", pkg: controller, test: "TestPropertyClaimsStayApart",
-			edits: []edit{{file: "allocate.go", old: "r.observer.wroteHost(patched)\n", new: ""}},
+			edits: []edit{{file: "allocate.go", old: "r.observer.wroteHost(w.patched)\n", new: ""}},
 		},
 		{
 			name: "leader-trusts-caches", pkg: controller, test: "TestPropertyClaimsStayApart",
-			edits: []edit{{file: "reconciler.go", old: "\tif r.verified {", new: "\tif true {"}},
+			edits: []edit{
+				{file: "reconciler.go", old: "r.fence.review(ctx, v)", new: "claimsAllowed, error(nil)"},
+				{file: "allocate.go", old: " || !r.fence.mayWrite(h)", new: ""},
+			},
 		},
 		{
 			name: "cache-wins", pkg: controller, test: "TestPropertyClaimsStayApart",
@@ -50,6 +53,33 @@ func controllerMutants() []mutant {
 		{
 			name: "first-underscore", pkg: controller, test: "TestHostOfLeader", plain: true,
 			edits: []edit{{file: "leader_monitor.go", old: "strings.LastIndexByte(identity, '_')", new: "strings.IndexByte(identity, '_')"}},
+		},
+		{
+			name: "fence-not-checked", pkg: controller, test: "TestPropertyOneWriterOfClaims",
+			edits: []edit{
+				{file: "reconciler.go", old: "r.fence.review(ctx, v)", new: "claimsAllowed, error(nil)"},
+				{file: "allocate.go", old: " || !r.fence.mayWrite(h)", new: ""},
+			},
+		},
+		{
+			name: "mark-not-listed-again", pkg: controller, test: "TestFenceListsAfterItsMarks", plain: true,
+			edits: []edit{{file: "fence.go", old: "if len(lacking) == 0 {", new: "if f.markAll(ctx, lacking) == nil {"}},
+		},
+		{
+			name: "equal-epoch-accepted", pkg: controller, test: "TestCompareMarks", plain: true,
+			edits: []edit{{file: "mark.go", old: "found.epoch >= mine.epoch", new: "found.epoch > mine.epoch"}},
+		},
+		{
+			name: "other-holder-ignored", pkg: controller, test: "TestDeadLeaderIsReplacedOnce", plain: true,
+			edits: []edit{{file: "lease.go", old: "\t\tl.lose()\n", new: ""}},
+		},
+		{
+			name: "lease-of-another-released", pkg: controller, test: "TestLeaseOfAnotherIsNotReleased", plain: true,
+			edits: []edit{{file: "lease.go", old: "\tif l.gone.Load() {\n\t\treturn errLeadTaken\n\t}\n\tif err := l.Interface.Update(", new: "\tif err := l.Interface.Update("}},
+		},
+		{
+			name: "new-name-each-start", pkg: controller, test: "TestRestartedContainerKeepsItsLease", plain: true,
+			edits: []edit{{file: "lease.go", old: "if unique == \"\" {", new: "if unique != \"\" {"}},
 		},
 		{
 			name: "looks-for-ever", pkg: controller, test: "TestLeaderMonitorChecksForAsLongAsALeaseLasts", plain: true,

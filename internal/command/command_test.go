@@ -47,8 +47,8 @@ func TestBadFlags(t *testing.T) {
 		"agent --log-format=xml":                         {"--log-format", `"xml"`, "text, json"},
 		"cleanup --v=99":                                 {"--v 99", "0 to 10"},
 		"controller --default-capacity=-1 --kubeconfig=": {"--kubeconfig"},
-		"controller --kubeconfig=none --default-capacity=-1 --kube-api-qps=0 --kube-api-burst=-1 --probe-interval=1ms": {
-			"--kubeconfig none", "--default-capacity -1", "--kube-api-qps 0", "--kube-api-burst -1", "--probe-interval 1ms",
+		"controller --kubeconfig=none --default-capacity=-1 --kube-api-qps=-1 --kube-api-burst=-1 --probe-interval=1ms": {
+			"--kubeconfig none", "--default-capacity -1", "--kube-api-qps -1", "--kube-api-burst -1", "--probe-interval 1ms",
 		},
 		"agent --kubeconfig=none --resync-period=1ms --withdraw-after=-1s --mark-mask=0x3 --metrics-bind-address=9792": {
 			"--kubeconfig none", "--node-name", "--resync-period 1ms", "--withdraw-after -1s", "--mark-mask 0x3", `--metrics-bind-address "9792"`,

@@ -6,6 +6,7 @@ import (
 
 	"github.com/spf13/cobra"
 	"github.com/spf13/pflag"
+	"k8s.io/client-go/rest"
 
 	"github.com/egressip-operator/egressip-operator/controllers"
 	"github.com/egressip-operator/egressip-operator/pkg/probe"
@@ -27,7 +28,7 @@ status, conditions and events. Several may run; one of them leads.`,
 			if err := errors.Join(err, limits.Validate(), o.Validate()); err != nil {
 				return err
 			}
-			cfg.QPS, cfg.Burst = limits.qps, limits.burst
+			limits.apply(cfg)
 			return controllers.Run(ctx, cfg, o)
 		},
 	}
@@ -38,6 +39,8 @@ status, conditions and events. Several may run; one of them leads.`,
 	f.BoolVar(&o.LeaderElection, "leader-elect", true, "work only while holding a Lease, so that several controllers may run")
 	f.StringVar(&o.LeaderElectionNamespace, "leader-election-namespace", "",
 		"`namespace` of the Lease; that of the pod by default")
+	f.StringVar(&o.NodeName, "node-name", "", "`name` of the Node that the controller runs on, for the Lease; that of the machine by default")
+	f.StringVar(&o.PodUID, "pod-uid", "", "`UID` of the controller's pod, so that a restarted container goes on with its Lease; random by default")
 	f.IntVar(&o.DefaultCapacity, "default-capacity", 0,
 		"maximum `number` of egress IPs on a host whose Node has no annotation that limits it, 0 for no limit")
 	f.Uint16Var(&o.ProbePort, "probe-port", probe.Port,
@@ -49,25 +52,33 @@ status, conditions and events. Several may run; one of them leads.`,
 	return cmd
 }
 
-// requestLimits limit the requests to the API server.
+// requestLimits limit the requests to the API server, which by default limits them
+// itself.
 type requestLimits struct {
 	qps   float32
 	burst int
 }
 
 func (l *requestLimits) add(f *pflag.FlagSet) {
-	f.Float32Var(&l.qps, "kube-api-qps", 50, "`requests` to the API server per second")
-	f.IntVar(&l.burst, "kube-api-burst", 100, "`requests` to the API server in a burst")
+	f.Float32Var(&l.qps, "kube-api-qps", 0, "`requests` to the API server per second, 0 for no limit")
+	f.IntVar(&l.burst, "kube-api-burst", 100, "`requests` to the API server in a burst, if --kube-api-qps limits them")
 }
 
 // Validate reports everything that is wrong with the limits.
 func (l *requestLimits) Validate() error {
 	var errs []error
-	if l.qps <= 0 {
-		errs = append(errs, fmt.Errorf("--kube-api-qps %v: give a number greater than 0", l.qps))
+	if l.qps < 0 {
+		errs = append(errs, fmt.Errorf("--kube-api-qps %v: give a number of requests per second, or 0 for no limit", l.qps))
 	}
 	if l.burst <= 0 {
 		errs = append(errs, fmt.Errorf("--kube-api-burst %d: give a number greater than 0", l.burst))
 	}
 	return errors.Join(errs...)
+}
+
+func (l *requestLimits) apply(cfg *rest.Config) {
+	cfg.QPS, cfg.Burst = l.qps, l.burst
+	if l.qps == 0 {
+		cfg.QPS = -1
+	}
 }

@@ -1,0 +1,227 @@
+package controllers
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"time"
+
+	"golang.org/x/sync/errgroup"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/types"
+	"k8s.io/utils/clock"
+	"sigs.k8s.io/controller-runtime/pkg/client"
+
+	v1 "github.com/egressip-operator/egressip-operator/api/v1"
+)
+
+const (
+	// claimWriters is how many HostSubnets are marked, or get claims, concurrently.
+	claimWriters = 32
+	// maxLists bounds the lists of one attempt to close the fence.
+	maxLists = 4
+)
+
+// fence keeps the claims of all controllers but one out of the API, whatever the Lease
+// and clocks say. docs/adr/0011 has the argument.
+//
+// A controller may write claims to a HostSubnet only at a version that carries its mark,
+// and only after one list from the API server has shown its mark on every HostSubnet
+// where marks matter. A mark is never written over a later one. So once a list shows the
+// marks of this controller, no earlier controller can write claims any more, and what
+// they have written is in the list.
+//
+// It belongs to the cluster reconciler, which has one worker.
+type fence struct {
+	live     client.Reader
+	writer   client.Client
+	observer *observer
+	clock    clock.PassiveClock
+	// deposed is called when a later writer was found, and over is set.
+	deposed func(error)
+	over    bool
+
+	mine mark
+	// passed are the HostSubnets in the last list that showed this controller's mark
+	// on all, nil if there was none. Claims are written to these only.
+	passed map[types.UID]bool
+	// unseenHosts and unseenNamespaces were listed at listedAt, and a view may not
+	// show them yet. patience is how long that may take.
+	unseenHosts      []*v1.HostSubnet
+	unseenNamespaces []*v1.NetNamespace
+	namespacesListed bool
+	listedAt         time.Time
+	patience         time.Duration
+}
+
+// The patience with caches before everything is listed again grows between these
+// limits.
+const (
+	firstPatience = 500 * time.Millisecond
+	lastPatience  = 30 * time.Second
+)
+
+func newFence(d deps, o *observer) *fence {
+	return &fence{
+		live: d.live, writer: d.writer, observer: o, clock: d.clock, deposed: d.deposed,
+		mine: mark{writer: d.claimsWriter}, patience: firstPatience,
+	}
+}
+
+// permission is what a view may be used for.
+type permission int
+
+const (
+	// lookAgain: a newer view is needed, and can be had at once.
+	lookAgain permission = iota
+	// waitForCaches: the caches do not show yet what the API server has listed.
+	waitForCaches
+	// noClaims: no claims may be written.
+	noClaims
+	// claimsAllowed: claims may be written where mayWrite allows it.
+	claimsAllowed
+)
+
+// mayWrite reports whether claims may be written to the HostSubnet at this version. The
+// view that it is from must have permission.
+func (f *fence) mayWrite(h *v1.HostSubnet) bool { return f.passed[h.UID] && markOf(h) == f.mine }
+
+// review compares a view with the marks, and marks what has to be marked. If that
+// fails, the hosts that were marked before can still get claims.
+func (f *fence) review(ctx context.Context, v view) (permission, error) {
+	if f.passed == nil {
+		return f.close(ctx)
+	}
+	if f.unseen(v) {
+		if f.clock.Since(f.listedAt) <= f.patience {
+			return waitForCaches, nil
+		}
+		// Something may have been deleted since it was listed.
+		f.patience, f.namespacesListed = min(2*f.patience, lastPatience), false
+		return f.close(ctx)
+	}
+	lacking, err := compareMarks(f.mine, v.hosts)
+	if err != nil {
+		return noClaims, f.depose(err)
+	}
+	for _, h := range v.hosts {
+		// A mark that no list has shown may have come with the object.
+		if len(lacking) > 0 || (marked(h) && !f.passed[h.UID]) {
+			return f.close(ctx)
+		}
+	}
+	return claimsAllowed, nil
+}
+
+// close marks all HostSubnets where marks matter, until a list shows this controller's
+// mark on all of them.
+func (f *fence) close(ctx context.Context) (permission, error) {
+	otherwise := noClaims
+	if f.passed != nil && f.unseenHosts == nil {
+		otherwise = claimsAllowed
+	}
+	for range maxLists {
+		hosts, err := f.list(ctx)
+		if err != nil {
+			return otherwise, err
+		}
+		if f.mine.epoch == 0 {
+			f.mine.epoch = nextEpoch(hosts)
+		}
+		lacking, err := compareMarks(f.mine, hosts)
+		if err != nil {
+			return noClaims, f.depose(err)
+		}
+		if len(lacking) == 0 {
+			f.pass(hosts)
+			return lookAgain, nil
+		}
+		// A conflict is resolved by the next list.
+		if _, err := result(0, f.markAll(ctx, lacking)); err != nil {
+			return otherwise, err
+		}
+	}
+	return waitForCaches, nil // others write all the time
+}
+
+// list lists HostSubnets from the API server, and NetNamespaces if that is due.
+func (f *fence) list(ctx context.Context) ([]*v1.HostSubnet, error) {
+	var hosts v1.HostSubnetList
+	var namespaces v1.NetNamespaceList
+	var g errgroup.Group
+	if !f.namespacesListed {
+		g.Go(func() error { return f.live.List(ctx, &namespaces) })
+	}
+	if err := errors.Join(f.live.List(ctx, &hosts), g.Wait()); err != nil {
+		return nil, fmt.Errorf("list HostSubnets and NetNamespaces: %w", err)
+	}
+	f.listedAt = f.clock.Now()
+	if !f.namespacesListed {
+		f.namespacesListed = true
+		f.unseenNamespaces = pointers(namespaces.Items)
+		// What the API server lists is as good as a later look at the cache.
+		for _, n := range f.unseenNamespaces {
+			f.observer.wrote(n)
+		}
+	}
+	return pointers(hosts.Items), nil
+}
+
+// pass remembers the list by which claims may be written.
+func (f *fence) pass(hosts []*v1.HostSubnet) {
+	f.passed = make(map[types.UID]bool, len(hosts))
+	for _, h := range hosts {
+		if marked(h) {
+			f.passed[h.UID] = true
+		}
+		f.observer.wroteHost(h)
+	}
+	f.unseenHosts = hosts
+}
+
+// unseen reports whether the view does not show everything that was listed. Once a view
+// does, all later ones do.
+func (f *fence) unseen(v view) bool {
+	if behind(f.unseenHosts, func(name string) (*v1.HostSubnet, bool) {
+		h := v.host(name)
+		return h, h != nil
+	}) != "" {
+		return true
+	}
+	f.unseenHosts = nil
+	if behind(f.unseenNamespaces, func(name string) (*v1.NetNamespace, bool) {
+		n := v.namespace(name)
+		return n, n != nil
+	}) != "" {
+		return true
+	}
+	f.unseenNamespaces, f.patience = nil, firstPatience
+	return false
+}
+
+// markAll writes this controller's mark, each if nobody has written since the host was
+// read.
+func (f *fence) markAll(ctx context.Context, hosts []*v1.HostSubnet) error {
+	errs := make([]error, len(hosts))
+	var g errgroup.Group
+	g.SetLimit(claimWriters)
+	for i, h := range hosts {
+		g.Go(func() error {
+			patched := h.DeepCopy()
+			metav1.SetMetaDataAnnotation(&patched.ObjectMeta, v1.AnnotationClaimsWriter, f.mine.String())
+			err := f.writer.Patch(ctx, patched, client.MergeFromWithOptions(h, client.MergeFromWithOptimisticLock{}))
+			if err != nil {
+				errs[i] = unlessGone(fmt.Errorf("mark HostSubnet %s: %w", h.Name, err))
+			}
+			return nil
+		})
+	}
+	_ = g.Wait() // the errors are in errs
+	return errors.Join(errs...)
+}
+
+func (f *fence) depose(err error) error {
+	f.passed, f.over = nil, true
+	f.deposed(err)
+	return err
+}

@@ -1,0 +1,119 @@
+package controllers
+
+import (
+	"context"
+	"errors"
+	"testing"
+	"time"
+
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/types"
+	testclock "k8s.io/utils/clock/testing"
+	"sigs.k8s.io/controller-runtime/pkg/client"
+
+	v1 "github.com/egressip-operator/egressip-operator/api/v1"
+)
+
+// listing is an API server of which something happens after a list.
+type listing struct {
+	*store
+	lists int
+	after map[int]func()
+}
+
+func (l *listing) List(ctx context.Context, list client.ObjectList, o ...client.ListOption) error {
+	err := l.store.List(ctx, list, o...)
+	if _, hosts := list.(*v1.HostSubnetList); hosts {
+		l.lists++
+		if then := l.after[l.lists]; then != nil {
+			then()
+		}
+	}
+	return err
+}
+
+// fenced returns a fence on a store with two hosts, the first of which is automatic.
+func fenced(deposed func(error)) (*fence, *listing) {
+	l := &listing{store: newStore(), after: make(map[int]func())}
+	for _, name := range []string{"node1", "node2"} {
+		l.hosts[name] = &v1.HostSubnet{ObjectMeta: metav1.ObjectMeta{Name: name, UID: types.UID(name)}}
+	}
+	l.hosts["node1"].EgressCIDRs = []string{"192.168.7.0/24"}
+	l.stamp(l.hosts["node1"], true)
+	l.stamp(l.hosts["node2"], true)
+	cache := &lagging{store: l.store}
+	return newFence(deps{
+		live: l, writer: l, clock: testclock.NewFakeClock(time.Unix(1e9, 0)), claimsWriter: "me", deposed: deposed,
+	}, newObserver(cache, noProbes, 0)), l
+}
+
+// edit changes a stored host.
+func (l *listing) edit(name string, change func(*v1.HostSubnet)) func() {
+	return func() {
+		l.mu.Lock()
+		defer l.mu.Unlock()
+		change(l.hosts[name])
+		l.stamp(l.hosts[name], true)
+	}
+}
+
+// TestFenceListsAfterItsMarks: a host becomes automatic, and gets claims from the former
+// leader, while the new one marks the others. The fence is closed only when that host
+// is marked as well, and its claims are known.
+//
+// Mutant killed: mark-not-listed-again.
+func TestFenceListsAfterItsMarks(t *testing.T) {
+	f, l := fenced(func(err error) { t.Error(err) })
+	l.after[1] = l.edit("node2", func(h *v1.HostSubnet) {
+		h.EgressCIDRs, h.EgressIPs = []string{"192.168.7.0/24"}, []string{"192.168.7.200"}
+		h.Annotations = map[string]string{v1.AnnotationClaimsWriter: "0 former"}
+	})
+	if got, err := f.close(t.Context()); got != lookAgain || err != nil {
+		t.Fatalf("permission %d, %v", got, err)
+	}
+	for _, h := range l.hosts {
+		if !f.passed[h.UID] || markOf(h) != f.mine {
+			t.Errorf("%s is marked %q, and may be written: %t", h.Name, markOf(h), f.passed[h.UID])
+		}
+	}
+	if known := f.observer.hosts["node2"]; known == nil || len(known.EgressIPs) != 1 {
+		t.Errorf("the claims of the former leader are not known: %v", known)
+	}
+}
+
+// TestFenceYields: a later mark, or one with the same number, that appears while a
+// controller marks, or afterwards, ends its term for good.
+func TestFenceYields(t *testing.T) {
+	for _, other := range []string{"1 other", "900 of a backup"} {
+		for list := 1; list <= 2; list++ {
+			var reason error
+			f, l := fenced(func(err error) { reason = err })
+			l.after[list] = l.edit("node2", func(h *v1.HostSubnet) {
+				h.Annotations = map[string]string{v1.AnnotationClaimsWriter: other}
+			})
+			_, err := f.close(t.Context())
+			if err == nil {
+				_, err = f.close(t.Context())
+			}
+			if !errors.Is(err, errDeposed) || !errors.Is(reason, errDeposed) || !f.over || f.mayWrite(l.hosts["node1"]) {
+				t.Errorf("mark %q after list %d: %v, %v", other, list, err, reason)
+			}
+		}
+	}
+}
+
+// TestMarkThatCameWithTheObject: a host is deleted and created again from a file that
+// has this controller's mark. It gets claims only after a list has shown it.
+func TestMarkThatCameWithTheObject(t *testing.T) {
+	f, l := fenced(func(err error) { t.Error(err) })
+	if _, err := f.close(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	l.edit("node1", func(h *v1.HostSubnet) { h.UID = "another" })()
+	if f.mayWrite(l.hosts["node1"]) {
+		t.Error("claims may be written to it")
+	}
+	if _, err := f.close(t.Context()); err != nil || !f.mayWrite(l.hosts["node1"]) {
+		t.Errorf("after a list it gets no claims: %v", err)
+	}
+}

@@ -1,0 +1,77 @@
+package controllers
+
+import (
+	"errors"
+	"fmt"
+	"strconv"
+	"strings"
+
+	v1 "github.com/egressip-operator/egressip-operator/api/v1"
+)
+
+// errDeposed is why a controller stops that found a later writer of claims.
+var errDeposed = errors.New("another controller writes claims")
+
+// lastEpoch is the greatest number of a term. A mark with a greater one, which only a
+// person can have written, counts as none.
+const lastEpoch = 1 << 53
+
+// mark is what a controller writes into AnnotationClaimsWriter of a HostSubnet before it
+// writes claims there. Terms are numbered; a later one has a greater number.
+type mark struct {
+	epoch uint64
+	// writer is the controller in one term: never the same twice.
+	writer string
+}
+
+// String is the annotation's text.
+func (m mark) String() string { return fmt.Sprintf("%d %s", m.epoch, m.writer) }
+
+// parseMark reads an annotation. What it cannot read is the zero mark, which is earlier
+// than any other.
+func parseMark(text string) mark {
+	number, writer, _ := strings.Cut(text, " ")
+	epoch, err := strconv.ParseUint(number, 10, 64)
+	if err != nil || epoch > lastEpoch {
+		return mark{}
+	}
+	return mark{epoch: epoch, writer: writer}
+}
+
+// markOf is the mark of a HostSubnet, the zero mark for none.
+func markOf(h *v1.HostSubnet) mark { return parseMark(h.Annotations[v1.AnnotationClaimsWriter]) }
+
+// marked reports whether a mark matters on the HostSubnet: it is automatic, or was when
+// a controller marked it and may be so again.
+func marked(h *v1.HostSubnet) bool {
+	_, found := h.Annotations[v1.AnnotationClaimsWriter]
+	return found || len(h.EgressCIDRs) > 0
+}
+
+// nextEpoch is the number of the term that follows all that have marked the hosts.
+func nextEpoch(hosts []*v1.HostSubnet) uint64 {
+	var last uint64
+	for _, h := range hosts {
+		last = max(last, markOf(h).epoch)
+	}
+	return last + 1
+}
+
+// compareMarks returns the hosts that lack the mark of this controller. It fails with
+// errDeposed if any has the mark of a later term. A term of another controller with the
+// same number is as good as a later one: both end then.
+func compareMarks(mine mark, hosts []*v1.HostSubnet) (lacking []*v1.HostSubnet, err error) {
+	for _, h := range hosts {
+		if !marked(h) {
+			continue
+		}
+		switch found := markOf(h); {
+		case found == mine:
+		case found.epoch >= mine.epoch:
+			return nil, fmt.Errorf("%w: HostSubnet %s is marked %q, this controller is %q", errDeposed, h.Name, found, mine)
+		default:
+			lacking = append(lacking, h)
+		}
+	}
+	return lacking, nil
+}
