@@ -36,7 +36,7 @@ generate: ## Regenerate deepcopy code, CRDs, and config/ from the chart
 	$(GENERATE_TOOLS)/controller-gen object crd paths=./api/... output:crd:dir=config/crd
 	cp config/crd/network.openshift.io_*.yaml charts/egressip-operator/files/crds/
 	$(GENERATE_TOOLS)/helm template egressip-operator charts/egressip-operator --namespace egressip-system \
-	  --kube-version 1.37.0 --set crds.install=false | go run ./hack/kustomize -o config
+	  --kube-version 1.37.0 --api-versions admissionregistration.k8s.io/v1/MutatingAdmissionPolicy --set crds.install=false | go run ./hack/kustomize -o config
 
 build: ## Build the binaries into build/
 	go build -trimpath -ldflags "-s -w -X main.version=$(VERSION)" -o build/ . ./cmd/...

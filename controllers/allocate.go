@@ -81,6 +81,7 @@ func (r *egressReconciler) writeClaims(ctx context.Context, v view, a egress.All
 			continue
 		}
 		r.observer.wroteHost(w.patched)
+		r.history.wrote(w.patched)
 		wrote = true
 		log.FromContext(ctx).Info("wrote the claims of an automatic host", "hostSubnet", w.before.Name,
 			"before", w.before.EgressIPs, "now", w.patched.EgressIPs)

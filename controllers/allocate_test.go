@@ -52,7 +52,7 @@ func TestClaimWaitsForTheFormerHost(t *testing.T) {
 			node1.EgressIPs, node1.EgressCIDRs = []string{ip}, []string{"10.0.0.0/24"}
 			node1.Status.EgressIPs = []v1.ClaimStatus{{IP: ip, State: v1.StateActive, Configured: true}}
 			s.namespaces["shop"] = &v1.NetNamespace{
-				ObjectMeta: metav1.ObjectMeta{Name: "shop", UID: "shop"}, NetName: "shop", NetID: 10, EgressIPs: []string{ip},
+				ObjectMeta: metav1.ObjectMeta{Name: "shop", UID: "shop"}, NetName: "shop", NetID: new(uint32(10)), EgressIPs: []string{ip},
 			}
 			s.stamp(s.namespaces["shop"], true)
 
@@ -98,7 +98,7 @@ func TestOneRefusedHostHoldsUpNoOther(t *testing.T) {
 	for i, ip := range []string{"10.1.0.1", "10.2.0.1"} {
 		name := []string{"shop", "bank"}[i]
 		s.namespaces[name] = &v1.NetNamespace{
-			ObjectMeta: metav1.ObjectMeta{Name: name, UID: types.UID(name)}, NetName: name, NetID: uint32(10 + i), EgressIPs: []string{ip},
+			ObjectMeta: metav1.ObjectMeta{Name: name, UID: types.UID(name)}, NetName: name, NetID: new(uint32(10 + i)), EgressIPs: []string{ip},
 		}
 		s.stamp(s.namespaces[name], true)
 	}
@@ -141,7 +141,7 @@ func TestStatusDuringAMove(t *testing.T) {
 	}
 	s.hosts["node1"].EgressIPs = []string{ip}
 	s.namespaces["shop"] = &v1.NetNamespace{
-		ObjectMeta: metav1.ObjectMeta{Name: "shop", UID: "shop"}, NetName: "shop", NetID: 10, EgressIPs: []string{ip},
+		ObjectMeta: metav1.ObjectMeta{Name: "shop", UID: "shop"}, NetName: "shop", NetID: new(uint32(10)), EgressIPs: []string{ip},
 	}
 	s.stamp(s.namespaces["shop"], true)
 	cache := &lagging{store: s}
@@ -174,7 +174,7 @@ func TestStatusDuringAMove(t *testing.T) {
 	s.hosts["node1"].Status.EgressIPs = []v1.ClaimStatus{{IP: ip, State: v1.StateActive, Configured: true}}
 	s.stamp(s.hosts["node1"], true)
 	s.namespaces["other"] = &v1.NetNamespace{
-		ObjectMeta: metav1.ObjectMeta{Name: "other", UID: "other"}, NetName: "other", NetID: 11, EgressIPs: []string{"172.16.0.1"},
+		ObjectMeta: metav1.ObjectMeta{Name: "other", UID: "other"}, NetName: "other", NetID: new(uint32(11)), EgressIPs: []string{"172.16.0.1"},
 	}
 	s.stamp(s.namespaces["other"], true)
 	pass()

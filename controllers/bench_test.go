@@ -35,7 +35,7 @@ func BenchmarkSettledPass(b *testing.B) {
 	for i := range namespaces {
 		name := fmt.Sprintf("team%d", i)
 		s.namespaces[name] = &v1.NetNamespace{
-			ObjectMeta: metav1.ObjectMeta{Name: name, UID: types.UID(name), ResourceVersion: "1"}, NetName: name, NetID: uint32(10 + i),
+			ObjectMeta: metav1.ObjectMeta{Name: name, UID: types.UID(name), ResourceVersion: "1"}, NetName: name, NetID: new(uint32(10 + i)),
 		}
 		if i < requesting {
 			s.namespaces[name].EgressIPs = []string{fmt.Sprintf("10.2.%d.%d", i/250, i%250+1)}

@@ -34,6 +34,9 @@ const (
 	eventHostOnline         = "HostOnline"
 	eventEvacuating         = "Evacuating"
 	eventAddressInUse       = "AddressInUse"
+	eventKept               = "SettingsKept"
+	eventDeleted            = "SettingsDeleted"
+	eventAddressRefused     = "NodeAddressRefused"
 )
 
 // recorder writes events, as record.EventRecorder does.

@@ -2,12 +2,16 @@ package controllers
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"net/netip"
+	"slices"
+	"time"
 
 	corev1 "k8s.io/api/core/v1"
 	"k8s.io/apimachinery/pkg/api/equality"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
+	"k8s.io/apimachinery/pkg/api/meta"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"sigs.k8s.io/controller-runtime/pkg/builder"
 	"sigs.k8s.io/controller-runtime/pkg/client"
@@ -20,15 +24,27 @@ import (
 	"github.com/egressip-operator/egressip-operator/pkg/egress"
 )
 
-// hostSubnets keeps a HostSubnet for each Node, and claims in canonical form.
-type hostSubnets struct{ deps }
+// recheck is the pause before something is looked at again that others must change.
+const recheck = time.Minute
 
-func setupHostSubnets(mgr manager.Manager, d deps) error {
+// hostSubnets keeps a HostSubnet for each Node, and for some time after its Node.
+type hostSubnets struct {
+	deps
+	// retention is how long a HostSubnet is kept after its Node.
+	retention time.Duration
+	told      told
+}
+
+func setupHostSubnets(mgr manager.Manager, d deps, retention time.Duration) error {
 	return builder.ControllerManagedBy(mgr).Named("hostsubnets").
 		WithOptions(controllerOptions()).
 		Watches(&corev1.Node{}, &handler.EnqueueRequestForObject{}, builder.WithPredicates(unless(sameNode))).
 		Watches(&v1.HostSubnet{}, &handler.EnqueueRequestForObject{}, builder.WithPredicates(unless(sameFields))).
-		Complete(&hostSubnets{deps: d})
+		Complete(newHostSubnets(d, retention))
+}
+
+func newHostSubnets(d deps, retention time.Duration) *hostSubnets {
+	return &hostSubnets{deps: d, retention: retention, told: make(told)}
 }
 
 // Reconcile makes one HostSubnet match its Node.
@@ -40,98 +56,140 @@ func (r *hostSubnets) Reconcile(ctx context.Context, request reconcile.Request) 
 		return reconcile.Result{}, fmt.Errorf("read Node %s from the cache: %w", request.Name, err)
 	}
 	if err := r.cache.Get(ctx, request.NamespacedName, h); apierrors.IsNotFound(err) {
-		return reconcile.Result{}, r.create(ctx, node)
+		if node == nil {
+			delete(r.told, request.Name)
+		}
+		return r.create(ctx, node)
 	} else if err != nil {
 		return reconcile.Result{}, fmt.Errorf("read HostSubnet %s from the cache: %w", request.Name, err)
 	}
 	if !h.DeletionTimestamp.IsZero() {
 		return reconcile.Result{}, nil // its deletion is seen, and then it is created again
 	}
-	if mark, marked := h.Annotations[v1.AnnotationNodeUID]; marked && (node == nil || mark != string(node.UID)) {
-		gone, err := r.deleteOrphan(ctx, h)
-		if err != nil || gone {
-			return result(0, err)
-		}
+	switch b := nodeBond(h, node); b.Binding() {
+	case egress.BindingLeave:
+		return reconcile.Result{}, nil
+	case egress.BindingDoubtful:
+		r.told.warn(r.recorder, h, eventKept, doubtful(b, "a Node", settings(h)))
+		return reconcile.Result{}, nil
+	case egress.BindingOrphaned:
+		return r.retain(ctx, h)
+	default:
+		return r.update(ctx, node, h, b)
 	}
-	return result(0, r.update(ctx, node, h))
+}
+
+func nodeBond(h *v1.HostSubnet, node *corev1.Node) egress.Bond {
+	if node == nil {
+		return bondOf(h, v1.AnnotationNodeUID, "")
+	}
+	return bondOf(h, v1.AnnotationNodeUID, node.UID)
 }
 
 // create creates the HostSubnet of a Node that has an IPv4 address. A Node without
-// one is reconciled again when it gets one.
-func (r *hostSubnets) create(ctx context.Context, node *corev1.Node) error {
+// one is reconciled again when it gets one. When the cache shows it, it is bound.
+func (r *hostSubnets) create(ctx context.Context, node *corev1.Node) (reconcile.Result, error) {
 	if node == nil || !node.DeletionTimestamp.IsZero() {
-		return nil
+		return reconcile.Result{}, nil
 	}
 	h := &v1.HostSubnet{ObjectMeta: metav1.ObjectMeta{Name: node.Name}}
-	fill(h, node)
-	if h.HostIP == "" {
+	choice, err := r.chooseHostIP(ctx, h, node)
+	if err != nil {
+		return reconcile.Result{}, err
+	}
+	if !choice.IP.IsValid() && choice.Why != "" {
+		r.told.warn(r.recorder, node, eventAddressRefused, refusal(node, choice))
+		return reconcile.Result{RequeueAfter: recheck}, nil
+	}
+	if !choice.IP.IsValid() {
 		log.FromContext(ctx).Info("no HostSubnet is created: the Node has no IPv4 InternalIP", "node", node.Name)
-		return nil
+		return reconcile.Result{}, nil
 	}
+	fill(h, node, choice)
 	if err := r.writer.Create(ctx, h); err != nil && !apierrors.IsAlreadyExists(err) {
-		return fmt.Errorf("create HostSubnet %s: %w", node.Name, err)
+		return result(0, fmt.Errorf("create HostSubnet %s: %w", node.Name, err))
 	}
-	return nil
+	return reconcile.Result{}, nil
 }
 
-// update copies what the Node reports, if it exists, and puts claims into canonical
-// form, except on an automatic host: there the allocation owns the list.
-func (r *hostSubnets) update(ctx context.Context, node *corev1.Node, h *v1.HostSubnet) error {
+// update binds the HostSubnet to its Node, and copies what the Node reports. Another
+// Node of that name takes over what users wrote for the former one.
+func (r *hostSubnets) update(ctx context.Context, node *corev1.Node, h *v1.HostSubnet, b egress.Bond) (reconcile.Result, error) {
+	choice, err := r.chooseHostIP(ctx, h, node)
+	if err != nil {
+		return reconcile.Result{}, err
+	}
+	var wait time.Duration
+	if choice.Why != "" {
+		r.told.warn(r.recorder, h, eventAddressRefused, refusal(node, choice))
+		wait = recheck
+	}
 	wanted := h.DeepCopy()
-	if node != nil {
-		fill(wanted, node)
-	}
-	if len(h.EgressCIDRs) == 0 {
-		if canonical, changed := egress.CanonicalClaims(h.EgressIPs); changed {
-			wanted.EgressIPs = canonical
-		}
-	}
+	fill(wanted, node, choice)
+	bind(&wanted.ObjectMeta, v1.AnnotationNodeUID, node.UID)
 	if equality.Semantic.DeepEqual(wanted, h) {
-		return nil
+		return result(wait)
 	}
 	if err := r.writer.Patch(ctx, wanted, client.MergeFromWithOptions(h, client.MergeFromWithOptimisticLock{})); err != nil {
-		return unlessGone(fmt.Errorf("update HostSubnet %s: %w", h.Name, err))
+		return result(wait, unlessGone(fmt.Errorf("update HostSubnet %s: %w", h.Name, err)))
 	}
-	return nil
+	if b.Binding() == egress.BindingAdopt {
+		r.told.warn(r.recorder, h, eventKept, adopted(b, "a Node", settings(h)))
+	}
+	return result(wait)
 }
 
-// deleteOrphan deletes a HostSubnet whose Node is gone, or is not the one that this
-// controller created it for. An annotation with another UID that came with YAML from
-// elsewhere does not count while a Node of that name exists: it is corrected.
-func (r *hostSubnets) deleteOrphan(ctx context.Context, h *v1.HostSubnet) (deleted bool, err error) {
+// retain keeps a HostSubnet whose Node is gone for as long as configured, and then
+// deletes it.
+func (r *hostSubnets) retain(ctx context.Context, h *v1.HostSubnet) (reconcile.Result, error) {
+	if left := r.retainedFor(h); left > 0 {
+		return reconcile.Result{RequeueAfter: left}, nil
+	}
 	// Deletion cannot be undone, so it depends on the API itself.
 	var live v1.HostSubnet
 	if err := r.live.Get(ctx, client.ObjectKeyFromObject(h), &live); err != nil {
-		return apierrors.IsNotFound(err), unlessGone(fmt.Errorf("read HostSubnet %s: %w", h.Name, err))
+		return result(0, unlessGone(fmt.Errorf("read HostSubnet %s: %w", h.Name, err)))
 	}
-	var node corev1.Node
-	err = r.live.Get(ctx, client.ObjectKeyFromObject(h), &node)
+	err := r.live.Get(ctx, client.ObjectKeyFromObject(h), &corev1.Node{})
 	if client.IgnoreNotFound(err) != nil {
-		return false, fmt.Errorf("read Node %s: %w", h.Name, err)
+		return reconcile.Result{}, fmt.Errorf("read Node %s: %w", h.Name, err)
 	}
-	if err == nil {
-		if live.Annotations[v1.AnnotationNodeUID] == string(node.UID) {
-			return true, nil // the cache lags, nothing to do
-		}
-		ours, err := ourAnnotation(&live, v1.AnnotationNodeUID)
-		if err != nil || !ours {
-			return false, err
-		}
+	if err == nil || nodeBond(&live, nil).Binding() != egress.BindingOrphaned || r.retainedFor(&live) > 0 {
+		return reconcile.Result{}, nil // the cache lags: it will show it
 	}
 	if err := r.writer.Delete(ctx, &live, identity(live.UID, live.ResourceVersion)); err != nil {
-		return true, unlessGone(fmt.Errorf("delete HostSubnet %s: %w", h.Name, err))
+		return result(0, unlessGone(fmt.Errorf("delete HostSubnet %s: %w", h.Name, err)))
 	}
-	log.FromContext(ctx).Info("deleted the HostSubnet of a Node that is gone", "hostSubnet", h.Name,
-		"egressIPs", h.EgressIPs, "egressCIDRs", h.EgressCIDRs)
-	return true, nil
+	log.FromContext(ctx).Info("deleted the HostSubnet of a Node that is gone", "hostSubnet", h.Name, "contents", settings(&live))
+	r.recorder.Eventf(&live, corev1.EventTypeNormal, eventDeleted, "Node %s is gone since %s or longer: its HostSubnet is deleted. It had %s.",
+		h.Name, r.retention, settings(&live))
+	return reconcile.Result{}, nil
+}
+
+// retainedFor is how much longer a HostSubnet without a Node is kept. It is gone since
+// its condition NodeGone says so; until the condition is there, its time has not begun.
+func (r *hostSubnets) retainedFor(h *v1.HostSubnet) time.Duration {
+	if r.retention == 0 {
+		return 0
+	}
+	gone := meta.FindStatusCondition(h.Status.Conditions, v1.ConditionNodeGone)
+	if gone == nil || gone.Status != metav1.ConditionTrue {
+		return recheck
+	}
+	return gone.LastTransitionTime.Add(r.retention).Sub(r.clock.Now())
+}
+
+// settings are what users wrote into a HostSubnet, for messages.
+func settings(h *v1.HostSubnet) string {
+	return fmt.Sprintf("hostIP %s, egressIPs %q, egressCIDRs %q", h.HostIP, h.EgressIPs, h.EgressCIDRs)
 }
 
 // fill copies what the Node reports into its HostSubnet. What it does not report
 // stays.
-func fill(h *v1.HostSubnet, node *corev1.Node) {
+func fill(h *v1.HostSubnet, node *corev1.Node, choice egress.HostIPChoice) {
 	h.Host = node.Name
-	if ip := internalIPv4(node); ip.IsValid() {
-		h.HostIP = ip.String()
+	if choice.IP.IsValid() {
+		h.HostIP = choice.IP.String()
 	}
 	if subnet := podCIDR(node); subnet.IsValid() {
 		h.Subnet = subnet.String()
@@ -139,15 +197,62 @@ func fill(h *v1.HostSubnet, node *corev1.Node) {
 	metav1.SetMetaDataAnnotation(&h.ObjectMeta, v1.AnnotationNodeUID, string(node.UID))
 }
 
-// internalIPv4 is the first InternalIP that is IPv4, which the kubelet considers the
-// node's own.
-func internalIPv4(node *corev1.Node) netip.Addr {
-	for _, address := range node.Status.Addresses {
-		if ip, err := netip.ParseAddr(address.Address); err == nil && address.Type == corev1.NodeInternalIP && ip.Is4() {
-			return ip
+// chooseHostIP chooses the host's address among those that its Node lists.
+func (r *hostSubnets) chooseHostIP(ctx context.Context, h *v1.HostSubnet, node *corev1.Node) (egress.HostIPChoice, error) {
+	listed := internalIPv4s(node)
+	present, _ := netip.ParseAddr(h.HostIP)
+	if len(listed) == 0 || listed[0] == present {
+		return egress.ChooseHostIP(listed, present, nil), nil
+	}
+	owners, err := r.addressOwners(ctx, node.Name)
+	if err != nil {
+		return egress.HostIPChoice{}, err
+	}
+	return egress.ChooseHostIP(listed, present, func(ip netip.Addr) string { return owners[ip] }), nil
+}
+
+// addressOwners returns whose addresses are, apart from the node's own: those of hosts
+// whose Nodes list them, and egress IPs.
+func (r *hostSubnets) addressOwners(ctx context.Context, except string) (map[netip.Addr]string, error) {
+	var hosts v1.HostSubnetList
+	var namespaces v1.NetNamespaceList
+	var nodeList corev1.NodeList
+	if err := errors.Join(r.cache.List(ctx, &hosts), r.cache.List(ctx, &namespaces), r.cache.List(ctx, &nodeList)); err != nil {
+		return nil, fmt.Errorf("read the caches: %w", err)
+	}
+	nodes := byName(nodeList.Items)
+	var established []egress.Host
+	for i := range hosts.Items {
+		h := &hosts.Items[i]
+		ip, err := netip.ParseAddr(h.HostIP)
+		node := nodes[h.Name]
+		if err == nil && h.Name != except && node != nil && slices.Contains(internalIPv4s(node), ip) {
+			established = append(established, egress.Host{Name: h.Name, IP: ip})
 		}
 	}
-	return netip.Addr{}
+	return egress.AddressOwners(established, namespaces.Items, hosts.Items), nil
+}
+
+// refusal is the warning about an address that a Node lists and that is not its.
+func refusal(node *corev1.Node, choice egress.HostIPChoice) string {
+	used := "It has no other address, so there is no HostSubnet for it."
+	if choice.IP.IsValid() {
+		used = fmt.Sprintf("The hostIP is %s.", choice.IP)
+	}
+	return fmt.Sprintf("Node %s lists %s as its first InternalIP, but that is %s. %s Check the addresses of the machine, and --node-ip of its kubelet.",
+		node.Name, choice.Refused, choice.Why, used)
+}
+
+// internalIPv4s are the InternalIPs that are IPv4, in the Node's order. The kubelet
+// considers the first its own.
+func internalIPv4s(node *corev1.Node) []netip.Addr {
+	var all []netip.Addr
+	for _, address := range node.Status.Addresses {
+		if ip, err := netip.ParseAddr(address.Address); err == nil && address.Type == corev1.NodeInternalIP && ip.Is4() {
+			all = append(all, ip)
+		}
+	}
+	return all
 }
 
 // podCIDR is the Node's first IPv4 pod network.

@@ -39,10 +39,13 @@ func TestHostSubnets(t *testing.T) {
 		a.awaitHost(t, "node2", func(h *v1.HostSubnet) string { return wantHost(h, "192.168.7.12", "", node2.UID) })
 	})
 
-	t.Run("claims get their canonical form", func(t *testing.T) {
+	t.Run("what a user claims stays as written", func(t *testing.T) {
 		a.claim(t, "node1", "192.168.7.201", "192.168.7.200/24")
 		a.awaitHost(t, "node1", func(h *v1.HostSubnet) string {
-			return wantEgressIPs(h.EgressIPs, "192.168.7.201", "192.168.7.200")
+			if h.Annotations[v1.AnnotationBoundUID] != string(h.UID) {
+				return "not bound to its Node"
+			}
+			return wantEgressIPs(h.EgressIPs, "192.168.7.201", "192.168.7.200/24")
 		})
 	})
 
@@ -54,7 +57,7 @@ func TestHostSubnets(t *testing.T) {
 			if h.HostIP != "192.168.7.111" || h.Subnet != "10.254.1.0/24" {
 				return fmt.Sprintf("hostIP %s, subnet %s", h.HostIP, h.Subnet)
 			}
-			return wantEgressIPs(h.EgressIPs, "192.168.7.201", "192.168.7.200")
+			return wantEgressIPs(h.EgressIPs, "192.168.7.201", "192.168.7.200/24")
 		})
 	})
 
@@ -68,14 +71,22 @@ func TestHostSubnets(t *testing.T) {
 		})
 	})
 
-	t.Run("it is deleted with its Node", func(t *testing.T) {
+	t.Run("without retention it is deleted with its Node", func(t *testing.T) {
+		a.claim(t, "node2", "192.168.7.209")
+		a.awaitHost(t, "node2", func(h *v1.HostSubnet) string {
+			if h.Annotations[v1.AnnotationBoundUID] != string(h.UID) {
+				return "not bound to its Node"
+			}
+			return ""
+		})
 		if err := a.Delete(t.Context(), &corev1.Node{ObjectMeta: metav1.ObjectMeta{Name: "node2"}}); err != nil {
 			t.Fatal(err)
 		}
 		a.awaitGone(t, hostSubnet("node2"))
+		a.awaitEvent(t, "HostSubnet", "node2", "SettingsDeleted", `egressIPs ["192.168.7.209"]`)
 	})
 
-	t.Run("a new Node of the name gets a new one", func(t *testing.T) {
+	t.Run("a new Node of the name takes it over", func(t *testing.T) {
 		old := a.awaitHost(t, "node1", func(*v1.HostSubnet) string { return "" })
 		stop()
 		if err := a.Delete(t.Context(), &corev1.Node{ObjectMeta: metav1.ObjectMeta{Name: "node1"}}); err != nil {
@@ -84,13 +95,13 @@ func TestHostSubnets(t *testing.T) {
 		again := a.node(t, "node1", "10.254.1.0/24", "192.168.7.11")
 		stop = a.control(whole, controllers.Options{})
 		a.awaitHost(t, "node1", func(h *v1.HostSubnet) string {
-			if h.UID == old.UID {
-				return "it is still the old one"
+			if h.UID != old.UID {
+				return "it is another one"
 			}
 			if wrong := wantHost(h, "192.168.7.11", "10.254.1.0/24", again.UID); wrong != "" {
 				return wrong
 			}
-			return wantEgressIPs(h.EgressIPs)
+			return wantEgressIPs(h.EgressIPs, "192.168.7.201", "192.168.7.200/24")
 		})
 	})
 
@@ -119,16 +130,16 @@ egressIPs: [192.168.7.210]
 		})
 	})
 
-	t.Run("one without a Node: an administrator's is left alone, a leftover goes", func(t *testing.T) {
+	t.Run("one without a Node is kept", func(t *testing.T) {
 		external := hostSubnet("external")
 		external.Host, external.HostIP, external.EgressIPs = "external", "192.168.7.99", []string{"192.168.7.220/24"}
 		leftover := hostSubnet("leftover")
 		leftover.Host, leftover.HostIP = "leftover", "192.168.7.98"
 		leftover.Annotations = map[string]string{v1.AnnotationNodeUID: "of-a-node-that-is-gone"}
 		a.create(t, external, leftover)
-		a.awaitGone(t, hostSubnet("leftover"))
+		a.awaitEvent(t, "HostSubnet", "leftover", "SettingsKept", "of-a-node-that-is-gone")
 		h := a.awaitHost(t, "external", func(h *v1.HostSubnet) string {
-			return wantEgressIPs(h.EgressIPs, "192.168.7.220")
+			return wantEgressIPs(h.EgressIPs, "192.168.7.220/24")
 		})
 		if h.UID != external.UID || h.Annotations[v1.AnnotationNodeUID] != "" {
 			t.Errorf("the administrator's HostSubnet is now %+v", h)
@@ -138,7 +149,7 @@ egressIPs: [192.168.7.210]
 			if h.UID != external.UID || h.Annotations[v1.AnnotationNodeUID] == "" {
 				return "not bound to its Node"
 			}
-			return wantEgressIPs(h.EgressIPs, "192.168.7.220")
+			return wantEgressIPs(h.EgressIPs, "192.168.7.220/24")
 		})
 	})
 }

@@ -279,7 +279,7 @@ func TestPropertyClaimsStayApart(t *testing.T) {
 		for i, name := range names {
 			s.namespaces[name] = &v1.NetNamespace{
 				ObjectMeta: metav1.ObjectMeta{Name: name, UID: types.UID(name)},
-				NetName:    name, NetID: uint32(10 + i), EgressIPs: []string{address(i)},
+				NetName:    name, NetID: new(uint32(10 + i)), EgressIPs: []string{address(i)},
 			}
 			s.stamp(s.namespaces[name], true)
 		}

@@ -4,13 +4,16 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"maps"
 	"slices"
 	"strings"
 	"time"
 
 	corev1 "k8s.io/api/core/v1"
+	"k8s.io/apimachinery/pkg/api/equality"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/types"
 	"sigs.k8s.io/controller-runtime/pkg/builder"
 	"sigs.k8s.io/controller-runtime/pkg/client"
 	"sigs.k8s.io/controller-runtime/pkg/log"
@@ -35,27 +38,32 @@ type netNamespaces struct {
 	// verified: the cache has shown everything that the API had when this term as
 	// leader began.
 	verified bool
-	// created are NetNamespaces that the cache may not show yet.
-	created map[string]creation
+	// given are netids that the cache may not show yet, by namespace.
+	given map[string]grant
+	told  told
 }
 
-// creation is a netid that was given to a namespace, and when.
-type creation struct {
+// grant is a netid that was given to a namespace, and when.
+type grant struct {
 	netID uint32
 	at    time.Time
 }
 
 func setupNetNamespaces(mgr manager.Manager, d deps) error {
-	r := &netNamespaces{deps: d, created: make(map[string]creation)}
 	const batch = 20 * time.Millisecond
 	return builder.ControllerManagedBy(mgr).Named("netnamespaces").
 		WithOptions(controllerOptions()).
 		Watches(&corev1.Namespace{}, wholePass(batch), builder.WithPredicates(unless(sameNamespace))).
 		Watches(&v1.NetNamespace{}, wholePass(batch), builder.WithPredicates(unless(sameIdentity))).
-		Complete(r)
+		Complete(newNetNamespaces(d))
 }
 
-// Reconcile makes NetNamespaces match Namespaces.
+func newNetNamespaces(d deps) *netNamespaces {
+	return &netNamespaces{deps: d, given: make(map[string]grant), told: make(told)}
+}
+
+// Reconcile makes NetNamespaces match Namespaces. New ones come first: whatever must be
+// done about the others does not delay them.
 func (r *netNamespaces) Reconcile(ctx context.Context, _ reconcile.Request) (reconcile.Result, error) {
 	var namespaceList corev1.NamespaceList
 	var list v1.NetNamespaceList
@@ -79,148 +87,248 @@ func (r *netNamespaces) Reconcile(ctx context.Context, _ reconcile.Request) (rec
 		}
 		r.verified = true
 	}
-
-	var errs []error
-	for i := range list.Items {
-		errs = append(errs, r.keep(ctx, &list.Items[i], namespaces[list.Items[i].Name]))
-	}
-	wait, err := r.createMissing(ctx, namespaces, netNamespaces)
-	errs = append(errs, err)
-	return result(wait, errs...)
+	numbered, wait, errNumbers := r.number(namespaces, netNamespaces)
+	errCreated := r.create(ctx, namespaces, netNamespaces, numbered)
+	errKept := r.keepAll(ctx, namespaces, list.Items, numbered)
+	return result(wait, errNumbers, errCreated, errKept)
 }
 
-// keep binds a NetNamespace to its Namespace, which is nil if it does not exist. It
-// never changes what users write.
-func (r *netNamespaces) keep(ctx context.Context, n *v1.NetNamespace, owner *corev1.Namespace) error {
-	if !n.DeletionTimestamp.IsZero() {
-		return nil
-	}
-	mark, marked := n.Annotations[v1.AnnotationNamespaceUID]
-	if marked && (owner == nil || mark != string(owner.UID)) {
-		gone, err := r.deleteOrphan(ctx, n)
-		if err != nil || gone {
-			return err
-		}
-	}
-	if owner == nil {
-		return nil
-	}
-	change, renumber := n.Annotations[v1.AnnotationChangeNetwork]
-	if mark == string(owner.UID) && !renumber {
-		return nil
-	}
-	patched := n.DeepCopy()
-	metav1.SetMetaDataAnnotation(&patched.ObjectMeta, v1.AnnotationNamespaceUID, string(owner.UID))
-	delete(patched.Annotations, v1.AnnotationChangeNetwork)
-	err := r.writer.Patch(ctx, patched, client.MergeFromWithOptions(n, client.MergeFromWithOptimisticLock{}))
-	if err != nil {
-		return unlessGone(fmt.Errorf("annotate NetNamespace %s: %w", n.Name, err))
-	}
-	if renumber {
-		r.recorder.Eventf(n, corev1.EventTypeWarning, eventRenumberingRefused,
-			"Annotation "+v1.AnnotationChangeNetwork+" with %q is refused: namespaces do not share netids. Set field netid of the NetNamespace to a free one instead.", change)
-	}
-	return nil
-}
-
-// deleteOrphan deletes a NetNamespace whose Namespace is gone, with what it requested:
-// another Namespace of that name may have another owner. A NetNamespace that was
-// applied from elsewhere, with its annotations, is not an orphan.
-func (r *netNamespaces) deleteOrphan(ctx context.Context, n *v1.NetNamespace) (deleted bool, err error) {
-	// Deletion cannot be undone, so it depends on the API itself.
-	var live v1.NetNamespace
-	if err := r.live.Get(ctx, client.ObjectKeyFromObject(n), &live); err != nil {
-		return apierrors.IsNotFound(err), unlessGone(fmt.Errorf("read NetNamespace %s: %w", n.Name, err))
-	}
-	var owner corev1.Namespace
-	err = r.live.Get(ctx, client.ObjectKeyFromObject(n), &owner)
-	if client.IgnoreNotFound(err) != nil {
-		return false, fmt.Errorf("read Namespace %s: %w", n.Name, err)
-	}
-	mark := live.Annotations[v1.AnnotationNamespaceUID]
-	if err == nil && mark == string(owner.UID) {
-		return true, nil // the cache lags, nothing to do
-	}
-	ours, err := ourAnnotation(&live, v1.AnnotationNamespaceUID)
-	if err != nil || !ours {
-		return false, err
-	}
-	if err := r.writer.Delete(ctx, &live, identity(live.UID, live.ResourceVersion)); err != nil {
-		return false, unlessGone(fmt.Errorf("delete NetNamespace %s: %w", n.Name, err))
-	}
-	log.FromContext(ctx).Info("deleted the NetNamespace of a Namespace that is gone", "netNamespace", n.Name, "netid", n.NetID,
-		"egressIPs", n.EgressIPs)
-	delete(r.created, n.Name)
-	return true, nil
-}
-
-// createMissing creates missing NetNamespaces, and returns when to look again for
-// those that the cache should show by then.
-func (r *netNamespaces) createMissing(
-	ctx context.Context, namespaces map[string]*corev1.Namespace, existing map[string]*v1.NetNamespace,
-) (time.Duration, error) {
+// number chooses netids for the namespaces that have none, and returns when to look
+// again for those that the cache should show by then.
+func (r *netNamespaces) number(
+	namespaces map[string]*corev1.Namespace, existing map[string]*v1.NetNamespace,
+) (numbered map[string]uint32, wait time.Duration, err error) {
 	inUse := make(map[uint32]bool, len(existing))
 	for name, n := range existing {
-		inUse[n.NetID] = true
-		delete(r.created, name)
+		if id, ok := n.ID(); ok {
+			inUse[id] = true
+			delete(r.given, name)
+		}
 	}
 	now := r.clock.Now()
-	var wait time.Duration
-	for name, c := range r.created {
-		if namespaces[name] == nil {
-			delete(r.created, name)
-			continue
-		}
-		if now.Sub(c.at) < cacheLag {
-			inUse[c.netID] = true
+	for name, g := range r.given {
+		switch {
+		case namespaces[name] == nil:
+			delete(r.given, name)
+		case now.Sub(g.at) < cacheLag:
+			inUse[g.netID] = true
 			wait = cacheLag
-			continue
+		default:
+			// The cache had time to show it: it was deleted at once.
+			delete(r.given, name)
 		}
-		// The cache had time to show it: it was deleted at once.
-		delete(r.created, name)
 	}
-	var missing []string
+	var without []string
 	for name, namespace := range namespaces {
-		_, created := r.created[name]
-		if existing[name] == nil && !created && namespace.DeletionTimestamp.IsZero() {
-			missing = append(missing, name)
-		}
-	}
-	slices.Sort(missing)
-	chosen := egress.AllocateNetIDs(missing, inUse)
-	var errs []error
-	var none []string
-	for _, name := range missing {
-		netID, ok := chosen[name]
-		if !ok {
-			none = append(none, name)
+		_, given := r.given[name]
+		if given || !namespace.DeletionTimestamp.IsZero() {
 			continue
 		}
-		errs = append(errs, r.create(ctx, namespaces[name], netID))
+		if n := existing[name]; n == nil || n.NetID == nil {
+			without = append(without, name)
+		}
 	}
-	if len(none) > 0 {
-		errs = append(errs, fmt.Errorf("no netid is free for namespaces %s: delete unused NetNamespaces", strings.Join(none, ", ")))
+	numbered = egress.AllocateNetIDs(without, inUse)
+	if len(numbered) < len(without) {
+		slices.Sort(without)
+		none := slices.DeleteFunc(without, func(name string) bool {
+			_, ok := numbered[name]
+			return ok
+		})
+		err = fmt.Errorf("no netid is free for namespaces %s: delete unused NetNamespaces", strings.Join(none, ", "))
 	}
-	return wait, errors.Join(errs...)
+	return numbered, wait, err
 }
 
-func (r *netNamespaces) create(ctx context.Context, owner *corev1.Namespace, netID uint32) error {
-	n := &v1.NetNamespace{
-		ObjectMeta: metav1.ObjectMeta{
-			Name:        owner.Name,
-			Annotations: map[string]string{v1.AnnotationNamespaceUID: string(owner.UID)},
-		},
-		NetName: owner.Name,
-		NetID:   netID,
+// create creates the missing NetNamespaces.
+func (r *netNamespaces) create(
+	ctx context.Context, namespaces map[string]*corev1.Namespace, existing map[string]*v1.NetNamespace, numbered map[string]uint32,
+) error {
+	var missing []*v1.NetNamespace
+	for _, name := range slices.Sorted(maps.Keys(numbered)) {
+		if existing[name] == nil {
+			missing = append(missing, &v1.NetNamespace{
+				ObjectMeta: metav1.ObjectMeta{
+					Name: name, Annotations: map[string]string{v1.AnnotationNamespaceUID: string(namespaces[name].UID)},
+				},
+				NetName: name, NetID: new(numbered[name]),
+			})
+		}
 	}
+	err := each(missing, func(n *v1.NetNamespace) error { return r.createOne(ctx, n) })
+	now := r.clock.Now()
+	for _, n := range missing {
+		if n.UID != "" {
+			r.given[n.Name] = grant{netID: *n.NetID, at: now}
+		}
+	}
+	return err
+}
+
+func (r *netNamespaces) createOne(ctx context.Context, n *v1.NetNamespace) error {
 	err := r.writer.Create(ctx, n)
 	if apierrors.IsAlreadyExists(err) {
 		return nil // the cache will show it
 	}
 	if err != nil {
-		return fmt.Errorf("create NetNamespace %s: %w", owner.Name, err)
+		return fmt.Errorf("create NetNamespace %s: %w", n.Name, err)
 	}
-	r.created[owner.Name] = creation{netID: netID, at: r.clock.Now()}
-	log.FromContext(ctx).V(1).Info("created a NetNamespace", "netNamespace", n.Name, "netid", netID)
+	log.FromContext(ctx).V(1).Info("created a NetNamespace", "netNamespace", n.Name, "netid", *n.NetID)
+	// Its UID is known only now.
+	patched := n.DeepCopy()
+	bind(&patched.ObjectMeta, v1.AnnotationNamespaceUID, types.UID(n.Annotations[v1.AnnotationNamespaceUID]))
+	return r.patch(ctx, n, patched)
+}
+
+// keepAll binds NetNamespaces to their Namespaces, or deletes them with those.
+func (r *netNamespaces) keepAll(
+	ctx context.Context, namespaces map[string]*corev1.Namespace, list []v1.NetNamespace, numbered map[string]uint32,
+) error {
+	var work []*v1.NetNamespace
+	there := make(map[string]bool, len(list))
+	for i := range list {
+		n := &list[i]
+		there[n.Name] = true
+		owner := namespaces[n.Name]
+		b := r.bondOf(n, owner)
+		switch {
+		case !n.DeletionTimestamp.IsZero():
+		case b.Binding() == egress.BindingLeave:
+		case b.Binding() == egress.BindingDoubtful:
+			r.told.warn(r.recorder, n, eventKept, doubtful(b, "a Namespace", contents(n)))
+		case owner != nil && b.Binding() == egress.BindingSettled && !incomplete(n):
+		default:
+			work = append(work, n)
+		}
+	}
+	maps.DeleteFunc(r.told, func(name, _ string) bool { return !there[name] })
+	bound := make([]*v1.NetNamespace, len(work))
+	positions := make([]int, len(work))
+	for i := range positions {
+		positions[i] = i
+	}
+	err := each(positions, func(i int) (err error) {
+		bound[i], err = r.keep(ctx, work[i], namespaces[work[i].Name], numbered)
+		return err
+	})
+	now := r.clock.Now()
+	for i, n := range bound {
+		if n == nil {
+			continue
+		}
+		if id, ok := n.ID(); ok && work[i].NetID == nil {
+			r.given[n.Name] = grant{netID: id, at: now}
+		}
+		r.report(work[i], namespaces[n.Name])
+	}
+	return err
+}
+
+// incomplete reports whether the controller has something to fill in or to refuse.
+func incomplete(n *v1.NetNamespace) bool {
+	_, renumber := n.Annotations[v1.AnnotationChangeNetwork]
+	return renumber || n.NetName == "" || n.NetID == nil
+}
+
+func (r *netNamespaces) bondOf(n *v1.NetNamespace, owner *corev1.Namespace) egress.Bond {
+	if owner == nil {
+		return bondOf(n, v1.AnnotationNamespaceUID, "")
+	}
+	return bondOf(n, v1.AnnotationNamespaceUID, owner.UID)
+}
+
+// keep deletes a NetNamespace whose Namespace is gone, or binds it to its Namespace
+// and fills in what it lacks; it returns what it bound. It never changes what users
+// write.
+func (r *netNamespaces) keep(
+	ctx context.Context, n *v1.NetNamespace, owner *corev1.Namespace, numbered map[string]uint32,
+) (*v1.NetNamespace, error) {
+	switch b := r.bondOf(n, owner); b.Binding() {
+	case egress.BindingOrphaned, egress.BindingReplaced:
+		return nil, r.deleteOrphan(ctx, n)
+	case egress.BindingAdopt, egress.BindingBind:
+		if b.MarkedUID == b.OwnerUID {
+			break
+		}
+		// What is bound is deleted with its Namespace one day, so the cache does not
+		// suffice: it may show a Namespace that is gone.
+		var live corev1.Namespace
+		if err := r.live.Get(ctx, client.ObjectKeyFromObject(n), &live); err != nil {
+			return nil, unlessGone(fmt.Errorf("read Namespace %s: %w", n.Name, err))
+		}
+		if live.UID != owner.UID {
+			return nil, nil // the cache lags: it will show the other one
+		}
+	}
+	patched := n.DeepCopy()
+	bind(&patched.ObjectMeta, v1.AnnotationNamespaceUID, owner.UID)
+	delete(patched.Annotations, v1.AnnotationChangeNetwork)
+	patched.NetName = n.Name
+	if id, ok := numbered[n.Name]; ok && n.NetID == nil {
+		patched.NetID = &id
+	}
+	if equality.Semantic.DeepEqual(patched, n) {
+		return nil, nil // there is no netid for it
+	}
+	return patched, r.patch(ctx, n, patched)
+}
+
+// patch writes what differs, if nobody else wrote in between.
+func (r *netNamespaces) patch(ctx context.Context, n, patched *v1.NetNamespace) error {
+	if err := r.writer.Patch(ctx, patched, client.MergeFromWithOptions(n, client.MergeFromWithOptimisticLock{})); err != nil {
+		return unlessGone(fmt.Errorf("bind NetNamespace %s: %w", n.Name, err))
+	}
 	return nil
+}
+
+// report writes events about a NetNamespace that was bound.
+func (r *netNamespaces) report(before *v1.NetNamespace, owner *corev1.Namespace) {
+	if b := r.bondOf(before, owner); b.Binding() == egress.BindingAdopt {
+		r.told.warn(r.recorder, before, eventKept, adopted(b, "a Namespace", contents(before)))
+	}
+	if change, renumber := before.Annotations[v1.AnnotationChangeNetwork]; renumber {
+		r.recorder.Eventf(before, corev1.EventTypeWarning, eventRenumberingRefused,
+			"Annotation "+v1.AnnotationChangeNetwork+" with %q is refused: namespaces do not share netids. Set field netid of the NetNamespace to a free one instead.", change)
+	}
+}
+
+// deleteOrphan deletes a NetNamespace whose Namespace is gone, with what it requested:
+// another Namespace of that name may have another owner.
+func (r *netNamespaces) deleteOrphan(ctx context.Context, n *v1.NetNamespace) error {
+	// Deletion cannot be undone, so it depends on the API itself.
+	var live v1.NetNamespace
+	if err := r.live.Get(ctx, client.ObjectKeyFromObject(n), &live); err != nil {
+		return unlessGone(fmt.Errorf("read NetNamespace %s: %w", n.Name, err))
+	}
+	owner := &corev1.Namespace{}
+	err := r.live.Get(ctx, client.ObjectKeyFromObject(n), owner)
+	if client.IgnoreNotFound(err) != nil {
+		return fmt.Errorf("read Namespace %s: %w", n.Name, err)
+	}
+	if err != nil {
+		owner = nil
+	}
+	why := "is gone"
+	switch r.bondOf(&live, owner).Binding() {
+	case egress.BindingOrphaned:
+	case egress.BindingReplaced:
+		why = "is gone, and another one has its name"
+	default:
+		return nil // the cache lags: it will show it
+	}
+	if err := r.writer.Delete(ctx, &live, identity(live.UID, live.ResourceVersion)); err != nil {
+		return unlessGone(fmt.Errorf("delete NetNamespace %s: %w", n.Name, err))
+	}
+	log.FromContext(ctx).Info("deleted the NetNamespace of a Namespace that is gone", "netNamespace", n.Name, "contents", contents(&live))
+	r.recorder.Eventf(&live, corev1.EventTypeNormal, eventDeleted, "Namespace %s %s: its NetNamespace is deleted. It had %s.", n.Name, why, contents(&live))
+	return nil
+}
+
+// contents is what a NetNamespace has, for messages.
+func contents(n *v1.NetNamespace) string {
+	netID := "no netid"
+	if id, ok := n.ID(); ok {
+		netID = fmt.Sprintf("netid %d", id)
+	}
+	return fmt.Sprintf("%s, egressIPs %q", netID, n.EgressIPs)
 }

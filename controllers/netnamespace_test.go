@@ -26,7 +26,9 @@ func (a *api) netIDs(ctx context.Context) (map[string]uint32, error) {
 	}
 	ids := make(map[string]uint32)
 	for _, n := range list.Items {
-		ids[n.Name] = n.NetID
+		if id, ok := n.ID(); ok {
+			ids[n.Name] = id
+		}
 	}
 	return ids, nil
 }
@@ -78,7 +80,7 @@ func TestNetNamespaces(t *testing.T) {
 	wanted, _ := egress.NextNetID("bravo", func(uint32) bool { return false })
 	a.create(t, &v1.NetNamespace{
 		ObjectMeta: metav1.ObjectMeta{Name: "alpha", Annotations: map[string]string{"example.com/kept": "yes"}},
-		NetName:    "alpha", NetID: wanted, EgressIPs: []string{"192.168.7.200"},
+		NetName:    "alpha", NetID: &wanted, EgressIPs: []string{"192.168.7.200"},
 	})
 	a.namespace(t, "bravo")
 	stop := a.control(t, controllers.Options{})
@@ -91,7 +93,7 @@ func TestNetNamespaces(t *testing.T) {
 			}
 			return wantEgressIPs(n.EgressIPs, "192.168.7.200")
 		})
-		if alpha.NetID != wanted || alpha.Annotations["example.com/kept"] != "yes" {
+		if *alpha.NetID != wanted || alpha.Annotations["example.com/kept"] != "yes" {
 			t.Errorf("alpha is %+v, want netid %d and its annotation", alpha, wanted)
 		}
 		if first["bravo"] == wanted {
@@ -103,8 +105,8 @@ func TestNetNamespaces(t *testing.T) {
 		a.patch(t, netNamespace("alpha"), fmt.Sprintf(`{"metadata":{"annotations":{%q:"join:bravo"}}}`, v1.AnnotationChangeNetwork))
 		a.awaitEvent(t, "NetNamespace", "alpha", "RenumberingRefused", "join:bravo")
 		a.awaitNamespace(t, "alpha", func(n *v1.NetNamespace) string {
-			if _, still := n.Annotations[v1.AnnotationChangeNetwork]; still || n.NetID != wanted {
-				return fmt.Sprintf("annotations %v, netid %d", n.Annotations, n.NetID)
+			if _, still := n.Annotations[v1.AnnotationChangeNetwork]; still || *n.NetID != wanted {
+				return fmt.Sprintf("annotations %v, netid %d", n.Annotations, *n.NetID)
 			}
 			return ""
 		})
@@ -127,8 +129,10 @@ func TestNetNamespaces(t *testing.T) {
 	})
 
 	t.Run("it is deleted with its Namespace", func(t *testing.T) {
+		a.request(t, "bravo", "192.168.7.208")
 		a.removeNamespace(t, "bravo")
 		a.awaitGone(t, netNamespace("bravo"))
+		a.awaitEvent(t, "NetNamespace", "bravo", "SettingsDeleted", fmt.Sprintf(`netid %d, egressIPs ["192.168.7.208"]`, first["bravo"]))
 	})
 
 	t.Run("deleted by hand it comes back", func(t *testing.T) {
@@ -157,7 +161,7 @@ func TestNetNamespaces(t *testing.T) {
 		// another cluster.
 		a.create(t, &v1.NetNamespace{
 			ObjectMeta: metav1.ObjectMeta{Name: "restored", Annotations: map[string]string{v1.AnnotationNamespaceUID: "of-another-cluster"}},
-			NetName:    "restored", NetID: 4711, EgressIPs: []string{"192.168.7.230"},
+			NetName:    "restored", NetID: new(uint32(4711)), EgressIPs: []string{"192.168.7.230"},
 		})
 		a.namespace(t, "later")
 		a.awaitNamespaces(t) // the controller has passed over it
@@ -166,8 +170,8 @@ func TestNetNamespaces(t *testing.T) {
 			if n.Annotations[v1.AnnotationNamespaceUID] == "of-another-cluster" {
 				return "not bound to its Namespace"
 			}
-			if n.NetID != 4711 {
-				return fmt.Sprintf("netid is %d", n.NetID)
+			if *n.NetID != 4711 {
+				return fmt.Sprintf("netid is %d", *n.NetID)
 			}
 			return wantEgressIPs(n.EgressIPs, "192.168.7.230")
 		})

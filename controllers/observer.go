@@ -8,6 +8,7 @@ import (
 	"net/netip"
 	"slices"
 	"sync"
+	"time"
 
 	corev1 "k8s.io/api/core/v1"
 	"k8s.io/apimachinery/pkg/api/meta"
@@ -30,6 +31,9 @@ type observer struct {
 	// probes returns the results at this moment.
 	probes          func() probeStates
 	defaultCapacity int
+	// hostRetention is how long a host is kept after its Node, claimRetention how long
+	// claims that users wrote are kept without a request.
+	hostRetention, claimRetention time.Duration
 
 	mu         sync.Mutex
 	hosts      assumeCache[*v1.HostSubnet]
@@ -62,7 +66,7 @@ func (o *observer) observeWith(ctx context.Context, probed probeStates) (view, e
 	if err := errors.Join(o.cache.List(ctx, &namespaces), o.cache.List(ctx, &hosts), o.cache.List(ctx, &nodes)); err != nil {
 		return view{}, fmt.Errorf("read the caches: %w", err)
 	}
-	v := view{defaultCapacity: o.defaultCapacity, probed: probed}
+	v := view{defaultCapacity: o.defaultCapacity, retention: o.hostRetention, probed: probed}
 	o.mu.Lock()
 	for i := range namespaces.Items {
 		v.namespaces = append(v.namespaces, o.namespaces.newest(&namespaces.Items[i]))
@@ -160,9 +164,11 @@ func (v *view) readNodes(nodes map[string]*corev1.Node) {
 	v.evacuating = make(map[string]bool)
 	v.capacity = make(map[string]int)
 	v.networks = make(map[string]netip.Prefix)
+	v.gone = make(map[string]bool)
 	for _, h := range v.hosts {
 		node := nodes[h.Name]
 		if node == nil {
+			v.gone[h.Name] = bound(h)
 			continue
 		}
 		v.evacuating[h.Name] = node.Annotations[v1.AnnotationEvacuate] == "true"

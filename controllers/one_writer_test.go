@@ -526,7 +526,7 @@ func (h history) run() string {
 	for i := range h.requests {
 		name := fmt.Sprintf("team%d", i)
 		m.store.namespaces[name] = &v1.NetNamespace{
-			ObjectMeta: metav1.ObjectMeta{Name: name, UID: types.UID(name)}, NetName: name, NetID: uint32(10 + i), EgressIPs: []string{requested(i)},
+			ObjectMeta: metav1.ObjectMeta{Name: name, UID: types.UID(name)}, NetName: name, NetID: new(uint32(10 + i)), EgressIPs: []string{requested(i)},
 		}
 		m.store.stamp(m.store.namespaces[name], true)
 	}

@@ -27,6 +27,12 @@ type Options struct {
 	// DefaultCapacity is the greatest number of egress IPs on a host whose Node
 	// has no annotation that gives one; 0 for no limit.
 	DefaultCapacity int
+	// HostRetention is how long a HostSubnet is kept after its Node; 0 deletes it at
+	// once.
+	HostRetention time.Duration
+	// ClaimRetention is how long claims that a user wrote into the list of an
+	// automatic host are kept although no namespace requests them; 0 for not at all.
+	ClaimRetention time.Duration
 	// ProbePort is the UDP port on which agents answer probes; 0 for no probes.
 	// Probes are answered in the nodes' own network only.
 	ProbePort uint16
@@ -55,6 +61,12 @@ func (o Options) Validate() error {
 	}
 	if o.DefaultCapacity < 0 {
 		errs = append(errs, fmt.Errorf("--default-capacity %d: give a number of egress IPs, or 0 for no limit", o.DefaultCapacity))
+	}
+	if o.HostRetention < 0 {
+		errs = append(errs, fmt.Errorf("--host-retention %s: give a duration such as 1h, or 0 to delete a HostSubnet with its Node", o.HostRetention))
+	}
+	if o.ClaimRetention < 0 {
+		errs = append(errs, fmt.Errorf("--claim-retention %s: give a duration such as 5m, or 0 to keep no claim that is not requested", o.ClaimRetention))
 	}
 	return errors.Join(errs...)
 }

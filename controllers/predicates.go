@@ -60,7 +60,7 @@ func sameNamespace(before, after *corev1.Namespace) bool {
 // sameIdentity reports whether nothing changed for the reconciler of NetNamespaces,
 // which reads netids and annotations.
 func sameIdentity(before, after *v1.NetNamespace) bool {
-	return before.UID == after.UID && before.NetID == after.NetID &&
+	return before.UID == after.UID && before.NetName == after.NetName && reflect.DeepEqual(before.NetID, after.NetID) &&
 		before.DeletionTimestamp.IsZero() == after.DeletionTimestamp.IsZero() &&
 		reflect.DeepEqual(before.Annotations, after.Annotations)
 }
@@ -120,5 +120,8 @@ func uplinkCIDR(h *v1.HostSubnet) string {
 func sameFields(before, after *v1.HostSubnet) bool {
 	return before.UID == after.UID && before.Generation == after.Generation &&
 		before.DeletionTimestamp.IsZero() == after.DeletionTimestamp.IsZero() &&
-		before.Annotations[v1.AnnotationNodeUID] == after.Annotations[v1.AnnotationNodeUID]
+		before.Annotations[v1.AnnotationNodeUID] == after.Annotations[v1.AnnotationNodeUID] &&
+		before.Annotations[v1.AnnotationBoundUID] == after.Annotations[v1.AnnotationBoundUID] &&
+		meta.IsStatusConditionTrue(before.Status.Conditions, v1.ConditionNodeGone) ==
+			meta.IsStatusConditionTrue(after.Status.Conditions, v1.ConditionNodeGone)
 }

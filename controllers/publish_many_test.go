@@ -100,7 +100,7 @@ func (a *api) fill(t *testing.T, count, perHost int) {
 		g.Go(func() error {
 			name := fmt.Sprintf("team%05d", i)
 			return c.Create(t.Context(), &v1.NetNamespace{
-				ObjectMeta: metav1.ObjectMeta{Name: name}, NetName: name, NetID: uint32(100 + i), EgressIPs: []string{ip(i)},
+				ObjectMeta: metav1.ObjectMeta{Name: name}, NetName: name, NetID: new(uint32(100 + i)), EgressIPs: []string{ip(i)},
 			})
 		})
 	}

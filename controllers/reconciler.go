@@ -39,6 +39,8 @@ type egressReconciler struct {
 	waitingSince map[netip.Addr]time.Time
 	// movingSince is since when an address that a status has assigned is on no list.
 	movingSince map[string]time.Time
+	// history is where claims come from.
+	history claimHistory
 	// inUse are the addresses already reported as in use elsewhere, as host and
 	// address.
 	inUse  map[[2]string]bool
@@ -61,7 +63,7 @@ func setupEgress(mgr manager.Manager, d deps, o *observer, status *publisher, p 
 
 func newEgressReconciler(d deps, o *observer, p *publisher) *egressReconciler {
 	return &egressReconciler{
-		deps: d, observer: o, publisher: p, fence: newFence(d, o),
+		deps: d, observer: o, publisher: p, fence: newFence(d, o), history: claimHistory{retention: o.claimRetention},
 		waitingSince: make(map[netip.Addr]time.Time),
 		movingSince:  make(map[string]time.Time),
 		inUse:        make(map[[2]string]bool),
@@ -88,7 +90,7 @@ func (r *egressReconciler) Reconcile(ctx context.Context, _ reconcile.Request) (
 	}
 	switch last.next {
 	case stepSettled:
-		return result(passEvery, last.err)
+		return result(r.history.next(r.clock.Now(), passEvery), last.err)
 	case stepRetry:
 		return result(0, last.err)
 	case stepEnd:
@@ -141,6 +143,7 @@ func (r *egressReconciler) runRound(ctx context.Context) round {
 		return round{next: stepWait}
 	}
 	began := r.clock.Now()
+	v.awaited = r.history.awaited(v, began)
 	d := v.decide()
 	r.metrics.allocationSeconds.Observe(r.clock.Since(began).Seconds())
 	judged, errVerdicts := r.writeVerdicts(ctx, v, d)

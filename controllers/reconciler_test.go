@@ -58,7 +58,7 @@ func TestStatus(t *testing.T) {
 	})
 
 	t.Run("claimed: active", func(t *testing.T) {
-		a.claim(t, "node3", "192.168.7.200/24")
+		a.claim(t, "node3", "192.168.7.200")
 		a.awaitNamespace(t, "shop", wantActive("192.168.7.200", "node3"))
 		a.awaitHost(t, "node3", func(h *v1.HostSubnet) string {
 			if wrong := wantCondition(h.Status.Conditions, v1.ConditionOnline, metav1.ConditionTrue, "NodeReady", ""); wrong != "" {

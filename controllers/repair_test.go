@@ -230,7 +230,7 @@ func TestWorstMessagesFit(t *testing.T) {
 		a.create(t, h)
 	}
 	n := netNamespace(long("team", 0))
-	n.NetName, n.NetID, n.EgressIPs = n.Name, 100, claims[:256]
+	n.NetName, n.NetID, n.EgressIPs = n.Name, new(uint32(100)), claims[:256]
 	a.create(t, n)
 	a.control(t, controllers.Options{})
 	// The API server checks all claims of an object whenever its status is written.

@@ -207,13 +207,14 @@ func (s setup) all(log logr.Logger) error {
 		return fmt.Errorf("set up the client: %w", err)
 	}
 	o := newObserver(s.mgr.GetCache(), probed, s.options.DefaultCapacity)
+	o.hostRetention, o.claimRetention = s.options.HostRetention, s.options.ClaimRetention
 	status, err := s.publisher(log, o)
 	if err != nil {
 		return fmt.Errorf("set up the publisher of statuses: %w", err)
 	}
 	if err := errors.Join(
 		s.reconciler("netnamespaces", setupNetNamespaces),
-		s.reconciler("hostsubnets", setupHostSubnets),
+		s.reconciler("hostsubnets", func(mgr manager.Manager, d deps) error { return setupHostSubnets(mgr, d, s.options.HostRetention) }),
 		s.reconciler("cluster", func(mgr manager.Manager, d deps) error { return setupEgress(mgr, d, o, status, p) }),
 	); err != nil {
 		return err

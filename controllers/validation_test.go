@@ -17,7 +17,7 @@ import (
 func TestValidation(t *testing.T) {
 	a := startAPI(t)
 	namespace := func(change func(*v1.NetNamespace)) *v1.NetNamespace {
-		n := &v1.NetNamespace{ObjectMeta: metav1.ObjectMeta{Name: "shop"}, NetName: "shop", NetID: 7305526}
+		n := &v1.NetNamespace{ObjectMeta: metav1.ObjectMeta{Name: "shop"}, NetName: "shop", NetID: new(uint32(7305526))}
 		change(n)
 		return n
 	}
@@ -71,9 +71,9 @@ func TestValidation(t *testing.T) {
 		// Of no use, and told in the status: OpenShift accepted them.
 		{"loopback", requests("127.0.0.1"), nil},
 		{"broadcast", requests("255.255.255.255"), nil},
-		{"netid 0", namespace(func(n *v1.NetNamespace) { n.NetID = 0 }), nil},
-		{"greatest netid", namespace(func(n *v1.NetNamespace) { n.NetID = v1.MaxNetID }), nil},
-		{"netid too great", namespace(func(n *v1.NetNamespace) { n.NetID = 1 << 24 }), []string{"netid", "16777216", "less than or equal to 16777215"}},
+		{"netid 0", namespace(func(n *v1.NetNamespace) { n.NetID = new(uint32(0)) }), nil},
+		{"greatest netid", namespace(func(n *v1.NetNamespace) { n.NetID = new(uint32(v1.MaxNetID)) }), nil},
+		{"netid too great", namespace(func(n *v1.NetNamespace) { n.NetID = new(uint32(1 << 24)) }), []string{"netid", "16777216", "less than or equal to 16777215"}},
 		{"other netname", namespace(func(n *v1.NetNamespace) { n.NetName = "stop" }), []string{"netname", `"stop"`, `give "shop"`}},
 
 		{"claim", claims("192.168.7.200"), nil},

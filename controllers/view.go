@@ -5,7 +5,9 @@ import (
 	"fmt"
 	"net/netip"
 	"slices"
+	"time"
 
+	"k8s.io/apimachinery/pkg/api/meta"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"sigs.k8s.io/controller-runtime/pkg/client"
 
@@ -30,6 +32,12 @@ type view struct {
 	networks   map[string]netip.Prefix
 	// candidates are the hosts as witnesses of others.
 	candidates map[string]candidate
+	// gone are the hosts whose Node is gone, that were bound to it.
+	gone map[string]bool
+	// awaited are the claims, by host, that may wait for their NetNamespaces.
+	awaited map[string][]netip.Addr
+	// retention is how long a host is kept after its Node, for messages.
+	retention time.Duration
 	// defaultCapacity is for hosts that are not in capacity.
 	defaultCapacity int
 	problems        []egress.Problem
@@ -83,7 +91,7 @@ func (v *view) objects() egress.Objects {
 		HostSubnets:   make([]v1.HostSubnet, 0, len(v.hosts)),
 		Verdicts:      v.verdicts, Evacuating: v.evacuating,
 		Capacity: v.capacity, DefaultCapacity: atMost(v.defaultCapacity),
-		Networks: v.networks,
+		Networks: v.networks, Gone: v.gone, Awaited: v.awaited,
 	}
 	for _, n := range v.namespaces {
 		objects.NetNamespaces = append(objects.NetNamespaces, *n)
@@ -107,7 +115,7 @@ func (v *view) silentHosts() []*v1.HostSubnet {
 }
 
 // conditions are the verdict on a host as it is published, without times: Online and
-// Evacuating.
+// Evacuating, and NodeGone once it was true.
 func (v *view) conditions(h *v1.HostSubnet) []metav1.Condition {
 	verdict := v.verdicts[h.Name]
 	isOnline := metav1.Condition{
@@ -124,7 +132,20 @@ func (v *view) conditions(h *v1.HostSubnet) []metav1.Condition {
 		evacuating.Status, evacuating.Reason = metav1.ConditionTrue, string(egress.ReasonEvacuated)
 		evacuating.Message = fmt.Sprintf("The Node has annotation %s: remove it to end the evacuation.", v1.AnnotationEvacuate)
 	}
-	return []metav1.Condition{isOnline, evacuating}
+	conditions := []metav1.Condition{isOnline, evacuating}
+	switch {
+	case v.gone[h.Name]:
+		conditions = append(conditions, metav1.Condition{
+			Type: v1.ConditionNodeGone, Status: metav1.ConditionTrue, Reason: string(egress.ReasonNodeGone),
+			Message: fmt.Sprintf("There is no Node of that name any more. What users wrote here is kept for %s from then on, and serves again "+
+				"as soon as a Node registers under the name.", v.retention),
+		})
+	case meta.FindStatusCondition(h.Status.Conditions, v1.ConditionNodeGone) != nil:
+		conditions = append(conditions, metav1.Condition{
+			Type: v1.ConditionNodeGone, Status: metav1.ConditionFalse, Reason: "NodeExists", Message: "The Node exists.",
+		})
+	}
+	return conditions
 }
 
 // witnesses are the published witnesses of each host.

@@ -4,7 +4,8 @@ import metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 
 // HostSubnet says which egress IPs the Node of the same name claims, or from
 // which ranges the controller may assign egress IPs to it. The controller
-// creates and deletes it with its Node; users change egressIPs or egressCIDRs.
+// creates it with its Node, and deletes it some time after its Node; users change
+// egressIPs or egressCIDRs. One that a user creates may leave out everything else.
 //
 // +kubebuilder:object:root=true
 // +kubebuilder:resource:scope=Cluster,path=hostsubnets,singular=hostsubnet
@@ -17,20 +18,24 @@ import metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 // +kubebuilder:printcolumn:name="Online",type=string,priority=1,JSONPath=`.status.conditions[?(@.type=="Online")].status`,description="Whether the node takes egress traffic"
 // +kubebuilder:printcolumn:name="Agent",type=string,priority=1,JSONPath=`.status.conditions[?(@.type=="AgentReady")].reason`,description="The state of the node's agent"
 // +kubebuilder:printcolumn:name="Reason",type=string,priority=1,JSONPath=`.status.conditions[?(@.type=="EgressReady")].reason`,description="Why the node's egress IPs are or are not in order"
-// +kubebuilder:validation:XValidation:rule="self.host == self.metadata.name",fieldPath=".host",messageExpression="'\"' + self.host + '\" is not the name of the object: give \"' + self.metadata.name + '\", the name of the Node'",message="host must equal metadata.name, the name of the Node"
+// +kubebuilder:validation:XValidation:rule="!has(self.host) || self.host == self.metadata.name",fieldPath=".host",messageExpression="'\"' + self.host + '\" is not the name of the object: give \"' + self.metadata.name + '\", the name of the Node'",message="host must equal metadata.name, the name of the Node"
 type HostSubnet struct {
 	metav1.TypeMeta   `json:",inline"`
 	metav1.ObjectMeta `json:"metadata,omitempty"`
 
-	// host is the name of the Node; it equals metadata.name.
+	// host is the name of the Node; it equals metadata.name. The controller
+	// fills it in.
+	// +optional
 	// +kubebuilder:validation:MaxLength=253
-	Host string `json:"host"`
+	Host string `json:"host,omitempty"`
 
 	// hostIP is the Node's internal IPv4 address. Its egress IPs are added to
-	// the interface that has this address.
+	// the interface that has this address. The controller fills it in when the
+	// Node exists; until then the host has no egress IPs.
+	// +optional
 	// +kubebuilder:validation:MaxLength=64
 	// +kubebuilder:validation:XValidation:rule="isIP(self) && ip(self).family() == 4",messageExpression="'\"' + self + '\" is no address of a node: give its bare IPv4 address, such as 192.168.7.11'",message="give the node's bare IPv4 address, such as 192.168.7.11"
-	HostIP string `json:"hostIP"`
+	HostIP string `json:"hostIP,omitempty"`
 
 	// subnet is the IPv4 CIDR of the Node's pods, from spec.podCIDR; it may be
 	// empty where the CNI does not fill that field.
@@ -80,7 +85,7 @@ type HostSubnetList struct {
 // HostSubnetStatus has two writers. The host's own agent writes
 // observedGeneration, agent, egressIPs and the conditions AgentReady and
 // AddressInUse; the controller writes witnesses and the conditions EgressReady,
-// Online and Evacuating.
+// Online, Evacuating and NodeGone.
 type HostSubnetStatus struct {
 	// observedGeneration is the generation that the agent has applied to the
 	// kernel.
@@ -114,7 +119,9 @@ type HostSubnetStatus struct {
 	// Online: the controller considers the host online, so that it takes egress
 	// traffic (by the controller);
 	// Evacuating: the egress IPs of this host are being moved away (by the
-	// controller).
+	// controller);
+	// NodeGone: the Node does not exist any more, and the HostSubnet is kept for a
+	// while (by the controller).
 	// +optional
 	// +listType=map
 	// +listMapKey=type

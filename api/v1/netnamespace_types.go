@@ -8,7 +8,7 @@ const MaxNetID = 1<<24 - 1
 
 // NetNamespace says which egress IPs the Namespace of the same name requests.
 // The controller creates and deletes it with its Namespace; users change
-// egressIPs.
+// egressIPs. One that a user creates may leave out everything else.
 //
 // +kubebuilder:object:root=true
 // +kubebuilder:resource:scope=Cluster,path=netnamespaces,singular=netnamespace
@@ -18,20 +18,24 @@ const MaxNetID = 1<<24 - 1
 // +kubebuilder:printcolumn:name="Active IP",type=string,priority=1,JSONPath=`.status.active.ip`,description="The egress IP that the namespace's traffic leaves with now"
 // +kubebuilder:printcolumn:name="Host",type=string,priority=1,JSONPath=`.status.active.host`,description="The host of the active egress IP"
 // +kubebuilder:printcolumn:name="Reason",type=string,priority=1,JSONPath=`.status.conditions[?(@.type=="EgressReady")].reason`,description="Why the namespace has or lacks a ready egress IP"
-// +kubebuilder:validation:XValidation:rule="self.netname == self.metadata.name",fieldPath=".netname",messageExpression="'\"' + self.netname + '\" is not the name of the object: give \"' + self.metadata.name + '\", the name of the Namespace'",message="netname must equal metadata.name, the name of the Namespace"
+// +kubebuilder:validation:XValidation:rule="!has(self.netname) || self.netname == self.metadata.name",fieldPath=".netname",messageExpression="'\"' + self.netname + '\" is not the name of the object: give \"' + self.metadata.name + '\", the name of the Namespace'",message="netname must equal metadata.name, the name of the Namespace"
 type NetNamespace struct {
 	metav1.TypeMeta   `json:",inline"`
 	metav1.ObjectMeta `json:"metadata,omitempty"`
 
-	// netname is the name of the Namespace; it equals metadata.name.
+	// netname is the name of the Namespace; it equals metadata.name. The
+	// controller fills it in.
+	// +optional
 	// +kubebuilder:validation:MaxLength=253
-	NetName string `json:"netname"`
+	NetName string `json:"netname,omitempty"`
 
 	// netid identifies the namespace on the overlay: 0 to 16777215, unique
-	// among namespaces with egress IPs.
+	// among namespaces with egress IPs. If it is left out, the controller
+	// chooses one as soon as the Namespace exists.
+	// +optional
 	// +kubebuilder:validation:Minimum=0
 	// +kubebuilder:validation:Maximum=16777215
-	NetID uint32 `json:"netid"`
+	NetID *uint32 `json:"netid,omitempty"`
 
 	// egressIPs are the addresses that the namespace requests for its traffic
 	// out of the cluster, in order of preference: bare IPv4 addresses.
@@ -47,6 +51,14 @@ type NetNamespace struct {
 	// status is the result of the request, as the controller sees it.
 	// +optional
 	Status NetNamespaceStatus `json:"status,omitzero"`
+}
+
+// ID returns the netid; false if it has none yet. 0 is a netid like any other.
+func (n *NetNamespace) ID() (netID uint32, ok bool) {
+	if n.NetID == nil {
+		return 0, false
+	}
+	return *n.NetID, true
 }
 
 // NetNamespaceList is a list of NetNamespaces.
@@ -143,15 +155,20 @@ const (
 	// ModeBalanced spreads connections over all egress IPs whose hosts are
 	// online, as OpenShift SDN did from 4.8 on.
 	ModeBalanced = "balanced"
-	// AnnotationNodeUID on a HostSubnet is the UID of the Node that it was
-	// created for, as OpenShift SDN wrote it. A HostSubnet without it and without
-	// a Node of its name belongs to an administrator and is left alone.
+	// AnnotationNodeUID on a HostSubnet is the UID of the Node that it belongs
+	// to, as OpenShift SDN wrote it. A HostSubnet without it and without a Node
+	// of its name belongs to an administrator and is left alone.
 	AnnotationNodeUID = "pod.network.openshift.io/node-uid"
 	// AnnotationNamespaceUID on a NetNamespace is the UID of the Namespace that
 	// it belongs to, written by the controller. A NetNamespace without it and
 	// without a Namespace of its name belongs to an administrator, who may have
 	// restored it before its Namespace, and is left alone.
 	AnnotationNamespaceUID = "egressip.network.openshift.io/namespace-uid"
+	// AnnotationBoundUID on a NetNamespace or HostSubnet is the object's own UID,
+	// written by the controller beside the UID of the owner. A copy that a backup
+	// or another cluster brought has another UID, so the controller knows that it
+	// did not bind that object, and does not delete it.
+	AnnotationBoundUID = "egressip.network.openshift.io/bound-uid"
 	// AnnotationChangeNetwork on a NetNamespace asks OpenShift SDN's
 	// multitenant mode for another netid. The controller refuses and removes
 	// it, as OpenShift SDN does in its other modes.
@@ -180,6 +197,10 @@ const (
 	// ConditionEvacuating on a HostSubnet is True while its Node has
 	// AnnotationEvacuate. Written by the controller, and read by the agents.
 	ConditionEvacuating = "Evacuating"
+	// ConditionNodeGone on a HostSubnet is True since its Node is gone. Its claims
+	// yield to those of other hosts meanwhile. Written by the controller, and read
+	// by the agents.
+	ConditionNodeGone = "NodeGone"
 	// ConditionAddressInUse on a HostSubnet is True while another machine on the
 	// segment answers for an egress IP that the host should have; the message
 	// names the addresses and the MAC addresses. Written by the host's agent.

@@ -179,6 +179,11 @@ func (in *NetNamespace) DeepCopyInto(out *NetNamespace) {
 	*out = *in
 	out.TypeMeta = in.TypeMeta
 	in.ObjectMeta.DeepCopyInto(&out.ObjectMeta)
+	if in.NetID != nil {
+		in, out := &in.NetID, &out.NetID
+		*out = new(uint32)
+		**out = **in
+	}
 	if in.EgressIPs != nil {
 		in, out := &in.EgressIPs, &out.EgressIPs
 		*out = make([]string, len(*in))

@@ -51,7 +51,7 @@ func explain(w io.Writer, o egress.Objects, namespace string) error {
 		if len(n.Requests) > 0 {
 			e.addRequests(n)
 		} else if namespace != "" {
-			e.table.row(n.Name, n.NetID, "-", "-", "-", n.Reason)
+			e.table.row(n.Name, netID(n), "-", "-", "-", n.Reason)
 			e.remedies = append(e.remedies, n.Message)
 		}
 	}
@@ -91,12 +91,20 @@ func (e *explanation) addRequests(n egress.NamespaceResult) {
 			message = fmt.Sprintf("The agent of host %s says: %s", r.Host, claim.Message)
 			inOrder = false
 		}
-		e.table.row(n.Name, n.NetID, r.IP, orDash(r.Host), r.State, reason)
+		e.table.row(n.Name, netID(n), r.IP, orDash(r.Host), r.State, reason)
 		said := n.Dropped && strings.Contains(n.Message, message)
 		if !inOrder && !said {
 			e.remedies = append(e.remedies, fmt.Sprintf("%s, %s: %s", n.Name, r.IP, message))
 		}
 	}
+}
+
+// netID is the netid as the table shows it.
+func netID(n egress.NamespaceResult) string {
+	if n.Unnumbered {
+		return "-"
+	}
+	return fmt.Sprint(n.NetID)
 }
 
 // claimOf returns the status that the agent of the request's host has written for

@@ -85,6 +85,8 @@ func place(kind string) (string, bool) {
 		"DaemonSet":                        "agent/agent.yaml",
 		"ValidatingAdmissionPolicy":        "admission/policy.yaml",
 		"ValidatingAdmissionPolicyBinding": "admission/policy.yaml",
+		"MutatingAdmissionPolicy":          "canonical/policy.yaml",
+		"MutatingAdmissionPolicyBinding":   "canonical/policy.yaml",
 	}[kind]
 	return path, ok
 }

@@ -110,6 +110,34 @@ func controllerMutants() []mutant {
 			edits: []edit{{file: "view.go", old: " && !v.verdicts[host.Name].Online", new: ""}},
 		},
 		{
+			name: "nobody-waits-here", pkg: controller, test: "TestExportIsRestoredInEveryOrder",
+			edits: []edit{{file: "claim_history.go", old: "return !claim.settled && now", new: "return claim.settled && now"}},
+		},
+		{
+			name: "own-claims-are-awaited", pkg: controller, test: "TestExportIsRestoredInEveryOrder",
+			edits: []edit{{file: "claim_history.go", old: "origin{settled: true}", new: "origin{since: time.Unix(1e9, 0).Add(time.Hour)}"}},
+		},
+		{
+			name: "awaited-for-ever", pkg: controller, test: "TestClaimsWaitForRequests",
+			edits: []edit{{file: "claim_history.go", old: "now.Sub(claim.since) < c.retention\n}", new: "now.Sub(claim.since) < c.retention*1000\n}"}},
+		},
+		{
+			name: "had-is-forgotten", pkg: controller, test: "TestClaimsWaitForRequests",
+			edits: []edit{{file: "claim_history.go", old: "settled: had[[2]string{h.Name, ip.String()}]", new: "settled: len(had) > 1000"}},
+		},
+		{
+			name: "requested-is-forgotten", pkg: controller, test: "TestClaimsWaitForRequests",
+			edits: []edit{{file: "claim_history.go", old: "(requested[ip] && listed[ip] == 1)", new: "(requested[ip] && listed[ip] == 0)"}},
+		},
+		{
+			name: "gone-is-never-told", pkg: controller, test: "TestNodeComesBack",
+			edits: []edit{{file: "observer.go", old: "v.gone[h.Name] = bound(h)", new: "v.gone[h.Name] = false"}},
+		},
+		{
+			name: "numbers-only-new-ones", pkg: controller, test: "TestOneStep",
+			edits: []edit{{file: "netnamespace.go", old: "n == nil || n.NetID == nil {", new: "n == nil {"}},
+		},
+		{
 			name: "told-each-time", pkg: controller, test: "TestNamespaceNotices",
 			edits: []edit{{file: "events.go", old: "if was.State == now.State && was.Reason == now.Reason {", new: "if was.State != now.State && was.Reason == now.Reason {"}},
 		},
@@ -151,7 +179,7 @@ func controllerMutants() []mutant {
 		},
 		{
 			name: "evacuating-removed", pkg: controller, test: "TestStatusBelongsToTheController", plain: true,
-			edits: []edit{{file: "view.go", old: "return []metav1.Condition{isOnline, evacuating}", new: "return []metav1.Condition{isOnline, evacuating}[:1+map[bool]int{true: 1}[v.evacuating[h.Name]]]"}},
+			edits: []edit{{file: "view.go", old: "conditions := []metav1.Condition{isOnline, evacuating}", new: "conditions := []metav1.Condition{isOnline, evacuating}[:1+map[bool]int{true: 1}[v.evacuating[h.Name]]]"}},
 		},
 		{
 			name: "message-unclipped", pkg: controller, test: "TestMessagesAreClipped", plain: true,

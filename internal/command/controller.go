@@ -3,6 +3,7 @@ package command
 import (
 	"errors"
 	"fmt"
+	"time"
 
 	"github.com/spf13/cobra"
 	"github.com/spf13/pflag"
@@ -43,6 +44,10 @@ status, conditions and events. Several may run; one of them leads.`,
 	f.StringVar(&o.PodUID, "pod-uid", "", "`UID` of the controller's pod, so that a restarted container goes on with its Lease; random by default")
 	f.IntVar(&o.DefaultCapacity, "default-capacity", 0,
 		"maximum `number` of egress IPs on a host whose Node has no annotation that limits it, 0 for no limit")
+	f.DurationVar(&o.HostRetention, "host-retention", time.Hour,
+		"how long a HostSubnet is kept after its Node is gone, 0 to delete it at once")
+	f.DurationVar(&o.ClaimRetention, "claim-retention", 5*time.Minute,
+		"how long egress IPs that a user, or a restore, wrote into the list of an automatic host are kept although no namespace requests them, 0 for not at all")
 	f.Uint16Var(&o.ProbePort, "probe-port", probe.Port,
 		"UDP `port` on which agents answer probes; 0 disables probes: use it without hostNetwork, where agents do not answer")
 	f.DurationVar(&o.ProbeInterval, "probe-interval", probe.DefaultConfig().Interval,

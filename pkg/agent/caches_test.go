@@ -70,7 +70,7 @@ func TestStatusRaisesNoPass(t *testing.T) {
 	}
 	for what, change := range map[string]func(*v1.NetNamespace){
 		"another object":      func(n *v1.NetNamespace) { n.UID = "other" },
-		"netid":               func(n *v1.NetNamespace) { n.NetID++ },
+		"netid":               func(n *v1.NetNamespace) { n.NetID = new(*n.NetID + 1) },
 		"netname":             func(n *v1.NetNamespace) { n.NetName = "other" },
 		"egressIPs":           func(n *v1.NetNamespace) { n.EgressIPs = nil },
 		"egressIPs, unusable": func(n *v1.NetNamespace) { n.EgressIPs = append(n.EgressIPs, "nonsense") },

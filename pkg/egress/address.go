@@ -6,10 +6,9 @@ import (
 	"strings"
 )
 
-// CanonicalClaims returns claims as they are stored on a manual host: a value
-// such as "192.168.7.200/24" becomes "192.168.7.200", and a value that then
-// is there twice is kept once. What is not an IPv4 address stays as written, for the
-// user to correct. The order is kept; changed reports whether anything differs from
+// CanonicalClaims returns claims in canonical form: a value such as
+// "192.168.7.200/24" becomes "192.168.7.200", and a value that then is there twice is
+// kept once. What is not an IPv4 address stays as written, for the user to correct. The order is kept; changed reports whether anything differs from
 // claims.
 func CanonicalClaims(claims []string) (canonical []string, changed bool) {
 	canonical = make([]string, 0, len(claims))

@@ -3,6 +3,7 @@ package egress
 import (
 	"cmp"
 	"fmt"
+	"maps"
 	"net/netip"
 	"slices"
 	"strings"
@@ -53,7 +54,8 @@ type Unplaced struct {
 //
 // Claims stay where they are unless they must be released: not requested, requested
 // or claimed twice, outside the ranges, over capacity, or on an offline host. The rest
-// is placed as place describes. Only if nothing was released or placed is one claim of
+// is placed as place describes. A claim that is awaited stays although nobody requests
+// it, unless a request needs its place. Only if nothing was released or placed is one claim of
 // a host that is being evacuated released, if another host can take it. Only if there
 // is none of those are a few claims released in favour of hosts that have less than
 // half of what a fresh allocation would give them.
@@ -61,13 +63,11 @@ func Allocate(c Cluster) Allocation {
 	if !slices.ContainsFunc(c.Hosts, func(h Host) bool { return h.Automatic }) {
 		return Allocation{}
 	}
-	a := allocator{index: newIndex(c), reasons: make(map[claim]Reason)}
+	a := allocator{index: newIndex(c)}
 	a.order = a.placingOrder()
 	listed := a.listed()
 
-	now := newPlacement(a.index)
-	a.keep(now)
-	kept := now.addresses()
+	now, kept := a.keep(true)
 	var unlisted []request
 	for _, request := range a.order {
 		if !listed[request.ip] {
@@ -75,10 +75,21 @@ func Allocate(c Cluster) Allocation {
 		}
 	}
 	unplaced := now.place(unlisted)
+	if len(unplaced) > 0 && len(now.reserved) > 0 {
+		reasons := maps.Clone(a.reasons)
+		without, keptWithout := a.keep(false)
+		if left := without.place(unlisted); len(left) < len(unplaced) {
+			now, kept, unplaced = without, keptWithout, left
+		} else {
+			a.reasons = reasons
+		}
+	}
 	if len(a.reasons) == 0 && len(unlisted) == len(unplaced) {
 		now = a.evacuate(now)
 	}
-	if len(a.reasons) == 0 {
+	// While hosts are being restored, loads mean nothing.
+	awaiting := slices.ContainsFunc(c.Hosts, func(h Host) bool { return len(h.Awaited) > 0 })
+	if len(a.reasons) == 0 && !awaiting {
 		now = a.rebalance(now, kept)
 	}
 	return a.allocation(now, unplaced)
@@ -146,12 +157,18 @@ func (a *allocator) refusal(ip netip.Addr) Reason {
 	case a.isHostIP(ip):
 		return ReasonHostAddress
 	case len(address.hosts) > 1:
-		return ReasonMultipleHosts
+		if _, ok := a.holder(ip); !ok {
+			return ReasonMultipleHosts
+		}
 	case len(address.hosts) == 1 && !a.Hosts[address.hosts[0]].Automatic:
 		// A manual claim is the user's decision.
 		return ReasonMultipleHosts
 	}
-	return a.netID(address.namespaces[0])
+	if reason := a.netID(address.namespaces[0]); reason != ReasonNoNetID {
+		return reason
+	}
+	// The netid will come: a claim that waits for it is ready then.
+	return ""
 }
 
 // listed are the addresses in the lists of hosts, except manual hosts whose claims do
@@ -168,16 +185,48 @@ func (a *allocator) listed() map[netip.Addr]bool {
 	return listed
 }
 
-// keep puts the existing claims that may stay into p, and notes why the others must be
-// released.
-func (a *allocator) keep(p *placement) {
+// holder is the one host that claims the address or, of several automatic hosts, the
+// one for which the claim is awaited.
+func (a *allocator) holder(ip netip.Addr) (host int, ok bool) {
+	hosts := a.addresses[ip].hosts
+	if len(hosts) == 1 {
+		return hosts[0], true
+	}
+	found := -1
+	for _, h := range hosts {
+		switch {
+		case !a.Hosts[h].Automatic:
+			return 0, false
+		case !awaits(a.Hosts[h], ip):
+		case found >= 0:
+			return 0, false
+		default:
+			found = h
+		}
+	}
+	return found, found >= 0
+}
+
+func awaits(h Host, ip netip.Addr) bool {
+	_, found := slices.BinarySearchFunc(h.Awaited, ip, netip.Addr.Compare)
+	return found
+}
+
+// keep returns the placement of the existing claims that may stay, and those of them
+// that are requested. It notes why the others must be released. Claims that are not
+// requested stay if they are awaited and reserve is set.
+func (a *allocator) keep(reserve bool) (p *placement, kept []request) {
+	p = newPlacement(a.index)
+	a.reasons = make(map[claim]Reason)
 	for _, request := range a.order {
-		if hosts := a.addresses[request.ip].hosts; len(hosts) == 1 {
-			if reason := a.mustLeave(p, request, hosts[0]); reason != "" {
-				a.reasons[claim{ip: request.ip, host: hosts[0]}] = reason
-			} else {
-				p.put(request, hosts[0])
-			}
+		h, ok := a.holder(request.ip)
+		if !ok {
+			continue
+		}
+		if reason := a.mustLeave(p, request, h); reason != "" {
+			a.reasons[claim{ip: request.ip, host: h}] = reason
+		} else {
+			p.put(request, h)
 		}
 	}
 	for h, host := range a.Hosts {
@@ -188,12 +237,24 @@ func (a *allocator) keep(p *placement) {
 			reason := a.refusal(ip)
 			if a.badHost(h) != "" {
 				reason = ReasonBadHost
+			} else if holder, ok := a.holder(ip); reason == "" && ok && holder != h {
+				reason = ReasonMultipleHosts
 			}
-			if reason != "" {
+			switch {
+			case reason == "":
+			case reason == ReasonNotRequested && reserve && a.mayWait(p, ip, h):
+				p.reserve(ip, h)
+			default:
 				a.reasons[claim{ip: ip, host: h}] = reason
 			}
 		}
 	}
+	return p, p.addresses()
+}
+
+// mayWait reports whether a claim may stay that nobody requests.
+func (a *allocator) mayWait(p *placement, ip netip.Addr, h int) bool {
+	return awaits(a.Hosts[h], ip) && inRanges(a.Hosts[h], ip) && p.takes(h, ip) && !p.full(h)
 }
 
 // mustLeave is why a claim may not stay on its host; "" if it may.
@@ -245,6 +306,9 @@ func (a *allocator) allocation(p *placement, unplaced []request) Allocation {
 	var allocation Allocation
 	claims := make([][]netip.Addr, len(a.Hosts))
 	for ip, h := range p.at {
+		claims[h] = append(claims[h], ip)
+	}
+	for ip, h := range p.reserved {
 		claims[h] = append(claims[h], ip)
 	}
 	for h, host := range a.Hosts {

@@ -16,6 +16,9 @@ type placement struct {
 	at map[netip.Addr]int
 	// load is the number of addresses of each host, by its position.
 	load []int
+	// reserved are claims that are kept although nobody requests them, with their
+	// host. They count as load.
+	reserved map[netip.Addr]int
 	// siblings are the addresses by host and namespace: one each.
 	siblings map[hostNamespace]netip.Addr
 }
@@ -28,6 +31,7 @@ func newPlacement(x *index) *placement {
 		at:       make(map[netip.Addr]int),
 		load:     make([]int, len(x.Hosts)),
 		siblings: make(map[hostNamespace]netip.Addr),
+		reserved: make(map[netip.Addr]int),
 	}
 }
 
@@ -37,6 +41,7 @@ func (p *placement) clone() *placement {
 		at:       maps.Clone(p.at),
 		load:     slices.Clone(p.load),
 		siblings: maps.Clone(p.siblings),
+		reserved: p.reserved,
 	}
 }
 
@@ -44,6 +49,12 @@ func (p *placement) put(r request, h int) {
 	p.at[r.ip] = h
 	p.load[h]++
 	p.siblings[hostNamespace{h, r.namespace}] = r.ip
+}
+
+// reserve keeps a claim that nobody requests.
+func (p *placement) reserve(ip netip.Addr, h int) {
+	p.reserved[ip] = h
+	p.load[h]++
 }
 
 func (p *placement) remove(r request) {

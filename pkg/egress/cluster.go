@@ -25,6 +25,8 @@ func (c Cluster) Host(name string) (Host, bool) {
 type Namespace struct {
 	Name  string
 	NetID uint32
+	// Unnumbered: the NetNamespace has no netid yet, and NetID means nothing.
+	Unnumbered bool
 	// Requests are the egress IPs, in the user's order, without duplicates.
 	Requests []netip.Addr
 	// Invalid are requests that are no usable address, as written. A namespace
@@ -75,6 +77,13 @@ type Host struct {
 	// automatic egress IPs go elsewhere one by one, and of a namespace's egress
 	// IPs others are used, as far as there are any.
 	Evacuating bool
+	// Gone: the Node does not exist any more. The host's address and claims yield to
+	// those of other hosts.
+	Gone bool
+	// Awaited are claims of an automatic host that a user wrote a short while ago, as
+	// by a restore, in order. They are kept although no namespace requests them, and
+	// where two automatic hosts list an address, they are what counts.
+	Awaited []netip.Addr
 	// Capacity is the greatest number of egress IPs that the host can have; 0
 	// means no limit, a negative number none at all.
 	Capacity int

@@ -26,8 +26,8 @@ func FuzzSnapshot(f *testing.F) {
 	f.Fuzz(func(t *testing.T, requests, claims, ranges, hostIP, subnet, uplink, mode string, netID, otherID uint32, cloud string) {
 		objects := egress.Objects{
 			NetNamespaces: []v1.NetNamespace{
-				{ObjectMeta: metav1.ObjectMeta{Name: "a", Annotations: map[string]string{v1.AnnotationMode: mode}}, NetID: netID, EgressIPs: strings.Fields(requests)},
-				{ObjectMeta: metav1.ObjectMeta{Name: "b"}, NetID: otherID, EgressIPs: strings.Fields(claims)},
+				{ObjectMeta: metav1.ObjectMeta{Name: "a", Annotations: map[string]string{v1.AnnotationMode: mode}}, NetID: &netID, EgressIPs: strings.Fields(requests)},
+				{ObjectMeta: metav1.ObjectMeta{Name: "b"}, NetID: &otherID, EgressIPs: strings.Fields(claims)},
 			},
 			HostSubnets: []v1.HostSubnet{
 				{

@@ -41,7 +41,7 @@ func egressAddresses(count int) []string {
 
 // drawObjects draws a cluster as the API would hold it.
 func drawObjects(t *rapid.T, s shape) egress.Objects {
-	objects := egress.Objects{Capacity: map[string]int{}, Verdicts: map[string]online.Verdict{}}
+	objects := egress.Objects{Capacity: map[string]int{}, Gone: map[string]bool{}, Verdicts: map[string]online.Verdict{}}
 	drawNamespaces(t, s, &objects)
 	hosts := rapid.IntRange(1, s.hosts).Draw(t, "hosts")
 	for h := range hosts {
@@ -51,6 +51,9 @@ func drawObjects(t *rapid.T, s shape) egress.Objects {
 			objects.Capacity[name] = rapid.SampledFrom([]int{0, 0, 1, 1, 2, 3, -1}).Draw(t, "capacity")
 		}
 		objects.Verdicts[name] = online.Verdict{Online: rapid.IntRange(0, 4).Draw(t, "offline") != 0}
+		if !s.uniform && rapid.IntRange(0, 9).Draw(t, "gone") == 0 {
+			objects.Gone[name], objects.Verdicts[name] = true, online.Verdict{}
+		}
 	}
 	return objects
 }
@@ -62,7 +65,7 @@ func drawNamespaces(t *rapid.T, s shape, objects *egress.Objects) {
 	own := rapid.Permutation(all).Draw(t, "addresses")
 	strange := append([]string{"192.168.7.10", "192.168.7.11", "0.0.0.0", "192.168.7.255", "10.0.0.1"}, all...)
 	for n := range rapid.IntRange(1, s.namespaces).Draw(t, "namespaces") {
-		namespace := v1.NetNamespace{ObjectMeta: metav1.ObjectMeta{Name: fmt.Sprintf("ns%d", n)}, NetID: uint32(1001 + n)}
+		namespace := v1.NetNamespace{ObjectMeta: metav1.ObjectMeta{Name: fmt.Sprintf("ns%d", n)}, NetID: new(uint32(1001 + n))}
 		requests := rapid.IntRange(0, s.requests).Draw(t, "requests")
 		namespace.EgressIPs, own = slices.Clone(own[:requests]), own[requests:]
 		if !s.automatic {
@@ -72,7 +75,9 @@ func drawNamespaces(t *rapid.T, s shape, objects *egress.Objects) {
 				}
 			}
 			if rapid.IntRange(0, 7).Draw(t, "joined") == 0 {
-				namespace.NetID = uint32(rapid.IntRange(1001, 1000+s.namespaces).Draw(t, "netid"))
+				namespace.NetID = new(uint32(rapid.IntRange(1001, 1000+s.namespaces).Draw(t, "netid")))
+			} else if rapid.IntRange(0, 15).Draw(t, "unnumbered") == 0 {
+				namespace.NetID = nil
 			}
 			mode := rapid.SampledFrom([]string{"", v1.ModeOrdered, v1.ModeBalanced}).Draw(t, "mode")
 			namespace.Annotations = map[string]string{v1.AnnotationMode: mode}
@@ -179,6 +184,7 @@ func equal(a, b []string) bool { return slices.Equal(a, b) }
 func (w *world) clone() *world {
 	c := &world{Objects: egress.Objects{
 		Verdicts: maps.Clone(w.Verdicts), Capacity: maps.Clone(w.Capacity), DefaultCapacity: w.DefaultCapacity, Networks: w.Networks,
+		Gone: maps.Clone(w.Gone), Awaited: maps.Clone(w.Awaited),
 	}}
 	for _, n := range w.NetNamespaces {
 		c.NetNamespaces = append(c.NetNamespaces, *n.DeepCopy())

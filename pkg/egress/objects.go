@@ -25,6 +25,12 @@ type Objects struct {
 	// Evacuating names the hosts that are being evacuated; nil means those whose
 	// published condition Evacuating is True.
 	Evacuating map[string]bool
+	// Gone names the hosts whose Node does not exist any more; nil means those whose
+	// published condition NodeGone is True.
+	Gone map[string]bool
+	// Awaited are claims, by name of the host, that a user wrote into the list of an
+	// automatic host a short while ago; see Host.
+	Awaited map[string][]netip.Addr
 	// Capacity is the greatest number of egress IPs that a host can have, by name.
 	// DefaultCapacity is for hosts that are not in it. 0 means no limit, a negative
 	// number none at all.
@@ -84,7 +90,8 @@ func (r *reader) problem(kind, name, field, value string, reason Reason, format 
 }
 
 func (r *reader) namespace(object *v1.NetNamespace) Namespace {
-	n := Namespace{Name: object.Name, NetID: object.NetID}
+	id, numbered := object.ID()
+	n := Namespace{Name: object.Name, NetID: id, Unnumbered: !numbered}
 	if n.NetID > MaxNetID {
 		r.problem(kindNetNamespace, n.Name, "netid", fmt.Sprint(n.NetID), ReasonBadNetID,
 			"%d is not a valid netid: use a number from 0 to %d.", n.NetID, MaxNetID)
@@ -137,11 +144,20 @@ func (r *reader) host(object *v1.HostSubnet, objects Objects) Host {
 	} else {
 		h.Evacuating = published(object, v1.ConditionEvacuating, metav1.ConditionTrue)
 	}
+	if objects.Gone != nil {
+		h.Gone = objects.Gone[h.Name]
+	} else {
+		h.Gone = published(object, v1.ConditionNodeGone, metav1.ConditionTrue)
+	}
+	h.Awaited = sortedUnique(slices.Clone(objects.Awaited[h.Name]))
 	if capacity, ok := objects.Capacity[h.Name]; ok {
 		h.Capacity = capacity
 	}
 	if ip, err := netip.ParseAddr(object.HostIP); err == nil && invalidReason(ip) == "" {
 		h.IP = ip
+	} else if object.HostIP == "" {
+		r.problem(kindHostSubnet, h.Name, fieldHostIP, "", ReasonBadHost,
+			"there is none yet, so the host takes no egress traffic: the controller sets it when a Node of that name reports its IPv4 address.")
 	} else {
 		r.problem(kindHostSubnet, h.Name, fieldHostIP, object.HostIP, ReasonBadHost,
 			"%q is not a valid host address, so the host takes no egress traffic. Set it to the node's IPv4 address.", object.HostIP)

@@ -174,7 +174,7 @@ func TestPropertySettledClusterDoesNotMove(t *testing.T) {
 		w := &world{Objects: drawObjects(t, full())}
 		w.settle(t)
 		before := w.placement()
-		w.NetNamespaces = append(w.NetNamespaces, v1.NetNamespace{ObjectMeta: metav1.ObjectMeta{Name: "a-new-one"}, NetID: 99})
+		w.NetNamespaces = append(w.NetNamespaces, v1.NetNamespace{ObjectMeta: metav1.ObjectMeta{Name: "a-new-one"}, NetID: new(uint32(99))})
 		w.HostSubnets = append(w.HostSubnets, v1.HostSubnet{
 			ObjectMeta: metav1.ObjectMeta{Name: "a-manual-one"}, HostIP: "192.168.7.99", EgressIPs: []string{"192.168.7.199"},
 		})

@@ -147,7 +147,7 @@ func trace(w *world, plans map[string]egress.Plan, plan egress.Plan, path egress
 			return "goes to no host"
 		}
 		for _, via := range path.Via {
-			if wrong := traceRemote(plans, via, path, requests); wrong != "" {
+			if wrong := traceRemote(w, plans, via, path, requests); wrong != "" {
 				return wrong
 			}
 		}
@@ -159,9 +159,17 @@ func trace(w *world, plans map[string]egress.Plan, plan egress.Plan, path egress
 	return ""
 }
 
-func traceRemote(plans map[string]egress.Plan, via netip.Addr, path egress.PodPath, requests []string) string {
+// replaced reports whether the Node of the host is gone, and another host has its
+// address.
+func replaced(w *world, name string) bool {
+	return w.Gone[name] && slices.ContainsFunc(w.HostSubnets, func(h v1.HostSubnet) bool {
+		return !w.Gone[h.Name] && h.HostIP == w.host(name).HostIP
+	})
+}
+
+func traceRemote(w *world, plans map[string]egress.Plan, via netip.Addr, path egress.PodPath, requests []string) string {
 	for name, plan := range plans {
-		if plan.HostIP != via {
+		if plan.HostIP != via || replaced(w, name) {
 			continue
 		}
 		var sources []string
@@ -240,7 +248,7 @@ func TestPropertyStrangersDoNoHarm(t *testing.T) {
 		w := &world{Objects: drawObjects(t, full())}
 		more := w.clone()
 		more.NetNamespaces = append(more.NetNamespaces, v1.NetNamespace{
-			ObjectMeta: metav1.ObjectMeta{Name: "stranger"}, NetID: 99,
+			ObjectMeta: metav1.ObjectMeta{Name: "stranger"}, NetID: new(uint32(99)),
 			EgressIPs: rapid.SliceOfN(rapid.SampledFrom([]string{"172.16.0.1", "", "0.0.0.0", "fd00::1"}), 0, 3).Draw(t, "requests"),
 		})
 		more.HostSubnets = append(more.HostSubnets, v1.HostSubnet{

@@ -36,6 +36,9 @@ const (
 	// ReasonNoEligibleHost: automatic hosts exist whose ranges hold the
 	// address, but none can take it.
 	ReasonNoEligibleHost Reason = "NoEligibleHost"
+	// ReasonNodeGone: the Node of a host is gone, and another host claims the
+	// address as well.
+	ReasonNodeGone Reason = "NodeGone"
 	// ReasonHostOffline: the host that claims the address is offline.
 	ReasonHostOffline Reason = "HostOffline"
 	// ReasonMultipleNamespaces: two namespaces request one address; both are
@@ -57,6 +60,8 @@ const (
 	ReasonBadAddress Reason = "BadAddress"
 	// ReasonBadNetID: a netid of more than 24 bits.
 	ReasonBadNetID Reason = "BadNetID"
+	// ReasonNoNetID: the NetNamespace has no netid yet.
+	ReasonNoNetID Reason = "NoNetID"
 	// ReasonBadCIDR: not an IPv4 CIDR without host bits.
 	ReasonBadCIDR Reason = "BadCIDR"
 	// ReasonBadMode: the mode annotation has an unknown value.
@@ -116,7 +121,9 @@ func (r Resolution) Host(name string) (HostResult, bool) {
 type NamespaceResult struct {
 	Name  string
 	NetID uint32
-	Mode  Mode
+	// Unnumbered: there is no netid yet, and NetID means nothing.
+	Unnumbered bool
+	Mode       Mode
 	// Requests in the user's order, then those that are no usable address, as
 	// written.
 	Requests []RequestResult

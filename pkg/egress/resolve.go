@@ -1,6 +1,9 @@
 package egress
 
-import "net/netip"
+import (
+	"net/netip"
+	"slices"
+)
 
 // Resolve decides which namespace uses which egress IP on which host. Its
 // rules, for each egress IP:
@@ -15,7 +18,8 @@ import "net/netip"
 //   - while a host is being evacuated, the namespace's egress IPs on other hosts are
 //     used, if there are any;
 //   - two namespaces that request egress IPs and share a netid get none: the
-//     overlay could not tell their packets apart.
+//     overlay could not tell their packets apart. Nor does a namespace without a
+//     netid get any: 0 is that of another.
 //
 // A namespace uses the first of its assigned egress IPs whose host is online
 // (Ordered), or all of them (Balanced); with none it is dropped. A claim counts while
@@ -51,7 +55,7 @@ type resolver struct {
 func (r *resolver) namespace(n int) NamespaceResult {
 	namespace := r.Namespaces[n]
 	result := NamespaceResult{
-		Name: namespace.Name, NetID: namespace.NetID, Mode: namespace.Mode,
+		Name: namespace.Name, NetID: namespace.NetID, Unnumbered: namespace.Unnumbered, Mode: namespace.Mode,
 		Active: r.active(n),
 	}
 	result.Dropped = namespace.Requesting() && len(result.Active) == 0
@@ -194,8 +198,11 @@ func (r *resolver) claim(h int, ip netip.Addr) ClaimResult {
 		namespace := r.Namespaces[a.namespaces[0]]
 		result.Namespace, result.NetID = namespace.Name, namespace.NetID
 	}
-	if r.badHost(h) != "" {
+	switch {
+	case r.badHost(h) != "":
 		result.Reason = ReasonBadHost
+	case !slices.Contains(a.hosts, h):
+		result.Reason = ReasonNodeGone
 	}
 	result.State = stateOf(result.Reason)
 	if result.Reason == ReasonAssigned {

@@ -36,7 +36,7 @@ func newIndex(c Cluster) *index {
 		requesting: make(map[uint32][]int, len(c.Namespaces)),
 	}
 	for n, namespace := range c.Namespaces {
-		if len(namespace.Requests) > 0 {
+		if len(namespace.Requests) > 0 && !namespace.Unnumbered {
 			x.requesting[namespace.NetID] = append(x.requesting[namespace.NetID], n)
 		}
 		for _, ip := range namespace.Requests {
@@ -51,6 +51,9 @@ func newIndex(c Cluster) *index {
 				a.hosts = append(a.hosts, h)
 			}
 		}
+	}
+	for _, a := range x.addresses {
+		a.hosts = unlessGone(c.Hosts, a.hosts)
 	}
 	for n := range c.Namespaces {
 		x.markSameHost(n)
@@ -127,6 +130,8 @@ func (x *index) invalidOn(h int, ip netip.Addr) (Reason, string) {
 func (x *index) netID(n int) Reason {
 	id := x.Namespaces[n].NetID
 	switch {
+	case x.Namespaces[n].Unnumbered:
+		return ReasonNoNetID
 	case id > MaxNetID:
 		return ReasonBadNetID
 	case len(x.requesting[id]) > 1:
@@ -215,7 +220,29 @@ func hostsByIP(hosts []Host) map[netip.Addr][]int {
 			byIP[host.IP] = append(byIP[host.IP], h)
 		}
 	}
+	for ip, same := range byIP {
+		byIP[ip] = unlessGone(hosts, same)
+	}
 	return byIP
+}
+
+// unlessGone leaves out hosts whose Node is gone, if there are others. A machine that
+// registered again under another name has the address of the former one, and what a
+// user claims elsewhere since the Node went is meant to work.
+func unlessGone(hosts []Host, positions []int) []int {
+	if len(positions) < 2 {
+		return positions
+	}
+	there := make([]int, 0, len(positions))
+	for _, h := range positions {
+		if !hosts[h].Gone {
+			there = append(there, h)
+		}
+	}
+	if len(there) == 0 {
+		return positions
+	}
+	return there
 }
 
 // findHost returns the position of the host with that name.

@@ -50,6 +50,10 @@ func (x *index) sameHostMessage(ip netip.Addr) string {
 
 func (x *index) netIDMessage(n int, reason Reason) string {
 	id := x.Namespaces[n].NetID
+	if reason == ReasonNoNetID {
+		return fmt.Sprintf("NetNamespace %s has no netid yet: the controller gives it one when a Namespace of that name exists. Or set one that is free.",
+			x.Namespaces[n].Name)
+	}
 	if reason == ReasonBadNetID {
 		return fmt.Sprintf("netid %d of NetNamespace %s is greater than %d: set it to a free one.",
 			id, x.Namespaces[n].Name, MaxNetID)
@@ -79,7 +83,7 @@ func (x *index) defectMessage(ip netip.Addr, reason Reason) string {
 		return x.hostAddressMessage(ip)
 	case ReasonMultipleNamespaces:
 		return x.multipleNamespacesMessage(ip)
-	case ReasonBadNetID, ReasonDuplicateNetID:
+	case ReasonNoNetID, ReasonBadNetID, ReasonDuplicateNetID:
 		return x.netIDMessage(a.namespaces[0], reason)
 	case ReasonMultipleHosts:
 		return x.multipleHostsMessage(ip)
@@ -119,6 +123,9 @@ func (r *resolver) claimMessage(h int, result ClaimResult) string {
 	switch {
 	case result.Reason == ReasonBadHost:
 		return fmt.Sprintf("Claims of HostSubnet %s do not count: %s.", r.Hosts[h].Name, r.badHost(h))
+	case result.Reason == ReasonNodeGone:
+		return fmt.Sprintf("The Node of host %s is gone, and host %s claims %s: remove it here.",
+			r.Hosts[h].Name, r.hostNames(r.addresses[result.IP].hosts), result.IP)
 	case result.Reason == ReasonDropped:
 		return fmt.Sprintf("Namespace %s is dropped because of another of its egress IPs; nothing uses %s.", result.Namespace, result.IP)
 	case result.Reason == ReasonNotRequested:

@@ -20,7 +20,7 @@ func (g *given) namespace(name string, egressIPs ...string) *given {
 	g.NetNamespaces = append(g.NetNamespaces, v1.NetNamespace{
 		ObjectMeta: metav1.ObjectMeta{Name: name},
 		NetName:    name,
-		NetID:      1001 + uint32(len(g.NetNamespaces)),
+		NetID:      new(1001 + uint32(len(g.NetNamespaces))),
 		EgressIPs:  egressIPs,
 	})
 	return g
@@ -29,7 +29,16 @@ func (g *given) namespace(name string, egressIPs ...string) *given {
 func (g *given) netID(name string, id uint32) *given {
 	for i := range g.NetNamespaces {
 		if g.NetNamespaces[i].Name == name {
-			g.NetNamespaces[i].NetID = id
+			g.NetNamespaces[i].NetID = &id
+		}
+	}
+	return g
+}
+
+func (g *given) unnumbered(name string) *given {
+	for i := range g.NetNamespaces {
+		if g.NetNamespaces[i].Name == name {
+			g.NetNamespaces[i].NetID = nil
 		}
 	}
 	return g
@@ -77,6 +86,16 @@ func (g *given) uplink(name, cidr string) *given {
 func (g *given) offline(name string) *given {
 	g.edit(name, func(h *v1.HostSubnet) {
 		h.Status.Conditions = []metav1.Condition{{Type: v1.ConditionOnline, Status: metav1.ConditionFalse}}
+	})
+	return g
+}
+
+// gone is a host whose Node does not exist any more.
+func (g *given) gone(name string) *given {
+	g.edit(name, func(h *v1.HostSubnet) {
+		h.Status.Conditions = []metav1.Condition{
+			{Type: v1.ConditionOnline, Status: metav1.ConditionFalse}, {Type: v1.ConditionNodeGone, Status: metav1.ConditionTrue},
+		}
 	})
 	return g
 }
@@ -215,6 +234,28 @@ func TestNamespaces(t *testing.T) {
 		"a netid of more than 24 bits would be cut to that of another": {
 			given: new(given).namespace("red", "192.168.7.200").netID("red", 1<<24).host("w0", "192.168.7.200"),
 			want:  map[string]string{"red": "dropped: BadNetID"},
+		},
+		"no netid is not netid 0": {
+			given: new(given).namespace("red", "192.168.7.200").unnumbered("red").namespace("default", "192.168.7.201").netID("default", 0).
+				host("w0", "192.168.7.200", "192.168.7.201"),
+			want: map[string]string{"red": "dropped: NoNetID", "default": "192.168.7.201@w0"},
+		},
+		"without requests no netid is needed": {
+			given: new(given).namespace("red").unnumbered("red").namespace("blue", "192.168.7.200").host("w0", "192.168.7.200"),
+			want:  map[string]string{"red": none, "blue": "192.168.7.200@w0"},
+		},
+		"a host whose Node is gone yields its address to another": {
+			given: new(given).namespace("red", "192.168.7.200").
+				host("w0").gone("w0").host("w1", "192.168.7.200").hostIP("w1", "192.168.7.10"),
+			want: map[string]string{"red": "192.168.7.200@w1"},
+		},
+		"a host whose Node is gone yields its claims to another": {
+			given: new(given).namespace("red", "192.168.7.200").host("w0", "192.168.7.200").gone("w0").host("w1", "192.168.7.200"),
+			want:  map[string]string{"red": "192.168.7.200@w1"},
+		},
+		"a claim of a host whose Node is gone stands otherwise": {
+			given: new(given).namespace("red", "192.168.7.200").host("w0", "192.168.7.200").gone("w0").host("w1"),
+			want:  map[string]string{"red": "dropped: HostOffline"},
 		},
 		"automatic hosts that have all gone are said to be the cause": {
 			given: new(given).namespace("red", "192.168.7.200").automatic("w0", "192.168.7.0/24").offline("w0"),

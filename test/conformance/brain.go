@@ -156,7 +156,7 @@ func (b *Brain) patchNamespace(step Step) error {
 		return fmt.Errorf("no NetNamespace %s", step.Name)
 	}
 	if step.NetID != nil {
-		namespace.NetID = *step.NetID
+		namespace.NetID = step.NetID
 	}
 	if step.EgressIPs != nil {
 		namespace.EgressIPs = *step.EgressIPs
@@ -264,7 +264,9 @@ func (b *Brain) State() State {
 	for _, namespace := range resolution.Namespaces {
 		state.Active[namespace.Name] = activeOf(namespace)
 		state.Requests[namespace.Name] = slices.Clone(b.namespaces[namespace.Name].EgressIPs)
-		state.NetIDs[namespace.Name] = b.namespaces[namespace.Name].NetID
+		if id, ok := b.namespaces[namespace.Name].ID(); ok {
+			state.NetIDs[namespace.Name] = id
+		}
 		for _, request := range namespace.Requests {
 			if conflict := ConflictOf(request.Reason); conflict != "" {
 				state.Conflicts[request.IP] = conflict

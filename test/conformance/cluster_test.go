@@ -218,7 +218,7 @@ func (d *driver) do(ctx context.Context, step conformance.Step) error {
 	case "create-netnamespace":
 		return d.Create(ctx, &v1.NetNamespace{
 			ObjectMeta: metav1.ObjectMeta{Name: step.Name, Annotations: map[string]string{v1.AnnotationMode: d.mode}},
-			NetName:    step.Name, NetID: *step.NetID, EgressIPs: listOf(step.EgressIPs),
+			NetName:    step.Name, NetID: step.NetID, EgressIPs: listOf(step.EgressIPs),
 		})
 	case "patch-netnamespace":
 		return d.patchNamespace(ctx, step)

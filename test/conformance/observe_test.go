@@ -172,7 +172,9 @@ func (s seen) state(d *driver) conformance.State {
 	}
 	for _, n := range s.namespaces {
 		state.Requests[n.Name] = slices.Clone(n.EgressIPs)
-		state.NetIDs[n.Name] = n.NetID
+		if id, ok := n.ID(); ok {
+			state.NetIDs[n.Name] = id
+		}
 		var active []string
 		for _, r := range n.Status.EgressIPs {
 			if conflict := conformance.ConflictOf(egress.Reason(r.Reason)); conflict != "" {

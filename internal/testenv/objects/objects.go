@@ -17,7 +17,7 @@ import (
 // NetNamespace is one that requests egress IPs; nil for none.
 func NetNamespace(name string, netID uint32, egressIPs ...string) v1.NetNamespace {
 	return v1.NetNamespace{
-		ObjectMeta: metav1.ObjectMeta{Name: name}, NetName: name, NetID: netID, EgressIPs: slices.Clone(egressIPs),
+		ObjectMeta: metav1.ObjectMeta{Name: name}, NetName: name, NetID: &netID, EgressIPs: slices.Clone(egressIPs),
 	}
 }
 

@@ -1,0 +1,81 @@
+package controllers
+
+import (
+	"errors"
+	"fmt"
+
+	"golang.org/x/sync/errgroup"
+	corev1 "k8s.io/api/core/v1"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/types"
+	"sigs.k8s.io/controller-runtime/pkg/client"
+
+	v1 "github.com/egressip-operator/egressip-operator/api/v1"
+	"github.com/egressip-operator/egressip-operator/pkg/egress"
+)
+
+// maxWrites is how many objects are created, bound or deleted concurrently.
+const maxWrites = 16
+
+// bondOf is what an object says about its owner. mark is the annotation with the
+// owner's UID; owner is the UID of the owner of that name, "" for none.
+func bondOf(object metav1.Object, mark string, owner types.UID) egress.Bond {
+	annotations := object.GetAnnotations()
+	return egress.Bond{
+		UID: string(object.GetUID()), BoundUID: annotations[v1.AnnotationBoundUID],
+		MarkedUID: annotations[mark], OwnerUID: string(owner),
+	}
+}
+
+// bound reports whether this cluster's controller bound the object.
+func bound(object metav1.Object) bool {
+	return object.GetAnnotations()[v1.AnnotationBoundUID] == string(object.GetUID())
+}
+
+// bind writes into the object that it belongs to the owner.
+func bind(object *metav1.ObjectMeta, mark string, owner types.UID) {
+	metav1.SetMetaDataAnnotation(object, mark, string(owner))
+	metav1.SetMetaDataAnnotation(object, v1.AnnotationBoundUID, string(object.UID))
+}
+
+// told holds, by name of the object, the last warning that was written in this term as
+// leader, so that each is written once.
+type told map[string]string
+
+func (w told) warn(r recorder, object client.Object, reason, message string) {
+	key := string(object.GetUID()) + " " + message
+	if w[object.GetName()] == key {
+		return
+	}
+	w[object.GetName()] = key
+	r.Event(object, corev1.EventTypeWarning, reason, message)
+}
+
+// adopted is the warning on an object that came from elsewhere and got a new owner.
+func adopted(b egress.Bond, owner, fields string) string {
+	return fmt.Sprintf("It was written for %s with the UID %s, and not bound by this controller: it comes from a backup, another cluster, "+
+		"or an earlier version. It is kept (%s) and now belongs to the %s with the UID %s. If that is not meant, correct its fields.",
+		owner, b.MarkedUID, fields, owner, b.OwnerUID)
+}
+
+// doubtful is the warning on an object that came from elsewhere and has no owner yet.
+func doubtful(b egress.Bond, owner, fields string) string {
+	return fmt.Sprintf("It was written for %s with the UID %s, which does not exist, and not bound by this controller: it comes from a backup, "+
+		"another cluster, or an earlier version. It is kept (%s), for the case that %s of its name follows. Delete it if none does.",
+		owner, b.MarkedUID, fields, owner)
+}
+
+// each calls do for all items, some of them concurrently, and joins the errors.
+func each[T any](items []T, do func(T) error) error {
+	errs := make([]error, len(items))
+	var g errgroup.Group
+	g.SetLimit(maxWrites)
+	for i, item := range items {
+		g.Go(func() error {
+			errs[i] = do(item)
+			return nil
+		})
+	}
+	_ = g.Wait() // the errors are in errs
+	return errors.Join(errs...)
+}

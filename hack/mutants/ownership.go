@@ -1,0 +1,56 @@
+package main
+
+// ownershipMutants are mistakes about whose settings and addresses are whose, and for
+// how long they are kept.
+func ownershipMutants() []mutant {
+	return []mutant{
+		{
+			name: "mark-alone-is-ours", pkg: brain, test: "TestBinding",
+			edits: []edit{{file: "binding.go", old: `bound := b.BoundUID != "" && b.BoundUID == b.UID`, new: `bound := b.MarkedUID != ""`}},
+		},
+		{
+			name: "any-bound-uid-is-ours", pkg: brain, test: "TestBinding",
+			edits: []edit{{file: "binding.go", old: `b.BoundUID != "" && b.BoundUID == b.UID`, new: `b.BoundUID != ""`}},
+		},
+		{
+			name: "first-address-counts", pkg: brain, test: "TestChooseHostIP",
+			edits: []edit{{file: "hostip.go", old: "if why == \"\" {", new: "if why != \"none\" {"}},
+		},
+		{
+			name: "present-is-forgotten", pkg: brain, test: "TestChooseHostIP",
+			edits: []edit{{file: "hostip.go", old: "if slices.Contains(listed, present) {", new: "if !slices.Contains(listed, listed[0]) {"}},
+		},
+		{
+			name: "nobody-waits", pkg: brain, test: "TestAwaitedClaims",
+			edits: []edit{{file: "allocate.go", old: "reason == ReasonNotRequested && reserve && ", new: "!reserve && reserve && "}},
+		},
+		{
+			name: "awaited-outside-ranges", pkg: brain, test: "TestAwaitedClaims",
+			edits: []edit{{file: "allocate.go", old: "awaits(a.Hosts[h], ip) && inRanges(a.Hosts[h], ip) &&", new: "awaits(a.Hosts[h], ip) &&"}},
+		},
+		{
+			name: "first-list-wins", pkg: brain, test: "TestPropertyRestoreInAnyOrder",
+			edits: []edit{{file: "allocate.go", old: "case !awaits(a.Hosts[h], ip):\n", new: "case awaits(a.Hosts[h], ip):\n"}},
+		},
+		{
+			name: "balanced-while-restored", pkg: brain, test: "TestAwaitedClaims",
+			edits: []edit{{file: "allocate.go", old: "len(a.reasons) == 0 && !awaiting {", new: "len(a.reasons) == 0 && (!awaiting || len(kept) > 0) {"}},
+		},
+		{
+			name: "awaited-takes-a-place", pkg: brain, test: "TestAwaitedClaims",
+			edits: []edit{{file: "allocate.go", old: "len(left) < len(unplaced)", new: "len(left) > len(unplaced)"}},
+		},
+		{
+			name: "gone-host-keeps", pkg: brain, test: "TestGoneHostYields",
+			edits: []edit{{file: "resolve.go", old: "case !slices.Contains(a.hosts, h):", new: "case !slices.Contains(a.hosts, h) && len(a.hosts) == 0:"}},
+		},
+		{
+			name: "gone-host-counts", pkg: brain, test: "TestNamespaces",
+			edits: []edit{{file: "resolve_index.go", old: "if !hosts[h].Gone {", new: "if h >= 0 {"}},
+		},
+		{
+			name: "no-netid-is-zero", pkg: brain, test: "TestNamespaces",
+			edits: []edit{{file: "objects.go", old: "Unnumbered: !numbered", new: "Unnumbered: !numbered && id > 0"}},
+		},
+	}
+}

@@ -1,0 +1,72 @@
+package egress
+
+import (
+	"fmt"
+	"net/netip"
+	"slices"
+
+	v1 "github.com/egressip-operator/egressip-operator/api/v1"
+)
+
+// HostIPChoice is which address of a Node is its host's.
+type HostIPChoice struct {
+	// IP is the address to use; invalid if there is none.
+	IP netip.Addr
+	// Refused is the Node's first address if another one is used because of Why.
+	Refused netip.Addr
+	Why     string
+}
+
+// ChooseHostIP chooses the hostIP of a host from the IPv4 addresses that its Node
+// lists, in the Node's order. present is the hostIP so far; invalid for none.
+//
+// It is the first address, which the kubelet considers the node's own, unless that
+// belongs to someone else: a kubelet must not take the address of another host or an
+// egress IP, and one that lists an egress IP that its machine has must not become a
+// host with that address. taken returns whose an address is, "" for nobody's. Then the
+// present address stays as long as the Node lists it; otherwise it is the first that
+// belongs to nobody. If there is none, the present one stays.
+func ChooseHostIP(listed []netip.Addr, present netip.Addr, taken func(netip.Addr) string) HostIPChoice {
+	if len(listed) == 0 || listed[0] == present {
+		return HostIPChoice{IP: present}
+	}
+	why := taken(listed[0])
+	if why == "" {
+		return HostIPChoice{IP: listed[0]}
+	}
+	choice := HostIPChoice{IP: present, Refused: listed[0], Why: why}
+	if slices.Contains(listed, present) {
+		return choice
+	}
+	for _, ip := range listed[1:] {
+		if taken(ip) == "" {
+			choice.IP = ip
+			break
+		}
+	}
+	return choice
+}
+
+// AddressOwners returns whose each address is that a Node must not take: an egress IP
+// that a namespace requests or a host claims, or the address of an established host.
+func AddressOwners(established []Host, namespaces []v1.NetNamespace, hosts []v1.HostSubnet) map[netip.Addr]string {
+	owners := make(map[netip.Addr]string, len(established)+len(namespaces))
+	for _, n := range namespaces {
+		for _, written := range n.EgressIPs {
+			if ip, err := netip.ParseAddr(written); err == nil {
+				owners[ip] = fmt.Sprintf("an egress IP of namespace %s", n.Name)
+			}
+		}
+	}
+	for _, h := range hosts {
+		for _, written := range h.EgressIPs {
+			if ip, ok := parseClaim(written); ok {
+				owners[ip] = fmt.Sprintf("an egress IP that host %s claims", h.Name)
+			}
+		}
+	}
+	for _, h := range established {
+		owners[h.IP] = fmt.Sprintf("the address of host %s", h.Name)
+	}
+	return owners
+}

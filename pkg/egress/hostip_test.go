@@ -1,0 +1,58 @@
+package egress_test
+
+import (
+	"net/netip"
+	"strings"
+	"testing"
+
+	"github.com/egressip-operator/egressip-operator/pkg/egress"
+)
+
+// TestChooseHostIP: a Node's word does not make an address its host's that is
+// someone else's.
+//
+// Kills the mutants first-address-counts and present-is-forgotten.
+func TestChooseHostIP(t *testing.T) {
+	for name, test := range map[string]struct {
+		listed, present, taken string
+		want, refused          string
+	}{
+		"the first":                                      {"10.0.0.11 10.0.1.11", "", "", "10.0.0.11", ""},
+		"the first, which changed":                       {"10.0.0.12 10.0.0.11", "10.0.0.11", "", "10.0.0.12", ""},
+		"none is listed, none is known":                  {"", "", "", "", ""},
+		"none is listed: what is known stays":            {"", "10.0.0.11", "", "10.0.0.11", ""},
+		"the first is an egress IP: the present stays":   {"10.0.0.200 10.0.1.11 10.0.0.11", "10.0.0.11", "10.0.0.200", "10.0.0.11", "10.0.0.200"},
+		"the first is an egress IP, and nothing present": {"10.0.0.200 10.0.0.11", "", "10.0.0.200", "10.0.0.11", "10.0.0.200"},
+		"the present is not listed any more":             {"10.0.0.200 10.0.0.201 10.0.0.12", "10.0.0.11", "10.0.0.200 10.0.0.201", "10.0.0.12", "10.0.0.200"},
+		"all belong to others: the present stays":        {"10.0.0.200", "10.0.0.11", "10.0.0.200", "10.0.0.11", "10.0.0.200"},
+		"all belong to others, and nothing present":      {"10.0.0.200", "", "10.0.0.200", "", "10.0.0.200"},
+		"a request for the host's own address":           {"10.0.0.11", "10.0.0.11", "10.0.0.11", "10.0.0.11", ""},
+	} {
+		t.Run(name, func(t *testing.T) {
+			var listed []netip.Addr
+			for _, ip := range strings.Fields(test.listed) {
+				listed = append(listed, netip.MustParseAddr(ip))
+			}
+			address := func(s string) netip.Addr {
+				if s == "" {
+					return netip.Addr{}
+				}
+				return netip.MustParseAddr(s)
+			}
+			got := egress.ChooseHostIP(listed, address(test.present), func(ip netip.Addr) string {
+				for _, taken := range strings.Fields(test.taken) {
+					if taken == ip.String() {
+						return "an egress IP"
+					}
+				}
+				return ""
+			})
+			if got.IP != address(test.want) || got.Refused != address(test.refused) {
+				t.Errorf("got %+v, want %q, refused %q", got, test.want, test.refused)
+			}
+			if (got.Why == "") != (test.refused == "") {
+				t.Errorf("refused %s because of %q", got.Refused, got.Why)
+			}
+		})
+	}
+}
