@@ -221,16 +221,17 @@ func (r *hostSubnets) addressOwners(ctx context.Context, except string) (map[net
 		return nil, fmt.Errorf("read the caches: %w", err)
 	}
 	nodes := byName(nodeList.Items)
-	var established []egress.Host
+	established := make(map[string]bool)
 	for i := range hosts.Items {
 		h := &hosts.Items[i]
 		ip, err := netip.ParseAddr(h.HostIP)
 		node := nodes[h.Name]
 		if err == nil && h.Name != except && node != nil && slices.Contains(internalIPv4s(node), ip) {
-			established = append(established, egress.Host{Name: h.Name, IP: ip})
+			established[h.Name] = true
 		}
 	}
-	return egress.AddressOwners(established, namespaces.Items, hosts.Items), nil
+	cluster, _ := egress.Snapshot(egress.Objects{NetNamespaces: namespaces.Items, HostSubnets: hosts.Items})
+	return egress.AddressOwners(cluster, established), nil
 }
 
 // refusal is the warning about an address that a Node lists and that is not its.

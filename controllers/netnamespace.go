@@ -259,6 +259,7 @@ func (r *netNamespaces) keep(
 		if live.UID != owner.UID {
 			return nil, nil // the cache lags: it will show the other one
 		}
+	case egress.BindingSettled, egress.BindingLeave, egress.BindingDoubtful:
 	}
 	patched := n.DeepCopy()
 	bind(&patched.ObjectMeta, v1.AnnotationNamespaceUID, owner.UID)

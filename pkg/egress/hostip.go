@@ -1,11 +1,8 @@
 package egress
 
 import (
-	"fmt"
 	"net/netip"
 	"slices"
-
-	v1 "github.com/egressip-operator/egressip-operator/api/v1"
 )
 
 // HostIPChoice is which address of a Node is its host's.
@@ -48,25 +45,24 @@ func ChooseHostIP(listed []netip.Addr, present netip.Addr, taken func(netip.Addr
 }
 
 // AddressOwners returns whose each address is that a Node must not take: an egress IP
-// that a namespace requests or a host claims, or the address of an established host.
-func AddressOwners(established []Host, namespaces []v1.NetNamespace, hosts []v1.HostSubnet) map[netip.Addr]string {
-	owners := make(map[netip.Addr]string, len(established)+len(namespaces))
-	for _, n := range namespaces {
-		for _, written := range n.EgressIPs {
-			if ip, err := netip.ParseAddr(written); err == nil {
-				owners[ip] = fmt.Sprintf("an egress IP of namespace %s", n.Name)
-			}
+// that a namespace requests or a host claims, or the address of a host that is
+// established, by name.
+func AddressOwners(c Cluster, established map[string]bool) map[netip.Addr]string {
+	owners := make(map[netip.Addr]string, len(c.Namespaces)+len(c.Hosts))
+	for _, n := range c.Namespaces {
+		for _, ip := range n.Requests {
+			owners[ip] = "an egress IP of namespace " + n.Name
 		}
 	}
-	for _, h := range hosts {
-		for _, written := range h.EgressIPs {
-			if ip, ok := parseClaim(written); ok {
-				owners[ip] = fmt.Sprintf("an egress IP that host %s claims", h.Name)
-			}
+	for _, h := range c.Hosts {
+		for _, ip := range h.Claims {
+			owners[ip] = "an egress IP that host " + h.Name + " claims"
 		}
 	}
-	for _, h := range established {
-		owners[h.IP] = fmt.Sprintf("the address of host %s", h.Name)
+	for _, h := range c.Hosts {
+		if established[h.Name] {
+			owners[h.IP] = "the address of host " + h.Name
+		}
 	}
 	return owners
 }

@@ -30,7 +30,7 @@ func TestChooseHostIP(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			var listed []netip.Addr
-			for _, ip := range strings.Fields(test.listed) {
+			for ip := range strings.FieldsSeq(test.listed) {
 				listed = append(listed, netip.MustParseAddr(ip))
 			}
 			address := func(s string) netip.Addr {
@@ -40,7 +40,7 @@ func TestChooseHostIP(t *testing.T) {
 				return netip.MustParseAddr(s)
 			}
 			got := egress.ChooseHostIP(listed, address(test.present), func(ip netip.Addr) string {
-				for _, taken := range strings.Fields(test.taken) {
+				for taken := range strings.FieldsSeq(test.taken) {
 					if taken == ip.String() {
 						return "an egress IP"
 					}

@@ -246,8 +246,8 @@ func TestNamespaces(t *testing.T) {
 		},
 		"a host whose Node is gone yields its address to another": {
 			given: new(given).namespace("red", "192.168.7.200").
-				host("w0").gone("w0").host("w1", "192.168.7.200").hostIP("w1", "192.168.7.10"),
-			want: map[string]string{"red": "192.168.7.200@w1"},
+				host("w0", "192.168.7.200").host("w1").gone("w1").hostIP("w1", "192.168.7.10"),
+			want: map[string]string{"red": "192.168.7.200@w0"},
 		},
 		"a host whose Node is gone yields its claims to another": {
 			given: new(given).namespace("red", "192.168.7.200").host("w0", "192.168.7.200").gone("w0").host("w1", "192.168.7.200"),
