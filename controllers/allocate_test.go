@@ -13,6 +13,7 @@ import (
 	testclock "k8s.io/utils/clock/testing"
 
 	v1 "github.com/egressip-operator/egressip-operator/api/v1"
+	"github.com/egressip-operator/egressip-operator/internal/testenv/objects"
 )
 
 // TestClaimWaitsForTheFormerHost: an address that an online host still has is
@@ -45,6 +46,7 @@ func TestClaimWaitsForTheFormerHost(t *testing.T) {
 					ObjectMeta: metav1.ObjectMeta{Name: name, UID: types.UID(name)},
 					Host:       name, HostIP: "192.168.7.1" + name[4:], EgressCIDRs: []string{"192.168.7.128/25"},
 				}
+				objects.AgentReports(s.hosts[name])
 				s.stamp(s.hosts[name], true)
 			}
 			// Its range was taken from it a moment ago.
@@ -93,6 +95,7 @@ func TestOneRefusedHostHoldsUpNoOther(t *testing.T) {
 			ObjectMeta: metav1.ObjectMeta{Name: name, UID: types.UID(name)},
 			Host:       name, HostIP: "192.168.7.1" + name[4:], EgressCIDRs: []string{[]string{"10.1.0.0/24", "10.2.0.0/24"}[i]},
 		}
+		objects.AgentReports(s.hosts[name])
 		s.stamp(s.hosts[name], true)
 	}
 	for i, ip := range []string{"10.1.0.1", "10.2.0.1"} {
@@ -138,6 +141,7 @@ func TestStatusDuringAMove(t *testing.T) {
 			ObjectMeta: metav1.ObjectMeta{Name: name, UID: types.UID(name)},
 			Host:       name, HostIP: "192.168.7.1" + name[4:], EgressCIDRs: []string{"192.168.7.128/25"},
 		}
+		objects.AgentReports(s.hosts[name])
 	}
 	s.hosts["node1"].EgressIPs = []string{ip}
 	s.namespaces["shop"] = &v1.NetNamespace{

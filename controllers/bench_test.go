@@ -13,6 +13,7 @@ import (
 	"sigs.k8s.io/controller-runtime/pkg/reconcile"
 
 	v1 "github.com/egressip-operator/egressip-operator/api/v1"
+	"github.com/egressip-operator/egressip-operator/internal/testenv/objects"
 )
 
 // BenchmarkSettledPass is a pass over a great cluster in which nothing has to be
@@ -28,6 +29,7 @@ func BenchmarkSettledPass(b *testing.B) {
 			ObjectMeta: metav1.ObjectMeta{Name: name, UID: types.UID(name), ResourceVersion: "1"},
 			Host:       name, HostIP: fmt.Sprintf("10.1.%d.%d", i/250, i%250+1),
 		}
+		objects.AgentReports(s.hosts[name])
 		if i%10 == 0 {
 			s.hosts[name].EgressCIDRs = []string{"10.2.0.0/16"}
 		}

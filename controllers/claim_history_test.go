@@ -18,6 +18,7 @@ import (
 	"sigs.k8s.io/yaml"
 
 	v1 "github.com/egressip-operator/egressip-operator/api/v1"
+	"github.com/egressip-operator/egressip-operator/internal/testenv/objects"
 )
 
 // restoring is a cluster into which an export is restored, and its clock.
@@ -39,6 +40,7 @@ func newRestoring(t *testing.T) *restoring {
 		r.hosts[name] = &v1.HostSubnet{
 			ObjectMeta: metav1.ObjectMeta{Name: name, UID: types.UID("host " + name)}, Host: name, HostIP: fmt.Sprintf("192.168.7.%d", 11+i),
 		}
+		objects.AgentReports(r.hosts[name])
 		r.stamp(r.hosts[name], true)
 	}
 	r.cache = &lagging{store: r.store}

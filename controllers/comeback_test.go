@@ -19,11 +19,14 @@ import (
 	v1 "github.com/egressip-operator/egressip-operator/api/v1"
 	"github.com/egressip-operator/egressip-operator/controllers"
 	"github.com/egressip-operator/egressip-operator/internal/testenv"
+	"github.com/egressip-operator/egressip-operator/internal/testenv/objects"
 	"github.com/egressip-operator/egressip-operator/pkg/probe"
 )
 
 // TestHostsThatComeBackServe: both automatic hosts fall silent, again and again, and
-// each time come back. Their hold-down has grown to 8 seconds at last; one of them
+// each time come back. Their Nodes are Ready all the time, as if a firewall dropped the
+// probes, so that traffic keeps going to one of them: probes take no last way. The
+// hold-down has grown to 8 seconds at last; one of the hosts
 // serves before it is over, as there is no other, and the other one, which is not
 // needed, waits. Nothing moves when it is over.
 //
@@ -50,9 +53,8 @@ func TestHostsThatComeBackServe(t *testing.T) {
 	a.namespace(t, "shop")
 	a.request(t, "shop", "192.168.7.200")
 	a.awaitNamespace(t, "shop", served)
-	for _, h := range hosts {
-		a.awaitHost(t, h.name, wantWitnesses("node1"))
-	}
+	a.awaitHost(t, "node2", wantWitnesses("node1", "node3"))
+	a.awaitHost(t, "node3", wantWitnesses("node1", "node2"))
 	for _, h := range append(hosts, witness) {
 		h.awaitQuestions(t, 3)
 	}
@@ -106,7 +108,7 @@ func wantOnline(status metav1.ConditionStatus, reason string) func(*v1.HostSubne
 	}
 }
 
-// fall has the hosts fall silent, and waits until nobody is served.
+// fall has the hosts fall silent, and waits until that is reported.
 func (a *api) fall(t *testing.T, hosts []*answering) {
 	t.Helper()
 	var names []string
@@ -116,22 +118,28 @@ func (a *api) fall(t *testing.T, hosts []*answering) {
 	}
 	a.vote(t, names)
 	for _, name := range names {
-		a.awaitHost(t, name, wantOnline(metav1.ConditionFalse, "Silent"))
+		a.awaitHost(t, name, wantOnline(metav1.ConditionUnknown, "Silent"))
 	}
 	a.awaitNamespace(t, "shop", func(n *v1.NetNamespace) string {
-		if n.Status.Active != nil {
-			return fmt.Sprintf("still served: %v", *n.Status.Active)
+		if n.Status.Active == nil {
+			return "probes took its last way: it is dropped"
 		}
-		return ""
+		return wantCondition(n.Status.Conditions, v1.ConditionEgressReady, metav1.ConditionUnknown, "HostSilent", "")
 	})
 }
 
 // vote tells what the agent of node1 would: which of the two hosts are silent.
 func (a *api) vote(t *testing.T, silent []string) {
 	t.Helper()
-	h := a.awaitHost(t, "node1", func(*v1.HostSubnet) string { return "" })
+	a.voteAs(t, "node1", silent)
+}
+
+// voteAs tells what a host's agent would.
+func (a *api) voteAs(t *testing.T, host string, silent []string) {
+	t.Helper()
+	h := a.awaitHost(t, host, func(*v1.HostSubnet) string { return "" })
 	before := h.DeepCopy()
-	h.Status.Agent = &v1.AgentStatus{Version: "test", Silent: slices.Clone(silent)}
+	h.Status.Agent = &v1.AgentStatus{Version: objects.AgentVersion, UplinkCIDR: h.HostIP + "/32", Silent: slices.Clone(silent)}
 	if err := a.Status().Patch(t.Context(), h, client.MergeFrom(before)); err != nil {
 		t.Fatal(err)
 	}

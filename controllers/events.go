@@ -209,7 +209,7 @@ func stateNotices(name string, before, after []metav1.Condition) []notice {
 	wasOnline := was == nil || was.Status == metav1.ConditionTrue
 	switch {
 	case now == nil:
-	case wasOnline && now.Status == metav1.ConditionFalse:
+	case wasOnline && now.Status != metav1.ConditionTrue:
 		notices = append(notices, notice{host: name, warning: true, reason: eventHostOffline, message: now.Message})
 	case !wasOnline && now.Status == metav1.ConditionTrue:
 		notices = append(notices, notice{host: name, reason: eventHostOnline, message: "The host takes egress traffic again. " + now.Message})

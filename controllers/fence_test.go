@@ -44,7 +44,7 @@ func fenced(deposed func(error)) (*fence, *listing) {
 	cache := &lagging{store: l.store}
 	return newFence(deps{
 		live: l, writer: l, clock: testclock.NewFakeClock(time.Unix(1e9, 0)), claimsWriter: "me", deposed: deposed,
-	}, newObserver(cache, noProbes, 0)), l
+	}, newObserver(cache, testclock.NewFakeClock(time.Unix(1e9, 0)), noProbes, 0)), l
 }
 
 // edit changes a stored host.

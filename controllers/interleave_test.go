@@ -29,6 +29,7 @@ import (
 	"sigs.k8s.io/controller-runtime/pkg/reconcile"
 
 	v1 "github.com/egressip-operator/egressip-operator/api/v1"
+	"github.com/egressip-operator/egressip-operator/internal/testenv/objects"
 	"github.com/egressip-operator/egressip-operator/pkg/online"
 )
 
@@ -126,7 +127,7 @@ type statusOf struct {
 	store *store
 }
 
-// Apply stores a status; fields of others do not occur here.
+// Apply stores a status, and keeps the conditions of others.
 func (s statusOf) Apply(_ context.Context, applied runtime.ApplyConfiguration, _ ...client.SubResourceApplyOption) error {
 	s.store.mu.Lock()
 	defer s.store.mu.Unlock()
@@ -146,7 +147,10 @@ func (s statusOf) Apply(_ context.Context, applied runtime.ApplyConfiguration, _
 			return err
 		}
 		stored := s.store.hosts[h.Name]
-		stored.Status.Conditions, stored.Status.Witnesses, stored.TypeMeta = h.Status.Conditions, h.Status.Witnesses, meta.TypeMeta
+		others := slices.DeleteFunc(slices.Clone(stored.Status.Conditions), func(c metav1.Condition) bool {
+			return c.Type != v1.ConditionAgentReady && c.Type != v1.ConditionAddressInUse
+		})
+		stored.Status.Conditions, stored.Status.Witnesses, stored.TypeMeta = append(others, h.Status.Conditions...), h.Status.Witnesses, meta.TypeMeta
 		s.store.stamp(stored, false)
 		answer = stored
 	case "NetNamespace":
@@ -195,7 +199,7 @@ func onStore(s *store, cache client.Reader, clock clock.Clock) *egressReconciler
 		cache: cache, live: s, writer: s, recorder: &record.FakeRecorder{}, metrics: newMetrics(), clock: clock,
 		claimsWriter: string(uuid.NewUUID()), deposed: func(error) {},
 	}
-	o := newObserver(cache, noProbes, 0)
+	o := newObserver(cache, clock, noProbes, 0)
 	return newEgressReconciler(d, o, newPublisher(logr.Discard(), d, o, nil))
 }
 
@@ -274,6 +278,7 @@ func TestPropertyClaimsStayApart(t *testing.T) {
 				Host:       name, HostIP: fmt.Sprintf("192.168.7.%d", 11+i), EgressCIDRs: []string{"192.168.7.128/25"},
 			}
 			s.stamp(s.nodes[name], true)
+			objects.AgentReports(s.hosts[name])
 			s.stamp(s.hosts[name], true)
 		}
 		for i, name := range names {

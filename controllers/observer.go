@@ -13,6 +13,7 @@ import (
 	corev1 "k8s.io/api/core/v1"
 	"k8s.io/apimachinery/pkg/api/meta"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/utils/clock"
 	"sigs.k8s.io/controller-runtime/pkg/client"
 
 	v1 "github.com/egressip-operator/egressip-operator/api/v1"
@@ -28,6 +29,7 @@ type probeStates map[string]online.ProbeState
 // used by several goroutines.
 type observer struct {
 	cache client.Reader
+	clock clock.PassiveClock
 	// probes returns the results at this moment.
 	probes          func() probeStates
 	defaultCapacity int
@@ -38,11 +40,13 @@ type observer struct {
 	mu         sync.Mutex
 	hosts      assumeCache[*v1.HostSubnet]
 	namespaces assumeCache[*v1.NetNamespace]
+	failures   failures
+	silence    silence
 }
 
-func newObserver(cache client.Reader, probes func() probeStates, defaultCapacity int) *observer {
+func newObserver(cache client.Reader, clock clock.PassiveClock, probes func() probeStates, defaultCapacity int) *observer {
 	return &observer{
-		cache: cache, probes: probes, defaultCapacity: defaultCapacity,
+		cache: cache, clock: clock, probes: probes, failures: make(failures), silence: make(silence), defaultCapacity: defaultCapacity,
 		hosts: make(assumeCache[*v1.HostSubnet]), namespaces: make(assumeCache[*v1.NetNamespace]),
 	}
 }
@@ -76,6 +80,13 @@ func (o *observer) observeWith(ctx context.Context, probed probeStates) (view, e
 	}
 	slices.SortFunc(v.namespaces, byObjectName)
 	slices.SortFunc(v.hosts, byObjectName)
+	now := o.clock.Now()
+	o.failures.update(v.hosts, now)
+	v.failing, v.changesIn = o.failures.lasting(), o.failures.next(now)
+	var next time.Duration
+	if v.unheard, next = o.silence.unheard(v.hosts, now); next > 0 && (v.changesIn == 0 || next < v.changesIn) {
+		v.changesIn = next
+	}
 	o.namespaces.prune(func(name string) bool { return v.namespace(name) != nil })
 	o.hosts.prune(func(name string) bool { return v.host(name) != nil })
 	o.mu.Unlock()

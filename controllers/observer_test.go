@@ -2,9 +2,11 @@ package controllers
 
 import (
 	"testing"
+	"time"
 
 	corev1 "k8s.io/api/core/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	testclock "k8s.io/utils/clock/testing"
 
 	v1 "github.com/egressip-operator/egressip-operator/api/v1"
 	"github.com/egressip-operator/egressip-operator/pkg/online"
@@ -20,7 +22,7 @@ func TestViewDependsOnOneReadingOfProbes(t *testing.T) {
 	s.stamp(s.hosts["node1"], true)
 	cache := &lagging{store: s, namespaces: len(s.past) - 1, hosts: len(s.past) - 1, node: len(s.past) - 1}
 	readings := 0
-	o := newObserver(cache, func() probeStates {
+	o := newObserver(cache, testclock.NewFakeClock(time.Unix(1e9, 0)), func() probeStates {
 		readings++
 		return probeStates{"node1": online.ProbeSilent}
 	}, 0)

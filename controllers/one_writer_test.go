@@ -33,6 +33,7 @@ import (
 	"sigs.k8s.io/controller-runtime/pkg/reconcile"
 
 	v1 "github.com/egressip-operator/egressip-operator/api/v1"
+	"github.com/egressip-operator/egressip-operator/internal/testenv/objects"
 	"github.com/egressip-operator/egressip-operator/pkg/online"
 )
 
@@ -410,7 +411,7 @@ func (m *model) live(ctx context.Context, l link, i int, identity, writer string
 		cache: cache, live: api, writer: api, recorder: &record.FakeRecorder{}, metrics: newMetrics(), clock: clock.RealClock{},
 		claimsWriter: writer, deposed: func(error) { end() },
 	}
-	o := newObserver(cache, noProbes, 0)
+	o := newObserver(cache, clock.RealClock{}, noProbes, 0)
 	job := newEgressReconciler(d, o, newPublisher(logr.Discard(), d, o, nil))
 	lock := &leaseLock{
 		Interface: &resourcelock.LeaseLock{
@@ -520,6 +521,7 @@ func (h history) run() string {
 			ObjectMeta: metav1.ObjectMeta{Name: name, UID: types.UID(name)},
 			Host:       name, HostIP: fmt.Sprintf("192.168.7.%d", 11+i), EgressCIDRs: []string{"192.168.7.128/25"},
 		}
+		objects.AgentReports(m.store.hosts[name])
 		m.store.stamp(m.store.nodes[name], true)
 		m.store.stamp(m.store.hosts[name], true)
 	}

@@ -73,14 +73,18 @@ func sameRequests(before, after *v1.NetNamespace) bool {
 }
 
 // sameClaims reports whether nothing changed for the egress reconciler. In the status
-// it reads the uplink's network, what the agent reports about other hosts, the
-// configured addresses, which others may wait for, and the witnesses: it writes these
-// itself, and repairs them.
+// it reads the uplink's network, whether the agent is ready, what it reports about other
+// hosts, and about the addresses, which others may wait for; and the witnesses: it writes
+// these itself, and repairs them.
 func sameClaims(before, after *v1.HostSubnet) bool {
 	return before.UID == after.UID && before.Generation == after.Generation &&
-		uplinkCIDR(before) == uplinkCIDR(after) && sameVotes(before, after) && sameWitnesses(before, after) && sameConfigured(before, after) &&
-		meta.IsStatusConditionTrue(before.Status.Conditions, v1.ConditionAddressInUse) ==
-			meta.IsStatusConditionTrue(after.Status.Conditions, v1.ConditionAddressInUse)
+		uplinkCIDR(before) == uplinkCIDR(after) && sameVotes(before, after) && sameWitnesses(before, after) && sameReports(before, after) &&
+		sameTruth(before, after, v1.ConditionAgentReady) && sameTruth(before, after, v1.ConditionAddressInUse)
+}
+
+// sameTruth reports whether a condition is True in both or in neither.
+func sameTruth(before, after *v1.HostSubnet, condition string) bool {
+	return meta.IsStatusConditionTrue(before.Status.Conditions, condition) == meta.IsStatusConditionTrue(after.Status.Conditions, condition)
 }
 
 // sameVotes reports whether the agent reports the same about other hosts, and whether
@@ -93,9 +97,12 @@ func sameVotes(before, after *v1.HostSubnet) bool {
 	return slices.Equal(was.Silent, is.Silent)
 }
 
-// sameConfigured reports whether the host has the same addresses.
-func sameConfigured(before, after *v1.HostSubnet) bool {
-	return slices.Equal(configured(before), configured(after))
+// sameReports reports whether the agent reports the same about the host's addresses.
+// What it says of their use follows from the objects that the reconciler reads itself.
+func sameReports(before, after *v1.HostSubnet) bool {
+	return slices.EqualFunc(before.Status.EgressIPs, after.Status.EgressIPs, func(a, b v1.ClaimStatus) bool {
+		return a.IP == b.IP && a.Configured == b.Configured && (a.Configured || a.Reason == b.Reason && a.Message == b.Message)
+	})
 }
 
 // configured are the addresses that the host's agent reports as configured.

@@ -70,19 +70,25 @@ func TestHeartbeatsAreNoNews(t *testing.T) {
 func TestReportsOfAgentsAreNoNews(t *testing.T) {
 	before := &v1.HostSubnet{ObjectMeta: metav1.ObjectMeta{Name: "node1", Generation: 1}}
 	before.Status.Agent = &v1.AgentStatus{Version: "1.2.2"}
+	before.Status.EgressIPs = []v1.ClaimStatus{{IP: "192.168.7.200", Configured: true}, {IP: "192.168.7.201"}}
 	report := before.DeepCopy()
-	report.Status.EgressIPs = []v1.ClaimStatus{{IP: "192.168.7.200"}}
+	report.Status.EgressIPs[0] = v1.ClaimStatus{IP: "192.168.7.200", Namespace: "shop", State: v1.StateActive, Configured: true, Message: "as planned"}
 	report.Status.Agent = &v1.AgentStatus{Version: "1.2.3"}
 	report.Status.ObservedGeneration = 1
 	if !sameClaims(before, report) {
 		t.Error("a report of claims makes a pass")
 	}
 	for what, change := range map[string]func(*v1.HostSubnetStatus){
-		"the uplink's network":      func(s *v1.HostSubnetStatus) { s.Agent.UplinkCIDR = "192.168.7.11/24" },
-		"what it says of others":    func(s *v1.HostSubnetStatus) { s.Agent.Silent = []string{"node2"} },
-		"its witnesses":             func(s *v1.HostSubnetStatus) { s.Witnesses = []string{"node2"} },
-		"that its agent reports":    func(s *v1.HostSubnetStatus) { s.Agent = nil },
-		"an address that it hosts":  func(s *v1.HostSubnetStatus) { s.EgressIPs[0].Configured = true },
+		"the uplink's network":     func(s *v1.HostSubnetStatus) { s.Agent.UplinkCIDR = "192.168.7.11/24" },
+		"what it says of others":   func(s *v1.HostSubnetStatus) { s.Agent.Silent = []string{"node2"} },
+		"its witnesses":            func(s *v1.HostSubnetStatus) { s.Witnesses = []string{"node2"} },
+		"that its agent reports":   func(s *v1.HostSubnetStatus) { s.Agent = nil },
+		"an address that it hosts": func(s *v1.HostSubnetStatus) { s.EgressIPs[1].Configured = true },
+		"why it lacks an address":  func(s *v1.HostSubnetStatus) { s.EgressIPs[1].Reason = "NotConfigured" },
+		"a claim that it reports":  func(s *v1.HostSubnetStatus) { s.EgressIPs = s.EgressIPs[:1] },
+		"whether it is ready": func(s *v1.HostSubnetStatus) {
+			s.Conditions = []metav1.Condition{{Type: v1.ConditionAgentReady, Status: metav1.ConditionTrue}}
+		},
 		"an address that is in use": func(s *v1.HostSubnetStatus) { s.Conditions = inUse() },
 	} {
 		after := report.DeepCopy()

@@ -122,7 +122,7 @@ func inBubble(t *testing.T, namespaces []string, f func(t *testing.T, p publishe
 		events := record.NewFakeRecorder(1000)
 		cache := &newest{lagging{store: s}}
 		p := newPublisher(logr.Discard(), deps{writer: w, recorder: events, metrics: newMetrics(), clock: clock.RealClock{}},
-			newObserver(cache, noProbes, 0), nil)
+			newObserver(cache, clock.RealClock{}, noProbes, 0), nil)
 		ctx, cancel := context.WithCancel(t.Context())
 		done := make(chan error, 1)
 		go func() { done <- p.Start(ctx) }()

@@ -90,7 +90,11 @@ func (r *egressReconciler) Reconcile(ctx context.Context, _ reconcile.Request) (
 	}
 	switch last.next {
 	case stepSettled:
-		return result(r.history.next(r.clock.Now(), passEvery), last.err)
+		next := r.history.next(r.clock.Now(), passEvery)
+		if change := last.view.changesIn; change > 0 {
+			next = min(next, change)
+		}
+		return result(next, last.err)
 	case stepRetry:
 		return result(0, last.err)
 	case stepEnd:

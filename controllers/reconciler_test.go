@@ -359,15 +359,15 @@ func TestAllocation(t *testing.T) {
 	t.Run("no room: told", func(t *testing.T) {
 		a.namespace(t, "greedy")
 		a.request(t, "greedy", "192.168.7.240", "192.168.7.241", "192.168.7.242", "192.168.7.243")
-		n := a.awaitNamespace(t, "greedy", func(n *v1.NetNamespace) string {
+		a.awaitNamespace(t, "greedy", func(n *v1.NetNamespace) string {
 			if len(n.Status.EgressIPs) != 4 || n.Status.EgressIPs[3].Reason != "NoEligibleHost" {
 				return fmt.Sprintf("requests are %v", n.Status.EgressIPs)
 			}
 			return ""
 		})
-		if wrong := wantCondition(n.Status.Conditions, v1.ConditionEgressReady, metav1.ConditionTrue, "Assigned", ""); wrong != "" {
-			t.Error(wrong)
-		}
+		a.awaitNamespace(t, "greedy", func(n *v1.NetNamespace) string {
+			return wantCondition(n.Status.Conditions, v1.ConditionEgressReady, metav1.ConditionTrue, "Assigned", "")
+		})
 		a.awaitEvent(t, "NetNamespace", "greedy", "NoEligibleHost", "192.168.7.243")
 		a.request(t, "greedy")
 		testenv.Eventually(t, func(ctx context.Context) string {

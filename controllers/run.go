@@ -206,7 +206,7 @@ func (s setup) all(log logr.Logger) error {
 	if s.client, err = s.newClient(requestTimeout); err != nil {
 		return fmt.Errorf("set up the client: %w", err)
 	}
-	o := newObserver(s.mgr.GetCache(), probed, s.options.DefaultCapacity)
+	o := newObserver(s.mgr.GetCache(), clock.RealClock{}, probed, s.options.DefaultCapacity)
 	o.hostRetention, o.claimRetention = s.options.HostRetention, s.options.ClaimRetention
 	status, err := s.publisher(log, o)
 	if err != nil {

@@ -242,11 +242,8 @@ func namespaceStatus(n *v1.NetNamespace, result egress.NamespaceResult, problems
 		})
 	}
 	ready := metav1.Condition{
-		Type: v1.ConditionEgressReady, Status: metav1.ConditionTrue,
+		Type: v1.ConditionEgressReady, Status: metav1.ConditionStatus(result.Ready),
 		Reason: string(result.Reason), Message: withProblems(result.Message, problems),
-	}
-	if result.Dropped {
-		ready.Status = metav1.ConditionFalse
 	}
 	status.Conditions = publishable([]metav1.Condition{ready}, n.Generation)
 	return status

@@ -117,6 +117,7 @@ func TestLeaderOnASilentHostIsReplacedOnce(t *testing.T) {
 		h.answer(t)
 		a.node(t, h.name, fmt.Sprintf("10.254.%d.0/24", i+2), h.ip)
 	}
+	a.agents(t)
 	seen := a.watchLease(t)
 	options := func(node string) controllers.Options {
 		return controllers.Options{
@@ -141,6 +142,7 @@ func TestLeaderOnASilentHostIsReplacedOnce(t *testing.T) {
 
 	hosts[0].fall(t)
 	a.vote(t, []string{"node2"})
+	a.voteAs(t, "node3", []string{"node2"})
 	seen.await(t, "node2_pod", "node1_pod")
 	// Not because it could not renew its Lease, which takes seconds.
 	if err := <-first.done; err == nil || !strings.Contains(err.Error(), "the lead was taken: node1_pod") {

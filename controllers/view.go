@@ -41,6 +41,12 @@ type view struct {
 	// defaultCapacity is for hosts that are not in capacity.
 	defaultCapacity int
 	problems        []egress.Problem
+	// failing are the egress IPs that hosts could not be configured for, unheard the
+	// hosts whose agents have not reported in time, and changesIn is how long it takes
+	// until that may change by itself; 0 for never.
+	failing   map[string]map[netip.Addr]bool
+	unheard   map[string]bool
+	changesIn time.Duration
 }
 
 // decision is what the brain decides on a view.
@@ -65,9 +71,12 @@ func (v *view) decide() decision {
 }
 
 // between are the addresses that the allocation gives to a host and that no list has
-// yet.
+// yet, and those that a list must release first.
 func (d *decision) between() map[string]bool {
 	ips := make(map[string]bool)
+	for _, release := range d.allocation.Released {
+		ips[release.IP.String()] = true
+	}
 	for _, wanted := range d.allocation.Hosts {
 		var listed []egress.ClaimResult // in order of address
 		if i, ok := slices.BinarySearchFunc(d.resolution.Hosts, wanted.Host, func(h egress.HostResult, name string) int {
@@ -91,7 +100,7 @@ func (v *view) objects() egress.Objects {
 		HostSubnets:   make([]v1.HostSubnet, 0, len(v.hosts)),
 		Verdicts:      v.verdicts, Evacuating: v.evacuating,
 		Capacity: v.capacity, DefaultCapacity: atMost(v.defaultCapacity),
-		Networks: v.networks, Gone: v.gone, Awaited: v.awaited,
+		Networks: v.networks, Gone: v.gone, Awaited: v.awaited, Failing: v.failing, Unheard: v.unheard,
 	}
 	for _, n := range v.namespaces {
 		objects.NetNamespaces = append(objects.NetNamespaces, *n)
@@ -119,10 +128,7 @@ func (v *view) silentHosts() []*v1.HostSubnet {
 func (v *view) conditions(h *v1.HostSubnet) []metav1.Condition {
 	verdict := v.verdicts[h.Name]
 	isOnline := metav1.Condition{
-		Type: v1.ConditionOnline, Status: metav1.ConditionFalse, Reason: string(verdict.Reason), Message: verdict.Message,
-	}
-	if verdict.Online {
-		isOnline.Status = metav1.ConditionTrue
+		Type: v1.ConditionOnline, Status: onlineStatus(verdict), Reason: string(verdict.Reason), Message: verdict.Message,
 	}
 	evacuating := metav1.Condition{
 		Type: v1.ConditionEvacuating, Status: metav1.ConditionFalse, Reason: reasonNotEvacuating,
@@ -155,6 +161,18 @@ func (v *view) witnesses() map[string][]string {
 		published[h.Name] = h.Status.Witnesses
 	}
 	return published
+}
+
+// onlineStatus is the status of condition Online. Unknown means that probes alone find
+// the host silent; see online.Verdict.
+func onlineStatus(verdict online.Verdict) metav1.ConditionStatus {
+	switch {
+	case verdict.Online:
+		return metav1.ConditionTrue
+	case verdict.Doubtful:
+		return metav1.ConditionUnknown
+	}
+	return metav1.ConditionFalse
 }
 
 // allConfigured reports whether all automatic hosts that are online have what they

@@ -117,7 +117,8 @@ type HostSubnetStatus struct {
 	// this host (by the agent);
 	// EgressReady: every claim is in order (by the controller);
 	// Online: the controller considers the host online, so that it takes egress
-	// traffic (by the controller);
+	// traffic; Unknown if only probes find it silent, so that it is used where there is
+	// no other (by the controller);
 	// Evacuating: the egress IPs of this host are being moved away (by the
 	// controller);
 	// NodeGone: the Node does not exist any more, and the HostSubnet is kept for a

@@ -192,7 +192,8 @@ const (
 	// as planned. Written by that agent alone.
 	ConditionAgentReady = "AgentReady"
 	// ConditionOnline on a HostSubnet: the controller considers the host
-	// online. The agents read it, so that all of them use the same verdict.
+	// online. It is Unknown if probes find the host silent while its Node is Ready. The
+	// agents read it, so that all of them use the same verdict.
 	ConditionOnline = "Online"
 	// ConditionEvacuating on a HostSubnet is True while its Node has
 	// AnnotationEvacuate. Written by the controller, and read by the agents.

@@ -17,9 +17,7 @@ import (
 
 // hostSubnet is one whose agent works.
 func hostSubnet(name, ip string, egressIPs ...string) v1.HostSubnet {
-	h := objects.HostSubnet(name, ip, egressIPs...)
-	h.Status.Conditions = []metav1.Condition{{Type: v1.ConditionAgentReady, Status: metav1.ConditionTrue, Reason: "Ready"}}
-	return h
+	return objects.ReportedHostSubnet(name, ip, egressIPs...)
 }
 
 // given is a cluster with one sound namespace, one whose egress IP nobody

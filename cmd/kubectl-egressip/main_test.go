@@ -46,7 +46,12 @@ func TestOnARealAPIServer(t *testing.T) {
 		}
 	}
 	for i := range o.HostSubnets {
+		status := o.HostSubnets[i].Status
 		if err := c.Create(t.Context(), &o.HostSubnets[i]); err != nil {
+			t.Fatal(err)
+		}
+		o.HostSubnets[i].Status = status
+		if err := c.Status().Update(t.Context(), &o.HostSubnets[i]); err != nil {
 			t.Fatal(err)
 		}
 	}

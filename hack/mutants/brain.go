@@ -78,10 +78,66 @@ func healthMutants() []mutant {
 			edits: []edit{{file: "vote.go", old: "2*v.Silent > v.Watchers", new: "2*v.Silent >= v.Watchers"}},
 		},
 		{
+			name: "silence-is-death", pkg: onlinePackage, test: "TestPropertyProbesAloneTakeNoHostThatAnybodyHears",
+			edits: []edit{{file: "judge.go", old: "Doubtful: e.Node == NodeReady, Reason: ReasonSilent", new: "Reason: ReasonSilent"}},
+		},
+		{
+			name: "not-ready-is-dead", pkg: onlinePackage, test: "TestPropertyProbesAloneTakeNoHostThatAnybodyHears",
+			edits: []edit{{file: "judge.go", old: "return v, e.nodeDown() && e.probed", new: "return v, e.Node == NodeUnreachable && e.probed"}},
+		},
+		{
+			name: "reports-ignored", pkg: brain, test: "TestReadyIsWhatTheHostReports", plain: true,
+			edits: []edit{{file: "resolve.go", old: "case reported && !report.Configured:", new: "case false:"}},
+		},
+		{
+			name: "doubt-is-ready", pkg: brain, test: "TestReadyIsWhatTheHostReports", plain: true,
+			edits: []edit{{file: "resolve.go", old: "\tcase host.Doubtful:\n\t\treturn ReadyUnknown", new: "\tcase false:\n\t\treturn ReadyUnknown"}},
+		},
+		{
+			name: "unreported-is-ready", pkg: brain, test: "TestReadyIsWhatTheHostReports", plain: true,
+			edits: []edit{{file: "resolve.go", old: "case !reported:", new: "case false:"}},
+		},
+		{
+			name: "unconfirmed-serves", pkg: brain, test: "TestReadyIsWhatTheHostReports", plain: true,
+			edits: []edit{{file: "resolve.go", old: "case !host.Confirmed || !host.Online && !host.Doubtful:", new: "case !host.Online && !host.Doubtful:"}},
+		},
+		{
+			name: "anyone-has-the-address", pkg: brain, test: "TestReadyIsWhatTheHostReports", plain: true,
+			edits: []edit{{file: "objects.go", old: "cmp.Compare(evidence(hosts[b]), evidence(hosts[a])),", new: "0,"}},
+		},
+		{
+			name: "a-nodes-word", pkg: brain, test: "TestHostsAreConfirmed", plain: true,
+			edits: []edit{{file: "planfor.go", old: "host.IP.IsValid() && (host.Confirmed || host.Name == self)", new: "host.IP.IsValid()"}},
+		},
+		{
+			name: "doubtful-is-dead", pkg: brain, test: "TestPropertyProbesTakeNoLastWay",
+			edits: []edit{{file: "resolve.go", old: "case !host.Confirmed || !host.Online && !host.Doubtful:", new: "case !host.Confirmed || !host.Online:"}},
+		},
+		{
+			name: "silent-releases-all", pkg: brain, test: "TestPropertyProbesTakeNoLastWay",
+			edits: []edit{{file: "allocate.go", old: "case !a.Hosts[h].Online && !a.Hosts[h].Doubtful:", new: "case !a.Hosts[h].Online:"}},
+		},
+		{
+			name: "unready-takes", pkg: brain, test: "TestAllocationOfWhatIsUnknown", plain: true,
+			edits: []edit{{file: "resolve_eligibility.go", old: "host.Confirmed && host.AgentReady && ", new: "host.Confirmed && "}},
+		},
+		{
+			name: "unknown-takes", pkg: brain, test: "TestAllocationOfWhatIsUnknown", plain: true,
+			edits: []edit{{file: "resolve_eligibility.go", old: "host.Confirmed && host.AgentReady && ", new: ""}},
+		},
+		{
+			name: "unknown-keeps", pkg: brain, test: "TestAllocationOfWhatIsUnknown", plain: true,
+			edits: []edit{{file: "allocate.go", old: "case a.Hosts[h].Unheard:", new: "case false:"}},
+		},
+		{
+			name: "failing-stays", pkg: brain, test: "TestAllocationOfWhatIsUnknown", plain: true,
+			edits: []edit{{file: "allocate.go", old: "case a.Hosts[h].Failing[ip]:", new: "case false:"}},
+		},
+		{
 			name: "agentless-is-dead", pkg: onlinePackage, test: "TestPropertyProbesAloneTakeNoHostThatAnybodyHears",
 			edits: []edit{
 				{file: "judge.go", old: "e.probed(ProbeSilent, ProbeNotServing, ProbeCutOff", new: "e.probed(ProbeNoAgent, ProbeSilent, ProbeNotServing, ProbeCutOff"},
-				{file: "judge.go", old: "}, e.probed(ProbeNoAgent)", new: "}, false"},
+				{file: "judge.go", old: "}, e.probed(ProbeNoAgent) && e.Node != NodeNotReady", new: "}, false"},
 			},
 		},
 		{
@@ -121,7 +177,7 @@ func healthMutants() []mutant {
 		},
 		{
 			name: "unheard-gets-claims", pkg: onlinePackage, test: "TestPropertyProbesAloneTakeNoHostThatAnybodyHears",
-			edits: []edit{{file: "judge.go", old: "return LastResort(e.Node == NodeUnreachable),", new: "return LastResort(false),"}},
+			edits: []edit{{file: "judge.go", old: "return LastResort(e.nodeDown()),", new: "return LastResort(false),"}},
 		},
 		{
 			name: "agents-end-the-hold-down", pkg: onlinePackage, test: "TestPropertyProbesAloneTakeNoHostThatAnybodyHears",
@@ -177,7 +233,7 @@ func healthMutants() []mutant {
 		},
 		{
 			name: "uplink-of-another-address", pkg: brain, test: "TestDecideHost", plain: true,
-			edits: []edit{{file: "decide.go", old: "u.Addr() == c.Hosts[i].IP && ", new: ""}},
+			edits: []edit{{file: "decide.go", old: "u.IsValid() && u.Addr() == c.Hosts[i].IP {", new: "u.IsValid() {"}},
 		},
 		{
 			name: "users-vote", pkg: onlinePackage, test: "TestBallotOf", plain: true,
@@ -197,7 +253,7 @@ func healthMutants() []mutant {
 		},
 		{
 			name: "evacuated-to-nowhere", pkg: brain, test: "TestPropertyEvacuationGoesOneByOne",
-			edits: []edit{{file: "allocate.go", old: "if len(without.clone().place([]request{r})) == 0 {", new: "if true {"}},
+			edits: []edit{{file: "allocate.go", old: "if _, found := candidates.best(r); found {", new: "if true {"}},
 		},
 		{
 			name: "evacuated-in-a-hurry", pkg: brain, test: "TestPropertyEvacuationGoesOneByOne",

@@ -25,6 +25,18 @@ func controllerMutants() []mutant {
 			}},
 		},
 		{
+			name: "failing-at-once", pkg: controller, test: "TestFailures", plain: true,
+			edits: []edit{{file: "failing.go", old: "\t\tif s.last.Sub(s.since) < failsAfter {\n\t\t\tcontinue", new: "\t\tif false {\n\t\t\tcontinue"}},
+		},
+		{
+			name: "unheard-at-once", pkg: controller, test: "TestUnheard", plain: true,
+			edits: []edit{{file: "unheard.go", old: "if wait := s[h.UID].Add(unheardAfter).Sub(now); wait <= 0 {", new: "if wait := s[h.UID].Add(unheardAfter).Sub(now); wait <= unheardAfter {"}},
+		},
+		{
+			name: "failing-for-ever", pkg: controller, test: "TestFailures", plain: true,
+			edits: []edit{{file: "failing.go", old: "now.Sub(s.last) > failsFor", new: "false"}},
+		},
+		{
 			name: "former-host-not-awaited", pkg: controller, test: "TestClaimWaitsForTheFormerHost",
 			edits: []edit{{file: "view.go", old: "claim.IP == written && claim.Configured", new: "claim.IP == written && !claim.Configured"}},
 		},

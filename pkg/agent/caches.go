@@ -199,7 +199,7 @@ func sameInput(before, after any) bool {
 func sameToTheBrain(before, after egress.Objects) bool {
 	was, wrongBefore := egress.Snapshot(before)
 	is, wrongAfter := egress.Snapshot(after)
-	return reflect.DeepEqual(was, is) && slices.Equal(wrongBefore, wrongAfter)
+	return reflect.DeepEqual(was.ForRouting(), is.ForRouting()) && slices.Equal(wrongBefore, wrongAfter)
 }
 
 // samePod reports whether two pods are equal in everything that the cache keeps.

@@ -50,17 +50,20 @@ func TestStatusRaisesNoPass(t *testing.T) {
 		}
 	}
 	for what, change := range map[string]func(*v1.HostSubnet){
-		"its generation":        func(h *v1.HostSubnet) { h.Generation++ },
-		"another object":        func(h *v1.HostSubnet) { h.UID = "other" },
-		"hostIP":                func(h *v1.HostSubnet) { h.HostIP = "10.1.8.13" },
-		"subnet":                func(h *v1.HostSubnet) { h.Subnet = "10.244.3.0/24" },
-		"egressIPs":             func(h *v1.HostSubnet) { h.EgressIPs = nil },
-		"egressIPs, unusable":   func(h *v1.HostSubnet) { h.EgressIPs = append(h.EgressIPs, "nonsense") },
-		"egressCIDRs":           func(h *v1.HostSubnet) { h.EgressCIDRs = []string{"10.1.8.0/24"} },
-		"the uplink's network":  func(h *v1.HostSubnet) { h.Status.Agent.UplinkCIDR = "10.1.8.12/25" },
-		"condition Online":      func(h *v1.HostSubnet) { h.Status.Conditions[0].Status = metav1.ConditionFalse },
-		"its witnesses":         func(h *v1.HostSubnet) { h.Status.Witnesses = []string{"node1"} },
-		"condition Evacuating":  func(h *v1.HostSubnet) { h.Status.Conditions[0].Type = v1.ConditionEvacuating },
+		"its generation":       func(h *v1.HostSubnet) { h.Generation++ },
+		"another object":       func(h *v1.HostSubnet) { h.UID = "other" },
+		"hostIP":               func(h *v1.HostSubnet) { h.HostIP = "10.1.8.13" },
+		"subnet":               func(h *v1.HostSubnet) { h.Subnet = "10.244.3.0/24" },
+		"egressIPs":            func(h *v1.HostSubnet) { h.EgressIPs = nil },
+		"egressIPs, unusable":  func(h *v1.HostSubnet) { h.EgressIPs = append(h.EgressIPs, "nonsense") },
+		"egressCIDRs":          func(h *v1.HostSubnet) { h.EgressCIDRs = []string{"10.1.8.0/24"} },
+		"the uplink's network": func(h *v1.HostSubnet) { h.Status.Agent.UplinkCIDR = "10.1.8.12/25" },
+		"condition Online":     func(h *v1.HostSubnet) { h.Status.Conditions[0].Status = metav1.ConditionFalse },
+		"its witnesses":        func(h *v1.HostSubnet) { h.Status.Witnesses = []string{"node1"} },
+		"condition Evacuating": func(h *v1.HostSubnet) { h.Status.Conditions[0].Type = v1.ConditionEvacuating },
+		"another machine that has an egress IP": func(h *v1.HostSubnet) {
+			h.Status.EgressIPs = []v1.ClaimStatus{{IP: "10.1.8.200", Reason: "AddressInUse"}}
+		},
 		"uplink's network, bad": func(h *v1.HostSubnet) { h.Status.Agent.UplinkCIDR = "nonsense" },
 	} {
 		after := host.DeepCopy()

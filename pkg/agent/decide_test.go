@@ -14,7 +14,7 @@ import (
 )
 
 func hostSubnet(name, ip, subnet string, egressIPs ...string) v1.HostSubnet {
-	h := objects.HostSubnet(name, ip, egressIPs...)
+	h := objects.ReportedHostSubnet(name, ip, egressIPs...)
 	h.Generation, h.Subnet = 4, subnet
 	return h
 }

@@ -53,9 +53,11 @@ type Unplaced struct {
 // lists.
 //
 // Claims stay where they are unless they must be released: not requested, requested
-// or claimed twice, outside the ranges, over capacity, or on an offline host. The rest
-// is placed as place describes. A claim that is awaited stays although nobody requests
-// it, unless a request needs its place. Only if nothing was released or placed is one claim of
+// or claimed twice, outside the ranges, over capacity, on an offline host, or on one
+// whose agent has never reported. Those on a doubtful host, or on one that could not be
+// configured for them, are released if another host can take them. The rest
+// is placed as placement.place describes. A claim that is awaited stays although nobody
+// requests it, unless a request needs its place. Only if nothing was released or placed is one claim of
 // a host that is being evacuated released, if another host can take it. Only if there
 // is none of those are a few claims released in favour of hosts that have less than
 // half of what a fresh allocation would give them.
@@ -74,11 +76,12 @@ func Allocate(c Cluster) Allocation {
 			unlisted = append(unlisted, request)
 		}
 	}
-	unplaced := now.place(unlisted)
+	now, unplaced := a.place(now, unlisted)
 	if len(unplaced) > 0 && len(now.reserved) > 0 {
 		reasons := maps.Clone(a.reasons)
 		without, keptWithout := a.keep(false)
-		if left := without.place(unlisted); len(left) < len(unplaced) {
+		without, left := a.place(without, unlisted)
+		if len(left) < len(unplaced) {
 			now, kept, unplaced = without, keptWithout, left
 		} else {
 			a.reasons = reasons
@@ -264,8 +267,10 @@ func (a *allocator) mustLeave(p *placement, r request, h int) Reason {
 	}
 	_, sibling := p.sibling(h, r.namespace)
 	switch {
-	case !a.Hosts[h].Online:
+	case !a.Hosts[h].Online && !a.Hosts[h].Doubtful:
 		return ReasonHostOffline
+	case a.Hosts[h].Unheard:
+		return ReasonAgentUnknown
 	case !inRanges(a.Hosts[h], r.ip):
 		return ReasonOutsideRange
 	case sibling:
@@ -283,19 +288,79 @@ func (a *allocator) evacuate(now *placement) *placement {
 	if !slices.ContainsFunc(a.Hosts, func(h Host) bool { return h.Automatic && h.Evacuating }) {
 		return now
 	}
+	// A host that is being evacuated takes nothing, so what it has affects no candidate.
+	candidates := newPool(now)
 	for _, r := range now.addresses() {
 		h := now.at[r.ip]
 		if !a.Hosts[h].Evacuating {
 			continue
 		}
-		without := now.clone()
-		without.remove(r)
-		if len(without.clone().place([]request{r})) == 0 {
+		if _, found := candidates.best(r); found {
 			a.reasons[claim{ip: r.ip, host: h}] = ReasonEvacuated
-			return without
+			now.remove(r)
+			return now
 		}
 	}
 	return now
+}
+
+// place returns the placement with the requests placed as far as possible, and those
+// that found no host. Claims that should move, and can, are not in it: they are released
+// now, and placed by the next allocation, as here.
+func (a *allocator) place(now *placement, requests []request) (*placement, []request) {
+	moving := a.unwell(now)
+	fresh := make(map[netip.Addr]bool)
+	for _, r := range requests {
+		fresh[r.ip] = true
+	}
+	for len(moving) > 0 {
+		next := now.clone()
+		for _, r := range now.addresses() {
+			if moving[r.ip] != "" {
+				next.remove(r)
+			}
+		}
+		var round []request
+		for _, r := range a.order {
+			if moving[r.ip] != "" || fresh[r.ip] {
+				round = append(round, r)
+			}
+		}
+		unplaced := next.place(round)
+		stays := false
+		unplaced = slices.DeleteFunc(unplaced, func(r request) bool {
+			moves := moving[r.ip] != ""
+			stays = stays || moves
+			delete(moving, r.ip)
+			return moves
+		})
+		if stays {
+			continue // what stays takes up room
+		}
+		for _, r := range round {
+			if reason := moving[r.ip]; reason != "" {
+				a.reasons[claim{ip: r.ip, host: now.at[r.ip]}] = reason
+				next.remove(r)
+			}
+		}
+		return next, unplaced
+	}
+	return now, now.place(requests)
+}
+
+// unwell are the addresses that are better off elsewhere, and why. If no other host can
+// take one it stays: the host may serve it after all.
+func (a *allocator) unwell(now *placement) map[netip.Addr]Reason {
+	reasons := make(map[netip.Addr]Reason)
+	for ip, h := range now.at {
+		switch {
+		case a.Hosts[h].Doubtful:
+			reasons[ip] = ReasonHostSilent
+		case a.Hosts[h].Failing[ip]:
+			reasons[ip] = ReasonNotConfigured
+		}
+	}
+	return reasons
 }
 
 func inRanges(host Host, ip netip.Addr) bool {

@@ -83,7 +83,7 @@ func (p *placement) full(h int) bool { return p.free(h) <= 0 }
 // addresses.
 func (p *placement) takes(h int, ip netip.Addr) bool {
 	reason, _ := p.invalidOn(h, ip)
-	return reason == ""
+	return reason == "" && !p.Hosts[h].Failing[ip]
 }
 
 // addresses are the placed addresses in order, each with its namespace.

@@ -113,7 +113,7 @@ func large(automatic bool) egress.Cluster {
 	c := egress.Cluster{}
 	for h := range 5000 {
 		host := egress.Host{
-			Name: fmt.Sprintf("host-%05d", h), Online: true, Automatic: automatic,
+			Name: fmt.Sprintf("host-%05d", h), Online: true, Automatic: automatic, Confirmed: true, AgentReady: true,
 			IP: testenv.Addr(fmt.Sprintf("10.1.%d.%d", h/200, 1+h%200)),
 		}
 		if automatic {

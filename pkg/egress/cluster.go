@@ -1,6 +1,10 @@
 package egress
 
-import "net/netip"
+import (
+	"net/netip"
+	"slices"
+	"time"
+)
 
 // Cluster is everything that decisions rest on, parsed and in canonical order.
 // Snapshot makes it; bad input is not in it, but for the traces that Invalid
@@ -10,6 +14,28 @@ type Cluster struct {
 	Namespaces []Namespace
 	// Hosts in order of name.
 	Hosts []Host
+}
+
+// ForRouting returns the cluster without what is only reported: which host a packet goes
+// to, and what a host has, is the same for both. Agents that are told of the statuses of
+// all hosts need not decide again for each.
+func (c Cluster) ForRouting() Cluster {
+	c.Hosts = slices.Clone(c.Hosts)
+	for h := range c.Hosts {
+		host := &c.Hosts[h]
+		host.AgentGone = false
+		var taken map[netip.Addr]Report
+		for ip, report := range host.Reports {
+			if report.taken() {
+				if taken == nil {
+					taken = make(map[netip.Addr]Report)
+				}
+				taken[ip] = Report{Reason: report.Reason}
+			}
+		}
+		host.Reports = taken
+	}
+	return c
 }
 
 // Host returns the host with that name; false where there is none.
@@ -47,6 +73,18 @@ const (
 	Balanced
 )
 
+// MaxActive is the greatest number of egress IPs that a namespace in mode Balanced
+// uses at a time: as many as the kernel can spread connections over.
+const MaxActive = 8
+
+// limit is the greatest number of egress IPs in use.
+func (m Mode) limit() int {
+	if m == Ordered {
+		return 1
+	}
+	return MaxActive
+}
+
 // Host is one HostSubnet.
 type Host struct {
 	Name string
@@ -61,6 +99,9 @@ type Host struct {
 	// Claims are the egress IPs listed for the host, in canonical form and
 	// without duplicates, in address order.
 	Claims []netip.Addr
+	// Excess are claims of a manual host beyond its capacity, counted in the order of
+	// the user's list. They are not used. In address order.
+	Excess []netip.Addr
 	// Invalid are claims that are no usable address, as written.
 	Invalid []string
 	// Ranges are its egressCIDRs without host bits, in order; a host with any
@@ -69,8 +110,28 @@ type Host struct {
 	// Automatic is set where egressCIDRs is not empty, valid or not: the
 	// claims of such a host belong to the controller.
 	Automatic bool
+	// Confirmed: the host's agent has reported that the uplink has IP. Until then IP is
+	// only what the Node says, which is not believed: it is neither inside the cluster
+	// nor a source of overlay packets, and takes no egress traffic.
+	Confirmed bool
+	// Unheard: the agent has not reported anything in the time that it has for that.
+	// AgentReady: it has reported that the kernel is as planned. AgentGone: the host runs
+	// and its agent does not.
+	Unheard, AgentReady, AgentGone bool
+	// Reports are what the agent reports about the claims, by address.
+	Reports map[netip.Addr]Report
+	// Shadowed: another host has IP, as far as can be told. No claim of this one counts.
+	Shadowed bool
+	// Failing are claims for which the host could not be configured for a while, or
+	// could not a short time ago. Other hosts are preferred for them.
+	Failing map[netip.Addr]bool
+	// Created is when the object was created, for hosts with one IP; see established.
+	Created time.Time
 	// Online reports whether the host takes egress traffic.
 	Online bool
+	// Doubtful: the host is not online, by probes alone, which may be at fault. It is
+	// used where a namespace has no other way; see online.Verdict.
+	Doubtful bool
 	// Closed: an automatic host keeps what it has, and gets nothing more.
 	Closed bool
 	// Evacuating: the administrator wants the host free of egress traffic. Its
@@ -91,6 +152,18 @@ type Host struct {
 	// the controller has published them.
 	Witnesses []string
 }
+
+// Report is what a host's agent reports about one claim.
+type Report struct {
+	// Configured: the address is on the uplink and its rules are in place.
+	Configured bool
+	// Reason and Message say why it is not configured.
+	Reason  Reason
+	Message string
+}
+
+// taken reports whether another machine has the address.
+func (r Report) taken() bool { return !r.Configured && r.Reason == ReasonAddressInUse }
 
 // Problem is a part of an API object that cannot be used. It concerns that
 // part alone: the rest of the object, and all other objects, work on.

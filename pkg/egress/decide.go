@@ -102,10 +102,14 @@ func withSelf(in HostInput) (_ Cluster, noHostSubnet bool) {
 	if !found {
 		c.Hosts = slices.Insert(c.Hosts, i, Host{Name: in.Host, IP: in.HostIP, Online: true})
 	}
-	// An uplink with a /32, as clouds assign it, does not say which addresses
-	// its segment carries.
-	if u := in.Uplink; u.IsValid() && u.Addr() == c.Hosts[i].IP && u.Bits() < u.Addr().BitLen() {
-		c.Hosts[i].Network = u.Masked()
+	// A host need not be told that it has its address; without it, it cannot do anything.
+	c.Hosts[i].Confirmed = c.Hosts[i].IP.IsValid()
+	if u := in.Uplink; u.IsValid() && u.Addr() == c.Hosts[i].IP {
+		// An uplink with a /32, as clouds assign it, does not say which addresses
+		// its segment carries.
+		if u.Bits() < u.Addr().BitLen() {
+			c.Hosts[i].Network = u.Masked()
+		}
 	}
 	return c, !found
 }

@@ -13,7 +13,7 @@ import (
 // free requests none.
 func hostInput() egress.HostInput {
 	host := func(name, ip, subnet string, claims ...netip.Addr) egress.Host {
-		return egress.Host{Name: name, IP: testenv.Addr(ip), Subnets: []netip.Prefix{testenv.Prefix(subnet)}, Claims: claims, Online: true}
+		return egress.Host{Name: name, IP: testenv.Addr(ip), Subnets: []netip.Prefix{testenv.Prefix(subnet)}, Claims: claims, Online: true, Confirmed: true, AgentReady: true}
 	}
 	return egress.HostInput{
 		Host: "a",

@@ -39,14 +39,17 @@ func ResolveFrom(c Cluster, settled Resolution, r Reach) Resolution {
 	return KeepLastEgressIP(Resolve(WithOffline(c, silent)), paths)
 }
 
-// WithOffline returns the cluster with the named hosts considered offline.
+// WithOffline returns the cluster with the named hosts considered offline, without
+// doubt.
 func WithOffline(c Cluster, offline map[string]bool) Cluster {
 	if len(offline) == 0 {
 		return c
 	}
 	c.Hosts = slices.Clone(c.Hosts)
 	for i := range c.Hosts {
-		c.Hosts[i].Online = c.Hosts[i].Online && !offline[c.Hosts[i].Name]
+		if offline[c.Hosts[i].Name] {
+			c.Hosts[i].Online, c.Hosts[i].Doubtful = false, false
+		}
 	}
 	return c
 }

@@ -14,7 +14,7 @@ import (
 // two the second and then the third.
 func threeHosts() egress.Cluster {
 	host := func(name, ip, claim string) egress.Host {
-		return egress.Host{Name: name, IP: netip.MustParseAddr(ip), Claims: []netip.Addr{netip.MustParseAddr(claim)}, Online: true}
+		return egress.Host{Name: name, IP: netip.MustParseAddr(ip), Claims: []netip.Addr{netip.MustParseAddr(claim)}, Online: true, Confirmed: true, AgentReady: true}
 	}
 	return egress.Cluster{
 		Namespaces: []egress.Namespace{

@@ -93,6 +93,7 @@ func drawHost(t *rapid.T, s shape, h int, namespaces []v1.NetNamespace) v1.HostS
 		HostIP: fmt.Sprintf("192.168.7.%d", 10+h),
 		Subnet: fmt.Sprintf("10.244.%d.0/24", h),
 	}
+	agentReports(&host)
 	if s.uniform {
 		host.EgressCIDRs = []string{"192.168.7.0/24"}
 		return host
@@ -102,7 +103,7 @@ func drawHost(t *rapid.T, s shape, h int, namespaces []v1.NetNamespace) v1.HostS
 		host.EgressCIDRs = rapid.SliceOfN(rapid.SampledFrom(ranges), 1, 2).Draw(t, "egressCIDRs")
 	}
 	if rapid.Bool().Draw(t, "reported") {
-		host.Status.Agent = &v1.AgentStatus{UplinkCIDR: host.HostIP + "/24"}
+		host.Status.Agent.UplinkCIDR = host.HostIP + "/24"
 	}
 	claims := []string{"192.168.7.10", "10.0.0.1", "192.168.7.199"}
 	for _, n := range namespaces {
@@ -112,6 +113,7 @@ func drawHost(t *rapid.T, s shape, h int, namespaces []v1.NetNamespace) v1.HostS
 	host.EgressIPs = rapid.SliceOfNDistinct(rapid.SampledFrom(slices.Compact(claims)), 0, min(6, len(claims)/2), rapid.ID).Draw(t, "claims")
 	if !s.automatic && rapid.IntRange(0, 15).Draw(t, "bad") == 0 {
 		host.HostIP = rapid.SampledFrom([]string{"", "192.168.7.10"}).Draw(t, "hostIP")
+		agentReports(&host)
 	}
 	return host
 }
@@ -176,6 +178,18 @@ func (w *world) placement() []string {
 	}
 	slices.Sort(list)
 	return list
+}
+
+// sharedHostIP reports whether two hosts have one address.
+func (w *world) sharedHostIP() bool {
+	seen := make(map[string]bool)
+	for _, h := range w.HostSubnets {
+		if h.HostIP != "" && seen[h.HostIP] {
+			return true
+		}
+		seen[h.HostIP] = true
+	}
+	return false
 }
 
 func equal(a, b []string) bool { return slices.Equal(a, b) }

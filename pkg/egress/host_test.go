@@ -54,10 +54,23 @@ func TestHosts(t *testing.T) {
 		"a claim that is no address is told": {
 			given: new(given).host("w0", "abcd"), host: "w0", reason: egress.ReasonBadAddress,
 		},
-		"more claims than capacity are told, and work": {
+		"of more claims than capacity the first in the list work": {
 			given: new(given).namespace("red", "192.168.7.200").namespace("blue", "192.168.7.201").
-				host("w0", "192.168.7.200", "192.168.7.201").capacity("w0", -1),
-			host: "w0", reason: egress.ReasonCapacity, states: []egress.State{egress.Active, egress.Active},
+				host("w0", "192.168.7.201/24", "192.168.7.201", "192.168.7.200").capacity("w0", 1),
+			host: "w0", reason: egress.ReasonCapacity, states: []egress.State{egress.Unassigned, egress.Active},
+		},
+		"without capacity no claim works": {
+			given: new(given).namespace("red", "192.168.7.200").host("w0", "192.168.7.200").capacity("w0", -1),
+			host:  "w0", reason: egress.ReasonCapacity, states: []egress.State{egress.Unassigned},
+		},
+		"a claim beyond capacity does no harm to another of its namespace": {
+			given: new(given).namespace("red", "192.168.7.201", "192.168.7.200").
+				host("w0", "192.168.7.200", "192.168.7.201").capacity("w0", 1),
+			host: "w0", reason: egress.ReasonCapacity, states: []egress.State{egress.Active, egress.Unassigned},
+		},
+		"an agent that never reported": {
+			given: new(given).namespace("red", "192.168.7.200").host("w0", "192.168.7.200").unreported("w0"),
+			host:  "w0", reason: egress.ReasonAgentUnknown, states: []egress.State{egress.HostOffline},
 		},
 		"without a hostIP nothing counts": {
 			given: new(given).namespace("red", "192.168.7.200").host("w0", "192.168.7.200").hostIP("w0", ""),

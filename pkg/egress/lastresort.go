@@ -13,6 +13,8 @@ import (
 // Without a choice it would only prolong an outage. A namespace that is served and
 // lacks a spare has a choice. The result is by name, without hosts that are not needed.
 func LastResort(c Cluster, heldDown map[string]bool) map[string]online.Verdict {
+	// A host that answers is better than one that does not.
+	c = c.withoutDoubtful()
 	needed := make(map[string]online.Verdict)
 	serve := func(name string) {
 		if h, ok := findHost(c.Hosts, name); ok {
@@ -48,6 +50,15 @@ func LastResort(c Cluster, heldDown map[string]bool) map[string]online.Verdict {
 		}
 	}
 	return needed
+}
+
+// withoutDoubtful returns the cluster with doubtful hosts considered offline.
+func (c Cluster) withoutDoubtful() Cluster {
+	c.Hosts = slices.Clone(c.Hosts)
+	for h := range c.Hosts {
+		c.Hosts[h].Doubtful = false
+	}
+	return c
 }
 
 // withOnline returns the cluster as it would be with these hosts online.

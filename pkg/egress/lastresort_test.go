@@ -126,6 +126,9 @@ func TestPropertyHoldDownIsNoOutage(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			rapid.Check(t, func(t *rapid.T) {
 				w := &world{Objects: drawObjects(t, s)}
+				if w.sharedHostIP() {
+					t.Skip("which of two hosts has an address depends on who is online")
+				}
 				held := make(map[string]bool)
 				for _, h := range w.HostSubnets {
 					if !w.Verdicts[h.Name].Online || rapid.Bool().Draw(t, "also offline") {

@@ -19,8 +19,8 @@ type Objects struct {
 	NetNamespaces []v1.NetNamespace
 	HostSubnets   []v1.HostSubnet
 	// Verdicts are the verdicts on hosts, by name, for a caller that decides who is
-	// online. A host that is not in it is offline only if its published condition
-	// Online is False.
+	// online. Of a host that is not in it the published condition Online counts: the
+	// host is offline if it is False, and doubtful if it is Unknown.
 	Verdicts map[string]online.Verdict
 	// Evacuating names the hosts that are being evacuated; nil means those whose
 	// published condition Evacuating is True.
@@ -36,6 +36,12 @@ type Objects struct {
 	// number none at all.
 	Capacity        map[string]int
 	DefaultCapacity int
+	// Failing are, by host, the egress IPs for which it could not be configured for a
+	// while, or could not a short time ago.
+	Failing map[string]map[netip.Addr]bool
+	// Unheard names the hosts whose agents have not reported in the time that they have
+	// for it.
+	Unheard map[string]bool
 	// Networks are the networks of hosts as a cloud reports them, by name. They
 	// replace what the agent sees on the uplink, which may be a /32 there, and a
 	// range that is not wholly inside is refused.
@@ -134,11 +140,16 @@ func (r *reader) host(object *v1.HostSubnet, objects Objects) Host {
 		Witnesses: object.Status.Witnesses,
 	}
 	if verdict, ok := objects.Verdicts[h.Name]; ok {
-		h.Online, h.Closed = verdict.Online, verdict.Closed
+		h.Online, h.Doubtful, h.Closed = verdict.Online, verdict.Doubtful, verdict.Closed
+		h.AgentGone = verdict.Reason == online.ReasonNoAgent
 	} else {
-		// Unknown means that there is no verdict, not that the host is gone.
-		h.Online = !published(object, v1.ConditionOnline, metav1.ConditionFalse)
+		// Without the condition there is no verdict, which does not mean that the host
+		// is gone.
+		h.Doubtful = published(object, v1.ConditionOnline, metav1.ConditionUnknown)
+		h.Online = !h.Doubtful && !published(object, v1.ConditionOnline, metav1.ConditionFalse)
+		h.AgentGone = publishedReason(object, v1.ConditionOnline) == string(online.ReasonNoAgent)
 	}
+	h.AgentReady = published(object, v1.ConditionAgentReady, metav1.ConditionTrue)
 	if objects.Evacuating != nil {
 		h.Evacuating = objects.Evacuating[h.Name]
 	} else {
@@ -162,10 +173,60 @@ func (r *reader) host(object *v1.HostSubnet, objects Objects) Host {
 		r.problem(kindHostSubnet, h.Name, fieldHostIP, object.HostIP, ReasonBadHost,
 			"%q is not a valid host address, so the host takes no egress traffic. Set it to the node's IPv4 address.", object.HostIP)
 	}
+	h.Unheard, h.Confirmed = objects.Unheard[h.Name], confirmed(h.IP, object)
+	h.Created = object.CreationTimestamp.Time
+	h.Reports, h.Failing = reports(object), objects.Failing[h.Name]
 	r.networks(&h, object, objects.Networks)
 	r.claims(&h, object.EgressIPs)
 	r.ranges(&h, object.EgressCIDRs, objects.Networks[h.Name])
+	if !h.Automatic {
+		h.Excess = excess(object.EgressIPs, h.Capacity)
+	}
 	return h
+}
+
+// confirmed reports whether the host's agent sees the address on the uplink.
+func confirmed(ip netip.Addr, object *v1.HostSubnet) bool {
+	if object.Status.Agent == nil {
+		return false
+	}
+	uplink, err := netip.ParsePrefix(object.Status.Agent.UplinkCIDR)
+	return err == nil && ip.IsValid() && uplink.Addr() == ip
+}
+
+// reports reads what the agent reports about claims.
+func reports(object *v1.HostSubnet) map[netip.Addr]Report {
+	if len(object.Status.EgressIPs) == 0 {
+		return nil
+	}
+	byIP := make(map[netip.Addr]Report, len(object.Status.EgressIPs))
+	for _, claim := range object.Status.EgressIPs {
+		if ip, err := netip.ParseAddr(claim.IP); err == nil {
+			byIP[ip] = Report{Configured: claim.Configured, Reason: Reason(claim.Reason), Message: claim.Message}
+		}
+	}
+	return byIP
+}
+
+// excess are the claims beyond a capacity, counted in the order of the list: what
+// worked goes on working when more is added behind it.
+func excess(claims []string, capacity int) []netip.Addr {
+	if capacity == 0 {
+		return nil
+	}
+	seen := make(map[netip.Addr]bool)
+	var beyond []netip.Addr
+	for _, written := range claims {
+		ip, ok := parseClaim(written)
+		if !ok || invalidReason(ip) != "" || seen[ip] {
+			continue
+		}
+		if len(seen) >= max(capacity, 0) {
+			beyond = append(beyond, ip)
+		}
+		seen[ip] = true
+	}
+	return sortedUnique(beyond)
 }
 
 // published reports whether a condition is published with that status.
@@ -173,6 +234,16 @@ func published(object *v1.HostSubnet, condition string, status metav1.ConditionS
 	return slices.ContainsFunc(object.Status.Conditions, func(c metav1.Condition) bool {
 		return c.Type == condition && c.Status == status
 	})
+}
+
+// publishedReason returns the reason of a condition, "" without one.
+func publishedReason(object *v1.HostSubnet, condition string) string {
+	for _, c := range object.Status.Conditions {
+		if c.Type == condition {
+			return c.Reason
+		}
+	}
+	return ""
 }
 
 func (r *reader) networks(h *Host, object *v1.HostSubnet, clouds map[string]netip.Prefix) {
@@ -249,15 +320,61 @@ func (r *reader) ranges(h *Host, ranges []string, cloud netip.Prefix) {
 	h.Ranges = slices.Compact(h.Ranges)
 }
 
-// duplicateHostIPs reports hosts that share an address; Resolve lets none of
-// their claims count.
+// duplicateHostIPs marks and reports hosts that share an address; Resolve lets only the
+// claims of an established one count.
 func (r *reader) duplicateHostIPs(hosts []Host) {
 	byIP := hostsByIP(hosts)
-	for _, h := range hosts {
-		if same := byIP[h.IP]; h.IP.IsValid() && len(same) > 1 {
-			r.problem(kindHostSubnet, h.Name, fieldHostIP, h.IP.String(), ReasonBadHost,
-				"%s is the hostIP of several hosts (%s), so none of them takes egress traffic. Correct or delete all but one.",
-				h.IP, names(same, func(i int) string { return hosts[i].Name }))
+	for i, h := range hosts {
+		same := byIP[h.IP]
+		if !h.IP.IsValid() || len(same) < 2 {
+			continue
 		}
+		all := names(same, func(i int) string { return hosts[i].Name })
+		switch holder := established(hosts, same); holder {
+		case i:
+			continue
+		case none:
+			r.problem(kindHostSubnet, h.Name, fieldHostIP, h.IP.String(), ReasonBadHost,
+				"%s is the hostIP of several hosts (%s), so none of them takes egress traffic. Correct or delete all but one.", h.IP, all)
+		default:
+			r.problem(kindHostSubnet, h.Name, fieldHostIP, h.IP.String(), ReasonBadHost,
+				"%s is the hostIP of several hosts (%s) and belongs to %s, whose agent has it on its uplink and which is online or older: "+
+					"this host takes no egress traffic. Correct or delete it.", h.IP, all, hosts[holder].Name)
+		}
+		hosts[i].Shadowed = true
 	}
+}
+
+// none stands for no host.
+const none = -1
+
+// established returns which of several hosts with one address has it: the one whose
+// agent sees the address on its uplink and that is online, or else the oldest of the
+// best. It is none if that does not distinguish them. So a Node that is stale, or that
+// makes a false statement about its addresses, takes no traffic away from the host
+// that has the address.
+func established(hosts []Host, same []int) int {
+	order := func(a, b int) int {
+		return cmp.Or(
+			cmp.Compare(evidence(hosts[b]), evidence(hosts[a])),
+			hosts[a].Created.Compare(hosts[b].Created),
+		)
+	}
+	sorted := slices.SortedStableFunc(slices.Values(same), order)
+	if len(sorted) > 1 && order(sorted[0], sorted[1]) == 0 {
+		return none
+	}
+	return sorted[0]
+}
+
+// evidence ranks how much speaks for a host having its address.
+func evidence(h Host) int {
+	rank := 0
+	if h.Confirmed {
+		rank += 2
+	}
+	if h.Online || h.Doubtful {
+		rank++
+	}
+	return rank
 }

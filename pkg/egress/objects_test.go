@@ -67,8 +67,8 @@ func TestRangeWithHostBitsIsReadWithoutThem(t *testing.T) {
 }
 
 func TestHostIsOnlineUnlessSaidOtherwise(t *testing.T) {
-	for status, want := range map[metav1.ConditionStatus]bool{
-		"": true, metav1.ConditionTrue: true, metav1.ConditionUnknown: true, metav1.ConditionFalse: false,
+	for status, want := range map[metav1.ConditionStatus][2]bool{
+		"": {true, false}, metav1.ConditionTrue: {true, false}, metav1.ConditionUnknown: {false, true}, metav1.ConditionFalse: {false, false},
 	} {
 		g := new(given).host("w0")
 		if status != "" {
@@ -76,8 +76,9 @@ func TestHostIsOnlineUnlessSaidOtherwise(t *testing.T) {
 				h.Status.Conditions = []metav1.Condition{{Type: v1.ConditionOnline, Status: status}}
 			})
 		}
-		if cluster, _ := egress.Snapshot(g.Objects); cluster.Hosts[0].Online != want {
-			t.Errorf("condition %q: online is %t", status, !want)
+		cluster, _ := egress.Snapshot(g.Objects)
+		if got := [2]bool{cluster.Hosts[0].Online, cluster.Hosts[0].Doubtful}; got != want {
+			t.Errorf("condition %q: online and doubtful are %t, want %t", status, got, want)
 		}
 	}
 }

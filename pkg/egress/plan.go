@@ -19,7 +19,7 @@ type Plan struct {
 	// Host is the name of the planned host, HostIP its address.
 	Host   string
 	HostIP netip.Addr
-	// Hosts are the addresses of all hosts, this one included, in order: the
+	// Hosts are the confirmed addresses of all hosts, this one included, in order: the
 	// overlay takes packets only from these, and traffic to them is not egress
 	// traffic.
 	Hosts []netip.Addr

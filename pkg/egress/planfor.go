@@ -28,7 +28,7 @@ func PlanFor(c Cluster, r Resolution, host string, pods []Pod, inside []netip.Pr
 		HostIP:  self.IP,
 		Subnets: slices.Clone(self.Subnets),
 		Inside:  insideNetworks(c, inside),
-		Hosts:   hostAddresses(c),
+		Hosts:   hostAddresses(c, host),
 		Hosted:  hosted(r, host),
 		Standby: standbys(c, host),
 	}
@@ -37,10 +37,13 @@ func PlanFor(c Cluster, r Resolution, host string, pods []Pod, inside []netip.Pr
 	return plan, true
 }
 
-func hostAddresses(c Cluster) []netip.Addr {
+// hostAddresses are those of the host itself and of all hosts whose agents see them on
+// their uplinks. A Node may say anything about its addresses: one that named the address
+// of a server outside would make traffic to it leave with the node's address.
+func hostAddresses(c Cluster, self string) []netip.Addr {
 	addresses := make([]netip.Addr, 0, len(c.Hosts))
 	for _, host := range c.Hosts {
-		if host.IP.IsValid() {
+		if host.IP.IsValid() && (host.Confirmed || host.Name == self) {
 			addresses = append(addresses, host.IP)
 		}
 	}

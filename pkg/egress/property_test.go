@@ -23,8 +23,9 @@ func diff(a, b any) string {
 	return cmp.Diff(a, b, cmpopts.EquateComparable(netip.Addr{}, netip.Prefix{}), cmpopts.EquateEmpty())
 }
 
-// The answer does not depend on the order of objects, nor on that of claims
-// and ranges within one.
+// The answer does not depend on the order of objects, nor on that of ranges and
+// claims within one; but where a manual host claims more than it has capacity for, the
+// first of its list count.
 //
 // Kills the mutants hosts-unsorted and claims-unsorted.
 func TestPropertyOrderOfObjectsMeansNothing(t *testing.T) {
@@ -35,7 +36,9 @@ func TestPropertyOrderOfObjectsMeansNothing(t *testing.T) {
 		other.HostSubnets = rapid.Permutation(other.HostSubnets).Draw(t, "hosts in order")
 		for i := range other.HostSubnets {
 			h := &other.HostSubnets[i]
-			h.EgressIPs = rapid.Permutation(h.EgressIPs).Draw(t, "claims in order")
+			if len(h.EgressCIDRs) > 0 || w.Capacity[h.Name] == 0 {
+				h.EgressIPs = rapid.Permutation(h.EgressIPs).Draw(t, "claims in order")
+			}
 			h.EgressCIDRs = rapid.Permutation(h.EgressCIDRs).Draw(t, "ranges in order")
 		}
 		if d := diff(egress.Resolve(w.cluster()), egress.Resolve(other.cluster())); d != "" {
@@ -168,22 +171,26 @@ func replaced(w *world, name string) bool {
 }
 
 func traceRemote(w *world, plans map[string]egress.Plan, via netip.Addr, path egress.PodPath, requests []string) string {
+	hosts := 0
+	var sources []string
 	for name, plan := range plans {
 		if plan.HostIP != via || replaced(w, name) {
 			continue
 		}
-		var sources []string
+		hosts++ // more than one where Nodes contradict each other
 		for _, hosted := range plan.Hosted {
 			if hosted.NetID == path.NetID {
 				sources = append(sources, hosted.IP.String())
 			}
 		}
-		if len(sources) != 1 || !slices.Contains(requests, sources[0]) {
-			return fmt.Sprintf("host %s makes %v of it; requested are %v", name, sources, requests)
-		}
-		return ""
 	}
-	return fmt.Sprintf("goes to %s, which is no host", via)
+	if hosts == 0 {
+		return fmt.Sprintf("goes to %s, which is no host", via)
+	}
+	if len(sources) != 1 || !slices.Contains(requests, sources[0]) {
+		return fmt.Sprintf("host %s makes %v of it; requested are %v", via, sources, requests)
+	}
+	return ""
 }
 
 // Two hosts never have one address.
@@ -212,6 +219,9 @@ func TestPropertyOfflineHostKeepsItsAddresses(t *testing.T) {
 	rapid.Check(t, func(t *rapid.T) {
 		w := &world{Objects: drawObjects(t, full())}
 		off := w.clone()
+		if w.sharedHostIP() {
+			t.Skip("which of two hosts has an address depends on who is online")
+		}
 		gone := rapid.SampledFrom(w.HostSubnets).Draw(t, "gone").Name
 		w.setOnline(gone, true)
 		off.setOnline(gone, false)

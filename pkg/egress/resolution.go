@@ -81,6 +81,22 @@ const (
 	// ReasonEvacuated: the claim moves away because its host is being
 	// evacuated, or another egress IP is used for that reason.
 	ReasonEvacuated Reason = "Evacuated"
+	// ReasonTooMany: the namespace is balanced over as many egress IPs as are possible,
+	// and this one is left over.
+	ReasonTooMany Reason = "TooMany"
+	// ReasonHostSilent: probes alone find the host silent, and the namespace has no other.
+	ReasonHostSilent Reason = "HostSilent"
+	// ReasonAgentUnknown: the host's agent has not reported yet that the host has its
+	// hostIP.
+	ReasonAgentUnknown Reason = "AgentUnknown"
+	// ReasonAgentGone: the host runs and its agent does not, so nothing is known about
+	// the egress IP since.
+	ReasonAgentGone Reason = "AgentGone"
+	// ReasonNotReported: the host's agent has not reported on the egress IP yet.
+	ReasonNotReported Reason = "NotReported"
+	// ReasonNotConfigured: the kernel of the host that must have the egress IP is not,
+	// or not completely, configured for it.
+	ReasonNotConfigured Reason = "NotConfigured"
 	// ReasonDropped: the namespace requests egress IPs and none is active.
 	ReasonDropped Reason = "Dropped"
 )
@@ -127,14 +143,28 @@ type NamespaceResult struct {
 	// Requests in the user's order, then those that are no usable address, as
 	// written.
 	Requests []RequestResult
-	// Active are the assignments in use: at most one in mode Ordered.
+	// Active are the assignments in use: at most one in mode Ordered, at most MaxActive
+	// in mode Balanced.
 	Active []Assignment
 	// Dropped: egress IPs are requested and none is active.
 	Dropped bool
-	// Reason and Message sum it up for the condition EgressReady.
+	// Ready, Reason and Message sum it up for the condition EgressReady.
+	Ready   Readiness
 	Reason  Reason
 	Message string
 }
+
+// Readiness is whether traffic leaves as it should. The values are those of a
+// condition's status.
+type Readiness string
+
+// The values. ReadyUnknown: traffic is sent to an egress host of which is not known
+// that it works.
+const (
+	ReadyTrue    Readiness = "True"
+	ReadyFalse   Readiness = "False"
+	ReadyUnknown Readiness = "Unknown"
+)
 
 // RequestResult is what becomes of one requested egress IP.
 type RequestResult struct {

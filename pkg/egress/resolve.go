@@ -15,14 +15,16 @@ import (
 //   - an address that two hosts claim is assigned to none;
 //   - an address of a host, or outside the network of the host that claims it, is
 //     assigned to none;
-//   - while a host is being evacuated, the namespace's egress IPs on other hosts are
-//     used, if there are any;
+//   - an address that a manual host claims beyond its capacity is assigned to none;
+//   - while a host is being evacuated, is doubtful, or another machine answers for the
+//     address, the namespace's egress IPs on other hosts are used, if there are any;
+//   - a host whose agent has not confirmed its hostIP takes no traffic;
 //   - two namespaces that request egress IPs and share a netid get none: the
 //     overlay could not tell their packets apart. Nor does a namespace without a
 //     netid get any: 0 is that of another.
 //
 // A namespace uses the first of its assigned egress IPs whose host is online
-// (Ordered), or all of them (Balanced); with none it is dropped. A claim counts while
+// (Ordered), or MaxActive of them (Balanced); with none it is dropped. A claim counts while
 // its host is offline, so that no other host takes the address over by itself.
 func Resolve(c Cluster) Resolution {
 	x := newIndex(c)
@@ -68,7 +70,7 @@ func (r *resolver) namespace(n int) NamespaceResult {
 			Message: badAddressMessage(kindNetNamespace, namespace.Name, written),
 		})
 	}
-	result.Reason, result.Message = r.summary(n, result)
+	result.Ready, result.Reason, result.Message = r.summary(n, result)
 	return result
 }
 
@@ -76,30 +78,53 @@ func (r *resolver) active(n int) []Assignment {
 	if reason, _ := r.namespaceConflict(n); reason != "" {
 		return nil
 	}
-	var active, evacuating []Assignment
+	var tiers [useless][]Assignment
 	for _, ip := range r.Namespaces[n].Requests {
 		if r.reasonFor(ip) != ReasonAssigned {
 			continue
 		}
 		host := r.Hosts[r.addresses[ip].hosts[0]]
-		if !host.Online {
-			continue
-		}
-		assignment := Assignment{IP: ip, Host: host.Name, HostIP: host.IP}
-		if host.Evacuating {
-			evacuating = append(evacuating, assignment)
-		} else {
-			active = append(active, assignment)
+		if t := tierOf(host, ip); t < useless {
+			tiers[t] = append(tiers[t], Assignment{IP: ip, Host: host.Name, HostIP: host.IP})
 		}
 	}
-	if len(active) == 0 {
-		// An evacuation must not cause an outage: the last one stays in use.
-		active = evacuating
+	for _, active := range tiers {
+		if len(active) > 0 {
+			return active[:min(len(active), r.Namespaces[n].Mode.limit())]
+		}
 	}
-	if r.Namespaces[n].Mode == Ordered && len(active) > 1 {
-		active = active[:1]
+	return nil
+}
+
+// tier is how well an assignment suits. A namespace uses those of its best tier.
+type tier int
+
+const (
+	// good: nothing speaks against it.
+	good tier = iota
+	// leaving: the host is being evacuated. That must not cause an outage.
+	leaving
+	// doubtful: the host is silent, by probes alone, which take no last way.
+	doubtful
+	// taken: another machine answers for the address, so that the host does not have
+	// it: most likely the host that had it before, for a moment.
+	taken
+	// useless: nothing can be sent there.
+	useless
+)
+
+func tierOf(host Host, ip netip.Addr) tier {
+	switch {
+	case !host.Confirmed || !host.Online && !host.Doubtful:
+		return useless
+	case host.Reports[ip].taken():
+		return taken
+	case host.Doubtful:
+		return doubtful
+	case host.Evacuating:
+		return leaving
 	}
-	return active
+	return good
 }
 
 func (r *resolver) request(n int, ip netip.Addr, active []Assignment) RequestResult {
@@ -115,22 +140,34 @@ func (r *resolver) request(n int, ip netip.Addr, active []Assignment) RequestRes
 	if result.Reason == ReasonAssigned {
 		conflict, _ := r.namespaceConflict(n)
 		switch {
+		case conflict == "" && uses(active, ip):
+			result.State = Active
+		case !r.Hosts[a.hosts[0]].Confirmed:
+			result.State, result.Reason = HostOffline, ReasonAgentUnknown
 		case !r.Hosts[a.hosts[0]].Online:
 			result.State, result.Reason = HostOffline, ReasonHostOffline
 		case conflict != "":
 			result.State, result.Reason = Standby, ReasonDropped
-		case uses(active, ip):
-			result.State = Active
 		default:
-			result.State = Standby
-			if r.Hosts[a.hosts[0]].Evacuating {
-				result.Reason = ReasonEvacuated
-			}
+			result.State, result.Reason = Standby, r.standbyReason(n, ip, active)
 		}
 	}
 	r.state[ip] = result.State
 	result.Message = r.requestMessage(n, ip, result)
 	return result
+}
+
+// standbyReason is why an egress IP of an online host is not used.
+func (r *resolver) standbyReason(n int, ip netip.Addr, active []Assignment) Reason {
+	switch t := tierOf(r.Hosts[r.addresses[ip].hosts[0]], ip); {
+	case t == taken:
+		return ReasonAddressInUse
+	case t == leaving:
+		return ReasonEvacuated
+	case r.Namespaces[n].Mode == Balanced && len(active) == MaxActive:
+		return ReasonTooMany
+	}
+	return ReasonAssigned
 }
 
 func uses(active []Assignment, ip netip.Addr) bool {
@@ -155,14 +192,60 @@ func stateOf(reason Reason) State {
 	}
 }
 
-// summary is the reason and message of the condition EgressReady.
-func (r *resolver) summary(n int, result NamespaceResult) (Reason, string) {
+// summary is the condition EgressReady.
+func (r *resolver) summary(n int, result NamespaceResult) (Readiness, Reason, string) {
 	switch {
 	case !r.Namespaces[n].Requesting():
-		return ReasonNotRequested, "No egress IP is requested: traffic leaves with the node's address."
+		return ReadyTrue, ReasonNotRequested, "No egress IP is requested: traffic leaves with the node's address."
 	case !result.Dropped:
-		return ReasonAssigned, activeMessage(result.Active)
+		return r.activeSummary(result.Active)
 	}
+	reason, message := r.droppedSummary(n, result)
+	return ReadyFalse, reason, message
+}
+
+// activeSummary reports the first active assignment that does not work as far as is
+// known, those that are known not to work first.
+func (r *resolver) activeSummary(active []Assignment) (Readiness, Reason, string) {
+	unknown, unknownReason := "", Reason("")
+	for _, a := range active {
+		host, _ := r.Host(a.Host)
+		switch ready, reason, why := inUse(host, a.IP); {
+		case ready == ReadyFalse:
+			return ReadyFalse, reason, why
+		case ready == ReadyUnknown && unknown == "":
+			unknown, unknownReason = why, reason
+		}
+	}
+	if unknown != "" {
+		return ReadyUnknown, unknownReason, unknown
+	}
+	return ReadyTrue, ReasonAssigned, activeMessage(active)
+}
+
+// inUse reports whether traffic that is sent to the host leaves with the egress IP, by
+// what is known about the host.
+func inUse(host Host, ip netip.Addr) (Readiness, Reason, string) {
+	report, reported := host.Reports[ip]
+	switch {
+	case reported && !report.Configured:
+		reason := ReasonNotConfigured
+		if report.Reason == ReasonAddressInUse {
+			reason = ReasonAddressInUse
+		}
+		return ReadyFalse, reason, notConfiguredMessage(host, ip, report)
+	case host.Doubtful:
+		return ReadyUnknown, ReasonHostSilent, doubtfulMessage(host, ip)
+	case host.AgentGone:
+		return ReadyUnknown, ReasonAgentGone, agentGoneMessage(host, ip)
+	case !reported:
+		return ReadyUnknown, ReasonNotReported, notReportedMessage(host, ip)
+	}
+	return ReadyTrue, ReasonAssigned, ""
+}
+
+// droppedSummary is why the namespace has no active egress IP.
+func (r *resolver) droppedSummary(n int, result NamespaceResult) (Reason, string) {
 	if conflict, ip := r.namespaceConflict(n); conflict != "" {
 		if conflict == ReasonMultipleNamespaces {
 			return conflict, dropped + r.multipleNamespacesMessage(ip)
@@ -209,6 +292,8 @@ func (r *resolver) claim(h int, ip netip.Addr) ClaimResult {
 		result.State = r.state[ip]
 		conflict, _ := r.namespaceConflict(a.namespaces[0])
 		switch {
+		case result.State == HostOffline && !r.Hosts[h].Confirmed:
+			result.Reason = ReasonAgentUnknown
 		case result.State == HostOffline:
 			result.Reason = ReasonHostOffline
 		case conflict != "":

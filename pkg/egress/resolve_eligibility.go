@@ -1,9 +1,6 @@
 package egress
 
-import (
-	"net/netip"
-	"slices"
-)
+import "net/netip"
 
 // eligibility is which automatic hosts can take an egress IP. It looks addresses up by
 // prefix, so that thousands of hosts with one range cost as much as one.
@@ -15,6 +12,10 @@ type eligibility struct {
 	// open are the hosts that can take one more address from a range, as far as the
 	// host's network contains it.
 	open map[netip.Prefix][]int
+	// siblings is the last answer of siblingsOf, for namespace siblingsFor: all requests
+	// of a namespace are looked at in a row.
+	siblings    map[int]bool
+	siblingsFor int
 }
 
 func newEligibility(x *index) *eligibility {
@@ -32,10 +33,11 @@ func newEligibility(x *index) *eligibility {
 	return r
 }
 
-// canTake reports whether the controller may assign anything to the host.
+// canTake reports whether the controller may assign anything to the host: what is not
+// known to work is given nothing.
 func (x *index) canTake(h int) bool {
 	host := x.Hosts[h]
-	return host.Automatic && host.Online && !host.Closed && !host.Evacuating && x.badHost(h) == ""
+	return host.Automatic && host.Online && !host.Closed && !host.Evacuating && host.Confirmed && host.AgentReady && x.badHost(h) == ""
 }
 
 // effectiveRanges are the host's ranges as far as its network contains them: of two
@@ -68,9 +70,10 @@ func (r *eligibility) covered(ip netip.Addr) bool {
 
 // fits reports whether a host could be given the address now.
 func (r *eligibility) fits(ip netip.Addr, namespace int) bool {
+	siblings := r.siblingsOf(namespace)
 	for prefix := range prefixesOf(ip) {
 		for _, h := range r.open[prefix] {
-			if reason, _ := r.invalidOn(h, ip); reason == "" && !r.claimsSibling(h, namespace) {
+			if reason, _ := r.invalidOn(h, ip); reason == "" && !r.Hosts[h].Failing[ip] && !siblings[h] {
 				return true
 			}
 		}
@@ -78,14 +81,17 @@ func (r *eligibility) fits(ip netip.Addr, namespace int) bool {
 	return false
 }
 
-// claimsSibling reports whether the host claims any egress IP of the namespace.
-func (r *eligibility) claimsSibling(h, namespace int) bool {
-	for _, ip := range r.Namespaces[namespace].Requests {
-		if slices.Contains(r.addresses[ip].hosts, h) {
-			return true
+// siblingsOf are the hosts that claim any egress IP of the namespace.
+func (r *eligibility) siblingsOf(namespace int) map[int]bool {
+	if r.siblings == nil || r.siblingsFor != namespace {
+		r.siblings, r.siblingsFor = make(map[int]bool), namespace
+		for _, ip := range r.Namespaces[namespace].Requests {
+			for _, h := range r.addresses[ip].hosts {
+				r.siblings[h] = true
+			}
 		}
 	}
-	return false
+	return r.siblings
 }
 
 // prefixesOf yields every CIDR that contains the IPv4 address, widest first.

@@ -16,6 +16,15 @@ type index struct {
 	// requesting are the namespaces that request usable egress IPs, by netid: only
 	// their packets use the overlay.
 	requesting map[uint32][]int
+	// conflicts are, by namespace, why it is dropped entirely.
+	conflicts []conflict
+}
+
+// conflict is why a namespace is dropped entirely; the zero value is none.
+type conflict struct {
+	reason Reason
+	// ip is what another namespace requests too, for ReasonMultipleNamespaces.
+	ip netip.Addr
 }
 
 // address is who requests and claims one egress IP.
@@ -55,8 +64,10 @@ func newIndex(c Cluster) *index {
 	for _, a := range x.addresses {
 		a.hosts = unlessGone(c.Hosts, a.hosts)
 	}
+	x.conflicts = make([]conflict, len(c.Namespaces))
 	for n := range c.Namespaces {
 		x.markSameHost(n)
+		x.conflicts[n] = x.findConflict(n)
 	}
 	return x
 }
@@ -84,7 +95,7 @@ func (x *index) markSameHost(n int) {
 			continue
 		}
 		h := a.hosts[0]
-		if reason, _ := x.invalidOn(h, ip); reason != "" {
+		if reason, _ := x.invalidOn(h, ip); reason != "" || x.beyondCapacity(h, ip) {
 			continue
 		}
 		if other := first[h]; other != nil {
@@ -96,7 +107,11 @@ func (x *index) markSameHost(n int) {
 	}
 }
 
-func (x *index) isHostIP(ip netip.Addr) bool { return len(x.hostsByIP[ip]) > 0 }
+// isHostIP reports whether the address is a host's own. What a Node alone says does
+// not take an egress IP away from a namespace.
+func (x *index) isHostIP(ip netip.Addr) bool {
+	return slices.ContainsFunc(x.hostsByIP[ip], func(h int) bool { return x.Hosts[h].Confirmed })
+}
 
 // badHost is why no claim of the host counts; "" if they do.
 func (x *index) badHost(h int) string {
@@ -104,10 +119,17 @@ func (x *index) badHost(h int) string {
 	if !host.IP.IsValid() {
 		return "it has no usable hostIP"
 	}
-	if same := x.hostsByIP[host.IP]; len(same) > 1 {
-		return "its hostIP " + host.IP.String() + " is that of several hosts (" + x.hostNames(same) + ")"
+	if host.Shadowed {
+		return "its hostIP " + host.IP.String() + " is that of several hosts (" + x.hostNames(x.hostsByIP[host.IP]) + ")"
 	}
 	return ""
+}
+
+// beyondCapacity reports whether a manual host claims more than it has capacity for,
+// and the address is one of those beyond.
+func (x *index) beyondCapacity(h int, ip netip.Addr) bool {
+	_, found := slices.BinarySearchFunc(x.Hosts[h].Excess, ip, netip.Addr.Compare)
+	return found
 }
 
 // invalidOn is why this host cannot have the address; "" if it can.
@@ -162,6 +184,9 @@ func (x *index) reasonFor(ip netip.Addr) Reason {
 		if reason, _ := x.invalidOn(a.hosts[0], ip); reason != "" {
 			return reason
 		}
+		if x.beyondCapacity(a.hosts[0], ip) {
+			return ReasonCapacity
+		}
 	}
 	switch {
 	case len(a.namespaces) == 0:
@@ -178,15 +203,19 @@ func (x *index) reasonFor(ip netip.Addr) Reason {
 // included: another namespace requests one of its egress IPs, which is returned, or its
 // packets cannot be told from another's. It is "" if there is no conflict.
 func (x *index) namespaceConflict(n int) (Reason, netip.Addr) {
+	return x.conflicts[n].reason, x.conflicts[n].ip
+}
+
+func (x *index) findConflict(n int) conflict {
 	if reason := x.netID(n); reason != "" {
-		return reason, netip.Addr{}
+		return conflict{reason: reason}
 	}
 	for _, ip := range x.Namespaces[n].Requests {
 		if len(x.addresses[ip].namespaces) > 1 {
-			return ReasonMultipleNamespaces, ip
+			return conflict{reason: ReasonMultipleNamespaces, ip: ip}
 		}
 	}
-	return "", netip.Addr{}
+	return conflict{}
 }
 
 func (x *index) hostNames(hosts []int) string {

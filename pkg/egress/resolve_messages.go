@@ -1,6 +1,7 @@
 package egress
 
 import (
+	"cmp"
 	"fmt"
 	"net/netip"
 	"strings"
@@ -23,6 +24,35 @@ func activeMessage(active []Assignment) string {
 		list = append(list, fmt.Sprintf("%s from host %s", assignment.IP, assignment.Host))
 	}
 	return "Traffic leaves with " + strings.Join(list, ", ") + "."
+}
+
+func notConfiguredMessage(host Host, ip netip.Addr, report Report) string {
+	return fmt.Sprintf("Traffic is sent to host %s, which does not have %s: %s", host.Name, ip,
+		cmp.Or(report.Message, "its agent reports that the kernel is not configured for it."))
+}
+
+func doubtfulMessage(host Host, ip netip.Addr) string {
+	return fmt.Sprintf("Traffic is sent to host %s for %s, because no other host can serve. Probes find that host silent, although its Node is Ready: "+
+		"see condition Online of HostSubnet %s.", host.Name, ip, host.Name)
+}
+
+func agentGoneMessage(host Host, ip netip.Addr) string {
+	return fmt.Sprintf("Traffic is sent to host %s for %s. The host runs and its agent does not, so that nobody reports whether the traffic leaves: "+
+		"see the pods of DaemonSet egressip-agent.", host.Name, ip)
+}
+
+func notReportedMessage(host Host, ip netip.Addr) string {
+	return fmt.Sprintf("Traffic is sent to host %s for %s. The host's agent has not reported yet that the kernel is configured for it.", host.Name, ip)
+}
+
+func agentUnknownMessage(host Host) string {
+	return fmt.Sprintf("The agent of host %s has not reported that %s is on the host's uplink, so the host takes no egress traffic: "+
+		"see the pods of DaemonSet egressip-agent.", host.Name, host.IP)
+}
+
+func (x *index) capacityMessage(h int, ip netip.Addr) string {
+	return fmt.Sprintf("Host %s claims %s beyond its capacity of %d egress IPs, counted in the order of egressIPs of the HostSubnet: "+
+		"claim it on another host.", x.Hosts[h].Name, ip, max(x.Hosts[h].Capacity, 0))
 }
 
 func (x *index) multipleNamespacesMessage(ip netip.Addr) string {
@@ -91,6 +121,8 @@ func (x *index) defectMessage(ip netip.Addr, reason Reason) string {
 		return x.invalidOnMessage(a.hosts[0], ip)
 	case ReasonSameHost:
 		return x.sameHostMessage(ip)
+	case ReasonCapacity:
+		return x.capacityMessage(a.hosts[0], ip)
 	default:
 		return ""
 	}
@@ -104,12 +136,20 @@ func (r *resolver) requestMessage(n int, ip netip.Addr, result RequestResult) st
 		return fmt.Sprintf("Host %s has %s, but nothing uses it: the namespace is dropped because of another of its egress IPs.", result.Host, ip)
 	case result.Reason == ReasonEvacuated:
 		return fmt.Sprintf("Host %s has %s and is being evacuated: another egress IP is used.", result.Host, ip)
+	case result.Reason == ReasonTooMany:
+		return fmt.Sprintf("Host %s has %s, and is not used: connections are balanced over %d egress IPs at most. Remove some from egressIPs of the NetNamespace.",
+			result.Host, ip, MaxActive)
+	case result.State == Standby && result.Reason == ReasonAddressInUse:
+		return fmt.Sprintf("Host %s cannot take %s, because another machine answers for it: another egress IP is used.", result.Host, ip)
 	case result.State == Standby:
 		return fmt.Sprintf("Host %s has %s; an earlier egress IP in egressIPs of the NetNamespace is used.", result.Host, ip)
+	case result.Reason == ReasonAgentUnknown:
+		host, _ := r.Host(result.Host)
+		return agentUnknownMessage(host)
 	case result.State == HostOffline:
 		return fmt.Sprintf("Host %s, which claims %s, is offline: repair it, or claim the address on another host.", result.Host, ip)
 	case result.Reason == ReasonNoEligibleHost:
-		return fmt.Sprintf("No host can take %s: each host with that address in egressCIDRs is offline, has no capacity left, "+
+		return fmt.Sprintf("No host can take %s: each host with that address in egressCIDRs is offline, has no agent that reports ready, has no capacity left, "+
 			"or claims another egress IP of namespace %s. Add a host, or capacity.", ip, r.Namespaces[n].Name)
 	case result.Reason == ReasonNotClaimed && r.eligibility.covered(ip):
 		return fmt.Sprintf("No host claims %s yet: the controller will assign it.", ip)
@@ -136,6 +176,8 @@ func (r *resolver) claimMessage(h int, result ClaimResult) string {
 		return fmt.Sprintf("Ready for namespace %s, which uses another egress IP while the host is being evacuated.", result.Namespace)
 	case result.State == Standby:
 		return fmt.Sprintf("Ready for namespace %s, which uses an earlier egress IP in its list.", result.Namespace)
+	case result.Reason == ReasonAgentUnknown:
+		return agentUnknownMessage(r.Hosts[h])
 	case result.State == HostOffline:
 		return fmt.Sprintf("The host is offline; %s of namespace %s is not used.", result.IP, result.Namespace)
 	}
@@ -151,6 +193,10 @@ func (r *resolver) summarizeHost(h int, result HostResult) (bool, Reason, string
 	if len(host.Invalid) > 0 {
 		return false, ReasonBadAddress, badAddressMessage(kindHostSubnet, host.Name, host.Invalid[0])
 	}
+	if len(host.Excess) > 0 {
+		return false, ReasonCapacity, fmt.Sprintf("Host %s claims %d egress IPs and has capacity for %d: the last %d in egressIPs are not used. Move them to other hosts.",
+			host.Name, len(host.Claims), max(host.Capacity, 0), len(host.Excess))
+	}
 	assigned := 0
 	for _, claim := range result.Claims {
 		if claim.State == Conflict || claim.State == Invalid {
@@ -163,6 +209,11 @@ func (r *resolver) summarizeHost(h int, result HostResult) (bool, Reason, string
 	switch {
 	case host.Online && host.Evacuating && assigned > 0:
 		return true, ReasonEvacuated, r.evacuatingMessage(h, assigned)
+	case !host.Confirmed && assigned > 0:
+		return false, ReasonAgentUnknown, agentUnknownMessage(host)
+	case host.Doubtful && assigned > 0:
+		return false, ReasonHostSilent, fmt.Sprintf("Probes find host %s silent, although its Node is Ready: "+
+			"its egress IPs are used only by namespaces that have no other. See condition Online.", host.Name)
 	case !host.Online && assigned > 0:
 		return false, ReasonHostOffline, fmt.Sprintf("Host %s is offline; its egress IPs are not used.", host.Name)
 	case host.Capacity != 0 && len(host.Claims) > max(host.Capacity, 0):
@@ -192,6 +243,13 @@ func (r *resolver) evacuatingMessage(h, assigned int) string {
 func (a *allocator) releaseMessage(gone claim, reason Reason) string {
 	host := a.Hosts[gone.host].Name
 	switch reason {
+	case ReasonAgentUnknown:
+		return fmt.Sprintf("Host %s releases %s: its agent does not report, so it is not known whether the host can have egress IPs. "+
+			"See the pods of DaemonSet egressip-agent.", host, gone.ip)
+	case ReasonHostSilent:
+		return fmt.Sprintf("Host %s releases %s to another host: probes find it silent.", host, gone.ip)
+	case ReasonNotConfigured:
+		return fmt.Sprintf("Host %s releases %s to another host: its kernel could not be configured for it.", host, gone.ip)
 	case ReasonNotRequested:
 		return fmt.Sprintf("Host %s releases %s: no namespace requests it any more.", host, gone.ip)
 	case ReasonHostOffline:

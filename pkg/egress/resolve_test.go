@@ -10,6 +10,7 @@ import (
 
 	v1 "github.com/egressip-operator/egressip-operator/api/v1"
 	"github.com/egressip-operator/egressip-operator/pkg/egress"
+	"github.com/egressip-operator/egressip-operator/pkg/online"
 )
 
 // given builds the objects of a scenario: namespaces get netids from 1001 on,
@@ -64,7 +65,15 @@ func (g *given) host(name string, egressIPs ...string) *given {
 		HostIP:     ip.String(),
 		EgressIPs:  egressIPs,
 	})
+	g.edit(name, agentReports)
 	return g
+}
+
+// agentReports is what a host's agent reports when it begins: the host has its address,
+// and the kernel is as planned. An uplink with a /32 does not say which network it is in.
+func agentReports(h *v1.HostSubnet) {
+	h.Status.Agent = &v1.AgentStatus{UplinkCIDR: h.HostIP + "/32"}
+	h.Status.Conditions = []metav1.Condition{{Type: v1.ConditionAgentReady, Status: metav1.ConditionTrue}}
 }
 
 func (g *given) automatic(name string, egressCIDRs ...string) *given {
@@ -74,7 +83,10 @@ func (g *given) automatic(name string, egressCIDRs ...string) *given {
 }
 
 func (g *given) hostIP(name, ip string) *given {
-	g.edit(name, func(h *v1.HostSubnet) { h.HostIP = ip })
+	g.edit(name, func(h *v1.HostSubnet) {
+		h.HostIP = ip
+		h.Status.Agent.UplinkCIDR = ip + "/32"
+	})
 	return g
 }
 
@@ -85,7 +97,45 @@ func (g *given) uplink(name, cidr string) *given {
 
 func (g *given) offline(name string) *given {
 	g.edit(name, func(h *v1.HostSubnet) {
-		h.Status.Conditions = []metav1.Condition{{Type: v1.ConditionOnline, Status: metav1.ConditionFalse}}
+		h.Status.Conditions = append(h.Status.Conditions, metav1.Condition{Type: v1.ConditionOnline, Status: metav1.ConditionFalse})
+	})
+	return g
+}
+
+// doubtful is a host that probes alone find silent.
+func (g *given) doubtful(name string) *given {
+	g.edit(name, func(h *v1.HostSubnet) {
+		h.Status.Conditions = append(h.Status.Conditions, metav1.Condition{Type: v1.ConditionOnline, Status: metav1.ConditionUnknown})
+	})
+	return g
+}
+
+// agentGone is a host that runs without its agent.
+func (g *given) agentGone(name string) *given {
+	g.edit(name, func(h *v1.HostSubnet) {
+		h.Status.Conditions = append(h.Status.Conditions, metav1.Condition{
+			Type: v1.ConditionOnline, Status: metav1.ConditionTrue, Reason: string(online.ReasonNoAgent),
+		})
+	})
+	return g
+}
+
+// unreported is a host whose agent has never reported.
+func (g *given) unreported(name string) *given {
+	g.edit(name, func(h *v1.HostSubnet) { h.Status = v1.HostSubnetStatus{} })
+	return g
+}
+
+// notReady is a host whose agent reports that the kernel is not as planned.
+func (g *given) notReady(name string) *given {
+	g.edit(name, func(h *v1.HostSubnet) { h.Status.Conditions[0].Status = metav1.ConditionFalse })
+	return g
+}
+
+// reports is what the host's agent reports on a claim; reason "" if it is configured.
+func (g *given) reports(name, ip string, reason egress.Reason) *given {
+	g.edit(name, func(h *v1.HostSubnet) {
+		h.Status.EgressIPs = append(h.Status.EgressIPs, v1.ClaimStatus{IP: ip, Configured: reason == "", Reason: string(reason)})
 	})
 	return g
 }

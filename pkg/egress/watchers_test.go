@@ -26,7 +26,7 @@ func manyHosts(count int) egress.Cluster {
 	c := egress.Cluster{Namespaces: []egress.Namespace{{Name: "one", NetID: 11, Requests: []netip.Addr{netip.MustParseAddr("192.0.2.201")}}}}
 	ip := netip.MustParseAddr("10.9.0.1")
 	for h := range count {
-		c.Hosts = append(c.Hosts, egress.Host{Name: fmt.Sprintf("h%03d", h), IP: ip, Online: true})
+		c.Hosts = append(c.Hosts, egress.Host{Name: fmt.Sprintf("h%03d", h), IP: ip, Online: true, Confirmed: true, AgentReady: true})
 		ip = ip.Next()
 	}
 	c.Hosts[0].Claims = c.Namespaces[0].Requests

@@ -31,7 +31,9 @@
 //
 //   - Probes alone take a host offline only if the controller's probes and more
 //     than half of its living witnesses agree.
-//   - A host that answers probes is not offline because its Node is silent.
+//   - Probes alone never take a namespace's last way: a host that they find silent while
+//     its Node is Ready is doubtful, and is used where no other can be.
+//   - A host that answers probes is not offline because its Node is silent or not Ready.
 //   - A host whose Node is unreachable is given nothing more: its agent may not
 //     learn of it.
 //   - A host that is cut off withdraws by itself, and returns only when the API

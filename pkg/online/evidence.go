@@ -68,6 +68,10 @@ func (e Evidence) Silent() bool {
 	return e.probed(ProbeSilent, ProbeCutOff) && e.Vote.majority()
 }
 
+// nodeDown reports whether the Node is known and not Ready, by its own word or by its
+// silence.
+func (e Evidence) nodeDown() bool { return e.Node == NodeUnreachable || e.Node == NodeNotReady }
+
 // probed reports whether the controller's probes have one of these results.
 func (e Evidence) probed(states ...ProbeState) bool {
 	return slices.Contains(states, e.Probe)

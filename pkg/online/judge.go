@@ -8,9 +8,9 @@ type policy func(Evidence) (v Verdict, decided bool)
 // with two owners. So, in this order, the first policy that applies decides.
 func Judge(e Evidence) Verdict {
 	for _, decide := range [...]policy{
-		// What a Node reports about itself counts, as in OpenShift SDN.
+		// What a Node never reported counts, as in OpenShift SDN.
 		nodeGone,
-		nodeNotReady,
+		nodeNotReported,
 		// Probes that find the host silent.
 		returningTooEarly,
 		silentToMost,
@@ -24,6 +24,7 @@ func Judge(e Evidence) Verdict {
 		agentGone,
 		answersProbes,
 		// Probes decide nothing.
+		nodeNotReady,
 		nodeUnreachable,
 	} {
 		if v, decided := decide(e); decided {
@@ -37,22 +38,15 @@ func nodeGone(e Evidence) (Verdict, bool) {
 	return Verdict{Reason: ReasonNodeGone, Message: "There is no Node with this name."}, e.Node == NodeGone
 }
 
-func nodeNotReady(e Evidence) (Verdict, bool) {
-	switch e.Node {
-	case NodeNotReady:
-		return Verdict{Reason: ReasonNodeNotReady, Message: "The Node reports that it is not Ready: see kubectl describe node."}, true
-	case NodeNotReported:
-		return Verdict{Reason: ReasonNodeNotReady, Message: "The Node has not reported yet that it is Ready."}, true
-	default:
-		return Verdict{}, false
-	}
+func nodeNotReported(e Evidence) (Verdict, bool) {
+	return Verdict{Reason: ReasonNodeNotReady, Message: "The Node has not reported yet that it is Ready."}, e.Node == NodeNotReported
 }
 
 const messageHeldDown = "The host answers probes again, and must do so until its hold-down is over. " +
 	"Until then it serves only namespaces that no other host can serve."
 
 // returningTooEarly keeps a host offline that has begun to answer the controller.
-// The agents that watch it may have heard it earlier; that does not end the
+// Its witnesses may have heard it earlier; that does not end the
 // hold-down.
 func returningTooEarly(e Evidence) (Verdict, bool) {
 	return Verdict{Reason: ReasonHeldDown, Message: messageHeldDown},
@@ -72,20 +66,30 @@ func silentToMost(e Evidence) (Verdict, bool) {
 			Message: "The host's agent reports that its data plane does not work: see condition AgentReady and the agent's log.",
 		}, true
 	}
-	return Verdict{
-		Reason:  ReasonSilent,
-		Message: "The host answers neither the controller's probes nor those of most agents that watch it: check the host and its network.",
-	}, true
+	v := Verdict{
+		Doubtful: e.Node == NodeReady, Reason: ReasonSilent,
+		Message: "The host answers neither the controller's probes nor those of most of its witnesses: check the host and its network.",
+	}
+	if v.Doubtful {
+		v.Message += messageDoubtful
+	}
+	return v, true
 }
+
+const messageDoubtful = " Its Node still reports Ready, so a firewall may drop the probes: allow UDP from all nodes to the probe port of the host. " +
+	"Namespaces use other hosts; those that have none keep using this one."
 
 // staysOffline keeps a host offline that probes took offline, until there is a new
 // result.
 func staysOffline(e Evidence) (Verdict, bool) {
-	return Verdict{
-			Reason:  e.WasReason,
-			Message: "The host did not answer that its data plane works when the controller's probes last had a result.",
-		},
-		e.probed(ProbeCutOff, ProbeUndecided, ProbeNeverAnswered) && e.wasOfflineByProbes()
+	v := Verdict{
+		Doubtful: e.WasReason == ReasonSilent && e.Node == NodeReady, Reason: e.WasReason,
+		Message: "The host did not answer that its data plane works when the controller's probes last had a result.",
+	}
+	if v.Doubtful {
+		v.Message += messageDoubtful
+	}
+	return v, e.probed(ProbeCutOff, ProbeUndecided, ProbeNeverAnswered) && e.wasOfflineByProbes()
 }
 
 // staysOnline makes a new leader wait a second for its probes before it believes
@@ -99,8 +103,8 @@ func staysOnline(e Evidence) (Verdict, bool) {
 	case e.WasReason == ReasonAnswers, e.WasReason == ReasonNoAgent:
 		v.Message = "The host's data plane worked when the controller's probes last had a result."
 		return v, true
-	case e.WasOnline && e.Node == NodeUnreachable:
-		v.Message = "The Node has stopped posting its status. The controller's probes have no result yet."
+	case e.WasOnline && e.nodeDown():
+		v.Message = "The Node is not Ready. The controller's probes have no result yet."
 		return v, true
 	default:
 		return Verdict{}, false
@@ -109,7 +113,7 @@ func staysOnline(e Evidence) (Verdict, bool) {
 
 // staysLastResort leaves a host in use that serves before its hold-down is over.
 func staysLastResort(e Evidence) (Verdict, bool) {
-	return LastResort(e.Node == NodeUnreachable),
+	return LastResort(e.nodeDown()),
 		e.probed(ProbeHeldDown) && (!e.Judged || e.WasOnline) && e.WasReason == ReasonLastResort
 }
 
@@ -117,7 +121,7 @@ func staysLastResort(e Evidence) (Verdict, bool) {
 // not go back and forth between hosts. A host that was online has none to wait for:
 // only this controller found it silent.
 func heldDown(e Evidence) (Verdict, bool) {
-	return Verdict{HeldDown: true, Closed: e.Node == NodeUnreachable, Reason: ReasonHeldDown, Message: messageHeldDown},
+	return Verdict{HeldDown: true, Closed: e.nodeDown(), Reason: ReasonHeldDown, Message: messageHeldDown},
 		e.probed(ProbeHeldDown) && e.Judged && !e.WasOnline
 }
 
@@ -128,18 +132,31 @@ func agentGone(e Evidence) (Verdict, bool) {
 		Online: true, Closed: true, Reason: ReasonNoAgent,
 		Message: "The host runs and its agent does not: its egress IPs keep working as the agent left them, and it gets no others. " +
 			"See the pods of DaemonSet egressip-agent.",
-	}, e.probed(ProbeNoAgent)
+	}, e.probed(ProbeNoAgent) && e.Node != NodeNotReady
 }
 
-// answersProbes keeps a host online although its Node is silent: its kubelet may be
-// dead, or its path to the API server cut, but its data plane works, and its agent
-// might not learn that it must release its addresses.
+// answersProbes keeps a host online although its Node is silent or not Ready: its
+// kubelet may be dead or restarting, or its path to the API server cut, but its data
+// plane works. If the Node is silent, its agent might not even learn that it must
+// release its addresses.
 func answersProbes(e Evidence) (Verdict, bool) {
-	return Verdict{
+	v := Verdict{
 		Online: true, Closed: true, Reason: ReasonAnswers,
 		Message: "The Node has stopped posting its status, but its agent answers probes and its data plane works, " +
 			"so it keeps its egress IPs: see kubectl describe node.",
-	}, e.Node == NodeUnreachable && e.probed(ProbeAnswers, ProbeHeldDown)
+	}
+	if e.Node == NodeNotReady {
+		v.Message = "The Node reports that it is not Ready, but its agent answers probes and its data plane works, " +
+			"so it keeps its egress IPs: see kubectl describe node."
+	}
+	return v, e.nodeDown() && e.probed(ProbeAnswers, ProbeHeldDown)
+}
+
+func nodeNotReady(e Evidence) (Verdict, bool) {
+	return Verdict{
+		Reason:  ReasonNodeNotReady,
+		Message: "The Node reports that it is not Ready: see kubectl describe node.",
+	}, e.Node == NodeNotReady
 }
 
 func nodeUnreachable(e Evidence) (Verdict, bool) {

@@ -11,7 +11,7 @@ import (
 	"github.com/egressip-operator/egressip-operator/pkg/online"
 )
 
-// TestVerdicts draws the table of all verdicts on hosts whose Node is Ready or
+// TestVerdicts draws the table of all verdicts on hosts whose Node is Ready, not Ready or
 // unreachable, for a person to read, and compares it with testdata/verdicts.txt. For
 // all other Nodes, probes mean nothing. On purpose there is no way to update the file
 // but by hand: each line of it is a decision.
@@ -23,7 +23,7 @@ func TestVerdicts(t *testing.T) {
 	if got := verdictTable(); got != string(want) {
 		t.Errorf("the verdicts are:\n%s\nwant those of testdata/verdicts.txt:\n%s", got, want)
 	}
-	for _, node := range []online.NodeState{online.NodeGone, online.NodeNotReady, online.NodeNotReported} {
+	for _, node := range []online.NodeState{online.NodeGone, online.NodeNotReported} {
 		for probe := online.NotProbed; probe <= online.ProbeNoAgent; probe++ {
 			if v := online.Judge(online.Evidence{Node: node, Probe: probe}); v.Online {
 				t.Errorf("Node state %d, probe state %d: online", node, probe)
@@ -53,13 +53,13 @@ func verdictTable() string {
 	}
 	var out bytes.Buffer
 	w := tabwriter.NewWriter(&out, 0, 0, 2, ' ', 0)
-	fmt.Fprintln(w, "PROBES\tNODE READY\tAND SILENT TO MOST\tNODE UNREACHABLE\tAND SILENT TO MOST\tEARLIER VERDICT (+ ONLINE, - OFFLINE)")
+	fmt.Fprintln(w, "PROBES\tNODE READY\tAND SILENT TO MOST\tNODE NOT READY\tAND SILENT TO MOST\tNODE UNREACHABLE\tAND SILENT TO MOST\tEARLIER VERDICT (+ ONLINE, - OFFLINE, ? DOUBTFUL)")
 	for probe, name := range probes {
 		var lines []string
 		which := make(map[string][]string)
 		for _, b := range befores {
 			var line []string
-			for _, node := range []online.NodeState{online.NodeReady, online.NodeUnreachable} {
+			for _, node := range []online.NodeState{online.NodeReady, online.NodeNotReady, online.NodeUnreachable} {
 				for _, silent := range []int{1, 2} {
 					e := b.Evidence
 					e.Node, e.Probe, e.Vote = node, online.ProbeState(probe), online.Vote{Watchers: 3, Silent: silent}
@@ -84,11 +84,14 @@ func verdictTable() string {
 	return out.String()
 }
 
-// sign is a verdict in short: + is online, - is offline.
+// sign is a verdict in short: + is online, - is offline, ? is doubtful.
 func sign(v online.Verdict) string {
 	s := "-"
 	if v.Online {
 		s = "+"
+	}
+	if v.Doubtful {
+		s = "?"
 	}
 	s += string(v.Reason)
 	if v.Closed {

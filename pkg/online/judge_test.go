@@ -19,7 +19,15 @@ func TestJudge(t *testing.T) {
 	}{
 		{"without probes, the Node decides", online.Evidence{Node: online.NodeReady}, true, false, online.ReasonNodeReady},
 		{"gone", online.Evidence{Node: online.NodeGone, Probe: online.ProbeAnswers}, false, false, online.ReasonNodeGone},
-		{"not ready by its own word", online.Evidence{Node: online.NodeNotReady, Probe: online.ProbeAnswers}, false, false, online.ReasonNodeNotReady},
+		{"not ready by its own word", online.Evidence{Node: online.NodeNotReady}, false, false, online.ReasonNodeNotReady},
+		{"its kubelet restarts, and it answers", online.Evidence{Node: online.NodeNotReady, Probe: online.ProbeAnswers}, true, true, online.ReasonAnswers},
+		{"not ready, and nobody hears it", online.Evidence{Node: online.NodeNotReady, Probe: online.ProbeSilent, Vote: vote(3, 2)}, false, false, online.ReasonSilent},
+		{"not ready, and its agent is gone", online.Evidence{Node: online.NodeNotReady, Probe: online.ProbeNoAgent}, false, false, online.ReasonNodeNotReady},
+		{
+			"a new leader asks before it believes that a Node is not ready",
+			online.Evidence{Node: online.NodeNotReady, Probe: online.ProbeUndecided, Judged: true, WasOnline: true, WasReason: online.ReasonNodeReady},
+			true, true, online.ReasonNodeReady,
+		},
 		{"unreachable", online.Evidence{Node: online.NodeUnreachable}, false, false, online.ReasonNodeUnreachable},
 		{"unreachable, and silent", online.Evidence{Node: online.NodeUnreachable, Probe: online.ProbeSilent, Vote: vote(3, 1)}, false, false, online.ReasonNodeUnreachable},
 		{"unreachable, and answers", online.Evidence{Node: online.NodeUnreachable, Probe: online.ProbeAnswers}, true, true, online.ReasonAnswers},
@@ -91,6 +99,9 @@ func TestJudge(t *testing.T) {
 	} {
 		t.Run(test.name, func(t *testing.T) {
 			v := online.Judge(test.given)
+			if doubtful := v.Reason == online.ReasonSilent && test.given.Node == online.NodeReady; v.Doubtful != doubtful {
+				t.Errorf("doubtful is %t", v.Doubtful)
+			}
 			if v.Online != test.online || v.Closed != test.closed || v.Reason != test.reason || v.Message == "" {
 				t.Errorf("got %+v, want online %t, closed %t, reason %s", v, test.online, test.closed, test.reason)
 			}
@@ -98,7 +109,7 @@ func TestJudge(t *testing.T) {
 	}
 }
 
-// Mutants killed: agentless-is-dead, unheard-gets-claims,
+// Mutants killed: silence-is-death, not-ready-is-dead, agentless-is-dead, unheard-gets-claims,
 // agents-end-the-hold-down.
 func TestPropertyProbesAloneTakeNoHostThatAnybodyHears(t *testing.T) {
 	rapid.Check(t, func(t *rapid.T) {
@@ -124,6 +135,9 @@ func TestPropertyProbesAloneTakeNoHostThatAnybodyHears(t *testing.T) {
 		if (e.Node == online.NodeReady || e.Node == online.NodeUnreachable) && lost && majority && v.Online {
 			t.Fatalf("%+v: online though nobody hears it", e)
 		}
+		if v.Doubtful != (v.Reason == online.ReasonSilent && e.Node == online.NodeReady) || v.Doubtful && v.Online {
+			t.Fatalf("%+v: doubtful is %t: %+v", e, v.Doubtful, v)
+		}
 		alive := e.Probe == online.ProbeAnswers || e.Probe == online.ProbeNoAgent
 		if e.Node == online.NodeUnreachable && alive && !v.Online {
 			t.Fatalf("%+v: offline though its kernel answers", e)
@@ -133,7 +147,10 @@ func TestPropertyProbesAloneTakeNoHostThatAnybodyHears(t *testing.T) {
 		if returning && e.Judged && !e.WasOnline && byProbes && v.Online {
 			t.Fatalf("%+v: online before its hold-down is over", e)
 		}
-		if e.Node == online.NodeUnreachable && v.Online && !v.Closed {
+		if e.Node == online.NodeNotReady && e.Probe == online.ProbeAnswers && !v.Online {
+			t.Fatalf("%+v: offline though it answers", e)
+		}
+		if (e.Node == online.NodeUnreachable || e.Node == online.NodeNotReady) && v.Online && !v.Closed {
 			t.Fatalf("%+v: gets more, of which its agent may not hear", e)
 		}
 	})

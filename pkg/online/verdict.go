@@ -35,6 +35,11 @@ const (
 // offline host.
 type Verdict struct {
 	Online bool
+	// Doubtful: the host is offline, by probes alone. Its Node still reports that it is
+	// Ready, so the probes may be at fault, as if a firewall had begun to drop them.
+	// Other hosts are used instead where there are any. Where there are none, traffic
+	// keeps going to this one: if the host is dead, that traffic is lost either way.
+	Doubtful bool
 	// Closed: the host keeps the egress IPs that it has and is given no more.
 	Closed bool
 	// HeldDown: the host is offline only because its hold-down is not over. It may

@@ -9,6 +9,7 @@ import (
 	"reflect"
 	"slices"
 
+	"k8s.io/apimachinery/pkg/api/meta"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 
 	v1 "github.com/egressip-operator/egressip-operator/api/v1"
@@ -140,6 +141,7 @@ func (b *Brain) patchHost(step Step) error {
 	}
 	if step.HostIP != nil {
 		host.HostIP = *step.HostIP
+		AgentReports(host)
 	}
 	if step.EgressIPs != nil {
 		host.EgressIPs = *step.EgressIPs
@@ -148,6 +150,15 @@ func (b *Brain) patchHost(step Step) error {
 		host.EgressCIDRs = *step.EgressCIDRs
 	}
 	return nil
+}
+
+// AgentReports sets what the node's agent reports when it begins. Scenarios have no
+// agents, and a host that has not reported takes no egress traffic.
+func AgentReports(h *v1.HostSubnet) {
+	h.Status.Agent = &v1.AgentStatus{UplinkCIDR: h.HostIP + "/32"}
+	meta.SetStatusCondition(&h.Status.Conditions, metav1.Condition{
+		Type: v1.ConditionAgentReady, Status: metav1.ConditionTrue, Reason: "Ready",
+	})
 }
 
 func (b *Brain) patchNamespace(step Step) error {

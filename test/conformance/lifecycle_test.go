@@ -116,6 +116,9 @@ type snapshot struct {
 func (l *life) objects(ctx context.Context) (snapshot, error) {
 	var netNamespaces v1.NetNamespaceList
 	var hostSubnets v1.HostSubnetList
+	if err := l.reportAsAgents(ctx); err != nil {
+		return snapshot{}, err
+	}
 	if err := errors.Join(l.List(ctx, &netNamespaces), l.List(ctx, &hostSubnets)); err != nil {
 		return snapshot{}, err
 	}

@@ -8,10 +8,13 @@ import (
 	"slices"
 
 	corev1 "k8s.io/api/core/v1"
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"sigs.k8s.io/controller-runtime/pkg/client"
 
 	v1 "github.com/egressip-operator/egressip-operator/api/v1"
 	"github.com/egressip-operator/egressip-operator/internal/testenv"
+	"github.com/egressip-operator/egressip-operator/internal/testenv/objects"
 	"github.com/egressip-operator/egressip-operator/pkg/egress"
 	"github.com/egressip-operator/egressip-operator/test/conformance"
 )
@@ -63,7 +66,12 @@ type seen struct {
 	nodes      []corev1.Node
 }
 
+// look reads what the API holds, after it has reported in place of the agents, which
+// scenarios do not have.
 func (d *driver) look(ctx context.Context) (seen, error) {
+	if err := d.reportAsAgents(ctx); err != nil {
+		return seen{}, err
+	}
 	var namespaces v1.NetNamespaceList
 	var hosts v1.HostSubnetList
 	var nodes corev1.NodeList
@@ -73,6 +81,27 @@ func (d *driver) look(ctx context.Context) (seen, error) {
 	// Namespaces that the API server makes for itself are not of the scenario.
 	system := func(n v1.NetNamespace) bool { return n.Annotations[v1.AnnotationMode] == "" }
 	return seen{namespaces: slices.DeleteFunc(namespaces.Items, system), hosts: hosts.Items, nodes: nodes.Items}, nil
+}
+
+// reportAsAgents writes that all is well where that is not reported yet.
+func (d *driver) reportAsAgents(ctx context.Context) error {
+	var hosts v1.HostSubnetList
+	if err := d.List(ctx, &hosts); err != nil {
+		return err
+	}
+	for i := range hosts.Items {
+		h := &hosts.Items[i]
+		before := h.DeepCopy()
+		if !objects.AgentReports(h) {
+			continue
+		}
+		// If the controller writes at the same time, the next look reports.
+		err := d.Status().Patch(ctx, h, client.MergeFromWithOptions(before, client.MergeFromWithOptimisticLock{}))
+		if client.IgnoreNotFound(err) != nil && !apierrors.IsConflict(err) {
+			return err
+		}
+	}
+	return nil
 }
 
 func (s seen) versions() string {
@@ -89,7 +118,7 @@ func (s seen) versions() string {
 // busy says what the controller still has to do: statuses that are not of the
 // objects as they are, or claims that are not where the allocation wants them.
 func (s seen) busy(d *driver) string {
-	objects := egress.Objects{NetNamespaces: s.namespaces, HostSubnets: s.hosts}
+	given := egress.Objects{NetNamespaces: s.namespaces, HostSubnets: s.hosts}
 	ips := make(map[string]string)
 	for _, node := range s.nodes {
 		for _, address := range node.Status.Addresses {
@@ -108,9 +137,9 @@ func (s seen) busy(d *driver) string {
 		if err != nil {
 			return err.Error()
 		}
-		addCloud(&objects, h.Name, config)
+		addCloud(&given, h.Name, config)
 	}
-	resolved, _ := egress.Snapshot(objects)
+	resolved, _ := egress.Snapshot(given)
 	for _, claims := range egress.Allocate(resolved).Hosts {
 		i := slices.IndexFunc(s.hosts, func(h v1.HostSubnet) bool { return h.Name == claims.Host })
 		if len(claims.Claims) != len(s.hosts[i].EgressIPs) {
@@ -138,6 +167,10 @@ func (s seen) outdated(resolution egress.Resolution) string {
 		}
 		if n.Status.ObservedGeneration != n.Generation || len(n.Status.EgressIPs) != len(result.Requests) {
 			return fmt.Sprintf("NetNamespace %s has the status of generation %d", n.Name, n.Status.ObservedGeneration)
+		}
+		ready := condition(n.Status.Conditions, v1.ConditionEgressReady)
+		if ready == nil || string(ready.Status) != string(result.Ready) || ready.Reason != string(result.Reason) {
+			return fmt.Sprintf("NetNamespace %s reports condition %+v instead of %s, %s", n.Name, ready, result.Ready, result.Reason)
 		}
 		for j, r := range result.Requests {
 			reported := n.Status.EgressIPs[j]

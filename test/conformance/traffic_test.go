@@ -111,7 +111,7 @@ func trafficPlan(t *testing.T) func(host string, red ...string) egress.Plan {
 	return func(host string, red ...string) egress.Plan {
 		cluster, _ := egress.Snapshot(egress.Objects{
 			NetNamespaces: []v1.NetNamespace{objects.NetNamespace("red", 1001, red...)},
-			HostSubnets:   []v1.HostSubnet{objects.HostSubnet("w0", "192.168.7.10", "192.168.7.200"), objects.HostSubnet("w1", "192.168.7.11")},
+			HostSubnets:   []v1.HostSubnet{objects.ReportedHostSubnet("w0", "192.168.7.10", "192.168.7.200"), objects.ReportedHostSubnet("w1", "192.168.7.11")},
 		})
 		pods := []egress.Pod{
 			{Namespace: "red", Name: "pod", UID: "1", IP: testenv.Addr("10.128.0.10")},
@@ -165,12 +165,12 @@ func TestVectorsOnTheBrain(t *testing.T) {
 		case "netnamespace.egressIPs[]":
 			given.NetNamespaces = []v1.NetNamespace{objects.NetNamespace("red", 1001, value)}
 		case "hostsubnet.egressIPs[]":
-			given.HostSubnets = []v1.HostSubnet{objects.HostSubnet("w0", "192.168.7.10", value)}
+			given.HostSubnets = []v1.HostSubnet{objects.ReportedHostSubnet("w0", "192.168.7.10", value)}
 		case "hostsubnet.egressCIDRs[]":
-			given.HostSubnets = []v1.HostSubnet{objects.HostSubnet("w0", "192.168.7.10")}
+			given.HostSubnets = []v1.HostSubnet{objects.ReportedHostSubnet("w0", "192.168.7.10")}
 			given.HostSubnets[0].EgressCIDRs = []string{value}
 		case "hostsubnet.hostIP":
-			given.HostSubnets = []v1.HostSubnet{objects.HostSubnet("w0", value)}
+			given.HostSubnets = []v1.HostSubnet{objects.ReportedHostSubnet("w0", value)}
 		default:
 			continue
 		}
@@ -187,7 +187,7 @@ func TestVectorsOnTheBrain(t *testing.T) {
 	for _, v := range corpus.Vectors.RangeInNodeNetwork {
 		played++
 		t.Run(v.Range+" in "+v.NodeNetwork, func(t *testing.T) {
-			host := objects.HostSubnet("w0", "172.17.0.2")
+			host := objects.ReportedHostSubnet("w0", "172.17.0.2")
 			host.EgressCIDRs = []string{v.Range}
 			network, err := netip.ParsePrefix(v.NodeNetwork)
 			if err != nil {

@@ -6,8 +6,11 @@ package objects
 
 import (
 	"slices"
+	"strings"
 
 	corev1 "k8s.io/api/core/v1"
+	"k8s.io/apimachinery/pkg/api/equality"
+	"k8s.io/apimachinery/pkg/api/meta"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/types"
 
@@ -21,11 +24,44 @@ func NetNamespace(name string, netID uint32, egressIPs ...string) v1.NetNamespac
 	}
 }
 
-// HostSubnet is one that claims egress IPs; nil for none.
+// HostSubnet is one that claims egress IPs; nil for none. It has no status.
 func HostSubnet(name, hostIP string, egressIPs ...string) v1.HostSubnet {
 	return v1.HostSubnet{
 		ObjectMeta: metav1.ObjectMeta{Name: name}, Host: name, HostIP: hostIP, EgressIPs: slices.Clone(egressIPs),
 	}
+}
+
+// ReportedHostSubnet is one whose agent reports that all is well.
+func ReportedHostSubnet(name, hostIP string, egressIPs ...string) v1.HostSubnet {
+	h := HostSubnet(name, hostIP, egressIPs...)
+	AgentReports(&h)
+	return h
+}
+
+// AgentVersion is the version that AgentReports writes.
+const AgentVersion = "test"
+
+// AgentReports sets in the status of a HostSubnet what its agent reports if all is well:
+// the host has its address, the kernel is as planned, and each claim is configured. It
+// reports whether that changed anything. An uplink with a /32 does not say which network
+// it is in.
+func AgentReports(h *v1.HostSubnet) (changed bool) {
+	before := h.Status.DeepCopy()
+	if h.Status.Agent == nil {
+		h.Status.Agent = &v1.AgentStatus{}
+	}
+	h.Status.Agent.Version, h.Status.Agent.UplinkCIDR = AgentVersion, h.HostIP+"/32"
+	meta.SetStatusCondition(&h.Status.Conditions, metav1.Condition{
+		Type: v1.ConditionAgentReady, Status: metav1.ConditionTrue, Reason: "Ready",
+	})
+	h.Status.EgressIPs = nil
+	for _, written := range h.EgressIPs {
+		ip, _, _ := strings.Cut(written, "/")
+		if !slices.ContainsFunc(h.Status.EgressIPs, func(c v1.ClaimStatus) bool { return c.IP == ip }) {
+			h.Status.EgressIPs = append(h.Status.EgressIPs, v1.ClaimStatus{IP: ip, State: v1.StateActive, Configured: true})
+		}
+	}
+	return !equality.Semantic.DeepEqual(before, &h.Status)
 }
 
 // Node is one with internal addresses and the given word on being Ready.
