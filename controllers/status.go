@@ -221,6 +221,7 @@ func hostStatus(
 	return v1.HostSubnetStatus{
 		Conditions: publishable(conditions, h.Generation),
 		Witnesses:  append([]string{}, witnesses...),
+		Placement:  v.placement(h.Name),
 	}
 }
 

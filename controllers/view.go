@@ -93,6 +93,19 @@ func (d *decision) between() map[string]bool {
 	return ips
 }
 
+// placement is what the decision depends on and no other part of a HostSubnet says.
+func (v *view) placement(host string) *v1.PlacementStatus {
+	capacity, ok := v.capacity[host]
+	if !ok {
+		capacity = atMost(v.defaultCapacity)
+	}
+	p := &v1.PlacementStatus{Capacity: int32(max(capacity, 0)), Closed: v.verdicts[host].Closed} //nolint:gosec // at most maxClaims
+	if network := v.networks[host]; network.IsValid() {
+		p.Network = network.Masked().String()
+	}
+	return p
+}
+
 // objects are the brain's input.
 func (v *view) objects() egress.Objects {
 	objects := egress.Objects{

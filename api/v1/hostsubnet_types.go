@@ -102,6 +102,11 @@ type HostSubnetStatus struct {
 	// +listMapKey=ip
 	EgressIPs []ClaimStatus `json:"egressIPs,omitempty"`
 
+	// placement is what the controller decides by and no other field says, so that
+	// agents and the kubectl plugin decide the same (by the controller).
+	// +optional
+	Placement *PlacementStatus `json:"placement,omitempty"`
+
 	// witnesses are the hosts whose agents watch this one: they alone vote on
 	// whether it is silent (by the controller). Empty for a host that has no
 	// egress IPs and no egressCIDRs.
@@ -127,6 +132,20 @@ type HostSubnetStatus struct {
 	// +listType=map
 	// +listMapKey=type
 	Conditions []metav1.Condition `json:"conditions,omitempty"`
+}
+
+// PlacementStatus is what limits the egress IPs of a host. No field is ever left out.
+type PlacementStatus struct {
+	// network is the network of the host's egress IPs as a cloud reports it, as a CIDR.
+	// If it is empty, the network of the uplink counts (agent.uplinkCIDR).
+	// +kubebuilder:validation:MaxLength=64
+	Network string `json:"network"`
+	// capacity is the greatest number of egress IPs that the host can have.
+	// +kubebuilder:validation:Minimum=0
+	Capacity int32 `json:"capacity"`
+	// closed is true while the host keeps the egress IPs that it has and is given no
+	// more, for instance because its Node is not Ready.
+	Closed bool `json:"closed"`
 }
 
 // AgentStatus describes a host's agent.

@@ -8,31 +8,12 @@ import (
 	"strings"
 	"text/tabwriter"
 
-	corev1 "k8s.io/api/core/v1"
 	"k8s.io/apimachinery/pkg/api/meta"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 
 	v1 "github.com/egressip-operator/egressip-operator/api/v1"
 	"github.com/egressip-operator/egressip-operator/pkg/egress"
 )
-
-// withNodes adds the capacity and the network that the Nodes' annotations give.
-func withNodes(o egress.Objects, nodes []corev1.Node) egress.Objects {
-	o.Capacity, o.Networks = map[string]int{}, map[string]netip.Prefix{}
-	for i := range nodes {
-		cloud, err := egress.ParseCloudConfig(nodes[i].Annotations[egress.AnnotationCloudConfig])
-		if err != nil {
-			continue // the controller reports it
-		}
-		if cloud.Capacity != 0 {
-			o.Capacity[nodes[i].Name] = cloud.Capacity
-		}
-		if cloud.Network.IsValid() {
-			o.Networks[nodes[i].Name] = cloud.Network
-		}
-	}
-	return o
-}
 
 // explain prints one namespace, or all that request egress IPs, and what to do about
 // those that are not in order.

@@ -2,12 +2,9 @@ package main
 
 import (
 	"bytes"
-	"net/netip"
 	"strings"
 	"testing"
 
-	"github.com/google/go-cmp/cmp"
-	corev1 "k8s.io/api/core/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 
 	v1 "github.com/egressip-operator/egressip-operator/api/v1"
@@ -146,25 +143,4 @@ func TestStatus(t *testing.T) {
 		t.Fatal(err)
 	}
 	check(t, out.String(), []string{"There are no HostSubnets", "Namespaces: 0, with requests: 0, dropped: 0\n"}, nil)
-}
-
-// TestWithNodes: what a cloud says counts, and what it says badly does not.
-func TestWithNodes(t *testing.T) {
-	t.Parallel()
-	node := func(name, annotation string) corev1.Node {
-		return corev1.Node{ObjectMeta: metav1.ObjectMeta{
-			Name: name, Annotations: map[string]string{egress.AnnotationCloudConfig: annotation},
-		}}
-	}
-	o := withNodes(given(), []corev1.Node{
-		node("node1", `[{"interface":"eth0","ifaddr":{"ipv4":"10.1.8.0/24"},"capacity":{"ip":10}}]`),
-		node("node2", "{"), node("node3", ""),
-	})
-	if diff := cmp.Diff(map[string]int{"node1": 10}, o.Capacity); diff != "" {
-		t.Error(diff)
-	}
-	want := map[string]netip.Prefix{"node1": netip.MustParsePrefix("10.1.8.0/24")}
-	if len(o.Networks) != 1 || o.Networks["node1"] != want["node1"] {
-		t.Errorf("networks are %v, want %v", o.Networks, want)
-	}
 }

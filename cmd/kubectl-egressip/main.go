@@ -115,10 +115,5 @@ func read(ctx context.Context, config clientcmd.ClientConfig, errOut io.Writer) 
 	if err := c.List(ctx, &hostSubnets); err != nil {
 		return egress.Objects{}, fmt.Errorf("list HostSubnets: %w", err)
 	}
-	o := egress.Objects{NetNamespaces: netNamespaces.Items, HostSubnets: hostSubnets.Items}
-	var nodes corev1.NodeList
-	if err := c.List(ctx, &nodes); err != nil {
-		fmt.Fprintf(errOut, "warning: Nodes cannot be listed, so the capacity and the networks that a cloud gives them are ignored: %v\n", err)
-	}
-	return withNodes(o, nodes.Items), nil
+	return egress.Objects{NetNamespaces: netNamespaces.Items, HostSubnets: hostSubnets.Items}, nil
 }

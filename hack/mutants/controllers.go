@@ -33,6 +33,18 @@ func controllerMutants() []mutant {
 			edits: []edit{{file: "unheard.go", old: "if wait := s[h.UID].Add(unheardAfter).Sub(now); wait <= 0 {", new: "if wait := s[h.UID].Add(unheardAfter).Sub(now); wait <= unheardAfter {"}},
 		},
 		{
+			name: "closed-unpublished", pkg: controller, test: "TestPropertyAllDecideTheSame",
+			edits: []edit{{file: "view.go", old: "Closed: v.verdicts[host].Closed}", new: "}"}},
+		},
+		{
+			name: "capacity-unpublished", pkg: controller, test: "TestPropertyAllDecideTheSame",
+			edits: []edit{{file: "view.go", old: "Capacity: int32(max(capacity, 0)),", new: "Capacity: maxClaims + 0*int32(capacity),"}},
+		},
+		{
+			name: "network-unpublished", pkg: controller, test: "TestPropertyAllDecideTheSame",
+			edits: []edit{{file: "view.go", old: "if network := v.networks[host]; network.IsValid() {", new: "if network := v.networks[host]; network.IsSingleIP() {"}},
+		},
+		{
 			name: "failing-for-ever", pkg: controller, test: "TestFailures", plain: true,
 			edits: []edit{{file: "failing.go", old: "now.Sub(s.last) > failsFor", new: "false"}},
 		},

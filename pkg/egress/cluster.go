@@ -94,6 +94,8 @@ type Host struct {
 	// Network is the uplink's network as the cloud or the host's agent reported
 	// it; invalid where neither has yet.
 	Network netip.Prefix
+	// Cloud: a cloud reported Network. It counts whatever the uplink says.
+	Cloud bool
 	// Subnets are the pod CIDRs of the host; empty where the CNI does not say.
 	Subnets []netip.Prefix
 	// Claims are the egress IPs listed for the host, in canonical form and

@@ -107,7 +107,7 @@ func withSelf(in HostInput) (_ Cluster, noHostSubnet bool) {
 	if u := in.Uplink; u.IsValid() && u.Addr() == c.Hosts[i].IP {
 		// An uplink with a /32, as clouds assign it, does not say which addresses
 		// its segment carries.
-		if u.Bits() < u.Addr().BitLen() {
+		if u.Bits() < u.Addr().BitLen() && !c.Hosts[i].Cloud {
 			c.Hosts[i].Network = u.Masked()
 		}
 	}

@@ -20,7 +20,8 @@ type Objects struct {
 	HostSubnets   []v1.HostSubnet
 	// Verdicts are the verdicts on hosts, by name, for a caller that decides who is
 	// online. Of a host that is not in it the published condition Online counts: the
-	// host is offline if it is False, and doubtful if it is Unknown.
+	// host is offline if it is False, and doubtful if it is Unknown. So does
+	// status.placement.closed.
 	Verdicts map[string]online.Verdict
 	// Evacuating names the hosts that are being evacuated; nil means those whose
 	// published condition Evacuating is True.
@@ -33,7 +34,7 @@ type Objects struct {
 	Awaited map[string][]netip.Addr
 	// Capacity is the greatest number of egress IPs that a host can have, by name.
 	// DefaultCapacity is for hosts that are not in it. 0 means no limit, a negative
-	// number none at all.
+	// number none at all. If both are missing, the published capacity counts.
 	Capacity        map[string]int
 	DefaultCapacity int
 	// Failing are, by host, the egress IPs for which it could not be configured for a
@@ -44,7 +45,8 @@ type Objects struct {
 	Unheard map[string]bool
 	// Networks are the networks of hosts as a cloud reports them, by name. They
 	// replace what the agent sees on the uplink, which may be a /32 there, and a
-	// range that is not wholly inside is refused.
+	// range that is not wholly inside is refused. If the map is nil, the published
+	// networks count.
 	Networks map[string]netip.Prefix
 }
 
@@ -136,7 +138,6 @@ func (r *reader) host(object *v1.HostSubnet, objects Objects) Host {
 	h := Host{
 		Name:      object.Name,
 		Automatic: len(object.EgressCIDRs) > 0,
-		Capacity:  objects.DefaultCapacity,
 		Witnesses: object.Status.Witnesses,
 	}
 	if verdict, ok := objects.Verdicts[h.Name]; ok {
@@ -148,6 +149,7 @@ func (r *reader) host(object *v1.HostSubnet, objects Objects) Host {
 		h.Doubtful = published(object, v1.ConditionOnline, metav1.ConditionUnknown)
 		h.Online = !h.Doubtful && !published(object, v1.ConditionOnline, metav1.ConditionFalse)
 		h.AgentGone = publishedReason(object, v1.ConditionOnline) == string(online.ReasonNoAgent)
+		h.Closed = object.Status.Placement != nil && object.Status.Placement.Closed
 	}
 	h.AgentReady = published(object, v1.ConditionAgentReady, metav1.ConditionTrue)
 	if objects.Evacuating != nil {
@@ -161,9 +163,7 @@ func (r *reader) host(object *v1.HostSubnet, objects Objects) Host {
 		h.Gone = published(object, v1.ConditionNodeGone, metav1.ConditionTrue)
 	}
 	h.Awaited = sortedUnique(slices.Clone(objects.Awaited[h.Name]))
-	if capacity, ok := objects.Capacity[h.Name]; ok {
-		h.Capacity = capacity
-	}
+	h.Capacity = capacityOf(object, objects)
 	if ip, err := netip.ParseAddr(object.HostIP); err == nil && invalidReason(ip) == "" {
 		h.IP = ip
 	} else if object.HostIP == "" {
@@ -176,9 +176,10 @@ func (r *reader) host(object *v1.HostSubnet, objects Objects) Host {
 	h.Unheard, h.Confirmed = objects.Unheard[h.Name], confirmed(h.IP, object)
 	h.Created = object.CreationTimestamp.Time
 	h.Reports, h.Failing = reports(object), objects.Failing[h.Name]
-	r.networks(&h, object, objects.Networks)
+	cloud := cloudNetwork(object, objects)
+	r.networks(&h, object, cloud)
 	r.claims(&h, object.EgressIPs)
-	r.ranges(&h, object.EgressCIDRs, objects.Networks[h.Name])
+	r.ranges(&h, object.EgressCIDRs, cloud)
 	if !h.Automatic {
 		h.Excess = excess(object.EgressIPs, h.Capacity)
 	}
@@ -246,7 +247,35 @@ func publishedReason(object *v1.HostSubnet, condition string) string {
 	return ""
 }
 
-func (r *reader) networks(h *Host, object *v1.HostSubnet, clouds map[string]netip.Prefix) {
+// capacityOf is the host's capacity as the caller knows it, or else as it is published.
+func capacityOf(object *v1.HostSubnet, objects Objects) int {
+	if capacity, ok := objects.Capacity[object.Name]; ok {
+		return capacity
+	}
+	placement := object.Status.Placement
+	switch {
+	case objects.DefaultCapacity != 0 || placement == nil:
+		return objects.DefaultCapacity
+	case placement.Capacity == 0:
+		return -1
+	}
+	return int(placement.Capacity)
+}
+
+// cloudNetwork is the host's network as a cloud reports it: as the caller knows it, or
+// else as it is published. It is invalid if no cloud reports any.
+func cloudNetwork(object *v1.HostSubnet, objects Objects) netip.Prefix {
+	if objects.Networks != nil {
+		return objects.Networks[object.Name]
+	}
+	if object.Status.Placement == nil {
+		return netip.Prefix{}
+	}
+	network, _, _ := parseRange(object.Status.Placement.Network)
+	return network
+}
+
+func (r *reader) networks(h *Host, object *v1.HostSubnet, cloud netip.Prefix) {
 	if object.Subnet != "" {
 		// A subnet of everything would make all traffic inside traffic, and
 		// let it out with the node's address.
@@ -257,8 +286,8 @@ func (r *reader) networks(h *Host, object *v1.HostSubnet, clouds map[string]neti
 				"%q is not a valid IPv4 pod CIDR. Use one such as 10.244.1.0/24, or leave it empty.", object.Subnet)
 		}
 	}
-	if network, ok := clouds[h.Name]; ok && network.IsValid() && network.Addr().Is4() {
-		h.Network = network.Masked()
+	if cloud.IsValid() && cloud.Addr().Is4() {
+		h.Network, h.Cloud = cloud.Masked(), true
 		return
 	}
 	if object.Status.Agent == nil || object.Status.Agent.UplinkCIDR == "" {

@@ -1,0 +1,108 @@
+package controllers
+
+import (
+	"fmt"
+	"net/netip"
+	"testing"
+
+	"github.com/google/go-cmp/cmp"
+	"github.com/google/go-cmp/cmp/cmpopts"
+	"k8s.io/apimachinery/pkg/api/meta"
+	"pgregory.net/rapid"
+
+	v1 "github.com/egressip-operator/egressip-operator/api/v1"
+	"github.com/egressip-operator/egressip-operator/internal/testenv/objects"
+	"github.com/egressip-operator/egressip-operator/pkg/egress"
+	"github.com/egressip-operator/egressip-operator/pkg/online"
+)
+
+// TestPropertyAllDecideTheSame: an agent and the kubectl plugin see only what is
+// published, the controller sees Nodes, probes and votes too. Once its verdicts are
+// published, all have the same answer.
+//
+// Kills the mutants closed-unpublished, capacity-unpublished and network-unpublished.
+func TestPropertyAllDecideTheSame(t *testing.T) {
+	rapid.Check(t, func(t *rapid.T) {
+		v := drawView(t)
+		d := v.decide()
+		published := egress.Objects{}
+		for _, n := range v.namespaces {
+			published.NetNamespaces = append(published.NetNamespaces, *n)
+		}
+		for i, wanted := range wantedHosts(v, d, v.witnesses()) {
+			h := v.hosts[i].DeepCopy()
+			h.Status.Placement, h.Status.Witnesses = wanted.host.Placement, wanted.host.Witnesses
+			for _, c := range wanted.host.Conditions {
+				meta.SetStatusCondition(&h.Status.Conditions, c)
+			}
+			published.HostSubnets = append(published.HostSubnets, *h)
+		}
+		same := cmp.Options{cmpopts.EquateComparable(netip.Addr{}, netip.Prefix{}), cmpopts.EquateEmpty()}
+		theirs, _ := egress.Snapshot(published)
+		if diff := cmp.Diff(d.resolution, egress.Resolve(theirs), same); diff != "" {
+			t.Fatalf("an agent decides otherwise (-controller +agent):\n%s", diff)
+		}
+		ours, _ := egress.Snapshot(v.objects())
+		for i, h := range ours.Hosts {
+			if got := theirs.Hosts[i]; got.Closed != h.Closed || got.Capacity != h.Capacity || got.Network != h.Network {
+				t.Fatalf("host %s: closed %t, capacity %d, network %s for an agent, %t, %d, %s for the controller",
+					h.Name, got.Closed, got.Capacity, got.Network, h.Closed, h.Capacity, h.Network)
+			}
+		}
+	})
+}
+
+// drawView is a cluster of few hosts as a controller sees it.
+func drawView(t *rapid.T) view {
+	v := view{
+		verdicts: make(map[string]online.Verdict), evacuating: make(map[string]bool), gone: make(map[string]bool),
+		capacity: make(map[string]int), networks: make(map[string]netip.Prefix),
+		defaultCapacity: rapid.SampledFrom([]int{0, 0, 1}).Draw(t, "default capacity"),
+	}
+	ips := []string{"192.168.7.200", "192.168.7.201", "192.168.7.202", "192.168.9.1"}
+	lists := rapid.SliceOfNDistinct(rapid.SampledFrom(ips), 0, 3, rapid.ID)
+	for i := range rapid.IntRange(1, 4).Draw(t, "hosts") {
+		h := objects.HostSubnet(fmt.Sprintf("node%d", i), fmt.Sprintf("192.168.7.%d", 11+i), lists.Draw(t, "claims")...)
+		if rapid.Bool().Draw(t, "automatic") {
+			h.EgressCIDRs = []string{"192.168.7.0/24"}
+		}
+		if rapid.IntRange(0, 5).Draw(t, "unreported") > 0 {
+			objects.AgentReports(&h)
+			h.Status.Agent.UplinkCIDR = h.HostIP + rapid.SampledFrom([]string{"/32", "/24"}).Draw(t, "uplink")
+		}
+		v.hosts = append(v.hosts, &h)
+		v.verdicts[h.Name] = rapid.SampledFrom([]online.Verdict{
+			{Online: true, Reason: online.ReasonNodeReady, Message: "Ready."},
+			{Online: true, Closed: true, Reason: online.ReasonNoAgent, Message: "No agent."},
+			{Doubtful: true, Reason: online.ReasonSilent, Message: "Silent."},
+			{Closed: true, Reason: online.ReasonNodeUnreachable, Message: "Unreachable."},
+		}).Draw(t, "verdict")
+		v.evacuating[h.Name] = rapid.IntRange(0, 3).Draw(t, "evacuating") == 0
+		v.gone[h.Name] = rapid.IntRange(0, 5).Draw(t, "gone") == 0
+		if rapid.Bool().Draw(t, "cloud") {
+			v.capacity[h.Name] = rapid.SampledFrom([]int{-1, 1, 2, 10}).Draw(t, "capacity")
+			v.networks[h.Name] = netip.MustParsePrefix(rapid.SampledFrom([]string{"192.168.0.0/16", "192.168.7.0/25"}).Draw(t, "network"))
+		}
+	}
+	for i := range rapid.IntRange(1, 3).Draw(t, "namespaces") {
+		n := objects.NetNamespace(fmt.Sprintf("team%d", i), uint32(10+i), lists.Draw(t, "requests")...)
+		n.Annotations = map[string]string{v1.AnnotationMode: rapid.SampledFrom([]string{v1.ModeOrdered, v1.ModeBalanced}).Draw(t, "mode")}
+		v.namespaces = append(v.namespaces, &n)
+	}
+	return v
+}
+
+// TestPlacement: without a limit, the greatest list that the schema allows is the limit.
+func TestPlacement(t *testing.T) {
+	v := view{
+		capacity: map[string]int{"none": -1, "two": 2}, networks: map[string]netip.Prefix{"two": netip.MustParsePrefix("10.0.1.7/18")},
+		verdicts: map[string]online.Verdict{"two": {Closed: true}},
+	}
+	for host, want := range map[string]v1.PlacementStatus{
+		"none": {}, "any": {Capacity: maxClaims}, "two": {Capacity: 2, Network: "10.0.0.0/18", Closed: true},
+	} {
+		if got := v.placement(host); *got != want {
+			t.Errorf("%s: %+v, want %+v", host, *got, want)
+		}
+	}
+}
