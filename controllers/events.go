@@ -37,6 +37,7 @@ const (
 	eventKept               = "SettingsKept"
 	eventDeleted            = "SettingsDeleted"
 	eventAddressRefused     = "NodeAddressRefused"
+	eventOtherInstall       = "OtherInstall"
 )
 
 // recorder writes events, as record.EventRecorder does.

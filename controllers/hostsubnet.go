@@ -40,7 +40,7 @@ func setupHostSubnets(mgr manager.Manager, d deps, retention time.Duration) erro
 		WithOptions(controllerOptions()).
 		Watches(&corev1.Node{}, &handler.EnqueueRequestForObject{}, builder.WithPredicates(unless(sameNode))).
 		Watches(&v1.HostSubnet{}, &handler.EnqueueRequestForObject{}, builder.WithPredicates(unless(sameFields))).
-		Complete(newHostSubnets(d, retention))
+		Complete(d.gate.guard(newHostSubnets(d, retention)))
 }
 
 func newHostSubnets(d deps, retention time.Duration) *hostSubnets {

@@ -1,10 +1,13 @@
 package controllers
 
 import (
+	"cmp"
 	"errors"
 	"fmt"
 	"strconv"
 	"strings"
+
+	"k8s.io/apimachinery/pkg/util/validation"
 
 	v1 "github.com/egressip-operator/egressip-operator/api/v1"
 )
@@ -20,7 +23,8 @@ const lastEpoch = 1 << 53
 // writes claims there. Terms are numbered; a later one has a greater number.
 type mark struct {
 	epoch uint64
-	// writer is the controller in one term: never the same twice.
+	// writer is the controller in one term: never the same twice. It is
+	// <namespace of the Lease>/<identity>/<random>.
 	writer string
 }
 
@@ -36,6 +40,38 @@ func parseMark(text string) mark {
 		return mark{}
 	}
 	return mark{epoch: epoch, writer: writer}
+}
+
+// namespace is that of the Lease under which the writer works, "" if it has none or the
+// mark was not written by a controller.
+func (m mark) namespace() string { return namespaceOf(m.writer) }
+
+// namespaceOf is the namespace in the name of a writer.
+func namespaceOf(writer string) string {
+	namespace, _, found := strings.Cut(writer, "/")
+	if !found || len(validation.IsDNS1123Label(namespace)) > 0 {
+		return ""
+	}
+	return namespace
+}
+
+// latestMark returns the host with the mark of the latest term, nil if none has a mark.
+// Of two terms with one number, which both end, it is always the same.
+func latestMark(hosts []*v1.HostSubnet) *v1.HostSubnet {
+	var latest *v1.HostSubnet
+	for _, h := range hosts {
+		if markOf(h) == (mark{}) {
+			continue
+		}
+		if latest == nil || compareTerms(markOf(latest), markOf(h)) < 0 {
+			latest = h
+		}
+	}
+	return latest
+}
+
+func compareTerms(a, b mark) int {
+	return cmp.Or(cmp.Compare(a.epoch, b.epoch), cmp.Compare(a.writer, b.writer))
 }
 
 // markOf is the mark of a HostSubnet, the zero mark for none.

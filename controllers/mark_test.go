@@ -48,6 +48,14 @@ func TestCompareMarks(t *testing.T) {
 	if got := nextEpoch([]*v1.HostSubnet{markedHost("6 you"), markedHost("41 of a backup", cidr), markedHost("")}); got != 42 {
 		t.Errorf("the next term is %d, want 42", got)
 	}
+	if got := latestMark([]*v1.HostSubnet{markedHost(""), markedHost("6 a/x/1"), markedHost("7 b/y/2"), markedHost("7 a/z/3"), markedHost("nonsense")}); markOf(got).namespace() != "b" {
+		t.Errorf("the latest mark is %q, want that of namespace b", markOf(got))
+	}
+	for writer, want := range map[string]string{"a/node_pod/1": "a", "/node_pod/1": "", "of a backup": "", "../x/1": "", "": ""} {
+		if got := (mark{epoch: 1, writer: writer}).namespace(); got != want {
+			t.Errorf("the namespace of writer %q is %q, want %q", writer, got, want)
+		}
+	}
 	if got := parseMark(mine.String()); got != mine {
 		t.Errorf("mark %q is read as %q", mine, got)
 	}

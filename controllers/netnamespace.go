@@ -55,7 +55,7 @@ func setupNetNamespaces(mgr manager.Manager, d deps) error {
 		WithOptions(controllerOptions()).
 		Watches(&corev1.Namespace{}, wholePass(batch), builder.WithPredicates(unless(sameNamespace))).
 		Watches(&v1.NetNamespace{}, wholePass(batch), builder.WithPredicates(unless(sameIdentity))).
-		Complete(newNetNamespaces(d))
+		Complete(d.gate.guard(newNetNamespaces(d)))
 }
 
 func newNetNamespaces(d deps) *netNamespaces {

@@ -58,7 +58,7 @@ func setupEgress(mgr manager.Manager, d deps, o *observer, status *publisher, p 
 		Watches(&v1.NetNamespace{}, wholePass(batch), builder.WithPredicates(unless(sameRequests))).
 		Watches(&v1.HostSubnet{}, wholePass(batch), builder.WithPredicates(unless(sameClaims))).
 		Watches(&corev1.Node{}, wholePass(batch), builder.WithPredicates(unless(sameNode))).
-		Complete(newEgressReconciler(d, o, status))
+		Complete(d.gate.guard(newEgressReconciler(d, o, status)))
 }
 
 func newEgressReconciler(d deps, o *observer, p *publisher) *egressReconciler {

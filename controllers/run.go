@@ -130,6 +130,8 @@ type setup struct {
 	claimsWriter string
 	// lock is nil without leader election.
 	lock *leaseLock
+	// gate holds all reconcilers back while another install works.
+	gate *installGate
 	// client is for all requests but watches and those for the Lease.
 	client client.Client
 }
@@ -212,6 +214,10 @@ func (s setup) all(log logr.Logger) error {
 	if err != nil {
 		return fmt.Errorf("set up the publisher of statuses: %w", err)
 	}
+	s.gate = newInstallGate(log, s.deps(s.client))
+	if err := s.mgr.Add(s.gate); err != nil {
+		return fmt.Errorf("set up the look for other installs: %w", err)
+	}
 	if err := errors.Join(
 		s.reconciler("netnamespaces", setupNetNamespaces),
 		s.reconciler("hostsubnets", func(mgr manager.Manager, d deps) error { return setupHostSubnets(mgr, d, s.options.HostRetention) }),
@@ -225,7 +231,8 @@ func (s setup) all(log logr.Logger) error {
 	if err := s.mgr.Add(s.term); err != nil {
 		return fmt.Errorf("set up the end of a term: %w", err)
 	}
-	if err := errors.Join(s.mgr.AddHealthzCheck("ping", healthz.Ping), s.mgr.AddReadyzCheck("caches", cachesSynced(s.mgr.GetCache()))); err != nil {
+	if err := errors.Join(s.mgr.AddHealthzCheck("ping", healthz.Ping), s.mgr.AddReadyzCheck("caches", cachesSynced(s.mgr.GetCache())),
+		s.mgr.AddReadyzCheck("only-install", s.gate.ready)); err != nil {
 		return fmt.Errorf("set up the health endpoints: %w", err)
 	}
 	return nil
@@ -269,7 +276,7 @@ func (s setup) deps(w client.Client) deps {
 	return deps{
 		cache: s.mgr.GetCache(), live: s.client, writer: client.WithFieldOwner(w, FieldManager),
 		recorder: s.recorder, metrics: s.metrics, clock: clock.RealClock{},
-		claimsWriter: s.claimsWriter, deposed: s.term.end,
+		claimsWriter: s.claimsWriter, deposed: s.term.end, gate: s.gate,
 	}
 }
 
@@ -293,6 +300,7 @@ type deps struct {
 	// is called when another controller writes claims.
 	claimsWriter string
 	deposed      func(error)
+	gate         *installGate
 }
 
 // controllerOptions make failed passes be retried soon, for as long as they fail.

@@ -190,6 +190,22 @@ func controllerMutants() []mutant {
 			edits: []edit{{file: "publisher.go", old: "\t\tif !busy {", new: "\t\tif !busy || other != nil {"}},
 		},
 		{
+			name: "second-install-works", pkg: controller, test: "TestTwoInstalls", plain: true,
+			edits: []edit{{file: "installs.go", old: "return err == nil && !works", new: "return true"}},
+		},
+		{
+			name: "standing-lease-renewed", pkg: controller, test: "TestOtherInstallHoldsBack", plain: true,
+			edits: []edit{{file: "installs.go", old: "if g.seen == nil ||", new: "if g.seen != nil ||"}},
+		},
+		{
+			name: "outage-is-standstill", pkg: controller, test: "TestOtherInstallHoldsBack", plain: true,
+			edits: []edit{{file: "installs.go", old: "\t\tg.seen = nil\n", new: ""}},
+		},
+		{
+			name: "any-mark-holds-back", pkg: controller, test: "TestNothingElseHoldsBack", plain: true,
+			edits: []edit{{file: "installs.go", old: "other == \"\" || other == g.own", new: "other == g.own"}},
+		},
+		{
 			name: "noop-counts-as-written", pkg: controller, test: "TestWritesThatChangeNothing", plain: true,
 			edits: []edit{{file: "status_write.go", old: "if now.GetResourceVersion() == stored.GetResourceVersion() {", new: "if now.GetResourceVersion() == \"\" {"}},
 		},
