@@ -91,8 +91,8 @@ func TestAgentsWriteOnlyTheirPart(t *testing.T) {
 	}
 	fields := []string{"future"}
 	status := reflect.TypeFor[v1.HostSubnetStatus]()
-	for i := range status.NumField() {
-		name, _, _ := strings.Cut(status.Field(i).Tag.Get("json"), ",")
+	for part := range status.Fields() {
+		name, _, _ := strings.Cut(part.Tag.Get("json"), ",")
 		if slices.Contains(allowed, name) {
 			continue
 		}
@@ -100,7 +100,7 @@ func TestAgentsWriteOnlyTheirPart(t *testing.T) {
 		t.Run("field "+name, func(t *testing.T) {
 			value, ok := samples()[name]
 			if !ok {
-				value = sample(status.Field(i).Type)
+				value = sample(part.Type)
 			}
 			forbidden(t, name, value)
 		})
@@ -190,9 +190,9 @@ func sample(t reflect.Type) any {
 		return []any{sample(t.Elem())}
 	case reflect.Struct:
 		all := make(map[string]any)
-		for i := range t.NumField() {
-			if name, _, _ := strings.Cut(t.Field(i).Tag.Get("json"), ","); name != "" {
-				all[name] = sample(t.Field(i).Type)
+		for field := range t.Fields() {
+			if name, _, _ := strings.Cut(field.Tag.Get("json"), ","); name != "" {
+				all[name] = sample(field.Type)
 			}
 		}
 		return all

@@ -150,7 +150,8 @@ func (s statusOf) Apply(_ context.Context, applied runtime.ApplyConfiguration, _
 		others := slices.DeleteFunc(slices.Clone(stored.Status.Conditions), func(c metav1.Condition) bool {
 			return c.Type != v1.ConditionAgentReady && c.Type != v1.ConditionAddressInUse
 		})
-		stored.Status.Conditions, stored.Status.Witnesses, stored.TypeMeta = append(others, h.Status.Conditions...), h.Status.Witnesses, meta.TypeMeta
+		stored.Status.Conditions = slices.Concat(others, h.Status.Conditions)
+		stored.Status.Witnesses, stored.Status.Placement, stored.TypeMeta = h.Status.Witnesses, h.Status.Placement, meta.TypeMeta
 		s.store.stamp(stored, false)
 		answer = stored
 	case "NetNamespace":

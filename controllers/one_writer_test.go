@@ -45,13 +45,15 @@ type leases struct {
 	version                             int
 }
 
-var leaseResource = schema.GroupResource{Group: "coordination.k8s.io", Resource: "leases"}
+func leaseResource() schema.GroupResource {
+	return schema.GroupResource{Group: "coordination.k8s.io", Resource: "leases"}
+}
 
 func (l *leases) Get(context.Context, string, metav1.GetOptions) (*coordinationv1.Lease, error) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	if l.stored == nil {
-		return nil, apierrors.NewNotFound(leaseResource, FieldManager)
+		return nil, apierrors.NewNotFound(leaseResource(), FieldManager)
 	}
 	return l.stored.DeepCopy(), nil
 }
@@ -60,7 +62,7 @@ func (l *leases) Create(_ context.Context, lease *coordinationv1.Lease, _ metav1
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	if l.stored != nil {
-		return nil, apierrors.NewAlreadyExists(leaseResource, FieldManager)
+		return nil, apierrors.NewAlreadyExists(leaseResource(), FieldManager)
 	}
 	return l.store(lease), nil
 }
@@ -70,9 +72,9 @@ func (l *leases) Update(_ context.Context, lease *coordinationv1.Lease, _ metav1
 	defer l.mu.Unlock()
 	switch {
 	case l.stored == nil:
-		return nil, apierrors.NewNotFound(leaseResource, FieldManager)
+		return nil, apierrors.NewNotFound(leaseResource(), FieldManager)
 	case l.stored.ResourceVersion != lease.ResourceVersion:
-		return nil, apierrors.NewConflict(leaseResource, FieldManager, errors.New("it has changed"))
+		return nil, apierrors.NewConflict(leaseResource(), FieldManager, errors.New("it has changed"))
 	}
 	return l.store(lease), nil
 }
@@ -366,7 +368,7 @@ func (d *delayed) List(_ context.Context, list client.ObjectList, _ ...client.Li
 	d.store.mu.Lock()
 	defer d.store.mu.Unlock()
 	_, cut := d.within(d.cut)
-	for !cut && d.shown+1 < len(d.store.past) && time.Since(d.store.past[d.shown+1].at) >= lag {
+	for !cut && d.shown+1 < len(d.past) && time.Since(d.past[d.shown+1].at) >= lag {
 		d.shown++
 	}
 	return d.store.past[d.shown].list(list)
@@ -478,31 +480,31 @@ func (m *model) do(c change) {
 	h := m.store.hosts[c.host]
 	switch c.what {
 	case "node flips":
-		node := m.store.nodes[c.host]
+		node := m.nodes[c.host]
 		setReady(node, nodeState(node) != online.NodeReady)
-		m.store.stamp(node, false)
+		m.stamp(node, false)
 	case "request flips":
 		name := fmt.Sprintf("team%d", c.i%m.requests)
-		n := m.store.namespaces[name]
+		n := m.namespaces[name]
 		if len(n.EgressIPs) == 0 {
 			n.EgressIPs = []string{requested(c.i % m.requests)}
 		} else {
 			n.EgressIPs = nil
 		}
-		m.store.stamp(n, true)
+		m.stamp(n, true)
 	case "host flips":
 		if len(h.EgressCIDRs) == 0 {
 			h.EgressCIDRs = []string{"192.168.7.128/25"}
 		} else {
 			h.EgressCIDRs, h.EgressIPs = nil, nil
 		}
-		m.store.stamp(h, true)
+		m.stamp(h, true)
 	case "mark removed":
 		h.Annotations = nil
-		m.store.stamp(h, false)
+		m.stamp(h, false)
 	case "mark restored":
 		h.Annotations = map[string]string{v1.AnnotationClaimsWriter: mark{epoch: uint64(900 + c.i), writer: "of a backup"}.String()}
-		m.store.stamp(h, false)
+		m.stamp(h, false)
 	}
 }
 
@@ -515,22 +517,22 @@ func (h history) run() string {
 		rng: rand.New(rand.NewPCG(h.seed, 1)), leading: make(map[int]bool),
 	}
 	for i, name := range m.hosts {
-		m.store.nodes[name] = &corev1.Node{ObjectMeta: metav1.ObjectMeta{Name: name, UID: types.UID(name)}}
-		setReady(m.store.nodes[name], true)
+		m.nodes[name] = &corev1.Node{ObjectMeta: metav1.ObjectMeta{Name: name, UID: types.UID(name)}}
+		setReady(m.nodes[name], true)
 		m.store.hosts[name] = &v1.HostSubnet{
 			ObjectMeta: metav1.ObjectMeta{Name: name, UID: types.UID(name)},
 			Host:       name, HostIP: fmt.Sprintf("192.168.7.%d", 11+i), EgressCIDRs: []string{"192.168.7.128/25"},
 		}
 		objects.AgentReports(m.store.hosts[name])
-		m.store.stamp(m.store.nodes[name], true)
-		m.store.stamp(m.store.hosts[name], true)
+		m.stamp(m.nodes[name], true)
+		m.stamp(m.store.hosts[name], true)
 	}
 	for i := range h.requests {
 		name := fmt.Sprintf("team%d", i)
-		m.store.namespaces[name] = &v1.NetNamespace{
+		m.namespaces[name] = &v1.NetNamespace{
 			ObjectMeta: metav1.ObjectMeta{Name: name, UID: types.UID(name)}, NetName: name, NetID: new(uint32(10 + i)), EgressIPs: []string{requested(i)},
 		}
-		m.store.stamp(m.store.namespaces[name], true)
+		m.stamp(m.namespaces[name], true)
 	}
 	silent := logr.Discard()
 	ctx, cancel := context.WithCancel(crlog.IntoContext(klog.NewContext(context.Background(), silent), silent))
@@ -548,8 +550,8 @@ func (h history) run() string {
 	cancel()
 	all.Wait()
 	time.Sleep(time.Minute) // until all that was sent has arrived
-	if wrong == "" && len(m.store.wrong) > 0 {
-		wrong = m.store.wrong[0]
+	if wrong == "" && len(m.wrong) > 0 {
+		wrong = m.wrong[0]
 	}
 	return wrong
 }
@@ -560,8 +562,8 @@ func (m *model) verdict() string {
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	switch {
-	case len(m.store.wrong) > 0:
-		return m.store.wrong[0]
+	case len(m.wrong) > 0:
+		return m.wrong[0]
 	case m.violated != "":
 		return m.violated
 	}
@@ -580,7 +582,7 @@ func (m *model) verdict() string {
 		claimed = append(claimed, h.EgressIPs...)
 		usable = usable || (len(h.EgressCIDRs) > 0 && m.store.nodes[h.Name].Status.Conditions[0].Status == corev1.ConditionTrue)
 	}
-	for name, n := range m.store.namespaces {
+	for name, n := range m.namespaces {
 		for _, ip := range n.EgressIPs {
 			if usable && !slices.Contains(claimed, ip) {
 				return fmt.Sprintf("%s of %s is claimed nowhere in the end; claims are %s", ip, name, strings.Join(claimed, ","))

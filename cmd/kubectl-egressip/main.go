@@ -66,7 +66,7 @@ func rootCommand(out, errOut io.Writer) *cobra.Command {
   kubectl egressip explain shop   # one namespace`,
 			Args: cobra.MaximumNArgs(1),
 			RunE: func(cmd *cobra.Command, args []string) error {
-				o, err := read(cmd.Context(), config, errOut)
+				o, err := read(cmd.Context(), config)
 				if err != nil {
 					return err
 				}
@@ -82,7 +82,7 @@ func rootCommand(out, errOut io.Writer) *cobra.Command {
 			Short: "Show each host with its egress IPs, and what is wrong",
 			Args:  cobra.NoArgs,
 			RunE: func(cmd *cobra.Command, _ []string) error {
-				o, err := read(cmd.Context(), config, errOut)
+				o, err := read(cmd.Context(), config)
 				if err != nil {
 					return err
 				}
@@ -94,7 +94,7 @@ func rootCommand(out, errOut io.Writer) *cobra.Command {
 }
 
 // read gets the objects that the decisions depend on from the API server.
-func read(ctx context.Context, config clientcmd.ClientConfig, errOut io.Writer) (egress.Objects, error) {
+func read(ctx context.Context, config clientcmd.ClientConfig) (egress.Objects, error) {
 	cfg, err := config.ClientConfig()
 	if err != nil {
 		return egress.Objects{}, err

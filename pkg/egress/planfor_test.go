@@ -59,13 +59,13 @@ func TestPodPaths(t *testing.T) {
 			want: []egress.PodPath{{IP: testenv.Addr(ip), NetID: 1001, Kind: egress.PathRemote, Via: []netip.Addr{testenv.Addr("192.168.7.10")}, Sources: []netip.Addr{testenv.Addr("192.168.7.200")}, Namespace: "red", Name: "pod"}},
 		},
 		"balanced: a host of one of them uses its own alone": {
-			given: new(given).namespace("red", "192.168.7.200", "192.168.7.201").balanced("red").
+			given: new(given).namespace("red", "192.168.7.200", "192.168.7.201").balanced().
 				host("w0", "192.168.7.200").host("w1", "192.168.7.201"),
 			host: "w1", pods: []egress.Pod{pod("red", ip)},
 			want: []egress.PodPath{{IP: testenv.Addr(ip), NetID: 1001, Kind: egress.PathLocal, EgressIP: testenv.Addr("192.168.7.201"), Namespace: "red", Name: "pod"}},
 		},
 		"balanced: a third host spreads over both": {
-			given: new(given).namespace("red", "192.168.7.200", "192.168.7.201").balanced("red").
+			given: new(given).namespace("red", "192.168.7.200", "192.168.7.201").balanced().
 				host("w0", "192.168.7.200").host("w1", "192.168.7.201").host("w2"),
 			host: "w2", pods: []egress.Pod{pod("red", ip)},
 			want: []egress.PodPath{{

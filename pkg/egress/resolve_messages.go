@@ -206,16 +206,12 @@ func (r *resolver) summarizeHost(h int, result HostResult) (bool, Reason, string
 			assigned++
 		}
 	}
+	if assigned > 0 && !host.serves() {
+		return idleHost(host)
+	}
 	switch {
-	case host.Online && host.Evacuating && assigned > 0:
+	case host.Evacuating && assigned > 0:
 		return true, ReasonEvacuated, r.evacuatingMessage(h, assigned)
-	case !host.Confirmed && assigned > 0:
-		return false, ReasonAgentUnknown, agentUnknownMessage(host)
-	case host.Doubtful && assigned > 0:
-		return false, ReasonHostSilent, fmt.Sprintf("Probes find host %s silent, although its Node is Ready: "+
-			"its egress IPs are used only by namespaces that have no other. See condition Online.", host.Name)
-	case !host.Online && assigned > 0:
-		return false, ReasonHostOffline, fmt.Sprintf("Host %s is offline; its egress IPs are not used.", host.Name)
 	case host.Capacity != 0 && len(host.Claims) > max(host.Capacity, 0):
 		return false, ReasonCapacity, fmt.Sprintf("Host %s claims %d egress IPs and has capacity for %d: move some to other hosts.",
 			host.Name, len(host.Claims), max(host.Capacity, 0))
@@ -225,6 +221,21 @@ func (r *resolver) summarizeHost(h int, result HostResult) (bool, Reason, string
 		return true, ReasonNotRequested, "No namespace requests any of the host's egress IPs."
 	}
 	return true, ReasonAssigned, fmt.Sprintf("The host has %d egress IPs.", assigned)
+}
+
+// serves reports whether nothing speaks against sending traffic to the host.
+func (h Host) serves() bool { return h.Confirmed && h.Online }
+
+// idleHost is why traffic is not sent to a host that has egress IPs.
+func idleHost(host Host) (bool, Reason, string) {
+	switch {
+	case !host.Confirmed:
+		return false, ReasonAgentUnknown, agentUnknownMessage(host)
+	case host.Doubtful:
+		return false, ReasonHostSilent, fmt.Sprintf("Probes find host %s silent, although its Node is Ready: "+
+			"its egress IPs are used only by namespaces that have no other. See condition Online.", host.Name)
+	}
+	return false, ReasonHostOffline, fmt.Sprintf("Host %s is offline; its egress IPs are not used.", host.Name)
 }
 
 // evacuatingMessage reports the progress of an evacuation.

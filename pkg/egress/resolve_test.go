@@ -45,11 +45,10 @@ func (g *given) unnumbered(name string) *given {
 	return g
 }
 
-func (g *given) balanced(name string) *given {
+// balanced is for the namespaces so far.
+func (g *given) balanced() *given {
 	for i := range g.NetNamespaces {
-		if g.NetNamespaces[i].Name == name {
-			g.NetNamespaces[i].Annotations = map[string]string{v1.AnnotationMode: v1.ModeBalanced}
-		}
+		g.NetNamespaces[i].Annotations = map[string]string{v1.AnnotationMode: v1.ModeBalanced}
 	}
 	return g
 }
@@ -197,7 +196,7 @@ func TestNamespaces(t *testing.T) {
 			want:  map[string]string{"red": "dropped: HostOffline"},
 		},
 		"balanced uses all whose hosts are online": {
-			given: new(given).namespace("red", "192.168.7.200", "192.168.7.201", "192.168.7.202").balanced("red").
+			given: new(given).namespace("red", "192.168.7.200", "192.168.7.201", "192.168.7.202").balanced().
 				host("w0", "192.168.7.200").host("w1", "192.168.7.201").host("w2", "192.168.7.202").offline("w1"),
 			want: map[string]string{"red": "192.168.7.200@w0 192.168.7.202@w2"},
 		},

@@ -71,7 +71,7 @@ func TestReadyIsWhatTheHostReports(t *testing.T) {
 			red().host("w0", ip).uplink("w0", "192.168.7.99/24"), egress.ReadyFalse, egress.ReasonAgentUnknown, "",
 		},
 		"one of several is not configured": {
-			new(given).namespace("red", ip, second).balanced("red").host("w0", ip).reports("w0", ip, "").
+			new(given).namespace("red", ip, second).balanced().host("w0", ip).reports("w0", ip, "").
 				host("w1", second).reports("w1", second, egress.ReasonNotConfigured), egress.ReadyFalse, egress.ReasonNotConfigured, ip + "@w0 " + second + "@w1",
 		},
 		"another Node claims the host's address": {
@@ -290,7 +290,7 @@ func TestPropertyProbesTakeNoLastWay(t *testing.T) {
 // In mode balanced as many egress IPs are active as the kernel uses.
 func TestBalancedOverMoreThanTheKernelUses(t *testing.T) {
 	addresses := egressAddresses(egress.MaxActive + 2)
-	g := new(given).namespace("red", addresses...).balanced("red")
+	g := new(given).namespace("red", addresses...).balanced()
 	for i, ip := range addresses {
 		g.host("w"+string(rune('a'+i)), ip)
 	}
