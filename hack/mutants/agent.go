@@ -29,6 +29,10 @@ func agentMutants() []mutant {
 			edits: []edit{{file: "caches.go", old: "if !sameInput(before, after) {", new: "if before != after {"}},
 		},
 		{
+			name: "slow-is-away", pkg: agent, test: "TestIsolation", plain: true,
+			edits: []edit{{file: "isolation.go", old: "askWithin = time.Second", new: "askWithin = 400 * time.Millisecond"}},
+		},
+		{
 			name: "late-delete", pkg: agent, test: "TestPodsOf",
 			edits: []edit{{file: "pods.go", old: "!taken || succeeds(pod, owner)", new: "!taken || owner == nil"}},
 		},

@@ -82,6 +82,10 @@ func healthMutants() []mutant {
 			edits: []edit{{file: "judge.go", old: "Doubtful: e.Node == NodeReady, Reason: ReasonSilent", new: "Reason: ReasonSilent"}},
 		},
 		{
+			name: "answering-ends-doubt", pkg: onlinePackage, test: "TestPropertyProbesAloneTakeNoHostThatAnybodyHears",
+			edits: []edit{{file: "judge.go", old: "Doubtful: e.Node == NodeReady, Reason: ReasonHeldDown", new: "Reason: ReasonHeldDown"}},
+		},
+		{
 			name: "not-ready-is-dead", pkg: onlinePackage, test: "TestPropertyProbesAloneTakeNoHostThatAnybodyHears",
 			edits: []edit{{file: "judge.go", old: "return v, e.nodeDown() && e.probed", new: "return v, e.Node == NodeUnreachable && e.probed"}},
 		},

@@ -26,9 +26,11 @@ const (
 	// lookEvery is the pause between two looks at which hosts the probes reach.
 	lookEvery = 100 * time.Millisecond
 	// askEvery is the pause between two requests to the API server, while any are
-	// needed, and askWithin how long an answer may take.
+	// needed, and askWithin how long an answer may take. Several are on their way where
+	// the API server is slow, each on a connection of its own. One that answers is
+	// reached, however slow: where probes are blocked, nothing else speaks for a host.
 	askEvery  = 250 * time.Millisecond
-	askWithin = 400 * time.Millisecond
+	askWithin = time.Second
 )
 
 // isolation finds out whether this host is cut off, so that it gives up its egress

@@ -29,6 +29,7 @@ type surroundings struct {
 	watched, answering int
 	apiErr             error
 	current            bool
+	takes              time.Duration // of an answer
 	asked              int
 }
 
@@ -38,21 +39,36 @@ func (s *surroundings) set(answering int, apiErr error, current bool) {
 	s.answering, s.apiErr, s.current = answering, apiErr, current
 }
 
+// slow sets how long the API server takes to answer.
+func (s *surroundings) slow(takes time.Duration) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.takes = takes
+}
+
 func (s *surroundings) contact() (int, int) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	return s.watched, s.answering
 }
 
-func (s *surroundings) ask(context.Context) (bool, error) {
+func (s *surroundings) ask(ctx context.Context) (bool, error) {
 	s.mu.Lock()
-	defer s.mu.Unlock()
 	s.asked++
-	return s.current, s.apiErr
+	takes, current, err := s.takes, s.current, s.apiErr
+	s.mu.Unlock()
+	select {
+	case <-ctx.Done():
+		return false, ctx.Err()
+	case <-time.After(takes):
+		return current, err
+	}
 }
 
 // TestIsolation: a host that reaches nobody gives its addresses up in time, asks
 // the API server only where there is need, and comes back on its word.
+//
+// Mutant killed: slow-is-away.
 func TestIsolation(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
@@ -77,6 +93,10 @@ func TestIsolation(t *testing.T) {
 		s.set(0, nil, true)
 		pass(time.Minute)
 		want("the API server answers", false)
+		s.slow(700 * time.Millisecond)
+		pass(time.Minute)
+		want("the API server answers slowly", false)
+		s.slow(0)
 		s.set(2, errors.New("no route to host"), false)
 		pass(time.Minute)
 		want("most hosts answer", false)

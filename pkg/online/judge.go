@@ -47,9 +47,10 @@ const messageHeldDown = "The host answers probes again, and must do so until its
 
 // returningTooEarly keeps a host offline that has begun to answer the controller.
 // Its witnesses may have heard it earlier; that does not end the
-// hold-down.
+// hold-down. It may be in doubt as before: that it begins to answer must not take away
+// what its silence did not.
 func returningTooEarly(e Evidence) (Verdict, bool) {
-	return Verdict{Reason: ReasonHeldDown, Message: messageHeldDown},
+	return Verdict{Doubtful: e.Node == NodeReady, Reason: ReasonHeldDown, Message: messageHeldDown},
 		e.probed(ProbeReturning) && !e.WasOnline && e.wasOfflineByProbes()
 }
 
@@ -83,10 +84,10 @@ const messageDoubtful = " Its Node still reports Ready, so a firewall may drop t
 // result.
 func staysOffline(e Evidence) (Verdict, bool) {
 	v := Verdict{
-		Doubtful: e.WasReason == ReasonSilent && e.Node == NodeReady, Reason: e.WasReason,
+		Doubtful: e.WasReason != ReasonNotServing && e.Node == NodeReady, Reason: e.WasReason,
 		Message: "The host did not answer that its data plane works when the controller's probes last had a result.",
 	}
-	if v.Doubtful {
+	if e.WasReason == ReasonSilent && v.Doubtful {
 		v.Message += messageDoubtful
 	}
 	return v, e.probed(ProbeCutOff, ProbeUndecided, ProbeNeverAnswered) && e.wasOfflineByProbes()

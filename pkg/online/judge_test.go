@@ -99,7 +99,7 @@ func TestJudge(t *testing.T) {
 	} {
 		t.Run(test.name, func(t *testing.T) {
 			v := online.Judge(test.given)
-			if doubtful := v.Reason == online.ReasonSilent && test.given.Node == online.NodeReady; v.Doubtful != doubtful {
+			if doubtful := inDoubt(test.given, v); v.Doubtful != doubtful {
 				t.Errorf("doubtful is %t", v.Doubtful)
 			}
 			if v.Online != test.online || v.Closed != test.closed || v.Reason != test.reason || v.Message == "" {
@@ -109,7 +109,15 @@ func TestJudge(t *testing.T) {
 	}
 }
 
-// Mutants killed: silence-is-death, not-ready-is-dead, agentless-is-dead, unheard-gets-claims,
+// inDoubt reports whether a host must be in doubt on which there is such a verdict: its
+// Node is Ready, and probes alone speak against it. In its hold-down, the last resort
+// decides instead.
+func inDoubt(e online.Evidence, v online.Verdict) bool {
+	return e.Node == online.NodeReady && !v.Online && !v.HeldDown &&
+		(v.Reason == online.ReasonSilent || v.Reason == online.ReasonHeldDown)
+}
+
+// Mutants killed: answering-ends-doubt, silence-is-death, not-ready-is-dead, agentless-is-dead, unheard-gets-claims,
 // agents-end-the-hold-down.
 func TestPropertyProbesAloneTakeNoHostThatAnybodyHears(t *testing.T) {
 	rapid.Check(t, func(t *rapid.T) {
@@ -135,7 +143,7 @@ func TestPropertyProbesAloneTakeNoHostThatAnybodyHears(t *testing.T) {
 		if (e.Node == online.NodeReady || e.Node == online.NodeUnreachable) && lost && majority && v.Online {
 			t.Fatalf("%+v: online though nobody hears it", e)
 		}
-		if v.Doubtful != (v.Reason == online.ReasonSilent && e.Node == online.NodeReady) || v.Doubtful && v.Online {
+		if v.Doubtful != inDoubt(e, v) || v.Doubtful && v.Online {
 			t.Fatalf("%+v: doubtful is %t: %+v", e, v.Doubtful, v)
 		}
 		alive := e.Probe == online.ProbeAnswers || e.Probe == online.ProbeNoAgent
