@@ -106,8 +106,17 @@ func (r *hostSubnets) create(ctx context.Context, node *corev1.Node) (reconcile.
 		return reconcile.Result{}, nil
 	}
 	fill(h, node, choice)
-	if err := r.writer.Create(ctx, h); err != nil && !apierrors.IsAlreadyExists(err) {
+	switch err := r.writer.Create(ctx, h); {
+	case apierrors.IsAlreadyExists(err):
+		return reconcile.Result{}, nil // the cache will show it
+	case err != nil:
 		return result(0, fmt.Errorf("create HostSubnet %s: %w", node.Name, err))
+	}
+	// At once: if the Node went before that, the object would count as an administrator's.
+	bound := h.DeepCopy()
+	bind(&bound.ObjectMeta, v1.AnnotationNodeUID, node.UID)
+	if err := r.writer.Patch(ctx, bound, client.MergeFromWithOptions(h, client.MergeFromWithOptimisticLock{})); err != nil {
+		return result(0, unlessGone(fmt.Errorf("bind HostSubnet %s to its Node: %w", node.Name, err)))
 	}
 	return reconcile.Result{}, nil
 }

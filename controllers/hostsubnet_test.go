@@ -1,6 +1,7 @@
 package controllers_test
 
 import (
+	"context"
 	"fmt"
 	"testing"
 
@@ -10,6 +11,7 @@ import (
 
 	v1 "github.com/egressip-operator/egressip-operator/api/v1"
 	"github.com/egressip-operator/egressip-operator/controllers"
+	"github.com/egressip-operator/egressip-operator/internal/testenv"
 )
 
 // wantHost says what is wrong with the fields that follow the Node.
@@ -151,5 +153,33 @@ egressIPs: [192.168.7.210]
 			}
 			return wantEgressIPs(h.EgressIPs, "192.168.7.220/24")
 		})
+	})
+}
+
+// TestNodesThatGoAtOnce: the HostSubnet of a Node that goes as soon as it is there goes
+// too. It does not count as an administrator's because it was not bound yet.
+func TestNodesThatGoAtOnce(t *testing.T) {
+	a := startAPI(t)
+	a.control(t, controllers.Options{})
+	const count = 20
+	for i := range count {
+		a.node(t, fmt.Sprintf("brief%d", i), "", fmt.Sprintf("192.168.7.%d", 10+i))
+	}
+	for i := range count {
+		name := fmt.Sprintf("brief%d", i)
+		a.awaitHost(t, name, func(*v1.HostSubnet) string { return "" })
+		if err := a.Delete(t.Context(), &corev1.Node{ObjectMeta: metav1.ObjectMeta{Name: name}}); err != nil {
+			t.Fatal(err)
+		}
+	}
+	testenv.Eventually(t, func(ctx context.Context) string {
+		var left v1.HostSubnetList
+		if err := a.List(ctx, &left); err != nil {
+			return err.Error()
+		}
+		if len(left.Items) > 0 {
+			return fmt.Sprintf("%d HostSubnets are left, such as %s with annotations %v", len(left.Items), left.Items[0].Name, left.Items[0].Annotations)
+		}
+		return ""
 	})
 }
