@@ -44,7 +44,14 @@ func (b *bed) givenAutomatic(t *testing.T) (host, other string) {
 	})
 	other = hosts[1-slices.Index(hosts, host)]
 	b.leaveWith(t, b.egress, func(testbed.Pod) string { return egressIP })
-	// All other nodes are its witnesses: they decide about a move.
+	b.witnessed(t, host)
+	return host, other
+}
+
+// witnessed waits until all other nodes are the witnesses of a host: they decide about a
+// move.
+func (b *bed) witnessed(t *testing.T, host string) {
+	t.Helper()
 	b.eventually(t, func() error {
 		out, err := b.Kubectl(t.Context(), "get", "hostsubnet", host, "-o", "jsonpath={.status.witnesses[*]}")
 		if err != nil {
@@ -58,7 +65,6 @@ func (b *bed) givenAutomatic(t *testing.T) (host, other string) {
 		}
 		return nil
 	})
-	return host, other
 }
 
 // leadElsewhere has a controller lead that does not run on the node.

@@ -47,6 +47,18 @@ func suite(t *testing.T, backend testbed.Backend) {
 	}
 	// Installed again, for tests after which a node cannot be compared: power cuts.
 	b.install(t)
+	// One suite is enough: these are about the API more than about the kernel.
+	if backend == testbed.NFT && !inOrder(
+		t,
+		step{"probes that are blocked take nothing away", b.testProbesBlocked},
+		step{"a stale Node takes no address", b.testStaleNode},
+		step{"an automatic host without an agent gets nothing", b.testNoAgent},
+		step{"a Node that registers anew gets its settings back", b.testNodeAnew},
+		step{"a leader that was paused writes no claims", b.testLeaderPaused},
+		step{"a backup is restored", b.testBackup},
+	) {
+		return
+	}
 	inOrder(
 		t,
 		step{"a host is evacuated", b.testEvacuation},

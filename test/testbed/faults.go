@@ -4,6 +4,8 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"slices"
+	"strings"
 )
 
 // Cut stops every frame that goes from one place on the LAN to another; the
@@ -42,4 +44,59 @@ func (c *Cluster) Mend(ctx context.Context) error {
 		}
 	}
 	return nil
+}
+
+// BlockUDP drops the datagrams that come to a node from outside with a port as their
+// source or destination, as the node's own firewall does.
+func (c *Cluster) BlockUDP(ctx context.Context, node string, port uint16) error {
+	return c.blockUDP(ctx, node, port, "-I")
+}
+
+// UnblockUDP undoes BlockUDP.
+func (c *Cluster) UnblockUDP(ctx context.Context, node string, port uint16) error {
+	return c.blockUDP(ctx, node, port, "-D")
+}
+
+func (c *Cluster) blockUDP(ctx context.Context, node string, port uint16, verb string) error {
+	var errs []error
+	for _, side := range []string{"--dport", "--sport"} {
+		_, err := c.NodeExec(ctx, node, "iptables-"+string(c.options.Backend), "-w", "-t", "raw", verb, "PREROUTING",
+			"!", "-i", "lo", "-p", "udp", side, fmt.Sprint(port), "-j", "DROP")
+		errs = append(errs, err)
+	}
+	if err := errors.Join(errs...); err != nil {
+		return fmt.Errorf("block UDP port %d: %w", port, err)
+	}
+	return nil
+}
+
+// HideImage takes an image away from a node, until ShowImage. Containers that run are
+// left alone, and no other can start from it.
+func (c *Cluster) HideImage(ctx context.Context, node, image string) error {
+	return c.renameImage(ctx, node, image, hidden(image))
+}
+
+// ShowImage undoes HideImage.
+func (c *Cluster) ShowImage(ctx context.Context, node, image string) error {
+	return c.renameImage(ctx, node, hidden(image), image)
+}
+
+func hidden(image string) string { return "hidden.local/" + image }
+
+func (c *Cluster) renameImage(ctx context.Context, node, from, to string) error {
+	ctr := []string{"ctr", "--namespace", "k8s.io", "images"}
+	for _, args := range [][]string{{"tag", "--force", full(from), full(to)}, {"rm", full(from)}} {
+		if _, err := c.NodeShell(ctx, node, slices.Concat(ctr, args)...); err != nil {
+			return fmt.Errorf("rename image %s: %w", from, err)
+		}
+	}
+	return nil
+}
+
+// full is an image's name as containerd has it.
+func full(image string) string {
+	if strings.Contains(image, "/") {
+		return image
+	}
+	return "docker.io/library/" + image
 }

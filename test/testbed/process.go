@@ -52,22 +52,30 @@ func (p process) alive() bool {
 	return err == nil && now == p
 }
 
-// kill kills the process, and nothing that has its number by now.
-func (p process) kill(ctx context.Context) error {
-	// The descriptor pins the process: what is checked is what is killed.
+// signal sends a signal to the process, and to nothing that has its number by now.
+func (p process) signal(signal unix.Signal) error {
+	// The descriptor pins the process: what is checked is what gets the signal.
 	fd, err := unix.PidfdOpen(p.PID, 0)
 	if errors.Is(err, unix.ESRCH) {
 		return nil
 	}
 	if err != nil {
-		return fmt.Errorf("kill process %d: %w", p.PID, err)
+		return fmt.Errorf("send %s to process %d: %w", signal, p.PID, err)
 	}
 	defer unix.Close(fd)
 	if !p.alive() {
 		return nil
 	}
-	if err := unix.PidfdSendSignal(fd, unix.SIGKILL, nil, 0); err != nil && !errors.Is(err, unix.ESRCH) {
-		return fmt.Errorf("kill process %d: %w", p.PID, err)
+	if err := unix.PidfdSendSignal(fd, signal, nil, 0); err != nil && !errors.Is(err, unix.ESRCH) {
+		return fmt.Errorf("send %s to process %d: %w", signal, p.PID, err)
+	}
+	return nil
+}
+
+// kill kills the process, and waits until it has ended.
+func (p process) kill(ctx context.Context) error {
+	if err := p.signal(unix.SIGKILL); err != nil {
+		return err
 	}
 	return Poll(ctx, 20*time.Second, func() error {
 		if p.alive() {
@@ -180,6 +188,30 @@ func (c *Cluster) Kill(ctx context.Context, place string, match func(args []stri
 	}
 	for i, p := range processes {
 		if err := p.kill(ctx); err != nil {
+			return i, err
+		}
+	}
+	return len(processes), nil
+}
+
+// Freeze stops, as a machine that is paused does, the processes that PIDs finds, and
+// returns how many these were. They continue with Thaw.
+func (c *Cluster) Freeze(place string, match func(args []string) bool) (int, error) {
+	return c.signal(place, match, unix.SIGSTOP)
+}
+
+// Thaw has processes continue that Freeze stopped.
+func (c *Cluster) Thaw(place string, match func(args []string) bool) (int, error) {
+	return c.signal(place, match, unix.SIGCONT)
+}
+
+func (c *Cluster) signal(place string, match func(args []string) bool, signal unix.Signal) (int, error) {
+	processes, err := c.find(place, match)
+	if err != nil {
+		return 0, err
+	}
+	for i, p := range processes {
+		if err := p.signal(signal); err != nil {
 			return i, err
 		}
 	}
