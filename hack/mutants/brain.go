@@ -82,7 +82,7 @@ func healthMutants() []mutant {
 			edits: []edit{{file: "judge.go", old: "Doubtful: e.Node == NodeReady, Reason: ReasonSilent", new: "Reason: ReasonSilent"}},
 		},
 		{
-			name: "answering-ends-doubt", pkg: onlinePackage, test: "TestPropertyProbesAloneTakeNoHostThatAnybodyHears",
+			name: "answering-ends-doubt", pkg: onlinePackage, test: "TestVerdicts", plain: true,
 			edits: []edit{{file: "judge.go", old: "Doubtful: e.Node == NodeReady, Reason: ReasonHeldDown", new: "Reason: ReasonHeldDown"}},
 		},
 		{

@@ -117,7 +117,7 @@ func inDoubt(e online.Evidence, v online.Verdict) bool {
 		(v.Reason == online.ReasonSilent || v.Reason == online.ReasonHeldDown)
 }
 
-// Mutants killed: answering-ends-doubt, silence-is-death, not-ready-is-dead, agentless-is-dead, unheard-gets-claims,
+// Mutants killed: silence-is-death, not-ready-is-dead, agentless-is-dead, unheard-gets-claims,
 // agents-end-the-hold-down.
 func TestPropertyProbesAloneTakeNoHostThatAnybodyHears(t *testing.T) {
 	rapid.Check(t, func(t *rapid.T) {
