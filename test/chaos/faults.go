@@ -30,7 +30,7 @@ type fault struct {
 }
 
 func kinds() []kind {
-	return []kind{
+	return append(controlPlaneKinds(), []kind{
 		{name: "power lost", weight: 4, prepare: (*chaos).powerLost},
 		{name: "reboot with old addresses", weight: 2, prepare: (*chaos).rebootWithAddresses},
 		{name: "cable pulled", weight: 3, prepare: (*chaos).cablePulled},
@@ -44,7 +44,7 @@ func kinds() []kind {
 		{name: "rules flushed", weight: 3, prepare: (*chaos).rulesFlushed},
 		{name: "pods churned", weight: 3, prepare: (*chaos).podsChurned},
 		{name: "node evacuated", weight: 1, prepare: (*chaos).evacuated},
-	}
+	}...)
 }
 
 const apiStoppedAfterCuts = "API server stopped after cuts"

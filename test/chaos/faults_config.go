@@ -83,8 +83,9 @@ func (c *chaos) podsChurned() fault {
 	}
 }
 
-func (c *chaos) evacuated() fault {
-	node := automaticHosts()[c.random.IntN(2)]
+func (c *chaos) evacuated() fault { return c.evacuate(automaticHosts()[c.random.IntN(2)]) }
+
+func (c *chaos) evacuate(node string) fault {
 	const annotation = "egressip.network.openshift.io/evacuate"
 	return fault{
 		what: node,

@@ -151,7 +151,7 @@ func (c *chaos) leaderKilled() fault {
 	return fault{
 		what: "the leader",
 		begin: func(ctx context.Context) error {
-			holder, err := c.Kubectl(ctx, "-n", testbed.OperatorNamespace, "get", "lease", "egressip-controller", "-o", "jsonpath={.spec.holderIdentity}")
+			holder, err := c.leader(ctx)
 			if err != nil {
 				return err
 			}

@@ -44,6 +44,9 @@ func teams() []team {
 	}
 }
 
+// automaticRange is what the automatic hosts may have.
+const automaticRange = "192.168.7.208/29"
+
 // spareIP is another egress IP for namespace automatic.
 const spareIP = "192.168.7.212"
 
@@ -176,7 +179,7 @@ func (c *chaos) request(ctx context.Context) error {
 		}
 	}
 	for _, host := range automaticHosts() {
-		if err := c.patch(ctx, "hostsubnet/"+host, `{"egressCIDRs": ["192.168.7.208/29"]}`); err != nil {
+		if err := c.patch(ctx, "hostsubnet/"+host, `{"egressCIDRs": ["`+automaticRange+`"]}`); err != nil {
 			return err
 		}
 	}
