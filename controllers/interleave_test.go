@@ -237,6 +237,13 @@ func (l *lagging) List(_ context.Context, list client.ObjectList, _ ...client.Li
 }
 
 func (l *lagging) Get(_ context.Context, key client.ObjectKey, object client.Object, _ ...client.GetOption) error {
+	l.store.mu.Lock()
+	defer l.store.mu.Unlock()
+	return l.get(key, object)
+}
+
+// get is Get for a caller that holds the store's lock.
+func (l *lagging) get(key client.ObjectKey, object client.Object) error {
 	switch object := object.(type) {
 	case *v1.NetNamespace:
 		for _, n := range l.store.past[l.namespaces].namespaces {

@@ -375,12 +375,12 @@ func (d *delayed) List(_ context.Context, list client.ObjectList, _ ...client.Li
 }
 
 // Get reads one object of the moment that was listed last.
-func (d *delayed) Get(ctx context.Context, key client.ObjectKey, object client.Object, o ...client.GetOption) error {
+func (d *delayed) Get(_ context.Context, key client.ObjectKey, object client.Object, _ ...client.GetOption) error {
 	d.mu.Lock()
 	defer d.mu.Unlock()
 	d.store.mu.Lock()
 	defer d.store.mu.Unlock()
-	return (&lagging{store: d.store, namespaces: d.shown, hosts: d.shown, node: d.shown}).Get(ctx, key, object, o...)
+	return (&lagging{store: d.store, namespaces: d.shown, hosts: d.shown, node: d.shown}).get(key, object)
 }
 
 // controller is one pod: a process that is started again whenever it ends.

@@ -92,12 +92,12 @@ func (w *writes) count(name string) (n int) {
 // newest is a cache that never lags.
 type newest struct{ lagging }
 
-func (n *newest) Get(ctx context.Context, key client.ObjectKey, object client.Object, o ...client.GetOption) error {
+func (n *newest) Get(_ context.Context, key client.ObjectKey, object client.Object, _ ...client.GetOption) error {
 	n.store.mu.Lock()
 	defer n.store.mu.Unlock()
 	last := len(n.store.past) - 1
 	at := &lagging{store: n.store, namespaces: last, hosts: last, node: last}
-	return at.Get(ctx, key, object, o...)
+	return at.get(key, object)
 }
 
 // published is a publisher that runs on a store.

@@ -153,6 +153,10 @@ func healthMutants() []mutant {
 			edits: []edit{{file: "isolation.go", old: "if c.API.After(alone) {", new: "if false {"}},
 		},
 		{
+			name: "blocked-probes-are-isolation", pkg: onlinePackage, test: "TestPropertyOnlyTheCutOffWithdraw",
+			edits: []edit{{file: "isolation.go", old: "if c.API.Sub(i.lost) >= after {", new: "if false {"}},
+		},
+		{
 			name: "back-by-majority", pkg: onlinePackage, test: "TestPropertyOnlyTheCutOffWithdraw",
 			edits: []edit{{file: "isolation.go", old: "i.Withdrawn = !c.Current", new: "i.Withdrawn = !c.Current && !c.majority()"}},
 		},

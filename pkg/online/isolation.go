@@ -18,6 +18,10 @@ type Contact struct {
 // more than half of the hosts that it knows.
 func (c Contact) majority() bool { return 2*(1+c.Answering) > 1+c.Watched }
 
+// patience is how many times longer a host waits for the API server where only probes
+// are at fault.
+const patience = 10
+
 // Isolation is whether a host must consider itself cut off from the cluster. Its
 // addresses may be given to another host then, and nothing can notify it: so that no
 // address has two owners, it withdraws them by itself. The zero value is a host that
@@ -35,7 +39,10 @@ func (i Isolation) Uncertain() bool { return i.Withdrawn || !i.lost.IsZero() }
 
 // Next is the isolation after an observation at the given time. A host withdraws
 // when it has reached neither the API server nor a majority of the hosts that it
-// knows for the time after; 0 means never. It returns when it has reached the API
+// knows for the time after; 0 means never. Where the API server has answered for that
+// long while no majority did, probes are at fault, as behind a firewall: then a slow
+// answer is no sign of being cut off, and the host waits patience times as long. Nobody
+// else is given its addresses by probes alone meanwhile. It returns when it has reached the API
 // server again and is up to date: a majority alone cannot tell whether its addresses
 // were given away.
 func (i Isolation) Next(c Contact, after time.Duration, now time.Time) Isolation {
@@ -54,6 +61,9 @@ func (i Isolation) Next(c Contact, after time.Duration, now time.Time) Isolation
 		alone := i.lost
 		if c.API.After(alone) {
 			alone = c.API
+		}
+		if c.API.Sub(i.lost) >= after {
+			after *= patience
 		}
 		i.Withdrawn = now.Sub(alone) >= after
 	}
