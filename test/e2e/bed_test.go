@@ -103,7 +103,8 @@ func (b *bed) install(t *testing.T) {
 	})
 }
 
-// kustomize installs config/default, with the image that the nodes have.
+// kustomize installs config/default, with the image that the nodes have, and
+// config/canonical.
 func (b *bed) kustomize(t *testing.T) {
 	t.Helper()
 	manifest, err := b.Kubectl(t.Context(), "kustomize", filepath.Join(b.root, "config", "default"))
@@ -113,6 +114,9 @@ func (b *bed) kustomize(t *testing.T) {
 	manifest = regexp.MustCompile(`image: .*/egressip-operator:\S+`).ReplaceAllString(manifest, "image: egressip-operator:dev")
 	manifest = strings.ReplaceAll(manifest, "imagePullPolicy: IfNotPresent", "imagePullPolicy: Never")
 	if _, err := b.Apply(t.Context(), manifest); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := b.Kubectl(t.Context(), "apply", "-k", filepath.Join(b.root, "config", "canonical")); err != nil {
 		t.Fatal(err)
 	}
 	for _, workload := range []string{"deployment/egressip-controller", "daemonset/egressip-agent"} {
@@ -125,8 +129,12 @@ func (b *bed) kustomize(t *testing.T) {
 // uninstall takes out what install put in.
 func (b *bed) uninstall(ctx context.Context) error {
 	if b.backend == testbed.Legacy {
-		_, err := b.Kubectl(ctx, "delete", "--wait", "--timeout=2m", "-k", filepath.Join(b.root, "config", "default"))
-		return err
+		for _, part := range []string{"canonical", "default"} {
+			if _, err := b.Kubectl(ctx, "delete", "--wait", "--timeout=2m", "-k", filepath.Join(b.root, "config", part)); err != nil {
+				return err
+			}
+		}
+		return nil
 	}
 	return b.UninstallChart(ctx)
 }
