@@ -44,7 +44,7 @@ func (b *bed) testNewPods(t *testing.T) {
 	}
 }
 
-// newPods makes pods that ask the bastion every 10 ms for two seconds, and
+// newPods makes pods that ask the bastion every 10 ms for five seconds, and
 // returns their names.
 func (b *bed) newPods(t *testing.T) (names []string) {
 	t.Helper()
@@ -67,7 +67,7 @@ spec:
 				fmt.Fprintf(&manifest, `  - name: %[1]s
     image: %[2]s
     imagePullPolicy: Never
-    args: [watch, -every, 10ms, -for, 2s, -timeout, 2s, "%[1]s://%[3]s:%[4]d"]
+    args: [watch, -every, 10ms, -for, 5s, -timeout, 2s, "%[1]s://%[3]s:%[4]d"]
 `, network, testbed.TrafficImage, testbed.BastionIP, port)
 			}
 		}
@@ -114,7 +114,7 @@ func (b *bed) answered(t *testing.T, pod, container string) {
 		}
 	}
 	if answers == 0 {
-		t.Errorf("%s, %s: no answer in two seconds", pod, container)
+		t.Errorf("%s, %s: no answer in five seconds", pod, container)
 		return
 	}
 	t.Logf("%s, %s: %d answers, the first after %v", pod, container, answers, first.Sub(began).Round(time.Millisecond))
