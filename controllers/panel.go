@@ -56,25 +56,14 @@ func (v *view) countVotes(nodes map[string]*corev1.Node) {
 				continue
 			}
 			if w := v.host(name); w != nil && w.Status.Agent != nil {
-				ballots[name] = online.Ballot{Silent: w.Status.Agent.Silent, Void: !v.alive(name, nodes[name])}
+				probed := v.probed[name]
+				ballots[name] = online.Ballot{
+					Silent: w.Status.Agent.Silent,
+					Void:   probed != online.ProbeAnswers && (probed != online.NotProbed || nodeState(nodes[name]) != online.NodeReady),
+				}
 			}
 		}
 		v.votes[h.Name] = online.Count(h.Name, h.Status.Witnesses, ballots)
-	}
-}
-
-// alive reports whether a witness can have reported what it sees now: it answers probes.
-// If probes say nothing about it, because there are none or because this controller is
-// probably cut off itself, its Node is asked. Otherwise nobody would have a vote where a
-// firewall drops all probes, and nobody would be told.
-func (v *view) alive(witness string, node *corev1.Node) bool {
-	switch v.probed[witness] {
-	case online.ProbeAnswers:
-		return true
-	case online.NotProbed, online.ProbeCutOff:
-		return nodeState(node) == online.NodeReady
-	default:
-		return false
 	}
 }
 

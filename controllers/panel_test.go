@@ -54,17 +54,6 @@ func TestCountVotes(t *testing.T) {
 			delete(v.probed, "node1")
 			setReady(nodes["node1"], false)
 		}, online.Vote{Panel: 7, Watchers: 6, Silent: 6}},
-		{"all are silent to the controller too, which may be cut off", func(v *view, _ map[string]*corev1.Node) {
-			for _, h := range v.hosts {
-				v.probed[h.Name] = online.ProbeCutOff
-			}
-		}, online.Vote{Panel: 7, Watchers: 7, Silent: 7}},
-		{"the controller may be cut off, and one Node is lost", func(v *view, nodes map[string]*corev1.Node) {
-			for _, h := range v.hosts {
-				v.probed[h.Name] = online.ProbeCutOff
-			}
-			setReady(nodes["node1"], false)
-		}, online.Vote{Panel: 7, Watchers: 6, Silent: 6}},
 		{"one has never reported", func(v *view, _ map[string]*corev1.Node) { v.hosts[1].Status.Agent = nil }, online.Vote{Panel: 7, Watchers: 6, Silent: 6}},
 		{"one has no HostSubnet", func(v *view, _ map[string]*corev1.Node) { v.hosts = slices.Delete(v.hosts, 1, 2) }, online.Vote{Panel: 7, Watchers: 6, Silent: 6}},
 		{"it has no witnesses yet", func(v *view, _ map[string]*corev1.Node) { v.hosts[0].Status.Witnesses = nil }, online.Vote{}},

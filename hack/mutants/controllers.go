@@ -111,11 +111,11 @@ func controllerMutants() []mutant {
 		},
 		{
 			name: "dead-witnesses-vote", pkg: controller, test: "TestCountVotes", plain: true,
-			edits: []edit{{file: "panel.go", old: "\tdefault:\n\t\treturn false\n\t}\n}", new: "\tdefault:\n\t\treturn true\n\t}\n}"}},
+			edits: []edit{{file: "panel.go", old: "probed != online.ProbeAnswers && (probed != online.NotProbed ||", new: "probed == online.NotProbed && (false ||"}},
 		},
 		{
 			name: "unready-witnesses-vote", pkg: controller, test: "TestCountVotes", plain: true,
-			edits: []edit{{file: "panel.go", old: "return nodeState(node) == online.NodeReady", new: "return true"}},
+			edits: []edit{{file: "panel.go", old: "(probed != online.NotProbed || nodeState(nodes[name]) != online.NodeReady)", new: "probed != online.NotProbed"}},
 		},
 		{
 			name: "panel-forgets", pkg: controller, test: "TestPickKeepsWitnesses", plain: true,
