@@ -9,7 +9,6 @@ import (
 	"slices"
 	"time"
 
-	"golang.org/x/sync/errgroup"
 	corev1 "k8s.io/api/core/v1"
 	"sigs.k8s.io/controller-runtime/pkg/client"
 	"sigs.k8s.io/controller-runtime/pkg/log"
@@ -64,16 +63,10 @@ func (r *egressReconciler) writeClaims(ctx context.Context, v view, a egress.All
 		writes = append(writes, claimWrite{before: h, patched: patched})
 	}
 	maps.DeleteFunc(r.waitingSince, func(ip netip.Addr, _ time.Time) bool { return !waiting[ip] })
-	errs := make([]error, len(writes))
-	var g errgroup.Group
-	g.SetLimit(claimWriters)
-	for i, w := range writes {
-		g.Go(func() error {
-			errs[i] = r.writer.Patch(ctx, w.patched, client.MergeFromWithOptions(w.before, client.MergeFromWithOptimisticLock{}))
-			return nil
-		})
-	}
-	_ = g.Wait() // the errors are in errs
+	errs := concurrently(claimWriters, len(writes), func(i int) error {
+		w := writes[i]
+		return r.writer.Patch(ctx, w.patched, client.MergeFromWithOptions(w.before, client.MergeFromWithOptimisticLock{}))
+	})
 	for i, w := range writes {
 		if errs[i] != nil {
 			// The others do not wait for this one: what they claim was on no list.

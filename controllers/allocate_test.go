@@ -39,16 +39,7 @@ func TestClaimWaitsForTheFormerHost(t *testing.T) {
 	} {
 		t.Run(tc.name, func(t *testing.T) {
 			s := newStore()
-			for _, name := range []string{"node1", "node2"} {
-				s.nodes[name] = &corev1.Node{ObjectMeta: metav1.ObjectMeta{Name: name, UID: types.UID(name)}}
-				setReady(s.nodes[name], true)
-				s.hosts[name] = &v1.HostSubnet{
-					ObjectMeta: metav1.ObjectMeta{Name: name, UID: types.UID(name)},
-					Host:       name, HostIP: "192.168.7.1" + name[4:], EgressCIDRs: []string{"192.168.7.128/25"},
-				}
-				objects.AgentReports(s.hosts[name])
-				s.stamp(s.hosts[name], true)
-			}
+			s.twoHosts("192.168.7.128/25", "192.168.7.128/25")
 			// Its range was taken from it a moment ago.
 			node1 := s.hosts["node1"]
 			node1.EgressIPs, node1.EgressCIDRs = []string{ip}, []string{"10.0.0.0/24"}
@@ -83,21 +74,27 @@ func TestClaimWaitsForTheFormerHost(t *testing.T) {
 	}
 }
 
-// TestOneRefusedHostHoldsUpNoOther: a host whose list cannot be written, for
-// instance because someone writes it all the time, leaves the others their
-// egress IPs.
-func TestOneRefusedHostHoldsUpNoOther(t *testing.T) {
-	s := newStore()
+// twoHosts adds node1 and node2, automatic hosts with the given ranges whose Nodes are
+// Ready and whose agents report that all is well.
+func (s *store) twoHosts(ranges ...string) {
 	for i, name := range []string{"node1", "node2"} {
 		s.nodes[name] = &corev1.Node{ObjectMeta: metav1.ObjectMeta{Name: name, UID: types.UID(name)}}
 		setReady(s.nodes[name], true)
 		s.hosts[name] = &v1.HostSubnet{
 			ObjectMeta: metav1.ObjectMeta{Name: name, UID: types.UID(name)},
-			Host:       name, HostIP: "192.168.7.1" + name[4:], EgressCIDRs: []string{[]string{"10.1.0.0/24", "10.2.0.0/24"}[i]},
+			Host:       name, HostIP: "192.168.7.1" + name[4:], EgressCIDRs: []string{ranges[i]},
 		}
 		objects.AgentReports(s.hosts[name])
 		s.stamp(s.hosts[name], true)
 	}
+}
+
+// TestOneRefusedHostHoldsUpNoOther: a host whose list cannot be written, for
+// instance because someone writes it all the time, leaves the others their
+// egress IPs.
+func TestOneRefusedHostHoldsUpNoOther(t *testing.T) {
+	s := newStore()
+	s.twoHosts("10.1.0.0/24", "10.2.0.0/24")
 	for i, ip := range []string{"10.1.0.1", "10.2.0.1"} {
 		name := []string{"shop", "bank"}[i]
 		s.namespaces[name] = &v1.NetNamespace{
@@ -134,15 +131,7 @@ func TestOneRefusedHostHoldsUpNoOther(t *testing.T) {
 func TestStatusDuringAMove(t *testing.T) {
 	const ip = "192.168.7.200"
 	s := newStore()
-	for _, name := range []string{"node1", "node2"} {
-		s.nodes[name] = &corev1.Node{ObjectMeta: metav1.ObjectMeta{Name: name, UID: types.UID(name)}}
-		setReady(s.nodes[name], true)
-		s.hosts[name] = &v1.HostSubnet{
-			ObjectMeta: metav1.ObjectMeta{Name: name, UID: types.UID(name)},
-			Host:       name, HostIP: "192.168.7.1" + name[4:], EgressCIDRs: []string{"192.168.7.128/25"},
-		}
-		objects.AgentReports(s.hosts[name])
-	}
+	s.twoHosts("192.168.7.128/25", "192.168.7.128/25")
 	s.hosts["node1"].EgressIPs = []string{ip}
 	s.namespaces["shop"] = &v1.NetNamespace{
 		ObjectMeta: metav1.ObjectMeta{Name: "shop", UID: "shop"}, NetName: "shop", NetID: new(uint32(10)), EgressIPs: []string{ip},

@@ -57,16 +57,22 @@ func startAPI(t *testing.T) *api {
 	return &api{Client: c, env: env, cfg: env.Config, bin: env.BinaryAssetsDirectory}
 }
 
-// control runs the controller until stop is called, or the test ends. If it loses the
-// lead, it is started again, as the kubelet does.
+// control runs the controller, and agents beside it, until stop is called or the test
+// ends. If the controller loses the lead, it is started again, as the kubelet does.
 func (a *api) control(t *testing.T, o controllers.Options) (stop func()) {
+	t.Helper()
+	a.agents(t)
+	return a.controlAlone(t, o)
+}
+
+// controlAlone is control without agents.
+func (a *api) controlAlone(t *testing.T, o controllers.Options) (stop func()) {
 	t.Helper()
 	var log lines
 	logger := funcr.New(func(prefix, args string) { log.add(prefix + " " + args) }, funcr.Options{Verbosity: 1})
 	// Its end is asked for by stop.
 	ctx, cancel := context.WithCancel(logr.NewContext(context.WithoutCancel(t.Context()), logger))
 	done := make(chan error, 1)
-	a.agents(t)
 	go func() {
 		err := controllers.Run(ctx, a.cfg, o)
 		for err != nil && ctx.Err() == nil {

@@ -1,10 +1,8 @@
 package controllers
 
 import (
-	"errors"
 	"fmt"
 
-	"golang.org/x/sync/errgroup"
 	corev1 "k8s.io/api/core/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/types"
@@ -13,9 +11,6 @@ import (
 	v1 "github.com/egressip-operator/egressip-operator/api/v1"
 	"github.com/egressip-operator/egressip-operator/pkg/egress"
 )
-
-// maxWrites is how many objects are created, bound or deleted concurrently.
-const maxWrites = 16
 
 // bondOf is what an object says about its owner. mark is the annotation with the
 // owner's UID; owner is the UID of the owner of that name, "" for none.
@@ -63,19 +58,4 @@ func doubtful(b egress.Bond, owner, fields string) string {
 	return fmt.Sprintf("It was written for %s with the UID %s, which does not exist, and not bound by this controller: it comes from a backup, "+
 		"another cluster, or an earlier version. It is kept (%s), for the case that %s of its name follows. Delete it if none does.",
 		owner, b.MarkedUID, fields, owner)
-}
-
-// each calls do for all items, some of them concurrently, and joins the errors.
-func each[T any](items []T, do func(T) error) error {
-	errs := make([]error, len(items))
-	var g errgroup.Group
-	g.SetLimit(maxWrites)
-	for i, item := range items {
-		g.Go(func() error {
-			errs[i] = do(item)
-			return nil
-		})
-	}
-	_ = g.Wait() // the errors are in errs
-	return errors.Join(errs...)
 }

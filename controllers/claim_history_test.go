@@ -246,7 +246,7 @@ func TestClaimsWaitForRequests(t *testing.T) {
 			r.settle()
 			r.want("192.168.7.200@node1")
 		},
-		"a new HostSubnet of the name counts anew": func(r *restoring) {
+		"a new HostSubnet of the name starts again": func(r *restoring) {
 			automatic(r)
 			r.namespace("shop", "192.168.7.200")
 			r.settle()

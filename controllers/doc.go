@@ -7,7 +7,7 @@
 //
 //	reconciler     file             runs for         writes
 //	netnamespaces  netnamespace.go  all at once      NetNamespaces: create, delete, owner
-//	hostsubnets    hostsubnet.go    each Node        HostSubnets: create, delete, host, hostIP, subnet, canonical claims
+//	hostsubnets    hostsubnet.go    each Node        HostSubnets: create, delete, owner, host, hostIP, subnet
 //	cluster        reconciler.go    all at once      claims of automatic hosts (allocate.go), verdicts
 //
 // What the status of each object should be is a value (status.go) that the cluster

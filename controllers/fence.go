@@ -15,12 +15,8 @@ import (
 	v1 "github.com/egressip-operator/egressip-operator/api/v1"
 )
 
-const (
-	// claimWriters is how many HostSubnets are marked, or get claims, concurrently.
-	claimWriters = 32
-	// maxLists bounds the lists of one attempt to close the fence.
-	maxLists = 4
-)
+// maxLists bounds the lists of one attempt to close the fence.
+const maxLists = 4
 
 // fence keeps the claims of all controllers but one out of the API, whatever the Lease
 // and clocks say. docs/adr/0011 has the argument.
@@ -202,22 +198,15 @@ func (f *fence) unseen(v view) bool {
 // markAll writes this controller's mark, each if nobody has written since the host was
 // read.
 func (f *fence) markAll(ctx context.Context, hosts []*v1.HostSubnet) error {
-	errs := make([]error, len(hosts))
-	var g errgroup.Group
-	g.SetLimit(claimWriters)
-	for i, h := range hosts {
-		g.Go(func() error {
-			patched := h.DeepCopy()
-			metav1.SetMetaDataAnnotation(&patched.ObjectMeta, v1.AnnotationClaimsWriter, f.mine.String())
-			err := f.writer.Patch(ctx, patched, client.MergeFromWithOptions(h, client.MergeFromWithOptimisticLock{}))
-			if err != nil {
-				errs[i] = unlessGone(fmt.Errorf("mark HostSubnet %s: %w", h.Name, err))
-			}
-			return nil
-		})
-	}
-	_ = g.Wait() // the errors are in errs
-	return errors.Join(errs...)
+	return errors.Join(concurrently(claimWriters, len(hosts), func(i int) error {
+		h := hosts[i]
+		patched := h.DeepCopy()
+		metav1.SetMetaDataAnnotation(&patched.ObjectMeta, v1.AnnotationClaimsWriter, f.mine.String())
+		if err := f.writer.Patch(ctx, patched, client.MergeFromWithOptions(h, client.MergeFromWithOptimisticLock{})); err != nil {
+			return unlessGone(fmt.Errorf("mark HostSubnet %s: %w", h.Name, err))
+		}
+		return nil
+	})...)
 }
 
 func (f *fence) depose(err error) error {

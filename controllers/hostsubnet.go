@@ -87,7 +87,7 @@ func nodeBond(h *v1.HostSubnet, node *corev1.Node) egress.Bond {
 }
 
 // create creates the HostSubnet of a Node that has an IPv4 address. A Node without
-// one is reconciled again when it gets one. When the cache shows it, it is bound.
+// one is reconciled again when it gets one. It is bound at once.
 func (r *hostSubnets) create(ctx context.Context, node *corev1.Node) (reconcile.Result, error) {
 	if node == nil || !node.DeletionTimestamp.IsZero() {
 		return reconcile.Result{}, nil

@@ -66,7 +66,7 @@ func nobodyDead(string) bool { return false }
 //
 // Mutants killed: other-holder-ignored, lease-of-another-released.
 func TestDeadLeaderIsReplacedOnce(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) { // a sleep moves the bubble's clock
 		l := &leases{}
 		first := stand(l, "node1_a", nobodyDead)
 		time.Sleep(3 * time.Second)
@@ -108,7 +108,7 @@ func TestDeadLeaderIsReplacedOnce(t *testing.T) {
 //
 // Mutant killed: lease-of-another-released.
 func TestLeaseOfAnotherIsNotReleased(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) { // a sleep moves the bubble's clock
 		l := &leases{}
 		first := stand(l, "node1_a", nobodyDead)
 		time.Sleep(time.Second + retryPeriod/2)
@@ -134,7 +134,7 @@ func TestLeaseOfAnotherIsNotReleased(t *testing.T) {
 //
 // Mutant killed: new-name-each-start.
 func TestRestartedContainerKeepsItsLease(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) { // a sleep moves the bubble's clock
 		identity, err := leaderIdentity(Options{NodeName: "node1", PodUID: "a"})
 		if err != nil {
 			t.Fatal(err)

@@ -19,8 +19,9 @@ var errDeposed = errors.New("another controller writes claims")
 // person can have written, counts as none.
 const lastEpoch = 1 << 53
 
-// mark is what a controller writes into AnnotationClaimsWriter of a HostSubnet before it
-// writes claims there. Terms are numbered; a later one has a greater number.
+// mark is a writer's mark, not a packet's: what a controller writes into
+// AnnotationClaimsWriter of a HostSubnet before it writes claims there. Terms are
+// numbered; a later one has a greater number.
 type mark struct {
 	epoch uint64
 	// writer is the controller in one term: never the same twice. It is

@@ -36,8 +36,11 @@ const (
 type netNamespaces struct {
 	deps
 	// verified: the cache has shown everything that the API had when this term as
-	// leader began.
+	// leader began. Until then it is compared with listed, which the API had at
+	// listedAt.
 	verified bool
+	listed   []*v1.NetNamespace
+	listedAt time.Time
 	// given are netids that the cache may not show yet, by namespace.
 	given map[string]grant
 	told  told
@@ -72,25 +75,38 @@ func (r *netNamespaces) Reconcile(ctx context.Context, _ reconcile.Request) (rec
 	}
 	namespaces, netNamespaces := byName(namespaceList.Items), byName(list.Items)
 	if !r.verified {
-		// A netid that the former leader used a moment ago must not be used again.
-		var live v1.NetNamespaceList
-		if err := r.live.List(ctx, &live); err != nil {
-			return reconcile.Result{}, fmt.Errorf("list NetNamespaces: %w", err)
+		missing, err := r.missing(ctx, netNamespaces)
+		if err != nil {
+			return reconcile.Result{}, err
 		}
-		missing := behind(pointers(live.Items), func(name string) (*v1.NetNamespace, bool) {
-			n, ok := netNamespaces[name]
-			return n, ok
-		})
 		if missing != "" {
 			log.FromContext(ctx).V(1).Info("the cache lags behind the API; nothing is written yet", "object", missing)
 			return reconcile.Result{RequeueAfter: catchUp}, nil
 		}
-		r.verified = true
+		r.verified, r.listed = true, nil
 	}
 	numbered, wait, errNumbers := r.number(namespaces, netNamespaces)
 	errCreated := r.create(ctx, namespaces, netNamespaces, numbered)
 	errKept := r.keepAll(ctx, namespaces, list.Items, numbered)
 	return result(wait, errNumbers, errCreated, errKept)
+}
+
+// missing returns a NetNamespace that the API has and the cache does not show yet, ""
+// for none: a netid that the former leader used a moment ago must not be used again.
+// The API is listed once, and again if the cache does not catch up in time: something
+// may have been deleted since.
+func (r *netNamespaces) missing(ctx context.Context, cached map[string]*v1.NetNamespace) (string, error) {
+	if r.listed == nil || r.clock.Since(r.listedAt) >= cacheLag {
+		var live v1.NetNamespaceList
+		if err := r.live.List(ctx, &live); err != nil {
+			return "", fmt.Errorf("list NetNamespaces: %w", err)
+		}
+		r.listed, r.listedAt = pointers(live.Items), r.clock.Now()
+	}
+	return behind(r.listed, func(name string) (*v1.NetNamespace, bool) {
+		n, ok := cached[name]
+		return n, ok
+	}), nil
 }
 
 // number chooses netids for the namespaces that have none, and returns when to look
@@ -155,14 +171,14 @@ func (r *netNamespaces) create(
 			})
 		}
 	}
-	err := each(missing, func(n *v1.NetNamespace) error { return r.createOne(ctx, n) })
+	errs := concurrently(objectWriters, len(missing), func(i int) error { return r.createOne(ctx, missing[i]) })
 	now := r.clock.Now()
 	for _, n := range missing {
 		if n.UID != "" {
 			r.given[n.Name] = grant{netID: *n.NetID, at: now}
 		}
 	}
-	return err
+	return errors.Join(errs...)
 }
 
 func (r *netNamespaces) createOne(ctx context.Context, n *v1.NetNamespace) error {
@@ -203,11 +219,7 @@ func (r *netNamespaces) keepAll(
 	}
 	maps.DeleteFunc(r.told, func(name, _ string) bool { return !there[name] })
 	bound := make([]*v1.NetNamespace, len(work))
-	positions := make([]int, len(work))
-	for i := range positions {
-		positions[i] = i
-	}
-	err := each(positions, func(i int) (err error) {
+	errs := concurrently(objectWriters, len(work), func(i int) (err error) {
 		bound[i], err = r.keep(ctx, work[i], namespaces[work[i].Name], numbered)
 		return err
 	})
@@ -221,7 +233,7 @@ func (r *netNamespaces) keepAll(
 		}
 		r.report(work[i], namespaces[n.Name])
 	}
-	return err
+	return errors.Join(errs...)
 }
 
 // incomplete reports whether the controller has something to fill in or to refuse.

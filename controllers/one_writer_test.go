@@ -139,7 +139,8 @@ const (
 	settling = 30 * time.Second // and how long nothing does afterwards
 )
 
-// model is a cluster with several controllers under the time of a synctest bubble.
+// model is a cluster with several controllers under the time of a synctest bubble:
+// sleeps are its events, and cost no time.
 type model struct {
 	history
 	*store

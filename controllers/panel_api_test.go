@@ -38,7 +38,7 @@ func TestWitnessesArePublished(t *testing.T) {
 	for i := 1; i <= 4; i++ {
 		a.node(t, fmt.Sprintf("node%d", i), fmt.Sprintf("10.254.%d.0/24", i), fmt.Sprintf("192.168.7.1%d", i))
 	}
-	a.control(t, controllers.Options{})
+	a.controlAlone(t, controllers.Options{})
 	a.ranges(t, "node1", "192.168.7.128/25")
 	a.awaitHost(t, "node1", func(h *v1.HostSubnet) string {
 		if len(h.EgressCIDRs) == 0 {

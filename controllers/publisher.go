@@ -4,11 +4,11 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"slices"
 	"sync"
 	"time"
 
 	"github.com/go-logr/logr"
-	"golang.org/x/sync/errgroup"
 	"k8s.io/apimachinery/pkg/api/equality"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	toolscache "k8s.io/client-go/tools/cache"
@@ -22,9 +22,6 @@ import (
 )
 
 const (
-	// statusWriters bounds the statuses that are written concurrently. It is all that
-	// limits their rate.
-	statusWriters = 16
 	// writeTimeout bounds one write of a status. The API server checks the whole
 	// object, and needs seconds for the greatest ones if it is busy.
 	writeTimeout = 30 * time.Second
@@ -186,21 +183,12 @@ func (p *publisher) writeNow(ctx context.Context, wanted []wantedStatus) (wrote 
 		p.wanted[w.key] = w
 	}
 	p.mu.Unlock()
-	errs := make([]error, len(wanted))
 	changed := make([]bool, len(wanted))
-	var g errgroup.Group
-	g.SetLimit(statusWriters)
-	for i, w := range wanted {
-		g.Go(func() error {
-			changed[i], errs[i] = p.write(ctx, w.key)
-			return nil
-		})
-	}
-	_ = g.Wait() // the errors are in errs
-	for i := range wanted {
-		wrote = wrote || changed[i]
-	}
-	return wrote, errors.Join(errs...)
+	errs := concurrently(statusWriters, len(wanted), func(i int) (err error) {
+		changed[i], err = p.write(ctx, wanted[i].key)
+		return err
+	})
+	return slices.Contains(changed, true), errors.Join(errs...)
 }
 
 // repair has a status written again if someone else changed the controller's part.

@@ -4,6 +4,7 @@ import (
 	"errors"
 	"time"
 
+	"golang.org/x/sync/errgroup"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	"sigs.k8s.io/controller-runtime/pkg/reconcile"
 )
@@ -53,4 +54,30 @@ func pointers[T any](items []T) []*T {
 		p[i] = &items[i]
 	}
 	return p
+}
+
+// How many writes of one kind are under way at a time.
+const (
+	// objectWriters create, bind or delete objects.
+	objectWriters = 16
+	// claimWriters mark HostSubnets, or write their claims.
+	claimWriters = 32
+	// statusWriters write statuses. Their number is all that limits the rate.
+	statusWriters = 16
+)
+
+// concurrently calls do for each of count positions, at most limit at a time, and
+// returns the errors by position.
+func concurrently(limit, count int, do func(i int) error) []error {
+	errs := make([]error, count)
+	var g errgroup.Group
+	g.SetLimit(limit)
+	for i := range count {
+		g.Go(func() error {
+			errs[i] = do(i)
+			return nil
+		})
+	}
+	_ = g.Wait() // the errors are in errs
+	return errs
 }

@@ -39,8 +39,8 @@ const FieldManager = "egressip-controller"
 // before it led.
 const restartAfter = time.Second
 
-// requestTimeout limits each request but watches, statuses and those for the Lease. A pass must
-// not wait for an answer that never comes.
+// requestTimeout limits each request, apart from watches, statuses and requests for the
+// Lease. A pass must not wait for an answer that never comes.
 const requestTimeout = 10 * time.Second
 
 // stopWithin limits how long the controller waits for its parts when it stops. They

@@ -107,7 +107,7 @@ func healthMutants() []mutant {
 		},
 		{
 			name: "anyone-has-the-address", pkg: brain, test: "TestReadyIsWhatTheHostReports", plain: true,
-			edits: []edit{{file: "objects.go", old: "cmp.Compare(evidence(hosts[b]), evidence(hosts[a])),", new: "0,"}},
+			edits: []edit{{file: "duplicates.go", old: "cmp.Compare(evidence(hosts[b]), evidence(hosts[a])),", new: "0,"}},
 		},
 		{
 			name: "a-nodes-word", pkg: brain, test: "TestHostsAreConfirmed", plain: true,
@@ -135,7 +135,7 @@ func healthMutants() []mutant {
 		},
 		{
 			name: "failing-stays", pkg: brain, test: "TestAllocationOfWhatIsUnknown", plain: true,
-			edits: []edit{{file: "allocate.go", old: "case a.Hosts[h].Failing[ip]:", new: "case false:"}},
+			edits: []edit{{file: "allocate_moves.go", old: "case a.Hosts[h].Failing[ip]:", new: "case false:"}},
 		},
 		{
 			name: "agentless-is-dead", pkg: onlinePackage, test: "TestPropertyProbesAloneTakeNoHostThatAnybodyHears",
@@ -261,7 +261,7 @@ func healthMutants() []mutant {
 		},
 		{
 			name: "evacuated-to-nowhere", pkg: brain, test: "TestPropertyEvacuationGoesOneByOne",
-			edits: []edit{{file: "allocate.go", old: "if _, found := candidates.best(r); found {", new: "if true {"}},
+			edits: []edit{{file: "allocate_moves.go", old: "if _, found := candidates.best(r); found {", new: "if true {"}},
 		},
 		{
 			name: "evacuated-in-a-hurry", pkg: brain, test: "TestPropertyEvacuationGoesOneByOne",

@@ -45,6 +45,10 @@ func controllerMutants() []mutant {
 			edits: []edit{{file: "view.go", old: "if network := v.networks[host]; network.IsValid() {", new: "if network := v.networks[host]; network.IsSingleIP() {"}},
 		},
 		{
+			name: "lists-on-every-look", pkg: controller, test: "TestLaggingCacheCostsNoLists", plain: true,
+			edits: []edit{{file: "netnamespace.go", old: "r.listed == nil || r.clock.Since(r.listedAt) >= cacheLag", new: "r.clock.Since(r.listedAt) >= 0"}},
+		},
+		{
 			name: "failing-for-ever", pkg: controller, test: "TestFailures", plain: true,
 			edits: []edit{{file: "failing.go", old: "now.Sub(s.last) > failsFor", new: "false"}},
 		},

@@ -54,6 +54,9 @@ func run(ctx context.Context, arguments []string, out io.Writer) error {
 	if err := flags.Parse(arguments); err != nil {
 		return err
 	}
+	if flags.NArg() > 0 {
+		return fmt.Errorf("unexpected argument %q: give -only with the name of a mutant", flags.Arg(0))
+	}
 	root, err := moduleRoot(ctx)
 	if err != nil {
 		return err

@@ -54,7 +54,7 @@ bpffs. Stopping it changes nothing in the kernel; "cleanup" removes everything.`
 	f.DurationVar(&o.ProbeInterval, "probe-interval", agent.DefaultProbeInterval(),
 		"time between two probes of a host; it is offline after three without an answer")
 	f.DurationVar(&o.WithdrawAfter, "withdraw-after", time.Second,
-		"how long a node must reach neither the API server nor most of the hosts that it watches before it gives up its egress IPs, 0 for never")
+		"how long a node must reach neither the API server nor most of the hosts that it watches before it gives up its egress IPs (ten times as long where only probes are blocked), 0 for never")
 	f.BoolVar(&o.ResetConnections, "reset-connections", true,
 		"reset a pod's TCP connections when their source address changes, for example because their egress host died; otherwise they hang until the other end resets them")
 	f.Var((*objectValue)(&o.DaemonSet), "daemonset",

@@ -30,8 +30,8 @@ func (g *given) automaticWith(name string, claims ...string) *given {
 	return g
 }
 
-// TestAwaitedClaims: claims that were restored wait for their NetNamespaces, and
-// stand in nobody's way.
+// TestAwaitedClaims: claims that were restored wait for their NetNamespaces, and do
+// not keep others from being placed.
 //
 // Kills the mutants nobody-waits, awaited-outside-ranges, first-list-wins and
 // balanced-while-restored.

@@ -20,9 +20,9 @@ type HostIPChoice struct {
 // It is the first address, which the kubelet considers the node's own, unless that
 // belongs to someone else: a kubelet must not take the address of another host or an
 // egress IP, and one that lists an egress IP that its machine has must not become a
-// host with that address. taken returns whose an address is, "" for nobody's. Then the
+// host with that address. taken names the owner of an address, "" if it has none. Then the
 // present address stays as long as the Node lists it; otherwise it is the first that
-// belongs to nobody. If there is none, the present one stays.
+// has no owner. If there is none, the present one stays.
 func ChooseHostIP(listed []netip.Addr, present netip.Addr, taken func(netip.Addr) string) HostIPChoice {
 	if len(listed) == 0 || listed[0] == present {
 		return HostIPChoice{IP: present}

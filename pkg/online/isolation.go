@@ -41,8 +41,9 @@ func (i Isolation) Uncertain() bool { return i.Withdrawn || !i.lost.IsZero() }
 // when it has reached neither the API server nor a majority of the hosts that it
 // knows for the time after; 0 means never. Where the API server has answered for that
 // long while no majority did, probes are at fault, as behind a firewall: then a slow
-// answer is no sign of being cut off, and the host waits patience times as long. Nobody
-// else is given its addresses by probes alone meanwhile. It returns when it has reached the API
+// answer is no sign of being cut off, and the host waits patience times as long. If
+// another host is given its addresses meanwhile, that one finds by ARP that they are in
+// use. It returns when it has reached the API
 // server again and is up to date: a majority alone cannot tell whether its addresses
 // were given away.
 func (i Isolation) Next(c Contact, after time.Duration, now time.Time) Isolation {

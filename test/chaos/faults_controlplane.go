@@ -30,7 +30,7 @@ func controlPlaneKinds() []kind {
 	return []kind{
 		{name: "probe port blocked", weight: 2, prepare: (*chaos).probesBlocked, within: harmlessWithin},
 		{name: "leader paused", weight: 2, prepare: (*chaos).leaderPaused, within: evacuatedWithin},
-		{name: "Node registered anew", weight: 2, prepare: (*chaos).nodeAnew},
+		{name: "Node registered again", weight: 2, prepare: (*chaos).nodeAgain},
 		{name: "an agent lies", weight: 2, prepare: (*chaos).agentLies, within: harmlessWithin},
 		{name: "automatic host without an agent", weight: 2, prepare: (*chaos).withoutAgent, within: harmlessWithin},
 	}
@@ -94,8 +94,8 @@ func (c *chaos) leader(ctx context.Context) (string, error) {
 	return c.Kubectl(ctx, "-n", testbed.OperatorNamespace, "get", "lease", "egressip-controller", "-o", "jsonpath={.spec.holderIdentity}")
 }
 
-// nodeAnew: a Node is deleted, and its kubelet registers it again.
-func (c *chaos) nodeAnew() fault {
+// nodeAgain: a Node is deleted, and its kubelet registers it again.
+func (c *chaos) nodeAgain() fault {
 	node := c.node()
 	return fault{
 		what: node, broken: []string{node},
@@ -171,7 +171,7 @@ func (c *chaos) lie(ctx context.Context, node string) (stop func() error, err er
 }
 
 // withoutAgent: a host becomes automatic again after its agent has ended for good, and
-// its HostSubnet has been made anew: its agent has never reported.
+// its HostSubnet was created again: no agent has reported there.
 func (c *chaos) withoutAgent() fault {
 	const image = "egressip-operator:dev"
 	node := automaticHosts()[c.random.IntN(2)]

@@ -98,7 +98,7 @@ func (b *bed) testBackup(t *testing.T) {
 	verify()
 }
 
-// backUp writes an object to a file, with all but what an API server fills in anew, and
+// backUp writes an object to a file, without what an API server fills in, and
 // returns its path.
 func (b *bed) backUp(t *testing.T, object string) string {
 	t.Helper()

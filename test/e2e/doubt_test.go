@@ -166,9 +166,9 @@ func (b *bed) breakAgent(t *testing.T, node string) (mend func()) {
 	}
 }
 
-// testNodeAnew: the Nodes of a manual and of an automatic host are deleted, and registered
+// testNodeAgain: the Nodes of a manual and of an automatic host are deleted, and registered
 // again by their kubelets. What users wrote is there all the time, and serves again.
-func (b *bed) testNodeAnew(t *testing.T) {
+func (b *bed) testNodeAgain(t *testing.T) {
 	const automaticIP = "192.168.7.209"
 	b.withdrawAfter(t)
 	b.afterwards(t, func(ctx context.Context) error {

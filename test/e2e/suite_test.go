@@ -53,7 +53,7 @@ func suite(t *testing.T, backend testbed.Backend) {
 		step{"probes that are blocked take nothing away", b.testProbesBlocked},
 		step{"a stale Node takes no address", b.testStaleNode},
 		step{"an automatic host without an agent gets nothing", b.testNoAgent},
-		step{"a Node that registers anew gets its settings back", b.testNodeAnew},
+		step{"a Node that registers again gets its settings back", b.testNodeAgain},
 		step{"a leader that was paused writes no claims", b.testLeaderPaused},
 		step{"a backup is restored", b.testBackup},
 	) {
