@@ -16,6 +16,9 @@ type Options struct {
 	// MetricsAddress and HealthAddress are host:port to listen on, "0" or ""
 	// for none.
 	MetricsAddress, HealthAddress string
+	// MetricsSecure: metrics are served over HTTPS, to clients that the API server
+	// allows to get /metrics.
+	MetricsSecure bool
 	// LeaderElection makes the controller work only while it holds a Lease, in
 	// LeaderElectionNamespace; "" is the namespace of its pod.
 	LeaderElection          bool

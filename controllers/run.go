@@ -30,6 +30,7 @@ import (
 
 	v1 "github.com/egressip-operator/egressip-operator/api/v1"
 	"github.com/egressip-operator/egressip-operator/internal/apiconn"
+	"github.com/egressip-operator/egressip-operator/internal/endpoint"
 )
 
 // FieldManager is the name under which the controller writes.
@@ -163,11 +164,12 @@ func (s *setup) elect() error {
 // request, and no timeout ends it.
 func (s setup) newManager(scheme *runtime.Scheme, log logr.Logger) (manager.Manager, error) {
 	o := manager.Options{
-		Scheme:                 scheme,
-		Logger:                 log,
-		Cache:                  cacheOptions(),
-		Metrics:                metricsserver.Options{BindAddress: orNone(s.options.MetricsAddress)},
-		HealthProbeBindAddress: orNone(s.options.HealthAddress),
+		Scheme: scheme,
+		Logger: log,
+		Cache:  cacheOptions(),
+		// The manager would end if a port is taken: see endpoints.
+		Metrics:                metricsserver.Options{BindAddress: "0"},
+		HealthProbeBindAddress: "0",
 		// The program ends with Run, so the next leader need not wait.
 		LeaderElectionReleaseOnCancel: true,
 		LeaseDuration:                 new(leaseDuration),
@@ -231,11 +233,36 @@ func (s setup) all(log logr.Logger) error {
 	if err := s.mgr.Add(s.term); err != nil {
 		return fmt.Errorf("set up the end of a term: %w", err)
 	}
-	if err := errors.Join(s.mgr.AddHealthzCheck("ping", healthz.Ping), s.mgr.AddReadyzCheck("caches", cachesSynced(s.mgr.GetCache())),
-		s.mgr.AddReadyzCheck("only-install", s.gate.ready)); err != nil {
-		return fmt.Errorf("set up the health endpoints: %w", err)
+	if err := s.endpoints(log); err != nil {
+		return fmt.Errorf("set up the endpoints: %w", err)
 	}
 	return nil
+}
+
+// endpoints adds those for metrics and health that the options ask for.
+func (s setup) endpoints(log logr.Logger) error {
+	if !endpoint.None(s.options.HealthAddress) {
+		mux := http.NewServeMux()
+		for path, checks := range map[string]map[string]healthz.Checker{
+			"/healthz": {"ping": healthz.Ping},
+			"/readyz":  {"caches": cachesSynced(s.mgr.GetCache()), "only-install": s.gate.ready},
+		} {
+			handler := http.StripPrefix(path, &healthz.Handler{Checks: checks})
+			mux.Handle(path, handler)
+			mux.Handle(path+"/", handler)
+		}
+		if err := s.mgr.Add(endpoint.Health(log, s.options.HealthAddress, mux)); err != nil {
+			return err
+		}
+	}
+	if endpoint.None(s.options.MetricsAddress) {
+		return nil
+	}
+	metrics, err := endpoint.Metrics(log, s.options.MetricsAddress, s.options.MetricsSecure, s.mgr.GetConfig(), s.mgr.GetHTTPClient())
+	if err != nil {
+		return err
+	}
+	return s.mgr.Add(metrics)
 }
 
 // probes returns nil and noProbes if the options ask for no probes.
@@ -310,13 +337,6 @@ func controllerOptions() controller.Options {
 		MaxConcurrentReconciles: 1,
 		RateLimiter:             workqueue.NewTypedItemExponentialFailureRateLimiter[reconcile.Request](first, last),
 	}
-}
-
-func orNone(address string) string {
-	if address == "" {
-		return "0"
-	}
-	return address
 }
 
 // cachesSynced is ready as soon as the caches are: a standby is then as ready to take

@@ -49,17 +49,22 @@ func get(ctx context.Context, url string) (string, error) {
 	return string(body), err
 }
 
-// TestRunThroughTrouble: endpoints, a change of the leader, and an API server
-// that goes away and comes back.
+// TestRunThroughTrouble: endpoints, one of whose ports is taken at first, a change of the
+// leader, and an API server that goes away and comes back.
 func TestRunThroughTrouble(t *testing.T) {
 	whole := t
 	a := startAPI(t)
 	a.create(t, &corev1.Namespace{ObjectMeta: metav1.ObjectMeta{Name: system}})
 	a.node(t, "node1", "10.254.1.0/24", "192.168.7.11")
 	a.node(t, "node2", "10.254.2.0/24", "192.168.7.12")
+	other, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer other.Close()
 	options := controllers.Options{
 		LeaderElection: true, LeaderElectionNamespace: system,
-		MetricsAddress: freeAddress(t), HealthAddress: freeAddress(t),
+		MetricsAddress: other.Addr().String(), HealthAddress: freeAddress(t),
 	}
 	stop := a.control(t, options)
 	a.namespace(t, "shop")
@@ -68,6 +73,7 @@ func TestRunThroughTrouble(t *testing.T) {
 		a.ranges(t, name, "192.168.7.0/24")
 	}
 	a.awaitNamespace(t, "shop", wantActive("192.168.7.200", "node1"))
+	other.Close()
 
 	t.Run("endpoints", func(t *testing.T) {
 		for _, path := range []string{"/healthz", "/readyz"} {

@@ -9,7 +9,7 @@ const (
 
 // mutants is the whole list.
 func mutants() []mutant {
-	return slices.Concat(resolveMutants(), healthMutants(), allocateMutants(), ownershipMutants(), netIDMutants(), agentMutants(), controllerMutants(), criMutants(), kernelMutants(), ruleMutants(), bootMutants())
+	return slices.Concat(resolveMutants(), healthMutants(), allocateMutants(), ownershipMutants(), netIDMutants(), agentMutants(), controllerMutants(), endpointMutants(), criMutants(), kernelMutants(), ruleMutants(), bootMutants())
 }
 
 func netIDMutants() []mutant {

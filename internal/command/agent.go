@@ -37,6 +37,8 @@ bpffs. Stopping it changes nothing in the kernel; "cleanup" removes everything.`
 	addKernelFlags(f, &o.Kernel)
 	f.StringVar(&o.NodeName, "node-name", os.Getenv("NODE_NAME"), "`name` of this node; NODE_NAME by default")
 	f.StringVar(&o.MetricsAddress, "metrics-bind-address", ":9792", "`address` of the metrics endpoint, 0 for none")
+	f.BoolVar(&o.MetricsSecure, "metrics-secure", true,
+		"serve metrics over HTTPS, and only to clients whose bearer token the API server allows to get /metrics")
 	f.StringVar(&o.HealthAddress, "health-probe-bind-address", "127.0.0.1:9793", "`address` of /healthz and /readyz, 0 for none")
 	f.Var(&clusterCIDRs, "cluster-cidrs",
 		"pod networks of the cluster as comma-separated IPv4 `CIDRs`; needed if Nodes have no podCIDR")

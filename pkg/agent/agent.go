@@ -21,6 +21,7 @@ import (
 
 	v1 "github.com/egressip-operator/egressip-operator/api/v1"
 	"github.com/egressip-operator/egressip-operator/internal/apiconn"
+	"github.com/egressip-operator/egressip-operator/internal/endpoint"
 	"github.com/egressip-operator/egressip-operator/pkg/cri"
 	"github.com/egressip-operator/egressip-operator/pkg/dataplane"
 )
@@ -82,7 +83,7 @@ func serve(ctx context.Context, cfg *rest.Config, o Options, k applier, registry
 	if err := a.wire(cfg, mgr, k); err != nil {
 		return err
 	}
-	if err := a.serveHealth(mgr); err != nil {
+	if err := a.serveEndpoints(mgr); err != nil {
 		return err
 	}
 	// The health endpoints answer while this waits for the API server.
@@ -111,7 +112,7 @@ func newManager(cfg *rest.Config, o Options, log logr.Logger) (manager.Manager, 
 		Logger:                 log,
 		MapperProvider:         newMapper,
 		Cache:                  cacheOptions(o.NodeName, o.DaemonSet),
-		Metrics:                metricsserver.Options{BindAddress: o.MetricsAddress},
+		Metrics:                metricsserver.Options{BindAddress: "0"},
 		HealthProbeBindAddress: "0", // its answers leave the reason out
 	})
 	if err != nil {
@@ -181,17 +182,22 @@ func (a *agent) wireProbes(cfg *rest.Config, mgr manager.Manager) error {
 	return nil
 }
 
-// serveHealth adds the health endpoints where the options ask for them.
-func (a *agent) serveHealth(mgr manager.Manager) error {
-	if a.options.HealthAddress == "" || a.options.HealthAddress == "0" {
+// serveEndpoints adds those for health and metrics that the options ask for.
+func (a *agent) serveEndpoints(mgr manager.Manager) error {
+	if !endpoint.None(a.options.HealthAddress) {
+		if err := mgr.Add(endpoint.Health(a.log, a.options.HealthAddress, a.health.handler())); err != nil {
+			return fmt.Errorf("set up the health endpoints: %w", err)
+		}
+	}
+	if endpoint.None(a.options.MetricsAddress) {
 		return nil
 	}
-	server, err := a.health.server(a.options.HealthAddress)
+	server, err := endpoint.Metrics(a.log, a.options.MetricsAddress, a.options.MetricsSecure, mgr.GetConfig(), mgr.GetHTTPClient())
 	if err != nil {
 		return err
 	}
 	if err := mgr.Add(server); err != nil {
-		return fmt.Errorf("set up the health endpoints: %w", err)
+		return fmt.Errorf("set up the metrics endpoint: %w", err)
 	}
 	return nil
 }

@@ -297,6 +297,8 @@ func TestAgentOnARealAPIServer(t *testing.T) {
 		s.settled(t, u)
 	})
 
+	t.Run("a port is taken", func(t *testing.T) { testTakenPort(t, a) })
+
 	t.Run("pods come and go", func(t *testing.T) {
 		s := newScene(t, a, 1)
 		u := startAgent(t, a, s.node)

@@ -3,13 +3,11 @@ package agent
 import (
 	"errors"
 	"fmt"
-	"net"
 	"net/http"
 	"sync"
 	"time"
 
 	"k8s.io/utils/clock"
-	"sigs.k8s.io/controller-runtime/pkg/manager"
 
 	"github.com/egressip-operator/egressip-operator/pkg/dataplane"
 	"github.com/egressip-operator/egressip-operator/pkg/online"
@@ -128,17 +126,4 @@ func (h *health) handler() http.Handler {
 		})
 	}
 	return mux
-}
-
-// server serves the health endpoints at address, host:port.
-func (h *health) server(address string) (*manager.Server, error) {
-	listener, err := net.Listen("tcp", address)
-	if err != nil {
-		return nil, fmt.Errorf("listen for health probes on %s: %w", address, err)
-	}
-	return &manager.Server{
-		Name:     "health",
-		Server:   &http.Server{Handler: h.handler(), ReadHeaderTimeout: 10 * time.Second},
-		Listener: listener,
-	}, nil
 }

@@ -27,6 +27,9 @@ type Options struct {
 	// MetricsAddress and HealthAddress are host:port to listen on, "0" or "" for
 	// none.
 	MetricsAddress, HealthAddress string
+	// MetricsSecure: metrics are served over HTTPS, to clients that the API server
+	// allows to get /metrics.
+	MetricsSecure bool
 	// Inside are networks of the cluster in addition to the nodes' pod CIDRs and
 	// the ServiceCIDR objects: traffic to them is never egress traffic.
 	Inside []netip.Prefix

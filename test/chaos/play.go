@@ -111,7 +111,8 @@ func (c *chaos) setUp(ctx context.Context) (stop func() error, err error) {
 		return errors.Join(errs...)
 	}
 	// The first packet of a new pod counts like any other, also on a booting node.
-	err = c.InstallChart(ctx, c.o.chart, "agent.bootLock.enabled=true", "clusterCIDRs={"+testbed.ClusterCIDR+"}", "serviceCIDRs={"+testbed.ServiceCIDR+"}")
+	err = c.InstallChart(ctx, c.o.chart, "metrics.secure=false", "metrics.bindAddress=127.0.0.1",
+		"agent.bootLock.enabled=true", "clusterCIDRs={"+testbed.ClusterCIDR+"}", "serviceCIDRs={"+testbed.ServiceCIDR+"}")
 	if err != nil {
 		return stop, err
 	}

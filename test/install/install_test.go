@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"context"
 	"errors"
+	"fmt"
 	"io"
 	"os"
 	"os/exec"
@@ -166,17 +167,20 @@ func args(t *testing.T, object map[string]any) []string {
 func TestValues(t *testing.T) {
 	all, err := render(t, "clusterCIDRs={10.0.0.0/8,172.16.0.0/12}", "serviceCIDRs={10.96.0.0/12}", "overlayPort=4790",
 		"markMask=0x1f00", "strict=false", "agent.criSocket=none", "agent.withdrawAfter=3s", "iptablesBackend=both", "logFormat=json", "logLevel=3",
+		"metrics.secure=false", "metrics.bindAddress=127.0.0.1", "agent.metricsPort=1792", "agent.healthPort=1793", "controller.metricsPort=0", "controller.healthPort=1791",
 		"agent.resyncPeriod=5s", "agent.pinDir=/sys/fs/bpf/x", "controller.defaultCapacity=7", "image.repository=r", "image.tag=t")
 	if err != nil {
 		t.Fatal(err)
 	}
 	for workload, want := range map[string][]string{
 		"DaemonSet egressip-agent": {
+			"--metrics-secure=false", "--metrics-bind-address=127.0.0.1:1792", "--health-probe-bind-address=127.0.0.1:1793",
 			"--daemonset=" + namespace + "/egressip-agent", // else each upgrade gives the egress IPs up
 			"--cluster-cidrs=10.0.0.0/8,172.16.0.0/12", "--service-cidrs=10.96.0.0/12", "--overlay-port=4790", "--mark-mask=0x1f00",
 			"--strict=false", "--cri-socket=none", "--withdraw-after=3s", "--iptables-backend=both", "--log-format=json", "--v=3", "--resync-period=5s", "--pin-dir=/sys/fs/bpf/x",
 		},
 		"Deployment egressip-controller": {
+			"--metrics-secure=false", "--metrics-bind-address=0", "--health-probe-bind-address=:1791",
 			"--default-capacity=7", "--log-format=json", "--v=3", "--leader-election-namespace=" + namespace,
 		},
 	} {
@@ -190,6 +194,8 @@ func TestValues(t *testing.T) {
 	for _, bad := range []struct{ set, names string }{
 		{"iptablesBackend=ebtables", "iptablesBackend"},
 		{"overlayPort=0", "overlayPort"},
+		{"agent.healthPort=0", "healthPort"},
+		{"metrics.bindAddress=localhost", "bindAddress"},
 		{"clusterCIDRs={10.0.0.0}", "clusterCIDRs"},
 		{"markMask=all", "markMask"},
 		{"logFormat=xml", "logFormat"},
@@ -218,6 +224,28 @@ func TestLint(t *testing.T) {
 		}
 		if !bytes.Equal(generated, copied) {
 			t.Errorf("%s differs between config/crd and the chart: run \"make generate\"", name)
+		}
+	}
+}
+
+// TestMonitor: a PodMonitor finds the ports of both workloads, and brings a token where
+// metrics need one.
+func TestMonitor(t *testing.T) {
+	for secure, want := range map[string]bool{"true": true, "false": false} {
+		all, err := render(t, "podMonitor.enabled=true", "metrics.secure="+secure)
+		if err != nil {
+			t.Fatal(err)
+		}
+		for _, object := range []string{"ServiceAccount egressip-metrics", "Secret egressip-metrics", "ClusterRoleBinding egressip-metrics", "ClusterRole egressip-metrics-reader"} {
+			if _, ok := all[object]; ok != want {
+				t.Errorf("metrics.secure=%s: the chart makes %s: %t", secure, object, ok)
+			}
+		}
+		for _, workload := range []string{"DaemonSet egressip-agent", "Deployment egressip-controller"} {
+			containers, _, err := unstructured.NestedSlice(all[workload], "spec", "template", "spec", "containers")
+			if err != nil || !strings.Contains(fmt.Sprint(containers[0].(map[string]any)["ports"]), "name:metrics") {
+				t.Errorf("%s has no port of metrics, %v", workload, err)
+			}
 		}
 	}
 }

@@ -18,3 +18,22 @@ app.kubernetes.io/name: egressip-operator
 - --log-format={{ .Values.logFormat }}
 - --v={{ .Values.logLevel }}
 {{- end }}
+
+{{/* The flags for metrics. Its arguments are the root and a port. */}}
+{{- define "egressip.metricsFlags" -}}
+{{- $port := index . 1 }}
+{{- with (index . 0).Values.metrics -}}
+- --metrics-bind-address={{ if $port }}{{ .bindAddress }}:{{ $port }}{{ else }}0{{ end }}
+- --metrics-secure={{ .secure }}
+{{- end }}
+{{- end }}
+
+{{- define "egressip.reviewRules" -}}
+# Who asks for metrics, and whether it may.
+- apiGroups: [authentication.k8s.io]
+  resources: [tokenreviews]
+  verbs: [create]
+- apiGroups: [authorization.k8s.io]
+  resources: [subjectaccessreviews]
+  verbs: [create]
+{{- end }}
