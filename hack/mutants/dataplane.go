@@ -54,7 +54,22 @@ func kernelMutants() []mutant {
 		m("maps-are-not-listed", inventoried, "inventory.go", "paths, err := bpf.PinnedMaps(d.cfg.PinDir)", "paths, err := []string(nil), error(nil)"),
 		m("sets-of-others-are-destroyed", inventoried, "sets.go", "return !slices.ContainsFunc(ourSets()", "return len(name) == 0 && !slices.ContainsFunc(ourSets()"),
 		{name: "guard-takes-anothers-place", pkg: kernel + "/bpf", test: "TestFilterOfOthersAtTheGuardsPlaceStays", plain: true, edits: []edit{
-			{file: "guard.go", old: "case !ok || !isGuard(b):", new: "case !ok:"},
+			{file: "guard_filter.go", old: "case !ok || !isGuard(b):", new: "case !ok:"},
+		}},
+		m("egress-ip-is-promoted", "TestAddressIsTheNamespacesAlone", "address/form.go", "case !s.promotes && s.prefix < 32:", "case s.prefix <= 32:"),
+		m("former-form-stays", "TestAddressOfFormerFormIsReplacedUnderTraffic", "apply_round.go", "r.mendAddresses()\n\treturn", "return"),
+		{name: "egress-ip-stays-first", pkg: kernel + "/address", test: "TestMendPutsThemBehindTheHostsAddress", plain: true, edits: []edit{
+			{file: "form.go", old: "Bits() == 32 && behind", new: "Bits() == 32"},
+		}},
+		{name: "unmarked-passes-the-guard", pkg: kernel + "/bpf", test: "TestGuardVerdicts", plain: true, edits: []edit{
+			{file: "guard_program.go", old: "asm.JNE.Imm(asm.R8, 0, \"drop\"),\n\t\t},", new: "asm.JEq.Imm(asm.R8, 0, \"pass\"),\n\t\t},"},
+		}},
+		{name: "stale-guard-stays", pkg: kernel + "/bpf", test: "TestGuardLeavesFormerInterfaces", plain: true, edits: []edit{
+			{file: "guard.go", old: "if g.at != nil && maps.Equal(g.at, at) {", new: "if at != nil {"},
+		}},
+		{name: "unguarded-is-served", pkg: kernel, test: "TestNoEgressIPWithoutGuard", plain: true, edits: []edit{
+			{file: "apply_perform.go", old: "return e.rulesErr != nil || e.guardErr != nil", new: "return e.rulesErr != nil"},
+			{file: "apply_perform.go", old: "if first.phase == phaseRules || first.op == widenGuard {", new: "if first.phase == phaseRules {"},
 		}},
 		m("nothing-prepared", "TestStandbyTakesOverWithoutAChangeOfRules", "index.go", "taken := maps.Clone(used)", "standby = nil\n\ttaken := maps.Clone(used)"),
 	}

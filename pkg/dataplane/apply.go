@@ -44,11 +44,14 @@ type pass struct {
 	inUseBy map[netip.Addr]string
 	// probed: a round has asked by ARP for other owners of new addresses.
 	probed bool
+	// mended: our addresses have the form that they need.
+	mended bool
 	// addresses are the egress IPs that the last complete round wanted on the
 	// uplink.
 	addresses map[netip.Addr]struct{}
-	// rulesErr is why the rules may not be in place after the last round.
-	rulesErr error
+	// rulesErr is why the rules may not be in place after the last round, guardErr why
+	// the guard is not.
+	rulesErr, guardErr error
 }
 
 func newPass(d *Dataplane, s State) *pass {
@@ -64,7 +67,8 @@ func (p *pass) run(ctx context.Context) error {
 	for range maxRounds {
 		r := &round{pass: p}
 		again, err := r.run(ctx)
-		p.rulesErr = r.rulesErr
+		p.rulesErr, p.guardErr = r.rulesErr, r.guardErr
+		p.report.Warnings = append(p.report.Warnings, r.guardWarnings...)
 		if err != nil {
 			return errors.Join(openErr, err)
 		}
@@ -88,6 +92,8 @@ func (p *pass) finish(err error) (Report, error) {
 			errs = append(errs, fmt.Errorf("egress IP %v: %w", h.IP, reason))
 		case p.rulesErr != nil:
 			r.Error = p.rulesErr.Error()
+		case p.guardErr != nil:
+			r.Error = p.guardErr.Error()
 		case added:
 			r.Configured = true
 		case err != nil:

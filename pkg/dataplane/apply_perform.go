@@ -62,7 +62,7 @@ func (e *execution) depends(c change) bool {
 	}
 	switch c.phase {
 	case phaseAddress:
-		return e.rulesErr != nil
+		return e.rulesErr != nil || e.guardErr != nil
 	case phaseServe, phaseMark:
 		return e.refusedMark(c.mark)
 	case phaseRewrite, phaseRelease, phaseUnlock, phaseShrink:
@@ -98,11 +98,15 @@ func (e *execution) do(ctx context.Context, batch []change) {
 	if e.failed[first.phase] == nil {
 		e.failed[first.phase] = err
 	}
-	if first.op != putRules {
+	switch first.op {
+	case putRules:
+		e.rulesErr = err
+	case widenGuard:
+		e.guardErr = err
+	default:
 		return
 	}
-	e.rulesErr = err
-	if first.phase == phaseRules {
+	if first.phase == phaseRules || first.op == widenGuard {
 		// Those that were served before may still be; no others begin now.
 		for ip := range e.indices {
 			if _, before := e.served[ip]; !before {
@@ -177,12 +181,21 @@ func (e *execution) forget() (int, error) {
 	return n, err
 }
 
-// guard makes the guard at the uplink let the egress IPs of these indices pass.
+// guard makes the guard let the egress IPs of these indices pass.
 func (e *execution) guard(idx indices) (int, error) {
 	if e.uplink.Link == nil {
 		return 0, nil // reported already
 	}
-	return e.d.guard.Ensure(e.d.nl, e.uplink.Link, e.d.cfg.Marks, idx)
+	links, warning, err := e.waysOut()
+	if err != nil {
+		return 0, err
+	}
+	n, warnings, err := e.d.guard.Ensure(e.d.nl, links, e.d.cfg.Marks, idx)
+	if warning != "" {
+		warnings = append(warnings, warning)
+	}
+	e.guardWarnings = warnings
+	return n, err
 }
 
 func (e *execution) entries(batch []change) ipset.Entries {

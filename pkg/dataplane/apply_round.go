@@ -37,8 +37,10 @@ type round struct {
 	// IPs that the host served then.
 	known  indices
 	served map[netip.Addr]struct{}
-	// rulesErr is why the rules may not be in place.
-	rulesErr error
+	// rulesErr is why the rules may not be in place, guardErr why the guard is not.
+	rulesErr, guardErr error
+	// guardWarnings are what weakens the guard.
+	guardWarnings []string
 	// errs are what failed, but for what is reported with an egress IP.
 	errs []error
 }
@@ -146,7 +148,26 @@ func (r *round) prepare() error {
 	if r.uplinkErr != nil {
 		r.errs = append(r.errs, r.uplinkErr)
 	}
+	r.mendAddresses()
 	return errors.Join(errs...)
+}
+
+// mendAddresses gives our addresses the form that they need. It does so first of all
+// in a pass: the host's own traffic may depend on it.
+func (r *round) mendAddresses() {
+	if r.mended {
+		return
+	}
+	var uplink *address.Uplink
+	if r.uplinkErr == nil {
+		uplink = &r.uplink
+	}
+	n, err := address.Mend(r.d.nl, uplink)
+	r.report.Changes += n
+	r.mended = err == nil
+	if err != nil {
+		r.errs = append(r.errs, err)
+	}
 }
 
 // probe asks the uplink's segment by ARP for other owners of the addresses.

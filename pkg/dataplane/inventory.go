@@ -89,7 +89,8 @@ func inventory() []kind {
 		},
 		{
 			object: "guard",
-			mark:   "filter `" + bpf.GuardName + "` at the uplink's egress, priority 77, handle 0x77; the clsact qdisc stays where others use it",
+			mark:   "program `" + bpf.GuardName + "` with map `egress_guarded`, of TCX at the egress of the uplink and of the default route's interface; " +
+				"before Linux 6.6 a filter of that name, preference 77, handle 0x77; the clsact qdisc stays where others use it",
 			list: func(_ context.Context, d *Dataplane) ([]string, error) {
 				devices, err := bpf.ListGuards(d.nl)
 				return describe("tc program "+bpf.GuardName+" at %s", devices), err
@@ -103,7 +104,7 @@ func inventory() []kind {
 		},
 		{
 			object:  "address on the uplink",
-			mark:    "label `<uplink>:eip`, prefix length of the host's own address",
+			mark:    "label `<uplink>:eip`; or /32 with scope nowhere, from which a rename takes the label's suffix",
 			observe: observeAddresses, list: listAddresses, remove: removeAddresses,
 		},
 		{

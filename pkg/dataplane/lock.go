@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"net"
 	"net/netip"
 
 	"github.com/vishvananda/netlink"
@@ -60,15 +59,12 @@ func (d *Dataplane) Lock(ctx context.Context, s State) (Report, error) {
 // defaultSource returns the source address of the host's own packets that take the
 // default route.
 func defaultSource(nl *netlink.Handle) (netip.Addr, error) {
-	// An address reserved for documentation: only the default route leads there.
-	routes, err := nl.RouteGet(net.IPv4(192, 0, 2, 1))
+	route, err := defaultRoute(nl)
 	if err != nil {
 		return netip.Addr{}, fmt.Errorf("find the host's address by its default route: %w", err)
 	}
-	for _, r := range routes {
-		if ip, ok := netip.AddrFromSlice(r.Src.To4()); ok {
-			return ip, nil
-		}
+	if ip, ok := netip.AddrFromSlice(route.Src.To4()); ok {
+		return ip, nil
 	}
 	return netip.Addr{}, errors.New("find the host's address by its default route: the route has none")
 }

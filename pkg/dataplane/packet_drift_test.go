@@ -67,8 +67,6 @@ func TestDriftNeverLeaksAndIsRepaired(t *testing.T) {
 				ipt + " -t nat -F EGRESSIP-POSTROUTING",
 				ipt + " -t nat -D POSTROUTING -j EGRESSIP-POSTROUTING",
 				ipt + " -t nat -I POSTROUTING -s 10.244.0.0/16 -j MASQUERADE",
-				"tc filter del dev eth0 egress",
-				"tc qdisc del dev eth0 clsact",
 				"sysctl -qw net.ipv4.conf.egress0.rp_filter=1",
 			}
 			for _, damage := range damages {

@@ -193,8 +193,27 @@ type sender struct {
 	answered atomic.Int64
 }
 
-// startSender starts a sender, which stops with the test.
-func startSender(t *testing.T, p *podMachine, bastion *machine, port uint16) *sender {
+// until calls f inside a machine again and again, until ctx ends.
+//
+// The sockets of a goroutine are made in the machine, whatever thread it is moved
+// to: so each is made by a thread that is there.
+func until(ctx context.Context, m interface{ enter() error }, every time.Duration, f func()) {
+	_ = netnstest.OnThread(func() error {
+		if err := m.enter(); err != nil {
+			return err
+		}
+		tick := time.NewTicker(every)
+		defer tick.Stop()
+		for ctx.Err() == nil {
+			f()
+			<-tick.C
+		}
+		return nil
+	})
+}
+
+// startSender starts a sender on a pod or a node, which stops with the test.
+func startSender(t *testing.T, p interface{ enter() error }, bastion *machine, port uint16) *sender {
 	t.Helper()
 	s := &sender{port: port}
 	bastion.serveEcho(t, port)
@@ -202,22 +221,7 @@ func startSender(t *testing.T, p *podMachine, bastion *machine, port uint16) *se
 	ctx, cancel := context.WithCancel(context.WithoutCancel(t.Context()))
 	var all sync.WaitGroup
 	loop := func(every time.Duration, f func()) {
-		all.Go(func() {
-			// The goroutine's sockets are made in the pod's namespace, whatever
-			// thread it is moved to: so each is made by a thread that is there.
-			_ = netnstest.OnThread(func() error {
-				if err := p.enter(); err != nil {
-					return err
-				}
-				tick := time.NewTicker(every)
-				defer tick.Stop()
-				for ctx.Err() == nil {
-					f()
-					<-tick.C
-				}
-				return nil
-			})
-		})
+		all.Go(func() { until(ctx, p, every, f) })
 	}
 	loop(2*time.Millisecond, func() { s.udpOnce(to) })
 	loop(10*time.Millisecond, func() { s.tcpOnce(to) })

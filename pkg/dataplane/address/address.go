@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"net/netip"
+	"strings"
 
 	"github.com/vishvananda/netlink"
 	"golang.org/x/sys/unix"
@@ -26,6 +27,8 @@ type Uplink struct {
 	// CIDR is the host's address with its prefix length there.
 	CIDR netip.Prefix
 	MTU  int
+	// form is how egress IPs stand there.
+	form form
 }
 
 // ErrNoUplink is the error of a host address that no interface has.
@@ -34,23 +37,22 @@ var ErrNoUplink = errors.New("no interface has this address: check that the node
 // FindUplink looks for the interface that has hostIP. It does so each time, as the
 // address may move, for example to a bridge.
 func FindUplink(nl *netlink.Handle, hostIP netip.Addr) (Uplink, error) {
-	addrs, err := nl.AddrList(nil, netlink.FAMILY_V4)
+	all, err := list(nl)
 	if err != nil {
-		return Uplink{}, fmt.Errorf("list addresses: %w", err)
+		return Uplink{}, err
 	}
-	for _, a := range addrs {
-		cidr := Prefix(a)
-		if cidr.Addr() != hostIP || a.LinkIndex == 0 {
+	for _, h := range all {
+		// Never take an egress IP for the host's own.
+		if Prefix(h.addr).Addr() != hostIP || h.addr.LinkIndex == 0 || h.ours {
 			continue
 		}
-		link, err := nl.LinkByIndex(a.LinkIndex)
+		link, err := nl.LinkByIndex(h.addr.LinkIndex)
 		if err != nil {
 			return Uplink{}, fmt.Errorf("look up interface of host IP %v: %w", hostIP, err)
 		}
-		if isOurs(a, link.Attrs().Name) {
-			continue // never take an egress IP for the host's own
-		}
-		return Uplink{Link: link, Name: link.Attrs().Name, CIDR: cidr, MTU: link.Attrs().MTU}, nil
+		u := Uplink{Link: link, Name: link.Attrs().Name, CIDR: Prefix(h.addr), MTU: link.Attrs().MTU}
+		u.form, err = formAt(nl, u)
+		return u, err
 	}
 	return Uplink{}, fmt.Errorf("find uplink with host IP %v: %w", hostIP, ErrNoUplink)
 }
@@ -69,36 +71,57 @@ func Label(device string) string {
 	return device[:min(len(device), maxLabel-len(labelSuffix))] + labelSuffix
 }
 
-func isOurs(a netlink.Addr, device string) bool { return a.Label == Label(device) }
+// isOurs reports whether an address on a device is ours. When a device gets
+// another name, the kernel takes the suffix off the label of its first address; one
+// that is out of the host's choice is known by its scope then, which nobody else has
+// a use for.
+func isOurs(a netlink.Addr, device string) bool {
+	return a.Label == Label(device) || isHidden(a) && a.Label == device
+}
 
-// holder is an interface that has an address.
+// holder is an address on an interface.
 type holder struct {
 	addr   netlink.Addr
-	device string
+	device string // known where the address may be ours
 	ours   bool
 }
 
-// list returns the IPv4 addresses of all interfaces.
-func list(nl *netlink.Handle) (map[netip.Addr][]holder, error) {
-	links, err := nl.LinkList()
-	if err != nil {
-		return nil, fmt.Errorf("list interfaces: %w", err)
-	}
-	names := make(map[int]string, len(links))
-	for _, l := range links {
-		names[l.Attrs().Index] = l.Attrs().Name
-	}
+// list returns the IPv4 addresses of all interfaces. Those of one interface are in
+// the order in which the kernel considers them as source.
+func list(nl *netlink.Handle) ([]holder, error) {
 	addrs, err := nl.AddrList(nil, netlink.FAMILY_V4)
 	if err != nil {
 		return nil, fmt.Errorf("list addresses: %w", err)
 	}
-	all := make(map[netip.Addr][]holder, len(addrs))
+	all := make([]holder, 0, len(addrs))
+	names := map[int]string{}
 	for _, a := range addrs {
-		ip := Prefix(a).Addr()
-		device := names[a.LinkIndex]
-		all[ip] = append(all[ip], holder{addr: a, device: device, ours: isOurs(a, device)})
+		h := holder{addr: a}
+		if strings.HasSuffix(a.Label, labelSuffix) || isHidden(a) {
+			name, known := names[a.LinkIndex]
+			if !known {
+				if name, err = deviceName(nl, a.LinkIndex); err != nil {
+					return nil, err
+				}
+				names[a.LinkIndex] = name
+			}
+			h.device, h.ours = name, isOurs(a, name)
+		}
+		all = append(all, h)
 	}
 	return all, nil
+}
+
+// deviceName returns the name of an interface; empty where it has gone.
+func deviceName(nl *netlink.Handle, index int) (string, error) {
+	link, err := nl.LinkByIndex(index)
+	switch {
+	case nlutil.IsLinkNotFound(err):
+		return "", nil
+	case err != nil:
+		return "", fmt.Errorf("look up interface %d: %w", index, err)
+	}
+	return link.Attrs().Name, nil
 }
 
 // Own lists our addresses, on all interfaces: an uplink that moved leaves some
@@ -109,18 +132,17 @@ func Own(nl *netlink.Handle) (map[netip.Addr][]netlink.Addr, error) {
 		return nil, err
 	}
 	own := map[netip.Addr][]netlink.Addr{}
-	for ip, holders := range all {
-		for _, b := range holders {
-			if b.ours {
-				own[ip] = append(own[ip], b.addr)
-			}
+	for _, h := range all {
+		if h.ours {
+			ip := Prefix(h.addr).Addr()
+			own[ip] = append(own[ip], h.addr)
 		}
 	}
 	return own, nil
 }
 
-// Placed reports whether our addresses for one egress IP are as they should be:
-// there is one, on the uplink.
+// Placed reports whether our addresses for one egress IP are where they should be:
+// there is one, on the uplink. See Mend for its form.
 func (u Uplink) Placed(own []netlink.Addr) bool {
 	return len(own) == 1 && own[0].LinkIndex == u.Link.Attrs().Index
 }
@@ -128,8 +150,7 @@ func (u Uplink) Placed(own []netlink.Addr) bool {
 // ErrForeign is the error of an egress IP that the host already has, not from us.
 var ErrForeign = errors.New("the host has this address already, and not from here: remove it there, or do not use it as egress IP")
 
-// Add puts egress IPs on the uplink, with the host's own prefix length: as
-// secondary addresses they can be deleted without taking others along. It returns
+// Add puts egress IPs on the uplink, in the form that is safe there. It returns
 // those that are there now, and for each other one the reason.
 //
 // An address that the host has from others is refused on any interface and
@@ -137,7 +158,11 @@ var ErrForeign = errors.New("the host has this address already, and not from her
 // would accept it, and its first owner would see it come and go.
 func Add(nl *netlink.Handle, u Uplink, ips []netip.Addr) (added []netip.Addr, refused map[netip.Addr]error) {
 	refused = map[netip.Addr]error{}
-	present, listErr := list(nl)
+	all, listErr := list(nl)
+	present := map[netip.Addr][]holder{}
+	for _, h := range all {
+		present[Prefix(h.addr).Addr()] = append(present[Prefix(h.addr).Addr()], h)
+	}
 	for _, ip := range ips {
 		err := listErr
 		if err == nil {
@@ -159,7 +184,8 @@ func add(nl *netlink.Handle, u Uplink, ip netip.Addr, present []holder) error {
 	for _, b := range present {
 		switch {
 		case !b.ours:
-			return fmt.Errorf("%w (%s has it)", ErrForeign, b.device)
+			device, err := deviceName(nl, b.addr.LinkIndex)
+			return errors.Join(fmt.Errorf("%w (%s has it)", ErrForeign, device), err)
 		case b.addr.LinkIndex == u.Link.Attrs().Index:
 			there = true
 		default:
@@ -167,11 +193,7 @@ func add(nl *netlink.Handle, u Uplink, ip netip.Addr, present []holder) error {
 		}
 	}
 	if !there {
-		err := nl.AddrAdd(u.Link, &netlink.Addr{
-			IPNet: nlutil.IPNet(netip.PrefixFrom(ip, u.CIDR.Bits())),
-			Label: Label(u.Name),
-			Scope: int(netlink.SCOPE_UNIVERSE),
-		})
+		err := u.form.add(nl, u.Link, ip, u.CIDR.Bits())
 		if errors.Is(err, unix.EEXIST) {
 			return ErrForeign // added by others meanwhile
 		}

@@ -21,9 +21,18 @@ func TestMain(m *testing.M) { os.Exit(netnstest.Run(m)) }
 func hostWith(t *testing.T, device string) (*netnstest.Machine, *netlink.Handle, Uplink) {
 	t.Helper()
 	host, h, _ := netnstest.Host(t, device)
-	u, err := FindUplink(h, testenv.Addr("192.0.2.1"))
-	must(t, err)
-	return host, h, u
+	return host, h, uplinkOf(t, host, h)
+}
+
+// uplinkOf finds the uplink of a host, whose settings are read there.
+func uplinkOf(t *testing.T, host *netnstest.Machine, h *netlink.Handle) (u Uplink) {
+	t.Helper()
+	host.Do(t, func() {
+		var err error
+		u, err = FindUplink(h, testenv.Addr("192.0.2.1"))
+		must(t, err)
+	})
+	return u
 }
 
 func must(t *testing.T, err error) {
@@ -116,8 +125,7 @@ func TestEgressAddressFollowsTheUplink(t *testing.T) {
 	if a := ownOnes(t, h)[testenv.Addr("192.0.2.200")]; len(a) != 1 {
 		t.Fatalf("the test wants the address left behind on eth0, not %v", a)
 	}
-	u, err := FindUplink(h, testenv.Addr("192.0.2.1"))
-	must(t, err)
+	u = uplinkOf(t, host, h)
 	if u.Name != "br0" || u.Placed(ownOnes(t, h)[testenv.Addr("192.0.2.200")]) {
 		t.Fatalf("uplink is %s, and the address is in place", u.Name)
 	}

@@ -72,14 +72,22 @@ func (p *Programs) Attach(nl *netlink.Handle, link netlink.Link) (changes int, e
 	return changes, errors.Join(errs...)
 }
 
+// ErrIngressQdisc is the error of an interface with a qdisc that leaves no room for
+// ours and has no hook for what leaves.
+var ErrIngressQdisc = errors.New("it has an ingress qdisc: replace that by clsact, which takes the same filters " +
+	"(tc qdisc delete dev DEVICE ingress; tc qdisc add dev DEVICE clsact)")
+
 func ensureClsact(nl *netlink.Handle, link netlink.Link) (changes int, err error) {
 	qdiscs, err := nl.QdiscList(link)
 	if err != nil {
 		return 0, fmt.Errorf("list qdiscs of %s: %w", link.Attrs().Name, err)
 	}
 	for _, q := range qdiscs {
-		if q.Type() == "clsact" {
+		switch q.Type() {
+		case "clsact":
 			return 0, nil
+		case "ingress":
+			return 0, fmt.Errorf("add clsact qdisc to %s: %w", link.Attrs().Name, ErrIngressQdisc)
 		}
 	}
 	err = nl.QdiscAdd(&netlink.Clsact{QdiscAttrs: netlink.QdiscAttrs{

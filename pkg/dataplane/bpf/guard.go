@@ -1,7 +1,6 @@
 package bpf
 
 import (
-	"encoding/binary"
 	"errors"
 	"fmt"
 	"maps"
@@ -9,206 +8,237 @@ import (
 	"slices"
 
 	"github.com/cilium/ebpf"
-	"github.com/cilium/ebpf/asm"
 	"github.com/vishvananda/netlink"
-	"golang.org/x/sys/unix"
 
-	"github.com/egressip-operator/egressip-operator/pkg/dataplane/internal/nlutil"
 	"github.com/egressip-operator/egressip-operator/pkg/dataplane/mark"
 )
 
-// The guard is a program at the egress of the uplink, behind everyone's rules: a
-// packet with the index of an egress IP leaves with that IP as source, and one with
-// REMOTE does not leave there at all. It holds when other software puts its source
-// rewriting before ours, or flushes our rules.
+// The guard is a program at the egress of the uplink, behind everyone's rules. It
+// keeps egress IPs and their namespaces' packets together, both ways:
 //
-// Its filter is recognised by handle, priority and name.
+//	mark of the packet    source             verdict
+//	index of an egress IP that egress IP     pass
+//	index of an egress IP another            drop
+//	REMOTE                any                drop
+//	none of ours          an egress IP       drop; but ICMP errors about a packet
+//	                                         to the egress IP pass
+//	none of ours          another            pass
+//
+// It holds when other software puts its source rewriting before ours, or flushes our
+// rules, and when the kernel takes an egress IP for the host's own address.
+//
+// Where the kernel has TCX (6.6), the guard is the first program there: before all tc
+// filters, which may accept a packet so that no other filter sees it, and whatever
+// qdisc the interface has. On older kernels it is a filter of the clsact qdisc.
 const (
-	// GuardName is the name of the guard's program and filter.
-	GuardName     = "egress_guard"
-	guardHandle   = 0x77
-	guardPriority = 77
+	// GuardName is the name of the guard's program, by which it is recognised; see
+	// also guardHandle.
+	GuardName = "egress_guard"
+	guardMap  = "egress_guarded"
 )
-
-const (
-	tcActUnspec    = -1 // the next filter decides
-	headerStartNet = 1  // BPF_HDR_START_NET of bpf.h
-)
-
-// guardProgram makes the program. The egress IPs are part of it: it changes
-// when they do, and replacing it is one step for the kernel.
-func guardProgram(m mark.Marks, idx map[netip.Addr]int) *ebpf.ProgramSpec {
-	insns := asm.Instructions{
-		asm.Mov.Reg(asm.R6, asm.R1),
-		asm.LoadMem(asm.R7, asm.R6, skbMark, asm.Word),
-		asm.Mov.Reg(asm.R1, asm.R7),
-		asm.And.Imm(asm.R1, int32(m.Remote()|m.Index(m.FirstIndex()))),
-		asm.JEq.Imm(asm.R1, 0, "pass"), // not marked by us
-		asm.Mov.Reg(asm.R1, asm.R7),
-		asm.And.Imm(asm.R1, int32(m.Remote())),
-		asm.JNE.Imm(asm.R1, 0, "drop"),
-		asm.LoadMem(asm.R1, asm.R6, skbProtocol, asm.Word),
-		asm.JNE.Imm(asm.R1, int32(nlutil.BigEndian16(unix.ETH_P_IP)), "pass"),
-		asm.Mov.Reg(asm.R1, asm.R6),
-		asm.Mov.Imm(asm.R2, ipSource-ethHeader),
-		asm.Mov.Reg(asm.R3, asm.RFP),
-		asm.Add.Imm(asm.R3, -8),
-		asm.Mov.Imm(asm.R4, 4),
-		asm.Mov.Imm(asm.R5, headerStartNet),
-		asm.FnSkbLoadBytesRelative.Call(),
-		asm.JNE.Imm(asm.R0, 0, "drop"),
-		asm.LoadMem(asm.R8, asm.RFP, -8, asm.Word),
-		asm.And.Imm(asm.R7, int32(m.IndexMask())),
-	}
-	for _, ip := range slices.SortedFunc(maps.Keys(idx), netip.Addr.Compare) {
-		b := ip.As4()
-		next := fmt.Sprintf("after %v", ip)
-		insns = append(insns,
-			asm.JNE.Imm32(asm.R7, int32(m.Index(idx[ip])), next),
-			asm.JEq.Imm32(asm.R8, int32(binary.NativeEndian.Uint32(b[:])), "pass"),
-			asm.Ja.Label("drop"),
-			asm.Mov.Reg(asm.R7, asm.R7).WithSymbol(next),
-		)
-	}
-	insns = append(insns,
-		asm.Mov.Imm(asm.R0, tcActShot).WithSymbol("drop"),
-		asm.Return(),
-		asm.Mov.Imm(asm.R0, tcActUnspec).WithSymbol("pass"),
-		asm.Return(),
-	)
-	return &ebpf.ProgramSpec{Name: GuardName, Type: ebpf.SchedCLS, License: "Apache-2.0", Instructions: insns}
-}
 
 // Guard is the program as it was last loaded. The zero Guard is ready for use.
 type Guard struct {
 	program *ebpf.Program
+	// bits and indices are what it was loaded for, marks what its map holds.
+	bits    mark.Marks
 	indices map[netip.Addr]int
+	marks   map[[4]byte]uint32
+	// at are the interfaces that have the guard, and no others; nil where that is
+	// not known yet.
+	at map[int]bool
+	// filterOnly: TCX is not used although the kernel may have it.
+	filterOnly bool
 }
+
+// OldGuard returns a guard that does not use TCX, as on kernels without it.
+func OldGuard() Guard { return Guard{filterOnly: true} }
 
 // Close gives up the handle; an attached guard stays.
 func (g *Guard) Close() error {
 	if g.program == nil {
 		return nil
 	}
-	return g.program.Close()
+	err := g.program.Close()
+	g.program = nil
+	return err
 }
 
-// Ensure attaches the guard for the given egress IPs, each with its index, to the
-// uplink, and counts the changes.
-func (g *Guard) Ensure(nl *netlink.Handle, uplink netlink.Link, m mark.Marks, idx map[netip.Addr]int) (changes int, err error) {
-	if g.program == nil || !maps.Equal(g.indices, idx) {
-		program, err := ebpf.NewProgram(guardProgram(m, idx))
-		if err != nil {
-			return 0, fmt.Errorf("load tc program %s: %w", GuardName, err)
-		}
-		err = g.Close()
-		g.program, g.indices = program, maps.Clone(idx)
-		if err != nil {
-			return 0, fmt.Errorf("close tc program %s: %w", GuardName, err)
+// load makes the program for the given egress IPs, where it is another one.
+func (g *Guard) load(m mark.Marks, idx map[netip.Addr]int) (err error) {
+	marks := make(map[[4]byte]uint32, len(idx))
+	for ip, i := range idx {
+		marks[ip.As4()] = m.Index(i)
+	}
+	if g.program != nil && maps.Equal(g.marks, marks) {
+		return nil
+	}
+	guarded, err := ebpf.NewMap(&ebpf.MapSpec{
+		Name: guardMap, Type: ebpf.Hash, KeySize: 4, ValueSize: 4, MaxEntries: uint32(max(len(marks), 1)),
+	})
+	if err != nil {
+		return fmt.Errorf("make BPF map %s: %w", guardMap, err)
+	}
+	defer func() { err = errors.Join(err, guarded.Close()) }()
+	for ip, mark := range marks {
+		if err := guarded.Put(ip, mark); err != nil {
+			return fmt.Errorf("fill BPF map %s: %w", guardMap, err)
 		}
 	}
-	n, err := ensureClsact(nl, uplink)
+	program, err := ebpf.NewProgram(guardProgram(m, guarded))
+	if err != nil {
+		return fmt.Errorf("load tc program %s: %w", GuardName, err)
+	}
+	err = g.Close()
+	g.program, g.bits, g.indices, g.marks = program, m, maps.Clone(idx), marks
+	if err != nil {
+		return fmt.Errorf("close tc program %s: %w", GuardName, err)
+	}
+	return nil
+}
+
+// Ensure attaches the guard for the given egress IPs, each with its index, to
+// interfaces, then detaches it from all others, and counts the changes. The warnings
+// name what of others weakens it.
+func (g *Guard) Ensure(nl *netlink.Handle, links []netlink.Link, m mark.Marks, idx map[netip.Addr]int) (changes int, warnings []string, err error) {
+	if err := g.load(m, idx); err != nil {
+		return 0, nil, err
+	}
+	at := map[int]bool{}
+	for _, link := range links {
+		n, warned, err := g.attach(nl, link)
+		changes += n
+		if err != nil {
+			return changes, nil, fmt.Errorf("attach tc program %s to %s: %w", GuardName, link.Attrs().Name, err)
+		}
+		warnings = append(warnings, warned...)
+		at[link.Attrs().Index] = true
+	}
+	if g.at != nil && maps.Equal(g.at, at) {
+		return changes, warnings, nil
+	}
+	// An interface that is now a port of a bridge, say, has a guard that does not know
+	// of new egress IPs.
+	n, err := removeGuards(nl, func(link netlink.Link) bool { return at[link.Attrs().Index] })
 	changes += n
-	if err != nil {
-		return changes, err
+	if err == nil {
+		g.at = at
 	}
-	filters, err := nl.FilterList(uplink, netlink.HANDLE_MIN_EGRESS)
-	if err != nil {
-		return changes, fmt.Errorf("list tc filters of %s: %w", uplink.Attrs().Name, err)
-	}
-	for _, f := range filters {
-		b, ok := f.(*netlink.BpfFilter)
-		switch {
-		case f.Attrs().Priority != guardPriority || f.Attrs().Handle != guardHandle:
-		case !ok || !isGuard(b):
-			return changes, fmt.Errorf("attach tc program %s to %s: others use its handle and priority", GuardName, uplink.Attrs().Name)
-		case sameProgram(b.Id, g.program):
-			return changes, nil
+	return changes, warnings, err
+}
+
+func (g *Guard) attach(nl *netlink.Handle, link netlink.Link) (changes int, warnings []string, err error) {
+	if !g.filterOnly {
+		n, err := g.attachFirst(link)
+		if !errors.Is(err, errNoTCX) {
+			if err != nil {
+				return n, nil, err
+			}
+			// That of a former version, or from before an update of the kernel.
+			removed, err := removeFilter(nl, link)
+			return n + removed, nil, err
 		}
 	}
-	return changes, nlutil.Count(&changes, "attach tc program "+GuardName+" to "+uplink.Attrs().Name, nl.FilterReplace(&netlink.BpfFilter{
-		FilterAttrs: netlink.FilterAttrs{
-			LinkIndex: uplink.Attrs().Index, Parent: netlink.HANDLE_MIN_EGRESS,
-			Handle: guardHandle, Priority: guardPriority, Protocol: unix.ETH_P_ALL,
-		},
-		Fd: g.program.FD(), Name: GuardName, DirectAction: true,
-	}))
+	return g.attachFilter(nl, link)
 }
 
-func isGuard(f *netlink.BpfFilter) bool {
-	return f.Priority == guardPriority && f.Handle == guardHandle && f.Name == GuardName
+// is reports whether the attached program does what g does: it has the same
+// instructions, and a map with the same content. A former agent's guard may.
+func (g *Guard) is(id ebpf.ProgramID) bool {
+	attached, err := ebpf.NewProgramFromID(id)
+	if err != nil {
+		return false
+	}
+	defer attached.Close()
+	is, err := attached.Info()
+	if err != nil {
+		return false
+	}
+	want, err := g.program.Info()
+	if err != nil || is.Tag != want.Tag {
+		return false
+	}
+	ids, ok := is.MapIDs()
+	if !ok || len(ids) != 1 {
+		return false
+	}
+	if own, ok := want.MapIDs(); ok && slices.Equal(own, ids) {
+		return true
+	}
+	return g.sameMarks(ids[0])
 }
 
-// placedGuard is a guard at an interface.
-type placedGuard struct {
-	link   netlink.Link
-	filter *netlink.BpfFilter
+// sameMarks reports whether a map holds what the guard's own does.
+func (g *Guard) sameMarks(id ebpf.MapID) bool {
+	guarded, err := ebpf.NewMapFromID(id)
+	if err != nil {
+		return false
+	}
+	defer guarded.Close()
+	if guarded.KeySize() != 4 || guarded.ValueSize() != 4 {
+		return false
+	}
+	var ip [4]byte
+	var mark uint32
+	marks := map[[4]byte]uint32{}
+	each := guarded.Iterate()
+	for each.Next(&ip, &mark) {
+		marks[ip] = mark
+	}
+	return each.Err() == nil && maps.Equal(marks, g.marks)
 }
 
 // ListGuards lists the names of the interfaces with a guard.
 func ListGuards(nl *netlink.Handle) ([]string, error) {
-	found, err := guards(nl)
-	return slices.Sorted(maps.Keys(found)), err
-}
-
-// guards finds the guards, by the name of the interface: at the uplink, and at a
-// former one.
-func guards(nl *netlink.Handle) (map[string]placedGuard, error) {
 	links, err := nl.LinkList()
 	if err != nil {
 		return nil, fmt.Errorf("list interfaces: %w", err)
 	}
-	found := map[string]placedGuard{}
+	var names []string
 	var errs []error
 	for _, link := range links {
-		filters, err := nl.FilterList(link, netlink.HANDLE_MIN_EGRESS)
-		if err != nil && !nlutil.IsLinkNotFound(err) {
-			errs = append(errs, fmt.Errorf("list tc filters of %s: %w", link.Attrs().Name, err))
+		filter, err := guardFilter(nl, link)
+		errs = append(errs, err)
+		first, err := guardPrograms(link)
+		if err != nil && !errors.Is(err, errNoTCX) {
+			errs = append(errs, err)
 		}
-		for _, f := range filters {
-			if b, ok := f.(*netlink.BpfFilter); ok && isGuard(b) {
-				found[link.Attrs().Name] = placedGuard{link, b}
-			}
+		if filter != nil || len(first) > 0 {
+			names = append(names, link.Attrs().Name)
 		}
 	}
-	return found, errors.Join(errs...)
+	slices.Sort(names)
+	return names, errors.Join(errs...)
 }
 
 // RemoveGuards detaches all guards, and deletes the qdisc of each where that holds
 // nothing else.
 func RemoveGuards(nl *netlink.Handle) error {
-	found, err := guards(nl)
-	errs := []error{err}
-	for name, g := range found {
-		if err := nl.FilterDel(g.filter); err != nil && !errors.Is(err, unix.ENOENT) {
-			errs = append(errs, fmt.Errorf("detach tc program %s from %s: %w", GuardName, name, err))
-			continue
-		}
-		errs = append(errs, removeEmptyClsact(nl, g.link))
-	}
-	return errors.Join(errs...)
+	_, err := removeGuards(nl, func(netlink.Link) bool { return false })
+	return err
 }
 
-func removeEmptyClsact(nl *netlink.Handle, link netlink.Link) error {
-	for _, hook := range []uint32{netlink.HANDLE_MIN_EGRESS, netlink.HANDLE_MIN_INGRESS} {
-		filters, err := nl.FilterList(link, hook)
-		if err != nil {
-			return fmt.Errorf("list tc filters of %s: %w", link.Attrs().Name, err)
-		}
-		if len(filters) > 0 {
-			return nil
-		}
-	}
-	qdiscs, err := nl.QdiscList(link)
+// removeGuards detaches the guards from all interfaces but those to keep.
+func removeGuards(nl *netlink.Handle, keep func(netlink.Link) bool) (changes int, err error) {
+	links, err := nl.LinkList()
 	if err != nil {
-		return fmt.Errorf("list qdiscs of %s: %w", link.Attrs().Name, err)
+		return 0, fmt.Errorf("list interfaces: %w", err)
 	}
-	at := slices.IndexFunc(qdiscs, func(q netlink.Qdisc) bool { return q.Type() == "clsact" })
-	if at < 0 {
-		return nil
+	var errs []error
+	for _, link := range links {
+		if keep(link) {
+			continue
+		}
+		first, err := guardPrograms(link)
+		if err != nil && !errors.Is(err, errNoTCX) {
+			errs = append(errs, err)
+		}
+		n, err := detachGuards(link, first)
+		changes += n
+		errs = append(errs, err)
+		n, err = removeFilter(nl, link)
+		changes += n
+		errs = append(errs, err)
 	}
-	if err := nl.QdiscDel(qdiscs[at]); err != nil && !errors.Is(err, unix.ENOENT) {
-		return fmt.Errorf("delete clsact qdisc of %s: %w", link.Attrs().Name, err)
-	}
-	return nil
+	return changes, errors.Join(errs...)
 }

@@ -1,11 +1,16 @@
 package bpf
 
 import (
+	"encoding/binary"
+	"errors"
 	"net/netip"
 	"slices"
 	"strings"
 	"testing"
 
+	"github.com/cilium/ebpf"
+	"github.com/cilium/ebpf/asm"
+	tcx "github.com/cilium/ebpf/link"
 	"github.com/vishvananda/netlink"
 
 	"github.com/egressip-operator/egressip-operator/internal/testenv"
@@ -13,55 +18,200 @@ import (
 	"github.com/egressip-operator/egressip-operator/pkg/dataplane/mark"
 )
 
-func TestGuardIsAttachedListedAndRemoved(t *testing.T) {
-	for name, theirs := range map[string]string{
-		"qdisc of ours":   "",
-		"qdisc of others": "tc qdisc add dev eth0 clsact; tc filter add dev eth0 egress protocol ip prio 78 u32 match ip dst 198.51.100.1/32 flowid 1:1",
-	} {
-		t.Run(name, func(t *testing.T) {
-			host, h, link := netnstest.Host(t, "eth0")
-			host.Run(t, theirs)
-			before := host.Run(t, "tc qdisc show dev eth0; tc filter show dev eth0 egress")
-			m := mark.Default()
-			var g Guard
-			defer func() { must(t, g.Close()) }()
-			ensure := func(idx map[netip.Addr]int) func() (int, error) {
-				return func() (int, error) { return g.Ensure(h, link, m, idx) }
-			}
-			one := map[netip.Addr]int{testenv.Addr("192.0.2.200"): m.FirstIndex()}
-			netnstest.Twice(t, "no egress IP", ensure(nil))
-			netnstest.Twice(t, "one egress IP", ensure(one))
+// hooks are the ways in which kernels take the guard.
+func hooks() map[string]func() Guard {
+	return map[string]func() Guard{
+		"TCX":    func() Guard { return Guard{} },
+		"filter": func() Guard { return Guard{filterOnly: true} },
+	}
+}
 
-			// A restarted agent finds its own guard.
-			var next Guard
+// ensure calls Ensure inside the host, and expects success.
+func (g *Guard) ensure(t *testing.T, host *netnstest.Machine, h *netlink.Handle, idx map[netip.Addr]int, links ...netlink.Link) (n int, warnings []string) {
+	t.Helper()
+	host.Do(t, func() {
+		var err error
+		n, warnings, err = g.Ensure(h, links, mark.Default(), idx)
+		must(t, err)
+	})
+	return n, warnings
+}
+
+func listed(t *testing.T, host *netnstest.Machine, h *netlink.Handle) (at []string) {
+	t.Helper()
+	host.Do(t, func() {
+		var err error
+		at, err = ListGuards(h)
+		must(t, err)
+	})
+	return at
+}
+
+func TestGuardIsAttachedListedAndRemoved(t *testing.T) {
+	for hook, guard := range hooks() {
+		for name, theirs := range map[string]string{
+			"qdisc of ours":   "",
+			"qdisc of others": "tc qdisc add dev eth0 clsact; tc filter add dev eth0 egress protocol ip prio 78 u32 match ip dst 198.51.100.1/32 flowid 1:1",
+		} {
+			t.Run(hook+", "+name, func(t *testing.T) {
+				host, h, link := netnstest.Host(t, "eth0")
+				host.Run(t, theirs)
+				before := host.Run(t, "tc qdisc show dev eth0; tc filter show dev eth0 egress")
+				m := mark.Default()
+				g := guard()
+				defer func() { must(t, g.Close()) }()
+				one := map[netip.Addr]int{testenv.Addr("192.0.2.200"): m.FirstIndex()}
+				for _, idx := range []map[netip.Addr]int{nil, one} {
+					if n, _ := g.ensure(t, host, h, idx, link); n == 0 {
+						t.Errorf("%d egress IPs: no change", len(idx))
+					}
+					if n, _ := g.ensure(t, host, h, idx, link); n != 0 {
+						t.Errorf("%d egress IPs, again: %d changes", len(idx), n)
+					}
+				}
+				// A restarted agent finds its own guard.
+				next := guard()
+				defer func() { must(t, next.Close()) }()
+				if n, _ := next.ensure(t, host, h, one, link); n != 0 {
+					t.Errorf("the next agent made %d changes", n)
+				}
+				if at := listed(t, host, h); !slices.Equal(at, []string{"eth0"}) {
+					t.Errorf("guards at %v", at)
+				}
+				host.Do(t, func() {
+					must(t, RemoveGuards(h))
+					must(t, RemoveGuards(h))
+				})
+				if at := listed(t, host, h); len(at) > 0 {
+					t.Errorf("after removal guards at %v", at)
+				}
+				if after := host.Run(t, "tc qdisc show dev eth0; tc filter show dev eth0 egress"); after != before {
+					t.Errorf("changed from\n%s to\n%s", before, after)
+				}
+			})
+		}
+	}
+}
+
+// given: a guard at one interface; when the uplink is another one, for this agent or
+// the next, then the guard is there alone.
+//
+// Kills the mutant that leaves a stale guard behind.
+func TestGuardLeavesFormerInterfaces(t *testing.T) {
+	for hook, guard := range hooks() {
+		t.Run(hook, func(t *testing.T) {
+			host, h, eth0 := netnstest.Host(t, "eth0")
+			host.Run(t, "ip link add br0 type bridge; ip link add br1 type bridge")
+			br0, err := h.LinkByName("br0")
+			must(t, err)
+			br1, err := h.LinkByName("br1")
+			must(t, err)
+			g, next := guard(), guard()
+			defer func() { must(t, g.Close()) }()
 			defer func() { must(t, next.Close()) }()
-			if n, err := next.Ensure(h, link, m, one); n != 0 || err != nil {
-				t.Errorf("the next agent made %d changes, %v", n, err)
+			g.ensure(t, host, h, nil, eth0, br1)
+			g.ensure(t, host, h, nil, br0)
+			if at := listed(t, host, h); !slices.Equal(at, []string{"br0"}) {
+				t.Errorf("guards at %v", at)
 			}
-			at, err := ListGuards(h)
-			if err != nil || !slices.Equal(at, []string{"eth0"}) {
-				t.Errorf("guards at %v, %v", at, err)
-			}
-			must(t, RemoveGuards(h))
-			must(t, RemoveGuards(h))
-			if at, err := ListGuards(h); err != nil || len(at) > 0 {
-				t.Errorf("after removal guards at %v, %v", at, err)
-			}
-			if after := host.Run(t, "tc qdisc show dev eth0; tc filter show dev eth0 egress"); after != before {
-				t.Errorf("changed from\n%s to\n%s", before, after)
+			next.ensure(t, host, h, nil, eth0)
+			if at := listed(t, host, h); !slices.Equal(at, []string{"eth0"}) {
+				t.Errorf("guards of the next agent at %v", at)
 			}
 		})
+	}
+}
+
+// given: a guard of a version that used a filter; then the program replaces it.
+func TestProgramReplacesFilter(t *testing.T) {
+	host, h, link := netnstest.Host(t, "eth0")
+	old, g := Guard{filterOnly: true}, Guard{}
+	defer func() { must(t, old.Close()) }()
+	defer func() { must(t, g.Close()) }()
+	old.ensure(t, host, h, nil, link)
+	g.ensure(t, host, h, nil, link)
+	if shown := host.Run(t, "tc qdisc show dev eth0; tc filter show dev eth0 egress"); strings.Contains(shown, "clsact") || strings.Contains(shown, GuardName) {
+		t.Errorf("left behind: %s", shown)
+	}
+	if at := listed(t, host, h); !slices.Equal(at, []string{"eth0"}) {
+		t.Errorf("guards at %v", at)
+	}
+	if n, _ := g.ensure(t, host, h, nil, link); n != 0 {
+		t.Errorf("again: %d changes", n)
+	}
+}
+
+// given: a program of others before the guard; when the agent looks, also for other
+// egress IPs than before, then the guard is the first again, once, and theirs stays.
+func TestGuardIsTheFirstProgram(t *testing.T) {
+	host, h, link := netnstest.Host(t, "eth0")
+	var g Guard
+	defer func() { must(t, g.Close()) }()
+	g.ensure(t, host, h, nil, link)
+	accepts, err := ebpf.NewProgram(&ebpf.ProgramSpec{Name: "theirs", Type: ebpf.SchedCLS, License: "GPL", Instructions: asm.Instructions{
+		asm.Mov.Imm(asm.R0, 0), asm.Return(),
+	}})
+	must(t, err)
+	defer accepts.Close()
+	one := map[netip.Addr]int{testenv.Addr("192.0.2.200"): mark.Default().FirstIndex()}
+	for _, idx := range []map[netip.Addr]int{nil, one} {
+		host.Do(t, func() {
+			must(t, tcx.RawAttachProgram(tcx.RawAttachProgramOptions{
+				Target: link.Attrs().Index, Program: accepts, Attach: ebpf.AttachTCXEgress, Anchor: tcx.Head(),
+			}))
+		})
+		g.ensure(t, host, h, idx, link)
+		host.Do(t, func() {
+			all, err := programsAt(link.Attrs().Index)
+			must(t, err)
+			if len(all) != 2 || !g.is(all[0].ID) || isGuardProgram(all[1].ID) {
+				t.Errorf("programs %+v", all)
+			}
+			must(t, tcx.RawDetachProgram(tcx.RawDetachProgramOptions{
+				Target: link.Attrs().Index, Program: accepts, Attach: ebpf.AttachTCXEgress,
+			}))
+		})
+	}
+}
+
+// given: tc as others use it; then the guard works beside it where the kernel has TCX;
+// elsewhere the error or the warning names the object.
+func TestGuardBesideFiltersOfOthers(t *testing.T) {
+	host, h, link := netnstest.Host(t, "eth0")
+	first, old := Guard{}, Guard{filterOnly: true}
+	defer func() { must(t, first.Close()) }()
+	defer func() { must(t, old.Close()) }()
+	host.Run(t, "tc qdisc add dev eth0 ingress")
+	if _, warnings := first.ensure(t, host, h, nil, link); len(warnings) > 0 {
+		t.Errorf("beside an ingress qdisc: %v", warnings)
+	}
+	host.Do(t, func() {
+		must(t, RemoveGuards(h))
+		if _, _, err := old.Ensure(h, []netlink.Link{link}, mark.Default(), nil); !errors.Is(err, ErrIngressQdisc) || !strings.Contains(err.Error(), "eth0") {
+			t.Errorf("a filter beside an ingress qdisc: %v", err)
+		}
+	})
+	host.Run(t, `tc qdisc del dev eth0 ingress; tc qdisc add dev eth0 clsact
+		tc filter add dev eth0 egress prio 1 protocol ip u32 match u32 0 0 flowid 1:1`)
+	if _, warnings := old.ensure(t, host, h, nil, link); len(warnings) != 1 || !strings.Contains(warnings[0], "preference 1 at the egress of eth0") {
+		t.Errorf("a filter that accepts all before the guard: %v", warnings)
+	}
+	if _, warnings := first.ensure(t, host, h, nil, link); len(warnings) > 0 {
+		t.Errorf("a filter behind the guard: %v", warnings)
+	}
+	host.Run(t, "tc filter del dev eth0 egress prio 1")
+	if _, warnings := old.ensure(t, host, h, nil, link); len(warnings) != 0 {
+		t.Errorf("after it has gone: %v", warnings)
 	}
 }
 
 // Kills the mutant that replaces whatever filter has the guard's place.
 func TestFilterOfOthersAtTheGuardsPlaceStays(t *testing.T) {
 	host, h, link := netnstest.Host(t, "eth0")
-	m := mark.Default()
-	var theirs Guard
+	theirs, g := Guard{filterOnly: true}, Guard{filterOnly: true}
 	defer func() { must(t, theirs.Close()) }()
-	_, err := theirs.Ensure(h, link, m, nil)
-	must(t, err)
+	defer func() { must(t, g.Close()) }()
+	theirs.ensure(t, host, h, nil, link)
 	filters, err := h.FilterList(link, netlink.HANDLE_MIN_EGRESS)
 	must(t, err)
 	f, ok := filters[0].(*netlink.BpfFilter)
@@ -71,14 +221,70 @@ func TestFilterOfOthersAtTheGuardsPlaceStays(t *testing.T) {
 	must(t, h.FilterDel(f))
 	f.Name, f.Fd = "theirs", theirs.program.FD()
 	must(t, h.FilterAdd(f))
-
-	var g Guard
-	defer func() { must(t, g.Close()) }()
-	if n, err := g.Ensure(h, link, m, nil); n != 0 || err == nil {
-		t.Errorf("%d changes, %v", n, err)
-	}
-	must(t, RemoveGuards(h))
+	host.Do(t, func() {
+		if n, _, err := g.Ensure(h, []netlink.Link{link}, mark.Default(), nil); n != 0 || !errors.Is(err, ErrForeignFilter) {
+			t.Errorf("%d changes, %v", n, err)
+		}
+		must(t, RemoveGuards(h))
+	})
 	if shown := host.Run(t, "tc filter show dev eth0 egress"); !strings.Contains(shown, "theirs") {
 		t.Errorf("the filter of others has gone: %s", shown)
+	}
+}
+
+// Kills the mutant that lets packets without a mark of ours pass with an egress IP.
+func TestGuardVerdicts(t *testing.T) {
+	netnstest.Enter(t)
+	m := mark.Default()
+	one, other, host := testenv.Addr("192.0.2.200"), testenv.Addr("192.0.2.201"), testenv.Addr("192.0.2.1")
+	idx := map[netip.Addr]int{one: m.FirstIndex(), other: m.FirstIndex() + 1}
+	var g Guard
+	defer func() { must(t, g.Close()) }()
+	must(t, g.load(m, idx))
+	icmp := func(kind byte, about netip.Addr) []byte {
+		inner := make([]byte, 8, 28)
+		inner[0] = kind
+		inner = append(inner, make([]byte, 16)...)
+		return append(inner, about.AsSlice()...)
+	}
+	for name, c := range map[string]struct {
+		mark     uint32
+		protocol byte
+		source   netip.Addr
+		rest     []byte
+		pass     bool
+	}{
+		"egress IP with its mark":              {m.Index(idx[one]), 17, one, nil, true},
+		"egress IP with its mark, other bits":  {m.Index(idx[one]) | 0x4000, 17, one, nil, true},
+		"egress IP of another mark":            {m.Index(idx[other]), 17, one, nil, false},
+		"mark without its egress IP":           {m.Index(idx[one]), 17, host, nil, false},
+		"mark without egress IP":               {m.Index(m.FirstIndex() + 9), 17, host, nil, false},
+		"remote":                               {m.Remote(), 17, host, nil, false},
+		"remote with an egress IP":             {m.Remote() | m.Index(idx[one]), 17, one, nil, false},
+		"host's own":                           {0, 17, host, nil, true},
+		"host's own with a small mark":         {1, 17, host, nil, true},
+		"egress IP without a mark":             {0, 17, one, make([]byte, 40), false},
+		"egress IP with a small mark":          {1, 6, one, make([]byte, 40), false},
+		"ICMP error about a packet to it":      {0, 1, one, icmp(3, one), true},
+		"ICMP error about a packet to another": {0, 1, one, icmp(3, host), false},
+		"ICMP time exceeded":                   {0, 1, one, icmp(11, one), true},
+		"ICMP parameter problem":               {0, 1, one, icmp(12, one), true},
+		"ICMP echo reply":                      {0, 1, one, icmp(0, one), false},
+		"ICMP redirect":                        {0, 1, one, icmp(5, one), false},
+		"ICMP error that is cut off":           {0, 1, one, icmp(3, one)[:24], false},
+		"ICMP error from the host":             {0, 1, host, icmp(3, host), true},
+	} {
+		frame := make([]byte, 14, 96)
+		frame[12] = 0x08
+		frame = append(frame, 0x45, 0, 0, 0, 0, 0, 0, 0, 64, c.protocol, 0, 0)
+		frame = append(append(frame, c.source.AsSlice()...), 198, 51, 100, 1)
+		frame = append(frame, c.rest...)
+		skb := make([]byte, 192)
+		binary.NativeEndian.PutUint32(skb[skbMark:], c.mark)
+		verdict, err := g.program.Run(&ebpf.RunOptions{Data: frame, Context: skb})
+		must(t, err)
+		if pass := int32(verdict) == tcActUnspec; pass != c.pass {
+			t.Errorf("%s: verdict %d", name, int32(verdict))
+		}
 	}
 }

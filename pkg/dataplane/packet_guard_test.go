@@ -1,0 +1,177 @@
+package dataplane
+
+import (
+	"net"
+	"strings"
+	"testing"
+
+	"github.com/cilium/ebpf"
+	"github.com/cilium/ebpf/asm"
+	tcx "github.com/cilium/ebpf/link"
+
+	"github.com/egressip-operator/egressip-operator/pkg/dataplane/bpf"
+)
+
+// masqueradeFirst puts a MASQUERADE rule of others before ours.
+const masqueradeFirst = "iptables-nft -t nat -I POSTROUTING -s 10.244.0.0/16 ! -d 10.244.0.0/16 -j MASQUERADE"
+
+// guarded is what tests of the guard begin with: a host and its pod with an egress IP,
+// whose packets may have no other source.
+func guarded(t *testing.T, before string) (*world, *node, *podMachine) {
+	t.Helper()
+	w := newWorld(t, 1, onlyNFT())
+	n := w.nodes[0]
+	n.Run(t, before)
+	here := n.addPod(t, "here", 2)
+	n.host(eip1, 7)
+	here.set(local(eip1, 7))
+	w.seen.only(9001, eip1)
+	n.apply(t)
+	return w, n, here
+}
+
+// given: a host whose address moves to a bridge above its interface; when it gets
+// another egress IP, then that works too, and the interface has no guard any more.
+func TestGuardFollowsTheUplink(t *testing.T) {
+	w, n, here := guarded(t, "true")
+	late := n.addPod(t, "late", 3)
+	here.leaves(t, eip1)
+	n.Run(t, `mac=$(cat /sys/class/net/eth0/address)
+		ip address flush dev eth0; ip link add brup type bridge; ip link set brup address $mac; ip link set brup up
+		ip link set eth0 master brup; ip address add 192.168.7.11/24 dev brup; ip route replace default via 192.168.7.1`)
+	n.host(eip2, 8)
+	late.set(local(eip2, 8))
+	if r := n.apply(t); r.Uplink != "brup" {
+		t.Fatalf("uplink %s", r.Uplink)
+	}
+	w.router.Run(t, "ip neigh flush dev eth0")
+	here.leaves(t, eip1)
+	late.leaves(t, eip2)
+	n.settled(t)
+	if at := n.guards(t); at != "brup" {
+		t.Errorf("guards at %s", at)
+	}
+}
+
+func (n *node) guards(t *testing.T) (at string) {
+	t.Helper()
+	n.Do(t, func() {
+		names, err := bpf.ListGuards(n.dp.nl)
+		must(t, err)
+		at = strings.Join(names, " ")
+	})
+	return at
+}
+
+// given: a host whose tc others use; when rules of others come before ours, then no
+// packet leaves with another source than the egress IP.
+func TestGuardHoldsBesideTCOfOthers(t *testing.T) {
+	for name, before := range map[string]string{
+		"ingress qdisc": "tc qdisc add dev eth0 ingress",
+		"filter that accepts all, before ours": `tc qdisc add dev eth0 clsact
+			tc filter add dev eth0 egress prio 1 protocol all bpf da bytecode '1,6 0 0 0'`,
+	} {
+		t.Run(name, func(t *testing.T) {
+			w, n, here := guarded(t, before)
+			s := startSender(t, here, w.bastion, 9001)
+			w.flows(t, s, eip1)
+			n.Run(t, masqueradeFirst)
+			w.linger(t)
+			n.apply(t)
+			w.flows(t, s, eip1)
+			n.settled(t)
+		})
+	}
+}
+
+// given: a guard that others detached, or that another program of TCX comes before;
+// then the next Apply puts it back.
+func TestGuardIsPutBack(t *testing.T) {
+	w, n, here := guarded(t, "true")
+	s := startSender(t, here, w.bastion, 9001)
+	accepts, err := ebpf.NewProgram(&ebpf.ProgramSpec{
+		Name: "theirs", Type: ebpf.SchedCLS, License: "GPL",
+		Instructions: asm.Instructions{asm.Mov.Imm(asm.R0, 0), asm.Return()},
+	})
+	must(t, err)
+	defer accepts.Close()
+	for name, damage := range map[string]func(){
+		"detached": func() { must(t, bpf.RemoveGuards(n.dp.nl)) },
+		"not the first": func() {
+			link, err := net.InterfaceByName("eth0")
+			must(t, err)
+			must(t, tcx.RawAttachProgram(tcx.RawAttachProgramOptions{
+				Target: link.Index, Program: accepts, Attach: ebpf.AttachTCXEgress, Anchor: tcx.Head(),
+			}))
+		},
+	} {
+		n.Do(t, damage)
+		if n.apply(t).Changes == 0 {
+			t.Errorf("%s: nothing was repaired", name)
+		}
+		n.settled(t)
+		n.Run(t, masqueradeFirst)
+		w.linger(t)
+		n.apply(t)
+		w.flows(t, s, eip1)
+	}
+}
+
+// given: a host whose default route takes another interface than that with the host's
+// address; then the warning names both, and the guard is at both; when the route is as
+// it should be, then neither.
+func TestDefaultRouteOverAnotherInterface(t *testing.T) {
+	w, n, here := guarded(t, "true")
+	connect(t, n.machine, "eth1", []string{"172.31.0.2/24"}, w.router, "eth9", []string{"172.31.0.1/24"})
+	n.Run(t, "ip route replace default via 172.31.0.1 dev eth1")
+	startSender(t, here, w.bastion, 9001)
+	r := n.apply(t)
+	if w := strings.Join(r.Warnings, "\n"); !strings.Contains(w, "the default route leads out of eth1, but egress IPs are on eth0") {
+		t.Errorf("warnings: %s", w)
+	}
+	if at := n.guards(t); at != "eth0 eth1" {
+		t.Errorf("guards at %s", at)
+	}
+	n.Run(t, masqueradeFirst)
+	w.linger(t)
+	n.Run(t, "ip route delete default")
+	if w := strings.Join(n.apply(t).Warnings, "\n"); !strings.Contains(w, "no default route") {
+		t.Errorf("without default route, warnings: %s", w)
+	}
+	n.Run(t, "ip route replace default via 192.168.7.1")
+	if r := n.apply(t); len(r.Warnings) != 0 {
+		t.Errorf("afterwards, warnings: %v", r.Warnings)
+	}
+	n.settled(t)
+	if at := n.guards(t); at != "eth0" {
+		t.Errorf("afterwards, guards at %s", at)
+	}
+}
+
+// given: a host where the guard cannot be attached; then no egress IP is added, and
+// the report says why.
+//
+// Kills the mutant that serves without a guard.
+func TestNoEgressIPWithoutGuard(t *testing.T) {
+	w := newWorld(t, 1, onlyNFT())
+	n := w.nodes[0]
+	here := n.addPod(t, "here", 2)
+	n.host(eip1, 7)
+	here.set(local(eip1, 7))
+	n.dp.guard = bpf.OldGuard()
+	n.Run(t, "tc qdisc add dev eth0 ingress")
+	r, err := n.tryApply(t)
+	if err == nil || r.Hosted[0].Configured || !strings.Contains(r.Hosted[0].Error, "ingress qdisc") {
+		t.Errorf("report %+v, error %v", r.Hosted, err)
+	}
+	if shown := n.Run(t, "ip -4 address show dev eth0"); strings.Contains(shown, eip1) {
+		t.Errorf("the egress IP is there:\n%s", shown)
+	}
+	s := startSender(t, here, w.bastion, 9001)
+	w.seen.only(9001)
+	w.silent(t, s)
+	n.Run(t, "tc qdisc delete dev eth0 ingress")
+	w.seen.only(9001, eip1)
+	n.apply(t)
+	w.flows(t, s, eip1)
+}

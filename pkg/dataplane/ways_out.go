@@ -1,0 +1,51 @@
+package dataplane
+
+import (
+	"errors"
+	"fmt"
+	"net"
+
+	"github.com/vishvananda/netlink"
+	"golang.org/x/sys/unix"
+)
+
+var errNoDefaultRoute = errors.New("there is no default route")
+
+// waysOut returns the interfaces by which packets leave the cluster: the uplink, and
+// that of the default route, which should be the same. The warning says where it is
+// not.
+func (r *round) waysOut() (links []netlink.Link, warning string, err error) {
+	links = []netlink.Link{r.uplink.Link}
+	route, err := defaultRoute(r.d.nl)
+	switch {
+	case errors.Is(err, errNoDefaultRoute):
+		return links, "the host has no default route: packets of pods whose egress IP it has cannot leave, and the answers to pods whose " +
+			"egress IP is on another host are dropped by the reverse path filter: add a default route", nil
+	case err != nil:
+		return nil, "", fmt.Errorf("find the interface of the default route: %w", err)
+	case route.LinkIndex == r.uplink.Link.Attrs().Index:
+		return links, "", nil
+	}
+	other, err := r.d.nl.LinkByIndex(route.LinkIndex)
+	if err != nil {
+		return nil, "", fmt.Errorf("look up the interface of the default route: %w", err)
+	}
+	return append(links, other), fmt.Sprintf("the default route leads out of %s, but egress IPs are on %s, which has the host's address: "+
+		"their packets leave by %[1]s, and the answers come by %[2]s: move the default route to %[2]s, or make an address of %[1]s the node's InternalIP",
+		other.Attrs().Name, r.uplink.Name), nil
+}
+
+// defaultRoute returns the route that the host's own packets to the outside take.
+func defaultRoute(nl *netlink.Handle) (netlink.Route, error) {
+	// An address reserved for documentation: only the default route leads there.
+	routes, err := nl.RouteGet(net.IPv4(192, 0, 2, 1))
+	switch {
+	case errors.Is(err, unix.ENETUNREACH), errors.Is(err, unix.EHOSTUNREACH), errors.Is(err, unix.EACCES), errors.Is(err, unix.EINVAL):
+		return netlink.Route{}, fmt.Errorf("%w: %w", errNoDefaultRoute, err) // none, or one that leads nowhere
+	case err != nil:
+		return netlink.Route{}, err
+	case len(routes) == 0:
+		return netlink.Route{}, errNoDefaultRoute
+	}
+	return routes[0], nil
+}
