@@ -13,6 +13,10 @@ func ownershipMutants() []mutant {
 			edits: []edit{{file: "binding.go", old: `b.BoundUID != "" && b.BoundUID == b.UID`, new: `b.BoundUID != ""`}},
 		},
 		{
+			name: "ownerless-is-orphaned", pkg: brain, test: "TestBinding",
+			edits: []edit{{file: "binding.go", old: "return BindingLeave", new: "return BindingOrphaned"}},
+		},
+		{
 			name: "first-address-counts", pkg: brain, test: "TestChooseHostIP",
 			edits: []edit{{file: "hostip.go", old: "if why == \"\" {", new: "if why != \"none\" {"}},
 		},

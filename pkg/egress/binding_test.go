@@ -8,7 +8,7 @@ import (
 
 // TestBinding: only what this cluster's controller bound may ever be deleted.
 //
-// Kills the mutants mark-alone-is-ours and any-bound-uid-is-ours.
+// Kills the mutants mark-alone-is-ours, any-bound-uid-is-ours and ownerless-is-orphaned.
 func TestBinding(t *testing.T) {
 	for name, test := range map[string]struct {
 		bond egress.Bond
