@@ -32,10 +32,13 @@ type contender struct {
 	stop  context.CancelFunc
 }
 
-func stand(l *leases, identity string, dead func(string) bool) *contender {
+// stand runs an elector until it is stopped, or the test ends.
+func stand(t *testing.T, l *leases, identity string, dead func(string) bool) *contender {
+	t.Helper()
 	c := &contender{lost: make(chan error, 1), ended: make(chan time.Time, 1)}
 	ctx, cancel := context.WithCancel(klog.NewContext(context.Background(), logr.Discard()))
 	c.stop = cancel
+	t.Cleanup(cancel) // a bubble ends with its last goroutine
 	c.lock = &leaseLock{
 		Interface: &resourcelock.LeaseLock{
 			LeaseMeta: metav1.ObjectMeta{Namespace: "system", Name: FieldManager}, Client: directLeases{l},
@@ -58,6 +61,18 @@ func stand(l *leases, identity string, dead func(string) bool) *contender {
 	return c
 }
 
+// receive is what comes within twice the time for which a Lease is valid.
+func receive[T any](t *testing.T, from <-chan T) T {
+	t.Helper()
+	select {
+	case v := <-from:
+		return v
+	case <-time.After(2 * leaseDuration):
+		t.Fatal("nothing came")
+		panic("not reached")
+	}
+}
+
 func nobodyDead(string) bool { return false }
 
 // TestDeadLeaderIsReplacedOnce: the leader's host seems dead while the leader lives. A
@@ -68,10 +83,10 @@ func nobodyDead(string) bool { return false }
 func TestDeadLeaderIsReplacedOnce(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) { // a sleep moves the bubble's clock
 		l := &leases{}
-		first := stand(l, "node1_a", nobodyDead)
+		first := stand(t, l, "node1_a", nobodyDead)
 		time.Sleep(3 * time.Second)
 		var fooled atomic.Bool
-		second := stand(l, "node2_b", func(identity string) bool { return fooled.Load() && identity == "node1_a" })
+		second := stand(t, l, "node2_b", func(identity string) bool { return fooled.Load() && identity == "node1_a" })
 		time.Sleep(3 * time.Second)
 		if holder := l.holder(); holder != "node1_a" {
 			t.Fatalf("%q holds the Lease", holder)
@@ -85,10 +100,10 @@ func TestDeadLeaderIsReplacedOnce(t *testing.T) {
 			t.Fatalf("%q holds the Lease after %s", l.holder(), took)
 		}
 		taken := time.Now()
-		if err := <-first.lost; !errors.Is(err, errLeadTaken) || !strings.Contains(err.Error(), "node2_b") {
+		if err := receive(t, first.lost); !errors.Is(err, errLeadTaken) || !strings.Contains(err.Error(), "node2_b") {
 			t.Errorf("the first ended with: %v", err)
 		}
-		if ended := <-first.ended; ended.Sub(taken) > 2*retryPeriod {
+		if ended := receive(t, first.ended); ended.Sub(taken) > 2*retryPeriod {
 			t.Errorf("the first led for %s after another did", ended.Sub(taken))
 		}
 		time.Sleep(3 * leaseDuration)
@@ -96,7 +111,7 @@ func TestDeadLeaderIsReplacedOnce(t *testing.T) {
 			t.Errorf("%q holds the Lease in the end", holder)
 		}
 		second.stop()
-		<-second.ended
+		receive(t, second.ended)
 		if holder := l.holder(); holder != "" {
 			t.Errorf("the Lease is not released: %q holds it", holder)
 		}
@@ -110,7 +125,7 @@ func TestDeadLeaderIsReplacedOnce(t *testing.T) {
 func TestLeaseOfAnotherIsNotReleased(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) { // a sleep moves the bubble's clock
 		l := &leases{}
-		first := stand(l, "node1_a", nobodyDead)
+		first := stand(t, l, "node1_a", nobodyDead)
 		time.Sleep(time.Second + retryPeriod/2)
 		other := "node2_b"
 		lease, err := l.Get(t.Context(), "", metav1.GetOptions{})
@@ -122,7 +137,7 @@ func TestLeaseOfAnotherIsNotReleased(t *testing.T) {
 			t.Fatal(err)
 		}
 		first.stop()
-		<-first.ended
+		receive(t, first.ended)
 		if holder := l.holder(); holder != other {
 			t.Errorf("%q holds the Lease", holder)
 		}
@@ -146,12 +161,12 @@ func TestRestartedContainerKeepsItsLease(t *testing.T) {
 		}}, metav1.CreateOptions{}); err != nil {
 			t.Fatal(err)
 		}
-		c := stand(l, identity, nobodyDead)
+		c := stand(t, l, identity, nobodyDead)
 		time.Sleep(retryPeriod)
 		if !c.lock.held.Load() {
 			t.Error("it waits for its own Lease to expire")
 		}
 		c.stop()
-		<-c.ended
+		receive(t, c.ended)
 	})
 }
