@@ -24,12 +24,21 @@ func TestPropertyOnlyTheCutOffWithdraw(t *testing.T) {
 		var alone time.Duration // without majority and API server, at least
 		lost := false
 		var lostAt time.Time
+		watched, answering, there := 5, 0, true
 		for range rapid.IntRange(1, 60).Draw(t, "looks") {
 			step := time.Duration(rapid.IntRange(1, 400).Draw(t, "milliseconds")) * time.Millisecond
 			now = now.Add(step)
-			c := online.Contact{Watched: rapid.IntRange(0, 5).Draw(t, "watched")}
-			c.Answering = rapid.IntRange(0, c.Watched).Draw(t, "answering")
-			if rapid.IntRange(0, 3).Draw(t, "asked") == 0 {
+			// What is so stays so for a while: a firewall that blocks probes is there for
+			// many looks.
+			if rapid.IntRange(0, 7).Draw(t, "others") == 0 {
+				watched = rapid.IntRange(0, 5).Draw(t, "watched")
+				answering = rapid.IntRange(0, watched).Draw(t, "answering")
+			}
+			if rapid.IntRange(0, 7).Draw(t, "API server changes") == 0 {
+				there = !there
+			}
+			c := online.Contact{Watched: watched, Answering: answering}
+			if there && rapid.Bool().Draw(t, "asked") {
 				api, c.Current = now, rapid.Bool().Draw(t, "current")
 			}
 			c.API = api
