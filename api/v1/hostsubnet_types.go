@@ -53,7 +53,7 @@ type HostSubnet struct {
 	// +kubebuilder:validation:MaxItems=512
 	// +kubebuilder:validation:items:MaxLength=64
 	// +kubebuilder:validation:items:XValidation:rule="(isIP(self) && ip(self).family() == 4) || (isCIDR(self) && cidr(self).ip().family() == 4)",messageExpression="'\"' + self + '\" is no egress IP: give an IPv4 address, such as 192.168.7.200 or 192.168.7.200/24'",message="give an IPv4 address, such as 192.168.7.200 or 192.168.7.200/24"
-	// +kubebuilder:validation:XValidation:rule="[self.map(x, x.split('/')[0])].all(ips, ips.all(x, ips.exists_one(y, x == y)))",messageExpression="[self.map(x, x.split('/')[0])].map(ips, ips.filter(x, !ips.exists_one(y, x == y))[0])[0] + ' is listed more than once: list each egress IP once, with or without prefix length'",message="list each egress IP once, with or without prefix length"
+	// +kubebuilder:validation:XValidation:rule="oldSelf.orValue([]) == self || [self.filter(x, isIP(x) || isCIDR(x)).map(x, isIP(x) ? ip(x) : cidr(x).ip())].all(ips, ips.all(x, ips.indexOf(x) == ips.lastIndexOf(x)))",optionalOldSelf=true,messageExpression="[self.map(x, x.split('/')[0])].map(ips, ips.filter(x, !ips.exists_one(y, x == y))[0])[0] + ' is listed more than once: list each egress IP once, with or without prefix length'",message="list each egress IP once, with or without prefix length"
 	EgressIPs []string `json:"egressIPs,omitempty"`
 
 	// egressCIDRs are the ranges from which the controller may assign egress
@@ -64,7 +64,7 @@ type HostSubnet struct {
 	// +kubebuilder:validation:items:MaxLength=64
 	// +kubebuilder:validation:items:XValidation:rule="isCIDR(self) && cidr(self).ip().family() == 4",messageExpression="'\"' + self + '\" is no range of egress IPs: give an IPv4 CIDR without host bits, such as 192.168.7.128/25'",message="give an IPv4 CIDR without host bits, such as 192.168.7.128/25"
 	// +kubebuilder:validation:items:XValidation:rule="!isCIDR(self) || cidr(self) == cidr(self).masked()",messageExpression="'\"' + self + '\" has host bits: give the network\\'s first address, such as 192.168.7.128/25'",message="give an IPv4 CIDR without host bits, such as 192.168.7.128/25"
-	// +kubebuilder:validation:XValidation:rule="self.all(x, self.exists_one(y, x == y))",messageExpression="'\"' + self.filter(x, !self.exists_one(y, x == y))[0] + '\" is listed more than once: list each range once'",message="list each range once"
+	// +kubebuilder:validation:XValidation:rule="oldSelf.orValue([]) == self || self.all(x, self.indexOf(x) == self.lastIndexOf(x))",optionalOldSelf=true,messageExpression="'\"' + self.filter(x, self.indexOf(x) != self.lastIndexOf(x))[0] + '\" is listed more than once: list each range once'",message="list each range once"
 	EgressCIDRs []string `json:"egressCIDRs,omitempty"`
 
 	// status is what the controller and the host's agent observe. Each writes
@@ -100,6 +100,7 @@ type HostSubnetStatus struct {
 	// +optional
 	// +listType=map
 	// +listMapKey=ip
+	// +kubebuilder:validation:MaxItems=512
 	EgressIPs []ClaimStatus `json:"egressIPs,omitempty"`
 
 	// placement is what the controller decides by and no other field says, so that

@@ -45,7 +45,7 @@ type NetNamespace struct {
 	// +kubebuilder:validation:MaxItems=256
 	// +kubebuilder:validation:items:MaxLength=64
 	// +kubebuilder:validation:items:XValidation:rule="isIP(self) && ip(self).family() == 4",messageExpression="'\"' + self + '\" is no egress IP: give a bare IPv4 address, such as 192.168.7.200, without prefix length'",message="give a bare IPv4 address, such as 192.168.7.200, without prefix length"
-	// +kubebuilder:validation:XValidation:rule="self.all(x, self.exists_one(y, x == y))",messageExpression="'\"' + self.filter(x, !self.exists_one(y, x == y))[0] + '\" is listed more than once: list each egress IP once'",message="list each egress IP once"
+	// +kubebuilder:validation:XValidation:rule="oldSelf.orValue([]) == self || self.all(x, self.indexOf(x) == self.lastIndexOf(x))",optionalOldSelf=true,messageExpression="'\"' + self.filter(x, self.indexOf(x) != self.lastIndexOf(x))[0] + '\" is listed more than once: list each egress IP once'",message="list each egress IP once"
 	EgressIPs []string `json:"egressIPs,omitempty"`
 
 	// status is the result of the request, as the controller sees it.
@@ -87,6 +87,7 @@ type NetNamespaceStatus struct {
 	// +optional
 	// +listType=map
 	// +listMapKey=ip
+	// +kubebuilder:validation:MaxItems=256
 	EgressIPs []RequestStatus `json:"egressIPs,omitempty"`
 
 	// conditions holds EgressReady: the namespace's traffic leaves with an egress
