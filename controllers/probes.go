@@ -38,6 +38,8 @@ type probes struct {
 	runner *probe.Runner
 	// changed receives an event when a host fell silent or came back.
 	changed chan event.GenericEvent
+	// memo belongs to refreshTargets.
+	memo egress.Memo
 }
 
 func newProbes(log logr.Logger, o Options, cache client.Reader, synced func(context.Context) bool) (*probes, error) {
@@ -104,9 +106,9 @@ func (p *probes) setTargets(ctx context.Context) error {
 	if err := errors.Join(p.cache.List(ctx, &hosts), p.cache.List(ctx, &namespaces)); err != nil {
 		return fmt.Errorf("read the caches: %w", err)
 	}
-	cluster, _ := egress.Snapshot(egress.Objects{HostSubnets: hosts.Items, NetNamespaces: namespaces.Items})
+	cluster, _ := p.memo.Snapshot(egress.Objects{HostSubnets: hosts.Items, NetNamespaces: namespaces.Items})
 	targets := probe.Targets{Self: p.source}
-	for _, peer := range egress.ProbedHosts(cluster, egress.Resolve(cluster)) {
+	for _, peer := range egress.ProbedHosts(cluster, p.memo.Resolve(cluster)) {
 		targets.Probe = append(targets.Probe, probe.Target{Name: peer.Name, Addr: peer.IP})
 	}
 	if err := p.runner.SetTargets(targets); err != nil {

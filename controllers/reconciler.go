@@ -17,6 +17,7 @@ import (
 	"sigs.k8s.io/controller-runtime/pkg/source"
 
 	v1 "github.com/egressip-operator/egressip-operator/api/v1"
+	"github.com/egressip-operator/egressip-operator/pkg/egress"
 )
 
 const (
@@ -45,6 +46,8 @@ type egressReconciler struct {
 	// address.
 	inUse  map[[2]string]bool
 	panels panels
+	// memo remembers the decision before.
+	memo egress.Memo
 }
 
 func setupEgress(mgr manager.Manager, d deps, o *observer, status *publisher, p *probes) error {
@@ -148,7 +151,7 @@ func (r *egressReconciler) runRound(ctx context.Context) round {
 	}
 	began := r.clock.Now()
 	v.awaited = r.history.awaited(v, began)
-	d := v.decide()
+	d := v.decide(&r.memo)
 	r.metrics.allocationSeconds.Observe(r.clock.Since(began).Seconds())
 	judged, errVerdicts := r.writeVerdicts(ctx, v, d)
 	var wrote, waiting bool

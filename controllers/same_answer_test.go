@@ -24,7 +24,7 @@ import (
 func TestPropertyAllDecideTheSame(t *testing.T) {
 	rapid.Check(t, func(t *rapid.T) {
 		v := drawView(t)
-		d := v.decide()
+		d := v.decide(new(egress.Memo))
 		published := egress.Objects{}
 		for _, n := range v.namespaces {
 			published.NetNamespaces = append(published.NetNamespaces, *n)

@@ -59,14 +59,13 @@ type decision struct {
 }
 
 // decide asks the brain.
-func (v *view) decide() decision {
-	cluster, problems := egress.Snapshot(v.objects())
-	resolution := egress.Resolve(cluster)
+func (v *view) decide(memo *egress.Memo) decision {
+	d := memo.Decide(v.objects())
 	return decision{
-		problems:   slices.Concat(problems, v.problems),
-		resolution: resolution,
-		allocation: egress.Allocate(cluster),
-		serving:    egress.ServingHosts(cluster, resolution),
+		problems:   slices.Concat(d.Problems, v.problems),
+		resolution: d.Resolution,
+		allocation: d.Allocation,
+		serving:    egress.ServingHosts(d.Cluster, d.Resolution),
 	}
 }
 

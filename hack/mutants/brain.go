@@ -9,7 +9,7 @@ const (
 
 // mutants is the whole list.
 func mutants() []mutant {
-	return slices.Concat(resolveMutants(), healthMutants(), allocateMutants(), ownershipMutants(), netIDMutants(), agentMutants(), controllerMutants(), endpointMutants(), criMutants(), kernelMutants(), ruleMutants(), bootMutants())
+	return slices.Concat(resolveMutants(), memoMutants(), healthMutants(), allocateMutants(), ownershipMutants(), netIDMutants(), agentMutants(), controllerMutants(), endpointMutants(), criMutants(), kernelMutants(), ruleMutants(), bootMutants())
 }
 
 func netIDMutants() []mutant {
@@ -31,7 +31,7 @@ func healthMutants() []mutant {
 		},
 		{
 			name: "witness-of-itself", pkg: brain, test: "TestPropertyNoZoneHasAMajority",
-			edits: []edit{{file: "panel.go", old: "if v.name == host {", new: "if v.name == \"\" {"}},
+			edits: []edit{{file: "panel.go", old: "if v.hash == hash && v.name == host {", new: "if v.name == \"\" {"}},
 		},
 		{
 			name: "panel-reshuffles", pkg: brain, test: "TestPropertyPanelsAreStable",
@@ -135,7 +135,7 @@ func healthMutants() []mutant {
 		},
 		{
 			name: "failing-stays", pkg: brain, test: "TestAllocationOfWhatIsUnknown", plain: true,
-			edits: []edit{{file: "allocate_moves.go", old: "case a.Hosts[h].Failing[ip]:", new: "case false:"}},
+			edits: []edit{{file: "allocate_moves.go", old: "case a.Hosts[h].Failing[r.ip]:", new: "case false:"}},
 		},
 		{
 			name: "agentless-is-dead", pkg: onlinePackage, test: "TestPropertyProbesAloneTakeNoHostThatAnybodyHears",
@@ -289,11 +289,11 @@ func resolveMutants() []mutant {
 		},
 		{
 			name: "netid-shared", pkg: brain, test: "TestPropertyNoPacketLeavesWithAnotherAddress",
-			edits: []edit{{file: "resolve_index.go", old: "len(x.requesting[id]) > 1", new: "len(x.requesting[id]) > 2"}},
+			edits: []edit{{file: "resolve_index.go", old: "requesting[namespace.NetID] > 1", new: "requesting[namespace.NetID] > 2"}},
 		},
 		{
 			name: "same-host-used", pkg: brain, test: "TestPropertyNoPacketLeavesWithAnotherAddress",
-			edits: []edit{{file: "resolve_index.go", old: "if other := first[h]; other != nil {", new: "if other := first[h]; other != nil && len(requests) > 9 {"}},
+			edits: []edit{{file: "resolve_index.go", old: "f.host == h }); i >= 0 {", new: "f.host == h }); i >= 0 && len(requests) > 9 {"}},
 		},
 		{
 			name: "invalid-forgotten", pkg: brain, test: "TestPropertyNoPacketLeavesWithAnotherAddress",
@@ -311,13 +311,13 @@ func resolveMutants() []mutant {
 		},
 		{
 			name: "offline-releases", pkg: brain, test: "TestPropertyOfflineHostKeepsItsAddresses",
-			edits: []edit{{file: "resolve_index.go", old: `if x.badHost(h) == "" {`, new: `if x.badHost(h) == "" && host.Online {`}},
+			edits: []edit{{file: "resolve_index.go", old: `if x.bad[h] != "" {`, new: `if x.bad[h] != "" || !x.Hosts[h].Online {`}},
 		},
 		{
 			name: "anyone-sinks-all", pkg: brain, test: "TestPropertyStrangersDoNoHarm",
 			edits: []edit{{
-				file: "resolve_index.go", old: "if len(a.hosts) != 1 || x.isHostIP(ip) {",
-				new: "if a.sameHost = len(x.Hosts) > 3; len(a.hosts) != 1 || x.isHostIP(ip) {",
+				file: "resolve_index.go", old: "if len(a.hosts) != 1 || a.hostIP {",
+				new: "if a.sameHost = len(x.Hosts) > 3; len(a.hosts) != 1 || a.hostIP {",
 			}},
 		},
 		{
@@ -340,10 +340,10 @@ func allocateMutants() []mutant {
 		{
 			name: "unrequested-kept", pkg: brain, test: "TestPropertyConverges",
 			edits: []edit{{
-				file: "allocate.go", old: "for ip, h := range p.at {\n\t\tclaims[h] = append(claims[h], ip)\n\t}",
-				new: "for ip, h := range p.at {\n\t\tclaims[h] = append(claims[h], ip)\n\t}\n" +
+				file: "allocate.go", old: "\tfor ip, h := range p.reserved {",
+				new: "" +
 					"\tfor gone, reason := range a.reasons {\n\t\tif reason == ReasonNotRequested {\n" +
-					"\t\t\tclaims[gone.host] = append(claims[gone.host], gone.ip)\n\t\t}\n\t}",
+					"\t\t\tclaims[gone.host] = append(claims[gone.host], gone.ip)\n\t\t}\n\t}\n\tfor ip, h := range p.reserved {",
 			}},
 		},
 		{
@@ -352,7 +352,7 @@ func allocateMutants() []mutant {
 		},
 		{
 			name: "claim-before-release", pkg: brain, test: "TestPropertyNoDoubleClaim",
-			edits: []edit{{file: "allocate.go", old: "if !listed[request.ip] {", new: "if _, stays := now.at[request.ip]; !stays || !listed[request.ip] {"}},
+			edits: []edit{{file: "allocate.go", old: "if !listed[request.address.id] {", new: "if _, stays := now.host(request); !stays || !listed[request.address.id] {"}},
 		},
 		{
 			name: "last-claim-forgotten", pkg: brain, test: "TestPropertySettledClusterDoesNotMove",

@@ -30,11 +30,11 @@ func ownershipMutants() []mutant {
 		},
 		{
 			name: "awaited-outside-ranges", pkg: brain, test: "TestAwaitedClaims",
-			edits: []edit{{file: "allocate.go", old: "awaits(a.Hosts[h], ip) && inRanges(a.Hosts[h], ip) &&", new: "awaits(a.Hosts[h], ip) &&"}},
+			edits: []edit{{file: "allocate.go", old: "awaits(&a.Hosts[h], ip) && inRanges(&a.Hosts[h], ip) &&", new: "awaits(&a.Hosts[h], ip) &&"}},
 		},
 		{
 			name: "first-list-wins", pkg: brain, test: "TestPropertyRestoreInAnyOrder",
-			edits: []edit{{file: "allocate.go", old: "case !awaits(a.Hosts[h], ip):\n", new: "case awaits(a.Hosts[h], ip):\n"}},
+			edits: []edit{{file: "allocate.go", old: "case !awaits(&a.Hosts[h], address.ip):\n", new: "case awaits(&a.Hosts[h], ip):\n"}},
 		},
 		{
 			name: "balanced-while-restored", pkg: brain, test: "TestAwaitedClaims",

@@ -34,6 +34,8 @@ type input struct {
 	// hostIP is the node's address as known before, for the time in which the
 	// HostSubnet is missing.
 	hostIP netip.Addr
+	// memo remembers the decision before; nil for none.
+	memo *egress.Memo
 }
 
 // decision is what must be done and reported on this node.
@@ -62,7 +64,7 @@ type decision struct {
 // is pure. It returns false where not even the node's address is known, so that
 // there is no state for the kernel.
 func decide(in input) (decision, bool) {
-	cluster, problems := egress.Snapshot(egress.Objects{
+	cluster, problems := in.memo.Snapshot(egress.Objects{
 		NetNamespaces: in.netNamespaces,
 		HostSubnets:   in.hostSubnets,
 	})
@@ -74,7 +76,7 @@ func decide(in input) (decision, bool) {
 		Host: in.node, Cluster: cluster, HostIP: hostIP, Uplink: in.uplink,
 		Pods: podsOf(in.pods), Managed: managedNamespaces(in.netNamespaces),
 		Inside: insideNetworks(in.inside, in.serviceCIDRs), PodNetworks: in.podNetworks,
-		Strict: in.strict, Reach: in.reach,
+		Strict: in.strict, Reach: in.reach, Memo: in.memo,
 	})
 	if !ok {
 		return decision{}, false
@@ -102,10 +104,12 @@ func decide(in input) (decision, bool) {
 // managedNamespaces returns the names of the namespaces that have a NetNamespace,
 // whether that can be used or not.
 func managedNamespaces(netNamespaces []v1.NetNamespace) map[string]bool {
-	managed := make(map[string]bool, 2*len(netNamespaces))
+	managed := make(map[string]bool, len(netNamespaces))
 	for i := range netNamespaces {
 		managed[netNamespaces[i].Name] = true
-		managed[netNamespaces[i].NetName] = true
+		if name := netNamespaces[i].NetName; name != netNamespaces[i].Name {
+			managed[name] = true
+		}
 	}
 	return managed
 }

@@ -14,6 +14,7 @@ import (
 	"k8s.io/utils/clock"
 
 	"github.com/egressip-operator/egressip-operator/pkg/dataplane"
+	"github.com/egressip-operator/egressip-operator/pkg/egress"
 )
 
 // The pace of the loop.
@@ -76,8 +77,9 @@ type loop struct {
 	// What follows belongs to the goroutine of run.
 	desired   *decision // nil before the first
 	given     input     // that desired rests on
-	stale     bool      // objects have changed since, and could not be read
-	applied   bool      // the last Apply succeeded, with desired.state
+	memo      egress.Memo
+	stale     bool // objects have changed since, and could not be read
+	applied   bool // the last Apply succeeded, with desired.state
 	appliedAt time.Time
 	report    dataplane.Report
 	hostIP    netip.Addr
@@ -213,7 +215,7 @@ func (l *loop) decide(ctx context.Context) (decision, error) {
 	if err != nil {
 		return decision{}, err
 	}
-	in.uplink, in.hostIP = l.report.UplinkCIDR, l.hostIP
+	in.uplink, in.hostIP, in.memo = l.report.UplinkCIDR, l.hostIP, &l.memo
 	if l.peers != nil {
 		in.reach = l.peers.reach()
 	}

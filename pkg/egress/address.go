@@ -1,6 +1,7 @@
 package egress
 
 import (
+	"encoding/binary"
 	"net/netip"
 	"slices"
 	"strings"
@@ -109,4 +110,17 @@ func within(inner, outer netip.Prefix) bool {
 func sortedUnique(ips []netip.Addr) []netip.Addr {
 	slices.SortFunc(ips, netip.Addr.Compare)
 	return slices.Compact(ips)
+}
+
+// key is an egress IP as a number, which maps find faster. All egress IPs are IPv4.
+func key(ip netip.Addr) uint32 {
+	bytes := ip.As4()
+	return binary.BigEndian.Uint32(bytes[:])
+}
+
+// addressOf returns the address with that key.
+func addressOf(key uint32) netip.Addr {
+	var bytes [4]byte
+	binary.BigEndian.PutUint32(bytes[:], key)
+	return netip.AddrFrom4(bytes)
 }

@@ -61,18 +61,21 @@ type Unplaced struct {
 // a host that is being evacuated released, if another host can take it. Only if there
 // is none of those are a few claims released in favour of hosts that have less than
 // half of what a fresh allocation would give them.
-func Allocate(c Cluster) Allocation {
+func Allocate(c Cluster) Allocation { return allocate(newIndex(c)) }
+
+func allocate(x *index) Allocation {
+	c := x.Cluster
 	if !slices.ContainsFunc(c.Hosts, func(h Host) bool { return h.Automatic }) {
 		return Allocation{}
 	}
-	a := allocator{index: newIndex(c)}
+	a := allocator{index: x}
 	a.order = a.placingOrder()
 	listed := a.listed()
 
 	now, kept := a.keep(true)
 	var unlisted []request
 	for _, request := range a.order {
-		if !listed[request.ip] {
+		if !listed[request.address.id] {
 			unlisted = append(unlisted, request)
 		}
 	}
@@ -102,6 +105,8 @@ func Allocate(c Cluster) Allocation {
 type request struct {
 	ip        netip.Addr
 	namespace int
+	// address is what the index knows about ip.
+	address *address
 }
 
 // claim is an address in the list of a host.
@@ -124,24 +129,24 @@ type allocator struct {
 func (a *allocator) placingOrder() []request {
 	var namespaces []int
 	longest := 0
-	for n, namespace := range a.Namespaces {
-		if len(namespace.Requests) > 0 {
+	for n := range a.Namespaces {
+		if count := len(a.Namespaces[n].Requests); count > 0 {
 			namespaces = append(namespaces, n)
-			longest = max(longest, len(namespace.Requests))
+			longest = max(longest, count)
 		}
 	}
 	slices.SortStableFunc(namespaces, func(n, m int) int {
 		return cmp.Compare(len(a.Namespaces[n].Requests), len(a.Namespaces[m].Requests))
 	})
-	var order []request
+	order := make([]request, 0, len(a.addresses))
 	for rank := range longest {
 		// Namespaces that have no address of this rank come first.
 		for len(a.Namespaces[namespaces[0]].Requests) <= rank {
 			namespaces = namespaces[1:]
 		}
 		for _, n := range namespaces {
-			if ip := a.Namespaces[n].Requests[rank]; a.refusal(ip) == "" {
-				order = append(order, request{ip: ip, namespace: n})
+			if address := a.requested[n][rank]; a.refusal(address) == "" {
+				order = append(order, request{ip: address.ip, namespace: n, address: address})
 			}
 		}
 	}
@@ -150,38 +155,37 @@ func (a *allocator) placingOrder() []request {
 
 // refusal is why no automatic host may have the address, as far as that does not
 // depend on the host; "" if one may.
-func (a *allocator) refusal(ip netip.Addr) Reason {
-	address := a.addresses[ip]
+func (a *allocator) refusal(address *address) Reason {
 	switch {
 	case len(address.namespaces) == 0:
 		return ReasonNotRequested
 	case len(address.namespaces) > 1:
 		return ReasonMultipleNamespaces
-	case a.isHostIP(ip):
+	case address.hostIP:
 		return ReasonHostAddress
 	case len(address.hosts) > 1:
-		if _, ok := a.holder(ip); !ok {
+		if _, ok := a.holder(address); !ok {
 			return ReasonMultipleHosts
 		}
 	case len(address.hosts) == 1 && !a.Hosts[address.hosts[0]].Automatic:
 		// A manual claim is the user's decision.
 		return ReasonMultipleHosts
 	}
-	if reason := a.netID(address.namespaces[0]); reason != ReasonNoNetID {
+	if reason := a.netIDs[address.namespaces[0]]; reason != ReasonNoNetID {
 		return reason
 	}
 	// The netid will come: a claim that waits for it is ready then.
 	return ""
 }
 
-// listed are the addresses in the lists of hosts, except manual hosts whose claims do
-// not count.
-func (a *allocator) listed() map[netip.Addr]bool {
-	listed := make(map[netip.Addr]bool)
-	for h, host := range a.Hosts {
-		if host.Automatic || a.badHost(h) == "" {
-			for _, ip := range host.Claims {
-				listed[ip] = true
+// listed reports, by number, which addresses are in the lists of hosts, except manual
+// hosts whose claims do not count.
+func (a *allocator) listed() []bool {
+	listed := make([]bool, len(a.addresses))
+	for h := range a.Hosts {
+		if a.Hosts[h].Automatic || a.bad[h] == "" {
+			for _, address := range a.claimed[h] {
+				listed[address.id] = true
 			}
 		}
 	}
@@ -190,8 +194,8 @@ func (a *allocator) listed() map[netip.Addr]bool {
 
 // holder is the one host that claims the address or, of several automatic hosts, the
 // one for which the claim is awaited.
-func (a *allocator) holder(ip netip.Addr) (host int, ok bool) {
-	hosts := a.addresses[ip].hosts
+func (a *allocator) holder(address *address) (host int, ok bool) {
+	hosts := address.hosts
 	if len(hosts) == 1 {
 		return hosts[0], true
 	}
@@ -200,7 +204,7 @@ func (a *allocator) holder(ip netip.Addr) (host int, ok bool) {
 		switch {
 		case !a.Hosts[h].Automatic:
 			return 0, false
-		case !awaits(a.Hosts[h], ip):
+		case !awaits(&a.Hosts[h], address.ip):
 		case found >= 0:
 			return 0, false
 		default:
@@ -210,7 +214,7 @@ func (a *allocator) holder(ip netip.Addr) (host int, ok bool) {
 	return found, found >= 0
 }
 
-func awaits(h Host, ip netip.Addr) bool {
+func awaits(h *Host, ip netip.Addr) bool {
 	_, found := slices.BinarySearchFunc(h.Awaited, ip, netip.Addr.Compare)
 	return found
 }
@@ -222,7 +226,7 @@ func (a *allocator) keep(reserve bool) (p *placement, kept []request) {
 	p = newPlacement(a.index)
 	a.reasons = make(map[claim]Reason)
 	for _, request := range a.order {
-		h, ok := a.holder(request.ip)
+		h, ok := a.holder(request.address)
 		if !ok {
 			continue
 		}
@@ -232,15 +236,15 @@ func (a *allocator) keep(reserve bool) (p *placement, kept []request) {
 			p.put(request, h)
 		}
 	}
-	for h, host := range a.Hosts {
-		if !host.Automatic {
+	for h := range a.Hosts {
+		if !a.Hosts[h].Automatic {
 			continue
 		}
-		for _, ip := range host.Claims {
-			reason := a.refusal(ip)
-			if a.badHost(h) != "" {
+		for _, address := range a.claimed[h] {
+			ip, reason := address.ip, a.refusal(address)
+			if a.bad[h] != "" {
 				reason = ReasonBadHost
-			} else if holder, ok := a.holder(ip); reason == "" && ok && holder != h {
+			} else if holder, ok := a.holder(address); reason == "" && ok && holder != h {
 				reason = ReasonMultipleHosts
 			}
 			switch {
@@ -257,7 +261,7 @@ func (a *allocator) keep(reserve bool) (p *placement, kept []request) {
 
 // mayWait reports whether a claim may stay that nobody requests.
 func (a *allocator) mayWait(p *placement, ip netip.Addr, h int) bool {
-	return awaits(a.Hosts[h], ip) && inRanges(a.Hosts[h], ip) && p.takes(h, ip) && !p.full(h)
+	return awaits(&a.Hosts[h], ip) && inRanges(&a.Hosts[h], ip) && p.takes(h, ip) && !p.full(h)
 }
 
 // mustLeave is why a claim may not stay on its host; "" if it may.
@@ -265,13 +269,13 @@ func (a *allocator) mustLeave(p *placement, r request, h int) Reason {
 	if reason, _ := a.invalidOn(h, r.ip); reason != "" {
 		return reason
 	}
-	_, sibling := p.sibling(h, r.namespace)
+	_, sibling := p.sibling(h, r)
 	switch {
 	case !a.Hosts[h].Online && !a.Hosts[h].Doubtful:
 		return ReasonHostOffline
 	case a.Hosts[h].Unheard:
 		return ReasonAgentUnknown
-	case !inRanges(a.Hosts[h], r.ip):
+	case !inRanges(&a.Hosts[h], r.ip):
 		return ReasonOutsideRange
 	case sibling:
 		return ReasonSameHost
@@ -281,21 +285,28 @@ func (a *allocator) mustLeave(p *placement, r request, h int) Reason {
 	return ""
 }
 
-func inRanges(host Host, ip netip.Addr) bool {
+func inRanges(host *Host, ip netip.Addr) bool {
 	return slices.ContainsFunc(host.Ranges, func(prefix netip.Prefix) bool { return prefix.Contains(ip) })
 }
 
 func (a *allocator) allocation(p *placement, unplaced []request) Allocation {
 	var allocation Allocation
 	claims := make([][]netip.Addr, len(a.Hosts))
-	for ip, h := range p.at {
-		claims[h] = append(claims[h], ip)
+	for h, load := range p.load {
+		if load > 0 {
+			claims[h] = make([]netip.Addr, 0, load)
+		}
+	}
+	for _, address := range a.inOrder() {
+		if h := p.at[address.id]; h != none {
+			claims[h] = append(claims[h], address.ip)
+		}
 	}
 	for ip, h := range p.reserved {
 		claims[h] = append(claims[h], ip)
 	}
-	for h, host := range a.Hosts {
-		if host.Automatic {
+	for h := range a.Hosts {
+		if host := &a.Hosts[h]; host.Automatic {
 			allocation.Hosts = append(allocation.Hosts, HostClaims{Host: host.Name, Claims: sortedUnique(claims[h])})
 		}
 	}

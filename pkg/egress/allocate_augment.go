@@ -33,7 +33,7 @@ func newAugmenter(p *placement, pool *pool, round []request) *augmenter {
 	x.deadAddresses = make(map[netip.Addr]bool)
 	for _, r := range round {
 		x.movable[r.ip] = r
-		if h, ok := p.at[r.ip]; ok {
+		if h, ok := p.host(r); ok {
 			x.onHost[h] = append(x.onHost[h], r.ip)
 		}
 	}
@@ -80,7 +80,7 @@ func (x *augmenter) placeOne(r request) bool {
 		seenHosts: make(map[int]bool),
 	}
 	for i := 0; i < len(s.steps); i++ {
-		for _, q := range x.pool.queues(s.steps[i].ip) {
+		for _, q := range slices.Clone(x.pool.queues(s.steps[i].ip)) {
 			if h, found := s.look(i, q); found {
 				x.shift(s.steps, i, h)
 				return true
@@ -113,7 +113,7 @@ func (s *search) look(i int, q *queue) (int, bool) {
 		if !s.takes(h, r.ip) {
 			return false
 		}
-		if sibling, ok := s.sibling(h, r.namespace); ok {
+		if sibling, ok := s.sibling(h, r); ok {
 			s.note(i, h, sibling)
 			return false
 		}
@@ -133,7 +133,7 @@ func (s *search) look(i int, q *queue) (int, bool) {
 // note adds an address that might make room on its host h.
 func (s *search) note(i, h int, ip netip.Addr) {
 	next, movable := s.movable[ip]
-	if movable && s.at[ip] == h && !s.seen[ip] && !s.deadAddresses[ip] {
+	if movable && s.at[next.address.id] == h && !s.seen[ip] && !s.deadAddresses[ip] {
 		s.seen[ip] = true
 		s.steps = append(s.steps, step{request: next, previous: i})
 	}
@@ -144,7 +144,7 @@ func (s *search) note(i, h int, ip netip.Addr) {
 func (x *augmenter) shift(steps []step, i, h int) {
 	for i >= 0 {
 		s := steps[i]
-		left, placed := x.at[s.ip]
+		left, placed := x.host(s.request)
 		if placed {
 			x.remove(s.request)
 		}

@@ -15,7 +15,7 @@ func (a *allocator) evacuate(now *placement) *placement {
 	// A host that is being evacuated takes nothing, so what it has affects no candidate.
 	candidates := newPool(now)
 	for _, r := range now.addresses() {
-		h := now.at[r.ip]
+		h := now.at[r.address.id]
 		if !a.Hosts[h].Evacuating {
 			continue
 		}
@@ -63,7 +63,7 @@ func (a *allocator) place(now *placement, requests []request) (*placement, []req
 		}
 		for _, r := range round {
 			if reason := moving[r.ip]; reason != "" {
-				a.reasons[claim{ip: r.ip, host: now.at[r.ip]}] = reason
+				a.reasons[claim{ip: r.ip, host: now.at[r.address.id]}] = reason
 				next.remove(r)
 			}
 		}
@@ -76,12 +76,14 @@ func (a *allocator) place(now *placement, requests []request) (*placement, []req
 // take one it stays: the host may serve it after all.
 func (a *allocator) unwell(now *placement) map[netip.Addr]Reason {
 	reasons := make(map[netip.Addr]Reason)
-	for ip, h := range now.at {
+	for _, r := range a.order {
+		h, placed := now.host(r)
 		switch {
+		case !placed:
 		case a.Hosts[h].Doubtful:
-			reasons[ip] = ReasonHostSilent
-		case a.Hosts[h].Failing[ip]:
-			reasons[ip] = ReasonNotConfigured
+			reasons[r.ip] = ReasonHostSilent
+		case a.Hosts[h].Failing[r.ip]:
+			reasons[r.ip] = ReasonNotConfigured
 		}
 	}
 	return reasons

@@ -12,8 +12,10 @@ import (
 // placement is which automatic host has which address, while that is being decided.
 type placement struct {
 	*index
-	// at is the host of each placed address.
-	at map[netip.Addr]int
+	// at is the host of each address, by its number; none for one that is not placed.
+	// placed is how many are.
+	at     []int
+	placed int
 	// load is the number of addresses of each host, by its position.
 	load []int
 	// reserved are claims that are kept although nobody requests them, with their
@@ -26,19 +28,24 @@ type placement struct {
 type hostNamespace struct{ host, namespace int }
 
 func newPlacement(x *index) *placement {
-	return &placement{
+	p := &placement{
 		index:    x,
-		at:       make(map[netip.Addr]int),
+		at:       make([]int, len(x.addresses)),
 		load:     make([]int, len(x.Hosts)),
 		siblings: make(map[hostNamespace]netip.Addr),
 		reserved: make(map[netip.Addr]int),
 	}
+	for id := range p.at {
+		p.at[id] = none
+	}
+	return p
 }
 
 func (p *placement) clone() *placement {
 	return &placement{
 		index:    p.index,
-		at:       maps.Clone(p.at),
+		at:       slices.Clone(p.at),
+		placed:   p.placed,
 		load:     slices.Clone(p.load),
 		siblings: maps.Clone(p.siblings),
 		reserved: p.reserved,
@@ -46,9 +53,12 @@ func (p *placement) clone() *placement {
 }
 
 func (p *placement) put(r request, h int) {
-	p.at[r.ip] = h
+	p.at[r.address.id] = h
+	p.placed++
 	p.load[h]++
-	p.siblings[hostNamespace{h, r.namespace}] = r.ip
+	if p.hasSiblings(r) {
+		p.siblings[hostNamespace{h, r.namespace}] = r.ip
+	}
 }
 
 // reserve keeps a claim that nobody requests.
@@ -58,15 +68,29 @@ func (p *placement) reserve(ip netip.Addr, h int) {
 }
 
 func (p *placement) remove(r request) {
-	h := p.at[r.ip]
-	delete(p.at, r.ip)
+	h := p.at[r.address.id]
+	p.at[r.address.id] = none
+	p.placed--
 	p.load[h]--
 	delete(p.siblings, hostNamespace{h, r.namespace})
 }
 
-func (p *placement) sibling(h, namespace int) (netip.Addr, bool) {
-	ip, ok := p.siblings[hostNamespace{h, namespace}]
+// hasSiblings reports whether the namespace requests other addresses too.
+func (p *placement) hasSiblings(r request) bool { return len(p.requested[r.namespace]) > 1 }
+
+// sibling is the address of the same namespace that the host has.
+func (p *placement) sibling(h int, r request) (netip.Addr, bool) {
+	if !p.hasSiblings(r) {
+		return netip.Addr{}, false
+	}
+	ip, ok := p.siblings[hostNamespace{h, r.namespace}]
 	return ip, ok
+}
+
+// host is the host of the request; false if it is not placed.
+func (p *placement) host(r request) (h int, placed bool) {
+	h = p.at[r.address.id]
+	return h, h != none
 }
 
 // free is how many more addresses the host can have.
@@ -88,17 +112,19 @@ func (p *placement) takes(h int, ip netip.Addr) bool {
 
 // addresses are the placed addresses in order, each with its namespace.
 func (p *placement) addresses() []request {
-	list := make([]request, 0, len(p.at))
-	for _, ip := range slices.SortedFunc(maps.Keys(p.at), netip.Addr.Compare) {
-		list = append(list, request{ip: ip, namespace: p.index.addresses[ip].namespaces[0]})
+	list := make([]request, 0, p.placed)
+	for _, address := range p.inOrder() {
+		if p.at[address.id] != none {
+			list = append(list, request{ip: address.ip, namespace: address.namespaces[0], address: address})
+		}
 	}
 	return list
 }
 
 // betterThan compares first how many addresses are placed, then how evenly.
 func (p *placement) betterThan(other *placement) bool {
-	if len(p.at) != len(other.at) {
-		return len(p.at) > len(other.at)
+	if p.placed != other.placed {
+		return p.placed > other.placed
 	}
 	return p.unevenness() < other.unevenness()
 }
@@ -137,6 +163,9 @@ func (p *placement) place(requests []request) (unplaced []request) {
 			unplaced = append(unplaced, r)
 		}
 	}
+	if len(unplaced) == 0 {
+		return nil
+	}
 	return newAugmenter(p, pool, requests).placeAll(unplaced)
 }
 
@@ -148,19 +177,23 @@ func (p *placement) place(requests []request) (unplaced []request) {
 type pool struct {
 	*placement
 	byRange map[netip.Prefix]*queue
+	lengths prefixLengths
+	// found is what queues returned last.
+	found []*queue
 }
 
 func newPool(p *placement) *pool {
 	all := &pool{placement: p, byRange: make(map[netip.Prefix]*queue)}
-	for h, host := range p.Hosts {
+	for h := range p.Hosts {
 		if !p.canTake(h) {
 			continue
 		}
-		for _, prefix := range effectiveRanges(host) {
+		for _, prefix := range effectiveRanges(&p.Hosts[h]) {
 			q := all.byRange[prefix]
 			if q == nil {
 				q = &queue{placement: p}
 				all.byRange[prefix] = q
+				all.lengths.add(prefix)
 			}
 			q.all = append(q.all, h)
 			q.hosts = append(q.hosts, h)
@@ -173,19 +206,19 @@ func newPool(p *placement) *pool {
 	return all
 }
 
-// queues are those of the ranges that contain the address.
+// queues are those of the ranges that contain the address, until the next call.
 func (p *pool) queues(ip netip.Addr) []*queue {
-	var queues []*queue
-	for prefix := range prefixesOf(ip) {
+	p.found = p.found[:0]
+	for prefix := range p.lengths.of(ip) {
 		if q := p.byRange[prefix]; q != nil {
-			queues = append(queues, q)
+			p.found = append(p.found, q)
 		}
 	}
-	return queues
+	return p.found
 }
 
 func (p *pool) candidate(h int, r request) bool {
-	_, sibling := p.sibling(h, r.namespace)
+	_, sibling := p.sibling(h, r)
 	return !sibling && !p.full(h) && p.takes(h, r.ip)
 }
 

@@ -22,13 +22,13 @@ func (a *allocator) rebalance(now *placement, kept []request) *placement {
 	without := newPlacement(a.index)
 	for _, request := range now.addresses() {
 		if !moving[request.ip] {
-			without.put(request, now.at[request.ip])
+			without.put(request, now.at[request.address.id])
 		}
 	}
 	next := without.clone()
 	var unplaced []request
 	for _, request := range a.order {
-		if _, placed := next.at[request.ip]; !placed {
+		if _, placed := next.host(request); !placed {
 			unplaced = append(unplaced, request)
 		}
 	}
@@ -37,7 +37,7 @@ func (a *allocator) rebalance(now *placement, kept []request) *placement {
 		return now
 	}
 	for ip := range moving {
-		a.reasons[claim{ip: ip, host: now.at[ip]}] = ReasonRebalanced
+		a.reasons[claim{ip: ip, host: now.at[a.addresses[key(ip)].id]}] = ReasonRebalanced
 	}
 	return without
 }
@@ -49,9 +49,9 @@ func chooseMoves(now, fresh *placement, kept []request) map[netip.Addr]bool {
 	moving := make(map[netip.Addr]bool)
 	after := now.clone()
 	var from *donors
-	for h, host := range now.Hosts {
+	for h := range now.Hosts {
 		share := fresh.load[h]
-		if !host.Automatic || now.load[h] >= share/2 {
+		if !now.Hosts[h].Automatic || now.load[h] >= share/2 {
 			continue
 		}
 		if from == nil {
@@ -82,7 +82,7 @@ type donors struct {
 func newDonors(after *placement, kept []request) *donors {
 	d := &donors{after: after, claims: make(map[int][]request)}
 	for _, r := range kept {
-		h := after.at[r.ip]
+		h := after.at[r.address.id]
 		d.claims[h] = append(d.claims[h], r)
 	}
 	d.byLoad = make([][]int, slices.Max(after.load)+1)
@@ -114,8 +114,8 @@ func (d *donors) give(h int) (request, bool) {
 // take removes from the donor's claims the first that h can have.
 func (d *donors) take(donor, h int) (request, bool) {
 	for i, r := range d.claims[donor] {
-		_, sibling := d.after.sibling(h, r.namespace)
-		if sibling || d.after.full(h) || !d.after.takes(h, r.ip) || !inRanges(d.after.Hosts[h], r.ip) {
+		_, sibling := d.after.sibling(h, r)
+		if sibling || d.after.full(h) || !d.after.takes(h, r.ip) || !inRanges(&d.after.Hosts[h], r.ip) {
 			continue
 		}
 		d.claims[donor] = slices.Delete(d.claims[donor], i, i+1)

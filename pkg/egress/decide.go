@@ -34,6 +34,8 @@ type HostInput struct {
 	// Reach is what the host's own probes found, and whether the host is
 	// withdrawn. Reach.Host is Host.
 	Reach Reach
+	// Memo remembers the decision before, if it is not nil.
+	Memo *Memo
 }
 
 // HostDecision is what one host must do and report.
@@ -57,7 +59,7 @@ type HostDecision struct {
 // is known, so that there is nothing to be done yet.
 func DecideHost(in HostInput) (HostDecision, bool) {
 	cluster, noHostSubnet := withSelf(in)
-	resolution := Resolve(cluster)
+	resolution := in.Memo.Resolve(cluster)
 	reach := in.Reach
 	reach.Host = in.Host
 	plan, ok := PlanFor(cluster, ResolveFrom(cluster, resolution, reach), in.Host, in.Pods, in.Inside)

@@ -5,6 +5,8 @@
 // function takes values and returns values, and the same objects give the same
 // answer whatever the order in which they are listed or were changed:
 //
+// A Memo gives the same answers faster, by remembering the last ones.
+//
 //	API objects --Snapshot--> Cluster, []Problem
 //	Cluster --Resolve--> Resolution      who has which egress IP, and why not
 //	Cluster --Allocate--> Allocation     which claims automatic hosts should have

@@ -199,6 +199,7 @@ func (w *world) clone() *world {
 	c := &world{Objects: egress.Objects{
 		Verdicts: maps.Clone(w.Verdicts), Capacity: maps.Clone(w.Capacity), DefaultCapacity: w.DefaultCapacity, Networks: w.Networks,
 		Gone: maps.Clone(w.Gone), Awaited: maps.Clone(w.Awaited),
+		Evacuating: maps.Clone(w.Evacuating), Unheard: maps.Clone(w.Unheard), Failing: maps.Clone(w.Failing),
 	}}
 	for _, n := range w.NetNamespaces {
 		c.NetNamespaces = append(c.NetNamespaces, *n.DeepCopy())

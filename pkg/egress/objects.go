@@ -54,17 +54,11 @@ type Objects struct {
 // the rest. The objects are not changed, and the
 // Cluster shares no memory with them that anyone changes.
 func Snapshot(objects Objects) (Cluster, []Problem) {
-	var r reader
-	cluster := Cluster{
-		Namespaces: make([]Namespace, 0, len(objects.NetNamespaces)),
-		Hosts:      make([]Host, 0, len(objects.HostSubnets)),
-	}
-	for i := range objects.NetNamespaces {
-		cluster.Namespaces = append(cluster.Namespaces, r.namespace(&objects.NetNamespaces[i]))
-	}
-	for i := range objects.HostSubnets {
-		cluster.Hosts = append(cluster.Hosts, r.host(&objects.HostSubnets[i], objects))
-	}
+	return new(Memo).Snapshot(objects)
+}
+
+// sorted brings what was read in canonical order, and finds hosts that share an address.
+func (r *reader) sorted(cluster Cluster) (Cluster, []Problem) {
 	slices.SortFunc(cluster.Namespaces, func(a, b Namespace) int { return strings.Compare(a.Name, b.Name) })
 	slices.SortFunc(cluster.Hosts, func(a, b Host) int { return strings.Compare(a.Name, b.Name) })
 	r.duplicateHostIPs(cluster.Hosts)
@@ -134,13 +128,13 @@ func (r *reader) namespace(object *v1.NetNamespace) Namespace {
 	return n
 }
 
-func (r *reader) host(object *v1.HostSubnet, objects Objects) Host {
+func (r *reader) host(object *v1.HostSubnet, given given) Host {
 	h := Host{
 		Name:      object.Name,
 		Automatic: len(object.EgressCIDRs) > 0,
 		Witnesses: object.Status.Witnesses,
 	}
-	if verdict, ok := objects.Verdicts[h.Name]; ok {
+	if verdict := given.verdict; given.judged {
 		h.Online, h.Doubtful, h.Closed = verdict.Online, verdict.Doubtful, verdict.Closed
 		h.AgentGone = verdict.Reason == online.ReasonNoAgent
 	} else {
@@ -152,18 +146,18 @@ func (r *reader) host(object *v1.HostSubnet, objects Objects) Host {
 		h.Closed = object.Status.Placement != nil && object.Status.Placement.Closed
 	}
 	h.AgentReady = published(object, v1.ConditionAgentReady, metav1.ConditionTrue)
-	if objects.Evacuating != nil {
-		h.Evacuating = objects.Evacuating[h.Name]
+	if given.allEvacuating {
+		h.Evacuating = given.evacuating
 	} else {
 		h.Evacuating = published(object, v1.ConditionEvacuating, metav1.ConditionTrue)
 	}
-	if objects.Gone != nil {
-		h.Gone = objects.Gone[h.Name]
+	if given.allGone {
+		h.Gone = given.gone
 	} else {
 		h.Gone = published(object, v1.ConditionNodeGone, metav1.ConditionTrue)
 	}
-	h.Awaited = sortedUnique(slices.Clone(objects.Awaited[h.Name]))
-	h.Capacity = capacityOf(object, objects)
+	h.Awaited = sortedUnique(slices.Clone(given.awaited))
+	h.Capacity = capacityOf(object, given)
 	if ip, err := netip.ParseAddr(object.HostIP); err == nil && invalidReason(ip) == "" {
 		h.IP = ip
 	} else if object.HostIP == "" {
@@ -173,10 +167,10 @@ func (r *reader) host(object *v1.HostSubnet, objects Objects) Host {
 		r.problem(kindHostSubnet, h.Name, fieldHostIP, object.HostIP, ReasonBadHost,
 			"%q is not a valid host address, so the host takes no egress traffic. Set it to the node's IPv4 address.", object.HostIP)
 	}
-	h.Unheard, h.Confirmed = objects.Unheard[h.Name], confirmed(h.IP, object)
+	h.Unheard, h.Confirmed = given.unheard, confirmed(h.IP, object)
 	h.Created = object.CreationTimestamp.Time
-	h.Reports, h.Failing = reports(object), objects.Failing[h.Name]
-	cloud := cloudNetwork(object, objects)
+	h.Reports, h.Failing = reports(object), given.failing
+	cloud := cloudNetwork(object, given)
 	r.networks(&h, object, cloud)
 	r.claims(&h, object.EgressIPs)
 	r.ranges(&h, object.EgressCIDRs, cloud)
@@ -248,14 +242,14 @@ func publishedReason(object *v1.HostSubnet, condition string) string {
 }
 
 // capacityOf is the host's capacity as the caller knows it, or else as it is published.
-func capacityOf(object *v1.HostSubnet, objects Objects) int {
-	if capacity, ok := objects.Capacity[object.Name]; ok {
-		return capacity
+func capacityOf(object *v1.HostSubnet, given given) int {
+	if given.limited {
+		return given.capacity
 	}
 	placement := object.Status.Placement
 	switch {
-	case objects.DefaultCapacity != 0 || placement == nil:
-		return objects.DefaultCapacity
+	case given.defaultCapacity != 0 || placement == nil:
+		return given.defaultCapacity
 	case placement.Capacity == 0:
 		return -1
 	}
@@ -264,9 +258,9 @@ func capacityOf(object *v1.HostSubnet, objects Objects) int {
 
 // cloudNetwork is the host's network as a cloud reports it: as the caller knows it, or
 // else as it is published. It is invalid if no cloud reports any.
-func cloudNetwork(object *v1.HostSubnet, objects Objects) netip.Prefix {
-	if objects.Networks != nil {
-		return objects.Networks[object.Name]
+func cloudNetwork(object *v1.HostSubnet, given given) netip.Prefix {
+	if given.allNetworked {
+		return given.network
 	}
 	if object.Status.Placement == nil {
 		return netip.Prefix{}

@@ -119,14 +119,15 @@ func (e *electorate) rank(host string) (others int) {
 		e.first[zone] = e.first[zone][:0]
 	}
 	hash := nameHash(host)
-	for _, v := range e.voters {
-		if v.name == host {
+	for i := range e.voters {
+		v := &e.voters[i]
+		if v.hash == hash && v.name == host {
 			continue
 		}
 		others++
 		first, r := e.first[v.zone], ranked{name: v.name, weight: pairHash(hash, v.hash)}
 		if len(first) == MaxPanel {
-			if r.compare(first[MaxPanel-1]) > 0 {
+			if last := &first[MaxPanel-1]; r.weight > last.weight || r.compare(*last) > 0 {
 				continue
 			}
 			first = first[:MaxPanel-1]

@@ -42,7 +42,8 @@ func PlanFor(c Cluster, r Resolution, host string, pods []Pod, inside []netip.Pr
 // of a server outside would make traffic to it leave with the node's address.
 func hostAddresses(c Cluster, self string) []netip.Addr {
 	addresses := make([]netip.Addr, 0, len(c.Hosts))
-	for _, host := range c.Hosts {
+	for i := range c.Hosts {
+		host := &c.Hosts[i]
 		if host.IP.IsValid() && (host.Confirmed || host.Name == self) {
 			addresses = append(addresses, host.IP)
 		}
@@ -52,7 +53,8 @@ func hostAddresses(c Cluster, self string) []netip.Addr {
 
 func insideNetworks(c Cluster, given []netip.Prefix) []netip.Prefix {
 	networks := make([]netip.Prefix, 0, len(c.Hosts)+len(given))
-	for _, host := range c.Hosts {
+	for i := range c.Hosts {
+		host := &c.Hosts[i]
 		networks = append(networks, host.Subnets...)
 	}
 	for _, prefix := range given {
@@ -76,19 +78,35 @@ func hosted(r Resolution, host string) []HostedIP {
 }
 
 func orphans(c Cluster, hosted []HostedIP) []netip.Addr {
-	var ips []netip.Addr
-	for _, namespace := range c.Namespaces {
-		ips = append(ips, namespace.Requests...)
+	count := 0
+	for i := range c.Namespaces {
+		count += len(c.Namespaces[i].Requests)
 	}
-	for _, host := range c.Hosts {
-		ips = append(ips, host.Claims...)
+	for i := range c.Hosts {
+		count += len(c.Hosts[i].Claims)
 	}
-	return slices.DeleteFunc(sortedUnique(ips), func(ip netip.Addr) bool {
-		_, ours := slices.BinarySearchFunc(hosted, ip, func(h HostedIP, ip netip.Addr) int {
-			return h.IP.Compare(ip)
-		})
-		return ours
-	})
+	keys := make([]uint32, 0, count) // sorted much faster than addresses
+	for i := range c.Namespaces {
+		for _, ip := range c.Namespaces[i].Requests {
+			keys = append(keys, key(ip))
+		}
+	}
+	for i := range c.Hosts {
+		for _, ip := range c.Hosts[i].Claims {
+			keys = append(keys, key(ip))
+		}
+	}
+	slices.Sort(keys)
+	keys = slices.Compact(keys)
+	ips := make([]netip.Addr, 0, len(keys))
+	for _, k := range keys {
+		ip := addressOf(k)
+		_, ours := slices.BinarySearchFunc(hosted, ip, func(h HostedIP, ip netip.Addr) int { return h.IP.Compare(ip) })
+		if !ours {
+			ips = append(ips, ip)
+		}
+	}
+	return ips
 }
 
 func podPaths(r Resolution, plan Plan, pods []Pod) []PodPath {

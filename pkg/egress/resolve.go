@@ -26,22 +26,38 @@ import (
 // A namespace uses the first of its assigned egress IPs whose host is online
 // (Ordered), or MaxActive of them (Balanced); with none it is dropped. A claim counts while
 // its host is offline, so that no other host takes the address over by itself.
-func Resolve(c Cluster) Resolution {
-	x := newIndex(c)
+func Resolve(c Cluster) Resolution { return resolve(newIndex(c), nil) }
+
+// resolve is Resolve. Results of an earlier resolution that still hold are taken over.
+func resolve(x *index, before *earlier) Resolution {
+	c := x.Cluster
 	r := resolver{
 		index:       x,
 		eligibility: newEligibility(x),
-		state:       make(map[netip.Addr]State, len(x.addresses)),
+		state:       make([]State, len(x.addresses)),
 	}
 	resolution := Resolution{
 		Namespaces: make([]NamespaceResult, 0, len(c.Namespaces)),
 		Hosts:      make([]HostResult, 0, len(c.Hosts)),
 	}
+	held := make([]bool, len(c.Namespaces))
 	for n := range c.Namespaces {
-		resolution.Namespaces = append(resolution.Namespaces, r.namespace(n))
+		result, holds := before.namespace(x, n)
+		if !holds {
+			result = r.namespace(n)
+		}
+		for i, a := range x.requested[n] {
+			r.state[a.id] = result.Requests[i].State
+		}
+		held[n] = holds
+		resolution.Namespaces = append(resolution.Namespaces, result)
 	}
 	for h := range c.Hosts {
-		resolution.Hosts = append(resolution.Hosts, r.host(h))
+		result, holds := before.host(x, h, held)
+		if !holds {
+			result = r.host(h)
+		}
+		resolution.Hosts = append(resolution.Hosts, result)
 	}
 	return resolution
 }
@@ -50,19 +66,24 @@ func Resolve(c Cluster) Resolution {
 type resolver struct {
 	*index
 	eligibility *eligibility
-	// state of each requested address, for the hosts that claim it.
-	state map[netip.Addr]State
+	// state of each requested address, by its number, for the hosts that claim it.
+	state []State
+	// activeHosts are the hosts of the assignments that active returned last.
+	activeHosts []int
 }
 
 func (r *resolver) namespace(n int) NamespaceResult {
-	namespace := r.Namespaces[n]
+	namespace := &r.Namespaces[n]
 	result := NamespaceResult{
 		Name: namespace.Name, NetID: namespace.NetID, Unnumbered: namespace.Unnumbered, Mode: namespace.Mode,
 		Active: r.active(n),
 	}
 	result.Dropped = namespace.Requesting() && len(result.Active) == 0
-	for _, ip := range namespace.Requests {
-		result.Requests = append(result.Requests, r.request(n, ip, result.Active))
+	if len(namespace.Requests) > 0 {
+		result.Requests = make([]RequestResult, 0, len(namespace.Requests)+len(namespace.Invalid))
+	}
+	for _, a := range r.requested[n] {
+		result.Requests = append(result.Requests, r.request(n, a, result.Active))
 	}
 	for _, written := range namespace.Invalid {
 		result.Requests = append(result.Requests, RequestResult{
@@ -70,30 +91,46 @@ func (r *resolver) namespace(n int) NamespaceResult {
 			Message: badAddressMessage(kindNetNamespace, namespace.Name, written),
 		})
 	}
-	result.Ready, result.Reason, result.Message = r.summary(n, result)
+	result.Ready, result.Reason, result.Message = r.summary(n, &result)
 	return result
 }
 
+// active returns the assignments in use, and notes their hosts.
 func (r *resolver) active(n int) []Assignment {
+	r.activeHosts = r.activeHosts[:0]
 	if reason, _ := r.namespaceConflict(n); reason != "" {
 		return nil
 	}
-	var tiers [useless][]Assignment
-	for _, ip := range r.Namespaces[n].Requests {
-		if r.reasonFor(ip) != ReasonAssigned {
-			continue
-		}
-		host := r.Hosts[r.addresses[ip].hosts[0]]
-		if t := tierOf(host, ip); t < useless {
-			tiers[t] = append(tiers[t], Assignment{IP: ip, Host: host.Name, HostIP: host.IP})
-		}
-	}
-	for _, active := range tiers {
-		if len(active) > 0 {
-			return active[:min(len(active), r.Namespaces[n].Mode.limit())]
+	best, count := useless, 0
+	for _, a := range r.requested[n] {
+		switch t := r.tier(a); {
+		case t < best:
+			best, count = t, 1
+		case t == best:
+			count++
 		}
 	}
-	return nil
+	if best == useless {
+		return nil
+	}
+	count = min(count, r.Namespaces[n].Mode.limit())
+	active := make([]Assignment, 0, count)
+	for _, a := range r.requested[n] {
+		if len(active) < count && r.tier(a) == best {
+			host := &r.Hosts[a.hosts[0]]
+			active = append(active, Assignment{IP: a.ip, Host: host.Name, HostIP: host.IP})
+			r.activeHosts = append(r.activeHosts, a.hosts[0])
+		}
+	}
+	return active
+}
+
+// tier is how well the address suits the namespace that requests it.
+func (r *resolver) tier(a *address) tier {
+	if a.reason != ReasonAssigned {
+		return useless
+	}
+	return tierOf(&r.Hosts[a.hosts[0]], a.ip)
 }
 
 // tier is how well an assignment suits. A namespace uses those of its best tier.
@@ -113,7 +150,7 @@ const (
 	useless
 )
 
-func tierOf(host Host, ip netip.Addr) tier {
+func tierOf(host *Host, ip netip.Addr) tier {
 	switch {
 	case !host.Confirmed || !host.Online && !host.Doubtful:
 		return useless
@@ -127,9 +164,9 @@ func tierOf(host Host, ip netip.Addr) tier {
 	return good
 }
 
-func (r *resolver) request(n int, ip netip.Addr, active []Assignment) RequestResult {
-	result := RequestResult{IP: ip.String(), Reason: r.reasonFor(ip)}
-	a := r.addresses[ip]
+func (r *resolver) request(n int, a *address, active []Assignment) RequestResult {
+	ip := a.ip
+	result := RequestResult{IP: ip.String(), Reason: a.reason}
 	if len(a.hosts) == 1 {
 		result.Host = r.Hosts[a.hosts[0]].Name
 	}
@@ -149,17 +186,16 @@ func (r *resolver) request(n int, ip netip.Addr, active []Assignment) RequestRes
 		case conflict != "":
 			result.State, result.Reason = Standby, ReasonDropped
 		default:
-			result.State, result.Reason = Standby, r.standbyReason(n, ip, active)
+			result.State, result.Reason = Standby, r.standbyReason(n, a, active)
 		}
 	}
-	r.state[ip] = result.State
-	result.Message = r.requestMessage(n, ip, result)
+	result.Message = r.requestMessage(n, a, &result)
 	return result
 }
 
 // standbyReason is why an egress IP of an online host is not used.
-func (r *resolver) standbyReason(n int, ip netip.Addr, active []Assignment) Reason {
-	switch t := tierOf(r.Hosts[r.addresses[ip].hosts[0]], ip); {
+func (r *resolver) standbyReason(n int, a *address, active []Assignment) Reason {
+	switch t := r.tier(a); {
 	case t == taken:
 		return ReasonAddressInUse
 	case t == leaving:
@@ -193,7 +229,7 @@ func stateOf(reason Reason) State {
 }
 
 // summary is the condition EgressReady.
-func (r *resolver) summary(n int, result NamespaceResult) (Readiness, Reason, string) {
+func (r *resolver) summary(n int, result *NamespaceResult) (Readiness, Reason, string) {
 	switch {
 	case !r.Namespaces[n].Requesting():
 		return ReadyTrue, ReasonNotRequested, "No egress IP is requested: traffic leaves with the node's address."
@@ -208,9 +244,8 @@ func (r *resolver) summary(n int, result NamespaceResult) (Readiness, Reason, st
 // known, those that are known not to work first.
 func (r *resolver) activeSummary(active []Assignment) (Readiness, Reason, string) {
 	unknown, unknownReason := "", Reason("")
-	for _, a := range active {
-		host, _ := r.Host(a.Host)
-		switch ready, reason, why := inUse(host, a.IP); {
+	for i, a := range active {
+		switch ready, reason, why := inUse(&r.Hosts[r.activeHosts[i]], a.IP); {
 		case ready == ReadyFalse:
 			return ReadyFalse, reason, why
 		case ready == ReadyUnknown && unknown == "":
@@ -225,7 +260,7 @@ func (r *resolver) activeSummary(active []Assignment) (Readiness, Reason, string
 
 // inUse reports whether traffic that is sent to the host leaves with the egress IP, by
 // what is known about the host.
-func inUse(host Host, ip netip.Addr) (Readiness, Reason, string) {
+func inUse(host *Host, ip netip.Addr) (Readiness, Reason, string) {
 	report, reported := host.Reports[ip]
 	switch {
 	case reported && !report.Configured:
@@ -245,10 +280,10 @@ func inUse(host Host, ip netip.Addr) (Readiness, Reason, string) {
 }
 
 // droppedSummary is why the namespace has no active egress IP.
-func (r *resolver) droppedSummary(n int, result NamespaceResult) (Reason, string) {
+func (r *resolver) droppedSummary(n int, result *NamespaceResult) (Reason, string) {
 	if conflict, ip := r.namespaceConflict(n); conflict != "" {
 		if conflict == ReasonMultipleNamespaces {
-			return conflict, dropped + r.multipleNamespacesMessage(ip)
+			return conflict, dropped + r.multipleNamespacesMessage(r.addresses[key(ip)])
 		}
 		return conflict, dropped + r.netIDMessage(n, conflict)
 	}
@@ -265,31 +300,32 @@ func (r *resolver) droppedSummary(n int, result NamespaceResult) (Reason, string
 }
 
 func (r *resolver) host(h int) HostResult {
-	host := r.Hosts[h]
-	result := HostResult{Name: host.Name, Invalid: host.Invalid}
-	for _, ip := range host.Claims {
-		result.Claims = append(result.Claims, r.claim(h, ip))
+	result := HostResult{Name: r.Hosts[h].Name, Invalid: r.Hosts[h].Invalid}
+	if len(r.claimed[h]) > 0 {
+		result.Claims = make([]ClaimResult, 0, len(r.claimed[h]))
+	}
+	for _, a := range r.claimed[h] {
+		result.Claims = append(result.Claims, r.claim(h, a))
 	}
 	result.Ready, result.Reason, result.Message = r.summarizeHost(h, result)
 	return result
 }
 
-func (r *resolver) claim(h int, ip netip.Addr) ClaimResult {
-	result := ClaimResult{IP: ip, Reason: r.reasonFor(ip)}
-	a := r.addresses[ip]
+func (r *resolver) claim(h int, a *address) ClaimResult {
+	result := ClaimResult{IP: a.ip, Reason: a.reason}
 	if len(a.namespaces) == 1 {
-		namespace := r.Namespaces[a.namespaces[0]]
+		namespace := &r.Namespaces[a.namespaces[0]]
 		result.Namespace, result.NetID = namespace.Name, namespace.NetID
 	}
 	switch {
-	case r.badHost(h) != "":
+	case r.bad[h] != "":
 		result.Reason = ReasonBadHost
 	case !slices.Contains(a.hosts, h):
 		result.Reason = ReasonNodeGone
 	}
 	result.State = stateOf(result.Reason)
 	if result.Reason == ReasonAssigned {
-		result.State = r.state[ip]
+		result.State = r.state[a.id]
 		conflict, _ := r.namespaceConflict(a.namespaces[0])
 		switch {
 		case result.State == HostOffline && !r.Hosts[h].Confirmed:
@@ -300,6 +336,6 @@ func (r *resolver) claim(h int, ip netip.Addr) ClaimResult {
 			result.Reason = ReasonDropped
 		}
 	}
-	result.Message = r.claimMessage(h, result)
+	result.Message = r.claimMessage(h, a, &result)
 	return result
 }

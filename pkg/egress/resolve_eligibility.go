@@ -1,6 +1,9 @@
 package egress
 
-import "net/netip"
+import (
+	"math/bits"
+	"net/netip"
+)
 
 // eligibility is which automatic hosts can take an egress IP. It looks addresses up by
 // prefix, so that thousands of hosts with one range cost as much as one.
@@ -8,7 +11,8 @@ type eligibility struct {
 	*index
 	// ranges are all ranges of automatic hosts, whether the host can take anything
 	// or not.
-	ranges map[netip.Prefix]bool
+	ranges  map[netip.Prefix]bool
+	lengths prefixLengths
 	// open are the hosts that can take one more address from a range, as far as the
 	// host's network contains it.
 	open map[netip.Prefix][]int
@@ -20,13 +24,16 @@ type eligibility struct {
 
 func newEligibility(x *index) *eligibility {
 	r := &eligibility{index: x, ranges: make(map[netip.Prefix]bool), open: make(map[netip.Prefix][]int)}
-	for h, host := range x.Hosts {
+	for h := range x.Hosts {
+		host := &x.Hosts[h]
 		for _, prefix := range host.Ranges {
 			r.ranges[prefix] = true
+			r.lengths.add(prefix)
 		}
 		if x.canTake(h) && (host.Capacity == 0 || len(host.Claims) < host.Capacity) {
 			for _, prefix := range effectiveRanges(host) {
 				r.open[prefix] = append(r.open[prefix], h)
+				r.lengths.add(prefix)
 			}
 		}
 	}
@@ -36,13 +43,13 @@ func newEligibility(x *index) *eligibility {
 // canTake reports whether the controller may assign anything to the host: what is not
 // known to work is given nothing.
 func (x *index) canTake(h int) bool {
-	host := x.Hosts[h]
-	return host.Automatic && host.Online && !host.Closed && !host.Evacuating && host.Confirmed && host.AgentReady && x.badHost(h) == ""
+	host := &x.Hosts[h]
+	return host.Automatic && host.Online && !host.Closed && !host.Evacuating && host.Confirmed && host.AgentReady && x.bad[h] == ""
 }
 
 // effectiveRanges are the host's ranges as far as its network contains them: of two
 // CIDRs one contains the other, or they have nothing in common.
-func effectiveRanges(host Host) []netip.Prefix {
+func effectiveRanges(host *Host) []netip.Prefix {
 	if !host.Network.IsValid() {
 		return host.Ranges
 	}
@@ -60,7 +67,7 @@ func effectiveRanges(host Host) []netip.Prefix {
 
 // covered reports whether a range of any automatic host contains the address.
 func (r *eligibility) covered(ip netip.Addr) bool {
-	for prefix := range prefixesOf(ip) {
+	for prefix := range r.lengths.of(ip) {
 		if r.ranges[prefix] {
 			return true
 		}
@@ -71,7 +78,7 @@ func (r *eligibility) covered(ip netip.Addr) bool {
 // fits reports whether a host could be given the address now.
 func (r *eligibility) fits(ip netip.Addr, namespace int) bool {
 	siblings := r.siblingsOf(namespace)
-	for prefix := range prefixesOf(ip) {
+	for prefix := range r.lengths.of(ip) {
 		for _, h := range r.open[prefix] {
 			if reason, _ := r.invalidOn(h, ip); reason == "" && !r.Hosts[h].Failing[ip] && !siblings[h] {
 				return true
@@ -85,8 +92,8 @@ func (r *eligibility) fits(ip netip.Addr, namespace int) bool {
 func (r *eligibility) siblingsOf(namespace int) map[int]bool {
 	if r.siblings == nil || r.siblingsFor != namespace {
 		r.siblings, r.siblingsFor = make(map[int]bool), namespace
-		for _, ip := range r.Namespaces[namespace].Requests {
-			for _, h := range r.addresses[ip].hosts {
+		for _, a := range r.requested[namespace] {
+			for _, h := range a.hosts {
 				r.siblings[h] = true
 			}
 		}
@@ -94,11 +101,17 @@ func (r *eligibility) siblingsOf(namespace int) map[int]bool {
 	return r.siblings
 }
 
-// prefixesOf yields every CIDR that contains the IPv4 address, widest first.
-func prefixesOf(ip netip.Addr) func(yield func(netip.Prefix) bool) {
+// prefixLengths are the lengths that any of some IPv4 CIDRs has: bit 24 stands for /24.
+// Most clusters have one or two.
+type prefixLengths uint64
+
+func (l *prefixLengths) add(prefix netip.Prefix) { *l |= 1 << prefix.Bits() }
+
+// of yields every CIDR of these lengths that contains the address, widest first.
+func (l prefixLengths) of(ip netip.Addr) func(yield func(netip.Prefix) bool) {
 	return func(yield func(netip.Prefix) bool) {
-		for bits := 0; bits <= ip.BitLen(); bits++ {
-			prefix, err := ip.Prefix(bits)
+		for rest := l; rest != 0; rest &= rest - 1 {
+			prefix, err := ip.Prefix(bits.TrailingZeros64(uint64(rest)))
 			if err != nil || !yield(prefix) {
 				return
 			}

@@ -8,14 +8,25 @@ import (
 
 // index makes the lists of a Cluster searchable. Namespaces and hosts are identified by
 // their positions there.
+//
+// A decision looks each address up many times, so addresses are numbered: requested and
+// claimed have those of each namespace and host, and all else that is known about an
+// address is found by its number.
 type index struct {
 	Cluster
-	addresses map[netip.Addr]*address
+	// addresses are by address; see key.
+	addresses map[uint32]*address
+	// requested and claimed are parallel to the Requests of each namespace and the
+	// Claims of each host.
+	requested, claimed [][]*address
+	// sorted is what inOrder returns.
+	sorted []*address
+	// bad is, by host, why no claim of it counts; see badHost.
+	bad []string
 	// hostsByIP are the hosts with each hostIP; more than one is an error.
 	hostsByIP map[netip.Addr][]int
-	// requesting are the namespaces that request usable egress IPs, by netid: only
-	// their packets use the overlay.
-	requesting map[uint32][]int
+	// netIDs are, by namespace, what netID returns.
+	netIDs []Reason
 	// conflicts are, by namespace, why it is dropped entirely.
 	conflicts []conflict
 }
@@ -29,82 +40,155 @@ type conflict struct {
 
 // address is who requests and claims one egress IP.
 type address struct {
+	ip netip.Addr
+	// id is its number: addresses are numbered from 0.
+	id int
 	// namespaces request it, hosts claim it; both in order, without hosts whose
 	// claims do not count.
 	namespaces, hosts []int
 	// sameHost: the one host that claims it also claims another egress IP of the one
 	// namespace.
 	sameHost bool
+	// hostIP: it is a host's own.
+	hostIP bool
+	// reason is what findReason returns.
+	reason Reason
 }
 
 func newIndex(c Cluster) *index {
 	x := &index{
-		Cluster:    c,
-		addresses:  make(map[netip.Addr]*address, len(c.Namespaces)),
-		hostsByIP:  hostsByIP(c.Hosts),
-		requesting: make(map[uint32][]int, len(c.Namespaces)),
+		Cluster:   c,
+		hostsByIP: hostsByIP(c.Hosts),
+		bad:       make([]string, len(c.Hosts)),
 	}
-	for n, namespace := range c.Namespaces {
-		if len(namespace.Requests) > 0 && !namespace.Unnumbered {
-			x.requesting[namespace.NetID] = append(x.requesting[namespace.NetID], n)
-		}
-		for _, ip := range namespace.Requests {
-			a := x.address(ip)
-			a.namespaces = append(a.namespaces, n)
-		}
+	for h := range c.Hosts {
+		x.bad[h] = x.badHost(h)
 	}
-	for h, host := range c.Hosts {
-		for _, ip := range host.Claims {
-			a := x.address(ip)
-			if x.badHost(h) == "" {
-				a.hosts = append(a.hosts, h)
-			}
-		}
-	}
-	for _, a := range x.addresses {
-		a.hosts = unlessGone(c.Hosts, a.hosts)
-	}
+	x.number()
+	x.netIDs = netIDs(c.Namespaces)
 	x.conflicts = make([]conflict, len(c.Namespaces))
 	for n := range c.Namespaces {
 		x.markSameHost(n)
 		x.conflicts[n] = x.findConflict(n)
 	}
+	for _, list := range slices.Concat(x.requested, x.claimed) {
+		for _, a := range list {
+			if a.reason == "" {
+				a.reason = x.findReason(a)
+			}
+		}
+	}
 	return x
 }
 
-func (x *index) address(ip netip.Addr) *address {
-	a := x.addresses[ip]
-	if a == nil {
-		a = &address{}
-		x.addresses[ip] = a
+// number finds all addresses, and who requests and claims them.
+func (x *index) number() {
+	count := 0
+	for n := range x.Namespaces {
+		count += len(x.Namespaces[n].Requests)
 	}
-	return a
+	for h := range x.Hosts {
+		count += len(x.Hosts[h].Claims)
+	}
+	numbering := numbering{index: x, pointers: make([]*address, 0, count), positions: make([]int, 0, count)}
+	x.addresses = make(map[uint32]*address, count/2)
+	x.requested, x.claimed = make([][]*address, len(x.Namespaces)), make([][]*address, len(x.Hosts))
+	for n := range x.Namespaces {
+		x.requested[n] = numbering.list(x.Namespaces[n].Requests)
+		for _, a := range x.requested[n] {
+			a.namespaces = numbering.add(a.namespaces, n)
+		}
+	}
+	for h := range x.Hosts {
+		x.claimed[h] = numbering.list(x.Hosts[h].Claims)
+		if x.bad[h] != "" {
+			continue
+		}
+		for _, a := range x.claimed[h] {
+			a.hosts = numbering.add(a.hosts, h)
+		}
+	}
+	for _, a := range x.addresses {
+		a.hosts = unlessGone(x.Hosts, a.hosts)
+	}
+}
+
+// inOrder are all addresses in order.
+func (x *index) inOrder() []*address {
+	if x.sorted == nil {
+		x.sorted = make([]*address, 0, len(x.addresses))
+		for _, a := range x.addresses {
+			x.sorted = append(x.sorted, a)
+		}
+		slices.SortFunc(x.sorted, func(a, b *address) int { return a.ip.Compare(b.ip) })
+	}
+	return x.sorted
+}
+
+// numbering allocates what addresses consist of in a few pieces: there are thousands.
+type numbering struct {
+	*index
+	addresses []address
+	pointers  []*address
+	positions []int
+}
+
+// list returns the addresses of a list of namespaces or hosts.
+func (x *numbering) list(ips []netip.Addr) []*address {
+	from := len(x.pointers)
+	for _, ip := range ips {
+		a := x.index.addresses[key(ip)]
+		if a == nil {
+			if len(x.addresses) == cap(x.addresses) {
+				x.addresses = make([]address, 0, 1024)
+			}
+			x.addresses = append(x.addresses, address{ip: ip, id: len(x.index.addresses), hostIP: x.isHostIP(ip)})
+			a = &x.addresses[len(x.addresses)-1]
+			x.index.addresses[key(ip)] = a
+		}
+		x.pointers = append(x.pointers, a)
+	}
+	return x.pointers[from:len(x.pointers):len(x.pointers)]
+}
+
+// add adds a position to a list that most often has no other.
+func (x *numbering) add(list []int, position int) []int {
+	if len(list) > 0 || len(x.positions) == cap(x.positions) {
+		return append(list, position)
+	}
+	x.positions = append(x.positions, position)
+	return x.positions[len(x.positions)-1 : len(x.positions) : len(x.positions)]
 }
 
 // markSameHost finds the egress IPs of one namespace that one host claims. An address
 // that the host could not have anyway does not affect others.
 func (x *index) markSameHost(n int) {
-	requests := x.Namespaces[n].Requests
+	requests := x.requested[n]
 	if len(requests) < 2 {
 		return
 	}
-	first := make(map[int]*address, len(requests))
-	for _, ip := range requests {
-		a := x.addresses[ip]
-		if len(a.hosts) != 1 || x.isHostIP(ip) {
+	first := make([]hostAddress, 0, 8) // most have two or three
+	for _, a := range requests {
+		if len(a.hosts) != 1 || a.hostIP {
 			continue
 		}
 		h := a.hosts[0]
-		if reason, _ := x.invalidOn(h, ip); reason != "" || x.beyondCapacity(h, ip) {
+		if reason, _ := x.invalidOn(h, a.ip); reason != "" || x.beyondCapacity(h, a.ip) {
 			continue
 		}
-		if other := first[h]; other != nil {
-			other.sameHost = true
+		if i := slices.IndexFunc(first, func(f hostAddress) bool { return f.host == h }); i >= 0 {
+			first[i].sameHost = true
 			a.sameHost = true
 		} else {
-			first[h] = a
+			first = append(first, hostAddress{h, a})
 		}
 	}
+}
+
+// hostAddress is the first address of a namespace that a host claims.
+type hostAddress struct {
+	host int
+	*address
 }
 
 // isHostIP reports whether the address is a host's own. What a Node alone says does
@@ -115,7 +199,7 @@ func (x *index) isHostIP(ip netip.Addr) bool {
 
 // badHost is why no claim of the host counts; "" if they do.
 func (x *index) badHost(h int) string {
-	host := x.Hosts[h]
+	host := &x.Hosts[h]
 	if !host.IP.IsValid() {
 		return "it has no usable hostIP"
 	}
@@ -147,33 +231,56 @@ func (x *index) invalidOn(h int, ip netip.Addr) (Reason, string) {
 	return "", ""
 }
 
-// netID is why packets of the namespace cannot be told from those of other namespaces
-// that have egress IPs; "" if they can.
-func (x *index) netID(n int) Reason {
-	id := x.Namespaces[n].NetID
-	switch {
-	case x.Namespaces[n].Unnumbered:
-		return ReasonNoNetID
-	case id > MaxNetID:
-		return ReasonBadNetID
-	case len(x.requesting[id]) > 1:
-		return ReasonDuplicateNetID
+// netIDs are, by namespace, why its packets cannot be told from those of other
+// namespaces that have egress IPs; "" if they can. Only packets of namespaces that
+// request usable egress IPs use the overlay.
+func netIDs(namespaces []Namespace) []Reason {
+	requesting := make(map[uint32]int, len(namespaces))
+	for n := range namespaces {
+		if namespaces[n].usesOverlay() {
+			requesting[namespaces[n].NetID]++
+		}
 	}
-	return ""
+	reasons := make([]Reason, len(namespaces))
+	for n := range namespaces {
+		namespace := &namespaces[n]
+		switch {
+		case namespace.Unnumbered:
+			reasons[n] = ReasonNoNetID
+		case namespace.NetID > MaxNetID:
+			reasons[n] = ReasonBadNetID
+		case requesting[namespace.NetID] > 1:
+			reasons[n] = ReasonDuplicateNetID
+		}
+	}
+	return reasons
 }
 
-// reasonFor decides about one egress IP. ReasonAssigned means that request and claim
+func (n *Namespace) usesOverlay() bool { return len(n.Requests) > 0 && !n.Unnumbered }
+
+// sharing are the namespaces that request usable egress IPs and have the netid.
+func (x *index) sharing(id uint32) []int {
+	var namespaces []int
+	for n := range x.Namespaces {
+		if x.Namespaces[n].usesOverlay() && x.Namespaces[n].NetID == id {
+			namespaces = append(namespaces, n)
+		}
+	}
+	return namespaces
+}
+
+// findReason decides about one egress IP. ReasonAssigned means that request and claim
 // match; any other reason is what must be corrected first.
-func (x *index) reasonFor(ip netip.Addr) Reason {
-	a := x.addresses[ip]
+func (x *index) findReason(a *address) Reason {
+	ip := a.ip
 	switch {
-	case x.isHostIP(ip):
+	case a.hostIP:
 		return ReasonHostAddress
 	case len(a.namespaces) > 1:
 		return ReasonMultipleNamespaces
 	}
 	if len(a.namespaces) == 1 {
-		if reason := x.netID(a.namespaces[0]); reason != "" {
+		if reason := x.netIDs[a.namespaces[0]]; reason != "" {
 			return reason
 		}
 	}
@@ -207,12 +314,12 @@ func (x *index) namespaceConflict(n int) (Reason, netip.Addr) {
 }
 
 func (x *index) findConflict(n int) conflict {
-	if reason := x.netID(n); reason != "" {
+	if reason := x.netIDs[n]; reason != "" {
 		return conflict{reason: reason}
 	}
-	for _, ip := range x.Namespaces[n].Requests {
-		if len(x.addresses[ip].namespaces) > 1 {
-			return conflict{reason: ReasonMultipleNamespaces, ip: ip}
+	for _, a := range x.requested[n] {
+		if len(a.namespaces) > 1 {
+			return conflict{reason: ReasonMultipleNamespaces, ip: a.ip}
 		}
 	}
 	return conflict{}
@@ -244,9 +351,9 @@ func names(positions []int, name func(int) string) string {
 
 func hostsByIP(hosts []Host) map[netip.Addr][]int {
 	byIP := make(map[netip.Addr][]int, len(hosts))
-	for h, host := range hosts {
-		if host.IP.IsValid() {
-			byIP[host.IP] = append(byIP[host.IP], h)
+	for h := range hosts {
+		if ip := hosts[h].IP; ip.IsValid() {
+			byIP[ip] = append(byIP[ip], h)
 		}
 	}
 	for ip, same := range byIP {

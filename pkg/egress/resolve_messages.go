@@ -19,33 +19,41 @@ func badAddressMessage(kind, name, written string) string {
 }
 
 func activeMessage(active []Assignment) string {
+	if len(active) == 1 {
+		return usedMessage(active[0].IP.String(), active[0].Host)
+	}
 	list := make([]string, 0, len(active))
 	for _, assignment := range active {
-		list = append(list, fmt.Sprintf("%s from host %s", assignment.IP, assignment.Host))
+		list = append(list, assignment.IP.String()+" from host "+assignment.Host)
 	}
 	return "Traffic leaves with " + strings.Join(list, ", ") + "."
 }
 
-func notConfiguredMessage(host Host, ip netip.Addr, report Report) string {
+// usedMessage is the message of most requests, which is why it is not formatted.
+func usedMessage(ip, host string) string {
+	return "Traffic leaves with " + ip + " from host " + host + "."
+}
+
+func notConfiguredMessage(host *Host, ip netip.Addr, report Report) string {
 	return fmt.Sprintf("Traffic is sent to host %s, which does not have %s: %s", host.Name, ip,
 		cmp.Or(report.Message, "its agent reports that the kernel is not configured for it."))
 }
 
-func doubtfulMessage(host Host, ip netip.Addr) string {
+func doubtfulMessage(host *Host, ip netip.Addr) string {
 	return fmt.Sprintf("Traffic is sent to host %s for %s, because no other host can serve. Probes find that host silent, although its Node is Ready: "+
 		"see condition Online of HostSubnet %s.", host.Name, ip, host.Name)
 }
 
-func agentGoneMessage(host Host, ip netip.Addr) string {
+func agentGoneMessage(host *Host, ip netip.Addr) string {
 	return fmt.Sprintf("Traffic is sent to host %s for %s. The host runs and its agent does not, so that nobody reports whether the traffic leaves: "+
 		"see the pods of DaemonSet egressip-agent.", host.Name, ip)
 }
 
-func notReportedMessage(host Host, ip netip.Addr) string {
+func notReportedMessage(host *Host, ip netip.Addr) string {
 	return fmt.Sprintf("Traffic is sent to host %s for %s. The host's agent has not reported yet that the kernel is configured for it.", host.Name, ip)
 }
 
-func agentUnknownMessage(host Host) string {
+func agentUnknownMessage(host *Host) string {
 	return fmt.Sprintf("The agent of host %s has not reported that %s is on the host's uplink, so the host takes no egress traffic: "+
 		"see the pods of DaemonSet egressip-agent.", host.Name, host.IP)
 }
@@ -55,22 +63,21 @@ func (x *index) capacityMessage(h int, ip netip.Addr) string {
 		"claim it on another host.", x.Hosts[h].Name, ip, max(x.Hosts[h].Capacity, 0))
 }
 
-func (x *index) multipleNamespacesMessage(ip netip.Addr) string {
+func (x *index) multipleNamespacesMessage(a *address) string {
 	return fmt.Sprintf("Multiple namespaces (%s) claiming EgressIP %s: remove it from egressIPs of all but one NetNamespace.",
-		x.namespaceNames(x.addresses[ip].namespaces), ip)
+		x.namespaceNames(a.namespaces), a.ip)
 }
 
-func (x *index) multipleHostsMessage(ip netip.Addr) string {
+func (x *index) multipleHostsMessage(a *address) string {
 	return fmt.Sprintf("Multiple nodes (%s) claiming EgressIP %s: remove it from egressIPs of all but one HostSubnet.",
-		x.hostNames(x.addresses[ip].hosts), ip)
+		x.hostNames(a.hosts), a.ip)
 }
 
-func (x *index) sameHostMessage(ip netip.Addr) string {
-	a := x.addresses[ip]
+func (x *index) sameHostMessage(a *address) string {
 	namespace, host := x.Namespaces[a.namespaces[0]], x.Hosts[a.hosts[0]]
 	var same []int
-	for i, other := range namespace.Requests {
-		if b := x.addresses[other]; b.sameHost && b.hosts[0] == a.hosts[0] {
+	for i, b := range x.requested[a.namespaces[0]] {
+		if b.sameHost && b.hosts[0] == a.hosts[0] {
 			same = append(same, i)
 		}
 	}
@@ -90,7 +97,7 @@ func (x *index) netIDMessage(n int, reason Reason) string {
 	}
 	return fmt.Sprintf("NetNamespaces (%s) request egress IPs and share netid %d, so their packets cannot be distinguished: "+
 		"give each its own netid, or keep egressIPs in only one of them.",
-		x.namespaceNames(x.requesting[id]), id)
+		x.namespaceNames(x.sharing(id)), id)
 }
 
 func (x *index) hostAddressMessage(ip netip.Addr) string {
@@ -106,21 +113,21 @@ func (x *index) invalidOnMessage(h int, ip netip.Addr) string {
 
 // defectMessage is the message for a reason that is the same for a request and a
 // claim; "" for all others.
-func (x *index) defectMessage(ip netip.Addr, reason Reason) string {
-	a := x.addresses[ip]
+func (x *index) defectMessage(a *address, reason Reason) string {
+	ip := a.ip
 	switch reason {
 	case ReasonHostAddress:
 		return x.hostAddressMessage(ip)
 	case ReasonMultipleNamespaces:
-		return x.multipleNamespacesMessage(ip)
+		return x.multipleNamespacesMessage(a)
 	case ReasonNoNetID, ReasonBadNetID, ReasonDuplicateNetID:
 		return x.netIDMessage(a.namespaces[0], reason)
 	case ReasonMultipleHosts:
-		return x.multipleHostsMessage(ip)
+		return x.multipleHostsMessage(a)
 	case ReasonOutsideNetwork, ReasonBadAddress:
 		return x.invalidOnMessage(a.hosts[0], ip)
 	case ReasonSameHost:
-		return x.sameHostMessage(ip)
+		return x.sameHostMessage(a)
 	case ReasonCapacity:
 		return x.capacityMessage(a.hosts[0], ip)
 	default:
@@ -128,10 +135,11 @@ func (x *index) defectMessage(ip netip.Addr, reason Reason) string {
 	}
 }
 
-func (r *resolver) requestMessage(n int, ip netip.Addr, result RequestResult) string {
+func (r *resolver) requestMessage(n int, a *address, result *RequestResult) string {
+	ip := a.ip
 	switch {
 	case result.State == Active:
-		return fmt.Sprintf("Traffic leaves with %s from host %s.", ip, result.Host)
+		return usedMessage(result.IP, result.Host)
 	case result.Reason == ReasonDropped:
 		return fmt.Sprintf("Host %s has %s, but nothing uses it: the namespace is dropped because of another of its egress IPs.", result.Host, ip)
 	case result.Reason == ReasonEvacuated:
@@ -142,10 +150,9 @@ func (r *resolver) requestMessage(n int, ip netip.Addr, result RequestResult) st
 	case result.State == Standby && result.Reason == ReasonAddressInUse:
 		return fmt.Sprintf("Host %s cannot take %s, because another machine answers for it: another egress IP is used.", result.Host, ip)
 	case result.State == Standby:
-		return fmt.Sprintf("Host %s has %s; an earlier egress IP in egressIPs of the NetNamespace is used.", result.Host, ip)
+		return "Host " + result.Host + " has " + result.IP + "; an earlier egress IP in egressIPs of the NetNamespace is used."
 	case result.Reason == ReasonAgentUnknown:
-		host, _ := r.Host(result.Host)
-		return agentUnknownMessage(host)
+		return agentUnknownMessage(&r.Hosts[a.hosts[0]])
 	case result.State == HostOffline:
 		return fmt.Sprintf("Host %s, which claims %s, is offline: repair it, or claim the address on another host.", result.Host, ip)
 	case result.Reason == ReasonNoEligibleHost:
@@ -156,38 +163,38 @@ func (r *resolver) requestMessage(n int, ip netip.Addr, result RequestResult) st
 	case result.Reason == ReasonNotClaimed:
 		return fmt.Sprintf("No host claims %s: add it to egressIPs of a HostSubnet, or add a range that contains it to egressCIDRs of HostSubnets.", ip)
 	}
-	return r.defectMessage(ip, result.Reason)
+	return r.defectMessage(a, result.Reason)
 }
 
-func (r *resolver) claimMessage(h int, result ClaimResult) string {
+func (r *resolver) claimMessage(h int, a *address, result *ClaimResult) string {
 	switch {
 	case result.Reason == ReasonBadHost:
-		return fmt.Sprintf("Claims of HostSubnet %s do not count: %s.", r.Hosts[h].Name, r.badHost(h))
+		return fmt.Sprintf("Claims of HostSubnet %s do not count: %s.", r.Hosts[h].Name, r.bad[h])
 	case result.Reason == ReasonNodeGone:
 		return fmt.Sprintf("The Node of host %s is gone, and host %s claims %s: remove it here.",
-			r.Hosts[h].Name, r.hostNames(r.addresses[result.IP].hosts), result.IP)
+			r.Hosts[h].Name, r.hostNames(a.hosts), result.IP)
 	case result.Reason == ReasonDropped:
 		return fmt.Sprintf("Namespace %s is dropped because of another of its egress IPs; nothing uses %s.", result.Namespace, result.IP)
 	case result.Reason == ReasonNotRequested:
 		return fmt.Sprintf("No namespace requests %s: add it to egressIPs of a NetNamespace, or remove it here.", result.IP)
 	case result.State == Active:
-		return fmt.Sprintf("Traffic of namespace %s leaves with %s.", result.Namespace, result.IP)
+		return "Traffic of namespace " + result.Namespace + " leaves with " + result.IP.String() + "."
 	case result.State == Standby && r.Hosts[h].Evacuating:
 		return fmt.Sprintf("Ready for namespace %s, which uses another egress IP while the host is being evacuated.", result.Namespace)
 	case result.State == Standby:
-		return fmt.Sprintf("Ready for namespace %s, which uses an earlier egress IP in its list.", result.Namespace)
+		return "Ready for namespace " + result.Namespace + ", which uses an earlier egress IP in its list."
 	case result.Reason == ReasonAgentUnknown:
-		return agentUnknownMessage(r.Hosts[h])
+		return agentUnknownMessage(&r.Hosts[h])
 	case result.State == HostOffline:
 		return fmt.Sprintf("The host is offline; %s of namespace %s is not used.", result.IP, result.Namespace)
 	}
-	return r.defectMessage(result.IP, result.Reason)
+	return r.defectMessage(a, result.Reason)
 }
 
 // summarizeHost summarizes a host: its first claim that is not in order, if any.
 func (r *resolver) summarizeHost(h int, result HostResult) (bool, Reason, string) {
-	host := r.Hosts[h]
-	if why := r.badHost(h); why != "" {
+	host := &r.Hosts[h]
+	if why := r.bad[h]; why != "" {
 		return false, ReasonBadHost, fmt.Sprintf("HostSubnet %s takes no egress traffic: %s. Correct hostIP.", host.Name, why)
 	}
 	if len(host.Invalid) > 0 {
@@ -198,7 +205,8 @@ func (r *resolver) summarizeHost(h int, result HostResult) (bool, Reason, string
 			host.Name, len(host.Claims), max(host.Capacity, 0), len(host.Excess))
 	}
 	assigned := 0
-	for _, claim := range result.Claims {
+	for i := range result.Claims {
+		claim := &result.Claims[i]
 		if claim.State == Conflict || claim.State == Invalid {
 			return false, claim.Reason, claim.Message
 		}
@@ -224,10 +232,10 @@ func (r *resolver) summarizeHost(h int, result HostResult) (bool, Reason, string
 }
 
 // serves reports whether nothing speaks against sending traffic to the host.
-func (h Host) serves() bool { return h.Confirmed && h.Online }
+func (h *Host) serves() bool { return h.Confirmed && h.Online }
 
 // idleHost is why traffic is not sent to a host that has egress IPs.
-func idleHost(host Host) (bool, Reason, string) {
+func idleHost(host *Host) (bool, Reason, string) {
 	switch {
 	case !host.Confirmed:
 		return false, ReasonAgentUnknown, agentUnknownMessage(host)
@@ -240,10 +248,9 @@ func idleHost(host Host) (bool, Reason, string) {
 
 // evacuatingMessage reports the progress of an evacuation.
 func (r *resolver) evacuatingMessage(h, assigned int) string {
-	host := r.Hosts[h]
 	used := 0
-	for _, ip := range host.Claims {
-		if r.state[ip] == Active {
+	for _, a := range r.claimed[h] {
+		if r.state[a.id] == Active {
 			used++
 		}
 	}
@@ -278,11 +285,11 @@ func (a *allocator) releaseMessage(gone claim, reason Reason) string {
 	case ReasonMultipleHosts:
 		return fmt.Sprintf("Host %s releases %s: another host claims it too.", host, gone.ip)
 	case ReasonBadHost:
-		return fmt.Sprintf("Host %s releases %s: %s.", host, gone.ip, a.badHost(gone.host))
+		return fmt.Sprintf("Host %s releases %s: %s.", host, gone.ip, a.bad[gone.host])
 	case ReasonOutsideNetwork, ReasonBadAddress:
 		_, why := a.invalidOn(gone.host, gone.ip)
 		return fmt.Sprintf("Host %s releases %s: %s.", host, gone.ip, why)
 	default:
-		return fmt.Sprintf("Host %s releases %s. %s", host, gone.ip, a.defectMessage(gone.ip, reason))
+		return fmt.Sprintf("Host %s releases %s. %s", host, gone.ip, a.defectMessage(a.addresses[key(gone.ip)], reason))
 	}
 }

@@ -15,7 +15,8 @@ type Peer struct {
 // that have egress IPs, and the automatic ones, which may get some at any moment.
 func ServingHosts(c Cluster, r Resolution) []Peer {
 	var peers []Peer
-	for h, host := range c.Hosts {
+	for h := range c.Hosts {
+		host := &c.Hosts[h]
 		if host.IP.Is4() && isEgressHost(c, r, h) {
 			peers = append(peers, Peer{Name: host.Name, IP: host.IP})
 		}
@@ -27,7 +28,8 @@ func ServingHosts(c Cluster, r Resolution) []Peer {
 // and their witnesses.
 func ProbedHosts(c Cluster, r Resolution) []Peer {
 	names := make(map[string]bool)
-	for h, host := range c.Hosts {
+	for h := range c.Hosts {
+		host := &c.Hosts[h]
 		if !isEgressHost(c, r, h) {
 			continue
 		}
@@ -45,7 +47,8 @@ func (c Cluster) peers(names map[string]bool) []Peer {
 		return nil
 	}
 	peers := make([]Peer, 0, len(names))
-	for _, h := range c.Hosts {
+	for i := range c.Hosts {
+		h := &c.Hosts[i]
 		if names[h.Name] && h.IP.Is4() {
 			peers = append(peers, Peer{Name: h.Name, IP: h.IP})
 		}
@@ -64,7 +67,8 @@ func isEgressHost(c Cluster, r Resolution, h int) bool {
 // name: those on whose health its agent votes.
 func Witnessed(c Cluster, host string) []string {
 	var names []string
-	for _, h := range c.Hosts {
+	for i := range c.Hosts {
+		h := &c.Hosts[i]
 		if h.Name != host && slices.Contains(h.Witnesses, host) {
 			names = append(names, h.Name)
 		}
@@ -122,7 +126,8 @@ func ownWitnesses(c Cluster, r Resolution, host string) []string {
 		return published
 	}
 	all := make([]Witness, 0, len(c.Hosts))
-	for _, h := range c.Hosts {
+	for i := range c.Hosts {
+		h := &c.Hosts[i]
 		if h.IP.Is4() {
 			all = append(all, Witness{Name: h.Name})
 		}

@@ -1,0 +1,325 @@
+package egress
+
+import (
+	"maps"
+	"net/netip"
+	"slices"
+
+	"github.com/egressip-operator/egressip-operator/pkg/online"
+)
+
+// Decision is everything that is decided about a cluster.
+type Decision struct {
+	Cluster    Cluster
+	Problems   []Problem
+	Resolution Resolution
+	Allocation Allocation
+}
+
+// Memo decides as Snapshot, Resolve and Allocate do, and remembers the decision: where a
+// cluster has thousands of objects, and one of them changes, most of the next decision is
+// the same. It changes how long a decision takes, and nothing else. The zero value is
+// ready. It is not for concurrent use.
+type Memo struct {
+	namespaces map[string]*readNamespace
+	hosts      map[string]*readHost
+	// reads counts how often objects were read.
+	reads int
+	// index is the index of the last decision.
+	index *index
+	// last is the last decision; decided is false before the first, and allocated if the
+	// Allocation is not part of it.
+	last               Decision
+	decided, allocated bool
+}
+
+// readNamespace and readHost are what was read from one version of an object.
+type readNamespace struct {
+	version   version
+	namespace Namespace
+	problems  []Problem
+	// seen is the number of the last reading in which the object was there.
+	seen int
+}
+
+type readHost struct {
+	version  version
+	given    given
+	host     Host
+	problems []Problem
+	seen     int
+}
+
+// version identifies the content of an object as the API server stored it.
+type version struct{ uid, resourceVersion string }
+
+// known is false for an object that no API server has stored.
+func (v version) known() bool { return v.uid != "" && v.resourceVersion != "" }
+
+// given is what Objects say about one host.
+type given struct {
+	verdict                              online.Verdict
+	judged, evacuating, gone, unheard    bool
+	allEvacuating, allGone, allNetworked bool
+	capacity, defaultCapacity            int
+	limited                              bool
+	awaited                              []netip.Addr
+	failing                              map[netip.Addr]bool
+	network                              netip.Prefix
+}
+
+// about returns what the objects say about a host.
+func (o Objects) about(host string) given {
+	g := given{
+		evacuating: o.Evacuating[host], gone: o.Gone[host], unheard: o.Unheard[host],
+		allEvacuating: o.Evacuating != nil, allGone: o.Gone != nil, allNetworked: o.Networks != nil,
+		defaultCapacity: o.DefaultCapacity, awaited: o.Awaited[host], failing: o.Failing[host], network: o.Networks[host],
+	}
+	g.verdict, g.judged = o.Verdicts[host]
+	g.capacity, g.limited = o.Capacity[host]
+	return g
+}
+
+func (g given) equal(other given) bool {
+	if !slices.Equal(g.awaited, other.awaited) || !maps.Equal(g.failing, other.failing) {
+		return false
+	}
+	g.awaited, g.failing, other.awaited, other.failing = nil, nil, nil, nil
+	return g.verdict == other.verdict && g.judged == other.judged &&
+		g.evacuating == other.evacuating && g.gone == other.gone && g.unheard == other.unheard &&
+		g.allEvacuating == other.allEvacuating && g.allGone == other.allGone && g.allNetworked == other.allNetworked &&
+		g.capacity == other.capacity && g.defaultCapacity == other.defaultCapacity && g.limited == other.limited &&
+		g.network == other.network
+}
+
+// Decide decides about the objects.
+func (m *Memo) Decide(objects Objects) Decision {
+	cluster, problems := m.Snapshot(objects)
+	x, same := m.next(cluster)
+	next := Decision{Cluster: cluster, Problems: problems, Resolution: m.resolve(x, same)}
+	switch {
+	case same != nil && same.allocation && m.allocated:
+		next.Allocation = m.last.Allocation
+	case x != nil:
+		next.Allocation = allocate(x)
+	default:
+		next.Allocation = Allocate(cluster)
+	}
+	m.last, m.decided, m.allocated = next, true, true
+	return next
+}
+
+// Resolve is Resolve. The receiver may be nil.
+func (m *Memo) Resolve(c Cluster) Resolution {
+	if m == nil {
+		return Resolve(c)
+	}
+	x, same := m.next(c)
+	m.last = Decision{Cluster: c, Resolution: m.resolve(x, same)}
+	m.decided, m.allocated = true, false
+	return m.last.Resolution
+}
+
+// next compares a cluster with the last one; same is nil if there is none. There is no
+// index if nothing differs.
+func (m *Memo) next(c Cluster) (x *index, same *likeness) {
+	if m.decided {
+		l := compare(m.last.Cluster, c)
+		same = &l
+	}
+	switch {
+	case same == nil || !same.index || m.index == nil:
+		x = newIndex(c)
+	case !same.all:
+		reused := *m.index
+		reused.Cluster, x = c, &reused
+	}
+	if x != nil {
+		m.index = x
+	}
+	return x, same
+}
+
+func (m *Memo) resolve(x *index, same *likeness) Resolution {
+	switch {
+	case same == nil:
+		return resolve(x, nil)
+	case same.all:
+		return m.last.Resolution
+	}
+	return resolve(x, &earlier{likeness: *same, resolution: m.last.Resolution})
+}
+
+// Snapshot is Snapshot. The receiver may be nil.
+func (m *Memo) Snapshot(objects Objects) (Cluster, []Problem) {
+	if m == nil {
+		m = new(Memo)
+	}
+	cluster := Cluster{
+		Namespaces: make([]Namespace, 0, len(objects.NetNamespaces)),
+		Hosts:      make([]Host, 0, len(objects.HostSubnets)),
+	}
+	var all reader
+	if m.namespaces == nil {
+		m.namespaces = make(map[string]*readNamespace, len(objects.NetNamespaces))
+		m.hosts = make(map[string]*readHost, len(objects.HostSubnets))
+	}
+	m.reads++
+	for i := range objects.NetNamespaces {
+		object := &objects.NetNamespaces[i]
+		read, known := m.namespaces[object.Name]
+		if now := (version{string(object.UID), object.ResourceVersion}); !known || !now.known() || read.version != now {
+			var r reader
+			read = &readNamespace{version: now, namespace: r.namespace(object), problems: r.problems}
+			m.namespaces[object.Name] = read
+		}
+		read.seen = m.reads
+		cluster.Namespaces = append(cluster.Namespaces, read.namespace)
+		all.problems = append(all.problems, read.problems...)
+	}
+	for i := range objects.HostSubnets {
+		object := &objects.HostSubnets[i]
+		given := objects.about(object.Name)
+		read, known := m.hosts[object.Name]
+		now := version{string(object.UID), object.ResourceVersion}
+		if !known || !now.known() || read.version != now || !read.given.equal(given) {
+			var r reader
+			read = &readHost{version: now, given: given, host: r.host(object, given), problems: r.problems}
+			m.hosts[object.Name] = read
+		}
+		read.seen = m.reads
+		cluster.Hosts = append(cluster.Hosts, read.host)
+		all.problems = append(all.problems, read.problems...)
+	}
+	if len(m.namespaces) > len(objects.NetNamespaces) {
+		maps.DeleteFunc(m.namespaces, func(_ string, read *readNamespace) bool { return read.seen != m.reads })
+	}
+	if len(m.hosts) > len(objects.HostSubnets) {
+		maps.DeleteFunc(m.hosts, func(_ string, read *readHost) bool { return read.seen != m.reads })
+	}
+	return all.sorted(cluster)
+}
+
+// likeness is what two clusters have in common.
+type likeness struct {
+	// namespaces and hosts are, by position in the second cluster, the position of the
+	// same value in the first; none for those that are new or changed.
+	namespaces, hosts []int
+	// all: nothing differs. index, allocation: nothing differs that these depend on.
+	all, index, allocation bool
+}
+
+// compare compares two clusters.
+func compare(before, now Cluster) likeness {
+	equal := len(before.Namespaces) == len(now.Namespaces) && len(before.Hosts) == len(now.Hosts)
+	l := likeness{all: equal, index: equal, allocation: equal}
+	l.namespaces = make([]int, len(now.Namespaces))
+	for n, b := 0, 0; n < len(now.Namespaces); n++ {
+		for b < len(before.Namespaces) && before.Namespaces[b].Name < now.Namespaces[n].Name {
+			b++
+		}
+		l.namespaces[n] = none
+		if b < len(before.Namespaces) && before.Namespaces[b].equal(&now.Namespaces[n]) {
+			l.namespaces[n] = b
+		} else {
+			l.all, l.index, l.allocation = false, false, false
+		}
+	}
+	l.hosts = make([]int, len(now.Hosts))
+	for h, b := 0, 0; h < len(now.Hosts); h++ {
+		for b < len(before.Hosts) && before.Hosts[b].Name < now.Hosts[h].Name {
+			b++
+		}
+		l.hosts[h] = none
+		switch {
+		case b < len(before.Hosts) && before.Hosts[b].equal(&now.Hosts[h]):
+			l.hosts[h] = b
+			continue
+		case l.index: // so there are as many hosts
+			was, is := before.Hosts[h].allocated(), now.Hosts[h].allocated()
+			l.allocation = l.allocation && was.equal(&is)
+			l.index = was.sameIndex(&is)
+		}
+		l.all, l.allocation = false, l.allocation && l.index
+	}
+	return l
+}
+
+func (n *Namespace) equal(other *Namespace) bool {
+	return n.Name == other.Name && n.NetID == other.NetID && n.Unnumbered == other.Unnumbered && n.Mode == other.Mode &&
+		slices.Equal(n.Requests, other.Requests) && slices.Equal(n.Invalid, other.Invalid)
+}
+
+// allocated returns the host without what no allocation depends on.
+func (h Host) allocated() Host {
+	h.Reports, h.AgentGone, h.Witnesses, h.Invalid = nil, false, nil, nil
+	return h
+}
+
+// sameIndex reports whether an index is the same with the other host.
+func (h *Host) sameIndex(other *Host) bool {
+	return h.Name == other.Name && h.IP == other.IP && h.Confirmed == other.Confirmed && h.Shadowed == other.Shadowed &&
+		h.Gone == other.Gone && h.Network == other.Network &&
+		slices.Equal(h.Claims, other.Claims) && slices.Equal(h.Excess, other.Excess)
+}
+
+func (h *Host) equal(other *Host) bool {
+	return h.flags() == other.flags() && h.Name == other.Name && h.IP == other.IP && h.Network == other.Network &&
+		h.Capacity == other.Capacity && h.Created.Equal(other.Created) &&
+		slices.Equal(h.Claims, other.Claims) && slices.Equal(h.Ranges, other.Ranges) && slices.Equal(h.Subnets, other.Subnets) &&
+		slices.Equal(h.Excess, other.Excess) && slices.Equal(h.Invalid, other.Invalid) && slices.Equal(h.Awaited, other.Awaited) &&
+		slices.Equal(h.Witnesses, other.Witnesses) && maps.Equal(h.Failing, other.Failing) && maps.Equal(h.Reports, other.Reports)
+}
+
+// flags are all fields of a host that are true or false.
+func (h *Host) flags() [12]bool {
+	return [...]bool{
+		h.Cloud, h.Automatic, h.Confirmed, h.Unheard, h.AgentReady, h.AgentGone, h.Shadowed,
+		h.Online, h.Doubtful, h.Closed, h.Evacuating, h.Gone,
+	}
+}
+
+// earlier is an earlier resolution, and what its cluster has in common with the present.
+type earlier struct {
+	likeness
+	resolution Resolution
+}
+
+// namespace returns the earlier result of a namespace if it holds: that of one that
+// requests nothing, or whose egress IPs all were assigned and still are, on hosts that
+// are as they were.
+func (e *earlier) namespace(x *index, n int) (NamespaceResult, bool) {
+	if e == nil || e.namespaces[n] == none {
+		return NamespaceResult{}, false
+	}
+	result := e.resolution.Namespaces[e.namespaces[n]]
+	if len(x.Namespaces[n].Invalid) > 0 || x.conflicts[n].reason != "" && len(x.requested[n]) > 0 {
+		return NamespaceResult{}, false
+	}
+	for i, a := range x.requested[n] {
+		if a.reason != ReasonAssigned || e.hosts[a.hosts[0]] == none || !result.Requests[i].settled(x.Hosts[a.hosts[0]].Name) {
+			return NamespaceResult{}, false
+		}
+	}
+	return result, true
+}
+
+// settled reports whether the request was assigned to the host. Where all of a namespace
+// were, there was no conflict.
+func (r *RequestResult) settled(host string) bool {
+	return r.Host == host && (r.State == Active || r.State == Standby || r.State == HostOffline)
+}
+
+// host returns the earlier result of a host if it holds: that of one that is as it was,
+// and whose claims are all assigned to namespaces whose results hold.
+func (e *earlier) host(x *index, h int, held []bool) (HostResult, bool) {
+	if e == nil || e.hosts[h] == none || x.bad[h] != "" {
+		return HostResult{}, false
+	}
+	for _, a := range x.claimed[h] {
+		if a.reason != ReasonAssigned || !held[a.namespaces[0]] {
+			return HostResult{}, false
+		}
+	}
+	return e.resolution.Hosts[e.hosts[h]], true
+}

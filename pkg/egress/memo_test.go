@@ -1,0 +1,149 @@
+package egress_test
+
+import (
+	"fmt"
+	"net/netip"
+	"slices"
+	"testing"
+
+	"k8s.io/apimachinery/pkg/types"
+	"pgregory.net/rapid"
+
+	v1 "github.com/egressip-operator/egressip-operator/api/v1"
+	"github.com/egressip-operator/egressip-operator/pkg/egress"
+	"github.com/egressip-operator/egressip-operator/pkg/online"
+)
+
+// A decision with a memory is the decision without: whatever changes, and changes back.
+//
+// Kills the mutants version-forgotten, given-forgotten, changed-host-holds,
+// new-result-old-claim, other-host-holds, capacity-needs-no-allocation,
+// index-of-other-claims and index-of-other-networks.
+func TestPropertyMemoryChangesNothing(t *testing.T) {
+	rapid.Check(t, func(t *rapid.T) {
+		w := &world{Objects: drawObjects(t, full())}
+		w.Evacuating, w.Unheard, w.Failing = map[string]bool{}, map[string]bool{}, map[string]map[netip.Addr]bool{}
+		var memo egress.Memo
+		versions := 0
+		stamp := func(uid *types.UID, resourceVersion *string) {
+			versions++
+			*uid, *resourceVersion = "uid", fmt.Sprint(versions)
+		}
+		for i := range w.NetNamespaces {
+			stamp(&w.NetNamespaces[i].UID, &w.NetNamespaces[i].ResourceVersion)
+		}
+		for i := range w.HostSubnets {
+			stamp(&w.HostSubnets[i].UID, &w.HostSubnets[i].ResourceVersion)
+		}
+		for range 4 {
+			cluster, problems := egress.Snapshot(w.Objects)
+			want := egress.Decision{Cluster: cluster, Problems: problems, Resolution: egress.Resolve(cluster), Allocation: egress.Allocate(cluster)}
+			if d := diff(want, memo.Decide(w.Objects)); d != "" {
+				t.Fatalf("without and with a memory:\n%s", d)
+			}
+			w = w.clone()
+			for range rapid.IntRange(0, 2).Draw(t, "changes") {
+				w.change(t, stamp)
+			}
+		}
+	})
+}
+
+// change changes one thing of the cluster, as the API server, an agent or the controller
+// does.
+func (w *world) change(t *rapid.T, stamp func(*types.UID, *string)) {
+	if rapid.IntRange(0, 3).Draw(t, "what") == 0 {
+		w.changeNamespace(t, stamp)
+		return
+	}
+	h := &w.HostSubnets[rapid.IntRange(0, len(w.HostSubnets)-1).Draw(t, "host")]
+	flip := func(m map[string]bool) { m[h.Name] = !m[h.Name] }
+	switch rapid.IntRange(0, 9).Draw(t, "of the host") {
+	case 0:
+		w.Verdicts[h.Name] = rapid.SampledFrom([]online.Verdict{
+			{Online: true},
+			{Doubtful: true},
+			{Online: true, Closed: true},
+			{},
+			{Reason: online.ReasonNoAgent, Online: true},
+		}).Draw(t, "verdict")
+	case 1:
+		flip(w.Evacuating)
+	case 2:
+		flip(w.Unheard)
+	case 3:
+		flip(w.Gone)
+	case 4:
+		w.Capacity[h.Name] = rapid.IntRange(-1, 3).Draw(t, "capacity")
+	case 5:
+		ip, _ := netip.ParseAddr(rapid.SampledFrom(egressAddresses(24)).Draw(t, "failing"))
+		w.Failing[h.Name] = map[netip.Addr]bool{ip: true}
+	case 6:
+		for i := range h.Status.EgressIPs {
+			c := &h.Status.EgressIPs[i]
+			c.Configured = rapid.Bool().Draw(t, "configured")
+			c.Reason = rapid.SampledFrom([]string{"", "AddressInUse", "NotConfigured"}).Draw(t, "reason")
+		}
+		stamp(&h.UID, &h.ResourceVersion)
+	case 7:
+		*h = drawHost(t, full(), slices.IndexFunc(w.HostSubnets, func(o v1.HostSubnet) bool { return o.Name == h.Name }), w.NetNamespaces)
+		stamp(&h.UID, &h.ResourceVersion)
+	case 8:
+		h.Status.Agent.UplinkCIDR = h.HostIP + rapid.SampledFrom([]string{"/24", "/29", "/32"}).Draw(t, "uplink")
+		stamp(&h.UID, &h.ResourceVersion)
+	case 9:
+		if len(w.HostSubnets) > 1 {
+			w.HostSubnets = slices.DeleteFunc(w.HostSubnets, func(o v1.HostSubnet) bool { return o.Name == h.Name })
+		}
+	}
+}
+
+func (w *world) changeNamespace(t *rapid.T, stamp func(*types.UID, *string)) {
+	i := rapid.IntRange(0, len(w.NetNamespaces)-1).Draw(t, "namespace")
+	n := &w.NetNamespaces[i]
+	switch rapid.IntRange(0, 2).Draw(t, "of the namespace") {
+	case 0:
+		n.EgressIPs = rapid.SliceOfNDistinct(rapid.SampledFrom(egressAddresses(24)), 0, 3, rapid.ID).Draw(t, "egressIPs")
+	case 1:
+		n.NetID = new(uint32(rapid.IntRange(1001, 1008).Draw(t, "netid")))
+	case 2:
+		if len(w.NetNamespaces) > 1 {
+			w.NetNamespaces = slices.Delete(w.NetNamespaces, i, i+1)
+			return
+		}
+	}
+	stamp(&n.UID, &n.ResourceVersion)
+}
+
+// Where nothing changes, or one object does, a decision about a cluster twice as large
+// allocates little more than twice as much, and much less than one without a memory.
+//
+// Kills the mutants nothing-holds and always-allocates.
+func TestMemoryCostsLittle(t *testing.T) {
+	small, large := remembered(t, 100, 1000), remembered(t, 200, 2000)
+	o := scale(200, 2000)
+	afresh := testing.AllocsPerRun(3, func() { new(egress.Memo).Decide(o) })
+	t.Logf("allocations: %.0f, of the double %.0f; without a memory %.0f", small, large, afresh)
+	if large > 2.5*small {
+		t.Errorf("the double takes %.0f allocations instead of %.0f", large, small)
+	}
+	if large > afresh/20 {
+		t.Errorf("a decision takes %.0f allocations, and %.0f without a memory", large, afresh)
+	}
+}
+
+// remembered is how much a decision allocates where one host's agent has reported.
+func remembered(t *testing.T, hosts, namespaces int) float64 {
+	t.Helper()
+	o := scale(hosts, namespaces)
+	var memo egress.Memo
+	memo.Decide(o)
+	reports := 0
+	return testing.AllocsPerRun(5, func() {
+		reports++
+		h := &o.HostSubnets[reports]
+		h.ResourceVersion = fmt.Sprint("later", reports)
+		h.Status.EgressIPs[0].Configured = !h.Status.EgressIPs[0].Configured
+		memo.Decide(o)
+	})
+}
