@@ -49,7 +49,7 @@ type claimWrite struct {
 // is conditional on the version in the view, so it fails if someone else wrote in
 // between. The order of the writes does not matter, so they are concurrent.
 func (r *egressReconciler) writeClaims(ctx context.Context, v view, a egress.Allocation) (wrote, waits bool, err error) {
-	waiting := make(map[netip.Addr]bool)
+	waiting := make(claimWaits)
 	a = r.paceEvacuation(v, a, waiting)
 	var writes []claimWrite
 	for _, claims := range a.Hosts {
@@ -62,7 +62,7 @@ func (r *egressReconciler) writeClaims(ctx context.Context, v view, a egress.All
 		patched.EgressIPs = wanted
 		writes = append(writes, claimWrite{before: h, patched: patched})
 	}
-	maps.DeleteFunc(r.waitingSince, func(ip netip.Addr, _ time.Time) bool { return !waiting[ip] })
+	maps.DeleteFunc(r.waitingSince, func(ip netip.Addr, _ time.Time) bool { return waiting[ip] == 0 })
 	errs := concurrently(claimWriters, len(writes), func(i int) error {
 		w := writes[i]
 		return r.writer.Patch(ctx, w.patched, client.MergeFromWithOptions(w.before, client.MergeFromWithOptimisticLock{}))
@@ -80,12 +80,35 @@ func (r *egressReconciler) writeClaims(ctx context.Context, v view, a egress.All
 			"before", w.before.EgressIPs, "now", w.patched.EgressIPs)
 		r.reportReleases(v, w.before, w.patched.EgressIPs, a.Released)
 	}
-	return wrote, len(waiting) > 0, errors.Join(errs...)
+	return wrote, waiting.any(), errors.Join(errs...)
+}
+
+// claimWaits are the claims that wait for something that is done elsewhere.
+type claimWaits map[netip.Addr]wait
+
+type wait int
+
+const (
+	// pending: the claim is not written in this round.
+	pending wait = iota + 1
+	// overdue: it has waited long enough, and is written in this round. If that fails it
+	// does not wait again.
+	overdue
+)
+
+// any reports whether a claim is not written for that reason.
+func (w claimWaits) any() bool {
+	for _, state := range w {
+		if state == pending {
+			return true
+		}
+	}
+	return false
 }
 
 // paceEvacuation defers the next step of an evacuation until the last one is done:
 // until all hosts that are online have what they claim, or have had the time for it.
-func (r *egressReconciler) paceEvacuation(v view, a egress.Allocation, waiting map[netip.Addr]bool) egress.Allocation {
+func (r *egressReconciler) paceEvacuation(v view, a egress.Allocation, waiting claimWaits) egress.Allocation {
 	i := slices.IndexFunc(a.Released, func(release egress.Release) bool { return release.Reason == egress.ReasonEvacuated })
 	if i < 0 {
 		return a
@@ -95,12 +118,13 @@ func (r *egressReconciler) paceEvacuation(v view, a egress.Allocation, waiting m
 	if since, ok := r.waitingSince[next.IP]; !ok {
 		r.waitingSince[next.IP] = now
 	} else if now.Sub(since) >= awaitReleaseFor {
+		waiting[next.IP] = overdue
 		return a
 	}
 	if v.allConfigured() {
 		return a
 	}
-	waiting[next.IP] = true
+	waiting[next.IP] = pending
 	a.Hosts = slices.Clone(a.Hosts)
 	for j, claims := range a.Hosts {
 		if claims.Host == next.Host {
@@ -114,7 +138,7 @@ func (r *egressReconciler) paceEvacuation(v view, a egress.Allocation, waiting m
 
 // withhold returns the claims as they are written: without those that another host,
 // which is online, still has according to its agent. These are added to waiting.
-func (r *egressReconciler) withhold(v view, h *v1.HostSubnet, claims []netip.Addr, waiting map[netip.Addr]bool) []string {
+func (r *egressReconciler) withhold(v view, h *v1.HostSubnet, claims []netip.Addr, waiting claimWaits) []string {
 	now := r.clock.Now()
 	wanted := make([]string, 0, len(claims))
 	for _, ip := range claims {
@@ -125,9 +149,10 @@ func (r *egressReconciler) withhold(v view, h *v1.HostSubnet, claims []netip.Add
 				r.waitingSince[ip] = now
 			}
 			if now.Sub(since) < awaitReleaseFor {
-				waiting[ip] = true
+				waiting[ip] = pending
 				continue
 			}
+			waiting[ip] = overdue
 		}
 		wanted = append(wanted, ip.String())
 	}

@@ -74,6 +74,41 @@ func TestClaimWaitsForTheFormerHost(t *testing.T) {
 	}
 }
 
+// TestAnOverdueClaimDoesNotWaitAgain: a claim has waited long enough for the former host,
+// and the write of it fails: it is written as soon as that is possible.
+//
+// Mutant: overdue-waits-again.
+func TestAnOverdueClaimDoesNotWaitAgain(t *testing.T) {
+	const ip = "192.168.7.200"
+	s := newStore()
+	s.twoHosts("10.0.0.0/24", "192.168.7.128/25")
+	s.hosts["node1"].Status.EgressIPs = []v1.ClaimStatus{{IP: ip, State: v1.StateActive, Configured: true}}
+	s.namespaces["shop"] = &v1.NetNamespace{
+		ObjectMeta: metav1.ObjectMeta{Name: "shop", UID: "shop"}, NetName: "shop", NetID: new(uint32(10)), EgressIPs: []string{ip},
+	}
+	s.stamp(s.namespaces["shop"], true)
+	cache := &lagging{store: s}
+	clock := testclock.NewFakeClock(time.Unix(1e9, 0))
+	job := onStore(s, cache, clock)
+	pass := func() error {
+		cache.namespaces, cache.hosts, cache.node = len(s.past)-1, len(s.past)-1, len(s.past)-1
+		_, err := passAndPublish(job)
+		return err
+	}
+	if err := pass(); err != nil || len(s.hosts["node2"].EgressIPs) > 0 {
+		t.Fatalf("%v, claims of node2 are %v, want none yet", err, s.hosts["node2"].EgressIPs)
+	}
+	clock.Step(awaitReleaseFor + time.Millisecond)
+	s.refused = "node2"
+	if err := pass(); err == nil {
+		t.Fatal("the refusal is not reported")
+	}
+	s.refused = ""
+	if err := pass(); err != nil || !slices.Equal(s.hosts["node2"].EgressIPs, []string{ip}) {
+		t.Errorf("%v, claims of node2 are %v, want %s", err, s.hosts["node2"].EgressIPs, ip)
+	}
+}
+
 // twoHosts adds node1 and node2, automatic hosts with the given ranges whose Nodes are
 // Ready and whose agents report that all is well.
 func (s *store) twoHosts(ranges ...string) {

@@ -34,7 +34,7 @@ const (
 	priorityRest
 	// priorityTraffic: a namespace's traffic leaves another way, or leaves again.
 	priorityTraffic
-	// priorityDropped: a namespace's traffic is dropped from now on.
+	// priorityDropped: a namespace's traffic is dropped, or lost on its host, from now on.
 	priorityDropped
 	// priorityVerdict: agents route by it.
 	priorityVerdict
@@ -92,13 +92,19 @@ func (w wantedStatus) change(stored client.Object, now metav1.Time) (c statusCha
 // namespacePriority is the priority of a change of a NetNamespace's status.
 func namespacePriority(before, after v1.NetNamespaceStatus) int {
 	switch {
-	case isDropped(after) && !isDropped(before):
+	case isDropped(after) && !isDropped(before), isLost(after) && !isLost(before):
 		return priorityDropped
 	case isDropped(after) != isDropped(before) || !equality.Semantic.DeepEqual(before.Active, after.Active):
 		return priorityTraffic
 	default:
 		return priorityRest
 	}
+}
+
+// isLost reports whether traffic does not leave: it is dropped, or sent to a host that
+// does not have the egress IP.
+func isLost(s v1.NetNamespaceStatus) bool {
+	return conditionStatus(s.Conditions, v1.ConditionEgressReady, metav1.ConditionUnknown) == metav1.ConditionFalse
 }
 
 // verdictChanged reports whether a condition that agents route by has another status:

@@ -83,3 +83,39 @@ func TestOnlyOurPartCounts(t *testing.T) {
 		t.Error("a namespace that never requested anything needs a status")
 	}
 }
+
+// TestBadNewsIsUrgent: that a namespace's traffic is lost is published before what is
+// good, or changes little.
+//
+// Mutant: loss-can-wait.
+func TestBadNewsIsUrgent(t *testing.T) {
+	status := func(active bool, ready metav1.ConditionStatus) v1.NetNamespaceStatus {
+		s := v1.NetNamespaceStatus{
+			EgressIPs:  []v1.RequestStatus{{IP: "192.168.7.200"}},
+			Conditions: []metav1.Condition{{Type: v1.ConditionEgressReady, Status: ready}},
+		}
+		if active {
+			s.Active = &v1.Assignment{IP: "192.168.7.200", Host: "node1"}
+		}
+		return s
+	}
+	serves, unknown := status(true, metav1.ConditionTrue), status(true, metav1.ConditionUnknown)
+	lost, dropped := status(true, metav1.ConditionFalse), status(false, metav1.ConditionFalse)
+	for _, tc := range []struct {
+		name          string
+		before, after v1.NetNamespaceStatus
+		want          int
+	}{
+		{"dropped", serves, dropped, priorityDropped},
+		{"its host lost the address", serves, lost, priorityDropped},
+		{"its host never had the address", unknown, lost, priorityDropped},
+		{"lost, and now dropped", lost, dropped, priorityDropped},
+		{"lost as before", lost, lost, priorityRest},
+		{"leaves again", dropped, serves, priorityTraffic},
+		{"its host is doubtful", serves, unknown, priorityRest},
+	} {
+		if got := namespacePriority(tc.before, tc.after); got != tc.want {
+			t.Errorf("%s: priority %d, want %d", tc.name, got, tc.want)
+		}
+	}
+}

@@ -205,6 +205,7 @@ const (
 	ConditionNodeGone = "NodeGone"
 	// ConditionAddressInUse on a HostSubnet is True while another machine on the
 	// segment answers for an egress IP that the host should have; the message
-	// names the addresses and the MAC addresses. Written by the host's agent.
+	// names the addresses and the MAC addresses. It is False once that is over, and
+	// missing if it never was so. Written by the host's agent.
 	ConditionAddressInUse = "AddressInUse"
 )

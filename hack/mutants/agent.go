@@ -78,6 +78,10 @@ func agentMutants() []mutant {
 			edits: []edit{{file: "publish.go", old: "case p.before == object.ResourceVersion:", new: "case p.before == object.ResourceVersion && p.uid == \"\":"}},
 		},
 		{
+			name: "in-use-by-absence", pkg: agent, test: "TestPublishAddressInUse", plain: true,
+			edits: []edit{{file: "publish.go", old: "\tif s.inUseKnown {", new: "\tif s.inUse != \"\" {"}},
+		},
+		{
 			name: "words-count", pkg: agent, test: "TestPublishWordsSeldom",
 			edits: []edit{{file: "publish.go", old: "p.clock.Since(p.writtenAt) >= rewordAfter", new: "p.clock.Since(p.writtenAt) >= 0"}},
 		},

@@ -94,6 +94,10 @@ func healthMutants() []mutant {
 			edits: []edit{{file: "resolve.go", old: "case reported && !report.Configured:", new: "case false:"}},
 		},
 		{
+			name: "host-reports-ignored", pkg: brain, test: "TestHosts", plain: true,
+			edits: []edit{{file: "resolve_messages.go", old: "reason != \"\" {\n\t\treturn false, reason, why", new: "reason == ReasonDropped {\n\t\treturn false, reason, why"}},
+		},
+		{
 			name: "doubt-is-ready", pkg: brain, test: "TestReadyIsWhatTheHostReports", plain: true,
 			edits: []edit{{file: "resolve.go", old: "\tcase host.Doubtful:\n\t\treturn ReadyUnknown", new: "\tcase false:\n\t\treturn ReadyUnknown"}},
 		},

@@ -25,6 +25,14 @@ func controllerMutants() []mutant {
 			}},
 		},
 		{
+			name: "overdue-waits-again", pkg: controller, test: "TestAnOverdueClaimDoesNotWaitAgain", plain: true,
+			edits: []edit{{file: "allocate.go", old: "return waiting[ip] == 0 })", new: "return waiting[ip] != pending })"}},
+		},
+		{
+			name: "loss-can-wait", pkg: controller, test: "TestBadNewsIsUrgent", plain: true,
+			edits: []edit{{file: "status.go", old: ", isLost(after) && !isLost(before):", new: ":"}},
+		},
+		{
 			name: "failing-at-once", pkg: controller, test: "TestFailures", plain: true,
 			edits: []edit{{file: "failing.go", old: "\t\tif s.last.Sub(s.since) < failsAfter {\n\t\t\tcontinue", new: "\t\tif false {\n\t\t\tcontinue"}},
 		},

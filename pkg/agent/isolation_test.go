@@ -188,8 +188,11 @@ func containsAll(s string, words ...string) bool {
 	return !slices.ContainsFunc(words, func(word string) bool { return !strings.Contains(s, word) })
 }
 
-// TestPublishAddressInUse: the condition is there for as long as somebody else has
-// the address, and names the MAC address.
+// TestPublishAddressInUse: the condition is True for as long as somebody else has the
+// address, and names the MAC address. It is False from then on: one that is left out
+// would stay if anyone else wrote it too.
+//
+// Mutant: in-use-by-absence.
 func TestPublishAddressInUse(t *testing.T) {
 	t.Parallel()
 	inBubble(t, func(t *testing.T, p *publisher, api *fakeAPI) {
@@ -201,14 +204,19 @@ func TestPublishAddressInUse(t *testing.T) {
 		stored := func() string {
 			for _, c := range api.stored.Status.Conditions {
 				if c.Type == v1.ConditionAddressInUse {
-					return c.Message
+					return string(c.Status) + " " + c.Message
 				}
 			}
 			return ""
 		}
+		p.publish(observed(t))
+		pass(time.Second)
+		if got := stored(); got != "" {
+			t.Errorf("AddressInUse says %q before there was any reason for it", got)
+		}
 		p.publish(observed(t, inUse))
 		pass(time.Second)
-		if got := stored(); !containsAll(got, "10.1.8.200", "shop", "02:00:00:00:00:07") {
+		if got := stored(); !containsAll(got, "True ", "10.1.8.200", "shop", "02:00:00:00:00:07") {
 			t.Errorf("AddressInUse says %q", got)
 		}
 		if c := api.stored.Status.EgressIPs[0]; c.Reason != string(egress.ReasonAddressInUse) || c.Configured {
@@ -216,12 +224,15 @@ func TestPublishAddressInUse(t *testing.T) {
 		}
 		p.publish(observed(t, inUse))
 		pass(time.Minute)
-		api.expectWrites(t, 1)
+		api.expectWrites(t, 2)
 		p.publish(observed(t))
 		pass(time.Second)
-		if got := stored(); got != "" {
+		if got := stored(); !containsAll(got, "False ", "No other machine") {
 			t.Errorf("AddressInUse still says %q", got)
 		}
+		p.publish(observed(t))
+		pass(time.Minute)
+		api.expectWrites(t, 3)
 	})
 }
 

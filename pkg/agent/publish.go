@@ -159,6 +159,7 @@ func (p *publisher) want(o observation, base ownStatus) ownStatus {
 		// not make all other nodes forget which claims its network can have.
 		want.agent.Uplink, want.agent.UplinkCIDR = base.agent.Uplink, base.agent.UplinkCIDR
 	}
+	want.inUseKnown = want.inUseKnown || base.inUseKnown
 	if p.ballot != nil {
 		want.agent.Silent = p.ballot()
 	}
@@ -181,11 +182,11 @@ func (p *publisher) write(ctx context.Context, object *v1.HostSubnet, base, want
 	if want.ready.Status == base.ready.Status && !base.ready.LastTransitionTime.IsZero() {
 		want.ready.LastTransitionTime = base.ready.LastTransitionTime
 	}
-	inUseSince := now
-	if was := meta.FindStatusCondition(object.Status.Conditions, v1.ConditionAddressInUse); was != nil {
-		inUseSince = was.LastTransitionTime
+	inUse := inUseCondition(want, now)
+	if was := meta.FindStatusCondition(object.Status.Conditions, v1.ConditionAddressInUse); was != nil && was.Status == inUse.Status {
+		inUse.LastTransitionTime = was.LastTransitionTime
 	}
-	u, err := applyObject(p.node, want, inUseSince)
+	u, err := applyObject(p.node, want, inUse)
 	if err != nil {
 		return err
 	}
@@ -204,13 +205,10 @@ func (p *publisher) write(ctx context.Context, object *v1.HostSubnet, base, want
 
 // applyObject is the HostSubnet with the agent's fields alone: what it leaves
 // out belongs to others.
-func applyObject(node string, s ownStatus, inUseSince metav1.Time) (*unstructured.Unstructured, error) {
+func applyObject(node string, s ownStatus, inUse metav1.Condition) (*unstructured.Unstructured, error) {
 	conditions := []metav1.Condition{s.ready}
-	if s.inUse != "" {
-		conditions = append(conditions, metav1.Condition{
-			Type: v1.ConditionAddressInUse, Status: metav1.ConditionTrue, Reason: string(egress.ReasonAddressInUse),
-			Message: s.inUse, ObservedGeneration: s.ready.ObservedGeneration, LastTransitionTime: inUseSince,
-		})
+	if s.inUseKnown {
+		conditions = append(conditions, inUse)
 	}
 	status, err := runtime.DefaultUnstructuredConverter.ToUnstructured(&v1.HostSubnetStatus{
 		ObservedGeneration: s.generation,
@@ -225,6 +223,19 @@ func applyObject(node string, s ownStatus, inUseSince metav1.Time) (*unstructure
 	u.SetGroupVersionKind(v1.GroupVersion().WithKind("HostSubnet"))
 	u.SetName(node)
 	return u, nil
+}
+
+// inUseCondition is the condition AddressInUse.
+func inUseCondition(s ownStatus, now metav1.Time) metav1.Condition {
+	c := metav1.Condition{
+		Type: v1.ConditionAddressInUse, Status: metav1.ConditionFalse, Reason: "NotInUse",
+		Message:            "No other machine answers for an egress IP of this host any more.",
+		ObservedGeneration: s.ready.ObservedGeneration, LastTransitionTime: now,
+	}
+	if s.inUse != "" {
+		c.Status, c.Reason, c.Message = metav1.ConditionTrue, string(egress.ReasonAddressInUse), s.inUse
+	}
+	return c
 }
 
 // serverSideApply is the apply of a publisher that writes through c.

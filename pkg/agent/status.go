@@ -52,6 +52,9 @@ type ownStatus struct {
 	// inUse is the message of the condition AddressInUse; empty if no other machine
 	// has an address of this host.
 	inUse string
+	// inUseKnown: the condition is there, and False while inUse is empty. Under
+	// server-side apply a condition that is left out stays if anyone else wrote it too.
+	inUseKnown bool
 }
 
 // statusOf returns the status for what was decided and found. It is pure.
@@ -70,6 +73,7 @@ func statusOf(o observation, version string, appliedGeneration int64) ownStatus 
 		},
 	}
 	s.inUse = inUseOf(s.claims)
+	s.inUseKnown = s.inUse != ""
 	if o.report.UplinkCIDR.IsValid() {
 		s.agent.UplinkCIDR = o.report.UplinkCIDR.String()
 	}
@@ -176,7 +180,10 @@ func ownPart(h *v1.HostSubnet) ownStatus {
 		case v1.ConditionAgentReady:
 			s.ready = c
 		case v1.ConditionAddressInUse:
-			s.inUse = c.Message
+			s.inUseKnown = true
+			if c.Status == metav1.ConditionTrue {
+				s.inUse = c.Message
+			}
 		}
 	}
 	return s
@@ -188,7 +195,7 @@ func (s ownStatus) equal(t ownStatus) bool {
 		s.agent.Version == t.agent.Version && s.agent.Uplink == t.agent.Uplink &&
 		s.agent.UplinkCIDR == t.agent.UplinkCIDR && slices.Equal(s.agent.IPTables, t.agent.IPTables) &&
 		slices.Equal(s.agent.Silent, t.agent.Silent) &&
-		slices.Equal(s.claims, t.claims) && s.inUse == t.inUse &&
+		slices.Equal(s.claims, t.claims) && s.inUse == t.inUse && s.inUseKnown == t.inUseKnown &&
 		s.ready.Type == t.ready.Type && s.ready.Status == t.ready.Status && s.ready.Reason == t.ready.Reason &&
 		s.ready.Message == t.ready.Message && s.ready.ObservedGeneration == t.ready.ObservedGeneration
 }

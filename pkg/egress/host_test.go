@@ -72,6 +72,18 @@ func TestHosts(t *testing.T) {
 			given: new(given).namespace("red", "192.168.7.200").host("w0", "192.168.7.200").unreported("w0"),
 			host:  "w0", reason: egress.ReasonAgentUnknown, states: []egress.State{egress.HostOffline},
 		},
+		"an agent that could not put an address on": {
+			given: new(given).namespace("red", "192.168.7.200").host("w0", "192.168.7.200").reports("w0", "192.168.7.200", egress.ReasonNotConfigured),
+			host:  "w0", reason: egress.ReasonNotConfigured, states: []egress.State{egress.Active},
+		},
+		"an address that another machine has": {
+			given: new(given).namespace("red", "192.168.7.200").host("w0", "192.168.7.200").reports("w0", "192.168.7.200", egress.ReasonAddressInUse),
+			host:  "w0", reason: egress.ReasonAddressInUse, states: []egress.State{egress.Active},
+		},
+		"a claim that nobody requests need not be on": {
+			given: new(given).host("w0", "192.168.7.200").reports("w0", "192.168.7.200", egress.ReasonNotConfigured),
+			host:  "w0", ready: true, reason: egress.ReasonNotRequested, states: []egress.State{egress.Unassigned},
+		},
 		"without a hostIP nothing counts": {
 			given: new(given).namespace("red", "192.168.7.200").host("w0", "192.168.7.200").hostIP("w0", ""),
 			host:  "w0", reason: egress.ReasonBadHost, states: []egress.State{egress.Invalid},

@@ -217,6 +217,9 @@ func (r *resolver) summarizeHost(h int, result HostResult) (bool, Reason, string
 	if assigned > 0 && !host.serves() {
 		return idleHost(host)
 	}
+	if reason, why := failedClaim(host, result.Claims); reason != "" {
+		return false, reason, why
+	}
 	switch {
 	case host.Evacuating && assigned > 0:
 		return true, ReasonEvacuated, r.evacuatingMessage(h, assigned)
@@ -229,6 +232,25 @@ func (r *resolver) summarizeHost(h int, result HostResult) (bool, Reason, string
 		return true, ReasonNotRequested, "No namespace requests any of the host's egress IPs."
 	}
 	return true, ReasonAssigned, fmt.Sprintf("The host has %d egress IPs.", assigned)
+}
+
+// failedClaim is why the host does not have a claim that it should have, as its agent
+// reports: that of the first; "" if there is none. What is not reported yet is not
+// missing: the NetNamespace says that it is not known.
+func failedClaim(host *Host, claims []ClaimResult) (Reason, string) {
+	for i := range claims {
+		report, reported := host.Reports[claims[i].IP]
+		if !claims[i].Assigned() || !reported || report.Configured {
+			continue
+		}
+		reason := ReasonNotConfigured
+		if report.taken() {
+			reason = ReasonAddressInUse
+		}
+		return reason, fmt.Sprintf("Host %s does not have %s of namespace %s: %s", host.Name, claims[i].IP, claims[i].Namespace,
+			cmp.Or(report.Message, "its agent reports that the kernel is not configured for it."))
+	}
+	return "", ""
 }
 
 // serves reports whether nothing speaks against sending traffic to the host.
