@@ -144,7 +144,7 @@ func permutations(count int) [][]int {
 // TestExportIsRestoredInEveryOrder: each address ends on the host where it was, and
 // stays there, whatever came first.
 //
-// Kills the mutants nobody-waits-here and own-claims-are-awaited.
+// Kills the mutant nobody-waits-here.
 func TestExportIsRestoredInEveryOrder(t *testing.T) {
 	objects := export(t)
 	for _, order := range permutations(len(objects)) {
@@ -257,6 +257,27 @@ func TestClaimsWaitForRequests(t *testing.T) {
 		},
 	} {
 		t.Run(name, func(t *testing.T) { test(newRestoring(t)) })
+	}
+}
+
+// TestOwnClaimsAreNotAwaited: what the controller wrote itself is released as soon as it
+// is not requested any more, even if no look has shown it with its request. So it yields to
+// a list that is restored just then.
+//
+// Kills the mutant own-claims-are-awaited.
+func TestOwnClaimsAreNotAwaited(t *testing.T) {
+	c := claimHistory{retention: time.Minute}
+	h := &v1.HostSubnet{ObjectMeta: metav1.ObjectMeta{Name: "node1", UID: "a"}, EgressCIDRs: []string{"10.0.0.0/24"}}
+	now := time.Unix(1e9, 0)
+	c.awaited(view{hosts: []*v1.HostSubnet{h}}, now)
+	h.EgressIPs = []string{"10.0.0.1"}
+	c.wrote(h)
+	if all := c.awaited(view{hosts: []*v1.HostSubnet{h}}, now); len(all) > 0 {
+		t.Errorf("%v are awaited, which the controller wrote", all)
+	}
+	h.EgressIPs = []string{"10.0.0.1", "10.0.0.2"}
+	if all := c.awaited(view{hosts: []*v1.HostSubnet{h}}, now); len(all["node1"]) != 1 || all["node1"][0].String() != "10.0.0.2" {
+		t.Errorf("%v are awaited, want what someone else wrote", all)
 	}
 }
 

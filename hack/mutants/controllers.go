@@ -34,7 +34,7 @@ func controllerMutants() []mutant {
 		},
 		{
 			name: "failing-at-once", pkg: controller, test: "TestFailures", plain: true,
-			edits: []edit{{file: "failing.go", old: "\t\tif s.last.Sub(s.since) < failsAfter {\n\t\t\tcontinue", new: "\t\tif false {\n\t\t\tcontinue"}},
+			edits: []edit{{file: "failing.go", old: "\t\tif s.last.Sub(s.since) < failsAfter {\n\t\t\tcontinue", new: "\t\tif s.last.Before(s.since) {\n\t\t\tcontinue"}},
 		},
 		{
 			name: "unheard-at-once", pkg: controller, test: "TestUnheard", plain: true,
@@ -150,7 +150,7 @@ func controllerMutants() []mutant {
 			edits: []edit{{file: "claim_history.go", old: "return !claim.settled && now", new: "return claim.settled && now"}},
 		},
 		{
-			name: "own-claims-are-awaited", pkg: controller, test: "TestExportIsRestoredInEveryOrder",
+			name: "own-claims-are-awaited", pkg: controller, test: "TestOwnClaimsAreNotAwaited",
 			edits: []edit{{file: "claim_history.go", old: "origin{settled: true}", new: "origin{since: time.Unix(1e9, 0).Add(time.Hour)}"}},
 		},
 		{
@@ -247,7 +247,7 @@ func controllerMutants() []mutant {
 		},
 		{
 			name: "waiting-pass-publishes-nothing", pkg: controller, test: "TestStatusDuringAMove", plain: true,
-			edits: []edit{{file: "reconciler.go", old: "if last.decided {", new: "if last.decided && last.next != stepAwaitRelease {"}},
+			edits: []edit{{file: "reconciler.go", old: "if last.decided {", new: "if last.decided && last.next != stepWait {"}},
 		},
 		{
 			name: "older-answer-wins", pkg: controller, test: "TestOlderAnswersAreIgnored", plain: true,
