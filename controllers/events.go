@@ -227,9 +227,8 @@ func stateNotices(name string, before, after []metav1.Condition) []notice {
 	return notices
 }
 
-// reportInUse reports, once each time, egress IPs that a host cannot take because
-// another machine on the segment answers for them: on the host, and on the namespace
-// that lacks the address because of that.
+// reportInUse reports, once each time, egress IPs of a host that another machine on
+// the segment has: on the host, and on the namespace of the address.
 func (r *egressReconciler) reportInUse(v view) {
 	now := make(map[[2]string]bool)
 	for _, h := range v.hosts {

@@ -204,7 +204,7 @@ const (
 	// by the agents.
 	ConditionNodeGone = "NodeGone"
 	// ConditionAddressInUse on a HostSubnet is True while another machine on the
-	// segment answers for an egress IP that the host should have; the message
+	// segment has an egress IP that the host has, or should have; the message
 	// names the addresses and the MAC addresses. It is False once that is over, and
 	// missing if it never was so. Written by the host's agent.
 	ConditionAddressInUse = "AddressInUse"

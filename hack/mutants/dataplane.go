@@ -71,6 +71,9 @@ func kernelMutants() []mutant {
 			{file: "apply_perform.go", old: "return e.rulesErr != nil || e.guardErr != nil", new: "return e.rulesErr != nil"},
 			{file: "apply_perform.go", old: "if first.phase == phaseRules || first.op == widenGuard {", new: "if first.phase == phaseRules {"},
 		}},
+		m("looks-once", "TestAddressThatSomebodyElseTakesLater", "apply.go", "last.watchSegment()", "_ = last"),
+		m("moves-in-silence", "TestAnotherMACIsAnnounced", "segment.go", "if sight.Moved {", "if sight.Moved && false {"),
+		m("own-interface-is-another-machine", "TestOwnInterfacesAreNotAnotherMachine", "segment.go", "|| own[mac.String()]", ""),
 		m("nothing-prepared", "TestStandbyTakesOverWithoutAChangeOfRules", "index.go", "taken := maps.Clone(used)", "standby = nil\n\ttaken := maps.Clone(used)"),
 	}
 }

@@ -15,7 +15,7 @@ import (
 func agentCommand(version string) *cobra.Command {
 	var common commonOptions
 	var clusterCIDRs, serviceCIDRs cidrsValue
-	o := agent.Options{Version: version, Kernel: agent.DefaultKernelOptions()}
+	o := agent.Options{Version: version, ARPProbe: agent.ARPProbes()[0], Kernel: agent.DefaultKernelOptions()}
 	cmd := &cobra.Command{
 		Use:   "agent",
 		Short: "Configure this node's kernel as the objects ask",
@@ -57,6 +57,12 @@ bpffs. Stopping it changes nothing in the kernel; "cleanup" removes everything.`
 		"time between two probes of a host; it is offline after three without an answer")
 	f.DurationVar(&o.WithdrawAfter, "withdraw-after", time.Second,
 		"how long a node must reach neither the API server nor most of the hosts that it watches before it gives up its egress IPs (ten times as long where only probes are blocked), 0 for never")
+	f.Var(newChoice(&o.ARPProbe, agent.ARPProbes()...), "arp-probe",
+		"what it means that another machine answers ARP requests for an egress IP: `mode` strict does not add the address, warn adds and reports it, off asks and hears nobody")
+	f.Var((*macsValue)(&o.ARPIgnore), "arp-ignore-macs",
+		"comma-separated `MACs` of machines that answer ARP requests for every address, as in the networks of some clouds: their answers mean nothing")
+	f.DurationVar(&o.AnnounceInterval, "announce-interval", time.Minute,
+		"time between two announcements of an egress IP while the node has it, with a question who else does; 0 for none")
 	f.BoolVar(&o.ResetConnections, "reset-connections", true,
 		"reset a pod's TCP connections when their source address changes, for example because their egress host died; otherwise they hang until the other end resets them")
 	f.Var((*objectValue)(&o.DaemonSet), "daemonset",

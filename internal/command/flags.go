@@ -3,6 +3,7 @@ package command
 import (
 	"errors"
 	"fmt"
+	"net"
 	"net/netip"
 	"slices"
 	"strconv"
@@ -133,3 +134,31 @@ func (c *cidrsValue) Set(s string) error {
 }
 
 func (*cidrsValue) Type() string { return "CIDRs" }
+
+// macsValue is a flag with MAC addresses; if given several times, they add up.
+type macsValue []net.HardwareAddr
+
+func (m *macsValue) String() string {
+	texts := make([]string, len(*m))
+	for i, mac := range *m {
+		texts[i] = mac.String()
+	}
+	return strings.Join(texts, ",")
+}
+
+func (m *macsValue) Set(s string) error {
+	for text := range strings.SplitSeq(s, ",") {
+		text = strings.TrimSpace(text)
+		if text == "" {
+			continue
+		}
+		mac, err := net.ParseMAC(text)
+		if err != nil || len(mac) != 6 {
+			return fmt.Errorf("%q is no MAC address; give some such as 12:34:56:78:9a:bc", text)
+		}
+		*m = append(*m, mac)
+	}
+	return nil
+}
+
+func (*macsValue) Type() string { return "MACs" }

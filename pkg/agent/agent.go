@@ -35,6 +35,7 @@ func Run(ctx context.Context, cfg *rest.Config, o Options) (err error) {
 	}
 	config := o.Kernel.config()
 	config.ProbePort, config.ResetConnections = o.ProbePort, o.ResetConnections
+	config.ARPProbe, config.ARPIgnore, config.AnnounceEvery = dataplane.ARPProbe(o.ARPProbe), o.ARPIgnore, o.AnnounceInterval
 	dp, err := dataplane.New(config)
 	if err != nil {
 		return fmt.Errorf("open the kernel's interfaces: %w", err)

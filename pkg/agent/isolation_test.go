@@ -188,6 +188,29 @@ func containsAll(s string, words ...string) bool {
 	return !slices.ContainsFunc(words, func(word string) bool { return !strings.Contains(s, word) })
 }
 
+// TestPublishAddressInUseThatServes: an address that the host has, and somebody else
+// too, is reported as both.
+func TestPublishAddressInUseThatServes(t *testing.T) {
+	t.Parallel()
+	inBubble(t, func(t *testing.T, p *publisher, api *fakeAPI) {
+		t.Helper()
+		p.publish(observed(t, func(o *observation) {
+			o.report.Hosted[0] = dataplane.HostedReport{IP: testenv.Addr("10.1.8.200"), Configured: true, InUseBy: "02:00:00:00:00:07"}
+		}))
+		pass(time.Second)
+		if c := api.stored.Status.EgressIPs[0]; c.Reason != string(egress.ReasonAddressInUse) || !c.Configured ||
+			!containsAll(c.Message, "is on this host", "02:00:00:00:00:07") {
+			t.Errorf("claim %+v", c)
+		}
+		if c := meta.FindStatusCondition(api.stored.Status.Conditions, v1.ConditionAddressInUse); c == nil || c.Status != metav1.ConditionTrue {
+			t.Errorf("condition %+v", c)
+		}
+		if c := meta.FindStatusCondition(api.stored.Status.Conditions, v1.ConditionAgentReady); c == nil || c.Status != metav1.ConditionTrue {
+			t.Errorf("condition %+v", c)
+		}
+	})
+}
+
 // TestPublishAddressInUse: the condition is True for as long as somebody else has the
 // address, and names the MAC address. It is False from then on: one that is left out
 // would stay if anyone else wrote it too.

@@ -3,6 +3,7 @@ package agent
 import (
 	"errors"
 	"fmt"
+	"net"
 	"net/netip"
 	"slices"
 	"time"
@@ -17,6 +18,8 @@ import (
 const (
 	minResyncPeriod = 100 * time.Millisecond
 	maxResyncPeriod = time.Hour
+	// minAnnounceInterval is the least Options.AnnounceInterval but 0.
+	minAnnounceInterval = time.Second
 )
 
 // Options say how the agent works. Kernel says how it marks what is its own,
@@ -56,6 +59,14 @@ type Options struct {
 	// majority of the hosts that it watches before it gives up its egress IPs; 0
 	// for never.
 	WithdrawAfter time.Duration
+	// ARPProbe says what it means that another machine answers ARP requests for an
+	// egress IP of the node: one of ARPProbes(), "" for the first. ARPIgnore are MAC
+	// addresses whose answers mean nothing.
+	ARPProbe  string
+	ARPIgnore []net.HardwareAddr
+	// AnnounceInterval is the time between two announcements of an egress IP while the
+	// node has it; 0 for none.
+	AnnounceInterval time.Duration
 	// ResetConnections: pods get a TCP reset for connections whose source address
 	// has changed, as by a failover.
 	ResetConnections bool
@@ -87,6 +98,12 @@ func (o Options) Validate() error {
 		if err := probeConfig(o.ProbeInterval).Validate(); err != nil {
 			errs = append(errs, fmt.Errorf("--probe-interval %s: give a duration such as %s: %w", o.ProbeInterval, DefaultProbeInterval(), err))
 		}
+	}
+	if o.ARPProbe != "" && !slices.Contains(ARPProbes(), o.ARPProbe) {
+		errs = append(errs, fmt.Errorf("--arp-probe %q: use one of %v", o.ARPProbe, ARPProbes()))
+	}
+	if o.AnnounceInterval != 0 && o.AnnounceInterval < minAnnounceInterval {
+		errs = append(errs, fmt.Errorf("--announce-interval %s: give a duration from %s, or 0 for none", o.AnnounceInterval, minAnnounceInterval))
 	}
 	if o.WithdrawAfter < 0 {
 		errs = append(errs, fmt.Errorf("--withdraw-after %s: give a duration, or 0 for never", o.WithdrawAfter))
@@ -136,6 +153,11 @@ func DefaultKernelOptions() KernelOptions {
 		PinDir:          "/sys/fs/bpf/egressip",
 		IPTablesBackend: "auto",
 	}
+}
+
+// ARPProbes are the choices of Options.ARPProbe.
+func ARPProbes() []string {
+	return []string{string(dataplane.ARPStrict), string(dataplane.ARPWarn), string(dataplane.ARPOff)}
 }
 
 // Backends are the choices of an iptables backend; auto uses those in which

@@ -124,7 +124,7 @@ func claimsOf(o observation) []v1.ClaimStatus {
 			}
 			if report.InUseBy != "" {
 				claim.Reason = string(egress.ReasonAddressInUse)
-				claim.Message = inUseMessage(c, report.InUseBy)
+				claim.Message = inUseMessage(c, report)
 			}
 		}
 		claims = append(claims, claim)
@@ -141,7 +141,12 @@ func claimsOf(o observation) []v1.ClaimStatus {
 	return slices.CompactFunc(claims, func(a, b v1.ClaimStatus) bool { return a.IP == b.IP })
 }
 
-func inUseMessage(c egress.ClaimResult, mac string) string {
+func inUseMessage(c egress.ClaimResult, report dataplane.HostedReport) string {
+	mac := report.InUseBy
+	if report.Configured {
+		return fmt.Sprintf("%s of namespace %s is on this host, and %s says on the segment to have it too, so that answers may go there. "+
+			"Find it by its MAC address and take the address off it, or give the namespace another.", c.IP, c.Namespace, mac)
+	}
 	return fmt.Sprintf("%s of namespace %s is not put on this host: %s answers for it on the segment, which may be a host that was cut off "+
 		"and has not given it up yet, or a machine that is not of this cluster. Find it by its MAC address and take the address off it, "+
 		"or give the namespace another; the agent keeps trying.", c.IP, c.Namespace, mac)

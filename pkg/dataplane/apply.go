@@ -40,7 +40,7 @@ type pass struct {
 	report Report
 	// unusable are hosted egress IPs that cannot be served, and why.
 	unusable map[netip.Addr]error
-	// inUseBy are the MAC addresses of other machines that answer for them.
+	// inUseBy are the MAC addresses of other machines that have hosted egress IPs.
 	inUseBy map[netip.Addr]string
 	// probed: a round has asked by ARP for other owners of new addresses.
 	probed bool
@@ -55,7 +55,7 @@ type pass struct {
 }
 
 func newPass(d *Dataplane, s State) *pass {
-	return &pass{d: d, state: s, unusable: map[netip.Addr]error{}, inUseBy: map[netip.Addr]string{}}
+	return &pass{d: d, state: s, unusable: map[netip.Addr]error{}, inUseBy: map[netip.Addr]string{}, probed: d.cfg.ARPProbe == ARPOff}
 }
 
 // run makes rounds until one calls for no other.
@@ -64,6 +64,7 @@ func (p *pass) run(ctx context.Context) error {
 	// there are dropped. All else goes on, above all what sends them there.
 	openErr := p.d.open()
 	var errs []error
+	var last *round
 	for range maxRounds {
 		r := &round{pass: p}
 		again, err := r.run(ctx)
@@ -72,11 +73,12 @@ func (p *pass) run(ctx context.Context) error {
 		if err != nil {
 			return errors.Join(openErr, err)
 		}
-		errs = r.errs
+		errs, last = r.errs, r
 		if !again || ctx.Err() != nil {
 			break
 		}
 	}
+	last.watchSegment()
 	return errors.Join(ctx.Err(), openErr, errors.Join(errs...))
 }
 
@@ -84,11 +86,11 @@ func (p *pass) run(ctx context.Context) error {
 func (p *pass) finish(err error) (Report, error) {
 	var errs []error
 	for _, h := range p.state.Hosted {
-		r := HostedReport{IP: h.IP}
+		r := HostedReport{IP: h.IP, InUseBy: p.inUseBy[h.IP]}
 		_, added := p.addresses[h.IP]
 		switch reason := p.unusable[h.IP]; {
 		case reason != nil:
-			r.Error, r.InUseBy = reason.Error(), p.inUseBy[h.IP]
+			r.Error = reason.Error()
 			errs = append(errs, fmt.Errorf("egress IP %v: %w", h.IP, reason))
 		case p.rulesErr != nil:
 			r.Error = p.rulesErr.Error()

@@ -13,7 +13,6 @@ import (
 	"github.com/egressip-operator/egressip-operator/pkg/dataplane/address"
 	"github.com/egressip-operator/egressip-operator/pkg/dataplane/ipset"
 	"github.com/egressip-operator/egressip-operator/pkg/dataplane/iptables"
-	"github.com/egressip-operator/egressip-operator/pkg/dataplane/neigh"
 	"github.com/egressip-operator/egressip-operator/pkg/dataplane/overlay"
 	"github.com/egressip-operator/egressip-operator/pkg/dataplane/routing"
 	"github.com/egressip-operator/egressip-operator/pkg/dataplane/rules"
@@ -167,26 +166,6 @@ func (r *round) mendAddresses() {
 	r.mended = err == nil
 	if err != nil {
 		r.errs = append(r.errs, err)
-	}
-}
-
-// probe asks the uplink's segment by ARP for other owners of the addresses.
-func (r *round) probe(ctx context.Context, pending []netip.Addr) {
-	r.probed = true
-	if r.uplinkErr != nil {
-		for _, ip := range pending {
-			r.unusable[ip] = r.uplinkErr
-		}
-		return
-	}
-	owners, err := neigh.Owners(ctx, r.uplink.Link, pending)
-	for _, ip := range pending {
-		if mac, taken := owners[ip]; taken {
-			r.unusable[ip] = fmt.Errorf("%w: %v", errTaken, mac)
-			r.inUseBy[ip] = mac.String()
-		} else if err != nil {
-			r.unusable[ip] = err
-		}
 	}
 }
 

@@ -25,6 +25,8 @@ func TestReportGivesAReasonForEachEgressIP(t *testing.T) {
 		{name: "in place, though something failed", pass: pass{addresses: there}, err: all, configured: true},
 		{name: "refused", pass: pass{addresses: there, rulesErr: rules, unusable: map[netip.Addr]error{ip: own}}, err: all, reason: "own"},
 		{name: "of others", pass: pass{unusable: map[netip.Addr]error{ip: own}, inUseBy: map[netip.Addr]string{ip: "02:00:00:00:00:01"}}, reason: "own", inUse: "02:00:00:00:00:01"},
+		{name: "in place, and of others", pass: pass{addresses: there, inUseBy: map[netip.Addr]string{ip: "02:00:00:00:00:01"}}, configured: true, inUse: "02:00:00:00:00:01"},
+		{name: "without guard", pass: pass{addresses: there, guardErr: rules}, err: all, reason: "rules"},
 		{name: "without rules", pass: pass{addresses: there, rulesErr: rules}, err: all, reason: "rules"},
 		{name: "pass that failed", err: all, reason: "all"},
 		{name: "pass that was cut short", reason: errNotYet.Error()},

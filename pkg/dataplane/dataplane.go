@@ -43,6 +43,10 @@ type Dataplane struct {
 	swept bool
 
 	announcer neigh.Announcer
+	// watch looks for other machines that have egress IPs of this host. Answers from
+	// the MAC addresses in ignored mean nothing.
+	watch   neigh.Watch
+	ignored map[string]bool
 }
 
 // New opens what Apply needs. It changes nothing in the kernel. The error says
@@ -60,7 +64,7 @@ func New(cfg Config) (*Dataplane, error) {
 	if err != nil {
 		return nil, fmt.Errorf("open netlink: %w", err)
 	}
-	return &Dataplane{cfg: cfg, nl: nl, iptables: drivers}, nil
+	return &Dataplane{cfg: cfg, nl: nl, iptables: drivers, ignored: ignoredMACs(cfg.ARPIgnore)}, nil
 }
 
 // complete fills in defaults and checks the rest.
@@ -80,6 +84,11 @@ func (c Config) complete() (Config, error) {
 			errs = append(errs, fmt.Errorf("iptables backend %q: neither %q nor %q", b, NFT, Legacy))
 		}
 	}
+	switch c.ARPProbe {
+	case "", ARPStrict, ARPWarn, ARPOff:
+	default:
+		errs = append(errs, fmt.Errorf("ARP probe %q: none of %q, %q and %q", c.ARPProbe, ARPStrict, ARPWarn, ARPOff))
+	}
 	return c, errors.Join(errs...)
 }
 
@@ -94,7 +103,7 @@ func (d *Dataplane) Close() error {
 	if d.maps != nil {
 		errs = append(errs, d.maps.Close())
 	}
-	errs = append(errs, d.guard.Close())
+	errs = append(errs, d.guard.Close(), d.watch.Close())
 	d.programs, d.maps, d.guard = nil, nil, bpf.Guard{}
 	d.nl.Close()
 	return errors.Join(errs...)

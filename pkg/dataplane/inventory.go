@@ -89,7 +89,7 @@ func inventory() []kind {
 		},
 		{
 			object: "guard",
-			mark:   "program `" + bpf.GuardName + "` with map `egress_guarded`, of TCX at the egress of the uplink and of the default route's interface; " +
+			mark: "program `" + bpf.GuardName + "` with map `egress_guarded`, of TCX at the egress of the uplink and of the default route's interface; " +
 				"before Linux 6.6 a filter of that name, preference 77, handle 0x77; the clsact qdisc stays where others use it",
 			list: func(_ context.Context, d *Dataplane) ([]string, error) {
 				devices, err := bpf.ListGuards(d.nl)

@@ -1,7 +1,9 @@
 package dataplane
 
 import (
+	"net"
 	"net/netip"
+	"time"
 
 	"github.com/egressip-operator/egressip-operator/pkg/dataplane/bpf"
 	"github.com/egressip-operator/egressip-operator/pkg/dataplane/iptables"
@@ -100,6 +102,14 @@ type Config struct {
 	// Backends are the iptables backends to use; empty means those found to be
 	// in use on the host.
 	Backends []Backend
+	// ARPProbe says what it means that another machine answers for an egress IP, and
+	// ARPIgnore are the MAC addresses of machines whose answers mean nothing.
+	ARPProbe  ARPProbe
+	ARPIgnore []net.HardwareAddr
+	// AnnounceEvery is the time between two announcements of an egress IP while the
+	// host has it; 0 for none. Other machines with the address are found at the same
+	// pace at least.
+	AnnounceEvery time.Duration
 	// ResetConnections: a pod that goes on with a TCP connection whose source
 	// address is no longer its own gets a reset at once. Else such a connection
 	// ends by the server's reset or a timeout.
@@ -141,7 +151,7 @@ type HostedReport struct {
 	Configured bool
 	// Error says why it is not configured.
 	Error string
-	// InUseBy is the MAC address of another machine on the segment that answers
-	// for the address, which is why it is not configured; empty if there is none.
+	// InUseBy is the MAC address of another machine on the segment that has the
+	// address too; empty if there is none. That may be why it is not configured.
 	InUseBy string
 }

@@ -75,8 +75,8 @@ const (
 	ReasonCapacity Reason = "Capacity"
 	// ReasonRebalanced: the claim moves to a host that has much less than its share.
 	ReasonRebalanced Reason = "Rebalanced"
-	// ReasonAddressInUse: another machine on the segment answers for the address, so
-	// the host that claims it does not take it.
+	// ReasonAddressInUse: another machine on the segment has the address too. The host
+	// that claims it does not take it because of that, or has it nevertheless.
 	ReasonAddressInUse Reason = "AddressInUse"
 	// ReasonEvacuated: the claim moves away because its host is being
 	// evacuated, or another egress IP is used for that reason.

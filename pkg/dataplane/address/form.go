@@ -126,6 +126,7 @@ func (f form) add(nl *netlink.Handle, link netlink.Link, ip netip.Addr, hostBits
 		bits = hostBits
 	case hidden:
 		a.Scope = int(netlink.SCOPE_NOWHERE)
+	case last:
 	}
 	a.IPNet = nlutil.IPNet(netip.PrefixFrom(ip, bits))
 	return nl.AddrAdd(link, a)

@@ -31,7 +31,7 @@ const (
 // that never changes: replacing both is one step for the kernel.
 func guardProgram(m mark.Marks, marks *ebpf.Map) *ebpf.ProgramSpec {
 	// load puts bytes of the packet, counted from the IPv4 header, on the stack.
-	load := func(at asm.Instruction, to int16, bytes int32, failed string) asm.Instructions {
+	load := func(at asm.Instruction, to int16, bytes int32) asm.Instructions {
 		return asm.Instructions{
 			asm.Mov.Reg(asm.R1, asm.R6),
 			at,
@@ -40,7 +40,7 @@ func guardProgram(m mark.Marks, marks *ebpf.Map) *ebpf.ProgramSpec {
 			asm.Mov.Imm(asm.R4, bytes),
 			asm.Mov.Imm(asm.R5, headerStartNet),
 			asm.FnSkbLoadBytesRelative.Call(),
-			asm.JNE.Imm(asm.R0, 0, failed),
+			asm.JNE.Imm(asm.R0, 0, "drop"),
 		}
 	}
 	fixed := func(offset int32) asm.Instruction { return asm.Mov.Imm(asm.R2, offset) }
@@ -55,7 +55,7 @@ func guardProgram(m mark.Marks, marks *ebpf.Map) *ebpf.ProgramSpec {
 			asm.LoadMem(asm.R1, asm.R6, skbProtocol, asm.Word),
 			asm.JNE.Imm(asm.R1, int32(nlutil.BigEndian16(unix.ETH_P_IP)), "pass"),
 		},
-		load(fixed(netSource), source, 4, "drop"),
+		load(fixed(netSource), source, 4),
 		asm.Instructions{
 			asm.LoadMapPtr(asm.R1, marks.FD()),
 			asm.Mov.Reg(asm.R2, asm.RFP),
@@ -73,18 +73,18 @@ func guardProgram(m mark.Marks, marks *ebpf.Map) *ebpf.ProgramSpec {
 		},
 		// Path MTU discovery needs the errors that the host sends to those who send
 		// to the egress IP.
-		load(fixed(netProtocol), scratch, 1, "drop"),
+		load(fixed(netProtocol), scratch, 1),
 		asm.Instructions{
 			asm.LoadMem(asm.R1, asm.RFP, scratch, asm.Byte),
 			asm.JNE.Imm(asm.R1, unix.IPPROTO_ICMP, "drop"),
 		},
-		load(fixed(0), scratch, 1, "drop"),
+		load(fixed(0), scratch, 1),
 		asm.Instructions{
 			asm.LoadMem(asm.R9, asm.RFP, scratch, asm.Byte),
 			asm.And.Imm(asm.R9, 0x0f),
 			asm.LSh.Imm(asm.R9, 2), // the length of the header
 		},
-		load(asm.Mov.Reg(asm.R2, asm.R9), scratch, 1, "drop"),
+		load(asm.Mov.Reg(asm.R2, asm.R9), scratch, 1),
 		asm.Instructions{
 			asm.LoadMem(asm.R1, asm.RFP, scratch, asm.Byte),
 			asm.JEq.Imm(asm.R1, icmpUnreach, "error"),
@@ -92,7 +92,7 @@ func guardProgram(m mark.Marks, marks *ebpf.Map) *ebpf.ProgramSpec {
 			asm.JNE.Imm(asm.R1, icmpBadField, "drop"),
 			asm.Add.Imm(asm.R9, icmpHeader+netDest).WithSymbol("error"),
 		},
-		load(asm.Mov.Reg(asm.R2, asm.R9), scratch, 4, "drop"),
+		load(asm.Mov.Reg(asm.R2, asm.R9), scratch, 4),
 		asm.Instructions{
 			asm.LoadMem(asm.R1, asm.RFP, scratch, asm.Word),
 			asm.LoadMem(asm.R2, asm.RFP, source, asm.Word),

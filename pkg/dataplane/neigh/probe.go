@@ -22,53 +22,77 @@ const (
 	arpProbeWait = 80 * time.Millisecond
 )
 
-// Owners asks the segment of a device by ARP who else has the addresses, all at
-// once, in about 0.2 s. It returns the MAC address of each owner that answers. A
-// device without ARP has no segment to ask: no owner is found.
-func Owners(ctx context.Context, link netlink.Link, ips []netip.Addr) (_ map[netip.Addr]net.HardwareAddr, err error) {
-	owners := map[netip.Addr]net.HardwareAddr{}
+// Answers are who answered for addresses.
+type Answers struct {
+	// Owners are the MAC addresses of those that answered for an address.
+	Owners map[netip.Addr][]net.HardwareAddr
+	// Everybody are those that answered for an address that nobody has too: they
+	// answer for every address, and are not among the owners.
+	Everybody []net.HardwareAddr
+}
+
+// Ask asks the segment of a device by ARP who else has the addresses, all at once, in
+// about 0.2 s, and also who answers for addresses that nobody has. A device without ARP
+// has no segment to ask.
+func Ask(ctx context.Context, link netlink.Link, ips, nobodys []netip.Addr) (_ Answers, err error) {
+	a := Answers{Owners: map[netip.Addr][]net.HardwareAddr{}}
 	if len(ips) == 0 {
-		return owners, nil
+		return a, nil
 	}
 	s, ok, err := openARP(link)
 	if err != nil || !ok {
-		return owners, err
+		return a, err
 	}
 	defer func() { err = errors.Join(err, s.close()) }()
-	asked := make(map[netip.Addr]bool, len(ips))
-	for _, ip := range ips {
-		asked[ip] = true
+	all := slices.Concat(ips, nobodys)
+	answers := make(map[netip.Addr][]net.HardwareAddr, len(all))
+	for _, ip := range all {
+		answers[ip] = nil
 	}
 	for round := range arpProbes {
-		for _, ip := range ips {
-			// Sender 0.0.0.0: a probe must not change anyone's cache.
-			probe := arpMessage{
-				op: arpRequest, senderMAC: s.mac, senderIP: netip.IPv4Unspecified(),
-				targetMAC: make(net.HardwareAddr, 6), targetIP: ip,
-			}
-			if err := s.send(probe); err != nil {
-				return owners, fmt.Errorf("probe for another owner of %v on %s: %w", ip, link.Attrs().Name, err)
+		for _, ip := range all {
+			if err := s.send(s.probe(ip)); err != nil {
+				return a, fmt.Errorf("probe for another owner of %v on %s: %w", ip, link.Attrs().Name, err)
 			}
 		}
 		wait := arpProbeEvery
 		if round == arpProbes-1 {
 			wait = arpProbeWait
 		}
-		if err := s.collect(ctx, wait, asked, owners); err != nil {
-			return owners, err
-		}
-		if len(owners) == len(asked) {
-			break
+		if err := s.collect(ctx, wait, answers); err != nil {
+			return a, err
 		}
 	}
-	return owners, nil
+	for _, ip := range nobodys {
+		a.Everybody = append(a.Everybody, answers[ip]...)
+	}
+	for _, ip := range ips {
+		for _, mac := range answers[ip] {
+			if !has(a.Everybody, mac) {
+				a.Owners[ip] = append(a.Owners[ip], mac)
+			}
+		}
+	}
+	return a, nil
 }
 
-// collect notes for a while who answers for the asked addresses.
-func (s arpSocket) collect(ctx context.Context, wait time.Duration, asked map[netip.Addr]bool, owners map[netip.Addr]net.HardwareAddr) error {
+// probe asks who has an address, with sender 0.0.0.0: it must not change anyone's cache.
+func (s arpSocket) probe(ip netip.Addr) arpMessage {
+	return arpMessage{
+		op: arpRequest, senderMAC: s.mac, senderIP: netip.IPv4Unspecified(),
+		targetMAC: make(net.HardwareAddr, 6), targetIP: ip,
+	}
+}
+
+func has(macs []net.HardwareAddr, mac net.HardwareAddr) bool {
+	return slices.ContainsFunc(macs, func(m net.HardwareAddr) bool { return bytes.Equal(m, mac) })
+}
+
+// collect notes for a while who answers for the addresses that are keys.
+func (s arpSocket) collect(ctx context.Context, wait time.Duration, answers map[netip.Addr][]net.HardwareAddr) error {
 	waiting, cancel := context.WithTimeout(ctx, wait)
 	defer cancel()
-	for len(owners) < len(asked) {
+	for {
 		m, ok, err := s.receive(waiting)
 		if err != nil {
 			return err
@@ -76,9 +100,9 @@ func (s arpSocket) collect(ctx context.Context, wait time.Duration, asked map[ne
 		if !ok {
 			return ctx.Err()
 		}
-		if asked[m.senderIP] && !bytes.Equal(m.senderMAC, s.mac) {
-			owners[m.senderIP] = slices.Clone(m.senderMAC)
+		macs, asked := answers[m.senderIP]
+		if asked && !bytes.Equal(m.senderMAC, s.mac) && !has(macs, m.senderMAC) {
+			answers[m.senderIP] = append(macs, slices.Clone(m.senderMAC))
 		}
 	}
-	return nil
 }

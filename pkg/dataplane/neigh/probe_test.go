@@ -19,17 +19,21 @@ func TestARPFindsAnotherOwner(t *testing.T) {
 	eth0 := addVeth(t, h, "eth0", "seg0", "192.0.2.1/24")
 	// Somebody on the same segment, in a namespace of its own.
 	other := newPeerNetns(t, h, "seg0", "192.0.2.9/24")
-	owners, err := Owners(t.Context(), eth0, []netip.Addr{testenv.Addr("192.0.2.9"), testenv.Addr("192.0.2.200")})
+	nobodys := []netip.Addr{testenv.Addr("203.0.113.1")}
+	got, err := Ask(t.Context(), eth0, []netip.Addr{testenv.Addr("192.0.2.9"), testenv.Addr("192.0.2.200")}, nobodys)
 	must(t, err)
-	if len(owners) != 1 || owners[testenv.Addr("192.0.2.9")].String() != other.String() {
-		t.Fatalf("owners: %v, wanted 192.0.2.9 at %v alone", owners, other)
+	if o := got.Owners; len(o) != 1 || len(o[testenv.Addr("192.0.2.9")]) != 1 || o[testenv.Addr("192.0.2.9")][0].String() != other.String() {
+		t.Fatalf("owners: %v, wanted 192.0.2.9 at %v alone", o, other)
+	}
+	if len(got.Everybody) != 0 {
+		t.Errorf("answering for everybody: %v", got.Everybody)
 	}
 
 	// The host's own answers do not count.
 	must(t, h.AddrAdd(eth0, &netlink.Addr{IPNet: nlutil.IPNet(netip.MustParsePrefix("192.0.2.200/24"))}))
-	owners, err = Owners(t.Context(), eth0, []netip.Addr{testenv.Addr("192.0.2.200")})
-	if err != nil || len(owners) != 0 {
-		t.Fatalf("owners of an address of ours: %v, %v", owners, err)
+	got, err = Ask(t.Context(), eth0, []netip.Addr{testenv.Addr("192.0.2.200")}, nil)
+	if err != nil || len(got.Owners) != 0 {
+		t.Fatalf("owners of an address of ours: %v, %v", got.Owners, err)
 	}
 }
 

@@ -1,0 +1,138 @@
+package dataplane
+
+import (
+	"context"
+	"fmt"
+	"net"
+	"net/netip"
+	"slices"
+	"time"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/egressip-operator/egressip-operator/pkg/dataplane/neigh"
+)
+
+// ARPProbe says what an answer of another machine for an egress IP means.
+type ARPProbe string
+
+// The ways to take answers.
+const (
+	// ARPStrict: an egress IP that another machine answers for is not added. The zero
+	// value means the same.
+	ARPStrict ARPProbe = "strict"
+	// ARPWarn: it is added, and reported.
+	ARPWarn ARPProbe = "warn"
+	// ARPOff: nobody is asked, and nobody heard.
+	ARPOff ARPProbe = "off"
+)
+
+// probe asks the uplink's segment by ARP for other owners of the addresses.
+func (r *round) probe(ctx context.Context, pending []netip.Addr) {
+	r.probed = true
+	if r.uplinkErr != nil {
+		for _, ip := range pending {
+			r.unusable[ip] = r.uplinkErr
+		}
+		return
+	}
+	answers, err := neigh.Ask(ctx, r.uplink.Link, pending, r.nobodys())
+	now := monotonic()
+	for _, mac := range answers.Everybody {
+		r.d.watch.AnswersForAll(mac, now)
+	}
+	ignore := r.ignore()
+	strict := r.d.cfg.ARPProbe != ARPWarn
+	for _, ip := range pending {
+		macs := slices.DeleteFunc(answers.Owners[ip], ignore)
+		switch {
+		case len(macs) > 0 && strict:
+			r.unusable[ip], r.inUseBy[ip] = fmt.Errorf("%w: %v", errTaken, macs[0]), macs[0].String()
+		case len(macs) > 0:
+			r.d.watch.Heard(ip, macs[0], now)
+		case err != nil && strict:
+			r.unusable[ip] = err
+		}
+	}
+}
+
+// nobodys are addresses that no machine on the segment has: one reserved for
+// documentation, and the network's own. A machine that answers for them answers for
+// every address.
+func (r *round) nobodys() []netip.Addr {
+	ips := []netip.Addr{netip.AddrFrom4([4]byte{203, 0, 113, 1})}
+	if r.uplink.CIDR.Bits() < 31 {
+		ips = append(ips, r.uplink.CIDR.Masked().Addr())
+	}
+	return ips
+}
+
+// watchSegment looks who else has the egress IPs that are on the uplink now, defends
+// them, and repeats their announcements. What fails here is a warning.
+func (r *round) watchSegment() {
+	if r.uplinkErr != nil {
+		return
+	}
+	ips := sortedAddrs(r.addresses)
+	sight, err := r.d.watch.Look(neigh.Look{
+		Link: r.uplink.Link, IPs: ips, Now: monotonic(), Every: r.d.cfg.AnnounceEvery,
+		Nobodys: r.nobodys(), Ignore: r.ignore(), Deaf: r.d.cfg.ARPProbe == ARPOff,
+	})
+	if err != nil {
+		r.report.Warnings = append(r.report.Warnings, fmt.Sprintf("other owners of egress IPs may go unnoticed: %v", err))
+	}
+	if sight.Moved {
+		r.d.announcer.Add(r.uplink.Link, ips)
+		if err := neigh.Announce(r.uplink.Link, ips); err != nil {
+			r.report.Warnings = append(r.report.Warnings, fmt.Sprintf("egress IPs are not announced although %s has changed: %v", r.uplink.Name, err))
+		}
+	}
+	for ip, mac := range sight.Owners {
+		r.inUseBy[ip] = mac.String()
+	}
+	for _, mac := range sight.Everybody {
+		if !r.d.ignored[mac] && r.d.cfg.ARPProbe != ARPOff {
+			r.report.Warnings = append(r.report.Warnings, fmt.Sprintf("%s on the segment of %s answers ARP requests for every address, as some networks of clouds and "+
+				"proxy ARP do: its answers do not count, and another machine with an egress IP may go unnoticed. "+
+				"List it in --arp-ignore-macs, or set --arp-probe=off", mac, r.uplink.Name))
+		}
+	}
+}
+
+// ignore reports whether what a MAC address says does not count: it is in the list, or
+// the host's own. Another interface of the host on the segment answers for all
+// addresses of the host, unless arp_ignore forbids it.
+func (r *round) ignore() func(net.HardwareAddr) bool {
+	var own map[string]bool
+	return func(mac net.HardwareAddr) bool {
+		if own == nil {
+			own = map[string]bool{}
+			links, err := r.d.nl.LinkList()
+			if err != nil {
+				r.report.Warnings = append(r.report.Warnings, fmt.Sprintf("the host's own MAC addresses are not known: %v", err))
+			}
+			for _, link := range links {
+				own[link.Attrs().HardwareAddr.String()] = true
+			}
+		}
+		return r.d.ignored[mac.String()] || own[mac.String()]
+	}
+}
+
+// monotonic returns the time since an arbitrary moment.
+func monotonic() time.Duration {
+	var t unix.Timespec
+	if err := unix.ClockGettime(unix.CLOCK_MONOTONIC, &t); err != nil {
+		return 0 // every kernel has this clock
+	}
+	return time.Duration(t.Nano())
+}
+
+// ignoredMACs is the list as a set.
+func ignoredMACs(macs []net.HardwareAddr) map[string]bool {
+	set := make(map[string]bool, len(macs))
+	for _, mac := range macs {
+		set[mac.String()] = true
+	}
+	return set
+}
