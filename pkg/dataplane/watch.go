@@ -113,7 +113,7 @@ func drain(s *nl.NetlinkSocket, concerns func(typ uint16, data []byte) bool) (bo
 }
 
 // concernsRouting leaves out routes of other tables, which change often where a
-// routing daemon or a CNI runs.
+// routing daemon or a CNI runs, but for the default route: the guard follows it.
 func concernsRouting(typ uint16, data []byte) bool {
 	if typ != unix.RTM_NEWROUTE && typ != unix.RTM_DELROUTE {
 		return true
@@ -131,5 +131,6 @@ func concernsRouting(typ uint16, data []byte) bool {
 			table = binary.NativeEndian.Uint32(a.Value)
 		}
 	}
-	return routing.IsOurTable(int(table))
+	isDefault := data[1] == 0 // rtm_dst_len
+	return routing.IsOurTable(int(table)) || isDefault && table == unix.RT_TABLE_MAIN
 }

@@ -81,15 +81,23 @@ func TestRoutesOfOthersAreNoConcern(t *testing.T) {
 		must(t, err)
 		defer s.Close()
 		for _, c := range []struct {
-			table string
-			want  bool
-		}{{"main", false}, {"200", false}, {"20000", false}, {"2000", true}, {"2001", true}} {
+			table, to string
+			want      bool
+		}{
+			{"main", "10.9.0.0/16", false},
+			{"main", "default", true},
+			{"200", "10.9.0.0/16", false},
+			{"200", "default", false},
+			{"20000", "10.9.0.0/16", false},
+			{"2000", "10.9.0.0/16", true},
+			{"2001", "10.9.0.0/16", true},
+		} {
 			for _, op := range []string{"add", "delete"} {
-				host.Run(t, "ip route "+op+" 10.9.0.0/16 dev eth0 table "+c.table)
+				host.Run(t, "ip route "+op+" "+c.to+" dev eth0 table "+c.table)
 				got, err := drain(s, concernsRouting)
 				must(t, err)
 				if got != c.want {
-					t.Errorf("%s of a route in table %s: concern is %t", op, c.table, got)
+					t.Errorf("%s of the route to %s in table %s: concern is %t", op, c.to, c.table, got)
 				}
 			}
 		}
