@@ -10,6 +10,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"github.com/egressip-operator/egressip-operator/pkg/dataplane/internal/nlutil"
 	"github.com/egressip-operator/egressip-operator/pkg/dataplane/neigh"
 )
 
@@ -73,6 +74,12 @@ func (r *round) watchSegment() {
 	if r.uplinkErr != nil {
 		return
 	}
+	if len(r.addresses) == 0 {
+		if err := r.d.watch.Close(); err != nil {
+			r.report.Warnings = append(r.report.Warnings, fmt.Sprintf("the watch for other owners of egress IPs does not end: %v", err))
+		}
+		return
+	}
 	ips := sortedAddrs(r.addresses)
 	sight, err := r.d.watch.Look(neigh.Look{
 		Link: r.uplink.Link, IPs: ips, Now: monotonic(), Every: r.d.cfg.AnnounceEvery,
@@ -107,7 +114,7 @@ func (r *round) ignore() func(net.HardwareAddr) bool {
 	return func(mac net.HardwareAddr) bool {
 		if own == nil {
 			own = map[string]bool{}
-			links, err := r.d.nl.LinkList()
+			links, err := nlutil.Whole(r.d.nl.LinkList)
 			if err != nil {
 				r.report.Warnings = append(r.report.Warnings, fmt.Sprintf("the host's own MAC addresses are not known: %v", err))
 			}

@@ -89,7 +89,7 @@ type holder struct {
 // list returns the IPv4 addresses of all interfaces. Those of one interface are in
 // the order in which the kernel considers them as source.
 func list(nl *netlink.Handle) ([]holder, error) {
-	addrs, err := nl.AddrList(nil, netlink.FAMILY_V4)
+	addrs, err := nlutil.Whole(func() ([]netlink.Addr, error) { return nl.AddrList(nil, netlink.FAMILY_V4) })
 	if err != nil {
 		return nil, fmt.Errorf("list addresses: %w", err)
 	}

@@ -99,8 +99,9 @@ func setting(device, name string, unreadable int) int {
 // hasBareRoute reports whether a route to neighbours on the uplink gives no source.
 func hasBareRoute(nl *netlink.Handle, u Uplink) (bool, error) {
 	filter := &netlink.Route{LinkIndex: u.Link.Attrs().Index, Table: unix.RT_TABLE_MAIN, Scope: netlink.SCOPE_LINK}
-	routes, err := nl.RouteListFiltered(netlink.FAMILY_V4, filter,
-		netlink.RT_FILTER_OIF|netlink.RT_FILTER_TABLE|netlink.RT_FILTER_SCOPE)
+	routes, err := nlutil.Whole(func() ([]netlink.Route, error) {
+		return nl.RouteListFiltered(netlink.FAMILY_V4, filter, netlink.RT_FILTER_OIF|netlink.RT_FILTER_TABLE|netlink.RT_FILTER_SCOPE)
+	})
 	if err != nil {
 		return false, fmt.Errorf("list routes of %s: %w", u.Name, err)
 	}

@@ -78,7 +78,7 @@ var ErrIngressQdisc = errors.New("it has an ingress qdisc: replace that by clsac
 	"(tc qdisc delete dev DEVICE ingress; tc qdisc add dev DEVICE clsact)")
 
 func ensureClsact(nl *netlink.Handle, link netlink.Link) (changes int, err error) {
-	qdiscs, err := nl.QdiscList(link)
+	qdiscs, err := nlutil.Whole(func() ([]netlink.Qdisc, error) { return nl.QdiscList(link) })
 	if err != nil {
 		return 0, fmt.Errorf("list qdiscs of %s: %w", link.Attrs().Name, err)
 	}
@@ -102,7 +102,7 @@ func ensureClsact(nl *netlink.Handle, link netlink.Link) (changes int, err error
 }
 
 func ensureFilter(nl *netlink.Handle, link netlink.Link, parent uint32, prog *ebpf.Program, name string) (changes int, err error) {
-	filters, err := nl.FilterList(link, parent)
+	filters, err := nlutil.Whole(func() ([]netlink.Filter, error) { return nl.FilterList(link, parent) })
 	if err != nil {
 		return 0, fmt.Errorf("list tc filters of %s: %w", link.Attrs().Name, err)
 	}

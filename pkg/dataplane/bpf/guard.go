@@ -10,6 +10,7 @@ import (
 	"github.com/cilium/ebpf"
 	"github.com/vishvananda/netlink"
 
+	"github.com/egressip-operator/egressip-operator/pkg/dataplane/internal/nlutil"
 	"github.com/egressip-operator/egressip-operator/pkg/dataplane/mark"
 )
 
@@ -190,7 +191,7 @@ func (g *Guard) sameMarks(id ebpf.MapID) bool {
 
 // ListGuards lists the names of the interfaces with a guard.
 func ListGuards(nl *netlink.Handle) ([]string, error) {
-	links, err := nl.LinkList()
+	links, err := nlutil.Whole(nl.LinkList)
 	if err != nil {
 		return nil, fmt.Errorf("list interfaces: %w", err)
 	}
@@ -220,7 +221,7 @@ func RemoveGuards(nl *netlink.Handle) error {
 
 // removeGuards detaches the guards from all interfaces but those to keep.
 func removeGuards(nl *netlink.Handle, keep func(netlink.Link) bool) (changes int, err error) {
-	links, err := nl.LinkList()
+	links, err := nlutil.Whole(nl.LinkList)
 	if err != nil {
 		return 0, fmt.Errorf("list interfaces: %w", err)
 	}

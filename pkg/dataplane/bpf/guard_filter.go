@@ -29,7 +29,7 @@ func (g *Guard) attachFilter(nl *netlink.Handle, link netlink.Link) (changes int
 	if err != nil {
 		return changes, nil, err
 	}
-	filters, err := nl.FilterList(link, netlink.HANDLE_MIN_EGRESS)
+	filters, err := nlutil.Whole(func() ([]netlink.Filter, error) { return nl.FilterList(link, netlink.HANDLE_MIN_EGRESS) })
 	if err != nil {
 		return changes, nil, fmt.Errorf("list tc filters: %w", err)
 	}
@@ -74,7 +74,7 @@ func isGuard(f *netlink.BpfFilter) bool {
 
 // guardFilter returns the guard's filter at an interface; nil where there is none.
 func guardFilter(nl *netlink.Handle, link netlink.Link) (*netlink.BpfFilter, error) {
-	filters, err := nl.FilterList(link, netlink.HANDLE_MIN_EGRESS)
+	filters, err := nlutil.Whole(func() ([]netlink.Filter, error) { return nl.FilterList(link, netlink.HANDLE_MIN_EGRESS) })
 	if err != nil && !nlutil.IsLinkNotFound(err) {
 		return nil, fmt.Errorf("list tc filters of %s: %w", link.Attrs().Name, err)
 	}
@@ -101,7 +101,7 @@ func removeFilter(nl *netlink.Handle, link netlink.Link) (changes int, err error
 
 func removeEmptyClsact(nl *netlink.Handle, link netlink.Link) error {
 	for _, hook := range []uint32{netlink.HANDLE_MIN_EGRESS, netlink.HANDLE_MIN_INGRESS} {
-		filters, err := nl.FilterList(link, hook)
+		filters, err := nlutil.Whole(func() ([]netlink.Filter, error) { return nl.FilterList(link, hook) })
 		if err != nil {
 			return fmt.Errorf("list tc filters of %s: %w", link.Attrs().Name, err)
 		}
@@ -109,7 +109,7 @@ func removeEmptyClsact(nl *netlink.Handle, link netlink.Link) error {
 			return nil
 		}
 	}
-	qdiscs, err := nl.QdiscList(link)
+	qdiscs, err := nlutil.Whole(func() ([]netlink.Qdisc, error) { return nl.QdiscList(link) })
 	if err != nil {
 		return fmt.Errorf("list qdiscs of %s: %w", link.Attrs().Name, err)
 	}

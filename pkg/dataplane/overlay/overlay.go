@@ -134,7 +134,7 @@ func portError(what, owner string, err error) error {
 // vxlanSharing returns the name of another VXLAN device at the overlay's port; empty
 // where none is found.
 func vxlanSharing(nl *netlink.Handle, overlay netlink.Link) string {
-	links, err := nl.LinkList()
+	links, err := nlutil.Whole(nl.LinkList)
 	if err != nil {
 		return ""
 	}
@@ -178,7 +178,7 @@ func Raise(nl *netlink.Handle, link netlink.Link) (changes int, err error) {
 }
 
 func ensureAddress(nl *netlink.Handle, link netlink.Link) (changes int, err error) {
-	addrs, err := nl.AddrList(link, netlink.FAMILY_V4)
+	addrs, err := nlutil.Whole(func() ([]netlink.Addr, error) { return nl.AddrList(link, netlink.FAMILY_V4) })
 	if err != nil {
 		return 0, fmt.Errorf("list addresses of %s: %w", Name, err)
 	}
@@ -193,7 +193,7 @@ func ensureAddress(nl *netlink.Handle, link netlink.Link) (changes int, err erro
 }
 
 func ensureNextHop(nl *netlink.Handle, link netlink.Link) (changes int, err error) {
-	neighs, err := nl.NeighList(link.Attrs().Index, netlink.FAMILY_V4)
+	neighs, err := nlutil.Whole(func() ([]netlink.Neigh, error) { return nl.NeighList(link.Attrs().Index, netlink.FAMILY_V4) })
 	if err != nil {
 		return 0, fmt.Errorf("list neighbours of %s: %w", Name, err)
 	}

@@ -150,7 +150,9 @@ func IsOurTable(table int) bool { return table == tableRemote || table == tableR
 // tableRoutes lists the routes of our tables: ours, and those of others.
 func tableRoutes(nl *netlink.Handle) (own map[route]netlink.Route, foreign []netlink.Route, err error) {
 	// Table 0 stands for all: the kernel lists them all anyway.
-	list, err := nl.RouteListFiltered(netlink.FAMILY_V4, &netlink.Route{}, netlink.RT_FILTER_TABLE)
+	list, err := nlutil.Whole(func() ([]netlink.Route, error) {
+		return nl.RouteListFiltered(netlink.FAMILY_V4, &netlink.Route{}, netlink.RT_FILTER_TABLE)
+	})
 	if err != nil {
 		return nil, nil, fmt.Errorf("list routes: %w", err)
 	}
@@ -253,7 +255,7 @@ func EnsureRules(nl *netlink.Handle, m mark.Marks) (changes int, err error) {
 // leadingRules lists the rules that lead to our tables: ours, and those of
 // others.
 func leadingRules(nl *netlink.Handle) (own, foreign []netlink.Rule, err error) {
-	rules, err := nl.RuleList(netlink.FAMILY_V4)
+	rules, err := nlutil.Whole(func() ([]netlink.Rule, error) { return nl.RuleList(netlink.FAMILY_V4) })
 	if err != nil {
 		return nil, nil, fmt.Errorf("list ip rules: %w", err)
 	}

@@ -22,6 +22,19 @@ func Count(changes *int, what string, err error) error {
 	return nil
 }
 
+// maxDumps bounds how often a list is asked for again.
+const maxDumps = 10
+
+// Whole asks for a list until no change in the kernel has interrupted the answer: a
+// list that was interrupted may lack entries.
+func Whole[T any](list func() (T, error)) (T, error) {
+	all, err := list()
+	for i := 1; i < maxDumps && errors.Is(err, netlink.ErrDumpInterrupted); i++ {
+		all, err = list()
+	}
+	return all, err
+}
+
 // IsLinkNotFound reports whether err says that a device does not exist.
 func IsLinkNotFound(err error) bool {
 	var notFound netlink.LinkNotFoundError

@@ -45,3 +45,30 @@ func TestConversions(t *testing.T) {
 		t.Errorf("in memory: %x", b)
 	}
 }
+
+// Kills the mutant that takes an interrupted list for an error.
+func TestWholeAsksAgain(t *testing.T) {
+	for _, c := range []struct {
+		name      string
+		failures  int
+		err, want error
+		calls     int
+	}{
+		{"at once", 0, nil, nil, 1},
+		{"interrupted twice", 2, netlink.ErrDumpInterrupted, nil, 3},
+		{"interrupted without end", 1000, netlink.ErrDumpInterrupted, netlink.ErrDumpInterrupted, maxDumps},
+		{"another error", 1, unix.EPERM, unix.EPERM, 1},
+	} {
+		calls := 0
+		_, err := Whole(func() ([]int, error) {
+			calls++
+			if calls <= c.failures {
+				return nil, c.err
+			}
+			return nil, nil
+		})
+		if !errors.Is(err, c.want) || calls != c.calls {
+			t.Errorf("%s: %v after %d calls", c.name, err, calls)
+		}
+	}
+}
