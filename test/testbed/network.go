@@ -49,7 +49,9 @@ func (c *Cluster) makeNodeNetwork(ctx context.Context, i int) error {
 	b.place(name)
 	// Before there is any device, so that new ones inherit it; and on those
 	// that are there.
-	b.sysctl(name, "net.ipv4.ip_forward=1", "net.ipv4.conf.all.rp_filter=1", "net.ipv4.conf.default.rp_filter=1", "net.ipv4.conf.lo.rp_filter=1")
+	b.sysctl(name, "net.ipv4.ip_forward=1", "net.ipv4.conf.all.rp_filter=1", "net.ipv4.conf.default.rp_filter=1", "net.ipv4.conf.lo.rp_filter=1",
+		// As the kernel has it, whatever this machine has: egress IPs look as in OpenShift then.
+		"net.ipv4.conf.all.promote_secondaries=0", "net.ipv4.conf.default.promote_secondaries=0")
 	b.plug(name, nodeIP(i).String())
 	b.sysctl(name, "net.ipv4.conf.eth0.rp_filter=1")
 	b.ip(name, "route add default via "+routerIP)

@@ -58,6 +58,12 @@ func New(t *testing.T, name string) *Machine {
 		if m.NS, err = netns.Get(); err != nil {
 			return err
 		}
+		// A new namespace has this machine's settings, and systemd changes this one.
+		for _, device := range []string{"all", "default"} {
+			if err := os.WriteFile("/proc/sys/net/ipv4/conf/"+device+"/promote_secondaries", []byte("0"), 0o644); err != nil {
+				return err
+			}
+		}
 		return loopbackUp()
 	})
 	if err != nil {

@@ -45,6 +45,8 @@ type Guard struct {
 	bits    mark.Marks
 	indices map[netip.Addr]int
 	marks   map[[4]byte]uint32
+	// verified is the attached program that was found to do what this one does.
+	verified ebpf.ProgramID
 	// at are the interfaces that have the guard, and no others; nil where that is
 	// not known yet.
 	at map[int]bool
@@ -91,7 +93,7 @@ func (g *Guard) load(m mark.Marks, idx map[netip.Addr]int) (err error) {
 		return fmt.Errorf("load tc program %s: %w", GuardName, err)
 	}
 	err = g.Close()
-	g.program, g.bits, g.indices, g.marks = program, m, maps.Clone(idx), marks
+	g.program, g.bits, g.indices, g.marks, g.verified = program, m, maps.Clone(idx), marks, 0
 	if err != nil {
 		return fmt.Errorf("close tc program %s: %w", GuardName, err)
 	}
@@ -146,6 +148,14 @@ func (g *Guard) attach(nl *netlink.Handle, link netlink.Link) (changes int, warn
 // is reports whether the attached program does what g does: it has the same
 // instructions, and a map with the same content. A former agent's guard may.
 func (g *Guard) is(id ebpf.ProgramID) bool {
+	if g.verified == id || g.same(id) {
+		g.verified = id
+		return true
+	}
+	return false
+}
+
+func (g *Guard) same(id ebpf.ProgramID) bool {
 	attached, err := ebpf.NewProgramFromID(id)
 	if err != nil {
 		return false
