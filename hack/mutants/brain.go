@@ -94,6 +94,18 @@ func healthMutants() []mutant {
 			edits: []edit{{file: "resolve.go", old: "case reported && !report.Configured:", new: "case false:"}},
 		},
 		{
+			name: "pod-network-is-outside", pkg: brain, test: "TestPodAddresses", plain: true,
+			edits: []edit{{file: "resolve_index.go", old: "\tcase a.podsOf != none:\n", new: "\tcase a.podsOf == len(x.Hosts):\n"}},
+		},
+		{
+			name: "pod-address-is-allocated", pkg: brain, test: "TestPodAddresses", plain: true,
+			edits: []edit{{file: "allocate.go", old: "case address.podsOf != none:", new: "case address.podsOf == len(a.Hosts):"}},
+		},
+		{
+			name: "pods-where-hosts-are", pkg: brain, test: "TestPodAddresses", plain: true,
+			edits: []edit{{file: "resolve_pods.go", old: "\t\t\tdelete(p.hosts, prefix)\n", new: "\t\t\t_ = prefix\n"}},
+		},
+		{
 			name: "host-reports-ignored", pkg: brain, test: "TestHosts", plain: true,
 			edits: []edit{{file: "resolve_messages.go", old: "reason != \"\" {\n\t\treturn false, reason, why", new: "reason == ReasonDropped {\n\t\treturn false, reason, why"}},
 		},
@@ -320,8 +332,8 @@ func resolveMutants() []mutant {
 		{
 			name: "anyone-sinks-all", pkg: brain, test: "TestPropertyStrangersDoNoHarm",
 			edits: []edit{{
-				file: "resolve_index.go", old: "if len(a.hosts) != 1 || a.hostIP {",
-				new: "if a.sameHost = len(x.Hosts) > 3; len(a.hosts) != 1 || a.hostIP {",
+				file: "resolve_index.go", old: "if len(a.hosts) != 1 || a.hostIP ||",
+				new: "if a.sameHost = len(x.Hosts) > 3; len(a.hosts) != 1 || a.hostIP ||",
 			}},
 		},
 		{

@@ -163,6 +163,8 @@ func (a *allocator) refusal(address *address) Reason {
 		return ReasonMultipleNamespaces
 	case address.hostIP:
 		return ReasonHostAddress
+	case address.podsOf != none:
+		return ReasonPodAddress
 	case len(address.hosts) > 1:
 		if _, ok := a.holder(address); !ok {
 			return ReasonMultipleHosts

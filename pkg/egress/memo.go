@@ -260,6 +260,7 @@ func (h Host) allocated() Host {
 func (h *Host) sameIndex(other *Host) bool {
 	return h.Name == other.Name && h.IP == other.IP && h.Confirmed == other.Confirmed && h.Shadowed == other.Shadowed &&
 		h.Gone == other.Gone && h.Network == other.Network &&
+		slices.Equal(h.Subnets, other.Subnets) &&
 		slices.Equal(h.Claims, other.Claims) && slices.Equal(h.Excess, other.Excess)
 }
 

@@ -18,7 +18,7 @@ import (
 //
 // Kills the mutants version-forgotten, given-forgotten, changed-host-holds,
 // new-result-old-claim, other-host-holds, capacity-needs-no-allocation,
-// index-of-other-claims and index-of-other-networks.
+// index-of-other-claims, index-of-other-networks and index-of-other-pods.
 func TestPropertyMemoryChangesNothing(t *testing.T) {
 	rapid.Check(t, func(t *rapid.T) {
 		w := &world{Objects: drawObjects(t, full())}
@@ -58,7 +58,7 @@ func (w *world) change(t *rapid.T, stamp func(*types.UID, *string)) {
 	}
 	h := &w.HostSubnets[rapid.IntRange(0, len(w.HostSubnets)-1).Draw(t, "host")]
 	flip := func(m map[string]bool) { m[h.Name] = !m[h.Name] }
-	switch rapid.IntRange(0, 9).Draw(t, "of the host") {
+	switch rapid.IntRange(0, 10).Draw(t, "of the host") {
 	case 0:
 		w.Verdicts[h.Name] = rapid.SampledFrom([]online.Verdict{
 			{Online: true},
@@ -92,6 +92,9 @@ func (w *world) change(t *rapid.T, stamp func(*types.UID, *string)) {
 		h.Status.Agent.UplinkCIDR = h.HostIP + rapid.SampledFrom([]string{"/24", "/29", "/32"}).Draw(t, "uplink")
 		stamp(&h.UID, &h.ResourceVersion)
 	case 9:
+		h.Subnet = rapid.SampledFrom([]string{"", "10.244.9.0/24", "192.168.7.200/29"}).Draw(t, "subnet")
+		stamp(&h.UID, &h.ResourceVersion)
+	case 10:
 		if len(w.HostSubnets) > 1 {
 			w.HostSubnets = slices.DeleteFunc(w.HostSubnets, func(o v1.HostSubnet) bool { return o.Name == h.Name })
 		}

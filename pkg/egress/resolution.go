@@ -53,6 +53,8 @@ const (
 	ReasonDuplicateNetID Reason = "DuplicateNetID"
 	// ReasonHostAddress: the address is the own address of a host.
 	ReasonHostAddress Reason = "HostAddress"
+	// ReasonPodAddress: the address is in the pod network of a host.
+	ReasonPodAddress Reason = "PodAddress"
 	// ReasonOutsideNetwork: the address is outside the network of the uplink
 	// of the host that claims it.
 	ReasonOutsideNetwork Reason = "OutsideNetwork"

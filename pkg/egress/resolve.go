@@ -13,8 +13,8 @@ import (
 //   - an address that two namespaces request is assigned to none, and each namespace
 //     that requests it is dropped entirely, whatever else it requests;
 //   - an address that two hosts claim is assigned to none;
-//   - an address of a host, or outside the network of the host that claims it, is
-//     assigned to none;
+//   - an address of a host or in the pod network of one, or outside the network of the
+//     host that claims it, is assigned to none;
 //   - an address that a manual host claims beyond its capacity is assigned to none;
 //   - while a host is being evacuated, is doubtful, or another machine answers for the
 //     address, the namespace's egress IPs on other hosts are used, if there are any;
@@ -221,7 +221,7 @@ func stateOf(reason Reason) State {
 	switch reason {
 	case ReasonMultipleNamespaces, ReasonMultipleHosts, ReasonSameHost, ReasonDuplicateNetID:
 		return Conflict
-	case ReasonHostAddress, ReasonOutsideNetwork, ReasonBadAddress, ReasonBadNetID, ReasonBadHost:
+	case ReasonHostAddress, ReasonPodAddress, ReasonOutsideNetwork, ReasonBadAddress, ReasonBadNetID, ReasonBadHost:
 		return Invalid
 	default:
 		return Unassigned

@@ -49,8 +49,10 @@ type address struct {
 	// sameHost: the one host that claims it also claims another egress IP of the one
 	// namespace.
 	sameHost bool
-	// hostIP: it is a host's own.
+	// hostIP: it is a host's own. podsOf is the host in whose pod network it is; none
+	// for an address outside all.
 	hostIP bool
+	podsOf int
 	// reason is what findReason returns.
 	reason Reason
 }
@@ -90,7 +92,7 @@ func (x *index) number() {
 	for h := range x.Hosts {
 		count += len(x.Hosts[h].Claims)
 	}
-	numbering := numbering{index: x, pointers: make([]*address, 0, count), positions: make([]int, 0, count)}
+	numbering := numbering{index: x, pods: findPodNetworks(x.Hosts), pointers: make([]*address, 0, count), positions: make([]int, 0, count)}
 	x.addresses = make(map[uint32]*address, count/2)
 	x.requested, x.claimed = make([][]*address, len(x.Namespaces)), make([][]*address, len(x.Hosts))
 	for n := range x.Namespaces {
@@ -128,6 +130,7 @@ func (x *index) inOrder() []*address {
 // numbering allocates what addresses consist of in a few pieces: there are thousands.
 type numbering struct {
 	*index
+	pods      podNetworks
 	addresses []address
 	pointers  []*address
 	positions []int
@@ -142,7 +145,7 @@ func (x *numbering) list(ips []netip.Addr) []*address {
 			if len(x.addresses) == cap(x.addresses) {
 				x.addresses = make([]address, 0, 1024)
 			}
-			x.addresses = append(x.addresses, address{ip: ip, id: len(x.index.addresses), hostIP: x.isHostIP(ip)})
+			x.addresses = append(x.addresses, address{ip: ip, id: len(x.index.addresses), hostIP: x.isHostIP(ip), podsOf: x.pods.find(ip)})
 			a = &x.addresses[len(x.addresses)-1]
 			x.index.addresses[key(ip)] = a
 		}
@@ -169,7 +172,7 @@ func (x *index) markSameHost(n int) {
 	}
 	first := make([]hostAddress, 0, 8) // most have two or three
 	for _, a := range requests {
-		if len(a.hosts) != 1 || a.hostIP {
+		if len(a.hosts) != 1 || a.hostIP || a.podsOf != none {
 			continue
 		}
 		h := a.hosts[0]
@@ -276,6 +279,8 @@ func (x *index) findReason(a *address) Reason {
 	switch {
 	case a.hostIP:
 		return ReasonHostAddress
+	case a.podsOf != none:
+		return ReasonPodAddress
 	case len(a.namespaces) > 1:
 		return ReasonMultipleNamespaces
 	}

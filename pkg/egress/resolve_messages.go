@@ -105,6 +105,12 @@ func (x *index) hostAddressMessage(ip netip.Addr) string {
 		ip, x.hostNames(x.hostsByIP[ip]))
 }
 
+func (x *index) podAddressMessage(a *address) string {
+	host := &x.Hosts[a.podsOf]
+	return fmt.Sprintf("%s is in a pod network of host %s (%s): use an address in egressIPs that is outside the cluster's pod networks.",
+		a.ip, host.Name, prefixList(host.Subnets))
+}
+
 func (x *index) invalidOnMessage(h int, ip netip.Addr) string {
 	_, why := x.invalidOn(h, ip)
 	return fmt.Sprintf("Host %s cannot have %s: %s. Correct egressIPs of the HostSubnet, or claim the address on a host whose network contains it.",
@@ -118,6 +124,8 @@ func (x *index) defectMessage(a *address, reason Reason) string {
 	switch reason {
 	case ReasonHostAddress:
 		return x.hostAddressMessage(ip)
+	case ReasonPodAddress:
+		return x.podAddressMessage(a)
 	case ReasonMultipleNamespaces:
 		return x.multipleNamespacesMessage(a)
 	case ReasonNoNetID, ReasonBadNetID, ReasonDuplicateNetID:

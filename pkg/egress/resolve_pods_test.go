@@ -1,0 +1,51 @@
+package egress_test
+
+import (
+	"strings"
+	"testing"
+
+	v1 "github.com/egressip-operator/egressip-operator/api/v1"
+	"github.com/egressip-operator/egressip-operator/pkg/egress"
+)
+
+func (g *given) subnet(name, cidr string) *given {
+	g.edit(name, func(h *v1.HostSubnet) { h.Subnet = cidr })
+	return g
+}
+
+// TestPodAddresses: an address in a pod network is no egress IP, whoever claims it, and
+// is given to no host.
+//
+// Kills the mutants pod-network-is-outside, pods-where-hosts-are and
+// pod-address-is-allocated.
+func TestPodAddresses(t *testing.T) {
+	const ip = "10.244.1.7"
+	for name, test := range map[string]struct {
+		given  *given
+		reason egress.Reason
+	}{
+		"of the host that claims it":    {new(given).namespace("red", ip).host("w0", ip).subnet("w0", "10.244.1.0/24"), egress.ReasonPodAddress},
+		"of another host":               {new(given).namespace("red", ip).host("w0", ip).host("w1").subnet("w1", "10.244.1.0/24"), egress.ReasonPodAddress},
+		"of a host that is offline":     {new(given).namespace("red", ip).host("w0", ip).host("w1").subnet("w1", "10.244.0.0/16").offline("w1"), egress.ReasonPodAddress},
+		"nobody claims it":              {new(given).namespace("red", ip).host("w0").subnet("w0", "10.244.1.0/24"), egress.ReasonPodAddress},
+		"an automatic host may have it": {new(given).namespace("red", ip).automatic("w0", "10.0.0.0/8").subnet("w0", "10.244.1.0/24"), egress.ReasonPodAddress},
+		"beside all pod networks":       {new(given).namespace("red", ip).host("w0", ip).subnet("w0", "10.244.2.0/24"), egress.ReasonAssigned},
+		"a pod network where hosts are": {new(given).namespace("red", "192.168.7.200").host("w0", "192.168.7.200").host("w1").subnet("w1", "192.168.7.0/24"), egress.ReasonAssigned},
+	} {
+		t.Run(name, func(t *testing.T) {
+			cluster, _ := egress.Snapshot(test.given.Objects)
+			red, _ := egress.Resolve(cluster).Namespace("red")
+			if got := red.Requests[0]; got.Reason != test.reason || red.Dropped != (test.reason != egress.ReasonAssigned) {
+				t.Errorf("request %+v, dropped: %t", got, red.Dropped)
+			}
+			if test.reason == egress.ReasonPodAddress && !strings.Contains(red.Message, "is in a pod network of host w") {
+				t.Errorf("message %q", red.Message)
+			}
+			for _, host := range egress.Allocate(cluster).Hosts {
+				if len(host.Claims) > 0 {
+					t.Errorf("host %s is given %v", host.Host, host.Claims)
+				}
+			}
+		})
+	}
+}
