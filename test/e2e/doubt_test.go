@@ -248,26 +248,9 @@ func (b *bed) keepSending(t *testing.T, pods []testbed.Pod) (done func()) {
 // testLeaderPaused: the leader is paused for longer than its Lease lasts, and an egress IP
 // moves meanwhile. At no time do two hosts claim it, and the former leader ends.
 func (b *bed) testLeaderPaused(t *testing.T) {
-	leader, _, _ := strings.Cut(b.leader(t), "_")
-	pods, err := b.Pods(t.Context(), testbed.OperatorNamespace, "app.kubernetes.io/component=controller")
-	if err != nil {
-		t.Fatal(err)
-	}
 	// The host has no controller: one that takes over must be left.
-	i := slices.IndexFunc(b.Nodes(), func(node string) bool {
-		return !slices.ContainsFunc(pods, func(p testbed.Pod) bool { return p.Node == node })
-	})
-	if i < 0 || len(pods) < 2 {
-		t.Fatalf("controllers: %v; want two, and a node without", pods)
-	}
-	host := b.Nodes()[i]
-	other := b.Nodes()[(i+1)%len(b.Nodes())]
-	b.withdrawAfter(t)
-	b.request(t, egressNamespace, egressIP)
-	b.patch(t, "hostsubnet", host, `{"egressCIDRs": ["192.168.7.200/29"]}`)
-	b.leaveWith(t, b.egress, func(testbed.Pod) string { return egressIP })
-	b.patch(t, "hostsubnet", other, `{"egressCIDRs": ["192.168.7.200/29"]}`)
-	b.witnessed(t, host)
+	c := b.givenHostWithoutController(t)
+	leader, host, other := c.leader, c.without, c.standby
 
 	verify, oneOwner := b.watchBastion(t, egressIP), b.oneOwner(t)
 	done := b.keepSending(t, b.egress)

@@ -57,7 +57,8 @@ func (b *bed) lossless(t *testing.T, pods []testbed.Pod, length time.Duration, d
 }
 
 // oneOwner watches the lists of egress IPs of all HostSubnets until the function that it
-// returns is called: that fails the test if an address was on two lists at any time.
+// returns is called: that fails the test if an address was on two lists at any time, or if
+// a controller wrote claims again after another one had.
 func (b *bed) oneOwner(t *testing.T) (verify func()) {
 	t.Helper()
 	config, err := b.RESTConfig()
@@ -79,7 +80,7 @@ func (b *bed) oneOwner(t *testing.T) (verify func()) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	o := owners{}
+	o := owners{claims: make(map[string][]string)}
 	for i := range list.Items {
 		o.take(watch.Event{Type: watch.Added, Object: &list.Items[i]})
 	}
@@ -100,45 +101,67 @@ func (b *bed) oneOwner(t *testing.T) (verify func()) {
 		t.Helper()
 		cancel()
 		<-done
-		t.Logf("%d changes of HostSubnets were seen", changes)
+		t.Logf("%d changes of HostSubnets were seen; claims were written by %q", changes, o.writers)
 		if ended {
 			t.Error("the watch of HostSubnets ended before the test")
 		}
-		for _, twice := range o[""] {
-			t.Error(twice)
+		for _, wrong := range o.wrong {
+			t.Error(wrong)
 		}
 	}
 }
 
-// owners are the egress IPs that each host claims; below "", what was wrong with them.
-type owners map[string][]string
+// owners are the egress IPs that each host claims, and who wrote them.
+type owners struct {
+	claims map[string][]string
+	// writers are the marks of those who changed claims, in that order.
+	writers []string
+	wrong   []string
+}
+
+func (o *owners) fault(format string, args ...any) {
+	o.wrong = append(o.wrong, fmt.Sprintf(format, args...))
+}
 
 // take takes a change of a HostSubnet. Changes of one kind of object come in the order
 // in which they were made.
-func (o owners) take(event watch.Event) {
+func (o *owners) take(event watch.Event) {
 	h, ok := event.Object.(*unstructured.Unstructured)
 	if !ok || event.Type == watch.Error {
-		o[""] = append(o[""], fmt.Sprintf("the watch of HostSubnets failed: %v", event.Object))
+		o.fault("the watch of HostSubnets failed: %v", event.Object)
 		return
 	}
 	if event.Type == watch.Deleted {
-		delete(o, h.GetName())
+		delete(o.claims, h.GetName())
 		return
 	}
 	claims, _, err := unstructured.NestedStringSlice(h.Object, "egressIPs")
 	if err != nil {
-		o[""] = append(o[""], err.Error())
+		o.fault("%v", err)
 	}
-	o[h.GetName()] = claims
-	for _, name := range slices.Sorted(maps.Keys(o)) {
-		if name == "" || name == h.GetName() {
+	if before, known := o.claims[h.GetName()]; known && !slices.Equal(before, claims) {
+		o.wrote(h.GetAnnotations()[v1.AnnotationClaimsWriter])
+	}
+	o.claims[h.GetName()] = claims
+	for _, name := range slices.Sorted(maps.Keys(o.claims)) {
+		if name == h.GetName() {
 			continue
 		}
 		for _, ip := range claims {
-			if slices.Contains(o[name], ip) {
-				o[""] = append(o[""], fmt.Sprintf("%s and %s both claim %s", name, h.GetName(), ip))
+			if slices.Contains(o.claims[name], ip) {
+				o.fault("%s and %s both claim %s", name, h.GetName(), ip)
 			}
 		}
+	}
+}
+
+// wrote takes the mark of whoever changed claims.
+func (o *owners) wrote(writer string) {
+	switch at := slices.Index(o.writers, writer); {
+	case at < 0:
+		o.writers = append(o.writers, writer)
+	case at < len(o.writers)-1:
+		o.fault("%q wrote claims after %q had", writer, o.writers[len(o.writers)-1])
 	}
 }
 

@@ -55,6 +55,8 @@ func suite(t *testing.T, backend testbed.Backend) {
 		step{"an automatic host without an agent gets nothing", b.testNoAgent},
 		step{"a Node that registers again gets its settings back", b.testNodeAgain},
 		step{"a leader that was paused writes no claims", b.testLeaderPaused},
+		step{"a leader that reaches the API server alone takes nothing away", b.testLeaderSeesNobody},
+		step{"a leader that the API server is cut off from is replaced", b.testAPIServerGone},
 		step{"a backup is restored", b.testBackup},
 	) {
 		return
