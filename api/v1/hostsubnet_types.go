@@ -160,8 +160,18 @@ type AgentStatus struct {
 	// such as 192.168.7.11/24. An egress IP outside this network is refused.
 	// +optional
 	UplinkCIDR string `json:"uplinkCIDR,omitempty"`
-	// iptables lists the backends that hold our rules: nft, legacy, or both if
-	// other software has NAT rules in both.
+	// backend is where our rules are: nftables for a table of their own, or
+	// iptables. backendReason says why.
+	// +optional
+	// +kubebuilder:validation:MaxLength=32
+	Backend string `json:"backend,omitempty"`
+	// backendReason says why backend was chosen: what the kernel lacks, or that it is
+	// configured.
+	// +optional
+	// +kubebuilder:validation:MaxLength=32768
+	BackendReason string `json:"backendReason,omitempty"`
+	// iptables lists the backends of iptables that hold our rules, where backend is
+	// iptables: nft, legacy, or both if other software has NAT rules in both.
 	// +optional
 	// +listType=atomic
 	IPTables []string `json:"iptables,omitempty"`

@@ -23,9 +23,9 @@ func kernelMutants() []mutant {
 	}
 	return []mutant{
 		m("lock-not-strict", boot, "lock.go", "p := newPass(d, s)", "s.Strict = false\n\tp := newPass(d, s)"),
-		m("lock-in-service", boot, "lock.go", "if len(entries) > 0 {", "if len(entries) > 1000 {"),
+		m("lock-in-service", boot, "lock.go", "return members > 0, nil", "return members > 1000, nil"),
 		m("lock-needs-a-network", "TestLockWithoutANetwork", "lock.go", "if p.rulesErr != nil ||", "if err != nil ||"),
-		m("no-reset", dead, "apply_perform.go", "e.staleness.resettable(f)", "false"),
+		m("no-reset", dead, "apply_perform.go", "e.staleness.resettable(entry.Flow)", "false"),
 		m("no-ack-is-elicited", dead, "conntrack/elicit.go", "if len(flows) == 0 {", "if len(flows) < 1000 {"),
 		m("closed-is-reset", dead, "apply_flows.go", "return false // neither end has it", "// neither end has it"),
 		m("translated-is-reset", "TestConnectionsThroughAServiceAreResetByTheServer", "apply_flows.go",
@@ -38,7 +38,7 @@ func kernelMutants() []mutant {
 		m("any-host-for-a-flows-own", onlyDead, "apply_flows.go", "if len(before.Via) > 1 {", "if len(before.Via) > MaxVia {"),
 		{name: "reset-though-off", pkg: kernel, test: off, plain: true, edits: []edit{
 			{file: content, old: "if !b.Resets {", new: "if false {"},
-			{file: "apply_perform.go", old: "e.resets && e.staleness.resettable(f)", new: "e.staleness.resettable(f)"},
+			{file: "apply_perform.go", old: "e.resets && e.staleness.resettable(entry.Flow)", new: "e.staleness.resettable(entry.Flow)"},
 		}},
 		m("one-host-is-not-noted", "TestConnectionsStayWhenAHostJoins", "bpf/programs.go",
 			"// Noted for routes with one host too: it may get others in addition.",

@@ -5,6 +5,7 @@ package main
 func ruleMutants() []mutant {
 	const (
 		iptables = "./pkg/dataplane/iptables"
+		nftables = "./pkg/dataplane/nftables"
 		tracer   = "./internal/testenv/tracer"
 	)
 	m := func(name, pkg, test string, plain bool, file, old, mutated string) mutant {
@@ -20,6 +21,19 @@ func ruleMutants() []mutant {
 		m("matches-not-sorted", iptables, "TestKernelShowsWhatWasRendered", false, "render.go",
 			"return cmp.Compare(printOrder(a), printOrder(b))", "return 0 * cmp.Compare(printOrder(a), printOrder(b))"),
 		m("own-jumps-are-foreign", iptables, "TestParseSave", false, "table.go", "if !leadsToOwnChain(spec) {\n\t\tt.Foreign++", "if true {\n\t\tt.Foreign++"),
+		m("old-backend-goes-first", kernel, "TestBackendIsReplacedUnderTraffic", true, "apply_order.go",
+			"c.table(phaseRewrite, b, name, table, rest[name])", "c.table(phaseGrow, b, name, table, rest[name])"),
+		m("sets-of-old-backend-stay", kernel, "TestBackendIsReplacedUnderTraffic", true, "apply_order.go", "if len(obs.former.ipsets) > 0 {", "if false {"),
+		m("former-pods-are-unknown", kernel, "TestBackendIsReplacedUnderTraffic", true, "apply_order.go",
+			"if len(obs.former.pods)+len(obs.former.locked) == 0 {", "if true {"),
+		m("table-without-owner", kernel, "TestNobodyElseChangesOurTable", true, "nftables/read.go", "d.newTable(tableOwner | tablePersist)", "d.newTable(0)"),
+		m("inner-packet-is-masqueraded", kernel, "TestPodsLeaveWithTheirEgressIP", true, "rules/snat.go",
+			"when(b.toOverlay).then(KeepSource{}),", "when(b.toOverlay).then(Return{}),"),
+		m("changed-value-is-kept", nftables, "TestPropertyTheKernelHasWhatWasPut", false, "members.go",
+			"gone[key] = before // an element's value cannot be changed", "continue"),
+		m("swallowed-network-is-lost", nftables, "TestPropertyTheKernelHasWhatWasPut", false, "members.go", "after := maps.Clone(d.inside)\n\tfor _, p := range networks {\n\t\tafter[p]",
+			"after := map[netip.Prefix]struct{}{}\n\tfor _, p := range disjoint(slices.Collect(maps.Keys(d.inside))) {\n\t\tafter[p] = struct{}{}\n\t}\n\tfor _, p := range networks {\n\t\tafter[p]"),
+		m("nested-networks-stay", nftables, "TestPropertyIntervalsAreReadBack", false, "sets.go", "!out[len(out)-1].Overlaps(p)", "out[len(out)-1] != p"),
 		m("negation-ignored", tracer, "TestMatches", true, "rules.go", "return is(h, p) != negated", "return is(h, p) || negated"),
 		m("unknown-match-skipped", tracer, "TestUnknownWordsAreErrors", true, "rules.go",
 			`return nil, unknown("match", option)`, "return func(*Host, *Packet) bool { return true }, nil"),

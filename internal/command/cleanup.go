@@ -16,7 +16,7 @@ func cleanupCommand() *cobra.Command {
 		Use:   "cleanup",
 		Short: "Remove everything that an agent configured on this node",
 		Long: `Removes everything that an agent configured on this node: egress IPs, the overlay
-device, tc programs and maps, policy routes, sets, and rules in both iptables backends.
+device, tc programs and maps, policy routes, sets, and rules in nftables and in both iptables backends.
 Nothing else is touched. Stop the agent first, and use the flags that it ran with.`,
 		Args: cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {

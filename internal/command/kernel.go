@@ -1,14 +1,21 @@
 package command
 
 import (
+	"fmt"
+	"strings"
+
 	"github.com/spf13/pflag"
 
 	"github.com/egressip-operator/egressip-operator/pkg/agent"
 )
 
 func addBackendFlag(f *pflag.FlagSet, o *agent.KernelOptions) {
-	f.Var(newChoice(&o.IPTablesBackend, agent.Backends()...), "iptables-backend",
-		"iptables `backend` of our rules: auto, nft, legacy or both; auto uses those that hold the node's other rules")
+	f.Var(newChoice(&o.Backend, agent.Backends()...), "backend",
+		"`backend` of our rules: nftables is a table of their own; iptables uses the backends of iptables that hold the node's other rules, "+
+			"iptables-nft, iptables-legacy and iptables-both name them; auto is nftables where the kernel can, else iptables")
+	f.Var((*formerBackend)(&o.Backend), "iptables-backend", "former name of --backend: auto, nft, legacy or both")
+	// It fails for a flag that does not exist.
+	_ = f.MarkDeprecated("iptables-backend", "use --backend")
 }
 
 // addKernelFlags adds the flags that the agent and cleanup must agree on.
@@ -17,3 +24,19 @@ func addKernelFlags(f *pflag.FlagSet, o *agent.KernelOptions) {
 	f.Var((*maskValue)(&o.MarkMask), "mark-mask", "`bits` of the packet mark that the operator uses")
 	f.StringVar(&o.PinDir, "pin-dir", o.PinDir, "`directory` on a bpffs for the operator's maps")
 }
+
+// formerBackend is --iptables-backend of version 0.1.0.
+type formerBackend string
+
+func (b *formerBackend) String() string { return "" }
+
+func (b *formerBackend) Set(s string) error {
+	now, known := map[string]string{"auto": "auto", "nft": "iptables-nft", "legacy": "iptables-legacy", "both": "iptables-both"}[s]
+	if !known {
+		return fmt.Errorf("use one of: auto, nft, legacy, both; or --backend with one of: %s", strings.Join(agent.Backends(), ", "))
+	}
+	*b = formerBackend(now)
+	return nil
+}
+
+func (*formerBackend) Type() string { return "string" }

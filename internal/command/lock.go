@@ -45,7 +45,7 @@ func lockCommand() *cobra.Command {
 		Long: `Drops all traffic that leaves the cluster from an address of a pod network, until the
 agent takes over and lets each pod send. It is for a node that boots: if it runs before
 the kubelet, as "lock install" arranges, no pod can ever send with the node's address.
-It contacts no API server, and needs root and iptables. It does nothing on a node that
+It contacts no API server, and needs root, and iptables where --backend says so. It does nothing on a node that
 an agent has served since the node booted. Use the flags that the agent runs with.`,
 		Args: cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
@@ -74,8 +74,8 @@ program for it to run:
   ` + strings.Join(bootunit.Paths(), "\n  ") + `
 
 The kubelet requires the unit: if the lock fails, the node does not become Ready, so
-that no pod sends with the node's address. The unit uses the node's own iptables, and
-takes effect at the next boot. Use the flags that the agent runs with.`,
+that no pod sends with the node's address. Where --backend is iptables, the unit uses the node's
+own. It takes effect at the next boot. Use the flags that the agent runs with.`,
 		Args: cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			if err := flags.lockOptions().Validate(); err != nil {

@@ -13,13 +13,17 @@ func (o KernelOptions) config() dataplane.Config {
 		OverlayPort: o.OverlayPort,
 		PinDir:      o.PinDir,
 	}
-	switch o.IPTablesBackend {
+	switch o.Backend {
 	case "auto": // the dataplane finds out
-	case "nft":
+	case "nftables":
+		c.Backends = []dataplane.Backend{dataplane.NFTables}
+	case "iptables":
+		c.IPTables = true
+	case "iptables-nft":
 		c.Backends = []dataplane.Backend{dataplane.NFT}
-	case "legacy":
+	case "iptables-legacy":
 		c.Backends = []dataplane.Backend{dataplane.Legacy}
-	case "both":
+	case "iptables-both":
 		c.Backends = []dataplane.Backend{dataplane.NFT, dataplane.Legacy}
 	}
 	return c

@@ -141,17 +141,17 @@ type KernelOptions struct {
 	MarkMask uint32
 	// PinDir is a directory on a bpffs.
 	PinDir string
-	// IPTablesBackend is one of Backends().
-	IPTablesBackend string
+	// Backend is one of Backends().
+	Backend string
 }
 
 // DefaultKernelOptions are those that the flags start from.
 func DefaultKernelOptions() KernelOptions {
 	return KernelOptions{
-		OverlayPort:     9789,
-		MarkMask:        dataplane.DefaultMarks().Mask,
-		PinDir:          "/sys/fs/bpf/egressip",
-		IPTablesBackend: "auto",
+		OverlayPort: 9789,
+		MarkMask:    dataplane.DefaultMarks().Mask,
+		PinDir:      "/sys/fs/bpf/egressip",
+		Backend:     "auto",
 	}
 }
 
@@ -160,9 +160,12 @@ func ARPProbes() []string {
 	return []string{string(dataplane.ARPStrict), string(dataplane.ARPWarn), string(dataplane.ARPOff)}
 }
 
-// Backends are the choices of an iptables backend; auto uses those in which
-// the node's other rules are.
-func Backends() []string { return []string{"auto", "nft", "legacy", "both"} }
+// Backends are the choices of a place for our rules: a table of our own in nftables, or
+// the chains of iptables. auto is nftables where the kernel can hold all rules so, else
+// iptables; iptables means the backends of iptables in which the node's other rules are.
+func Backends() []string {
+	return []string{"auto", "nftables", "iptables", "iptables-nft", "iptables-legacy", "iptables-both"}
+}
 
 // Validate reports everything that is wrong with the options.
 func (o KernelOptions) Validate() error {
@@ -170,8 +173,8 @@ func (o KernelOptions) Validate() error {
 	if err := (dataplane.Marks{Mask: o.MarkMask}).Validate(); err != nil {
 		errs = append(errs, fmt.Errorf("--mark-mask %#x: give more bits, such as %#x: %w", o.MarkMask, dataplane.DefaultMarks().Mask, err))
 	}
-	if !slices.Contains(Backends(), o.IPTablesBackend) {
-		errs = append(errs, fmt.Errorf("--iptables-backend %q: use one of %v", o.IPTablesBackend, Backends()))
+	if !slices.Contains(Backends(), o.Backend) {
+		errs = append(errs, fmt.Errorf("--backend %q: use one of %v", o.Backend, Backends()))
 	}
 	return errors.Join(errs...)
 }

@@ -33,14 +33,14 @@ func TestValidate(t *testing.T) {
 		"an unknown ARP probe":       {func(o *Options) { o.ARPProbe = "no" }, []string{`--arp-probe "no": use one of [strict warn off]`}},
 		"a short announce interval":  {func(o *Options) { o.AnnounceInterval = 1 }, []string{"--announce-interval 1ns: give a duration from 1s, or 0 for none"}},
 		"a narrow mask":              {func(o *Options) { o.Kernel.MarkMask = 3 }, []string{"--mark-mask 0x3: give more bits, such as 0x1f7f", "at least 3 bits"}},
-		"an unknown backend":         {func(o *Options) { o.Kernel.IPTablesBackend = "ebtables" }, []string{`--iptables-backend "ebtables": use one of [auto nft legacy both]`}},
+		"an unknown backend":         {func(o *Options) { o.Kernel.Backend = "ebtables" }, []string{`--backend "ebtables": use one of [auto nftables iptables iptables-nft iptables-legacy iptables-both]`}},
 		"everything": {
 			func(o *Options) {
 				*o = Options{MetricsAddress: "m", HealthAddress: "h", ProbePort: 1, ProbeInterval: time.Hour, WithdrawAfter: -1}
 			},
 			[]string{
 				"--node-name", "--metrics-bind-address", "--health-probe-bind-address", "--resync-period",
-				"--probe-interval", "--withdraw-after", "--mark-mask", "--iptables-backend",
+				"--probe-interval", "--withdraw-after", "--mark-mask", "--backend",
 			},
 		},
 	} {
@@ -58,7 +58,7 @@ func TestValidateLock(t *testing.T) {
 	valid := LockOptions{Pods: []netip.Prefix{netip.MustParsePrefix("10.244.0.0/16")}, Kernel: DefaultKernelOptions()}
 	expect(t, valid.Validate(), nil)
 	expect(t, LockOptions{Kernel: DefaultKernelOptions()}.Validate(), []string{"--cluster-cidrs is empty: give"})
-	expect(t, LockOptions{}.Validate(), []string{"--cluster-cidrs", "--mark-mask", "--iptables-backend"})
+	expect(t, LockOptions{}.Validate(), []string{"--cluster-cidrs", "--mark-mask", "--backend"})
 }
 
 // TestInvalidOptionsChangeNothing: whatever takes options refuses what is wrong with

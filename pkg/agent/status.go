@@ -77,9 +77,8 @@ func statusOf(o observation, version string, appliedGeneration int64) ownStatus 
 	if o.report.UplinkCIDR.IsValid() {
 		s.agent.UplinkCIDR = o.report.UplinkCIDR.String()
 	}
-	for _, b := range o.report.Backends {
-		s.agent.IPTables = append(s.agent.IPTables, string(b))
-	}
+	s.agent.Backend, s.agent.IPTables = backendOf(o.report.Backends)
+	s.agent.BackendReason = clip(o.report.BackendReason)
 	switch {
 	case o.decision.withdrawn:
 		s.ready.Status = metav1.ConditionFalse
@@ -94,6 +93,18 @@ func statusOf(o observation, version string, appliedGeneration int64) ownStatus 
 		s.ready.Message = clip(strings.Join(o.report.Warnings, "\n"))
 	}
 	return s
+}
+
+// backendOf names the place of our rules, and the backends of iptables if it is there.
+func backendOf(backends []dataplane.Backend) (name string, iptables []string) {
+	for _, b := range backends {
+		if b == dataplane.NFTables {
+			return string(b), nil
+		}
+		name = "iptables"
+		iptables = append(iptables, string(b))
+	}
+	return name, iptables
 }
 
 // claimsOf returns what became of each claim on this host.
@@ -199,6 +210,7 @@ func (s ownStatus) equal(t ownStatus) bool {
 	return s.generation == t.generation &&
 		s.agent.Version == t.agent.Version && s.agent.Uplink == t.agent.Uplink &&
 		s.agent.UplinkCIDR == t.agent.UplinkCIDR && slices.Equal(s.agent.IPTables, t.agent.IPTables) &&
+		s.agent.Backend == t.agent.Backend && s.agent.BackendReason == t.agent.BackendReason &&
 		slices.Equal(s.agent.Silent, t.agent.Silent) &&
 		slices.Equal(s.claims, t.claims) && s.inUse == t.inUse && s.inUseKnown == t.inUseKnown &&
 		s.ready.Type == t.ready.Type && s.ready.Status == t.ready.Status && s.ready.Reason == t.ready.Reason &&

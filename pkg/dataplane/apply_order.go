@@ -7,6 +7,7 @@ import (
 
 	"github.com/egressip-operator/egressip-operator/pkg/dataplane/bpf"
 	"github.com/egressip-operator/egressip-operator/pkg/dataplane/iptables"
+	"github.com/egressip-operator/egressip-operator/pkg/dataplane/nftables"
 	"github.com/egressip-operator/egressip-operator/pkg/dataplane/rules"
 )
 
@@ -26,6 +27,9 @@ const (
 	phaseGrow phase = iota
 	// phaseLock locks pods that must not leave unmarked.
 	phaseLock
+	// phaseCopy gives the sets of a backend that has just been chosen what those of the
+	// former one have: its rules take effect next, and must see no pod as unknown.
+	phaseCopy
 	// phaseRules puts all rules in place, and keeps the source NAT rules of egress
 	// IPs that are about to be deleted. Filter and NAT come before mangle, which marks.
 	phaseRules
@@ -76,6 +80,8 @@ type change struct {
 	// transaction on the rules of a backend.
 	backend     Backend
 	transaction iptables.Transaction
+	// table is the transaction of the backend NFTables.
+	table nftables.Transaction
 }
 
 type op int
@@ -88,6 +94,9 @@ const (
 	putServed
 	delServed
 	putRules
+	// What a backend that is no longer used has left.
+	dropTable
+	dropSets
 	mendOverlay
 	// The guard lets new egress IPs pass; it no longer lets old ones pass.
 	widenGuard
@@ -106,6 +115,8 @@ type orderInput struct {
 	use []Backend
 	// known are the indices that the observed rules hold.
 	known indices
+	// table renders rules for the backend NFTables.
+	table func(rules.Params) nftables.Table
 	// sweep asks for a look at all connections although nothing changes, as
 	// after a start.
 	sweep bool
@@ -115,7 +126,8 @@ type orderInput struct {
 // one, in the order in which they must be made.
 func order(in orderInput) []change {
 	var c changes
-	obs, want := in.observed, in.desired
+	in.observed.table = c.copyFormer(in)
+	obs, want := in.observed.withFormer(), in.desired
 
 	// A network that is no longer served is dropped from the start: a packet must
 	// not get an egress IP that its namespace has lost.
@@ -161,6 +173,9 @@ func order(in orderInput) []change {
 	c.members(phaseShrink, delMember, setIPs, obs.ips, want.ips)
 	c.members(phaseShrink, delMember, setHosts, obs.hosts, want.hosts)
 	c.networks(phaseShrink, delMember, obs.inside, want.inside)
+	if len(obs.former.ipsets) > 0 {
+		c.add(change{phase: phaseShrink, op: dropSets})
+	}
 
 	slices.SortStableFunc(c.list, func(a, b change) int { return int(a.phase) - int(b.phase) })
 	return c.list
@@ -235,7 +250,11 @@ func (c *changes) tables(in orderInput) (released, mended bool) {
 	between := in.rules
 	between.Indices = union(in.known, in.rules.Indices)
 	keep, final := iptables.Render(rules.Build(between)), iptables.Render(rules.Build(in.rules))
-
+	if usesTable(in.use) {
+		c.ownTable(in.observed, in.table(between), in.table(in.rules))
+	} else if in.observed.tableExists {
+		c.add(change{phase: phaseRewrite, op: dropTable})
+	}
 	for _, b := range iptables.Backends() {
 		observed, ok := in.observed.rules[b]
 		if !ok {
@@ -244,7 +263,11 @@ func (c *changes) tables(in orderInput) (released, mended bool) {
 		for _, name := range rules.Stages() {
 			table := observed[name]
 			if !slices.Contains(in.use, b) {
-				c.table(phaseRewrite, b, name, table, iptables.RenderedTable{})
+				rest := iptables.Rendered{}
+				if usesTable(in.use) {
+					rest = closedForward(final, observed)
+				}
+				c.table(phaseRewrite, b, name, table, rest[name])
 				continue
 			}
 			table = c.table(phaseRules, b, name, table, keep[name])
@@ -253,6 +276,48 @@ func (c *changes) tables(in orderInput) (released, mended bool) {
 	}
 	mended = slices.ContainsFunc(c.list, func(ch change) bool { return ch.phase == phaseRules })
 	return len(between.Indices) > len(in.rules.Indices), mended
+}
+
+// copyFormer adds to the sets of the backend in use what only those of the former one
+// have. Chains that nothing leads to do no harm, and marks of pods need them. Where the
+// table is in effect already, it is too late. It returns what the table then holds.
+func (c *changes) copyFormer(in orderInput) nftables.Table {
+	obs, table := in.observed, in.observed.table
+	if len(obs.former.pods)+len(obs.former.locked) == 0 {
+		return table
+	}
+	if usesTable(in.use) {
+		if len(table.Chains) > 0 {
+			return table
+		}
+		between := in.rules
+		between.Indices = union(in.known, in.rules.Indices)
+		t := nftables.Plan(table, in.table(between).Dormant())
+		c.add(change{phase: phaseCopy, op: putRules, backend: NFTables, table: t})
+		table = t.After
+	}
+	for _, ip := range missing(obs.former.locked, obs.locked) {
+		c.add(change{phase: phaseCopy, op: putMember, set: setLocked, ip: ip})
+	}
+	for _, ip := range missing(obs.former.pods, obs.pods) {
+		c.add(change{phase: phaseCopy, op: putMember, set: setPods, ip: ip, mark: obs.former.pods[ip]})
+	}
+	return table
+}
+
+// ownTable adds the transactions of the table of our own.
+func (c *changes) ownTable(observed kernel, keep, final nftables.Table) {
+	have := observed.table
+	for _, step := range []struct {
+		phase phase
+		want  nftables.Table
+	}{{phaseRules, keep}, {phaseRewrite, final}} {
+		t := nftables.Plan(have, step.want)
+		if t.Changes > 0 {
+			c.add(change{phase: step.phase, op: putRules, backend: NFTables, table: t})
+		}
+		have = t.After
+	}
 }
 
 // table adds the transaction that one table needs, and returns what the table

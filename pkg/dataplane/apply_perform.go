@@ -2,6 +2,7 @@ package dataplane
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"maps"
 	"net/netip"
@@ -9,7 +10,6 @@ import (
 
 	"github.com/egressip-operator/egressip-operator/pkg/dataplane/address"
 	"github.com/egressip-operator/egressip-operator/pkg/dataplane/conntrack"
-	"github.com/egressip-operator/egressip-operator/pkg/dataplane/ipset"
 	"github.com/egressip-operator/egressip-operator/pkg/dataplane/neigh"
 )
 
@@ -121,9 +121,9 @@ func (e *execution) change(ctx context.Context, batch []change) (int, error) {
 	c := batch[0]
 	switch c.op {
 	case putMember:
-		return len(batch), ipset.Put(ourSet(c.set), e.entries(batch))
+		return len(batch), e.members.put(batch)
 	case delMember:
-		return len(batch), ipset.Delete(ourSet(c.set), e.entries(batch))
+		return len(batch), e.members.del(batch)
 	case putRoute:
 		return 1, e.d.maps.PutRoute(c.ip, c.route)
 	case delRoute:
@@ -133,7 +133,11 @@ func (e *execution) change(ctx context.Context, batch []change) (int, error) {
 	case delServed:
 		return 1, e.d.maps.DeleteHosted(c.netID)
 	case putRules:
-		return 1, e.d.iptables[c.backend].Commit(ctx, c.transaction)
+		return 1, e.putRules(ctx, c)
+	case dropTable:
+		return e.d.nft.Remove()
+	case dropSets:
+		return destroySets(e.d.nl)
 	case mendOverlay:
 		return 0, e.ensureOverlay() // counts for itself
 	case widenGuard:
@@ -155,22 +159,30 @@ func (e *execution) change(ctx context.Context, batch []change) (int, error) {
 	}
 }
 
+func (e *execution) putRules(ctx context.Context, c change) error {
+	if c.backend == NFTables {
+		return e.d.nft.Commit(c.table)
+	}
+	e.d.iptablesSeen = nil
+	return e.d.iptables[c.backend].Commit(ctx, c.transaction)
+}
+
 // forget makes the kernel forget connections that must end. Those that a pod would
 // go on with are noted first, for the pod to get a reset, and the pod is made to go on.
 func (e *execution) forget() (int, error) {
-	var unnoted error
+	entries, err := conntrack.Find(e.staleness.stale)
 	var noted []conntrack.Flow
-	n, err := conntrack.Delete(e.d.nl, func(f conntrack.Flow) bool {
-		if !e.staleness.stale(f) {
-			return false
+	for _, entry := range entries {
+		if e.resets && e.staleness.resettable(entry.Flow) {
+			noted = append(noted, entry.Flow)
 		}
-		if e.resets && e.staleness.resettable(f) && unnoted == nil {
-			if unnoted = putReset(e.d.nl, f); unnoted == nil {
-				noted = append(noted, f)
-			}
-		}
-		return true
-	})
+	}
+	unnoted := e.members.reset(noted)
+	n, errForget := conntrack.Forget(entries)
+	err = errors.Join(err, errForget)
+	if unnoted != nil {
+		noted = nil
+	}
 	if unsent := conntrack.ElicitACK(e.d.nl, noted); unsent != nil {
 		e.report.Warnings = append(e.report.Warnings, fmt.Sprintf("some connections that cannot go on are reset only when their pods send: %v", unsent))
 	}
@@ -198,22 +210,6 @@ func (e *execution) guard(idx indices) (int, error) {
 	return n, err
 }
 
-func (e *execution) entries(batch []change) ipset.Entries {
-	entries := make(ipset.Entries, len(batch))
-	for _, c := range batch {
-		entry := c.prefix
-		var value ipset.Value
-		if c.set != setInside {
-			entry = netip.PrefixFrom(c.ip, c.ip.BitLen())
-		}
-		if c.set == setPods {
-			value = ipset.Value{Mark: c.mark, Mask: e.d.cfg.Marks.Mask}
-		}
-		entries[entry] = value
-	}
-	return entries
-}
-
 // addAddresses adds and announces. An egress IP that cannot be added is
 // refused; one that cannot be announced is served all the same.
 func (e *execution) addAddresses(batch []change) (int, error) {
@@ -223,11 +219,7 @@ func (e *execution) addAddresses(batch []change) (int, error) {
 		}
 		return 0, nil
 	}
-	ips := make([]netip.Addr, 0, len(batch))
-	for _, c := range batch {
-		ips = append(ips, c.ip)
-	}
-	added, refused := address.Add(e.d.nl, e.uplink, ips)
+	added, refused := address.Add(e.d.nl, e.uplink, ipsOf(batch))
 	maps.Copy(e.refused, refused) // reported with the egress IP
 	e.d.announcer.Add(e.uplink.Link, added)
 	return len(added), neigh.Announce(e.uplink.Link, added)

@@ -11,8 +11,8 @@ import (
 	"github.com/vishvananda/netlink"
 
 	"github.com/egressip-operator/egressip-operator/pkg/dataplane/address"
-	"github.com/egressip-operator/egressip-operator/pkg/dataplane/ipset"
 	"github.com/egressip-operator/egressip-operator/pkg/dataplane/iptables"
+	"github.com/egressip-operator/egressip-operator/pkg/dataplane/nftables"
 	"github.com/egressip-operator/egressip-operator/pkg/dataplane/overlay"
 	"github.com/egressip-operator/egressip-operator/pkg/dataplane/routing"
 	"github.com/egressip-operator/egressip-operator/pkg/dataplane/rules"
@@ -36,6 +36,8 @@ type round struct {
 	// IPs that the host served then.
 	known  indices
 	served map[netip.Addr]struct{}
+	// members are the sets in use.
+	members members
 	// rulesErr is why the rules may not be in place, guardErr why the guard is not.
 	rulesErr, guardErr error
 	// guardWarnings are what weakens the guard.
@@ -54,17 +56,17 @@ func (r *round) run(ctx context.Context) (again bool, err error) {
 	if err != nil {
 		return false, err
 	}
-	use, warnings, err := iptables.ChooseBackends(r.d.cfg.Backends, observed.rules)
+	use, err := r.use(observed)
 	if err != nil {
 		return false, err
 	}
-	r.report.Backends, r.report.Warnings = use, slices.Concat(warnings, sysctlWarnings())
+	r.report.Warnings = append(r.report.Warnings, sysctlWarnings()...)
 	if r.resetsErr != nil {
 		r.report.Warnings = append(r.report.Warnings, fmt.Sprintf("pods get no resets for connections that cannot go on: %v", r.resetsErr))
 	}
 
 	m := r.d.cfg.Marks
-	known, used := knownIndices(m, observed.rules)
+	known, used := knownIndices(m, observed)
 	goal, problems, without := aim(r.state, m, r.unusable, known, used)
 	r.errs = append(r.errs, problems...)
 	if len(without) > 0 {
@@ -84,8 +86,9 @@ func (r *round) run(ctx context.Context) (again bool, err error) {
 	failed := r.perform(ctx, order(orderInput{
 		observed: observed, desired: r.desired, marks: m, use: use, known: known,
 		rules: r.ruleParams(r.indices, goal.state),
+		table: r.renderTable,
 		sweep: !r.d.swept,
-	}), newStaleness(m, observed, r.desired, known, r.indices))
+	}), newStaleness(m, observed.withFormer(), r.desired, known, r.indices))
 
 	if mustProbe {
 		r.probe(ctx, pending)
@@ -97,11 +100,36 @@ func (r *round) run(ctx context.Context) (again bool, err error) {
 
 // view is how this round looks at the kernel.
 func (r *round) view() view {
-	v := view{d: r.d, hosted: addressesOf(r.state.Hosted)}
+	v := view{d: r.d, hosted: addressesOf(r.state.Hosted), table: r.members.table}
 	if r.uplinkErr == nil {
 		v.uplink = &r.uplink
 	}
 	return v
+}
+
+// use returns the backends that our rules belong in.
+func (r *round) use(observed kernel) ([]Backend, error) {
+	r.report.Warnings = observed.warnings
+	if r.members.table {
+		r.report.Backends = []Backend{NFTables}
+		return r.report.Backends, nil
+	}
+	use, warnings, err := iptables.ChooseBackends(r.d.cfg.Backends, observed.rules)
+	if err != nil {
+		return nil, err
+	}
+	r.report.Backends, r.report.Warnings = use, append(r.report.Warnings, warnings...)
+	return use, nil
+}
+
+// renderTable writes rules as the table of our own. What it cannot write, the kernel
+// was asked about when the backend was chosen.
+func (r *round) renderTable(p rules.Params) nftables.Table {
+	table, err := renderTable(p)
+	if err != nil {
+		r.errs = append(r.errs, err)
+	}
+	return table
 }
 
 // ruleParams are what the rules of this round depend on.
@@ -127,28 +155,21 @@ func strictNetworks(s State) []netip.Prefix {
 // prepare makes the sets, which rules and all else refer to, and looks up the
 // uplink.
 func (r *round) prepare() error {
-	var errs []error
-	r.resets, r.resetsErr = r.d.cfg.ResetConnections, nil
-	for _, s := range ourSets() {
-		if s.Name == setResets && !r.resets {
-			continue
-		}
-		n, err := ipset.Ensure(r.d.nl, s)
-		r.report.Changes += n
-		if s.Name == setResets && err != nil {
-			// Not every kernel has this kind of set, and all else works without.
-			r.resets, r.resetsErr = false, err
-			continue
-		}
-		errs = append(errs, err)
+	chosen, errChoice := r.d.chooseBackend(r.ruleParams(nil, r.state))
+	if errChoice != nil {
+		return errChoice
 	}
+	r.members, r.report.BackendReason = members{d: r.d, table: chosen.table}, chosen.reason
+	n, resets, resetsErr, err := r.members.ensure(r.d.cfg.ResetConnections)
+	r.report.Changes += n
+	r.resets, r.resetsErr = resets, resetsErr
 	r.uplink, r.uplinkErr = address.FindUplink(r.d.nl, r.state.HostIP)
 	r.report.Uplink, r.report.UplinkCIDR = r.uplink.Name, r.uplink.CIDR
 	if r.uplinkErr != nil {
 		r.errs = append(r.errs, r.uplinkErr)
 	}
 	r.mendAddresses()
-	return errors.Join(errs...)
+	return err
 }
 
 // mendAddresses gives our addresses the form that they need. It does so first of all

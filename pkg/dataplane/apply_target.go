@@ -2,11 +2,13 @@ package dataplane
 
 import (
 	"fmt"
+	"maps"
 	"net/netip"
 	"slices"
 
 	"github.com/egressip-operator/egressip-operator/pkg/dataplane/bpf"
 	"github.com/egressip-operator/egressip-operator/pkg/dataplane/iptables"
+	"github.com/egressip-operator/egressip-operator/pkg/dataplane/nftables"
 )
 
 // kernel is all that the dataplane keeps in the kernel and changes with State:
@@ -25,8 +27,36 @@ type kernel struct {
 	served map[uint32]uint32
 	// addresses are those with our label on the uplink.
 	addresses map[netip.Addr]struct{}
-	// rules are those of each backend that is installed.
+	// rules are those of each iptables backend that is installed.
 	rules map[Backend]iptables.Tables
+	// table is the nftables table of our own, tableExists reports whether there is
+	// one.
+	table       nftables.Table
+	tableExists bool
+	// warnings are findings of the observation.
+	warnings []string
+	// former is what a backend holds that is no longer used: observed only.
+	former former
+}
+
+// former is what is left of a backend that was used before, until it is removed.
+type former struct {
+	pods   map[netip.Addr]uint32
+	locked map[netip.Addr]struct{}
+	// ipsets are the names of our ipsets.
+	ipsets []string
+}
+
+// withFormer is the kernel in whose eyes a pod has the way that any backend gave it.
+func (k kernel) withFormer() kernel {
+	if len(k.former.pods)+len(k.former.locked) == 0 {
+		return k
+	}
+	pods, locked := maps.Clone(k.former.pods), maps.Clone(k.former.locked)
+	maps.Copy(pods, k.pods)
+	maps.Copy(locked, k.locked)
+	k.pods, k.locked = pods, locked
+	return k
 }
 
 func emptyKernel() kernel {
@@ -40,6 +70,7 @@ func emptyKernel() kernel {
 		served:    map[uint32]uint32{},
 		addresses: map[netip.Addr]struct{}{},
 		rules:     map[Backend]iptables.Tables{},
+		former:    former{pods: map[netip.Addr]uint32{}, locked: map[netip.Addr]struct{}{}},
 	}
 }
 

@@ -27,6 +27,9 @@ func (d *Dataplane) SweepAfterBoot() (int, error) {
 	if sets, err := presentSets(); err != nil || len(sets) > 0 {
 		return 0, err
 	}
+	if content, err := d.nft.Observe(); err != nil || content.Exists {
+		return 0, err
+	}
 	own, err := address.Own(d.nl)
 	if err != nil {
 		return 0, err

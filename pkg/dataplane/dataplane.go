@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"sync"
+	"time"
 
 	"github.com/vishvananda/netlink"
 	"golang.org/x/sys/unix"
@@ -12,6 +13,7 @@ import (
 	"github.com/egressip-operator/egressip-operator/pkg/dataplane/bpf"
 	"github.com/egressip-operator/egressip-operator/pkg/dataplane/iptables"
 	"github.com/egressip-operator/egressip-operator/pkg/dataplane/neigh"
+	"github.com/egressip-operator/egressip-operator/pkg/dataplane/nftables"
 	"github.com/egressip-operator/egressip-operator/pkg/dataplane/overlay"
 )
 
@@ -27,12 +29,22 @@ const overlayName = overlay.Name
 // Dataplane makes the kernel of this host equal to a State. Its methods may be
 // called from several goroutines; Apply runs one at a time.
 type Dataplane struct {
-	cfg      Config
-	nl       *netlink.Handle
-	iptables map[Backend]*iptables.Driver
+	cfg Config
+	nl  *netlink.Handle
+	// iptables are the drivers of the backends that are installed; iptablesErr is why
+	// there are none.
+	iptables    map[Backend]*iptables.Driver
+	iptablesErr error
+	nft         *nftables.Driver
 
 	// mu guards what follows, and the order of changes.
 	mu sync.Mutex
+	// choice is the backend in use, nil until it is chosen.
+	choice *choice
+	// iptablesSeen are the rules of iptables as of iptablesAt, where they are not read
+	// in each pass.
+	iptablesSeen map[Backend]iptables.Tables
+	iptablesAt   time.Time
 	// maps and programs are opened by the first Apply, which is the first to
 	// change anything.
 	maps     *bpf.Maps
@@ -50,21 +62,26 @@ type Dataplane struct {
 }
 
 // New opens what Apply needs. It changes nothing in the kernel. The error says
-// what the host lacks, such as iptables.
+// what the host lacks, such as iptables where Config asks for it.
 func New(cfg Config) (*Dataplane, error) {
 	cfg, err := cfg.complete()
 	if err != nil {
 		return nil, err
 	}
-	drivers, err := iptables.OpenInstalled()
-	if err != nil {
-		return nil, err
+	drivers, errIPTables := iptables.OpenInstalled()
+	if errIPTables != nil && (cfg.IPTables || len(cfg.Backends) > 0 && !usesTable(cfg.Backends)) {
+		return nil, errIPTables
 	}
 	nl, err := netlink.NewHandle(unix.NETLINK_ROUTE, unix.NETLINK_NETFILTER)
 	if err != nil {
 		return nil, fmt.Errorf("open netlink: %w", err)
 	}
-	return &Dataplane{cfg: cfg, nl: nl, iptables: drivers, ignored: ignoredMACs(cfg.ARPIgnore)}, nil
+	nft, err := nftables.Open(!cfg.shared)
+	if err != nil {
+		nl.Close()
+		return nil, err
+	}
+	return &Dataplane{cfg: cfg, nl: nl, iptables: drivers, iptablesErr: errIPTables, nft: nft, ignored: ignoredMACs(cfg.ARPIgnore)}, nil
 }
 
 // complete fills in defaults and checks the rest.
@@ -80,8 +97,11 @@ func (c Config) complete() (Config, error) {
 	}
 	errs := []error{c.Marks.Validate()}
 	for _, b := range c.Backends {
-		if b != NFT && b != Legacy {
-			errs = append(errs, fmt.Errorf("iptables backend %q: neither %q nor %q", b, NFT, Legacy))
+		switch {
+		case b != NFT && b != Legacy && b != NFTables:
+			errs = append(errs, fmt.Errorf("backend %q: neither %q nor, of iptables, %q or %q", b, NFTables, NFT, Legacy))
+		case b == NFTables && (len(c.Backends) > 1 || c.IPTables):
+			errs = append(errs, fmt.Errorf("backend %q: together with iptables", b))
 		}
 	}
 	switch c.ARPProbe {
@@ -103,7 +123,7 @@ func (d *Dataplane) Close() error {
 	if d.maps != nil {
 		errs = append(errs, d.maps.Close())
 	}
-	errs = append(errs, d.guard.Close(), d.watch.Close())
+	errs = append(errs, d.guard.Close(), d.watch.Close(), d.nft.Close())
 	d.programs, d.maps, d.guard = nil, nil, bpf.Guard{}
 	d.nl.Close()
 	return errors.Join(errs...)

@@ -68,12 +68,20 @@ func standbyIndices(standby []netip.Addr, hosted, known indices, used map[int]bo
 // knownIndices reads back, from our source NAT rules, which index stands for
 // which egress IP, and which indices stand for anything at all. Where rules
 // contradict each other, as after a manual edit, neither is used.
-func knownIndices(m Marks, observed map[Backend]iptables.Tables) (known indices, used map[int]bool) {
+func knownIndices(m Marks, observed kernel) (known indices, used map[int]bool) {
 	known, used = indices{}, map[int]bool{}
+	for mark, ip := range observed.table.SNAT() {
+		if i := m.IndexOf(mark); i != 0 && m.Index(i) == mark {
+			known[ip], used[i] = i, true
+		}
+	}
 	byIndex := map[int]netip.Addr{}
+	for ip, i := range known {
+		byIndex[i] = ip
+	}
 	doubtful := map[netip.Addr]bool{}
 	for _, b := range iptables.Backends() {
-		for _, nat := range observed[b].MarkedNATs() {
+		for _, nat := range observed.rules[b].MarkedNATs() {
 			i, ip := indexOf(m, nat.Mark), nat.To
 			if i == 0 {
 				continue

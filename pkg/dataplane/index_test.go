@@ -79,7 +79,7 @@ func TestPropertyIndicesAreReadBackFromRules(t *testing.T) {
 		content := rules.Build(rules.Params{Marks: m, Overlay: overlayName, OverlayPort: 9789, Indices: idx})
 		nat := iptables.Plan(rules.NAT, iptables.Table{}, iptables.Render(content)[rules.NAT]).After
 		observed := map[Backend]iptables.Tables{Legacy: {rules.NAT: nat}}
-		known, used := knownIndices(m, observed)
+		known, used := knownIndices(m, kernel{rules: observed})
 		if len(known) != len(idx) || len(used) != len(idx) {
 			t.Fatalf("%d of %d read back", len(known), len(idx))
 		}
@@ -104,10 +104,10 @@ func TestContradictoryRulesAreNotBelieved(t *testing.T) {
 	snat := func(index int, ip string) string {
 		return fmt.Sprintf("-m mark --mark %#x/%#x -j SNAT --to-source %s", m.Index(index), m.IndexMask(), ip)
 	}
-	known, used := knownIndices(m, map[Backend]iptables.Tables{
+	known, used := knownIndices(m, kernel{rules: map[Backend]iptables.Tables{
 		NFT:    nat(snat(n, eip1), snat(n+1, eip3)),
 		Legacy: nat(snat(n, eip2), "-m mark --mark 0x1/0x1 -j SNAT --to-source 192.0.2.1"),
-	})
+	}})
 	if len(known) != 1 || known[testenv.Addr(eip3)] != n+1 || len(used) != 2 {
 		t.Fatalf("known %v, used %v", known, used)
 	}
@@ -147,7 +147,7 @@ func TestStandbyTakesOverWithoutAChangeOfRules(t *testing.T) {
 	}
 	state.Hosted = state.Hosted[:2]
 	changed(state)
-	known, _ := knownIndices(DefaultMarks(), k.rules)
+	known, _ := knownIndices(DefaultMarks(), k)
 	if _, left := known[testenv.Addr(eip3)]; left || len(known) != 2 {
 		t.Errorf("known: %v", known)
 	}

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"maps"
 	"net/netip"
 	"slices"
 	"strings"
@@ -13,6 +14,7 @@ import (
 	"github.com/egressip-operator/egressip-operator/pkg/dataplane/conntrack"
 	"github.com/egressip-operator/egressip-operator/pkg/dataplane/ipset"
 	"github.com/egressip-operator/egressip-operator/pkg/dataplane/iptables"
+	"github.com/egressip-operator/egressip-operator/pkg/dataplane/nftables"
 	"github.com/egressip-operator/egressip-operator/pkg/dataplane/overlay"
 	"github.com/egressip-operator/egressip-operator/pkg/dataplane/routing"
 	"github.com/egressip-operator/egressip-operator/pkg/dataplane/rules"
@@ -49,6 +51,15 @@ func inventory() []kind {
 			object:  "iptables chain",
 			mark:    "name begins with `" + rules.ChainPrefix + "`; of other chains, the jumps to these, in both backends",
 			observe: observeRules, list: listRules, remove: removeRules,
+		},
+		{
+			object:  "nftables table",
+			mark:    "name `" + nftables.Name + "`, family inet, with all that is in it",
+			observe: observeTable, list: listTable,
+			remove: func(_ context.Context, d *Dataplane, _ kernel) error {
+				_, err := d.nft.Remove()
+				return err
+			},
 		},
 		{
 			object: "`ip rule`",
@@ -116,12 +127,8 @@ func inventory() []kind {
 				return describe("ipset %s", names), err
 			},
 			remove: func(_ context.Context, d *Dataplane, _ kernel) error {
-				names, err := presentSets()
-				errs := []error{err}
-				for _, name := range names {
-					errs = append(errs, ipset.Destroy(d.nl, name))
-				}
-				return errors.Join(errs...)
+				_, err := destroySets(d.nl)
+				return err
 			},
 		},
 		{
@@ -168,6 +175,9 @@ type view struct {
 	uplink *address.Uplink
 	// hosted are the egress IPs that belong on the uplink.
 	hosted []netip.Addr
+	// table: members of sets are in the table of our own, and what ipsets hold is
+	// left of a backend that was used before.
+	table bool
 }
 
 // observe reads what there is of ours in the kernel. What cannot be read is
@@ -187,13 +197,10 @@ func observe(ctx context.Context, v view) (kernel, error) {
 }
 
 func observeRules(ctx context.Context, v view, k *kernel) error {
-	var errs []error
-	for b, driver := range v.d.iptables {
-		tables, err := driver.Observe(ctx)
-		k.rules[b] = tables
-		errs = append(errs, err)
-	}
-	return errors.Join(errs...)
+	seen, warnings, err := v.d.observeIPTables(ctx, v.table)
+	maps.Copy(k.rules, seen)
+	k.warnings = append(k.warnings, warnings...)
+	return err
 }
 
 func listRules(ctx context.Context, d *Dataplane) (list []string, err error) {
@@ -214,9 +221,15 @@ func listRules(ctx context.Context, d *Dataplane) (list []string, err error) {
 // which rules are made.
 func removeRules(ctx context.Context, d *Dataplane, observed kernel) error {
 	var errs []error
+	if d.iptablesErr != nil {
+		if names, err := presentSets(); err != nil || len(names) > 0 {
+			errs = append(errs, err, fmt.Errorf("chains that use ipsets %v may remain: %w", names, d.iptablesErr))
+		}
+	}
 	for _, name := range slices.Backward(rules.Stages()) {
 		for _, b := range iptables.Backends() {
-			if t := iptables.Plan(name, observed.rules[b][name], iptables.RenderedTable{}); t.Changes > 0 {
+			t := iptables.Plan(name, observed.rules[b][name], iptables.RenderedTable{})
+			if _, installed := d.iptables[b]; installed && t.Changes > 0 {
 				errs = append(errs, d.iptables[b].Commit(ctx, t))
 			}
 		}
@@ -227,12 +240,12 @@ func removeRules(ctx context.Context, d *Dataplane, observed kernel) error {
 // endConnections deletes connections that had a path of ours: they cannot go on
 // without it.
 func endConnections(_ context.Context, d *Dataplane, observed kernel) error {
-	known, _ := knownIndices(d.cfg.Marks, observed.rules)
-	gone := newStaleness(d.cfg.Marks, observed, kernel{}, known, nil)
+	known, _ := knownIndices(d.cfg.Marks, observed)
+	gone := newStaleness(d.cfg.Marks, observed.withFormer(), kernel{}, known, nil)
 	if len(gone.freed)+len(gone.ended)+len(gone.withdrawn) == 0 {
 		return nil
 	}
-	_, err := conntrack.Delete(d.nl, gone.stale)
+	_, err := conntrack.Delete(gone.stale)
 	return err
 }
 
@@ -268,14 +281,23 @@ func removeAddresses(_ context.Context, d *Dataplane, _ kernel) error {
 }
 
 func observeSets(_ context.Context, v view, k *kernel) error {
-	pods, err := ipset.List(setPods)
-	errs := []error{err}
-	for entry, value := range pods {
-		if value.Mask != v.d.cfg.Marks.Mask {
-			value.Mark = ^uint32(0) // of another configuration: none that is wanted
+	if v.table {
+		names, err := presentSets()
+		if err != nil || len(names) == 0 {
+			return err
 		}
-		k.pods[entry.Addr()] = value.Mark
+		k.former.ipsets = names
+		pods, errPods := podsInSet(v.d.cfg.Marks)
+		locked, errLocked := ipset.List(setLocked)
+		k.former.pods = pods
+		for entry := range locked {
+			k.former.locked[entry.Addr()] = struct{}{}
+		}
+		return errors.Join(errPods, errLocked)
 	}
+	pods, err := podsInSet(v.d.cfg.Marks)
+	errs := []error{err}
+	k.pods = pods
 	for _, set := range []struct {
 		name string
 		to   map[netip.Addr]struct{}
@@ -292,6 +314,19 @@ func observeSets(_ context.Context, v view, k *kernel) error {
 		k.inside[entry] = struct{}{}
 	}
 	return errors.Join(errs...)
+}
+
+// podsInSet reads the pods of the ipset, and their marks.
+func podsInSet(m Marks) (map[netip.Addr]uint32, error) {
+	entries, err := ipset.List(setPods)
+	pods := make(map[netip.Addr]uint32, len(entries))
+	for entry, value := range entries {
+		if value.Mask != m.Mask {
+			value.Mark = ^uint32(0) // of another configuration: none that is wanted
+		}
+		pods[entry.Addr()] = value.Mark
+	}
+	return pods, err
 }
 
 // observeMaps reads the maps where they are open.

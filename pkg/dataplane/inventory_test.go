@@ -20,6 +20,7 @@ func TestInventoryListsAndRemovesEachKind(t *testing.T) {
 	here, there := n.addPod(t, "here", 2), n.addPod(t, "there", 3)
 	foreign := map[string]struct{ plant, show string }{
 		"iptables chain": {"iptables-nft -t mangle -N THEIRS; iptables-nft -t mangle -A PREROUTING -j THEIRS", "iptables-nft-save -t mangle | grep THEIRS"},
+		"nftables table": {"nft add table inet egressip-of-others", "nft list table inet egressip-of-others"},
 		"`ip rule`":      {"ip rule add fwmark 0x10000/0x10000 lookup 100 priority 500", "ip rule show priority 500"},
 		"route":          {"ip route add 198.51.100.0/24 via 192.168.7.1 table 100", "ip route show table 100"},
 		"device":         {"ip link add egress1 type vxlan external dstport 4444", "ip -o link show egress1"},
@@ -38,6 +39,11 @@ func TestInventoryListsAndRemovesEachKind(t *testing.T) {
 	here.set(local(eip1, 7))
 	there.set(remote(8, w.nodes[1]))
 	n.apply(t)
+	// The host has just been moved from one backend to the other, and not quite.
+	n.Do(t, func() {
+		_, err := n.dp.nft.Ensure()
+		must(t, err)
+	})
 	must(t, os.Mkdir(filepath.Join(n.cfg.PinDir, "of-others"), 0o700))
 	before := map[string]string{}
 	for kind, f := range foreign {

@@ -27,14 +27,12 @@ var ErrServed = errors.New("an agent has served this host since it booted")
 func (d *Dataplane) Lock(ctx context.Context, s State) (Report, error) {
 	d.mu.Lock()
 	defer d.mu.Unlock()
-	for _, set := range []string{setPods, setIPs} {
-		entries, err := ipset.List(set)
-		if err != nil {
-			return Report{}, err
-		}
-		if len(entries) > 0 {
-			return Report{}, ErrServed
-		}
+	served, err := d.served()
+	if err != nil {
+		return Report{}, err
+	}
+	if served {
+		return Report{}, ErrServed
 	}
 	var problems []error
 	if !s.HostIP.IsValid() {
@@ -46,7 +44,7 @@ func (d *Dataplane) Lock(ctx context.Context, s State) (Report, error) {
 		s.Hosts = append([]netip.Addr{s.HostIP}, s.Hosts...)
 	}
 	p := newPass(d, s)
-	err := p.run(ctx)
+	err = p.run(ctx)
 	if p.rulesErr != nil || len(p.report.Backends) == 0 {
 		return p.report, errors.Join(err, ctx.Err())
 	}
@@ -54,6 +52,23 @@ func (d *Dataplane) Lock(ctx context.Context, s State) (Report, error) {
 		p.report.Warnings = append(p.report.Warnings, err.Error())
 	}
 	return p.report, ctx.Err()
+}
+
+// served reports whether the kernel has pods or egress IPs, in sets of any backend.
+func (d *Dataplane) served() (bool, error) {
+	content, err := d.nft.Observe()
+	if err != nil {
+		return false, err
+	}
+	members := len(content.Sets[setPods]) + len(content.Sets[setIPs])
+	for _, set := range []string{setPods, setIPs} {
+		entries, err := ipset.List(set)
+		if err != nil {
+			return false, err
+		}
+		members += len(entries)
+	}
+	return members > 0, nil
 }
 
 // defaultSource returns the source address of the host's own packets that take the

@@ -56,8 +56,9 @@ func TestCleanupLeavesNothingOfOursAndAllElse(t *testing.T) {
 			there.leaves(t, eip1)
 
 			for i, n := range w.nodes {
-				for _, half := range []string{"", rules.iptables() + " -t nat -D POSTROUTING -j EGRESSIP-POSTROUTING; ip link del egress0; ip rule del priority 90"} {
+				for _, half := range []string{"", rules.unjump("nat", "POSTROUTING") + "; ip link del egress0; ip rule del priority 90"} {
 					n.apply(t)
+					n.stop(t)
 					n.Run(t, half)
 					n.clean(t)
 					n.clean(t)

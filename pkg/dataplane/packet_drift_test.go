@@ -16,7 +16,7 @@ import (
 // given: pods that send without a pause; when other software takes a part of ours
 // away, then no packet leaks meanwhile, and the next Apply puts it back.
 func TestDriftNeverLeaksAndIsRepaired(t *testing.T) {
-	for _, rules := range []rulesOf{onlyNFT(), onlyLegacy()} {
+	for _, rules := range openRules() {
 		t.Run(rules.name, func(t *testing.T) {
 			w := newWorld(t, 2, rules)
 			n1, n2 := w.nodes[0], w.nodes[1]
@@ -49,25 +49,38 @@ func TestDriftNeverLeaksAndIsRepaired(t *testing.T) {
 				"ip link del egress0",
 				"tc qdisc del dev egress0 clsact",
 				"ip neigh flush dev egress0 nud permanent",
-				"ipset flush egress-pods",
-				"ipset flush egress-locked",
-				"ipset flush egress-inside",
-				"ipset flush egress-hosts",
-				"ipset flush egress-ips",
-				"ipset del egress-pods " + here.ip.String() + " 2>/dev/null || ipset del egress-pods " + there.ip.String(),
-				ipt + " -D FORWARD -j EGRESSIP-LOCKED",
-				ipt + " -D FORWARD -j EGRESSIP-ACCEPT",
-				ipt + " -t mangle -F",
-				ipt + " -t mangle -F EGRESSIP-PREROUTING",
-				ipt + " -t mangle -F EGRESSIP-FORWARD",
-				ipt + " -t mangle -F EGRESSIP-PINNED",
-				ipt + " -t mangle -D PREROUTING -j EGRESSIP-PREROUTING",
-				ipt + " -t raw -F",
-				ipt + " -F",
-				ipt + " -t nat -F EGRESSIP-POSTROUTING",
-				ipt + " -t nat -D POSTROUTING -j EGRESSIP-POSTROUTING",
-				ipt + " -t nat -I POSTROUTING -s 10.244.0.0/16 -j MASQUERADE",
+				rules.empty(setPods),
+				rules.empty(setLocked),
+				rules.empty(setInside),
+				rules.empty(setHosts),
+				rules.empty(setIPs),
+				rules.flush("mangle", ""),
+				rules.flush("mangle", "EGRESSIP-PREROUTING"),
+				rules.flush("mangle", "EGRESSIP-FORWARD"),
+				rules.flush("mangle", "EGRESSIP-PINNED"),
+				rules.unjump("mangle", "PREROUTING"),
+				rules.flush("raw", ""),
+				rules.flush("filter", ""),
+				rules.flush("nat", "EGRESSIP-POSTROUTING"),
+				rules.unjump("nat", "POSTROUTING"),
 				"sysctl -qw net.ipv4.conf.egress0.rp_filter=1",
+			}
+			if rules.table() {
+				damages = append(damages,
+					"nft flush chain inet egressip mark-1000",
+					"nft flush map inet egressip egress-snat",
+					"nft flush map inet egressip egress-save",
+					"nft insert rule inet egressip prerouting accept",
+					"nft insert rule inet egressip forward accept",
+					"nft insert rule inet egressip postrouting accept",
+				)
+			} else {
+				damages = append(damages,
+					"ipset del egress-pods "+here.ip.String()+" 2>/dev/null || ipset del egress-pods "+there.ip.String(),
+					ipt+" -D FORWARD -j EGRESSIP-LOCKED",
+					ipt+" -D FORWARD -j EGRESSIP-ACCEPT",
+					ipt+" -t nat -I POSTROUTING -s 10.244.0.0/16 -j MASQUERADE",
+				)
 			}
 			for _, damage := range damages {
 				t.Run(damage, func(t *testing.T) {
@@ -104,16 +117,15 @@ func TestDriftNeverLeaksAndIsRepaired(t *testing.T) {
 // noted them as to be answered over the overlay; answers take any way.
 func TestForgottenConnectionsAreNotTurnedRound(t *testing.T) {
 	const port = 9001
-	for _, rules := range []rulesOf{onlyNFT(), onlyLegacy()} {
-		mangle := rules.iptables() + " -t mangle "
-		lost := mangle + "-D PREROUTING -j EGRESSIP-PREROUTING"
+	for _, rules := range openRules() {
+		lost := rules.unjump("mangle", "PREROUTING")
 		for _, damage := range []struct {
 			name string
 			// egress befalls the egress host; pods and then later the pod's.
 			egress, pods, later string
 		}{
-			{name: "all of the pod's host", pods: mangle + "-F"},
-			{name: "locks, then marks of the pod's host", pods: mangle + "-F EGRESSIP-FORWARD", later: lost},
+			{name: "all of the pod's host", pods: rules.flush("mangle", "")},
+			{name: "locks, then marks of the pod's host", pods: rules.flush("mangle", "EGRESSIP-FORWARD"), later: lost},
 			{name: "marks of the egress host", egress: lost},
 			{name: "marks of both", egress: lost, pods: lost},
 		} {
@@ -135,9 +147,11 @@ func TestForgottenConnectionsAreNotTurnedRound(t *testing.T) {
 
 				n1.Run(t, damage.egress)
 				n2.Run(t, damage.pods)
-				if n, err := conntrack.Delete(n2.Handle(t), func(f conntrack.Flow) bool { return f.Source == p.ip }); err != nil || n < 2 {
-					t.Fatalf("%d connections forgotten: %v", n, err)
-				}
+				n2.Do(t, func() {
+					if n, err := conntrack.Delete(func(f conntrack.Flow) bool { return f.Source == p.ip }); err != nil || n < 2 {
+						t.Fatalf("%d connections forgotten: %v", n, err)
+					}
+				})
 				says(streamFar, datagramsFar)
 				n2.Run(t, damage.later)
 				says(stream, datagrams)
@@ -158,14 +172,14 @@ func TestForgottenConnectionsAreNotTurnedRound(t *testing.T) {
 //
 // Mutant killed: connections begin that mangle has not noted.
 func TestNoConnectionWhoseAnswersStray(t *testing.T) {
-	for _, rules := range []rulesOf{onlyNFT(), onlyLegacy()} {
+	for _, rules := range openRules() {
 		t.Run(rules.name, func(t *testing.T) {
 			w, p := withHosts(t, rules, 1, false)
 			n1 := w.nodes[0]
 			p.set(remote(7, n1))
 			w.applyAll(t)
 			p.leaves(t, eip1)
-			n1.Run(t, rules.iptables()+" -t mangle -D PREROUTING -j EGRESSIP-PREROUTING")
+			n1.Run(t, rules.unjump("mangle", "PREROUTING"))
 			if p.answers(t, bastionIP+":8080") {
 				t.Error("a connection came about")
 			}
@@ -268,7 +282,7 @@ func TestRestartChangesNothing(t *testing.T) {
 // given: an egress IP on one host, under traffic; when it moves to another and
 // back, then open connections go on, and no packet has another source.
 func TestEgressIPMovesUnderTraffic(t *testing.T) {
-	for _, rules := range []rulesOf{onlyNFT(), onlyLegacy()} {
+	for _, rules := range someRules() {
 		t.Run(rules.name, func(t *testing.T) {
 			w := newWorld(t, 3, rules)
 			n1, n2, n3 := w.nodes[0], w.nodes[1], w.nodes[2]

@@ -10,7 +10,6 @@ import (
 	"testing"
 	"time"
 
-	"github.com/vishvananda/netlink"
 	"github.com/vishvananda/netlink/nl"
 	"golang.org/x/sys/unix"
 
@@ -111,14 +110,14 @@ func TestConnectionsThroughADeadHostAreReset(t *testing.T) {
 			broken, closed := dial(), dial()
 			must(t, closed.Close())
 			testenv.UntilWithin(t, patience, "the closed connection is known as such", func() bool {
-				return slices.ContainsFunc(tracked(t, n3.Handle(t)), func(f conntrack.Flow) bool { return f.State == nl.TCP_CONNTRACK_TIME_WAIT })
+				return slices.ContainsFunc(n3.tracked(t), func(f conntrack.Flow) bool { return f.State == nl.TCP_CONNTRACK_TIME_WAIT })
 			})
 
 			// The host dies, as the pod's own host sees it.
 			p.set(remoteFrom(map[*node]string{n2: eip2}))
 			n3.apply(t)
 			resetsIdle(t, broken)
-			if noted := n3.Run(t, "ipset list "+setResets); strings.Count(noted, p.ip.String()+",") != 1 {
+			if noted := n3.Run(t, rules.list(setResets)); strings.Count(noted, p.ip.String()+rules.next()) != 1 {
 				t.Errorf("noted, of one open connection and one closed:\n%s", noted)
 			}
 			echoes(t, dial(), 1000)
@@ -154,7 +153,7 @@ func TestConnectionsThroughADeadHostAreReset(t *testing.T) {
 //
 // Mutant killed: translated-is-reset.
 func TestConnectionsThroughAServiceAreResetByTheServer(t *testing.T) {
-	for _, rules := range []rulesOf{onlyNFT(), onlyLegacy()} {
+	for _, rules := range someRules() {
 		t.Run(rules.name, func(t *testing.T) {
 			w, p := withHosts(t, rules, 2, true)
 			n1, n2, n3 := w.nodes[0], w.nodes[1], w.nodes[2]
@@ -304,11 +303,11 @@ func TestNoResetWhereSwitchedOff(t *testing.T) {
 }
 
 // tracked lists the tracked connections.
-func tracked(t *testing.T, h *netlink.Handle) (list []conntrack.Flow) {
+func (m *machine) tracked(t *testing.T) (list []conntrack.Flow) {
 	t.Helper()
-	n, err := conntrack.Delete(h, func(f conntrack.Flow) bool { list = append(list, f); return false })
-	if err != nil || n != 0 {
-		t.Fatalf("looking deleted %d connections: %v", n, err)
-	}
+	m.Do(t, func() {
+		_, err := conntrack.Find(func(f conntrack.Flow) bool { list = append(list, f); return false })
+		must(t, err)
+	})
 	return list
 }

@@ -59,7 +59,7 @@ func TestStrictHoldsWhatIsNotKnownYet(t *testing.T) {
 // them at an egress IP, or speaks to the overlay without being a host, then
 // there is no answer.
 func TestEgressIPsAndOverlayTakeNothingFromStrangers(t *testing.T) {
-	for _, rules := range []rulesOf{onlyNFT(), onlyLegacy()} {
+	for _, rules := range someRules() {
 		t.Run(rules.name, func(t *testing.T) {
 			w := newWorld(t, 2, rules)
 			n1, n2 := w.nodes[0], w.nodes[1]

@@ -18,7 +18,7 @@ import (
 // when a pod sends over the overlay, then its packets and the answers pass; but
 // what a network policy drops does not.
 func TestForwardPolicyDrop(t *testing.T) {
-	for _, rules := range []rulesOf{onlyNFT(), onlyLegacy()} {
+	for _, rules := range someRules() {
 		t.Run(rules.name, func(t *testing.T) {
 			w := newWorld(t, 2, rules)
 			n1, n2 := w.nodes[0], w.nodes[1]
@@ -162,7 +162,7 @@ func TestBackendChanges(t *testing.T) {
 // given: more egress IPs than stand in one chain; then each pod leaves with its
 // own all the same, in both backends, and all but one can go again.
 func TestManyEgressIPs(t *testing.T) {
-	for _, rules := range []rulesOf{onlyNFT(), onlyLegacy()} {
+	for _, rules := range someRules() {
 		t.Run(rules.name, func(t *testing.T) {
 			w := newWorld(t, 1, rules)
 			n := w.nodes[0]

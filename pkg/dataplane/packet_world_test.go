@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"net/netip"
 	"slices"
+	"strings"
 	"testing"
 
 	"github.com/google/go-cmp/cmp"
@@ -60,24 +61,105 @@ type rulesOf struct {
 	masquerade []Backend
 	// want are the backends that ours are expected in.
 	want []Backend
+	// native: the CNI has another MASQUERADE in a chain of nftables that comes before
+	// those of iptables.
+	native bool
+	// shared: others can change our table, as with kernels before Linux 6.9.
+	shared bool
 }
+
+// table: ours are in a table of our own.
+func (r rulesOf) table() bool { return usesTable(r.want) }
 
 func (r rulesOf) iptables() string { return "iptables-" + string(r.masquerade[0]) }
 
-func onlyNFT() rulesOf    { return rulesOf{"nft", []Backend{NFT}, []Backend{NFT}} }
-func onlyLegacy() rulesOf { return rulesOf{"legacy", []Backend{Legacy}, []Backend{Legacy}} }
+func onlyNFT() rulesOf { return rulesOf{name: "nft", masquerade: []Backend{NFT}, want: []Backend{NFT}} }
+func onlyLegacy() rulesOf {
+	return rulesOf{name: "legacy", masquerade: []Backend{Legacy}, want: []Backend{Legacy}}
+}
 func bothNFTFirst() rulesOf {
-	return rulesOf{"both, nft first", []Backend{NFT, Legacy}, []Backend{NFT, Legacy}}
+	return rulesOf{name: "both, nft first", masquerade: []Backend{NFT, Legacy}, want: []Backend{NFT, Legacy}}
 }
 
 func bothLegacyFirst() rulesOf {
-	return rulesOf{"both, legacy first", []Backend{Legacy, NFT}, []Backend{NFT, Legacy}}
+	return rulesOf{name: "both, legacy first", masquerade: []Backend{Legacy, NFT}, want: []Backend{NFT, Legacy}}
 }
 
-// allRules are the ways in which the rules of others are on hosts.
-func allRules() []rulesOf {
-	return []rulesOf{onlyNFT(), onlyLegacy(), bothNFTFirst(), bothLegacyFirst()}
+func ownTable() rulesOf {
+	return rulesOf{name: "own table beside nft", masquerade: []Backend{NFT}, want: []Backend{NFTables}}
 }
+
+func ownTableLegacy() rulesOf {
+	return rulesOf{name: "own table beside legacy", masquerade: []Backend{Legacy}, want: []Backend{NFTables}}
+}
+
+func ownTableNative() rulesOf {
+	return rulesOf{name: "own table beside nftables", masquerade: []Backend{NFT}, want: []Backend{NFTables}, native: true}
+}
+
+func ownTableShared() rulesOf {
+	r := ownTable()
+	r.name, r.shared = "own table without an owner", true
+	return r
+}
+
+// flush takes the rules out of a chain of ours, or of a whole stage where chain is "".
+func (r rulesOf) flush(stage, chain string) string {
+	if !r.table() {
+		return r.iptables() + " -t " + stage + " -F " + chain
+	}
+	if chain != "" {
+		return "nft flush chain inet egressip " + strings.ToLower(strings.TrimPrefix(chain, "EGRESSIP-"))
+	}
+	return "for c in $(nft -a list table inet egressip | awk '$1 == \"chain\" {print $2}' | grep ^" + stage + "-); do nft flush chain inet egressip $c; done"
+}
+
+// unjump takes a jump from a hook to our chain of its name away.
+func (r rulesOf) unjump(stage, hook string) string {
+	if !r.table() {
+		return fmt.Sprintf("%s -t %s -D %s -j EGRESSIP-%s", r.iptables(), stage, hook, hook)
+	}
+	return r.flush(stage, "EGRESSIP-"+stage+"-"+hook)
+}
+
+// empty takes all members out of a set.
+func (r rulesOf) empty(set string) string {
+	switch {
+	case !r.table():
+		return "ipset flush " + set
+	case set == setPods:
+		return "nft flush map inet egressip " + set
+	default:
+		return "nft flush set inet egressip " + set
+	}
+}
+
+// list shows the members of a set; next is what follows an address in it.
+func (r rulesOf) list(set string) string {
+	if r.table() {
+		return "nft list set inet egressip " + set
+	}
+	return "ipset list " + set
+}
+
+func (r rulesOf) next() string {
+	if r.table() {
+		return " . "
+	}
+	return ","
+}
+
+// allRules are the ways in which the rules of others are on hosts, and ours.
+func allRules() []rulesOf {
+	return []rulesOf{onlyNFT(), onlyLegacy(), bothNFTFirst(), bothLegacyFirst(), ownTable(), ownTableLegacy(), ownTableNative()}
+}
+
+// someRules are one way for each of our backends.
+func someRules() []rulesOf { return []rulesOf{onlyNFT(), onlyLegacy(), ownTable()} }
+
+// openRules are one way for each of our backends, in which others can take away what
+// is ours.
+func openRules() []rulesOf { return []rulesOf{onlyNFT(), onlyLegacy(), ownTableShared()} }
 
 // service adds what kube-proxy would for a ClusterIP with one endpoint.
 func (r rulesOf) service(t *testing.T, n *node, clusterIP, endpoint string) {
@@ -134,7 +216,7 @@ func (w *world) addNode(t *testing.T, i, nodes int, rules rulesOf) {
 		index:   i,
 		ip:      testenv.Addr(fmt.Sprintf("192.168.7.%d", 10+i)),
 		pods:    netip.MustParsePrefix(fmt.Sprintf("10.244.%d.0/24", i)),
-		cfg:     Config{PinDir: netnstest.PinDir(t)},
+		cfg:     Config{PinDir: netnstest.PinDir(t), IPTables: !rules.table(), shared: rules.shared},
 	}
 	w.plug(t, n.machine, n.ip.String()+"/24")
 	n.Run(t, `ip route add default via 192.168.7.1
@@ -148,6 +230,10 @@ func (w *world) addNode(t *testing.T, i, nodes int, rules rulesOf) {
 	}
 	for _, b := range rules.masquerade {
 		n.Run(t, fmt.Sprintf("iptables-%s -t nat -A POSTROUTING -s 10.244.0.0/16 ! -d 10.244.0.0/16 -j MASQUERADE", b))
+	}
+	if rules.native {
+		n.Run(t, `nft add table ip cni; nft 'add chain ip cni post { type nat hook postrouting priority 99; }'
+			nft add rule ip cni post ip saddr 10.244.0.0/16 ip daddr != 10.244.0.0/16 masquerade`)
 	}
 	// As kube-proxy has it: NAT never touches such packets.
 	n.Run(t, rules.iptables()+" -A FORWARD -m conntrack --ctstate INVALID -j DROP")
@@ -169,9 +255,7 @@ func (n *node) gateway() string { return fmt.Sprintf("10.244.%d.1", n.index) }
 // start begins the life of an agent on the node; the one before has died.
 func (n *node) start(t *testing.T) {
 	t.Helper()
-	if n.dp != nil {
-		must(t, n.dp.Close())
-	}
+	n.stop(t)
 	n.Do(t, func() {
 		dp, err := New(n.cfg)
 		if err != nil {
@@ -179,6 +263,15 @@ func (n *node) start(t *testing.T) {
 		}
 		n.dp = dp
 	})
+}
+
+// stop ends the life of the agent on the node.
+func (n *node) stop(t *testing.T) {
+	t.Helper()
+	if n.dp != nil {
+		must(t, n.dp.Close())
+		n.dp = nil
+	}
 }
 
 // addPod makes a pod on the node, with no way of ours as yet.
@@ -218,6 +311,7 @@ func (n *node) tryApply(t *testing.T) (r Report, err error) {
 // settled expects that another Apply changes nothing.
 func (n *node) settled(t *testing.T) {
 	t.Helper()
+	n.dp.nft.Forget()
 	if r := n.apply(t); r.Changes != 0 {
 		t.Fatalf("a second Apply on %s made %d changes", n.Name, r.Changes)
 	}

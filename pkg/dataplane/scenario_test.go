@@ -174,7 +174,7 @@ func bareKernel(use []Backend) kernel {
 // changes is what a pass decides.
 func (s scenario) changes(observed kernel, state State) ([]change, staleness, indices) {
 	m := DefaultMarks()
-	known, used := knownIndices(m, observed.rules)
+	known, used := knownIndices(m, observed)
 	g, _, _ := aim(state, m, nil, known, used)
 	desired, idx := g.desired, union(g.prepared, g.serving)
 	list := order(orderInput{

@@ -1,6 +1,7 @@
 package dataplane
 
 import (
+	"errors"
 	"fmt"
 	"slices"
 	"time"
@@ -50,6 +51,16 @@ func presentSets() ([]string, error) {
 	return slices.DeleteFunc(names, func(name string) bool {
 		return !slices.ContainsFunc(ourSets(), func(s ipset.Set) bool { return s.Name == name })
 	}), err
+}
+
+// destroySets destroys all our sets that exist, and counts them.
+func destroySets(nl *netlink.Handle) (changes int, err error) {
+	names, err := presentSets()
+	errs := []error{err}
+	for _, name := range names {
+		errs = append(errs, ipset.Destroy(nl, name))
+	}
+	return len(names), errors.Join(errs...)
 }
 
 // putReset notes a connection of a pod, which must get a reset when it goes on.

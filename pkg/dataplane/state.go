@@ -3,6 +3,7 @@ package dataplane
 import (
 	"net"
 	"net/netip"
+	"slices"
 	"time"
 
 	"github.com/egressip-operator/egressip-operator/pkg/dataplane/bpf"
@@ -99,8 +100,9 @@ type Config struct {
 	// PinDir is the directory of a bpffs that holds our maps, so that a
 	// restart keeps traffic flowing.
 	PinDir string
-	// Backends are the iptables backends to use; empty means those found to be
-	// in use on the host.
+	// Backends are the backends to use: NFTables alone, or iptables backends. Empty
+	// means NFTables where the kernel can hold all our rules in it, else those of
+	// iptables that are found to be in use on the host.
 	Backends []Backend
 	// ARPProbe says what it means that another machine answers for an egress IP, and
 	// ARPIgnore are the MAC addresses of machines whose answers mean nothing.
@@ -110,20 +112,29 @@ type Config struct {
 	// host has it; 0 for none. Other machines with the address are found at the same
 	// pace at least.
 	AnnounceEvery time.Duration
+	// IPTables: where Backends is empty, it means only those of iptables.
+	IPTables bool
+	// shared: the table of our own has no owner, as with kernels before Linux 6.9. For
+	// tests.
+	shared bool
 	// ResetConnections: a pod that goes on with a TCP connection whose source
 	// address is no longer its own gets a reset at once. Else such a connection
 	// ends by the server's reset or a timeout.
 	ResetConnections bool
 }
 
-// Backend is one of the two implementations of iptables in the kernel.
+// Backend is a place for our rules in the kernel.
 type Backend = iptables.Backend
 
-// The iptables backends.
+// The backends: a table of our own, and our chains among those of iptables.
 const (
-	NFT    = iptables.NFT
-	Legacy = iptables.Legacy
+	NFTables = Backend("nftables")
+	NFT      = iptables.NFT
+	Legacy   = iptables.Legacy
 )
+
+// usesTable reports whether our rules are in a table of our own.
+func usesTable(use []Backend) bool { return slices.Contains(use, NFTables) }
 
 // Report is what Apply found and did.
 type Report struct {
@@ -131,8 +142,10 @@ type Report struct {
 	// its prefix length there.
 	Uplink     string
 	UplinkCIDR netip.Prefix
-	// Backends are the iptables backends that hold our rules.
-	Backends []Backend
+	// Backends are the backends that hold our rules, and BackendReason is why they
+	// were chosen.
+	Backends      []Backend
+	BackendReason string
 	// Overlay reports whether the overlay device is up with its programs.
 	Overlay bool
 	// Hosted reports, for each address of State.Hosted, whether it is on the uplink

@@ -114,7 +114,7 @@ func TestSystemdLocksBeforeTheKubelet(t *testing.T) {
 // Mutant killed: unit-only-wanted.
 func TestWithoutTheLockNoKubelet(t *testing.T) {
 	m := newMachine(t)
-	m.operator(t, "lock", "install", "--cluster-cidrs", "10.244.0.0/16")
+	m.operator(t, "lock", "install", "--cluster-cidrs", "10.244.0.0/16", "--backend", "iptables")
 	m.boot(t, "no iptables")
 	m.eventually(t, "systemd has nothing left to start", func() bool {
 		state := m.show("SystemState")

@@ -40,15 +40,15 @@ func (c *chaos) claimsSwapped() fault {
 	}
 }
 
-// rulesFlushed: what an administrator may do in a hurry. Whole tables of the nat
-// and mangle rules go, others' with ours; kube-proxy brings its own back.
+// rulesFlushed: what an administrator may do in a hurry. Whole tables go, others' with
+// ours where those are not in a table of their own; kube-proxy brings its own back.
 func (c *chaos) rulesFlushed() fault {
 	node := c.node()
 	commands := []string{
 		"for c in $(iptables-nft-save -t nat | grep -o '^:EGRESSIP-[A-Z-]*' | tr -d :); do iptables-nft -w -t nat -F $c; done",
 		"for c in $(iptables-nft-save -t mangle | grep -o '^:EGRESSIP-[A-Z-]*' | tr -d :); do iptables-nft -w -t mangle -F $c; done",
 		"iptables-nft -w -t mangle -F",
-		"iptables-nft -w -t nat -F EGRESSIP-POSTROUTING; ipset flush egress-pods",
+		"nft delete table inet egressip || true; nft flush table inet egressip || true",
 		"ip rule del table 2000; ip route flush table 2001",
 	}
 	command := commands[c.random.IntN(len(commands))]

@@ -103,6 +103,10 @@ func (b *bed) install(t *testing.T) {
 	})
 }
 
+// ownTable reports whether our rules are in a table of their own, as by default: so in
+// one of the two suites.
+func (b *bed) ownTable() bool { return b.backend == testbed.NFT }
+
 // kustomize installs config/default, with the image that the nodes have, and
 // config/canonical.
 func (b *bed) kustomize(t *testing.T) {
@@ -113,6 +117,7 @@ func (b *bed) kustomize(t *testing.T) {
 	}
 	manifest = regexp.MustCompile(`image: .*/egressip-operator:\S+`).ReplaceAllString(manifest, "image: egressip-operator:dev")
 	manifest = strings.ReplaceAll(manifest, "imagePullPolicy: IfNotPresent", "imagePullPolicy: Never")
+	manifest = strings.ReplaceAll(manifest, "--backend=auto", "--backend=iptables")
 	if _, err := b.Apply(t.Context(), manifest); err != nil {
 		t.Fatal(err)
 	}

@@ -21,7 +21,6 @@ func (b *bed) testDrift(t *testing.T) {
 	for _, c := range []struct{ node, damage string }{
 		{egressHost, "ip address del " + egressIP + "/24 dev eth0"},
 		{"node1", "ip route flush table 2000"},
-		{"node1", "ipset flush egress-pods"},
 		{"node1", "ip rule del table 2000"},
 		{egressHost, "ip rule del table 2001"},
 	} {
@@ -31,6 +30,14 @@ func (b *bed) testDrift(t *testing.T) {
 		})
 	}
 	for _, node := range []string{"node1", egressHost} {
+		if b.ownTable() {
+			b.guarded(t, node)
+			continue
+		}
+		b.repaired(t, node, "without marks of pods", func() error {
+			_, err := b.NodeExec(t.Context(), node, "ipset", "flush", "egress-pods")
+			return err
+		})
 		b.repaired(t, node, "without jumps to our chains", func() error { return b.damageRules(t, node, "-A ", "-D ") })
 		b.repaired(t, node, "our chains empty", func() error { return b.damageRules(t, node, ":", "-F ") })
 	}
@@ -47,6 +54,19 @@ func (b *bed) testDrift(t *testing.T) {
 		b.leaveWith(t, b.egress, func(testbed.Pod) string { return egressIP })
 		verify()
 	}
+}
+
+// guarded expects that nobody but the agent can change our table.
+func (b *bed) guarded(t *testing.T, node string) {
+	t.Helper()
+	for _, damage := range []string{
+		"nft delete table inet egressip", "nft flush chain inet egressip forward", "nft flush map inet egressip egress-pods",
+	} {
+		if out, err := b.NodeExec(t.Context(), node, strings.Fields(damage)...); err == nil {
+			t.Errorf("%s: %q was done: %s", node, damage, out)
+		}
+	}
+	b.leaveWith(t, b.egress, func(testbed.Pod) string { return egressIP })
 }
 
 // repaired damages a node, and demands that it be as before soon.

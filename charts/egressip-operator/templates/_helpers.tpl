@@ -14,6 +14,12 @@ app.kubernetes.io/name: egressip-operator
 {{ .Values.image.repository }}:{{ .Values.image.tag | default .Chart.AppVersion }}
 {{- end }}
 
+{{/* The place of our rules. Version 0.1.0 had the value iptablesBackend. */}}
+{{- define "egressip.backend" -}}
+{{- $former := .Values.iptablesBackend | default "auto" }}
+{{- if or (eq $former "auto") (ne .Values.backend "auto") }}{{ .Values.backend }}{{ else }}iptables-{{ $former }}{{ end }}
+{{- end }}
+
 {{- define "egressip.logFlags" -}}
 - --log-format={{ .Values.logFormat }}
 - --v={{ .Values.logLevel }}

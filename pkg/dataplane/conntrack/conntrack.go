@@ -1,11 +1,14 @@
 package conntrack
 
 import (
+	"encoding/binary"
+	"errors"
 	"fmt"
-	"net"
 	"net/netip"
 
 	"github.com/vishvananda/netlink"
+	"github.com/vishvananda/netlink/nl"
+	"golang.org/x/sys/unix"
 )
 
 // Flow is a tracked connection.
@@ -27,36 +30,212 @@ type Flow struct {
 	State uint8
 }
 
-// Delete makes the kernel forget all connections that match, in one walk through
-// the table, and counts them. A later packet of such a connection begins a new
-// one, or is invalid.
-func Delete(h *netlink.Handle, match func(Flow) bool) (int, error) {
-	n, err := h.ConntrackDeleteFilters(netlink.ConntrackTable, netlink.FAMILY_V4, flowFilter(match))
-	if err != nil {
-		return int(n), fmt.Errorf("delete tracked connections: %w", err)
-	}
-	return int(n), nil
+// Entry is a tracked connection as the kernel listed it.
+type Entry struct {
+	Flow
+
+	// message names the connection to the kernel.
+	message []byte
 }
 
-// flowFilter is a netlink.CustomConntrackFilter.
-type flowFilter func(Flow) bool
+// The attributes of connection tracking that are read here, from the kernel's
+// nfnetlink_conntrack.h.
+const (
+	attrTupleOrig  = 1
+	attrTupleReply = 2
+	attrProtoInfo  = 4
+	attrMark       = 8
+	attrZone       = 18
 
-// MatchConntrackFlow reports whether the connection must be deleted.
-func (f flowFilter) MatchConntrackFlow(c *netlink.ConntrackFlow) bool {
-	var state uint8
-	if tcp, ok := c.ProtoInfo.(*netlink.ProtoInfoTCP); ok {
-		state = tcp.State
-	}
-	return f(Flow{
-		State:  state,
-		Source: addrFromNet(c.Forward.SrcIP), Dest: addrFromNet(c.Reverse.SrcIP),
-		SourceOutside: addrFromNet(c.Reverse.DstIP), Mark: c.Mark,
-		Asked:    netip.AddrPortFrom(addrFromNet(c.Forward.DstIP), c.Forward.DstPort),
-		Protocol: c.Forward.Protocol, SourcePort: c.Forward.SrcPort, DestPort: c.Reverse.SrcPort,
+	attrTupleIP    = 1
+	attrTupleProto = 2
+
+	attrIPv4Source = 1
+	attrIPv4Dest   = 2
+
+	attrProtoNumber     = 1
+	attrProtoSourcePort = 2
+	attrProtoDestPort   = 3
+
+	attrProtoInfoTCP = 1
+	attrTCPState     = 1
+)
+
+// Find returns the connections that match, in one walk through the table. It keeps
+// no others in memory. Connections in zones other than the default one are not asked
+// for: who uses zones keeps them apart. It works in the network namespace of the
+// calling thread.
+func Find(match func(Flow) bool) ([]Entry, error) {
+	req := request(nl.IPCTNL_MSG_CT_GET, unix.NLM_F_DUMP)
+	var found []Entry
+	var errParse error
+	err := req.ExecuteIter(unix.NETLINK_NETFILTER, 0, func(msg []byte) bool {
+		entry, ours, err := parse(msg)
+		if err != nil {
+			errParse = err
+			return false
+		}
+		if ours && match(entry.Flow) {
+			entry.message = append([]byte(nil), msg[nl.SizeofNfgenmsg:]...)
+			found = append(found, entry)
+		}
+		return true
 	})
+	// What an interrupted walk has missed is as new as what comes after one.
+	if errors.Is(err, netlink.ErrDumpInterrupted) {
+		err = nil
+	}
+	if err := errors.Join(err, errParse); err != nil {
+		return found, fmt.Errorf("list tracked connections: %w", err)
+	}
+	return found, nil
 }
 
-func addrFromNet(ip net.IP) netip.Addr {
-	addr, _ := netip.AddrFromSlice(ip)
-	return addr.Unmap()
+// Forget makes the kernel forget connections, and counts them. A later packet of such
+// a connection begins a new one, or is invalid.
+func Forget(entries []Entry) (int, error) {
+	n, failed := 0, 0
+	var first error
+	for _, e := range entries {
+		req := request(nl.IPCTNL_MSG_CT_DELETE, unix.NLM_F_ACK)
+		req.AddRawData(e.message)
+		switch _, err := req.Execute(unix.NETLINK_NETFILTER, 0); {
+		case err == nil, errors.Is(err, unix.ENOENT):
+			n++
+		default:
+			failed++
+			if first == nil {
+				first = err
+			}
+		}
+	}
+	if first != nil {
+		return n, fmt.Errorf("delete tracked connections: %d of %d remain: %w", failed, len(entries), first)
+	}
+	return n, nil
+}
+
+// Delete makes the kernel forget all connections that match, and counts them.
+func Delete(match func(Flow) bool) (int, error) {
+	entries, err := Find(match)
+	n, errForget := Forget(entries)
+	return n, errors.Join(err, errForget)
+}
+
+func request(command, flags int) *nl.NetlinkRequest {
+	req := nl.NewNetlinkRequest(unix.NFNL_SUBSYS_CTNETLINK<<8|command, flags)
+	req.AddData(&nl.Nfgenmsg{NfgenFamily: unix.AF_INET, Version: nl.NFNETLINK_V0})
+	return req
+}
+
+// parse reads one connection. It is not ours if it is not of IPv4, or in a zone.
+func parse(msg []byte) (e Entry, ours bool, err error) {
+	if len(msg) < nl.SizeofNfgenmsg {
+		return Entry{}, false, fmt.Errorf("parse a tracked connection: %d bytes", len(msg))
+	}
+	var orig, reply tuple
+	zone := false
+	err = eachAttr(msg[nl.SizeofNfgenmsg:], func(typ uint16, value []byte) (err error) {
+		switch typ {
+		case attrTupleOrig:
+			orig, err = parseTuple(value)
+		case attrTupleReply:
+			reply, err = parseTuple(value)
+		case attrMark:
+			e.Mark = big32(value)
+		case attrZone:
+			zone = true
+		case attrProtoInfo:
+			e.State, err = parseState(value)
+		}
+		return err
+	})
+	e.Source, e.Dest = orig.source, reply.source
+	e.Asked = netip.AddrPortFrom(orig.dest, orig.destPort)
+	e.SourceOutside = reply.dest
+	e.Protocol, e.SourcePort, e.DestPort = orig.protocol, orig.sourcePort, reply.sourcePort
+	return e, !zone && orig.source.IsValid(), err
+}
+
+// tuple is one direction of a connection.
+type tuple struct {
+	source, dest         netip.Addr
+	protocol             uint8
+	sourcePort, destPort uint16
+}
+
+func parseTuple(b []byte) (t tuple, err error) {
+	err = eachAttr(b, func(typ uint16, value []byte) error {
+		switch typ {
+		case attrTupleIP:
+			return eachAttr(value, func(typ uint16, value []byte) error {
+				ip, ok := netip.AddrFromSlice(value)
+				switch {
+				case ok && typ == attrIPv4Source:
+					t.source = ip
+				case ok && typ == attrIPv4Dest:
+					t.dest = ip
+				}
+				return nil
+			})
+		case attrTupleProto:
+			return eachAttr(value, func(typ uint16, value []byte) error {
+				switch {
+				case typ == attrProtoNumber && len(value) == 1:
+					t.protocol = value[0]
+				case typ == attrProtoSourcePort:
+					t.sourcePort = big16(value)
+				case typ == attrProtoDestPort:
+					t.destPort = big16(value)
+				}
+				return nil
+			})
+		}
+		return nil
+	})
+	return t, err
+}
+
+func parseState(b []byte) (state uint8, err error) {
+	err = eachAttr(b, func(typ uint16, value []byte) error {
+		if typ != attrProtoInfoTCP {
+			return nil
+		}
+		return eachAttr(value, func(typ uint16, value []byte) error {
+			if typ == attrTCPState && len(value) == 1 {
+				state = value[0]
+			}
+			return nil
+		})
+	})
+	return state, err
+}
+
+// eachAttr calls do for each netlink attribute in b, without its flag bits.
+func eachAttr(b []byte, do func(typ uint16, value []byte) error) error {
+	for len(b) >= unix.SizeofRtAttr {
+		length := int(binary.NativeEndian.Uint16(b))
+		if length < unix.SizeofRtAttr || length > len(b) {
+			return fmt.Errorf("parse a tracked connection: an attribute of %d bytes in %d", length, len(b))
+		}
+		if err := do(binary.NativeEndian.Uint16(b[2:])&nl.NLA_TYPE_MASK, b[unix.SizeofRtAttr:length]); err != nil {
+			return err
+		}
+		b = b[min(len(b), (length+3)&^3):]
+	}
+	return nil
+}
+
+func big16(b []byte) uint16 {
+	if len(b) != 2 {
+		return 0
+	}
+	return binary.BigEndian.Uint16(b)
+}
+
+func big32(b []byte) uint32 {
+	if len(b) != 4 {
+		return 0
+	}
+	return binary.BigEndian.Uint32(b)
 }

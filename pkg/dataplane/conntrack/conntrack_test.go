@@ -32,14 +32,27 @@ func track(t *testing.T, h *netlink.Handle, f Flow, port uint16) {
 }
 
 // tracked lists the tracked connections with their count.
-func tracked(t *testing.T, h *netlink.Handle) map[Flow]int {
+func tracked(t *testing.T, m *netnstest.Machine) map[Flow]int {
 	t.Helper()
 	found := map[Flow]int{}
-	n, err := Delete(h, func(f Flow) bool { found[f]++; return false })
-	if err != nil || n != 0 {
-		t.Fatalf("looking deleted %d connections: %v", n, err)
-	}
+	m.Do(t, func() {
+		n, err := Delete(func(f Flow) bool { found[f]++; return false })
+		if err != nil || n != 0 {
+			t.Fatalf("looking deleted %d connections: %v", n, err)
+		}
+	})
 	return found
+}
+
+// deleted deletes all connections equal to f, and counts them.
+func deleted(t *testing.T, m *netnstest.Machine, f Flow) (n int) {
+	t.Helper()
+	m.Do(t, func() {
+		var err error
+		n, err = Delete(func(o Flow) bool { return o == f })
+		netnstest.Must(t, err)
+	})
+	return n
 }
 
 // Kills the mutants that take a service's address for the destination, or the
@@ -65,17 +78,16 @@ func TestFlowsAreDeletedByWhatTheyReallyAre(t *testing.T) {
 	for _, f := range []Flow{stale, inside, inbound, other} {
 		track(t, h, f, f.SourcePort)
 	}
-	if diff := cmp.Diff(map[Flow]int{stale: 1, inside: 1, inbound: 1, other: 1}, tracked(t, h), cmp.Comparer(sameAddr)); diff != "" {
+	if diff := cmp.Diff(map[Flow]int{stale: 1, inside: 1, inbound: 1, other: 1}, tracked(t, host), cmp.Comparer(sameAddr)); diff != "" {
 		t.Fatalf("tracked connections (-want +got):\n%s", diff)
 	}
-	n, err := Delete(h, func(f Flow) bool { return f == stale })
-	if err != nil || n != 1 {
-		t.Fatalf("deleted %d: %v", n, err)
+	if n := deleted(t, host, stale); n != 1 {
+		t.Fatalf("deleted %d", n)
 	}
-	if n, err := Delete(h, func(f Flow) bool { return f == stale }); err != nil || n != 0 {
-		t.Fatalf("again: deleted %d: %v", n, err)
+	if n := deleted(t, host, stale); n != 0 {
+		t.Fatalf("again: deleted %d", n)
 	}
-	if diff := cmp.Diff(map[Flow]int{inside: 1, inbound: 1, other: 1}, tracked(t, h), cmp.Comparer(sameAddr)); diff != "" {
+	if diff := cmp.Diff(map[Flow]int{inside: 1, inbound: 1, other: 1}, tracked(t, host), cmp.Comparer(sameAddr)); diff != "" {
 		t.Fatalf("left over (-want +got):\n%s", diff)
 	}
 }

@@ -2,5 +2,5 @@
 // of a TCP connection send.
 //
 // It knows no egress IPs: the caller says which connections to delete. It keeps
-// no state; a netlink handle says which network namespace is meant.
+// no state.
 package conntrack

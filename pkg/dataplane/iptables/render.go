@@ -128,7 +128,7 @@ func renderAction(a rules.Action) string {
 		return "-j DROP"
 	case rules.ResetTCP:
 		return "-j REJECT --reject-with tcp-reset"
-	case rules.Accept:
+	case rules.Accept, rules.KeepSource:
 		return "-j ACCEPT"
 	case rules.Return:
 		return "-j RETURN"

@@ -22,6 +22,14 @@ type Table struct {
 	Base map[string][]string
 	// Foreign counts the rules of other software, in all chains.
 	Foreign int
+	// Drop has the base chains whose policy is to drop.
+	Drop map[string]bool
+}
+
+// Closed reports whether a base chain drops or rejects what none of its rules accepts.
+func (t Table) Closed(base string) bool {
+	specs := t.Base[base]
+	return t.Drop[base] || slices.ContainsFunc(specs, isFinal)
 }
 
 // isOwnChain reports whether a chain is ours, by its name.
@@ -74,6 +82,12 @@ func (t *Table) addChain(declaration string) {
 		t.Own[chain] = nil
 	case !strings.HasPrefix(policy, "-"):
 		t.Base[chain] = nil
+		if strings.HasPrefix(policy, "DROP") {
+			if t.Drop == nil {
+				t.Drop = map[string]bool{}
+			}
+			t.Drop[chain] = true
+		}
 	}
 }
 

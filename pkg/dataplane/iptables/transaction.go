@@ -128,7 +128,7 @@ func isFinal(spec string) bool {
 
 // afterwards returns what a table holds once its transaction has run.
 func afterwards(observed Table, desired RenderedTable) Table {
-	after := Table{Own: maps.Clone(desired.Chains), Base: map[string][]string{}, Foreign: observed.Foreign}
+	after := Table{Own: maps.Clone(desired.Chains), Base: map[string][]string{}, Foreign: observed.Foreign, Drop: observed.Drop}
 	for _, base := range baseChains(observed, desired.Jumps) {
 		after.Base[base], _ = placeJumps(base, observed.Base[base], desired.Jumps)
 	}

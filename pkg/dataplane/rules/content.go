@@ -69,6 +69,9 @@ type Params struct {
 	// Strict are the networks of pods whose unclassified addresses may not send
 	// outside.
 	Strict []netip.Prefix
+	// Maps: the backend finds the egress IP of a mark in a map. Others get a tree of
+	// chains.
+	Maps bool
 }
 
 // Build gives the content of all our chains. The walk of a packet through them:

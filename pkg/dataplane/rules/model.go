@@ -211,8 +211,8 @@ type SetMark struct{ Value, Mask uint32 }
 // source address has: to the entry's mark, in the bits of the entry's mask.
 // Without an entry the mark stays. The packet goes on.
 //
-// nftables 1.0 combines marks with constants only: there, the entries lead
-// to a chain for each mark, which sets it.
+// nftables combines marks with constants only, up to Linux 6.12: there, the entries
+// lead to a chain for each mark, which sets it.
 type SetMarkFromSet struct{ Set string }
 
 // SetConnMark sets the bits of Mask of the connection's mark to Value. The
@@ -234,6 +234,18 @@ type DropIfMarksDiffer struct{ Mask uint32 }
 // SourceNAT gives the packet's connection another source address.
 type SourceNAT struct{ To netip.Addr }
 
+// SourceNATByMark gives the packet's connection the source address that To has for
+// the bits of Mask of the packet's mark. Without an entry the packet goes on. It is
+// for backends with maps, see [Params].
+type SourceNATByMark struct {
+	Mask uint32
+	To   map[uint32]netip.Addr
+}
+
+// KeepSource has the packet's connection keep its source address, whatever source NAT
+// of other software comes after.
+type KeepSource struct{}
+
 // NoTrack exempts the packet from connection tracking. The packet goes on.
 type NoTrack struct{}
 
@@ -253,5 +265,7 @@ func (SetConnMark) action()       {}
 func (SaveMark) action()          {}
 func (DropIfMarksDiffer) action() {}
 func (SourceNAT) action()         {}
+func (SourceNATByMark) action()   {}
+func (KeepSource) action()        {}
 func (NoTrack) action()           {}
 func (ClampMSS) action()          {}

@@ -15,11 +15,19 @@ func (b builder) nat() Ruleset {
 	first := b.Marks.Index(b.Marks.FirstIndex())
 	post := []Rule{
 		// A CNI's MASQUERADE must not touch the inner packet.
-		when(b.toOverlay).then(Accept{}),
+		when(b.toOverlay).then(KeepSource{}),
 		when(Mark{Value: 0, Mask: first}).then(Return{}),
 		// Packets of the host itself, which other software may have marked.
 		when(ConnMark{Value: 0, Mask: first}).then(Return{}),
 		when(inSet(SetInside, Destination)).then(Return{}),
+	}
+	if b.Maps {
+		to := make(map[uint32]netip.Addr, len(b.Indices))
+		for ip, i := range b.Indices {
+			to[b.Marks.Index(i)] = ip
+		}
+		post = append(post, when().then(SourceNATByMark{Mask: b.Marks.IndexMask(), To: to}))
+		return b.natRuleset(map[string][]Rule{ChainPostrouting: post})
 	}
 	tree := snatTree{marks: b.Marks, byIndex: make(map[int]netip.Addr, len(b.Indices)), chains: map[string][]Rule{}}
 	for ip, i := range b.Indices {
@@ -39,7 +47,11 @@ func (b builder) nat() Ruleset {
 		post = append(post, when().then(Jump{ChainSNAT}))
 	}
 	tree.chains[ChainPostrouting] = post
-	return Ruleset{Chains: tree.chains, Jumps: []HookJump{{From: Postrouting, To: ChainPostrouting}}}
+	return b.natRuleset(tree.chains)
+}
+
+func (builder) natRuleset(chains map[string][]Rule) Ruleset {
+	return Ruleset{Chains: chains, Jumps: []HookJump{{From: Postrouting, To: ChainPostrouting}}}
 }
 
 // snatTree is a tree of chains with at most 16 rules in each, which finds the

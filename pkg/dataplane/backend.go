@@ -1,0 +1,252 @@
+package dataplane
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net/netip"
+	"slices"
+	"time"
+
+	"github.com/egressip-operator/egressip-operator/pkg/dataplane/conntrack"
+	"github.com/egressip-operator/egressip-operator/pkg/dataplane/ipset"
+	"github.com/egressip-operator/egressip-operator/pkg/dataplane/iptables"
+	"github.com/egressip-operator/egressip-operator/pkg/dataplane/nftables"
+	"github.com/egressip-operator/egressip-operator/pkg/dataplane/rules"
+)
+
+// choice is where our rules are, for as long as the process lives.
+type choice struct {
+	// table: in a table of our own; else in iptables.
+	table  bool
+	reason string
+}
+
+// chooseBackend chooses once: to go back and forth between two places would cost more
+// than either.
+func (d *Dataplane) chooseBackend(trial rules.Params) (choice, error) {
+	if d.choice == nil {
+		c := choice{table: usesTable(d.cfg.Backends), reason: "configured"}
+		if len(d.cfg.Backends) == 0 && !d.cfg.IPTables {
+			err := d.supported(trial)
+			c = choice{table: err == nil, reason: "the kernel can hold all rules in a table of their own"}
+			if err != nil {
+				c.reason = err.Error()
+			}
+		}
+		d.choice = &c
+	}
+	if !d.choice.table && len(d.iptables) == 0 {
+		return *d.choice, errors.Join(errors.New("no backend for rules: "+d.choice.reason), d.iptablesErr)
+	}
+	return *d.choice, nil
+}
+
+// supported reports, as an error, why the kernel cannot hold our rules in a table of
+// our own.
+func (d *Dataplane) supported(p rules.Params) error {
+	p.Strict = []netip.Prefix{netip.MustParsePrefix("192.0.2.0/24")}
+	p.Resets = true
+	table, err := renderTable(p)
+	if err != nil {
+		return err
+	}
+	return d.nft.Supported(table)
+}
+
+// renderTable writes the rules as the table of our own.
+func renderTable(p rules.Params) (nftables.Table, error) {
+	p.Maps = true
+	m := nftables.Marks{
+		All:  p.Marks.Remote() | p.Marks.Return() | p.Marks.IndexMask(),
+		Way:  p.Marks.Remote() | p.Marks.IndexMask(),
+		Ways: []uint32{0, p.Marks.Remote()},
+	}
+	for _, i := range p.Indices {
+		m.Ways = append(m.Ways, p.Marks.Index(i))
+	}
+	return nftables.Render(rules.Build(p), m)
+}
+
+// iptablesRest is how long the rules of iptables may be as they were last seen, where
+// ours are not among them.
+const iptablesRest = 10 * time.Second
+
+// observeIPTables reads the rules of all iptables backends. Where ours are in a table
+// of our own, they are read from time to time, and those that cannot be read are left
+// out and reported in a warning.
+func (d *Dataplane) observeIPTables(ctx context.Context, table bool) (seen map[Backend]iptables.Tables, warnings []string, err error) {
+	if table && d.iptablesSeen != nil && time.Since(d.iptablesAt) < iptablesRest {
+		return d.iptablesSeen, nil, nil
+	}
+	seen = map[Backend]iptables.Tables{}
+	var errs []error
+	for b, driver := range d.iptables {
+		tables, err := driver.Observe(ctx)
+		switch {
+		case err == nil:
+			seen[b] = tables
+		case table:
+			warnings = append(warnings, fmt.Sprintf("the rules of iptables-%s cannot be read: %v", b, err))
+		default:
+			errs = append(errs, err)
+		}
+	}
+	d.iptablesSeen, d.iptablesAt = seen, time.Now()
+	return seen, warnings, errors.Join(errs...)
+}
+
+// members changes the members of sets where the rules look for them.
+type members struct {
+	d     *Dataplane
+	table bool
+}
+
+// ensure makes what holds the members, and counts the changes. resets reports whether
+// there is a set of connections that get a reset, and resetsErr why not although it
+// is wanted.
+func (m members) ensure(wantResets bool) (changes int, resets bool, resetsErr, err error) {
+	if m.table {
+		n, err := m.d.nft.Ensure()
+		return n, wantResets, nil, err
+	}
+	resets = wantResets
+	var errs []error
+	for _, s := range ourSets() {
+		if s.Name == setResets && !resets {
+			continue
+		}
+		n, err := ipset.Ensure(m.d.nl, s)
+		changes += n
+		if s.Name == setResets && err != nil {
+			// Not every kernel has this kind of set, and all else works without.
+			resets, resetsErr = false, err
+			continue
+		}
+		errs = append(errs, err)
+	}
+	return changes, resets, resetsErr, errors.Join(errs...)
+}
+
+// put makes a batch of changes, all of one set.
+func (m members) put(batch []change) error {
+	set := batch[0].set
+	switch {
+	case !m.table:
+		return ipset.Put(ourSet(set), m.entries(batch))
+	case set == setPods:
+		marks := make(map[netip.Addr]uint32, len(batch))
+		for _, c := range batch {
+			marks[c.ip] = c.mark
+		}
+		return m.d.nft.PutPods(marks)
+	case set == setInside:
+		return m.d.nft.PutInside(prefixesOf(batch))
+	default:
+		return m.d.nft.Put(set, ipsOf(batch))
+	}
+}
+
+// del makes a batch of changes, all of one set.
+func (m members) del(batch []change) error {
+	set := batch[0].set
+	switch {
+	case !m.table:
+		return ipset.Delete(ourSet(set), m.entries(batch))
+	case set == setInside:
+		return m.d.nft.DeleteInside(prefixesOf(batch))
+	default:
+		return m.d.nft.Delete(set, ipsOf(batch))
+	}
+}
+
+// reset notes connections of pods, which must get a reset when they go on.
+func (m members) reset(flows []conntrack.Flow) error {
+	if m.table {
+		connections := make([]nftables.Connection, 0, len(flows))
+		for _, f := range flows {
+			connections = append(connections, nftables.Connection{Source: netip.AddrPortFrom(f.Source, f.SourcePort), Dest: f.Dest})
+		}
+		return m.d.nft.PutResets(connections)
+	}
+	for _, f := range flows {
+		if err := putReset(m.d.nl, f); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+func (m members) entries(batch []change) ipset.Entries {
+	entries := make(ipset.Entries, len(batch))
+	for _, c := range batch {
+		entry := c.prefix
+		var value ipset.Value
+		if c.set != setInside {
+			entry = netip.PrefixFrom(c.ip, c.ip.BitLen())
+		}
+		if c.set == setPods {
+			value = ipset.Value{Mark: c.mark, Mask: m.d.cfg.Marks.Mask}
+		}
+		entries[entry] = value
+	}
+	return entries
+}
+
+func ipsOf(batch []change) []netip.Addr {
+	ips := make([]netip.Addr, 0, len(batch))
+	for _, c := range batch {
+		ips = append(ips, c.ip)
+	}
+	return ips
+}
+
+func prefixesOf(batch []change) []netip.Prefix {
+	networks := make([]netip.Prefix, 0, len(batch))
+	for _, c := range batch {
+		networks = append(networks, c.prefix)
+	}
+	return networks
+}
+
+// observeTable reads the table of our own.
+func observeTable(_ context.Context, v view, k *kernel) error {
+	content, err := v.d.nft.Observe()
+	if err != nil {
+		return err
+	}
+	k.table, k.tableExists = content.Table, content.Exists
+	pods, locked := content.Pods(), content.Addresses(setLocked)
+	if !v.table {
+		k.former.pods, k.former.locked = pods, locked
+		return nil
+	}
+	k.pods, k.locked = pods, locked
+	k.hosts, k.ips = content.Addresses(setHosts), content.Addresses(setIPs)
+	for _, p := range content.Inside() {
+		k.inside[p] = struct{}{}
+	}
+	return nil
+}
+
+func listTable(_ context.Context, d *Dataplane) ([]string, error) {
+	content, err := d.nft.Observe()
+	if err != nil || !content.Exists {
+		return nil, err
+	}
+	return append([]string{"nftables table inet " + nftables.Name}, content.Table.List()...), nil
+}
+
+// closedForward is the part of our rules that iptables gets where ours are in a table
+// of our own: packets of the overlay pass a chain of others that drops what it does
+// not know. To accept a packet in one table does not take it past another.
+func closedForward(content iptables.Rendered, observed iptables.Tables) iptables.Rendered {
+	if !observed[rules.Filter].Closed("FORWARD") {
+		return iptables.Rendered{}
+	}
+	filter := content[rules.Filter]
+	return iptables.Rendered{rules.Filter: {
+		Chains: map[string][]string{rules.ChainAccept: filter.Chains[rules.ChainAccept]},
+		Jumps:  slices.DeleteFunc(slices.Clone(filter.Jumps), func(j iptables.Jump) bool { return j.To != rules.ChainAccept }),
+	}}
+}

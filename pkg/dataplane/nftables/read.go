@@ -1,0 +1,264 @@
+package nftables
+
+import (
+	"encoding/binary"
+	"errors"
+	"fmt"
+	"net/netip"
+	"slices"
+	"strings"
+
+	"github.com/google/nftables"
+	"github.com/google/nftables/expr"
+	"github.com/google/nftables/userdata"
+	"github.com/mdlayher/netlink"
+	"github.com/vishvananda/netlink/nl"
+	"golang.org/x/sys/unix"
+
+	"github.com/egressip-operator/egressip-operator/pkg/dataplane/rules"
+)
+
+// Flags of a table, from the kernel's nf_tables.h.
+const (
+	tableOwner   = 1 << 1
+	tablePersist = 1 << 2
+)
+
+// own makes the table, and makes this socket its owner where the kernel has tables
+// that outlive their owners. Where it has not, the table has no owner.
+func (d *Driver) own() error {
+	if d.wantOwned {
+		err := d.newTable(tableOwner | tablePersist)
+		if err == nil {
+			d.owned = true
+			return nil
+		}
+		if !errors.Is(err, unix.EOPNOTSUPP) && !errors.Is(err, unix.EINVAL) {
+			return inUse(fmt.Errorf("make table inet %s: %w", Name, err))
+		}
+		d.wantOwned = false
+	}
+	if err := d.newTable(0); err != nil {
+		return inUse(fmt.Errorf("make table inet %s: %w", Name, err))
+	}
+	return nil
+}
+
+// inUse adds to an error what it means.
+func inUse(err error) error {
+	if errors.Is(err, unix.EPERM) {
+		return fmt.Errorf("%w: another process owns the table, for example another agent on this host", err)
+	}
+	return err
+}
+
+// newTable makes the table, or changes its flags. The library has no flags.
+func (d *Driver) newTable(flags uint32) error {
+	attributes, err := netlink.MarshalAttributes([]netlink.Attribute{
+		{Type: unix.NFTA_TABLE_NAME, Data: []byte(Name + "\x00")},
+		{Type: unix.NFTA_TABLE_FLAGS, Data: binary.BigEndian.AppendUint32(nil, flags)},
+	})
+	if err != nil {
+		return err
+	}
+	message := func(typ netlink.HeaderType, flags netlink.HeaderFlags, header, data []byte) netlink.Message {
+		return netlink.Message{Header: netlink.Header{Type: typ, Flags: netlink.Request | flags}, Data: append(header, data...)}
+	}
+	batch := []byte{unix.AF_UNSPEC, unix.NFNETLINK_V0, 0, unix.NFNL_SUBSYS_NFTABLES}
+	_, err = d.raw.SendMessages([]netlink.Message{
+		message(unix.NFNL_MSG_BATCH_BEGIN, 0, slices.Clone(batch), nil),
+		message(unix.NFNL_SUBSYS_NFTABLES<<8|unix.NFT_MSG_NEWTABLE, netlink.Create|netlink.Acknowledge,
+			[]byte{unix.NFPROTO_INET, unix.NFNETLINK_V0, 0, 0}, attributes),
+		message(unix.NFNL_MSG_BATCH_END, 0, slices.Clone(batch), nil),
+	})
+	if err != nil {
+		return err
+	}
+	_, err = d.raw.Receive()
+	return err
+}
+
+// readGeneration reads the number of the kernel's present generation of rules, of all
+// tables.
+func readGeneration() (uint32, error) {
+	req := nl.NewNetlinkRequest(unix.NFNL_SUBSYS_NFTABLES<<8|unix.NFT_MSG_GETGEN, 0)
+	req.AddData(&nl.Nfgenmsg{NfgenFamily: unix.AF_UNSPEC, Version: nl.NFNETLINK_V0})
+	msgs, err := req.Execute(unix.NETLINK_NETFILTER, 0)
+	if err != nil {
+		return 0, fmt.Errorf("read the generation of nftables: %w", err)
+	}
+	for _, msg := range msgs {
+		attrs, err := attributes(msg)
+		if err != nil {
+			return 0, err
+		}
+		if id := attrs[unix.NFTA_GEN_ID]; len(id) == 4 {
+			return binary.BigEndian.Uint32(id), nil
+		}
+	}
+	return 0, errors.New("read the generation of nftables: the kernel names none")
+}
+
+// readRules reads the rules of all chains of our table, in one dump: the library
+// takes one for each chain.
+func readRules(chains map[string]Chain) error {
+	req := nl.NewNetlinkRequest(unix.NFNL_SUBSYS_NFTABLES<<8|unix.NFT_MSG_GETRULE, unix.NLM_F_DUMP)
+	req.AddData(&nl.Nfgenmsg{NfgenFamily: unix.NFPROTO_INET, Version: nl.NFNETLINK_V0})
+	req.AddData(nl.NewRtAttr(unix.NFTA_RULE_TABLE, nl.ZeroTerminated(Name)))
+	msgs, err := req.Execute(unix.NETLINK_NETFILTER, 0)
+	if err != nil {
+		return fmt.Errorf("list the rules of table inet %s: %w", Name, err)
+	}
+	for _, msg := range msgs {
+		attrs, err := attributes(msg)
+		if err != nil {
+			return err
+		}
+		name := strings.TrimRight(string(attrs[unix.NFTA_RULE_CHAIN]), "\x00")
+		id, _ := userdata.GetString(attrs[unix.NFTA_RULE_USERDATA], userdata.TypeComment)
+		c := chains[name]
+		c.Rules = append(c.Rules, Rule{ID: id})
+		chains[name] = c
+	}
+	return nil
+}
+
+// attributes reads the attributes of a message of nftables, without their flag bits.
+func attributes(msg []byte) (map[uint16][]byte, error) {
+	if len(msg) < nl.SizeofNfgenmsg {
+		return nil, fmt.Errorf("parse a message of nftables: it has %d bytes", len(msg))
+	}
+	list, err := nl.ParseRouteAttr(msg[nl.SizeofNfgenmsg:])
+	if err != nil {
+		return nil, fmt.Errorf("parse a message of nftables: %w", err)
+	}
+	found := make(map[uint16][]byte, len(list))
+	for _, a := range list {
+		found[a.Attr.Type&nl.NLA_TYPE_MASK] = a.Value
+	}
+	return found, nil
+}
+
+// verdictText reads the verdict of an element: "jump CHAIN", or what no element of
+// ours has.
+func verdictText(data []byte) (string, error) {
+	list, err := nl.ParseRouteAttr(data)
+	if err != nil {
+		return "", fmt.Errorf("parse a verdict: %w", err)
+	}
+	var kind int32
+	var chain string
+	for _, a := range list {
+		switch {
+		case a.Attr.Type&nl.NLA_TYPE_MASK == unix.NFTA_VERDICT_CODE && len(a.Value) == 4:
+			kind = int32(binary.BigEndian.Uint32(a.Value)) //nolint:gosec // verdicts of nftables are negative
+		case a.Attr.Type&nl.NLA_TYPE_MASK == unix.NFTA_VERDICT_CHAIN:
+			chain = strings.TrimRight(string(a.Value), "\x00")
+		}
+	}
+	if expr.VerdictKind(kind) != expr.VerdictJump {
+		return fmt.Sprintf("verdict %d %s", kind, chain), nil
+	}
+	return "jump " + chain, nil
+}
+
+func baseOf(c *nftables.Chain) *Base {
+	if c.Hooknum == nil || c.Priority == nil {
+		return nil
+	}
+	b := &Base{Priority: int32(*c.Priority), NAT: c.Type == nftables.ChainTypeNAT}
+	for hook, number := range hooks() {
+		if *number == *c.Hooknum {
+			b.Hook = hook
+		}
+	}
+	return b
+}
+
+func hookNumber(h rules.Hook) *nftables.ChainHook { return hooks()[h] }
+
+func hooks() map[rules.Hook]*nftables.ChainHook {
+	return map[rules.Hook]*nftables.ChainHook{
+		rules.Prerouting:  nftables.ChainHookPrerouting,
+		rules.Input:       nftables.ChainHookInput,
+		rules.Forward:     nftables.ChainHookForward,
+		rules.Output:      nftables.ChainHookOutput,
+		rules.Postrouting: nftables.ChainHookPostrouting,
+	}
+}
+
+// interval is the key of a network in set egress-inside: its first address, and the
+// first after it, which is 0.0.0.0 at the end of all addresses. To the kernel these
+// are two elements; they come and go together.
+func interval(p netip.Prefix) string {
+	start := binary.BigEndian.Uint32(p.Masked().Addr().AsSlice())
+	key := binary.BigEndian.AppendUint32(nil, start)
+	return string(binary.BigEndian.AppendUint32(key, uint32(uint64(start)+1<<(32-p.Bits())))) //nolint:gosec // 1<<32 becomes 0
+}
+
+// intervals are the elements of the networks that no other contains.
+func intervals(networks []netip.Prefix) Elements {
+	elements := Elements{}
+	for _, p := range disjoint(networks) {
+		elements[interval(p)] = ""
+	}
+	return elements
+}
+
+// paired returns the intervals of a set as the kernel lists it: their ends, in any
+// order. An end that belongs to no interval, as tools write at the beginning, is left
+// out.
+func paired(list []nftables.SetElement) Elements {
+	var starts, ends []uint32
+	for _, e := range list {
+		at := binary.BigEndian.Uint32(e.Key)
+		if e.IntervalEnd {
+			ends = append(ends, at)
+		} else {
+			starts = append(starts, at)
+		}
+	}
+	slices.Sort(ends)
+	elements := make(Elements, len(starts))
+	for _, start := range starts {
+		var end uint32
+		if i, _ := slices.BinarySearch(ends, start+1); start != ^uint32(0) && i < len(ends) {
+			end = ends[i]
+		}
+		elements[string(binary.BigEndian.AppendUint32(binary.BigEndian.AppendUint32(nil, start), end))] = ""
+	}
+	return elements
+}
+
+// Pods returns the pods and their marks.
+func (c Content) Pods() map[netip.Addr]uint32 {
+	pods := make(map[netip.Addr]uint32, len(c.Sets[rules.SetPods]))
+	for key, verdict := range c.Sets[rules.SetPods] {
+		pods[keyAddr(key)] = podMark(verdict)
+	}
+	return pods
+}
+
+// Addresses returns the members of a set of addresses.
+func (c Content) Addresses(set string) map[netip.Addr]struct{} {
+	members := make(map[netip.Addr]struct{}, len(c.Sets[set]))
+	for key := range c.Sets[set] {
+		members[keyAddr(key)] = struct{}{}
+	}
+	return members
+}
+
+// Inside returns the networks of set egress-inside. An interval that is no network is
+// left out: it is not ours, and goes when the set is changed.
+func (c Content) Inside() []netip.Prefix {
+	var networks []netip.Prefix
+	for key := range c.Sets[rules.SetInside] {
+		start := netip.AddrFrom4([4]byte([]byte(key)))
+		for bits := range 33 {
+			if p := netip.PrefixFrom(start, bits); p.Masked() == p && interval(p) == key {
+				networks = append(networks, p)
+			}
+		}
+	}
+	return networks
+}

@@ -1,0 +1,212 @@
+package nftables
+
+import (
+	"encoding/binary"
+	"fmt"
+	"hash/fnv"
+	"slices"
+
+	"github.com/google/nftables"
+	"github.com/google/nftables/expr"
+	"golang.org/x/sys/unix"
+
+	"github.com/egressip-operator/egressip-operator/pkg/dataplane/rules"
+)
+
+// priorities are those of our base chains. Before connection tracking, before whatever
+// marks packets by the same bits, before filters, and before other software's source
+// NAT: standard priorities are -300, -150, 0 and 100.
+func priorities() map[rules.Stage]int32 {
+	return map[rules.Stage]int32{rules.Raw: -301, rules.Mangle: -151, rules.Filter: -1, rules.NAT: 50}
+}
+
+// Marks are the packet marks that the rules give and compare.
+type Marks struct {
+	// All are the bits of the mark that are ours, Way those that say which way a
+	// packet leaves.
+	All, Way uint32
+	// Ways are the marks of all ways, 0 among them.
+	Ways []uint32
+}
+
+// Render writes rules as our table. What comes last in a hook is left out: in
+// nftables, a packet that one base chain accepts is still seen by all others.
+func Render(content rules.Content, m Marks) (Table, error) {
+	t := Table{Chains: map[string]Chain{}, Maps: map[string]Elements{setSame: {}, setSave: {}, setSNAT: {}}}
+	r := renderer{table: t, marks: m}
+	for stage, set := range content {
+		for name, list := range set.Chains {
+			if onlyLast(set.Jumps, name) {
+				continue
+			}
+			r.chain(chainName(name), nil, list)
+		}
+		for _, jump := range set.Jumps {
+			if !jump.Last {
+				r.enter(stage, jump)
+			}
+		}
+	}
+	for _, mark := range m.Ways {
+		r.chain(markChain(mark), nil, []rules.Rule{{Action: rules.SetMark{Value: mark, Mask: m.All}}})
+		r.chain(saveChain(mark), nil, []rules.Rule{{Action: rules.SetConnMark{Value: mark, Mask: m.Way}}})
+		t.Maps[setSave][markKey(mark)] = "jump " + saveChain(mark)
+		t.Maps[setSame][markKey(mark)+markKey(mark)] = ""
+	}
+	return t, r.err
+}
+
+// onlyLast reports whether a chain is reached by a jump that comes last.
+func onlyLast(jumps []rules.HookJump, chain string) bool {
+	return slices.ContainsFunc(jumps, func(j rules.HookJump) bool { return j.To == chain && j.Last })
+}
+
+type renderer struct {
+	table Table
+	marks Marks
+	err   error
+}
+
+// chain adds a chain.
+func (r *renderer) chain(name string, base *Base, list []rules.Rule) {
+	c := Chain{Base: base}
+	for _, rule := range list {
+		var exprs []expr.Any
+		for _, m := range rule.Matches {
+			exprs = append(exprs, r.match(m)...)
+		}
+		c.Rules = append(c.Rules, r.identified(append(exprs, r.action(rule.Action)...)))
+	}
+	r.table.Chains[name] = c
+}
+
+// enter leads the IPv4 packets of a hook into a chain.
+func (r *renderer) enter(stage rules.Stage, jump rules.HookJump) {
+	name := fmt.Sprintf("%s-%s", stage, jump.From)
+	c := r.table.Chains[name]
+	c.Base = &Base{Hook: jump.From, Priority: priorities()[stage], NAT: stage == rules.NAT}
+	c.Rules = append(c.Rules, r.identified(slices.Concat(
+		meta(expr.MetaKeyNFPROTO), equal([]byte{unix.NFPROTO_IPV4}),
+		verdict(expr.VerdictJump, chainName(jump.To)),
+	)))
+	r.table.Chains[name] = c
+}
+
+// identified gives a rule its ID.
+func (r *renderer) identified(exprs []expr.Any) Rule {
+	h := fnv.New64a()
+	for _, e := range exprs {
+		data, err := expr.Marshal(byte(nftables.TableFamilyINet), e)
+		if err != nil && r.err == nil {
+			r.err = fmt.Errorf("render %T: %w", e, err)
+		}
+		_, _ = h.Write(data) // never fails
+	}
+	return Rule{ID: fmt.Sprintf("%016x", h.Sum64()), Exprs: exprs}
+}
+
+func (r *renderer) match(m rules.Match) []expr.Any {
+	switch m := m.(type) {
+	case rules.SourceIn:
+		mask := binary.BigEndian.AppendUint32(nil, ^uint32(0)<<(32-m.Network.Bits()))
+		return slices.Concat(network(rules.Source), masked(mask), equal(m.Network.Masked().Addr().AsSlice()))
+	case rules.InInterface:
+		return slices.Concat(meta(expr.MetaKeyIIFNAME), compare(m.Not, interfaceName(m.Name)))
+	case rules.OutInterface:
+		return slices.Concat(meta(expr.MetaKeyOIFNAME), compare(m.Not, interfaceName(m.Name)))
+	case rules.UDPPort:
+		return port(unix.IPPROTO_UDP, uint16(m))
+	case rules.TCPPort:
+		return port(unix.IPPROTO_TCP, uint16(m))
+	case rules.TCPFlags:
+		return slices.Concat(protocol(unix.IPPROTO_TCP), transport(13, 1), masked([]byte{byte(m.Among)}), compare(m.Not, []byte{byte(m.Set)}))
+	case rules.Mark:
+		return slices.Concat(meta(expr.MetaKeyMARK), masked(native(m.Mask)), compare(m.Not, native(m.Value)))
+	case rules.ConnMark:
+		return slices.Concat(ct(expr.CtKeyMARK), masked(native(m.Mask)), compare(m.Not, native(m.Value)))
+	case rules.Direction:
+		direction := byte(0)
+		if m == rules.Reply {
+			direction = 1
+		}
+		return slices.Concat(ct(expr.CtKeyDIRECTION), equal([]byte{direction}))
+	case rules.ConnState:
+		return slices.Concat(ct(expr.CtKeySTATE), masked(native(stateBits(m))), compare(true, native(0)))
+	case rules.Unconfirmed:
+		return slices.Concat(ct(expr.CtKeySTATUS), masked(native(statusConfirmed)), equal(native(0)))
+	case rules.InSet:
+		return slices.Concat(network(m.Addr), []expr.Any{&expr.Lookup{SourceRegister: register, SetName: m.Set, Invert: m.Not}})
+	case rules.EndpointsInSet:
+		return slices.Concat(
+			protocol(unix.IPPROTO_TCP), network(rules.Source),
+			[]expr.Any{
+				&expr.Payload{DestRegister: word(1), Base: expr.PayloadBaseTransportHeader, Offset: 0, Len: 2},
+				&expr.Payload{DestRegister: word(2), Base: expr.PayloadBaseNetworkHeader, Offset: 16, Len: 4},
+				&expr.Lookup{SourceRegister: register, SetName: m.Set},
+			})
+	default:
+		return r.unknown(m)
+	}
+}
+
+func (r *renderer) action(a rules.Action) []expr.Any {
+	switch a := a.(type) {
+	case rules.Drop:
+		return verdict(expr.VerdictDrop, "")
+	case rules.ResetTCP:
+		return slices.Concat(protocol(unix.IPPROTO_TCP), []expr.Any{&expr.Reject{Type: unix.NFT_REJECT_TCP_RST}})
+	case rules.Accept:
+		return verdict(expr.VerdictAccept, "")
+	case rules.Return:
+		return verdict(expr.VerdictReturn, "")
+	case rules.Jump:
+		return verdict(expr.VerdictJump, chainName(a.Chain))
+	case rules.Goto:
+		return verdict(expr.VerdictGoto, chainName(a.Chain))
+	case rules.SetMark:
+		return slices.Concat(meta(expr.MetaKeyMARK), replaced(a.Mask, a.Value),
+			[]expr.Any{&expr.Meta{Key: expr.MetaKeyMARK, SourceRegister: true, Register: register}})
+	case rules.SetConnMark:
+		return slices.Concat(ct(expr.CtKeyMARK), replaced(a.Mask, a.Value),
+			[]expr.Any{&expr.Ct{Key: expr.CtKeyMARK, SourceRegister: true, Register: register}})
+	case rules.SetMarkFromSet:
+		return slices.Concat(network(rules.Source), mapped(a.Set, 0))
+	case rules.SaveMark:
+		return slices.Concat(meta(expr.MetaKeyMARK), masked(native(a.Mask)), mapped(setSave, 0))
+	case rules.DropIfMarksDiffer:
+		return slices.Concat(
+			meta(expr.MetaKeyMARK), masked(native(a.Mask)),
+			[]expr.Any{
+				&expr.Ct{Key: expr.CtKeyMARK, Register: word(1)},
+				&expr.Bitwise{SourceRegister: word(1), DestRegister: word(1), Len: 4, Mask: native(a.Mask), Xor: native(0)},
+				&expr.Lookup{SourceRegister: register, SetName: setSame, Invert: true},
+			}, verdict(expr.VerdictDrop, ""))
+	case rules.SourceNATByMark:
+		for mark, ip := range a.To {
+			r.table.Maps[setSNAT][markKey(mark)] = addrKey(ip)
+		}
+		return slices.Concat(meta(expr.MetaKeyMARK), masked(native(a.Mask)), mapped(setSNAT, register),
+			[]expr.Any{&expr.NAT{Type: expr.NATTypeSourceNAT, Family: unix.NFPROTO_IPV4, RegAddrMin: register}})
+	case rules.KeepSource:
+		// To accept would not do: the kernel then asks the next chain.
+		return slices.Concat(network(rules.Source), []expr.Any{&expr.NAT{Type: expr.NATTypeSourceNAT, Family: unix.NFPROTO_IPV4, RegAddrMin: register}})
+	case rules.NoTrack:
+		return []expr.Any{&expr.Notrack{}}
+	case rules.ClampMSS:
+		return []expr.Any{
+			&expr.Rt{Key: expr.RtTCPMSS, Register: register},
+			&expr.Byteorder{SourceRegister: register, DestRegister: register, Op: expr.ByteorderHton, Len: 2, Size: 2},
+			&expr.Exthdr{SourceRegister: register, Type: tcpOptionMSS, Offset: 2, Len: 2, Op: expr.ExthdrOpTcpopt},
+		}
+	default:
+		return r.unknown(a)
+	}
+}
+
+// unknown is an error: a part of the model that is not rendered.
+func (r *renderer) unknown(part any) []expr.Any {
+	if r.err == nil {
+		r.err = fmt.Errorf("render %T: nftables has no form for it", part)
+	}
+	return nil
+}

@@ -1,0 +1,115 @@
+package nftables
+
+import (
+	"encoding/binary"
+	"fmt"
+	"net/netip"
+	"slices"
+	"strconv"
+	"strings"
+	"time"
+
+	"github.com/google/nftables"
+	"github.com/google/nftables/binaryutil"
+
+	"github.com/egressip-operator/egressip-operator/pkg/dataplane/rules"
+)
+
+// Sets and maps of the rules alone: their elements change with the rules.
+const (
+	// setSNAT has the egress IP of each mark.
+	setSNAT = "egress-snat"
+	// setSave leads each mark to the chain that copies it to the connection.
+	setSave = "egress-save"
+	// setSame has the pairs of marks that are equal.
+	setSame = "egress-same"
+)
+
+// mapNames lists them.
+func mapNames() []string { return []string{setSame, setSave, setSNAT} }
+
+// resetFor is how long a connection stays in the set of those that get a reset.
+const resetFor = 15 * time.Minute
+
+// table is our table as the library names it.
+func table() *nftables.Table {
+	return &nftables.Table{Name: Name, Family: nftables.TableFamilyINet}
+}
+
+// sets are all sets and maps of a table, in a fixed order.
+func sets(t *nftables.Table) []*nftables.Set {
+	ip, mark := nftables.TypeIPAddr, nftables.TypeMark
+	return []*nftables.Set{
+		{Table: t, Name: rules.SetPods, KeyType: ip, DataType: nftables.TypeVerdict, IsMap: true},
+		{Table: t, Name: rules.SetLocked, KeyType: ip},
+		{Table: t, Name: rules.SetHosts, KeyType: ip},
+		{Table: t, Name: rules.SetInside, KeyType: ip, Interval: true},
+		{Table: t, Name: rules.SetIPs, KeyType: ip},
+		{
+			Table: t, Name: rules.SetResets, HasTimeout: true, Timeout: resetFor,
+			KeyType: concat(ip, nftables.TypeInetService, ip),
+		},
+		{Table: t, Name: setSame, KeyType: concat(mark, mark), KeyByteOrder: binaryutil.NativeEndian},
+		{Table: t, Name: setSave, KeyType: mark, DataType: nftables.TypeVerdict, IsMap: true, KeyByteOrder: binaryutil.NativeEndian},
+		{Table: t, Name: setSNAT, KeyType: mark, DataType: ip, IsMap: true, KeyByteOrder: binaryutil.NativeEndian},
+	}
+}
+
+// concat joins types that always can be joined.
+func concat(types ...nftables.SetDatatype) nftables.SetDatatype {
+	joined, err := nftables.ConcatSetType(types...)
+	if err != nil {
+		return nftables.TypeInvalid // the kernel refuses it
+	}
+	return joined
+}
+
+// markChain is the chain that gives a packet a mark, saveChain that which gives it to
+// its connection.
+func markChain(mark uint32) string { return fmt.Sprintf("mark-%x", mark) }
+func saveChain(mark uint32) string { return fmt.Sprintf("save-%x", mark) }
+
+// podVerdict is the value of a pod in the map of pods.
+func podVerdict(mark uint32) string { return "jump " + markChain(mark) }
+
+// podMark reads podVerdict. A value that we never write is a mark that nothing has.
+func podMark(verdict string) uint32 {
+	mark, err := strconv.ParseUint(strings.TrimPrefix(verdict, "jump mark-"), 16, 32)
+	if err != nil {
+		return ^uint32(0)
+	}
+	return uint32(mark)
+}
+
+func addrKey(ip netip.Addr) string { return string(ip.AsSlice()) }
+
+func keyAddr(key string) netip.Addr {
+	ip, _ := netip.AddrFromSlice([]byte(key))
+	return ip
+}
+
+// resetKey is a connection of a pod: its address and port, and the other end. Each
+// field takes four bytes.
+func resetKey(source netip.AddrPort, dest netip.Addr) string {
+	key := slices.Concat(source.Addr().AsSlice(), binary.BigEndian.AppendUint16(nil, source.Port()), []byte{0, 0}, dest.AsSlice())
+	return string(key)
+}
+
+// disjoint returns the networks that no other contains, in order: nftables keeps
+// intervals that do not overlap.
+func disjoint(networks []netip.Prefix) []netip.Prefix {
+	sorted := slices.Clone(networks)
+	slices.SortFunc(sorted, func(a, b netip.Prefix) int {
+		if c := a.Addr().Compare(b.Addr()); c != 0 {
+			return c
+		}
+		return a.Bits() - b.Bits()
+	})
+	var out []netip.Prefix
+	for _, p := range sorted {
+		if len(out) == 0 || !out[len(out)-1].Overlaps(p) {
+			out = append(out, p)
+		}
+	}
+	return out
+}
