@@ -48,14 +48,17 @@ type claimWrite struct {
 // new as everything that this controller, and all before it, have written. Each write
 // is conditional on the version in the view, so it fails if someone else wrote in
 // between. The order of the writes does not matter, so they are concurrent.
-func (r *egressReconciler) writeClaims(ctx context.Context, v view, a egress.Allocation) (wrote, waits bool, err error) {
+//
+// Hosts in judged have another version than in the view, so that a write of their claims
+// would fail: it is left to the next round, which follows at once.
+func (r *egressReconciler) writeClaims(ctx context.Context, v view, a egress.Allocation, judged map[string]bool) (wrote, waits bool, err error) {
 	waiting := make(claimWaits)
 	a = r.paceEvacuation(v, a, waiting)
 	var writes []claimWrite
 	for _, claims := range a.Hosts {
 		h := v.host(claims.Host)
 		wanted := r.withhold(v, h, claims.Claims, waiting)
-		if slices.Equal(wanted, h.EgressIPs) || !r.fence.mayWrite(h) {
+		if slices.Equal(wanted, h.EgressIPs) || judged[h.Name] || !r.fence.mayWrite(h) {
 			continue
 		}
 		patched := h.DeepCopy()

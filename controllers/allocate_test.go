@@ -109,6 +109,39 @@ func TestAnOverdueClaimDoesNotWaitAgain(t *testing.T) {
 	}
 }
 
+// TestOnePassMovesClaims: when a host goes offline, its verdict is written, its claims are
+// released and claimed for another host, all in one pass.
+//
+// Mutant: claims-of-the-judged.
+func TestOnePassMovesClaims(t *testing.T) {
+	const ip = "192.168.7.200"
+	s := newStore()
+	s.twoHosts("192.168.7.128/25", "192.168.7.128/25")
+	s.namespaces["shop"] = &v1.NetNamespace{
+		ObjectMeta: metav1.ObjectMeta{Name: "shop", UID: "shop"}, NetName: "shop", NetID: new(uint32(10)), EgressIPs: []string{ip},
+	}
+	s.stamp(s.namespaces["shop"], true)
+	cache := &lagging{store: s}
+	job := onStore(s, cache, testclock.NewFakeClock(time.Unix(1e9, 0)))
+	pass := func() {
+		cache.namespaces, cache.hosts, cache.node = len(s.past)-1, len(s.past)-1, len(s.past)-1
+		if _, err := passAndPublish(job); err != nil {
+			t.Fatal(err)
+		}
+	}
+	pass()
+	pass()
+	if got := s.hosts["node1"].EgressIPs; !slices.Equal(got, []string{ip}) {
+		t.Fatalf("claims of node1 are %v", got)
+	}
+	setReady(s.nodes["node1"], false)
+	s.stamp(s.nodes["node1"], false)
+	pass()
+	if got := s.hosts["node2"].EgressIPs; !slices.Equal(got, []string{ip}) {
+		t.Errorf("after one pass, claims of node1 are %v and of node2 %v", s.hosts["node1"].EgressIPs, got)
+	}
+}
+
 // twoHosts adds node1 and node2, automatic hosts with the given ranges whose Nodes are
 // Ready and whose agents report that all is well.
 func (s *store) twoHosts(ranges ...string) {

@@ -157,14 +157,14 @@ func (r *egressReconciler) runRound(ctx context.Context) round {
 	var wrote, waiting bool
 	var errClaims error
 	if allowed == claimsAllowed {
-		wrote, waiting, errClaims = r.writeClaims(ctx, v, d.allocation)
+		wrote, waiting, errClaims = r.writeClaims(ctx, v, d.allocation, judged)
 	}
 	failed := errors.Join(errFence, errVerdicts, errClaims)
 	done := round{decided: true, view: v, decision: d, err: failed}
 	switch {
-	case apierrors.IsConflict(failed) || (failed != nil && (judged || wrote)):
+	case apierrors.IsConflict(failed) || (failed != nil && (len(judged) > 0 || wrote)):
 		done.next = stepRetry
-	case judged || wrote:
+	case len(judged) > 0 || wrote:
 		done.next = stepRepeat
 	case waiting:
 		done.next = stepWait
@@ -172,9 +172,10 @@ func (r *egressReconciler) runRound(ctx context.Context) round {
 	return done
 }
 
-// writeVerdicts writes the statuses of hosts whose verdict changed. The agents wait for
-// them: they decide where traffic goes.
-func (r *egressReconciler) writeVerdicts(ctx context.Context, v view, d decision) (wrote bool, err error) {
+// writeVerdicts writes the statuses of hosts whose verdict changed, and returns these
+// hosts. The agents wait for them: they decide where traffic goes.
+func (r *egressReconciler) writeVerdicts(ctx context.Context, v view, d decision) (judged map[string]bool, err error) {
+	judged = make(map[string]bool)
 	var changed []wantedStatus
 	for i, w := range wantedHosts(v, d, v.witnesses()) {
 		h := v.hosts[i]
@@ -188,7 +189,14 @@ func (r *egressReconciler) writeVerdicts(ctx context.Context, v view, d decision
 		}
 		changed = append(changed, w)
 	}
-	return r.publisher.writeNow(ctx, changed)
+	wrote, err := r.publisher.writeNow(ctx, changed)
+	if !wrote {
+		return nil, err
+	}
+	for _, w := range changed {
+		judged[w.key.name] = true
+	}
+	return judged, err
 }
 
 // publish reports what is known at the end of a pass.

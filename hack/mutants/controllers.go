@@ -25,6 +25,10 @@ func controllerMutants() []mutant {
 			}},
 		},
 		{
+			name: "claims-of-the-judged", pkg: controller, test: "TestOnePassMovesClaims", plain: true,
+			edits: []edit{{file: "allocate.go", old: " || judged[h.Name]", new: ""}},
+		},
+		{
 			name: "overdue-waits-again", pkg: controller, test: "TestAnOverdueClaimDoesNotWaitAgain", plain: true,
 			edits: []edit{{file: "allocate.go", old: "return waiting[ip] == 0 })", new: "return waiting[ip] != pending })"}},
 		},
@@ -71,7 +75,7 @@ func controllerMutants() []mutant {
 		{
 			name: "one-refusal-stops-all", pkg: controller, test: "TestOneRefusedHostHoldsUpNoOther",
 			edits: []edit{{
-				file: "reconciler.go", old: "(failed != nil && (judged || wrote))", new: "failed != nil",
+				file: "reconciler.go", old: "(failed != nil && (len(judged) > 0 || wrote))", new: "failed != nil",
 			}},
 		},
 		{
