@@ -97,8 +97,8 @@ func TestListsAreCheckedWhenTheyChange(t *testing.T) {
 		for name, list := range crd.Spec.Versions[0].Schema.OpenAPIV3Schema.Properties {
 			for _, rule := range list.XValidations {
 				checked++
-				optional := rule.OptionalOldSelf != nil && *rule.OptionalOldSelf
-				if list.Type == "array" && !(optional && strings.HasPrefix(rule.Rule, "oldSelf.orValue([]) == self || ")) {
+				always := rule.OptionalOldSelf == nil || !*rule.OptionalOldSelf || !strings.HasPrefix(rule.Rule, "oldSelf.orValue([]) == self || ")
+				if list.Type == "array" && always {
 					t.Errorf("%s: the rule of %s is evaluated where the list is as it was: %s", filepath.Base(file), name, rule.Rule)
 				}
 			}

@@ -81,11 +81,8 @@ func (o Objects) about(host string) given {
 }
 
 func (g given) equal(other given) bool {
-	if !slices.Equal(g.awaited, other.awaited) || !maps.Equal(g.failing, other.failing) {
-		return false
-	}
-	g.awaited, g.failing, other.awaited, other.failing = nil, nil, nil, nil
-	return g.verdict == other.verdict && g.judged == other.judged &&
+	return slices.Equal(g.awaited, other.awaited) && maps.Equal(g.failing, other.failing) &&
+		g.verdict == other.verdict && g.judged == other.judged &&
 		g.evacuating == other.evacuating && g.gone == other.gone && g.unheard == other.unheard &&
 		g.allEvacuating == other.allEvacuating && g.allGone == other.allGone && g.allNetworked == other.allNetworked &&
 		g.capacity == other.capacity && g.defaultCapacity == other.defaultCapacity && g.limited == other.limited &&
