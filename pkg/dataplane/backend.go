@@ -76,7 +76,7 @@ const iptablesRest = 10 * time.Second
 // of our own, they are read from time to time, and those that cannot be read are left
 // out and reported in a warning.
 func (d *Dataplane) observeIPTables(ctx context.Context, table bool) (seen map[Backend]iptables.Tables, warnings []string, err error) {
-	if table && d.iptablesSeen != nil && time.Since(d.iptablesAt) < iptablesRest {
+	if table && d.iptablesSeen != nil && monotonic()-d.iptablesAt < iptablesRest {
 		return d.iptablesSeen, nil, nil
 	}
 	seen = map[Backend]iptables.Tables{}
@@ -92,7 +92,7 @@ func (d *Dataplane) observeIPTables(ctx context.Context, table bool) (seen map[B
 			errs = append(errs, err)
 		}
 	}
-	d.iptablesSeen, d.iptablesAt = seen, time.Now()
+	d.iptablesSeen, d.iptablesAt = seen, monotonic()
 	return seen, warnings, errors.Join(errs...)
 }
 

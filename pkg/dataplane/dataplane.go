@@ -44,7 +44,7 @@ type Dataplane struct {
 	// iptablesSeen are the rules of iptables as of iptablesAt, where they are not read
 	// in each pass.
 	iptablesSeen map[Backend]iptables.Tables
-	iptablesAt   time.Time
+	iptablesAt   time.Duration
 	// maps and programs are opened by the first Apply, which is the first to
 	// change anything.
 	maps     *bpf.Maps

@@ -74,9 +74,11 @@ func (r rulesOf) table() bool { return usesTable(r.want) }
 func (r rulesOf) iptables() string { return "iptables-" + string(r.masquerade[0]) }
 
 func onlyNFT() rulesOf { return rulesOf{name: "nft", masquerade: []Backend{NFT}, want: []Backend{NFT}} }
+
 func onlyLegacy() rulesOf {
 	return rulesOf{name: "legacy", masquerade: []Backend{Legacy}, want: []Backend{Legacy}}
 }
+
 func bothNFTFirst() rulesOf {
 	return rulesOf{name: "both, nft first", masquerade: []Backend{NFT, Legacy}, want: []Backend{NFT, Legacy}}
 }

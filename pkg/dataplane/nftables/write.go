@@ -55,7 +55,7 @@ func newChain(in *nftables.Table, name string, base *Base) *nftables.Chain {
 		return c
 	}
 	policy := nftables.ChainPolicyAccept
-	c.Hooknum, c.Priority, c.Policy = hookNumber(base.Hook), nftables.ChainPriorityRef(nftables.ChainPriority(base.Priority)), &policy
+	c.Hooknum, c.Priority, c.Policy = hookNumber(base.Hook), new(nftables.ChainPriority(base.Priority)), &policy
 	c.Type = nftables.ChainTypeFilter
 	if base.NAT {
 		c.Type = nftables.ChainTypeNAT
