@@ -9,13 +9,16 @@ import (
 	"github.com/egressip-operator/egressip-operator/pkg/agent"
 )
 
+// formerBackendFlag is the name that --backend had in version 0.1.0.
+const formerBackendFlag = "iptables-backend"
+
 func addBackendFlag(f *pflag.FlagSet, o *agent.KernelOptions) {
 	f.Var(newChoice(&o.Backend, agent.Backends()...), "backend",
 		"`backend` of our rules: nftables is a table of their own; iptables uses the backends of iptables that hold the node's other rules, "+
 			"iptables-nft, iptables-legacy and iptables-both name them; auto is nftables where the kernel can, else iptables")
-	f.Var((*formerBackend)(&o.Backend), "iptables-backend", "former name of --backend: auto, nft, legacy or both")
+	f.Var((*formerBackend)(&o.Backend), formerBackendFlag, "former name of --backend: auto, nft, legacy or both")
 	// It fails for a flag that does not exist.
-	_ = f.MarkDeprecated("iptables-backend", "use --backend")
+	_ = f.MarkDeprecated(formerBackendFlag, "use --backend")
 }
 
 // addKernelFlags adds the flags that the agent and cleanup must agree on.
@@ -25,7 +28,7 @@ func addKernelFlags(f *pflag.FlagSet, o *agent.KernelOptions) {
 	f.StringVar(&o.PinDir, "pin-dir", o.PinDir, "`directory` on a bpffs for the operator's maps")
 }
 
-// formerBackend is --iptables-backend of version 0.1.0.
+// formerBackend is the value of formerBackendFlag.
 type formerBackend string
 
 func (b *formerBackend) String() string { return "" }

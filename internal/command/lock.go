@@ -87,10 +87,15 @@ own. It takes effect at the next boot. Use the flags that the agent runs with.`,
 			}
 			unit.Args = []string{"lock"}
 			cmd.Flags().Visit(func(f *pflag.Flag) {
-				if !slices.Contains([]string{"root", "before"}, f.Name) {
+				switch {
+				case slices.Contains([]string{"root", "before"}, f.Name):
+				case f.Name == formerBackendFlag:
+					unit.Args = append(unit.Args, "--backend="+flags.options.Kernel.Backend)
+				default:
 					unit.Args = append(unit.Args, "--"+f.Name+"="+f.Value.String())
 				}
 			})
+			unit.IPTables = strings.HasPrefix(flags.options.Kernel.Backend, "iptables")
 			return unit.Install(program)
 		},
 	}

@@ -38,10 +38,11 @@ type Unit struct {
 	Before []string
 	// Args are the program's arguments.
 	Args []string
+	// IPTables: the program needs the node's iptables.
+	IPTables bool
 }
 
-// iptables returns the programs of which the node needs at least one: the lock
-// consists of iptables rules.
+// iptables returns the programs of which such a node needs at least one.
 func iptables() []string {
 	return []string{"usr/sbin/iptables-nft", "usr/sbin/iptables-legacy", "sbin/iptables-nft", "sbin/iptables-legacy", "usr/bin/iptables-nft", "usr/bin/iptables-legacy"}
 }
@@ -52,9 +53,9 @@ func (u Unit) Install(from string) error {
 	if err := u.validate(); err != nil {
 		return err
 	}
-	if !u.has(iptables()...) {
-		return fmt.Errorf("install %s: the node has no iptables-nft and no iptables-legacy, which the lock needs: "+
-			"install the package iptables on it", unitName)
+	if u.IPTables && !u.has(iptables()...) {
+		return fmt.Errorf("install %s: the node has no iptables-nft and no iptables-legacy, which the lock needs with --backend=iptables: "+
+			"install the package iptables on it, or choose another backend", unitName)
 	}
 	if err := u.copyProgram(from); err != nil {
 		return err

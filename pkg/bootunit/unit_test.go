@@ -98,6 +98,7 @@ func TestInstallRefuses(t *testing.T) {
 	}{
 		"a node without iptables": {func(t *testing.T, u *Unit) {
 			t.Helper()
+			u.IPTables = true
 			if err := os.Remove(filepath.Join(u.Root, "usr/sbin/iptables-nft")); err != nil {
 				t.Fatal(err)
 			}

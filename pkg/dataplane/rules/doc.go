@@ -6,9 +6,9 @@
 // renders the model: every Match and every Action.
 //
 // Every match and action of the model must be expressible in iptables and in
-// nftables. Content depends on [Params] alone: the same input gives the same
-// rules. Whatever changes with pods and hosts is in sets, which rules refer to
-// by name, so that rules rarely change.
+// nftables, but for what [Params] asks for. Content depends on [Params] alone: the
+// same input gives the same rules. Whatever changes with pods and hosts is in sets,
+// which rules refer to by name, so that rules rarely change.
 //
 // All values are plain data; functions are pure and may be called concurrently.
 package rules
