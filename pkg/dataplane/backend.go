@@ -153,6 +153,8 @@ func (m members) del(batch []change) error {
 	switch {
 	case !m.table:
 		return ipset.Delete(ourSet(set), m.entries(batch))
+	case set == setPods:
+		return m.d.nft.DeletePods(ipsOf(batch))
 	case set == setInside:
 		return m.d.nft.DeleteInside(prefixesOf(batch))
 	default:

@@ -170,7 +170,7 @@ func TestNobodyElseChangesOurTable(t *testing.T) {
 		"nft flush ruleset",
 		"! nft delete table inet egressip",
 		"! nft flush chain inet egressip forward",
-		"! nft flush map inet egressip egress-pods",
+		"! nft flush map inet egressip egress-marks",
 		"! nft insert rule inet egressip forward accept",
 	} {
 		w.seen.says(damage)

@@ -68,6 +68,7 @@ func TestDriftNeverLeaksAndIsRepaired(t *testing.T) {
 			if rules.table() {
 				damages = append(damages,
 					"nft flush chain inet egressip mark-1000",
+					"nft flush set inet egressip egress-pods",
 					"nft flush map inet egressip egress-snat",
 					"nft flush map inet egressip egress-save",
 					"nft insert rule inet egressip prerouting accept",

@@ -130,7 +130,7 @@ func (r rulesOf) empty(set string) string {
 	case !r.table():
 		return "ipset flush " + set
 	case set == setPods:
-		return "nft flush map inet egressip " + set
+		return "nft flush map inet egressip egress-marks"
 	default:
 		return "nft flush set inet egressip " + set
 	}
@@ -295,6 +295,9 @@ func (n *node) apply(t *testing.T) Report {
 	r, err := n.tryApply(t)
 	if err != nil {
 		t.Fatalf("apply on %s: %v", n.Name, err)
+	}
+	if automatic := len(n.cfg.Backends) == 0 && !n.cfg.IPTables; automatic && !usesTable(r.Backends) {
+		t.Fatalf("apply on %s: rules are in %v: %s", n.Name, r.Backends, r.BackendReason)
 	}
 	for _, h := range r.Hosted {
 		if !h.Configured {

@@ -60,7 +60,7 @@ func (b *bed) testDrift(t *testing.T) {
 func (b *bed) guarded(t *testing.T, node string) {
 	t.Helper()
 	for _, damage := range []string{
-		"nft delete table inet egressip", "nft flush chain inet egressip forward", "nft flush map inet egressip egress-pods",
+		"nft delete table inet egressip", "nft flush chain inet egressip forward", "nft flush map inet egressip egress-marks",
 	} {
 		if out, err := b.NodeExec(t.Context(), node, strings.Fields(damage)...); err == nil {
 			t.Errorf("%s: %q was done: %s", node, damage, out)

@@ -3,6 +3,7 @@ package nftables
 import (
 	"errors"
 	"fmt"
+	"maps"
 	"net/netip"
 	"slices"
 
@@ -174,7 +175,7 @@ func (d *Driver) readSet(name string) (Elements, error) {
 	for _, e := range list {
 		value := string(e.Val)
 		switch name {
-		case rules.SetPods, setSave:
+		case setMarks, setSave:
 			if value, err = verdictText(e.Val); err != nil {
 				return nil, fmt.Errorf("read set %s of table inet %s: %w", name, Name, err)
 			}
@@ -187,15 +188,38 @@ func (d *Driver) readSet(name string) (Elements, error) {
 // Supported reports, as an error, why the kernel cannot hold the rules that a table
 // consists of. It makes them, and takes them away in the same transaction.
 func (d *Driver) Supported(wanted Table) error {
+	err := d.try(wanted)
+	if err == nil {
+		return nil
+	}
+	err = fmt.Errorf("try all rules in a table of their own: %w", err)
+	bare := Table{Chains: map[string]Chain{}, Maps: wanted.Maps}
+	for name, c := range wanted.Chains {
+		bare.Chains[name] = Chain{Base: c.Base}
+	}
+	if errBare := d.try(bare); errBare != nil {
+		return fmt.Errorf("%w; sets and chains alone: %w", err, errBare)
+	}
+	for _, name := range slices.Sorted(maps.Keys(wanted.Chains)) {
+		for i, rule := range wanted.Chains[name].Rules {
+			bare.Chains[name] = Chain{Base: wanted.Chains[name].Base, Rules: []Rule{rule}}
+			if errRule := d.try(bare); errRule != nil {
+				err = fmt.Errorf("%w; rule %d of chain %s alone: %w", err, i+1, name, errRule)
+			}
+		}
+		bare.Chains[name] = Chain{Base: wanted.Chains[name].Base}
+	}
+	return err
+}
+
+// try makes a table for trial, and deletes it in the same transaction.
+func (d *Driver) try(wanted Table) error {
 	t := &nftables.Table{Name: Name + "-trial", Family: nftables.TableFamilyINet}
 	d.conn.AddTable(t)
 	err := d.addSets(sets(t))
 	d.write(t, Plan(Table{}, wanted))
 	d.conn.DelTable(t)
-	if err := errors.Join(err, d.conn.Flush()); err != nil {
-		return fmt.Errorf("try all rules in a table of their own: %w", err)
-	}
-	return nil
+	return errors.Join(err, d.conn.Flush())
 }
 
 // Ensure makes the table and its sets where they do not exist, takes ownership, and

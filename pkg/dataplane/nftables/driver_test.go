@@ -93,7 +93,7 @@ func TestPropertyTheKernelHasWhatWasPut(t *testing.T) {
 				networks, dropped := drawNetworks(rt, "networks"), drawNetworks(rt, "dropped")
 				m.Do(t, func() {
 					for _, err := range []error{
-						m.PutPods(put), m.Delete(rules.SetPods, gone),
+						m.PutPods(put), m.DeletePods(gone),
 						m.Put(rules.SetHosts, come), m.Delete(rules.SetHosts, left),
 						m.PutInside(networks), m.DeleteInside(dropped),
 					} {

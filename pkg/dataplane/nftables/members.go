@@ -4,24 +4,34 @@ import (
 	"maps"
 	"net/netip"
 	"slices"
+	"strings"
 
 	"github.com/egressip-operator/egressip-operator/pkg/dataplane/rules"
 )
 
 // PutPods sets the marks of pods. The table has a chain for each of the marks.
 func (d *Driver) PutPods(marks map[netip.Addr]uint32) error {
-	put := make(Elements, len(marks))
+	verdicts, known := make(Elements, len(marks)), make(Elements, len(marks))
 	for ip, mark := range marks {
-		put[addrKey(ip)] = podVerdict(mark)
+		verdicts[addrKey(ip)], known[addrKey(ip)] = podVerdict(mark), ""
 	}
-	return d.change(rules.SetPods, put, nil)
+	return d.change(delta{set: rules.SetPods, put: known}, delta{set: setMarks, put: verdicts})
+}
+
+// DeletePods deletes pods; one that is not there is no error.
+func (d *Driver) DeletePods(ips []netip.Addr) error {
+	return d.change(delta{set: setMarks, del: keys(ips)}, delta{set: rules.SetPods, del: keys(ips)})
 }
 
 // Put adds addresses to a set.
-func (d *Driver) Put(set string, ips []netip.Addr) error { return d.change(set, keys(ips), nil) }
+func (d *Driver) Put(set string, ips []netip.Addr) error {
+	return d.change(delta{set: set, put: keys(ips)})
+}
 
 // Delete deletes addresses from a set; one that is not there is no error.
-func (d *Driver) Delete(set string, ips []netip.Addr) error { return d.change(set, nil, keys(ips)) }
+func (d *Driver) Delete(set string, ips []netip.Addr) error {
+	return d.change(delta{set: set, del: keys(ips)})
+}
 
 func keys(ips []netip.Addr) Elements {
 	elements := make(Elements, len(ips))
@@ -55,7 +65,7 @@ func (d *Driver) setInside(after map[netip.Prefix]struct{}) error {
 		return err
 	}
 	del, put := difference(content.Sets[rules.SetInside], intervals(slices.Collect(maps.Keys(after))))
-	if err := d.change(rules.SetInside, put, del); err != nil {
+	if err := d.change(delta{set: rules.SetInside, put: put, del: del}); err != nil {
 		return err
 	}
 	d.inside = after
@@ -81,20 +91,54 @@ func (d *Driver) PutResets(connections []Connection) error {
 	return d.flush("note connections to reset in a set")
 }
 
-// change puts and deletes members of a set, in one transaction.
-func (d *Driver) change(set string, put, del Elements) error {
+// delta is what changes in a set.
+type delta struct {
+	set      string
+	put, del Elements
+}
+
+// change puts and deletes members of sets, in one transaction.
+func (d *Driver) change(deltas ...delta) error {
 	content, err := d.Observe()
 	if err != nil {
 		return err
 	}
-	have := content.Sets[set]
-	gone, come := Elements{}, Elements{}
-	for key := range del {
+	after := map[string]Elements{}
+	var names []string
+	for _, delta := range deltas {
+		have := content.Sets[delta.set]
+		gone, come := delta.from(have)
+		if len(gone)+len(come) == 0 {
+			continue
+		}
+		d.elements(table(), delta.set, nil, gone)
+		d.elements(table(), delta.set, come, nil)
+		next := Elements{}
+		maps.Copy(next, have)
+		maps.DeleteFunc(next, func(key, _ string) bool { _, deleted := gone[key]; return deleted })
+		maps.Copy(next, come)
+		after[delta.set], names = next, append(names, delta.set)
+	}
+	if len(after) == 0 {
+		return nil
+	}
+	if err := d.flush("change sets " + strings.Join(names, ", ")); err != nil {
+		return err
+	}
+	maps.Copy(d.seen.Sets, after)
+	return nil
+}
+
+// from returns the elements that must be deleted first, and those that must be added
+// then, in a set that has some already.
+func (d delta) from(have Elements) (gone, come Elements) {
+	gone, come = Elements{}, Elements{}
+	for key := range d.del {
 		if value, ok := have[key]; ok {
 			gone[key] = value
 		}
 	}
-	for key, value := range put {
+	for key, value := range d.put {
 		before, ok := have[key]
 		switch {
 		case ok && before == value:
@@ -104,22 +148,5 @@ func (d *Driver) change(set string, put, del Elements) error {
 		}
 		come[key] = value
 	}
-	if len(gone)+len(come) == 0 {
-		return nil
-	}
-	d.elements(table(), set, nil, gone)
-	d.elements(table(), set, come, nil)
-	if err := d.flush("change set " + set); err != nil {
-		return err
-	}
-	after := maps.Clone(have)
-	if after == nil {
-		after = Elements{}
-	}
-	for key := range gone {
-		delete(after, key)
-	}
-	maps.Copy(after, come)
-	d.seen.Sets[set] = after
-	return nil
+	return gone, come
 }

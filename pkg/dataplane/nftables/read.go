@@ -230,11 +230,21 @@ func paired(list []nftables.SetElement) Elements {
 	return elements
 }
 
-// Pods returns the pods and their marks.
+// Pods returns the pods and their marks. One that only the map or only the set has
+// gets a mark that nothing has.
 func (c Content) Pods() map[netip.Addr]uint32 {
-	pods := make(map[netip.Addr]uint32, len(c.Sets[rules.SetPods]))
-	for key, verdict := range c.Sets[rules.SetPods] {
+	marks, known := c.Sets[setMarks], c.Sets[rules.SetPods]
+	pods := make(map[netip.Addr]uint32, len(marks))
+	for key, verdict := range marks {
 		pods[keyAddr(key)] = podMark(verdict)
+		if _, ok := known[key]; !ok {
+			pods[keyAddr(key)] = noMark
+		}
+	}
+	for key := range known {
+		if _, ok := marks[key]; !ok {
+			pods[keyAddr(key)] = noMark
+		}
 	}
 	return pods
 }

@@ -170,7 +170,10 @@ func (r *renderer) action(a rules.Action) []expr.Any {
 		return slices.Concat(ct(expr.CtKeyMARK), replaced(a.Mask, a.Value),
 			[]expr.Any{&expr.Ct{Key: expr.CtKeyMARK, SourceRegister: true, Register: register}})
 	case rules.SetMarkFromSet:
-		return slices.Concat(network(rules.Source), mapped(a.Set, 0))
+		if a.Set != rules.SetPods {
+			return r.unknown(a)
+		}
+		return slices.Concat(network(rules.Source), mapped(setMarks, 0))
 	case rules.SaveMark:
 		return slices.Concat(meta(expr.MetaKeyMARK), masked(native(a.Mask)), mapped(setSave, 0))
 	case rules.DropIfMarksDiffer:

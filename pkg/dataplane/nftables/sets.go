@@ -15,17 +15,21 @@ import (
 	"github.com/egressip-operator/egressip-operator/pkg/dataplane/rules"
 )
 
-// Sets and maps of the rules alone: their elements change with the rules.
+// Sets and maps that are ours alone. Elements of all but setMarks change with the rules.
 const (
 	// setSNAT has the egress IP of each mark.
 	setSNAT = "egress-snat"
 	// setSave leads each mark to the chain that copies it to the connection.
 	setSave = "egress-save"
+	// setMarks leads each pod to the chain that gives its packets their mark. Set
+	// egress-pods has the same pods: up to Linux 6.1 at least, a map cannot be asked
+	// whether it has a key.
+	setMarks = "egress-marks"
 	// setSame has the pairs of marks that are equal.
 	setSame = "egress-same"
 )
 
-// mapNames lists them.
+// mapNames lists those whose elements change with the rules.
 func mapNames() []string { return []string{setSame, setSave, setSNAT} }
 
 // resetFor is how long a connection stays in the set of those that get a reset.
@@ -40,7 +44,8 @@ func table() *nftables.Table {
 func sets(t *nftables.Table) []*nftables.Set {
 	ip, mark := nftables.TypeIPAddr, nftables.TypeMark
 	return []*nftables.Set{
-		{Table: t, Name: rules.SetPods, KeyType: ip, DataType: nftables.TypeVerdict, IsMap: true},
+		{Table: t, Name: setMarks, KeyType: ip, DataType: nftables.TypeVerdict, IsMap: true},
+		{Table: t, Name: rules.SetPods, KeyType: ip},
 		{Table: t, Name: rules.SetLocked, KeyType: ip},
 		{Table: t, Name: rules.SetHosts, KeyType: ip},
 		{Table: t, Name: rules.SetInside, KeyType: ip, Interval: true},
@@ -72,11 +77,14 @@ func saveChain(mark uint32) string { return fmt.Sprintf("save-%x", mark) }
 // podVerdict is the value of a pod in the map of pods.
 func podVerdict(mark uint32) string { return "jump " + markChain(mark) }
 
-// podMark reads podVerdict. A value that we never write is a mark that nothing has.
+// noMark is a mark that no pod should have.
+const noMark = ^uint32(0)
+
+// podMark reads podVerdict. A value that we never write is noMark.
 func podMark(verdict string) uint32 {
 	mark, err := strconv.ParseUint(strings.TrimPrefix(verdict, "jump mark-"), 16, 32)
 	if err != nil {
-		return ^uint32(0)
+		return noMark
 	}
 	return uint32(mark)
 }

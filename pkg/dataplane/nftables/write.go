@@ -84,7 +84,7 @@ func encode(set string, keys []string, values Elements) []nftables.SetElement {
 	for _, key := range keys {
 		e := nftables.SetElement{Key: []byte(key)}
 		switch value := values[key]; set {
-		case rules.SetPods, setSave:
+		case setMarks, setSave:
 			e.VerdictData = &expr.Verdict{Kind: expr.VerdictJump, Chain: value[len("jump "):]}
 		case rules.SetInside:
 			list = append(list, nftables.SetElement{Key: []byte(key)[:4]})
