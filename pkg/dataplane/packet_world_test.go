@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"net/netip"
+	"os"
 	"slices"
 	"strings"
 	"testing"
@@ -151,17 +152,34 @@ func (r rulesOf) next() string {
 	return ","
 }
 
+// wholeMatrix reports whether every way is tested ("make matrix"), and not only those
+// that differ most.
+func wholeMatrix() bool { return os.Getenv("EGRESSIP_TEST_MATRIX") == "all" }
+
 // allRules are the ways in which the rules of others are on hosts, and ours.
 func allRules() []rulesOf {
+	if !wholeMatrix() {
+		return []rulesOf{onlyNFT(), bothLegacyFirst(), ownTableLegacy(), ownTableNative()}
+	}
 	return []rulesOf{onlyNFT(), onlyLegacy(), bothNFTFirst(), bothLegacyFirst(), ownTable(), ownTableLegacy(), ownTableNative()}
 }
 
 // someRules are one way for each of our backends.
-func someRules() []rulesOf { return []rulesOf{onlyNFT(), onlyLegacy(), ownTable()} }
+func someRules() []rulesOf {
+	if !wholeMatrix() {
+		return []rulesOf{onlyLegacy(), ownTable()}
+	}
+	return []rulesOf{onlyNFT(), onlyLegacy(), ownTable()}
+}
 
 // openRules are one way for each of our backends, in which others can take away what
 // is ours.
-func openRules() []rulesOf { return []rulesOf{onlyNFT(), onlyLegacy(), ownTableShared()} }
+func openRules() []rulesOf {
+	if !wholeMatrix() {
+		return []rulesOf{onlyNFT(), ownTableShared()}
+	}
+	return []rulesOf{onlyNFT(), onlyLegacy(), ownTableShared()}
+}
 
 // service adds what kube-proxy would for a ClusterIP with one endpoint.
 func (r rulesOf) service(t *testing.T, n *node, clusterIP, endpoint string) {
