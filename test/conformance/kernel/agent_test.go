@@ -190,7 +190,7 @@ func (n *node) do(t *testing.T, step conformance.Step) (wrong string) {
 		if wrong := n.eventually(patience, func() string { return differ("rules", n.translated(), want) }); wrong != "" {
 			return wrong
 		}
-		run(t, "for table in filter nat mangle raw; do iptables -t $table -F; done")
+		run(t, "for table in filter nat mangle raw; do iptables -t $table -F; done; nft flush ruleset")
 		return ""
 	}
 	if err := n.brain.Do(t.Context(), step); err != nil {

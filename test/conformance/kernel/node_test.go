@@ -9,10 +9,13 @@ import (
 	"net"
 	"net/netip"
 	"os/exec"
+	"regexp"
 	"runtime"
 	"slices"
+	"strconv"
 	"strings"
 	"sync"
+	"syscall"
 	"testing"
 	"time"
 
@@ -177,8 +180,11 @@ func (n *node) addresses() (list []conformance.InterfaceAddress, cidrs []string)
 }
 
 // translated are the addresses that the packet filter makes the source of
-// packets, once for each rule.
+// packets, once for each rule, or entry of the map that a rule looks into.
 func (n *node) translated() (ips []string) {
+	for _, entry := range n.marked() {
+		ips = append(ips, entry[2])
+	}
 	for line := range strings.Lines(run(n.t, "iptables-save -t nat")) {
 		if _, rest, ok := strings.Cut(line, "--to-source "); ok {
 			ips = append(ips, strings.Fields(rest)[0])
@@ -186,6 +192,14 @@ func (n *node) translated() (ips []string) {
 	}
 	slices.Sort(ips)
 	return ips
+}
+
+// marked returns the egress IPs of marks: in each entry, the mark comes before the
+// address.
+func (n *node) marked() [][]string {
+	n.t.Helper()
+	list := run(n.t, "nft list map inet egressip egress-snat 2>/dev/null || true")
+	return regexp.MustCompile(`(0x[0-9a-f]+) : ([0-9.]+)`).FindAllStringSubmatch(list, -1)
 }
 
 // announcements counts the ARP frames on the LAN in which a host announces
@@ -264,7 +278,8 @@ func (n *node) inbound(ip string) string {
 }
 
 // reply returns what becomes of an answer to a connection that the node opens
-// with one of its addresses.
+// with one of its addresses. It has the mark of the egress IP's namespace: the guard
+// lets nobody else send with the address.
 func (n *node) reply(ip string) string {
 	n.t.Helper()
 	var server net.Listener
@@ -277,7 +292,21 @@ func (n *node) reply(ip string) string {
 	}
 	defer server.Close()
 	local := net.TCPAddrFromAddrPort(netip.AddrPortFrom(netip.MustParseAddr(ip), 0))
-	if err := dial(net.Dialer{Timeout: time.Second, LocalAddr: local}, lanIP+":7000"); err != nil {
+	mark := 0
+	for _, entry := range n.marked() {
+		if entry[2] == ip {
+			value, err := strconv.ParseInt(entry[1], 0, 32)
+			if err != nil {
+				n.t.Fatal(err)
+			}
+			mark = int(value)
+		}
+	}
+	dialer := net.Dialer{Timeout: time.Second, LocalAddr: local, Control: func(_, _ string, c syscall.RawConn) (err error) {
+		errControl := c.Control(func(fd uintptr) { err = unix.SetsockoptInt(int(fd), unix.SOL_SOCKET, unix.SO_MARK, mark) })
+		return errors.Join(errControl, err)
+	}}
+	if err := dial(dialer, lanIP+":7000"); err != nil {
 		return err.Error()
 	}
 	return "delivered"
