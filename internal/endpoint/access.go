@@ -39,7 +39,7 @@ const (
 type verdict int
 
 const (
-	unknown   verdict = iota // its token is nobody's
+	unknown   verdict = iota // its token belongs to no user
 	forbidden                // it may not get metrics
 	allowed
 )

@@ -126,8 +126,8 @@ type orderInput struct {
 // one, in the order in which they must be made.
 func order(in orderInput) []change {
 	var c changes
-	in.observed.table = c.copyFormer(in)
-	obs, want := in.observed.withFormer(), in.desired
+	in.observed = c.copyFormer(in)
+	obs, want := in.observed, in.desired
 
 	// A network that is no longer served is dropped from the start: a packet must
 	// not get an egress IP that its namespace has lost.
@@ -279,30 +279,38 @@ func (c *changes) tables(in orderInput) (released, mended bool) {
 }
 
 // copyFormer adds to the sets of the backend in use what only those of the former one
-// have. Chains that nothing leads to do no harm, and marks of pods need them. Where the
-// table is in effect already, it is too late. It returns what the table then holds.
-func (c *changes) copyFormer(in orderInput) nftables.Table {
-	obs, table := in.observed, in.observed.table
-	if len(obs.former.pods)+len(obs.former.locked) == 0 {
-		return table
+// have, and returns the kernel as it is then. Chains that nothing leads to do no harm,
+// and marks of pods need them. Where the table is in effect already, it is too late:
+// locks and marks come in their phases.
+func (c *changes) copyFormer(in orderInput) kernel {
+	obs := in.observed
+	if len(obs.former.pods)+len(obs.former.locked) == 0 || usesTable(in.use) && obs.table.InEffect() {
+		return obs
 	}
 	if usesTable(in.use) {
-		if len(table.Chains) > 0 {
-			return table
-		}
 		between := in.rules
 		between.Indices = union(in.known, in.rules.Indices)
-		t := nftables.Plan(table, in.table(between).Dormant())
-		c.add(change{phase: phaseCopy, op: putRules, backend: NFTables, table: t})
-		table = t.After
+		t := nftables.Plan(obs.table, in.table(between).Dormant())
+		if t.Changes > 0 {
+			c.add(change{phase: phaseCopy, op: putRules, backend: NFTables, table: t})
+		}
+		obs.table = t.After
 	}
+	pods, locked := maps.Clone(obs.pods), maps.Clone(obs.locked)
 	for _, ip := range missing(obs.former.locked, obs.locked) {
 		c.add(change{phase: phaseCopy, op: putMember, set: setLocked, ip: ip})
+		locked[ip] = struct{}{}
 	}
 	for _, ip := range missing(obs.former.pods, obs.pods) {
-		c.add(change{phase: phaseCopy, op: putMember, set: setPods, ip: ip, mark: obs.former.pods[ip]})
+		mark := obs.former.pods[ip]
+		if usesTable(in.use) && !obs.table.Gives(mark) {
+			continue // of another configuration
+		}
+		c.add(change{phase: phaseCopy, op: putMember, set: setPods, ip: ip, mark: mark})
+		pods[ip] = mark
 	}
-	return table
+	obs.pods, obs.locked = pods, locked
+	return obs
 }
 
 // ownTable adds the transactions of the table of our own.

@@ -77,7 +77,7 @@ const iptablesRest = 10 * time.Second
 // out and reported in a warning.
 func (d *Dataplane) observeIPTables(ctx context.Context, table bool) (seen map[Backend]iptables.Tables, warnings []string, err error) {
 	if table && d.iptablesSeen != nil && monotonic()-d.iptablesAt < iptablesRest {
-		return d.iptablesSeen, nil, nil
+		return d.iptablesSeen, d.iptablesWarnings, nil
 	}
 	seen = map[Backend]iptables.Tables{}
 	var errs []error
@@ -92,7 +92,7 @@ func (d *Dataplane) observeIPTables(ctx context.Context, table bool) (seen map[B
 			errs = append(errs, err)
 		}
 	}
-	d.iptablesSeen, d.iptablesAt = seen, monotonic()
+	d.iptablesSeen, d.iptablesWarnings, d.iptablesAt = seen, warnings, monotonic()
 	return seen, warnings, errors.Join(errs...)
 }
 

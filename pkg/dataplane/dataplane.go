@@ -42,9 +42,10 @@ type Dataplane struct {
 	// choice is the backend in use, nil until it is chosen.
 	choice *choice
 	// iptablesSeen are the rules of iptables as of iptablesAt, where they are not read
-	// in each pass.
-	iptablesSeen map[Backend]iptables.Tables
-	iptablesAt   time.Duration
+	// in each pass, iptablesWarnings what could not be read then.
+	iptablesSeen     map[Backend]iptables.Tables
+	iptablesWarnings []string
+	iptablesAt       time.Duration
 	// maps and programs are opened by the first Apply, which is the first to
 	// change anything.
 	maps     *bpf.Maps

@@ -5,6 +5,7 @@ import (
 	"net/netip"
 
 	"github.com/egressip-operator/egressip-operator/pkg/dataplane/iptables"
+	"github.com/egressip-operator/egressip-operator/pkg/dataplane/nftables"
 )
 
 // do makes a change in the model; forget is called for forgetFlows.
@@ -31,6 +32,12 @@ func (k *kernel) do(c change, forget func()) {
 		k.served[c.netID] = c.mark
 	case c.op == delServed:
 		delete(k.served, c.netID)
+	case c.op == putRules && c.backend == NFTables:
+		k.table = c.table.After
+	case c.op == dropTable:
+		k.table, k.tableExists = nftables.Table{}, false
+	case c.op == dropSets:
+		k.former = emptyKernel().former
 	case c.op == putRules:
 		k.rules[c.backend][c.transaction.Table] = c.transaction.After
 	case c.op == addAddress:

@@ -6,9 +6,10 @@ import (
 	"fmt"
 	"net/netip"
 
-	"github.com/vishvananda/netlink"
 	"github.com/vishvananda/netlink/nl"
 	"golang.org/x/sys/unix"
+
+	"github.com/egressip-operator/egressip-operator/pkg/dataplane/internal/nlutil"
 )
 
 // Flow is a tracked connection.
@@ -61,11 +62,20 @@ const (
 	attrTCPState     = 1
 )
 
-// Find returns the connections that match, in one walk through the table. It keeps
-// no others in memory. Connections in zones other than the default one are not asked
-// for: who uses zones keeps them apart. It works in the network namespace of the
-// calling thread.
+// Find returns the connections that match, in one walk through the table, or in another
+// where a change of the table interrupts it. It keeps no others in memory. Connections
+// in zones other than the default one are not asked for: who uses zones keeps them
+// apart. It works in the network namespace of the calling thread.
 func Find(match func(Flow) bool) ([]Entry, error) {
+	found, err := nlutil.Whole(func() ([]Entry, error) { return walk(match) })
+	if err != nil {
+		return found, fmt.Errorf("list tracked connections: %w", err)
+	}
+	return found, nil
+}
+
+// walk is one walk through the table.
+func walk(match func(Flow) bool) ([]Entry, error) {
 	req := request(nl.IPCTNL_MSG_CT_GET, unix.NLM_F_DUMP)
 	var found []Entry
 	var errParse error
@@ -81,14 +91,7 @@ func Find(match func(Flow) bool) ([]Entry, error) {
 		}
 		return true
 	})
-	// What an interrupted walk has missed is as new as what comes after one.
-	if errors.Is(err, netlink.ErrDumpInterrupted) {
-		err = nil
-	}
-	if err := errors.Join(err, errParse); err != nil {
-		return found, fmt.Errorf("list tracked connections: %w", err)
-	}
-	return found, nil
+	return found, errors.Join(err, errParse)
 }
 
 // Forget makes the kernel forget connections, and counts them. A later packet of such

@@ -4,6 +4,7 @@ import (
 	"net"
 	"net/netip"
 	"os"
+	"slices"
 	"testing"
 
 	"github.com/google/go-cmp/cmp"
@@ -93,3 +94,23 @@ func TestFlowsAreDeletedByWhatTheyReallyAre(t *testing.T) {
 }
 
 func sameAddr(a, b netip.Addr) bool { return a == b }
+
+// Connections of zones are their owners' affair.
+//
+// Mutant killed: zones-are-ours.
+func TestZonesAreLeftAlone(t *testing.T) {
+	host := netnstest.New(t, "host")
+	host.Run(t, `ip link set lo up
+		iptables-nft -A INPUT -m conntrack --ctstate INVALID -j DROP
+		iptables-nft -t raw -A OUTPUT -p udp --dport 7777 -j CT --zone 5
+		bash -c 'echo x > /dev/udp/127.0.0.1/7777; echo x > /dev/udp/127.0.0.1/7778'
+		conntrack -L -p udp --dport 7777 2>/dev/null | grep zone=5`)
+	var ports []uint16
+	host.Do(t, func() {
+		_, err := Find(func(f Flow) bool { ports = append(ports, f.DestPort); return false })
+		netnstest.Must(t, err)
+	})
+	if !slices.Equal(ports, []uint16{7778}) {
+		t.Errorf("destination ports of what was asked for: %v, want 7778 alone", ports)
+	}
+}

@@ -181,7 +181,7 @@ func TestWatchHearsAnnouncements(t *testing.T) {
 	s.answered(false)
 }
 
-// given: a machine that answers for every address; then it is told, and is nobody's
+// given: a machine that answers for every address; then it is reported, and is no
 // other owner.
 func TestWatchKnowsWhoAnswersForEverybody(t *testing.T) {
 	s := newSegment(t)

@@ -6,6 +6,7 @@ import (
 	"maps"
 	"net/netip"
 	"slices"
+	"strings"
 
 	"github.com/google/nftables"
 	"github.com/mdlayher/netlink"
@@ -47,6 +48,8 @@ type Content struct {
 	Table  Table
 	// Sets are the members of the sets that change with pods and hosts, by name.
 	Sets map[string]Elements
+	// otherForm are sets with our names that have another form than ours.
+	otherForm []string
 }
 
 // Open opens a socket. It changes nothing in the kernel. With own, the driver becomes
@@ -84,6 +87,9 @@ func (d *Driver) Observe() (Content, error) {
 		return *d.seen, nil
 	}
 	generation, err := readGeneration()
+	if errors.Is(err, errNoTables) {
+		return Content{}, nil
+	}
 	if err != nil {
 		return Content{}, err
 	}
@@ -96,11 +102,24 @@ func (d *Driver) Observe() (Content, error) {
 		return Content{}, err
 	}
 	d.seen, d.generation = &content, generation
-	d.inside = map[netip.Prefix]struct{}{}
-	for _, p := range content.Inside() {
-		d.inside[p] = struct{}{}
-	}
+	d.inside = stillInside(d.inside, content.Inside())
 	return content, nil
+}
+
+// stillInside returns the networks of a set as it was read, and of those that were put
+// there the ones that they contain: the set does not show these.
+func stillInside(put map[netip.Prefix]struct{}, read []netip.Prefix) map[netip.Prefix]struct{} {
+	inside := maps.Clone(put)
+	maps.DeleteFunc(inside, func(p netip.Prefix, _ struct{}) bool {
+		return !slices.ContainsFunc(read, func(o netip.Prefix) bool { return o.Bits() <= p.Bits() && o.Contains(p.Addr()) })
+	})
+	if inside == nil {
+		inside = map[netip.Prefix]struct{}{}
+	}
+	for _, p := range read {
+		inside[p] = struct{}{}
+	}
+	return inside
 }
 
 // readWhole reads the table as it was in one generation.
@@ -150,6 +169,9 @@ func (d *Driver) read() (Content, error) {
 		return c, fmt.Errorf("list the sets of table inet %s: %w", Name, err)
 	}
 	for _, set := range existing {
+		if hasOtherForm(set) {
+			c.otherForm = append(c.otherForm, set.Name)
+		}
 		elements, err := d.readSet(set.Name)
 		if err != nil {
 			return c, err
@@ -233,12 +255,16 @@ func (d *Driver) Ensure() (changes int, err error) {
 		if err := d.own(); err != nil {
 			return 0, err
 		}
-	}
-	if !content.Exists {
-		d.seen, changes = nil, 1
+		if !content.Exists {
+			changes = 1
+		}
 		if content, err = d.Observe(); err != nil {
 			return changes, err
 		}
+	}
+	if len(content.otherForm) > 0 {
+		return changes, fmt.Errorf("sets %s of table inet %s have another form than ours: run the cleanup command, which removes the table",
+			strings.Join(content.otherForm, ", "), Name)
 	}
 	var missing []*nftables.Set
 	for _, s := range sets(table()) {

@@ -5,6 +5,7 @@ import (
 	"net/netip"
 	"os"
 	"slices"
+	"strings"
 	"testing"
 
 	"github.com/google/go-cmp/cmp"
@@ -62,14 +63,15 @@ func start(t *testing.T, own bool) machine {
 		_, err = m.Ensure()
 		netnstest.Must(t, err)
 	})
-	t.Cleanup(func() { netnstest.Must(t, m.Close()) })
+	t.Cleanup(func() { _ = m.Close() }) // a test may have closed it
 	return m
 }
 
 // What the driver believes to be in the table after any changes is what the kernel
 // lists, for a table with an owner and for one that others could change.
 //
-// Mutants killed: changed-value-is-kept, swallowed-network-is-lost.
+// Mutants killed: changed-value-is-kept, swallowed-network-is-lost,
+// contained-networks-are-forgotten.
 func TestPropertyTheKernelHasWhatWasPut(t *testing.T) {
 	for name, own := range map[string]bool{"owned": true, "shared": false} {
 		t.Run(name, func(t *testing.T) {
@@ -91,14 +93,21 @@ func TestPropertyTheKernelHasWhatWasPut(t *testing.T) {
 				}
 				gone, come, left := ips(), ips(), ips()
 				networks, dropped := drawNetworks(rt, "networks"), drawNetworks(rt, "dropped")
+				forgets := rapid.Bool().Draw(rt, "reads again")
 				m.Do(t, func() {
 					for _, err := range []error{
 						m.PutPods(put), m.DeletePods(gone),
 						m.Put(rules.SetHosts, come), m.Delete(rules.SetHosts, left),
-						m.PutInside(networks), m.DeleteInside(dropped),
+						m.PutInside(networks),
 					} {
 						netnstest.Must(t, err)
 					}
+					if forgets {
+						m.Forget()
+						_, err := m.Observe()
+						netnstest.Must(t, err)
+					}
+					netnstest.Must(t, m.DeleteInside(dropped))
 				})
 				maps.Copy(pods, put)
 				for _, ip := range gone {
@@ -139,14 +148,58 @@ func TestPropertyTheKernelHasWhatWasPut(t *testing.T) {
 						rt.Fatalf("inside, read again %t: %v, want %v", forget, gotInside, wantInside)
 					}
 				}
-				// What no other contains is all that the kernel knows of the networks.
-				inside = map[netip.Prefix]struct{}{}
-				for _, p := range wantInside {
-					inside[p] = struct{}{}
-				}
 			})
 		})
 	}
+}
+
+// What was changed until the table got its owner is seen.
+//
+// Mutant killed: unowned-content-is-believed.
+func TestContentIsReadAgainOnceOwned(t *testing.T) {
+	m := start(t, true)
+	if !m.Owned() {
+		t.Skip("the kernel has no tables that outlive their owners")
+	}
+	m.Do(t, func() {
+		netnstest.Must(t, m.Close())
+		next, err := Open(true)
+		netnstest.Must(t, err)
+		m.Driver = next
+		_, err = m.Observe()
+		netnstest.Must(t, err)
+	})
+	m.Run(t, "nft add element inet egressip egress-hosts { 192.0.2.9 }")
+	m.Do(t, func() {
+		netnstest.Must(t, m.own())
+		content, err := m.Observe()
+		netnstest.Must(t, err)
+		if _, seen := content.Addresses(rules.SetHosts)[netip.MustParseAddr("192.0.2.9")]; !seen || !m.Owned() {
+			t.Errorf("owned: %t; hosts %v", m.Owned(), content.Addresses(rules.SetHosts))
+		}
+	})
+}
+
+// A set with the name of one of ours and another form is an error that says what to do,
+// and Remove removes it.
+//
+// Mutant killed: any-form-will-do.
+func TestSetOfAnotherForm(t *testing.T) {
+	m := machine{Machine: netnstest.New(t, "host")}
+	m.Run(t, "nft add table inet egressip; nft 'add map inet egressip egress-hosts { type ipv4_addr : mark; }'")
+	m.Do(t, func() {
+		var err error
+		m.Driver, err = Open(true)
+		netnstest.Must(t, err)
+		if _, err := m.Ensure(); err == nil || !strings.Contains(err.Error(), "egress-hosts") || !strings.Contains(err.Error(), "cleanup") {
+			t.Errorf("error %v", err)
+		}
+		_, err = m.Remove()
+		netnstest.Must(t, err)
+		_, err = m.Ensure()
+		netnstest.Must(t, err)
+	})
+	t.Cleanup(func() { netnstest.Must(t, m.Close()) })
 }
 
 // A table goes from any content to any other in one transaction, and a second plan

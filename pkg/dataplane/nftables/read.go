@@ -27,6 +27,8 @@ const (
 // own makes the table, and makes this socket its owner where the kernel has tables
 // that outlive their owners. Where it has not, the table has no owner.
 func (d *Driver) own() error {
+	// Until it is owned somebody else can change it: what was seen may be old.
+	defer d.Forget()
 	if d.wantOwned {
 		err := d.newTable(tableOwner | tablePersist)
 		if err == nil {
@@ -78,12 +80,19 @@ func (d *Driver) newTable(flags uint32) error {
 	return err
 }
 
+// errNoTables is the error of a kernel without nf_tables.
+var errNoTables = errors.New("the kernel has no nftables")
+
 // readGeneration reads the number of the kernel's present generation of rules, of all
 // tables.
 func readGeneration() (uint32, error) {
 	req := nl.NewNetlinkRequest(unix.NFNL_SUBSYS_NFTABLES<<8|unix.NFT_MSG_GETGEN, 0)
 	req.AddData(&nl.Nfgenmsg{NfgenFamily: unix.AF_UNSPEC, Version: nl.NFNETLINK_V0})
 	msgs, err := req.Execute(unix.NETLINK_NETFILTER, 0)
+	if errors.Is(err, unix.EINVAL) {
+		// So netfilter answers where nothing serves that kind of message.
+		return 0, errNoTables
+	}
 	if err != nil {
 		return 0, fmt.Errorf("read the generation of nftables: %w", err)
 	}

@@ -60,6 +60,17 @@ func sets(t *nftables.Table) []*nftables.Set {
 	}
 }
 
+// hasOtherForm reports whether a set has the name of one of ours, and another form. The
+// library does not tell the key's type of a map to verdicts.
+func hasOtherForm(is *nftables.Set) bool {
+	for _, want := range sets(table()) {
+		if want.Name == is.Name {
+			return is.IsMap != want.IsMap || is.Interval != want.Interval || is.HasTimeout != want.HasTimeout
+		}
+	}
+	return false
+}
+
 // concat joins types that always can be joined.
 func concat(types ...nftables.SetDatatype) nftables.SetDatatype {
 	joined, err := nftables.ConcatSetType(types...)

@@ -136,6 +136,22 @@ func (t Table) Dormant() Table {
 	return t
 }
 
+// InEffect reports whether packets enter the table.
+func (t Table) InEffect() bool {
+	for _, c := range t.Chains {
+		if c.Base != nil {
+			return true
+		}
+	}
+	return false
+}
+
+// Gives reports whether the table has a chain that gives packets a mark.
+func (t Table) Gives(mark uint32) bool {
+	_, ok := t.Chains[markChain(mark)]
+	return ok
+}
+
 // SNAT reads back which source address the table gives to which mark.
 func (t Table) SNAT() map[uint32]netip.Addr {
 	found := map[uint32]netip.Addr{}
