@@ -1,6 +1,8 @@
 package controllers
 
 import (
+	"context"
+	"encoding/json"
 	"fmt"
 
 	corev1 "k8s.io/api/core/v1"
@@ -31,6 +33,19 @@ func bound(object metav1.Object) bool {
 func bind(object *metav1.ObjectMeta, mark string, owner types.UID) {
 	metav1.SetMetaDataAnnotation(object, mark, string(owner))
 	metav1.SetMetaDataAnnotation(object, v1.AnnotationBoundUID, string(object.UID))
+}
+
+// bindCreated binds an object that was just created, as its UID is known only now. Only
+// the UID is its precondition: others write to a new object at once, and by the time
+// of another try its owner may be gone, which would leave it in doubt for good.
+func bindCreated(ctx context.Context, w client.Writer, object client.Object, mark string, owner types.UID) error {
+	m := metav1.ObjectMeta{UID: object.GetUID()}
+	bind(&m, mark, owner)
+	patch, err := json.Marshal(map[string]any{"metadata": map[string]any{"uid": m.UID, "annotations": m.Annotations}})
+	if err != nil {
+		return err
+	}
+	return unlessGone(w.Patch(ctx, object, client.RawPatch(types.MergePatchType, patch)))
 }
 
 // told holds, by name of the object, the last warning that was written in this term as

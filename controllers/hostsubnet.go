@@ -113,10 +113,8 @@ func (r *hostSubnets) create(ctx context.Context, node *corev1.Node) (reconcile.
 		return result(0, fmt.Errorf("create HostSubnet %s: %w", node.Name, err))
 	}
 	// At once: if the Node went before that, the object would count as an administrator's.
-	bound := h.DeepCopy()
-	bind(&bound.ObjectMeta, v1.AnnotationNodeUID, node.UID)
-	if err := r.writer.Patch(ctx, bound, client.MergeFromWithOptions(h, client.MergeFromWithOptimisticLock{})); err != nil {
-		return result(0, unlessGone(fmt.Errorf("bind HostSubnet %s to its Node: %w", node.Name, err)))
+	if err := bindCreated(ctx, r.writer, h, v1.AnnotationNodeUID, node.UID); err != nil {
+		return result(0, fmt.Errorf("bind HostSubnet %s to its Node: %w", node.Name, err))
 	}
 	return reconcile.Result{}, nil
 }

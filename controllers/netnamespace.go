@@ -190,10 +190,10 @@ func (r *netNamespaces) createOne(ctx context.Context, n *v1.NetNamespace) error
 		return fmt.Errorf("create NetNamespace %s: %w", n.Name, err)
 	}
 	log.FromContext(ctx).V(1).Info("created a NetNamespace", "netNamespace", n.Name, "netid", *n.NetID)
-	// Its UID is known only now.
-	patched := n.DeepCopy()
-	bind(&patched.ObjectMeta, v1.AnnotationNamespaceUID, types.UID(n.Annotations[v1.AnnotationNamespaceUID]))
-	return r.patch(ctx, n, patched)
+	if err := bindCreated(ctx, r.writer, n, v1.AnnotationNamespaceUID, types.UID(n.Annotations[v1.AnnotationNamespaceUID])); err != nil {
+		return fmt.Errorf("bind NetNamespace %s to its Namespace: %w", n.Name, err)
+	}
+	return nil
 }
 
 // keepAll binds NetNamespaces to their Namespaces, or deletes them with those.

@@ -25,6 +25,14 @@ func ownershipMutants() []mutant {
 			edits: []edit{{file: "hostip.go", old: "if slices.Contains(listed, present) {", new: "if !slices.Contains(listed, listed[0]) {"}},
 		},
 		{
+			name: "binding-waits-for-others", pkg: "./controllers", test: "TestBoundWhateverOthersWrite",
+			edits: []edit{{file: "binding.go", old: `"uid": m.UID,`, new: `"uid": m.UID, "resourceVersion": object.GetResourceVersion(),`}},
+		},
+		{
+			name: "binding-of-another", pkg: "./controllers", test: "TestBoundWhateverOthersWrite",
+			edits: []edit{{file: "binding.go", old: `"uid": m.UID,`, new: ``}},
+		},
+		{
 			name: "nobody-waits", pkg: brain, test: "TestAwaitedClaims",
 			edits: []edit{{file: "allocate.go", old: "reason == ReasonNotRequested && reserve && ", new: "!reserve && reserve && "}},
 		},

@@ -1,0 +1,104 @@
+package controllers_test
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"net/http"
+	"path"
+	"testing"
+
+	corev1 "k8s.io/api/core/v1"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/types"
+	"k8s.io/client-go/rest"
+	"sigs.k8s.io/controller-runtime/pkg/client"
+
+	v1 "github.com/egressip-operator/egressip-operator/api/v1"
+	"github.com/egressip-operator/egressip-operator/controllers"
+	"github.com/egressip-operator/egressip-operator/internal/testenv"
+)
+
+// afterCreate returns an api whose controllers learn of an object that they created
+// only after meddle, which gets its kind in the plural and its name.
+func (a *api) afterCreate(meddle func(ctx context.Context, kind, name string) error) *api {
+	delayed := *a
+	delayed.cfg = rest.CopyConfig(a.cfg)
+	delayed.cfg.Wrap(func(next http.RoundTripper) http.RoundTripper {
+		return roundTrip(func(r *http.Request) (*http.Response, error) {
+			response, err := next.RoundTrip(r)
+			kind := path.Base(r.URL.Path)
+			if err != nil || r.Method != http.MethodPost || (kind != "hostsubnets" && kind != "netnamespaces") {
+				return response, err
+			}
+			body, err := r.GetBody()
+			if err != nil {
+				return nil, err
+			}
+			var object metav1.PartialObjectMetadata
+			if err := json.NewDecoder(body).Decode(&object); err != nil {
+				return nil, err
+			}
+			return response, meddle(r.Context(), kind, object.Name)
+		})
+	})
+	return &delayed
+}
+
+// TestBoundWhateverOthersWrite: what is created is bound although somebody else writes
+// to it between the two requests, and its owner goes. An object that somebody else put
+// in its place is not.
+func TestBoundWhateverOthersWrite(t *testing.T) {
+	a := startAPI(t)
+	label := client.RawPatch(types.MergePatchType, []byte(`{"metadata":{"labels":{"somebody":"wrote"}}}`))
+	nodes := map[string]*corev1.Node{
+		"brief": a.node(t, "brief", "", "192.168.7.10"), "replaced": a.node(t, "replaced", "", "192.168.7.11"),
+	}
+	namespace := &corev1.Namespace{ObjectMeta: metav1.ObjectMeta{Name: "shop"}}
+	a.create(t, namespace)
+	users := hostSubnet("replaced")
+	users.Host, users.HostIP = "replaced", "192.168.7.99"
+	b := a.afterCreate(func(ctx context.Context, kind, name string) error {
+		switch {
+		case kind == "hostsubnets" && name == "brief":
+			return errors.Join(a.Patch(ctx, hostSubnet(name), label), a.Delete(ctx, nodes[name]))
+		case kind == "hostsubnets" && name == "replaced":
+			return errors.Join(a.Delete(ctx, nodes[name]), a.Delete(ctx, hostSubnet(name)), a.Create(ctx, users))
+		case name == "shop":
+			return a.Patch(ctx, &v1.NetNamespace{ObjectMeta: metav1.ObjectMeta{Name: name}}, label)
+		default:
+			return nil
+		}
+	})
+	b.controlAlone(t, controllers.Options{})
+	testenv.Eventually(t, func(ctx context.Context) string {
+		var n v1.NetNamespace
+		if err := a.Get(ctx, client.ObjectKeyFromObject(namespace), &n); err != nil {
+			return err.Error()
+		}
+		if n.Labels["somebody"] == "" {
+			return "nothing was written to it"
+		}
+		return wantBound(&n, v1.AnnotationNamespaceUID, namespace)
+	})
+	testenv.Eventually(t, func(ctx context.Context) string {
+		var hosts v1.HostSubnetList
+		if err := a.List(ctx, &hosts); err != nil {
+			return err.Error()
+		}
+		if len(hosts.Items) != 1 || hosts.Items[0].UID != users.UID {
+			return fmt.Sprintf("HostSubnets are %v, want the user's alone", hosts.Items)
+		}
+		return ""
+	})
+	// One after another is created, so the binding of the others has been tried.
+	later := a.node(t, "later", "", "192.168.7.12")
+	a.awaitHost(t, "later", func(h *v1.HostSubnet) string { return wantBound(h, v1.AnnotationNodeUID, later) })
+	a.awaitHost(t, "replaced", func(h *v1.HostSubnet) string {
+		if len(h.Annotations) > 0 {
+			return fmt.Sprintf("the user's HostSubnet has annotations %v", h.Annotations)
+		}
+		return ""
+	})
+}
