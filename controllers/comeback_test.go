@@ -33,14 +33,17 @@ import (
 // Mutants killed: held-hosts-wait; returning-is-silent, by which a host is trusted at
 // once where agents hear it before the controller does.
 func TestHostsThatComeBackServe(t *testing.T) {
-	if !ownNetwork(t, "192.168.7.11/32", "192.168.7.12/32", "192.168.7.13/32") {
+	if !ownNetwork(t, "192.168.7.11/32", "192.168.7.12/32", "192.168.7.13/32", "192.168.7.14/32") {
 		return
 	}
 	a := startAPI(t)
 	hosts := []*answering{{name: "node2", ip: "192.168.7.12"}, {name: "node3", ip: "192.168.7.13"}}
-	a.node(t, "node1", "10.254.1.0/24", "192.168.7.11")
-	witness := &answering{name: "node1", ip: "192.168.7.11"}
-	witness.answer(t)
+	// A controller that heard no other host would take itself for cut off.
+	witnesses := []*answering{{name: "node1", ip: "192.168.7.11"}, {name: "node4", ip: "192.168.7.14"}}
+	for i, w := range witnesses {
+		w.answer(t)
+		a.node(t, w.name, fmt.Sprintf("10.254.%d.0/24", i+11), w.ip)
+	}
 	for i, h := range hosts {
 		h.answer(t)
 		a.node(t, h.name, fmt.Sprintf("10.254.%d.0/24", i+2), h.ip)
@@ -49,13 +52,13 @@ func TestHostsThatComeBackServe(t *testing.T) {
 	for _, h := range hosts {
 		a.ranges(t, h.name, "192.168.7.128/25")
 	}
-	a.vote(t, nil)
+	a.vote(t, nil, "node1", "node4")
 	a.namespace(t, "shop")
 	a.request(t, "shop", "192.168.7.200")
 	a.awaitNamespace(t, "shop", served)
-	a.awaitHost(t, "node2", wantWitnesses("node1", "node3"))
-	a.awaitHost(t, "node3", wantWitnesses("node1", "node2"))
-	for _, h := range append(hosts, witness) {
+	a.awaitHost(t, "node2", wantWitnesses("node1", "node3", "node4"))
+	a.awaitHost(t, "node3", wantWitnesses("node1", "node2", "node4"))
+	for _, h := range slices.Concat(hosts, witnesses) {
 		h.awaitQuestions(t, 3)
 	}
 
@@ -67,7 +70,7 @@ func TestHostsThatComeBackServe(t *testing.T) {
 			h.awaitQuestions(t, 1)
 		}
 		// The agents hear them before the controller trusts its own probes.
-		a.vote(t, nil)
+		a.vote(t, nil, "node1", "node4")
 	}
 	trusted := func() {
 		t.Helper()
@@ -116,7 +119,7 @@ func (a *api) fall(t *testing.T, hosts []*answering) {
 		h.fall(t)
 		names = append(names, h.name)
 	}
-	a.vote(t, names)
+	a.vote(t, names, "node1", "node4")
 	for _, name := range names {
 		a.awaitHost(t, name, wantOnline(metav1.ConditionUnknown, "Silent"))
 	}
@@ -128,20 +131,16 @@ func (a *api) fall(t *testing.T, hosts []*answering) {
 	})
 }
 
-// vote tells what the agent of node1 would: which of the two hosts are silent.
-func (a *api) vote(t *testing.T, silent []string) {
+// vote reports in place of these witnesses' agents that hosts are silent to them.
+func (a *api) vote(t *testing.T, silent []string, witnesses ...string) {
 	t.Helper()
-	a.voteAs(t, "node1", silent)
-}
-
-// voteAs tells what a host's agent would.
-func (a *api) voteAs(t *testing.T, host string, silent []string) {
-	t.Helper()
-	h := a.awaitHost(t, host, func(*v1.HostSubnet) string { return "" })
-	before := h.DeepCopy()
-	h.Status.Agent = &v1.AgentStatus{Version: objects.AgentVersion, UplinkCIDR: h.HostIP + "/32", Silent: slices.Clone(silent)}
-	if err := a.Status().Patch(t.Context(), h, client.MergeFrom(before)); err != nil {
-		t.Fatal(err)
+	for _, name := range witnesses {
+		h := a.awaitHost(t, name, func(*v1.HostSubnet) string { return "" })
+		before := h.DeepCopy()
+		h.Status.Agent = &v1.AgentStatus{Version: objects.AgentVersion, UplinkCIDR: h.HostIP + "/32", Silent: slices.Clone(silent)}
+		if err := a.Status().Patch(t.Context(), h, client.MergeFrom(before)); err != nil {
+			t.Fatal(err)
+		}
 	}
 }
 

@@ -207,15 +207,15 @@ func stateNotices(name string, before, after []metav1.Condition) []notice {
 	var notices []notice
 	was := meta.FindStatusCondition(before, v1.ConditionOnline)
 	now := meta.FindStatusCondition(after, v1.ConditionOnline)
-	wasOnline := was == nil || was.Status == metav1.ConditionTrue
+	wasOnline, isOnline := publishedOnline(was), publishedOnline(now)
 	switch {
 	case now == nil:
-	case wasOnline && now.Status != metav1.ConditionTrue:
+	case wasOnline && !isOnline:
 		notices = append(notices, notice{host: name, warning: true, reason: eventHostOffline, message: now.Message})
-	case !wasOnline && now.Status == metav1.ConditionTrue:
+	case !wasOnline && isOnline:
 		notices = append(notices, notice{host: name, reason: eventHostOnline, message: "The host takes egress traffic again. " + now.Message})
-	case now.Reason == string(online.ReasonNoAgent) && (was == nil || was.Reason != now.Reason):
-		notices = append(notices, notice{host: name, warning: true, reason: string(online.ReasonNoAgent), message: now.Message})
+	case (now.Reason == string(online.ReasonNoAgent) || now.Reason == string(online.ReasonControllerAlone)) && (was == nil || was.Reason != now.Reason):
+		notices = append(notices, notice{host: name, warning: true, reason: now.Reason, message: now.Message})
 	}
 	wasEvacuating, isEvacuating := meta.IsStatusConditionTrue(before, v1.ConditionEvacuating), meta.IsStatusConditionTrue(after, v1.ConditionEvacuating)
 	switch {

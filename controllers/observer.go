@@ -12,7 +12,6 @@ import (
 
 	corev1 "k8s.io/api/core/v1"
 	"k8s.io/apimachinery/pkg/api/meta"
-	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/utils/clock"
 	"sigs.k8s.io/controller-runtime/pkg/client"
 
@@ -31,7 +30,10 @@ type observer struct {
 	cache client.Reader
 	clock clock.PassiveClock
 	// probes returns the results at this moment.
-	probes          func() probeStates
+	probes func() probeStates
+	// self is the address of the node that the controller runs on; the zero value if
+	// it is not known.
+	self            netip.Addr
 	defaultCapacity int
 	// hostRetention is how long a host is kept after its Node, claimRetention how long
 	// claims that users wrote are kept without a request.
@@ -70,7 +72,7 @@ func (o *observer) observeWith(ctx context.Context, probed probeStates) (view, e
 	if err := errors.Join(o.cache.List(ctx, &namespaces), o.cache.List(ctx, &hosts), o.cache.List(ctx, &nodes)); err != nil {
 		return view{}, fmt.Errorf("read the caches: %w", err)
 	}
-	v := view{defaultCapacity: o.defaultCapacity, retention: o.hostRetention, probed: probed}
+	v := view{defaultCapacity: o.defaultCapacity, retention: o.hostRetention}
 	o.mu.Lock()
 	for i := range namespaces.Items {
 		v.namespaces = append(v.namespaces, o.namespaces.newest(&namespaces.Items[i]))
@@ -92,6 +94,7 @@ func (o *observer) observeWith(ctx context.Context, probed probeStates) (view, e
 	o.mu.Unlock()
 
 	byNode := byName(nodes.Items)
+	v.readProbes(probed, byNode, o.self)
 	v.countVotes(byNode)
 	v.judgeHosts(byNode)
 	v.readNodes(byNode)
@@ -144,7 +147,7 @@ func (v *view) judgeHosts(nodes map[string]*corev1.Node) {
 	for _, h := range v.hosts {
 		e := online.Evidence{Node: nodeState(nodes[h.Name]), Probe: v.probed[h.Name], Vote: v.votes[h.Name]}
 		if was := meta.FindStatusCondition(h.Status.Conditions, v1.ConditionOnline); was != nil {
-			e.Judged, e.WasOnline, e.WasReason = true, was.Status == metav1.ConditionTrue, online.Reason(was.Reason)
+			e.Judged, e.WasOnline, e.WasReason = true, publishedOnline(was), online.Reason(was.Reason)
 		}
 		v.verdicts[h.Name] = online.Judge(e)
 	}

@@ -1,6 +1,7 @@
 package controllers
 
 import (
+	"net/netip"
 	"slices"
 	"time"
 
@@ -41,9 +42,27 @@ func (v *view) readCandidates(nodes map[string]*corev1.Node) {
 	}
 }
 
+// readProbes reads the results of probes. self is the controller's own address.
+func (v *view) readProbes(probed probeStates, nodes map[string]*corev1.Node, self netip.Addr) {
+	own, states := "", make(map[string]online.NodeState, len(probed))
+	for _, h := range v.hosts {
+		if probed[h.Name] != online.NotProbed {
+			states[h.Name] = nodeState(nodes[h.Name])
+		}
+		if ip, err := netip.ParseAddr(h.HostIP); err == nil && ip == self {
+			own = h.Name
+		}
+	}
+	counting, alone := online.Alone(own, probed, states)
+	v.probed = counting
+	if alone {
+		v.aloneOn = own
+	}
+}
+
 // countVotes counts what the witnesses of each host report. The report of a witness is
 // void if its host does not answer probes or, where that is not known, if its Node is
-// not Ready.
+// not Ready; and if it runs beside a controller that is alone.
 func (v *view) countVotes(nodes map[string]*corev1.Node) {
 	if len(v.probed) == 0 {
 		return // no verdict depends on votes then
@@ -59,7 +78,8 @@ func (v *view) countVotes(nodes map[string]*corev1.Node) {
 				probed := v.probed[name]
 				ballots[name] = online.Ballot{
 					Silent: w.Status.Agent.Silent,
-					Void:   probed != online.ProbeAnswers && (probed != online.NotProbed || nodeState(nodes[name]) != online.NodeReady),
+					Void: name == v.aloneOn ||
+						probed != online.ProbeAnswers && (probed != online.NotProbed || nodeState(nodes[name]) != online.NodeReady),
 				}
 			}
 		}

@@ -211,6 +211,7 @@ func (s setup) all(log logr.Logger) error {
 		return fmt.Errorf("set up the client: %w", err)
 	}
 	o := newObserver(s.mgr.GetCache(), clock.RealClock{}, probed, s.options.DefaultCapacity)
+	o.self = s.options.ProbeSource
 	o.hostRetention, o.claimRetention = s.options.HostRetention, s.options.ClaimRetention
 	status, err := s.publisher(log, o)
 	if err != nil {

@@ -13,6 +13,7 @@ import (
 
 	v1 "github.com/egressip-operator/egressip-operator/api/v1"
 	"github.com/egressip-operator/egressip-operator/pkg/egress"
+	"github.com/egressip-operator/egressip-operator/pkg/online"
 )
 
 // What one status may hold. The schema takes 32 KiB in a condition's message, and the
@@ -111,7 +112,14 @@ func isLost(s v1.NetNamespaceStatus) bool {
 // Online, which counts as True where it is missing, or Evacuating.
 func verdictChanged(before, after []metav1.Condition) bool {
 	return conditionStatus(before, v1.ConditionOnline, metav1.ConditionTrue) != conditionStatus(after, v1.ConditionOnline, metav1.ConditionTrue) ||
+		publishedOnline(meta.FindStatusCondition(before, v1.ConditionOnline)) != publishedOnline(meta.FindStatusCondition(after, v1.ConditionOnline)) ||
 		conditionStatus(before, v1.ConditionEvacuating, metav1.ConditionFalse) != conditionStatus(after, v1.ConditionEvacuating, metav1.ConditionFalse)
+}
+
+// publishedOnline reports whether a host takes egress traffic by its condition Online,
+// nil for none.
+func publishedOnline(c *metav1.Condition) bool {
+	return c == nil || online.Reason(c.Reason).Online(c.Status == metav1.ConditionTrue)
 }
 
 // conditionStatus is the status of a condition, or missing if it is not there.

@@ -23,7 +23,9 @@ type view struct {
 	hosts      []*v1.HostSubnet   // in order of name
 	// probed, votes and verdicts are by host: the results of this controller's
 	// probes, what agents report, and what follows from both and from Nodes.
-	probed   probeStates
+	probed probeStates
+	// aloneOn is the controller's own host if it hears no other; see online.Alone.
+	aloneOn  string
 	votes    map[string]online.Vote
 	verdicts map[string]online.Verdict
 	// evacuating, capacity and networks are by host, from annotations of Nodes.
@@ -179,10 +181,10 @@ func (v *view) witnesses() map[string][]string {
 // the host silent; see online.Verdict.
 func onlineStatus(verdict online.Verdict) metav1.ConditionStatus {
 	switch {
+	case verdict.Doubtful, verdict.Unseen:
+		return metav1.ConditionUnknown
 	case verdict.Online:
 		return metav1.ConditionTrue
-	case verdict.Doubtful:
-		return metav1.ConditionUnknown
 	}
 	return metav1.ConditionFalse
 }

@@ -82,6 +82,21 @@ func healthMutants() []mutant {
 			edits: []edit{{file: "judge.go", old: "Doubtful: e.Node == NodeReady, Reason: ReasonSilent", new: "Reason: ReasonSilent"}},
 		},
 		{
+			name: "one-lost-is-alone", pkg: onlinePackage, test: "TestAlone", plain: true,
+			edits: []edit{{file: "alone.go", old: "lost < 2", new: "lost < 1"}},
+		},
+		{
+			name: "known-dead-make-alone", pkg: onlinePackage, test: "TestAlone", plain: true,
+			edits: []edit{{file: "alone.go", old: "name != own && nodes[name] == NodeReady", new: "name != own"}},
+		},
+		{
+			name: "held-down-is-company", pkg: onlinePackage, test: "TestAlone", plain: true,
+			edits: []edit{
+				{file: "alone.go", old: "ProbeReturning, ProbeHeldDown:", new: "ProbeReturning:"},
+				{file: "alone.go", old: "case ProbeAnswers,", new: "case ProbeHeldDown, ProbeAnswers,"},
+			},
+		},
+		{
 			name: "answering-ends-doubt", pkg: onlinePackage, test: "TestVerdicts", plain: true,
 			edits: []edit{{file: "judge.go", old: "Doubtful: e.Node == NodeReady, Reason: ReasonHeldDown", new: "Reason: ReasonHeldDown"}},
 		},

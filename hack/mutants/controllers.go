@@ -202,6 +202,10 @@ func controllerMutants() []mutant {
 			edits: []edit{{file: "publisher.go", old: "priorityqueue.AddOpts{After: after, Priority: &priority}", new: "priorityqueue.AddOpts{After: after}"}},
 		},
 		{
+			name: "own-agent-is-a-second-opinion", pkg: controller, test: "TestControllerThatHearsNobody", plain: true,
+			edits: []edit{{file: "panel.go", old: "name == v.aloneOn ||", new: ""}},
+		},
+		{
 			name: "verdict-overtaken", pkg: controller, test: "TestVerdictsAreNotOvertakenByOlderOnes", plain: true,
 			edits: []edit{{file: "publisher.go", old: "\t\tif !busy {", new: "\t\tif !busy || other != nil {"}},
 		},

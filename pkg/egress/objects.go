@@ -140,9 +140,10 @@ func (r *reader) host(object *v1.HostSubnet, given given) Host {
 	} else {
 		// Without the condition there is no verdict, which does not mean that the host
 		// is gone.
-		h.Doubtful = published(object, v1.ConditionOnline, metav1.ConditionUnknown)
+		reason := online.Reason(publishedReason(object, v1.ConditionOnline))
+		h.Doubtful = published(object, v1.ConditionOnline, metav1.ConditionUnknown) && !reason.Online(false)
 		h.Online = !h.Doubtful && !published(object, v1.ConditionOnline, metav1.ConditionFalse)
-		h.AgentGone = publishedReason(object, v1.ConditionOnline) == string(online.ReasonNoAgent)
+		h.AgentGone = reason == online.ReasonNoAgent
 		h.Closed = object.Status.Placement != nil && object.Status.Placement.Closed
 	}
 	h.AgentReady = published(object, v1.ConditionAgentReady, metav1.ConditionTrue)

@@ -47,6 +47,9 @@ const (
 	ProbeNotServing
 	// ProbeNoAgent: the host's kernel answers that no agent listens.
 	ProbeNoAgent
+	// ProbeAlone: the host does not answer, and neither does any other host but the
+	// controller's own; see Alone.
+	ProbeAlone
 )
 
 // Evidence is everything that is known about whether a host can take egress
@@ -65,7 +68,7 @@ type Evidence struct {
 // Silent reports whether probes find the host silent now: those of most agents that
 // watch it, and those of the controller as far as it can tell.
 func (e Evidence) Silent() bool {
-	return e.probed(ProbeSilent, ProbeCutOff) && e.Vote.majority()
+	return e.probed(ProbeSilent, ProbeCutOff, ProbeAlone) && e.Vote.majority()
 }
 
 // nodeDown reports whether the Node is known and not Ready, by its own word or by its

@@ -26,6 +26,7 @@ func Judge(e Evidence) Verdict {
 		// Probes decide nothing.
 		nodeNotReady,
 		nodeUnreachable,
+		controllerAlone,
 	} {
 		if v, decided := decide(e); decided {
 			return v
@@ -58,7 +59,7 @@ func returningTooEarly(e Evidence) (Verdict, bool) {
 // A controller that is probably cut off itself still has the votes, which came by
 // way of the API server.
 func silentToMost(e Evidence) (Verdict, bool) {
-	if !e.Vote.majority() || !e.probed(ProbeSilent, ProbeNotServing, ProbeCutOff, ProbeReturning) {
+	if !e.Vote.majority() || !e.probed(ProbeSilent, ProbeNotServing, ProbeCutOff, ProbeReturning, ProbeAlone) {
 		return Verdict{}, false
 	}
 	if e.Probe == ProbeNotServing {
@@ -90,13 +91,13 @@ func staysOffline(e Evidence) (Verdict, bool) {
 	if e.WasReason == ReasonSilent && v.Doubtful {
 		v.Message += messageDoubtful
 	}
-	return v, e.probed(ProbeCutOff, ProbeUndecided, ProbeNeverAnswered) && e.wasOfflineByProbes()
+	return v, e.probed(ProbeCutOff, ProbeAlone, ProbeUndecided, ProbeNeverAnswered) && e.wasOfflineByProbes()
 }
 
 // staysOnline makes a new leader wait a second for its probes before it believes
 // that a host is gone.
 func staysOnline(e Evidence) (Verdict, bool) {
-	v := Verdict{Online: true, Closed: true, Reason: e.WasReason}
+	v := Verdict{Online: true, Unseen: e.WasReason == ReasonControllerAlone, Closed: true, Reason: e.WasReason}
 	if !e.Judged || !e.probed(ProbeUndecided) {
 		return Verdict{}, false
 	}
@@ -165,6 +166,16 @@ func nodeUnreachable(e Evidence) (Verdict, bool) {
 		Reason:  ReasonNodeUnreachable,
 		Message: "The Node has stopped posting its status: see kubectl describe node.",
 	}, e.Node == NodeUnreachable
+}
+
+// controllerAlone leaves a host as it is that only a controller does not hear that hears
+// no other host either.
+func controllerAlone(e Evidence) (Verdict, bool) {
+	return Verdict{
+		Online: true, Unseen: true, Closed: true, Reason: ReasonControllerAlone,
+		Message: "The Node is Ready, and the host serves as before. No host answers the probes of the controller but its own, " +
+			"so the controller's node may be cut off, or firewalls drop the probes: allow UDP from all nodes to the probe port of the host.",
+	}, e.probed(ProbeAlone)
 }
 
 // nodeReady is the verdict where nothing speaks against the host. One that does not

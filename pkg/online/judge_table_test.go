@@ -26,7 +26,7 @@ func TestVerdicts(t *testing.T) {
 		t.Errorf("the verdicts are:\n%s\nwant those of testdata/verdicts.txt:\n%s", got, want)
 	}
 	for _, node := range []online.NodeState{online.NodeGone, online.NodeNotReported} {
-		for probe := online.NotProbed; probe <= online.ProbeNoAgent; probe++ {
+		for probe := online.NotProbed; probe <= online.ProbeAlone; probe++ {
 			if v := online.Judge(online.Evidence{Node: node, Probe: probe}); v.Online {
 				t.Errorf("Node state %d, probe state %d: online", node, probe)
 			}
@@ -38,14 +38,16 @@ func TestVerdicts(t *testing.T) {
 // no difference on one line.
 func verdictTable() string {
 	probes := []string{
-		"NotProbed", "Undecided", "NeverAnswered", "CutOff", "Returning", "HeldDown", "Answers", "Silent", "NotServing", "NoAgent",
+		"NotProbed", "Undecided", "NeverAnswered", "CutOff", "Returning", "HeldDown", "Answers", "Silent", "NotServing", "NoAgent", "Alone",
 	}
 	type before struct {
 		name string
 		online.Evidence
 	}
 	befores := []before{{name: "none"}}
-	for _, reason := range []online.Reason{online.ReasonNodeReady, online.ReasonAnswers, online.ReasonNoAgent, online.ReasonLastResort} {
+	for _, reason := range []online.Reason{
+		online.ReasonNodeReady, online.ReasonAnswers, online.ReasonNoAgent, online.ReasonLastResort, online.ReasonControllerAlone,
+	} {
 		befores = append(befores, before{"+" + string(reason), online.Evidence{Judged: true, WasOnline: true, WasReason: reason}})
 	}
 	for _, reason := range []online.Reason{
@@ -55,7 +57,7 @@ func verdictTable() string {
 	}
 	var out bytes.Buffer
 	w := tabwriter.NewWriter(&out, 0, 0, 2, ' ', 0)
-	fmt.Fprintln(w, "PROBES\tNODE READY\tAND SILENT TO MOST\tNODE NOT READY\tAND SILENT TO MOST\tNODE UNREACHABLE\tAND SILENT TO MOST\tEARLIER VERDICT (+ ONLINE, - OFFLINE, ? DOUBTFUL)")
+	fmt.Fprintln(w, "PROBES\tNODE READY\tAND SILENT TO MOST\tNODE NOT READY\tAND SILENT TO MOST\tNODE UNREACHABLE\tAND SILENT TO MOST\tEARLIER VERDICT (+ ONLINE, - OFFLINE, ? DOUBTFUL, ~ UNSEEN)")
 	for probe, name := range probes {
 		var lines []string
 		which := make(map[string][]string)
@@ -86,7 +88,7 @@ func verdictTable() string {
 	return out.String()
 }
 
-// sign is a verdict in short: + is online, - is offline, ? is doubtful.
+// sign is a verdict in short: + is online, - is offline, ? is doubtful, ~ is unseen.
 func sign(v online.Verdict) string {
 	s := "-"
 	if v.Online {
@@ -94,6 +96,9 @@ func sign(v online.Verdict) string {
 	}
 	if v.Doubtful {
 		s = "?"
+	}
+	if v.Unseen {
+		s = "~"
 	}
 	s += string(v.Reason)
 	if v.Closed {

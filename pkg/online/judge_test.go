@@ -123,7 +123,7 @@ func TestPropertyProbesAloneTakeNoHostThatAnybodyHears(t *testing.T) {
 	rapid.Check(t, func(t *rapid.T) {
 		e := online.Evidence{
 			Node:      online.NodeState(rapid.IntRange(int(online.NodeGone), int(online.NodeNotReported)).Draw(t, "node")),
-			Probe:     online.ProbeState(rapid.IntRange(int(online.NotProbed), int(online.ProbeNoAgent)).Draw(t, "probe")),
+			Probe:     online.ProbeState(rapid.IntRange(int(online.NotProbed), int(online.ProbeAlone)).Draw(t, "probe")),
 			Judged:    rapid.Bool().Draw(t, "judged"),
 			WasOnline: rapid.Bool().Draw(t, "online"),
 			WasReason: rapid.SampledFrom([]online.Reason{
@@ -134,8 +134,8 @@ func TestPropertyProbesAloneTakeNoHostThatAnybodyHears(t *testing.T) {
 		e.Vote.Watchers = rapid.IntRange(0, 5).Draw(t, "watchers")
 		e.Vote.Silent = rapid.IntRange(0, e.Vote.Watchers).Draw(t, "silent")
 		v := online.Judge(e)
-		lost := e.Probe == online.ProbeSilent || e.Probe == online.ProbeReturning || e.Probe == online.ProbeNotServing || e.Probe == online.ProbeCutOff
-		before := (e.Probe == online.ProbeHeldDown || e.Probe == online.ProbeReturning || e.Probe == online.ProbeUndecided || e.Probe == online.ProbeNeverAnswered || e.Probe == online.ProbeCutOff) && e.Judged
+		lost := e.Probe == online.ProbeSilent || e.Probe == online.ProbeReturning || e.Probe == online.ProbeNotServing || e.Probe == online.ProbeCutOff || e.Probe == online.ProbeAlone
+		before := (e.Probe == online.ProbeHeldDown || e.Probe == online.ProbeReturning || e.Probe == online.ProbeUndecided || e.Probe == online.ProbeNeverAnswered || e.Probe == online.ProbeCutOff || e.Probe == online.ProbeAlone) && e.Judged
 		majority := e.Vote.Silent > e.Vote.Watchers-e.Vote.Silent
 		if e.Node == online.NodeReady && !v.Online && !before && (!lost || !majority) {
 			t.Fatalf("%+v: offline though its Node is Ready, %t by the controller's probes, %t by a majority", e, lost, majority)

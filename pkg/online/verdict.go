@@ -29,6 +29,9 @@ const (
 	ReasonAnswers Reason = "Answers"
 	// ReasonNoAgent: the host runs, and its agent does not.
 	ReasonNoAgent Reason = "NoAgent"
+	// ReasonControllerAlone: the controller gets no answer from the host, nor from any
+	// other but its own. The Node is Ready.
+	ReasonControllerAlone Reason = "ControllerAlone"
 )
 
 // Verdict is whether a host takes egress traffic, and why. The zero value is an
@@ -40,6 +43,9 @@ type Verdict struct {
 	// Other hosts are used instead where there are any. Where there are none, traffic
 	// keeps going to this one: if the host is dead, that traffic is lost either way.
 	Doubtful bool
+	// Unseen: the host takes egress traffic, and the controller cannot see whether its
+	// data plane works.
+	Unseen bool
 	// Closed: the host keeps the egress IPs that it has and is given no more.
 	Closed bool
 	// HeldDown: the host is offline only because its hold-down is not over. It may
@@ -48,6 +54,10 @@ type Verdict struct {
 	Reason   Reason
 	Message  string
 }
+
+// Online reports whether a host took egress traffic after a verdict that was published
+// with the reason, as true or not.
+func (r Reason) Online(published bool) bool { return published || r == ReasonControllerAlone }
 
 // LastResort is the verdict on a host that serves before its hold-down is over.
 func LastResort(closed bool) Verdict {

@@ -44,8 +44,8 @@ func (b *bed) testProbesBlocked(t *testing.T) {
 		if err := onEach(b.Nodes(), func(node string) error { return b.BlockUDP(t.Context(), node, probePort) }); err != nil {
 			t.Fatal(err)
 		}
-		b.eventually(t, func() error { return b.hasCondition(t, egressHost, "Online", "Unknown", "Silent") })
-		b.eventually(t, func() error { return b.hasEvent(t, egressHost, "HostOffline", "allow UDP from all nodes") })
+		b.eventually(t, func() error { return b.hasCondition(t, egressHost, "Online", "Unknown", "ControllerAlone") })
+		b.eventually(t, func() error { return b.hasEvent(t, egressHost, "ControllerAlone", "allow UDP from all nodes") })
 		if err := unblock(t.Context()); err != nil {
 			t.Fatal(err)
 		}

@@ -38,11 +38,12 @@ func (b *bed) placed(t *testing.T) (c controllers) {
 	return c
 }
 
+const ranges = `{"egressCIDRs": ["192.168.7.200/29"]}`
+
 // givenHostWithoutController has an automatic egress IP on the node without a controller,
 // which could move to the node of the one that stands by.
 func (b *bed) givenHostWithoutController(t *testing.T) controllers {
 	t.Helper()
-	const ranges = `{"egressCIDRs": ["192.168.7.200/29"]}`
 	c := b.placed(t)
 	b.withdrawAfter(t)
 	b.request(t, egressNamespace, egressIP)
@@ -54,14 +55,14 @@ func (b *bed) givenHostWithoutController(t *testing.T) controllers {
 }
 
 // testLeaderSeesNobody: the leader's node reaches the API server and nothing else. To its
-// controller all other hosts seem dead; nothing moves, and others lose no connection,
-// as long as that lasts. When it ends, the hosts begin to answer one after the other, and
-// an automatic egress IP may move to the first: docs/reliability.md says so. Whoever
-// leads, claims have one writer.
+// controller all other hosts seem dead; nothing moves, then or when they begin to answer
+// again, and others lose no connection. The condition says what the controller does not
+// see.
 func (b *bed) testLeaderSeesNobody(t *testing.T) {
 	c := b.givenHostWithoutController(t)
 	rest := []string{testbed.Router, testbed.LANHost, c.standby, c.without}
-	b.leaderCut(t, c, rest, whileCut, func() {
+	b.leaderCut(t, c, rest, func() {
+		b.eventually(t, func() error { return b.hasCondition(t, c.without, "Online", "Unknown", "ControllerAlone") })
 		// For longer than any verdict or Lease takes, without anything to wait for:
 		// nothing may happen.
 		hold(t, 10*time.Second)
@@ -80,7 +81,7 @@ func (b *bed) testAPIServerGone(t *testing.T) {
 	if err != nil || len(former) != 1 {
 		t.Fatalf("controllers on %s: %v, %v; want one", c.leader, former, err)
 	}
-	b.leaderCut(t, c, []string{testbed.ControlPlane}, throughout, func() {
+	b.leaderCut(t, c, []string{testbed.ControlPlane}, func() {
 		b.eventually(t, func() error {
 			if now := b.leader(t); !strings.HasPrefix(now, c.standby+"_") {
 				return fmt.Errorf("the leader is %q", now)
@@ -100,18 +101,10 @@ func (b *bed) testAPIServerGone(t *testing.T) {
 	})
 }
 
-// span says when no pod may lose a connection.
-type span bool
-
-const (
-	whileCut   span = false
-	throughout span = true
-)
-
 // leaderCut cuts the leader's node from some places, does something, and mends it. Beside
 // that, no pod elsewhere loses a connection, no packet has a wrong source, no address is on
 // two lists, and no two controllers write claims in turns.
-func (b *bed) leaderCut(t *testing.T, c controllers, from []string, when span, do func()) {
+func (b *bed) leaderCut(t *testing.T, c controllers, from []string, do func()) {
 	t.Helper()
 	verify, oneOwner := b.watchBastion(t, egressIP, secondIP), b.oneOwner(t)
 	b.afterwards(t, b.Mend)
@@ -128,22 +121,13 @@ func (b *bed) leaderCut(t *testing.T, c controllers, from []string, when span, d
 		}
 		b.back(t, c.leader)
 	}
-	length := 40 * time.Second
-	if when == whileCut {
-		length = 20 * time.Second
-	}
-	b.lossless(t, others, length, func() {
+	b.lossless(t, others, 40*time.Second, func() {
 		if err := b.Partition(t.Context(), []string{c.leader}, from); err != nil {
 			t.Fatal(err)
 		}
 		do()
-		if when == throughout {
-			mend()
-		}
-	})
-	if when == whileCut {
 		mend()
-	}
+	})
 	t.Logf("%s led, and %s does afterwards", c.leader, b.leader(t))
 	b.trusted(t, c.without)
 	done()

@@ -1,0 +1,49 @@
+package online_test
+
+import (
+	"testing"
+
+	"github.com/egressip-operator/egressip-operator/pkg/online"
+)
+
+// TestAlone: a controller that hears no other host decides nothing on its own host's
+// word, unless there was only one that it could lose.
+//
+// Mutants killed: one-lost-is-alone, known-dead-make-alone, held-down-is-company.
+func TestAlone(t *testing.T) {
+	t.Parallel()
+	const own = "own"
+	ready := map[string]online.NodeState{own: online.NodeReady, "a": online.NodeReady, "b": online.NodeReady, "dead": online.NodeUnreachable}
+	for _, test := range []struct {
+		name   string
+		probed map[string]online.ProbeState
+		alone  bool
+	}{
+		{"all answer", map[string]online.ProbeState{own: online.ProbeAnswers, "a": online.ProbeAnswers, "b": online.ProbeAnswers}, false},
+		{"one of two is lost", map[string]online.ProbeState{own: online.ProbeAnswers, "a": online.ProbeSilent, "b": online.ProbeAnswers}, false},
+		{"the only other one is lost", map[string]online.ProbeState{own: online.ProbeAnswers, "a": online.ProbeSilent}, false},
+		{"both are lost", map[string]online.ProbeState{own: online.ProbeAnswers, "a": online.ProbeSilent, "b": online.ProbeSilent}, true},
+		{"both are lost at once", map[string]online.ProbeState{own: online.ProbeAnswers, "a": online.ProbeCutOff, "b": online.ProbeCutOff}, true},
+		{"one comes back first", map[string]online.ProbeState{own: online.ProbeAnswers, "a": online.ProbeReturning, "b": online.ProbeSilent}, true},
+		{"and is not trusted yet", map[string]online.ProbeState{own: online.ProbeAnswers, "a": online.ProbeHeldDown, "b": online.ProbeSilent}, true},
+		{"the kernel of one answers", map[string]online.ProbeState{own: online.ProbeAnswers, "a": online.ProbeNoAgent, "b": online.ProbeSilent}, false},
+		{"one answers that it does not serve", map[string]online.ProbeState{own: online.ProbeAnswers, "a": online.ProbeNotServing, "b": online.ProbeSilent}, false},
+		{"one is known to be dead, and the other dies", map[string]online.ProbeState{own: online.ProbeAnswers, "a": online.ProbeSilent, "dead": online.ProbeSilent}, false},
+		{"one was never heard", map[string]online.ProbeState{own: online.ProbeAnswers, "a": online.ProbeSilent, "b": online.ProbeNeverAnswered}, false},
+		{"its own host is silent too", map[string]online.ProbeState{own: online.ProbeSilent, "a": online.ProbeSilent}, false},
+	} {
+		counting, alone := online.Alone(own, test.probed, ready)
+		if alone != test.alone {
+			t.Errorf("%s: alone is %t, want %t", test.name, alone, test.alone)
+		}
+		for name, before := range test.probed {
+			want := before
+			if test.alone && (before == online.ProbeSilent || before == online.ProbeCutOff || before == online.ProbeReturning) {
+				want = online.ProbeAlone
+			}
+			if counting[name] != want {
+				t.Errorf("%s: the result for %s is %d, want %d", test.name, name, counting[name], want)
+			}
+		}
+	}
+}
