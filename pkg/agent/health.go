@@ -18,6 +18,10 @@ import (
 // seconds; ending the agent is safe at any moment.
 const stuckAfter = 2 * time.Minute
 
+// unreadyAfter is how long passes may fail before the agent is not ready. A failure that
+// the next passes mend says nothing.
+const unreadyAfter = 30 * time.Second
+
 // health is the state behind the health endpoints.
 type health struct {
 	clock clock.PassiveClock
@@ -27,6 +31,7 @@ type health struct {
 	began   time.Time // of the pass that runs; zero between passes
 	applied bool      // a pass has succeeded since the start
 	lastErr error     // of the last pass
+	since   time.Time // of the first of the passes that failed in a row up to now
 
 	noHostSubnet bool           // of this node
 	service      online.Service // found by the last pass
@@ -49,6 +54,12 @@ func (h *health) passEnds(noHostSubnet bool, err error) {
 	defer h.mu.Unlock()
 	h.began, h.noHostSubnet, h.lastErr = time.Time{}, noHostSubnet, err
 	h.applied = h.applied || err == nil
+	switch {
+	case err == nil:
+		h.since = time.Time{}
+	case h.since.IsZero():
+		h.since = h.clock.Now()
+	}
 }
 
 // setService takes what the last pass found.
@@ -91,7 +102,8 @@ func (h *health) live() error {
 }
 
 // ready fails until the caches have synced and the kernel has been brought to
-// the planned state once, and while the node has no HostSubnet.
+// the planned state once, while passes have failed for long, and while the node has no
+// HostSubnet.
 func (h *health) ready() error {
 	h.mu.Lock()
 	defer h.mu.Unlock()
@@ -102,6 +114,8 @@ func (h *health) ready() error {
 		return fmt.Errorf("the kernel is not as planned yet: %w", h.lastErr)
 	case !h.applied:
 		return errors.New("the first pass has not finished yet")
+	case h.lastErr != nil && h.clock.Since(h.since) >= unreadyAfter:
+		return fmt.Errorf("the kernel has not been as planned for %s: %w", h.clock.Since(h.since).Round(time.Second), h.lastErr)
 	case h.noHostSubnet:
 		return errors.New("there is no HostSubnet for this node, so it cannot host egress IPs: " +
 			"the controller creates it from the Node; check that the controller runs")

@@ -388,11 +388,20 @@ func TestLoopEndsInAPass(t *testing.T) {
 	})
 }
 
-// TestLoopHealth: what readyz says, from the start on.
+// TestLoopHealth: what readyz says, from the start on, also when passes begin to fail
+// and go on failing.
+//
+// Mutant killed: ready-for-ever.
 func TestLoopHealth(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
-		b := newBench(t, &fakeKernel{})
+		var broken atomic.Bool // the loop's goroutine reads it
+		b := newBench(t, &fakeKernel{apply: func(_ context.Context, _ int, s dataplane.State) (dataplane.Report, error) {
+			if broken.Load() {
+				return healthyReport(s), errors.New("no room")
+			}
+			return healthyReport(s), nil
+		}})
 		says := func(want string) {
 			t.Helper()
 			err := b.loop.health.ready()
@@ -413,6 +422,14 @@ func TestLoopHealth(t *testing.T) {
 		if err := b.loop.health.live(); err != nil {
 			t.Errorf("live says %v", err)
 		}
+		broken.Store(true)
+		pass(unreadyAfter - 5*time.Second)
+		says("")
+		pass(10 * time.Second)
+		says("the kernel has not been as planned for 3")
+		broken.Store(false)
+		pass(2 * time.Second)
+		says("")
 		b.stop(t)
 	})
 }

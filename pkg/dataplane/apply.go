@@ -4,7 +4,11 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"net"
 	"net/netip"
+	"time"
+
+	"github.com/egressip-operator/egressip-operator/pkg/dataplane/overlay"
 )
 
 // Reasons why an egress IP is not configured.
@@ -52,7 +56,20 @@ type pass struct {
 	// rulesErr is why the rules may not be in place after the last round, guardErr why
 	// the guard is not.
 	rulesErr, guardErr error
+	// unseen: the kernel could not be observed, so that nothing was changed.
+	unseen bool
 }
+
+// sight is what worked after a pass.
+type sight struct {
+	overlay    bool
+	configured map[netip.Addr]bool
+	at         time.Duration
+}
+
+// sightHolds is how long what worked when the kernel was last seen counts as working.
+// Other hosts send their packets elsewhere as soon as it does not count.
+const sightHolds = 30 * time.Second
 
 func newPass(d *Dataplane, s State) *pass {
 	return &pass{d: d, state: s, unusable: map[netip.Addr]error{}, inUseBy: map[netip.Addr]string{}, probed: d.cfg.ARPProbe == ARPOff}
@@ -71,6 +88,8 @@ func (p *pass) run(ctx context.Context) error {
 		p.rulesErr, p.guardErr = r.rulesErr, r.guardErr
 		p.report.Warnings = append(p.report.Warnings, r.guardWarnings...)
 		if err != nil {
+			p.unseen = true
+			p.report.Overlay = p.d.stillCarries()
 			return errors.Join(openErr, err)
 		}
 		errs, last = r.errs, r
@@ -82,9 +101,19 @@ func (p *pass) run(ctx context.Context) error {
 	return errors.Join(ctx.Err(), openErr, errors.Join(errs...))
 }
 
+// stillCarries reports whether the overlay works as it was last seen, after a pass that
+// could not see the kernel.
+func (d *Dataplane) stillCarries() bool {
+	link, err := overlay.Find(d.nl)
+	return err == nil && link != nil && link.Attrs().Flags&net.FlagUp != 0 && d.sight.overlay && d.sight.holds()
+}
+
+func (s sight) holds() bool { return monotonic()-s.at < sightHolds }
+
 // finish completes the report.
 func (p *pass) finish(err error) (Report, error) {
 	var errs []error
+	seen := sight{overlay: p.report.Overlay, configured: map[netip.Addr]bool{}, at: monotonic()}
 	for _, h := range p.state.Hosted {
 		r := HostedReport{IP: h.IP, InUseBy: p.inUseBy[h.IP]}
 		_, added := p.addresses[h.IP]
@@ -96,14 +125,18 @@ func (p *pass) finish(err error) (Report, error) {
 			r.Error = p.rulesErr.Error()
 		case p.guardErr != nil:
 			r.Error = p.guardErr.Error()
-		case added:
+		case added, p.unseen && p.d.sight.configured[h.IP] && p.d.sight.holds():
 			r.Configured = true
 		case err != nil:
 			r.Error = err.Error()
 		default:
 			r.Error = errNotYet.Error()
 		}
+		seen.configured[h.IP] = r.Configured
 		p.report.Hosted = append(p.report.Hosted, r)
+	}
+	if !p.unseen {
+		p.d.sight = seen
 	}
 	return p.report, errors.Join(append([]error{err}, errs...)...)
 }

@@ -1,6 +1,7 @@
 package dataplane
 
 import (
+	"maps"
 	"net/netip"
 	"slices"
 
@@ -10,6 +11,25 @@ import (
 	"github.com/egressip-operator/egressip-operator/pkg/dataplane/bpf"
 	"github.com/egressip-operator/egressip-operator/pkg/dataplane/conntrack"
 )
+
+// tracker is the kernel's connection tracking.
+type tracker interface {
+	// Find returns the connections that match.
+	Find(match func(conntrack.Flow) bool) ([]conntrack.Entry, error)
+	// Forget makes the kernel forget connections, and counts them.
+	Forget(entries []conntrack.Entry) (int, error)
+}
+
+// kernelTracker is that of the network namespace of the calling thread.
+type kernelTracker struct{}
+
+func (kernelTracker) Find(match func(conntrack.Flow) bool) ([]conntrack.Entry, error) {
+	return conntrack.Find(match)
+}
+
+func (kernelTracker) Forget(entries []conntrack.Entry) (int, error) {
+	return conntrack.Forget(entries)
+}
 
 // staleness says which connections must be forgotten: those whose source was chosen
 // for another path than the one that their packets take now. Their packets are
@@ -83,6 +103,23 @@ func newStaleness(m Marks, observed, desired kernel, known, wanted indices) stal
 			s.inside[p.Bits()] = map[netip.Prefix]struct{}{}
 		}
 		s.inside[p.Bits()][p] = struct{}{}
+	}
+	return s
+}
+
+// withUnforgotten adds what the kernel failed to forget in former passes, which changed
+// what they could: what they have changed cannot be observed any more.
+func (s staleness) withUnforgotten(former *staleness, desired kernel) staleness {
+	if former == nil {
+		return s
+	}
+	s.routesBefore = maps.Clone(s.routesBefore)
+	maps.Copy(s.routesBefore, former.routesBefore)
+	maps.Copy(s.ended, former.ended)
+	for ip := range former.withdrawn {
+		if _, again := desired.addresses[ip]; !again {
+			s.withdrawn[ip] = struct{}{}
+		}
 	}
 	return s
 }

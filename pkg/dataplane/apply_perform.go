@@ -65,7 +65,12 @@ func (e *execution) depends(c change) bool {
 		return e.rulesErr != nil || e.guardErr != nil
 	case phaseServe, phaseMark:
 		return e.refusedMark(c.mark)
-	case phaseRewrite, phaseRelease, phaseUnlock, phaseShrink:
+	case phaseRelease:
+		// Another host may get the address soon. Connections that were not forgotten
+		// stay locked, and the guard stays as it is.
+		unforgotten := e.failed[phaseForget] != nil && c.op != delAddress
+		return e.failed[phaseGrow] != nil || e.failed[phaseMark] != nil || unforgotten
+	case phaseRewrite, phaseUnlock, phaseShrink:
 		return e.failed[phaseGrow] != nil || e.failed[phaseMark] != nil || e.failed[phaseForget] != nil
 	default:
 		return false
@@ -150,8 +155,9 @@ func (e *execution) change(ctx context.Context, batch []change) (int, error) {
 		return 1, e.release(c.ip)
 	case forgetFlows:
 		n, err := e.forget()
-		if err == nil {
-			e.d.swept = true
+		e.d.swept, e.d.unforgotten = err == nil, nil
+		if err != nil {
+			e.d.unforgotten = &e.staleness
 		}
 		return n, err
 	default:
@@ -163,14 +169,15 @@ func (e *execution) putRules(ctx context.Context, c change) error {
 	if c.backend == NFTables {
 		return e.d.nft.Commit(c.table)
 	}
-	e.d.iptablesSeen = nil
-	return e.d.iptables[c.backend].Commit(ctx, c.transaction)
+	err := e.d.iptables[c.backend].Commit(ctx, c.transaction)
+	e.d.iptablesChanged(c.backend, c.transaction, err)
+	return err
 }
 
 // forget makes the kernel forget connections that must end. Those that a pod would
 // go on with are noted first, for the pod to get a reset, and the pod is made to go on.
 func (e *execution) forget() (int, error) {
-	entries, err := conntrack.Find(e.staleness.stale)
+	entries, err := e.d.tracked.Find(e.staleness.stale)
 	var noted []conntrack.Flow
 	for _, entry := range entries {
 		if e.resets && e.staleness.resettable(entry.Flow) {
@@ -178,7 +185,7 @@ func (e *execution) forget() (int, error) {
 		}
 	}
 	unnoted := e.members.reset(noted)
-	n, errForget := conntrack.Forget(entries)
+	n, errForget := e.d.tracked.Forget(entries)
 	err = errors.Join(err, errForget)
 	if unnoted != nil {
 		noted = nil

@@ -58,7 +58,10 @@ func (r *round) run(ctx context.Context) (again bool, err error) {
 	}
 	use, err := r.use(observed)
 	if err != nil {
-		return false, err
+		return false, errors.Join(observed.problem, err)
+	}
+	if observed.problem != nil {
+		r.errs = append(r.errs, observed.problem)
 	}
 	r.report.Warnings = append(r.report.Warnings, sysctlWarnings()...)
 	if r.resetsErr != nil {
@@ -88,7 +91,7 @@ func (r *round) run(ctx context.Context) (again bool, err error) {
 		rules: r.ruleParams(r.indices, goal.state),
 		table: r.renderTable,
 		sweep: !r.d.swept,
-	}), newStaleness(m, observed.withFormer(), r.desired, known, r.indices))
+	}), newStaleness(m, observed.withFormer(), r.desired, known, r.indices).withUnforgotten(r.d.unforgotten, r.desired))
 
 	if mustProbe {
 		r.probe(ctx, pending)
@@ -119,6 +122,7 @@ func (r *round) use(observed kernel) ([]Backend, error) {
 		return nil, err
 	}
 	r.report.Backends, r.report.Warnings = use, append(r.report.Warnings, warnings...)
+	r.d.iptablesUsed = use
 	return use, nil
 }
 

@@ -33,8 +33,10 @@ type kernel struct {
 	// one.
 	table       nftables.Table
 	tableExists bool
-	// warnings are findings of the observation.
+	// warnings are findings of the observation, problem is what it could not read and
+	// took as it was last seen.
 	warnings []string
+	problem  error
 	// former is what a backend holds that is no longer used: observed only.
 	former former
 }

@@ -4,6 +4,7 @@ import (
 	"errors"
 	"net/netip"
 	"testing"
+	"time"
 
 	"github.com/egressip-operator/egressip-operator/internal/testenv"
 )
@@ -31,7 +32,7 @@ func TestReportGivesAReasonForEachEgressIP(t *testing.T) {
 		{name: "pass that failed", err: all, reason: "all"},
 		{name: "pass that was cut short", reason: errNotYet.Error()},
 	} {
-		c.pass.state.Hosted = []Hosted{{IP: ip, NetID: 7}}
+		c.pass.d, c.pass.state.Hosted = &Dataplane{}, []Hosted{{IP: ip, NetID: 7}}
 		r, err := c.pass.finish(c.err)
 		got := r.Hosted[0]
 		if got.IP != ip || got.Configured != c.configured || got.Error != c.reason || got.InUseBy != c.inUse {
@@ -39,6 +40,32 @@ func TestReportGivesAReasonForEachEgressIP(t *testing.T) {
 		}
 		if failed := c.err != nil || c.reason == "own"; failed != (err != nil) {
 			t.Errorf("%s: error %v", c.name, err)
+		}
+	}
+}
+
+// given: a kernel that cannot be observed; then what worked when it was last seen counts as
+// working for a while, and no longer.
+//
+// Mutant killed: sight-holds-for-ever.
+func TestWhatWorkedCountsForAWhile(t *testing.T) {
+	state := State{Hosted: []Hosted{{IP: testenv.Addr(eip1), NetID: 7}, {IP: testenv.Addr(eip2), NetID: 8}}}
+	for name, c := range map[string]struct {
+		ago    time.Duration
+		unseen bool
+		want   bool
+	}{
+		"a moment ago":          {time.Second, true, true},
+		"long ago":              {sightHolds + time.Second, true, false},
+		"the kernel was seen":   {time.Second, false, false},
+		"seen now, long before": {sightHolds + time.Second, false, false},
+	} {
+		seen := sight{configured: map[netip.Addr]bool{testenv.Addr(eip1): true}, at: monotonic() - c.ago}
+		p := newPass(&Dataplane{sight: seen}, state)
+		p.unseen = c.unseen
+		r, err := p.finish(errors.New("no memory"))
+		if err == nil || r.Hosted[0].Configured != c.want || r.Hosted[1].Configured {
+			t.Errorf("%s: %+v, %v", name, r.Hosted, err)
 		}
 	}
 }

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"maps"
 	"net/netip"
 	"slices"
 	"time"
@@ -73,27 +74,59 @@ func renderTable(p rules.Params) (nftables.Table, error) {
 const iptablesRest = 10 * time.Second
 
 // observeIPTables reads the rules of all iptables backends. Where ours are in a table
-// of our own, they are read from time to time, and those that cannot be read are left
-// out and reported in a warning.
-func (d *Dataplane) observeIPTables(ctx context.Context, table bool) (seen map[Backend]iptables.Tables, warnings []string, err error) {
+// of our own, they are read from time to time.
+//
+// A backend that cannot be read is a warning where it has nothing of ours and need not
+// get anything: the kernel may not have it at all. One that is needed is a problem, and
+// counts as it was last seen: nothing else must wait for it.
+func (d *Dataplane) observeIPTables(ctx context.Context, table bool) (seen map[Backend]iptables.Tables, warnings []string, problem error) {
 	if table && d.iptablesSeen != nil && monotonic()-d.iptablesAt < iptablesRest {
 		return d.iptablesSeen, d.iptablesWarnings, nil
 	}
 	seen = map[Backend]iptables.Tables{}
 	var errs []error
-	for b, driver := range d.iptables {
+	for _, b := range iptables.Backends() {
+		driver, installed := d.iptables[b]
+		if !installed {
+			continue
+		}
 		tables, err := driver.Observe(ctx)
-		switch {
-		case err == nil:
+		if err == nil {
 			seen[b] = tables
-		case table:
-			warnings = append(warnings, fmt.Sprintf("the rules of iptables-%s cannot be read: %v", b, err))
-		default:
-			errs = append(errs, err)
+			continue
+		}
+		if table || !d.needs(b, err) {
+			warnings = append(warnings, fmt.Sprintf("the rules of iptables-%s cannot be read, so that rules of others there go unnoticed: %v; "+
+				"where nothing on the host uses it, take its programs out of the image, or load its kernel modules", b, err))
+			continue
+		}
+		errs = append(errs, fmt.Errorf("read the rules of iptables-%s: %w", b, err))
+		if last, known := d.iptablesSeen[b]; known {
+			seen[b] = last
 		}
 	}
 	d.iptablesSeen, d.iptablesWarnings, d.iptablesAt = seen, warnings, monotonic()
 	return seen, warnings, errors.Join(errs...)
+}
+
+// iptablesChanged notes what a backend has after a transaction, which is read again soon.
+func (d *Dataplane) iptablesChanged(b Backend, t iptables.Transaction, err error) {
+	d.iptablesAt = -iptablesRest
+	if err != nil {
+		delete(d.iptablesSeen, b)
+		return
+	}
+	d.iptablesSeen[b] = maps.Clone(d.iptablesSeen[b])
+	d.iptablesSeen[b][t.Table] = t.After
+}
+
+// needs reports whether a backend that cannot be read has rules of ours, or may have to.
+func (d *Dataplane) needs(b Backend, err error) bool {
+	if len(d.cfg.Backends) > 0 {
+		return slices.Contains(d.cfg.Backends, b)
+	}
+	// Others use a table that is incompatible, and the kernel asks it for sources too.
+	return slices.Contains(d.iptablesUsed, b) || errors.Is(err, iptables.ErrIncompatible)
 }
 
 // members changes the members of sets where the rules look for them.

@@ -46,14 +46,22 @@ type Dataplane struct {
 	iptablesSeen     map[Backend]iptables.Tables
 	iptablesWarnings []string
 	iptablesAt       time.Duration
+	// iptablesUsed are the backends of iptables that had our rules after the last pass.
+	iptablesUsed []Backend
+	// sight is what worked when the kernel was last seen.
+	sight sight
 	// maps and programs are opened by the first Apply, which is the first to
 	// change anything.
 	maps     *bpf.Maps
 	programs *bpf.Programs
 	guard    bpf.Guard
-	// swept: since this process began, connections have been compared with
-	// their pods' ways once.
-	swept bool
+	// tracked are the connections that the kernel tracks.
+	tracked tracker
+	// swept: since this process began, and since the kernel failed to forget
+	// connections, they have been compared with their pods' ways once. unforgotten is
+	// what must still be forgotten after such a failure; nil for nothing.
+	swept       bool
+	unforgotten *staleness
 
 	announcer neigh.Announcer
 	// watch looks for other machines that have egress IPs of this host. Answers from
@@ -82,7 +90,7 @@ func New(cfg Config) (*Dataplane, error) {
 		nl.Close()
 		return nil, err
 	}
-	return &Dataplane{cfg: cfg, nl: nl, iptables: drivers, iptablesErr: errIPTables, nft: nft, ignored: ignoredMACs(cfg.ARPIgnore)}, nil
+	return &Dataplane{cfg: cfg, nl: nl, iptables: drivers, iptablesErr: errIPTables, nft: nft, tracked: kernelTracker{}, ignored: ignoredMACs(cfg.ARPIgnore)}, nil
 }
 
 // complete fills in defaults and checks the rest.

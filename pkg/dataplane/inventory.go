@@ -63,7 +63,7 @@ func inventory() []kind {
 		},
 		{
 			object: "`ip rule`",
-			mark:   "protocol 77 and table 2000 or 2001; priorities 90 and 91",
+			mark:   "protocol 77 and table 2000 or 2001, at priorities 90 and 91; protocol 77 at 89 and 92, by which the host's own packets go past these",
 			list:   func(_ context.Context, d *Dataplane) ([]string, error) { return routing.ListRules(d.nl) },
 			remove: func(_ context.Context, d *Dataplane, _ kernel) error {
 				_, err := routing.RemoveRules(d.nl)
@@ -197,10 +197,10 @@ func observe(ctx context.Context, v view) (kernel, error) {
 }
 
 func observeRules(ctx context.Context, v view, k *kernel) error {
-	seen, warnings, err := v.d.observeIPTables(ctx, v.table)
+	seen, warnings, problem := v.d.observeIPTables(ctx, v.table)
 	maps.Copy(k.rules, seen)
-	k.warnings = append(k.warnings, warnings...)
-	return err
+	k.warnings, k.problem = append(k.warnings, warnings...), problem
+	return nil
 }
 
 func listRules(ctx context.Context, d *Dataplane) (list []string, err error) {

@@ -193,8 +193,11 @@ func TestManyEgressIPs(t *testing.T) {
 	}
 }
 
-// given: software that gives small marks to packets of the host, or of pods
-// without egress IP; then they leave as without us.
+// given: software that gives small marks to packets of the host, or of pods without
+// egress IP, or to those of the host any mark, like WireGuard, Cilium and NetBird; then
+// they leave as without us, and those of the host reach pods.
+//
+// Mutants killed: host-is-a-pod, host-takes-the-ways-of-pods.
 func TestSmallMarksOfOthersAreNotOurs(t *testing.T) {
 	for _, rules := range allRules() {
 		t.Run(rules.name, func(t *testing.T) {
@@ -216,6 +219,14 @@ func TestSmallMarksOfOthersAreNotOurs(t *testing.T) {
 				plain.leaves(t, n.ip.String())
 			}
 			here.leaves(t, eip1)
+			here.serveWhoami(t, here.ip.String()+":8080")
+			for _, mark := range []int{0xca6c, 0xc00, 0xe00, 0xf00, 0x1bd00} {
+				n.Run(t, fmt.Sprintf("%[1]s -t mangle -F OUTPUT; %[1]s -t mangle -A OUTPUT -j MARK --set-mark %[2]d", rules.iptables(), mark))
+				n.leaves(t, n.ip.String())
+				if _, err := n.whoami(t, here.ip.String()+":8080"); err != nil {
+					t.Errorf("with mark %#x the host does not reach a pod: %v", mark, err)
+				}
+			}
 		})
 	}
 }

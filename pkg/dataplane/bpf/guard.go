@@ -25,6 +25,8 @@ import (
 //	                                         to the egress IP pass
 //	none of ours          another            pass
 //
+// A packet that the host itself sends has none of ours, whatever bits other software set.
+//
 // It holds when other software puts its source rewriting before ours, or flushes our
 // rules, and when the kernel takes an egress IP for the host's own address.
 //

@@ -12,6 +12,7 @@ import (
 )
 
 const (
+	skbIngress     = 36 // ingress_ifindex of struct __sk_buff: 0 for the host's own packets
 	tcActUnspec    = -1 // the next filter decides
 	headerStartNet = 1  // BPF_HDR_START_NET of bpf.h
 )
@@ -48,8 +49,13 @@ func guardProgram(m mark.Marks, marks *ebpf.Map) *ebpf.ProgramSpec {
 	insns := slices.Concat(
 		asm.Instructions{
 			asm.Mov.Reg(asm.R6, asm.R1),
+			// No packet that the host itself sends has a mark of ours: such bits are of
+			// other software.
+			asm.Mov.Imm(asm.R7, 0),
+			asm.LoadMem(asm.R1, asm.R6, skbIngress, asm.Word),
+			asm.JEq.Imm(asm.R1, 0, "own"),
 			asm.LoadMem(asm.R7, asm.R6, skbMark, asm.Word),
-			asm.Mov.Reg(asm.R1, asm.R7),
+			asm.Mov.Reg(asm.R1, asm.R7).WithSymbol("own"),
 			asm.And.Imm(asm.R1, int32(m.Remote())),
 			asm.JNE.Imm(asm.R1, 0, "drop"),
 			asm.LoadMem(asm.R1, asm.R6, skbProtocol, asm.Word),

@@ -233,6 +233,7 @@ func TestFilterOfOthersAtTheGuardsPlaceStays(t *testing.T) {
 }
 
 // Kills the mutant that lets packets without a mark of ours pass with an egress IP.
+// Mutant killed: host-is-a-pod.
 func TestGuardVerdicts(t *testing.T) {
 	netnstest.Enter(t)
 	m := mark.Default()
@@ -253,26 +254,32 @@ func TestGuardVerdicts(t *testing.T) {
 		source   netip.Addr
 		rest     []byte
 		pass     bool
+		// own: the host itself sends it.
+		own bool
 	}{
-		"egress IP with its mark":              {m.Index(idx[one]), 17, one, nil, true},
-		"egress IP with its mark, other bits":  {m.Index(idx[one]) | 0x4000, 17, one, nil, true},
-		"egress IP of another mark":            {m.Index(idx[other]), 17, one, nil, false},
-		"mark without its egress IP":           {m.Index(idx[one]), 17, host, nil, false},
-		"mark without egress IP":               {m.Index(m.FirstIndex() + 9), 17, host, nil, false},
-		"remote":                               {m.Remote(), 17, host, nil, false},
-		"remote with an egress IP":             {m.Remote() | m.Index(idx[one]), 17, one, nil, false},
-		"host's own":                           {0, 17, host, nil, true},
-		"host's own with a small mark":         {1, 17, host, nil, true},
-		"egress IP without a mark":             {0, 17, one, make([]byte, 40), false},
-		"egress IP with a small mark":          {1, 6, one, make([]byte, 40), false},
-		"ICMP error about a packet to it":      {0, 1, one, icmp(3, one), true},
-		"ICMP error about a packet to another": {0, 1, one, icmp(3, host), false},
-		"ICMP time exceeded":                   {0, 1, one, icmp(11, one), true},
-		"ICMP parameter problem":               {0, 1, one, icmp(12, one), true},
-		"ICMP echo reply":                      {0, 1, one, icmp(0, one), false},
-		"ICMP redirect":                        {0, 1, one, icmp(5, one), false},
-		"ICMP error that is cut off":           {0, 1, one, icmp(3, one)[:24], false},
-		"ICMP error from the host":             {0, 1, host, icmp(3, host), true},
+		"egress IP with its mark":                           {m.Index(idx[one]), 17, one, nil, true, false},
+		"egress IP with its mark, other bits":               {m.Index(idx[one]) | 0x4000, 17, one, nil, true, false},
+		"egress IP of another mark":                         {m.Index(idx[other]), 17, one, nil, false, false},
+		"mark without its egress IP":                        {m.Index(idx[one]), 17, host, nil, false, false},
+		"mark without egress IP":                            {m.Index(m.FirstIndex() + 9), 17, host, nil, false, false},
+		"remote":                                            {m.Remote(), 17, host, nil, false, false},
+		"remote with an egress IP":                          {m.Remote() | m.Index(idx[one]), 17, one, nil, false, false},
+		"host's own":                                        {0, 17, host, nil, true, false},
+		"host's own with a small mark":                      {1, 17, host, nil, true, false},
+		"egress IP without a mark":                          {0, 17, one, make([]byte, 40), false, false},
+		"egress IP with a small mark":                       {1, 6, one, make([]byte, 40), false, false},
+		"ICMP error about a packet to it":                   {0, 1, one, icmp(3, one), true, false},
+		"ICMP error about a packet to another":              {0, 1, one, icmp(3, host), false, false},
+		"ICMP time exceeded":                                {0, 1, one, icmp(11, one), true, false},
+		"ICMP parameter problem":                            {0, 1, one, icmp(12, one), true, false},
+		"ICMP echo reply":                                   {0, 1, one, icmp(0, one), false, false},
+		"ICMP redirect":                                     {0, 1, one, icmp(5, one), false, false},
+		"ICMP error that is cut off":                        {0, 1, one, icmp(3, one)[:24], false, false},
+		"ICMP error from the host":                          {0, 1, host, icmp(3, host), true, false},
+		"host's own with a foreign mark like REMOTE":        {0x1bd00, 17, host, nil, true, true},
+		"host's own with a foreign mark like an index":      {0xc00, 17, host, nil, true, true},
+		"host's own with a foreign mark, from an egress IP": {m.Index(idx[one]), 6, one, make([]byte, 40), false, true},
+		"host's own ICMP error with a foreign mark":         {0xc00, 1, one, icmp(3, one), true, true},
 	} {
 		frame := make([]byte, 14, 96)
 		frame[12] = 0x08
@@ -281,6 +288,9 @@ func TestGuardVerdicts(t *testing.T) {
 		frame = append(frame, c.rest...)
 		skb := make([]byte, 192)
 		binary.NativeEndian.PutUint32(skb[skbMark:], c.mark)
+		if !c.own {
+			binary.NativeEndian.PutUint32(skb[skbIngress:], 1)
+		}
 		verdict, err := g.program.Run(&ebpf.RunOptions{Data: frame, Context: skb})
 		must(t, err)
 		if pass := int32(verdict) == tcActUnspec; pass != c.pass {

@@ -1,6 +1,7 @@
 package iptables
 
 import (
+	"errors"
 	"fmt"
 	"slices"
 
@@ -25,12 +26,12 @@ func Backends() []Backend { return []Backend{NFT, Legacy} }
 // hold NAT rules of others, ours must be in both.
 //
 // Configured backends, if any, override what is found. Observed has an entry
-// for each backend that is installed.
+// for each backend that is installed and can be read.
 func ChooseBackends(configured []Backend, observed map[Backend]Tables) (use []Backend, warnings []string, err error) {
 	if len(configured) > 0 {
 		for _, b := range configured {
 			if _, installed := observed[b]; !installed {
-				return nil, nil, fmt.Errorf("iptables backend %q is configured but not installed", b)
+				return nil, nil, fmt.Errorf("iptables backend %q is configured but not installed, or cannot be read", b)
 			}
 			if !slices.Contains(use, b) {
 				use = append(use, b)
@@ -56,6 +57,9 @@ func ChooseBackends(configured []Backend, observed map[Backend]Tables) (use []Ba
 	}
 	if len(use) == 2 && hasForeignNAT(observed[NFT]) {
 		return use, []string{"both iptables backends, nft and legacy, have NAT rules: ours are in both; let all software on the host use one"}, nil
+	}
+	if len(use) == 0 {
+		return nil, nil, errors.New("the rules of no iptables backend can be read")
 	}
 	// Without NAT rules of others there is nothing to come before.
 	return use[:1], nil, nil

@@ -43,4 +43,7 @@ func TestBackendsFollowTheRulesOfOthers(t *testing.T) {
 	if _, _, err := ChooseBackends([]Backend{NFT}, found{Legacy: none}); err == nil {
 		t.Fatal("a configured backend that is not installed was accepted")
 	}
+	if _, _, err := ChooseBackends(nil, found{}); err == nil {
+		t.Fatal("a backend was chosen although none can be read")
+	}
 }

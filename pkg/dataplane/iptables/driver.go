@@ -51,19 +51,17 @@ func Open(b Backend) (*Driver, error) {
 	return d, nil
 }
 
-// OpenInstalled opens the backends that are installed; at least one must be.
+// OpenInstalled opens the backends that are installed and work; at least one must.
 func OpenInstalled() (map[Backend]*Driver, error) {
 	opened := map[Backend]*Driver{}
 	var missing []error
 	for _, b := range Backends() {
-		switch d, err := Open(b); {
-		case err == nil:
-			opened[b] = d
-		case errors.Is(err, exec.ErrNotFound):
+		d, err := Open(b)
+		if err != nil {
 			missing = append(missing, err)
-		default:
-			return nil, err
+			continue
 		}
+		opened[b] = d
 	}
 	if len(opened) == 0 {
 		return nil, fmt.Errorf("no iptables: %w", errors.Join(missing...))
@@ -81,8 +79,29 @@ func (d *Driver) Observe(ctx context.Context) (Tables, error) {
 	if err != nil {
 		return nil, err
 	}
+	if unreadable := incompatible(out); len(unreadable) > 0 {
+		d.last = nil
+		return nil, fmt.Errorf("%s: table %s: %w", d.save, strings.Join(unreadable, ", "), ErrIncompatible)
+	}
 	d.last = parseSave(out)
 	return d.last, nil
+}
+
+// ErrIncompatible is the error of a table in which others have rules that only nft can
+// show. iptables takes such a table for absent.
+var ErrIncompatible = errors.New("it has rules of others that iptables cannot read: " +
+	"move them to a table of another name (nft list ruleset shows them), or use --backend=nftables")
+
+// incompatible returns the names of the tables that a save reports in comments, and
+// leaves out.
+func incompatible(save string) (names []string) {
+	for line := range strings.Lines(save) {
+		if name, ok := strings.CutPrefix(line, "# Table `"); ok && strings.Contains(name, "' is incompatible") {
+			name, _, _ = strings.Cut(name, "'")
+			names = append(names, name)
+		}
+	}
+	return names
 }
 
 // ManyRules is how many rules of other software in table nat, mostly kube-proxy's,
@@ -128,7 +147,7 @@ func (d *Driver) observeOwnChains(ctx context.Context) (Tables, bool) {
 		// Saving one table would read them all.
 		out, err := run(ctx, "", d.command, "--wait", strconv.Itoa(lockWait), "--table", string(name), "--list-rules")
 		if err != nil {
-			return nil, false
+			return nil, false // reading all says why
 		}
 		tables[name] = parseList(name, out)
 	}

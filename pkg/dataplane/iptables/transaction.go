@@ -123,7 +123,38 @@ func placeJumps(base string, specs []string, jumps []Jump) (placed []string, pos
 
 // isFinal reports whether a rule drops or rejects every packet.
 func isFinal(spec string) bool {
+	spec = withoutComments(spec)
 	return spec == "-j DROP" || spec == "-j REJECT" || strings.HasPrefix(spec, "-j REJECT --reject-with ")
+}
+
+// withoutComments returns a rule without its comments, which match every packet.
+func withoutComments(spec string) string {
+	const match = "-m comment --comment "
+	for {
+		before, rest, found := strings.Cut(spec, match)
+		if !found {
+			return spec
+		}
+		spec = before + strings.TrimLeft(rest[commentLength(rest):], " ")
+	}
+}
+
+// commentLength is the length of the comment at the beginning of the rest of a rule:
+// one word, or one in double quotes, in which a backslash takes the meaning from what
+// follows it.
+func commentLength(rest string) int {
+	if !strings.HasPrefix(rest, `"`) {
+		return strings.IndexByte(rest+" ", ' ')
+	}
+	for i := 1; i < len(rest); i++ {
+		switch rest[i] {
+		case '\\':
+			i++
+		case '"':
+			return i + 1
+		}
+	}
+	return len(rest)
 }
 
 // afterwards returns what a table holds once its transaction has run.

@@ -18,6 +18,8 @@ func TestPropertyJumpsFindTheirPlaces(t *testing.T) {
 	jumps := []Jump{{From: "FORWARD", To: rules.ChainLocked}, {From: "FORWARD", To: rules.ChainAccept, Last: true}, {From: "INPUT", To: rules.ChainInput}}
 	drawn := rapid.SliceOfN(rapid.SampledFrom([]string{
 		"-j KUBE-FORWARD", "-s 10.0.0.0/8 -j ACCEPT", "-j DROP", "-j REJECT --reject-with icmp-port-unreachable", "-j ACCEPT",
+		`-m comment --comment "the \"last\" word" -j DROP`, "-m comment --comment last -j REJECT --reject-with icmp-admin-prohibited",
+		`-m comment --comment "-j DROP" -j ACCEPT`,
 		"-j " + rules.ChainLocked, "-j " + rules.ChainAccept, "-j " + rules.ChainPrefix + "OF-OLD",
 	}), 0, 8)
 	foreign := func(specs []string) []string { return slices.DeleteFunc(slices.Clone(specs), leadsToOwnChain) }
@@ -45,4 +47,26 @@ func TestPropertyJumpsFindTheirPlaces(t *testing.T) {
 			t.Fatalf("not settled after one pass: %s", again.Script)
 		}
 	})
+}
+
+// Mutant killed: comment-hides-the-last-rule.
+func TestRulesThatDropEverything(t *testing.T) {
+	for spec, want := range map[string]bool{
+		"-j DROP":   true,
+		"-j REJECT": true,
+		"-j REJECT --reject-with icmp-host-prohibited":                    true,
+		"-m comment --comment final -j DROP":                              true,
+		`-m comment --comment "the \"last\" one" -j REJECT`:               true,
+		"-m comment --comment a -m comment --comment b -j DROP":           true,
+		`-m comment --comment "-j DROP" -j ACCEPT`:                        false,
+		"-m comment --comment final -i eth1 -j DROP":                      false,
+		"-i eth1 -m comment --comment final -j DROP":                      false,
+		`-m comment --comment "`:                                          false,
+		"-m comment --comment last -j REJECT --reject-with tcp-reset":     true,
+		"-p tcp -m comment --comment x -j REJECT --reject-with tcp-reset": false,
+	} {
+		if got := isFinal(spec); got != want {
+			t.Errorf("%s: drops everything: %t", spec, got)
+		}
+	}
 }

@@ -9,6 +9,7 @@ import (
 	"slices"
 
 	"github.com/vishvananda/netlink"
+	"github.com/vishvananda/netlink/nl"
 	"golang.org/x/sys/unix"
 
 	"github.com/egressip-operator/egressip-operator/pkg/dataplane/internal/nlutil"
@@ -25,6 +26,10 @@ const (
 	// use priorities from about 100 on where these match marks of their own.
 	rulePriorityRemote = 90
 	rulePriorityReturn = 91
+	// Packets of the host itself go past them, from the first of these to the second:
+	// whoever marks those does not know our bits, and none of ours are among them.
+	rulePriorityOwn  = 89
+	rulePriorityPast = 92
 	// routeProtocol marks rules and routes as ours; it is in the range that
 	// the kernel leaves to administrators (5 to 255) and that no routing daemon
 	// in iproute2's rt_protos has.
@@ -88,11 +93,11 @@ var ErrTableInUse = errors.New("others use this routing table: move their routes
 
 // EnsureRoutes makes our two tables hold the plan's routes and no others of ours,
 // and counts the changes.
-func EnsureRoutes(nl *netlink.Handle, p Plan) (changes int, err error) {
-	if err := checkTables(nl); err != nil {
+func EnsureRoutes(h *netlink.Handle, p Plan) (changes int, err error) {
+	if err := checkTables(h); err != nil {
 		return 0, err
 	}
-	observed, _, err := tableRoutes(nl)
+	observed, _, err := tableRoutes(h)
 	if err != nil {
 		return 0, err
 	}
@@ -107,14 +112,14 @@ func EnsureRoutes(nl *netlink.Handle, p Plan) (changes int, err error) {
 			continue
 		}
 		nr := r.netlink()
-		errs = append(errs, nlutil.Count(&changes, "add "+r.String(), nl.RouteReplace(&nr)))
+		errs = append(errs, nlutil.Count(&changes, "add "+r.String(), h.RouteReplace(&nr)))
 	}
 	if err := errors.Join(errs...); err != nil {
 		return changes, err // an extra route may cover for a missing one
 	}
 	for r, nr := range observed {
 		if !want[r] {
-			err := nl.RouteDel(&nr)
+			err := h.RouteDel(&nr)
 			if errors.Is(err, unix.ESRCH) {
 				continue
 			}
@@ -126,15 +131,15 @@ func EnsureRoutes(nl *netlink.Handle, p Plan) (changes int, err error) {
 
 // checkTables looks for routes of others in our tables, and for rules of others
 // that lead there.
-func checkTables(nl *netlink.Handle) error {
-	_, foreign, err := tableRoutes(nl)
+func checkTables(h *netlink.Handle) error {
+	_, foreign, err := tableRoutes(h)
 	if err != nil {
 		return err
 	}
 	if len(foreign) > 0 {
 		return fmt.Errorf("table %d has a route of others to %v: %w", foreign[0].Table, foreign[0].Dst, ErrTableInUse)
 	}
-	_, rules, err := leadingRules(nl)
+	_, rules, err := leadingRules(h)
 	if err != nil {
 		return err
 	}
@@ -148,10 +153,10 @@ func checkTables(nl *netlink.Handle) error {
 func IsOurTable(table int) bool { return table == tableRemote || table == tableReturn }
 
 // tableRoutes lists the routes of our tables: ours, and those of others.
-func tableRoutes(nl *netlink.Handle) (own map[route]netlink.Route, foreign []netlink.Route, err error) {
+func tableRoutes(h *netlink.Handle) (own map[route]netlink.Route, foreign []netlink.Route, err error) {
 	// Table 0 stands for all: the kernel lists them all anyway.
 	list, err := nlutil.Whole(func() ([]netlink.Route, error) {
-		return nl.RouteListFiltered(netlink.FAMILY_V4, &netlink.Route{}, netlink.RT_FILTER_TABLE)
+		return h.RouteListFiltered(netlink.FAMILY_V4, &netlink.Route{}, netlink.RT_FILTER_TABLE)
 	})
 	if err != nil {
 		return nil, nil, fmt.Errorf("list routes: %w", err)
@@ -204,9 +209,16 @@ func (r route) String() string {
 	return fmt.Sprintf("route of type %d to %v in table %d", r.kind, r.dst, r.table)
 }
 
-// policyRules returns the two rules that lead marked packets into our tables.
+// loopback is the device that packets of the host itself come from, to routing.
+const loopback = "lo"
+
+// policyRules returns the rules that lead marked packets into our tables, and those of
+// the host itself past them.
 func policyRules(m mark.Marks) []*netlink.Rule {
-	var rules []*netlink.Rule
+	past, own := netlink.NewRule(), netlink.NewRule()
+	past.Family, past.Priority, past.Type, past.Protocol = netlink.FAMILY_V4, rulePriorityPast, nl.FR_ACT_NOP, routeProtocol
+	own.Family, own.Priority, own.IifName, own.Goto, own.Protocol = netlink.FAMILY_V4, rulePriorityOwn, loopback, rulePriorityPast, routeProtocol
+	rules := []*netlink.Rule{past, own}
 	for _, r := range []struct {
 		priority, table int
 		mark            uint32
@@ -220,13 +232,13 @@ func policyRules(m mark.Marks) []*netlink.Rule {
 	return rules
 }
 
-// EnsureRules makes our two policy rules exist, and no others of ours, and counts
-// the changes.
-func EnsureRules(nl *netlink.Handle, m mark.Marks) (changes int, err error) {
-	if err := checkTables(nl); err != nil {
+// EnsureRules makes our policy rules exist, and no others of ours, and counts the
+// changes.
+func EnsureRules(h *netlink.Handle, m mark.Marks) (changes int, err error) {
+	if err := checkTables(h); err != nil {
 		return 0, err
 	}
-	observed, _, err := leadingRules(nl)
+	observed, _, err := leadingRules(h)
 	if err != nil {
 		return 0, err
 	}
@@ -234,7 +246,7 @@ func EnsureRules(nl *netlink.Handle, m mark.Marks) (changes int, err error) {
 	want := policyRules(m)
 	for _, rule := range want {
 		if !slices.ContainsFunc(observed, func(r netlink.Rule) bool { return sameRule(&r, rule) }) {
-			errs = append(errs, nlutil.Count(&changes, fmt.Sprintf("add ip rule to table %d", rule.Table), nl.RuleAdd(rule)))
+			errs = append(errs, nlutil.Count(&changes, "add "+describe(rule), h.RuleAdd(rule)))
 		}
 	}
 	if err := errors.Join(errs...); err != nil {
@@ -243,61 +255,83 @@ func EnsureRules(nl *netlink.Handle, m mark.Marks) (changes int, err error) {
 	kept := map[int]bool{}
 	for _, rule := range observed {
 		wanted := slices.ContainsFunc(want, func(r *netlink.Rule) bool { return sameRule(r, &rule) })
-		if wanted && !kept[rule.Table] {
-			kept[rule.Table] = true
+		if wanted && !kept[rule.Priority] {
+			kept[rule.Priority] = true
 			continue
 		}
-		errs = append(errs, nlutil.Count(&changes, fmt.Sprintf("delete ip rule to table %d", rule.Table), nl.RuleDel(&rule)))
+		errs = append(errs, nlutil.Count(&changes, "delete "+describe(&rule), h.RuleDel(&rule)))
 	}
 	return changes, errors.Join(errs...)
 }
 
-// leadingRules lists the rules that lead to our tables: ours, and those of
-// others.
-func leadingRules(nl *netlink.Handle) (own, foreign []netlink.Rule, err error) {
-	rules, err := nlutil.Whole(func() ([]netlink.Rule, error) { return nl.RuleList(netlink.FAMILY_V4) })
+// leadingRules lists our rules, and those of others that lead to our tables.
+func leadingRules(h *netlink.Handle) (own, foreign []netlink.Rule, err error) {
+	rules, err := nlutil.Whole(func() ([]netlink.Rule, error) { return h.RuleList(netlink.FAMILY_V4) })
 	if err != nil {
 		return nil, nil, fmt.Errorf("list ip rules: %w", err)
 	}
 	for _, r := range rules {
+		ours := r.Protocol == routeProtocol
 		switch {
-		case !IsOurTable(r.Table):
-		case r.Protocol == routeProtocol:
+		case ours && (IsOurTable(r.Table) || isPassing(r)):
 			own = append(own, r)
-		default:
+		case IsOurTable(r.Table):
 			foreign = append(foreign, r)
 		}
 	}
 	return own, foreign, nil
 }
 
+// isPassing reports whether a rule is one of those by which the host's own packets go
+// past the others.
+func isPassing(r netlink.Rule) bool {
+	return r.Table == 0 && (r.Priority == rulePriorityOwn && r.IifName == loopback || r.Priority == rulePriorityPast)
+}
+
 func sameRule(a, b *netlink.Rule) bool {
-	return a.Priority == b.Priority && a.Table == b.Table && a.Mark == b.Mark && a.Protocol == b.Protocol &&
-		a.Mask != nil && b.Mask != nil && *a.Mask == *b.Mask
+	if a.Priority != b.Priority || a.Table != b.Table || a.Protocol != b.Protocol {
+		return false
+	}
+	if isPassing(*a) {
+		return a.IifName == b.IifName && a.Goto == b.Goto
+	}
+	return a.Mark == b.Mark && a.IifName == b.IifName && a.Mask != nil && b.Mask != nil && *a.Mask == *b.Mask
+}
+
+// describe names one of our rules.
+func describe(r *netlink.Rule) string {
+	switch {
+	case r.Table != 0:
+		return fmt.Sprintf("ip rule, priority %d: to table %d", r.Priority, r.Table)
+	case r.Goto > 0:
+		return fmt.Sprintf("ip rule, priority %d: past %d", r.Priority, r.Goto)
+	default:
+		return fmt.Sprintf("ip rule, priority %d: end of ours", r.Priority)
+	}
 }
 
 // ListRules describes our policy rules.
-func ListRules(nl *netlink.Handle) (list []string, err error) {
-	rules, _, err := leadingRules(nl)
+func ListRules(h *netlink.Handle) (list []string, err error) {
+	rules, _, err := leadingRules(h)
 	for _, r := range rules {
-		list = append(list, fmt.Sprintf("ip rule, priority %d: to table %d", r.Priority, r.Table))
+		list = append(list, describe(&r))
 	}
 	return list, err
 }
 
 // RemoveRules deletes our policy rules, and counts them.
-func RemoveRules(nl *netlink.Handle) (removed int, err error) {
-	rules, _, err := leadingRules(nl)
+func RemoveRules(h *netlink.Handle) (removed int, err error) {
+	rules, _, err := leadingRules(h)
 	errs := []error{err}
 	for _, rule := range rules {
-		errs = append(errs, nlutil.Count(&removed, fmt.Sprintf("delete ip rule to table %d", rule.Table), nl.RuleDel(&rule)))
+		errs = append(errs, nlutil.Count(&removed, "delete "+describe(&rule), h.RuleDel(&rule)))
 	}
 	return removed, errors.Join(errs...)
 }
 
 // ListRoutes describes our routes.
-func ListRoutes(nl *netlink.Handle) (list []string, err error) {
-	routes, _, err := tableRoutes(nl)
+func ListRoutes(h *netlink.Handle) (list []string, err error) {
+	routes, _, err := tableRoutes(h)
 	for _, r := range slices.SortedFunc(maps.Keys(routes), compareRoutes) {
 		list = append(list, r.String())
 	}
@@ -305,11 +339,11 @@ func ListRoutes(nl *netlink.Handle) (list []string, err error) {
 }
 
 // RemoveRoutes deletes our routes, and counts them.
-func RemoveRoutes(nl *netlink.Handle) (removed int, err error) {
-	routes, _, err := tableRoutes(nl)
+func RemoveRoutes(h *netlink.Handle) (removed int, err error) {
+	routes, _, err := tableRoutes(h)
 	errs := []error{err}
 	for r, nr := range routes {
-		err := nl.RouteDel(&nr)
+		err := h.RouteDel(&nr)
 		if errors.Is(err, unix.ESRCH) {
 			continue
 		}
