@@ -7,6 +7,8 @@ import (
 	"fmt"
 	"net/http"
 	"path"
+	"strings"
+	"sync"
 	"testing"
 
 	corev1 "k8s.io/api/core/v1"
@@ -20,14 +22,42 @@ import (
 	"github.com/egressip-operator/egressip-operator/internal/testenv"
 )
 
+// firstPatches are the HTTP statuses of the first patch of each object, apart from its
+// status: by kind in the plural and name.
+type firstPatches struct {
+	mu  sync.Mutex
+	all map[string]int
+}
+
+func (f *firstPatches) note(r *http.Request, status int) {
+	parts := strings.Split(r.URL.Path, "/")
+	if r.Method != http.MethodPatch || parts[len(parts)-1] == "status" {
+		return
+	}
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	if key := strings.Join(parts[len(parts)-2:], "/"); f.all[key] == 0 {
+		f.all[key] = status
+	}
+}
+
+func (f *firstPatches) of(key string) int {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	return f.all[key]
+}
+
 // afterCreate returns an api whose controllers learn of an object that they created
 // only after meddle, which gets its kind in the plural and its name.
-func (a *api) afterCreate(meddle func(ctx context.Context, kind, name string) error) *api {
-	delayed := *a
+func (a *api) afterCreate(meddle func(ctx context.Context, kind, name string) error) (*api, *firstPatches) {
+	delayed, patches := *a, &firstPatches{all: make(map[string]int)}
 	delayed.cfg = rest.CopyConfig(a.cfg)
 	delayed.cfg.Wrap(func(next http.RoundTripper) http.RoundTripper {
 		return roundTrip(func(r *http.Request) (*http.Response, error) {
 			response, err := next.RoundTrip(r)
+			if err == nil {
+				patches.note(r, response.StatusCode)
+			}
 			kind := path.Base(r.URL.Path)
 			if err != nil || r.Method != http.MethodPost || (kind != "hostsubnets" && kind != "netnamespaces") {
 				return response, err
@@ -43,7 +73,7 @@ func (a *api) afterCreate(meddle func(ctx context.Context, kind, name string) er
 			return response, meddle(r.Context(), kind, object.Name)
 		})
 	})
-	return &delayed
+	return &delayed, patches
 }
 
 // TestBoundWhateverOthersWrite: what is created is bound although somebody else writes
@@ -59,7 +89,7 @@ func TestBoundWhateverOthersWrite(t *testing.T) {
 	a.create(t, namespace)
 	users := hostSubnet("replaced")
 	users.Host, users.HostIP = "replaced", "192.168.7.99"
-	b := a.afterCreate(func(ctx context.Context, kind, name string) error {
+	b, patches := a.afterCreate(func(ctx context.Context, kind, name string) error {
 		switch {
 		case kind == "hostsubnets" && name == "brief":
 			return errors.Join(a.Patch(ctx, hostSubnet(name), label), a.Delete(ctx, nodes[name]))
@@ -92,6 +122,13 @@ func TestBoundWhateverOthersWrite(t *testing.T) {
 		}
 		return ""
 	})
+	for key, want := range map[string]int{
+		"hostsubnets/brief": http.StatusOK, "netnamespaces/shop": http.StatusOK, "hostsubnets/replaced": http.StatusConflict,
+	} {
+		if got := patches.of(key); got != want {
+			t.Errorf("%s was bound with status %d, want %d", key, got, want)
+		}
+	}
 	// One after another is created, so the binding of the others has been tried.
 	later := a.node(t, "later", "", "192.168.7.12")
 	a.awaitHost(t, "later", func(h *v1.HostSubnet) string { return wantBound(h, v1.AnnotationNodeUID, later) })

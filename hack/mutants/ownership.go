@@ -42,7 +42,7 @@ func ownershipMutants() []mutant {
 		},
 		{
 			name: "first-list-wins", pkg: brain, test: "TestPropertyRestoreInAnyOrder",
-			edits: []edit{{file: "allocate.go", old: "case !awaits(&a.Hosts[h], address.ip):\n", new: "case awaits(&a.Hosts[h], ip):\n"}},
+			edits: []edit{{file: "allocate.go", old: "case !awaits(&a.Hosts[h], address.ip):\n", new: "case awaits(&a.Hosts[h], address.ip):\n"}},
 		},
 		{
 			name: "balanced-while-restored", pkg: brain, test: "TestAwaitedClaims",

@@ -10,6 +10,7 @@ import (
 	"pgregory.net/rapid"
 
 	v1 "github.com/egressip-operator/egressip-operator/api/v1"
+	"github.com/egressip-operator/egressip-operator/internal/testenv/objects"
 	"github.com/egressip-operator/egressip-operator/pkg/egress"
 )
 
@@ -147,6 +148,7 @@ func disturb(t *rapid.T, w *world) {
 				ObjectMeta: metav1.ObjectMeta{Name: name}, Host: name,
 				HostIP: fmt.Sprintf("192.168.7.%d", 10+len(w.HostSubnets)), EgressCIDRs: []string{"192.168.7.0/24"},
 			})
+			objects.AgentReports(&w.HostSubnets[len(w.HostSubnets)-1])
 		}
 	}
 }
@@ -241,6 +243,7 @@ func TestPropertyHostComesFewMove(t *testing.T) {
 		w.HostSubnets = append(w.HostSubnets, v1.HostSubnet{
 			ObjectMeta: metav1.ObjectMeta{Name: "new"}, Host: "new", HostIP: "192.168.7.99", EgressCIDRs: []string{"192.168.7.0/24"},
 		})
+		objects.AgentReports(&w.HostSubnets[len(w.HostSubnets)-1])
 		fresh := w.clone()
 		for i := range fresh.HostSubnets {
 			fresh.HostSubnets[i].EgressIPs = nil
