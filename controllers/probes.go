@@ -49,7 +49,7 @@ func newProbes(log logr.Logger, o Options, cache client.Reader, synced func(cont
 	}
 	var logFirst sync.Once
 	runner, err := probe.NewRunner(probe.RunnerConfig{
-		Config: probe.DefaultConfig().WithInterval(o.ProbeInterval), Port: o.ProbePort,
+		Config: probe.DefaultConfig().WithInterval(o.ProbeInterval), Port: o.ProbePort, Device: probe.OverlayDevice,
 		RetryInterval: retryProbesAfter, Clock: p.clock,
 		OnChange: p.requestPass,
 		OnError: func(err error) {
@@ -109,7 +109,7 @@ func (p *probes) setTargets(ctx context.Context) error {
 	cluster, _ := p.memo.Snapshot(egress.Objects{HostSubnets: hosts.Items, NetNamespaces: namespaces.Items})
 	targets := probe.Targets{Self: p.source}
 	for _, peer := range egress.ProbedHosts(cluster, p.memo.Resolve(cluster)) {
-		targets.Probe = append(targets.Probe, probe.Target{Name: peer.Name, Addr: peer.IP})
+		targets.Probe = append(targets.Probe, probe.Target{Name: peer.Name, Addr: peer.IP, Overlay: peer.Overlay})
 	}
 	if err := p.runner.SetTargets(targets); err != nil {
 		return fmt.Errorf("set the probe targets: %w", err)

@@ -183,6 +183,12 @@ type AgentStatus struct {
 	// +kubebuilder:validation:MaxItems=256
 	// +kubebuilder:validation:items:MaxLength=253
 	Watches []string `json:"watches,omitempty"`
+	// probes is Overlay if the host's kernel answers probes that come over the
+	// overlay, so that they show whether the overlay works. It is missing where only
+	// the agent answers, at the port of probes.
+	// +optional
+	// +kubebuilder:validation:Enum=Overlay
+	Probes string `json:"probes,omitempty"`
 	// silent are the hosts that do not answer this agent, or answer that they
 	// cannot serve, of those whose status.witnesses contain this host. A host
 	// counts as offline if the controller and most of its witnesses find it
@@ -193,6 +199,9 @@ type AgentStatus struct {
 	// +kubebuilder:validation:items:MaxLength=253
 	Silent []string `json:"silent,omitempty"`
 }
+
+// ProbesOverlay is the value of AgentStatus.Probes.
+const ProbesOverlay = "Overlay"
 
 // ClaimStatus is the state of one claimed egress IP on its host.
 type ClaimStatus struct {

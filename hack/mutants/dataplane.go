@@ -12,6 +12,7 @@ func kernelMutants() []mutant {
 		inventoried = "TestInventoryListsAndRemovesEachKind"
 		dead        = "TestConnectionsThroughADeadHostAreReset"
 		onlyDead    = "TestOnlyConnectionsThroughTheDeadHostAreReset"
+		probes      = "TestProbesTravelTheOverlay"
 		off         = "TestNoResetWhereSwitchedOff"
 
 		forgotten      = "TestForgottenConnectionsAreNotTurnedRound"
@@ -25,6 +26,10 @@ func kernelMutants() []mutant {
 		m("lock-not-strict", boot, "lock.go", "p := newPass(d, s)", "s.Strict = false\n\tp := newPass(d, s)"),
 		m("lock-in-service", boot, "lock.go", "return members > 0, nil", "return members > 1000, nil"),
 		m("lock-needs-a-network", "TestLockWithoutANetwork", "lock.go", "if p.rulesErr != nil ||", "if err != nil ||"),
+		m("away-is-ready", probes, "bpf/probe.go", "asm.Mov.Imm(asm.R2, probeAway),", "asm.Mov.Imm(asm.R2, probeReady),"),
+		m("answers-once-and-for-all", probes, "bpf/probe.go", `asm.JGT.Reg(asm.R0, asm.R1, "away"),`, ""),
+		m("overlay-gives-no-answers", probes, content, "when(b.fromOverlay, Reply).then(Return{})", "when(b.fromOverlay, Original).then(Return{})"),
+		m("probes-take-another-way", probes, "../probe/overlay_way.go", "return w.control", "return nil"),
 		m("no-reset", dead, "apply_perform.go", "e.staleness.resettable(entry.Flow)", "false"),
 		m("no-ack-is-elicited", dead, "conntrack/elicit.go", "if len(flows) == 0 {", "if len(flows) < 1000 {"),
 		m("closed-is-reset", dead, "apply_flows.go", "return false // neither end has it", "// neither end has it"),

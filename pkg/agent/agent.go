@@ -142,7 +142,7 @@ func (a *agent) wire(cfg *rest.Config, mgr manager.Manager, k applier) error {
 		objects: a.objects.changed, drift: newSignal(),
 	}
 	if a.options.ProbePort != 0 {
-		if err := a.wireProbes(cfg, mgr); err != nil {
+		if err := a.wireProbes(cfg, mgr, k); err != nil {
 			return err
 		}
 	}
@@ -161,11 +161,11 @@ func (a *agent) wire(cfg *rest.Config, mgr manager.Manager, k applier) error {
 
 // wireProbes makes what probes other hosts, and what finds out whether this one is
 // cut off.
-func (a *agent) wireProbes(cfg *rest.Config, mgr manager.Manager) error {
+func (a *agent) wireProbes(cfg *rest.Config, mgr manager.Manager, k applier) error {
 	peers, err := newPeers(peersConfig{
 		log: a.log, clock: clock.RealClock{}, node: a.options.NodeName, port: a.options.ProbePort,
 		probe: probeConfig(a.options.ProbeInterval), metrics: a.metrics,
-		ready: a.health.serving, changed: a.objects.changed, voted: a.publisher.wake,
+		ready: a.health.serving, answer: k.AnswerProbes, changed: a.objects.changed, voted: a.publisher.wake,
 	})
 	if err != nil {
 		return err
@@ -174,7 +174,7 @@ func (a *agent) wireProbes(cfg *rest.Config, mgr manager.Manager) error {
 	if err != nil {
 		return err
 	}
-	a.publisher.ballot = peers.ballot
+	a.publisher.ballot, a.publisher.answers = peers.ballot, peers.answers
 	a.loop.peers = peers
 	a.loop.isolation = &isolation{
 		log: a.log, clock: clock.RealClock{}, after: a.options.WithdrawAfter, metrics: a.metrics,

@@ -35,6 +35,8 @@ const (
 type applier interface {
 	// Apply makes the kernel match the state and reports what it found.
 	Apply(ctx context.Context, s dataplane.State) (dataplane.Report, error)
+	// AnswerProbes sets what the kernel answers to probes that come over the overlay.
+	AnswerProbes(a dataplane.Answer) error
 	// Run calls drift when something changed in the kernel, until ctx ends.
 	Run(ctx context.Context, drift func()) error
 }

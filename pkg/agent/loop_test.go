@@ -48,6 +48,8 @@ func (k *fakeKernel) Apply(ctx context.Context, s dataplane.State) (dataplane.Re
 	return r, err
 }
 
+func (*fakeKernel) AnswerProbes(dataplane.Answer) error { return nil }
+
 func (k *fakeKernel) Run(ctx context.Context, drift func()) error {
 	k.mu.Lock()
 	k.drift = drift

@@ -2,6 +2,9 @@ package agent
 
 import (
 	"context"
+	"crypto/rand"
+	"encoding/binary"
+	"fmt"
 	"maps"
 	"net/netip"
 	"slices"
@@ -12,6 +15,7 @@ import (
 	"github.com/go-logr/logr"
 	"k8s.io/utils/clock"
 
+	"github.com/egressip-operator/egressip-operator/pkg/dataplane"
 	"github.com/egressip-operator/egressip-operator/pkg/egress"
 	"github.com/egressip-operator/egressip-operator/pkg/online"
 	"github.com/egressip-operator/egressip-operator/pkg/probe"
@@ -31,13 +35,15 @@ func probeConfig(interval time.Duration) probe.Config {
 // peersConfig says how peers work.
 type peersConfig struct {
 	log   logr.Logger
-	clock clock.Clock
+	clock clock.WithTicker
 	node  string
 	// port is the UDP port of all hosts' responders.
 	port  uint16
 	probe probe.Config
 	// ready reports to other hosts whether this one's data plane works.
 	ready func() bool
+	// answer sets what the kernel answers to probes that come over the overlay.
+	answer func(dataplane.Answer) error
 	// changed is raised when a host has gone offline or come back.
 	changed signal
 	// voted is raised then, too: others wait for this host's ballot.
@@ -51,20 +57,30 @@ type peersConfig struct {
 type peers struct {
 	peersConfig
 
-	runner *probe.Runner
+	runner   *probe.Runner
+	instance uint64
 
 	mu sync.Mutex
 	// logged are the hosts that were last logged as offline.
 	logged []string
 	// witnessed are the hosts on whose health this one votes.
 	witnessed []string
+	// hostIP is the address of this host, answered what the kernel answers to probes as
+	// of answeredAt; it does if that is not zero.
+	hostIP     netip.Addr
+	answered   dataplane.Answer
+	answeredAt time.Time
 }
 
 func newPeers(c peersConfig) (*peers, error) {
-	p := &peers{peersConfig: c}
+	var instance [8]byte
+	if _, err := rand.Read(instance[:]); err != nil {
+		return nil, fmt.Errorf("read random numbers: %w", err)
+	}
+	p := &peers{peersConfig: c, instance: binary.NativeEndian.Uint64(instance[:])}
 	var err error
 	p.runner, err = probe.NewRunner(probe.RunnerConfig{
-		Config: c.probe, Port: c.port, RetryInterval: retryInterval, Clock: c.clock,
+		Config: c.probe, Port: c.port, Device: probe.OverlayDevice, RetryInterval: retryInterval, Clock: c.clock,
 		Responder: &probe.ResponderConfig{Host: c.node, Ready: c.ready},
 		OnChange:  p.viewChanged,
 		// Without probes, the hosts' conditions in the API still say who is online.
@@ -80,12 +96,13 @@ func newPeers(c peersConfig) (*peers, error) {
 // it votes. It does not block.
 func (p *peers) setTargets(hostIP netip.Addr, hosts []netip.Addr, probed []egress.Peer, witnessed []string) {
 	p.mu.Lock()
-	p.witnessed = witnessed
+	p.witnessed, p.hostIP = witnessed, hostIP
 	p.mu.Unlock()
 	targets := probe.Targets{Self: hostIP, Answer: hosts}
 	for _, peer := range probed {
-		targets.Probe = append(targets.Probe, probe.Target{Name: peer.Name, Addr: peer.IP})
+		targets.Probe = append(targets.Probe, probe.Target{Name: peer.Name, Addr: peer.IP, Overlay: peer.Overlay})
 	}
+	_ = p.renewAnswer() // before the next status; keepAnswering logs the error
 	if err := p.runner.SetTargets(targets); err != nil {
 		p.log.Error(err, "cannot probe a host")
 	}
@@ -136,8 +153,78 @@ func peerState(h probe.Health, held bool) online.PeerState {
 
 // run works until ctx ends.
 func (p *peers) run(ctx context.Context) error {
+	var group sync.WaitGroup
+	group.Go(func() { p.keepAnswering(ctx) })
 	p.runner.Run(ctx)
+	group.Wait()
 	return nil
+}
+
+// The pace at which the kernel is told what to answer.
+const (
+	// answerEvery is how soon a change of what this host can do is in the answers, and
+	// renewEvery how often they are renewed without one.
+	answerEvery = 50 * time.Millisecond
+	renewEvery  = time.Second
+	// answerValid is for how long the kernel answers for an agent that is silent. After
+	// that it says so.
+	answerValid = 5 * time.Second
+)
+
+// keepAnswering has the kernel answer the probes that come over the overlay, until ctx
+// ends. What the agent said last holds for answerValid.
+func (p *peers) keepAnswering(ctx context.Context) {
+	ticker := p.clock.NewTicker(answerEvery)
+	defer ticker.Stop()
+	logged := ""
+	for {
+		select {
+		case <-ctx.Done():
+			return
+		case <-ticker.C():
+		}
+		err := p.renewAnswer()
+		switch {
+		case err == nil:
+			logged = ""
+		case err.Error() != logged:
+			logged = err.Error()
+			p.log.Error(err, "probes that come over the overlay are not answered: other hosts ask at the port of probes instead")
+		}
+	}
+}
+
+// renewAnswer sets what the kernel answers if that has changed, or is not valid for much
+// longer.
+func (p *peers) renewAnswer() error {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if !p.hostIP.IsValid() {
+		return nil // the first pass is not over
+	}
+	want := dataplane.Answer{
+		HostIP: p.hostIP, Instance: p.instance, Host: probe.HostHash(p.node), Ready: p.ready(), Valid: answerValid,
+	}
+	now := p.clock.Now()
+	if want == p.answered && !p.answeredAt.IsZero() && now.Sub(p.answeredAt) < renewEvery {
+		return nil
+	}
+	err := p.answer(want)
+	if first := p.answeredAt.IsZero(); first != (err != nil) {
+		p.voted.raise() // it must be in the status
+	}
+	p.answered, p.answeredAt = want, now
+	if err != nil {
+		p.answeredAt = time.Time{}
+	}
+	return err
+}
+
+// answers reports whether the kernel answers the probes that come over the overlay.
+func (p *peers) answers() bool {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	return !p.answeredAt.IsZero()
 }
 
 // viewChanged reports which hosts are offline now.

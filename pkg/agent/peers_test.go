@@ -10,10 +10,13 @@ import (
 
 	"github.com/go-logr/logr/testr"
 	"k8s.io/utils/clock"
+	testclock "k8s.io/utils/clock/testing"
 
 	"github.com/egressip-operator/egressip-operator/internal/testenv"
 	"github.com/egressip-operator/egressip-operator/pkg/dataplane"
+	"github.com/egressip-operator/egressip-operator/pkg/dataplane/overlay"
 	"github.com/egressip-operator/egressip-operator/pkg/egress"
+	"github.com/egressip-operator/egressip-operator/pkg/probe"
 )
 
 // startPeers runs the probes of a host.
@@ -22,7 +25,7 @@ func startPeers(t *testing.T, node string, ready func() bool) (*peers, signal) {
 	changed := newSignal()
 	p, err := newPeers(peersConfig{
 		log: testr.New(t), clock: clock.RealClock{}, node: node, port: 19788, probe: probeConfig(20 * time.Millisecond),
-		ready: ready, changed: changed, voted: newSignal(), metrics: newMetrics("test"),
+		ready: ready, answer: func(dataplane.Answer) error { return dataplane.ErrNotOpen }, changed: changed, voted: newSignal(), metrics: newMetrics("test"),
 	})
 	if err != nil {
 		t.Fatal(err)
@@ -89,6 +92,62 @@ func TestPeersTellWhoIsSilent(t *testing.T) {
 	await("its data plane is mended", false)
 }
 
+// TestKernelAnswersForTheAgent: the kernel is told what to answer as soon as the agent
+// knows its address, again when its data plane fails, and from time to time, as it would
+// report the agent as away otherwise. The status says that it answers only while it does.
+func TestKernelAnswersForTheAgent(t *testing.T) {
+	now := testclock.NewFakeClock(time.Unix(1e9, 0))
+	var said []dataplane.Answer
+	var ready, broken bool
+	p, err := newPeers(peersConfig{
+		log: testr.New(t), clock: now, node: "b", port: 19788, probe: probeConfig(time.Second), metrics: newMetrics("test"),
+		ready: func() bool { return ready }, changed: newSignal(), voted: newSignal(),
+		answer: func(a dataplane.Answer) error {
+			if broken {
+				return dataplane.ErrNotOpen
+			}
+			said = append(said, a)
+			return nil
+		},
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	step := func(what string, after time.Duration, want int, answers bool) {
+		t.Helper()
+		now.Step(after)
+		if err := p.renewAnswer(); (err != nil) != broken {
+			t.Fatalf("%s: %v", what, err)
+		}
+		if len(said) != want || p.answers() != answers {
+			t.Fatalf("%s: the kernel was told %d times, want %d; it answers: %t", what, len(said), want, p.answers())
+		}
+	}
+	step("the first pass is not over", 0, 0, false)
+	ip := netip.MustParseAddr("127.0.0.42")
+	p.setTargets(ip, nil, nil, nil)
+	step("it is", 0, 1, true)
+	if a := said[0]; a.HostIP != ip || a.Host != probe.HostHash("b") || a.Ready || a.Valid != answerValid || a.Instance == 0 {
+		t.Errorf("the answer is %+v", a)
+	}
+	step("nothing has changed", answerEvery, 1, true)
+	ready = true
+	step("its data plane works", answerEvery, 2, true)
+	if !said[1].Ready {
+		t.Errorf("the answer is %+v", said[1])
+	}
+	step("time passes", renewEvery, 3, true)
+	broken = true
+	step("the kernel does not take it", renewEvery, 3, false)
+	broken = false
+	step("it does", answerEvery, 4, true)
+	select {
+	case <-p.voted:
+	default:
+		t.Error("nobody was told that the status has changed")
+	}
+}
+
 func TestDecideWithASilentHost(t *testing.T) {
 	t.Parallel()
 	in := given()
@@ -131,5 +190,13 @@ func TestDecideWithASilentHost(t *testing.T) {
 		if got := via(c.held, c.silent...); got != testenv.Addr(c.want) {
 			t.Errorf("silent %v, held %q: over %v, want %s", c.silent, c.held, got, c.want)
 		}
+	}
+}
+
+// The probes find the overlay by the name that the data plane gives it.
+func TestProbesKnowTheOverlay(t *testing.T) {
+	t.Parallel()
+	if probe.OverlayDevice != overlay.Name {
+		t.Errorf("probes are bound to %s, and the overlay is %s", probe.OverlayDevice, overlay.Name)
 	}
 }

@@ -52,6 +52,9 @@ type publisher struct {
 	// ballot names the hosts that are reported as silent at the moment of a write;
 	// nil for none.
 	ballot func() []string
+	// answers reports whether the kernel answers the probes that come over the overlay;
+	// nil for never.
+	answers func() bool
 
 	wake signal
 
@@ -162,6 +165,9 @@ func (p *publisher) want(o observation, base ownStatus) ownStatus {
 	want.inUseKnown = want.inUseKnown || base.inUseKnown
 	if p.ballot != nil {
 		want.agent.Silent = p.ballot()
+	}
+	if p.answers != nil && p.answers() {
+		want.agent.Probes = v1.ProbesOverlay
 	}
 	return want
 }

@@ -210,7 +210,7 @@ func (s ownStatus) equal(t ownStatus) bool {
 	return s.generation == t.generation &&
 		s.agent.Version == t.agent.Version && s.agent.Uplink == t.agent.Uplink &&
 		s.agent.UplinkCIDR == t.agent.UplinkCIDR && slices.Equal(s.agent.IPTables, t.agent.IPTables) &&
-		s.agent.Backend == t.agent.Backend && s.agent.BackendReason == t.agent.BackendReason &&
+		s.agent.Backend == t.agent.Backend && s.agent.BackendReason == t.agent.BackendReason && s.agent.Probes == t.agent.Probes &&
 		slices.Equal(s.agent.Silent, t.agent.Silent) &&
 		slices.Equal(s.claims, t.claims) && s.inUse == t.inUse && s.inUseKnown == t.inUseKnown &&
 		s.ready.Type == t.ready.Type && s.ready.Status == t.ready.Status && s.ready.Reason == t.ready.Reason &&

@@ -208,7 +208,7 @@ func (r *round) ensureOverlay() error {
 	n, err := routing.EnsureRoutes(r.d.nl, plan)
 	r.report.Changes += n
 	errs = append(errs, err)
-	n, err = routing.EnsureRules(r.d.nl, r.d.cfg.Marks)
+	n, err = routing.EnsureRules(r.d.nl, r.d.cfg.Marks, overlayName)
 	r.report.Changes += n
 	return errors.Join(append(errs, err)...)
 }

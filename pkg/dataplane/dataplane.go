@@ -55,6 +55,11 @@ type Dataplane struct {
 	maps     *bpf.Maps
 	programs *bpf.Programs
 	guard    bpf.Guard
+	// answers is the same as maps, for AnswerProbes, which does not wait for Apply.
+	answers struct {
+		sync.Mutex
+		maps *bpf.Maps
+	}
 	// tracked are the connections that the kernel tracks.
 	tracked tracker
 	// swept: since this process began, and since the kernel failed to forget
@@ -130,6 +135,7 @@ func (d *Dataplane) Close() error {
 		errs = append(errs, d.programs.Close())
 	}
 	if d.maps != nil {
+		d.setAnswers(nil)
 		errs = append(errs, d.maps.Close())
 	}
 	errs = append(errs, d.guard.Close(), d.watch.Close(), d.nft.Close())
@@ -146,15 +152,39 @@ func (d *Dataplane) open() error {
 			return err
 		}
 		d.maps = maps
+		d.setAnswers(maps)
 	}
 	if d.programs == nil {
-		programs, err := bpf.LoadPrograms(d.cfg.Marks, d.maps)
+		programs, err := bpf.LoadPrograms(d.cfg.Marks, d.maps, d.cfg.ProbePort)
 		if err != nil {
 			return err
 		}
 		d.programs = programs
 	}
 	return nil
+}
+
+// Answer is what the kernel answers to the probes of other hosts.
+type Answer = bpf.Answer
+
+// ErrNotOpen is the error of AnswerProbes before the first Apply.
+var ErrNotOpen = errors.New("the data plane has not been applied yet")
+
+// AnswerProbes sets what the kernel answers to the probes of other hosts that come over
+// the overlay, from the next one on. It does not wait for Apply.
+func (d *Dataplane) AnswerProbes(a Answer) error {
+	d.answers.Lock()
+	defer d.answers.Unlock()
+	if d.answers.maps == nil {
+		return ErrNotOpen
+	}
+	return d.answers.maps.PutAnswer(a)
+}
+
+func (d *Dataplane) setAnswers(m *bpf.Maps) {
+	d.answers.Lock()
+	defer d.answers.Unlock()
+	d.answers.maps = m
 }
 
 // Run calls drift whenever something changed in the kernel that Apply may have

@@ -120,6 +120,8 @@ type Host struct {
 	// AgentReady: it has reported that the kernel is as planned. AgentGone: the host runs
 	// and its agent does not.
 	Unheard, AgentReady, AgentGone bool
+	// AnswersOverlay: its kernel answers probes that come over the overlay.
+	AnswersOverlay bool
 	// Reports are what the agent reports about the claims, by address.
 	Reports map[netip.Addr]Report
 	// Shadowed: another host has IP, as far as can be told. No claim of this one counts.

@@ -146,6 +146,7 @@ func (r *reader) host(object *v1.HostSubnet, given given) Host {
 		h.AgentGone = reason == online.ReasonNoAgent
 		h.Closed = object.Status.Placement != nil && object.Status.Placement.Closed
 	}
+	h.AnswersOverlay = object.Status.Agent != nil && object.Status.Agent.Probes == v1.ProbesOverlay
 	h.AgentReady = published(object, v1.ConditionAgentReady, metav1.ConditionTrue)
 	if given.allEvacuating {
 		h.Evacuating = given.evacuating

@@ -9,6 +9,8 @@ import (
 type Peer struct {
 	Name string
 	IP   netip.Addr
+	// Overlay: its kernel answers probes that come over the overlay.
+	Overlay bool
 }
 
 // ServingHosts are the hosts whose health matters to others, in order of name: those
@@ -18,7 +20,7 @@ func ServingHosts(c Cluster, r Resolution) []Peer {
 	for h := range c.Hosts {
 		host := &c.Hosts[h]
 		if host.IP.Is4() && isEgressHost(c, r, h) {
-			peers = append(peers, Peer{Name: host.Name, IP: host.IP})
+			peers = append(peers, Peer{Name: host.Name, IP: host.IP, Overlay: host.AnswersOverlay})
 		}
 	}
 	return peers
@@ -50,7 +52,7 @@ func (c Cluster) peers(names map[string]bool) []Peer {
 	for i := range c.Hosts {
 		h := &c.Hosts[i]
 		if names[h.Name] && h.IP.Is4() {
-			peers = append(peers, Peer{Name: h.Name, IP: h.IP})
+			peers = append(peers, Peer{Name: h.Name, IP: h.IP, Overlay: h.AnswersOverlay})
 		}
 	}
 	return peers

@@ -78,7 +78,7 @@ func silentToMost(e Evidence) (Verdict, bool) {
 	return v, true
 }
 
-const messageDoubtful = " Its Node still reports Ready, so a firewall may drop the probes: allow UDP from all nodes to the probe port of the host. " +
+const messageDoubtful = " Its Node still reports Ready, so a firewall may drop the probes: allow UDP from all nodes to the overlay's port of the host. " +
 	"Namespaces use other hosts; those that have none keep using this one."
 
 // staysOffline keeps a host offline that probes took offline, until there is a new
@@ -174,7 +174,7 @@ func controllerAlone(e Evidence) (Verdict, bool) {
 	return Verdict{
 		Online: true, Unseen: true, Closed: true, Reason: ReasonControllerAlone,
 		Message: "The Node is Ready, and the host serves as before. No host answers the probes of the controller but its own, " +
-			"so the controller's node may be cut off, or firewalls drop the probes: allow UDP from all nodes to the probe port of the host.",
+			"so the controller's node may be cut off, or firewalls drop the probes: allow UDP from all nodes to the overlay's port of the host.",
 	}, e.probed(ProbeAlone)
 }
 

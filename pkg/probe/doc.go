@@ -4,8 +4,11 @@
 // watches: the hosts of its pods' egress IPs, those whose witness it is, and, on an
 // egress host, its own witnesses (egress.Watched). Each controller, whether it leads
 // or not, runs a Prober for all egress hosts and their witnesses
-// (egress.ProbedHosts). Probes take the path of the overlay: UDP from host IP to host
-// IP.
+// (egress.ProbedHosts).
+//
+// Probes are UDP from host IP to host IP, inside the overlay where the host answers there
+// (Target.Overlay): then the kernel of that host answers, in the way that package bpf of
+// the data plane describes. Other hosts are asked directly, and their Responder answers.
 //
 //	Prober --Question--> Responder        schedule: which host when, what became of it
 //	       <--Answer----                  Tracker:  outcomes -> Health of each host -> View
@@ -21,8 +24,8 @@
 //	answer "ready" in time       online; all earlier failures are forgotten
 //	no answer within 100 ms      suspect; the third in a row: offline
 //	answer "not ready"           counts as a missed probe; the second: offline
-//	ICMP port unreachable        the host is up, its agent is not: online for a minute, in which
-//	                             its data plane works on as the agent left it; then offline
+//	answer "away", or ICMP       the host is up, its agent is not: online for a minute, in which
+//	port unreachable             its data plane works on as the agent left it; then offline
 //	answer "ready" after 100 ms  prevents offline by silence, but does not help a host return
 //	another instance answers     the agent was restarted: not a failure
 //

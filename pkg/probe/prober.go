@@ -19,6 +19,9 @@ type ProberConfig struct {
 	Source netip.Addr
 	// Port is the responders' UDP port; 0 is Port.
 	Port uint16
+	// Device is the name of the overlay device, for targets that are asked over it. They
+	// are asked directly where there is no such device, or no Source.
+	Device string
 	// OnChange is called after the View has changed; changes during a call are one
 	// more call. It may block, and may call the Prober.
 	OnChange func()

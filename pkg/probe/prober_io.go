@@ -24,7 +24,7 @@ func (p *Prober) open() (*net.UDPConn, error) {
 	if err != nil {
 		return nil, fmt.Errorf("open the prober's socket: %w", err)
 	}
-	if err := errors.Join(conn.SetReadBuffer(receiveBuffer), wantRefusals(conn)); err != nil {
+	if err := errors.Join(conn.SetReadBuffer(receiveBuffer), setOptions(conn)); err != nil {
 		return nil, errors.Join(fmt.Errorf("set up the prober's socket: %w", err), conn.Close())
 	}
 	return conn, nil
@@ -36,6 +36,7 @@ func (p *Prober) ask(ctx context.Context, conn *net.UDPConn) {
 	defer timer.Stop()
 	var questions []datagram
 	var wire []byte
+	way := newOverlayWay(p.config.Device, p.config.Source)
 	for {
 		select {
 		case <-ctx.Done():
@@ -46,9 +47,10 @@ func (p *Prober) ask(ctx context.Context, conn *net.UDPConn) {
 		var wait time.Duration
 		var failed uint64
 		questions, wait = p.step(questions[:0])
+		way.look(conn)
 		for _, q := range questions {
 			wire = q.message.Append(wire[:0])
-			if err := p.send(conn, wire, netip.AddrPortFrom(q.addr, p.config.Port)); err != nil {
+			if err := p.send(conn, wire, way.to(q), netip.AddrPortFrom(q.addr, p.config.Port)); err != nil {
 				// No route or no buffer: the probe is missed at its timeout, as
 				// any other.
 				failed++
@@ -88,13 +90,13 @@ func (p *Prober) step(questions []datagram) ([]datagram, time.Duration) {
 
 // send tries again if the error belongs to an earlier datagram: the kernel reports a
 // refusal to the next call on the socket.
-func (p *Prober) send(conn *net.UDPConn, b []byte, to netip.AddrPort) error {
-	_, err := conn.WriteToUDPAddrPort(b, to)
+func (p *Prober) send(conn *net.UDPConn, b, control []byte, to netip.AddrPort) error {
+	_, _, err := conn.WriteMsgUDPAddrPort(b, control, to)
 	if err == nil {
 		return nil
 	}
 	p.takeRefusals(conn)
-	_, err = conn.WriteToUDPAddrPort(b, to)
+	_, _, err = conn.WriteMsgUDPAddrPort(b, control, to)
 	return err
 }
 

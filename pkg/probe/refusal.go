@@ -2,6 +2,7 @@ package probe
 
 import (
 	"encoding/binary"
+	"errors"
 	"fmt"
 	"net"
 	"net/netip"
@@ -19,22 +20,27 @@ type refusal struct {
 // maxRefusals bounds the work of one read of the error queue.
 const maxRefusals = 64
 
-// wantRefusals makes the kernel keep ICMP errors in the socket's error queue
-// (ip(7), IP_RECVERR); a socket that is not connected gets none otherwise.
-func wantRefusals(conn *net.UDPConn) error {
+// setOptions makes the kernel keep ICMP errors in the socket's error queue (ip(7),
+// IP_RECVERR); a socket that is not connected gets none otherwise. Questions have no UDP
+// checksum: what answers them in the kernel could not correct one that a network card was
+// still to compute.
+func setOptions(conn *net.UDPConn) error {
 	raw, err := conn.SyscallConn()
 	if err != nil {
 		return fmt.Errorf("reach the socket: %w", err)
 	}
 	var set error
 	err = raw.Control(func(fd uintptr) {
-		set = unix.SetsockoptInt(int(fd), unix.IPPROTO_IP, unix.IP_RECVERR, 1)
+		set = errors.Join(
+			unix.SetsockoptInt(int(fd), unix.IPPROTO_IP, unix.IP_RECVERR, 1),
+			unix.SetsockoptInt(int(fd), unix.SOL_SOCKET, unix.SO_NO_CHECK, 1),
+		)
 	})
 	if err == nil {
 		err = set
 	}
 	if err != nil {
-		return fmt.Errorf("ask for ICMP errors: %w", err)
+		return fmt.Errorf("set options: %w", err)
 	}
 	return nil
 }

@@ -24,6 +24,8 @@ type RunnerConfig struct {
 	Config Config
 	// Port is the UDP port of all responders, the own one included; 0 is Port.
 	Port uint16
+	// Device is the name of the overlay device; see ProberConfig.
+	Device string
 	// Responder runs beside the Prober where it is not nil. The Runner sets its
 	// Addr and its Port.
 	Responder *ResponderConfig
@@ -150,7 +152,7 @@ var errMoved = errors.New("the host's address has changed")
 func (r *Runner) serve(ctx context.Context) error {
 	self := r.current().Self
 	prober, err := NewProber(ProberConfig{
-		Config: r.config.Config, Source: self, Port: r.config.Port,
+		Config: r.config.Config, Source: self, Port: r.config.Port, Device: r.config.Device,
 		OnChange: r.config.OnChange, Now: r.config.Clock.Now,
 	})
 	if err != nil {

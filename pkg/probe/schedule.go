@@ -61,6 +61,7 @@ type report struct {
 // datagram is a question on its way.
 type datagram struct {
 	addr    netip.Addr
+	overlay bool
 	message Message
 }
 
@@ -84,7 +85,7 @@ func (s *schedule) set(targets []Target, now time.Time) {
 	}
 	for _, t := range targets {
 		if have := s.targets[t.Name]; have != nil {
-			have.Addr = wanted[t.Name].Addr
+			have.Target = wanted[t.Name]
 			continue
 		}
 		s.added++
@@ -123,7 +124,7 @@ func (s *schedule) step(now time.Time, out []datagram) ([]datagram, []report) {
 		}
 		s.open[q.token] = q
 		s.waiting = append(s.waiting, q)
-		out = append(out, datagram{addr: t.Addr, message: Message{
+		out = append(out, datagram{addr: t.Addr, overlay: t.Overlay, message: Message{
 			Kind: Question, Sequence: q.sequence, Token: q.token, Instance: s.self, Host: t.hash,
 		}})
 	}
@@ -199,12 +200,15 @@ func (s *schedule) answer(m Message, from netip.Addr, now time.Time) (report, bo
 	s.finish(q)
 	r := report{host: q.to.Name, Observation: Observation{Instance: m.Instance, RTT: now.Sub(q.sent)}}
 	switch {
-	case q.missed && !m.Ready:
+	case q.missed && (m.Away || !m.Ready):
 		// Already counted as missed; to count it twice would make the host
 		// offline too soon.
 		return report{}, false
 	case q.missed:
 		r.Outcome = Late
+	case m.Away:
+		// As if the kernel had refused the question: there is no agent.
+		r.Observation = Observation{Outcome: Refused}
 	case m.Ready:
 		r.Outcome = Ready
 	default:

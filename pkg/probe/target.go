@@ -12,6 +12,9 @@ type Target struct {
 	Name string
 	// Addr is the host's own IPv4 address.
 	Addr netip.Addr
+	// Overlay: the host answers questions that come over the overlay, the way of the
+	// packets that its answer vouches for. Others are asked directly.
+	Overlay bool
 }
 
 // usableTargets returns the targets that can be probed. The error names the

@@ -30,11 +30,14 @@ const (
 	Answer Kind = 2
 )
 
-const flagReady = 0x01
+const (
+	flagReady = 0x01
+	flagAway  = 0x02
+)
 
 // Message is a probe or its answer. On the wire, all numbers big-endian:
 //
-//	0  magic "egpr"      4 version   5 kind   6 flags (1: ready)   7 zero
+//	0  magic "egpr"      4 version   5 kind   6 flags (1: ready, 2: away)   7 zero
 //	8  sequence         16 token    24 instance   32 host   40 zero (8 bytes)
 //
 // Later versions keep these fields and may append others, so that agents of two
@@ -43,6 +46,9 @@ type Message struct {
 	Kind Kind
 	// Ready, in answers: the data plane of the host works.
 	Ready bool
+	// Away, in answers: the kernel answers for an agent that it has not heard of for
+	// some seconds. It is never ready then.
+	Away bool
 	// Sequence counts the questions of one prober to one host.
 	Sequence uint64
 	// Token is random for each question, and repeated in the answer. Only a
@@ -64,6 +70,9 @@ func (m Message) Append(b []byte) []byte {
 	var flags byte
 	if m.Ready {
 		flags |= flagReady
+	}
+	if m.Away {
+		flags |= flagAway
 	}
 	b = binary.BigEndian.AppendUint32(b, magic)
 	b = append(b, Version, byte(m.Kind), flags, 0)
@@ -93,6 +102,7 @@ func Parse(b []byte) (Message, error) {
 	return Message{
 		Kind:     kind,
 		Ready:    b[6]&flagReady != 0,
+		Away:     b[6]&flagAway != 0,
 		Sequence: binary.BigEndian.Uint64(b[8:]),
 		Token:    binary.BigEndian.Uint64(b[16:]),
 		Instance: binary.BigEndian.Uint64(b[24:]),

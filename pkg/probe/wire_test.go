@@ -12,6 +12,7 @@ func drawMessage(t *rapid.T) Message {
 	return Message{
 		Kind:     rapid.SampledFrom([]Kind{Question, Answer}).Draw(t, "kind"),
 		Ready:    rapid.Bool().Draw(t, "ready"),
+		Away:     rapid.Bool().Draw(t, "away"),
 		Sequence: rapid.Uint64().Draw(t, "sequence"),
 		Token:    rapid.Uint64().Draw(t, "token"),
 		Instance: rapid.Uint64().Draw(t, "instance"),

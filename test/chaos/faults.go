@@ -35,6 +35,7 @@ func kinds() []kind {
 		{name: "reboot with old addresses", weight: 2, prepare: (*chaos).rebootWithAddresses},
 		{name: "cable pulled", weight: 3, prepare: (*chaos).cablePulled},
 		{name: "one direction cut", weight: 3, prepare: (*chaos).oneDirection},
+		{name: "overlay closed", weight: 3, prepare: (*chaos).overlayClosed},
 		{name: "two nodes partitioned", weight: 3, prepare: (*chaos).partitioned},
 		{name: "agents killed", weight: 3, prepare: (*chaos).agentsKilled},
 		{name: "API server and etcd stopped", weight: 2, prepare: (*chaos).apiStopped},

@@ -45,6 +45,17 @@ func (c *chaos) oneDirection() fault {
 	}
 }
 
+// overlayClosed: a node's firewall drops the packets of the overlay, and nothing else.
+func (c *chaos) overlayClosed() fault {
+	const port = 9789
+	node := c.node()
+	return fault{
+		what: node, broken: []string{node},
+		begin: func(ctx context.Context) error { return c.BlockUDP(ctx, node, port) },
+		end:   func(ctx context.Context) error { return c.UnblockUDP(ctx, node, port) },
+	}
+}
+
 // partitioned: two nodes reach each other and the world outside, and neither the
 // others nor the API server.
 func (c *chaos) partitioned() fault {

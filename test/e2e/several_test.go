@@ -109,6 +109,57 @@ func (b *bed) testOrdered(t *testing.T) {
 	verify()
 }
 
+// testOverlayClosed: a firewall on the host of the first egress IP begins to drop the
+// packets of the overlay, and nothing else. Pods on other nodes use the second egress IP
+// as fast as when a host dies, and the host's condition says that it is silent.
+func (b *bed) testOverlayClosed(t *testing.T) {
+	const overlayPort = 9789
+	b.withdrawAfter(t)
+	b.request(t, egressNamespace, egressIP, secondIP)
+	b.claim(t, egressIP)
+	b.patch(t, "hostsubnet", secondHost, list([]string{secondIP}))
+	b.leaveWith(t, b.egress, func(testbed.Pod) string { return egressIP })
+	b.witnessed(t, egressHost)
+	verify := b.watchBastion(t, egressIP, secondIP)
+	var others []testbed.Pod
+	var remote testbed.Pod
+	for _, p := range b.egress {
+		if p.Node != egressHost {
+			others = append(others, p)
+		}
+		if p.Node != egressHost && p.Node != secondHost {
+			remote = p
+		}
+	}
+	closed := false
+	open := func(ctx context.Context) error {
+		if !closed {
+			return nil
+		}
+		closed = false
+		return b.UnblockUDP(ctx, egressHost, overlayPort)
+	}
+	b.afterwards(t, open)
+	outage := b.outage(t, remote, func() {
+		closed = true
+		if err := b.BlockUDP(t.Context(), egressHost, overlayPort); err != nil {
+			t.Error(err)
+		}
+	})
+	t.Logf("the overlay's port was closed at the host of the active egress IP: no new connection for %s", outage)
+	if outage > fallbackWithin {
+		t.Errorf("no new connection for %s after the overlay's port was closed, want less than %s", outage, fallbackWithin)
+	}
+	b.leaveWith(t, others, func(testbed.Pod) string { return secondIP })
+	b.eventually(t, func() error { return b.hasCondition(t, egressHost, "Online", "Unknown", "Silent") })
+	if err := open(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	b.eventually(t, func() error { return b.hasCondition(t, egressHost, "Online", "True", "NodeReady") })
+	b.leaveWith(t, b.egress, func(testbed.Pod) string { return egressIP })
+	verify()
+}
+
 // outage has a pod open connections to the bastion all the time while something
 // is done, and returns the longest time in which none that began was answered.
 func (b *bed) outage(t *testing.T, p testbed.Pod, do func()) time.Duration {

@@ -67,6 +67,7 @@ func suite(t *testing.T, backend testbed.Backend) {
 		step{"a host that is cut off gives its egress IPs up", b.testCutOff},
 		step{"an egress IP moves when its host loses power", b.testPowerCut},
 		step{"and when the leader dies with it", b.testPowerCutOfTheLeader},
+		step{"a host whose overlay is closed is not used", b.testOverlayClosed},
 		step{"of several egress IPs the first is used", b.testOrdered},
 	)
 }

@@ -22,13 +22,14 @@ const (
 // Programs are the two tc programs of the overlay, loaded.
 type Programs struct{ outward, inward *ebpf.Program }
 
-// LoadPrograms loads the programs that use the given maps.
-func LoadPrograms(m mark.Marks, maps *Maps) (_ *Programs, err error) {
+// LoadPrograms loads the programs that use the given maps. probePort is the UDP port of
+// probes, 0 for none.
+func LoadPrograms(m mark.Marks, maps *Maps, probePort uint16) (_ *Programs, err error) {
 	p := &Programs{}
 	for _, l := range []struct {
 		to   **ebpf.Program
 		spec *ebpf.ProgramSpec
-	}{{&p.outward, outward(m, maps)}, {&p.inward, inward(maps)}} {
+	}{{&p.outward, outward(m, maps, probePort)}, {&p.inward, inward(maps, probePort)}} {
 		if *l.to, err = ebpf.NewProgram(l.spec); err != nil {
 			return nil, errors.Join(fmt.Errorf("load tc program %s: %w", l.spec.Name, err), p.Close())
 		}

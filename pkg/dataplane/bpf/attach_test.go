@@ -14,7 +14,7 @@ func TestProgramsAreAttachedAgain(t *testing.T) {
 	maps, err := OpenMaps(h, netnstest.PinDir(t), device)
 	must(t, err)
 	defer maps.Close()
-	progs, err := LoadPrograms(mark.Default(), maps)
+	progs, err := LoadPrograms(mark.Default(), maps, 9788)
 	must(t, err)
 	defer progs.Close()
 	attach := func() (int, error) { return progs.Attach(h, addDevice(t, h)) }

@@ -71,6 +71,8 @@ type Maps struct {
 	returns *ebpf.Map
 	// flows: connection -> egress host that it began with.
 	flows *ebpf.Map
+	// answer: what the kernel answers to probes.
+	answer *ebpf.Map
 }
 
 func mapSpecs() []*ebpf.MapSpec {
@@ -79,6 +81,7 @@ func mapSpecs() []*ebpf.MapSpec {
 		{Name: "egress_hosted", Type: ebpf.Hash, KeySize: 4, ValueSize: 4, MaxEntries: maxHosted},
 		{Name: "egress_returns", Type: ebpf.LRUHash, KeySize: 4, ValueSize: uint32(binary.Size(returnValue{})), MaxEntries: maxReturns},
 		{Name: "egress_flows", Type: ebpf.LRUHash, KeySize: uint32(binary.Size(flowKey{})), ValueSize: 4, MaxEntries: maxFlows},
+		answerSpec(),
 	}
 }
 
@@ -133,7 +136,9 @@ func adoptMap(dir string, spec *ebpf.MapSpec, attached *ebpf.Map) error {
 	return nil
 }
 
-func (m *Maps) all() []**ebpf.Map { return []**ebpf.Map{&m.pods, &m.hosted, &m.returns, &m.flows} }
+func (m *Maps) all() []**ebpf.Map {
+	return []**ebpf.Map{&m.pods, &m.hosted, &m.returns, &m.flows, &m.answer}
+}
 
 func openMap(dir string, spec *ebpf.MapSpec) (*ebpf.Map, error) {
 	path := filepath.Join(dir, spec.Name)

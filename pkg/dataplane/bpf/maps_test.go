@@ -57,7 +57,7 @@ func TestBPFMapsSurviveTheirHandles(t *testing.T) {
 	if err := m.PutRoute(testenv.Addr("10.0.0.5"), Route{NetID: 1}); err == nil {
 		t.Fatal("a route to nowhere was accepted")
 	}
-	if n, err := RemoveMaps(dir); err != nil || n != 4 {
+	if n, err := RemoveMaps(dir); err != nil || n != len(mapSpecs()) {
 		t.Fatalf("remove maps: %d, %v", n, err)
 	}
 	if _, err := os.Stat(dir); !os.IsNotExist(err) {
@@ -90,7 +90,7 @@ func attachAll(t *testing.T, host *netnstest.Machine, h *netlink.Handle, dir str
 		maps, err = OpenMaps(h, dir, device)
 		must(t, err)
 		t.Cleanup(func() { must(t, maps.Close()) })
-		progs, err := LoadPrograms(mark.Default(), maps)
+		progs, err := LoadPrograms(mark.Default(), maps, 9788)
 		must(t, err)
 		t.Cleanup(func() { must(t, progs.Close()) })
 		link := addDevice(t, h)

@@ -108,7 +108,7 @@ func labelled(label string, insns asm.Instructions) asm.Instructions {
 // outward is the program at the egress of the overlay. A packet with REMOTE goes to the host that map pods names for its inner source; one with RETURN
 // to the host that map returns names for its inner destination; everything else is dropped. The two never mix: a dropped namespace's packet,
 // whose source has no entry, must not take the way of another's replies.
-func outward(m mark.Marks, maps *Maps) *ebpf.ProgramSpec {
+func outward(m mark.Marks, maps *Maps, probePort uint16) *ebpf.ProgramSpec {
 	return &ebpf.ProgramSpec{Name: "egress_out", Type: ebpf.SchedCLS, License: "Apache-2.0", Instructions: slices.Concat(
 		asm.Instructions{
 			asm.Mov.Reg(regPacket, asm.R1),
@@ -122,11 +122,12 @@ func outward(m mark.Marks, maps *Maps) *ebpf.ProgramSpec {
 			asm.And.Imm(asm.R2, int32(m.Remote())),
 			asm.JNE.Imm(asm.R2, 0, "remote"),
 			asm.And.Imm(asm.R1, int32(m.Return())),
-			asm.JEq.Imm(asm.R1, 0, "drop"),
+			asm.JNE.Imm(asm.R1, 0, "return"),
 		},
+		sendProbe(probePort),
 
 		// A reply: netid and host of the pod that it goes to.
-		lookup(maps.returns, atDest),
+		labelled("return", lookup(maps.returns, atDest)),
 		asm.Instructions{
 			asm.JEq.Imm(asm.R0, 0, "drop"),
 			asm.Mov.Reg(regRoute, asm.R0),
@@ -259,54 +260,48 @@ func chooseHost(maps *Maps) asm.Instructions {
 // inward is the program at the ingress of the overlay: a packet whose VNI this
 // host serves gets the index of the egress IP as mark, and the host that it came
 // from is kept for the replies. Packets of all other VNIs are replies to pods of
-// this host, or unknown: the rules drop those.
-func inward(maps *Maps) *ebpf.ProgramSpec {
-	return &ebpf.ProgramSpec{Name: "egress_in", Type: ebpf.SchedCLS, License: "Apache-2.0", Instructions: asm.Instructions{
-		asm.Mov.Reg(asm.R6, asm.R1),
-		// Whatever the inner MAC: the packet is for this host to route.
-		asm.Mov.Imm(asm.R2, packetHost),
-		asm.FnSkbChangeType.Call(),
-		asm.LoadMem(asm.R2, asm.R6, skbProtocol, asm.Word),
-		asm.JNE.Imm(asm.R2, int32(nlutil.BigEndian16(unix.ETH_P_IP)), "drop"),
-		// VNI at fp-8, outer source at fp-4.
-		asm.Mov.Reg(asm.R1, asm.R6),
-		asm.Mov.Reg(asm.R2, asm.RFP),
-		asm.Add.Imm(asm.R2, -8),
-		asm.Mov.Imm(asm.R3, tunnelKeySize),
-		asm.Mov.Imm(asm.R4, 0),
-		asm.FnSkbGetTunnelKey.Call(),
-		asm.JNE.Imm(asm.R0, 0, "drop"),
-		asm.LoadMapPtr(asm.R1, maps.hosted.FD()),
-		asm.Mov.Reg(asm.R2, asm.RFP),
-		asm.Add.Imm(asm.R2, -8),
-		asm.FnMapLookupElem.Call(),
-		asm.JEq.Imm(asm.R0, 0, "pass"),
-		asm.LoadMem(asm.R7, asm.R0, 0, asm.Word),
-		// Inner source and destination at fp-16 and fp-12.
-		asm.Mov.Reg(asm.R1, asm.R6),
-		asm.Mov.Imm(asm.R2, ipSource),
-		asm.Mov.Reg(asm.R3, asm.RFP),
-		asm.Add.Imm(asm.R3, -16),
-		asm.Mov.Imm(asm.R4, 8),
-		asm.FnSkbLoadBytes.Call(),
-		asm.JNE.Imm(asm.R0, 0, "drop"),
+// this host, or unknown: the rules drop those. What a host sends in its own name is a
+// probe.
+func inward(maps *Maps, probePort uint16) *ebpf.ProgramSpec {
+	return &ebpf.ProgramSpec{Name: "egress_in", Type: ebpf.SchedCLS, License: "Apache-2.0", Instructions: slices.Concat(
+		asm.Instructions{
+			asm.Mov.Reg(regPacket, asm.R1),
+			// Whatever the inner MAC: the packet is for this host to route.
+			asm.Mov.Imm(asm.R2, packetHost),
+			asm.FnSkbChangeType.Call(),
+			asm.LoadMem(asm.R2, regPacket, skbProtocol, asm.Word),
+			asm.JNE.Imm(asm.R2, int32(nlutil.BigEndian16(unix.ETH_P_IP)), "drop"),
+			// VNI at fp-8, outer source at fp-4.
+			asm.Mov.Reg(asm.R1, regPacket),
+			asm.Mov.Reg(asm.R2, asm.RFP),
+			asm.Add.Imm(asm.R2, -8),
+			asm.Mov.Imm(asm.R3, tunnelKeySize),
+			asm.Mov.Imm(asm.R4, 0),
+			asm.FnSkbGetTunnelKey.Call(),
+			asm.JNE.Imm(asm.R0, 0, "drop"),
+		},
+		isHosts(probePort),
+		lookup(maps.hosted, -8),
+		asm.Instructions{
+			asm.JEq.Imm(asm.R0, 0, "pass"),
+			asm.LoadMem(regRoute, asm.R0, 0, asm.Word),
+		},
 		// A packet to a pod of this host is a reply to it: its source is no pod.
-		asm.LoadMapPtr(asm.R1, maps.pods.FD()),
-		asm.Mov.Reg(asm.R2, asm.RFP),
-		asm.Add.Imm(asm.R2, -12),
-		asm.FnMapLookupElem.Call(),
-		asm.JNE.Imm(asm.R0, 0, "pass"),
-		asm.StoreMem(asm.R6, skbMark, asm.R7, asm.Word),
-		asm.LoadMapPtr(asm.R1, maps.returns.FD()),
-		asm.Mov.Reg(asm.R2, asm.RFP),
-		asm.Add.Imm(asm.R2, -16),
-		asm.Mov.Reg(asm.R3, asm.RFP),
-		asm.Add.Imm(asm.R3, -8),
-		asm.Mov.Imm(asm.R4, 0),
-		asm.FnMapUpdateElem.Call(),
-		asm.Mov.Imm(asm.R0, tcActOK).WithSymbol("pass"),
-		asm.Return(),
-		asm.Mov.Imm(asm.R0, tcActShot).WithSymbol("drop"),
-		asm.Return(),
-	}}
+		lookup(maps.pods, atInnerDest),
+		asm.Instructions{
+			asm.JNE.Imm(asm.R0, 0, "pass"),
+			asm.StoreMem(regPacket, skbMark, regRoute, asm.Word),
+		},
+		update(maps.returns, atInnerSource, -8),
+		asm.Instructions{
+			asm.Ja.Label("pass"),
+		},
+		answerProbe(maps, probePort),
+		asm.Instructions{
+			asm.Mov.Imm(asm.R0, tcActOK).WithSymbol("pass"),
+			asm.Return(),
+			asm.Mov.Imm(asm.R0, tcActShot).WithSymbol("drop"),
+			asm.Return(),
+		},
+	)}
 }

@@ -14,7 +14,7 @@ func TestProgramsLoadWithAnyMarks(t *testing.T) {
 	must(t, err)
 	defer maps.Close()
 	for _, m := range []mark.Marks{mark.Default(), {Mask: 0x7}, {Mask: 0x7fff}, {Mask: 0x7fff0000}, {Mask: 0xffffffff}} {
-		progs, err := LoadPrograms(m, maps)
+		progs, err := LoadPrograms(m, maps, 0)
 		if err != nil {
 			t.Errorf("mask %#x: %v", m.Mask, err)
 			continue

@@ -30,6 +30,8 @@ const (
 	// whoever marks those does not know our bits, and none of ours are among them.
 	rulePriorityOwn  = 89
 	rulePriorityPast = 92
+	// What the host itself sends through the overlay to other hosts.
+	rulePriorityBound = 93
 	// routeProtocol marks rules and routes as ours; it is in the range that
 	// the kernel leaves to administrators (5 to 255) and that no routing daemon
 	// in iproute2's rt_protos has.
@@ -212,20 +214,22 @@ func (r route) String() string {
 // loopback is the device that packets of the host itself come from, to routing.
 const loopback = "lo"
 
-// policyRules returns the rules that lead marked packets into our tables, and those of
-// the host itself past them.
-func policyRules(m mark.Marks) []*netlink.Rule {
-	past, own := netlink.NewRule(), netlink.NewRule()
+// policyRules returns the rules that lead marked packets into our tables, those that lead
+// the host's own past them, and one for what the host itself sends through the overlay,
+// by name of the device.
+func policyRules(m mark.Marks, device string) []*netlink.Rule {
+	past, own, bound := netlink.NewRule(), netlink.NewRule(), netlink.NewRule()
 	past.Family, past.Priority, past.Type, past.Protocol = netlink.FAMILY_V4, rulePriorityPast, nl.FR_ACT_NOP, routeProtocol
 	own.Family, own.Priority, own.IifName, own.Goto, own.Protocol = netlink.FAMILY_V4, rulePriorityOwn, loopback, rulePriorityPast, routeProtocol
-	rules := []*netlink.Rule{past, own}
+	bound.Family, bound.Priority, bound.Table, bound.Protocol = netlink.FAMILY_V4, rulePriorityBound, tableReturn, routeProtocol
+	bound.IifName, bound.OifName = loopback, device
+	rules := []*netlink.Rule{past, own, bound}
 	for _, r := range []struct {
 		priority, table int
 		mark            uint32
 	}{{rulePriorityRemote, tableRemote, m.Remote()}, {rulePriorityReturn, tableReturn, m.Return()}} {
-		rule := netlink.NewRule()
+		rule, mask := netlink.NewRule(), r.mark
 		rule.Family, rule.Priority, rule.Table, rule.Protocol = netlink.FAMILY_V4, r.priority, r.table, routeProtocol
-		mask := r.mark
 		rule.Mark, rule.Mask = r.mark, &mask
 		rules = append(rules, rule)
 	}
@@ -233,8 +237,8 @@ func policyRules(m mark.Marks) []*netlink.Rule {
 }
 
 // EnsureRules makes our policy rules exist, and no others of ours, and counts the
-// changes.
-func EnsureRules(h *netlink.Handle, m mark.Marks) (changes int, err error) {
+// changes. device is the overlay.
+func EnsureRules(h *netlink.Handle, m mark.Marks, device string) (changes int, err error) {
 	if err := checkTables(h); err != nil {
 		return 0, err
 	}
@@ -243,7 +247,7 @@ func EnsureRules(h *netlink.Handle, m mark.Marks) (changes int, err error) {
 		return 0, err
 	}
 	var errs []error
-	want := policyRules(m)
+	want := policyRules(m, device)
 	for _, rule := range want {
 		if !slices.ContainsFunc(observed, func(r netlink.Rule) bool { return sameRule(&r, rule) }) {
 			errs = append(errs, nlutil.Count(&changes, "add "+describe(rule), h.RuleAdd(rule)))
@@ -295,7 +299,14 @@ func sameRule(a, b *netlink.Rule) bool {
 	if isPassing(*a) {
 		return a.IifName == b.IifName && a.Goto == b.Goto
 	}
-	return a.Mark == b.Mark && a.IifName == b.IifName && a.Mask != nil && b.Mask != nil && *a.Mask == *b.Mask
+	return a.Mark == b.Mark && a.IifName == b.IifName && a.OifName == b.OifName && sameMask(a.Mask, b.Mask)
+}
+
+func sameMask(a, b *uint32) bool {
+	if a == nil || b == nil {
+		return a == b
+	}
+	return *a == *b
 }
 
 // describe names one of our rules.

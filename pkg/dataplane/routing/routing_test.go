@@ -47,7 +47,7 @@ func TestTablesOfOthersAreLeftAlone(t *testing.T) {
 			if n, err := EnsureRoutes(h, plan); n != 0 || !errors.Is(err, ErrTableInUse) {
 				t.Fatalf("routes: %d changes, %v", n, err)
 			}
-			if n, err := EnsureRules(h, mark.Default()); n != 0 || !errors.Is(err, ErrTableInUse) {
+			if n, err := EnsureRules(h, mark.Default(), "over0"); n != 0 || !errors.Is(err, ErrTableInUse) {
 				t.Fatalf("rules: %d changes, %v", n, err)
 			}
 			if n, err := remove(h); n != 0 || err != nil {
@@ -85,7 +85,7 @@ func TestRoutesOfOurTablesOnly(t *testing.T) {
 
 	plan := Plan{Inside: []netip.Prefix{netip.MustParsePrefix("10.96.0.0/16"), netip.MustParsePrefix("192.0.2.1/32")}, Device: device.Attrs().Index, NextHop: testenv.Addr("169.254.77.2")}
 	netnstest.Twice(t, "routes", func() (int, error) { return EnsureRoutes(h, plan) })
-	netnstest.Twice(t, "ip rules", func() (int, error) { return EnsureRules(h, mark.Default()) })
+	netnstest.Twice(t, "ip rules", func() (int, error) { return EnsureRules(h, mark.Default(), "over0") })
 
 	// The kernel flushes the device's routes when it goes down; the table
 	// must end in the unreachable one, and be mended.

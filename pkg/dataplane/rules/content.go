@@ -298,8 +298,12 @@ func (b builder) locked() []Rule {
 
 // input keeps others off the overlay and off the egress IPs.
 func (b builder) input() []Rule {
-	// The overlay carries nothing for the host itself.
-	rules := []Rule{when(b.fromOverlay).then(Drop{})}
+	// The overlay carries nothing for the host itself but answers to its probes.
+	var rules []Rule
+	if b.ProbePort != 0 {
+		rules = append(rules, when(b.fromOverlay, Reply).then(Return{}))
+	}
+	rules = append(rules, when(b.fromOverlay).then(Drop{}))
 	for _, port := range b.hostPorts() {
 		rules = append(rules, when(port, notInSet(SetHosts, Source)).then(Drop{}))
 	}
