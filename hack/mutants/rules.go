@@ -24,7 +24,7 @@ func ruleMutants() []mutant {
 		m("failed-forget-is-lost", kernel, "TestWhatWasNotForgottenIsForgottenLater", true, "apply_perform.go", "e.d.swept, e.d.unforgotten = err == nil, nil", "e.d.swept, e.d.unforgotten = true, nil"),
 		m("failed-forget-forgets-the-route", kernel, "TestWhatWasNotForgottenIsForgottenLater", true, "apply_perform.go", "e.d.unforgotten = &e.staleness", "e.d.unforgotten = nil"),
 		m("host-is-a-pod", kernel, "TestSmallMarksOfOthersAreNotOurs", true, "bpf/guard_program.go", `asm.JEq.Imm(asm.R1, 0, "own"),`, `asm.JEq.Imm(asm.R1, -1, "own"),`),
-		m("host-takes-the-ways-of-pods", kernel, "TestSmallMarksOfOthersAreNotOurs", true, "routing/routing.go", "rules := []*netlink.Rule{past, own, bound}", "rules := []*netlink.Rule{past}\n\t_ = own"),
+		m("host-takes-the-ways-of-pods", kernel, "TestSmallMarksOfOthersAreNotOurs", true, "routing/routing.go", "rules := []*netlink.Rule{past, own, bound}", "rules := []*netlink.Rule{past, bound}\n\t_ = own"),
 		m("sight-holds-for-ever", kernel, "TestWhatWorkedCountsForAWhile", true, "apply.go", "return monotonic()-s.at < sightHolds", "return true"),
 		m("matches-not-sorted", iptables, "TestKernelShowsWhatWasRendered", false, "render.go",
 			"return cmp.Compare(printOrder(a), printOrder(b))", "return 0 * cmp.Compare(printOrder(a), printOrder(b))"),
