@@ -53,7 +53,7 @@ func TestAgentsWriteOnlyTheirPart(t *testing.T) {
 	own := map[string]any{
 		"observedGeneration": 1, "agent": map[string]any{"version": "1", "uplinkCIDR": "192.168.7.11/24"},
 		"egressIPs":  []any{map[string]any{"ip": "192.168.7.200", "state": "Active", "configured": true}},
-		"conditions": []any{condition(v1.ConditionAgentReady, "1"), condition(v1.ConditionAddressInUse, "1")},
+		"conditions": []any{condition(v1.ConditionAgentReady, "1"), condition(v1.ConditionAddressInUse, "1"), condition(v1.ConditionWarnings, "1")},
 	}
 	allowed := []string{"observedGeneration", "agent", "egressIPs", "conditions"}
 	apply := func() error {

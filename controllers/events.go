@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"slices"
+	"strings"
 
 	corev1 "k8s.io/api/core/v1"
 	"k8s.io/apimachinery/pkg/api/meta"
@@ -248,6 +249,27 @@ func (r *egressReconciler) reportInUse(v view) {
 		}
 	}
 	r.inUse = now
+}
+
+// maxEvent bounds the message of an event.
+const maxEvent = 1000
+
+// reportWarnings reports, once each time that the worst of them is of another kind, what
+// agents warn of: the reason of the event is that of the condition.
+func (r *egressReconciler) reportWarnings(v view) {
+	now := make(map[string]string)
+	for _, h := range v.hosts {
+		c := meta.FindStatusCondition(h.Status.Conditions, v1.ConditionWarnings)
+		if c == nil || c.Status != metav1.ConditionTrue {
+			continue
+		}
+		now[h.Name] = c.Reason
+		if r.warned[h.Name] != c.Reason {
+			worst, _, _ := strings.Cut(c.Message, "\n")
+			r.recorder.Event(h, corev1.EventTypeWarning, c.Reason, strings.ToValidUTF8(worst[:min(len(worst), maxEvent)], ""))
+		}
+	}
+	r.warned = now
 }
 
 func byIP(requests []v1.RequestStatus) map[string]v1.RequestStatus {

@@ -2,10 +2,12 @@ package controllers
 
 import (
 	"fmt"
+	"strings"
 	"testing"
 
 	"github.com/google/go-cmp/cmp"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/client-go/tools/record"
 
 	v1 "github.com/egressip-operator/egressip-operator/api/v1"
 )
@@ -120,5 +122,40 @@ func TestHostNotices(t *testing.T) {
 				t.Errorf("events %q, want %q", got, tc.want)
 			}
 		})
+	}
+}
+
+// TestWarningsAreReportedOnce: one event when the worst warning of a host is of another
+// kind, none while it stays.
+//
+// Mutant killed: warned-again-and-again.
+func TestWarningsAreReportedOnce(t *testing.T) {
+	events := record.NewFakeRecorder(10)
+	r := &egressReconciler{deps: deps{recorder: events}}
+	says := func(status metav1.ConditionStatus, reason, message string) (got string) {
+		host := &v1.HostSubnet{ObjectMeta: metav1.ObjectMeta{Name: "node1"}}
+		host.Status.Conditions = []metav1.Condition{{Type: v1.ConditionWarnings, Status: status, Reason: reason, Message: message}}
+		r.reportWarnings(view{hosts: []*v1.HostSubnet{host}})
+		select {
+		case got = <-events.Events:
+		default:
+		}
+		return got
+	}
+	for _, c := range []struct{ reason, message, want string }{
+		{"NoWarnings", "Nothing.", ""},
+		{"MTUDiffers", "MTUDiffers: less", "Warning MTUDiffers MTUDiffers: less"},
+		{"MTUDiffers", "MTUDiffers: even less", ""},
+		{"ForwardingOff", "ForwardingOff: off\nMTUDiffers: less", "Warning ForwardingOff ForwardingOff: off"},
+		{"NoWarnings", "Nothing.", ""},
+		{"ForwardingOff", "ForwardingOff: " + strings.Repeat("x", 2000), "Warning ForwardingOff ForwardingOff: " + strings.Repeat("x", maxEvent-15)},
+	} {
+		status := metav1.ConditionTrue
+		if c.reason == "NoWarnings" {
+			status = metav1.ConditionFalse
+		}
+		if got := says(status, c.reason, c.message); got != c.want {
+			t.Errorf("%s: event %q", c.message, got)
+		}
 	}
 }

@@ -148,7 +148,7 @@ func (s statusOf) Apply(_ context.Context, applied runtime.ApplyConfiguration, _
 		}
 		stored := s.store.hosts[h.Name]
 		others := slices.DeleteFunc(slices.Clone(stored.Status.Conditions), func(c metav1.Condition) bool {
-			return c.Type != v1.ConditionAgentReady && c.Type != v1.ConditionAddressInUse
+			return c.Type != v1.ConditionAgentReady && c.Type != v1.ConditionAddressInUse && c.Type != v1.ConditionWarnings
 		})
 		stored.Status.Conditions = slices.Concat(others, h.Status.Conditions)
 		stored.Status.Witnesses, stored.Status.Placement, stored.TypeMeta = h.Status.Witnesses, h.Status.Placement, meta.TypeMeta

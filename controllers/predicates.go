@@ -73,13 +73,22 @@ func sameRequests(before, after *v1.NetNamespace) bool {
 }
 
 // sameClaims reports whether nothing changed for the egress reconciler. In the status
-// it reads the uplink's network, whether the agent is ready, what it reports about other
-// hosts, and about the addresses, which others may wait for; and the witnesses: it writes
-// these itself, and repairs them.
+// it reads the uplink's network, whether the agent is ready, its worst warning, what it
+// reports about other hosts, and about the addresses, which others may wait for; and the
+// witnesses: it writes these itself, and repairs them.
 func sameClaims(before, after *v1.HostSubnet) bool {
 	return before.UID == after.UID && before.Generation == after.Generation &&
 		uplinkCIDR(before) == uplinkCIDR(after) && sameVotes(before, after) && sameWitnesses(before, after) && sameReports(before, after) &&
-		sameTruth(before, after, v1.ConditionAgentReady) && sameTruth(before, after, v1.ConditionAddressInUse)
+		sameTruth(before, after, v1.ConditionAgentReady) && sameTruth(before, after, v1.ConditionAddressInUse) &&
+		reasonOf(before, v1.ConditionWarnings) == reasonOf(after, v1.ConditionWarnings)
+}
+
+// reasonOf returns the reason of a condition; empty where there is none.
+func reasonOf(h *v1.HostSubnet, condition string) string {
+	if c := meta.FindStatusCondition(h.Status.Conditions, condition); c != nil {
+		return c.Reason
+	}
+	return ""
 }
 
 // sameTruth reports whether a condition is True in both or in neither.

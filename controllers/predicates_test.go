@@ -89,6 +89,9 @@ func TestReportsOfAgentsAreNoNews(t *testing.T) {
 		"whether it is ready": func(s *v1.HostSubnetStatus) {
 			s.Conditions = []metav1.Condition{{Type: v1.ConditionAgentReady, Status: metav1.ConditionTrue}}
 		},
+		"what it warns of": func(s *v1.HostSubnetStatus) {
+			s.Conditions = []metav1.Condition{{Type: v1.ConditionWarnings, Status: metav1.ConditionTrue, Reason: "ForwardingOff"}}
+		},
 		"an address that is in use": func(s *v1.HostSubnetStatus) { s.Conditions = inUse() },
 	} {
 		after := report.DeepCopy()

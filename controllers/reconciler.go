@@ -44,7 +44,9 @@ type egressReconciler struct {
 	history claimHistory
 	// inUse are the addresses already reported as in use elsewhere, as host and
 	// address.
-	inUse  map[[2]string]bool
+	inUse map[[2]string]bool
+	// warned is the reason of the worst warning already reported, by host.
+	warned map[string]string
 	panels panels
 	// memo remembers the decision before.
 	memo egress.Memo
@@ -204,6 +206,7 @@ func (r *egressReconciler) publish(last round) {
 	moving := r.moving(last.view, last.decision)
 	r.metrics.observe(last.view, last.decision.resolution, moving)
 	r.reportInUse(last.view)
+	r.reportWarnings(last.view)
 	witnesses := r.panels.pick(last.view, last.decision.serving, r.clock.Now())
 	r.publisher.publish(last.view, wantedStatuses(last.view, last.decision, witnesses, moving))
 }

@@ -83,7 +83,7 @@ type HostSubnetList struct {
 }
 
 // HostSubnetStatus has two writers. The host's own agent writes
-// observedGeneration, agent, egressIPs and the conditions AgentReady and
+// observedGeneration, agent, egressIPs and the conditions AgentReady, Warnings and
 // AddressInUse; the controller writes witnesses and the conditions EgressReady,
 // Online, Evacuating and NodeGone.
 type HostSubnetStatus struct {
@@ -119,6 +119,8 @@ type HostSubnetStatus struct {
 
 	// conditions are:
 	// AgentReady: the agent runs, and the kernel is as planned (by the agent);
+	// Warnings: something on the host weakens egress IPs or stops traffic; the reason is
+	// that of the worst finding, the message has all (by the agent);
 	// AddressInUse: another machine on the segment answers for an egress IP of
 	// this host (by the agent);
 	// EgressReady: every claim is in order (by the controller);
@@ -160,6 +162,10 @@ type AgentStatus struct {
 	// such as 192.168.7.11/24. An egress IP outside this network is refused.
 	// +optional
 	UplinkCIDR string `json:"uplinkCIDR,omitempty"`
+	// uplinkMTU is the MTU of the uplink. Agents of hosts with a larger one warn.
+	// +optional
+	// +kubebuilder:validation:Minimum=0
+	UplinkMTU int32 `json:"uplinkMTU,omitempty"`
 	// backend is where our rules are: nftables for a table of their own, or
 	// iptables. backendReason says why.
 	// +optional

@@ -208,4 +208,9 @@ const (
 	// names the addresses and the MAC addresses. It is False once that is over, and
 	// missing if it never was so. Written by the host's agent.
 	ConditionAddressInUse = "AddressInUse"
+	// ConditionWarnings on a HostSubnet is True while something on the host, of other
+	// software or a setting, weakens egress IPs or stops traffic there although the
+	// kernel is as planned. The reason is that of the worst finding; the message has
+	// all, one a line, each with its object and its remedy. Written by the host's agent.
+	ConditionWarnings = "Warnings"
 )

@@ -152,17 +152,20 @@ func status(w io.Writer, o egress.Objects) error {
 	return errors.Join(err, printAll(w, remedies))
 }
 
-// agentOf returns the reason of a host's condition AgentReady, and its message if
-// something needs attention.
+// agentOf returns the reason of a host's condition AgentReady, and what it says, or
+// warns of, if something needs attention.
 func agentOf(hostSubnets []v1.HostSubnet, name string) (reason, message string) {
 	for i := range hostSubnets {
 		if hostSubnets[i].Name != name {
 			continue
 		}
 		c := meta.FindStatusCondition(hostSubnets[i].Status.Conditions, v1.ConditionAgentReady)
+		warnings := meta.FindStatusCondition(hostSubnets[i].Status.Conditions, v1.ConditionWarnings)
 		switch {
 		case c == nil:
 			return "-", "it has not reported yet: check that the DaemonSet runs on the node."
+		case c.Status == metav1.ConditionTrue && warnings != nil && warnings.Status == metav1.ConditionTrue:
+			return c.Reason, warnings.Message
 		case c.Status != metav1.ConditionTrue || c.Reason != "Ready":
 			return c.Reason, c.Message
 		default:

@@ -33,6 +33,10 @@ func agentMutants() []mutant {
 			edits: []edit{{file: "isolation.go", old: "askWithin = time.Second", new: "askWithin = 400 * time.Millisecond"}},
 		},
 		{
+			name: "mtus-of-others-are-not-read", pkg: agent, test: "TestLoopWarnsOfOtherMTUs", plain: true,
+			edits: []edit{{file: "decide.go", old: "if h := &in.hostSubnets[i]; uplinkMTU(h) > 0 &&", new: "if h := &in.hostSubnets[i]; uplinkMTU(h) > 9000 &&"}},
+		},
+		{
 			name: "ready-for-ever", pkg: agent, test: "TestLoopHealth", plain: true,
 			edits: []edit{{file: "health.go", old: "case h.lastErr != nil && h.clock", new: "case h.lastErr != nil && false && h.clock"}},
 		},

@@ -33,6 +33,10 @@ func controllerMutants() []mutant {
 			edits: []edit{{file: "allocate.go", old: "return waiting[ip] == 0 })", new: "return waiting[ip] != pending })"}},
 		},
 		{
+			name: "warned-again-and-again", pkg: controller, test: "TestWarningsAreReportedOnce", plain: true,
+			edits: []edit{{file: "events.go", old: "\tr.warned = now\n", new: "\tr.warned = nil\n"}},
+		},
+		{
 			name: "loss-can-wait", pkg: controller, test: "TestBadNewsIsUrgent", plain: true,
 			edits: []edit{{file: "status.go", old: ", isLost(after) && !isLost(before):", new: ":"}},
 		},

@@ -7,6 +7,7 @@ func ruleMutants() []mutant {
 		iptables = "./pkg/dataplane/iptables"
 		nftables = "./pkg/dataplane/nftables"
 		tracer   = "./internal/testenv/tracer"
+		warnings = "./pkg/dataplane/warning"
 	)
 	m := func(name, pkg, test string, plain bool, file, old, mutated string) mutant {
 		return mutant{name: name, pkg: pkg, test: test, plain: plain, edits: []edit{{file: file, old: old, new: mutated}}}
@@ -26,6 +27,13 @@ func ruleMutants() []mutant {
 		m("host-is-a-pod", kernel, "TestSmallMarksOfOthersAreNotOurs", true, "bpf/guard_program.go", `asm.JEq.Imm(asm.R1, 0, "own"),`, `asm.JEq.Imm(asm.R1, -1, "own"),`),
 		m("host-takes-the-ways-of-pods", kernel, "TestSmallMarksOfOthersAreNotOurs", true, "routing/routing.go", "rules := []*netlink.Rule{past, own, bound}", "rules := []*netlink.Rule{past, bound}\n\t_ = own"),
 		m("sight-holds-for-ever", kernel, "TestWhatWorkedCountsForAWhile", true, "apply.go", "return monotonic()-s.at < sightHolds", "return true"),
+		m("closed-chains-are-open", kernel, "TestWarningsNameWhatOthersHave", true, "nftables/foreign.go", "c.Closed = c.Closed || dropsAll(r)", "_ = dropsAll"),
+		m("named-devices-are-not-seen", kernel, "TestWarningsNameWhatOthersHave", true, "nftables/foreign.go", `c.Hook == "forward" && namesDevice(r, q.Device)`, "false"),
+		m("own-ways-only", kernel, "TestWarningsNameWhatOthersHave", true, "look.go", "if asked[p.Kind] > 0 && rule == nil || ways >= maxWays {", "if asked[p.Kind] > 0 || rule != nil || ways >= maxWays {"),
+		m("found-first-is-worst", warnings, "TestPropertyTidy", false, "warning.go", "cmp.Or(severity(a.Reason)-severity(b.Reason), ", "cmp.Or("),
+		m("endless-warnings", warnings, "TestPropertyTidy", false, "warning.go", "if more := len(out) - maxWarnings; more > 0 {", "if more := len(out) - maxWarnings; more > 99 {"),
+		m("unknown-is-good", warnings, "TestWhatIsUnknownIsSaid", true, "facts.go", "for _, err := range f.Unknown {", "for _, err := range f.Unknown[:0] {"),
+		m("every-port-is-open", iptables, "TestRulesThatOpenAPort", true, "table.go", "low <= port && port <= high", "low <= high"),
 		m("matches-not-sorted", iptables, "TestKernelShowsWhatWasRendered", false, "render.go",
 			"return cmp.Compare(printOrder(a), printOrder(b))", "return 0 * cmp.Compare(printOrder(a), printOrder(b))"),
 		m("own-jumps-are-foreign", iptables, "TestParseSave", false, "table.go", "if !leadsToOwnChain(spec) {\n\t\tt.Foreign++", "if true {\n\t\tt.Foreign++"),

@@ -180,7 +180,7 @@ func sameInput(before, after any) bool {
 		return ok && samePod(b, a)
 	case *v1.HostSubnet:
 		a, ok := after.(*v1.HostSubnet)
-		return ok && b.UID == a.UID && b.Generation == a.Generation && sameToTheBrain(
+		return ok && b.UID == a.UID && b.Generation == a.Generation && uplinkMTU(b) == uplinkMTU(a) && sameToTheBrain(
 			egress.Objects{HostSubnets: []v1.HostSubnet{*b}}, egress.Objects{HostSubnets: []v1.HostSubnet{*a}})
 	case *v1.NetNamespace:
 		a, ok := after.(*v1.NetNamespace)

@@ -8,6 +8,7 @@ import (
 
 	v1 "github.com/egressip-operator/egressip-operator/api/v1"
 	"github.com/egressip-operator/egressip-operator/pkg/dataplane"
+	"github.com/egressip-operator/egressip-operator/pkg/dataplane/warning"
 	"github.com/egressip-operator/egressip-operator/pkg/egress"
 )
 
@@ -56,8 +57,10 @@ type decision struct {
 	witnessed []string
 	// withdrawn: the node gives up its egress IPs.
 	withdrawn bool
-	// warning is what the admin should know and what stops nothing, or empty.
-	warning string
+	// warnings are what the admin should know and what stops nothing.
+	warnings []warning.Warning
+	// mtus are the MTUs of other hosts' uplinks.
+	mtus []warning.Peer
 }
 
 // decide converts the objects, has the brain decide, and converts its answer. It
@@ -91,14 +94,25 @@ func decide(in input) (decision, bool) {
 		}
 	}
 	if decided.PodNetworksUnknown {
-		d.warning = "strict classification has no effect on this node: neither a podCIDR of the Node nor --cluster-cidrs says which addresses " +
-			"belong to pods, so a pod that sends before the agent knows it leaves with the node's address for a moment; " +
-			"set --cluster-cidrs (in the chart: clusterCIDRs)"
+		d.warnings = append(d.warnings, warning.NoPodNetworks())
+	}
+	for i := range in.hostSubnets {
+		if h := &in.hostSubnets[i]; uplinkMTU(h) > 0 && h.Name != in.node {
+			d.mtus = append(d.mtus, warning.Peer{Name: h.Name, MTU: int(uplinkMTU(h))})
+		}
 	}
 	if own := ownHostSubnet(in.hostSubnets, in.node); own != nil {
 		d.generation = own.Generation
 	}
 	return d, true
+}
+
+// uplinkMTU returns the MTU of a host's uplink; 0 where its agent has not reported it.
+func uplinkMTU(h *v1.HostSubnet) int32 {
+	if h.Status.Agent == nil {
+		return 0
+	}
+	return h.Status.Agent.UplinkMTU
 }
 
 // managedNamespaces returns the names of the namespaces that have a NetNamespace,

@@ -159,11 +159,11 @@ func TestStrictWithoutNetworksWarns(t *testing.T) {
 	t.Parallel()
 	in := given()
 	in.strict = true
-	if d, _ := decide(in); d.warning != "" {
-		t.Errorf("with a podCIDR: %s", d.warning)
+	if d, _ := decide(in); len(d.warnings) > 0 {
+		t.Errorf("with a podCIDR: %v", d.warnings)
 	}
 	in.hostSubnets[0].Subnet = ""
-	if d, _ := decide(in); d.warning == "" {
+	if d, _ := decide(in); len(d.warnings) == 0 {
 		t.Error("without any network: no warning")
 	}
 }

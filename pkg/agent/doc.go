@@ -25,7 +25,7 @@
 //
 // Of the HostSubnet of its node, and of no other object, the agent writes the
 // status: observedGeneration, agent (with those of the hosts whose witness it is
-// that do not answer), egressIPs and the conditions AgentReady and
+// that do not answer), egressIPs and the conditions AgentReady, Warnings and
 // AddressInUse, by server-side apply as field manager "egressip-agent". The rest of
 // the status belongs to the controller.
 //

@@ -37,7 +37,7 @@ func Lock(ctx context.Context, o LockOptions) (err error) {
 		return err
 	}
 	for _, w := range report.Warnings {
-		log.Info("warning", "warning", w)
+		log.Info("warning", "warning", w.String())
 	}
 	log.Info("pods are held back until the agent knows them", "backends", report.Backends, "podNetworks", o.Pods)
 	return nil

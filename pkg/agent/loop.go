@@ -14,6 +14,7 @@ import (
 	"k8s.io/utils/clock"
 
 	"github.com/egressip-operator/egressip-operator/pkg/dataplane"
+	"github.com/egressip-operator/egressip-operator/pkg/dataplane/warning"
 	"github.com/egressip-operator/egressip-operator/pkg/egress"
 )
 
@@ -88,7 +89,7 @@ type loop struct {
 	failures  int // passes in a row that failed
 	lastErr   string
 	loggedAt  time.Time
-	warnings  []string
+	warnings  []warning.Warning
 }
 
 // observation is the outcome of a pass, for the status.
@@ -241,6 +242,7 @@ func (l *loop) apply(ctx context.Context) error {
 	if report.UplinkCIDR != l.report.UplinkCIDR {
 		l.objects.raise() // the brain refuses claims outside this network
 	}
+	report.Warnings = warning.Tidy(slices.Concat(report.Warnings, l.desired.warnings, warning.MTUs(report.Uplink, report.UplinkMTU, l.desired.mtus)))
 	l.report, l.applied, l.appliedAt = report, err == nil, ended
 	l.health.setService(serviceOf(report, l.desired.withdrawn))
 	l.metrics.observe(l.desired.state, report, began, ended, err)
@@ -248,12 +250,9 @@ func (l *loop) apply(ctx context.Context) error {
 		l.log.Info("kernel updated", "changes", report.Changes, "seconds", ended.Sub(began).Seconds(),
 			"hosted", len(l.desired.state.Hosted), "pods", len(l.desired.state.Pods))
 	}
-	if l.desired.warning != "" {
-		report.Warnings = append(slices.Clone(report.Warnings), l.desired.warning)
-	}
 	for _, w := range report.Warnings {
 		if !slices.Contains(l.warnings, w) {
-			l.log.Info("warning", "warning", w)
+			l.log.Info("warning", "warning", w.String())
 		}
 	}
 	l.warnings = report.Warnings

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"net/netip"
+	"slices"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -14,10 +15,13 @@ import (
 
 	"github.com/go-logr/logr/testr"
 	"github.com/prometheus/client_golang/prometheus"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/utils/clock"
 
+	v1 "github.com/egressip-operator/egressip-operator/api/v1"
 	"github.com/egressip-operator/egressip-operator/internal/testenv"
 	"github.com/egressip-operator/egressip-operator/pkg/dataplane"
+	"github.com/egressip-operator/egressip-operator/pkg/dataplane/warning"
 )
 
 // fakeKernel keeps what it is told, and does what a test says.
@@ -340,6 +344,50 @@ func TestLoopWithoutReadableObjects(t *testing.T) {
 		pass(2 * time.Second)
 		if s := k.last(); len(s.Hosted) != 0 {
 			t.Errorf("hosted %v after the objects could be read again", s.Hosted)
+		}
+		b.stop(t)
+	})
+}
+
+// TestLoopWarnsOfOtherMTUs: what the kernel reports and what other hosts report are
+// compared, and what the kernel warns of stays.
+//
+// Mutant killed: mtus-of-others-are-not-read.
+func TestLoopWarnsOfOtherMTUs(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		k := &fakeKernel{apply: func(_ context.Context, _ int, s dataplane.State) (dataplane.Report, error) {
+			r := healthyReport(s)
+			r.UplinkMTU, r.Warnings = 9000, []warning.Warning{{Reason: warning.ForwardingOff, Problem: "off"}}
+			return r, nil
+		}}
+		b := newBench(t, k)
+		b.start(t)
+		reasons := func() (list []warning.Reason) {
+			b.mu.Lock()
+			defer b.mu.Unlock()
+			for _, w := range b.told[len(b.told)-1].report.Warnings {
+				list = append(list, w.Reason)
+			}
+			return list
+		}
+		other := func(mtu int32) func(*input) {
+			return func(in *input) {
+				in.hostSubnets = append(given().hostSubnets, v1.HostSubnet{
+					ObjectMeta: metav1.ObjectMeta{Name: "node9"}, Host: "node9", HostIP: "10.1.8.19",
+					Status: v1.HostSubnetStatus{Agent: &v1.AgentStatus{UplinkMTU: mtu}},
+				})
+			}
+		}
+		for _, c := range []struct {
+			mtu  int32
+			want []warning.Reason
+		}{{9000, []warning.Reason{warning.ForwardingOff}}, {1500, []warning.Reason{warning.ForwardingOff, warning.MTUDiffers}}, {0, []warning.Reason{warning.ForwardingOff}}} {
+			b.change(other(c.mtu))
+			pass(3 * time.Second)
+			if got := reasons(); !slices.Equal(got, c.want) {
+				t.Errorf("with a host of MTU %d: %v", c.mtu, got)
+			}
 		}
 		b.stop(t)
 	})

@@ -160,7 +160,7 @@ func (p *publisher) want(o observation, base ownStatus) ownStatus {
 	if want.agent.UplinkCIDR == "" {
 		// An uplink that is missing for a moment, as while it joins a bridge, must
 		// not make all other nodes forget which claims its network can have.
-		want.agent.Uplink, want.agent.UplinkCIDR = base.agent.Uplink, base.agent.UplinkCIDR
+		want.agent.Uplink, want.agent.UplinkCIDR, want.agent.UplinkMTU = base.agent.Uplink, base.agent.UplinkCIDR, base.agent.UplinkMTU
 	}
 	want.inUseKnown = want.inUseKnown || base.inUseKnown
 	if p.ballot != nil {
@@ -184,10 +184,8 @@ func (p *publisher) due(want, base ownStatus) bool {
 // write writes the status, and notes that it did.
 func (p *publisher) write(ctx context.Context, object *v1.HostSubnet, base, want ownStatus) error {
 	now := metav1.NewTime(p.clock.Now().Truncate(time.Second))
-	want.ready.LastTransitionTime = now
-	if want.ready.Status == base.ready.Status && !base.ready.LastTransitionTime.IsZero() {
-		want.ready.LastTransitionTime = base.ready.LastTransitionTime
-	}
+	want.ready.LastTransitionTime = transition(base.ready, want.ready, now)
+	want.warnings.LastTransitionTime = transition(base.warnings, want.warnings, now)
 	inUse := inUseCondition(want, now)
 	if was := meta.FindStatusCondition(object.Status.Conditions, v1.ConditionAddressInUse); was != nil && was.Status == inUse.Status {
 		inUse.LastTransitionTime = was.LastTransitionTime
@@ -209,10 +207,18 @@ func (p *publisher) write(ctx context.Context, object *v1.HostSubnet, base, want
 	return nil
 }
 
+// transition returns when a condition got its status: now, if it has just changed.
+func transition(base, want metav1.Condition, now metav1.Time) metav1.Time {
+	if want.Status == base.Status && !base.LastTransitionTime.IsZero() {
+		return base.LastTransitionTime
+	}
+	return now
+}
+
 // applyObject is the HostSubnet with the agent's fields alone: what it leaves
 // out belongs to others.
 func applyObject(node string, s ownStatus, inUse metav1.Condition) (*unstructured.Unstructured, error) {
-	conditions := []metav1.Condition{s.ready}
+	conditions := []metav1.Condition{s.ready, s.warnings}
 	if s.inUseKnown {
 		conditions = append(conditions, inUse)
 	}

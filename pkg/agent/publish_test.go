@@ -22,6 +22,7 @@ import (
 	v1 "github.com/egressip-operator/egressip-operator/api/v1"
 	"github.com/egressip-operator/egressip-operator/internal/testenv"
 	"github.com/egressip-operator/egressip-operator/pkg/dataplane"
+	"github.com/egressip-operator/egressip-operator/pkg/dataplane/warning"
 	"github.com/egressip-operator/egressip-operator/pkg/egress"
 )
 
@@ -50,6 +51,9 @@ func TestStatusOf(t *testing.T) {
 		},
 		ready: metav1.Condition{
 			Type: "AgentReady", Status: "True", Reason: "Ready", Message: "The kernel is as planned.", ObservedGeneration: 4,
+		},
+		warnings: metav1.Condition{
+			Type: "Warnings", Status: "False", Reason: "NoWarnings", Message: "Nothing was found on the host that weakens egress IPs.", ObservedGeneration: 4,
 		},
 	}
 	for name, c := range map[string]struct {
@@ -82,10 +86,23 @@ func TestStatusOf(t *testing.T) {
 		},
 		"warnings": {
 			func(o *observation) {
-				o.report.Warnings = []string{"both iptables backends hold NAT rules", "port 4789"}
+				o.report.Warnings = []warning.Warning{
+					{Reason: warning.ForeignNATFirst, Object: "table ip cni", Problem: "it translates", Remedy: "exempt"}, {Reason: warning.MTUDiffers, Problem: "less"},
+				}
 			},
 			func(s *ownStatus) {
-				s.ready.Reason, s.ready.Message = "ReadyWithWarnings", "both iptables backends hold NAT rules\nport 4789"
+				s.ready.Reason, s.ready.Message = "ReadyWithWarnings", "The kernel is as planned. Condition Warnings says what deserves attention."
+				s.warnings.Status, s.warnings.Reason = "True", "ForeignNATFirst"
+				s.warnings.Message = "ForeignNATFirst (table ip cni): it translates. Remedy: exempt\nMTUDiffers: less"
+			},
+		},
+		"warnings, and something went wrong": {
+			func(o *observation) {
+				o.report.Warnings, o.err = []warning.Warning{{Reason: warning.ForwardingOff, Problem: "off"}}, errors.New("no room")
+			},
+			func(s *ownStatus) {
+				s.ready.Status, s.ready.Reason, s.ready.Message = "False", "ApplyFailed", "no room"
+				s.warnings.Status, s.warnings.Reason, s.warnings.Message = "True", "ForwardingOff", "ForwardingOff: off"
 			},
 		},
 		"a claim that nobody requests is not to be configured": {

@@ -3,6 +3,7 @@ package agent
 import (
 	"cmp"
 	"fmt"
+	"math"
 	"net/netip"
 	"slices"
 	"strings"
@@ -11,6 +12,7 @@ import (
 
 	v1 "github.com/egressip-operator/egressip-operator/api/v1"
 	"github.com/egressip-operator/egressip-operator/pkg/dataplane"
+	"github.com/egressip-operator/egressip-operator/pkg/dataplane/warning"
 	"github.com/egressip-operator/egressip-operator/pkg/egress"
 )
 
@@ -19,7 +21,7 @@ const (
 	// ReasonReady: the kernel is as planned.
 	ReasonReady = "Ready"
 	// ReasonReadyWithWarnings: the kernel is as planned, and something on the
-	// node deserves the admin's attention; the message says what.
+	// node deserves the admin's attention; condition Warnings says what.
 	ReasonReadyWithWarnings = "ReadyWithWarnings"
 	// ReasonWithdrawn: the host reaches neither the API server nor most hosts, or
 	// has done so a moment ago, and has given up its egress IPs.
@@ -28,6 +30,9 @@ const (
 	// The agent keeps trying.
 	ReasonApplyFailed = "ApplyFailed"
 )
+
+// ReasonNoWarnings is the reason of the condition Warnings where there are none.
+const ReasonNoWarnings = "NoWarnings"
 
 // ReasonNotConfigured is the reason of an egress IP that the host must have and that
 // the kernel is not, or not completely, configured for.
@@ -49,6 +54,8 @@ type ownStatus struct {
 	claims []v1.ClaimStatus
 	// ready is the condition AgentReady without its time of transition.
 	ready metav1.Condition
+	// warnings is the condition Warnings without its time of transition.
+	warnings metav1.Condition
 	// inUse is the message of the condition AddressInUse; empty if no other machine
 	// has an address of this host.
 	inUse string
@@ -72,11 +79,13 @@ func statusOf(o observation, version string, appliedGeneration int64) ownStatus 
 			ObservedGeneration: o.decision.generation,
 		},
 	}
+	s.warnings = warningsCondition(o)
 	s.inUse = inUseOf(s.claims)
 	s.inUseKnown = s.inUse != ""
 	if o.report.UplinkCIDR.IsValid() {
 		s.agent.UplinkCIDR = o.report.UplinkCIDR.String()
 	}
+	s.agent.UplinkMTU = int32(min(max(o.report.UplinkMTU, 0), math.MaxInt32)) //nolint:gosec // bounded
 	s.agent.Backend, s.agent.IPTables = backendOf(o.report.Backends)
 	s.agent.BackendReason = clip(o.report.BackendReason)
 	switch {
@@ -90,9 +99,22 @@ func statusOf(o observation, version string, appliedGeneration int64) ownStatus 
 		s.ready.Message = clip(o.err.Error())
 	case len(o.report.Warnings) > 0:
 		s.ready.Reason = ReasonReadyWithWarnings
-		s.ready.Message = clip(strings.Join(o.report.Warnings, "\n"))
+		s.ready.Message = "The kernel is as planned. Condition Warnings says what deserves attention."
 	}
 	return s
+}
+
+// warningsCondition is the condition Warnings.
+func warningsCondition(o observation) metav1.Condition {
+	c := metav1.Condition{
+		Type: v1.ConditionWarnings, Status: metav1.ConditionFalse, Reason: ReasonNoWarnings,
+		Message: "Nothing was found on the host that weakens egress IPs.", ObservedGeneration: o.decision.generation,
+	}
+	if len(o.report.Warnings) > 0 {
+		c.Status, c.Reason = metav1.ConditionTrue, string(o.report.Warnings[0].Reason)
+		c.Message = clip(warning.Lines(o.report.Warnings))
+	}
+	return c
 }
 
 // backendOf names the place of our rules, and the backends of iptables if it is there.
@@ -195,6 +217,8 @@ func ownPart(h *v1.HostSubnet) ownStatus {
 		switch c.Type {
 		case v1.ConditionAgentReady:
 			s.ready = c
+		case v1.ConditionWarnings:
+			s.warnings = c
 		case v1.ConditionAddressInUse:
 			s.inUseKnown = true
 			if c.Status == metav1.ConditionTrue {
@@ -213,14 +237,18 @@ func (s ownStatus) equal(t ownStatus) bool {
 		s.agent.Backend == t.agent.Backend && s.agent.BackendReason == t.agent.BackendReason && s.agent.Probes == t.agent.Probes &&
 		slices.Equal(s.agent.Silent, t.agent.Silent) &&
 		slices.Equal(s.claims, t.claims) && s.inUse == t.inUse && s.inUseKnown == t.inUseKnown &&
-		s.ready.Type == t.ready.Type && s.ready.Status == t.ready.Status && s.ready.Reason == t.ready.Reason &&
-		s.ready.Message == t.ready.Message && s.ready.ObservedGeneration == t.ready.ObservedGeneration
+		s.agent.UplinkMTU == t.agent.UplinkMTU && sameCondition(s.ready, t.ready) && sameCondition(s.warnings, t.warnings)
+}
+
+// sameCondition reports whether both are the same, apart from the time of transition.
+func sameCondition(a, b metav1.Condition) bool {
+	return a.Type == b.Type && a.Status == b.Status && a.Reason == b.Reason && a.Message == b.Message && a.ObservedGeneration == b.ObservedGeneration
 }
 
 // wordless returns s without its messages: a lasting error may have another text, or
 // other numbers, each time.
 func (s ownStatus) wordless() ownStatus {
-	s.ready.Message, s.inUse = "", strings.Repeat("x", min(len(s.inUse), 1)) // whether, not what
+	s.ready.Message, s.warnings.Message, s.inUse = "", "", strings.Repeat("x", min(len(s.inUse), 1)) // whether, not what
 	s.claims = slices.Clone(s.claims)
 	for i := range s.claims {
 		s.claims[i].Message = ""

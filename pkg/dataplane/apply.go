@@ -9,6 +9,7 @@ import (
 	"time"
 
 	"github.com/egressip-operator/egressip-operator/pkg/dataplane/overlay"
+	"github.com/egressip-operator/egressip-operator/pkg/dataplane/warning"
 )
 
 // Reasons why an egress IP is not configured.
@@ -64,6 +65,7 @@ type pass struct {
 type sight struct {
 	overlay    bool
 	configured map[netip.Addr]bool
+	warnings   []warning.Warning
 	at         time.Duration
 }
 
@@ -98,6 +100,7 @@ func (p *pass) run(ctx context.Context) error {
 		}
 	}
 	last.watchSegment()
+	last.look()
 	return errors.Join(ctx.Err(), openErr, errors.Join(errs...))
 }
 
@@ -135,6 +138,11 @@ func (p *pass) finish(err error) (Report, error) {
 		seen.configured[h.IP] = r.Configured
 		p.report.Hosted = append(p.report.Hosted, r)
 	}
+	if p.unseen {
+		p.report.Warnings = append(append(p.report.Warnings, p.d.sight.warnings...), warning.NotSeen())
+	}
+	p.report.Warnings = warning.Tidy(p.report.Warnings)
+	seen.warnings = p.report.Warnings
 	if !p.unseen {
 		p.d.sight = seen
 	}

@@ -3,7 +3,6 @@ package dataplane
 import (
 	"context"
 	"errors"
-	"fmt"
 	"maps"
 	"net/netip"
 	"slices"
@@ -11,6 +10,7 @@ import (
 	"github.com/egressip-operator/egressip-operator/pkg/dataplane/address"
 	"github.com/egressip-operator/egressip-operator/pkg/dataplane/conntrack"
 	"github.com/egressip-operator/egressip-operator/pkg/dataplane/neigh"
+	"github.com/egressip-operator/egressip-operator/pkg/dataplane/warning"
 )
 
 // perform makes the changes in their order, and returns the egress IPs that cannot
@@ -191,11 +191,11 @@ func (e *execution) forget() (int, error) {
 		noted = nil
 	}
 	if unsent := conntrack.ElicitACK(e.d.nl, noted); unsent != nil {
-		e.report.Warnings = append(e.report.Warnings, fmt.Sprintf("some connections that cannot go on are reset only when their pods send: %v", unsent))
+		e.warn(warning.LateResets(unsent))
 	}
 	if unnoted != nil {
 		// Such connections end all the same, if later: nothing else waits for it.
-		e.report.Warnings = append(e.report.Warnings, fmt.Sprintf("some connections that cannot go on are not reset: %v", unnoted))
+		e.warn(warning.SomeResets(unnoted))
 	}
 	return n, err
 }
@@ -205,15 +205,15 @@ func (e *execution) guard(idx indices) (int, error) {
 	if e.uplink.Link == nil {
 		return 0, nil // reported already
 	}
-	links, warning, err := e.waysOut()
+	links, err := e.waysOut()
 	if err != nil {
 		return 0, err
 	}
 	n, warnings, err := e.d.guard.Ensure(e.d.nl, links, e.d.cfg.Marks, idx)
-	if warning != "" {
-		warnings = append(warnings, warning)
+	e.guardWarnings = nil
+	for _, w := range warnings {
+		e.guardWarnings = append(e.guardWarnings, warning.Warning{Reason: warning.FilterFirst, Problem: w})
 	}
-	e.guardWarnings = warnings
 	return n, err
 }
 

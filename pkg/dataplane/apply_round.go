@@ -16,6 +16,7 @@ import (
 	"github.com/egressip-operator/egressip-operator/pkg/dataplane/overlay"
 	"github.com/egressip-operator/egressip-operator/pkg/dataplane/routing"
 	"github.com/egressip-operator/egressip-operator/pkg/dataplane/rules"
+	"github.com/egressip-operator/egressip-operator/pkg/dataplane/warning"
 )
 
 // round is one look at the kernel, and the changes that follow from it.
@@ -40,8 +41,10 @@ type round struct {
 	members members
 	// rulesErr is why the rules may not be in place, guardErr why the guard is not.
 	rulesErr, guardErr error
-	// guardWarnings are what weakens the guard.
-	guardWarnings []string
+	// guardWarnings are what weakens the guard. defaultRoute is the interface of the
+	// default route; empty where there is none.
+	guardWarnings []warning.Warning
+	defaultRoute  string
 	// errs are what failed, but for what is reported with an egress IP.
 	errs []error
 }
@@ -63,9 +66,8 @@ func (r *round) run(ctx context.Context) (again bool, err error) {
 	if observed.problem != nil {
 		r.errs = append(r.errs, observed.problem)
 	}
-	r.report.Warnings = append(r.report.Warnings, sysctlWarnings()...)
 	if r.resetsErr != nil {
-		r.report.Warnings = append(r.report.Warnings, fmt.Sprintf("pods get no resets for connections that cannot go on: %v", r.resetsErr))
+		r.warn(warning.NoResets(r.resetsErr))
 	}
 
 	m := r.d.cfg.Marks
@@ -101,6 +103,9 @@ func (r *round) run(ctx context.Context) (again bool, err error) {
 	return len(failed) > 0, nil
 }
 
+// warn adds a warning to the report.
+func (r *round) warn(w warning.Warning) { r.report.Warnings = append(r.report.Warnings, w) }
+
 // view is how this round looks at the kernel.
 func (r *round) view() view {
 	v := view{d: r.d, hosted: addressesOf(r.state.Hosted), table: r.members.table}
@@ -121,7 +126,10 @@ func (r *round) use(observed kernel) ([]Backend, error) {
 	if err != nil {
 		return nil, err
 	}
-	r.report.Backends, r.report.Warnings = use, append(r.report.Warnings, warnings...)
+	r.report.Backends = use
+	for _, w := range warnings {
+		r.warn(warning.Warning{Reason: warning.ForeignNATFirst, Object: "iptables", Problem: w})
+	}
 	r.d.iptablesUsed = use
 	return use, nil
 }
@@ -168,7 +176,8 @@ func (r *round) prepare() error {
 	r.report.Changes += n
 	r.resets, r.resetsErr = resets, resetsErr
 	r.uplink, r.uplinkErr = address.FindUplink(r.d.nl, r.state.HostIP)
-	r.report.Uplink, r.report.UplinkCIDR = r.uplink.Name, r.uplink.CIDR
+	r.report.Uplink, r.report.UplinkCIDR, r.report.UplinkMTU = r.uplink.Name, r.uplink.CIDR, r.uplink.MTU
+	r.defaultRoute = r.uplink.Name
 	if r.uplinkErr != nil {
 		r.errs = append(r.errs, r.uplinkErr)
 	}

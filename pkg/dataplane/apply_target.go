@@ -9,6 +9,7 @@ import (
 	"github.com/egressip-operator/egressip-operator/pkg/dataplane/bpf"
 	"github.com/egressip-operator/egressip-operator/pkg/dataplane/iptables"
 	"github.com/egressip-operator/egressip-operator/pkg/dataplane/nftables"
+	"github.com/egressip-operator/egressip-operator/pkg/dataplane/warning"
 )
 
 // kernel is all that the dataplane keeps in the kernel and changes with State:
@@ -35,7 +36,7 @@ type kernel struct {
 	tableExists bool
 	// warnings are findings of the observation, problem is what it could not read and
 	// took as it was last seen.
-	warnings []string
+	warnings []warning.Warning
 	problem  error
 	// former is what a backend holds that is no longer used: observed only.
 	former former

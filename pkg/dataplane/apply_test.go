@@ -7,6 +7,7 @@ import (
 	"time"
 
 	"github.com/egressip-operator/egressip-operator/internal/testenv"
+	"github.com/egressip-operator/egressip-operator/pkg/dataplane/warning"
 )
 
 // Each hosted egress IP is reported as configured, or with the reason that comes
@@ -60,12 +61,18 @@ func TestWhatWorkedCountsForAWhile(t *testing.T) {
 		"the kernel was seen":   {time.Second, false, false},
 		"seen now, long before": {sightHolds + time.Second, false, false},
 	} {
-		seen := sight{configured: map[netip.Addr]bool{testenv.Addr(eip1): true}, at: monotonic() - c.ago}
+		seen := sight{
+			configured: map[netip.Addr]bool{testenv.Addr(eip1): true}, at: monotonic() - c.ago,
+			warnings: []warning.Warning{{Reason: warning.ForwardingOff}},
+		}
 		p := newPass(&Dataplane{sight: seen}, state)
 		p.unseen = c.unseen
 		r, err := p.finish(errors.New("no memory"))
 		if err == nil || r.Hosted[0].Configured != c.want || r.Hosted[1].Configured {
 			t.Errorf("%s: %+v, %v", name, r.Hosted, err)
+		}
+		if n := len(r.Warnings); c.unseen && (n != 2 || r.Warnings[1].Reason != warning.Unknown) || !c.unseen && n > 0 {
+			t.Errorf("%s: warnings %v", name, r.Warnings)
 		}
 	}
 }

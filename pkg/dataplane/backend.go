@@ -14,6 +14,7 @@ import (
 	"github.com/egressip-operator/egressip-operator/pkg/dataplane/iptables"
 	"github.com/egressip-operator/egressip-operator/pkg/dataplane/nftables"
 	"github.com/egressip-operator/egressip-operator/pkg/dataplane/rules"
+	"github.com/egressip-operator/egressip-operator/pkg/dataplane/warning"
 )
 
 // choice is where our rules are, for as long as the process lives.
@@ -79,7 +80,7 @@ const iptablesRest = 10 * time.Second
 // A backend that cannot be read is a warning where it has nothing of ours and need not
 // get anything: the kernel may not have it at all. One that is needed is a problem, and
 // counts as it was last seen: nothing else must wait for it.
-func (d *Dataplane) observeIPTables(ctx context.Context, table bool) (seen map[Backend]iptables.Tables, warnings []string, problem error) {
+func (d *Dataplane) observeIPTables(ctx context.Context, table bool) (seen map[Backend]iptables.Tables, warnings []warning.Warning, problem error) {
 	if table && d.iptablesSeen != nil && monotonic()-d.iptablesAt < iptablesRest {
 		return d.iptablesSeen, d.iptablesWarnings, nil
 	}
@@ -96,8 +97,7 @@ func (d *Dataplane) observeIPTables(ctx context.Context, table bool) (seen map[B
 			continue
 		}
 		if table || !d.needs(b, err) {
-			warnings = append(warnings, fmt.Sprintf("the rules of iptables-%s cannot be read, so that rules of others there go unnoticed: %v; "+
-				"where nothing on the host uses it, take its programs out of the image, or load its kernel modules", b, err))
+			warnings = append(warnings, warning.UnreadableBackend(string(b), err))
 			continue
 		}
 		errs = append(errs, fmt.Errorf("read the rules of iptables-%s: %w", b, err))

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/vishvananda/netlink"
@@ -15,6 +16,7 @@ import (
 	"github.com/egressip-operator/egressip-operator/pkg/dataplane/neigh"
 	"github.com/egressip-operator/egressip-operator/pkg/dataplane/nftables"
 	"github.com/egressip-operator/egressip-operator/pkg/dataplane/overlay"
+	"github.com/egressip-operator/egressip-operator/pkg/dataplane/warning"
 )
 
 // Defaults of Config.
@@ -44,7 +46,7 @@ type Dataplane struct {
 	// iptablesSeen are the rules of iptables as of iptablesAt, where they are not read
 	// in each pass, iptablesWarnings what could not be read then.
 	iptablesSeen     map[Backend]iptables.Tables
-	iptablesWarnings []string
+	iptablesWarnings []warning.Warning
 	iptablesAt       time.Duration
 	// iptablesUsed are the backends of iptables that had our rules after the last pass.
 	iptablesUsed []Backend
@@ -67,6 +69,11 @@ type Dataplane struct {
 	// what must still be forgotten after such a failure; nil for nothing.
 	swept       bool
 	unforgotten *staleness
+
+	// outlook is what was last seen of others on the host; changed is set when the kernel
+	// reports a change.
+	outlook outlook
+	changed atomic.Bool
 
 	announcer neigh.Announcer
 	// watch looks for other machines that have egress IPs of this host. Answers from
@@ -197,7 +204,10 @@ func (d *Dataplane) Run(ctx context.Context, drift func()) error {
 		defer close(done)
 		d.announcer.Run(ctx)
 	}()
-	err := watch(ctx, drift)
+	err := watch(ctx, func() {
+		d.changed.Store(true)
+		drift()
+	})
 	stop()
 	<-done
 	return err

@@ -9,6 +9,7 @@ import (
 	"github.com/vishvananda/netlink"
 
 	"github.com/egressip-operator/egressip-operator/pkg/dataplane/ipset"
+	"github.com/egressip-operator/egressip-operator/pkg/dataplane/warning"
 )
 
 // ErrServed is the error of Lock on a host that has a State already.
@@ -49,7 +50,7 @@ func (d *Dataplane) Lock(ctx context.Context, s State) (Report, error) {
 		return p.report, errors.Join(err, ctx.Err())
 	}
 	if err := errors.Join(append(problems, err)...); err != nil {
-		p.report.Warnings = append(p.report.Warnings, err.Error())
+		p.report.Warnings = append(p.report.Warnings, warning.Missing(err))
 	}
 	return p.report, ctx.Err()
 }

@@ -10,6 +10,7 @@ import (
 	tcx "github.com/cilium/ebpf/link"
 
 	"github.com/egressip-operator/egressip-operator/pkg/dataplane/bpf"
+	"github.com/egressip-operator/egressip-operator/pkg/dataplane/warning"
 )
 
 // masqueradeFirst puts a MASQUERADE rule of others before ours.
@@ -126,7 +127,7 @@ func TestDefaultRouteOverAnotherInterface(t *testing.T) {
 	n.Run(t, "ip route replace default via 172.31.0.1 dev eth1")
 	startSender(t, here, w.bastion, 9001)
 	r := n.apply(t)
-	if w := strings.Join(r.Warnings, "\n"); !strings.Contains(w, "the default route leads out of eth1, but egress IPs are on eth0") {
+	if w := warning.Lines(r.Warnings); !strings.Contains(w, "the default route leads out of eth1, but egress IPs are on eth0") {
 		t.Errorf("warnings: %s", w)
 	}
 	if at := n.guards(t); at != "eth0 eth1" {
@@ -135,7 +136,7 @@ func TestDefaultRouteOverAnotherInterface(t *testing.T) {
 	n.Run(t, masqueradeFirst)
 	w.linger(t)
 	n.Run(t, "ip route delete default")
-	if w := strings.Join(n.apply(t).Warnings, "\n"); !strings.Contains(w, "no default route") {
+	if w := warning.Lines(n.apply(t).Warnings); !strings.Contains(w, "no default route") {
 		t.Errorf("without default route, warnings: %s", w)
 	}
 	n.Run(t, "ip route replace default via 192.168.7.1")

@@ -10,6 +10,7 @@ import (
 	"github.com/egressip-operator/egressip-operator/internal/testenv"
 	"github.com/egressip-operator/egressip-operator/pkg/dataplane/conntrack"
 	"github.com/egressip-operator/egressip-operator/pkg/dataplane/iptables"
+	"github.com/egressip-operator/egressip-operator/pkg/dataplane/warning"
 )
 
 // given: a kernel in which a backend of iptables that nobody uses cannot be read, as
@@ -35,7 +36,7 @@ func TestBackendThatCannotBeRead(t *testing.T) {
 		return r, err
 	}
 	n.dp.iptables = map[Backend]*iptables.Driver{NFT: drivers[NFT], Legacy: {}}
-	if r, err := serves("before"); err != nil || !strings.Contains(strings.Join(r.Warnings, "\n"), "iptables-legacy cannot be read") {
+	if r, err := serves("before"); err != nil || !strings.Contains(warning.Lines(r.Warnings), "iptables-legacy cannot be read") {
 		t.Errorf("warnings %q, error %v", r.Warnings, err)
 	}
 	n.dp.iptables = map[Backend]*iptables.Driver{NFT: {}, Legacy: drivers[Legacy]}

@@ -12,6 +12,7 @@ import (
 
 	"github.com/egressip-operator/egressip-operator/pkg/dataplane/internal/nlutil"
 	"github.com/egressip-operator/egressip-operator/pkg/dataplane/neigh"
+	"github.com/egressip-operator/egressip-operator/pkg/dataplane/warning"
 )
 
 // ARPProbe says what an answer of another machine for an egress IP means.
@@ -76,7 +77,7 @@ func (r *round) watchSegment() {
 	}
 	if len(r.addresses) == 0 {
 		if err := r.d.watch.Close(); err != nil {
-			r.report.Warnings = append(r.report.Warnings, fmt.Sprintf("the watch for other owners of egress IPs does not end: %v", err))
+			r.warn(warning.NotWatching(r.uplink.Name, err))
 		}
 		return
 	}
@@ -86,12 +87,12 @@ func (r *round) watchSegment() {
 		Nobodys: r.nobodys(), Ignore: r.ignore(), Deaf: r.d.cfg.ARPProbe == ARPOff,
 	})
 	if err != nil {
-		r.report.Warnings = append(r.report.Warnings, fmt.Sprintf("other owners of egress IPs may go unnoticed: %v", err))
+		r.warn(warning.NotWatching(r.uplink.Name, err))
 	}
 	if sight.Moved {
 		r.d.announcer.Add(r.uplink.Link, ips)
 		if err := neigh.Announce(r.uplink.Link, ips); err != nil {
-			r.report.Warnings = append(r.report.Warnings, fmt.Sprintf("egress IPs are not announced although %s has changed: %v", r.uplink.Name, err))
+			r.warn(warning.NotAnnounced(r.uplink.Name, err))
 		}
 	}
 	for ip, mac := range sight.Owners {
@@ -99,9 +100,7 @@ func (r *round) watchSegment() {
 	}
 	for _, mac := range sight.Everybody {
 		if !r.d.ignored[mac] && r.d.cfg.ARPProbe != ARPOff {
-			r.report.Warnings = append(r.report.Warnings, fmt.Sprintf("%s on the segment of %s answers ARP requests for every address, as some networks of clouds and "+
-				"proxy ARP do: its answers do not count, and another machine with an egress IP may go unnoticed. "+
-				"List it in --arp-ignore-macs, or set --arp-probe=off", mac, r.uplink.Name))
+			r.warn(warning.AnswersForAll(mac, r.uplink.Name))
 		}
 	}
 }
@@ -116,7 +115,7 @@ func (r *round) ignore() func(net.HardwareAddr) bool {
 			own = map[string]bool{}
 			links, err := nlutil.Whole(r.d.nl.LinkList)
 			if err != nil {
-				r.report.Warnings = append(r.report.Warnings, fmt.Sprintf("the host's own MAC addresses are not known: %v", err))
+				r.warn(warning.NotWatching(r.uplink.Name, fmt.Errorf("the host's own MAC addresses are not known: %w", err)))
 			}
 			for _, link := range links {
 				own[link.Attrs().HardwareAddr.String()] = true

@@ -9,6 +9,7 @@ import (
 	"github.com/egressip-operator/egressip-operator/pkg/dataplane/bpf"
 	"github.com/egressip-operator/egressip-operator/pkg/dataplane/iptables"
 	"github.com/egressip-operator/egressip-operator/pkg/dataplane/mark"
+	"github.com/egressip-operator/egressip-operator/pkg/dataplane/warning"
 )
 
 // State is what the kernel of one host must do. It is a plain value in
@@ -153,9 +154,11 @@ type Report struct {
 	Hosted []HostedReport
 	// Changes counts the changes that this pass made; 0 in a settled kernel.
 	Changes int
-	// Warnings are findings that the admin should know and that stop nothing,
-	// such as NAT rules in both iptables backends.
-	Warnings []string
+	// Warnings are findings that the admin should know and that stop nothing, the worst
+	// first.
+	Warnings []warning.Warning
+	// UplinkMTU is what the uplink carries; 0 where it is not known.
+	UplinkMTU int
 }
 
 // HostedReport is the state of one hosted egress IP in the kernel.

@@ -12,27 +12,26 @@ import (
 var errNoDefaultRoute = errors.New("there is no default route")
 
 // waysOut returns the interfaces by which packets leave the cluster: the uplink, and
-// that of the default route, which should be the same. The warning says where it is
-// not.
-func (r *round) waysOut() (links []netlink.Link, warning string, err error) {
+// that of the default route, which should be the same.
+func (r *round) waysOut() (links []netlink.Link, err error) {
 	links = []netlink.Link{r.uplink.Link}
+	r.defaultRoute = r.uplink.Name
 	route, err := defaultRoute(r.d.nl)
 	switch {
 	case errors.Is(err, errNoDefaultRoute):
-		return links, "the host has no default route: packets of pods whose egress IP it has cannot leave, and the answers to pods whose " +
-			"egress IP is on another host are dropped by the reverse path filter: add a default route", nil
+		r.defaultRoute = ""
+		return links, nil
 	case err != nil:
-		return nil, "", fmt.Errorf("find the interface of the default route: %w", err)
+		return nil, fmt.Errorf("find the interface of the default route: %w", err)
 	case route.LinkIndex == r.uplink.Link.Attrs().Index:
-		return links, "", nil
+		return links, nil
 	}
 	other, err := r.d.nl.LinkByIndex(route.LinkIndex)
 	if err != nil {
-		return nil, "", fmt.Errorf("look up the interface of the default route: %w", err)
+		return nil, fmt.Errorf("look up the interface of the default route: %w", err)
 	}
-	return append(links, other), fmt.Sprintf("the default route leads out of %s, but egress IPs are on %s, which has the host's address: "+
-		"their packets leave by %[1]s, and the answers come by %[2]s: move the default route to %[2]s, or make an address of %[1]s the node's InternalIP",
-		other.Attrs().Name, r.uplink.Name), nil
+	r.defaultRoute = other.Attrs().Name
+	return append(links, other), nil
 }
 
 // defaultRoute returns the route that the host's own packets to the outside take.

@@ -32,6 +32,12 @@ func (b *bed) testStory(t *testing.T) {
 			t.Error(err)
 		}
 	}
+	for _, n := range b.Nodes() {
+		if _, err := b.Kubectl(t.Context(), "wait", "--for=condition=Warnings=False", "hostsubnet/"+n, "--timeout=20s"); err != nil {
+			found, _ := b.Kubectl(t.Context(), "get", "hostsubnet", n, "-o", `jsonpath={.status.conditions[?(@.type=="Warnings")].message}`)
+			t.Errorf("%s warns: %v: %s", n, err, found)
+		}
+	}
 	b.inLog(t)
 
 	// The claim is withdrawn: the address goes, the namespace is dropped.

@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"maps"
 	"slices"
+	"strconv"
 	"strings"
 
 	"github.com/egressip-operator/egressip-operator/pkg/dataplane/rules"
@@ -24,12 +25,63 @@ type Table struct {
 	Foreign int
 	// Drop has the base chains whose policy is to drop.
 	Drop map[string]bool
+	// Accepting has, in table filter, rules of others, of all chains, that accept packets
+	// by their source, interface or destination port; not more than maxAccepting.
+	Accepting []string
 }
+
+// maxAccepting bounds what is kept of the rules of others.
+const maxAccepting = 1000
 
 // Closed reports whether a base chain drops or rejects what none of its rules accepts.
 func (t Table) Closed(base string) bool {
 	specs := t.Base[base]
 	return t.Drop[base] || slices.ContainsFunc(specs, isFinal)
+}
+
+// Opens reports whether a rule of others accepts UDP packets to a port, or seems to: it
+// may ask for more than is looked at here.
+func (t Table) Opens(port uint16) bool {
+	return len(t.Accepting) >= maxAccepting || slices.ContainsFunc(t.Accepting, func(spec string) bool { return opens(spec, port) })
+}
+
+func opens(spec string, port uint16) bool {
+	fields := strings.Fields(spec)
+	protocol, ports := "udp", ""
+	narrowed := false
+	for i, f := range fields[:max(len(fields)-1, 0)] {
+		switch value := fields[i+1]; f {
+		case "-p":
+			protocol = value
+		case "--dport", "--dports":
+			ports = value
+		case "-i", "-d", "--sport", "--sports":
+			narrowed = narrowed || f != "-i" || value == "lo"
+		}
+	}
+	if protocol != "udp" {
+		return false
+	}
+	if ports == "" {
+		return !narrowed
+	}
+	return containsPort(ports, int(port))
+}
+
+// containsPort reports whether a list of ports and ranges has a port.
+func containsPort(ports string, port int) bool {
+	for part := range strings.SplitSeq(ports, ",") {
+		from, to, isRange := strings.Cut(part, ":")
+		if !isRange {
+			to = from
+		}
+		low, err1 := strconv.Atoi(from)
+		high, err2 := strconv.Atoi(to)
+		if err1 == nil && err2 == nil && low <= port && port <= high {
+			return true
+		}
+	}
+	return false
 }
 
 // isOwnChain reports whether a chain is ours, by its name.
@@ -67,6 +119,9 @@ func parseSave(out string) Tables {
 		case strings.HasPrefix(line, "-A "):
 			current.addRule(line[len("-A "):])
 		case line == "COMMIT":
+			if name != rules.Filter {
+				current.Accepting = nil
+			}
 			tables[name] = current
 		}
 	}
@@ -104,6 +159,17 @@ func (t *Table) addRule(rule string) {
 	}
 	if !leadsToOwnChain(spec) {
 		t.Foreign++
+		t.noteAccepting(spec)
+	}
+}
+
+// noteAccepting keeps a rule that may accept packets of the overlay.
+func (t *Table) noteAccepting(spec string) {
+	if len(t.Accepting) >= maxAccepting || target(spec) != "ACCEPT" || strings.Contains(spec, "--ctstate") || strings.Contains(spec, "--mark") {
+		return
+	}
+	if strings.Contains(spec, "--dport") || strings.Contains(spec, "-s ") || strings.Contains(spec, "-i ") {
+		t.Accepting = append(t.Accepting, spec)
 	}
 }
 

@@ -74,3 +74,29 @@ func TestListOwn(t *testing.T) {
 		t.Errorf("%q, wanted: %q", got, want)
 	}
 }
+
+// Mutant killed: every-port-is-open.
+func TestRulesThatOpenAPort(t *testing.T) {
+	save := func(rule string) Table {
+		return parseSave("*filter\n:INPUT DROP [0:0]\n:more - [0:0]\n-A INPUT -j more\n-A more " + rule + "\nCOMMIT\n")[rules.Filter]
+	}
+	for rule, want := range map[string]bool{
+		"-p udp -m udp --dport 9789 -j ACCEPT":                                 true,
+		"-s 192.0.2.0/24 -p udp -m udp --dport 9789 -j ACCEPT":                 true,
+		"-p udp -m multiport --dports 53,9700:9800 -j ACCEPT":                  true,
+		"-s 192.0.2.0/24 -j ACCEPT":                                            true,
+		"-i eth0 -j ACCEPT":                                                    true,
+		"-p udp -m udp --dport 9788 -j ACCEPT":                                 false,
+		"-p tcp -m tcp --dport 9789 -j ACCEPT":                                 false,
+		"-p udp -m udp --dport 9789 -j DROP":                                   false,
+		"-i lo -j ACCEPT":                                                      false,
+		"-d 224.0.0.251/32 -p udp -m udp --dport 5353 -j ACCEPT":               false,
+		"-s 192.0.2.1/32 -p udp -m udp --sport 67 -j ACCEPT":                   false,
+		"-s 192.0.2.0/24 -m conntrack --ctstate RELATED,ESTABLISHED -j ACCEPT": false,
+	} {
+		table := save(rule)
+		if got := table.Opens(9789); got != want || !table.Closed("INPUT") {
+			t.Errorf("%s: opens: %t, closed: %t", rule, got, table.Closed("INPUT"))
+		}
+	}
+}

@@ -159,7 +159,7 @@ func commentLength(rest string) int {
 
 // afterwards returns what a table holds once its transaction has run.
 func afterwards(observed Table, desired RenderedTable) Table {
-	after := Table{Own: maps.Clone(desired.Chains), Base: map[string][]string{}, Foreign: observed.Foreign, Drop: observed.Drop}
+	after := Table{Own: maps.Clone(desired.Chains), Base: map[string][]string{}, Foreign: observed.Foreign, Drop: observed.Drop, Accepting: observed.Accepting}
 	for _, base := range baseChains(observed, desired.Jumps) {
 		after.Base[base], _ = placeJumps(base, observed.Base[base], desired.Jumps)
 	}

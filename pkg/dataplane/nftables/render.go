@@ -13,11 +13,14 @@ import (
 	"github.com/egressip-operator/egressip-operator/pkg/dataplane/rules"
 )
 
+// NATPriority is the priority of our source NAT.
+const NATPriority = 50
+
 // priorities are those of our base chains. Before connection tracking, before whatever
 // marks packets by the same bits, before filters, and before other software's source
 // NAT: standard priorities are -300, -150, 0 and 100.
 func priorities() map[rules.Stage]int32 {
-	return map[rules.Stage]int32{rules.Raw: -301, rules.Mangle: -151, rules.Filter: -1, rules.NAT: 50}
+	return map[rules.Stage]int32{rules.Raw: -301, rules.Mangle: -151, rules.Filter: -1, rules.NAT: NATPriority}
 }
 
 // Marks are the packet marks that the rules give and compare.

@@ -286,6 +286,17 @@ func leadingRules(h *netlink.Handle) (own, foreign []netlink.Rule, err error) {
 	return own, foreign, nil
 }
 
+// Others lists the policy rules that are not ours, in order.
+func Others(h *netlink.Handle) ([]netlink.Rule, error) {
+	rules, err := nlutil.Whole(func() ([]netlink.Rule, error) { return h.RuleList(netlink.FAMILY_V4) })
+	if err != nil {
+		return nil, fmt.Errorf("list ip rules: %w", err)
+	}
+	return slices.DeleteFunc(rules, func(r netlink.Rule) bool {
+		return r.Protocol == routeProtocol && (IsOurTable(r.Table) || isPassing(r))
+	}), nil
+}
+
 // isPassing reports whether a rule is one of those by which the host's own packets go
 // past the others.
 func isPassing(r netlink.Rule) bool {

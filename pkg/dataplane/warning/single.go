@@ -1,0 +1,114 @@
+package warning
+
+import (
+	"cmp"
+	"fmt"
+	"slices"
+	"strings"
+)
+
+// What follows are warnings of single findings, each where it is found.
+
+// UnreadableBackend is that of rules of others in iptables that cannot be read, where
+// ours are elsewhere.
+func UnreadableBackend(backend string, err error) Warning {
+	return Warning{
+		Reason: RulesUnreadable, Object: "iptables-" + backend,
+		Problem: fmt.Sprintf("the rules of iptables-%s cannot be read, so that rules of others there go unnoticed: %v", backend, err),
+		Remedy:  "load the kernel modules of that backend, or ignore this where nothing on the host uses it",
+	}
+}
+
+// NoResets is that of pods that get no resets at all.
+func NoResets(err error) Warning {
+	return Warning{
+		Reason: NotReset, Problem: fmt.Sprintf("pods get no resets for connections that cannot go on: %v", err),
+		Remedy: "load the kernel modules that the error names, or set --reset-connections=false",
+	}
+}
+
+// LateResets is that of connections that are reset when their pods send, not at once.
+func LateResets(err error) Warning {
+	return Warning{Reason: NotReset, Problem: fmt.Sprintf("some connections that cannot go on are reset only when their pods send: %v", err)}
+}
+
+// SomeResets is that of connections that are not reset.
+func SomeResets(err error) Warning {
+	return Warning{Reason: NotReset, Problem: fmt.Sprintf("some connections that cannot go on are not reset: %v", err)}
+}
+
+// NotWatching is that of a watch for other owners that does not work.
+func NotWatching(uplink string, err error) Warning {
+	return Warning{Reason: NotWatched, Object: "device " + uplink, Problem: fmt.Sprintf("other owners of egress IPs may go unnoticed: %v", err)}
+}
+
+// NotAnnounced is that of egress IPs whose announcement failed.
+func NotAnnounced(uplink string, err error) Warning {
+	return Warning{
+		Reason: NotWatched, Object: "device " + uplink,
+		Problem: fmt.Sprintf("egress IPs are not announced although %s has changed: %v", uplink, err),
+	}
+}
+
+// AnswersForAll is that of a machine that answers ARP requests for every address.
+func AnswersForAll(mac, uplink string) Warning {
+	return Warning{
+		Reason: AnsweredForAll, Object: mac,
+		Problem: fmt.Sprintf("%s on the segment of %s answers ARP requests for every address, as some networks of clouds and proxy ARP do: "+
+			"its answers do not count, and another machine with an egress IP may go unnoticed", mac, uplink),
+		Remedy: "list it in --arp-ignore-macs, or set --arp-probe=off",
+	}
+}
+
+// Missing is that of something that could not be done yet and that nothing waits for.
+func Missing(err error) Warning { return Warning{Reason: Incomplete, Problem: err.Error()} }
+
+// NotSeen is that of a host that could not be looked at at all: others are as of then.
+func NotSeen() Warning {
+	return Warning{
+		Reason: Unknown, Problem: "the kernel could not be observed: warnings are as of when it was seen last",
+		Remedy: "see condition AgentReady",
+	}
+}
+
+// NoPodNetworks is that of a node whose pod networks are not known.
+func NoPodNetworks() Warning {
+	return Warning{
+		Reason: StrictWithoutEffect, Object: "--cluster-cidrs",
+		Problem: "strict classification has no effect on this node: neither a podCIDR of the Node nor --cluster-cidrs says which addresses " +
+			"belong to pods, so a pod that sends before the agent knows it leaves with the node's address for a moment",
+		Remedy: "set --cluster-cidrs (in the chart: clusterCIDRs)",
+	}
+}
+
+// Peer is another node, and the MTU of its uplink; 0 where that is not known.
+type Peer struct {
+	Name string
+	MTU  int
+}
+
+// maxNamed is how many nodes a warning names.
+const maxNamed = 3
+
+// MTUs returns the warning of nodes whose uplinks carry less than that of this one: the
+// overlay's device here takes packets that are too large for them.
+func MTUs(uplink string, own int, peers []Peer) []Warning {
+	smaller := slices.DeleteFunc(slices.Clone(peers), func(p Peer) bool { return p.MTU == 0 || p.MTU >= own })
+	if own == 0 || len(smaller) == 0 {
+		return nil
+	}
+	slices.SortFunc(smaller, func(a, b Peer) int { return cmp.Or(a.MTU-b.MTU, cmp.Compare(a.Name, b.Name)) })
+	var named []string
+	for _, p := range smaller[:min(maxNamed, len(smaller))] {
+		named = append(named, fmt.Sprintf("%s with %d", p.Name, p.MTU))
+	}
+	text := strings.Join(named, ", ")
+	if more := len(smaller) - len(named); more > 0 {
+		text += fmt.Sprintf(" and %d others", more)
+	}
+	return []Warning{{
+		Reason: MTUDiffers, Object: "device " + uplink,
+		Problem: fmt.Sprintf("its MTU is %d, and other nodes have less: %s: larger packets between pods here and egress IPs there are lost", own, text),
+		Remedy:  "give the uplinks of all nodes the same MTU",
+	}}
+}
