@@ -263,6 +263,31 @@ func internalIPv4s(node *corev1.Node) []netip.Addr {
 	return all
 }
 
+// maxIPv6Networks is the greatest number of entries that the schema takes.
+const maxIPv6Networks = 64
+
+// ipv6Networks are the IPv6 networks of the Node's pods, and its IPv6 addresses.
+func ipv6Networks(node *corev1.Node) []string {
+	var networks []netip.Prefix
+	for _, cidr := range node.Spec.PodCIDRs {
+		if prefix, err := netip.ParsePrefix(cidr); err == nil {
+			networks = append(networks, prefix.Masked())
+		}
+	}
+	for _, address := range node.Status.Addresses {
+		if ip, err := netip.ParseAddr(address.Address); err == nil && ip.Zone() == "" {
+			networks = append(networks, netip.PrefixFrom(ip, ip.BitLen()))
+		}
+	}
+	var written []string
+	for _, p := range networks {
+		if text := p.String(); p.Addr().Is6() && !p.Addr().Is4In6() && !slices.Contains(written, text) {
+			written = append(written, text)
+		}
+	}
+	return written[:min(len(written), maxIPv6Networks)]
+}
+
 // podCIDR is the Node's first IPv4 pod network.
 func podCIDR(node *corev1.Node) netip.Prefix {
 	cidrs := node.Spec.PodCIDRs

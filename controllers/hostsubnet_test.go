@@ -3,6 +3,7 @@ package controllers_test
 import (
 	"context"
 	"fmt"
+	"slices"
 	"testing"
 
 	corev1 "k8s.io/api/core/v1"
@@ -32,6 +33,9 @@ func TestHostSubnets(t *testing.T) {
 	t.Run("it says what the Node says", func(t *testing.T) {
 		node1 := a.node(t, "node1", "10.254.1.0/24", "fd00::11", "192.168.7.11", "192.168.9.11")
 		a.awaitHost(t, "node1", func(h *v1.HostSubnet) string {
+			if want := []string{"fd00::11/128"}; !slices.Equal(h.Status.IPv6Networks, want) {
+				return fmt.Sprintf("ipv6Networks are %q, want %q", h.Status.IPv6Networks, want)
+			}
 			return wantHost(h, "192.168.7.11", "10.254.1.0/24", node1.UID)
 		})
 	})

@@ -179,12 +179,14 @@ func (v *view) readNodes(nodes map[string]*corev1.Node) {
 	v.capacity = make(map[string]int)
 	v.networks = make(map[string]netip.Prefix)
 	v.gone = make(map[string]bool)
+	v.ipv6 = make(map[string][]string)
 	for _, h := range v.hosts {
 		node := nodes[h.Name]
 		if node == nil {
 			v.gone[h.Name] = bound(h)
 			continue
 		}
+		v.ipv6[h.Name] = ipv6Networks(node)
 		v.evacuating[h.Name] = node.Annotations[v1.AnnotationEvacuate] == "true"
 		written := node.Annotations[egress.AnnotationCloudConfig]
 		config, err := egress.ParseCloudConfig(written)

@@ -32,6 +32,8 @@ type view struct {
 	evacuating map[string]bool
 	capacity   map[string]int
 	networks   map[string]netip.Prefix
+	// ipv6 are the IPv6 networks and addresses of Nodes, by host.
+	ipv6 map[string][]string
 	// candidates are the hosts as witnesses of others.
 	candidates map[string]candidate
 	// gone are the hosts whose Node is gone, that were bound to it.

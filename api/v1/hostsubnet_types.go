@@ -84,7 +84,8 @@ type HostSubnetList struct {
 
 // HostSubnetStatus has two writers. The host's own agent writes
 // observedGeneration, agent, egressIPs and the conditions AgentReady, Warnings and
-// AddressInUse; the controller writes witnesses and the conditions EgressReady,
+// AddressInUse; the controller writes placement, ipv6Networks,
+// witnesses and the conditions EgressReady,
 // Online, Evacuating and NodeGone.
 type HostSubnetStatus struct {
 	// observedGeneration is the generation that the agent has applied to the
@@ -107,6 +108,15 @@ type HostSubnetStatus struct {
 	// agents and the kubectl plugin decide the same (by the controller).
 	// +optional
 	Placement *PlacementStatus `json:"placement,omitempty"`
+
+	// ipv6Networks are the IPv6 networks of the Node's pods, and its IPv6 addresses, as
+	// CIDRs (by the controller). Pods of namespaces with egress IPs, which are IPv4, reach
+	// nothing else by IPv6.
+	// +optional
+	// +listType=atomic
+	// +kubebuilder:validation:MaxItems=64
+	// +kubebuilder:validation:items:MaxLength=64
+	IPv6Networks []string `json:"ipv6Networks,omitzero"`
 
 	// witnesses are the hosts whose agents watch this one: they alone vote on
 	// whether it is silent (by the controller). Empty for a host that has no
@@ -181,6 +191,13 @@ type AgentStatus struct {
 	// +optional
 	// +listType=atomic
 	IPTables []string `json:"iptables,omitempty"`
+	// ipv6 says what becomes of the IPv6 traffic to the outside of this host's pods whose
+	// namespaces request egress IPs, which are IPv4: Dropped, or NotDropped if that is not
+	// possible here; condition Warnings says why. It is empty if there are no such pods
+	// with IPv6 addresses.
+	// +optional
+	// +kubebuilder:validation:MaxLength=32
+	IPv6 string `json:"ipv6,omitempty"`
 	// watches is not used any more, and will be removed. It is here because the API
 	// server refuses a status with an unknown field, and agents of version 0.1.0
 	// write this one until they are upgraded.
@@ -208,6 +225,12 @@ type AgentStatus struct {
 
 // ProbesOverlay is the value of AgentStatus.Probes.
 const ProbesOverlay = "Overlay"
+
+// Values of AgentStatus.IPv6.
+const (
+	IPv6Dropped    = "Dropped"
+	IPv6NotDropped = "NotDropped"
+)
 
 // ClaimStatus is the state of one claimed egress IP on its host.
 type ClaimStatus struct {

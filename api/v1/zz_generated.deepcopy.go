@@ -155,6 +155,11 @@ func (in *HostSubnetStatus) DeepCopyInto(out *HostSubnetStatus) {
 		*out = new(PlacementStatus)
 		**out = **in
 	}
+	if in.IPv6Networks != nil {
+		in, out := &in.IPv6Networks, &out.IPv6Networks
+		*out = make([]string, len(*in))
+		copy(*out, *in)
+	}
 	if in.Witnesses != nil {
 		in, out := &in.Witnesses, &out.Witnesses
 		*out = make([]string, len(*in))

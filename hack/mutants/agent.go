@@ -6,6 +6,10 @@ const agent = "./pkg/agent"
 func agentMutants() []mutant {
 	return []mutant{
 		{
+			name: "stray-ipv6-is-not-told", pkg: agent, test: "TestIPv6WithoutNetworksWarns",
+			edits: []edit{{file: "decide.go", old: "stray.IsValid()", new: "stray.IsValid() && false"}},
+		},
+		{
 			name: "drop-is-node", pkg: agent, test: "TestPropertyNoPodThatRequestsGoesByItself",
 			edits: []edit{{
 				file: "state.go", old: "default:\n\t\treturn dataplane.Pod{IP: p.IP, Kind: dataplane.Drop}",

@@ -264,7 +264,7 @@ func healthMutants() []mutant {
 		},
 		{
 			name: "no-pod-networks", pkg: brain, test: "TestDecideHost", plain: true,
-			edits: []edit{{file: "decide.go", old: "if len(plan.Subnets) == 0 {", new: "if false {"}},
+			edits: []edit{{file: "decide.go", old: "withPodNetworks(plan.Subnets, in.PodNetworks)", new: "withPodNetworks(plan.Subnets, nil)"}},
 		},
 		{
 			name: "missing-host-is-unknown", pkg: brain, test: "TestDecideHost", plain: true,

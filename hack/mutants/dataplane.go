@@ -14,6 +14,7 @@ func kernelMutants() []mutant {
 		onlyDead    = "TestOnlyConnectionsThroughTheDeadHostAreReset"
 		probes      = "TestProbesTravelTheOverlay"
 		off         = "TestNoResetWhereSwitchedOff"
+		noIPv6      = "TestNoEgressByIPv6"
 
 		forgotten      = "TestForgottenConnectionsAreNotTurnedRound"
 		overlayBegins  = `when(b.fromOverlay, Original, inSet(SetInside, Destination)).then(Drop{}),`
@@ -79,6 +80,10 @@ func kernelMutants() []mutant {
 		m("looks-once", "TestAddressThatSomebodyElseTakesLater", "apply.go", "last.watchSegment()", "_ = last"),
 		m("moves-in-silence", "TestAnotherMACIsAnnounced", "segment.go", "if sight.Moved {", "if sight.Moved && false {"),
 		m("own-interface-is-another-machine", "TestOwnInterfacesAreNotAnotherMachine", "segment.go", "|| own[mac.String()]", ""),
+		m("ipv6-is-left-alone", noIPv6, "rules/ipv6.go", "for _, r := range stop {", "for _, r := range stop[:0] {"),
+		m("ipv6-has-one-lock", noIPv6, "rules/ipv6.go", "locked6(p, []Rule{when().then(Drop{})})", "locked6(p, nil)"),
+		m("unknown-leaves-by-ipv6", noIPv6, "rules/ipv6.go", "range p.Strict6 {", "range p.Strict6[:0] {"),
+		m("neighbours-are-not-found", noIPv6, "rules/ipv6.go", "range neighbourDiscovery() {", "range neighbourDiscovery()[:0] {"),
 		m("nothing-prepared", "TestStandbyTakesOverWithoutAChangeOfRules", "index.go", "taken := maps.Clone(used)", "standby = nil\n\ttaken := maps.Clone(used)"),
 	}
 }

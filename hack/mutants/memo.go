@@ -19,7 +19,7 @@ func memoMutants() []mutant {
 		memo("changed-host-holds", "e.hosts[a.hosts[0]] == none ||", "false ||"),
 		memo("new-result-old-claim", "|| !held[a.namespaces[0]] {", "{"),
 		memo("other-host-holds", "r.Host == host && (", "("),
-		memo("capacity-needs-no-allocation", "h.Invalid = nil, false, nil, nil", "h.Invalid, h.Capacity = nil, false, nil, nil, 0"),
+		memo("capacity-needs-no-allocation", "h.Invalid, h.IPv6 = nil, false, nil, nil, nil", "h.Invalid, h.IPv6, h.Capacity = nil, false, nil, nil, nil, 0"),
 		memo("index-of-other-claims", "\t\tslices.Equal(h.Claims, other.Claims) && slices.Equal(h.Excess, other.Excess)\n}", "\t\tslices.Equal(h.Excess, other.Excess)\n}"),
 		memo("index-of-other-pods", "\t\tslices.Equal(h.Subnets, other.Subnets) &&\n", ""),
 		memo("index-of-other-networks", "h.Gone == other.Gone && h.Network == other.Network &&", "h.Gone == other.Gone &&"),

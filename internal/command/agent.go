@@ -41,9 +41,9 @@ bpffs. Stopping it changes nothing in the kernel; "cleanup" removes everything.`
 		"serve metrics over HTTPS, and only to clients whose bearer token the API server allows to get /metrics")
 	f.StringVar(&o.HealthAddress, "health-probe-bind-address", "127.0.0.1:9793", "`address` of /healthz and /readyz, 0 for none")
 	f.Var(&clusterCIDRs, "cluster-cidrs",
-		"pod networks of the cluster as comma-separated IPv4 `CIDRs`; needed if Nodes have no podCIDR")
+		"pod networks of the cluster as comma-separated `CIDRs`, also those of IPv6; needed if Nodes have no podCIDR")
 	f.Var(&serviceCIDRs, "service-cidrs",
-		"service networks as comma-separated IPv4 `CIDRs`, in addition to those of ServiceCIDR objects (Kubernetes 1.33)")
+		"service networks as comma-separated `CIDRs`, in addition to those of ServiceCIDR objects (Kubernetes 1.33)")
 	f.BoolVar(&o.Strict, "strict", true,
 		"drop traffic that leaves the cluster from addresses of this node's pod CIDR, or of --cluster-cidrs if it has none, that belong to no known pod")
 	f.StringVar(&o.CRISocket, "cri-socket", cri.Auto,

@@ -100,7 +100,7 @@ func (a *addressValue) Set(s string) error {
 
 func (*addressValue) Type() string { return "address" }
 
-// cidrsValue is a flag with IPv4 networks; if given several times, they add up.
+// cidrsValue is a flag with networks; if given several times, they add up.
 type cidrsValue []netip.Prefix
 
 func (c *cidrsValue) String() string {
@@ -120,9 +120,9 @@ func (c *cidrsValue) Set(s string) error {
 		p, err := netip.ParsePrefix(text)
 		switch {
 		case err != nil:
-			return fmt.Errorf("%q is not a CIDR; give IPv4 networks such as 10.244.0.0/16", text)
-		case !p.Addr().Is4():
-			return fmt.Errorf("%q is not IPv4; give IPv4 networks such as 10.244.0.0/16", text)
+			return fmt.Errorf("%q is not a CIDR; give networks such as 10.244.0.0/16", text)
+		case p.Addr().Is4In6():
+			return fmt.Errorf("%q is IPv4 in the form of IPv6; give networks such as 10.244.0.0/16", text)
 		case p.Bits() == 0:
 			return fmt.Errorf("%q contains every address, so no traffic would be egress traffic; give the cluster's networks", text)
 		case p != p.Masked():

@@ -22,8 +22,8 @@ func (l *lockFlags) add(f *pflag.FlagSet) {
 	l.options.Kernel = agent.DefaultKernelOptions()
 	addKernelFlags(f, &l.options.Kernel)
 	addBackendFlag(f, &l.options.Kernel)
-	f.Var(&l.clusterCIDRs, "cluster-cidrs", "pod networks of the cluster as comma-separated IPv4 `CIDRs`: their traffic to the outside is dropped")
-	f.Var(&l.serviceCIDRs, "service-cidrs", "service networks as comma-separated IPv4 `CIDRs`: traffic to them is let through")
+	f.Var(&l.clusterCIDRs, "cluster-cidrs", "pod networks of the cluster as comma-separated `CIDRs`: their traffic to the outside is dropped")
+	f.Var(&l.serviceCIDRs, "service-cidrs", "service networks as comma-separated `CIDRs`: traffic to them is let through")
 	f.Var((*addressValue)(&l.options.HostIP), "host-ip", "`address` of this node; by default the one that its default route uses")
 	f.Uint16Var(&l.options.ProbePort, "probe-port", agent.DefaultProbePort,
 		"UDP `port` on which hosts health-check each other; 0 for none")

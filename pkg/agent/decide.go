@@ -93,6 +93,9 @@ func decide(in input) (decision, bool) {
 			d.problems = append(d.problems, p)
 		}
 	}
+	if stray := decided.StrayIPv6; stray.IsValid() {
+		d.warnings = append(d.warnings, warning.StrayIPv6(stray))
+	}
 	if decided.PodNetworksUnknown {
 		d.warnings = append(d.warnings, warning.NoPodNetworks())
 	}
@@ -128,12 +131,12 @@ func managedNamespaces(netNamespaces []v1.NetNamespace) map[string]bool {
 	return managed
 }
 
-// insideNetworks returns the given networks and the IPv4 ones of the ServiceCIDRs.
+// insideNetworks returns the given networks and those of the ServiceCIDRs.
 func insideNetworks(given []netip.Prefix, serviceCIDRs []networkingv1.ServiceCIDR) []netip.Prefix {
 	inside := slices.Clone(given)
 	for _, s := range serviceCIDRs {
 		for _, cidr := range s.Spec.CIDRs {
-			if p, err := netip.ParsePrefix(cidr); err == nil && p.Addr().Is4() {
+			if p, err := netip.ParsePrefix(cidr); err == nil {
 				inside = append(inside, p.Masked())
 			}
 		}

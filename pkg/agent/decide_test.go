@@ -2,6 +2,8 @@ package agent
 
 import (
 	"net/netip"
+	"slices"
+	"strings"
 	"testing"
 
 	corev1 "k8s.io/api/core/v1"
@@ -11,6 +13,7 @@ import (
 	"github.com/egressip-operator/egressip-operator/internal/testenv"
 	"github.com/egressip-operator/egressip-operator/internal/testenv/objects"
 	"github.com/egressip-operator/egressip-operator/pkg/dataplane"
+	"github.com/egressip-operator/egressip-operator/pkg/dataplane/warning"
 )
 
 func hostSubnet(name, ip, subnet string, egressIPs ...string) v1.HostSubnet {
@@ -45,7 +48,7 @@ func TestDecide(t *testing.T) {
 		s := dataplane.State{
 			HostIP:  testenv.Addr("10.1.8.11"),
 			Hosts:   testenv.Addrs("10.1.8.11", "10.1.8.12"),
-			Inside:  testenv.Prefixes("10.96.0.0/16", "10.128.0.0/14", "10.244.1.0/24", "10.244.2.0/24"),
+			Inside:  testenv.Prefixes("10.96.0.0/16", "10.128.0.0/14", "10.244.1.0/24", "10.244.2.0/24", "fd00:1::/112"),
 			Subnets: testenv.Prefixes("10.244.1.0/24"),
 			Hosted:  []dataplane.Hosted{{IP: testenv.Addr("10.1.8.200"), NetID: 17}},
 			Pods: []dataplane.Pod{
@@ -96,7 +99,7 @@ func TestDecide(t *testing.T) {
 		"the HostSubnet is missing": {
 			func(in *input) { in.hostSubnets = in.hostSubnets[1:] },
 			func(s *dataplane.State) {
-				s.Inside = testenv.Prefixes("10.96.0.0/16", "10.128.0.0/14", "10.244.2.0/24")
+				s.Inside = testenv.Prefixes("10.96.0.0/16", "10.128.0.0/14", "10.244.2.0/24", "fd00:1::/112")
 				s.Subnets, s.Hosted = nil, nil
 				s.Pods[0] = dataplane.Pod{IP: testenv.Addr("10.244.1.5"), Kind: dataplane.Drop}
 			},
@@ -107,7 +110,7 @@ func TestDecide(t *testing.T) {
 				in.hostSubnets[0].EgressIPs = []string{"10.1.8.200"}
 			},
 			func(s *dataplane.State) {
-				s.Inside = testenv.Prefixes("10.96.0.0/16", "10.128.0.0/14", "10.244.2.0/24")
+				s.Inside = testenv.Prefixes("10.96.0.0/16", "10.128.0.0/14", "10.244.2.0/24", "fd00:1::/112")
 				s.Subnets, s.Hosted = nil, nil
 				s.Pods[0] = dataplane.Pod{IP: testenv.Addr("10.244.1.5"), Kind: dataplane.Remote, NetID: 17, Via: testenv.Addrs("10.1.8.12"), Sources: testenv.Addrs("10.1.8.200")}
 			},
@@ -124,7 +127,7 @@ func TestDecide(t *testing.T) {
 				in.hostSubnets, in.pods, in.hostIP = in.hostSubnets[1:], nil, testenv.Addr("10.1.8.11")
 			},
 			func(s *dataplane.State) {
-				s.Inside = testenv.Prefixes("10.96.0.0/16", "10.128.0.0/14", "10.244.2.0/24")
+				s.Inside = testenv.Prefixes("10.96.0.0/16", "10.128.0.0/14", "10.244.2.0/24", "fd00:1::/112")
 				s.Subnets, s.Hosted, s.Pods = nil, nil, nil
 			},
 		},
@@ -133,7 +136,7 @@ func TestDecide(t *testing.T) {
 				in.hostSubnets[0].Subnet, in.podNetworks = "", testenv.Prefixes("10.244.0.0/16")
 			},
 			func(s *dataplane.State) {
-				s.Inside = testenv.Prefixes("10.96.0.0/16", "10.128.0.0/14", "10.244.2.0/24")
+				s.Inside = testenv.Prefixes("10.96.0.0/16", "10.128.0.0/14", "10.244.2.0/24", "fd00:1::/112")
 				s.Subnets = testenv.Prefixes("10.244.0.0/16")
 			},
 		},
@@ -160,11 +163,39 @@ func TestStrictWithoutNetworksWarns(t *testing.T) {
 	in := given()
 	in.strict = true
 	if d, _ := decide(in); len(d.warnings) > 0 {
-		t.Errorf("with a podCIDR: %v", d.warnings)
+		t.Errorf("with a podCIDR: %q", d.warnings)
 	}
 	in.hostSubnets[0].Subnet = ""
-	if d, _ := decide(in); len(d.warnings) == 0 {
-		t.Error("without any network: no warning")
+	if d, _ := decide(in); len(d.warnings) != 1 {
+		t.Errorf("without any network: warnings %q", d.warnings)
+	}
+}
+
+// TestIPv6WithoutNetworksWarns: pods that must not leave by IPv6 need to know where the
+// cluster is. Mutant killed: stray-ipv6-is-not-told.
+func TestIPv6WithoutNetworksWarns(t *testing.T) {
+	t.Parallel()
+	in := given()
+	in.strict = true
+	in.pods = localPods([]corev1.Pod{pod("cart", "10.244.1.5", func(p *corev1.Pod) {
+		p.Status.PodIPs = []corev1.PodIP{{IP: "10.244.1.5"}, {IP: "fd00:244:1::5"}}
+	})}, nil)
+	if d, _ := decide(in); len(d.warnings) != 1 || d.warnings[0].Reason != warning.IPv6NetworksUnknown || !strings.Contains(d.warnings[0].Problem, "fd00:244:1::5") {
+		t.Errorf("warnings %q", d.warnings)
+	}
+	in.hostSubnets[0].Status.IPv6Networks = []string{"fd00:244:1::/64"}
+	d, _ := decide(in)
+	if len(d.warnings) > 0 {
+		t.Errorf("with the Node's network: warnings %q", d.warnings)
+	}
+	if locked := (dataplane.Pod{IP: testenv.Addr("fd00:244:1::5"), Kind: dataplane.Drop}); !slices.ContainsFunc(d.state.Pods, func(p dataplane.Pod) bool { return equalPods(p, locked) }) ||
+		!slices.Contains(d.state.Subnets, netip.MustParsePrefix("fd00:244:1::/64")) {
+		t.Errorf("state %+v", d.state)
+	}
+	// What the cluster's networks are of one family says nothing of the other.
+	in.hostSubnets[0].Status.IPv6Networks, in.podNetworks = nil, testenv.Prefixes("10.244.0.0/16", "fd00:244::/48")
+	if d, _ = decide(in); !slices.Equal(d.state.Subnets, testenv.Prefixes("10.244.1.0/24", "fd00:244::/48")) {
+		t.Errorf("strict are %v", d.state.Subnets)
 	}
 }
 

@@ -9,6 +9,7 @@ import (
 	corev1 "k8s.io/api/core/v1"
 	"k8s.io/apimachinery/pkg/types"
 
+	"github.com/egressip-operator/egressip-operator/pkg/cri"
 	"github.com/egressip-operator/egressip-operator/pkg/egress"
 )
 
@@ -27,7 +28,7 @@ const (
 type localPod struct {
 	source               podSource
 	namespace, name, uid string
-	// addresses are its IPv4 addresses.
+	// addresses are its addresses of both families.
 	addresses []netip.Addr
 	// created is when the pod, or its sandbox, was created.
 	created time.Time
@@ -55,7 +56,7 @@ func podFromAPI(pod *corev1.Pod) localPod {
 	return p
 }
 
-// podsOf returns the pods whose traffic needs a path: those with an IPv4
+// podsOf returns the pods whose traffic needs a path: those with an
 // address of their own that may still send. Where two claim one address, as
 // when it was reused before the object of its former owner was gone, the later
 // pod has it. The answer is in order of address.
@@ -88,13 +89,12 @@ func podsOf(pods []localPod) []egress.Pod {
 	return answer
 }
 
-// addressesOf returns the pod's IPv4 addresses.
+// addressesOf returns the pod's addresses.
 func addressesOf(pod *corev1.Pod) []netip.Addr {
 	var addresses []netip.Addr
 	add := func(s string) {
-		ip, err := netip.ParseAddr(s)
-		if err == nil && ip.Unmap().Is4() && !slices.Contains(addresses, ip.Unmap()) {
-			addresses = append(addresses, ip.Unmap())
+		if ip, ok := cri.PodAddress(s); ok && !slices.Contains(addresses, ip) {
+			addresses = append(addresses, ip)
 		}
 	}
 	add(pod.Status.PodIP)

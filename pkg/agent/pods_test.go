@@ -64,7 +64,7 @@ func TestPodsOf(t *testing.T) {
 		"two families": {
 			[]corev1.Pod{pod("a", "fd00::5", func(p *corev1.Pod) {
 				p.Status.PodIPs = append(p.Status.PodIPs, corev1.PodIP{IP: "10.244.1.5"})
-			})}, map[string]string{"10.244.1.5": "a"},
+			})}, map[string]string{"10.244.1.5": "a", "fd00::5": "a"},
 		},
 		"has succeeded":              {[]corev1.Pod{pod("a", "10.244.1.5", phase(corev1.PodSucceeded), with(terminated(1)))}, nil},
 		"failed before it began":     {[]corev1.Pod{pod("a", "10.244.1.5", phase(corev1.PodFailed), with(nil))}, nil},

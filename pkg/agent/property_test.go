@@ -56,6 +56,9 @@ func drawPods(t *rapid.T) []corev1.Pod {
 		pods = append(pods, pod(fmt.Sprintf("pod%d", i), fmt.Sprintf("10.244.1.%d", rapid.IntRange(5, 8).Draw(t, "ip")),
 			func(p *corev1.Pod) {
 				p.Namespace = fmt.Sprintf("ns%d", rapid.IntRange(0, 4).Draw(t, "namespace"))
+				if rapid.Bool().Draw(t, "IPv6") {
+					p.Status.PodIPs = append(p.Status.PodIPs, corev1.PodIP{IP: fmt.Sprintf("fd00::%d", rapid.IntRange(5, 8).Draw(t, "IPv6 address"))})
+				}
 				p.CreationTimestamp = at(rapid.IntRange(0, 3).Draw(t, "created"))
 				if rapid.Bool().Draw(t, "deleted") {
 					d := at(9)

@@ -61,6 +61,27 @@ func TestStatusOf(t *testing.T) {
 		want   func(*ownStatus)
 	}{
 		"all is well": {func(*observation) {}, func(*ownStatus) {}},
+		"a pod of shop has an IPv6 address": {
+			func(o *observation) {
+				o.decision.state.Pods = append(o.decision.state.Pods, dataplane.Pod{IP: testenv.Addr("fd00::5"), Kind: dataplane.Drop})
+				o.report.IPv6Locked = true
+			},
+			func(s *ownStatus) { s.agent.IPv6 = "Dropped" },
+		},
+		"a pod of shop has an IPv6 address, and there is no ip6tables": {
+			func(o *observation) {
+				o.decision.state.Pods = append(o.decision.state.Pods, dataplane.Pod{IP: testenv.Addr("fd00::5"), Kind: dataplane.Drop})
+			},
+			func(s *ownStatus) {
+				s.agent.IPv6 = "NotDropped"
+			},
+		},
+		"a pod of another namespace has one": {
+			func(o *observation) {
+				o.decision.state.Pods = append(o.decision.state.Pods, dataplane.Pod{IP: testenv.Addr("fd00::6"), Kind: dataplane.Node})
+			},
+			func(*ownStatus) {},
+		},
 		"one address could not be added": {
 			func(o *observation) {
 				o.report.Hosted[0] = dataplane.HostedReport{IP: testenv.Addr("10.1.8.200"), Error: "add 10.1.8.200 to eth0: no room"}

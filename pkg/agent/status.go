@@ -88,6 +88,7 @@ func statusOf(o observation, version string, appliedGeneration int64) ownStatus 
 	s.agent.UplinkMTU = int32(min(max(o.report.UplinkMTU, 0), math.MaxInt32)) //nolint:gosec // bounded
 	s.agent.Backend, s.agent.IPTables = backendOf(o.report.Backends)
 	s.agent.BackendReason = clip(o.report.BackendReason)
+	s.agent.IPv6 = ipv6Of(o)
 	switch {
 	case o.decision.withdrawn:
 		s.ready.Status = metav1.ConditionFalse
@@ -127,6 +128,19 @@ func backendOf(backends []dataplane.Backend) (name string, iptables []string) {
 		iptables = append(iptables, string(b))
 	}
 	return name, iptables
+}
+
+// ipv6Of says what becomes of the IPv6 traffic of pods whose namespaces request egress
+// IPs; nothing if there are none.
+func ipv6Of(o observation) string {
+	locked := func(p dataplane.Pod) bool { return !p.IP.Is4() && p.Kind != dataplane.Node }
+	switch {
+	case !slices.ContainsFunc(o.decision.state.Pods, locked):
+		return ""
+	case o.report.IPv6Locked:
+		return v1.IPv6Dropped
+	}
+	return v1.IPv6NotDropped
 }
 
 // claimsOf returns what became of each claim on this host.
@@ -234,7 +248,8 @@ func (s ownStatus) equal(t ownStatus) bool {
 	return s.generation == t.generation &&
 		s.agent.Version == t.agent.Version && s.agent.Uplink == t.agent.Uplink &&
 		s.agent.UplinkCIDR == t.agent.UplinkCIDR && slices.Equal(s.agent.IPTables, t.agent.IPTables) &&
-		s.agent.Backend == t.agent.Backend && s.agent.BackendReason == t.agent.BackendReason && s.agent.Probes == t.agent.Probes &&
+		s.agent.Backend == t.agent.Backend && s.agent.IPv6 == t.agent.IPv6 &&
+		s.agent.BackendReason == t.agent.BackendReason && s.agent.Probes == t.agent.Probes &&
 		slices.Equal(s.agent.Silent, t.agent.Silent) &&
 		slices.Equal(s.claims, t.claims) && s.inUse == t.inUse && s.inUseKnown == t.inUseKnown &&
 		s.agent.UplinkMTU == t.agent.UplinkMTU && sameCondition(s.ready, t.ready) && sameCondition(s.warnings, t.warnings)

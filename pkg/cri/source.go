@@ -63,7 +63,7 @@ func Sockets() []string {
 // Pod is a pod whose sandbox is READY, with addresses of its own.
 type Pod struct {
 	Namespace, Name, UID string
-	// Addresses are its IPv4 addresses.
+	// Addresses are its addresses, of both families.
 	Addresses []netip.Addr
 	// CreatedAt is when its sandbox was created.
 	CreatedAt time.Time
@@ -345,10 +345,17 @@ func podOf(status *runtimev1.PodSandboxStatus) (Pod, bool) {
 		texts = append(texts, ip.GetIp())
 	}
 	for _, text := range texts {
-		ip, err := netip.ParseAddr(text)
-		if err == nil && ip.Unmap().Is4() && !ip.Unmap().IsUnspecified() && !slices.Contains(pod.Addresses, ip.Unmap()) {
-			pod.Addresses = append(pod.Addresses, ip.Unmap())
+		if ip, ok := PodAddress(text); ok && !slices.Contains(pod.Addresses, ip) {
+			pod.Addresses = append(pod.Addresses, ip)
 		}
 	}
 	return pod, true
+}
+
+// PodAddress reads an address of a pod. It returns false for what is none with which a
+// pod could send beyond its link.
+func PodAddress(text string) (netip.Addr, bool) {
+	ip, err := netip.ParseAddr(text)
+	ip = ip.Unmap()
+	return ip, err == nil && ip.Zone() == "" && !ip.IsUnspecified() && !ip.IsLoopback() && !ip.IsLinkLocalUnicast() && !ip.IsMulticast()
 }

@@ -263,6 +263,7 @@ func TestPodsAreWhatHasAnAddress(t *testing.T) {
 		sandbox("nobody", "10.244.1.7", func(s *runtimev1.PodSandboxStatus) { s.Metadata = nil }),
 		sandbox("garbage", "not an address"),
 		sandbox("zero", "0.0.0.0"),
+		sandbox("link", "fe80::5"),
 		sandbox("six", "fd00::6"),
 		sandbox("late", "", func(s *runtimev1.PodSandboxStatus) { s.Network = nil }),
 		sandbox("vanished", "10.244.1.8"),
@@ -271,11 +272,11 @@ func TestPodsAreWhatHasAnAddress(t *testing.T) {
 	path := socketOf(t)
 	serve(t, path, r)
 	w := start(t, path)
-	w.tells(t, "good [10.244.1.5 10.244.9.5]")
+	w.tells(t, "good [10.244.1.5 fd00::5 10.244.9.5]", "six [fd00::6]")
 
 	r.change(func() { r.sandboxes["late"] = sandbox("late", "10.244.1.9") })
 	w.came()
-	w.tells(t, "good [10.244.1.5 10.244.9.5]", "late [10.244.1.9]")
+	w.tells(t, "good [10.244.1.5 fd00::5 10.244.9.5]", "late [10.244.1.9]", "six [fd00::6]")
 	r.change(func() {
 		if r.asked["host"] != 1 {
 			t.Errorf("a pod in the node's network was asked for %d times", r.asked["host"])

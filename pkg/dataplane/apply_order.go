@@ -77,8 +77,9 @@ type change struct {
 	mark  uint32
 	netID uint32
 	route bpf.Route
-	// transaction on the rules of a backend.
+	// transaction on the rules of a backend; those for IPv6 if ipv6 is set.
 	backend     Backend
+	ipv6        bool
 	transaction iptables.Transaction
 	// table is the transaction of the backend NFTables.
 	table nftables.Transaction
@@ -111,8 +112,8 @@ type orderInput struct {
 	observed, desired kernel
 	marks             Marks
 	rules             rules.Params
-	// use are the backends to hold our rules.
-	use []Backend
+	// use are the backends to hold our rules, use6 those for IPv6.
+	use, use6 []Backend
 	// known are the indices that the observed rules hold.
 	known indices
 	// table renders rules for the backend NFTables.
@@ -168,7 +169,7 @@ func order(in orderInput) []change {
 		c.add(change{phase: phaseRelease, op: delAddress, ip: ip})
 	}
 	for _, ip := range unlocked {
-		c.add(change{phase: phaseUnlock, op: delMember, set: setLocked, ip: ip})
+		c.add(change{phase: phaseUnlock, op: delMember, set: setOf(setLocked, ip), ip: ip})
 	}
 	c.members(phaseShrink, delMember, setIPs, obs.ips, want.ips)
 	c.members(phaseShrink, delMember, setHosts, obs.hosts, want.hosts)
@@ -197,8 +198,16 @@ func (c *changes) add(ch change) { c.list = append(c.list, ch) }
 
 func (c *changes) members(p phase, o op, set string, in, notIn map[netip.Addr]struct{}) {
 	for _, ip := range missing(in, notIn) {
-		c.add(change{phase: p, op: o, set: set, ip: ip})
+		c.add(change{phase: p, op: o, set: setOf(set, ip), ip: ip})
 	}
+}
+
+// setOf returns the name of the set that has the addresses of ip's family.
+func setOf(set string, ip netip.Addr) string {
+	if ip.Is4() {
+		return set
+	}
+	return map[string]string{setPods: setPods6, setLocked: setLocked6, setInside: setInside6}[set]
 }
 
 func (c *changes) networks(p phase, o op, in, notIn map[netip.Prefix]struct{}) {
@@ -208,8 +217,8 @@ func (c *changes) networks(p phase, o op, in, notIn map[netip.Prefix]struct{}) {
 			list = append(list, n)
 		}
 	}
-	for _, n := range masked4(list) {
-		c.add(change{phase: p, op: o, set: setInside, prefix: n})
+	for _, n := range masked(list) {
+		c.add(change{phase: p, op: o, set: setOf(setInside, n.Addr()), prefix: n})
 	}
 }
 
@@ -233,12 +242,12 @@ func (c *changes) podMarks(want, obs map[netip.Addr]uint32) (remarked bool) {
 		if known && mark == want[ip] {
 			continue
 		}
-		c.add(change{phase: phaseMark, op: putMember, set: setPods, ip: ip, mark: want[ip]})
+		c.add(change{phase: phaseMark, op: putMember, set: setOf(setPods, ip), ip: ip, mark: want[ip]})
 		// A pod that was unknown may have connected already.
 		remarked = remarked || known || want[ip] != 0
 	}
 	for _, ip := range missing(obs, want) {
-		c.add(change{phase: phaseMark, op: delMember, set: setPods, ip: ip})
+		c.add(change{phase: phaseMark, op: delMember, set: setOf(setPods, ip), ip: ip})
 		remarked = remarked || obs[ip] != 0
 	}
 	return remarked
@@ -274,8 +283,24 @@ func (c *changes) tables(in orderInput) (released, mended bool) {
 			c.table(phaseRewrite, b, name, table, final[name])
 		}
 	}
+	c.tables6(in)
 	mended = slices.ContainsFunc(c.list, func(ch change) bool { return ch.phase == phaseRules })
 	return len(between.Indices) > len(in.rules.Indices), mended
+}
+
+// tables6 adds the transactions of iptables for IPv6.
+func (c *changes) tables6(in orderInput) {
+	for _, b := range iptables.Backends() {
+		phase, want := phaseRewrite, iptables.Rendered{}
+		if slices.Contains(in.use6, b) {
+			phase, want = phaseRules, iptables.Render(rules.Build6(in.rules))
+		}
+		for _, name := range rules.Stages() {
+			if t := iptables.Plan(name, in.observed.rules6[b][name], want[name]); t.Changes > 0 {
+				c.add(change{phase: phase, op: putRules, backend: b, ipv6: true, transaction: t})
+			}
+		}
+	}
 }
 
 // copyFormer adds to the sets of the backend in use what only those of the former one
@@ -297,8 +322,11 @@ func (c *changes) copyFormer(in orderInput) kernel {
 		obs.table = t.After
 	}
 	pods, locked := maps.Clone(obs.pods), maps.Clone(obs.locked)
+	if !in.rules.IPv6 {
+		obs.former = obs.former.onlyIPv4()
+	}
 	for _, ip := range missing(obs.former.locked, obs.locked) {
-		c.add(change{phase: phaseCopy, op: putMember, set: setLocked, ip: ip})
+		c.add(change{phase: phaseCopy, op: putMember, set: setOf(setLocked, ip), ip: ip})
 		locked[ip] = struct{}{}
 	}
 	for _, ip := range missing(obs.former.pods, obs.pods) {
@@ -306,7 +334,7 @@ func (c *changes) copyFormer(in orderInput) kernel {
 		if usesTable(in.use) && !obs.table.Gives(mark) {
 			continue // of another configuration
 		}
-		c.add(change{phase: phaseCopy, op: putMember, set: setPods, ip: ip, mark: mark})
+		c.add(change{phase: phaseCopy, op: putMember, set: setOf(setPods, ip), ip: ip, mark: mark})
 		pods[ip] = mark
 	}
 	obs.pods, obs.locked = pods, locked

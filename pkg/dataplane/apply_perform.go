@@ -99,6 +99,12 @@ func (e *execution) do(ctx context.Context, batch []change) {
 		return
 	}
 	first := batch[0]
+	if first.ipv6 {
+		// Nothing else depends on it.
+		e.report.IPv6Locked = false
+		e.warn(warning.IPv6(err))
+		return
+	}
 	e.errs = append(e.errs, err)
 	if e.failed[first.phase] == nil {
 		e.failed[first.phase] = err
@@ -168,6 +174,10 @@ func (e *execution) change(ctx context.Context, batch []change) (int, error) {
 func (e *execution) putRules(ctx context.Context, c change) error {
 	if c.backend == NFTables {
 		return e.d.nft.Commit(c.table)
+	}
+	if c.ipv6 {
+		e.d.ip6tablesSeen = nil
+		return e.d.ip6tables[c.backend].Commit(ctx, c.transaction)
 	}
 	err := e.d.iptables[c.backend].Commit(ctx, c.transaction)
 	e.d.iptablesChanged(c.backend, c.transaction, err)

@@ -29,6 +29,10 @@ type round struct {
 	// why they get none although they should.
 	resets    bool
 	resetsErr error
+	// ipv6: there are rules and sets for IPv6. ipv6Err is why there are none although
+	// there should be.
+	ipv6    bool
+	ipv6Err error
 	// desired is what the kernel must be after the round, and indices are those
 	// with a source NAT rule and an entry in the guard then.
 	desired kernel
@@ -70,9 +74,12 @@ func (r *round) run(ctx context.Context) (again bool, err error) {
 		r.warn(warning.NoResets(r.resetsErr))
 	}
 
+	use6 := r.use6(use, observed)
+	r.warnIPv6()
+
 	m := r.d.cfg.Marks
 	known, used := knownIndices(m, observed)
-	goal, problems, without := aim(r.state, m, r.unusable, known, used)
+	goal, problems, without := aim(r.aimed(), m, r.unusable, known, used)
 	r.errs = append(r.errs, problems...)
 	if len(without) > 0 {
 		for _, ip := range without {
@@ -89,7 +96,7 @@ func (r *round) run(ctx context.Context) (again bool, err error) {
 	r.desired, r.indices, r.known, r.served = goal.desired, union(goal.prepared, goal.serving), known, observed.ips
 	r.addresses = goal.desired.addresses
 	failed := r.perform(ctx, order(orderInput{
-		observed: observed, desired: r.desired, marks: m, use: use, known: known,
+		observed: observed, desired: r.desired, marks: m, use: use, use6: use6, known: known,
 		rules: r.ruleParams(r.indices, goal.state),
 		table: r.renderTable,
 		sweep: !r.d.swept,
@@ -108,7 +115,7 @@ func (r *round) warn(w warning.Warning) { r.report.Warnings = append(r.report.Wa
 
 // view is how this round looks at the kernel.
 func (r *round) view() view {
-	v := view{d: r.d, hosted: addressesOf(r.state.Hosted), table: r.members.table}
+	v := view{d: r.d, hosted: addressesOf(r.state.Hosted), table: r.members.table, ip6tables: r.ipv6 && !r.members.table}
 	if r.uplinkErr == nil {
 		v.uplink = &r.uplink
 	}
@@ -153,7 +160,9 @@ func (r *round) ruleParams(idx indices, s State) rules.Params {
 		ProbePort:   r.d.cfg.ProbePort,
 		Indices:     idx,
 		Resets:      r.resets,
-		Strict:      strictNetworks(s),
+		Strict:      masked4(strictNetworks(s)),
+		Strict6:     masked6(strictNetworks(s)),
+		IPv6:        r.ipv6,
 	}
 }
 
@@ -172,7 +181,8 @@ func (r *round) prepare() error {
 		return errChoice
 	}
 	r.members, r.report.BackendReason = members{d: r.d, table: chosen.table}, chosen.reason
-	n, resets, resetsErr, err := r.members.ensure(r.d.cfg.ResetConnections)
+	r.prepareIPv6()
+	n, resets, resetsErr, err := r.members.ensure(r.d.cfg.ResetConnections, r.ipv6)
 	r.report.Changes += n
 	r.resets, r.resetsErr = resets, resetsErr
 	r.uplink, r.uplinkErr = address.FindUplink(r.d.nl, r.state.HostIP)

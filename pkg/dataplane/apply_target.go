@@ -16,7 +16,9 @@ import (
 // as it was observed, or as it should be. What stays the same, such as the
 // overlay device and the policy routes, is not in it.
 type kernel struct {
-	// pods is set egress-pods: every pod, and the mark of its packets.
+	// pods is set egress-pods: every pod, and the mark of its packets. The addresses of
+	// IPv6, which are in a set of their own, have the mark 0. So it is with locked and
+	// inside.
 	pods map[netip.Addr]uint32
 	// locked is set egress-locked: pods whose packets never leave unmarked.
 	locked map[netip.Addr]struct{}
@@ -28,8 +30,9 @@ type kernel struct {
 	served map[uint32]uint32
 	// addresses are those with our label on the uplink.
 	addresses map[netip.Addr]struct{}
-	// rules are those of each iptables backend that is installed.
-	rules map[Backend]iptables.Tables
+	// rules are those of each iptables backend that is installed, rules6 those for
+	// IPv6.
+	rules, rules6 map[Backend]iptables.Tables
 	// table is the nftables table of our own, tableExists reports whether there is
 	// one.
 	table       nftables.Table
@@ -73,6 +76,7 @@ func emptyKernel() kernel {
 		served:    map[uint32]uint32{},
 		addresses: map[netip.Addr]struct{}{},
 		rules:     map[Backend]iptables.Tables{},
+		rules6:    map[Backend]iptables.Tables{},
 		former:    former{pods: map[netip.Addr]uint32{}, locked: map[netip.Addr]struct{}{}},
 	}
 }
@@ -84,8 +88,8 @@ func usable(s State, unusable map[netip.Addr]error) (State, []error) {
 	var errs []error
 	out := s
 	out.Hosts = only4(s.Hosts)
-	out.Inside = masked4(s.Inside)
-	out.Subnets = masked4(s.Subnets)
+	out.Inside = masked(s.Inside)
+	out.Subnets = masked(s.Subnets)
 
 	out.Hosted = nil
 	hosted := map[netip.Addr]bool{}
@@ -117,11 +121,13 @@ func usable(s State, unusable map[netip.Addr]error) (State, []error) {
 	out.Pods = nil
 	byIP := map[netip.Addr]int{}
 	for _, p := range s.Pods {
-		if !p.IP.Is4() {
-			errs = append(errs, fmt.Errorf("pod %v: not an IPv4 address", p.IP))
+		if !p.IP.IsValid() || p.IP.Is4In6() {
+			errs = append(errs, fmt.Errorf("pod %v: not an address of IPv4 or IPv6", p.IP))
 			continue
 		}
 		switch {
+		case !p.IP.Is4() && p.Kind != Node:
+			p = Pod{IP: p.IP, Kind: Drop}
 		case p.Kind == Local && !hosted[p.EgressIP], p.Kind == Remote && !reachable(p.Via), p.Kind > Drop:
 			p = Pod{IP: p.IP, Kind: Drop}
 		}
@@ -145,10 +151,19 @@ func only4(addrs []netip.Addr) []netip.Addr {
 }
 
 func masked4(prefixes []netip.Prefix) []netip.Prefix {
+	return slices.DeleteFunc(masked(prefixes), func(p netip.Prefix) bool { return !p.Addr().Is4() })
+}
+
+func masked6(prefixes []netip.Prefix) []netip.Prefix {
+	return slices.DeleteFunc(masked(prefixes), func(p netip.Prefix) bool { return p.Addr().Is4() })
+}
+
+// masked returns the networks in order, those of IPv4 first.
+func masked(prefixes []netip.Prefix) []netip.Prefix {
 	var out []netip.Prefix
 	for _, p := range prefixes {
 		// hash:net cannot hold a prefix of length 0, which is no network.
-		if p.Addr().Is4() && p.Bits() > 0 {
+		if p.IsValid() && p.Bits() > 0 && !p.Addr().Is4In6() {
 			out = append(out, p.Masked())
 		}
 	}
@@ -185,13 +200,15 @@ func desire(s State, m Marks, idx indices) kernel {
 		k.served[h.NetID] = m.Index(idx[h.IP])
 	}
 	for _, p := range s.Pods {
-		switch p.Kind {
-		case Node:
+		switch {
+		case p.Kind == Node:
 			k.pods[p.IP] = 0
 			continue
-		case Local:
+		case !p.IP.Is4():
+			k.pods[p.IP] = 0
+		case p.Kind == Local:
 			k.pods[p.IP] = m.Index(idx[p.EgressIP])
-		case Remote:
+		case p.Kind == Remote:
 			k.pods[p.IP] = m.Remote()
 			k.routes[p.IP] = newRoute(p)
 		default:

@@ -30,7 +30,8 @@ func TestUsablePartOfAState(t *testing.T) {
 			{IP: pods[3], Kind: Remote, Via: []netip.Addr{host}},
 			{IP: pods[4], Kind: Node},
 			{IP: pods[4], Kind: Remote, Via: []netip.Addr{host}},
-			{IP: v6, Kind: Node},
+			{IP: v6, Kind: Remote, Via: []netip.Addr{host}},
+			{IP: testenv.Addr("::ffff:10.244.1.7"), Kind: Node},
 		},
 	}, map[netip.Addr]error{testenv.Addr(eip3): errors.New("refused")})
 	want := State{
@@ -44,6 +45,7 @@ func TestUsablePartOfAState(t *testing.T) {
 			{IP: pods[2], Kind: Drop},
 			{IP: pods[3], Kind: Remote, Via: []netip.Addr{host}},
 			{IP: pods[4], Kind: Drop},
+			{IP: v6, Kind: Drop},
 		},
 	}
 	samePrefix := func(a, b netip.Prefix) bool { return a == b }

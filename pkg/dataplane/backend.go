@@ -47,8 +47,8 @@ func (d *Dataplane) chooseBackend(trial rules.Params) (choice, error) {
 // supported reports, as an error, why the kernel cannot hold our rules in a table of
 // our own.
 func (d *Dataplane) supported(p rules.Params) error {
-	p.Strict = []netip.Prefix{netip.MustParsePrefix("192.0.2.0/24")}
-	p.Resets = true
+	p.Strict, p.Strict6 = []netip.Prefix{netip.MustParsePrefix("192.0.2.0/24")}, []netip.Prefix{netip.MustParsePrefix("2001:db8::/64")}
+	p.Resets, p.IPv6 = true, d.ipv6
 	table, err := renderTable(p)
 	if err != nil {
 		return err
@@ -67,7 +67,11 @@ func renderTable(p rules.Params) (nftables.Table, error) {
 	for _, i := range p.Indices {
 		m.Ways = append(m.Ways, p.Marks.Index(i))
 	}
-	return nftables.Render(rules.Build(p), m)
+	content6 := rules.Content{}
+	if p.IPv6 {
+		content6 = rules.Build6(p)
+	}
+	return nftables.Render(rules.Build(p), content6, m)
 }
 
 // iptablesRest is how long the rules of iptables may be as they were last seen, where
@@ -138,7 +142,7 @@ type members struct {
 // ensure makes what holds the members, and counts the changes. resets reports whether
 // there is a set of connections that get a reset, and resetsErr why not although it
 // is wanted.
-func (m members) ensure(wantResets bool) (changes int, resets bool, resetsErr, err error) {
+func (m members) ensure(wantResets, ipv6 bool) (changes int, resets bool, resetsErr, err error) {
 	if m.table {
 		n, err := m.d.nft.Ensure()
 		return n, wantResets, nil, err
@@ -146,7 +150,7 @@ func (m members) ensure(wantResets bool) (changes int, resets bool, resetsErr, e
 	resets = wantResets
 	var errs []error
 	for _, s := range ourSets() {
-		if s.Name == setResets && !resets {
+		if s.Name == setResets && !resets || s.IPv6 && !ipv6 {
 			continue
 		}
 		n, err := ipset.Ensure(m.d.nl, s)
@@ -167,13 +171,13 @@ func (m members) put(batch []change) error {
 	switch {
 	case !m.table:
 		return ipset.Put(ourSet(set), m.entries(batch))
-	case set == setPods:
+	case set == setPods || set == setPods6:
 		marks := make(map[netip.Addr]uint32, len(batch))
 		for _, c := range batch {
 			marks[c.ip] = c.mark
 		}
 		return m.d.nft.PutPods(marks)
-	case set == setInside:
+	case set == setInside || set == setInside6:
 		return m.d.nft.PutInside(prefixesOf(batch))
 	default:
 		return m.d.nft.Put(set, ipsOf(batch))
@@ -186,9 +190,9 @@ func (m members) del(batch []change) error {
 	switch {
 	case !m.table:
 		return ipset.Delete(ourSet(set), m.entries(batch))
-	case set == setPods:
+	case set == setPods || set == setPods6:
 		return m.d.nft.DeletePods(ipsOf(batch))
-	case set == setInside:
+	case set == setInside || set == setInside6:
 		return m.d.nft.DeleteInside(prefixesOf(batch))
 	default:
 		return m.d.nft.Delete(set, ipsOf(batch))
@@ -217,7 +221,7 @@ func (m members) entries(batch []change) ipset.Entries {
 	for _, c := range batch {
 		entry := c.prefix
 		var value ipset.Value
-		if c.set != setInside {
+		if c.ip.IsValid() {
 			entry = netip.PrefixFrom(c.ip, c.ip.BitLen())
 		}
 		if c.set == setPods {
@@ -252,6 +256,7 @@ func observeTable(_ context.Context, v view, k *kernel) error {
 	}
 	k.table, k.tableExists = content.Table, content.Exists
 	pods, locked := content.Pods(), content.Addresses(setLocked)
+	maps.Copy(locked, content.Addresses(setLocked6))
 	if !v.table {
 		k.former.pods, k.former.locked = pods, locked
 		return nil

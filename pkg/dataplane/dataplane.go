@@ -38,6 +38,9 @@ type Dataplane struct {
 	iptables    map[Backend]*iptables.Driver
 	iptablesErr error
 	nft         *nftables.Driver
+	// ipv6: the kernel has IPv6. ip6tables are the drivers that are installed for it.
+	ipv6      bool
+	ip6tables map[Backend]*iptables.Driver
 
 	// mu guards what follows, and the order of changes.
 	mu sync.Mutex
@@ -52,6 +55,8 @@ type Dataplane struct {
 	iptablesUsed []Backend
 	// sight is what worked when the kernel was last seen.
 	sight sight
+	// ip6tablesSeen are the rules of iptables for IPv6, nil where they must be read.
+	ip6tablesSeen map[Backend]iptables.Tables
 	// maps and programs are opened by the first Apply, which is the first to
 	// change anything.
 	maps     *bpf.Maps
@@ -102,7 +107,10 @@ func New(cfg Config) (*Dataplane, error) {
 		nl.Close()
 		return nil, err
 	}
-	return &Dataplane{cfg: cfg, nl: nl, iptables: drivers, iptablesErr: errIPTables, nft: nft, tracked: kernelTracker{}, ignored: ignoredMACs(cfg.ARPIgnore)}, nil
+	return &Dataplane{
+		cfg: cfg, nl: nl, iptables: drivers, iptablesErr: errIPTables, nft: nft, tracked: kernelTracker{}, ignored: ignoredMACs(cfg.ARPIgnore),
+		ipv6: kernelHasIPv6(), ip6tables: openIP6Tables(),
+	}, nil
 }
 
 // complete fills in defaults and checks the rest.

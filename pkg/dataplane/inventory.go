@@ -178,6 +178,8 @@ type view struct {
 	// table: members of sets are in the table of our own, and what ipsets hold is
 	// left of a backend that was used before.
 	table bool
+	// ip6tables: our rules for IPv6 belong into iptables.
+	ip6tables bool
 }
 
 // observe reads what there is of ours in the kernel. What cannot be read is
@@ -200,19 +202,25 @@ func observeRules(ctx context.Context, v view, k *kernel) error {
 	seen, warnings, problem := v.d.observeIPTables(ctx, v.table)
 	maps.Copy(k.rules, seen)
 	k.warnings, k.problem = append(k.warnings, warnings...), problem
+	observeIP6Tables(ctx, v, k)
 	return nil
 }
 
 func listRules(ctx context.Context, d *Dataplane) (list []string, err error) {
 	var errs []error
-	for _, b := range iptables.Backends() {
-		driver, installed := d.iptables[b]
-		if !installed {
-			continue
+	for _, f := range []struct {
+		family  iptables.Family
+		drivers map[Backend]*iptables.Driver
+	}{{iptables.IPv4, d.iptables}, {iptables.IPv6, d.ip6tables}} {
+		for _, b := range iptables.Backends() {
+			driver, installed := f.drivers[b]
+			if !installed {
+				continue
+			}
+			tables, err := driver.Observe(ctx)
+			errs = append(errs, err)
+			list = append(list, iptables.ListOwn(b, f.family, tables)...)
 		}
-		tables, err := driver.Observe(ctx)
-		errs = append(errs, err)
-		list = append(list, iptables.ListOwn(b, tables)...)
 	}
 	return list, errors.Join(errs...)
 }
@@ -231,6 +239,10 @@ func removeRules(ctx context.Context, d *Dataplane, observed kernel) error {
 			t := iptables.Plan(name, observed.rules[b][name], iptables.RenderedTable{})
 			if _, installed := d.iptables[b]; installed && t.Changes > 0 {
 				errs = append(errs, d.iptables[b].Commit(ctx, t))
+			}
+			t6 := iptables.Plan(name, observed.rules6[b][name], iptables.RenderedTable{})
+			if _, installed := d.ip6tables[b]; installed && t6.Changes > 0 {
+				errs = append(errs, d.ip6tables[b].Commit(ctx, t6))
 			}
 		}
 	}
@@ -288,12 +300,8 @@ func observeSets(_ context.Context, v view, k *kernel) error {
 		}
 		k.former.ipsets = names
 		pods, errPods := podsInSet(v.d.cfg.Marks)
-		locked, errLocked := ipset.List(setLocked)
 		k.former.pods = pods
-		for entry := range locked {
-			k.former.locked[entry.Addr()] = struct{}{}
-		}
-		return errors.Join(errPods, errLocked)
+		return errors.Join(errPods, addressesInSet(setLocked, k.former.locked), addressesInSet(setLocked6, k.former.locked))
 	}
 	pods, err := podsInSet(v.d.cfg.Marks)
 	errs := []error{err}
@@ -301,22 +309,29 @@ func observeSets(_ context.Context, v view, k *kernel) error {
 	for _, set := range []struct {
 		name string
 		to   map[netip.Addr]struct{}
-	}{{setLocked, k.locked}, {setHosts, k.hosts}, {setIPs, k.ips}} {
-		entries, err := ipset.List(set.name)
-		errs = append(errs, err)
-		for entry := range entries {
-			set.to[entry.Addr()] = struct{}{}
-		}
+	}{{setLocked, k.locked}, {setLocked6, k.locked}, {setHosts, k.hosts}, {setIPs, k.ips}} {
+		errs = append(errs, addressesInSet(set.name, set.to))
 	}
-	inside, err := ipset.List(setInside)
-	errs = append(errs, err)
-	for entry := range inside {
-		k.inside[entry] = struct{}{}
+	for _, set := range []string{setInside, setInside6} {
+		inside, err := ipset.List(set)
+		errs = append(errs, err)
+		for entry := range inside {
+			k.inside[entry] = struct{}{}
+		}
 	}
 	return errors.Join(errs...)
 }
 
-// podsInSet reads the pods of the ipset, and their marks.
+// addressesInSet adds the addresses of an ipset to others.
+func addressesInSet(name string, to map[netip.Addr]struct{}) error {
+	entries, err := ipset.List(name)
+	for entry := range entries {
+		to[entry.Addr()] = struct{}{}
+	}
+	return err
+}
+
+// podsInSet reads the pods of the ipsets, and their marks.
 func podsInSet(m Marks) (map[netip.Addr]uint32, error) {
 	entries, err := ipset.List(setPods)
 	pods := make(map[netip.Addr]uint32, len(entries))
@@ -326,7 +341,11 @@ func podsInSet(m Marks) (map[netip.Addr]uint32, error) {
 		}
 		pods[entry.Addr()] = value.Mark
 	}
-	return pods, err
+	entries6, err6 := ipset.List(setPods6)
+	for entry := range entries6 {
+		pods[entry.Addr()] = 0
+	}
+	return pods, errors.Join(err, err6)
 }
 
 // observeMaps reads the maps where they are open.

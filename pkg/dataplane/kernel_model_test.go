@@ -10,15 +10,15 @@ import (
 
 // do makes a change in the model; forget is called for forgetFlows.
 func (k *kernel) do(c change, forget func()) {
-	sets := map[string]map[netip.Addr]struct{}{setLocked: k.locked, setHosts: k.hosts, setIPs: k.ips}
+	sets := map[string]map[netip.Addr]struct{}{setLocked: k.locked, setLocked6: k.locked, setHosts: k.hosts, setIPs: k.ips}
 	switch {
-	case c.op == putMember && c.set == setPods:
+	case c.op == putMember && (c.set == setPods || c.set == setPods6):
 		k.pods[c.ip] = c.mark
-	case c.op == delMember && c.set == setPods:
+	case c.op == delMember && (c.set == setPods || c.set == setPods6):
 		delete(k.pods, c.ip)
-	case c.op == putMember && c.set == setInside:
+	case c.op == putMember && (c.set == setInside || c.set == setInside6):
 		k.inside[c.prefix] = struct{}{}
-	case c.op == delMember && c.set == setInside:
+	case c.op == delMember && (c.set == setInside || c.set == setInside6):
 		delete(k.inside, c.prefix)
 	case c.op == putMember:
 		sets[c.set][c.ip] = struct{}{}
@@ -38,6 +38,11 @@ func (k *kernel) do(c change, forget func()) {
 		k.table, k.tableExists = nftables.Table{}, false
 	case c.op == dropSets:
 		k.former = emptyKernel().former
+	case c.op == putRules && c.ipv6:
+		if k.rules6[c.backend] == nil {
+			k.rules6[c.backend] = iptables.Tables{}
+		}
+		k.rules6[c.backend][c.transaction.Table] = c.transaction.After
 	case c.op == putRules:
 		k.rules[c.backend][c.transaction.Table] = c.transaction.After
 	case c.op == addAddress:
@@ -55,9 +60,12 @@ func (k kernel) copied() kernel {
 	c.pods, c.locked, c.hosts, c.ips = maps.Clone(k.pods), maps.Clone(k.locked), maps.Clone(k.hosts), maps.Clone(k.ips)
 	c.inside, c.routes, c.served = maps.Clone(k.inside), maps.Clone(k.routes), maps.Clone(k.served)
 	c.addresses = maps.Clone(k.addresses)
-	c.rules = map[Backend]iptables.Tables{}
+	c.rules, c.rules6 = map[Backend]iptables.Tables{}, map[Backend]iptables.Tables{}
 	for b, tables := range k.rules {
 		c.rules[b] = maps.Clone(tables)
+	}
+	for b, tables := range k.rules6 {
+		c.rules6[b] = maps.Clone(tables)
 	}
 	return c
 }

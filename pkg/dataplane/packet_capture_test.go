@@ -17,7 +17,7 @@ import (
 	"github.com/egressip-operator/egressip-operator/pkg/dataplane/internal/nlutil"
 )
 
-// packet is what a capture notes of an IPv4 packet.
+// packet is what a capture notes of a packet.
 type packet struct {
 	src, dst netip.Addr
 	proto    uint8
@@ -26,7 +26,7 @@ type packet struct {
 	during   string
 }
 
-// capture notes every IPv4 packet that comes in at a device, and judges each
+// capture notes every packet of one family that comes in at a device, and judges each
 // by what its receiver expects: one wrong source among thousands of packets is
 // a failure.
 type capture struct {
@@ -41,21 +41,27 @@ type capture struct {
 	during string
 }
 
-// newCapture captures until the test ends, and fails the test for each packet
-// with a wrong source.
+// newCapture captures packets of IPv4 until the test ends, and fails the test for each
+// packet with a wrong source.
 func newCapture(t *testing.T, m *machine, device string) *capture {
+	t.Helper()
+	return newCaptureOf(t, m, device, unix.ETH_P_IP)
+}
+
+// newCaptureOf is newCapture for any protocol of Ethernet.
+func newCaptureOf(t *testing.T, m *machine, device string, ethertype uint16) *capture {
 	t.Helper()
 	c := &capture{expect: map[uint16][]netip.Addr{}, count: map[uint16]map[netip.Addr]int{}}
 	var fd int
 	m.Do(t, func() {
 		link, err := m.Handle(t).LinkByName(device)
 		must(t, err)
-		fd, err = unix.Socket(unix.AF_PACKET, unix.SOCK_DGRAM|unix.SOCK_CLOEXEC, int(nlutil.BigEndian16(unix.ETH_P_IP)))
+		fd, err = unix.Socket(unix.AF_PACKET, unix.SOCK_DGRAM|unix.SOCK_CLOEXEC, int(nlutil.BigEndian16(ethertype)))
 		must(t, err)
 		must(t, unix.SetsockoptInt(fd, unix.SOL_SOCKET, unix.SO_RCVBUFFORCE, 64<<20))
 		tv := unix.NsecToTimeval(50_000_000)
 		must(t, unix.SetsockoptTimeval(fd, unix.SOL_SOCKET, unix.SO_RCVTIMEO, &tv))
-		must(t, unix.Bind(fd, &unix.SockaddrLinklayer{Protocol: nlutil.BigEndian16(unix.ETH_P_IP), Ifindex: link.Attrs().Index}))
+		must(t, unix.Bind(fd, &unix.SockaddrLinklayer{Protocol: nlutil.BigEndian16(ethertype), Ifindex: link.Attrs().Index}))
 	})
 	var stop atomic.Bool
 	done := make(chan struct{})
@@ -98,12 +104,20 @@ func newCapture(t *testing.T, m *machine, device string) *capture {
 }
 
 func (c *capture) note(b []byte) {
-	if len(b) < 20 || b[0]>>4 != 4 {
+	var p packet
+	var header int
+	var fragment bool
+	switch {
+	case len(b) >= 40 && b[0]>>4 == 6:
+		p = packet{src: netip.AddrFrom16([16]byte(b[8:24])), dst: netip.AddrFrom16([16]byte(b[24:40])), proto: b[6]}
+		header = 40
+	case len(b) >= 20 && b[0]>>4 == 4:
+		p = packet{src: netip.AddrFrom4([4]byte(b[12:16])), dst: netip.AddrFrom4([4]byte(b[16:20])), proto: b[9]}
+		header = int(b[0]&0x0f) * 4
+		fragment = binary.BigEndian.Uint16(b[6:])&0x1fff != 0
+	default:
 		return
 	}
-	p := packet{src: netip.AddrFrom4([4]byte(b[12:16])), dst: netip.AddrFrom4([4]byte(b[16:20])), proto: b[9]}
-	header := int(b[0]&0x0f) * 4
-	fragment := binary.BigEndian.Uint16(b[6:])&0x1fff != 0
 	if (p.proto == unix.IPPROTO_TCP || p.proto == unix.IPPROTO_UDP) && !fragment && len(b) >= header+4 {
 		p.dport = binary.BigEndian.Uint16(b[header+2:])
 	}

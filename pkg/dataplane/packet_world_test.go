@@ -44,7 +44,9 @@ type node struct {
 // podMachine is a pod on a node.
 type podMachine struct {
 	*machine
-	ip   netip.Addr
+	ip netip.Addr
+	// ip6 is its IPv6 address, where the test gives it one.
+	ip6  netip.Addr
 	node *node
 }
 

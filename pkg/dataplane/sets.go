@@ -21,6 +21,10 @@ const (
 	setInside = rules.SetInside
 	setIPs    = rules.SetIPs
 	setResets = rules.SetResets
+
+	setPods6   = rules.SetPods6
+	setLocked6 = rules.SetLocked6
+	setInside6 = rules.SetInside6
 )
 
 // resetFor is how long a pod may take to notice that a connection has ended:
@@ -35,6 +39,9 @@ func ourSets() []ipset.Set {
 		{Name: setInside, Type: "hash:net"},
 		{Name: setIPs, Type: "hash:ip"},
 		{Name: setResets, Type: "hash:ip,port,ip", Timeout: resetFor},
+		{Name: setPods6, Type: "hash:ip", IPv6: true},
+		{Name: setLocked6, Type: "hash:ip", IPv6: true},
+		{Name: setInside6, Type: "hash:net", IPv6: true},
 	}
 }
 

@@ -22,10 +22,10 @@ type State struct {
 	// Hosts are the addresses of all hosts, HostIP included: the overlay takes
 	// packets from these alone, and traffic to them is never egress traffic.
 	Hosts []netip.Addr
-	// Inside are the pod and service networks of the cluster: traffic to them
-	// is never egress traffic.
+	// Inside are the pod and service networks of the cluster, and of IPv6 all of its
+	// addresses: traffic to them is never egress traffic.
 	Inside []netip.Prefix
-	// Subnets are the networks of this host's pods, for Strict.
+	// Subnets are the networks of this host's pods, of both families, for Strict.
 	Subnets []netip.Prefix
 	// Strict: packets to the outside from an address of Subnets that is not in Pods
 	// are dropped.
@@ -36,7 +36,8 @@ type State struct {
 	// does no harm without the address is prepared, so that a takeover costs the
 	// address and its announcement alone. None is in Hosted.
 	Standby []Hosted
-	// Pods are this host's pods.
+	// Pods are this host's pods. Of IPv6, for which there are no egress IPs, every kind
+	// but Node means Drop.
 	Pods []Pod
 }
 
@@ -147,6 +148,8 @@ type Report struct {
 	// were chosen.
 	Backends      []Backend
 	BackendReason string
+	// IPv6Locked reports whether pods that must not leave by IPv6 cannot.
+	IPv6Locked bool
 	// Overlay reports whether the overlay device is up with its programs.
 	Overlay bool
 	// Hosted reports, for each address of State.Hosted, whether it is on the uplink

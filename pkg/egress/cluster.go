@@ -98,6 +98,9 @@ type Host struct {
 	Cloud bool
 	// Subnets are the pod CIDRs of the host; empty where the CNI does not say.
 	Subnets []netip.Prefix
+	// IPv6 are the IPv6 networks of the host's pods, and its addresses as networks of one,
+	// in order.
+	IPv6 []netip.Prefix
 	// Claims are the egress IPs listed for the host, in canonical form and
 	// without duplicates, in address order.
 	Claims []netip.Addr

@@ -53,6 +53,9 @@ type HostDecision struct {
 	// PodNetworksUnknown: strict classification has no effect, as nothing says
 	// which addresses are those of the host's pods.
 	PodNetworksUnknown bool
+	// StrayIPv6 is an IPv6 address of a pod that must not send outside the cluster, and is
+	// itself in no network that is known to be inside; invalid if there is none.
+	StrayIPv6 netip.Addr
 }
 
 // DecideHost plans one host. It returns false where not even the host's address
@@ -75,11 +78,9 @@ func DecideHost(in HostInput) (HostDecision, bool) {
 	if reach.Withdrawn {
 		plan = GiveUp(plan)
 	}
-	if len(plan.Subnets) == 0 {
-		// The Node has no podCIDR, as with a CNI that gives addresses out of pools, or
-		// is not known yet: any address of the cluster's pods may be one of its own.
-		plan.Subnets = slices.Clone(in.PodNetworks)
-	}
+	// The Node may have no podCIDR, as with a CNI that gives addresses out of pools, or
+	// is not known yet.
+	plan.Subnets = withPodNetworks(plan.Subnets, in.PodNetworks)
 	if in.Strict {
 		plan.Pods = append(plan.Pods, unmanagedPods(in.Managed, in.Pods)...)
 		slices.SortStableFunc(plan.Pods, func(a, b PodPath) int { return a.IP.Compare(b.IP) })
@@ -87,9 +88,11 @@ func DecideHost(in HostInput) (HostDecision, bool) {
 	result, _ := resolution.Host(in.Host)
 	return HostDecision{
 		Plan: plan, Result: result,
-		Watched:      Watched(cluster, resolution, in.Host, in.Pods),
-		Witnessed:    Witnessed(cluster, in.Host),
-		NoHostSubnet: noHostSubnet, PodNetworksUnknown: in.Strict && len(plan.Subnets) == 0,
+		Watched:            Watched(cluster, resolution, in.Host, in.Pods),
+		Witnessed:          Witnessed(cluster, in.Host),
+		NoHostSubnet:       noHostSubnet,
+		PodNetworksUnknown: in.Strict && !slices.ContainsFunc(plan.Subnets, func(p netip.Prefix) bool { return p.Addr().Is4() }),
+		StrayIPv6:          strayIPv6(plan),
 	}, true
 }
 

@@ -249,7 +249,7 @@ func (n *Namespace) equal(other *Namespace) bool {
 
 // allocated returns the host without what no allocation depends on.
 func (h Host) allocated() Host {
-	h.Reports, h.AgentGone, h.Witnesses, h.Invalid = nil, false, nil, nil
+	h.Reports, h.AgentGone, h.Witnesses, h.Invalid, h.IPv6 = nil, false, nil, nil, nil
 	return h
 }
 
@@ -265,7 +265,7 @@ func (h *Host) equal(other *Host) bool {
 	return h.flags() == other.flags() && h.Name == other.Name && h.IP == other.IP && h.Network == other.Network &&
 		h.Capacity == other.Capacity && h.Created.Equal(other.Created) &&
 		slices.Equal(h.Claims, other.Claims) && slices.Equal(h.Ranges, other.Ranges) && slices.Equal(h.Subnets, other.Subnets) &&
-		slices.Equal(h.Excess, other.Excess) && slices.Equal(h.Invalid, other.Invalid) && slices.Equal(h.Awaited, other.Awaited) &&
+		slices.Equal(h.IPv6, other.IPv6) && slices.Equal(h.Excess, other.Excess) && slices.Equal(h.Invalid, other.Invalid) && slices.Equal(h.Awaited, other.Awaited) &&
 		slices.Equal(h.Witnesses, other.Witnesses) && maps.Equal(h.Failing, other.Failing) && maps.Equal(h.Reports, other.Reports)
 }
 

@@ -173,6 +173,7 @@ func (r *reader) host(object *v1.HostSubnet, given given) Host {
 	h.Created = object.CreationTimestamp.Time
 	h.Reports, h.Failing = reports(object), given.failing
 	cloud := cloudNetwork(object, given)
+	h.IPv6 = ipv6Networks(object.Status.IPv6Networks)
 	r.networks(&h, object, cloud)
 	r.claims(&h, object.EgressIPs)
 	r.ranges(&h, object.EgressCIDRs, cloud)

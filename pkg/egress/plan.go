@@ -23,8 +23,8 @@ type Plan struct {
 	// overlay takes packets only from these, and traffic to them is not egress
 	// traffic.
 	Hosts []netip.Addr
-	// Inside are the pod CIDRs of all hosts and the networks given by the
-	// caller (service CIDRs, further pod CIDRs), in order and without
+	// Inside are the pod CIDRs of all hosts, their IPv6 addresses, and the networks given
+	// by the caller (service CIDRs, further pod CIDRs), in order and without
 	// duplicates: traffic to them is not egress traffic.
 	Inside []netip.Prefix
 	// Subnets are the pod CIDRs of this host: with strict classification, egress
@@ -36,7 +36,8 @@ type Plan struct {
 	// them died, in order of address. The kernel is prepared for them as far as
 	// it can be.
 	Standby []HostedIP
-	// Pods are the host's own pods in order of address, each with its path.
+	// Pods are the host's own pods in order of address, each with its path. That of an
+	// IPv6 address is PathNode or PathDrop.
 	Pods []PodPath
 	// Orphans are all requested or claimed addresses that this host must not
 	// have; for reports only.

@@ -26,8 +26,8 @@ func PlanFor(c Cluster, r Resolution, host string, pods []Pod, inside []netip.Pr
 	plan := Plan{
 		Host:    host,
 		HostIP:  self.IP,
-		Subnets: slices.Clone(self.Subnets),
-		Inside:  insideNetworks(c, inside),
+		Subnets: slices.Concat(self.Subnets, self.podNetworks6()),
+		Inside:  insideNetworks(c, host, inside),
 		Hosts:   hostAddresses(c, host),
 		Hosted:  hosted(r, host),
 		Standby: standbys(c, host),
@@ -51,11 +51,16 @@ func hostAddresses(c Cluster, self string) []netip.Addr {
 	return sortedUnique(addresses)
 }
 
-func insideNetworks(c Cluster, given []netip.Prefix) []netip.Prefix {
+func insideNetworks(c Cluster, self string, given []netip.Prefix) []netip.Prefix {
 	networks := make([]netip.Prefix, 0, len(c.Hosts)+len(given))
 	for i := range c.Hosts {
 		host := &c.Hosts[i]
 		networks = append(networks, host.Subnets...)
+		networks = append(networks, host.podNetworks6()...)
+		// As with IPv4, see hostAddresses.
+		if host.Confirmed || host.Name == self {
+			networks = append(networks, host.addresses6()...)
+		}
 	}
 	for _, prefix := range given {
 		if prefix.IsValid() {
@@ -129,9 +134,9 @@ func podPaths(r Resolution, plan Plan, pods []Pod) []PodPath {
 		// A host's address is that of its host-network pods, which have no
 		// path of their own.
 		_, isHost := slices.BinarySearchFunc(plan.Hosts, ip, netip.Addr.Compare)
-		if ip.Is4() && !isHost {
+		if (ip.Is4() || isIPv6(ip)) && !isHost {
 			if path, known := sharedPath(r, plan.Host, rest[:sharing]); known {
-				paths = append(paths, path)
+				paths = append(paths, path.ofFamily(ip))
 			}
 		}
 		rest = rest[sharing:]

@@ -89,8 +89,15 @@ func TestPodPaths(t *testing.T) {
 		"the address of a host is no pod's": {
 			given: one(), host: "w0", pods: []egress.Pod{pod("red", "192.168.7.11")},
 		},
-		"a pod without an address, or with another family's, has no path": {
-			given: one(), host: "w0", pods: []egress.Pod{{Namespace: "red", Name: "new"}, pod("red", "fd00::1")},
+		"a pod without an address has no path": {
+			given: one(), host: "w0", pods: []egress.Pod{{Namespace: "red", Name: "new"}, pod("red", "::ffff:10.244.0.5")},
+		},
+		"by IPv6, a namespace with egress IPs does not leave, and others do": {
+			given: one().namespace("blue"), host: "w0", pods: []egress.Pod{pod("red", "fd00::1"), pod("blue", "fd00::2"), pod("green", "fd00::3")},
+			want: []egress.PodPath{
+				{IP: testenv.Addr("fd00::1"), NetID: 1001, Kind: egress.PathDrop, Namespace: "red", Name: "pod"},
+				{IP: testenv.Addr("fd00::2"), NetID: 1002, Kind: egress.PathNode, Namespace: "blue", Name: "pod"},
+			},
 		},
 	} {
 		t.Run(name, func(t *testing.T) {
@@ -107,13 +114,21 @@ func TestPlanOfAHost(t *testing.T) {
 		namespace("blue", "192.168.7.202").
 		host("w0", "192.168.7.202", "192.168.7.200").host("w1", "192.168.7.201").host("w2", "192.168.7.202")
 	g.edit("w0", func(h *v1.HostSubnet) { h.Subnet = "10.244.0.0/24" })
-	g.edit("w1", func(h *v1.HostSubnet) { h.Subnet = "10.244.1.0/24" })
+	g.edit("w1", func(h *v1.HostSubnet) {
+		h.Subnet = "10.244.1.0/24"
+		h.Status.IPv6Networks = []string{"fd00:1::/64", "2001:db8::11/128", "::/0", "192.168.7.0/24", "x"}
+	})
+	// Its agent has not confirmed that the host is what the Node says.
+	g.edit("w2", func(h *v1.HostSubnet) {
+		h.Status.IPv6Networks = []string{"fd00:2::/64", "2001:db8::12/128"}
+		h.Status.Agent = nil
+	})
 	plan := planFor(t, g, "w1")
 	want := egress.Plan{
 		Host: "w1", HostIP: testenv.Addr("192.168.7.11"),
-		Hosts:   []netip.Addr{testenv.Addr("192.168.7.10"), testenv.Addr("192.168.7.11"), testenv.Addr("192.168.7.12")},
-		Inside:  []netip.Prefix{testenv.Prefix("10.96.0.0/12"), testenv.Prefix("10.244.0.0/24"), testenv.Prefix("10.244.1.0/24")},
-		Subnets: []netip.Prefix{testenv.Prefix("10.244.1.0/24")},
+		Hosts:   []netip.Addr{testenv.Addr("192.168.7.10"), testenv.Addr("192.168.7.11")},
+		Inside:  testenv.Prefixes("10.96.0.0/12", "10.244.0.0/24", "10.244.1.0/24", "2001:db8::11/128", "fd00:1::/64", "fd00:2::/64"),
+		Subnets: testenv.Prefixes("10.244.1.0/24", "fd00:1::/64"),
 		// On standby, and hosted nevertheless.
 		Hosted:  []egress.HostedIP{{IP: testenv.Addr("192.168.7.201"), NetID: 1001, Namespace: "red"}},
 		Orphans: []netip.Addr{testenv.Addr("192.168.7.200"), testenv.Addr("192.168.7.202")},

@@ -26,6 +26,8 @@ type Set struct {
 	Marks bool
 	// Timeout is how long entries stay, 0 for until they are deleted.
 	Timeout time.Duration
+	// IPv6: its entries are of IPv6.
+	IPv6 bool
 }
 
 // Entries is the content of a set: each entry's mark and mask, both 0 in a set
@@ -43,6 +45,9 @@ func Ensure(h *netlink.Handle, k Set) (changes int, err error) {
 		seconds := uint32(k.Timeout.Seconds())
 		o.Timeout = &seconds
 	}
+	if k.IPv6 {
+		o.Family = unix.AF_INET6
+	}
 	err = h.IpsetCreate(k.Name, k.Type, o)
 	if err == nil {
 		return 1, nil
@@ -55,9 +60,9 @@ func Ensure(h *netlink.Handle, k Set) (changes int, err error) {
 		return 0, err
 	}
 	// A set without skbinfo maps nothing and says nothing.
-	if there.Type != k.Type || there.Marks != k.Marks {
-		return 0, fmt.Errorf("ipset %s is a %s (marks: %t), not a %s (marks: %t): run the cleanup command, which removes it",
-			k.Name, there.Type, there.Marks, k.Type, k.Marks)
+	if there.Type != k.Type || there.Marks != k.Marks || there.IPv6 != k.IPv6 {
+		return 0, fmt.Errorf("ipset %s is a %s (marks: %t, IPv6: %t), not a %s (marks: %t, IPv6: %t): run the cleanup command, which removes it",
+			k.Name, there.Type, there.Marks, there.IPv6, k.Type, k.Marks, k.IPv6)
 	}
 	return 0, nil
 }
@@ -80,6 +85,8 @@ func describe(name string) (Set, error) {
 			switch typ {
 			case nl.IPSET_ATTR_TYPENAME:
 				k.Type = strings.TrimRight(string(value), "\x00")
+			case nl.IPSET_ATTR_FAMILY:
+				k.IPv6 = len(value) == 1 && value[0] == unix.AF_INET6
 			case nl.IPSET_ATTR_DATA:
 				return eachAttr(value, func(typ int, value []byte) error {
 					if typ == nl.IPSET_ATTR_CADT_FLAGS && len(value) == 4 {
@@ -144,13 +151,13 @@ func parse(msg []byte, into Entries) error {
 
 func parseEntry(data []byte) (entry netip.Prefix, mark Value, err error) {
 	var ip netip.Addr
-	bits := 32
+	bits := 0
 	err = eachAttr(data, func(typ int, value []byte) error {
 		switch {
 		case typ == nl.IPSET_ATTR_IP:
 			return eachAttr(value, func(typ int, value []byte) error {
-				if typ == nl.IPSET_ATTR_IPADDR_IPV4 && len(value) == 4 {
-					ip = netip.AddrFrom4([4]byte(value))
+				if typ == nl.IPSET_ATTR_IPADDR_IPV4 || typ == nl.IPSET_ATTR_IPADDR_IPV6 {
+					ip, _ = netip.AddrFromSlice(value)
 				}
 				return nil
 			})
@@ -163,6 +170,9 @@ func parseEntry(data []byte) (entry netip.Prefix, mark Value, err error) {
 	})
 	if err != nil || !ip.IsValid() {
 		return netip.Prefix{}, mark, err
+	}
+	if bits == 0 {
+		bits = ip.BitLen()
 	}
 	return netip.PrefixFrom(ip, bits), mark, nil
 }
@@ -225,7 +235,11 @@ func change(cmd int, k Set, entries Entries) error {
 
 func entryData(k Set, entry netip.Prefix, mark Value, line uint32) *nl.RtAttr {
 	data := nl.NewRtAttr(nl.IPSET_ATTR_DATA|int(nl.NLA_F_NESTED), nil)
-	ip := nl.NewRtAttr(nl.IPSET_ATTR_IPADDR_IPV4|int(nl.NLA_F_NET_BYTEORDER), entry.Addr().AsSlice())
+	family := nl.IPSET_ATTR_IPADDR_IPV4
+	if k.IPv6 {
+		family = nl.IPSET_ATTR_IPADDR_IPV6
+	}
+	ip := nl.NewRtAttr(family|int(nl.NLA_F_NET_BYTEORDER), entry.Addr().AsSlice())
 	data.AddChild(nl.NewRtAttr(nl.IPSET_ATTR_IP|int(nl.NLA_F_NESTED), ip.Serialize()))
 	if strings.HasPrefix(k.Type, "hash:net") {
 		data.AddChild(nl.NewRtAttr(nl.IPSET_ATTR_CIDR, nl.Uint8Attr(uint8(entry.Bits()))))

@@ -62,6 +62,27 @@ func TestSetOfNetworks(t *testing.T) {
 	}
 }
 
+func TestSetsOfIPv6(t *testing.T) {
+	h := netnstest.Enter(t)
+	for _, c := range []struct {
+		set  Set
+		want Entries
+	}{
+		{Set{Name: "egress-locked6", Type: "hash:ip", IPv6: true}, Entries{netip.MustParsePrefix("fd00::1/128"): {}, netip.MustParsePrefix("2001:db8::1/128"): {}}},
+		{Set{Name: "egress-inside6", Type: "hash:net", IPv6: true}, Entries{netip.MustParsePrefix("fd00:1::/64"): {}, netip.MustParsePrefix("2001:db8::7/128"): {}}},
+	} {
+		netnstest.Twice(t, "set", func() (int, error) { return Ensure(h, c.set) })
+		must(t, Put(c.set, c.want))
+		must(t, Put(c.set, c.want))
+		expectSet(t, c.set.Name, c.want)
+		must(t, Delete(c.set, c.want))
+		expectSet(t, c.set.Name, nil)
+		if _, err := Ensure(h, Set{Name: c.set.Name, Type: c.set.Type}); err == nil {
+			t.Errorf("%s was taken for a set of IPv4", c.set.Name)
+		}
+	}
+}
+
 func TestSetWithoutMarksIsNotTakenForOne(t *testing.T) {
 	h := netnstest.Enter(t)
 	must(t, h.IpsetCreate("egress-pods", "hash:ip", netlink.IpsetCreateOptions{}))

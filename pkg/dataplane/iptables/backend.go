@@ -17,6 +17,23 @@ const (
 	Legacy Backend = "legacy"
 )
 
+// Family is a protocol family, each of which has its own tables and commands.
+type Family int
+
+// The families.
+const (
+	IPv4 Family = iota
+	IPv6
+)
+
+// command is the name of a backend's command.
+func (f Family) command(b Backend) string {
+	if f == IPv6 {
+		return "ip6tables-" + string(b)
+	}
+	return "iptables-" + string(b)
+}
+
 // Backends lists both, in the order in which they are changed.
 func Backends() []Backend { return []Backend{NFT, Legacy} }
 

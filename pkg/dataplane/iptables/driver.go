@@ -24,17 +24,18 @@ const lockWait = 5
 // each command, serves to read single chains.
 type Driver struct {
 	backend                Backend
+	family                 Family
 	command, save, restore string
 	single                 *iptables.IPTables
 	// last is what Observe saw, until Commit changes it.
 	last Tables
 }
 
-// Open finds the commands of a backend. The error wraps exec.ErrNotFound where
-// they are not installed.
-func Open(b Backend) (*Driver, error) {
-	name := "iptables-" + string(b)
-	d := &Driver{backend: b}
+// Open finds the commands of a backend for one family. The error wraps
+// exec.ErrNotFound where they are not installed.
+func Open(b Backend, f Family) (*Driver, error) {
+	name := f.command(b)
+	d := &Driver{backend: b, family: f}
 	var err error
 	if d.command, err = exec.LookPath(name); err != nil {
 		return nil, fmt.Errorf("find %s: %w", name, err)
@@ -56,7 +57,7 @@ func OpenInstalled() (map[Backend]*Driver, error) {
 	opened := map[Backend]*Driver{}
 	var missing []error
 	for _, b := range Backends() {
-		d, err := Open(b)
+		d, err := Open(b, IPv4)
 		if err != nil {
 			missing = append(missing, err)
 			continue
@@ -67,6 +68,17 @@ func OpenInstalled() (map[Backend]*Driver, error) {
 		return nil, fmt.Errorf("no iptables: %w", errors.Join(missing...))
 	}
 	return opened, nil
+}
+
+// OpenIPv6 opens the backends that are installed for IPv6, and work.
+func OpenIPv6() map[Backend]*Driver {
+	opened := map[Backend]*Driver{}
+	for _, b := range Backends() {
+		if d, err := Open(b, IPv6); err == nil {
+			opened[b] = d
+		}
+	}
+	return opened
 }
 
 // Observe reads all tables that exist. It makes none: naming a table would
@@ -112,7 +124,7 @@ const ManyRules = 2000
 // had rules of ours the last time. It is not ok where that may miss something.
 func (d *Driver) observeOwnChains(ctx context.Context) (Tables, bool) {
 	nat := d.last[rules.NAT]
-	if d.backend != NFT || nat.Foreign < ManyRules {
+	if d.backend != NFT || d.family != IPv4 || nat.Foreign < ManyRules {
 		return nil, false
 	}
 	seen := Table{Own: map[string][]string{}, Base: map[string][]string{}, Foreign: nat.Foreign}

@@ -37,7 +37,7 @@ func TestKernelShowsWhatWasRendered(t *testing.T) {
 			name := "iptables-" + string(b)
 			command(t, name+" -A FORWARD -j REJECT; "+name+" -t nat -A POSTROUTING -s 10.244.0.0/16 -j MASQUERADE; "+
 				name+" -t mangle -A INPUT -i lo -j ACCEPT; "+name+" -t raw -A OUTPUT -o lo -j ACCEPT")
-			d, err := Open(b)
+			d, err := Open(b, IPv4)
 			if err != nil {
 				t.Fatal(err)
 			}
@@ -60,6 +60,43 @@ func TestKernelShowsWhatWasRendered(t *testing.T) {
 			}
 			if now := observe(t, d); !reflect.DeepEqual(now, before) {
 				t.Errorf("after removal:\nis  %v\nwas %v", now, before)
+			}
+		})
+	}
+}
+
+// The same for the rules for IPv6.
+func TestKernelShowsWhatWasRenderedForIPv6(t *testing.T) {
+	for _, set := range []string{"egress-pods6 hash:ip", "egress-locked6 hash:ip", "egress-inside6 hash:net"} {
+		command(t, "ipset create "+set+" family inet6")
+	}
+	rendered := Render(rules.Build6(rules.Params{Strict6: []netip.Prefix{netip.MustParsePrefix("fd00:10:244:1::/64"), netip.MustParsePrefix("2001:db8:0:0:1::/80")}}))
+	for _, b := range Backends() {
+		t.Run(string(b), func(t *testing.T) {
+			command(t, "ip6tables-"+string(b)+" -A FORWARD -j REJECT")
+			d, err := Open(b, IPv6)
+			if err != nil {
+				t.Fatal(err)
+			}
+			before := observe(t, d)
+			for _, stage := range rules.Stages() {
+				if _, ours := rendered[stage]; !ours {
+					continue
+				}
+				plan := Plan(stage, before[stage], rendered[stage])
+				if err := d.Commit(t.Context(), plan); err != nil {
+					t.Fatalf("table %s: %v\n%s", stage, err, plan.Script)
+				}
+				after := observe(t, d)[stage]
+				if again := Plan(stage, after, rendered[stage]); again.Changes != 0 {
+					t.Errorf("table %s: not settled: %s", stage, again.Script)
+				}
+				if err := d.Commit(t.Context(), Plan(stage, after, RenderedTable{})); err != nil {
+					t.Fatal(err)
+				}
+				if now := observe(t, d)[stage]; len(now.Own) > 0 || now.Foreign != before[stage].Foreign {
+					t.Errorf("table %s, after removal: %v", stage, now)
+				}
 			}
 		})
 	}

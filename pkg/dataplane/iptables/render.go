@@ -78,7 +78,7 @@ func printOrder(m rules.Match) int {
 		return 1
 	case rules.OutInterface:
 		return 2
-	case rules.UDPPort, rules.TCPPort, rules.TCPFlags:
+	case rules.UDPPort, rules.TCPPort, rules.TCPFlags, rules.ICMPv6Type:
 		return 3
 	default:
 		return 4
@@ -97,6 +97,8 @@ func renderMatch(m rules.Match) string {
 		return fmt.Sprintf("-p udp -m udp --dport %d", m)
 	case rules.TCPPort:
 		return fmt.Sprintf("-p tcp -m tcp --dport %d", m)
+	case rules.ICMPv6Type:
+		return fmt.Sprintf("-p ipv6-icmp -m icmp6 --icmpv6-type %d", m)
 	case rules.TCPFlags:
 		return fmt.Sprintf("-p tcp -m tcp %s--tcp-flags %s %s", not(m.Not), flags(m.Among), flags(m.Set))
 	case rules.Mark:
@@ -128,6 +130,8 @@ func renderAction(a rules.Action) string {
 		return "-j DROP"
 	case rules.ResetTCP:
 		return "-j REJECT --reject-with tcp-reset"
+	case rules.Prohibit:
+		return "-j REJECT --reject-with icmp6-adm-prohibited"
 	case rules.Accept, rules.KeepSource:
 		return "-j ACCEPT"
 	case rules.Return:

@@ -190,21 +190,21 @@ func parseList(name rules.Stage, out string) Table {
 	return parseSave(save.String())[name]
 }
 
-// ListOwn describes what is ours in the tables of a backend, one object a line,
-// in the order of removal.
-func ListOwn(b Backend, tables Tables) []string {
+// ListOwn describes what is ours in the tables of a backend and family, one object a
+// line, in the order of removal.
+func ListOwn(b Backend, f Family, tables Tables) []string {
 	var list []string
 	for _, name := range slices.Backward(rules.Stages()) {
 		table := tables[name]
 		for _, base := range slices.Sorted(maps.Keys(table.Base)) {
 			for _, spec := range table.Base[base] {
 				if leadsToOwnChain(spec) {
-					list = append(list, fmt.Sprintf("iptables-%s, table %s, rule: -A %s %s", b, name, base, spec))
+					list = append(list, fmt.Sprintf("%s, table %s, rule: -A %s %s", f.command(b), name, base, spec))
 				}
 			}
 		}
 		for _, chain := range slices.Sorted(maps.Keys(table.Own)) {
-			list = append(list, fmt.Sprintf("iptables-%s, table %s, chain %s with %d rules", b, name, chain, len(table.Own[chain])))
+			list = append(list, fmt.Sprintf("%s, table %s, chain %s with %d rules", f.command(b), name, chain, len(table.Own[chain])))
 		}
 	}
 	return list

@@ -70,7 +70,7 @@ func TestListOwn(t *testing.T) {
 		"iptables-nft, table nat, rule: -A POSTROUTING -j EGRESSIP-POSTROUTING",
 		"iptables-nft, table nat, chain EGRESSIP-POSTROUTING with 1 rules",
 	}
-	if got := ListOwn(NFT, parseSave(saved)); !slices.Equal(got, want) {
+	if got := ListOwn(NFT, IPv4, parseSave(saved)); !slices.Equal(got, want) {
 		t.Errorf("%q, wanted: %q", got, want)
 	}
 }

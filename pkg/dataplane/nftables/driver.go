@@ -10,8 +10,6 @@ import (
 
 	"github.com/google/nftables"
 	"github.com/mdlayher/netlink"
-
-	"github.com/egressip-operator/egressip-operator/pkg/dataplane/rules"
 )
 
 // socketBuffer has room for a transaction of ten thousand elements, and the kernel's
@@ -36,8 +34,8 @@ type Driver struct {
 	seen             *Content
 	generation       uint32
 	wantOwned, owned bool
-	// inside has the networks of set egress-inside as they were put there. The set
-	// itself has no network that another contains.
+	// inside has the networks that are inside as they were put into their sets, which
+	// themselves have no network that another contains.
 	inside map[netip.Prefix]struct{}
 }
 
@@ -190,7 +188,7 @@ func (d *Driver) readSet(name string) (Elements, error) {
 	if err != nil {
 		return nil, fmt.Errorf("list set %s of table inet %s: %w", name, Name, err)
 	}
-	if name == rules.SetInside {
+	if isInside(name) {
 		return paired(list), nil
 	}
 	elements := make(Elements, len(list))

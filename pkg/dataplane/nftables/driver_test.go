@@ -23,7 +23,11 @@ func drawNetworks(t *rapid.T, label string) []netip.Prefix {
 		// Few bits, so that networks often contain each other and touch.
 		a := byte(rapid.IntRange(0, 3).Draw(t, "first byte") * 64)
 		b := byte(rapid.IntRange(0, 3).Draw(t, "second byte") * 85)
-		return netip.PrefixFrom(netip.AddrFrom4([4]byte{a, b, 0, 0}), rapid.SampledFrom([]int{1, 2, 3, 8, 10, 16, 32}).Draw(t, "bits")).Masked()
+		bits := rapid.SampledFrom([]int{1, 2, 3, 8, 10, 16, 32}).Draw(t, "bits")
+		if rapid.Bool().Draw(t, "IPv6") {
+			return netip.PrefixFrom(netip.AddrFrom16([16]byte{a, b, 14: a, 15: b}), 4*bits).Masked()
+		}
+		return netip.PrefixFrom(netip.AddrFrom4([4]byte{a, b, 0, 0}), bits).Masked()
 	}), 0, 8).Draw(t, label)
 }
 
@@ -34,7 +38,13 @@ func drawNetworks(t *rapid.T, label string) []netip.Prefix {
 func TestPropertyIntervalsAreReadBack(t *testing.T) {
 	rapid.Check(t, func(t *rapid.T) {
 		networks := drawNetworks(t, "networks")
-		got := Content{Sets: map[string]Elements{rules.SetInside: intervals(networks)}}.Inside()
+		families := map[string][]netip.Prefix{}
+		for _, p := range networks {
+			families[setInside(p)] = append(families[setInside(p)], p)
+		}
+		got := Content{Sets: map[string]Elements{
+			rules.SetInside: intervals(families[rules.SetInside]), rules.SetInside6: intervals(families[rules.SetInside6]),
+		}}.Inside()
 		slices.SortFunc(got, func(a, b netip.Prefix) int { return a.Addr().Compare(b.Addr()) })
 		if want := disjoint(networks); !slices.Equal(got, want) {
 			t.Fatalf("%v became %v, want %v", networks, got, want)
@@ -77,21 +87,28 @@ func TestPropertyTheKernelHasWhatWasPut(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			m := start(t, own)
 			marks := []uint32{0, 0x40, 0x1000}
-			table, err := Render(rules.Content{}, Marks{All: 0x1f7f, Way: 0x177f, Ways: marks})
+			table, err := Render(rules.Content{}, nil, Marks{All: 0x1f7f, Way: 0x177f, Ways: marks})
 			netnstest.Must(t, err)
 			m.Do(t, func() { netnstest.Must(t, m.Commit(Plan(Table{}, table))) })
 			pods, hosts, inside := map[netip.Addr]uint32{}, map[netip.Addr]struct{}{}, map[netip.Prefix]struct{}{}
 			rapid.Check(t, func(rt *rapid.T) {
-				ips := func() []netip.Addr {
+				ips := func(families bool) []netip.Addr {
 					return rapid.SliceOfNDistinct(rapid.Custom(func(t *rapid.T) netip.Addr {
-						return netip.AddrFrom4([4]byte{10, 244, 1, byte(rapid.IntRange(1, 6).Draw(t, "last byte"))})
+						last := byte(rapid.IntRange(1, 6).Draw(t, "last byte"))
+						if families && rapid.Bool().Draw(t, "IPv6") {
+							return netip.AddrFrom16([16]byte{0xfd, 15: last})
+						}
+						return netip.AddrFrom4([4]byte{10, 244, 1, last})
 					}), 0, 4, rapid.ID[netip.Addr]).Draw(rt, "addresses")
 				}
 				put := map[netip.Addr]uint32{}
-				for _, ip := range ips() {
+				for _, ip := range ips(true) {
 					put[ip] = rapid.SampledFrom(marks).Draw(rt, "mark")
+					if !ip.Is4() {
+						put[ip] = 0
+					}
 				}
-				gone, come, left := ips(), ips(), ips()
+				gone, come, left := ips(true), ips(false), ips(false)
 				networks, dropped := drawNetworks(rt, "networks"), drawNetworks(rt, "dropped")
 				forgets := rapid.Bool().Draw(rt, "reads again")
 				m.Do(t, func() {
@@ -227,7 +244,7 @@ func TestPropertyPlansConverge(t *testing.T) {
 				Jumps: []rules.HookJump{{From: rules.Forward, To: rules.ChainLocked}},
 			}
 		}
-		table, err := Render(content, Marks{All: 7, Way: 7, Ways: append(indices, 0)})
+		table, err := Render(content, nil, Marks{All: 7, Way: 7, Ways: append(indices, 0)})
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -252,7 +269,7 @@ func TestPropertyPlansConverge(t *testing.T) {
 // A rule that is not rendered is an error, and no rule that says less.
 func TestUnknownPartsAreErrors(t *testing.T) {
 	content := rules.Content{rules.Filter: {Chains: map[string][]rules.Rule{rules.ChainLocked: {{Action: rules.SourceNAT{}}}}}}
-	if _, err := Render(content, Marks{}); err == nil {
+	if _, err := Render(content, nil, Marks{}); err == nil {
 		t.Error("an action without a form in nftables was rendered")
 	}
 }
@@ -266,7 +283,7 @@ func TestTrialLeavesNothing(t *testing.T) {
 		if m.Supported(bad) == nil {
 			t.Error("a rule that looks into a set that does not exist is supported")
 		}
-		good, err := Render(rules.Content{}, Marks{Ways: []uint32{0}})
+		good, err := Render(rules.Content{}, nil, Marks{Ways: []uint32{0}})
 		netnstest.Must(t, err)
 		netnstest.Must(t, m.Supported(good))
 	})

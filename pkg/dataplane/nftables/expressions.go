@@ -19,6 +19,7 @@ func word(i uint32) uint32 { return unix.NFT_REG32_00 + i }
 const (
 	statusConfirmed = 1 << 3 // IPS_CONFIRMED
 	tcpOptionMSS    = 2
+	icmp6Prohibited = 1 // ICMPV6_ADM_PROHIBITED
 )
 
 func native(v uint32) []byte { return binary.NativeEndian.AppendUint32(nil, v) }
@@ -29,13 +30,16 @@ func meta(key expr.MetaKey) []expr.Any {
 
 func ct(key expr.CtKey) []expr.Any { return []expr.Any{&expr.Ct{Key: key, Register: register}} }
 
-// network loads an address from the IPv4 header.
-func network(a rules.Address) []expr.Any {
-	offset := uint32(12)
+// network loads an address from the IPv4 header, network6 from that of IPv6.
+func network(a rules.Address) []expr.Any  { return address(a, 12, 4) }
+func network6(a rules.Address) []expr.Any { return address(a, 8, 16) }
+
+// address loads the source, which is at an offset, or the destination, which follows it.
+func address(a rules.Address, offset, length uint32) []expr.Any {
 	if a == rules.Destination {
-		offset = 16
+		offset += length
 	}
-	return []expr.Any{&expr.Payload{DestRegister: register, Base: expr.PayloadBaseNetworkHeader, Offset: offset, Len: 4}}
+	return []expr.Any{&expr.Payload{DestRegister: register, Base: expr.PayloadBaseNetworkHeader, Offset: offset, Len: length}}
 }
 
 // transport loads a field of the transport header.

@@ -3,24 +3,29 @@ package nftables
 import (
 	"maps"
 	"net/netip"
-	"slices"
 	"strings"
 
 	"github.com/egressip-operator/egressip-operator/pkg/dataplane/rules"
 )
 
-// PutPods sets the marks of pods. The table has a chain for each of the marks.
+// PutPods sets the marks of pods; those of IPv6 have none. The table has a chain for
+// each of the marks.
 func (d *Driver) PutPods(marks map[netip.Addr]uint32) error {
-	verdicts, known := make(Elements, len(marks)), make(Elements, len(marks))
+	verdicts, known, known6 := make(Elements, len(marks)), make(Elements, len(marks)), Elements{}
 	for ip, mark := range marks {
+		if !ip.Is4() {
+			known6[addrKey(ip)] = ""
+			continue
+		}
 		verdicts[addrKey(ip)], known[addrKey(ip)] = podVerdict(mark), ""
 	}
-	return d.change(delta{set: rules.SetPods, put: known}, delta{set: setMarks, put: verdicts})
+	return d.change(delta{set: rules.SetPods, put: known}, delta{set: setMarks, put: verdicts}, delta{set: rules.SetPods6, put: known6})
 }
 
 // DeletePods deletes pods; one that is not there is no error.
 func (d *Driver) DeletePods(ips []netip.Addr) error {
-	return d.change(delta{set: setMarks, del: keys(ips)}, delta{set: rules.SetPods, del: keys(ips)})
+	del := keys(ips)
+	return d.change(delta{set: setMarks, del: del}, delta{set: rules.SetPods, del: del}, delta{set: rules.SetPods6, del: del})
 }
 
 // Put adds addresses to a set.
@@ -41,7 +46,7 @@ func keys(ips []netip.Addr) Elements {
 	return elements
 }
 
-// PutInside adds networks to set egress-inside.
+// PutInside adds networks to those that are inside.
 func (d *Driver) PutInside(networks []netip.Prefix) error {
 	after := maps.Clone(d.inside)
 	for _, p := range networks {
@@ -50,7 +55,7 @@ func (d *Driver) PutInside(networks []netip.Prefix) error {
 	return d.setInside(after)
 }
 
-// DeleteInside deletes networks from set egress-inside.
+// DeleteInside deletes networks from those that are inside.
 func (d *Driver) DeleteInside(networks []netip.Prefix) error {
 	after := maps.Clone(d.inside)
 	for _, p := range networks {
@@ -64,8 +69,16 @@ func (d *Driver) setInside(after map[netip.Prefix]struct{}) error {
 	if err != nil {
 		return err
 	}
-	del, put := difference(content.Sets[rules.SetInside], intervals(slices.Collect(maps.Keys(after))))
-	if err := d.change(delta{set: rules.SetInside, put: put, del: del}); err != nil {
+	families := map[string][]netip.Prefix{}
+	for p := range after {
+		families[setInside(p)] = append(families[setInside(p)], p)
+	}
+	var deltas []delta
+	for _, set := range []string{rules.SetInside, rules.SetInside6} {
+		del, put := difference(content.Sets[set], intervals(families[set]))
+		deltas = append(deltas, delta{set: set, put: put, del: del})
+	}
+	if err := d.change(deltas...); err != nil {
 		return err
 	}
 	d.inside = after

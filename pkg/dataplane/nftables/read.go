@@ -196,13 +196,21 @@ func hooks() map[rules.Hook]*nftables.ChainHook {
 	}
 }
 
-// interval is the key of a network in set egress-inside: its first address, and the
-// first after it, which is 0.0.0.0 at the end of all addresses. To the kernel these
-// are two elements; they come and go together.
+// interval is the key of a network in a set of networks: its first address, and the
+// first after it, which is the zero address at the end of all addresses. To the kernel
+// these are two elements; they come and go together.
 func interval(p netip.Prefix) string {
-	start := binary.BigEndian.Uint32(p.Masked().Addr().AsSlice())
-	key := binary.BigEndian.AppendUint32(nil, start)
-	return string(binary.BigEndian.AppendUint32(key, uint32(uint64(start)+1<<(32-p.Bits())))) //nolint:gosec // 1<<32 becomes 0
+	start := p.Masked().Addr().AsSlice()
+	after := slices.Clone(start)
+	// The bit above those of the host is added, with its carry.
+	for at := p.Bits() - 1; at >= 0; at-- {
+		bit := byte(1) << (7 - at%8)
+		after[at/8] ^= bit
+		if after[at/8]&bit != 0 {
+			break
+		}
+	}
+	return string(start) + string(after)
 }
 
 // intervals are the elements of the networks that no other contains.
@@ -218,28 +226,31 @@ func intervals(networks []netip.Prefix) Elements {
 // order. An end that belongs to no interval, as tools write at the beginning, is left
 // out.
 func paired(list []nftables.SetElement) Elements {
-	var starts, ends []uint32
+	var starts, ends []string
 	for _, e := range list {
-		at := binary.BigEndian.Uint32(e.Key)
 		if e.IntervalEnd {
-			ends = append(ends, at)
+			ends = append(ends, string(e.Key))
 		} else {
-			starts = append(starts, at)
+			starts = append(starts, string(e.Key))
 		}
 	}
 	slices.Sort(ends)
 	elements := make(Elements, len(starts))
 	for _, start := range starts {
-		var end uint32
-		if i, _ := slices.BinarySearch(ends, start+1); start != ^uint32(0) && i < len(ends) {
+		i, same := slices.BinarySearch(ends, start)
+		if same {
+			i++
+		}
+		end := string(make([]byte, len(start)))
+		if i < len(ends) {
 			end = ends[i]
 		}
-		elements[string(binary.BigEndian.AppendUint32(binary.BigEndian.AppendUint32(nil, start), end))] = ""
+		elements[start+end] = ""
 	}
 	return elements
 }
 
-// Pods returns the pods and their marks. One that only the map or only the set has
+// Pods returns the pods and their marks; 0 for IPv6. One that only the map or only the set has
 // gets a mark that nothing has.
 func (c Content) Pods() map[netip.Addr]uint32 {
 	marks, known := c.Sets[setMarks], c.Sets[rules.SetPods]
@@ -255,6 +266,9 @@ func (c Content) Pods() map[netip.Addr]uint32 {
 			pods[keyAddr(key)] = noMark
 		}
 	}
+	for key := range c.Sets[rules.SetPods6] {
+		pods[keyAddr(key)] = 0
+	}
 	return pods
 }
 
@@ -267,15 +281,17 @@ func (c Content) Addresses(set string) map[netip.Addr]struct{} {
 	return members
 }
 
-// Inside returns the networks of set egress-inside. An interval that is no network is
-// left out: it is not ours, and goes when the set is changed.
+// Inside returns the networks that are inside, of both families. An interval that is no
+// network is left out: it is not ours, and goes when the set is changed.
 func (c Content) Inside() []netip.Prefix {
 	var networks []netip.Prefix
-	for key := range c.Sets[rules.SetInside] {
-		start := netip.AddrFrom4([4]byte([]byte(key)))
-		for bits := range 33 {
-			if p := netip.PrefixFrom(start, bits); p.Masked() == p && interval(p) == key {
-				networks = append(networks, p)
+	for _, set := range []string{rules.SetInside, rules.SetInside6} {
+		for key := range c.Sets[set] {
+			start := keyAddr(key[:len(key)/2])
+			for bits := range start.BitLen() + 1 {
+				if p := netip.PrefixFrom(start, bits); p.Masked() == p && interval(p) == key {
+					networks = append(networks, p)
+				}
 			}
 		}
 	}

@@ -1,9 +1,10 @@
 package nftables
 
 import (
-	"encoding/binary"
 	"fmt"
 	"hash/fnv"
+	"net"
+	"net/netip"
 	"slices"
 
 	"github.com/google/nftables"
@@ -32,11 +33,27 @@ type Marks struct {
 	Ways []uint32
 }
 
-// Render writes rules as our table. What comes last in a hook is left out: in
-// nftables, a packet that one base chain accepts is still seen by all others.
-func Render(content rules.Content, m Marks) (Table, error) {
+// Render writes rules, and those for IPv6, as our table. What comes last in a hook is
+// left out: in nftables, a packet that one base chain accepts is still seen by all
+// others.
+func Render(content, content6 rules.Content, m Marks) (Table, error) {
 	t := Table{Chains: map[string]Chain{}, Maps: map[string]Elements{setSame: {}, setSave: {}, setSNAT: {}}}
 	r := renderer{table: t, marks: m}
+	r.content(content)
+	r.ipv6 = true
+	r.content(content6)
+	r.ipv6 = false
+	for _, mark := range m.Ways {
+		r.chain(markChain(mark), nil, []rules.Rule{{Action: rules.SetMark{Value: mark, Mask: m.All}}})
+		r.chain(saveChain(mark), nil, []rules.Rule{{Action: rules.SetConnMark{Value: mark, Mask: m.Way}}})
+		t.Maps[setSave][markKey(mark)] = "jump " + saveChain(mark)
+		t.Maps[setSame][markKey(mark)+markKey(mark)] = ""
+	}
+	return t, r.err
+}
+
+// content adds the rules of one family.
+func (r *renderer) content(content rules.Content) {
 	for stage, set := range content {
 		for name, list := range set.Chains {
 			if onlyLast(set.Jumps, name) {
@@ -50,13 +67,6 @@ func Render(content rules.Content, m Marks) (Table, error) {
 			}
 		}
 	}
-	for _, mark := range m.Ways {
-		r.chain(markChain(mark), nil, []rules.Rule{{Action: rules.SetMark{Value: mark, Mask: m.All}}})
-		r.chain(saveChain(mark), nil, []rules.Rule{{Action: rules.SetConnMark{Value: mark, Mask: m.Way}}})
-		t.Maps[setSave][markKey(mark)] = "jump " + saveChain(mark)
-		t.Maps[setSame][markKey(mark)+markKey(mark)] = ""
-	}
-	return t, r.err
 }
 
 // onlyLast reports whether a chain is reached by a jump that comes last.
@@ -67,7 +77,23 @@ func onlyLast(jumps []rules.HookJump, chain string) bool {
 type renderer struct {
 	table Table
 	marks Marks
-	err   error
+	// ipv6: the rules are for IPv6.
+	ipv6 bool
+	err  error
+}
+
+// network loads an address of the packet.
+func (r *renderer) network(a rules.Address) []expr.Any {
+	if r.ipv6 {
+		return network6(a)
+	}
+	return network(a)
+}
+
+// sourceIn matches source addresses of a network.
+func (r *renderer) sourceIn(p netip.Prefix) []expr.Any {
+	mask := net.CIDRMask(p.Bits(), p.Addr().BitLen())
+	return slices.Concat(r.network(rules.Source), masked(mask), equal(p.Masked().Addr().AsSlice()))
 }
 
 // chain adds a chain.
@@ -83,13 +109,17 @@ func (r *renderer) chain(name string, base *Base, list []rules.Rule) {
 	r.table.Chains[name] = c
 }
 
-// enter leads the IPv4 packets of a hook into a chain.
+// enter leads the packets of a hook that are of the rules' family into a chain.
 func (r *renderer) enter(stage rules.Stage, jump rules.HookJump) {
 	name := fmt.Sprintf("%s-%s", stage, jump.From)
 	c := r.table.Chains[name]
 	c.Base = &Base{Hook: jump.From, Priority: priorities()[stage], NAT: stage == rules.NAT}
+	family := byte(unix.NFPROTO_IPV4)
+	if r.ipv6 {
+		family = unix.NFPROTO_IPV6
+	}
 	c.Rules = append(c.Rules, r.identified(slices.Concat(
-		meta(expr.MetaKeyNFPROTO), equal([]byte{unix.NFPROTO_IPV4}),
+		meta(expr.MetaKeyNFPROTO), equal([]byte{family}),
 		verdict(expr.VerdictJump, chainName(jump.To)),
 	)))
 	r.table.Chains[name] = c
@@ -111,8 +141,7 @@ func (r *renderer) identified(exprs []expr.Any) Rule {
 func (r *renderer) match(m rules.Match) []expr.Any {
 	switch m := m.(type) {
 	case rules.SourceIn:
-		mask := binary.BigEndian.AppendUint32(nil, ^uint32(0)<<(32-m.Network.Bits()))
-		return slices.Concat(network(rules.Source), masked(mask), equal(m.Network.Masked().Addr().AsSlice()))
+		return r.sourceIn(m.Network)
 	case rules.InInterface:
 		return slices.Concat(meta(expr.MetaKeyIIFNAME), compare(m.Not, interfaceName(m.Name)))
 	case rules.OutInterface:
@@ -121,6 +150,8 @@ func (r *renderer) match(m rules.Match) []expr.Any {
 		return port(unix.IPPROTO_UDP, uint16(m))
 	case rules.TCPPort:
 		return port(unix.IPPROTO_TCP, uint16(m))
+	case rules.ICMPv6Type:
+		return slices.Concat(protocol(unix.IPPROTO_ICMPV6), transport(0, 1), equal([]byte{byte(m)}))
 	case rules.TCPFlags:
 		return slices.Concat(protocol(unix.IPPROTO_TCP), transport(13, 1), masked([]byte{byte(m.Among)}), compare(m.Not, []byte{byte(m.Set)}))
 	case rules.Mark:
@@ -138,7 +169,7 @@ func (r *renderer) match(m rules.Match) []expr.Any {
 	case rules.Unconfirmed:
 		return slices.Concat(ct(expr.CtKeySTATUS), masked(native(statusConfirmed)), equal(native(0)))
 	case rules.InSet:
-		return slices.Concat(network(m.Addr), []expr.Any{&expr.Lookup{SourceRegister: register, SetName: m.Set, Invert: m.Not}})
+		return slices.Concat(r.network(m.Addr), []expr.Any{&expr.Lookup{SourceRegister: register, SetName: m.Set, Invert: m.Not}})
 	case rules.EndpointsInSet:
 		return slices.Concat(
 			protocol(unix.IPPROTO_TCP), network(rules.Source),
@@ -158,6 +189,8 @@ func (r *renderer) action(a rules.Action) []expr.Any {
 		return verdict(expr.VerdictDrop, "")
 	case rules.ResetTCP:
 		return slices.Concat(protocol(unix.IPPROTO_TCP), []expr.Any{&expr.Reject{Type: unix.NFT_REJECT_TCP_RST}})
+	case rules.Prohibit:
+		return []expr.Any{&expr.Reject{Type: unix.NFT_REJECT_ICMP_UNREACH, Code: icmp6Prohibited}}
 	case rules.Accept:
 		return verdict(expr.VerdictAccept, "")
 	case rules.Return:

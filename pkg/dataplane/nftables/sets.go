@@ -42,7 +42,7 @@ func table() *nftables.Table {
 
 // sets are all sets and maps of a table, in a fixed order.
 func sets(t *nftables.Table) []*nftables.Set {
-	ip, mark := nftables.TypeIPAddr, nftables.TypeMark
+	ip, ip6, mark := nftables.TypeIPAddr, nftables.TypeIP6Addr, nftables.TypeMark
 	return []*nftables.Set{
 		{Table: t, Name: setMarks, KeyType: ip, DataType: nftables.TypeVerdict, IsMap: true},
 		{Table: t, Name: rules.SetPods, KeyType: ip},
@@ -50,6 +50,9 @@ func sets(t *nftables.Table) []*nftables.Set {
 		{Table: t, Name: rules.SetHosts, KeyType: ip},
 		{Table: t, Name: rules.SetInside, KeyType: ip, Interval: true},
 		{Table: t, Name: rules.SetIPs, KeyType: ip},
+		{Table: t, Name: rules.SetPods6, KeyType: ip6},
+		{Table: t, Name: rules.SetLocked6, KeyType: ip6},
+		{Table: t, Name: rules.SetInside6, KeyType: ip6, Interval: true},
 		{
 			Table: t, Name: rules.SetResets, HasTimeout: true, Timeout: resetFor,
 			KeyType: concat(ip, nftables.TypeInetService, ip),
@@ -98,6 +101,17 @@ func podMark(verdict string) uint32 {
 		return noMark
 	}
 	return uint32(mark)
+}
+
+// isInside reports whether a set has networks.
+func isInside(set string) bool { return set == rules.SetInside || set == rules.SetInside6 }
+
+// setInside is the set that has a network, if that is inside.
+func setInside(p netip.Prefix) string {
+	if p.Addr().Is4() {
+		return rules.SetInside
+	}
+	return rules.SetInside6
 }
 
 func addrKey(ip netip.Addr) string { return string(ip.AsSlice()) }

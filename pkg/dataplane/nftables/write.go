@@ -86,9 +86,10 @@ func encode(set string, keys []string, values Elements) []nftables.SetElement {
 		switch value := values[key]; set {
 		case setMarks, setSave:
 			e.VerdictData = &expr.Verdict{Kind: expr.VerdictJump, Chain: value[len("jump "):]}
-		case rules.SetInside:
-			list = append(list, nftables.SetElement{Key: []byte(key)[:4]})
-			if end := []byte(key)[4:]; !bytes.Equal(end, make([]byte, 4)) {
+		case rules.SetInside, rules.SetInside6:
+			size := len(key) / 2
+			list = append(list, nftables.SetElement{Key: []byte(key)[:size]})
+			if end := []byte(key)[size:]; !bytes.Equal(end, make([]byte, size)) {
 				list = append(list, nftables.SetElement{Key: end, IntervalEnd: true})
 			}
 			continue

@@ -19,6 +19,11 @@ const (
 	// SetResets: TCP connections of this host's pods that have ended: pod, its
 	// port, and the other end.
 	SetResets = "egress-resets"
+
+	// Their like for IPv6. SetPods6 has every classified pod, without a mark.
+	SetPods6   = "egress-pods6"
+	SetLocked6 = "egress-locked6"
+	SetInside6 = "egress-inside6"
 )
 
 // Our chains. Each has the name of the hook that leads to it, or of its job.
@@ -67,8 +72,10 @@ type Params struct {
 	// Resets: pods get resets for connections that have ended.
 	Resets bool
 	// Strict are the networks of pods whose unclassified addresses may not send
-	// outside.
-	Strict []netip.Prefix
+	// outside, Strict6 those of IPv6.
+	Strict, Strict6 []netip.Prefix
+	// IPv6: there are rules for IPv6, too.
+	IPv6 bool
 	// Maps: the backend finds the egress IP of a mark in a map. Others get a tree of
 	// chains.
 	Maps bool

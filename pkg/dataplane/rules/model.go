@@ -79,7 +79,7 @@ type OutInterface struct {
 	Not  bool
 }
 
-// SourceIn matches source addresses of a network.
+// SourceIn matches source addresses of a network, which is of the rules' family.
 type SourceIn struct{ Network netip.Prefix }
 
 // UDPPort matches UDP packets to a destination port.
@@ -87,6 +87,9 @@ type UDPPort uint16
 
 // TCPPort matches TCP segments to a destination port.
 type TCPPort uint16
+
+// ICMPv6Type matches ICMPv6 messages of a type.
+type ICMPv6Type uint8
 
 // TCPFlags matches TCP segments that have, of the flags in Among, exactly
 // those in Set.
@@ -172,6 +175,7 @@ func (OutInterface) match()   {}
 func (SourceIn) match()       {}
 func (UDPPort) match()        {}
 func (TCPPort) match()        {}
+func (ICMPv6Type) match()     {}
 func (TCPFlags) match()       {}
 func (Mark) match()           {}
 func (ConnMark) match()       {}
@@ -190,6 +194,10 @@ type Drop struct{}
 
 // ResetTCP drops the packet and answers with a TCP reset.
 type ResetTCP struct{}
+
+// Prohibit drops the packet and answers with an ICMPv6 error, "administratively
+// prohibited", so that its sender need not wait for a timeout.
+type Prohibit struct{}
 
 // Accept ends the packet's way through the rules of this stage and hook.
 type Accept struct{}
@@ -255,6 +263,7 @@ type ClampMSS struct{}
 
 func (Drop) action()              {}
 func (ResetTCP) action()          {}
+func (Prohibit) action()          {}
 func (Accept) action()            {}
 func (Return) action()            {}
 func (Jump) action()              {}

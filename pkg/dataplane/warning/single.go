@@ -3,6 +3,7 @@ package warning
 import (
 	"cmp"
 	"fmt"
+	"net/netip"
 	"slices"
 	"strings"
 )
@@ -78,6 +79,26 @@ func NoPodNetworks() Warning {
 		Problem: "strict classification has no effect on this node: neither a podCIDR of the Node nor --cluster-cidrs says which addresses " +
 			"belong to pods, so a pod that sends before the agent knows it leaves with the node's address for a moment",
 		Remedy: "set --cluster-cidrs (in the chart: clusterCIDRs)",
+	}
+}
+
+// IPv6 is that of pods that are not kept from leaving by IPv6, and why.
+func IPv6(err error) Warning {
+	return Warning{
+		Reason: IPv6NotDropped, Object: "ip6tables",
+		Problem: fmt.Sprintf("pods of namespaces with egress IPs reach the outside with IPv6 addresses of their own or of the node: %v", err),
+		Remedy:  "set --backend=nftables, or install ip6tables and its kernel modules",
+	}
+}
+
+// StrayIPv6 is that of a pod that must not leave by IPv6, and has an address in no network
+// that is known to be inside.
+func StrayIPv6(ip netip.Addr) Warning {
+	return Warning{
+		Reason: IPv6NetworksUnknown, Object: "--cluster-cidrs",
+		Problem: fmt.Sprintf("a pod of a namespace with egress IPs has the IPv6 address %v, which is in no network that is known to be "+
+			"inside the cluster, so that such pods do not reach each other by IPv6", ip),
+		Remedy: "add the IPv6 networks of pods to --cluster-cidrs (in the chart: clusterCIDRs)",
 	}
 }
 

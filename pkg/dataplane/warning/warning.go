@@ -34,12 +34,16 @@ const (
 	ForeignNATFirst Reason = "ForeignNATFirst"
 	// MarksOverlap: other software uses bits of our marks.
 	MarksOverlap Reason = "MarksOverlap"
+	// IPv6NotDropped: pods with egress IPs leave by IPv6.
+	IPv6NotDropped Reason = "IPv6NotDropped"
 	// FilterFirst: a tc filter of others comes before the guard.
 	FilterFirst Reason = "FilterFirst"
 	// RulesUnreadable: rules of others cannot be read.
 	RulesUnreadable Reason = "RulesUnreadable"
 	// MTUDiffers: nodes differ in what their uplinks carry.
 	MTUDiffers Reason = "MTUDiffers"
+	// IPv6NetworksUnknown: pods that do not leave by IPv6 do not reach each other either.
+	IPv6NetworksUnknown Reason = "IPv6NetworksUnknown"
 	// StrictWithoutEffect: unknown addresses of pods are not known as such.
 	StrictWithoutEffect Reason = "StrictWithoutEffect"
 	// AnsweredForAll: a machine on the segment answers for every address.
@@ -58,8 +62,8 @@ const (
 func severity(r Reason) int {
 	return slices.Index([]Reason{
 		ForwardingOff, NoDefaultRoute, ForwardRejects, RoutedElsewhere, OverlayPortClosed, OverlayPortShared,
-		DefaultRouteElsewhere, ReversePathFilter, ForeignNATFirst, MarksOverlap, FilterFirst, RulesUnreadable, MTUDiffers,
-		StrictWithoutEffect, AnsweredForAll, NotWatched, NotReset, Incomplete, Unknown,
+		DefaultRouteElsewhere, ReversePathFilter, ForeignNATFirst, MarksOverlap, IPv6NotDropped, FilterFirst, RulesUnreadable, MTUDiffers,
+		IPv6NetworksUnknown, StrictWithoutEffect, AnsweredForAll, NotWatched, NotReset, Incomplete, Unknown,
 	}, r)
 }
 
