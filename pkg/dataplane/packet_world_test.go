@@ -39,6 +39,8 @@ type node struct {
 	cfg   Config
 	dp    *Dataplane
 	state State
+	// rights are the capabilities that the agent has; nil for all.
+	rights []string
 }
 
 // podMachine is a pod on a node.
@@ -278,12 +280,23 @@ func (n *node) gateway() string { return fmt.Sprintf("10.244.%d.1", n.index) }
 func (n *node) start(t *testing.T) {
 	t.Helper()
 	n.stop(t)
-	n.Do(t, func() {
+	n.act(t, func() {
 		dp, err := New(n.cfg)
 		if err != nil {
 			t.Fatal(err)
 		}
 		n.dp = dp
+	})
+}
+
+// act does what the agent does, with its rights.
+func (n *node) act(t *testing.T, f func()) {
+	t.Helper()
+	n.Do(t, func() {
+		if n.rights != nil {
+			must(t, confine(n.rights))
+		}
+		f()
 	})
 }
 
@@ -329,7 +342,7 @@ func (n *node) apply(t *testing.T) Report {
 
 func (n *node) tryApply(t *testing.T) (r Report, err error) {
 	t.Helper()
-	n.Do(t, func() { r, err = n.dp.Apply(context.WithoutCancel(t.Context()), n.state) })
+	n.act(t, func() { r, err = n.dp.Apply(context.WithoutCancel(t.Context()), n.state) })
 	return r, err
 }
 

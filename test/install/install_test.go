@@ -254,3 +254,43 @@ func TestMonitor(t *testing.T) {
 		}
 	}
 }
+
+// TestAgentIsConfined: the agent's containers are not privileged, and cannot become so.
+// TestRightsOfTheChartAreEnough of pkg/dataplane shows that it works so.
+func TestAgentIsConfined(t *testing.T) {
+	for _, set := range [][]string{nil, {"agent.bootLock.enabled=true", "clusterCIDRs={10.244.0.0/16}"}} {
+		all, err := render(t, set...)
+		if err != nil {
+			t.Fatal(err)
+		}
+		for _, kind := range []string{"initContainers", "containers"} {
+			containers, _, err := unstructured.NestedSlice(all["DaemonSet egressip-agent"], "spec", "template", "spec", kind)
+			if err != nil {
+				t.Fatal(err)
+			}
+			for _, container := range containers {
+				c, ok := container.(map[string]any)
+				if !ok {
+					t.Fatalf("container %v", container)
+				}
+				is, _, err := unstructured.NestedMap(c, "securityContext")
+				if err != nil {
+					t.Fatal(err)
+				}
+				drop, _, _ := unstructured.NestedStringSlice(is, "capabilities", "drop")
+				if is["privileged"] == true || is["allowPrivilegeEscalation"] != false || is["readOnlyRootFilesystem"] != true || len(drop) != 1 || drop[0] != "ALL" {
+					t.Errorf("%s %s: %v", kind, c["name"], is)
+				}
+				if profile, _, _ := unstructured.NestedString(is, "seccompProfile", "type"); profile != "RuntimeDefault" {
+					t.Errorf("%s %s: seccomp profile %q", kind, c["name"], profile)
+				}
+				mounts, _, _ := unstructured.NestedSlice(c, "volumeMounts")
+				for _, m := range mounts {
+					if m, ok := m.(map[string]any); ok && m["mountPropagation"] == "Bidirectional" {
+						t.Errorf("%s %s: mount %v needs a privileged container", kind, c["name"], m)
+					}
+				}
+			}
+		}
+	}
+}

@@ -228,7 +228,7 @@ func deleteOne(nl *netlink.Handle, a netlink.Addr) error {
 	if a.Flags&unix.IFA_F_SECONDARY == 0 {
 		// The first of its network, as after the host's own address went and
 		// came back: the kernel would delete the others with it.
-		if restore, err = promoteSecondaries(link.Attrs().Name); err != nil {
+		if restore, err = promoteSecondaries(link); err != nil {
 			return err
 		}
 	}
@@ -241,14 +241,13 @@ func deleteOne(nl *netlink.Handle, a netlink.Addr) error {
 
 // promoteSecondaries makes a device keep the other addresses of a network when the
 // first is deleted, until restore is called.
-func promoteSecondaries(device string) (restore func() error, err error) {
-	path := sysctl.OfDevice(device, "promote_secondaries")
-	changes, err := sysctl.Ensure(path, "1")
+func promoteSecondaries(link netlink.Link) (restore func() error, err error) {
+	changes, err := sysctl.Ensure(link, sysctl.PromoteSecondaries(), 1)
 	return func() error {
 		if changes == 0 {
 			return nil
 		}
-		_, err := sysctl.Ensure(path, "0")
+		_, err := sysctl.Ensure(link, sysctl.PromoteSecondaries(), 0)
 		return err
 	}, err
 }

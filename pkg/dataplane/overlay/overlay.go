@@ -155,13 +155,25 @@ func mend(nl *netlink.Handle, link netlink.Link, want Config) (changes int, err 
 	if link.Attrs().MTU != want.MTU {
 		errs = append(errs, nlutil.Count(&changes, "set MTU of "+Name, nl.LinkSetMTU(link, want.MTU)))
 	}
-	n, err := sysctl.Ensure(sysctl.OfDevice(Name, "rp_filter"), "2")
+	n, err := sysctl.Ensure(link, sysctl.ReversePathFilter(), 2)
+	changes += n
+	errs = append(errs, err)
+	n, err = ensureForwarding(link)
 	changes += n
 	errs = append(errs, err)
 	n, err = ensureAddress(nl, link)
 	changes += n
 	errs = append(errs, err)
 	return changes, errors.Join(errs...)
+}
+
+// ensureForwarding lets packets that come over the overlay be forwarded on a host that
+// forwards, whatever new devices begin with there.
+func ensureForwarding(link netlink.Link) (changes int, err error) {
+	if forwards, err := sysctl.Get(sysctl.IPv4Forward); err != nil || forwards != "1" {
+		return 0, err
+	}
+	return sysctl.Ensure(link, sysctl.Forwarding(), 1)
 }
 
 // Raise sets the device up and gives it its neighbour, which the kernel

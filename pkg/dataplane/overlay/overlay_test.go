@@ -74,6 +74,22 @@ func TestOverlayPortOfOthersIsReported(t *testing.T) {
 	}
 }
 
+// given: a host whose new devices do not forward; then the overlay's does, unless the
+// host forwards nothing at all, which is not ours to change.
+//
+// Mutant killed: overlay-does-not-forward.
+func TestOverlayForwardsWhereTheHostDoes(t *testing.T) {
+	cfg := Config{HostIP: testenv.Addr("192.0.2.1"), Port: 9789, MTU: 1450}
+	for forwards, want := range map[string]string{"1": "1", "0": "0"} {
+		host, _, _ := netnstest.Host(t, "eth0")
+		host.Run(t, "sysctl -qw net.ipv4.ip_forward="+forwards+"; sysctl -qw net.ipv4.conf.default.forwarding=0")
+		must(t, raise(t, host, cfg))
+		if got := strings.TrimSpace(host.Run(t, "cat "+sysctl.OfDevice(Name, "forwarding"))); got != want {
+			t.Errorf("with ip_forward=%s, %s has forwarding=%s", forwards, Name, got)
+		}
+	}
+}
+
 // Kills the mutant that takes every device of the name for ours.
 func TestDeviceOfOthersIsLeftAlone(t *testing.T) {
 	for _, add := range []string{"ip link add egress0 type bridge", "ip link add egress0 type vxlan id 1 dev eth0 dstport 4789"} {
