@@ -60,6 +60,8 @@ func ruleMutants() []mutant {
 		m("table-without-owner", kernel, "TestNobodyElseChangesOurTable", true, "nftables/read.go", "d.newTable(tableOwner | tablePersist)", "d.newTable(0)"),
 		m("inner-packet-is-masqueraded", kernel, "TestPodsLeaveWithTheirEgressIP", true, "rules/snat.go",
 			"when(b.toOverlay).then(KeepSource{}),", "when(b.toOverlay).then(Return{}),"),
+		m("own-addresses-are-outside", kernel, "TestInsideTheClusterNothingChanges", true, "routing/routing.go",
+			"{rulePriorityLocal, unix.RT_TABLE_LOCAL, m.Remote()},", ""),
 		m("changed-value-is-kept", nftables, "TestPropertyTheKernelHasWhatWasPut", false, "members.go",
 			"gone[key] = before // an element's value cannot be changed", "continue"),
 		m("swallowed-network-is-lost", nftables, "TestPropertyTheKernelHasWhatWasPut", false, "members.go", "after := maps.Clone(d.inside)\n\tfor _, p := range networks {\n\t\tafter[p]",

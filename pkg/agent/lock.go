@@ -8,6 +8,7 @@ import (
 	ctrl "sigs.k8s.io/controller-runtime"
 
 	"github.com/egressip-operator/egressip-operator/pkg/dataplane"
+	"github.com/egressip-operator/egressip-operator/pkg/egress"
 )
 
 // Lock holds this node's pods back, from their first packet, until the agent
@@ -26,7 +27,7 @@ func Lock(ctx context.Context, o LockOptions) (err error) {
 	}
 	defer func() { err = errors.Join(err, dp.Close()) }()
 	report, err := dp.Lock(ctx, dataplane.State{
-		HostIP: o.HostIP, Inside: slices.Concat(o.Pods, o.Services), Subnets: o.Pods, Strict: true,
+		HostIP: o.HostIP, Inside: append(slices.Concat(o.Pods, o.Services), egress.LinkLocal()), Subnets: o.Pods, Strict: true,
 	})
 	log := ctrl.LoggerFrom(ctx)
 	if errors.Is(err, dataplane.ErrServed) {

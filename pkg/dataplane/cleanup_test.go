@@ -26,7 +26,7 @@ func TestLeftoversAreWhatCleanupTakes(t *testing.T) {
 	got := strings.Join(n.leftovers(t), "\n")
 	for _, want := range []string{
 		"table mangle, rule: -A PREROUTING -j EGRESSIP-PREROUTING", "table nat, chain EGRESSIP-POSTROUTING with",
-		"ip rule, priority 90: to table 2000", "ip rule, priority 91: to table 2001", "in table 2000",
+		"ip rule, priority 89: to table 255", "ip rule, priority 90: to table 2000", "ip rule, priority 91: to table 2001", "in table 2000",
 		"device egress0", "address " + eip1 + "/24, label eth0:eip", "ipset egress-pods", "BPF map " + n.cfg.PinDir,
 	} {
 		if !strings.Contains(got, want) {

@@ -40,6 +40,7 @@ func TestDriftNeverLeaksAndIsRepaired(t *testing.T) {
 			ipt := rules.iptables()
 			damages := []string{
 				"ip address del " + eip1 + "/24 dev eth0 2>/dev/null || true", // n1 alone has it
+				"ip rule del priority 89",
 				"ip rule del priority 90",
 				"ip rule del priority 91",
 				"ip route flush table 2000",

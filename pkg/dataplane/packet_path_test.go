@@ -64,8 +64,12 @@ func (w *world) applySettled(t *testing.T) {
 	}
 }
 
-// given: pods with and without egress IPs; when they reach pods, nodes and
-// services of the cluster, then each is seen as before we came.
+// given: pods with and without egress IPs, on hosts where others moved the rule of
+// table local behind ours; when they reach pods, nodes and services of the cluster, the
+// metadata service of a cloud, and addresses of their own node, then each is seen as
+// before we came.
+//
+// Kills the mutant without a rule of ours that leads to the host's own addresses.
 func TestInsideTheClusterNothingChanges(t *testing.T) {
 	for _, rules := range allRules() {
 		t.Run(rules.name, func(t *testing.T) {
@@ -75,6 +79,14 @@ func TestInsideTheClusterNothingChanges(t *testing.T) {
 			targets := []string{n1.ip.String() + ":80", n2.ip.String() + ":80", n1.gateway() + ":80"}
 			n1.serveWhoami(t, ":80")
 			n2.serveWhoami(t, ":80")
+			w.router.Run(t, "ip address add 169.254.169.254/32 dev lo")
+			w.router.serveWhoami(t, "169.254.169.254:80")
+			targets = append(targets, "169.254.169.254:80")
+			for _, n := range w.nodes {
+				n.Run(t, `ip rule add priority 100 lookup local; ip rule delete priority 0
+					ip address add 10.99.0.1/32 dev lo; ip address add 169.254.20.10/32 dev lo`)
+			}
+			targets = append(targets, "10.99.0.1:80", "169.254.20.10:80")
 			for _, p := range pods {
 				p.serveWhoami(t, ":80")
 				targets = append(targets, p.ip.String()+":80")

@@ -261,7 +261,7 @@ func (w *world) addNode(t *testing.T, i, nodes int, rules rulesOf) {
 	}
 	// As kube-proxy has it: NAT never touches such packets.
 	n.Run(t, rules.iptables()+" -A FORWARD -m conntrack --ctstate INVALID -j DROP")
-	n.state = State{HostIP: n.ip, Inside: []netip.Prefix{netip.MustParsePrefix("10.244.0.0/16"), netip.MustParsePrefix("10.96.0.0/16")}, Subnets: []netip.Prefix{n.pods}}
+	n.state = State{HostIP: n.ip, Inside: []netip.Prefix{netip.MustParsePrefix("10.244.0.0/16"), netip.MustParsePrefix("10.96.0.0/16"), netip.MustParsePrefix("169.254.0.0/16")}, Subnets: []netip.Prefix{n.pods}}
 	for o := 1; o <= nodes; o++ {
 		n.state.Hosts = append(n.state.Hosts, testenv.Addr(fmt.Sprintf("192.168.7.%d", 10+o)))
 	}

@@ -22,8 +22,8 @@ type State struct {
 	// Hosts are the addresses of all hosts, HostIP included: the overlay takes
 	// packets from these alone, and traffic to them is never egress traffic.
 	Hosts []netip.Addr
-	// Inside are the pod and service networks of the cluster, and of IPv6 all of its
-	// addresses: traffic to them is never egress traffic.
+	// Inside are the pod and service networks of the cluster, of IPv6 all of its addresses,
+	// and whatever else traffic to is never egress traffic.
 	Inside []netip.Prefix
 	// Subnets are the networks of this host's pods, of both families, for Strict.
 	Subnets []netip.Prefix

@@ -23,7 +23,7 @@ type Plan struct {
 	// overlay takes packets only from these, and traffic to them is not egress
 	// traffic.
 	Hosts []netip.Addr
-	// Inside are the pod CIDRs of all hosts, their IPv6 addresses, and the networks given
+	// Inside are the pod CIDRs of all hosts, their IPv6 addresses, link-local addresses of IPv4, and the networks given
 	// by the caller (service CIDRs, further pod CIDRs), in order and without
 	// duplicates: traffic to them is not egress traffic.
 	Inside []netip.Prefix

@@ -51,8 +51,14 @@ func hostAddresses(c Cluster, self string) []netip.Addr {
 	return sortedUnique(addresses)
 }
 
+// LinkLocal returns the network that is inside everywhere (RFC 3927): what has such an
+// address, as node-local DNS and the metadata service of a cloud do, is that of the node
+// itself or of its segment, and no router may carry packets to it.
+func LinkLocal() netip.Prefix { return netip.PrefixFrom(netip.AddrFrom4([4]byte{169, 254}), 16) }
+
 func insideNetworks(c Cluster, self string, given []netip.Prefix) []netip.Prefix {
-	networks := make([]netip.Prefix, 0, len(c.Hosts)+len(given))
+	networks := make([]netip.Prefix, 0, len(c.Hosts)+len(given)+1)
+	networks = append(networks, LinkLocal())
 	for i := range c.Hosts {
 		host := &c.Hosts[i]
 		networks = append(networks, host.Subnets...)

@@ -23,12 +23,15 @@ const (
 	// tableReturn routes replies with RETURN.
 	tableReturn = 2001
 	// The rules stand before the main table's, and before those of CNIs that
-	// use priorities from about 100 on where these match marks of their own.
+	// use priorities from about 100 on where these match marks of their own. The first
+	// leads packets with REMOTE to the host's own addresses, for hosts where others
+	// have moved the rule of table local behind ours.
+	rulePriorityLocal  = 89
 	rulePriorityRemote = 90
 	rulePriorityReturn = 91
 	// Packets of the host itself go past them, from the first of these to the second:
 	// whoever marks those does not know our bits, and none of ours are among them.
-	rulePriorityOwn  = 89
+	rulePriorityOwn  = 88
 	rulePriorityPast = 92
 	// What the host itself sends through the overlay to other hosts.
 	rulePriorityBound = 93
@@ -214,8 +217,8 @@ func (r route) String() string {
 // loopback is the device that packets of the host itself come from, to routing.
 const loopback = "lo"
 
-// policyRules returns the rules that lead marked packets into our tables, those that lead
-// the host's own past them, and one for what the host itself sends through the overlay,
+// policyRules returns the rules that lead marked packets to the host's own addresses and
+// into our tables, those that lead the host's own packets past them, and one for what the host itself sends through the overlay,
 // by name of the device.
 func policyRules(m mark.Marks, device string) []*netlink.Rule {
 	past, own, bound := netlink.NewRule(), netlink.NewRule(), netlink.NewRule()
@@ -227,7 +230,11 @@ func policyRules(m mark.Marks, device string) []*netlink.Rule {
 	for _, r := range []struct {
 		priority, table int
 		mark            uint32
-	}{{rulePriorityRemote, tableRemote, m.Remote()}, {rulePriorityReturn, tableReturn, m.Return()}} {
+	}{
+		{rulePriorityLocal, unix.RT_TABLE_LOCAL, m.Remote()},
+		{rulePriorityRemote, tableRemote, m.Remote()},
+		{rulePriorityReturn, tableReturn, m.Return()},
+	} {
 		rule, mask := netlink.NewRule(), r.mark
 		rule.Family, rule.Priority, rule.Table, rule.Protocol = netlink.FAMILY_V4, r.priority, r.table, routeProtocol
 		rule.Mark, rule.Mask = r.mark, &mask
@@ -277,7 +284,7 @@ func leadingRules(h *netlink.Handle) (own, foreign []netlink.Rule, err error) {
 	for _, r := range rules {
 		ours := r.Protocol == routeProtocol
 		switch {
-		case ours && (IsOurTable(r.Table) || isPassing(r)):
+		case ours && (IsOurTable(r.Table) || r.Table == unix.RT_TABLE_LOCAL || isPassing(r)):
 			own = append(own, r)
 		case IsOurTable(r.Table):
 			foreign = append(foreign, r)
