@@ -8,6 +8,8 @@ func ruleMutants() []mutant {
 		nftables = "./pkg/dataplane/nftables"
 		tracer   = "./internal/testenv/tracer"
 		warnings = "./pkg/dataplane/warning"
+
+		strangers = "TestEgressIPsAndOverlayTakeNothingFromStrangers"
 	)
 	m := func(name, pkg, test string, plain bool, file, old, mutated string) mutant {
 		return mutant{name: name, pkg: pkg, test: test, plain: plain, edits: []edit{{file: file, old: old, new: mutated}}}
@@ -62,6 +64,12 @@ func ruleMutants() []mutant {
 			"when(b.toOverlay).then(KeepSource{}),", "when(b.toOverlay).then(Return{}),"),
 		m("own-addresses-are-outside", kernel, "TestInsideTheClusterNothingChanges", true, "routing/routing.go",
 			"{rulePriorityLocal, unix.RT_TABLE_LOCAL, m.Remote()},", ""),
+		m("overlay-at-any-address", kernel, strangers, true, "rules/content.go", "when(port, notInSet(SetHosts, Destination)).then(Drop{}),\n\t\t)\n\t}\n", ")\n\t}\n"),
+		m("overlay-takes-what-was-translated", kernel, strangers, true, "rules/content.go", "rules = append(rules, when(UDPPort(b.OverlayPort), Original).then(Drop{}))", ""),
+		m("services-lead-to-the-overlay", kernel, strangers, true, "rules/content.go",
+			"rules = append(rules, when(UDPPort(b.OverlayPort), Original, inSet(SetHosts, Destination)).then(Drop{}))", ""),
+		m("pods-send-to-overlays-outside", kernel, strangers, true, "rules/content.go",
+			"when(port, inSet(SetInside, Source), notInSet(SetHosts, Source), notInSet(SetInside, Destination)).then(Drop{}),", ""),
 		m("changed-value-is-kept", nftables, "TestPropertyTheKernelHasWhatWasPut", false, "members.go",
 			"gone[key] = before // an element's value cannot be changed", "continue"),
 		m("swallowed-network-is-lost", nftables, "TestPropertyTheKernelHasWhatWasPut", false, "members.go", "after := maps.Clone(d.inside)\n\tfor _, p := range networks {\n\t\tafter[p]",

@@ -1,6 +1,7 @@
 package dataplane
 
 import (
+	"fmt"
 	"net"
 	"net/netip"
 	"testing"
@@ -57,7 +58,11 @@ func TestStrictHoldsWhatIsNotKnownYet(t *testing.T) {
 
 // given: a host with egress IPs and services of its own; when a client asks for
 // them at an egress IP, or speaks to the overlay without being a host, then
-// there is no answer.
+// there is no answer. A pod whose packets the CNI gives its node's address is no host,
+// by whatever address or service it reaches the overlay's port.
+//
+// Kills the mutants that take packets to any address of the host, what services lead to
+// the port, or what pods send to that port outside.
 func TestEgressIPsAndOverlayTakeNothingFromStrangers(t *testing.T) {
 	for _, rules := range someRules() {
 		t.Run(rules.name, func(t *testing.T) {
@@ -65,8 +70,9 @@ func TestEgressIPsAndOverlayTakeNothingFromStrangers(t *testing.T) {
 			n1, n2 := w.nodes[0], w.nodes[1]
 			n1.serveWhoami(t, ":22")
 			n1.host(eip1, 7)
-			p := n2.addPod(t, "p", 2)
+			p, plain := n2.addPod(t, "p", 2), n2.addPod(t, "plain", 3)
 			p.set(remote(7, n1))
+			plain.set(Pod{Kind: Node})
 			w.applyAll(t)
 			for _, m := range []*machine{w.bastion, n2.machine, p.machine, n1.machine} {
 				if m.answers(t, eip1+":22") {
@@ -83,11 +89,19 @@ func TestEgressIPsAndOverlayTakeNothingFromStrangers(t *testing.T) {
 			forged := forge(7, netip.MustParseAddrPort(p.ip.String()+":1000"), netip.MustParseAddrPort(bastionIP+":9009"))
 			stranger := newMachine(t, "stranger")
 			w.plug(t, stranger, "192.168.7.66/24")
+			stranger.Run(t, "ip route add default via 192.168.7.1")
 			other := n1.addPod(t, "other", 3)
-			for _, m := range []*machine{p.machine, other.machine, stranger, w.bastion} {
-				c := m.dial(t, "udp4", n1.ip.String()+":9789")
-				for range 5 {
-					_, _ = c.Write(forged)
+			n1.Run(t, "ip address add 192.168.7.99/32 dev eth0")
+			dnat := rules.iptables() + " -t nat -A PREROUTING -p udp -d %s --dport %d -j DNAT --to-destination " + n1.ip.String() + ":9789"
+			n1.Run(t, fmt.Sprintf(dnat, n1.ip, 30090))
+			n2.Run(t, fmt.Sprintf(dnat, n2.ip, 30090)+"; "+rules.iptables()+" -t nat -A POSTROUTING -p udp --dport 9789 -m conntrack --ctstate DNAT -j MASQUERADE")
+			w.router.Run(t, fmt.Sprintf("iptables-nft -t nat -A PREROUTING -p udp -d %s --dport %d -j DNAT --to-destination %s", "203.0.113.5", 9789, n1.ip))
+			for _, m := range []*machine{p.machine, other.machine, stranger, w.bastion, plain.machine} {
+				for _, to := range []string{n1.ip.String() + ":9789", "192.168.7.99:9789", n1.ip.String() + ":30090", n2.ip.String() + ":30090", "203.0.113.5:9789"} {
+					c := m.dial(t, "udp4", to)
+					for range 5 {
+						_, _ = c.Write(forged)
+					}
 				}
 			}
 			w.linger(t)

@@ -193,10 +193,18 @@ func (b builder) forward() []Rule {
 	var rules []Rule
 	// Only hosts may send to the overlay's port: a pod could choose the namespace
 	// that its packets seem to come from. And a pod's probe, once masqueraded,
-	// would look like its host's.
+	// would look like its host's. Outside, the network may lead it to a host: by an
+	// address that stands for the host's, such as an ExternalIP.
 	for _, port := range b.hostPorts() {
-		rules = append(rules, when(port, inSet(SetHosts, Destination), notInSet(SetHosts, Source)).then(Drop{}))
+		rules = append(
+			rules,
+			when(port, inSet(SetHosts, Destination), notInSet(SetHosts, Source)).then(Drop{}),
+			when(port, inSet(SetInside, Source), notInSet(SetHosts, Source), notInSet(SetInside, Destination)).then(Drop{}),
+		)
 	}
+	// What hosts themselves send there is not tracked, and never translated. This was
+	// led to the port by a service.
+	rules = append(rules, when(UDPPort(b.OverlayPort), Original, inSet(SetHosts, Destination)).then(Drop{}))
 	return append(rules,
 		when(b.fromOverlay).then(Goto{ChainFrom}),
 		when(b.toOverlay).then(Goto{ChainTo}),
@@ -311,8 +319,16 @@ func (b builder) input() []Rule {
 		rules = append(rules, when(b.fromOverlay, Reply).then(Return{}))
 	}
 	rules = append(rules, when(b.fromOverlay).then(Drop{}))
+	// Translated, as by a service: a pod sent it to another port or address.
+	rules = append(rules, when(UDPPort(b.OverlayPort), Original).then(Drop{}))
 	for _, port := range b.hostPorts() {
-		rules = append(rules, when(port, notInSet(SetHosts, Source)).then(Drop{}))
+		rules = append(
+			rules,
+			when(port, notInSet(SetHosts, Source)).then(Drop{}),
+			// Hosts send to the host's address alone. What a pod sends to another one, a
+			// CNI may give its node's address as source.
+			when(port, notInSet(SetHosts, Destination)).then(Drop{}),
+		)
 	}
 	// The host offers no services on egress IPs, and sends no RST for a segment of
 	// a connection that is about to move here.
