@@ -180,6 +180,7 @@ func (v *view) readNodes(nodes map[string]*corev1.Node) {
 	v.networks = make(map[string]netip.Prefix)
 	v.gone = make(map[string]bool)
 	v.ipv6 = make(map[string][]string)
+	v.listed = make(map[string][]string)
 	for _, h := range v.hosts {
 		node := nodes[h.Name]
 		if node == nil {
@@ -187,6 +188,7 @@ func (v *view) readNodes(nodes map[string]*corev1.Node) {
 			continue
 		}
 		v.ipv6[h.Name] = ipv6Networks(node)
+		v.listed[h.Name] = listedAddresses(node)
 		v.evacuating[h.Name] = node.Annotations[v1.AnnotationEvacuate] == "true"
 		written := node.Annotations[egress.AnnotationCloudConfig]
 		config, err := egress.ParseCloudConfig(written)
@@ -204,6 +206,20 @@ func (v *view) readNodes(nodes map[string]*corev1.Node) {
 			v.networks[h.Name] = config.Network
 		}
 	}
+}
+
+// listedAddresses are the Node's IPv4 addresses for its status, in order.
+func listedAddresses(node *corev1.Node) []string {
+	var all []string
+	for _, address := range node.Status.Addresses {
+		internal, external := address.Type == corev1.NodeInternalIP, address.Type == corev1.NodeExternalIP
+		ip, err := netip.ParseAddr(address.Address)
+		if (internal || external) && err == nil && ip.Is4() && !slices.Contains(all, ip.String()) {
+			all = append(all, ip.String())
+		}
+	}
+	slices.Sort(all)
+	return all[:min(len(all), egress.MaxAddresses)]
 }
 
 // applyLastResort lets hosts serve before their hold-down is over if no other host

@@ -96,13 +96,14 @@ func drawView(t *rapid.T) view {
 func TestPlacement(t *testing.T) {
 	v := view{
 		capacity: map[string]int{"none": -1, "two": 2}, networks: map[string]netip.Prefix{"two": netip.MustParsePrefix("10.0.1.7/18")},
-		verdicts: map[string]online.Verdict{"two": {Closed: true}},
+		verdicts: map[string]online.Verdict{"two": {Closed: true}}, listed: map[string][]string{"two": {"10.0.1.7"}},
 	}
 	for host, want := range map[string]v1.PlacementStatus{
-		"none": {}, "any": {Capacity: maxClaims}, "two": {Capacity: 2, Network: "10.0.0.0/18", Closed: true},
+		"none": {NodeAddresses: []string{}}, "any": {Capacity: maxClaims, NodeAddresses: []string{}},
+		"two": {Capacity: 2, Network: "10.0.0.0/18", Closed: true, NodeAddresses: []string{"10.0.1.7"}},
 	} {
-		if got := v.placement(host); *got != want {
-			t.Errorf("%s: %+v, want %+v", host, *got, want)
+		if diff := cmp.Diff(&want, v.placement(host)); diff != "" {
+			t.Errorf("%s (-want +got):\n%s", host, diff)
 		}
 	}
 }

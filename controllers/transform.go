@@ -30,7 +30,7 @@ func transformNode(object any) (any, error) {
 		kept.Labels = map[string]string{corev1.LabelTopologyZone: value}
 	}
 	for _, address := range node.Status.Addresses {
-		if address.Type == corev1.NodeInternalIP {
+		if address.Type == corev1.NodeInternalIP || address.Type == corev1.NodeExternalIP {
 			kept.Status.Addresses = append(kept.Status.Addresses, address)
 		}
 	}

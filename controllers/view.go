@@ -34,6 +34,8 @@ type view struct {
 	networks   map[string]netip.Prefix
 	// ipv6 are the IPv6 networks and addresses of Nodes, by host.
 	ipv6 map[string][]string
+	// listed are the addresses that Nodes list, by host.
+	listed map[string][]string
 	// candidates are the hosts as witnesses of others.
 	candidates map[string]candidate
 	// gone are the hosts whose Node is gone, that were bound to it.
@@ -102,7 +104,10 @@ func (v *view) placement(host string) *v1.PlacementStatus {
 	if !ok {
 		capacity = atMost(v.defaultCapacity)
 	}
-	p := &v1.PlacementStatus{Capacity: int32(max(capacity, 0)), Closed: v.verdicts[host].Closed} //nolint:gosec // at most maxClaims
+	p := &v1.PlacementStatus{
+		Capacity: int32(max(capacity, 0)), //nolint:gosec // at most maxClaims
+		Closed:   v.verdicts[host].Closed, NodeAddresses: append([]string{}, v.listed[host]...),
+	}
 	if network := v.networks[host]; network.IsValid() {
 		p.Network = network.Masked().String()
 	}

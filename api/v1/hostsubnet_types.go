@@ -147,7 +147,8 @@ type HostSubnetStatus struct {
 	Conditions []metav1.Condition `json:"conditions,omitempty"`
 }
 
-// PlacementStatus is what limits the egress IPs of a host. No field is ever left out.
+// PlacementStatus is what limits the egress IPs of a host, and what its Node says. No
+// field is ever left out.
 type PlacementStatus struct {
 	// network is the network of the host's egress IPs as a cloud reports it, as a CIDR.
 	// If it is empty, the network of the uplink counts (agent.uplinkCIDR).
@@ -159,6 +160,13 @@ type PlacementStatus struct {
 	// closed is true while the host keeps the egress IPs that it has and is given no
 	// more, for instance because its Node is not Ready.
 	Closed bool `json:"closed"`
+	// nodeAddresses are the InternalIPs and ExternalIPs of the Node that are IPv4.
+	// Traffic to those that the host's agent sees too is not egress traffic.
+	// +optional
+	// +listType=atomic
+	// +kubebuilder:validation:MaxItems=32
+	// +kubebuilder:validation:items:MaxLength=64
+	NodeAddresses []string `json:"nodeAddresses,omitzero"`
 }
 
 // AgentStatus describes a host's agent.
@@ -176,6 +184,14 @@ type AgentStatus struct {
 	// +optional
 	// +kubebuilder:validation:Minimum=0
 	UplinkMTU int32 `json:"uplinkMTU,omitempty"`
+	// addresses are the IPv4 addresses that the host has in addition to hostIP, as far as
+	// they are not inside the cluster anyway. Traffic to those that its Node lists too, or
+	// that are on a segment with another host, is not egress traffic.
+	// +optional
+	// +listType=atomic
+	// +kubebuilder:validation:MaxItems=32
+	// +kubebuilder:validation:items:MaxLength=64
+	Addresses []string `json:"addresses,omitempty"`
 	// backend is where our rules are: nftables for a table of their own, or
 	// iptables. backendReason says why.
 	// +optional

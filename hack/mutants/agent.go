@@ -10,6 +10,14 @@ func agentMutants() []mutant {
 			edits: []edit{{file: "decide.go", old: "stray.IsValid()", new: "stray.IsValid() && false"}},
 		},
 		{
+			name: "address-gone-at-once", pkg: agent, test: "TestAnAddressThatGoesCountsForAWhile", plain: true,
+			edits: []edit{{file: "sightings.go", old: "now.Sub(at) > addressMemory", new: "now.Sub(at) > 0"}},
+		},
+		{
+			name: "no-addresses-at-first", pkg: agent, test: "TestPublishKeepsAddressesUntilTheKernelIsRead", plain: true,
+			edits: []edit{{file: "publish.go", old: "if o.decision.addressesUnknown {", new: "if false {"}},
+		},
+		{
 			name: "drop-is-node", pkg: agent, test: "TestPropertyNoPodThatRequestsGoesByItself",
 			edits: []edit{{
 				file: "state.go", old: "default:\n\t\treturn dataplane.Pod{IP: p.IP, Kind: dataplane.Drop}",

@@ -9,7 +9,27 @@ const (
 
 // mutants is the whole list.
 func mutants() []mutant {
-	return slices.Concat(resolveMutants(), memoMutants(), healthMutants(), allocateMutants(), ownershipMutants(), netIDMutants(), agentMutants(), controllerMutants(), endpointMutants(), criMutants(), kernelMutants(), ruleMutants(), bootMutants())
+	return slices.Concat(resolveMutants(), insideMutants(), memoMutants(), healthMutants(), allocateMutants(), ownershipMutants(), netIDMutants(), agentMutants(), controllerMutants(), endpointMutants(), criMutants(), kernelMutants(), ruleMutants(), bootMutants())
+}
+
+// insideMutants are mistakes about whose word makes an address one of the cluster.
+func insideMutants() []mutant {
+	m := func(name, old, mutated string) mutant {
+		return mutant{
+			name: name, pkg: brain, test: "TestWhichAddressesOfNodesAreInside", plain: true,
+			edits: []edit{{file: "inside.go", old: old, new: mutated}},
+		}
+	}
+	return []mutant{
+		m("one-host-makes-a-segment", "segments[host.Network] > 1", "segments[host.Network] > 0"),
+		m("agents-word-is-enough", "host.Network.Contains(ip)\n\t\t\tif", "true\n\t\t\tif"),
+		m("nodes-word-is-enough", "for _, ip := range host.Addresses {\n\t\t\tshared", "for _, ip := range slices.Concat(host.Addresses, host.Listed) {\n\t\t\tshared"),
+		m("egress-ips-are-inside", "withoutEgressIPs(c, believed)", ""),
+		{
+			name: "egress-ips-are-published", pkg: brain, test: "TestWhatAHostPublishesOfItsAddresses", plain: true,
+			edits: []edit{{file: "inside.go", old: "withoutEgressIPs(c, left)", new: ""}},
+		},
+	}
 }
 
 func netIDMutants() []mutant {

@@ -32,6 +32,8 @@ type input struct {
 	// prefix length. It is fresher than what the API says of this node, and
 	// invalid before the first pass.
 	uplink netip.Prefix
+	// addresses are those that the kernel has, or had a moment ago.
+	addresses []netip.Addr
 	// hostIP is the node's address as known before, for the time in which the
 	// HostSubnet is missing.
 	hostIP netip.Addr
@@ -55,6 +57,10 @@ type decision struct {
 	peers []egress.Peer
 	// witnessed are those of peers on whose health this node votes.
 	witnessed []string
+	// addresses are those of the node that are published. addressesUnknown: the kernel
+	// has not said yet which there are.
+	addresses        []netip.Addr
+	addressesUnknown bool
 	// withdrawn: the node gives up its egress IPs.
 	withdrawn bool
 	// warnings are what the admin should know and what stops nothing.
@@ -76,7 +82,7 @@ func decide(in input) (decision, bool) {
 		hostIP = in.hostIP
 	}
 	decided, ok := egress.DecideHost(egress.HostInput{
-		Host: in.node, Cluster: cluster, HostIP: hostIP, Uplink: in.uplink,
+		Host: in.node, Cluster: cluster, HostIP: hostIP, Uplink: in.uplink, Addresses: in.addresses,
 		Pods: podsOf(in.pods), Managed: managedNamespaces(in.netNamespaces),
 		Inside: insideNetworks(in.inside, in.serviceCIDRs), PodNetworks: in.podNetworks,
 		Strict: in.strict, Reach: in.reach, Memo: in.memo,
@@ -86,7 +92,8 @@ func decide(in input) (decision, bool) {
 	}
 	d := decision{
 		state: stateOf(decided.Plan, in.strict), result: decided.Result, peers: decided.Watched, witnessed: decided.Witnessed,
-		noHostSubnet: decided.NoHostSubnet, withdrawn: in.reach.Withdrawn,
+		noHostSubnet: decided.NoHostSubnet, withdrawn: in.reach.Withdrawn, addresses: decided.Addresses,
+		addressesUnknown: len(in.addresses) == 0,
 	}
 	for _, p := range problems {
 		if p.Kind == "HostSubnet" && p.Name == in.node {
@@ -98,6 +105,9 @@ func decide(in input) (decision, bool) {
 	}
 	if decided.PodNetworksUnknown {
 		d.warnings = append(d.warnings, warning.NoPodNetworks())
+	}
+	if decided.AddressesOmitted > 0 {
+		d.warnings = append(d.warnings, warning.AddressesOmitted(decided.AddressesOmitted))
 	}
 	for i := range in.hostSubnets {
 		if h := &in.hostSubnets[i]; uplinkMTU(h) > 0 && h.Name != in.node {

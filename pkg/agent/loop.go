@@ -85,6 +85,7 @@ type loop struct {
 	applied   bool // the last Apply succeeded, with desired.state
 	appliedAt time.Time
 	report    dataplane.Report
+	addresses sightings
 	hostIP    netip.Addr
 	failures  int // passes in a row that failed
 	lastErr   string
@@ -219,6 +220,7 @@ func (l *loop) decide(ctx context.Context) (decision, error) {
 		return decision{}, err
 	}
 	in.uplink, in.hostIP, in.memo = l.report.UplinkCIDR, l.hostIP, &l.memo
+	in.addresses = l.addresses.list()
 	if l.peers != nil {
 		in.reach = l.peers.reach()
 	}
@@ -241,6 +243,9 @@ func (l *loop) apply(ctx context.Context) error {
 	}
 	if report.UplinkCIDR != l.report.UplinkCIDR {
 		l.objects.raise() // the brain refuses claims outside this network
+	}
+	if l.addresses.see(report.Addresses, ended) {
+		l.objects.raise() // it decides which of them are published
 	}
 	report.Warnings = warning.Tidy(slices.Concat(report.Warnings, l.desired.warnings, warning.MTUs(report.Uplink, report.UplinkMTU, l.desired.mtus)))
 	l.report, l.applied, l.appliedAt = report, err == nil, ended

@@ -162,6 +162,9 @@ func (p *publisher) want(o observation, base ownStatus) ownStatus {
 		// not make all other nodes forget which claims its network can have.
 		want.agent.Uplink, want.agent.UplinkCIDR, want.agent.UplinkMTU = base.agent.Uplink, base.agent.UplinkCIDR, base.agent.UplinkMTU
 	}
+	if o.decision.addressesUnknown {
+		want.agent.Addresses = base.agent.Addresses // as after a restart
+	}
 	want.inUseKnown = want.inUseKnown || base.inUseKnown
 	if p.ballot != nil {
 		want.agent.Silent = p.ballot()

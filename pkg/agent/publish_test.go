@@ -4,6 +4,8 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"net/netip"
+	"slices"
 	"strings"
 	"sync"
 	"testing"
@@ -125,6 +127,10 @@ func TestStatusOf(t *testing.T) {
 				s.ready.Status, s.ready.Reason, s.ready.Message = "False", "ApplyFailed", "no room"
 				s.warnings.Status, s.warnings.Reason, s.warnings.Message = "True", "ForwardingOff", "ForwardingOff: off"
 			},
+		},
+		"further addresses": {
+			func(o *observation) { o.decision.addresses = testenv.Addrs("10.1.8.98", "10.1.8.99") },
+			func(s *ownStatus) { s.agent.Addresses = []string{"10.1.8.98", "10.1.8.99"} },
 		},
 		"a claim that nobody requests is not to be configured": {
 			func(o *observation) {
@@ -413,6 +419,35 @@ func TestPublishKeepsTheUplinksNetwork(t *testing.T) {
 		api.expectWrites(t, 2)
 		if a := api.stored.Status.Agent; a.Uplink != "eth0" || a.UplinkCIDR != "10.1.8.11/24" {
 			t.Errorf("agent is %+v", a)
+		}
+	})
+}
+
+// TestPublishKeepsAddressesUntilTheKernelIsRead: what an agent published before it was
+// started again stays inside for all nodes.
+//
+// Kills the mutant that publishes none at first.
+func TestPublishKeepsAddressesUntilTheKernelIsRead(t *testing.T) {
+	t.Parallel()
+	inBubble(t, func(t *testing.T, p *publisher, api *fakeAPI) {
+		t.Helper()
+		for _, o := range []struct {
+			known bool
+			now   []netip.Addr
+			want  []string
+		}{
+			{true, testenv.Addrs("10.1.8.99"), []string{"10.1.8.99"}},
+			{false, nil, []string{"10.1.8.99"}},
+			{true, testenv.Addrs("10.1.8.98"), []string{"10.1.8.98"}},
+			{true, nil, nil},
+		} {
+			p.publish(observed(t, func(ob *observation) {
+				ob.decision.addresses, ob.decision.addressesUnknown = o.now, !o.known
+			}))
+			pass(time.Second)
+			if got := api.stored.Status.Agent.Addresses; !slices.Equal(got, o.want) {
+				t.Errorf("published %v, want %v", got, o.want)
+			}
 		}
 	})
 }

@@ -86,6 +86,9 @@ func statusOf(o observation, version string, appliedGeneration int64) ownStatus 
 		s.agent.UplinkCIDR = o.report.UplinkCIDR.String()
 	}
 	s.agent.UplinkMTU = int32(min(max(o.report.UplinkMTU, 0), math.MaxInt32)) //nolint:gosec // bounded
+	for _, ip := range o.decision.addresses {
+		s.agent.Addresses = append(s.agent.Addresses, ip.String())
+	}
 	s.agent.Backend, s.agent.IPTables = backendOf(o.report.Backends)
 	s.agent.BackendReason = clip(o.report.BackendReason)
 	s.agent.IPv6 = ipv6Of(o)
@@ -250,7 +253,7 @@ func (s ownStatus) equal(t ownStatus) bool {
 		s.agent.UplinkCIDR == t.agent.UplinkCIDR && slices.Equal(s.agent.IPTables, t.agent.IPTables) &&
 		s.agent.Backend == t.agent.Backend && s.agent.IPv6 == t.agent.IPv6 &&
 		s.agent.BackendReason == t.agent.BackendReason && s.agent.Probes == t.agent.Probes &&
-		slices.Equal(s.agent.Silent, t.agent.Silent) &&
+		slices.Equal(s.agent.Silent, t.agent.Silent) && slices.Equal(s.agent.Addresses, t.agent.Addresses) &&
 		slices.Equal(s.claims, t.claims) && s.inUse == t.inUse && s.inUseKnown == t.inUseKnown &&
 		s.agent.UplinkMTU == t.agent.UplinkMTU && sameCondition(s.ready, t.ready) && sameCondition(s.warnings, t.warnings)
 }

@@ -150,10 +150,11 @@ func (s staleness) stale(f conntrack.Flow) bool {
 		return way != 0
 	}
 	mark := s.pods[f.Source]
-	if mark != 0 && (way != mark && !s.isInside(f.Dest) || s.wrongSource(f, way)) {
+	inside := s.isInside(f.Dest)
+	if mark != 0 && (way != mark && !inside || way != 0 && inside || s.wrongSource(f, way)) {
 		return true
 	}
-	return way == s.marks.Remote() && way == mark && !s.isInside(f.Dest) && s.moved(f)
+	return way == s.marks.Remote() && way == mark && s.moved(f)
 }
 
 // moved reports whether a connection over the overlay gets another source, as when

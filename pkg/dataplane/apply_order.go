@@ -139,7 +139,7 @@ func order(in orderInput) []change {
 	}
 	c.members(phaseGrow, putMember, setHosts, want.hosts, obs.hosts)
 	c.members(phaseGrow, putMember, setIPs, want.ips, obs.ips)
-	c.networks(phaseGrow, putMember, want.inside, obs.inside)
+	grown := c.networks(phaseGrow, putMember, want.inside, obs.inside)
 	c.members(phaseLock, putMember, setLocked, want.locked, obs.locked)
 
 	released, mended := c.tables(in)
@@ -162,7 +162,7 @@ func order(in orderInput) []change {
 	}
 	unlocked := missing(obs.locked, want.locked)
 	withdrawn := missing(obs.addresses, want.addresses)
-	if in.sweep || released || mended || remarked || rerouted || len(unlocked)+len(withdrawn) > 0 || rewritten(obs.served, want.served) {
+	if in.sweep || released || mended || remarked || rerouted || grown || len(unlocked)+len(withdrawn) > 0 || rewritten(obs.served, want.served) {
 		c.add(change{phase: phaseForget, op: forgetFlows})
 	}
 	for _, ip := range withdrawn {
@@ -173,7 +173,10 @@ func order(in orderInput) []change {
 	}
 	c.members(phaseShrink, delMember, setIPs, obs.ips, want.ips)
 	c.members(phaseShrink, delMember, setHosts, obs.hosts, want.hosts)
-	c.networks(phaseShrink, delMember, obs.inside, want.inside)
+	if c.networks(phaseShrink, delMember, obs.inside, want.inside) {
+		// Until now connections there could begin as those inside do.
+		c.add(change{phase: phaseShrink, op: forgetFlows})
+	}
 	if len(obs.former.ipsets) > 0 {
 		c.add(change{phase: phaseShrink, op: dropSets})
 	}
@@ -210,7 +213,8 @@ func setOf(set string, ip netip.Addr) string {
 	return map[string]string{setPods: setPods6, setLocked: setLocked6, setInside: setInside6}[set]
 }
 
-func (c *changes) networks(p phase, o op, in, notIn map[netip.Prefix]struct{}) {
+// networks adds changes of the sets of what is inside, and reports whether there are any.
+func (c *changes) networks(p phase, o op, in, notIn map[netip.Prefix]struct{}) bool {
 	var list []netip.Prefix
 	for n := range in {
 		if _, ok := notIn[n]; !ok {
@@ -220,6 +224,7 @@ func (c *changes) networks(p phase, o op, in, notIn map[netip.Prefix]struct{}) {
 	for _, n := range masked(list) {
 		c.add(change{phase: p, op: o, set: setOf(setInside, n.Addr()), prefix: n})
 	}
+	return len(list) > 0
 }
 
 // podRoutes sets routes of pods that are new or changed, and reports whether a pod

@@ -188,6 +188,10 @@ func (r *round) prepare() error {
 	r.uplink, r.uplinkErr = address.FindUplink(r.d.nl, r.state.HostIP)
 	r.report.Uplink, r.report.UplinkCIDR, r.report.UplinkMTU = r.uplink.Name, r.uplink.CIDR, r.uplink.MTU
 	r.defaultRoute = r.uplink.Name
+	var errAddresses error
+	if r.report.Addresses, errAddresses = address.OfHost(r.d.nl); errAddresses != nil {
+		r.errs = append(r.errs, errAddresses)
+	}
 	if r.uplinkErr != nil {
 		r.errs = append(r.errs, r.uplinkErr)
 	}

@@ -2,6 +2,8 @@ package dataplane
 
 import (
 	"errors"
+	"net"
+	"net/netip"
 	"slices"
 	"testing"
 	"time"
@@ -123,6 +125,69 @@ func TestInsideTheClusterNothingChanges(t *testing.T) {
 			if diff := cmp.Diff(before, look()); diff != "" {
 				t.Fatalf("who is seen inside the cluster (-without us +with us):\n%s", diff)
 			}
+		})
+	}
+}
+
+// given: a virtual IP, which moves between hosts and is inside after a while; then a pod
+// with an egress IP reaches it on each host, the egress host included, as seen from its
+// node; and connections that began while it was outside, or inside, do not go on with the
+// former source.
+//
+// Kills the mutants without the look at connections when what is inside changes.
+func TestAddressBecomesInside(t *testing.T) {
+	for _, rules := range someRules() {
+		t.Run(rules.name, func(t *testing.T) {
+			w := newWorld(t, 3, rules)
+			n1, n2, n3 := w.nodes[0], w.nodes[1], w.nodes[2]
+			there, here := n2.addPod(t, "there", 2), n1.addPod(t, "here", 2)
+			n1.host(eip1, 7)
+			there.set(remote(7, n1))
+			here.set(local(eip1, 7))
+			w.applyAll(t)
+			const vip = "192.168.7.99"
+			move := func(from, to *node) {
+				from.Run(t, "ip address del "+vip+"/32 dev eth0")
+				to.Run(t, "ip address add "+vip+"/32 dev eth0")
+				w.lan.Run(t, "ip neigh flush all")
+				for _, n := range w.nodes {
+					n.Run(t, "ip neigh flush to "+vip)
+				}
+			}
+			n3.Run(t, "ip address add "+vip+"/32 dev eth0")
+			seen := n3.receiveUDPAt(t, vip+":9000")
+			open := map[*podMachine]net.Conn{there: there.dial(t, "udp4", vip+":9000"), here: here.dial(t, "udp4", vip+":9000")}
+			expect := func(sources ...string) {
+				t.Helper()
+				for p, c := range open {
+					speak(t, c, p.Name)
+					if got := seen.of(p.Name); got[len(got)-1] != testenv.Addr(sources[p.node.index-1]) || len(got) > 2 {
+						t.Fatalf("%s was seen as %v, and is not %v now", p.Name, got, sources)
+					}
+				}
+			}
+			expect(eip1, eip1)
+			outside := slices.Clone(n1.state.Inside)
+			inside := append(slices.Clone(outside), netip.MustParsePrefix(vip+"/32"))
+			for _, n := range w.nodes {
+				n.state.Inside = inside
+			}
+			w.applyAll(t)
+			expect(n1.ip.String(), n2.ip.String())
+
+			move(n3, n1) // where the egress IP is
+			n1.serveWhoami(t, vip+":80")
+			if from, err := there.whoami(t, vip+":80"); err != nil || from != n2.ip.String() {
+				t.Fatalf("on the egress host: %q, %v", from, err)
+			}
+			move(n1, n3)
+			for _, n := range w.nodes {
+				n.state.Inside = outside
+			}
+			w.applyAll(t)
+			seen.forget()
+			expect(eip1, eip1)
+			w.applySettled(t)
 		})
 	}
 }

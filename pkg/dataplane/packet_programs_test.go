@@ -25,11 +25,17 @@ type receiveLog struct {
 // receiveUDP notes and answers each UDP packet to the port until the test ends.
 func (m *machine) receiveUDP(t *testing.T, port uint16) *receiveLog {
 	t.Helper()
+	return m.receiveUDPAt(t, fmt.Sprintf(":%d", port))
+}
+
+// receiveUDPAt is receiveUDP at an address and port.
+func (m *machine) receiveUDPAt(t *testing.T, at string) *receiveLog {
+	t.Helper()
 	l := &receiveLog{sources: map[string][]netip.Addr{}}
 	var u net.PacketConn
 	m.Do(t, func() {
 		var err error
-		u, err = (&net.ListenConfig{}).ListenPacket(t.Context(), "udp4", fmt.Sprintf(":%d", port))
+		u, err = (&net.ListenConfig{}).ListenPacket(t.Context(), "udp4", at)
 		must(t, err)
 	})
 	done := make(chan struct{})
@@ -59,6 +65,13 @@ func (l *receiveLog) of(payload string) []netip.Addr {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	return slices.Clone(l.sources[payload])
+}
+
+// forget forgets what was received so far.
+func (l *receiveLog) forget() {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	clear(l.sources)
 }
 
 // speak sends a payload and waits until it has come back, over and over where

@@ -92,6 +92,8 @@ func TestEgressIPsAndOverlayTakeNothingFromStrangers(t *testing.T) {
 			stranger.Run(t, "ip route add default via 192.168.7.1")
 			other := n1.addPod(t, "other", 3)
 			n1.Run(t, "ip address add 192.168.7.99/32 dev eth0")
+			// As other software may do.
+			n1.Run(t, rules.iptables()+" -t raw -A PREROUTING -p udp -d 192.168.7.99 -j NOTRACK")
 			dnat := rules.iptables() + " -t nat -A PREROUTING -p udp -d %s --dport %d -j DNAT --to-destination " + n1.ip.String() + ":9789"
 			n1.Run(t, fmt.Sprintf(dnat, n1.ip, 30090))
 			n2.Run(t, fmt.Sprintf(dnat, n2.ip, 30090)+"; "+rules.iptables()+" -t nat -A POSTROUTING -p udp --dport 9789 -m conntrack --ctstate DNAT -j MASQUERADE")

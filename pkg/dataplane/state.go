@@ -144,6 +144,9 @@ type Report struct {
 	// its prefix length there.
 	Uplink     string
 	UplinkCIDR netip.Prefix
+	// Addresses are the host's own addresses: those that it can be reached at from other
+	// machines, without egress IPs and those of services.
+	Addresses []netip.Addr
 	// Backends are the backends that hold our rules, and BackendReason is why they
 	// were chosen.
 	Backends      []Backend

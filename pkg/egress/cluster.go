@@ -119,6 +119,9 @@ type Host struct {
 	// only what the Node says, which is not believed: it is neither inside the cluster
 	// nor a source of overlay packets, and takes no egress traffic.
 	Confirmed bool
+	// Addresses are those that the host's agent sees on its interfaces, in addition to IP,
+	// and Listed are those that its Node lists. See nodeAddresses.
+	Addresses, Listed []netip.Addr
 	// Unheard: the agent has not reported anything in the time that it has for that.
 	// AgentReady: it has reported that the kernel is as planned. AgentGone: the host runs
 	// and its agent does not.

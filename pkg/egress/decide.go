@@ -17,6 +17,8 @@ type HostInput struct {
 	// Uplink is the host's address with its prefix length as the kernel reported
 	// it last. It is fresher than the Cluster; invalid if not known.
 	Uplink netip.Prefix
+	// Addresses are those that the kernel has, or had a moment ago, on its interfaces.
+	Addresses []netip.Addr
 	// Pods are the host's own pods.
 	Pods []Pod
 	// Managed names the namespaces that have a NetNamespace, even an unusable
@@ -50,6 +52,10 @@ type HostDecision struct {
 	// NoHostSubnet: the host is not in the Cluster. It hosts nothing then, and its
 	// pods are still kept from leaving with its address.
 	NoHostSubnet bool
+	// Addresses are those that the host publishes in addition to its hostIP, so that they
+	// are inside for all; AddressesOmitted is how many more it has.
+	Addresses        []netip.Addr
+	AddressesOmitted int
 	// PodNetworksUnknown: strict classification has no effect, as nothing says
 	// which addresses are those of the host's pods.
 	PodNetworksUnknown bool
@@ -86,8 +92,10 @@ func DecideHost(in HostInput) (HostDecision, bool) {
 		slices.SortStableFunc(plan.Pods, func(a, b PodPath) int { return a.IP.Compare(b.IP) })
 	}
 	result, _ := resolution.Host(in.Host)
+	self, _ := cluster.Host(in.Host)
+	addresses, omitted := toPublish(cluster, self, insideNetworks(cluster, in.Host, in.Inside), in.Addresses)
 	return HostDecision{
-		Plan: plan, Result: result,
+		Plan: plan, Result: result, Addresses: addresses, AddressesOmitted: omitted,
 		Watched:            Watched(cluster, resolution, in.Host, in.Pods),
 		Witnessed:          Witnessed(cluster, in.Host),
 		NoHostSubnet:       noHostSubnet,

@@ -250,6 +250,7 @@ func (n *Namespace) equal(other *Namespace) bool {
 // allocated returns the host without what no allocation depends on.
 func (h Host) allocated() Host {
 	h.Reports, h.AgentGone, h.Witnesses, h.Invalid, h.IPv6 = nil, false, nil, nil, nil
+	h.Addresses, h.Listed = nil, nil
 	return h
 }
 
@@ -266,6 +267,7 @@ func (h *Host) equal(other *Host) bool {
 		h.Capacity == other.Capacity && h.Created.Equal(other.Created) &&
 		slices.Equal(h.Claims, other.Claims) && slices.Equal(h.Ranges, other.Ranges) && slices.Equal(h.Subnets, other.Subnets) &&
 		slices.Equal(h.IPv6, other.IPv6) && slices.Equal(h.Excess, other.Excess) && slices.Equal(h.Invalid, other.Invalid) && slices.Equal(h.Awaited, other.Awaited) &&
+		slices.Equal(h.Addresses, other.Addresses) && slices.Equal(h.Listed, other.Listed) &&
 		slices.Equal(h.Witnesses, other.Witnesses) && maps.Equal(h.Failing, other.Failing) && maps.Equal(h.Reports, other.Reports)
 }
 

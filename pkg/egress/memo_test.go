@@ -90,6 +90,7 @@ func (w *world) change(t *rapid.T, stamp func(*types.UID, *string)) {
 		stamp(&h.UID, &h.ResourceVersion)
 	case 8:
 		h.Status.Agent.UplinkCIDR = h.HostIP + rapid.SampledFrom([]string{"/24", "/29", "/32"}).Draw(t, "uplink")
+		h.Status.Agent.Addresses = rapid.SliceOfN(rapid.SampledFrom(egressAddresses(24)), 0, 2).Draw(t, "addresses")
 		stamp(&h.UID, &h.ResourceVersion)
 	case 9:
 		h.Subnet = rapid.SampledFrom([]string{"", "10.244.9.0/24", "192.168.7.200/29"}).Draw(t, "subnet")

@@ -170,6 +170,12 @@ func (r *reader) host(object *v1.HostSubnet, given given) Host {
 			"%q is not a valid host address, so the host takes no egress traffic. Set it to the node's IPv4 address.", object.HostIP)
 	}
 	h.Unheard, h.Confirmed = given.unheard, confirmed(h.IP, object)
+	if agent := object.Status.Agent; agent != nil {
+		h.Addresses = readAddresses(agent.Addresses)
+	}
+	if placement := object.Status.Placement; placement != nil {
+		h.Listed = readAddresses(placement.NodeAddresses)
+	}
 	h.Created = object.CreationTimestamp.Time
 	h.Reports, h.Failing = reports(object), given.failing
 	cloud := cloudNetwork(object, given)

@@ -23,9 +23,10 @@ type Plan struct {
 	// overlay takes packets only from these, and traffic to them is not egress
 	// traffic.
 	Hosts []netip.Addr
-	// Inside are the pod CIDRs of all hosts, their IPv6 addresses, link-local addresses of IPv4, and the networks given
-	// by the caller (service CIDRs, further pod CIDRs), in order and without
-	// duplicates: traffic to them is not egress traffic.
+	// Inside are the pod CIDRs of all hosts, their IPv6 addresses, link-local addresses of
+	// IPv4, the networks given by the caller (service CIDRs, further pod CIDRs), and further
+	// addresses of hosts, in order and without duplicates: traffic to them is not egress
+	// traffic.
 	Inside []netip.Prefix
 	// Subnets are the pod CIDRs of this host: with strict classification, egress
 	// traffic of an address in them that is not in Pods is dropped.

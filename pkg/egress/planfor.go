@@ -27,7 +27,7 @@ func PlanFor(c Cluster, r Resolution, host string, pods []Pod, inside []netip.Pr
 		Host:    host,
 		HostIP:  self.IP,
 		Subnets: slices.Concat(self.Subnets, self.podNetworks6()),
-		Inside:  insideNetworks(c, host, inside),
+		Inside:  inclusive(insideNetworks(c, host, inside), nodeAddresses(c)),
 		Hosts:   hostAddresses(c, host),
 		Hosted:  hosted(r, host),
 		Standby: standbys(c, host),
@@ -49,32 +49,6 @@ func hostAddresses(c Cluster, self string) []netip.Addr {
 		}
 	}
 	return sortedUnique(addresses)
-}
-
-// LinkLocal returns the network that is inside everywhere (RFC 3927): what has such an
-// address, as node-local DNS and the metadata service of a cloud do, is that of the node
-// itself or of its segment, and no router may carry packets to it.
-func LinkLocal() netip.Prefix { return netip.PrefixFrom(netip.AddrFrom4([4]byte{169, 254}), 16) }
-
-func insideNetworks(c Cluster, self string, given []netip.Prefix) []netip.Prefix {
-	networks := make([]netip.Prefix, 0, len(c.Hosts)+len(given)+1)
-	networks = append(networks, LinkLocal())
-	for i := range c.Hosts {
-		host := &c.Hosts[i]
-		networks = append(networks, host.Subnets...)
-		networks = append(networks, host.podNetworks6()...)
-		// As with IPv4, see hostAddresses.
-		if host.Confirmed || host.Name == self {
-			networks = append(networks, host.addresses6()...)
-		}
-	}
-	for _, prefix := range given {
-		if prefix.IsValid() {
-			networks = append(networks, prefix.Masked())
-		}
-	}
-	slices.SortFunc(networks, netip.Prefix.Compare)
-	return slices.Compact(networks)
 }
 
 func hosted(r Resolution, host string) []HostedIP {

@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"net/netip"
+	"slices"
 	"strings"
 
 	"github.com/vishvananda/netlink"
@@ -55,6 +56,37 @@ func FindUplink(nl *netlink.Handle, hostIP netip.Addr) (Uplink, error) {
 		return u, err
 	}
 	return Uplink{}, fmt.Errorf("find uplink with host IP %v: %w", hostIP, ErrNoUplink)
+}
+
+// serviceDevice is where kube-proxy in mode ipvs, and kube-router, have the addresses of
+// all services, on every node.
+const serviceDevice = "kube-ipvs0"
+
+// OfHost returns the addresses at which other machines can reach the host, in order:
+// without ours, without those of loopback and link-local networks, and without those of
+// services.
+func OfHost(nl *netlink.Handle) ([]netip.Addr, error) {
+	all, err := list(nl)
+	if err != nil {
+		return nil, err
+	}
+	services := 0
+	switch link, err := nl.LinkByName(serviceDevice); {
+	case err == nil:
+		services = link.Attrs().Index
+	case !nlutil.IsLinkNotFound(err):
+		return nil, fmt.Errorf("look up %s: %w", serviceDevice, err)
+	}
+	var ips []netip.Addr
+	for _, h := range all {
+		ip := Prefix(h.addr).Addr()
+		if h.ours || h.addr.Scope >= int(netlink.SCOPE_LINK) || h.addr.LinkIndex == services || ip.IsLoopback() || ip.IsLinkLocalUnicast() {
+			continue
+		}
+		ips = append(ips, ip)
+	}
+	slices.SortFunc(ips, netip.Addr.Compare)
+	return slices.Compact(ips), nil
 }
 
 // Prefix returns an address with its prefix length.

@@ -102,6 +102,16 @@ func StrayIPv6(ip netip.Addr) Warning {
 	}
 }
 
+// AddressesOmitted is that of a node with more addresses than it can publish, by their
+// number.
+func AddressesOmitted(n int) Warning {
+	return Warning{
+		Reason:  AddressesOutside,
+		Problem: fmt.Sprintf("this node has %d addresses more than it can publish: pods with egress IPs reach them by their egress hosts only", n),
+		Remedy:  "name their networks in --exclude-cidrs (in the chart: excludeCIDRs)",
+	}
+}
+
 // Peer is another node, and the MTU of its uplink; 0 where that is not known.
 type Peer struct {
 	Name string

@@ -46,6 +46,8 @@ const (
 	IPv6NetworksUnknown Reason = "IPv6NetworksUnknown"
 	// StrictWithoutEffect: unknown addresses of pods are not known as such.
 	StrictWithoutEffect Reason = "StrictWithoutEffect"
+	// AddressesOutside: addresses of nodes or pods are not known to be inside the cluster.
+	AddressesOutside Reason = "AddressesOutside"
 	// AnsweredForAll: a machine on the segment answers for every address.
 	AnsweredForAll Reason = "AnsweredForAll"
 	// NotWatched: other owners of egress IPs may go unnoticed.
@@ -63,7 +65,7 @@ func severity(r Reason) int {
 	return slices.Index([]Reason{
 		ForwardingOff, NoDefaultRoute, ForwardRejects, RoutedElsewhere, OverlayPortClosed, OverlayPortShared,
 		DefaultRouteElsewhere, ReversePathFilter, ForeignNATFirst, MarksOverlap, IPv6NotDropped, FilterFirst, RulesUnreadable, MTUDiffers,
-		IPv6NetworksUnknown, StrictWithoutEffect, AnsweredForAll, NotWatched, NotReset, Incomplete, Unknown,
+		IPv6NetworksUnknown, StrictWithoutEffect, AddressesOutside, AnsweredForAll, NotWatched, NotReset, Incomplete, Unknown,
 	}, r)
 }
 
