@@ -14,7 +14,7 @@ import (
 
 func agentCommand(version string) *cobra.Command {
 	var common commonOptions
-	var clusterCIDRs, serviceCIDRs cidrsValue
+	var clusterCIDRs, serviceCIDRs, excludeCIDRs cidrsValue
 	o := agent.Options{Version: version, ARPProbe: agent.ARPProbes()[0], Kernel: agent.DefaultKernelOptions()}
 	cmd := &cobra.Command{
 		Use:   "agent",
@@ -24,7 +24,7 @@ when other software changes it. It needs root, the node's network namespace, and
 bpffs. Stopping it changes nothing in the kernel; "cleanup" removes everything.`,
 		Args: cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
-			o.Inside, o.PodNetworks = slices.Concat(clusterCIDRs, serviceCIDRs), clusterCIDRs
+			o.Inside, o.PodNetworks = slices.Concat(clusterCIDRs, serviceCIDRs, excludeCIDRs), clusterCIDRs
 			ctx, cfg, err := common.start(cmd)
 			if err := errors.Join(err, o.Validate()); err != nil {
 				return err
@@ -44,6 +44,8 @@ bpffs. Stopping it changes nothing in the kernel; "cleanup" removes everything.`
 		"pod networks of the cluster as comma-separated `CIDRs`, also those of IPv6; needed if Nodes have no podCIDR")
 	f.Var(&serviceCIDRs, "service-cidrs",
 		"service networks as comma-separated `CIDRs`, in addition to those of ServiceCIDR objects (Kubernetes 1.33)")
+	f.Var(&excludeCIDRs, "exclude-cidrs",
+		"further networks as comma-separated `CIDRs` to which all pods send as if there were no egress IPs")
 	f.BoolVar(&o.Strict, "strict", true,
 		"drop traffic that leaves the cluster from addresses of this node's pod CIDR, or of --cluster-cidrs if it has none, that belong to no known pod")
 	f.StringVar(&o.CRISocket, "cri-socket", cri.Auto,

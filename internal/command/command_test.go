@@ -41,6 +41,7 @@ func TestBadFlags(t *testing.T) {
 		"agent --cluster-cidrs=10.0.0.0/8,0.0.0.0/0":     {"--cluster-cidrs", `"0.0.0.0/0"`, "every address"},
 		"agent --service-cidrs=::ffff:10.96.0.0/108":     {"--service-cidrs", `"::ffff:10.96.0.0/108"`, "IPv4"},
 		"agent --service-cidrs=fd00::/64":                {"--node-name"},
+		"agent --exclude-cidrs=0.0.0.0/0":                {"--exclude-cidrs", `"0.0.0.0/0"`, "every address"},
 		"agent --mark-mask=0x3":                          {"--mark-mask", "0x3", "3 bits"},
 		"agent --mark-mask=many":                         {"--mark-mask", `"many"`, "0x1f7f"},
 		"agent --arp-probe=no":                           {"--arp-probe", `"no"`, "strict, warn, off"},

@@ -14,8 +14,8 @@ import (
 
 // lockFlags are the flags of "lock", which "lock install" writes into the unit.
 type lockFlags struct {
-	options                    agent.LockOptions
-	clusterCIDRs, serviceCIDRs cidrsValue
+	options                                  agent.LockOptions
+	clusterCIDRs, serviceCIDRs, excludeCIDRs cidrsValue
 }
 
 func (l *lockFlags) add(f *pflag.FlagSet) {
@@ -24,6 +24,7 @@ func (l *lockFlags) add(f *pflag.FlagSet) {
 	addBackendFlag(f, &l.options.Kernel)
 	f.Var(&l.clusterCIDRs, "cluster-cidrs", "pod networks of the cluster as comma-separated `CIDRs`: their traffic to the outside is dropped")
 	f.Var(&l.serviceCIDRs, "service-cidrs", "service networks as comma-separated `CIDRs`: traffic to them is let through")
+	f.Var(&l.excludeCIDRs, "exclude-cidrs", "further networks as comma-separated `CIDRs` that pods may send to")
 	f.Var((*addressValue)(&l.options.HostIP), "host-ip", "`address` of this node; by default the one that its default route uses")
 	f.Uint16Var(&l.options.ProbePort, "probe-port", agent.DefaultProbePort,
 		"UDP `port` on which hosts health-check each other; 0 for none")
@@ -32,7 +33,7 @@ func (l *lockFlags) add(f *pflag.FlagSet) {
 // lockOptions returns what the flags say.
 func (l *lockFlags) lockOptions() agent.LockOptions {
 	o := l.options
-	o.Pods, o.Services = l.clusterCIDRs, l.serviceCIDRs
+	o.Pods, o.Services = l.clusterCIDRs, slices.Concat(l.serviceCIDRs, l.excludeCIDRs)
 	return o
 }
 

@@ -34,7 +34,8 @@ type Options struct {
 	// allows to get /metrics.
 	MetricsSecure bool
 	// Inside are networks of the cluster in addition to the nodes' pod CIDRs and
-	// the ServiceCIDR objects: traffic to them is never egress traffic.
+	// the ServiceCIDR objects, and those that are excluded: traffic to them is never
+	// egress traffic.
 	Inside []netip.Prefix
 	// PodNetworks are those of Inside that hold pods: for Strict, where the Node
 	// has no podCIDR.
@@ -116,8 +117,8 @@ func (o Options) Validate() error {
 type LockOptions struct {
 	// HostIP is the node's address, that of its default route if invalid.
 	HostIP netip.Addr
-	// Pods are the networks of the cluster's pods, Services those of its
-	// services.
+	// Pods are the networks of the cluster's pods, Services those of its services, and
+	// others that pods may send to.
 	Pods, Services []netip.Prefix
 	// ProbePort is the agents' probe port, 0 for none.
 	ProbePort uint16
