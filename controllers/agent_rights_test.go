@@ -9,6 +9,7 @@ import (
 	"strings"
 	"testing"
 
+	discoveryv1 "k8s.io/api/discovery/v1"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
 	"k8s.io/apimachinery/pkg/runtime/schema"
@@ -67,6 +68,14 @@ func TestAgentsWriteOnlyTheirPart(t *testing.T) {
 			if err := apply(); err != nil {
 				t.Error(err)
 			}
+		}
+	})
+
+	t.Run("it reads where the API server is", func(t *testing.T) {
+		var list discoveryv1.EndpointSliceList
+		err := agent.List(t.Context(), &list, client.InNamespace("default"), client.MatchingFields{"metadata.name": "kubernetes"})
+		if err != nil || len(list.Items) != 1 {
+			t.Errorf("%d EndpointSlices, %v", len(list.Items), err)
 		}
 	})
 

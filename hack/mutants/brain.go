@@ -24,6 +24,10 @@ func insideMutants() []mutant {
 		m("one-host-makes-a-segment", "segments[host.Network] > 1", "segments[host.Network] > 0"),
 		m("agents-word-is-enough", "host.Network.Contains(ip)\n\t\t\tif", "true\n\t\t\tif"),
 		m("nodes-word-is-enough", "for _, ip := range host.Addresses {\n\t\t\tshared", "for _, ip := range slices.Concat(host.Addresses, host.Listed) {\n\t\t\tshared"),
+		{
+			name: "api-servers-are-outside", pkg: brain, test: "TestAPIServersAreInside", plain: true,
+			edits: []edit{{file: "decide.go", old: "slices.Concat(in.Inside, apiServers(cluster, in.APIServers))", new: "in.Inside"}},
+		},
 		m("egress-ips-are-inside", "withoutEgressIPs(c, believed)", ""),
 		{
 			name: "egress-ips-are-published", pkg: brain, test: "TestWhatAHostPublishesOfItsAddresses", plain: true,

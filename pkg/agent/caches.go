@@ -12,6 +12,7 @@ import (
 	"github.com/go-logr/logr"
 	appsv1 "k8s.io/api/apps/v1"
 	corev1 "k8s.io/api/core/v1"
+	discoveryv1 "k8s.io/api/discovery/v1"
 	networkingv1 "k8s.io/api/networking/v1"
 	"k8s.io/apimachinery/pkg/api/meta"
 	"k8s.io/apimachinery/pkg/fields"
@@ -47,6 +48,11 @@ func cacheOptions(node string, daemonSet types.NamespacedName) cache.Options {
 				Field:     fields.OneTermEqualSelector("spec.nodeName", node),
 				Transform: stripPod,
 			},
+			// That of the API server, under the name that it gives it.
+			&discoveryv1.EndpointSlice{}: {
+				Namespaces: map[string]cache.Config{corev1.NamespaceDefault: {}},
+				Field:      fields.OneTermEqualSelector("metadata.name", "kubernetes"),
+			},
 		},
 	}
 	if daemonSet.Name != "" {
@@ -58,7 +64,7 @@ func cacheOptions(node string, daemonSet types.NamespacedName) cache.Options {
 	return o
 }
 
-// mapper knows Pods and DaemonSets without discovery, so that an agent can start,
+// mapper knows Pods, DaemonSets and EndpointSlices without discovery, so that an agent can start,
 // and wait, without an API server: a new cache immediately maps the kinds that it
 // has options for.
 type mapper struct{ meta.RESTMapper }
@@ -74,8 +80,9 @@ func newMapper(cfg *rest.Config, client *http.Client) (meta.RESTMapper, error) {
 // RESTMapping returns the resource of a kind.
 func (m mapper) RESTMapping(kind schema.GroupKind, versions ...string) (*meta.RESTMapping, error) {
 	for resource, known := range map[schema.GroupVersionResource]schema.GroupVersionKind{
-		corev1.SchemeGroupVersion.WithResource("pods"):       corev1.SchemeGroupVersion.WithKind("Pod"),
-		appsv1.SchemeGroupVersion.WithResource("daemonsets"): appsv1.SchemeGroupVersion.WithKind("DaemonSet"),
+		corev1.SchemeGroupVersion.WithResource("pods"):                corev1.SchemeGroupVersion.WithKind("Pod"),
+		appsv1.SchemeGroupVersion.WithResource("daemonsets"):          appsv1.SchemeGroupVersion.WithKind("DaemonSet"),
+		discoveryv1.SchemeGroupVersion.WithResource("endpointslices"): discoveryv1.SchemeGroupVersion.WithKind("EndpointSlice"),
 	} {
 		if kind == known.GroupKind() {
 			return &meta.RESTMapping{Resource: resource, GroupVersionKind: known, Scope: meta.RESTScopeNamespace}, nil
@@ -108,6 +115,7 @@ func (c *caches) start(ctx context.Context, waitsFor func(string)) error {
 		{&v1.NetNamespace{}, "NetNamespaces"},
 		{&v1.HostSubnet{}, "HostSubnets"},
 		{&corev1.Pod{}, "this node's Pods"},
+		{&discoveryv1.EndpointSlice{}, "the API server's EndpointSlice"},
 		{&networkingv1.ServiceCIDR{}, "ServiceCIDRs"},
 	} {
 		waitsFor("the list of " + kind.name + " from the API server")
@@ -186,6 +194,9 @@ func sameInput(before, after any) bool {
 		a, ok := after.(*v1.NetNamespace)
 		return ok && b.UID == a.UID && b.NetName == a.NetName && sameToTheBrain(
 			egress.Objects{NetNamespaces: []v1.NetNamespace{*b}}, egress.Objects{NetNamespaces: []v1.NetNamespace{*a}})
+	case *discoveryv1.EndpointSlice:
+		a, ok := after.(*discoveryv1.EndpointSlice)
+		return ok && slices.Equal(endpointsOf([]discoveryv1.EndpointSlice{*b}), endpointsOf([]discoveryv1.EndpointSlice{*a}))
 	case *networkingv1.ServiceCIDR:
 		a, ok := after.(*networkingv1.ServiceCIDR)
 		return ok && slices.Equal(b.Spec.CIDRs, a.Spec.CIDRs)
@@ -217,11 +228,13 @@ func (c *caches) gather(ctx context.Context) (input, error) {
 		hostSubnets   v1.HostSubnetList
 		pods          corev1.PodList
 		serviceCIDRs  networkingv1.ServiceCIDRList
+		apiServers    discoveryv1.EndpointSliceList
 	)
 	errs := []error{
 		c.cache.List(ctx, &netNamespaces),
 		c.cache.List(ctx, &hostSubnets),
 		c.cache.List(ctx, &pods),
+		c.cache.List(ctx, &apiServers),
 	}
 	if c.serviceCIDRs {
 		errs = append(errs, c.cache.List(ctx, &serviceCIDRs))
@@ -239,6 +252,7 @@ func (c *caches) gather(ctx context.Context) (input, error) {
 		hostSubnets:   hostSubnets.Items,
 		pods:          localPods(pods.Items, sandboxes),
 		serviceCIDRs:  serviceCIDRs.Items,
+		apiServers:    apiServers.Items,
 		inside:        c.options.Inside,
 		podNetworks:   c.options.PodNetworks,
 		strict:        c.options.Strict,

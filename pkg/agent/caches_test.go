@@ -6,6 +6,7 @@ import (
 	"time"
 
 	corev1 "k8s.io/api/core/v1"
+	discoveryv1 "k8s.io/api/discovery/v1"
 	networkingv1 "k8s.io/api/networking/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 
@@ -92,6 +93,15 @@ func TestStatusRaisesNoPass(t *testing.T) {
 	}
 	if after.Spec.CIDRs = []string{"10.96.0.0/16"}; !raised(before, after) {
 		t.Error("ServiceCIDR: no pass")
+	}
+	was := &discoveryv1.EndpointSlice{Endpoints: []discoveryv1.Endpoint{{Addresses: []string{"172.30.9.1"}}}}
+	is := was.DeepCopy()
+	is.Endpoints[0].Conditions.Ready = new(false)
+	if raised(was, is) {
+		t.Error("an API server that is not ready raised a pass")
+	}
+	if is.Endpoints[0].Addresses = []string{"172.30.9.2"}; !raised(was, is) {
+		t.Error("another API server: no pass")
 	}
 }
 

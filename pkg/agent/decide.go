@@ -4,6 +4,7 @@ import (
 	"net/netip"
 	"slices"
 
+	discoveryv1 "k8s.io/api/discovery/v1"
 	networkingv1 "k8s.io/api/networking/v1"
 
 	v1 "github.com/egressip-operator/egressip-operator/api/v1"
@@ -20,6 +21,8 @@ type input struct {
 	// pods are those of this node.
 	pods         []localPod
 	serviceCIDRs []networkingv1.ServiceCIDR
+	// apiServers are the EndpointSlices of Service default/kubernetes.
+	apiServers []discoveryv1.EndpointSlice
 	// inside are the networks that flags name as inside the cluster.
 	inside []netip.Prefix
 	// podNetworks are the cluster's pod networks, as flags name them.
@@ -85,7 +88,8 @@ func decide(in input) (decision, bool) {
 		Host: in.node, Cluster: cluster, HostIP: hostIP, Uplink: in.uplink, Addresses: in.addresses,
 		Pods: podsOf(in.pods), Managed: managedNamespaces(in.netNamespaces),
 		Inside: insideNetworks(in.inside, in.serviceCIDRs), PodNetworks: in.podNetworks,
-		Strict: in.strict, Reach: in.reach, Memo: in.memo,
+		APIServers: endpointsOf(in.apiServers),
+		Strict:     in.strict, Reach: in.reach, Memo: in.memo,
 	})
 	if !ok {
 		return decision{}, false
@@ -152,6 +156,22 @@ func insideNetworks(given []netip.Prefix, serviceCIDRs []networkingv1.ServiceCID
 		}
 	}
 	return inside
+}
+
+// endpointsOf returns the IPv4 addresses of endpoints, ready or not: one that is not for
+// a moment is an API server all the same.
+func endpointsOf(endpointSlices []discoveryv1.EndpointSlice) []netip.Addr {
+	var ips []netip.Addr
+	for i := range endpointSlices {
+		for _, endpoint := range endpointSlices[i].Endpoints {
+			for _, address := range endpoint.Addresses {
+				if ip, err := netip.ParseAddr(address); err == nil && ip.Is4() {
+					ips = append(ips, ip)
+				}
+			}
+		}
+	}
+	return ips
 }
 
 // ownHostSubnet returns the node's HostSubnet, or nil.

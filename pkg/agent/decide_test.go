@@ -7,6 +7,7 @@ import (
 	"testing"
 
 	corev1 "k8s.io/api/core/v1"
+	discoveryv1 "k8s.io/api/discovery/v1"
 	networkingv1 "k8s.io/api/networking/v1"
 
 	v1 "github.com/egressip-operator/egressip-operator/api/v1"
@@ -36,6 +37,7 @@ func given() input {
 			pod("cart", "10.244.1.5"),
 			pod("other", "10.244.1.6", func(p *corev1.Pod) { p.Namespace = "free" }),
 		}, nil),
+		apiServers:   []discoveryv1.EndpointSlice{{Endpoints: []discoveryv1.Endpoint{{Addresses: []string{"172.30.9.1", "fd00::1"}}}}},
 		serviceCIDRs: []networkingv1.ServiceCIDR{{Spec: networkingv1.ServiceCIDRSpec{CIDRs: []string{"10.96.0.0/16", "fd00:1::/112"}}}},
 		inside:       testenv.Prefixes("10.128.0.0/14"),
 	}
@@ -48,7 +50,7 @@ func TestDecide(t *testing.T) {
 		s := dataplane.State{
 			HostIP:  testenv.Addr("10.1.8.11"),
 			Hosts:   testenv.Addrs("10.1.8.11", "10.1.8.12"),
-			Inside:  testenv.Prefixes("10.96.0.0/16", "10.128.0.0/14", "10.244.1.0/24", "10.244.2.0/24", "169.254.0.0/16", "fd00:1::/112"),
+			Inside:  testenv.Prefixes("10.96.0.0/16", "10.128.0.0/14", "10.244.1.0/24", "10.244.2.0/24", "169.254.0.0/16", "172.30.9.1/32", "fd00:1::/112"),
 			Subnets: testenv.Prefixes("10.244.1.0/24"),
 			Hosted:  []dataplane.Hosted{{IP: testenv.Addr("10.1.8.200"), NetID: 17}},
 			Pods: []dataplane.Pod{
@@ -99,7 +101,7 @@ func TestDecide(t *testing.T) {
 		"the HostSubnet is missing": {
 			func(in *input) { in.hostSubnets = in.hostSubnets[1:] },
 			func(s *dataplane.State) {
-				s.Inside = testenv.Prefixes("10.96.0.0/16", "10.128.0.0/14", "10.244.2.0/24", "169.254.0.0/16", "fd00:1::/112")
+				s.Inside = testenv.Prefixes("10.96.0.0/16", "10.128.0.0/14", "10.244.2.0/24", "169.254.0.0/16", "172.30.9.1/32", "fd00:1::/112")
 				s.Subnets, s.Hosted = nil, nil
 				s.Pods[0] = dataplane.Pod{IP: testenv.Addr("10.244.1.5"), Kind: dataplane.Drop}
 			},
@@ -110,7 +112,7 @@ func TestDecide(t *testing.T) {
 				in.hostSubnets[0].EgressIPs = []string{"10.1.8.200"}
 			},
 			func(s *dataplane.State) {
-				s.Inside = testenv.Prefixes("10.96.0.0/16", "10.128.0.0/14", "10.244.2.0/24", "169.254.0.0/16", "fd00:1::/112")
+				s.Inside = testenv.Prefixes("10.96.0.0/16", "10.128.0.0/14", "10.244.2.0/24", "169.254.0.0/16", "172.30.9.1/32", "fd00:1::/112")
 				s.Subnets, s.Hosted = nil, nil
 				s.Pods[0] = dataplane.Pod{IP: testenv.Addr("10.244.1.5"), Kind: dataplane.Remote, NetID: 17, Via: testenv.Addrs("10.1.8.12"), Sources: testenv.Addrs("10.1.8.200")}
 			},
@@ -127,7 +129,7 @@ func TestDecide(t *testing.T) {
 				in.hostSubnets, in.pods, in.hostIP = in.hostSubnets[1:], nil, testenv.Addr("10.1.8.11")
 			},
 			func(s *dataplane.State) {
-				s.Inside = testenv.Prefixes("10.96.0.0/16", "10.128.0.0/14", "10.244.2.0/24", "169.254.0.0/16", "fd00:1::/112")
+				s.Inside = testenv.Prefixes("10.96.0.0/16", "10.128.0.0/14", "10.244.2.0/24", "169.254.0.0/16", "172.30.9.1/32", "fd00:1::/112")
 				s.Subnets, s.Hosted, s.Pods = nil, nil, nil
 			},
 		},
@@ -136,7 +138,7 @@ func TestDecide(t *testing.T) {
 				in.hostSubnets[0].Subnet, in.podNetworks = "", testenv.Prefixes("10.244.0.0/16")
 			},
 			func(s *dataplane.State) {
-				s.Inside = testenv.Prefixes("10.96.0.0/16", "10.128.0.0/14", "10.244.2.0/24", "169.254.0.0/16", "fd00:1::/112")
+				s.Inside = testenv.Prefixes("10.96.0.0/16", "10.128.0.0/14", "10.244.2.0/24", "169.254.0.0/16", "172.30.9.1/32", "fd00:1::/112")
 				s.Subnets = testenv.Prefixes("10.244.0.0/16")
 			},
 		},

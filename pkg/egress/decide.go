@@ -27,6 +27,8 @@ type HostInput struct {
 	// Inside are networks of the cluster in addition to the pod CIDRs of the
 	// hosts, such as service CIDRs.
 	Inside []netip.Prefix
+	// APIServers are the endpoints of the API server's own service. They may be no nodes.
+	APIServers []netip.Addr
 	// PodNetworks are the networks of the cluster's pods, for a host whose pod
 	// CIDRs are not known.
 	PodNetworks []netip.Prefix
@@ -71,7 +73,8 @@ func DecideHost(in HostInput) (HostDecision, bool) {
 	resolution := in.Memo.Resolve(cluster)
 	reach := in.Reach
 	reach.Host = in.Host
-	plan, ok := PlanFor(cluster, ResolveFrom(cluster, resolution, reach), in.Host, in.Pods, in.Inside)
+	inside := slices.Concat(in.Inside, apiServers(cluster, in.APIServers))
+	plan, ok := PlanFor(cluster, ResolveFrom(cluster, resolution, reach), in.Host, in.Pods, inside)
 	if !ok {
 		return HostDecision{}, false
 	}
@@ -93,7 +96,7 @@ func DecideHost(in HostInput) (HostDecision, bool) {
 	}
 	result, _ := resolution.Host(in.Host)
 	self, _ := cluster.Host(in.Host)
-	addresses, omitted := toPublish(cluster, self, insideNetworks(cluster, in.Host, in.Inside), in.Addresses)
+	addresses, omitted := toPublish(cluster, self, insideNetworks(cluster, in.Host, inside), in.Addresses)
 	return HostDecision{
 		Plan: plan, Result: result, Addresses: addresses, AddressesOmitted: omitted,
 		Watched:            Watched(cluster, resolution, in.Host, in.Pods),

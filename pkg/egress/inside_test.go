@@ -67,6 +67,21 @@ func TestWhichAddressesOfNodesAreInside(t *testing.T) {
 	}
 }
 
+// The API server may be on machines that are no nodes. Its word is that of the control
+// plane, but an egress IP stays one.
+//
+// Kills the mutant that leaves API servers outside.
+func TestAPIServersAreInside(t *testing.T) {
+	g := new(given).namespace("red", "192.168.7.200").host("w0", "192.168.7.200")
+	cluster, _ := egress.Snapshot(g.Objects)
+	d, _ := egress.DecideHost(egress.HostInput{
+		Host: "w0", Cluster: cluster, APIServers: testenv.Addrs("172.30.9.1", "192.168.7.200", "127.0.0.1", "172.30.9.1"),
+	})
+	if d := diff(testenv.Prefixes("169.254.0.0/16", "172.30.9.1/32"), d.Plan.Inside); d != "" {
+		t.Errorf("inside (-want +got):\n%s", d)
+	}
+}
+
 func many(n int) (list []string) {
 	for i := range n {
 		list = append(list, fmt.Sprintf("192.168.7.%d", 100+i))
