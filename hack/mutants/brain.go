@@ -28,6 +28,10 @@ func insideMutants() []mutant {
 			name: "api-servers-are-outside", pkg: brain, test: "TestAPIServersAreInside", plain: true,
 			edits: []edit{{file: "decide.go", old: "slices.Concat(in.Inside, apiServers(cluster, in.APIServers))", new: "in.Inside"}},
 		},
+		{
+			name: "strict-covers-the-pod-cidr-alone", pkg: brain, test: "TestStrictCoversWherePodsAre", plain: true,
+			edits: []edit{{file: "strict.go", old: "if i := slices.IndexFunc(cluster, within); i >= 0 {", new: "if i := slices.IndexFunc(cluster, within); i > len(cluster) {"}},
+		},
 		m("egress-ips-are-inside", "withoutEgressIPs(c, believed)", ""),
 		{
 			name: "egress-ips-are-published", pkg: brain, test: "TestWhatAHostPublishesOfItsAddresses", plain: true,

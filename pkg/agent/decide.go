@@ -107,6 +107,9 @@ func decide(in input) (decision, bool) {
 	if stray := decided.StrayIPv6; stray.IsValid() {
 		d.warnings = append(d.warnings, warning.StrayIPv6(stray))
 	}
+	if decided.Stray.IP.IsValid() && !decided.PodNetworksUnknown {
+		d.warnings = append(d.warnings, warning.PodOutside(decided.Stray.Namespace+"/"+decided.Stray.Name, decided.Stray.IP))
+	}
 	if decided.PodNetworksUnknown {
 		d.warnings = append(d.warnings, warning.NoPodNetworks())
 	}

@@ -201,6 +201,22 @@ func TestIPv6WithoutNetworksWarns(t *testing.T) {
 	}
 }
 
+// TestPodOutsideEveryNetworkWarns: where a CNI gives addresses out of pools of its own,
+// what says so names one of them and the setting.
+func TestPodOutsideEveryNetworkWarns(t *testing.T) {
+	t.Parallel()
+	in := given()
+	in.pods = localPods([]corev1.Pod{pod("cart", "10.244.1.5"), pod("pooled", "10.9.133.70")}, nil)
+	if d, _ := decide(in); len(d.warnings) != 1 || !strings.Contains(d.warnings[0].String(), "pooled") ||
+		!strings.Contains(d.warnings[0].String(), "10.9.133.70") {
+		t.Errorf("warnings: %v", d.warnings)
+	}
+	in.podNetworks = testenv.Prefixes("10.9.0.0/16")
+	if d, _ := decide(in); len(d.warnings) > 0 {
+		t.Errorf("in clusterCIDRs: %v", d.warnings)
+	}
+}
+
 // TestDecideWithoutAnAddress: before anything tells the node's address, nothing
 // can be told to the kernel.
 func TestDecideWithoutAnAddress(t *testing.T) {

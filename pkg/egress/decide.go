@@ -29,8 +29,8 @@ type HostInput struct {
 	Inside []netip.Prefix
 	// APIServers are the endpoints of the API server's own service. They may be no nodes.
 	APIServers []netip.Addr
-	// PodNetworks are the networks of the cluster's pods, for a host whose pod
-	// CIDRs are not known.
+	// PodNetworks are the networks of the cluster's pods, for a host whose pod CIDRs are
+	// not known, or are not where its pods are.
 	PodNetworks []netip.Prefix
 	// Strict: an address of a pod network that belongs to no known pod must not
 	// leave the cluster.
@@ -64,6 +64,10 @@ type HostDecision struct {
 	// StrayIPv6 is an IPv6 address of a pod that must not send outside the cluster, and is
 	// itself in no network that is known to be inside; invalid if there is none.
 	StrayIPv6 netip.Addr
+	// Stray is one of the host's pods whose address is in no network that is known to be
+	// one of pods; its IP is invalid if there is none. The network is not covered by strict
+	// classification, and not inside.
+	Stray Pod
 }
 
 // DecideHost plans one host. It returns false where not even the host's address
@@ -89,7 +93,8 @@ func DecideHost(in HostInput) (HostDecision, bool) {
 	}
 	// The Node may have no podCIDR, as with a CNI that gives addresses out of pools, or
 	// is not known yet.
-	plan.Subnets = withPodNetworks(plan.Subnets, in.PodNetworks)
+	var stray Pod
+	plan.Subnets, stray = strictNetworks(withPodNetworks(plan.Subnets, in.PodNetworks), in.PodNetworks, in.Pods, plan.Hosts)
 	if in.Strict {
 		plan.Pods = append(plan.Pods, unmanagedPods(in.Managed, in.Pods)...)
 		slices.SortStableFunc(plan.Pods, func(a, b PodPath) int { return a.IP.Compare(b.IP) })
@@ -104,6 +109,7 @@ func DecideHost(in HostInput) (HostDecision, bool) {
 		NoHostSubnet:       noHostSubnet,
 		PodNetworksUnknown: in.Strict && !slices.ContainsFunc(plan.Subnets, func(p netip.Prefix) bool { return p.Addr().Is4() }),
 		StrayIPv6:          strayIPv6(plan),
+		Stray:              stray,
 	}, true
 }
 

@@ -82,6 +82,38 @@ func TestAPIServersAreInside(t *testing.T) {
 	}
 }
 
+// With Calico's IPAM, a Node has a podCIDR and its pods have addresses elsewhere.
+//
+// Kills the mutant by which strict covers the podCIDR alone.
+func TestStrictCoversWherePodsAre(t *testing.T) {
+	g := new(given).namespace("red").host("w0").host("w1")
+	g.edit("w0", func(h *v1.HostSubnet) { h.Subnet = "10.244.1.0/24" })
+	cluster, _ := egress.Snapshot(g.Objects)
+	for name, test := range map[string]struct {
+		pods  []egress.Pod
+		want  []string
+		stray string
+	}{
+		"in the podCIDR":            {[]egress.Pod{pod("red", "10.244.1.5")}, []string{"10.244.1.0/24"}, ""},
+		"in a pool of the cluster":  {[]egress.Pod{pod("red", "10.244.133.70"), pod("red", "10.244.133.71")}, []string{"10.244.0.0/16", "10.244.1.0/24"}, ""},
+		"in a network nobody knows": {[]egress.Pod{pod("red", "10.9.0.8"), pod("red", "10.9.0.7")}, []string{"10.244.1.0/24"}, "10.9.0.7"},
+		"a host's, or not IPv4":     {[]egress.Pod{pod("red", "192.168.7.11"), pod("red", "fd00::1")}, []string{"10.244.1.0/24"}, ""},
+		"of the runtime, in a pool": {[]egress.Pod{{Namespace: "red", IP: testenv.Addr("10.244.9.1"), RuntimeOnly: true}}, []string{"10.244.0.0/16", "10.244.1.0/24"}, ""},
+	} {
+		t.Run(name, func(t *testing.T) {
+			d, _ := egress.DecideHost(egress.HostInput{
+				Host: "w0", Cluster: cluster, Pods: test.pods, PodNetworks: testenv.Prefixes("10.244.0.0/16", "10.245.0.0/16"), Strict: true,
+			})
+			if diff := diff(testenv.Prefixes(test.want...), d.Plan.Subnets); diff != "" {
+				t.Errorf("covered (-want +got):\n%s", diff)
+			}
+			if got := d.Stray.IP; got.IsValid() != (test.stray != "") || got.IsValid() && got.String() != test.stray {
+				t.Errorf("stray: %v", got)
+			}
+		})
+	}
+}
+
 func many(n int) (list []string) {
 	for i := range n {
 		list = append(list, fmt.Sprintf("192.168.7.%d", 100+i))

@@ -112,6 +112,17 @@ func AddressesOmitted(n int) Warning {
 	}
 }
 
+// PodOutside is that of a pod with an address in no network that is known to be one of
+// pods.
+func PodOutside(pod string, ip netip.Addr) Warning {
+	return Warning{
+		Reason: AddressesOutside, Object: "pod " + pod,
+		Problem: fmt.Sprintf("it has the address %v, which is neither in a podCIDR of the Node nor in --cluster-cidrs: strict classification does not cover "+
+			"its network, and pods with egress IPs may send to it by their egress hosts", ip),
+		Remedy: "add its network to --cluster-cidrs (in the chart: clusterCIDRs)",
+	}
+}
+
 // Peer is another node, and the MTU of its uplink; 0 where that is not known.
 type Peer struct {
 	Name string
