@@ -73,6 +73,7 @@ func ruleMutants() []mutant {
 		m("begun-outside-goes-on-inside", kernel, "TestAddressBecomesInside", true, "apply_flows.go", "|| way != 0 && inside ||", "||"),
 		m("begun-inside-goes-on-outside", kernel, "TestAddressBecomesInside", true, "apply_order.go",
 			"if c.networks(phaseShrink, delMember, obs.inside, want.inside) {", "if c.networks(phaseShrink, delMember, obs.inside, want.inside) && false {"),
+		m("any-source-will-do", kernel, "TestOverlayWithAnotherSourceIsAnError", true, "overlay_source.go", "ok && source != r.state.HostIP", "ok && source != r.state.HostIP && false"),
 		m("changed-value-is-kept", nftables, "TestPropertyTheKernelHasWhatWasPut", false, "members.go",
 			"gone[key] = before // an element's value cannot be changed", "continue"),
 		m("swallowed-network-is-lost", nftables, "TestPropertyTheKernelHasWhatWasPut", false, "members.go", "after := maps.Clone(d.inside)\n\tfor _, p := range networks {\n\t\tafter[p]",

@@ -101,7 +101,7 @@ func (p *pass) run(ctx context.Context) error {
 	}
 	last.watchSegment()
 	last.look()
-	return errors.Join(ctx.Err(), openErr, errors.Join(errs...))
+	return errors.Join(ctx.Err(), openErr, errors.Join(errs...), last.checkSources())
 }
 
 // stillCarries reports whether the overlay works as it was last seen, after a pass that

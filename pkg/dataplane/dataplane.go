@@ -44,6 +44,8 @@ type Dataplane struct {
 
 	// mu guards what follows, and the order of changes.
 	mu sync.Mutex
+	// sources are what the kernel said about the source of overlay packets.
+	sources overlaySources
 	// choice is the backend in use, nil until it is chosen.
 	choice *choice
 	// iptablesSeen are the rules of iptables as of iptablesAt, where they are not read

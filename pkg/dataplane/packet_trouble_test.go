@@ -96,6 +96,31 @@ func TestOverlayPortInUse(t *testing.T) {
 	w.flows(t, s, eip1)
 }
 
+// given: a host whose kernel chooses another source than its InternalIP; then others drop
+// what it sends over the overlay, which is an error that names both. When the route names
+// the InternalIP as its source, packets leave.
+//
+// Kills the mutant that does not ask for the source.
+func TestOverlayWithAnotherSourceIsAnError(t *testing.T) {
+	w := newWorld(t, 2, onlyNFT())
+	n1, n2 := w.nodes[0], w.nodes[1]
+	pod := n2.addPod(t, "pod", 2)
+	n1.host(eip1, 7)
+	pod.set(remote(7, n1))
+	n2.Run(t, "ip address add 192.168.7.77/32 dev eth0; ip route replace 192.168.7.0/24 dev eth0 src 192.168.7.77")
+	n1.apply(t)
+	_, err := n2.tryApply(t)
+	if !errors.Is(err, errSource) || !strings.Contains(err.Error(), "192.168.7.77 instead of 192.168.7.12") {
+		t.Fatalf("apply: %v", err)
+	}
+	s := startSender(t, pod, w.bastion, 9001)
+	w.seen.only(9001, eip1)
+	w.silent(t, s)
+	n2.Run(t, "ip route replace 192.168.7.0/24 dev eth0 src 192.168.7.12")
+	n2.settled(t)
+	w.flows(t, s, eip1)
+}
+
 // given: a host that serves; when its own address goes away, then Apply says
 // so, and nothing leaks before or after; when it is back, traffic flows.
 func TestUplinkThatVanishes(t *testing.T) {

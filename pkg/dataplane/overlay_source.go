@@ -1,0 +1,64 @@
+package dataplane
+
+import (
+	"errors"
+	"fmt"
+	"net/netip"
+	"slices"
+
+	"golang.org/x/sys/unix"
+)
+
+// sourceChecks is how many hosts one pass asks the kernel about. In a large cluster the
+// next pass goes on with the next ones.
+const sourceChecks = 16
+
+// errSource is the error of overlay packets with a source that other hosts do not know.
+var errSource = errors.New("other hosts drop what this host sends over the overlay: make the address that the kernel chooses the node's InternalIP " +
+	"(--node-ip of the kubelet), or have the route there name the InternalIP as its source (ip route ... src)")
+
+// overlaySources remembers to which hosts the kernel sends with another source than the
+// host's address.
+type overlaySources struct {
+	next  int
+	wrong map[netip.Addr]netip.Addr
+}
+
+// checkSources asks the kernel which source its packets to other hosts get: the overlay's
+// outer packets get the same one. Hosts take packets from hosts' own addresses only.
+func (r *round) checkSources() error {
+	if r.uplinkErr != nil {
+		return nil // reported already
+	}
+	known := &r.d.sources
+	others := slices.DeleteFunc(only4(r.state.Hosts), func(ip netip.Addr) bool { return ip == r.state.HostIP })
+	if known.wrong == nil {
+		known.wrong = map[netip.Addr]netip.Addr{}
+	}
+	for ip := range known.wrong {
+		if !slices.Contains(others, ip) {
+			delete(known.wrong, ip)
+		}
+	}
+	for range min(len(others), sourceChecks) {
+		known.next = (known.next + 1) % len(others)
+		other := others[known.next]
+		delete(known.wrong, other)
+		routes, err := r.d.nl.RouteGet(other.AsSlice())
+		switch {
+		case errors.Is(err, unix.ENETUNREACH), errors.Is(err, unix.EHOSTUNREACH), errors.Is(err, unix.EACCES), errors.Is(err, unix.EINVAL):
+			continue // no packet goes there
+		case err != nil:
+			return fmt.Errorf("look up the source of packets to host %v: %w", other, err)
+		case len(routes) == 0:
+			continue
+		}
+		if source, ok := netip.AddrFromSlice(routes[0].Src.To4()); ok && source != r.state.HostIP {
+			known.wrong[other] = source
+		}
+	}
+	for _, other := range sortedAddrs(known.wrong) {
+		return fmt.Errorf("packets to host %v have the source %v instead of %v: %w", other, known.wrong[other], r.state.HostIP, errSource)
+	}
+	return nil
+}
