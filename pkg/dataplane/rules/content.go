@@ -35,6 +35,8 @@ const (
 	ChainTo          = ChainPrefix + "TO-OVERLAY"
 	ChainPinned      = ChainPrefix + "PINNED"
 	ChainInput       = ChainPrefix + "INPUT"
+	ChainArrived     = ChainPrefix + "ARRIVED"
+	ChainOutput      = ChainPrefix + "OUTPUT"
 	ChainLocked      = ChainPrefix + "LOCKED"
 	ChainReset       = ChainPrefix + "RESET"
 	ChainAccept      = ChainPrefix + "ACCEPT"
@@ -85,9 +87,11 @@ type Params struct {
 //
 //	raw     the outer packets of the overlay need no connection tracking
 //	mangle  PREROUTING marks: a pod's packet with its way, a reply with RETURN
+//	        ARRIVED takes the marks off what is for the host itself
 //	        FORWARD locks: what is marked leaves by its way, or not at all
 //	filter  RESET answers pods that go on with connections that have ended;
 //	        LOCKED is the lock that holds when mangle has been flushed;
+//	        OUTPUT locks what leaves past FORWARD, as by IPVS;
 //	        INPUT keeps others off the overlay and off the egress IPs
 //	nat     index -> egress IP, before the source NAT of other software
 func Build(p Params) Content {
@@ -159,9 +163,18 @@ func (b builder) mangle() Ruleset {
 			ChainFrom:       b.fromOverlayChain(),
 			ChainTo:         b.toOverlayChain(),
 			ChainPinned:     b.pinned(),
+			ChainArrived:    b.arrived(),
 		},
-		Jumps: []HookJump{{From: Prerouting, To: ChainPrerouting}, {From: Forward, To: ChainForward}},
+		Jumps: []HookJump{{From: Prerouting, To: ChainPrerouting}, {From: Input, To: ChainArrived}, {From: Forward, To: ChainForward}},
 	}
+}
+
+// arrived takes the marks off pods' packets that are for an address of the host itself.
+// That of a service is one, where kube-proxy is in mode ipvs: from here on IPVS sends
+// them out again, past hook forward. The mark would be inherited.
+func (b builder) arrived() []Rule {
+	all := b.allBits()
+	return []Rule{when(Mark{Value: 0, Mask: all, Not: true}, inSet(SetPods, Source)).then(SetMark{0, all})}
 }
 
 // prerouting marks packets before they are routed.
@@ -267,6 +280,7 @@ func (b builder) filter() Ruleset {
 			ChainLocked: b.locked(),
 			ChainReset:  b.reset(),
 			ChainInput:  b.input(),
+			ChainOutput: b.output(),
 			ChainAccept: {
 				when(b.fromOverlay).then(Accept{}),
 				when(b.toOverlay).then(Accept{}),
@@ -276,6 +290,7 @@ func (b builder) filter() Ruleset {
 			{From: Forward, To: ChainReset},
 			{From: Forward, To: ChainLocked},
 			{From: Input, To: ChainInput},
+			{From: Output, To: ChainOutput},
 			// For hosts whose FORWARD policy is DROP. A network policy that
 			// drops a packet comes before.
 			{From: Forward, To: ChainAccept, Last: true},
@@ -307,6 +322,20 @@ func (b builder) locked() []Rule {
 		for _, state := range outbound() {
 			rules = append(rules, when(SourceIn{subnet}, unmarked, state, notInSet(SetPods, Source), outside).then(Drop{}))
 		}
+	}
+	return rules
+}
+
+// output is the lock on pods' packets that leave as if the host had sent them, as IPVS
+// has them do, and transparent proxies.
+func (b builder) output() []Rule {
+	var rules []Rule
+	for _, port := range b.hostPorts() {
+		rules = append(rules, when(port, inSet(SetHosts, Destination), inSet(SetPods, Source)).then(Drop{}))
+	}
+	// A service's endpoint outside: the pod's egress IP is out of reach from here.
+	for _, state := range outbound() {
+		rules = append(rules, when(state, inSet(SetLocked, Source), notInSet(SetInside, Destination)).then(Drop{}))
 	}
 	return rules
 }
