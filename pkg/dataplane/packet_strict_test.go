@@ -70,6 +70,9 @@ func TestEgressIPsAndOverlayTakeNothingFromStrangers(t *testing.T) {
 			n1, n2 := w.nodes[0], w.nodes[1]
 			n1.serveWhoami(t, ":22")
 			n1.host(eip1, 7)
+			for _, n := range w.nodes {
+				n.state.Inside = append(n.state.Inside, netip.MustParsePrefix("192.168.7.99/32")) // another address of n1
+			}
 			p, plain := n2.addPod(t, "p", 2), n2.addPod(t, "plain", 3)
 			p.set(remote(7, n1))
 			plain.set(Pod{Kind: Node})
