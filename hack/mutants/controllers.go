@@ -50,7 +50,7 @@ func controllerMutants() []mutant {
 		},
 		{
 			name: "closed-unpublished", pkg: controller, test: "TestPropertyAllDecideTheSame",
-			edits: []edit{{file: "view.go", old: "Closed: v.verdicts[host].Closed}", new: "}"}},
+			edits: []edit{{file: "view.go", old: "Closed:   v.verdicts[host].Closed, ", new: ""}},
 		},
 		{
 			name: "capacity-unpublished", pkg: controller, test: "TestPropertyAllDecideTheSame",
