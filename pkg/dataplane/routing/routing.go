@@ -282,9 +282,8 @@ func leadingRules(h *netlink.Handle) (own, foreign []netlink.Rule, err error) {
 		return nil, nil, fmt.Errorf("list ip rules: %w", err)
 	}
 	for _, r := range rules {
-		ours := r.Protocol == routeProtocol
 		switch {
-		case ours && (IsOurTable(r.Table) || r.Table == unix.RT_TABLE_LOCAL || isPassing(r)):
+		case isOurs(r):
 			own = append(own, r)
 		case IsOurTable(r.Table):
 			foreign = append(foreign, r)
@@ -299,9 +298,12 @@ func Others(h *netlink.Handle) ([]netlink.Rule, error) {
 	if err != nil {
 		return nil, fmt.Errorf("list ip rules: %w", err)
 	}
-	return slices.DeleteFunc(rules, func(r netlink.Rule) bool {
-		return r.Protocol == routeProtocol && (IsOurTable(r.Table) || isPassing(r))
-	}), nil
+	return slices.DeleteFunc(rules, isOurs), nil
+}
+
+// isOurs reports whether a rule is one of ours.
+func isOurs(r netlink.Rule) bool {
+	return r.Protocol == routeProtocol && (IsOurTable(r.Table) || r.Table == unix.RT_TABLE_LOCAL || isPassing(r))
 }
 
 // isPassing reports whether a rule is one of those by which the host's own packets go
