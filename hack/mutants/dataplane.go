@@ -15,6 +15,8 @@ func kernelMutants() []mutant {
 		probes      = "TestProbesTravelTheOverlay"
 		off         = "TestNoResetWhereSwitchedOff"
 		noIPv6      = "TestNoEgressByIPv6"
+		away        = "TestStrictEndsWithoutAnAgent"
+		reused      = "TestReusedAddressHasNoEgressIP"
 
 		forgotten      = "TestForgottenConnectionsAreNotTurnedRound"
 		overlayBegins  = `when(b.fromOverlay, Original, inSet(SetInside, Destination)).then(Drop{}),`
@@ -84,6 +86,15 @@ func kernelMutants() []mutant {
 		m("ipv6-has-one-lock", noIPv6, "rules/ipv6.go", "locked6(p, []Rule{when().then(Drop{})})", "locked6(p, nil)"),
 		m("unknown-leaves-by-ipv6", noIPv6, "rules/ipv6.go", "range p.Strict6 {", "range p.Strict6[:0] {"),
 		m("neighbours-are-not-found", noIPv6, "rules/ipv6.go", "range neighbourDiscovery() {", "range neighbourDiscovery()[:0] {"),
+		m("strict-without-end", away, "presence.go", "return max(r.d.cfg.AwayAfter, 0)", "return 0"),
+		m("presence-is-not-renewed", away, "presence.go", "if present {", "if present && false {"),
+		m("presence-of-a-waiting-agent-ends", away, "presence.go", "if present && ends {", "if present && ends && false {"),
+		m("heir-has-the-egress-ip", reused, content, "when(heir()...).then(Return{}))\n\t}\n\trules = append(rules, when(Reply", ")\n\t}\n\trules = append(rules, when(Reply"),
+		m("heir-is-locked", reused, content, "rules = append(rules, when(heir()...).then(Return{}))\n\t}\n\tfor _, state := range outbound() {\n\t\trules = append(rules, when(unmarked",
+			"}\n\tfor _, state := range outbound() {\n\t\trules = append(rules, when(unmarked"),
+		m("heir-is-learned", reused, content, "inSet(SetLocked, Source), AgentPresent{Set: SetPresent}).then(LearnSender", "inSet(SetLocked, Source)).then(LearnSender"),
+		m("senders-are-remembered", reused, "nftables/members.go", "|| !gone[keyAddr(", "|| gone[keyAddr("),
+		m("present-before-the-sets-are", reused, "presence.go", "present, _, err := d.present(where)\n\t\tif present {", "present, _, err := true, false, error(nil)\n\t\tif present {"),
 		m("nothing-prepared", "TestStandbyTakesOverWithoutAChangeOfRules", "index.go", "taken := maps.Clone(used)", "standby = nil\n\ttaken := maps.Clone(used)"),
 	}
 }

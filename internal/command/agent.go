@@ -48,6 +48,8 @@ bpffs. Stopping it changes nothing in the kernel; "cleanup" removes everything.`
 		"further networks as comma-separated `CIDRs` to which all pods send as if there were no egress IPs")
 	f.BoolVar(&o.Strict, "strict", true,
 		"drop traffic that leaves the cluster from addresses of this node's pod CIDR, or of --cluster-cidrs if it has none, that belong to no known pod")
+	f.DurationVar(&o.AwayAfter, "away-after", 2*time.Minute,
+		"how long no agent may run on the node until --strict ends there, so that new pods work; 0 for never")
 	f.StringVar(&o.CRISocket, "cri-socket", cri.Auto,
 		"`path` of the container runtime's socket, from which the agent learns new pods' addresses before their first packet; "+
 			"auto tries the usual paths, none learns addresses from the API server only")

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"time"
 
 	"github.com/go-logr/logr"
 	"github.com/prometheus/client_golang/prometheus"
@@ -36,6 +37,10 @@ func Run(ctx context.Context, cfg *rest.Config, o Options) (err error) {
 	config := o.Kernel.config()
 	config.ProbePort, config.ResetConnections = o.ProbePort, o.ResetConnections
 	config.ARPProbe, config.ARPIgnore, config.AnnounceEvery = dataplane.ARPProbe(o.ARPProbe), o.ARPIgnore, o.AnnounceInterval
+	config.AwayAfter = o.AwayAfter
+	if o.AwayAfter == 0 {
+		config.AwayAfter = -1 // never
+	}
 	dp, err := dataplane.New(config)
 	if err != nil {
 		return fmt.Errorf("open the kernel's interfaces: %w", err)
@@ -60,6 +65,7 @@ type agent struct {
 	objects   *caches
 	publisher *publisher
 	loop      *loop
+	kernel    applier
 	// sandboxes and owner are nil where the options ask for none.
 	sandboxes *cri.Source
 	owner     *owner
@@ -80,7 +86,7 @@ func serve(ctx context.Context, cfg *rest.Config, o Options, k applier, registry
 	if err != nil {
 		return fmt.Errorf("register metrics: %w", err)
 	}
-	a := &agent{log: log, options: o, metrics: m}
+	a := &agent{log: log, options: o, metrics: m, kernel: k}
 	if err := a.wire(cfg, mgr, k); err != nil {
 		return err
 	}
@@ -205,6 +211,17 @@ func (a *agent) serveEndpoints(mgr manager.Manager) error {
 
 // run fills the caches, and then works until ctx ends.
 func (a *agent) run(ctx context.Context) error {
+	g, ctx := errgroup.WithContext(ctx)
+	g.Go(func() error {
+		a.stayPresent(ctx)
+		return nil
+	})
+	g.Go(func() error { return a.work(ctx) })
+	return g.Wait()
+}
+
+// work fills the caches, and serves the node.
+func (a *agent) work(ctx context.Context) error {
 	if err := a.objects.start(ctx, func(what string) {
 		a.log.V(1).Info("waiting", "for", what)
 		a.health.waitsFor(what)
@@ -238,6 +255,27 @@ func (a *agent) run(ctx context.Context) error {
 	}
 	return g.Wait()
 }
+
+// stayPresent keeps unknown pods back for as long as there is an agent, also one that
+// waits and does not know any pod: what an agent before this one began does not end
+// meanwhile.
+func (a *agent) stayPresent(ctx context.Context) {
+	for ctx.Err() == nil {
+		if err := a.kernel.StayPresent(); err != nil {
+			a.log.Error(err, "cannot keep unknown pods back; trying again", "retryInterval", stayInterval.String())
+		}
+		t := time.NewTimer(stayInterval)
+		select {
+		case <-ctx.Done():
+		case <-t.C:
+		}
+		t.Stop()
+	}
+}
+
+// stayInterval is how often the agent's presence is looked after: often enough for the
+// least Options.AwayAfter.
+const stayInterval = minAwayAfter / 4
 
 // everywhere is a runnable that needs no leader election.
 type everywhere func(context.Context) error

@@ -292,6 +292,13 @@ func TestAgentOnARealAPIServer(t *testing.T) {
 	t.Run("an agent waits for the CRDs", func(t *testing.T) {
 		u := startAgent(t, a, "node12")
 		testenv.Eventually(t, func(context.Context) string { return u.waitsFor("the list of NetNamespaces") })
+		// Meanwhile it keeps up what an agent before it did with unknown pods.
+		testenv.Eventually(t, func(context.Context) string {
+			if u.kernel.stays() == 0 {
+				return "a waiting agent is not present"
+			}
+			return ""
+		})
 		a.installCRDs(t)
 		s := newScene(t, a, 12)
 		s.settled(t, u)

@@ -38,6 +38,9 @@ type applier interface {
 	Apply(ctx context.Context, s dataplane.State) (dataplane.Report, error)
 	// AnswerProbes sets what the kernel answers to probes that come over the overlay.
 	AnswerProbes(a dataplane.Answer) error
+	// StayPresent keeps up what Apply, of this agent or of one before it, does with
+	// unknown pods.
+	StayPresent() error
 	// Run calls drift when something changed in the kernel, until ctx ends.
 	Run(ctx context.Context, drift func()) error
 }

@@ -31,8 +31,22 @@ type fakeKernel struct {
 
 	mu     sync.Mutex
 	states []dataplane.State // each that was applied, in order
+	stayed int               // calls of StayPresent
 	drift  func()            // nil while nobody listens
 	busy   atomic.Int32      // Apply calls that run
+}
+
+func (k *fakeKernel) StayPresent() error {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	k.stayed++
+	return nil
+}
+
+func (k *fakeKernel) stays() int {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	return k.stayed
 }
 
 func (k *fakeKernel) Apply(ctx context.Context, s dataplane.State) (dataplane.Report, error) {

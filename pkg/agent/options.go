@@ -18,6 +18,9 @@ import (
 const (
 	minResyncPeriod = 100 * time.Millisecond
 	maxResyncPeriod = time.Hour
+	// minAwayAfter is the least Options.AwayAfter but 0: an agent that is upgraded is away
+	// for some seconds.
+	minAwayAfter = 10 * time.Second
 	// minAnnounceInterval is the least Options.AnnounceInterval but 0.
 	minAnnounceInterval = time.Second
 )
@@ -43,6 +46,8 @@ type Options struct {
 	// Strict: traffic that leaves the cluster is dropped if it comes from an
 	// address of this node's pod CIDR that belongs to no pod that the agent knows.
 	Strict bool
+	// AwayAfter is how long no agent may run on the node until Strict ends, 0 for ever.
+	AwayAfter time.Duration
 	// CRISocket is the path of the container runtime's socket on the node, cri.Auto
 	// for the first one that is where sockets usually are, or cri.None.
 	CRISocket string
@@ -105,6 +110,9 @@ func (o Options) Validate() error {
 	}
 	if o.AnnounceInterval != 0 && o.AnnounceInterval < minAnnounceInterval {
 		errs = append(errs, fmt.Errorf("--announce-interval %s: give a duration from %s, or 0 for none", o.AnnounceInterval, minAnnounceInterval))
+	}
+	if o.AwayAfter != 0 && o.AwayAfter < minAwayAfter {
+		errs = append(errs, fmt.Errorf("--away-after %s: give a duration from %s, or 0 for never", o.AwayAfter, minAwayAfter))
 	}
 	if o.WithdrawAfter < 0 {
 		errs = append(errs, fmt.Errorf("--withdraw-after %s: give a duration, or 0 for never", o.WithdrawAfter))

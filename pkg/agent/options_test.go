@@ -30,6 +30,7 @@ func TestValidate(t *testing.T) {
 		"a short probe interval":     {func(o *Options) { o.ProbeInterval = time.Millisecond }, []string{"--probe-interval 1ms: give a duration such as 200ms", "within 10ms and 1m"}},
 		"an interval without probes": {func(o *Options) { o.ProbeInterval, o.ProbePort = time.Millisecond, 0 }, nil},
 		"a negative withdrawal":      {func(o *Options) { o.WithdrawAfter = -time.Second }, []string{"--withdraw-after -1s: give a duration, or 0 for never"}},
+		"a short absence":            {func(o *Options) { o.AwayAfter = time.Second }, []string{"--away-after 1s: give a duration from 10s, or 0 for never"}},
 		"an unknown ARP probe":       {func(o *Options) { o.ARPProbe = "no" }, []string{`--arp-probe "no": use one of [strict warn off]`}},
 		"a short announce interval":  {func(o *Options) { o.AnnounceInterval = 1 }, []string{"--announce-interval 1ns: give a duration from 1s, or 0 for none"}},
 		"a narrow mask":              {func(o *Options) { o.Kernel.MarkMask = 3 }, []string{"--mark-mask 0x3: give more bits, such as 0x1f7f", "at least 3 bits"}},

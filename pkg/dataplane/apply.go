@@ -57,6 +57,8 @@ type pass struct {
 	// rulesErr is why the rules may not be in place after the last round, guardErr why
 	// the guard is not.
 	rulesErr, guardErr error
+	// locksBoot: the presence that the pass leaves does not end by itself.
+	locksBoot bool
 	// unseen: the kernel could not be observed, so that nothing was changed.
 	unseen bool
 }

@@ -101,6 +101,11 @@ func (r *round) run(ctx context.Context) (again bool, err error) {
 		table: r.renderTable,
 		sweep: !r.d.swept,
 	}), newStaleness(m, observed.withFormer(), r.desired, known, r.indices).withUnforgotten(r.d.unforgotten, r.desired))
+	if ctx.Err() == nil { // else the round is not done
+		if err := r.appear(); err != nil {
+			r.errs = append(r.errs, err)
+		}
+	}
 
 	if mustProbe {
 		r.probe(ctx, pending)
@@ -160,6 +165,7 @@ func (r *round) ruleParams(idx indices, s State) rules.Params {
 		ProbePort:   r.d.cfg.ProbePort,
 		Indices:     idx,
 		Resets:      r.resets,
+		Senders:     r.members.table,
 		Strict:      masked4(strictNetworks(s)),
 		Strict6:     masked6(strictNetworks(s)),
 		IPv6:        r.ipv6,
@@ -185,6 +191,9 @@ func (r *round) prepare() error {
 	n, resets, resetsErr, err := r.members.ensure(r.d.cfg.ResetConnections, r.ipv6)
 	r.report.Changes += n
 	r.resets, r.resetsErr = resets, resetsErr
+	if err == nil {
+		err = r.stayPresent()
+	}
 	r.uplink, r.uplinkErr = address.FindUplink(r.d.nl, r.state.HostIP)
 	r.report.Uplink, r.report.UplinkCIDR, r.report.UplinkMTU = r.uplink.Name, r.uplink.CIDR, r.uplink.MTU
 	r.defaultRoute = r.uplink.Name

@@ -48,7 +48,7 @@ func (d *Dataplane) chooseBackend(trial rules.Params) (choice, error) {
 // our own.
 func (d *Dataplane) supported(p rules.Params) error {
 	p.Strict, p.Strict6 = []netip.Prefix{netip.MustParsePrefix("192.0.2.0/24")}, []netip.Prefix{netip.MustParsePrefix("2001:db8::/64")}
-	p.Resets, p.IPv6 = true, d.ipv6
+	p.Resets, p.Senders, p.IPv6 = true, true, d.ipv6
 	table, err := renderTable(p)
 	if err != nil {
 		return err
@@ -168,6 +168,11 @@ func (m members) ensure(wantResets, ipv6 bool) (changes int, resets bool, resets
 // put makes a batch of changes, all of one set.
 func (m members) put(batch []change) error {
 	set := batch[0].set
+	if m.table && set == setLocked {
+		if err := m.d.nft.ForgetSenders(ipsOf(batch)); err != nil {
+			return err
+		}
+	}
 	switch {
 	case !m.table:
 		return ipset.Put(ourSet(set), m.entries(batch))
@@ -187,6 +192,11 @@ func (m members) put(batch []change) error {
 // del makes a batch of changes, all of one set.
 func (m members) del(batch []change) error {
 	set := batch[0].set
+	if m.table && set == setLocked {
+		if err := m.d.nft.ForgetSenders(ipsOf(batch)); err != nil {
+			return err
+		}
+	}
 	switch {
 	case !m.table:
 		return ipset.Delete(ourSet(set), m.entries(batch))

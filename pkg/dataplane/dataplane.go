@@ -23,6 +23,7 @@ import (
 const (
 	defaultOverlayPort = 9789
 	defaultPinDir      = "/sys/fs/bpf/egressip"
+	defaultAwayAfter   = 2 * time.Minute
 )
 
 // overlayName is the name of the overlay device.
@@ -59,6 +60,9 @@ type Dataplane struct {
 	sight sight
 	// ip6tablesSeen are the rules of iptables for IPv6, nil where they must be read.
 	ip6tablesSeen map[Backend]iptables.Tables
+	// renewed is when the kernel was told last that this agent is present; nil if it may
+	// not be. stayed is the same for one before it.
+	renewed, stayed *time.Duration
 	// maps and programs are opened by the first Apply, which is the first to
 	// change anything.
 	maps     *bpf.Maps
@@ -125,6 +129,9 @@ func (c Config) complete() (Config, error) {
 	}
 	if c.PinDir == "" {
 		c.PinDir = defaultPinDir
+	}
+	if c.AwayAfter == 0 {
+		c.AwayAfter = defaultAwayAfter
 	}
 	errs := []error{c.Marks.Validate()}
 	for _, b := range c.Backends {

@@ -45,6 +45,7 @@ func (d *Dataplane) Lock(ctx context.Context, s State) (Report, error) {
 		s.Hosts = append([]netip.Addr{s.HostIP}, s.Hosts...)
 	}
 	p := newPass(d, s)
+	p.locksBoot = true
 	err = p.run(ctx)
 	if p.rulesErr != nil || len(p.report.Backends) == 0 {
 		return p.report, errors.Join(err, ctx.Err())

@@ -22,9 +22,12 @@ const (
 	setIPs    = rules.SetIPs
 	setResets = rules.SetResets
 
-	setPods6   = rules.SetPods6
-	setLocked6 = rules.SetLocked6
-	setInside6 = rules.SetInside6
+	setPresent = rules.SetPresent
+
+	setPods6    = rules.SetPods6
+	setLocked6  = rules.SetLocked6
+	setInside6  = rules.SetInside6
+	setPresent6 = rules.SetPresent6
 )
 
 // resetFor is how long a pod may take to notice that a connection has ended:
@@ -39,6 +42,8 @@ func ourSets() []ipset.Set {
 		{Name: setInside, Type: "hash:net"},
 		{Name: setIPs, Type: "hash:ip"},
 		{Name: setResets, Type: "hash:ip,port,ip", Timeout: resetFor},
+		{Name: setPresent, Type: "hash:net", Timeout: defaultAwayAfter},
+		{Name: setPresent6, Type: "hash:net", Timeout: defaultAwayAfter, IPv6: true},
 		{Name: setPods6, Type: "hash:ip", IPv6: true},
 		{Name: setLocked6, Type: "hash:ip", IPv6: true},
 		{Name: setInside6, Type: "hash:net", IPv6: true},

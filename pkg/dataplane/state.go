@@ -114,6 +114,10 @@ type Config struct {
 	// host has it; 0 for none. Other machines with the address are found at the same
 	// pace at least.
 	AnnounceEvery time.Duration
+	// AwayAfter is how long without an Apply it takes until unknown addresses are no
+	// longer dropped, although Strict asks for it: without an agent, no new pod would
+	// become known. 0 means the default, a negative number never.
+	AwayAfter time.Duration
 	// IPTables: where Backends is empty, it means only those of iptables.
 	IPTables bool
 	// shared: the table of our own has no owner, as with kernels before Linux 6.9. For

@@ -31,12 +31,13 @@ func newTracedHost(k kernel, m Marks) *tracedHost {
 	}
 	h.Inside = inside
 	h.Sets = map[string]tracer.Set{
-		setPods:   func(ip netip.Addr) bool { return has(h.pods, ip) },
-		setLocked: func(ip netip.Addr) bool { return has(h.locked, ip) },
-		setHosts:  func(ip netip.Addr) bool { return has(h.hosts, ip) },
-		setIPs:    func(ip netip.Addr) bool { return has(h.ips, ip) },
-		setInside: inside,
-		setResets: func(netip.Addr) bool { return false }, // no connection has ended
+		setPods:    func(ip netip.Addr) bool { return has(h.pods, ip) },
+		setLocked:  func(ip netip.Addr) bool { return has(h.locked, ip) },
+		setHosts:   func(ip netip.Addr) bool { return has(h.hosts, ip) },
+		setIPs:     func(ip netip.Addr) bool { return has(h.ips, ip) },
+		setInside:  inside,
+		setPresent: func(netip.Addr) bool { return true },
+		setResets:  func(netip.Addr) bool { return false }, // no connection has ended
 	}
 	h.loadKernel()
 	return h

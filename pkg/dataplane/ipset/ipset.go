@@ -36,7 +36,12 @@ type Entries map[netip.Prefix]Value
 
 // Value is what SET --map-mark makes of a packet's mark: the bits of Mask
 // become those of Mark.
-type Value struct{ Mark, Mask uint32 }
+type Value struct {
+	Mark, Mask uint32
+	// Ends is how long the entry stays, in a set with a timeout; 0 for until it is
+	// deleted.
+	Ends time.Duration
+}
 
 // Ensure makes the set where it does not exist, and counts the changes.
 func Ensure(h *netlink.Handle, k Set) (changes int, err error) {
@@ -163,8 +168,10 @@ func parseEntry(data []byte) (entry netip.Prefix, mark Value, err error) {
 			})
 		case typ == nl.IPSET_ATTR_CIDR && len(value) == 1:
 			bits = int(value[0])
+		case typ == nl.IPSET_ATTR_TIMEOUT && len(value) == 4:
+			mark.Ends = time.Duration(binary.BigEndian.Uint32(value)) * time.Second
 		case typ == nl.IPSET_ATTR_SKBMARK && len(value) == 8:
-			mark = Value{Mark: binary.BigEndian.Uint32(value), Mask: binary.BigEndian.Uint32(value[4:])}
+			mark.Mark, mark.Mask = binary.BigEndian.Uint32(value), binary.BigEndian.Uint32(value[4:])
 		}
 		return nil
 	})
@@ -195,7 +202,7 @@ func eachAttr(b []byte, do func(typ int, value []byte) error) error {
 // one attribute can hold.
 const batchSize = 500
 
-// Put adds entries, or changes the marks of those that exist.
+// Put adds entries, or changes the marks of those that exist, and when they end.
 func Put(k Set, entries Entries) error {
 	return change(nl.IPSET_CMD_ADD, k, entries)
 }
@@ -247,6 +254,10 @@ func entryData(k Set, entry netip.Prefix, mark Value, line uint32) *nl.RtAttr {
 	if k.Marks {
 		value := binary.BigEndian.AppendUint32(binary.BigEndian.AppendUint32(nil, mark.Mark), mark.Mask)
 		data.AddChild(nl.NewRtAttr(nl.IPSET_ATTR_SKBMARK|int(nl.NLA_F_NET_BYTEORDER), value))
+	}
+	if k.Timeout > 0 {
+		seconds := uint32((mark.Ends + time.Second - 1) / time.Second) //nolint:gosec // hours at most
+		data.AddChild(&nl.Uint32Attribute{Type: nl.IPSET_ATTR_TIMEOUT | nl.NLA_F_NET_BYTEORDER, Value: seconds})
 	}
 	data.AddChild(&nl.Uint32Attribute{Type: nl.IPSET_ATTR_LINENO | nl.NLA_F_NET_BYTEORDER, Value: line})
 	return data

@@ -23,6 +23,7 @@ func TestKernelShowsWhatWasRendered(t *testing.T) {
 	for _, set := range []string{
 		"egress-pods hash:ip skbinfo", "egress-locked hash:ip", "egress-hosts hash:ip",
 		"egress-inside hash:net", "egress-ips hash:ip", "egress-resets hash:ip,port,ip",
+		"egress-present hash:net",
 	} {
 		command(t, "ipset create "+set)
 	}
@@ -67,7 +68,7 @@ func TestKernelShowsWhatWasRendered(t *testing.T) {
 
 // The same for the rules for IPv6.
 func TestKernelShowsWhatWasRenderedForIPv6(t *testing.T) {
-	for _, set := range []string{"egress-pods6 hash:ip", "egress-locked6 hash:ip", "egress-inside6 hash:net"} {
+	for _, set := range []string{"egress-pods6 hash:ip", "egress-locked6 hash:ip", "egress-inside6 hash:net", "egress-present6 hash:net"} {
 		command(t, "ipset create "+set+" family inet6")
 	}
 	rendered := Render(rules.Build6(rules.Params{Strict6: []netip.Prefix{netip.MustParsePrefix("fd00:10:244:1::/64"), netip.MustParsePrefix("2001:db8:0:0:1::/80")}}))
@@ -155,6 +156,7 @@ func everyRule() map[string][]rules.Rule {
 		rules.InSet{Set: rules.SetInside, Addr: rules.Destination},
 		rules.InSet{Set: rules.SetPods, Addr: rules.Source, Not: true},
 		rules.EndpointsInSet{Set: rules.SetResets},
+		rules.AgentPresent{Set: rules.SetPresent, Not: true},
 	}
 	var list []rules.Rule
 	for _, a := range actions {

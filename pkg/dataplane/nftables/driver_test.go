@@ -7,12 +7,14 @@ import (
 	"slices"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/google/go-cmp/cmp"
 	"github.com/google/nftables/expr"
 	"pgregory.net/rapid"
 
 	"github.com/egressip-operator/egressip-operator/internal/testenv/netnstest"
+	"github.com/egressip-operator/egressip-operator/pkg/dataplane/mark"
 	"github.com/egressip-operator/egressip-operator/pkg/dataplane/rules"
 )
 
@@ -272,6 +274,31 @@ func TestUnknownPartsAreErrors(t *testing.T) {
 	if _, err := Render(content, nil, Marks{}); err == nil {
 		t.Error("an action without a form in nftables was rendered")
 	}
+}
+
+// The kernel takes all rules that a host may have, of both families.
+func TestKernelTakesAllRules(t *testing.T) {
+	m := start(t, true)
+	marks := mark.Default()
+	p := rules.Params{
+		Marks: marks, Overlay: "egress0", OverlayPort: 9789, ProbePort: 9788, Resets: true, Senders: true, Maps: true,
+		Indices: map[netip.Addr]int{netip.MustParseAddr("192.0.2.200"): marks.FirstIndex()},
+		Strict:  []netip.Prefix{netip.MustParsePrefix("10.244.1.0/24")}, Strict6: []netip.Prefix{netip.MustParsePrefix("2001:db8:1::/64")},
+	}
+	table, err := Render(rules.Build(p), rules.Build6(p), Marks{
+		All: marks.Mask, Way: marks.Remote() | marks.IndexMask(), Ways: []uint32{0, marks.Remote(), marks.Index(marks.FirstIndex())},
+	})
+	netnstest.Must(t, err)
+	m.Do(t, func() {
+		netnstest.Must(t, m.Supported(table))
+		netnstest.Must(t, m.Commit(Plan(Table{}, table)))
+		netnstest.Must(t, m.Renew(0))
+		netnstest.Must(t, m.Renew(time.Minute))
+		if present, ends, err := m.Present(); !present || !ends || err != nil {
+			t.Errorf("present %t, ends %t, %v", present, ends, err)
+		}
+		netnstest.Must(t, m.ForgetSenders([]netip.Addr{netip.MustParseAddr("10.244.1.5")}))
+	})
 }
 
 // The kernel refuses what it does not know, and nothing of the trial stays.

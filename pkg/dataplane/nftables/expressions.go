@@ -2,6 +2,7 @@ package nftables
 
 import (
 	"encoding/binary"
+	"slices"
 
 	"github.com/google/nftables/expr"
 	"golang.org/x/sys/unix"
@@ -40,6 +41,16 @@ func address(a rules.Address, offset, length uint32) []expr.Any {
 		offset += length
 	}
 	return []expr.Any{&expr.Payload{DestRegister: register, Base: expr.PayloadBaseNetworkHeader, Offset: offset, Len: length}}
+}
+
+// sender loads the source address and the source MAC. It does not match packets that came
+// in by a device without MACs.
+func sender() []expr.Any {
+	return slices.Concat(
+		meta(expr.MetaKeyIIFTYPE), equal(binary.NativeEndian.AppendUint16(nil, unix.ARPHRD_ETHER)),
+		network(rules.Source),
+		[]expr.Any{&expr.Payload{DestRegister: word(1), Base: expr.PayloadBaseLLHeader, Offset: 6, Len: 6}},
+	)
 }
 
 // transport loads a field of the transport header.

@@ -1,9 +1,15 @@
 package nftables
 
 import (
+	"fmt"
 	"maps"
 	"net/netip"
+	"slices"
 	"strings"
+	"time"
+
+	"github.com/google/nftables"
+	"golang.org/x/sys/unix"
 
 	"github.com/egressip-operator/egressip-operator/pkg/dataplane/rules"
 )
@@ -83,6 +89,57 @@ func (d *Driver) setInside(after map[netip.Prefix]struct{}) error {
 	}
 	d.inside = after
 	return nil
+}
+
+// Renew has the rules know that an agent is present, for a time from now on; for good
+// if it is 0.
+func (d *Driver) Renew(stays time.Duration) error {
+	set := setOf(table(), rules.SetPresent)
+	// To put an element that is there does not renew it before Linux 6.12.
+	d.conn.FlushSet(set)
+	_ = d.conn.SetAddElements(set, []nftables.SetElement{ // fails for anonymous sets alone
+		{Key: []byte{unix.NFPROTO_IPV4}, Timeout: stays},
+		{Key: []byte{unix.NFPROTO_IPV6}, Timeout: stays},
+	})
+	return d.flush("renew the agent's presence in a set")
+}
+
+// Present reports whether an agent is present, by the kernel's clock, and whether that
+// ends by itself. The table must exist.
+func (d *Driver) Present() (present, ends bool, err error) {
+	elements, err := d.conn.GetSetElements(&nftables.Set{Table: table(), Name: rules.SetPresent})
+	if err != nil {
+		return false, false, fmt.Errorf("list set %s of table inet %s: %w", rules.SetPresent, Name, err)
+	}
+	for _, e := range elements {
+		present, ends = true, e.Timeout != 0
+	}
+	return present, ends, nil
+}
+
+// ForgetSenders forgets the MACs that the kernel has learned for addresses.
+func (d *Driver) ForgetSenders(ips []netip.Addr) error {
+	gone := make(map[netip.Addr]bool, len(ips))
+	for _, ip := range ips {
+		gone[ip] = true
+	}
+	found := false
+	for _, name := range []string{rules.SetBound, rules.SetSenders} {
+		// Not what was seen before: the kernel has added to them since.
+		elements, err := d.conn.GetSetElements(&nftables.Set{Table: table(), Name: name})
+		if err != nil {
+			return fmt.Errorf("list set %s of table inet %s: %w", name, Name, err)
+		}
+		stale := slices.DeleteFunc(elements, func(e nftables.SetElement) bool { return len(e.Key) < 4 || !gone[keyAddr(string(e.Key[:4]))] })
+		for chunk := range slices.Chunk(stale, batchSize) {
+			found = true
+			_ = d.conn.SetDeleteElements(setOf(table(), name), chunk) // fails for anonymous sets alone
+		}
+	}
+	if !found {
+		return nil
+	}
+	return d.flush("forget the senders of addresses")
 }
 
 // Connection is a TCP connection of a pod.

@@ -250,6 +250,12 @@ func paired(list []nftables.SetElement) Elements {
 	return elements
 }
 
+// Has reports whether there is a set of that name.
+func (c Content) Has(set string) bool {
+	_, ok := c.Sets[set]
+	return ok
+}
+
 // Pods returns the pods and their marks; 0 for IPv6. One that only the map or only the set has
 // gets a mark that nothing has.
 func (c Content) Pods() map[netip.Addr]uint32 {

@@ -170,6 +170,10 @@ func (r *renderer) match(m rules.Match) []expr.Any {
 		return slices.Concat(ct(expr.CtKeySTATUS), masked(native(statusConfirmed)), equal(native(0)))
 	case rules.InSet:
 		return slices.Concat(r.network(m.Addr), []expr.Any{&expr.Lookup{SourceRegister: register, SetName: m.Set, Invert: m.Not}})
+	case rules.AgentPresent:
+		return slices.Concat(meta(expr.MetaKeyNFPROTO), []expr.Any{&expr.Lookup{SourceRegister: register, SetName: rules.SetPresent, Invert: m.Not}})
+	case rules.KnownSender:
+		return slices.Concat(sender(), []expr.Any{&expr.Lookup{SourceRegister: register, SetName: m.Set, Invert: m.Not}})
 	case rules.EndpointsInSet:
 		return slices.Concat(
 			protocol(unix.IPPROTO_TCP), network(rules.Source),
@@ -202,6 +206,11 @@ func (r *renderer) action(a rules.Action) []expr.Any {
 	case rules.SetMark:
 		return slices.Concat(meta(expr.MetaKeyMARK), replaced(a.Mask, a.Value),
 			[]expr.Any{&expr.Meta{Key: expr.MetaKeyMARK, SourceRegister: true, Register: register}})
+	case rules.LearnSender:
+		learn := func(set string) []expr.Any {
+			return []expr.Any{&expr.Dynset{SrcRegKey: register, SetName: set, Operation: unix.NFT_DYNSET_OP_ADD}}
+		}
+		return slices.Concat(sender(), learn(a.Pairs), network(rules.Source), learn(a.Addresses))
 	case rules.SetConnMark:
 		return slices.Concat(ct(expr.CtKeyMARK), replaced(a.Mask, a.Value),
 			[]expr.Any{&expr.Ct{Key: expr.CtKeyMARK, SourceRegister: true, Register: register}})

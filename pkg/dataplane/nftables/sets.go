@@ -35,6 +35,10 @@ func mapNames() []string { return []string{setSame, setSave, setSNAT} }
 // resetFor is how long a connection stays in the set of those that get a reset.
 const resetFor = 15 * time.Minute
 
+// maxSenders is far more than a node has pods: the kernel needs a bound for what it adds
+// by itself.
+const maxSenders = 1 << 16
+
 // table is our table as the library names it.
 func table() *nftables.Table {
 	return &nftables.Table{Name: Name, Family: nftables.TableFamilyINet}
@@ -57,6 +61,9 @@ func sets(t *nftables.Table) []*nftables.Set {
 			Table: t, Name: rules.SetResets, HasTimeout: true, Timeout: resetFor,
 			KeyType: concat(ip, nftables.TypeInetService, ip),
 		},
+		{Table: t, Name: rules.SetPresent, KeyType: nftables.TypeNFProto, HasTimeout: true},
+		{Table: t, Name: rules.SetSenders, KeyType: concat(ip, nftables.TypeEtherAddr), Dynamic: true, Size: maxSenders},
+		{Table: t, Name: rules.SetBound, KeyType: ip, Dynamic: true, Size: maxSenders},
 		{Table: t, Name: setSame, KeyType: concat(mark, mark), KeyByteOrder: binaryutil.NativeEndian},
 		{Table: t, Name: setSave, KeyType: mark, DataType: nftables.TypeVerdict, IsMap: true, KeyByteOrder: binaryutil.NativeEndian},
 		{Table: t, Name: setSNAT, KeyType: mark, DataType: ip, IsMap: true, KeyByteOrder: binaryutil.NativeEndian},

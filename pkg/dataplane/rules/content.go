@@ -20,7 +20,16 @@ const (
 	// port, and the other end.
 	SetResets = "egress-resets"
 
-	// Their like for IPv6. SetPods6 has every classified pod, without a mark.
+	// SetPresent has entries while an agent is at work: they end by themselves.
+	SetPresent  = "egress-present"
+	SetPresent6 = "egress-present6"
+
+	// SetSenders: addresses of SetLocked, each with the MAC of the pod that has sent with
+	// it; SetBound: these addresses. The kernel learns them while an agent is present.
+	SetSenders = "egress-senders"
+	SetBound   = "egress-bound"
+
+	// The like of some for IPv6. SetPods6 has every classified pod, without a mark.
 	SetPods6   = "egress-pods6"
 	SetLocked6 = "egress-locked6"
 	SetInside6 = "egress-inside6"
@@ -74,8 +83,11 @@ type Params struct {
 	// Resets: pods get resets for connections that have ended.
 	Resets bool
 	// Strict are the networks of pods whose unclassified addresses may not send
-	// outside, Strict6 those of IPv6.
+	// outside while an agent is present, Strict6 those of IPv6.
 	Strict, Strict6 []netip.Prefix
+	// Senders: the backend learns the MACs of pods, so that another pod with the address of
+	// one that has ended is not taken for it while there is no agent. Others cannot.
+	Senders bool
 	// IPv6: there are rules for IPv6, too.
 	IPv6 bool
 	// Maps: the backend finds the egress IP of a mark in a map. Others get a tree of
@@ -134,6 +146,12 @@ func unnatable() Match { return ConnState{Invalid, Untracked} }
 // take without us.
 func outbound() []Match { return []Match{Original, unnatable()} }
 
+// heir matches packets of a pod that has the address of another one, which has ended
+// since there is no agent any more. The egress IP is not its own.
+func heir() []Match {
+	return []Match{inSet(SetBound, Source), AgentPresent{Set: SetPresent, Not: true}, KnownSender{Set: SetSenders, Not: true}}
+}
+
 // hostPorts match the packets that only hosts may send, one match for each port.
 func (b builder) hostPorts() []Match {
 	ports := []Match{UDPPort(b.OverlayPort)}
@@ -185,8 +203,13 @@ func (b builder) prerouting() []Rule {
 		// directions take the same way, whatever the CNI.
 		when(b.fromOverlay, Original).then(SetConnMark{ret, ret}),
 		when(b.fromOverlay).then(Return{}),
-		when(Reply, ConnMark{Value: ret, Mask: ret}).then(SetMark{ret, all}),
 	}
+	if b.Senders {
+		rules = append(rules,
+			when(Unconfirmed{}, inSet(SetLocked, Source), AgentPresent{Set: SetPresent}).then(LearnSender{Pairs: SetSenders, Addresses: SetBound}),
+			when(heir()...).then(Return{}))
+	}
+	rules = append(rules, when(Reply, ConnMark{Value: ret, Mask: ret}).then(SetMark{ret, all}))
 	// Packets that no NAT touches get the mark too, so that FORWARD can drop
 	// them if they are bound for the outside.
 	for _, state := range outbound() {
@@ -194,7 +217,7 @@ func (b builder) prerouting() []Rule {
 	}
 	for _, subnet := range b.Strict {
 		for _, state := range outbound() {
-			rules = append(rules, when(SourceIn{subnet}, state, notInSet(SetPods, Source)).then(SetMark{remote, all}))
+			rules = append(rules, when(SourceIn{subnet}, state, notInSet(SetPods, Source), AgentPresent{Set: SetPresent}).then(SetMark{remote, all}))
 		}
 	}
 	return rules
@@ -315,12 +338,15 @@ func (b builder) locked() []Rule {
 		when(b.fromOverlay, Original, ConnMark{Value: ret, Mask: ret, Not: true}).then(Drop{}),
 		when(notToOverlay, Reply, ConnMark{Value: ret, Mask: ret}).then(Drop{}),
 	}
+	if b.Senders {
+		rules = append(rules, when(heir()...).then(Return{}))
+	}
 	for _, state := range outbound() {
 		rules = append(rules, when(unmarked, state, inSet(SetLocked, Source), outside).then(Drop{}))
 	}
 	for _, subnet := range b.Strict {
 		for _, state := range outbound() {
-			rules = append(rules, when(SourceIn{subnet}, unmarked, state, notInSet(SetPods, Source), outside).then(Drop{}))
+			rules = append(rules, when(SourceIn{subnet}, unmarked, state, notInSet(SetPods, Source), AgentPresent{Set: SetPresent}, outside).then(Drop{}))
 		}
 	}
 	return rules

@@ -54,7 +54,7 @@ func locked6(p Params, stop []Rule) []Rule {
 	}
 	for _, subnet := range p.Strict6 {
 		for _, state := range outbound() {
-			rules = append(rules, when(SourceIn{subnet}, state, notInSet(SetPods6, Source)).then(Drop{}))
+			rules = append(rules, when(SourceIn{subnet}, state, notInSet(SetPods6, Source), AgentPresent{Set: SetPresent6}).then(Drop{}))
 		}
 	}
 	return rules

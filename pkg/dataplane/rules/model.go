@@ -166,6 +166,21 @@ const (
 	Destination Address = "destination"
 )
 
+// AgentPresent matches packets while an agent is, or was a short while ago, at work on
+// this host: while a set has entries that it renews. In iptables, where each family has a
+// set of its own, Set has networks that contain every address.
+type AgentPresent struct {
+	Set string
+	Not bool
+}
+
+// KnownSender matches packets whose source address and source MAC are in a set. It is for
+// backends that learn these, see [Params].
+type KnownSender struct {
+	Set string
+	Not bool
+}
+
 // EndpointsInSet matches packets whose source address, source port and
 // destination address, in this order, are in a set.
 type EndpointsInSet struct{ Set string }
@@ -183,6 +198,8 @@ func (Direction) match()      {}
 func (ConnState) match()      {}
 func (Unconfirmed) match()    {}
 func (InSet) match()          {}
+func (AgentPresent) match()   {}
+func (KnownSender) match()    {}
 func (EndpointsInSet) match() {}
 
 // Action is what happens to a packet. The types below are all there are. A
@@ -222,6 +239,11 @@ type SetMark struct{ Value, Mask uint32 }
 // nftables combines marks with constants only, up to Linux 6.12: there, the entries
 // lead to a chain for each mark, which sets it.
 type SetMarkFromSet struct{ Set string }
+
+// LearnSender adds the packet's source address and source MAC to one set, and the address
+// to another. A packet without a MAC changes nothing. The packet goes on. It is for backends
+// that can, see [Params].
+type LearnSender struct{ Pairs, Addresses string }
 
 // SetConnMark sets the bits of Mask of the connection's mark to Value. The
 // packet goes on.
@@ -270,6 +292,7 @@ func (Jump) action()              {}
 func (Goto) action()              {}
 func (SetMark) action()           {}
 func (SetMarkFromSet) action()    {}
+func (LearnSender) action()       {}
 func (SetConnMark) action()       {}
 func (SaveMark) action()          {}
 func (DropIfMarksDiffer) action() {}
