@@ -6,6 +6,14 @@ const agent = "./pkg/agent"
 func agentMutants() []mutant {
 	return []mutant{
 		{
+			name: "uninstalled-leaves-all", pkg: agent, test: "TestUninstalledAgentGivesUp",
+			edits: []edit{{file: "uninstall.go", old: "egress.NothingRequested(cluster) {", new: "egress.NothingRequested(cluster) && false {"}},
+		},
+		{
+			name: "requests-are-let-out", pkg: agent, test: "TestUninstalledAgentGivesUp",
+			edits: []edit{{file: "uninstall.go", old: "egress.NothingRequested(cluster) {", new: "egress.NothingRequested(cluster) || true {"}},
+		},
+		{
 			name: "stray-ipv6-is-not-told", pkg: agent, test: "TestIPv6WithoutNetworksWarns",
 			edits: []edit{{file: "decide.go", old: "stray.IsValid()", new: "stray.IsValid() && false"}},
 		},

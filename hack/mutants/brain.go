@@ -291,6 +291,10 @@ func healthMutants() []mutant {
 			edits: []edit{{file: "decide.go", old: "if in.Strict {", new: "if in.Strict && in.Host == \"\" {"}},
 		},
 		{
+			name: "unusable-requests-are-none", pkg: brain, test: "TestNothingRequested", plain: true,
+			edits: []edit{{file: "giveup.go", old: "Namespace.Requesting)", new: "func(n Namespace) bool { return len(n.Requests) > 0 })"}},
+		},
+		{
 			name: "no-pod-networks", pkg: brain, test: "TestDecideHost", plain: true,
 			edits: []edit{{file: "decide.go", old: "withPodNetworks(plan.Subnets, in.PodNetworks)", new: "withPodNetworks(plan.Subnets, nil)"}},
 		},

@@ -41,6 +41,8 @@ type applier interface {
 	// StayPresent keeps up what Apply, of this agent or of one before it, does with
 	// unknown pods.
 	StayPresent() error
+	// Cleanup takes everything off the node. Nothing is applied after it.
+	Cleanup(ctx context.Context) error
 	// Run calls drift when something changed in the kernel, until ctx ends.
 	Run(ctx context.Context, drift func()) error
 }

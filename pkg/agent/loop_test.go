@@ -32,14 +32,23 @@ type fakeKernel struct {
 	mu     sync.Mutex
 	states []dataplane.State // each that was applied, in order
 	stayed int               // calls of StayPresent
-	drift  func()            // nil while nobody listens
-	busy   atomic.Int32      // Apply calls that run
+	// cleaned counts calls of Cleanup.
+	cleaned int
+	drift   func()       // nil while nobody listens
+	busy    atomic.Int32 // Apply calls that run
 }
 
 func (k *fakeKernel) StayPresent() error {
 	k.mu.Lock()
 	defer k.mu.Unlock()
 	k.stayed++
+	return nil
+}
+
+func (k *fakeKernel) Cleanup(context.Context) error {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	k.cleaned++
 	return nil
 }
 

@@ -11,10 +11,12 @@ import (
 	toolscache "k8s.io/client-go/tools/cache"
 	"sigs.k8s.io/controller-runtime/pkg/cache"
 	"sigs.k8s.io/controller-runtime/pkg/client"
+
+	"github.com/egressip-operator/egressip-operator/pkg/egress"
 )
 
-// giveUpTimeout bounds the pass in which an agent that is uninstalled gives the
-// egress IPs up. It is shorter than the kubelet's grace period before it kills.
+// giveUpTimeout bounds the time in which an agent that is uninstalled gives the
+// egress IPs up, or takes everything off the node. It is shorter than the kubelet's grace period before it kills.
 const giveUpTimeout = 5 * time.Second
 
 // owner watches the DaemonSet that the agent belongs to. An agent that ends is
@@ -94,14 +96,22 @@ func (o *owner) uninstalled() bool {
 	return o.gone
 }
 
-// giveUp removes all egress IPs from this node. Egress traffic of pods that used
-// them is dropped from then on, until cleanup removes everything.
+// giveUp takes everything off this node, if no namespace requests egress IPs any more.
+// Otherwise it removes all egress IPs. Egress traffic of pods that used them is dropped from
+// then on, until cleanup removes everything: it must not leave with the node's address.
 func (l *loop) giveUp(ctx context.Context) error {
 	if l.desired == nil {
 		return nil // nothing was ever done
 	}
 	ctx, cancel := context.WithTimeout(ctx, giveUpTimeout)
 	defer cancel()
+	if cluster, _ := egress.Snapshot(egress.Objects{NetNamespaces: l.given.netNamespaces}); egress.NothingRequested(cluster) {
+		if err := l.applier.Cleanup(ctx); err != nil {
+			return fmt.Errorf("take everything off the node: %w", err)
+		}
+		l.log.Info("uninstalled: nothing requests egress IPs, and everything was taken off this node")
+		return nil
+	}
 	in := l.given
 	in.reach.Withdrawn = true
 	last, ok := decide(in)
@@ -112,7 +122,8 @@ func (l *loop) giveUp(ctx context.Context) error {
 	if err != nil {
 		return fmt.Errorf("give up the egress IPs: %w", err)
 	}
-	l.log.Info("uninstalled: the egress IPs are given up; egress traffic of pods that used them is dropped until \"cleanup\" is run on this node",
+	l.log.Info("uninstalled while namespaces request egress IPs: the egress IPs are given up; egress traffic of pods that used them is dropped "+
+		"until \"cleanup\" is run on this node",
 		"changes", report.Changes)
 	return nil
 }

@@ -16,13 +16,18 @@ import (
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/types"
 	ctrl "sigs.k8s.io/controller-runtime"
+	"sigs.k8s.io/controller-runtime/pkg/client"
 
+	v1 "github.com/egressip-operator/egressip-operator/api/v1"
 	"github.com/egressip-operator/egressip-operator/internal/testenv"
 	"github.com/egressip-operator/egressip-operator/internal/testenv/objects"
 )
 
 // TestUninstalledAgentGivesUp: an agent that ends gives its egress IPs up if its
-// DaemonSet has been deleted, and not if another has taken its place.
+// DaemonSet has been deleted, and not if another has taken its place; and takes everything
+// off the node if nothing is requested any more.
+//
+// Mutants killed: uninstalled-leaves-all, requests-are-let-out.
 func TestUninstalledAgentGivesUp(t *testing.T) {
 	a := startAPI(t)
 	a.installCRDs(t)
@@ -47,6 +52,7 @@ func TestUninstalledAgentGivesUp(t *testing.T) {
 	}
 	for name, c := range map[string]struct {
 		early, deleted, replaced bool // early: before the agent starts
+		withdrawn                bool // all requests, before
 		want                     int  // egress IPs that are left
 	}{
 		"an upgrade":  {want: 1},
@@ -55,6 +61,9 @@ func TestUninstalledAgentGivesUp(t *testing.T) {
 		// event will ever tell of it.
 		"uninstalled before it started": {early: true, deleted: true, want: 0},
 		"deleted and installed again":   {deleted: true, replaced: true, want: 1},
+		// The egress IP has gone with the request, and now all else goes.
+		"uninstalled, and nothing is requested": {deleted: true, withdrawn: true, want: 0},
+		"an upgrade, and nothing is requested":  {withdrawn: true, want: 0},
 	} {
 		t.Run(name, func(t *testing.T) {
 			await := func(wrong func(context.Context) string) {
@@ -100,6 +109,25 @@ func TestUninstalledAgentGivesUp(t *testing.T) {
 				}
 				return ""
 			})
+			before := 1
+			if c.withdrawn {
+				before = 0
+				request := func(ips string) {
+					t.Helper()
+					if err := a.Patch(ctx, &v1.NetNamespace{ObjectMeta: metav1.ObjectMeta{Name: "shop"}},
+						client.RawPatch(types.MergePatchType, []byte(`{"egressIPs":`+ips+`}`))); err != nil {
+						t.Fatal(err)
+					}
+				}
+				request("null")
+				defer request(`["10.1.8.200"]`)
+				await(func(context.Context) string {
+					if n := hosted(); n != 0 {
+						return fmt.Sprintf("%d egress IPs are hosted, want none", n)
+					}
+					return ""
+				})
+			}
 			if c.deleted && !c.early {
 				if err := a.Delete(ctx, d); err != nil {
 					t.Fatal(err)
@@ -115,8 +143,8 @@ func TestUninstalledAgentGivesUp(t *testing.T) {
 				}
 				await(func(context.Context) string { return log.missing(`"deleted"=false`) })
 			}
-			if n := hosted(); n != 1 {
-				t.Errorf("%d egress IPs are hosted before the agent ends, want one", n)
+			if n := hosted(); n != before {
+				t.Errorf("%d egress IPs are hosted before the agent ends, want %d", n, before)
 			}
 			cancel()
 			if err := <-done; err != nil {
@@ -124,6 +152,9 @@ func TestUninstalledAgentGivesUp(t *testing.T) {
 			}
 			if n := hosted(); n != c.want {
 				t.Errorf("%d egress IPs are left, want %d", n, c.want)
+			}
+			if want := c.deleted && c.withdrawn; (kernel.cleaned > 0) != want {
+				t.Errorf("everything was taken off the node: %t, want %t", kernel.cleaned > 0, want)
 			}
 			if !c.deleted || c.replaced {
 				if err := a.Delete(ctx, d); err != nil {

@@ -17,6 +17,14 @@ func Cleanup(ctx context.Context, cfg Config) error {
 	return errors.Join(removeAll(ctx, d), d.Close())
 }
 
+// Cleanup removes everything of ours from the host, as the function does, for a process
+// that has served it and ends.
+func (d *Dataplane) Cleanup(ctx context.Context) error {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	return removeAll(ctx, d)
+}
+
 func removeAll(ctx context.Context, d *Dataplane) error {
 	observed, err := observe(ctx, view{d: d})
 	errs := []error{err}

@@ -70,6 +70,14 @@ func TestCleanupLeavesNothingOfOursAndAllElse(t *testing.T) {
 					}
 					n.start(t)
 				}
+				// An agent that is uninstalled does it at its end.
+				n.apply(t)
+				n.Do(t, func() { must(t, n.dp.Cleanup(context.WithoutCancel(t.Context()))) })
+				n.stop(t)
+				if diff := cmp.Diff(before[i], n.objects(t)); diff != "" {
+					t.Fatalf("objects of %s (-before us +after its agent's end):\n%s", n.Name, diff)
+				}
+				n.start(t)
 			}
 			here.leaves(t, n1.ip.String())
 			there.leaves(t, n2.ip.String())

@@ -251,6 +251,12 @@ func TestNoEgressByIPv6(t *testing.T) {
 			n2.apply(t)
 			drop.reaches6(t, bastionIP6)
 			w.applySettled(t)
+			w.seen6.only(9001, here.ip6.String())
+			n1.stop(t)
+			n1.clean(t)
+			if left := n1.Run(t, "ip6tables-nft-save | grep EGRESSIP || true; ipset list -n | grep ^egress- || true"); left != "" {
+				t.Errorf("cleanup leaves\n%s", left)
+			}
 		})
 	}
 }

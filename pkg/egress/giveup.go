@@ -1,6 +1,16 @@
 package egress
 
-import "net/netip"
+import (
+	"net/netip"
+	"slices"
+)
+
+// NothingRequested reports whether no namespace requests egress IPs, so that an agent that
+// is uninstalled may take everything off its node: nothing that is dropped because of a
+// request would leave with the node's address then.
+func NothingRequested(c Cluster) bool {
+	return !slices.ContainsFunc(c.Namespaces, Namespace.Requesting)
+}
 
 // GiveUp returns the plan of a host that gives all its egress IPs up: packets of pods
 // that leave there are dropped, rather than sent with another address.

@@ -7,6 +7,23 @@ import (
 	"github.com/egressip-operator/egressip-operator/pkg/egress"
 )
 
+// Mutant killed: unusable-requests-are-none.
+func TestNothingRequested(t *testing.T) {
+	for name, c := range map[string]struct {
+		namespaces []egress.Namespace
+		want       bool
+	}{
+		"no namespaces":           {nil, true},
+		"namespaces alone":        {[]egress.Namespace{{Name: "one"}, {Name: "two"}}, true},
+		"a request":               {[]egress.Namespace{{Name: "one"}, {Name: "two", Requests: []netip.Addr{netip.MustParseAddr("10.0.0.200")}}}, false},
+		"one that cannot be used": {[]egress.Namespace{{Name: "one", Invalid: []string{"x"}}}, false},
+	} {
+		if got := egress.NothingRequested(egress.Cluster{Namespaces: c.namespaces}); got != c.want {
+			t.Errorf("%s: %t", name, got)
+		}
+	}
+}
+
 func TestGivingUpLeavesNoWayOut(t *testing.T) {
 	c := threeHosts()
 	pods := []egress.Pod{{Namespace: "one", IP: netip.MustParseAddr("10.0.0.1")}, {Namespace: "two", IP: netip.MustParseAddr("10.0.0.2")}}
