@@ -60,11 +60,13 @@ func TestWarningsNameWhatOthersHave(t *testing.T) {
 		}},
 		{
 			"forward policy", `nft 'table inet fw { chain through { type filter hook forward priority 10; policy drop; ct state established accept; }; }'`,
-			"nft delete table inet fw", reasons{warning.ForwardRejects: "(table inet fw chain through)"},
+			"nft delete table inet fw",
+			reasons{warning.ForwardRejects: "(table inet fw chain through)"},
 		},
 		{
 			"forward rejects at last", `nft 'table ip fw { chain through { type filter hook forward priority 0; iifname "eth7" accept; counter reject; }; }'`,
-			"nft delete table ip fw", reasons{warning.ForwardRejects: "(table ip fw chain through)"},
+			"nft delete table ip fw",
+			reasons{warning.ForwardRejects: "(table ip fw chain through)"},
 		},
 		{
 			"forward that lets the overlay pass", `nft 'table ip fw { chain more { iifname "egress0" accept; oifname "egress0" accept; }
@@ -73,7 +75,8 @@ func TestWarningsNameWhatOthersHave(t *testing.T) {
 		},
 		{
 			"input policy", `nft 'table inet fw { chain in { type filter hook input priority 0; policy drop; tcp dport 22 accept; udp dport 53 accept; }; }'`,
-			"nft delete table inet fw", reasons{warning.OverlayPortClosed: "(table inet fw chain in)"},
+			"nft delete table inet fw",
+			reasons{warning.OverlayPortClosed: "(table inet fw chain in)"},
 		},
 		{
 			"input that opens the port", `nft 'table inet fw { chain in { type filter hook input priority 0; policy drop; udp dport 9700-9800 accept; }; }'`,
@@ -95,7 +98,8 @@ func TestWarningsNameWhatOthersHave(t *testing.T) {
 		{"VXLAN", "ip link add vx7 type vxlan id 7 dstport 9789", "ip link delete vx7", reasons{warning.OverlayPortShared: "(device vx7)"}},
 		{
 			"source NAT before ours", `nft 'table ip cni { chain post { type nat hook postrouting priority 10; ip saddr 198.51.100.0/24 masquerade; }; }'`,
-			"nft delete table ip cni", reasons{warning.ForeignNATFirst: "(table ip cni chain post)"},
+			"nft delete table ip cni",
+			reasons{warning.ForeignNATFirst: "(table ip cni chain post)"},
 		},
 		{
 			"source NAT behind ours", `nft 'table ip cni { chain post { type nat hook postrouting priority srcnat; masquerade random; }; }'`,
