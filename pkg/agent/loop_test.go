@@ -396,7 +396,7 @@ func TestLoopWarnsOfOtherMTUs(t *testing.T) {
 		}
 		other := func(mtu int32) func(*input) {
 			return func(in *input) {
-				in.hostSubnets = append(given().hostSubnets, v1.HostSubnet{
+				in.hostSubnets = slices.Insert(given().hostSubnets, 0, v1.HostSubnet{
 					ObjectMeta: metav1.ObjectMeta{Name: "node9"}, Host: "node9", HostIP: "10.1.8.19",
 					Status: v1.HostSubnetStatus{Agent: &v1.AgentStatus{UplinkMTU: mtu}},
 				})

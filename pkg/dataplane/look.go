@@ -211,7 +211,7 @@ func (r *round) way(pod netip.Addr, mark uint32) (w warning.Way, known bool, err
 	})
 	if err != nil {
 		w.Err = err
-		return w, true, nil
+		return w, true, nil //nolint:nilerr // it is the answer
 	}
 	if len(routes) == 0 {
 		return w, false, nil

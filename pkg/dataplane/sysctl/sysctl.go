@@ -22,14 +22,14 @@ type Setting struct {
 	number int
 }
 
-// Forwarding: packets that come in by the device are forwarded.
+// Forwarding is whether packets that come in by the device are forwarded.
 func Forwarding() Setting { return Setting{"forwarding", 1} }
 
-// ReversePathFilter: where the device accepts packets from; 2 is loose.
+// ReversePathFilter is from where the device accepts packets; 2 is loose.
 func ReversePathFilter() Setting { return Setting{"rp_filter", 8} }
 
-// PromoteSecondaries: the device keeps the other addresses of a network when the first
-// is deleted.
+// PromoteSecondaries is whether the device keeps the other addresses of a network when
+// the first is deleted.
 func PromoteSecondaries() Setting { return Setting{"promote_secondaries", 20} }
 
 // OfDevice returns the path of an IPv4 setting of a device.

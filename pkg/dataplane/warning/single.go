@@ -64,7 +64,7 @@ func AnswersForAll(mac, uplink string) Warning {
 // Missing is that of something that could not be done yet and that nothing waits for.
 func Missing(err error) Warning { return Warning{Reason: Incomplete, Problem: err.Error()} }
 
-// NotSeen is that of a host that could not be looked at at all: others are as of then.
+// NotSeen is that of a host that could not be seen: other warnings are as of before.
 func NotSeen() Warning {
 	return Warning{
 		Reason: Unknown, Problem: "the kernel could not be observed: warnings are as of when it was seen last",
