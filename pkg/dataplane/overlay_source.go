@@ -28,7 +28,7 @@ type overlaySources struct {
 // outer packets get the same one. Hosts take packets from hosts' own addresses only.
 func (r *round) checkSources() error {
 	if r.uplinkErr != nil {
-		return nil // reported already
+		return nil //nolint:nilerr // reported already
 	}
 	known := &r.d.sources
 	others := slices.DeleteFunc(only4(r.state.Hosts), func(ip netip.Addr) bool { return ip == r.state.HostIP })

@@ -75,12 +75,14 @@ func (b *bed) leadElsewhere(t *testing.T, node string) {
 		if err != nil {
 			return err
 		}
-		if holder != "" && !strings.HasPrefix(holder, node) {
-			return nil
-		}
 		pods, err := b.Pods(t.Context(), testbed.OperatorNamespace, "app.kubernetes.io/component=controller")
 		if err != nil {
 			return err
+		}
+		// The Lease outlives an install, and names who led before.
+		leads := func(p testbed.Pod) bool { return holder == p.Node+"_"+p.UID }
+		if !strings.HasPrefix(holder, node+"_") && slices.ContainsFunc(pods, leads) {
+			return nil
 		}
 		for _, p := range pods {
 			if p.Node == node {

@@ -78,6 +78,7 @@ func (c *Cluster) PodExec(ctx context.Context, namespace, pod string, args ...st
 type Pod struct {
 	Namespace string
 	Name      string
+	UID       string
 	Node      string
 	IP        netip.Addr
 	Ready     bool
@@ -94,6 +95,7 @@ func (c *Cluster) Pods(ctx context.Context, namespace, selector string) ([]Pod, 
 		Items []struct {
 			Metadata struct {
 				Name              string
+				UID               string
 				DeletionTimestamp string
 			}
 			Spec   struct{ NodeName string }
@@ -112,7 +114,7 @@ func (c *Cluster) Pods(ctx context.Context, namespace, selector string) ([]Pod, 
 		if err != nil || item.Metadata.DeletionTimestamp != "" {
 			continue
 		}
-		p := Pod{Namespace: namespace, Name: item.Metadata.Name, Node: item.Spec.NodeName, IP: ip}
+		p := Pod{Namespace: namespace, Name: item.Metadata.Name, UID: item.Metadata.UID, Node: item.Spec.NodeName, IP: ip}
 		for _, condition := range item.Status.Conditions {
 			p.Ready = p.Ready || condition.Type == "Ready" && condition.Status == "True"
 		}

@@ -12,10 +12,8 @@ import (
 	"regexp"
 	"runtime"
 	"slices"
-	"strconv"
 	"strings"
 	"sync"
-	"syscall"
 	"testing"
 	"time"
 
@@ -237,12 +235,15 @@ func (n *node) announcements(ip netip.Addr) (count func() int) {
 }
 
 // inLAN calls f on a thread that is on the other machine, and ends with it.
-func inLAN(f func() error) error {
+func inLAN(f func() error) error { return within("lan", f) }
+
+// within calls f on a thread that is in a network namespace, and ends with it.
+func within(name string, f func() error) error {
 	done := make(chan error, 1)
 	go func() {
 		// Never unlocked: the thread must not serve anybody else.
 		runtime.LockOSThread()
-		fd, err := unix.Open("/run/netns/lan", unix.O_RDONLY|unix.O_CLOEXEC, 0)
+		fd, err := unix.Open("/run/netns/"+name, unix.O_RDONLY|unix.O_CLOEXEC, 0)
 		if err == nil {
 			err = unix.Setns(fd, unix.CLONE_NEWNET)
 			_ = unix.Close(fd)
@@ -277,11 +278,17 @@ func (n *node) inbound(ip string) string {
 	return err.Error()
 }
 
-// reply returns what becomes of an answer to a connection that the node opens
-// with one of its addresses. It has the mark of the egress IP's namespace: the guard
-// lets nobody else send with the address.
+// reply returns what becomes of an answer to an address of the node: to a connection that
+// a pod opens, whose packets have the mark of the address. The guard lets nobody else
+// send with it, the node included.
 func (n *node) reply(ip string) string {
 	n.t.Helper()
+	mark := "0"
+	for _, entry := range n.marked() {
+		if entry[2] == ip {
+			mark = entry[1]
+		}
+	}
 	var server net.Listener
 	err := inLAN(func() (err error) {
 		server, err = net.Listen("tcp4", lanIP+":7000")
@@ -291,23 +298,24 @@ func (n *node) reply(ip string) string {
 		n.t.Fatal(err)
 	}
 	defer server.Close()
-	local := net.TCPAddrFromAddrPort(netip.AddrPortFrom(netip.MustParseAddr(ip), 0))
-	mark := 0
-	for _, entry := range n.marked() {
-		if entry[2] == ip {
-			value, err := strconv.ParseInt(entry[1], 0, 32)
-			if err != nil {
-				n.t.Fatal(err)
-			}
-			mark = int(value)
+	from := make(chan string, 1)
+	go func() {
+		defer close(from)
+		if c, err := server.Accept(); err == nil {
+			from <- c.RemoteAddr().(*net.TCPAddr).IP.String() //nolint:forcetypeassert // it is TCP
+			_ = c.Close()
 		}
-	}
-	dialer := net.Dialer{Timeout: time.Second, LocalAddr: local, Control: func(_, _ string, c syscall.RawConn) (err error) {
-		errControl := c.Control(func(fd uintptr) { err = unix.SetsockoptInt(int(fd), unix.SOL_SOCKET, unix.SO_MARK, mark) })
-		return errors.Join(errControl, err)
-	}}
-	if err := dial(dialer, lanIP+":7000"); err != nil {
+	}()
+	run(n.t, `ip netns add pod; ip link add pod0 type veth peer name eth0 netns pod; ip link set pod0 up; ip address add 10.254.99.1/24 dev pod0
+		ip -netns pod link set lo up; ip -netns pod link set eth0 up; ip -netns pod address add 10.254.99.2/24 dev eth0
+		ip -netns pod route add default via 10.254.99.1; echo 1 > /proc/sys/net/ipv4/ip_forward
+		nft 'add table ip pods; add chain ip pods pre { type filter hook prerouting priority -140; }; add rule ip pods pre iifname pod0 meta mark set `+mark+`'`)
+	defer run(n.t, "nft delete table ip pods; ip link del pod0; ip netns del pod")
+	if err := within("pod", func() error { return dial(net.Dialer{Timeout: time.Second}, lanIP+":7000") }); err != nil {
 		return err.Error()
+	}
+	if got := <-from; got != ip {
+		return "to " + got
 	}
 	return "delivered"
 }
