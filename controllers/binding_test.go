@@ -112,13 +112,11 @@ func TestBoundWhateverOthersWrite(t *testing.T) {
 		}
 		return wantBound(&n, v1.AnnotationNamespaceUID, namespace)
 	})
-	testenv.Eventually(t, func(ctx context.Context) string {
-		var hosts v1.HostSubnetList
-		if err := a.List(ctx, &hosts); err != nil {
-			return err.Error()
-		}
-		if len(hosts.Items) != 1 || hosts.Items[0].UID != users.UID {
-			return fmt.Sprintf("HostSubnets are %v, want the user's alone", hosts.Items)
+	testenv.Eventually(t, func(context.Context) string {
+		for _, key := range []string{"hostsubnets/brief", "hostsubnets/replaced", "netnamespaces/shop"} {
+			if patches.of(key) == 0 {
+				return key + " was not bound yet"
+			}
 		}
 		return ""
 	})
@@ -133,6 +131,16 @@ func TestBoundWhateverOthersWrite(t *testing.T) {
 	if got := patches.of("hostsubnets/replaced"); got < http.StatusBadRequest {
 		t.Errorf("what somebody else created was bound with status %d", got)
 	}
+	testenv.Eventually(t, func(ctx context.Context) string {
+		var hosts v1.HostSubnetList
+		if err := a.List(ctx, &hosts); err != nil {
+			return err.Error()
+		}
+		if len(hosts.Items) != 1 || hosts.Items[0].UID != users.UID {
+			return fmt.Sprintf("HostSubnets are %v, want the user's alone", hosts.Items)
+		}
+		return ""
+	})
 	// One after another is created, so the binding of the others has been tried.
 	later := a.node(t, "later", "", "192.168.7.12")
 	a.awaitHost(t, "later", func(h *v1.HostSubnet) string { return wantBound(h, v1.AnnotationNodeUID, later) })

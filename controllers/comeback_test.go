@@ -12,6 +12,7 @@ import (
 	"sync"
 	"syscall"
 	"testing"
+	"time"
 
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"sigs.k8s.io/controller-runtime/pkg/client"
@@ -119,6 +120,10 @@ func (a *api) fall(t *testing.T, hosts []*answering) {
 		h.fall(t)
 		names = append(names, h.name)
 	}
+	for _, h := range hosts {
+		h.awaitUnanswered(t, 5)
+	}
+	// To the controller both are silent now, so that the votes decide on both at once.
 	a.vote(t, names, "node1", "node4")
 	for _, name := range names {
 		a.awaitHost(t, name, wantOnline(metav1.ConditionUnknown, "Silent"))
@@ -148,6 +153,7 @@ func (a *api) vote(t *testing.T, silent []string, witnesses ...string) {
 type answering struct {
 	name, ip  string
 	responder *probe.Responder
+	mute      *net.UDPConn // while it is as dead
 	end       func()
 }
 
@@ -194,8 +200,21 @@ func (h *answering) fall(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	h.end = sync.OnceFunc(func() { _ = conn.Close() })
+	h.mute, h.end = conn, sync.OnceFunc(func() { _ = conn.Close() })
 	t.Cleanup(h.end)
+}
+
+// awaitUnanswered waits until the host has been asked as often in vain.
+func (h *answering) awaitUnanswered(t *testing.T, times int) {
+	t.Helper()
+	if err := h.mute.SetReadDeadline(time.Now().Add(30 * time.Second)); err != nil {
+		t.Fatal(err)
+	}
+	for range times {
+		if _, _, err := h.mute.ReadFromUDP(make([]byte, probe.Size)); err != nil {
+			t.Fatalf("%s is not probed: %v", h.name, err)
+		}
+	}
 }
 
 func (h *answering) stop() {
