@@ -244,10 +244,7 @@ func TestNoEgressByIPv6(t *testing.T) {
 			w.seen6.only(9003, other.ip6.String())
 			other.set6(Node)
 			n1.apply(t)
-			// The node may have forgotten the pod's neighbour entry under that load, and asks
-			// for it again only after a while.
-			n1.Run(t, "ping -6 -c1 -W1 "+other.ip6.String()+" || ip -6 neigh flush dev cni0")
-			testenv.UntilWithin(t, 6*patience, "a pod without egress IPs reaches the outside", func() bool { return other.ask6(t, bastionIP6) == nil })
+			other.reaches6(t, bastionIP6)
 			w.seen6.says("without egress IPs")
 			w.seen6.only(9002, drop.ip6.String())
 			drop.set6(Node)

@@ -243,10 +243,12 @@ func (w *world) addNode(t *testing.T, i, nodes int, rules rulesOf) {
 		cfg:     Config{PinDir: netnstest.PinDir(t), IPTables: !rules.table(), shared: rules.shared},
 	}
 	w.plug(t, n.machine, n.ip.String()+"/24")
+	// CNIs give their bridge a MAC address of its own, too. One without takes the lowest of
+	// its ports: each new pod may change it, and others send to the former for half a minute.
 	n.Run(t, `ip route add default via 192.168.7.1
 		sysctl -qw net.ipv4.ip_forward=1 net.ipv4.conf.all.rp_filter=1 net.ipv4.conf.default.rp_filter=1 net.ipv4.conf.eth0.rp_filter=1
 		sysctl -qw net.bridge.bridge-nf-call-iptables=1
-		ip link add cni0 type bridge; ip link set cni0 up; ip address add `+n.gateway()+`/24 dev cni0`)
+		ip link add cni0 address `+fmt.Sprintf("0a:58:0a:f4:%02x:01", i)+` type bridge; ip link set cni0 up; ip address add `+n.gateway()+`/24 dev cni0`)
 	for o := 1; o <= nodes; o++ {
 		if o != i {
 			n.Run(t, fmt.Sprintf("ip route add 10.244.%d.0/24 via 192.168.7.%d", o, 10+o))
