@@ -41,9 +41,19 @@ func insideNetworks(c Cluster, self string, given []netip.Prefix) []netip.Prefix
 // inclusive adds single addresses to networks, both in order, as far as no network has
 // them.
 func inclusive(networks, addresses []netip.Prefix) []netip.Prefix {
+	// Looked up by length, of which there are few: each host may have dozens of addresses
+	// and has a network.
+	known, lengths := make(map[netip.Prefix]bool, len(networks)), make(map[int]bool)
+	for _, network := range networks {
+		known[network.Masked()], lengths[network.Bits()] = true, true
+	}
 	for _, address := range addresses {
-		within := func(p netip.Prefix) bool { return p.Contains(address.Addr()) }
-		if !slices.ContainsFunc(networks, within) {
+		within := false
+		for bits := range lengths {
+			network, err := address.Addr().Prefix(bits)
+			within = within || err == nil && known[network]
+		}
+		if !within {
 			networks = append(networks, address)
 		}
 	}

@@ -151,3 +151,30 @@ func TestWhatAHostPublishesOfItsAddresses(t *testing.T) {
 		t.Errorf("%d omitted of %v", d.AddressesOmitted, d.Addresses)
 	}
 }
+
+// BenchmarkPlanForNodeAddresses is one agent's plan in a cluster of 1,000 nodes that each
+// have some addresses besides their hostIP.
+func BenchmarkPlanForNodeAddresses(b *testing.B) {
+	for _, each := range []int{1, 4, egress.MaxAddresses} {
+		b.Run(fmt.Sprint(each), func(b *testing.B) {
+			var c egress.Cluster
+			for h := range 1000 {
+				high, low := byte(h>>8), byte(h)
+				host := egress.Host{
+					Name: fmt.Sprintf("host-%04d", h), IP: netip.AddrFrom4([4]byte{192, 168, high, low}), Network: netip.MustParsePrefix("192.168.0.0/16"),
+					Online: true, Confirmed: true, AgentReady: true,
+					Subnets: []netip.Prefix{netip.PrefixFrom(netip.AddrFrom4([4]byte{10, high, low, 0}), 24)},
+				}
+				for a := range each {
+					host.Addresses = append(host.Addresses, netip.AddrFrom4([4]byte{172, byte(16 + a), high, low}))
+				}
+				host.Listed = host.Addresses
+				c.Hosts = append(c.Hosts, host)
+			}
+			r := egress.Resolve(c)
+			for b.Loop() {
+				egress.PlanFor(c, r, "host-0000", nil, nil)
+			}
+		})
+	}
+}
