@@ -79,7 +79,7 @@ func controllerMutants() []mutant {
 		{
 			name: "one-refusal-stops-all", pkg: controller, test: "TestOneRefusedHostHoldsUpNoOther",
 			edits: []edit{{
-				file: "reconciler.go", old: "(failed != nil && (len(judged) > 0 || wrote))", new: "failed != nil",
+				file: "reconciler.go", old: "if last.decided {", new: "if last.decided && last.err == nil {",
 			}},
 		},
 		{

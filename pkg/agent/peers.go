@@ -209,13 +209,14 @@ func (p *peers) renewAnswer() error {
 	if want == p.answered && !p.answeredAt.IsZero() && now.Sub(p.answeredAt) < renewEvery {
 		return nil
 	}
+	did := !p.answeredAt.IsZero()
 	err := p.answer(want)
-	if first := p.answeredAt.IsZero(); first != (err != nil) {
-		p.voted.raise() // it must be in the status
-	}
 	p.answered, p.answeredAt = want, now
 	if err != nil {
 		p.answeredAt = time.Time{}
+	}
+	if does := err == nil; does != did {
+		p.voted.raise() // it must be in the status
 	}
 	return err
 }

@@ -218,8 +218,8 @@ func (r route) String() string {
 const loopback = "lo"
 
 // policyRules returns the rules that lead marked packets to the host's own addresses and
-// into our tables, those that lead the host's own packets past them, and one for what the host itself sends through the overlay,
-// by name of the device.
+// into our tables, those that lead the host's own packets past them, and one for what the
+// host itself sends through the overlay, by name of the device.
 func policyRules(m mark.Marks, device string) []*netlink.Rule {
 	past, own, bound := netlink.NewRule(), netlink.NewRule(), netlink.NewRule()
 	past.Family, past.Priority, past.Type, past.Protocol = netlink.FAMILY_V4, rulePriorityPast, nl.FR_ACT_NOP, routeProtocol
