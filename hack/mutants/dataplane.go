@@ -7,6 +7,7 @@ const kernel = "./pkg/dataplane"
 func kernelMutants() []mutant {
 	const (
 		content     = "rules/content.go"
+		filter      = "rules/filter.go"
 		boot        = "TestNothingLeavesBetweenBootAndAgent"
 		unprobed    = "TestRoundUntilAddressesAreProbed"
 		inventoried = "TestInventoryListsAndRemovesEachKind"
@@ -31,7 +32,7 @@ func kernelMutants() []mutant {
 		m("lock-needs-a-network", "TestLockWithoutANetwork", "lock.go", "if p.rulesErr != nil ||", "if err != nil ||"),
 		m("away-is-ready", probes, "bpf/probe.go", "asm.Mov.Imm(asm.R2, probeAway),", "asm.Mov.Imm(asm.R2, probeReady),"),
 		m("answers-once-and-for-all", probes, "bpf/probe.go", `asm.JGT.Reg(asm.R0, asm.R1, "away"),`, ""),
-		m("overlay-gives-no-answers", probes, content, "when(b.fromOverlay, Reply).then(Return{})", "when(b.fromOverlay, Original).then(Return{})"),
+		m("overlay-gives-no-answers", probes, filter, "when(b.fromOverlay, Reply).then(Return{})", "when(b.fromOverlay, Original).then(Return{})"),
 		m("probes-take-another-way", probes, "../probe/overlay_way.go", "return w.control", "return nil"),
 		m("no-reset", dead, "apply_perform.go", "e.staleness.resettable(entry.Flow)", "false"),
 		m("no-ack-is-elicited", dead, "conntrack/elicit.go", "if len(flows) == 0 {", "if len(flows) < 1000 {"),
@@ -45,17 +46,17 @@ func kernelMutants() []mutant {
 		}},
 		m("any-host-for-a-flows-own", onlyDead, "apply_flows.go", "if len(before.Via) > 1 {", "if len(before.Via) > MaxVia {"),
 		{name: "reset-though-off", pkg: kernel, test: off, plain: true, edits: []edit{
-			{file: content, old: "if !b.Resets {", new: "if false {"},
+			{file: filter, old: "if !b.Resets {", new: "if false {"},
 			{file: "apply_perform.go", old: "e.resets && e.staleness.resettable(entry.Flow)", new: "e.staleness.resettable(entry.Flow)"},
 		}},
 		m("one-host-is-not-noted", "TestConnectionsStayWhenAHostJoins", "bpf/programs.go",
 			"// Noted for routes with one host too: it may get others in addition.",
 			"asm.LoadMem(regHost, regRoute, 8, asm.Word),\n\t\t\tasm.JEq.Imm(regCount, 1, \"send\"),"),
-		m("overlay-begins-connections", forgotten, content, overlayBegins, ""),
-		m("overlay-begins-what-is-noted", forgotten, content, overlayBegins, overlayUnnoted),
-		m("answers-take-any-way", forgotten, content,
+		m("overlay-begins-connections", forgotten, filter, overlayBegins, ""),
+		m("overlay-begins-what-is-noted", forgotten, filter, overlayBegins, overlayUnnoted),
+		m("answers-take-any-way", forgotten, filter,
 			`when(notToOverlay, Reply, ConnMark{Value: ret, Mask: ret}).then(Drop{}),`, ""),
-		m("unnoted-connections-begin", "TestNoConnectionWhoseAnswersStray", content, overlayUnnoted, ""),
+		m("unnoted-connections-begin", "TestNoConnectionWhoseAnswersStray", filter, overlayUnnoted, ""),
 		m("pending-is-added", unprobed, "apply_aim.go", "return slices.Contains(pending, ip)", "return slices.Contains(pending[:0], ip)"),
 		m("new-is-served-unprobed", unprobed, "apply_aim.go", "if _, known := served[ip]; !known {", "if _, known := served[ip]; !known && false {"),
 		m("lost-is-dropped", unprobed, "apply_aim.go", "if _, known := served[ip]; !known {", "if _, known := served[ip]; !known || known {"),
@@ -90,7 +91,7 @@ func kernelMutants() []mutant {
 		m("presence-is-not-renewed", away, "presence.go", "if present {", "if present && false {"),
 		m("presence-of-a-waiting-agent-ends", away, "presence.go", "if present && ends {", "if present && ends && false {"),
 		m("heir-has-the-egress-ip", reused, content, "when(heir()...).then(Return{}))\n\t}\n\trules = append(rules, when(Reply", ")\n\t}\n\trules = append(rules, when(Reply"),
-		m("heir-is-locked", reused, content, "rules = append(rules, when(heir()...).then(Return{}))\n\t}\n\tfor _, state := range outbound() {\n\t\trules = append(rules, when(unmarked",
+		m("heir-is-locked", reused, filter, "rules = append(rules, when(heir()...).then(Return{}))\n\t}\n\tfor _, state := range outbound() {\n\t\trules = append(rules, when(unmarked",
 			"}\n\tfor _, state := range outbound() {\n\t\trules = append(rules, when(unmarked"),
 		m("heir-is-learned", reused, content, "inSet(SetLocked, Source), AgentPresent{Set: SetPresent}).then(LearnSender", "inSet(SetLocked, Source)).then(LearnSender"),
 		m("senders-are-remembered", reused, "nftables/members.go", "|| !gone[keyAddr(", "|| gone[keyAddr("),
