@@ -260,8 +260,9 @@ func (a *agent) work(ctx context.Context) error {
 // waits and does not know any pod: what an agent before this one began does not end
 // meanwhile.
 func (a *agent) stayPresent(ctx context.Context) {
+	var last lastError
 	for ctx.Err() == nil {
-		if err := a.kernel.StayPresent(); err != nil {
+		if err := a.kernel.StayPresent(); last.isNews(err) {
 			a.log.Error(err, "cannot keep unknown pods back; trying again", "retryInterval", stayInterval.String())
 		}
 		t := time.NewTimer(stayInterval)
@@ -271,6 +272,21 @@ func (a *agent) stayPresent(ctx context.Context) {
 		}
 		t.Stop()
 	}
+}
+
+// lastError is the text of the last error of something that is tried again and again; ""
+// if it succeeded.
+type lastError string
+
+// isNews takes the next outcome, and reports whether it must be logged: an error that is
+// not the same as before.
+func (l *lastError) isNews(err error) bool {
+	before := *l
+	*l = ""
+	if err != nil {
+		*l = lastError(err.Error())
+	}
+	return err != nil && *l != before
 }
 
 // stayInterval is how often the agent's presence is looked after: often enough for the

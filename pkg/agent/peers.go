@@ -176,19 +176,14 @@ const (
 func (p *peers) keepAnswering(ctx context.Context) {
 	ticker := p.clock.NewTicker(answerEvery)
 	defer ticker.Stop()
-	logged := ""
+	var last lastError
 	for {
 		select {
 		case <-ctx.Done():
 			return
 		case <-ticker.C():
 		}
-		err := p.renewAnswer()
-		switch {
-		case err == nil:
-			logged = ""
-		case err.Error() != logged:
-			logged = err.Error()
+		if err := p.renewAnswer(); last.isNews(err) {
 			p.log.Error(err, "probes that come over the overlay are not answered: other hosts ask at the port of probes instead")
 		}
 	}

@@ -2,6 +2,7 @@ package agent
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"net/netip"
 	"slices"
@@ -198,5 +199,20 @@ func TestProbesKnowTheOverlay(t *testing.T) {
 	t.Parallel()
 	if probe.OverlayDevice != overlay.Name {
 		t.Errorf("probes are bound to %s, and the overlay is %s", probe.OverlayDevice, overlay.Name)
+	}
+}
+
+// TestLastError: an error that lasts is logged once, and again if it comes back.
+func TestLastError(t *testing.T) {
+	t.Parallel()
+	one, other := errors.New("one"), errors.New("other")
+	var last lastError
+	for i, step := range []struct {
+		err  error
+		news bool
+	}{{nil, false}, {one, true}, {one, false}, {other, true}, {nil, false}, {other, true}} {
+		if got := last.isNews(step.err); got != step.news {
+			t.Errorf("step %d, %v: is news: %t", i, step.err, got)
+		}
 	}
 }
