@@ -63,7 +63,7 @@ func inventory() []kind {
 		},
 		{
 			object: "`ip rule`",
-			mark:   "protocol 77 and table local, 2000 or 2001, at priorities 89 to 91 and 93; protocol 77 at 88 and 92, by which the host's own packets go past the others",
+			mark:   "protocol 77 and table local, 2000 or 2001, at priorities 89 to 91 and 93; protocol 77 at 88 and 92, by which the host's own packets and those of `egress0` go past the others",
 			list:   func(_ context.Context, d *Dataplane) ([]string, error) { return routing.ListRules(d.nl) },
 			remove: func(_ context.Context, d *Dataplane, _ kernel) error {
 				_, err := routing.RemoveRules(d.nl)

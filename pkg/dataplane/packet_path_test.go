@@ -14,24 +14,32 @@ import (
 	"github.com/egressip-operator/egressip-operator/internal/testenv"
 )
 
-// given: a namespace with an egress IP on n1; when its pods on all nodes reach
-// out, then all have that egress IP as source, and other pods that of their node.
+// given: a namespace with an egress IP on n1, on nodes whose reverse path filters look at
+// marks; when its pods on all nodes reach out, also one in a network that no host knows,
+// then all have that egress IP as source, and other pods that of their node.
+//
+// Mutants killed: replies-to-known-networks-alone, way-back-looks-at-marks.
 func TestPodsLeaveWithTheirEgressIP(t *testing.T) {
 	for _, rules := range allRules() {
 		t.Run(rules.name, func(t *testing.T) {
 			w := newWorld(t, 3, rules)
 			n1, n2, n3 := w.nodes[0], w.nodes[1], w.nodes[2]
 			here, there, plain := n1.addPod(t, "here", 2), n2.addPod(t, "there", 2), n2.addPod(t, "plain", 3)
-			dropped := n3.addPod(t, "dropped", 2)
+			dropped, stranger := n3.addPod(t, "dropped", 2), n3.addStranger(t, "stranger")
+			for _, n := range w.nodes {
+				n.Run(t, "sysctl -qw net.ipv4.conf.all.src_valid_mark=1")
+			}
 			n1.host(eip1, 7)
 			here.set(local(eip1, 7))
 			there.set(remote(7, n1))
+			stranger.set(remote(7, n1))
 			plain.set(Pod{Kind: Node})
 			dropped.set(Pod{Kind: Drop})
 			w.applyAll(t)
 
 			here.leaves(t, eip1)
 			there.leaves(t, eip1)
+			stranger.leaves(t, eip1)
 			plain.leaves(t, n2.ip.String())
 			if r := n1.apply(t); !slices.Equal(r.Backends, rules.want) || len(r.Warnings) != len(rules.want)-1 {
 				t.Fatalf("backends %v, warnings %v", r.Backends, r.Warnings)
@@ -43,7 +51,7 @@ func TestPodsLeaveWithTheirEgressIP(t *testing.T) {
 
 			w.bastion.serveEcho(t, 7000)
 			to := bastionIP + ":7000"
-			for _, p := range []*podMachine{here, there, plain} {
+			for _, p := range []*podMachine{here, there, plain, stranger} {
 				echoes(t, p.dial(t, "tcp4", to), 3<<20)
 				echoes(t, p.dial(t, "udp4", to), 1000)
 				p.ping(t, bastionIP, 84)

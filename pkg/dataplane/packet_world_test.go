@@ -321,6 +321,17 @@ func (n *node) addPod(t *testing.T, name string, last int) *podMachine {
 	return p
 }
 
+// addStranger makes a pod with an address in a network that nobody but its own node has a
+// route to, or knows.
+func (n *node) addStranger(t *testing.T, name string) *podMachine {
+	t.Helper()
+	p := &podMachine{machine: newMachine(t, name), node: n, ip: testenv.Addr(fmt.Sprintf("10.77.%d.2", n.index))}
+	connect(t, p.machine, "eth0", []string{p.ip.String() + "/32"}, n.machine, "v-"+name, nil)
+	n.Run(t, fmt.Sprintf("ip route add %s dev v-%s; sysctl -qw net.ipv4.conf.v-%s.proxy_arp=1", p.ip, name, name))
+	p.Run(t, "ip route add 169.254.1.1 dev eth0; ip route add default via 169.254.1.1")
+	return p
+}
+
 // enter moves the calling thread into the machine.
 func (m *machine) enter() error { return netns.Set(m.NS) }
 

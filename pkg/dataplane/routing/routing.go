@@ -31,6 +31,12 @@ const (
 	rulePriorityReturn = 91
 	// Packets of the host itself go past them, from the first of these to the second:
 	// whoever marks those does not know our bits, and none of ours are among them.
+	//
+	// So do packets that come from the overlay, none of which has REMOTE or RETURN; but
+	// where src_valid_mark is set, as WireGuard and some CNIs do, strict reverse path
+	// filtering looks for the way back to the sender of a packet that leaves by the
+	// overlay as if one came from there, with the packet's mark. It must find what the
+	// main table says: the uplink, or the pod.
 	rulePriorityOwn  = 88
 	rulePriorityPast = 92
 	// What the host itself sends through the overlay to other hosts.
@@ -73,10 +79,8 @@ func defaultV4() netip.Prefix { return netip.PrefixFrom(netip.IPv4Unspecified(),
 // table of what is bound for the outside is closed before anything leads into
 // it, and lets what is inside go before it sends the rest to the overlay.
 //
-// The table of replies leads to the inside alone, where all pods are. It must
-// not have a default route: where src_valid_mark is set, as WireGuard and some
-// CNIs do, strict reverse path filtering looks for the way back to a reply's
-// sender with the reply's mark, and must find the uplink.
+// The table of replies has one route, to the overlay: the programs there learned from the
+// request where its sender is, in whatever network that may be.
 func (p Plan) routes() []route {
 	rs := []route{{table: tableRemote, dst: defaultV4(), kind: unix.RTN_UNREACHABLE, metric: unreachableMetric}}
 	for _, dst := range p.Inside {
@@ -85,9 +89,8 @@ func (p Plan) routes() []route {
 	if p.Device == 0 {
 		return rs
 	}
-	rs = append(rs, route{table: tableRemote, dst: defaultV4(), kind: unix.RTN_UNICAST, link: p.Device, gateway: p.NextHop})
-	for _, dst := range p.Inside {
-		rs = append(rs, route{table: tableReturn, dst: dst, kind: unix.RTN_UNICAST, link: p.Device, gateway: p.NextHop})
+	for _, table := range []int{tableRemote, tableReturn} {
+		rs = append(rs, route{table: table, dst: defaultV4(), kind: unix.RTN_UNICAST, link: p.Device, gateway: p.NextHop})
 	}
 	return rs
 }
@@ -218,15 +221,16 @@ func (r route) String() string {
 const loopback = "lo"
 
 // policyRules returns the rules that lead marked packets to the host's own addresses and
-// into our tables, those that lead the host's own packets past them, and one for what the
-// host itself sends through the overlay, by name of the device.
+// into our tables, those that lead the host's own packets and those of the overlay past
+// them, and one for what the host itself sends through the overlay, by name of the device.
 func policyRules(m mark.Marks, device string) []*netlink.Rule {
-	past, own, bound := netlink.NewRule(), netlink.NewRule(), netlink.NewRule()
+	past, own, back, bound := netlink.NewRule(), netlink.NewRule(), netlink.NewRule(), netlink.NewRule()
 	past.Family, past.Priority, past.Type, past.Protocol = netlink.FAMILY_V4, rulePriorityPast, nl.FR_ACT_NOP, routeProtocol
 	own.Family, own.Priority, own.IifName, own.Goto, own.Protocol = netlink.FAMILY_V4, rulePriorityOwn, loopback, rulePriorityPast, routeProtocol
+	back.Family, back.Priority, back.IifName, back.Goto, back.Protocol = netlink.FAMILY_V4, rulePriorityOwn, device, rulePriorityPast, routeProtocol
 	bound.Family, bound.Priority, bound.Table, bound.Protocol = netlink.FAMILY_V4, rulePriorityBound, tableReturn, routeProtocol
 	bound.IifName, bound.OifName = loopback, device
-	rules := []*netlink.Rule{past, own, bound}
+	rules := []*netlink.Rule{past, own, back, bound}
 	for _, r := range []struct {
 		priority, table int
 		mark            uint32
@@ -263,11 +267,11 @@ func EnsureRules(h *netlink.Handle, m mark.Marks, device string) (changes int, e
 	if err := errors.Join(errs...); err != nil {
 		return changes, err
 	}
-	kept := map[int]bool{}
+	kept := make([]bool, len(want))
 	for _, rule := range observed {
-		wanted := slices.ContainsFunc(want, func(r *netlink.Rule) bool { return sameRule(r, &rule) })
-		if wanted && !kept[rule.Priority] {
-			kept[rule.Priority] = true
+		i := slices.IndexFunc(want, func(r *netlink.Rule) bool { return sameRule(r, &rule) })
+		if i >= 0 && !kept[i] {
+			kept[i] = true
 			continue
 		}
 		errs = append(errs, nlutil.Count(&changes, "delete "+describe(&rule), h.RuleDel(&rule)))
@@ -306,10 +310,10 @@ func isOurs(r netlink.Rule) bool {
 	return r.Protocol == routeProtocol && (IsOurTable(r.Table) || r.Table == unix.RT_TABLE_LOCAL || isPassing(r))
 }
 
-// isPassing reports whether a rule is one of those by which the host's own packets go
-// past the others.
+// isPassing reports whether a rule is one of those by which the host's own packets, and
+// those of the overlay, go past the others.
 func isPassing(r netlink.Rule) bool {
-	return r.Table == 0 && (r.Priority == rulePriorityOwn && r.IifName == loopback || r.Priority == rulePriorityPast)
+	return r.Table == 0 && (r.Priority == rulePriorityOwn && r.Goto == rulePriorityPast || r.Priority == rulePriorityPast)
 }
 
 func sameRule(a, b *netlink.Rule) bool {
@@ -335,7 +339,7 @@ func describe(r *netlink.Rule) string {
 	case r.Table != 0:
 		return fmt.Sprintf("ip rule, priority %d: to table %d", r.Priority, r.Table)
 	case r.Goto > 0:
-		return fmt.Sprintf("ip rule, priority %d: past %d", r.Priority, r.Goto)
+		return fmt.Sprintf("ip rule, priority %d: from %s past %d", r.Priority, r.IifName, r.Goto)
 	default:
 		return fmt.Sprintf("ip rule, priority %d: end of ours", r.Priority)
 	}
