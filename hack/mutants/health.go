@@ -135,6 +135,22 @@ func healthMutants() []mutant {
 			edits: []edit{{file: "allocate.go", old: "case !a.Hosts[h].Online && !a.Hosts[h].Doubtful:", new: "case !a.Hosts[h].Online:"}},
 		},
 		{
+			name: "nothing-in-doubt", pkg: brain, test: "TestPropertyProbesTakeNoLastWay",
+			edits: []edit{{file: "allocate.go", old: "\tunplaced = now.placeInDoubt(unplaced)\n"}},
+		},
+		{
+			name: "yielded-moves", pkg: brain, test: "TestAllocationOfWhatIsUnknown", plain: true,
+			edits: []edit{{file: "allocate_moves.go", old: "case !placed, r.address.yielded:", new: "case !placed:"}},
+		},
+		{
+			name: "yielded-is-evacuated", pkg: brain, test: "TestAllocationOfWhatIsUnknown", plain: true,
+			edits: []edit{{file: "allocate_moves.go", old: " || r.address.yielded"}},
+		},
+		{
+			name: "yielded-is-rebalanced", pkg: brain, test: "TestAllocationOfWhatIsUnknown", plain: true,
+			edits: []edit{{file: "allocate_rebalance.go", old: "if r.address.yielded {", new: "if false {"}},
+		},
+		{
 			name: "unready-takes", pkg: brain, test: "TestAllocationOfWhatIsUnknown", plain: true,
 			edits: []edit{{file: "resolve_eligibility.go", old: "host.Confirmed && host.AgentReady && ", new: "host.Confirmed && "}},
 		},

@@ -56,7 +56,8 @@ type Unplaced struct {
 // or claimed twice, outside the ranges, over capacity, on an offline host, or on one
 // whose agent has never reported. Those on a doubtful host, or on one that could not be
 // configured for them, are released if another host can take them. The rest
-// is placed as placement.place describes. A claim that is awaited stays although nobody
+// is placed as placement.place describes; what finds no other host is given to a doubtful
+// one, for probes alone take no last way. A claim that is awaited stays although nobody
 // requests it, unless a request needs its place. Only if nothing was released or placed is one claim of
 // a host that is being evacuated released, if another host can take it. Only if there
 // is none of those are a few claims released in favour of hosts that have less than
@@ -90,6 +91,7 @@ func allocate(x *index) Allocation {
 			a.reasons = reasons
 		}
 	}
+	unplaced = now.placeInDoubt(unplaced)
 	if len(a.reasons) == 0 && len(unlisted) == len(unplaced) {
 		now = a.evacuate(now)
 	}

@@ -13,10 +13,10 @@ func (a *allocator) evacuate(now *placement) *placement {
 		return now
 	}
 	// A host that is being evacuated takes nothing, so what it has affects no candidate.
-	candidates := newPool(now)
+	candidates := newPool(now, now.canTake)
 	for _, r := range now.addresses() {
 		h := now.at[r.address.id]
-		if !a.Hosts[h].Evacuating {
+		if !a.Hosts[h].Evacuating || r.address.yielded {
 			continue
 		}
 		if _, found := candidates.best(r); found {
@@ -79,7 +79,7 @@ func (a *allocator) unwell(now *placement) map[netip.Addr]Reason {
 	for _, r := range a.order {
 		h, placed := now.host(r)
 		switch {
-		case !placed:
+		case !placed, r.address.yielded:
 		case a.Hosts[h].Doubtful:
 			reasons[r.ip] = ReasonHostSilent
 		case a.Hosts[h].Failing[r.ip]:

@@ -147,7 +147,21 @@ func (p *placement) unevenness() int {
 // most capacity left, then to the first by name. Requests that are left then are
 // placed if others of these requests can make room: as many as possible are placed.
 func (p *placement) place(requests []request) (unplaced []request) {
-	pool := newPool(p)
+	return p.placeOn(p.canTake, requests)
+}
+
+// placeInDoubt places requests that find no other host on doubtful hosts, as place does:
+// with a host that may be dead an address is no worse off than with none.
+func (p *placement) placeInDoubt(requests []request) (unplaced []request) {
+	if len(requests) == 0 {
+		return nil
+	}
+	return p.placeOn(p.canTakeInDoubt, requests)
+}
+
+// placeOn is place with these hosts.
+func (p *placement) placeOn(hosts func(h int) bool, requests []request) (unplaced []request) {
+	pool := newPool(p, hosts)
 	var flexible []request
 	for _, r := range requests {
 		if h, only := pool.only(r); only {
@@ -169,7 +183,7 @@ func (p *placement) place(requests []request) (unplaced []request) {
 	return newAugmenter(p, pool, requests).placeAll(unplaced)
 }
 
-// pool finds candidates among the automatic hosts. Hosts are kept by range: if
+// pool finds candidates among some automatic hosts. Hosts are kept by range: if
 // thousands have the same range, a request looks at few of them.
 //
 // Loads only grow while it is in use, so a host found full stays full, and a position
@@ -182,10 +196,10 @@ type pool struct {
 	found []*queue
 }
 
-func newPool(p *placement) *pool {
+func newPool(p *placement, hosts func(h int) bool) *pool {
 	all := &pool{placement: p, byRange: make(map[netip.Prefix]*queue)}
 	for h := range p.Hosts {
-		if !p.canTake(h) {
+		if !hosts(h) {
 			continue
 		}
 		for _, prefix := range effectiveRanges(&p.Hosts[h]) {

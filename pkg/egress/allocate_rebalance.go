@@ -82,6 +82,9 @@ type donors struct {
 func newDonors(after *placement, kept []request) *donors {
 	d := &donors{after: after, claims: make(map[int][]request)}
 	for _, r := range kept {
+		if r.address.yielded {
+			continue
+		}
 		h := after.at[r.address.id]
 		d.claims[h] = append(d.claims[h], r)
 	}

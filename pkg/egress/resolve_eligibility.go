@@ -30,7 +30,7 @@ func newEligibility(x *index) *eligibility {
 			r.ranges[prefix] = true
 			r.lengths.add(prefix)
 		}
-		if x.canTake(h) && (host.Capacity == 0 || len(host.Claims) < host.Capacity) {
+		if (x.canTake(h) || x.canTakeInDoubt(h)) && (host.Capacity == 0 || len(host.Claims) < host.Capacity) {
 			for _, prefix := range effectiveRanges(host) {
 				r.open[prefix] = append(r.open[prefix], h)
 				r.lengths.add(prefix)
@@ -42,9 +42,17 @@ func newEligibility(x *index) *eligibility {
 
 // canTake reports whether the controller may assign anything to the host: what is not
 // known to work is given nothing.
-func (x *index) canTake(h int) bool {
+func (x *index) canTake(h int) bool { return x.Hosts[h].Online && x.suits(h) }
+
+// canTakeInDoubt reports whether the controller may assign to the host what no other
+// host can take.
+func (x *index) canTakeInDoubt(h int) bool { return x.Hosts[h].Doubtful && x.suits(h) }
+
+// suits reports whether the controller may assign anything to the host, apart from who
+// is online.
+func (x *index) suits(h int) bool {
 	host := &x.Hosts[h]
-	return host.Automatic && host.Online && !host.Closed && !host.Evacuating && host.Confirmed && host.AgentReady && x.bad[h] == ""
+	return host.Automatic && !host.Closed && !host.Evacuating && host.Confirmed && host.AgentReady && x.bad[h] == ""
 }
 
 // effectiveRanges are the host's ranges as far as its network contains them: of two

@@ -46,6 +46,9 @@ type address struct {
 	// namespaces request it, hosts claim it; both in order, without hosts whose
 	// claims do not count.
 	namespaces, hosts []int
+	// yielded: a host whose Node is gone lists it too. If the host that claims it
+	// released it, it would be without a host that is there, so it does not move.
+	yielded bool
 	// sameHost: the one host that claims it also claims another egress IP of the one
 	// namespace.
 	sameHost bool
@@ -111,7 +114,8 @@ func (x *index) number() {
 		}
 	}
 	for _, a := range x.addresses {
-		a.hosts = unlessGone(x.Hosts, a.hosts)
+		there := unlessGone(x.Hosts, a.hosts)
+		a.yielded, a.hosts = len(there) < len(a.hosts), there
 	}
 }
 
