@@ -6,11 +6,14 @@ import (
 	"testing"
 	"time"
 
+	"github.com/go-logr/logr/funcr"
 	corev1 "k8s.io/api/core/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/types"
 	"k8s.io/client-go/tools/record"
 	testclock "k8s.io/utils/clock/testing"
+	"sigs.k8s.io/controller-runtime/pkg/log"
+	"sigs.k8s.io/controller-runtime/pkg/reconcile"
 
 	v1 "github.com/egressip-operator/egressip-operator/api/v1"
 	"github.com/egressip-operator/egressip-operator/internal/testenv/objects"
@@ -188,6 +191,54 @@ func TestOneRefusedHostHoldsUpNoOther(t *testing.T) {
 	}
 	if s.namespaces["bank"].Status.Active == nil || len(s.namespaces["shop"].Status.Conditions) == 0 {
 		t.Errorf("status of bank is %+v, of shop %+v", s.namespaces["bank"].Status, s.namespaces["shop"].Status)
+	}
+}
+
+// TestRefusalIsLoggedWhileAClaimWaits: a host whose list is refused, while a claim of
+// another waits for the address's former host, is logged once, and holds up no claim.
+//
+// Kills the mutants waiting-swallows-errors and waiting-repeats-errors.
+func TestRefusalIsLoggedWhileAClaimWaits(t *testing.T) {
+	const ip = "192.168.7.200"
+	s := newStore()
+	s.twoHosts("192.168.7.128/25", "192.168.7.128/25")
+	s.hosts["node1"].EgressIPs = []string{ip}
+	for i, name := range []string{"shop", "bank"} {
+		s.namespaces[name] = &v1.NetNamespace{
+			ObjectMeta: metav1.ObjectMeta{Name: name, UID: types.UID(name)}, NetName: name, NetID: new(uint32(10 + i)), EgressIPs: []string{ip},
+		}
+	}
+	s.namespaces["bank"].EgressIPs = nil
+	s.stamp(s.namespaces["shop"], true)
+	s.stamp(s.namespaces["bank"], true)
+	cache := &lagging{store: s}
+	job := onStore(s, cache, testclock.NewFakeClock(time.Unix(1e9, 0)))
+	var errs []string
+	ctx := log.IntoContext(t.Context(), funcr.New(func(_, args string) {
+		if strings.Contains(args, `"error"`) {
+			errs = append(errs, args)
+		}
+	}, funcr.Options{}))
+	pass := func() (reconcile.Result, error) {
+		cache.namespaces, cache.hosts, cache.node = len(s.past)-1, len(s.past)-1, len(s.past)-1
+		return job.Reconcile(ctx, reconcile.Request{})
+	}
+
+	// The range is taken from node1, whose agent is slow, and bank needs node2.
+	s.hosts["node1"].EgressCIDRs = []string{"10.0.0.0/24"}
+	s.hosts["node1"].Status.EgressIPs = []v1.ClaimStatus{{IP: ip, State: v1.StateActive, Configured: true}}
+	s.stamp(s.hosts["node1"], true)
+	s.namespaces["bank"].EgressIPs = []string{"192.168.7.201"}
+	s.stamp(s.namespaces["bank"], true)
+	s.refused = "node2"
+	_, _ = pass() // releases
+	for range 3 {
+		if result, err := pass(); err != nil || result.RequeueAfter != catchUp {
+			t.Fatalf("result %v, %v; want another pass after %s", result, err, catchUp)
+		}
+	}
+	if len(errs) != 1 || !strings.Contains(errs[0], "node2") {
+		t.Errorf("logged: %q, want the refusal of node2 once", errs)
 	}
 }
 

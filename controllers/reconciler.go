@@ -38,6 +38,8 @@ type egressReconciler struct {
 	fence     *fence
 	// waitingSince is since when a claim waits for the address's former host.
 	waitingSince map[netip.Addr]time.Time
+	// loggedWaiting is the error that logWhileWaiting logged last.
+	loggedWaiting string
 	// movingSince is since when an address that a status has assigned is on no list.
 	movingSince map[string]time.Time
 	// history is where claims come from.
@@ -105,8 +107,23 @@ func (r *egressReconciler) Reconcile(ctx context.Context, _ reconcile.Request) (
 	case stepEnd:
 		return reconcile.Result{}, nil
 	case stepRepeat, stepWait:
+		r.logWhileWaiting(ctx, last.err)
 	}
 	return reconcile.Result{RequeueAfter: catchUp}, nil
+}
+
+// logWhileWaiting logs why a pass failed that is repeated soon because a claim waits. Its
+// error is not returned: the pause after errors grows, and the claim would wait for a host
+// that has nothing to do with it. An error that lasts is logged once.
+func (r *egressReconciler) logWhileWaiting(ctx context.Context, err error) {
+	text := ""
+	if err != nil {
+		text = err.Error()
+	}
+	if text != "" && text != r.loggedWaiting {
+		log.FromContext(ctx).Error(err, "cannot write verdicts or claims, and a claim waits for the former host of its address")
+	}
+	r.loggedWaiting = text
 }
 
 // step is what follows a round.

@@ -83,6 +83,14 @@ func controllerMutants() []mutant {
 			}},
 		},
 		{
+			name: "waiting-swallows-errors", pkg: controller, test: "TestRefusalIsLoggedWhileAClaimWaits", plain: true,
+			edits: []edit{{file: "reconciler.go", old: "\t\tr.logWhileWaiting(ctx, last.err)\n"}},
+		},
+		{
+			name: "waiting-repeats-errors", pkg: controller, test: "TestRefusalIsLoggedWhileAClaimWaits", plain: true,
+			edits: []edit{{file: "reconciler.go", old: "r.loggedWaiting = text", new: "r.loggedWaiting = \"\""}},
+		},
+		{
 			name: "held-hosts-wait", pkg: controller, test: "TestHostsThatComeBackServe", plain: true,
 			edits: []edit{{file: "observer.go", old: "if len(heldDown) == 0 {", new: "if len(heldDown) < 1000 {"}},
 		},
