@@ -117,5 +117,13 @@ func agentMutants() []mutant {
 			name: "generation-too-early", pkg: agent, test: "TestPublishGeneration",
 			edits: []edit{{file: "publish.go", old: "if o.err == nil {\n\t\tp.applied", new: "if o != nil {\n\t\tp.applied"}},
 		},
+		{
+			name: "silent-to-all-is-a-pair", pkg: agent, test: "TestLoopWarnsOfUnreachedHosts", plain: true,
+			edits: []edit{{file: "loop.go", old: "return !serves", new: "return !serves && name == \"\""}},
+		},
+		{
+			name: "just-silent-is-unreached", pkg: agent, test: "TestSilentForLong", plain: true,
+			edits: []edit{{file: "peers.go", old: ">= unreachedAfter", new: ">= 0"}},
+		},
 	}
 }

@@ -181,7 +181,7 @@ func (a *agent) wireProbes(cfg *rest.Config, mgr manager.Manager, k applier) err
 		return err
 	}
 	a.publisher.ballot, a.publisher.answers = peers.ballot, peers.answers
-	a.loop.peers = peers
+	a.loop.peers, a.loop.unreached = peers, peers.unreached
 	a.loop.isolation = &isolation{
 		log: a.log, clock: clock.RealClock{}, after: a.options.WithdrawAfter, metrics: a.metrics,
 		contact: peers.contact, ask: ask, changed: a.objects.changed,

@@ -58,6 +58,8 @@ type decision struct {
 	noHostSubnet bool
 	// peers are the hosts that must be probed.
 	peers []egress.Peer
+	// servingPeers are those of peers that the API says are online, in order.
+	servingPeers []string
 	// witnessed are those of peers on whose health this node votes.
 	witnessed []string
 	// addresses are those of the node that are published. addressesUnknown: the kernel
@@ -116,6 +118,7 @@ func decide(in input) (decision, bool) {
 	if decided.AddressesOmitted > 0 {
 		d.warnings = append(d.warnings, warning.AddressesOmitted(decided.AddressesOmitted))
 	}
+	d.servingPeers = servingPeers(cluster, d.peers)
 	for i := range in.hostSubnets {
 		if h := &in.hostSubnets[i]; uplinkMTU(h) > 0 && h.Name != in.node {
 			d.mtus = append(d.mtus, warning.Peer{Name: h.Name, MTU: int(uplinkMTU(h))})
@@ -125,6 +128,18 @@ func decide(in input) (decision, bool) {
 		d.generation = own.Generation
 	}
 	return d, true
+}
+
+// servingPeers names the peers that are online by their published conditions, in order.
+func servingPeers(c egress.Cluster, peers []egress.Peer) []string {
+	var names []string
+	for _, p := range peers {
+		if h, ok := c.Host(p.Name); ok && h.Online {
+			names = append(names, p.Name)
+		}
+	}
+	slices.Sort(names)
+	return names
 }
 
 // uplinkMTU returns the MTU of a host's uplink; 0 where its agent has not reported it.

@@ -73,6 +73,9 @@ type loop struct {
 	health  *health
 	// peers knows which hosts answer; nil without probes.
 	peers *peers
+	// unreached names the hosts that have not answered for a while, in order; nil without
+	// probes.
+	unreached func() []string
 	// isolation knows whether this node is cut off; nil for never.
 	isolation *isolation
 	// resync is how often the kernel is compared with the state without an event.
@@ -252,7 +255,7 @@ func (l *loop) apply(ctx context.Context) error {
 	if l.addresses.see(report.Addresses, ended) {
 		l.objects.raise() // it decides which of them are published
 	}
-	report.Warnings = warning.Tidy(slices.Concat(report.Warnings, l.desired.warnings, warning.MTUs(report.Uplink, report.UplinkMTU, l.desired.mtus)))
+	report.Warnings = warning.Tidy(slices.Concat(report.Warnings, l.desired.warnings, l.peerWarnings(report)))
 	l.report, l.applied, l.appliedAt = report, err == nil, ended
 	l.health.setService(serviceOf(report, l.desired.withdrawn))
 	l.metrics.observe(l.desired.state, report, began, ended, err)
@@ -267,6 +270,20 @@ func (l *loop) apply(ctx context.Context) error {
 	}
 	l.warnings = report.Warnings
 	return err
+}
+
+// peerWarnings are those about other hosts.
+func (l *loop) peerWarnings(report dataplane.Report) []warning.Warning {
+	warnings := warning.MTUs(report.Uplink, report.UplinkMTU, l.desired.mtus)
+	if l.unreached == nil {
+		return warnings
+	}
+	// What is silent to all is no matter of this host.
+	unreached := slices.DeleteFunc(l.unreached(), func(name string) bool {
+		_, serves := slices.BinarySearch(l.desired.servingPeers, name)
+		return !serves
+	})
+	return append(warnings, warning.Unreached(unreached)...)
 }
 
 // recordResult counts failures, and logs them without repeating itself.

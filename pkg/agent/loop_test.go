@@ -416,6 +416,51 @@ func TestLoopWarnsOfOtherMTUs(t *testing.T) {
 	})
 }
 
+// TestLoopWarnsOfUnreachedHosts: a host that does not answer this one is named as long as
+// the API says that it is online. If it says otherwise, others do not reach it either.
+//
+// Kills the mutant silent-to-all-is-a-pair.
+func TestLoopWarnsOfUnreachedHosts(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		b := newBench(t, &fakeKernel{})
+		var silent []string
+		b.loop.unreached = func() []string { return slices.Clone(silent) }
+		b.start(t)
+		for _, c := range []struct {
+			silent []string
+			online metav1.ConditionStatus
+			want   string
+		}{
+			{nil, metav1.ConditionTrue, ""},
+			{[]string{"node2"}, metav1.ConditionTrue, "host node2"},
+			{[]string{"node2"}, metav1.ConditionUnknown, ""},
+			{[]string{"node2"}, metav1.ConditionFalse, ""},
+			{[]string{"node1", "nowhere"}, metav1.ConditionTrue, ""},
+		} {
+			silent = c.silent
+			b.change(func(in *input) {
+				in.hostSubnets = slices.Clone(given().hostSubnets)
+				in.hostSubnets[1].Status.Conditions = append(slices.Clone(in.hostSubnets[1].Status.Conditions),
+					metav1.Condition{Type: v1.ConditionOnline, Status: c.online})
+			})
+			pass(3 * time.Second)
+			b.mu.Lock()
+			var got string
+			for _, w := range b.told[len(b.told)-1].report.Warnings {
+				if w.Reason == warning.HostUnreachable {
+					got = w.Object
+				}
+			}
+			b.mu.Unlock()
+			if got != c.want {
+				t.Errorf("%v are silent, node2 is online: %s: warned of %q, want %q", c.silent, c.online, got, c.want)
+			}
+		}
+		b.stop(t)
+	})
+}
+
 // TestLoopDecidesAnewOnTheUplink: the network that the kernel reports may rule
 // a claim out.
 func TestLoopDecidesAnewOnTheUplink(t *testing.T) {

@@ -114,6 +114,27 @@ func (p *peers) reach() egress.Reach {
 	return egress.Reach{Silent: snapshot.View.Offline, Held: snapshot.View.Held}
 }
 
+// unreachedAfter is for how long a host must be silent before it counts as not reached:
+// by then the API says of a host that has died that it is not online.
+const unreachedAfter = 10 * time.Second
+
+// unreached names the hosts that have been silent for a while, in order.
+func (p *peers) unreached() []string {
+	snapshot, _ := p.runner.Snapshot()
+	return silentForLong(snapshot, p.clock.Now())
+}
+
+func silentForLong(s probe.Snapshot, now time.Time) []string {
+	var names []string
+	for name, h := range s.Hosts {
+		if h.State == probe.Offline && h.Cause == probe.Silent && !s.View.Held[name] && now.Sub(h.OfflineSince) >= unreachedAfter {
+			names = append(names, name)
+		}
+	}
+	slices.Sort(names)
+	return names
+}
+
 // contact returns how many of the hosts that this one watches have ever answered,
 // and how many of those are reached now.
 func (p *peers) contact() (watched, answering int) {

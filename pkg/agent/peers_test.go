@@ -194,6 +194,28 @@ func TestDecideWithASilentHost(t *testing.T) {
 	}
 }
 
+// TestSilentForLong: a host that was online a moment ago, one that is trusted again soon,
+// and one that answers that it cannot serve, are not unreached.
+//
+// Kills the mutant just-silent-is-unreached.
+func TestSilentForLong(t *testing.T) {
+	t.Parallel()
+	now := time.Unix(1e9, 0)
+	off := func(cause probe.Cause, ago time.Duration) probe.Health {
+		return probe.Health{State: probe.Offline, Cause: cause, OfflineSince: now.Add(-ago)}
+	}
+	got := silentForLong(probe.Snapshot{
+		View: probe.View{Held: map[string]bool{"held": true}},
+		Hosts: map[string]probe.Health{
+			"c": off(probe.Silent, time.Minute), "a": off(probe.Silent, unreachedAfter), "just": off(probe.Silent, unreachedAfter-1),
+			"held": off(probe.Silent, time.Minute), "broken": off(probe.NotReady, time.Minute), "fine": {State: probe.Online},
+		},
+	}, now)
+	if want := []string{"a", "c"}; !slices.Equal(got, want) {
+		t.Errorf("%v are unreached, want %v", got, want)
+	}
+}
+
 // The probes find the overlay by the name that the data plane gives it.
 func TestProbesKnowTheOverlay(t *testing.T) {
 	t.Parallel()

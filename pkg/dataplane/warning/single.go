@@ -132,6 +132,29 @@ type Peer struct {
 // maxNamed is how many nodes a warning names.
 const maxNamed = 3
 
+// Unreached returns the warning of hosts that do not answer probes of this one although
+// others say that they are online. The names are in order.
+func Unreached(hosts []string) []Warning {
+	if len(hosts) == 0 {
+		return nil
+	}
+	return []Warning{{
+		Reason: HostUnreachable, Object: "host " + hosts[0],
+		Problem: fmt.Sprintf("probes from this node are not answered by hosts that other hosts reach: %s: pods here use egress IPs elsewhere, as far as they have any",
+			someOf(hosts)),
+		Remedy: "allow UDP from this node to the overlay's port there, and back",
+	}}
+}
+
+// someOf lists the first few names, and how many more there are.
+func someOf(names []string) string {
+	text := strings.Join(names[:min(maxNamed, len(names))], ", ")
+	if more := len(names) - maxNamed; more > 0 {
+		text += fmt.Sprintf(" and %d others", more)
+	}
+	return text
+}
+
 // MTUs returns the warning of nodes whose uplinks carry less than that of this one: the
 // overlay's device here takes packets that are too large for them.
 func MTUs(uplink string, own int, peers []Peer) []Warning {
@@ -141,16 +164,12 @@ func MTUs(uplink string, own int, peers []Peer) []Warning {
 	}
 	slices.SortFunc(smaller, func(a, b Peer) int { return cmp.Or(a.MTU-b.MTU, cmp.Compare(a.Name, b.Name)) })
 	var named []string
-	for _, p := range smaller[:min(maxNamed, len(smaller))] {
+	for _, p := range smaller {
 		named = append(named, fmt.Sprintf("%s with %d", p.Name, p.MTU))
-	}
-	text := strings.Join(named, ", ")
-	if more := len(smaller) - len(named); more > 0 {
-		text += fmt.Sprintf(" and %d others", more)
 	}
 	return []Warning{{
 		Reason: MTUDiffers, Object: "device " + uplink,
-		Problem: fmt.Sprintf("its MTU is %d, and other nodes have less: %s: larger packets between pods here and egress IPs there are lost", own, text),
+		Problem: fmt.Sprintf("its MTU is %d, and other nodes have less: %s: larger packets between pods here and egress IPs there are lost", own, someOf(named)),
 		Remedy:  "give the uplinks of all nodes the same MTU",
 	}}
 }

@@ -21,6 +21,8 @@ const (
 	ForwardRejects Reason = "ForwardRejects"
 	// RoutedElsewhere: packets of pods leave by another way than they must.
 	RoutedElsewhere Reason = "RoutedElsewhere"
+	// HostUnreachable: another host does not answer this one, and answers others.
+	HostUnreachable Reason = "HostUnreachable"
 	// OverlayPortClosed: rules of others may drop what other hosts send over the overlay.
 	OverlayPortClosed Reason = "OverlayPortClosed"
 	// OverlayPortShared: another device uses the overlay's port.
@@ -63,7 +65,7 @@ const (
 // severity is the place of a reason among all of them.
 func severity(r Reason) int {
 	return slices.Index([]Reason{
-		ForwardingOff, NoDefaultRoute, ForwardRejects, RoutedElsewhere, OverlayPortClosed, OverlayPortShared,
+		ForwardingOff, NoDefaultRoute, ForwardRejects, RoutedElsewhere, HostUnreachable, OverlayPortClosed, OverlayPortShared,
 		DefaultRouteElsewhere, ReversePathFilter, ForeignNATFirst, MarksOverlap, IPv6NotDropped, FilterFirst, RulesUnreadable, MTUDiffers,
 		IPv6NetworksUnknown, StrictWithoutEffect, AddressesOutside, AnsweredForAll, NotWatched, NotReset, Incomplete, Unknown,
 	}, r)

@@ -54,7 +54,7 @@ func TestPropertyTidy(t *testing.T) {
 
 // Each reason has a place among the others.
 func TestSeverity(t *testing.T) {
-	for _, r := range []Reason{ForwardingOff, NoDefaultRoute, MTUDiffers, IPv6NotDropped, IPv6NetworksUnknown, Incomplete, Unknown} {
+	for _, r := range []Reason{ForwardingOff, NoDefaultRoute, HostUnreachable, MTUDiffers, IPv6NotDropped, IPv6NetworksUnknown, Incomplete, Unknown} {
 		if severity(r) < 0 {
 			t.Errorf("%s has none", r)
 		}
