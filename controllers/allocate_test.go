@@ -1,6 +1,7 @@
 package controllers
 
 import (
+	"fmt"
 	"slices"
 	"strings"
 	"testing"
@@ -157,6 +158,80 @@ func (s *store) twoHosts(ranges ...string) {
 		}
 		objects.AgentReports(s.hosts[name])
 		s.stamp(s.hosts[name], true)
+	}
+}
+
+// TestFirstClaimsWaitForFewVerdicts: if very many hosts fail at once, the first egress IPs
+// are claimed by others before all verdicts are written; nothing is released before the
+// verdict on its host is.
+//
+// Kills the mutants all-verdicts-first and released-before-the-verdict.
+func TestFirstClaimsWaitForFewVerdicts(t *testing.T) {
+	const dead, hosts = 3*verdictsAtOnce + 8, 3*verdictsAtOnce + 24
+	s := newStore()
+	name := func(i int) string { return fmt.Sprintf("node%03d", i) }
+	for i := range hosts {
+		name, ip := name(i), fmt.Sprintf("10.1.%d.%d", i/250, 1+i%250)
+		s.nodes[name] = &corev1.Node{ObjectMeta: metav1.ObjectMeta{Name: name, UID: types.UID(name)}}
+		setReady(s.nodes[name], true)
+		s.hosts[name] = &v1.HostSubnet{
+			ObjectMeta: metav1.ObjectMeta{Name: name, UID: types.UID(name)},
+			Host:       name, HostIP: fmt.Sprintf("192.168.%d.%d", 7+i/250, 1+i%250), EgressCIDRs: []string{"10.1.0.0/16"},
+		}
+		if i < dead {
+			s.hosts[name].EgressIPs = []string{ip}
+			s.namespaces[name] = &v1.NetNamespace{
+				ObjectMeta: metav1.ObjectMeta{Name: name, UID: types.UID(name)}, NetName: name, NetID: new(uint32(10 + i)), EgressIPs: []string{ip},
+			}
+		}
+		objects.AgentReports(s.hosts[name])
+	}
+	s.stamp(s.hosts[name(0)], true)
+	cache := &lagging{store: s}
+	job := onStore(s, cache, testclock.NewFakeClock(time.Unix(1e9, 0)))
+	pass := func() {
+		cache.namespaces, cache.hosts, cache.node = len(s.past)-1, len(s.past)-1, len(s.past)-1
+		if _, err := job.Reconcile(t.Context(), reconcile.Request{}); err != nil {
+			t.Fatal(err)
+		}
+	}
+	pass()
+	for i := range dead {
+		setReady(s.nodes[name(i)], false)
+	}
+	s.stamp(s.nodes[name(0)], false)
+	began := len(s.past)
+	pass()
+
+	first := 0
+	for _, m := range s.past[began:] {
+		offline, claimed := 0, 0
+		for _, h := range m.hosts {
+			isOffline := conditionStatus(h.Status.Conditions, v1.ConditionOnline, metav1.ConditionTrue) == metav1.ConditionFalse
+			if isOffline {
+				offline++
+			}
+			if h.Name >= name(dead) {
+				claimed += len(h.EgressIPs)
+			} else if len(h.EgressIPs) == 0 && !isOffline {
+				t.Fatalf("the claims of %s are released before the verdict on it is written", h.Name)
+			}
+		}
+		if claimed > 0 {
+			first = offline
+			break
+		}
+	}
+	if first == 0 || first >= dead {
+		t.Errorf("%d of %d verdicts were written before the first claim", first, dead)
+	}
+	for range 3 {
+		pass()
+	}
+	for i := range dead {
+		if left := s.hosts[name(i)].EgressIPs; len(left) > 0 {
+			t.Fatalf("%s still has %v", name(i), left)
+		}
 	}
 }
 

@@ -1,10 +1,12 @@
 package controllers
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"maps"
 	"net/netip"
+	"slices"
 	"time"
 
 	corev1 "k8s.io/api/core/v1"
@@ -191,8 +193,13 @@ func (r *egressReconciler) runRound(ctx context.Context) round {
 	return done
 }
 
-// writeVerdicts writes the statuses of hosts whose verdict changed, and returns these
-// hosts. The agents wait for them: they decide where traffic goes.
+// verdictsAtOnce bounds the verdicts of one round: the first claims that follow from many
+// do not wait for all of them.
+const verdictsAtOnce = 64
+
+// writeVerdicts writes the statuses of hosts whose verdict changed, as many as one round
+// may, and returns all these hosts. The agents wait for them: they decide where traffic
+// goes.
 func (r *egressReconciler) writeVerdicts(ctx context.Context, v view, d decision) (judged map[string]bool, err error) {
 	judged = make(map[string]bool)
 	var changed []wantedStatus
@@ -208,14 +215,34 @@ func (r *egressReconciler) writeVerdicts(ctx context.Context, v view, d decision
 		}
 		changed = append(changed, w)
 	}
-	wrote, err := r.publisher.writeNow(ctx, changed)
+	// Bad news first.
+	slices.SortStableFunc(changed, func(a, b wantedStatus) int { return cmp.Compare(serves(a), serves(b)) })
+	var wrote bool
+	var errs []error
+	for some := range slices.Chunk(changed, verdictsAtOnce) {
+		var err error
+		if wrote, err = r.publisher.writeNow(ctx, some); err != nil {
+			errs = append(errs, err)
+		}
+		if wrote {
+			break
+		}
+	}
 	if !wrote {
-		return nil, err
+		return nil, errors.Join(errs...)
 	}
 	for _, w := range changed {
 		judged[w.key.name] = true
 	}
-	return judged, err
+	return judged, errors.Join(errs...)
+}
+
+// serves is 1 if the host is online by the status, and 0 otherwise.
+func serves(w wantedStatus) int {
+	if conditionStatus(w.host.Conditions, v1.ConditionOnline, metav1.ConditionTrue) == metav1.ConditionTrue {
+		return 1
+	}
+	return 0
 }
 
 // publish reports what is known at the end of a pass.

@@ -83,6 +83,14 @@ func controllerMutants() []mutant {
 			}},
 		},
 		{
+			name: "all-verdicts-first", pkg: controller, test: "TestFirstClaimsWaitForFewVerdicts", plain: true,
+			edits: []edit{{file: "reconciler.go", old: "slices.Chunk(changed, verdictsAtOnce)", new: "slices.Chunk(changed, 100*verdictsAtOnce)"}},
+		},
+		{
+			name: "released-before-the-verdict", pkg: controller, test: "TestFirstClaimsWaitForFewVerdicts", plain: true,
+			edits: []edit{{file: "reconciler.go", old: "for _, w := range changed {\n\t\tjudged", new: "for _, w := range changed[:min(verdictsAtOnce, len(changed))] {\n\t\tjudged"}},
+		},
+		{
 			name: "waiting-swallows-errors", pkg: controller, test: "TestRefusalIsLoggedWhileAClaimWaits", plain: true,
 			edits: []edit{{file: "reconciler.go", old: "\t\tr.logWhileWaiting(ctx, last.err)\n"}},
 		},
