@@ -18,6 +18,9 @@ func kernelMutants() []mutant {
 		noIPv6      = "TestNoEgressByIPv6"
 		away        = "TestStrictEndsWithoutAnAgent"
 		reused      = "TestReusedAddressHasNoEgressIP"
+		links       = "nftables/links_rules.go"
+		sends       = "TestNoPodSendsWithTheAddressOfOneWithAnEgressIP"
+		stay        = "TestAddressesStayWithTheirLinks"
 
 		forgotten      = "TestForgottenConnectionsAreNotTurnedRound"
 		overlayBegins  = `when(b.fromOverlay, Original, inSet(SetInside, Destination)).then(Drop{}),`
@@ -34,6 +37,19 @@ func kernelMutants() []mutant {
 		m("answers-once-and-for-all", probes, "bpf/probe.go", `asm.JGT.Reg(asm.R0, asm.R1, "away"),`, ""),
 		m("overlay-gives-no-answers", probes, filter, "when(b.fromOverlay, Reply).then(Return{})", "when(b.fromOverlay, Original).then(Return{})"),
 		m("probes-take-another-way", probes, "../probe/overlay_way.go", "return w.control", "return nil"),
+		m("neighbours-address-passes", sends, links, "slices.Concat(iif(), in(setPodLinks), drops),", "slices.Concat(iif(), in(setPodLinks), passes),"),
+		m("new-link-passes", sends, links, "in(setAttended), drops),", "in(setAttended), passes),"),
+		m("other-sources-pass", sends, links, "four(drops),", "four(passes),"),
+		m("tags-hide-sources", sends, links, "noVLAN(), drops))", "noVLAN(), passes))"),
+		m("routed-links-are-unknown", sends, "links.go", "if f.Links[via].Crosses {", "if f.Links[via].Crosses && false {"),
+		m("ipv6-sources-are-free", "TestNoPodLeavesWithAnotherIPv6Address", links, "six(drops),", "six(passes),"),
+		m("addresses-stay-bound", stay, "links.go", "if !maps.Equal(locked, desired.locked) {", "if len(locked) == 0 {"),
+		m("claims-are-believed", stay, "links.go", "case slices.Contains(holders, former):", "case slices.Contains(holders, former) && false:"),
+		m("former-links-are-forgotten", stay, "links.go", "former := observed.links.Bound()", "former := map[netip.Addr]int{}"),
+		m("one-without-an-address-is-free", stay, "links.go", "link == 0 && before.Crosses", "link != 0 && before.Crosses"),
+		m("waiting-agent-leaves-links", stay, "presence.go", "errs = append(errs, d.stayWithLinks(stays))", ""),
+		m("links-are-attended-for-ever", stay, "nftables/links.go", "Key: []byte{unix.NFPROTO_BRIDGE}, Timeout: stays}", "Key: []byte{unix.NFPROTO_BRIDGE}}"),
+		m("unchecked-sources-fail", "TestSourcesThatCannotBeChecked", "apply_perform.go", "if first.op == putLinks {", "if first.op == putLinks && err == nil {"),
 		m("no-reset", dead, "apply_perform.go", "e.staleness.resettable(entry.Flow)", "false"),
 		m("no-ack-is-elicited", dead, "conntrack/elicit.go", "if len(flows) == 0 {", "if len(flows) < 1000 {"),
 		m("closed-is-reset", dead, "apply_flows.go", "return false // neither end has it", "// neither end has it"),

@@ -62,7 +62,7 @@ func ruleMutants() []mutant {
 		m("contained-networks-are-forgotten", nftables, "TestPropertyTheKernelHasWhatWasPut", false, "driver.go",
 			"stillInside(d.inside, content.Inside())", "stillInside(nil, content.Inside())"),
 		m("zones-are-ours", "./pkg/dataplane/conntrack", "TestZonesAreLeftAlone", true, "conntrack.go", "return e, !zone && ", "return e, (zone || true) && "),
-		m("table-without-owner", kernel, "TestNobodyElseChangesOurTable", true, "nftables/read.go", "d.newTable(tableOwner | tablePersist)", "d.newTable(0)"),
+		m("table-without-owner", kernel, "TestNobodyElseChangesOurTable", true, "nftables/read.go", "d.newTable(t, tableOwner|tablePersist)", "d.newTable(t, 0)"),
 		m("inner-packet-is-masqueraded", kernel, "TestPodsLeaveWithTheirEgressIP", true, "rules/snat.go",
 			"when(b.toOverlay).then(KeepSource{}),", "when(b.toOverlay).then(Return{}),"),
 		m("own-addresses-are-outside", kernel, "TestInsideTheClusterNothingChanges", true, "routing/routing.go",

@@ -25,7 +25,7 @@ const (
 	// networks that lost their egress IP here. It comes first, as locks refer to
 	// these sets.
 	phaseGrow phase = iota
-	// phaseLock locks pods that must not leave unmarked.
+	// phaseLock locks pods that must not leave unmarked, and binds addresses to links.
 	phaseLock
 	// phaseCopy gives the sets of a backend that has just been chosen what those of the
 	// former one have: its rules take effect next, and must see no pod as unknown.
@@ -56,7 +56,8 @@ const (
 	phaseRewrite
 	// phaseRelease deletes those egress IPs from the uplink and from the guard.
 	phaseRelease
-	// phaseUnlock lifts the locks of pods that may leave unmarked.
+	// phaseUnlock lifts the locks of pods that may leave unmarked, and releases their
+	// addresses from links.
 	phaseUnlock
 	// phaseShrink deletes from the sets what is no longer inside, or a host.
 	phaseShrink
@@ -83,6 +84,8 @@ type change struct {
 	transaction iptables.Transaction
 	// table is the transaction of the backend NFTables.
 	table nftables.Transaction
+	// links is what links may send with.
+	links nftables.Links
 }
 
 type op int
@@ -95,6 +98,7 @@ const (
 	putServed
 	delServed
 	putRules
+	putLinks
 	// What a backend that is no longer used has left.
 	dropTable
 	dropSets
@@ -118,6 +122,8 @@ type orderInput struct {
 	known indices
 	// table renders rules for the backend NFTables.
 	table func(rules.Params) nftables.Table
+	// links is what links may send with.
+	links linkPlan
 	// sweep asks for a look at all connections although nothing changes, as
 	// after a start.
 	sweep bool
@@ -142,6 +148,7 @@ func order(in orderInput) []change {
 	grown := c.networks(phaseGrow, putMember, want.inside, obs.inside)
 	c.members(phaseLock, putMember, setLocked, want.locked, obs.locked)
 
+	c.linkChanges(in)
 	released, mended := c.tables(in)
 	c.add(change{phase: phaseOverlay, op: mendOverlay})
 	c.add(change{phase: phaseOverlay, op: widenGuard})

@@ -105,6 +105,10 @@ func (e *execution) do(ctx context.Context, batch []change) {
 		e.warn(warning.IPv6(err))
 		return
 	}
+	if first.op == putLinks {
+		e.warn(warning.SourcesNotChecked(err))
+		return
+	}
 	e.errs = append(e.errs, err)
 	if e.failed[first.phase] == nil {
 		e.failed[first.phase] = err
@@ -145,6 +149,8 @@ func (e *execution) change(ctx context.Context, batch []change) (int, error) {
 		return 1, e.d.maps.DeleteHosted(c.netID)
 	case putRules:
 		return 1, e.putRules(ctx, c)
+	case putLinks:
+		return e.putLinks(c)
 	case dropTable:
 		return e.d.nft.Remove()
 	case dropSets:
@@ -182,6 +188,15 @@ func (e *execution) putRules(ctx context.Context, c change) error {
 	err := e.d.iptables[c.backend].Commit(ctx, c.transaction)
 	e.d.iptablesChanged(c.backend, c.transaction, err)
 	return err
+}
+
+// putLinks changes what links may send with. What it puts there first knows that an agent
+// is present.
+func (e *execution) putLinks(c change) (int, error) {
+	if err := e.d.nft.PutLinks(c.links, e.stays()); err != nil {
+		return 0, err
+	}
+	return 1, nil
 }
 
 // forget makes the kernel forget connections that must end. Those that a pod would

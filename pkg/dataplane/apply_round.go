@@ -99,12 +99,14 @@ func (r *round) run(ctx context.Context) (again bool, err error) {
 		observed: observed, desired: r.desired, marks: m, use: use, use6: use6, known: known,
 		rules: r.ruleParams(r.indices, goal.state),
 		table: r.renderTable,
+		links: r.planLinks(observed, r.desired),
 		sweep: !r.d.swept,
 	}), newStaleness(m, observed.withFormer(), r.desired, known, r.indices).withUnforgotten(r.d.unforgotten, r.desired))
 	if ctx.Err() == nil { // else the round is not done
 		if err := r.appear(); err != nil {
 			r.errs = append(r.errs, err)
 		}
+		r.attendLinks()
 	}
 
 	if mustProbe {

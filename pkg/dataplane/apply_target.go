@@ -37,6 +37,8 @@ type kernel struct {
 	// one.
 	table       nftables.Table
 	tableExists bool
+	// links is what links may send with, as observed.
+	links nftables.LinkContent
 	// warnings are findings of the observation, problem is what it could not read and
 	// took as it was last seen.
 	warnings []warning.Warning

@@ -27,7 +27,7 @@ func TestLeftoversAreWhatCleanupTakes(t *testing.T) {
 	for _, want := range []string{
 		"table mangle, rule: -A PREROUTING -j EGRESSIP-PREROUTING", "table nat, chain EGRESSIP-POSTROUTING with",
 		"ip rule, priority 89: to table 255", "ip rule, priority 90: to table 2000", "ip rule, priority 91: to table 2001", "in table 2000",
-		"device egress0", "address " + eip1 + "/24, label eth0:eip", "ipset egress-pods", "BPF map " + n.cfg.PinDir,
+		"device egress0", "nftables table bridge egressip", "nftables table inet egressip-links", "address " + eip1 + "/24, label eth0:eip", "ipset egress-pods", "BPF map " + n.cfg.PinDir,
 	} {
 		if !strings.Contains(got, want) {
 			t.Errorf("%q is not in:\n%s", want, got)
@@ -41,6 +41,7 @@ func TestLeftoversAreWhatCleanupTakes(t *testing.T) {
 	if diff := cmp.Diff(before, n.objects(t)); diff != "" {
 		t.Errorf("the list changed the host:\n%s", diff)
 	}
+	n.stop(t)
 	n.clean(t)
 	if got := n.leftovers(t); len(got) > 0 {
 		t.Errorf("after cleanup these are listed:\n%s", strings.Join(got, "\n"))

@@ -81,10 +81,15 @@ type Dataplane struct {
 	swept       bool
 	unforgotten *staleness
 
+	// links is what was last seen of the links of pods.
+	links linkSight
+
 	// outlook is what was last seen of others on the host; changed is set when the kernel
 	// reports a change.
 	outlook outlook
 	changed atomic.Bool
+	// watched: the kernel reports changes. relinked is set with changed.
+	watched, relinked atomic.Bool
 
 	announcer neigh.Announcer
 	// watch looks for other machines that have egress IPs of this host. Answers from
@@ -217,14 +222,17 @@ func (d *Dataplane) setAnswers(m *bpf.Maps) {
 func (d *Dataplane) Run(ctx context.Context, drift func()) error {
 	ctx, stop := context.WithCancel(ctx)
 	done := make(chan struct{})
+	d.watched.Store(true)
 	go func() {
 		defer close(done)
 		d.announcer.Run(ctx)
 	}()
 	err := watch(ctx, func() {
 		d.changed.Store(true)
+		d.relinked.Store(true)
 		drift()
 	})
+	d.watched.Store(false)
 	stop()
 	<-done
 	return err

@@ -62,6 +62,19 @@ func inventory() []kind {
 			},
 		},
 		{
+			object:  "nftables tables of links",
+			mark:    "names `" + nftables.Name + "`, family bridge, and `" + nftables.LinksName + "`, family inet, with all that is in them",
+			observe: observeLinks,
+			list: func(_ context.Context, d *Dataplane) ([]string, error) {
+				content, err := d.nft.ObserveLinks()
+				return content.List(), err
+			},
+			remove: func(_ context.Context, d *Dataplane, _ kernel) error {
+				_, err := d.nft.RemoveLinks()
+				return err
+			},
+		},
+		{
 			object: "`ip rule`",
 			mark:   "protocol 77 and table local, 2000 or 2001, at priorities 89 to 91 and 93; protocol 77 at 88 and 92, by which the host's own packets and those of `egress0` go past the others",
 			list:   func(_ context.Context, d *Dataplane) ([]string, error) { return routing.ListRules(d.nl) },

@@ -21,9 +21,12 @@ func TestInventoryListsAndRemovesEachKind(t *testing.T) {
 	foreign := map[string]struct{ plant, show string }{
 		"iptables chain": {"iptables-nft -t mangle -N THEIRS; iptables-nft -t mangle -A PREROUTING -j THEIRS", "iptables-nft-save -t mangle | grep THEIRS"},
 		"nftables table": {"nft add table inet egressip-of-others", "nft list table inet egressip-of-others"},
-		"`ip rule`":      {"ip rule add fwmark 0x10000/0x10000 lookup 100 priority 500", "ip rule show priority 500"},
-		"route":          {"ip route add 198.51.100.0/24 via 192.168.7.1 table 100", "ip route show table 100"},
-		"device":         {"ip link add egress1 type vxlan external dstport 4444", "ip -o link show egress1"},
+		"nftables tables of links": {
+			"nft add table bridge egressip-of-others; nft add table inet egressip-links-of-others", "nft list table bridge egressip-of-others",
+		},
+		"`ip rule`": {"ip rule add fwmark 0x10000/0x10000 lookup 100 priority 500", "ip rule show priority 500"},
+		"route":     {"ip route add 198.51.100.0/24 via 192.168.7.1 table 100", "ip route show table 100"},
+		"device":    {"ip link add egress1 type vxlan external dstport 4444", "ip -o link show egress1"},
 		"guard": {
 			"tc qdisc add dev eth0 clsact; tc filter add dev eth0 egress protocol ip prio 78 u32 match ip dst 198.51.100.1/32 flowid 1:1",
 			"tc filter show dev eth0 egress | grep 'pref 78'",

@@ -133,7 +133,7 @@ func leftIn(t *testing.T, n *node, want []Backend) {
 	t.Helper()
 	for backend, show := range map[Backend]string{
 		NFT: "iptables-nft-save 2>/dev/null | grep EGRESSIP || true", Legacy: "iptables-legacy-save | grep EGRESSIP || true",
-		NFTables: "nft list tables | grep egressip || true",
+		NFTables: "nft list tables | grep -x 'table inet egressip' || true",
 	} {
 		if out := n.Run(t, show); slices.Contains(want, backend) != (strings.TrimSpace(out) != "") {
 			t.Errorf("%s: with rules in %v, %s has:\n%s", n.Name, want, backend, out)

@@ -225,6 +225,7 @@ func TestNoEgressByIPv6(t *testing.T) {
 			neighbour.Run(t, "ip address add fd00:99::5/64 dev eth0 nodad; ip route add fd00:10:244:1::/64 dev eth0")
 			here.Run(t, "ip route add fd00:99::/64 dev eth0")
 			neighbour.reaches6(t, here.ip6.String())
+			n1.apply(t) // a new link
 			w.applySettled(t)
 
 			w.seen6.says("one lock is lost")

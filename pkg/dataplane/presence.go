@@ -105,6 +105,7 @@ func (d *Dataplane) StayPresent() error {
 		}
 		errs = append(errs, err)
 	}
+	errs = append(errs, d.stayWithLinks(stays))
 	d.stayed = new(monotonic())
 	return errors.Join(errs...)
 }

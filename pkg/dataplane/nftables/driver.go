@@ -37,6 +37,11 @@ type Driver struct {
 	// inside has the networks that are inside as they were put into their sets, which
 	// themselves have no network that another contains.
 	inside map[netip.Prefix]struct{}
+	// linksSeen is what the tables of links hold, as of linksGeneration; nil where they
+	// must be read. With linksOwned, nobody else can change them.
+	linksSeen       *LinkContent
+	linksGeneration uint32
+	linksOwned      bool
 }
 
 // Content is all that our table holds.
@@ -77,7 +82,7 @@ func (d *Driver) Close() error {
 func (d *Driver) Owned() bool { return d.owned }
 
 // Forget makes the next Observe read the table again, whoever owns it.
-func (d *Driver) Forget() { d.seen = nil }
+func (d *Driver) Forget() { d.seen, d.linksSeen = nil, nil }
 
 // Observe reads what our table holds. The result must not be changed.
 func (d *Driver) Observe() (Content, error) {
@@ -159,7 +164,7 @@ func (d *Driver) read() (Content, error) {
 			c.Table.Chains[chain.Name] = Chain{Base: baseOf(chain)}
 		}
 	}
-	if err := readRules(c.Table.Chains); err != nil {
+	if err := readRules(table(), c.Table.Chains); err != nil {
 		return c, err
 	}
 	existing, err := d.conn.GetSets(table())
@@ -319,9 +324,10 @@ func (d *Driver) Commit(t Transaction) error {
 // again.
 func (d *Driver) flush(what string) error {
 	if err := d.conn.Flush(); err != nil {
-		d.seen = nil
+		d.seen, d.linksSeen = nil, nil
 		return inUse(fmt.Errorf("%s of table inet %s: %w", what, Name, err))
 	}
+	d.linksGeneration++
 	if d.owned || d.seen == nil {
 		return nil
 	}

@@ -29,19 +29,25 @@ const (
 func (d *Driver) own() error {
 	// Until it is owned somebody else can change it: what was seen may be old.
 	defer d.Forget()
+	err := d.ownTable(table())
+	d.owned = err == nil && d.wantOwned
+	return err
+}
+
+// ownTable is own for any table of ours.
+func (d *Driver) ownTable(t *nftables.Table) error {
 	if d.wantOwned {
-		err := d.newTable(tableOwner | tablePersist)
+		err := d.newTable(t, tableOwner|tablePersist)
 		if err == nil {
-			d.owned = true
 			return nil
 		}
 		if !errors.Is(err, unix.EOPNOTSUPP) && !errors.Is(err, unix.EINVAL) {
-			return inUse(fmt.Errorf("make table inet %s: %w", Name, err))
+			return inUse(fmt.Errorf("make %s: %w", tableText(t), err))
 		}
 		d.wantOwned = false
 	}
-	if err := d.newTable(0); err != nil {
-		return inUse(fmt.Errorf("make table inet %s: %w", Name, err))
+	if err := d.newTable(t, 0); err != nil {
+		return inUse(fmt.Errorf("make %s: %w", tableText(t), err))
 	}
 	return nil
 }
@@ -54,10 +60,10 @@ func inUse(err error) error {
 	return err
 }
 
-// newTable makes the table, or changes its flags. The library has no flags.
-func (d *Driver) newTable(flags uint32) error {
+// newTable makes a table, or changes its flags. The library has no flags.
+func (d *Driver) newTable(t *nftables.Table, flags uint32) error {
 	attributes, err := netlink.MarshalAttributes([]netlink.Attribute{
-		{Type: unix.NFTA_TABLE_NAME, Data: []byte(Name + "\x00")},
+		{Type: unix.NFTA_TABLE_NAME, Data: []byte(t.Name + "\x00")},
 		{Type: unix.NFTA_TABLE_FLAGS, Data: binary.BigEndian.AppendUint32(nil, flags)},
 	})
 	if err != nil {
@@ -70,7 +76,7 @@ func (d *Driver) newTable(flags uint32) error {
 	_, err = d.raw.SendMessages([]netlink.Message{
 		message(unix.NFNL_MSG_BATCH_BEGIN, 0, slices.Clone(batch), nil),
 		message(unix.NFNL_SUBSYS_NFTABLES<<8|unix.NFT_MSG_NEWTABLE, netlink.Create|netlink.Acknowledge,
-			[]byte{unix.NFPROTO_INET, unix.NFNETLINK_V0, 0, 0}, attributes),
+			[]byte{byte(t.Family), unix.NFNETLINK_V0, 0, 0}, attributes),
 		message(unix.NFNL_MSG_BATCH_END, 0, slices.Clone(batch), nil),
 	})
 	if err != nil {
@@ -108,15 +114,15 @@ func readGeneration() (uint32, error) {
 	return 0, errors.New("read the generation of nftables: the kernel names none")
 }
 
-// readRules reads the rules of all chains of our table, in one dump: the library
+// readRules reads the rules of all chains of a table, in one dump: the library
 // takes one for each chain.
-func readRules(chains map[string]Chain) error {
+func readRules(t *nftables.Table, chains map[string]Chain) error {
 	req := nl.NewNetlinkRequest(unix.NFNL_SUBSYS_NFTABLES<<8|unix.NFT_MSG_GETRULE, unix.NLM_F_DUMP)
-	req.AddData(&nl.Nfgenmsg{NfgenFamily: unix.NFPROTO_INET, Version: nl.NFNETLINK_V0})
-	req.AddData(nl.NewRtAttr(unix.NFTA_RULE_TABLE, nl.ZeroTerminated(Name)))
+	req.AddData(&nl.Nfgenmsg{NfgenFamily: uint8(t.Family), Version: nl.NFNETLINK_V0})
+	req.AddData(nl.NewRtAttr(unix.NFTA_RULE_TABLE, nl.ZeroTerminated(t.Name)))
 	msgs, err := req.Execute(unix.NETLINK_NETFILTER, 0)
 	if err != nil {
-		return fmt.Errorf("list the rules of table inet %s: %w", Name, err)
+		return fmt.Errorf("list the rules of %s: %w", tableText(t), err)
 	}
 	for _, msg := range msgs {
 		attrs, err := attributes(msg)

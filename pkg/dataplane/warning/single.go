@@ -91,6 +91,35 @@ func IPv6(err error) Warning {
 	}
 }
 
+// SourcesNotChecked is that of a host that cannot check which pod sends with which address,
+// and why.
+func SourcesNotChecked(err error) Warning {
+	return Warning{
+		Reason: SourcesUnchecked, Object: "nftables",
+		Problem: fmt.Sprintf("a pod with the capability NET_RAW can send with another pod's address, and so get or lose an egress IP: %v", err),
+		Remedy:  "load the kernel modules nf_tables and, where pods are at a bridge, nf_tables_bridge; or take NET_RAW from pods",
+	}
+}
+
+// SourcesUnbound is that of pods of which it is not known which link has them. via is where
+// the route of the first leads.
+func SourcesUnbound(pods []netip.Addr, via string) Warning {
+	more := ""
+	if len(pods) > 1 {
+		more = fmt.Sprintf(" and %d others", len(pods)-1)
+	}
+	where := "no route leads to it without a gateway"
+	if via != "" {
+		where = "its route leads to " + via
+	}
+	return Warning{
+		Reason: SourcesUnchecked, Object: "pod " + pods[0].String(),
+		Problem: fmt.Sprintf("it is not known which link leads to the pod with the address %v%s (%s): pods with the capability NET_RAW can send with "+
+			"each other's addresses, and so get or lose an egress IP, unless the CNI prevents it", pods[0], more, where),
+		Remedy: "see adr 22 for CNIs that prevent it themselves; or take NET_RAW from pods",
+	}
+}
+
 // StrayIPv6 is that of a pod that must not leave by IPv6, and has an address in no network
 // that is known to be inside.
 func StrayIPv6(ip netip.Addr) Warning {

@@ -38,6 +38,8 @@ const (
 	MarksOverlap Reason = "MarksOverlap"
 	// IPv6NotDropped: pods with egress IPs leave by IPv6.
 	IPv6NotDropped Reason = "IPv6NotDropped"
+	// SourcesUnchecked: pods can send with the addresses of others.
+	SourcesUnchecked Reason = "SourcesUnchecked"
 	// FilterFirst: a tc filter of others comes before the guard.
 	FilterFirst Reason = "FilterFirst"
 	// RulesUnreadable: rules of others cannot be read.
@@ -66,7 +68,7 @@ const (
 func severity(r Reason) int {
 	return slices.Index([]Reason{
 		ForwardingOff, NoDefaultRoute, ForwardRejects, RoutedElsewhere, HostUnreachable, OverlayPortClosed, OverlayPortShared,
-		DefaultRouteElsewhere, ReversePathFilter, ForeignNATFirst, MarksOverlap, IPv6NotDropped, FilterFirst, RulesUnreadable, MTUDiffers,
+		DefaultRouteElsewhere, ReversePathFilter, ForeignNATFirst, MarksOverlap, IPv6NotDropped, SourcesUnchecked, FilterFirst, RulesUnreadable, MTUDiffers,
 		IPv6NetworksUnknown, StrictWithoutEffect, AddressesOutside, AnsweredForAll, NotWatched, NotReset, Incomplete, Unknown,
 	}, r)
 }

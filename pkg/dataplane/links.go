@@ -1,0 +1,219 @@
+package dataplane
+
+import (
+	"context"
+	"maps"
+	"net/netip"
+	"reflect"
+	"slices"
+	"time"
+
+	"github.com/egressip-operator/egressip-operator/pkg/dataplane/nftables"
+	"github.com/egressip-operator/egressip-operator/pkg/dataplane/podlink"
+	"github.com/egressip-operator/egressip-operator/pkg/dataplane/warning"
+)
+
+// An address of a pod with egress IPs belongs to the link that leads to the pod: no other
+// pod can send with it, and the pod can send with nothing else. Else a pod would get
+// another one's egress IP, or get rid of its own, by what it writes into its packets.
+
+// unboundFor is how long it may be unknown which link an address has: pods come and go.
+const unboundFor = 30 * time.Second
+
+// linkSight is what was last seen of the links of pods.
+type linkSight struct {
+	facts podlink.Facts
+	// pods are those that the facts are about, at is when they were read.
+	pods []netip.Addr
+	at   time.Duration
+	// renewed is when the kernel was told last that an agent looks after the links.
+	renewed *time.Duration
+	// unbound is since when it is unknown which link an address has.
+	unbound map[netip.Addr]time.Duration
+}
+
+// linkPlan is what links may send with: while ways of pods change, and from then on where
+// that is something else.
+type linkPlan struct {
+	meanwhile nftables.Links
+	finally   *nftables.Links
+}
+
+// planLinks decides what links may send with. A pod whose lock ends keeps its address for
+// itself until then.
+func (r *round) planLinks(observed, desired kernel) (plan linkPlan) {
+	locked := maps.Clone(desired.locked)
+	maps.Copy(locked, observed.locked)
+	if len(locked) == 0 {
+		return plan
+	}
+	all := maps.Clone(locked)
+	for ip := range desired.pods {
+		all[ip] = struct{}{}
+	}
+	pods := sortedAddrs(all)
+	facts, err := r.d.linkFacts(pods)
+	if err != nil {
+		r.warn(warning.SourcesNotChecked(err))
+	}
+	former := observed.links.Bound()
+	plan.meanwhile = bindLinks(facts, pods, locked, former)
+	if !maps.Equal(locked, desired.locked) {
+		finally := bindLinks(facts, pods, desired.locked, former)
+		if !reflect.DeepEqual(finally, plan.meanwhile) {
+			plan.finally = &finally
+		}
+	}
+	r.warnUnbound(plan.meanwhile.Unbound)
+	return plan
+}
+
+// observeLinks reads what links may send with. Nothing else depends on it.
+func observeLinks(_ context.Context, v view, k *kernel) error {
+	links, err := v.d.nft.ObserveLinks()
+	if err != nil {
+		k.warnings = append(k.warnings, warning.SourcesNotChecked(err))
+		return nil
+	}
+	k.links = links
+	return nil
+}
+
+// linkFacts reads which links lead to pods, where that may have changed.
+func (d *Dataplane) linkFacts(pods []netip.Addr) (podlink.Facts, error) {
+	relinked := d.relinked.Swap(false) || !d.watched.Load()
+	if !relinked && slices.Equal(d.links.pods, pods) && monotonic()-d.links.at < lookEvery {
+		return d.links.facts, nil
+	}
+	facts, err := podlink.Read(d.nl, pods)
+	d.links.facts, d.links.pods, d.links.at = facts, pods, monotonic()
+	if err != nil {
+		d.links.pods = nil // read again in the next pass
+	}
+	return facts, err
+}
+
+// bindLinks decides what links may send with, from what the host says about them. locked
+// are the pods with egress IPs, former is which link had which address before. It is pure.
+//
+// Where the address's route leads is the CNI's word. Which port of a bridge has it is that
+// of the pod's own network namespace, which a pod with NET_ADMIN can change: a link keeps
+// an address until another one alone has it, and of several links none gets it.
+func bindLinks(f podlink.Facts, pods []netip.Addr, locked map[netip.Addr]struct{}, former map[netip.Addr]int) nftables.Links {
+	found, taken := map[netip.Addr]int{}, map[int]bool{}
+	for _, ip := range pods {
+		if link := seenAt(f, ip, former[ip]); link != 0 {
+			found[ip], taken[link] = link, true
+		}
+	}
+	out := nftables.Links{Sources: map[int][]netip.Addr{}}
+	for _, ip := range pods {
+		if _, must := locked[ip]; !must {
+			continue
+		}
+		link := found[ip]
+		if before := f.Links[former[ip]]; link == 0 && before.Crosses && before.Master == f.Routes[ip] && before.Master != 0 &&
+			len(f.Holders(before.Master, ip)) == 0 && !taken[former[ip]] {
+			link, found[ip] = former[ip], former[ip]
+		}
+		if link == 0 {
+			out.Unbound = append(out.Unbound, ip)
+			continue
+		}
+		out.Guarded = append(out.Guarded, ip)
+		out.Sources[link] = nil
+	}
+	for _, ip := range pods {
+		if _, bound := out.Sources[found[ip]]; bound {
+			out.Sources[found[ip]] = append(out.Sources[found[ip]], ip)
+		}
+	}
+	for index, l := range f.Links {
+		switch {
+		case l.Crosses:
+			out.Pods = append(out.Pods, index)
+		case l.Name != overlayName: // which has no packets of pods of this host, and may not be there yet
+			out.Others = append(out.Others, index)
+		}
+	}
+	slices.Sort(out.Pods)
+	slices.Sort(out.Others)
+	return out
+}
+
+// seenAt returns the link that leads to a pod; 0 where that is not known.
+func seenAt(f podlink.Facts, ip netip.Addr, former int) int {
+	via, routed := f.Routes[ip]
+	if !routed {
+		return 0
+	}
+	if f.Links[via].Crosses {
+		return via
+	}
+	holders := f.Holders(via, ip)
+	switch {
+	case len(holders) == 1:
+		return holders[0]
+	case slices.Contains(holders, former):
+		return former
+	default:
+		return 0
+	}
+}
+
+// linkChanges adds the changes of what links may send with.
+func (c *changes) linkChanges(in orderInput) {
+	if !in.observed.links.Is(in.links.meanwhile) {
+		c.add(change{phase: phaseLock, op: putLinks, links: in.links.meanwhile})
+	}
+	if in.links.finally != nil {
+		c.add(change{phase: phaseUnlock, op: putLinks, links: *in.links.finally})
+	}
+}
+
+// attendLinks has the kernel know that an agent looks after the links.
+func (r *round) attendLinks() {
+	stays := r.stays()
+	if recent(r.d.links.renewed, stays) {
+		return
+	}
+	began := monotonic()
+	switch there, err := r.d.nft.AttendLinks(stays); {
+	case err != nil:
+		r.warn(warning.SourcesNotChecked(err))
+	case there:
+		r.d.links.renewed = &began
+	}
+}
+
+// stayWithLinks is attendLinks for an agent that cannot Apply yet, where an agent before it
+// is still taken to be there.
+func (d *Dataplane) stayWithLinks(stays time.Duration) error {
+	there, ends, err := d.nft.LinksAttended()
+	if err != nil || !there || !ends {
+		return err
+	}
+	_, err = d.nft.AttendLinks(stays)
+	return err
+}
+
+// warnUnbound warns of addresses of which it has been unknown for long which link they have.
+func (r *round) warnUnbound(unbound []netip.Addr) {
+	now, since := monotonic(), map[netip.Addr]time.Duration{}
+	var lasting []netip.Addr
+	for _, ip := range unbound {
+		first, before := r.d.links.unbound[ip]
+		if !before {
+			first = now
+		}
+		since[ip] = first
+		if ip.Is4() && now-first >= unboundFor {
+			lasting = append(lasting, ip)
+		}
+	}
+	r.d.links.unbound = since
+	if len(lasting) > 0 {
+		f := r.d.links.facts
+		r.warn(warning.SourcesUnbound(lasting, f.Links[f.Routes[lasting[0]]].Name))
+	}
+}
