@@ -79,12 +79,18 @@ func observeLinks(_ context.Context, v view, k *kernel) error {
 	return nil
 }
 
-// linkFacts reads which links lead to pods, where that may have changed.
+// linkFacts reads which links lead to pods. It does so at once for other pods; else what was
+// read counts for some seconds, as with 110 pods to read takes milliseconds. A link that is
+// new meanwhile may send with no address of these pods.
 func (d *Dataplane) linkFacts(pods []netip.Addr) (podlink.Facts, error) {
-	relinked := d.relinked.Swap(false) || !d.watched.Load()
-	if !relinked && slices.Equal(d.links.pods, pods) && monotonic()-d.links.at < lookEvery {
+	rest := lookEvery
+	if d.relinked.Load() {
+		rest = lookSoon
+	}
+	if d.watched.Load() && slices.Equal(d.links.pods, pods) && monotonic()-d.links.at < rest {
 		return d.links.facts, nil
 	}
+	d.relinked.Store(false)
 	facts, err := podlink.Read(d.nl, pods)
 	d.links.facts, d.links.pods, d.links.at = facts, pods, monotonic()
 	if err != nil {

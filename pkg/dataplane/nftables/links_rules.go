@@ -59,6 +59,9 @@ func linkChains(t *nftables.Table) (map[string]Chain, error) {
 			tagged = append(tagged, slices.Concat(etherType(tag), iif(), notIn(setOtherLinks), noVLAN(), drops))
 		}
 		arrival = append(tagged, arrival...)
+	} else {
+		// Most packets here come from a bridge or the uplink.
+		arrival = append([][]expr.Any{slices.Concat(iif(), in(setOtherLinks), passes)}, arrival...)
 	}
 	foreign := [][]expr.Any{
 		slices.Concat(linkAndSource(), in(setSources), passes),
