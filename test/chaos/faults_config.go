@@ -8,6 +8,7 @@ import (
 	"time"
 
 	"github.com/egressip-operator/egressip-operator/test/chaos/traffic"
+	"github.com/egressip-operator/egressip-operator/test/testbed"
 )
 
 // reassigned gives namespace automatic another egress IP.
@@ -61,6 +62,25 @@ func (c *chaos) rulesFlushed() fault {
 	}
 }
 
+// foreignNAT: other software translates the source of what leaves the cluster, in a table
+// of its own, before or behind us.
+func (c *chaos) foreignNAT() fault {
+	node, priority := c.node(), []int{10, 110}[c.random.IntN(2)]
+	table := fmt.Sprintf("table ip chaos { chain post { type nat hook postrouting priority %d; ip saddr %[2]s ip daddr != %[2]s oifname eth0 masquerade; }; }",
+		priority, testbed.ClusterCIDR)
+	return fault{
+		what: fmt.Sprintf("%s, priority %d", node, priority), broken: []string{node},
+		begin: func(ctx context.Context) error {
+			_, err := c.NodeShell(ctx, node, "nft", table)
+			return err
+		},
+		end: func(ctx context.Context) error {
+			_, err := c.NodeShell(ctx, node, "nft", "delete table ip chaos")
+			return err
+		},
+	}
+}
+
 // podsChurned deletes the pods of a node again and again: new ones get their
 // addresses, in other namespaces.
 func (c *chaos) podsChurned() fault {
@@ -69,10 +89,8 @@ func (c *chaos) podsChurned() fault {
 		what: fmt.Sprintf("those of %s, %d times", node, rounds), broken: []string{node},
 		begin: func(ctx context.Context) error {
 			for range rounds {
-				for _, t := range teams() {
-					if _, err := c.Kubectl(ctx, "-n", t.Name, "delete", "pods", "-l", "app="+traffic.App, "--field-selector=spec.nodeName="+node, "--wait=false"); err != nil {
-						return err
-					}
+				if err := c.churn(ctx, node); err != nil {
+					return err
 				}
 				if err := pause(ctx, 2*time.Second); err != nil {
 					return err
@@ -81,6 +99,16 @@ func (c *chaos) podsChurned() fault {
 			return nil
 		},
 	}
+}
+
+// churn deletes the pods of a node once.
+func (c *chaos) churn(ctx context.Context, node string) error {
+	for _, t := range teams() {
+		if _, err := c.Kubectl(ctx, "-n", t.Name, "delete", "pods", "-l", "app="+traffic.App, "--field-selector=spec.nodeName="+node, "--wait=false"); err != nil {
+			return err
+		}
+	}
+	return nil
 }
 
 func (c *chaos) evacuated() fault { return c.evacuate(automaticHosts()[c.random.IntN(2)]) }

@@ -3,8 +3,10 @@ package main
 import (
 	"context"
 	"errors"
+	"fmt"
 	"slices"
 	"strings"
+	"time"
 
 	"github.com/egressip-operator/egressip-operator/test/testbed"
 )
@@ -53,6 +55,88 @@ func (c *chaos) overlayClosed() fault {
 		what: node, broken: []string{node},
 		begin: func(ctx context.Context) error { return c.BlockUDP(ctx, node, port) },
 		end:   func(ctx context.Context) error { return c.UnblockUDP(ctx, node, port) },
+	}
+}
+
+// carrierFlaps: a bad cable.
+func (c *chaos) carrierFlaps() fault {
+	node := c.node()
+	pauses := make([][2]time.Duration, 3+c.random.IntN(6)) // without carrier, and with it
+	for i := range pauses {
+		pauses[i] = [2]time.Duration{time.Duration(50+c.random.IntN(400)) * time.Millisecond, time.Duration(50+c.random.IntN(1000)) * time.Millisecond}
+	}
+	return fault{
+		what: fmt.Sprintf("%s, %d times", node, len(pauses)), broken: []string{node},
+		begin: func(ctx context.Context) error {
+			for _, p := range pauses {
+				if err := c.LinkDown(ctx, node); err != nil {
+					return err
+				}
+				errPause := pause(ctx, p[0])
+				if err := errors.Join(errPause, c.LinkUp(context.WithoutCancel(ctx), node)); err != nil {
+					return err
+				}
+				if err := pause(ctx, p[1]); err != nil {
+					return err
+				}
+			}
+			return nil
+		},
+	}
+}
+
+// addressRemoved: a host's own address is taken off and put back, as by a DHCP client or a
+// restart of the network. The routes go with it.
+func (c *chaos) addressRemoved() fault {
+	node, promote := c.node(), c.random.IntN(2)
+	address := c.NodeIP(node).String() + "/24"
+	var routes string
+	return fault{
+		what: fmt.Sprintf("%s, promote_secondaries=%d", node, promote), broken: []string{node},
+		begin: func(ctx context.Context) (err error) {
+			if routes, err = c.NodeExec(ctx, node, "ip", "-4", "route", "show", "table", "main"); err != nil {
+				return err
+			}
+			setting := fmt.Sprintf("echo %d > /proc/sys/net/ipv4/conf/eth0/promote_secondaries", promote)
+			if _, err = c.NodeShell(ctx, node, "sh", "-c", setting); err != nil {
+				return err
+			}
+			_, err = c.NodeExec(ctx, node, "ip", "addr", "del", address, "dev", "eth0")
+			return err
+		},
+		end: func(ctx context.Context) error {
+			_, err := c.NodeExec(ctx, node, "ip", "addr", "add", address, "brd", "+", "dev", "eth0")
+			errs := []error{err}
+			for route := range strings.Lines(routes) {
+				if strings.Contains(route, "dev eth0") && !strings.Contains(route, "proto kernel") {
+					_, err := c.NodeExec(ctx, node, append([]string{"ip", "route", "replace"}, strings.Fields(route)...)...)
+					errs = append(errs, err)
+				}
+			}
+			return errors.Join(errs...)
+		},
+	}
+}
+
+// addressTaken: another machine of the LAN gets an egress IP that a host has.
+func (c *chaos) addressTaken() fault {
+	ip := teams()[c.random.IntN(2)].ips[c.random.IntN(2)]
+	change := func(ctx context.Context, verb string) error {
+		_, err := c.Exec(ctx, testbed.ControlPlane, "ip", "addr", verb, ip+"/32", "dev", "eth0")
+		return err
+	}
+	return fault{
+		what: ip,
+		begin: func(ctx context.Context) error {
+			link, err := c.Exec(ctx, testbed.ControlPlane, "ip", "-br", "link", "show", "eth0")
+			fields := strings.Fields(link)
+			if err != nil || len(fields) < 3 {
+				return errors.Join(fmt.Errorf("no MAC address in %q", link), err)
+			}
+			c.owners.ignore(fields[2])
+			return change(ctx, "add")
+		},
+		end: func(ctx context.Context) error { return change(ctx, "del") },
 	}
 }
 

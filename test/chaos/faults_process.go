@@ -40,6 +40,32 @@ func (c *chaos) agentsKilled() fault {
 	}
 }
 
+// agentCrashLoops kills the agent of one node whenever it runs, while pods come and go
+// there.
+func (c *chaos) agentCrashLoops() fault {
+	const lasts, look, churnEvery = 40 * time.Second, 250 * time.Millisecond, 40
+	node := c.node()
+	return fault{
+		what: "that of " + node, broken: []string{node},
+		begin: func(ctx context.Context) error {
+			for n := range int(lasts / look) {
+				if n%churnEvery == 0 {
+					if err := c.churn(ctx, node); err != nil {
+						return err
+					}
+				}
+				if _, err := c.Kill(ctx, node, isAgent); err != nil {
+					return err
+				}
+				if err := pause(ctx, look); err != nil {
+					return err
+				}
+			}
+			return nil
+		},
+	}
+}
+
 func pause(ctx context.Context, d time.Duration) error {
 	t := time.NewTimer(d)
 	defer t.Stop()

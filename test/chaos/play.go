@@ -41,6 +41,7 @@ func teams() []team {
 		{Namespace: traffic.Namespace{Name: "balanced", Port: 9010}, ips: []string{"192.168.7.202", "192.168.7.203"}, mode: "balanced"},
 		{Namespace: traffic.Namespace{Name: "automatic", Port: 9020}, ips: []string{"192.168.7.210"}},
 		{Namespace: traffic.Namespace{Name: "plain", Port: 9030}},
+		{Namespace: traffic.Namespace{Name: "host", Port: 9040, HostNetwork: true}},
 	}
 }
 

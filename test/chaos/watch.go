@@ -35,6 +35,8 @@ func newRules(c *testbed.Cluster) *rules {
 	r := &rules{allowed: map[string]map[netip.Addr]time.Time{}, nodes: map[netip.Addr]string{}, count: map[string]int{}}
 	for _, node := range c.Nodes() {
 		r.nodes[c.NodeIP(node)] = node
+		// What the kernel takes while the node's own address is away.
+		r.nodes[c.BridgeIP(node)] = node
 	}
 	return r
 }
@@ -132,6 +134,15 @@ type owners struct {
 	both    map[string][2]time.Time
 	longest time.Duration
 	what    string
+	// ignored are MAC addresses of machines that take egress IPs as part of a fault.
+	ignored map[string]bool
+}
+
+// ignore forgets what a machine answers from now on.
+func (o *owners) ignore(mac string) {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	o.ignored[mac] = true
 }
 
 // asked is the pause between two ARP requests for one address. Answers that are at
@@ -140,7 +151,7 @@ const asked = 50 * time.Millisecond
 
 // watchOwners asks and listens until stop is called.
 func watchOwners(ctx context.Context, c *testbed.Cluster, ips []string) (o *owners, stop func() error, err error) {
-	o = &owners{last: map[string]map[string]time.Time{}, both: map[string][2]time.Time{}}
+	o = &owners{last: map[string]map[string]time.Time{}, both: map[string][2]time.Time{}, ignored: map[string]bool{}}
 	own := netip.MustParseAddr(testbed.LANHostIP)
 	capture, err := c.Capture(ctx, testbed.LANHost, "eth0", func(p testbed.Packet) bool {
 		if p.ARP == 2 && !p.Outgoing && p.Destination.Addr() == own && slices.Contains(ips, p.Source.Addr().String()) {
@@ -170,6 +181,9 @@ func watchOwners(ctx context.Context, c *testbed.Cluster, ips []string) (o *owne
 func (o *owners) answer(ip, mac string, at time.Time) {
 	o.mu.Lock()
 	defer o.mu.Unlock()
+	if o.ignored[mac] {
+		return
+	}
 	if o.last[ip] == nil {
 		o.last[ip] = map[string]time.Time{}
 	}

@@ -32,6 +32,16 @@ func (c *Cluster) NodeIP(name string) netip.Addr {
 	return netip.Addr{}
 }
 
+// BridgeIP returns the address of a node on its pods' bridge; the zero Addr if there is no
+// such node.
+func (c *Cluster) BridgeIP(name string) netip.Addr {
+	i, ok := c.nodeIndex(name)
+	if !ok {
+		return netip.Addr{}
+	}
+	return netip.MustParsePrefix(podCIDR(i)).Addr().Next()
+}
+
 // nodeIndex returns the number of a node, from 1.
 func (c *Cluster) nodeIndex(name string) (int, bool) {
 	number, ok := strings.CutPrefix(name, "node")

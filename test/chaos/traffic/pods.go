@@ -16,6 +16,8 @@ type Namespace struct {
 	// Port of the bastion that takes its datagrams; its connections go to the
 	// next one.
 	Port uint16
+	// HostNetwork: its pods have the addresses of their nodes.
+	HostNetwork bool
 }
 
 // App is the label "app" of the pods that Deploy makes.
@@ -68,6 +70,7 @@ spec:
   template:
     metadata: {labels: {app: %[2]s}}
     spec:
+      hostNetwork: %[5]t
       terminationGracePeriodSeconds: 1
       automountServiceAccountToken: false
       tolerations: [{operator: Exists}]
@@ -79,7 +82,7 @@ spec:
         env:
         - {name: NODE, valueFrom: {fieldRef: {fieldPath: spec.nodeName}}}
         - {name: POD, valueFrom: {fieldRef: {fieldPath: metadata.name}}}
-`, n.Name, App, testbed.TrafficImage, `"`+strings.Join(Args(n, every), `", "`)+`"`)
+`, n.Name, App, testbed.TrafficImage, `"`+strings.Join(Args(n, every), `", "`)+`"`, n.HostNetwork)
 	if _, err := c.Apply(ctx, manifest); err != nil {
 		return fmt.Errorf("deploy %s: %w", n.Name, err)
 	}
