@@ -104,15 +104,24 @@ func (c *Cluster) nodeProcess(name string) (process, error) {
 	return p, nil
 }
 
-// awaitNode waits until a node is Ready.
+// proxyHealth is where kube-proxy says whether its rules are up to date.
+const proxyHealth = "http://127.0.0.1:10256/healthz"
+
+// awaitNode waits until a node is Ready and its kube-proxy works.
 func (c *Cluster) awaitNode(ctx context.Context, name string) error {
 	err := Poll(ctx, 120*time.Second, func() error {
 		_, err := c.nodeProcess(name)
 		if err != nil {
 			return err
 		}
-		_, err = c.Kubectl(ctx, "wait", "--for=condition=Ready", "node/"+name, "--timeout=5s")
-		return err
+		if _, err = c.Kubectl(ctx, "wait", "--for=condition=Ready", "node/"+name, "--timeout=5s"); err != nil {
+			return err
+		}
+		// The node is Ready without it, and no Service works.
+		if _, err = c.NodeExec(ctx, name, "traffic", "get", "-timeout", "1s", proxyHealth); err != nil {
+			return fmt.Errorf("kube-proxy of %s does not work, see its log: %w", name, err)
+		}
+		return nil
 	})
 	if i, ok := c.nodeIndex(name); ok && err == nil {
 		// As an allocator would; writing it again changes nothing.
