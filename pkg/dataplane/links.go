@@ -57,12 +57,10 @@ func (r *round) planLinks(observed, desired kernel) (plan linkPlan) {
 		r.warn(warning.SourcesNotChecked(err))
 	}
 	former := observed.links.Bound()
-	plan.meanwhile = bindLinks(facts, pods, locked, former)
-	if !maps.Equal(locked, desired.locked) {
-		finally := bindLinks(facts, pods, desired.locked, former)
-		if !reflect.DeepEqual(finally, plan.meanwhile) {
-			plan.finally = &finally
-		}
+	finally := bindLinks(facts, pods, desired.locked, former)
+	plan.meanwhile = holdHeirs(bindLinks(facts, pods, locked, former), former, observed.links.Guarded())
+	if !reflect.DeepEqual(finally, plan.meanwhile) {
+		plan.finally = &finally
 	}
 	r.warnUnbound(plan.meanwhile.Unbound)
 	return plan
@@ -145,6 +143,19 @@ func bindLinks(f podlink.Facts, pods []netip.Addr, locked map[netip.Addr]struct{
 	slices.Sort(out.Pods)
 	slices.Sort(out.Others)
 	return out
+}
+
+// holdHeirs has nobody send with an address that another link has than before: it leads to
+// another pod, and the way of the address's packets may still be that of the former one.
+// guarded are the addresses that belonged to a link, as far as is known.
+func holdHeirs(l nftables.Links, former map[netip.Addr]int, guarded map[netip.Addr]struct{}) nftables.Links {
+	for link, addrs := range l.Sources {
+		l.Sources[link] = slices.DeleteFunc(addrs, func(ip netip.Addr) bool {
+			_, before := guarded[ip]
+			return before && former[ip] != link
+		})
+	}
+	return l
 }
 
 // seenAt returns the link that leads to a pod; 0 where that is not known.

@@ -60,3 +60,18 @@ func TestBindLinks(t *testing.T) {
 		}
 	}
 }
+
+// given: an address that belonged to a link, and is at another one now; then nobody may send
+// with it until its way is right. Others may, and new ones.
+//
+// Mutants killed: heir-takes-the-former-way.
+func TestHeirsAreHeld(t *testing.T) {
+	stays, moves, isNew, lost := testenv.Addr("10.244.1.5"), testenv.Addr("10.244.1.6"), testenv.Addr("10.244.1.7"), testenv.Addr("10.244.1.8")
+	got := holdHeirs(nftables.Links{
+		Sources: map[int][]netip.Addr{10: {stays}, 11: {moves, isNew}, 12: {lost}}, Guarded: []netip.Addr{stays, moves, isNew, lost},
+	}, map[netip.Addr]int{stays: 10, moves: 9}, map[netip.Addr]struct{}{stays: {}, moves: {}, lost: {}})
+	want := map[int][]netip.Addr{10: {stays}, 11: {isNew}, 12: {}}
+	if !reflect.DeepEqual(got.Sources, want) || len(got.Guarded) != 4 {
+		t.Errorf("%v, guarded are %v; want %v, and four", got.Sources, got.Guarded, want)
+	}
+}

@@ -135,6 +135,15 @@ func (c LinkContent) Bound() map[netip.Addr]int {
 	return bound
 }
 
+// Guarded returns the addresses of IPv4 that belong to links, or have until now.
+func (c LinkContent) Guarded() map[netip.Addr]struct{} {
+	guarded := map[netip.Addr]struct{}{}
+	for key := range c.sets[setGuarded] {
+		guarded[keyAddr(key)] = struct{}{}
+	}
+	return guarded
+}
+
 // Is reports whether the tables hold what they should.
 func (c LinkContent) Is(want Links) bool {
 	if len(want.Sources) == 0 {
