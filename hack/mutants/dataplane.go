@@ -21,6 +21,7 @@ func kernelMutants() []mutant {
 		links       = "nftables/links_rules.go"
 		sends       = "TestNoPodSendsWithTheAddressOfOneWithAnEgressIP"
 		stay        = "TestAddressesStayWithTheirLinks"
+		steadily    = "TestSteadyPassFindsDrift"
 
 		forgotten      = "TestForgottenConnectionsAreNotTurnedRound"
 		overlayBegins  = `when(b.fromOverlay, Original, inSet(SetInside, Destination)).then(Drop{}),`
@@ -61,6 +62,7 @@ func kernelMutants() []mutant {
 		{name: "moved-goes-on", pkg: kernel, test: "TestPropertyNoPacketLeaksAtAnyMoment", edits: []edit{
 			{file: "apply_flows.go", old: "return changesSource(before, after, host)", new: "return false && changesSource(before, after, host)"},
 		}},
+		m("new-pods-had-no-connections", "TestConnectionsFromBeforeAPodWasKnown", "apply_order.go", "} else if len(begun) > 0 {", "} else if len(begun) > maxSources {"),
 		m("any-host-for-a-flows-own", onlyDead, "apply_flows.go", "if len(before.Via) > 1 {", "if len(before.Via) > MaxVia {"),
 		{name: "reset-though-off", pkg: kernel, test: off, plain: true, edits: []edit{
 			{file: filter, old: "if !b.Resets {", new: "if false {"},
@@ -97,7 +99,16 @@ func kernelMutants() []mutant {
 			{file: "apply_perform.go", old: "return e.rulesErr != nil || e.guardErr != nil", new: "return e.rulesErr != nil"},
 			{file: "apply_perform.go", old: "if first.phase == phaseRules || first.op == widenGuard {", new: "if first.phase == phaseRules {"},
 		}},
-		m("looks-once", "TestAddressThatSomebodyElseTakesLater", "apply.go", "last.watchSegment()", "_ = last"),
+		m("looks-once", "TestAddressThatSomebodyElseTakesLater", "segment.go", "if r.uplinkErr != nil {\n\t\treturn\n\t}\n\tif len(r.addresses) == 0 {", "if r.uplinkErr != nil || len(r.addresses) > 0 {\n\t\treturn\n\t}\n\tif len(r.addresses) == 0 {"),
+		m("steady-without-maps", steadily, "steady.go", "d.maps.Hold(was.entries)", "d.maps != nil"),
+		m("steady-without-guard", steadily, "steady.go", "d.guard.Stands()", "true"),
+		m("steady-without-settings", steadily, "steady.go", "slices.Equal(was.settings, was.last.readAll())", "len(was.settings) == len(was.last.readAll())"),
+		m("steady-without-a-state-of-its-own", steadily, "steady.go", "p.state.clone()", "p.state"),
+		m("steady-for-ever", steadily, "steady.go", "monotonic()-was.at >= wholeEvery ||", ""),
+		m("neighbours-make-no-news", steadily, "news.go", "return n.ofOverlay(data)\n\tcase", "return false\n\tcase"),
+		m("routes-go-without-a-word", steadily, "news.go", "n.routes = n.routes || n.ofOverlay(data)", ""),
+		m("lost-news-are-no-news", steadily, "watch.go", "concerns(unix.NLMSG_OVERRUN, nil)\n\t\t\tfound = true // more", "// more"),
+		m("networks-within-networks-change-for-ever", "TestNetworksWithinNetworks", "backend.go", "k.inside = v.d.nft.Inside()", "for _, p := range content.Inside() {\n\t\t\tk.inside[p] = struct{}{}\n\t\t}"),
 		m("moves-in-silence", "TestAnotherMACIsAnnounced", "segment.go", "if sight.Moved {", "if sight.Moved && false {"),
 		m("own-interface-is-another-machine", "TestOwnInterfacesAreNotAnotherMachine", "segment.go", "|| own[mac.String()]", ""),
 		m("ipv6-is-left-alone", noIPv6, "rules/ipv6.go", "for _, r := range stop {", "for _, r := range stop[:0] {"),

@@ -34,6 +34,10 @@ func (d *Dataplane) Apply(ctx context.Context, s State) (Report, error) {
 	d.mu.Lock()
 	defer d.mu.Unlock()
 	p := newPass(d, s)
+	if d.isSteady(s) {
+		return p.stay()
+	}
+	d.steady = nil
 	err := p.run(ctx)
 	return p.finish(err)
 }
@@ -101,9 +105,16 @@ func (p *pass) run(ctx context.Context) error {
 			break
 		}
 	}
+	if openErr == nil && ctx.Err() == nil {
+		p.keepSteady(last)
+	}
 	last.watchSegment()
 	last.look()
-	return errors.Join(ctx.Err(), openErr, errors.Join(errs...), last.checkSources())
+	err := errors.Join(ctx.Err(), openErr, errors.Join(errs...), last.checkSources())
+	if err != nil {
+		p.d.steady = nil
+	}
+	return err
 }
 
 // stillCarries reports whether the overlay works as it was last seen, after a pass that

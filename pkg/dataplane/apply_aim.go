@@ -8,8 +8,9 @@ import (
 
 // goal is what a round brings to the kernel.
 type goal struct {
-	// state is the part of the State that this round can do.
+	// state is the part of the State that this round can do, known its digest.
 	state State
+	known *digest
 	// desired is the kernel that does it.
 	desired kernel
 	// serving are the indices of egress IPs that packets may get. prepared are those
@@ -18,19 +19,20 @@ type goal struct {
 	serving, prepared indices
 }
 
-// aim decides what the kernel must be: a pure function of the State, the egress IPs
-// that are known to be unusable, and the indices in the present rules. It also
+// aim decides what the kernel must be: a pure function of the State with its digest, the
+// egress IPs that are known to be unusable, and the indices in the present rules. It also
 // returns what is wrong with the State, and the hosted egress IPs for which no index
 // is left; where there are such, the goal is empty.
-func aim(s State, m Marks, unusable map[netip.Addr]error, known indices, used map[int]bool) (g goal, problems []error, without []netip.Addr) {
-	state, problems := usable(s, unusable)
+func aim(s State, digest *digest, m Marks, unusable map[netip.Addr]error, known indices, used map[int]bool) (g goal, problems []error, without []netip.Addr) {
+	state, problems := usable(s, digest, unusable)
 	serving, without := assignIndices(addressesOf(state.Hosted), known, used, m)
 	if len(without) > 0 {
 		return goal{}, problems, without
 	}
 	return goal{
 		state:    state,
-		desired:  desire(state, m, serving),
+		known:    digest,
+		desired:  desire(state, digest, m, serving),
 		serving:  serving,
 		prepared: standbyIndices(addressesOf(state.Standby), serving, known, used, m),
 	}, problems, nil
@@ -55,15 +57,15 @@ func (g goal) untilProbed(m Marks, pending []netip.Addr, served map[netip.Addr]s
 			wait[ip] = errNotYet
 		}
 	}
-	state, _ := usable(g.state, wait)
+	state, _ := usable(g.state, g.known, wait)
 	serving, prepared := maps.Clone(g.serving), maps.Clone(g.prepared)
 	for ip := range wait {
 		prepared[ip] = serving[ip]
 		delete(serving, ip)
 	}
-	desired := desire(state, m, serving)
+	desired := desire(state, g.known, m, serving)
 	maps.DeleteFunc(desired.addresses, func(ip netip.Addr, _ struct{}) bool { return slices.Contains(pending, ip) })
-	return goal{state: state, desired: desired, serving: serving, prepared: prepared}
+	return goal{state: state, known: g.known, desired: desired, serving: serving, prepared: prepared}
 }
 
 func addressesOf(hosted []Hosted) []netip.Addr {

@@ -54,10 +54,11 @@ func TestRoundUntilAddressesAreProbed(t *testing.T) {
 		},
 	} {
 		t.Run(c.name, func(t *testing.T) {
-			all, problems, without := aim(State{
+			s := State{
 				Hosted: []Hosted{{ip1, 7}, {ip2, 8}},
 				Pods:   []Pod{{IP: pod1, Kind: Local, NetID: 7, EgressIP: ip1}, {IP: pod2, Kind: Local, NetID: 8, EgressIP: ip2}},
-			}, m, nil, nil, nil)
+			}
+			all, problems, without := aim(s, digested(s, nil), m, nil, nil, nil)
 			if len(problems)+len(without) > 0 || len(all.desired.addresses) != 2 {
 				t.Fatalf("the goal is %+v with problems %v, without an index: %v", all, problems, without)
 			}
@@ -86,7 +87,8 @@ func sameAddr(a, b netip.Addr) bool { return a == b }
 // Kills the mutant that goes on without the egress IPs that have no index.
 func TestAimSaysForWhomNoIndexIsLeft(t *testing.T) {
 	m := Marks{Mask: 0x7} // one bit for the index
-	g, _, without := aim(State{Hosted: []Hosted{{testenv.Addr(eip1), 7}, {testenv.Addr(eip2), 8}}}, m, nil, nil, nil)
+	s := State{Hosted: []Hosted{{testenv.Addr(eip1), 7}, {testenv.Addr(eip2), 8}}}
+	g, _, without := aim(s, digested(s, nil), m, nil, nil, nil)
 	if len(without) != 1 || without[0] != testenv.Addr(eip2) || len(g.serving) != 0 {
 		t.Errorf("without an index: %v, goal %+v", without, g)
 	}

@@ -14,8 +14,9 @@ import (
 
 // tracker is the kernel's connection tracking.
 type tracker interface {
-	// Find returns the connections that match.
-	Find(match func(conntrack.Flow) bool) ([]conntrack.Entry, error)
+	// Find returns the connections that match; of the given sources alone, unless there are
+	// none.
+	Find(sources []netip.Addr, match func(conntrack.Flow) bool) ([]conntrack.Entry, error)
 	// Forget makes the kernel forget connections, and counts them.
 	Forget(entries []conntrack.Entry) (int, error)
 }
@@ -23,7 +24,10 @@ type tracker interface {
 // kernelTracker is that of the network namespace of the calling thread.
 type kernelTracker struct{}
 
-func (kernelTracker) Find(match func(conntrack.Flow) bool) ([]conntrack.Entry, error) {
+func (kernelTracker) Find(sources []netip.Addr, match func(conntrack.Flow) bool) ([]conntrack.Entry, error) {
+	if len(sources) > 0 {
+		return conntrack.FindFrom(sources, match)
+	}
 	return conntrack.Find(match)
 }
 
@@ -52,8 +56,9 @@ type staleness struct {
 	routesBefore, routes map[netip.Addr]bpf.Route
 	// began are the egress hosts that connections of pods with several began with.
 	affinity bpf.FlowAffinity
-	// inside holds the networks of the cluster, by prefix length.
-	inside map[int]map[netip.Prefix]struct{}
+	// inside holds the networks of the cluster, lengths the lengths of their prefixes.
+	inside  map[netip.Prefix]struct{}
+	lengths []int
 }
 
 // newStaleness returns the staleness of going from the observed kernel to the desired.
@@ -68,7 +73,7 @@ func newStaleness(m Marks, observed, desired kernel, known, wanted indices) stal
 
 		routesBefore: observed.routes,
 		routes:       desired.routes,
-		inside:       map[int]map[netip.Prefix]struct{}{},
+		inside:       desired.inside,
 	}
 	for ip := range observed.locked {
 		if _, still := desired.locked[ip]; !still {
@@ -98,11 +103,11 @@ func newStaleness(m Marks, observed, desired kernel, known, wanted indices) stal
 			s.withdrawn[ip] = struct{}{}
 		}
 	}
+	var found [129]bool
 	for p := range desired.inside {
-		if s.inside[p.Bits()] == nil {
-			s.inside[p.Bits()] = map[netip.Prefix]struct{}{}
+		if !found[p.Bits()] {
+			found[p.Bits()], s.lengths = true, append(s.lengths, p.Bits())
 		}
-		s.inside[p.Bits()][p] = struct{}{}
 	}
 	return s
 }
@@ -214,9 +219,9 @@ func (s staleness) wrongSource(f conntrack.Flow, way uint32) bool {
 }
 
 func (s staleness) isInside(ip netip.Addr) bool {
-	for bits, networks := range s.inside {
+	for _, bits := range s.lengths {
 		if p, err := ip.Prefix(bits); err == nil {
-			if _, ok := networks[p]; ok {
+			if _, ok := s.inside[p]; ok {
 				return true
 			}
 		}

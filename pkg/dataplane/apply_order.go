@@ -4,6 +4,7 @@ import (
 	"maps"
 	"net/netip"
 	"slices"
+	"sync"
 
 	"github.com/egressip-operator/egressip-operator/pkg/dataplane/bpf"
 	"github.com/egressip-operator/egressip-operator/pkg/dataplane/iptables"
@@ -82,6 +83,8 @@ type change struct {
 	backend     Backend
 	ipv6        bool
 	transaction iptables.Transaction
+	// sources are the only pods whose connections may have to be forgotten, none for any.
+	sources []netip.Addr
 	// table is the transaction of the backend NFTables.
 	table nftables.Transaction
 	// links is what links may send with.
@@ -163,14 +166,16 @@ func order(in orderInput) []change {
 		}
 	}
 	rerouted := c.podRoutes(want.routes, obs.routes)
-	remarked := c.podMarks(want.pods, obs.pods)
+	begun, remarked := c.podMarks(want.pods, obs.pods)
 	for _, ip := range missing(obs.routes, want.routes) {
 		c.add(change{phase: phaseUnroute, op: delRoute, ip: ip})
 	}
 	unlocked := missing(obs.locked, want.locked)
 	withdrawn := missing(obs.addresses, want.addresses)
-	if in.sweep || released || mended || remarked || rerouted || grown || len(unlocked)+len(withdrawn) > 0 || rewritten(obs.served, want.served) {
+	if in.sweep || released || mended || remarked || rerouted || grown || len(unlocked)+len(withdrawn) > 0 || rewritten(obs.served, want.served) || len(begun) > maxSources {
 		c.add(change{phase: phaseForget, op: forgetFlows})
+	} else if len(begun) > 0 {
+		c.add(change{phase: phaseForget, op: forgetFlows, sources: begun})
 	}
 	for _, ip := range withdrawn {
 		c.add(change{phase: phaseRelease, op: delAddress, ip: ip})
@@ -234,45 +239,24 @@ func (c *changes) networks(p phase, o op, in, notIn map[netip.Prefix]struct{}) b
 	return len(list) > 0
 }
 
-// podRoutes sets routes of pods that are new or changed, and reports whether a pod
-// had another route before.
-func (c *changes) podRoutes(want, obs map[netip.Addr]bpf.Route) (rerouted bool) {
-	for _, ip := range sortedAddrs(want) {
-		if r, ok := obs[ip]; !ok || !r.Equal(want[ip]) {
-			c.add(change{phase: phaseRoute, op: putRoute, ip: ip, route: want[ip]})
-			rerouted = rerouted || ok
-		}
-	}
-	return rerouted
-}
-
-// podMarks adds the changes of set egress-pods, and reports whether connections of
-// a pod may now be on another path than the pod.
-func (c *changes) podMarks(want, obs map[netip.Addr]uint32) (remarked bool) {
-	for _, ip := range sortedAddrs(want) {
-		mark, known := obs[ip]
-		if known && mark == want[ip] {
-			continue
-		}
-		c.add(change{phase: phaseMark, op: putMember, set: setOf(setPods, ip), ip: ip, mark: want[ip]})
-		// A pod that was unknown may have connected already.
-		remarked = remarked || known || want[ip] != 0
-	}
-	for _, ip := range missing(obs, want) {
-		c.add(change{phase: phaseMark, op: delMember, set: setOf(setPods, ip), ip: ip})
-		remarked = remarked || obs[ip] != 0
-	}
-	return remarked
-}
-
 // tables adds the transactions of iptables. It reports whether an egress IP's
 // source NAT rule is removed, and whether the rules were not as they should be.
 func (c *changes) tables(in orderInput) (released, mended bool) {
 	between := in.rules
 	between.Indices = union(in.known, in.rules.Indices)
-	keep, final := iptables.Render(rules.Build(between)), iptables.Render(rules.Build(in.rules))
+	same := maps.Equal(between.Indices, in.rules.Indices)
+	final := sync.OnceValue(func() iptables.Rendered { return iptables.Render(rules.Build(in.rules)) })
+	keep := final
+	if !same {
+		keep = sync.OnceValue(func() iptables.Rendered { return iptables.Render(rules.Build(between)) })
+	}
 	if usesTable(in.use) {
-		c.ownTable(in.observed, in.table(between), in.table(in.rules))
+		last := in.table(in.rules)
+		first := last
+		if !same {
+			first = in.table(between)
+		}
+		c.ownTable(in.observed, first, last)
 	} else if in.observed.tableExists {
 		c.add(change{phase: phaseRewrite, op: dropTable})
 	}
@@ -291,8 +275,8 @@ func (c *changes) tables(in orderInput) (released, mended bool) {
 				c.table(phaseRewrite, b, name, table, rest[name])
 				continue
 			}
-			table = c.table(phaseRules, b, name, table, keep[name])
-			c.table(phaseRewrite, b, name, table, final[name])
+			table = c.table(phaseRules, b, name, table, keep()[name])
+			c.table(phaseRewrite, b, name, table, final()[name])
 		}
 	}
 	c.tables6(in)

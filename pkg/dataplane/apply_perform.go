@@ -166,7 +166,7 @@ func (e *execution) change(ctx context.Context, batch []change) (int, error) {
 	case delAddress:
 		return 1, e.release(c.ip)
 	case forgetFlows:
-		n, err := e.forget()
+		n, err := e.forget(c.sources)
 		e.d.swept, e.d.unforgotten = err == nil, nil
 		if err != nil {
 			e.d.unforgotten = &e.staleness
@@ -201,8 +201,9 @@ func (e *execution) putLinks(c change) (int, error) {
 
 // forget makes the kernel forget connections that must end. Those that a pod would
 // go on with are noted first, for the pod to get a reset, and the pod is made to go on.
-func (e *execution) forget() (int, error) {
-	entries, err := e.d.tracked.Find(e.staleness.stale)
+// Only those of the given sources can be meant; of any if there are none.
+func (e *execution) forget(sources []netip.Addr) (int, error) {
+	entries, err := e.d.tracked.Find(sources, e.staleness.stale)
 	var noted []conntrack.Flow
 	for _, entry := range entries {
 		if e.resets && e.staleness.resettable(entry.Flow) {

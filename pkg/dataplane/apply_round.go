@@ -6,7 +6,6 @@ import (
 	"fmt"
 	"maps"
 	"net/netip"
-	"slices"
 
 	"github.com/vishvananda/netlink"
 
@@ -51,6 +50,8 @@ type round struct {
 	defaultRoute  string
 	// errs are what failed, but for what is reported with an egress IP.
 	errs []error
+	// settings are those of the host that the round depends on, as they were at its begin.
+	settings []string
 }
 
 // run observes, decides and changes once. It reports whether the outcome calls for
@@ -79,7 +80,9 @@ func (r *round) run(ctx context.Context) (again bool, err error) {
 
 	m := r.d.cfg.Marks
 	known, used := knownIndices(m, observed)
-	goal, problems, without := aim(r.aimed(), m, r.unusable, known, used)
+	aimed := r.aimed()
+	r.d.digest = digested(aimed, r.d.digest)
+	goal, problems, without := aim(aimed, r.d.digest, m, r.unusable, known, used)
 	r.errs = append(r.errs, problems...)
 	if len(without) > 0 {
 		for _, ip := range without {
@@ -151,10 +154,16 @@ func (r *round) use(observed kernel) ([]Backend, error) {
 // renderTable writes rules as the table of our own. What it cannot write, the kernel
 // was asked about when the backend was chosen.
 func (r *round) renderTable(p rules.Params) nftables.Table {
+	if r.d.rendered.table.Chains != nil && r.d.rendered.params.Equal(p) {
+		return r.d.rendered.table
+	}
 	table, err := renderTable(p)
 	if err != nil {
 		r.errs = append(r.errs, err)
+		return table
 	}
+	p.Indices = maps.Clone(p.Indices)
+	r.d.rendered.params, r.d.rendered.table = p, table
 	return table
 }
 
@@ -198,6 +207,10 @@ func (r *round) prepare() error {
 	}
 	r.uplink, r.uplinkErr = address.FindUplink(r.d.nl, r.state.HostIP)
 	r.report.Uplink, r.report.UplinkCIDR, r.report.UplinkMTU = r.uplink.Name, r.uplink.CIDR, r.uplink.MTU
+	if r.uplinkErr == nil {
+		r.d.news.uplink = r.uplink.Link.Attrs().Index
+	}
+	r.settings = r.readAll()
 	r.defaultRoute = r.uplink.Name
 	var errAddresses error
 	if r.report.Addresses, errAddresses = address.OfHost(r.d.nl); errAddresses != nil {
@@ -234,15 +247,13 @@ func (r *round) ensureOverlay() error {
 	var errs []error
 	link, err := r.ensureDevice()
 	errs = append(errs, err)
-	plan := routing.Plan{Inside: masked4(slices.Collect(maps.Keys(r.desired.inside))), NextHop: overlay.NextHop()}
+	plan := routing.Plan{Inside: r.d.routed.inside(r.desired.inside), NextHop: overlay.NextHop()}
 	if link != nil && err == nil {
 		plan.Device = link.Attrs().Index
+		r.d.news.overlay = plan.Device
 		r.report.Overlay = true
 	}
-	n, err := routing.EnsureRoutes(r.d.nl, plan)
-	r.report.Changes += n
-	errs = append(errs, err)
-	n, err = routing.EnsureRules(r.d.nl, r.d.cfg.Marks, overlayName)
+	n, err := r.d.routed.ensure(r.d.nl, plan, r.d.cfg.Marks, r.d.news.takeRoutes())
 	r.report.Changes += n
 	return errors.Join(append(errs, err)...)
 }

@@ -85,12 +85,12 @@ func emptyKernel() kernel {
 
 // usable returns the part of a State that can be done, and what is wrong with the
 // rest. What cannot be done drops packets, and never lets them take another path.
-// unusable are hosted IPs that the kernel refused, and why.
-func usable(s State, unusable map[netip.Addr]error) (State, []error) {
+// known is the digest of the State, unusable are hosted IPs that the kernel refused, and
+// why.
+func usable(s State, known *digest, unusable map[netip.Addr]error) (State, []error) {
 	var errs []error
 	out := s
-	out.Hosts = only4(s.Hosts)
-	out.Inside = masked(s.Inside)
+	out.Hosts, out.Inside = known.hosts, known.networks
 	out.Subnets = masked(s.Subnets)
 
 	out.Hosted = nil
@@ -185,17 +185,11 @@ func newRoute(p Pod) bpf.Route {
 	return r
 }
 
-// desire returns the kernel that does what a usable State says. Its rules are
-// those of the backends in use; others hold none.
-func desire(s State, m Marks, idx indices) kernel {
+// desire returns the kernel that does what a usable State says. known is its digest. Its
+// rules are those of the backends in use; others hold none.
+func desire(s State, known *digest, m Marks, idx indices) kernel {
 	k := emptyKernel()
-	for _, p := range s.Inside {
-		k.inside[p] = struct{}{}
-	}
-	for _, h := range s.Hosts {
-		k.hosts[h] = struct{}{}
-		k.inside[netip.PrefixFrom(h, h.BitLen())] = struct{}{}
-	}
+	k.hosts, k.inside = known.hostSet, known.inside
 	for _, h := range s.Hosted {
 		k.ips[h.IP] = struct{}{}
 		k.addresses[h.IP] = struct{}{}

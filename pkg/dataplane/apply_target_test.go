@@ -18,7 +18,7 @@ func TestUsablePartOfAState(t *testing.T) {
 	for i := range pods {
 		pods[i] = netip.AddrFrom4([4]byte{10, 244, 1, byte(2 + i)})
 	}
-	got, problems := usable(State{
+	s := State{
 		Hosts:   []netip.Addr{host, v6},
 		Inside:  []netip.Prefix{netip.MustParsePrefix("10.244.0.1/16"), netip.MustParsePrefix("0.0.0.0/0"), netip.MustParsePrefix("10.244.0.0/16")},
 		Hosted:  []Hosted{{testenv.Addr(eip1), 7}, {testenv.Addr(eip2), 7}, {v6, 8}, {testenv.Addr(eip1), 9}, {testenv.Addr(eip3), 10}},
@@ -33,7 +33,8 @@ func TestUsablePartOfAState(t *testing.T) {
 			{IP: v6, Kind: Remote, Via: []netip.Addr{host}},
 			{IP: testenv.Addr("::ffff:10.244.1.7"), Kind: Node},
 		},
-	}, map[netip.Addr]error{testenv.Addr(eip3): errors.New("refused")})
+	}
+	got, problems := usable(s, digested(s, nil), map[netip.Addr]error{testenv.Addr(eip3): errors.New("refused")})
 	want := State{
 		Hosts:   []netip.Addr{host},
 		Inside:  []netip.Prefix{netip.MustParsePrefix("10.244.0.0/16")},

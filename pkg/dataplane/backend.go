@@ -273,8 +273,8 @@ func observeTable(_ context.Context, v view, k *kernel) error {
 	}
 	k.pods, k.locked = pods, locked
 	k.hosts, k.ips = content.Addresses(setHosts), content.Addresses(setIPs)
-	for _, p := range content.Inside() {
-		k.inside[p] = struct{}{}
+	if content.Exists {
+		k.inside = v.d.nft.Inside()
 	}
 	return nil
 }
@@ -290,11 +290,11 @@ func listTable(_ context.Context, d *Dataplane) ([]string, error) {
 // closedForward is the part of our rules that iptables gets where ours are in a table
 // of our own: packets of the overlay pass a chain of others that drops what it does
 // not know. To accept a packet in one table does not take it past another.
-func closedForward(content iptables.Rendered, observed iptables.Tables) iptables.Rendered {
+func closedForward(content func() iptables.Rendered, observed iptables.Tables) iptables.Rendered {
 	if !observed[rules.Filter].Closed("FORWARD") {
 		return iptables.Rendered{}
 	}
-	filter := content[rules.Filter]
+	filter := content()[rules.Filter]
 	return iptables.Rendered{rules.Filter: {
 		Chains: map[string][]string{rules.ChainAccept: filter.Chains[rules.ChainAccept]},
 		Jumps:  slices.DeleteFunc(slices.Clone(filter.Jumps), func(j iptables.Jump) bool { return j.To != rules.ChainAccept }),

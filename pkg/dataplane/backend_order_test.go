@@ -50,7 +50,7 @@ func (r replacement) changes(t *testing.T, observed kernel) []change {
 	t.Helper()
 	m := DefaultMarks()
 	known, used := knownIndices(m, observed)
-	g, problems, without := aim(r.state, m, nil, known, used)
+	g, problems, without := aim(r.state, digested(r.state, nil), m, nil, known, used)
 	if len(problems)+len(without) > 0 {
 		t.Fatal(problems, without)
 	}
@@ -100,7 +100,7 @@ func (k kernel) marked(want kernel) error {
 // Mutants killed: dormant-table-is-in-effect, former-members-are-taken-for-ours.
 func TestBackendChangeSurvivesDeaths(t *testing.T) {
 	r, start := newReplacement(t)
-	want := desire(r.state, DefaultMarks(), indices{testenv.Addr("192.168.7.201"): DefaultMarks().FirstIndex()})
+	want := desire(r.state, digested(r.state, nil), DefaultMarks(), indices{testenv.Addr("192.168.7.201"): DefaultMarks().FirstIndex()})
 	list := r.changes(t, start)
 	for died := 0; died <= len(list); died++ {
 		k := start.copied()

@@ -22,6 +22,7 @@ func Cleanup(ctx context.Context, cfg Config) error {
 func (d *Dataplane) Cleanup(ctx context.Context) error {
 	d.mu.Lock()
 	defer d.mu.Unlock()
+	d.steady = nil
 	return removeAll(ctx, d)
 }
 

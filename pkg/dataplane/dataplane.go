@@ -16,6 +16,7 @@ import (
 	"github.com/egressip-operator/egressip-operator/pkg/dataplane/neigh"
 	"github.com/egressip-operator/egressip-operator/pkg/dataplane/nftables"
 	"github.com/egressip-operator/egressip-operator/pkg/dataplane/overlay"
+	"github.com/egressip-operator/egressip-operator/pkg/dataplane/rules"
 	"github.com/egressip-operator/egressip-operator/pkg/dataplane/warning"
 )
 
@@ -83,6 +84,21 @@ type Dataplane struct {
 
 	// links is what was last seen of the links of pods.
 	links linkSight
+
+	// news is what the kernel reports as changed between two passes; steady is what the
+	// last whole pass found, nil where that may no longer hold.
+	news   news
+	steady *steady
+
+	// digest is that of the last State.
+	digest *digest
+	// routed are the routes and policy rules as they were last found, rendered is the
+	// table that some rules were rendered to.
+	routed   routed
+	rendered struct {
+		params rules.Params
+		table  nftables.Table
+	}
 
 	// outlook is what was last seen of others on the host; changed is set when the kernel
 	// reports a change.
@@ -168,7 +184,8 @@ func (d *Dataplane) Close() error {
 		errs = append(errs, d.maps.Close())
 	}
 	errs = append(errs, d.guard.Close(), d.watch.Close(), d.nft.Close())
-	d.programs, d.maps, d.guard = nil, nil, bpf.Guard{}
+	d.news.close()
+	d.programs, d.maps, d.guard, d.steady = nil, nil, bpf.Guard{}, nil
 	d.nl.Close()
 	return errors.Join(errs...)
 }

@@ -90,7 +90,7 @@ func goldenStates() []goldenState {
 // State on a host with rules of others.
 func (g goldenState) golden(b Backend) string {
 	m := g.input.Marks.(Marks)
-	observed := desire(State{}, m, nil)
+	observed := desire(State{}, digested(State{}, nil), m, nil)
 	observed.rules = map[Backend]iptables.Tables{b: {}}
 	for name, chains := range map[rules.Stage]map[string][]string{
 		rules.Raw:    {"PREROUTING": nil, "OUTPUT": nil},
@@ -107,7 +107,7 @@ func (g goldenState) golden(b Backend) string {
 		observed.rules[b][name] = iptables.Table{Base: chains}
 	}
 
-	aimed, problems, _ := aim(g.state, m, nil, nil, nil)
+	aimed, problems, _ := aim(g.state, digested(g.state, nil), m, nil, nil, nil)
 	if len(problems) > 0 {
 		return fmt.Sprint(problems)
 	}

@@ -86,7 +86,7 @@ func inventory() []kind {
 		{
 			object: "route",
 			mark:   "protocol 77 in tables 2000 and 2001; where others use these tables, the status says so",
-			list:   func(_ context.Context, d *Dataplane) ([]string, error) { return routing.ListRoutes(d.nl) },
+			list:   func(context.Context, *Dataplane) ([]string, error) { return routing.ListRoutes() },
 			remove: func(_ context.Context, d *Dataplane, _ kernel) error {
 				_, err := routing.RemoveRoutes(d.nl)
 				return err

@@ -27,7 +27,7 @@ func connect(t *testing.T, a *machine, aDev string, aAddrs []string, b *machine,
 	netnstest.Connect(t, a.Machine, aDev, aAddrs, b.Machine, bDev, bAddrs)
 }
 
-func must(t *testing.T, err error) {
+func must(t testing.TB, err error) {
 	t.Helper()
 	netnstest.Must(t, err)
 }

@@ -31,18 +31,21 @@ func (r *round) checkSources() error {
 		return nil //nolint:nilerr // reported already
 	}
 	known := &r.d.sources
-	others := slices.DeleteFunc(only4(r.state.Hosts), func(ip netip.Addr) bool { return ip == r.state.HostIP })
+	hosts := r.state.Hosts
 	if known.wrong == nil {
 		known.wrong = map[netip.Addr]netip.Addr{}
 	}
 	for ip := range known.wrong {
-		if !slices.Contains(others, ip) {
+		if !slices.Contains(hosts, ip) {
 			delete(known.wrong, ip)
 		}
 	}
-	for range min(len(others), sourceChecks) {
-		known.next = (known.next + 1) % len(others)
-		other := others[known.next]
+	for range min(len(hosts), sourceChecks) {
+		known.next = (known.next + 1) % len(hosts)
+		other := hosts[known.next]
+		if !other.Is4() || other == r.state.HostIP {
+			continue
+		}
 		delete(known.wrong, other)
 		routes, err := r.d.nl.RouteGet(other.AsSlice())
 		switch {

@@ -81,7 +81,7 @@ func TestTableThatIPTablesCannotRead(t *testing.T) {
 // forgetful is connection tracking that fails to list connections.
 type forgetful struct{ tracker }
 
-func (forgetful) Find(func(conntrack.Flow) bool) ([]conntrack.Entry, error) {
+func (forgetful) Find([]netip.Addr, func(conntrack.Flow) bool) ([]conntrack.Entry, error) {
 	return nil, errors.New("out of memory")
 }
 

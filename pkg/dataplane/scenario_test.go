@@ -161,7 +161,7 @@ func withoutOverlay(list []change) []change {
 
 // bareKernel has nothing of ours, and a CNI's MASQUERADE.
 func bareKernel(use []Backend) kernel {
-	k := desire(State{}, DefaultMarks(), nil)
+	k := desire(State{}, digested(State{}, nil), DefaultMarks(), nil)
 	k.rules = map[Backend]iptables.Tables{NFT: {}, Legacy: {}}
 	for _, b := range use {
 		k.rules[b][rules.NAT] = iptables.Table{Foreign: 1, Base: map[string][]string{
@@ -175,7 +175,7 @@ func bareKernel(use []Backend) kernel {
 func (s scenario) changes(observed kernel, state State) ([]change, staleness, indices) {
 	m := DefaultMarks()
 	known, used := knownIndices(m, observed)
-	g, _, _ := aim(state, m, nil, known, used)
+	g, _, _ := aim(state, digested(state, nil), m, nil, known, used)
 	desired, idx := g.desired, union(g.prepared, g.serving)
 	list := order(orderInput{
 		observed: observed, desired: desired, marks: m, use: s.use, known: known,

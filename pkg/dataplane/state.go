@@ -41,6 +41,28 @@ type State struct {
 	Pods []Pod
 }
 
+// clone returns a State that shares nothing with s.
+func (s State) clone() State {
+	s.Hosts, s.Inside, s.Subnets = slices.Clone(s.Hosts), slices.Clone(s.Inside), slices.Clone(s.Subnets)
+	s.Hosted, s.Standby, s.Pods = slices.Clone(s.Hosted), slices.Clone(s.Standby), slices.Clone(s.Pods)
+	for i := range s.Pods {
+		s.Pods[i].Via, s.Pods[i].Sources = slices.Clone(s.Pods[i].Via), slices.Clone(s.Pods[i].Sources)
+	}
+	return s
+}
+
+// equal reports whether two States say the same, in the same order.
+func (s State) equal(o State) bool {
+	return s.HostIP == o.HostIP && s.Strict == o.Strict &&
+		slices.Equal(s.Hosts, o.Hosts) && slices.Equal(s.Inside, o.Inside) && slices.Equal(s.Subnets, o.Subnets) &&
+		slices.Equal(s.Hosted, o.Hosted) && slices.Equal(s.Standby, o.Standby) && slices.EqualFunc(s.Pods, o.Pods, Pod.equal)
+}
+
+func (p Pod) equal(o Pod) bool {
+	return p.IP == o.IP && p.Kind == o.Kind && p.NetID == o.NetID && p.EgressIP == o.EgressIP &&
+		slices.Equal(p.Via, o.Via) && slices.Equal(p.Sources, o.Sources)
+}
+
 // Hosted is an egress IP that the host has on its uplink; packets of network NetID
 // that come over the overlay leave with it as source.
 type Hosted struct {

@@ -56,15 +56,16 @@ func watch(ctx context.Context, drift func()) (err error) {
 		{Fd: int32(links.GetFd()), Events: unix.POLLIN},
 		{Fd: int32(rules.GetFd()), Events: unix.POLLIN},
 	}
+	buffer := make([]byte, nl.RECEIVE_BUFFER_SIZE)
 	for ctx.Err() == nil {
 		if _, err := unix.Poll(fds, -1); err != nil && !errors.Is(err, unix.EINTR) {
 			return fmt.Errorf("wait for netlink messages: %w", err)
 		}
-		routed, err := drain(links, concernsRouting)
+		routed, err := drain(links, buffer, concernsRouting)
 		if err != nil {
 			return err
 		}
-		ruled, err := drain(rules, func(uint16, []byte) bool { return true })
+		ruled, err := drain(rules, buffer, func(uint16, []byte) bool { return true })
 		if err != nil {
 			return err
 		}
@@ -87,10 +88,10 @@ func subscribe(protocol int, groups ...uint) (*nl.NetlinkSocket, error) {
 	return s, nil
 }
 
-// drain reads all pending messages, and reports whether one concerns us.
-func drain(s *nl.NetlinkSocket, concerns func(typ uint16, data []byte) bool) (bool, error) {
+// drain reads all pending messages, and reports whether one concerns us. concerns is asked
+// about each; where messages were lost, about one of type NLMSG_OVERRUN.
+func drain(s *nl.NetlinkSocket, buffer []byte, concerns func(typ uint16, data []byte) bool) (bool, error) {
 	found := false
-	buffer := make([]byte, nl.RECEIVE_BUFFER_SIZE)
 	for {
 		n, _, err := unix.Recvfrom(s.GetFd(), buffer, unix.MSG_DONTWAIT)
 		switch {
@@ -99,15 +100,19 @@ func drain(s *nl.NetlinkSocket, concerns func(typ uint16, data []byte) bool) (bo
 		case errors.Is(err, unix.EINTR):
 			continue
 		case errors.Is(err, unix.ENOBUFS):
+			concerns(unix.NLMSG_OVERRUN, nil)
 			found = true // more happened than the socket could hold
 			continue
 		case err != nil:
 			return found, fmt.Errorf("receive netlink messages: %w", err)
 		}
 		msgs, err := syscall.ParseNetlinkMessage(buffer[:n])
-		found = found || err != nil // truncated: its content is unknown
+		if err != nil { // truncated: its content is unknown
+			concerns(unix.NLMSG_OVERRUN, nil)
+			found = true
+		}
 		for _, m := range msgs {
-			found = found || concerns(m.Header.Type, m.Data)
+			found = concerns(m.Header.Type, m.Data) || found
 		}
 	}
 }

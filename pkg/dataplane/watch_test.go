@@ -94,7 +94,7 @@ func TestRoutesOfOthersAreNoConcern(t *testing.T) {
 		} {
 			for _, op := range []string{"add", "delete"} {
 				host.Run(t, "ip route "+op+" "+c.to+" dev eth0 table "+c.table)
-				got, err := drain(s, concernsRouting)
+				got, err := drain(s, make([]byte, nl.RECEIVE_BUFFER_SIZE), concernsRouting)
 				must(t, err)
 				if got != c.want {
 					t.Errorf("%s of the route to %s in table %s: concern is %t", op, c.to, c.table, got)
@@ -115,7 +115,7 @@ func TestMoreThanTheSocketHoldsIsAConcern(t *testing.T) {
 		for i := range 200 {
 			must(t, h.RouteAdd(&netlink.Route{LinkIndex: link.Attrs().Index, Dst: nlutil.IPNet(netip.PrefixFrom(netip.AddrFrom4([4]byte{10, 0, byte(i), 0}), 24))}))
 		}
-		got, err := drain(s, func(uint16, []byte) bool { return false })
+		got, err := drain(s, make([]byte, nl.RECEIVE_BUFFER_SIZE), func(uint16, []byte) bool { return false })
 		if err != nil || !got {
 			t.Fatalf("200 messages in a buffer for few: concern is %t, error %v", got, err)
 		}

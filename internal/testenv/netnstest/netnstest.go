@@ -174,10 +174,10 @@ func Host(t *testing.T, device string) (*Machine, *netlink.Handle, netlink.Link)
 	return host, h, link
 }
 
-// Enter puts the calling test into a network namespace of its own until it
+// Enter puts the calling test or benchmark into a network namespace of its own until it
 // ends; the kernel removes the namespace, with all that is in it, when nothing
 // uses it any more. The test must stay on its goroutine.
-func Enter(t *testing.T) *netlink.Handle {
+func Enter(t testing.TB) *netlink.Handle {
 	t.Helper()
 	runtime.LockOSThread()
 	before, err := os.Open("/proc/thread-self/ns/net")
@@ -203,9 +203,26 @@ func Enter(t *testing.T) *netlink.Handle {
 	return h
 }
 
+// Stay moves the calling test into a machine until it ends. The test must stay on its
+// goroutine.
+func (m *Machine) Stay(t *testing.T) {
+	t.Helper()
+	runtime.LockOSThread()
+	before, err := netns.Get()
+	Must(t, err)
+	Must(t, netns.Set(m.NS))
+	t.Cleanup(func() {
+		if err := errors.Join(netns.Set(before), before.Close()); err != nil {
+			t.Errorf("return to the network namespace of the test: %v", err)
+			return // the thread stays locked, and ends with its goroutine
+		}
+		runtime.UnlockOSThread()
+	})
+}
+
 // PinDir returns the path of a directory for BPF maps that does not exist yet.
 // A bpffs that the test mounts on its parent is unmounted when the test ends.
-func PinDir(t *testing.T) string {
+func PinDir(t testing.TB) string {
 	t.Helper()
 	parent := filepath.Join(t.TempDir(), "bpf")
 	t.Cleanup(func() {
@@ -217,7 +234,7 @@ func PinDir(t *testing.T) string {
 }
 
 // Must ends the test where err is not nil.
-func Must(t *testing.T, err error) {
+func Must(t testing.TB, err error) {
 	t.Helper()
 	if err != nil {
 		t.Fatal(err)

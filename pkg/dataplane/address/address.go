@@ -1,8 +1,10 @@
 package address
 
 import (
+	"encoding/binary"
 	"errors"
 	"fmt"
+	"net"
 	"net/netip"
 	"slices"
 	"strings"
@@ -119,9 +121,10 @@ type holder struct {
 }
 
 // list returns the IPv4 addresses of all interfaces. Those of one interface are in
-// the order in which the kernel considers them as source.
+// the order in which the kernel considers them as source. It works in the network
+// namespace of the calling thread, which must be that of the handle.
 func list(nl *netlink.Handle) ([]holder, error) {
-	addrs, err := nlutil.Whole(func() ([]netlink.Addr, error) { return nl.AddrList(nil, netlink.FAMILY_V4) })
+	addrs, err := nlutil.Whole(dump)
 	if err != nil {
 		return nil, fmt.Errorf("list addresses: %w", err)
 	}
@@ -142,6 +145,46 @@ func list(nl *netlink.Handle) ([]holder, error) {
 		all = append(all, h)
 	}
 	return all, nil
+}
+
+// dump lists the addresses as the kernel has them. A host may have thousands, and they are
+// listed several times in a pass: the library takes ten times as long.
+func dump() ([]netlink.Addr, error) {
+	var addrs []netlink.Addr
+	err := nlutil.Dump(unix.RTM_GETADDR, append([]byte{unix.AF_INET}, make([]byte, unix.SizeofIfAddrmsg-1)...), func(typ uint16, data []byte) error {
+		if typ == unix.RTM_NEWADDR && len(data) >= unix.SizeofIfAddrmsg && data[0] == unix.AF_INET {
+			addrs = append(addrs, parse(data))
+		}
+		return nil
+	})
+	return addrs, err
+}
+
+// parse reads an address from a message.
+func parse(data []byte) netlink.Addr {
+	a := netlink.Addr{Flags: int(data[2]), Scope: int(data[3]), LinkIndex: int(binary.NativeEndian.Uint32(data[4:]))}
+	var address, local net.IP
+	nlutil.EachAttr(data[unix.SizeofIfAddrmsg:], func(typ uint16, value []byte) {
+		switch {
+		case typ == unix.IFA_LABEL:
+			a.Label = unix.ByteSliceToString(value)
+		case len(value) != 4:
+		case typ == unix.IFA_FLAGS:
+			a.Flags = int(binary.NativeEndian.Uint32(value))
+		case typ == unix.IFA_ADDRESS:
+			address = slices.Clone(value)
+		case typ == unix.IFA_LOCAL:
+			local = slices.Clone(value)
+		case typ == unix.IFA_BROADCAST:
+			a.Broadcast = slices.Clone(value)
+		}
+	})
+	mask := net.CIDRMask(int(data[1]), 32)
+	a.IPNet = &net.IPNet{IP: address, Mask: mask}
+	if local != nil && !local.Equal(address) { // of two ends, address is the other one
+		a.IPNet, a.Peer = &net.IPNet{IP: local, Mask: net.CIDRMask(32, 32)}, &net.IPNet{IP: address, Mask: mask}
+	}
+	return a
 }
 
 // deviceName returns the name of an interface; empty where it has gone.

@@ -21,6 +21,7 @@ func TestMain(m *testing.M) { os.Exit(netnstest.Run(m)) }
 func hostWith(t *testing.T, device string) (*netnstest.Machine, *netlink.Handle, Uplink) {
 	t.Helper()
 	host, h, _ := netnstest.Host(t, device)
+	host.Stay(t)
 	return host, h, uplinkOf(t, host, h)
 }
 

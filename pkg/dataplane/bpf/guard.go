@@ -52,6 +52,9 @@ type Guard struct {
 	// at are the interfaces that have the guard, and no others; nil where that is
 	// not known yet.
 	at map[int]bool
+	// first are the programs of TCX that the last Ensure found at the interfaces, in first
+	// place.
+	first map[int]ebpf.ProgramID
 	// filterOnly: TCX is not used although the kernel may have it.
 	filterOnly bool
 }
@@ -110,6 +113,7 @@ func (g *Guard) Ensure(nl *netlink.Handle, links []netlink.Link, m mark.Marks, i
 		return 0, nil, err
 	}
 	at := map[int]bool{}
+	g.first = map[int]ebpf.ProgramID{}
 	for _, link := range links {
 		n, warned, err := g.attach(nl, link)
 		changes += n
@@ -130,6 +134,18 @@ func (g *Guard) Ensure(nl *netlink.Handle, links []netlink.Link, m mark.Marks, i
 		g.at = at
 	}
 	return changes, warnings, err
+}
+
+// Stands reports whether the guard is still in first place where the last Ensure found it
+// there. Of tc filters the kernel reports changes; of TCX it does not.
+func (g *Guard) Stands() bool {
+	for index, id := range g.first {
+		all, err := programsAt(index)
+		if err != nil || len(all) == 0 || all[0].ID != id {
+			return false
+		}
+	}
+	return true
 }
 
 func (g *Guard) attach(nl *netlink.Handle, link netlink.Link) (changes int, warnings []string, err error) {

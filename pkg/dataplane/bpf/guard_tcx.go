@@ -25,7 +25,10 @@ func (g *Guard) attachFirst(link netlink.Link) (changes int, err error) {
 	}
 	switch {
 	case len(all) > 0 && g.is(all[0].ID):
-		return detachGuards(link, all[1:])
+		if changes, err = detachGuards(link, all[1:]); err == nil {
+			g.first[index] = all[0].ID
+		}
+		return changes, err
 	case len(all) > 0 && isGuardProgram(all[0].ID):
 		err = g.replace(index, all[0].ID)
 		all = all[1:]

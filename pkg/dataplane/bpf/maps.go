@@ -4,6 +4,7 @@ import (
 	"encoding/binary"
 	"errors"
 	"fmt"
+	"maps"
 	"net/netip"
 	"os"
 	"path/filepath"
@@ -73,6 +74,9 @@ type Maps struct {
 	flows *ebpf.Map
 	// answer: what the kernel answers to probes.
 	answer *ebpf.Map
+
+	podEntries    entries[[4]byte, podValue]
+	hostedEntries entries[uint32, uint32]
 }
 
 func mapSpecs() []*ebpf.MapSpec {
@@ -228,23 +232,11 @@ func ensureBPFFS(dir string) error {
 // Routes returns all entries of map pods.
 func (m *Maps) Routes() (map[netip.Addr]Route, error) {
 	pods := map[netip.Addr]Route{}
-	var key [4]byte
-	var value podValue
-	it := m.pods.Iterate()
-	for it.Next(&key, &value) {
-		r := Route{NetID: value.NetID}
-		for i, h := range value.Via[:min(value.Count, MaxVia)] {
-			r.Via = append(r.Via, addrFromHost(h))
-			var source netip.Addr
-			if value.Sources[i] != 0 {
-				source = addrFromHost(value.Sources[i])
-			}
-			r.Sources = append(r.Sources, source)
-		}
-		pods[netip.AddrFrom4(key)] = r
-	}
-	if err := it.Err(); err != nil {
+	if err := m.podEntries.read(m.pods); err != nil {
 		return nil, fmt.Errorf("list BPF map pods: %w", err)
+	}
+	for key, value := range m.podEntries.all() {
+		pods[netip.AddrFrom4(key)] = value.route()
 	}
 	return pods, nil
 }
@@ -254,13 +246,7 @@ func (m *Maps) PutRoute(ip netip.Addr, r Route) error {
 	if len(r.Via) == 0 || len(r.Via) > MaxVia {
 		return fmt.Errorf("set route of pod %v: %d egress hosts, of 1 to %d", ip, len(r.Via), MaxVia)
 	}
-	value := podValue{NetID: r.NetID, Count: uint32(len(r.Via))}
-	for i, h := range r.Via {
-		value.Via[i] = hostOrder(h)
-		if i < len(r.Sources) && r.Sources[i].IsValid() {
-			value.Sources[i] = hostOrder(r.Sources[i])
-		}
-	}
+	value := r.value()
 	if err := m.pods.Put(ip.As4(), &value); err != nil {
 		return fmt.Errorf("set route of pod %v in BPF map: %w", ip, err)
 	}
@@ -279,14 +265,10 @@ func (m *Maps) DeleteRoute(ip netip.Addr) error {
 // Hosted returns all entries of map hosted: network -> mark.
 func (m *Maps) Hosted() (map[uint32]uint32, error) {
 	hosted := map[uint32]uint32{}
-	var netID, mark uint32
-	it := m.hosted.Iterate()
-	for it.Next(&netID, &mark) {
-		hosted[netID] = mark
-	}
-	if err := it.Err(); err != nil {
+	if err := m.hostedEntries.read(m.hosted); err != nil {
 		return nil, fmt.Errorf("list BPF map hosted: %w", err)
 	}
+	maps.Insert(hosted, m.hostedEntries.all())
 	return hosted, nil
 }
 

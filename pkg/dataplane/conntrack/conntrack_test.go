@@ -114,3 +114,36 @@ func TestZonesAreLeftAlone(t *testing.T) {
 		t.Errorf("destination ports of what was asked for: %v, want 7778 alone", ports)
 	}
 }
+
+// given: connections of several sources; then those of one are found, and the kernel tells of
+// no others.
+//
+// Kills the mutants that ask for the destination, or for all.
+func TestKernelTellsOfOneSource(t *testing.T) {
+	host := netnstest.New(t, "host")
+	h := host.Handle(t)
+	host.Run(t, "iptables-nft -t mangle -A PREROUTING -m conntrack --ctstate INVALID -j ACCEPT")
+	wanted, other := netip.MustParseAddr("10.244.1.5"), netip.MustParseAddr("10.244.1.6")
+	for i, f := range []Flow{
+		{Source: wanted, Dest: other, SourceOutside: wanted}, {Source: wanted, Dest: other, SourceOutside: wanted},
+		{Source: other, Dest: wanted, SourceOutside: other},
+	} {
+		track(t, h, f, uint16(2000+i))
+	}
+	host.Do(t, func() {
+		told := 0
+		if _, err := walk(ofSource(wanted), func(Flow) bool { told++; return false }); err != nil || told != 2 {
+			t.Errorf("the kernel told of %d connections: %v", told, err)
+		}
+		found, err := FindFrom([]netip.Addr{wanted, netip.MustParseAddr("10.244.1.7")}, func(f Flow) bool { return f.SourcePort == 2001 })
+		if err != nil || len(found) != 1 || found[0].Source != wanted {
+			t.Errorf("found %+v: %v", found, err)
+		}
+		if n, err := Forget(found); n != 1 || err != nil {
+			t.Errorf("forgot %d: %v", n, err)
+		}
+	})
+	if left := tracked(t, host); len(left) != 2 {
+		t.Errorf("%d kinds of connections are left", len(left))
+	}
+}

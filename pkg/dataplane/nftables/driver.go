@@ -84,6 +84,18 @@ func (d *Driver) Owned() bool { return d.owned }
 // Forget makes the next Observe read the table again, whoever owns it.
 func (d *Driver) Forget() { d.seen, d.linksSeen = nil, nil }
 
+// Unchanged reports whether our tables certainly are as they were last observed or changed.
+func (d *Driver) Unchanged() bool {
+	if d.seen == nil || d.linksSeen == nil {
+		return false
+	}
+	if d.owned && d.linksOwned {
+		return true
+	}
+	generation, err := readGeneration()
+	return err == nil && (d.owned || generation == d.generation) && (d.linksOwned || generation == d.linksGeneration)
+}
+
 // Observe reads what our table holds. The result must not be changed.
 func (d *Driver) Observe() (Content, error) {
 	if d.seen != nil && d.owned {
@@ -108,6 +120,11 @@ func (d *Driver) Observe() (Content, error) {
 	d.inside = stillInside(d.inside, content.Inside())
 	return content, nil
 }
+
+// Inside returns the networks that are inside, as of the last Observe or change: those
+// that their sets hold, and those that were put there and that these contain. It must not
+// be changed.
+func (d *Driver) Inside() map[netip.Prefix]struct{} { return d.inside }
 
 // stillInside returns the networks of a set as it was read, and of those that were put
 // there the ones that they contain: the set does not show these.

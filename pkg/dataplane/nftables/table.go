@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"maps"
 	"net/netip"
+	"reflect"
 	"slices"
 	"strings"
 
@@ -71,8 +72,11 @@ type Transaction struct {
 
 // Plan returns the transaction that makes an observed table the desired one.
 func Plan(observed, desired Table) Transaction {
+	if sameMap(observed.Chains, desired.Chains) && sameMap(observed.Maps, desired.Maps) {
+		return Transaction{After: desired}
+	}
 	t := Transaction{chains: desired.Chains, del: map[string]Elements{}, put: map[string]Elements{}, After: desired}
-	for _, name := range slices.Sorted(maps.Keys(desired.Chains)) {
+	for name := range desired.Chains {
 		have, exists := observed.Chains[name]
 		want := desired.Chains[name]
 		switch {
@@ -87,10 +91,13 @@ func Plan(observed, desired Table) Transaction {
 		}
 		t.write = append(t.write, name)
 	}
-	for _, name := range slices.Sorted(maps.Keys(observed.Chains)) {
+	for name := range observed.Chains {
 		if _, wanted := desired.Chains[name]; !wanted {
 			t.flush, t.drop = append(t.flush, name), append(t.drop, name)
 		}
+	}
+	for _, names := range [][]string{t.flush, t.drop, t.add, t.write} {
+		slices.Sort(names)
 	}
 	t.Changes = len(t.write) + len(t.drop)
 	for _, name := range mapNames() {
@@ -101,6 +108,11 @@ func Plan(observed, desired Table) Transaction {
 		}
 	}
 	return t
+}
+
+// sameMap reports whether two maps are one.
+func sameMap[V any](a, b map[string]V) bool {
+	return a != nil && reflect.ValueOf(a).Pointer() == reflect.ValueOf(b).Pointer()
 }
 
 // difference returns the elements that must go, and those that must come. One whose

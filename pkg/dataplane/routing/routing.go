@@ -2,6 +2,7 @@ package routing
 
 import (
 	"cmp"
+	"encoding/binary"
 	"errors"
 	"fmt"
 	"maps"
@@ -9,7 +10,6 @@ import (
 	"slices"
 
 	"github.com/vishvananda/netlink"
-	"github.com/vishvananda/netlink/nl"
 	"golang.org/x/sys/unix"
 
 	"github.com/egressip-operator/egressip-operator/pkg/dataplane/internal/nlutil"
@@ -99,34 +99,100 @@ func (p Plan) routes() []route {
 // routes would misdirect our packets, and ours theirs.
 var ErrTableInUse = errors.New("others use this routing table: move their routes and rules to another one")
 
-// EnsureRoutes makes our two tables hold the plan's routes and no others of ours,
-// and counts the changes.
-func EnsureRoutes(h *netlink.Handle, p Plan) (changes int, err error) {
-	if err := checkTables(h); err != nil {
-		return 0, err
+// Tables are our two tables as a plan wants them.
+type Tables struct {
+	plan Plan
+	// list are their routes in the order in which they are added, want the same as a set.
+	list []route
+	want map[route]bool
+}
+
+// NewTables returns the tables of a plan.
+func NewTables(p Plan) *Tables {
+	list := p.routes()
+	t := &Tables{plan: p, list: list, want: make(map[route]bool, len(list))}
+	for _, r := range list {
+		t.want[r] = true
 	}
-	observed, _, err := tableRoutes(h)
+	return t
+}
+
+// Are reports whether the tables are those of a plan.
+func (t *Tables) Are(p Plan) bool {
+	return t != nil && t.plan.Device == p.Device && t.plan.NextHop == p.NextHop && slices.Equal(t.plan.Inside, p.Inside)
+}
+
+// Ensure makes our two tables hold the plan's routes and no others of ours, and our policy
+// rules exist and no others of ours, and counts the changes. device is the overlay. It
+// works in the network namespace of the calling thread, which must be that of the handle.
+func (t *Tables) Ensure(h *netlink.Handle, m mark.Marks, device string) (changes int, err error) {
+	complete, err := t.complete()
 	if err != nil {
 		return 0, err
 	}
+	var routes map[route]sighting
+	if !complete {
+		if routes, err = checkTables(); err != nil {
+			return 0, err
+		}
+	}
+	rules, foreign, err := leadingRules(h)
+	if err != nil {
+		return 0, err
+	}
+	if len(foreign) > 0 {
+		return 0, fmt.Errorf("ip rule of others with priority %d leads to table %d: %w", foreign[0].Priority, foreign[0].Table, ErrTableInUse)
+	}
+	var errRoutes error
+	if !complete {
+		changes, errRoutes = t.ensureRoutes(h, routes)
+	}
+	n, errRules := ensureRules(h, policyRules(m, device), rules)
+	return changes + n, errors.Join(errRoutes, errRules)
+}
+
+// complete reports whether the tables have all routes that they should have, and no
+// others, whoever they are of. In a large cluster there are tens of thousands: none is
+// kept.
+func (t *Tables) complete() (bool, error) {
+	found, others := 0, 0
+	for _, table := range both() {
+		n, err := nlutil.Whole(func() (n [2]int, err error) {
+			err = eachRoute(table, func(r route, _ sighting, own bool) {
+				if own && t.want[r] {
+					n[0]++
+				} else {
+					n[1]++
+				}
+			})
+			return n, err
+		})
+		if err != nil {
+			return false, fmt.Errorf("list routes of table %d: %w", table, err)
+		}
+		found, others = found+n[0], others+n[1]
+	}
+	return found == len(t.want) && others == 0, nil
+}
+
+// ensureRoutes adds the routes of the plan that are not observed, then deletes the others.
+func (t *Tables) ensureRoutes(h *netlink.Handle, observed map[route]sighting) (changes int, err error) {
 	var errs []error
-	want := map[route]bool{}
-	for _, r := range p.routes() {
-		if want[r] {
+	added := map[route]bool{}
+	for _, r := range t.list {
+		if _, there := observed[r]; there || added[r] {
 			continue
 		}
-		want[r] = true
-		if _, there := observed[r]; there {
-			continue
-		}
+		added[r] = true
 		nr := r.netlink()
 		errs = append(errs, nlutil.Count(&changes, "add "+r.String(), h.RouteReplace(&nr)))
 	}
 	if err := errors.Join(errs...); err != nil {
 		return changes, err // an extra route may cover for a missing one
 	}
-	for r, nr := range observed {
-		if !want[r] {
+	for r, seen := range observed {
+		if !t.want[r] {
+			nr := r.observed(seen)
 			err := h.RouteDel(&nr)
 			if errors.Is(err, unix.ESRCH) {
 				continue
@@ -137,67 +203,118 @@ func EnsureRoutes(h *netlink.Handle, p Plan) (changes int, err error) {
 	return changes, errors.Join(errs...)
 }
 
-// checkTables looks for routes of others in our tables, and for rules of others
-// that lead there.
-func checkTables(h *netlink.Handle) error {
-	_, foreign, err := tableRoutes(h)
-	if err != nil {
-		return err
+// checkTables lists our routes, and looks for routes of others in our tables.
+func checkTables() (own map[route]sighting, err error) {
+	own, foreign, err := tableRoutes()
+	if err == nil && len(foreign) > 0 {
+		err = fmt.Errorf("table %d has a route of others to %v: %w", foreign[0].table, foreign[0].dst, ErrTableInUse)
 	}
-	if len(foreign) > 0 {
-		return fmt.Errorf("table %d has a route of others to %v: %w", foreign[0].Table, foreign[0].Dst, ErrTableInUse)
-	}
-	_, rules, err := leadingRules(h)
-	if err != nil {
-		return err
-	}
-	if len(rules) > 0 {
-		return fmt.Errorf("ip rule of others with priority %d leads to table %d: %w", rules[0].Priority, rules[0].Table, ErrTableInUse)
-	}
-	return nil
+	return own, err
 }
+
+// both are our tables.
+func both() []int { return []int{tableRemote, tableReturn} }
 
 // IsOurTable reports whether a routing table is one of ours.
 func IsOurTable(table int) bool { return table == tableRemote || table == tableReturn }
 
-// tableRoutes lists the routes of our tables: ours, and those of others.
-func tableRoutes(h *netlink.Handle) (own map[route]netlink.Route, foreign []netlink.Route, err error) {
-	// Table 0 stands for all: the kernel lists them all anyway.
-	list, err := nlutil.Whole(func() ([]netlink.Route, error) {
-		return h.RouteListFiltered(netlink.FAMILY_V4, &netlink.Route{}, netlink.RT_FILTER_TABLE)
-	})
-	if err != nil {
-		return nil, nil, fmt.Errorf("list routes: %w", err)
-	}
-	own = map[route]netlink.Route{}
-	for _, nr := range list {
-		switch {
-		case !IsOurTable(nr.Table):
-		case nr.Protocol == routeProtocol:
-			own[routeOf(nr)] = nr
-		default:
-			foreign = append(foreign, nr)
+// sighting is what else there is to a route that was observed.
+type sighting struct {
+	scope, tos uint8
+	gateway    netip.Addr
+	flags      uint32
+}
+
+// tableRoutes lists the routes of our tables: ours, and those of others. It works in the
+// network namespace of the calling thread.
+func tableRoutes() (own map[route]sighting, foreign []route, err error) {
+	own = map[route]sighting{}
+	for _, table := range both() {
+		others, err := nlutil.Whole(func() ([]route, error) { return listTable(table, own) })
+		if err != nil {
+			return nil, nil, fmt.Errorf("list routes of table %d: %w", table, err)
 		}
+		foreign = append(foreign, others...)
 	}
 	return own, foreign, nil
 }
 
-// routeOf converts a route of ours to a comparable value.
-func routeOf(nr netlink.Route) route {
-	r := route{table: nr.Table, dst: defaultV4(), kind: nr.Type, link: nr.LinkIndex, metric: nr.Priority}
-	if nr.Dst != nil {
-		ip, _ := netip.AddrFromSlice(nr.Dst.IP.To4())
-		bits, _ := nr.Dst.Mask.Size()
-		r.dst = netip.PrefixFrom(ip, bits)
+// listTable adds our routes of a table to own, and returns those of others.
+func listTable(table int, own map[route]sighting) (foreign []route, err error) {
+	maps.DeleteFunc(own, func(r route, _ sighting) bool { return r.table == table })
+	err = eachRoute(table, func(r route, seen sighting, isOwn bool) {
+		if isOwn {
+			own[r] = seen
+		} else {
+			foreign = append(foreign, r)
+		}
+	})
+	return foreign, err
+}
+
+// eachRoute calls each with the routes of a table.
+func eachRoute(table int, each func(r route, seen sighting, own bool)) error {
+	request := make([]byte, unix.SizeofRtMsg, unix.SizeofRtMsg+8)
+	request[0] = unix.AF_INET
+	request = binary.NativeEndian.AppendUint16(request, 8)
+	request = binary.NativeEndian.AppendUint16(request, unix.RTA_TABLE)
+	request = binary.NativeEndian.AppendUint32(request, uint32(table)) //nolint:gosec // one of ours
+	err := nlutil.Dump(unix.RTM_GETROUTE, request, func(typ uint16, data []byte) error {
+		r, seen, protocol, ok := parseRoute(data)
+		if typ == unix.RTM_NEWROUTE && ok && r.table == table {
+			each(r, seen, protocol == routeProtocol)
+		}
+		return nil
+	})
+	if errors.Is(err, unix.ENOENT) {
+		return nil // there is no such table
 	}
-	if r.kind != unix.RTN_UNICAST {
-		r.link = 0 // the kernel shows the loopback here
-		return r
+	return err
+}
+
+// parseRoute reads a route of IPv4. It is not ok for another family, and for what is no
+// entry of a table.
+func parseRoute(b []byte) (r route, seen sighting, protocol uint8, ok bool) {
+	if len(b) < unix.SizeofRtMsg || b[0] != unix.AF_INET {
+		return r, seen, 0, false
 	}
-	if nr.Flags&unix.RTNH_F_ONLINK != 0 {
-		r.gateway, _ = netip.AddrFromSlice(nr.Gw.To4())
+	r = route{table: int(b[4]), kind: int(b[7])}
+	seen = sighting{tos: b[3], scope: b[6], flags: binary.NativeEndian.Uint32(b[8:])}
+	dst := netip.IPv4Unspecified()
+	nlutil.EachAttr(b[unix.SizeofRtMsg:], func(typ uint16, value []byte) {
+		switch {
+		case len(value) != 4:
+		case typ == unix.RTA_TABLE:
+			r.table = int(binary.NativeEndian.Uint32(value))
+		case typ == unix.RTA_DST:
+			dst = netip.AddrFrom4([4]byte(value))
+		case typ == unix.RTA_PRIORITY:
+			r.metric = int(binary.NativeEndian.Uint32(value))
+		case typ == unix.RTA_OIF:
+			r.link = int(binary.NativeEndian.Uint32(value))
+		case typ == unix.RTA_GATEWAY:
+			seen.gateway = netip.AddrFrom4([4]byte(value))
+		}
+	})
+	r.dst = netip.PrefixFrom(dst, int(b[1]))
+	switch {
+	case r.kind != unix.RTN_UNICAST:
+		r.link = 0 // the kernel may show the loopback here
+	case seen.flags&unix.RTNH_F_ONLINK != 0:
+		r.gateway = seen.gateway
 	}
-	return r
+	return r, seen, b[5], seen.flags&unix.RTM_F_CLONED == 0
+}
+
+// observed is the route as it is in the kernel.
+func (r route) observed(seen sighting) netlink.Route {
+	nr := r.netlink()
+	nr.Scope, nr.Tos, nr.Gw, nr.Flags = netlink.Scope(seen.scope), int(seen.tos), nil, 0
+	if seen.gateway.IsValid() {
+		nr.Gw = seen.gateway.AsSlice()
+		nr.Flags = int(seen.flags & unix.RTNH_F_ONLINK)
+	}
+	return nr
 }
 
 func (r route) netlink() netlink.Route {
@@ -217,156 +334,9 @@ func (r route) String() string {
 	return fmt.Sprintf("route of type %d to %v in table %d", r.kind, r.dst, r.table)
 }
 
-// loopback is the device that packets of the host itself come from, to routing.
-const loopback = "lo"
-
-// policyRules returns the rules that lead marked packets to the host's own addresses and
-// into our tables, those that lead the host's own packets and those of the overlay past
-// them, and one for what the host itself sends through the overlay, by name of the device.
-func policyRules(m mark.Marks, device string) []*netlink.Rule {
-	past, own, back, bound := netlink.NewRule(), netlink.NewRule(), netlink.NewRule(), netlink.NewRule()
-	past.Family, past.Priority, past.Type, past.Protocol = netlink.FAMILY_V4, rulePriorityPast, nl.FR_ACT_NOP, routeProtocol
-	own.Family, own.Priority, own.IifName, own.Goto, own.Protocol = netlink.FAMILY_V4, rulePriorityOwn, loopback, rulePriorityPast, routeProtocol
-	back.Family, back.Priority, back.IifName, back.Goto, back.Protocol = netlink.FAMILY_V4, rulePriorityOwn, device, rulePriorityPast, routeProtocol
-	bound.Family, bound.Priority, bound.Table, bound.Protocol = netlink.FAMILY_V4, rulePriorityBound, tableReturn, routeProtocol
-	bound.IifName, bound.OifName = loopback, device
-	rules := []*netlink.Rule{past, own, back, bound}
-	for _, r := range []struct {
-		priority, table int
-		mark            uint32
-	}{
-		{rulePriorityLocal, unix.RT_TABLE_LOCAL, m.Remote()},
-		{rulePriorityRemote, tableRemote, m.Remote()},
-		{rulePriorityReturn, tableReturn, m.Return()},
-	} {
-		rule, mask := netlink.NewRule(), r.mark
-		rule.Family, rule.Priority, rule.Table, rule.Protocol = netlink.FAMILY_V4, r.priority, r.table, routeProtocol
-		rule.Mark, rule.Mask = r.mark, &mask
-		rules = append(rules, rule)
-	}
-	return rules
-}
-
-// EnsureRules makes our policy rules exist, and no others of ours, and counts the
-// changes. device is the overlay.
-func EnsureRules(h *netlink.Handle, m mark.Marks, device string) (changes int, err error) {
-	if err := checkTables(h); err != nil {
-		return 0, err
-	}
-	observed, _, err := leadingRules(h)
-	if err != nil {
-		return 0, err
-	}
-	var errs []error
-	want := policyRules(m, device)
-	for _, rule := range want {
-		if !slices.ContainsFunc(observed, func(r netlink.Rule) bool { return sameRule(&r, rule) }) {
-			errs = append(errs, nlutil.Count(&changes, "add "+describe(rule), h.RuleAdd(rule)))
-		}
-	}
-	if err := errors.Join(errs...); err != nil {
-		return changes, err
-	}
-	kept := make([]bool, len(want))
-	for _, rule := range observed {
-		i := slices.IndexFunc(want, func(r *netlink.Rule) bool { return sameRule(r, &rule) })
-		if i >= 0 && !kept[i] {
-			kept[i] = true
-			continue
-		}
-		errs = append(errs, nlutil.Count(&changes, "delete "+describe(&rule), h.RuleDel(&rule)))
-	}
-	return changes, errors.Join(errs...)
-}
-
-// leadingRules lists our rules, and those of others that lead to our tables.
-func leadingRules(h *netlink.Handle) (own, foreign []netlink.Rule, err error) {
-	rules, err := nlutil.Whole(func() ([]netlink.Rule, error) { return h.RuleList(netlink.FAMILY_V4) })
-	if err != nil {
-		return nil, nil, fmt.Errorf("list ip rules: %w", err)
-	}
-	for _, r := range rules {
-		switch {
-		case isOurs(r):
-			own = append(own, r)
-		case IsOurTable(r.Table):
-			foreign = append(foreign, r)
-		}
-	}
-	return own, foreign, nil
-}
-
-// Others lists the policy rules that are not ours, in order.
-func Others(h *netlink.Handle) ([]netlink.Rule, error) {
-	rules, err := nlutil.Whole(func() ([]netlink.Rule, error) { return h.RuleList(netlink.FAMILY_V4) })
-	if err != nil {
-		return nil, fmt.Errorf("list ip rules: %w", err)
-	}
-	return slices.DeleteFunc(rules, isOurs), nil
-}
-
-// isOurs reports whether a rule is one of ours.
-func isOurs(r netlink.Rule) bool {
-	return r.Protocol == routeProtocol && (IsOurTable(r.Table) || r.Table == unix.RT_TABLE_LOCAL || isPassing(r))
-}
-
-// isPassing reports whether a rule is one of those by which the host's own packets, and
-// those of the overlay, go past the others.
-func isPassing(r netlink.Rule) bool {
-	return r.Table == 0 && (r.Priority == rulePriorityOwn && r.Goto == rulePriorityPast || r.Priority == rulePriorityPast)
-}
-
-func sameRule(a, b *netlink.Rule) bool {
-	if a.Priority != b.Priority || a.Table != b.Table || a.Protocol != b.Protocol {
-		return false
-	}
-	if isPassing(*a) {
-		return a.IifName == b.IifName && a.Goto == b.Goto
-	}
-	return a.Mark == b.Mark && a.IifName == b.IifName && a.OifName == b.OifName && sameMask(a.Mask, b.Mask)
-}
-
-func sameMask(a, b *uint32) bool {
-	if a == nil || b == nil {
-		return a == b
-	}
-	return *a == *b
-}
-
-// describe names one of our rules.
-func describe(r *netlink.Rule) string {
-	switch {
-	case r.Table != 0:
-		return fmt.Sprintf("ip rule, priority %d: to table %d", r.Priority, r.Table)
-	case r.Goto > 0:
-		return fmt.Sprintf("ip rule, priority %d: from %s past %d", r.Priority, r.IifName, r.Goto)
-	default:
-		return fmt.Sprintf("ip rule, priority %d: end of ours", r.Priority)
-	}
-}
-
-// ListRules describes our policy rules.
-func ListRules(h *netlink.Handle) (list []string, err error) {
-	rules, _, err := leadingRules(h)
-	for _, r := range rules {
-		list = append(list, describe(&r))
-	}
-	return list, err
-}
-
-// RemoveRules deletes our policy rules, and counts them.
-func RemoveRules(h *netlink.Handle) (removed int, err error) {
-	rules, _, err := leadingRules(h)
-	errs := []error{err}
-	for _, rule := range rules {
-		errs = append(errs, nlutil.Count(&removed, "delete "+describe(&rule), h.RuleDel(&rule)))
-	}
-	return removed, errors.Join(errs...)
-}
-
 // ListRoutes describes our routes.
-func ListRoutes(h *netlink.Handle) (list []string, err error) {
-	routes, _, err := tableRoutes(h)
+func ListRoutes() (list []string, err error) {
+	routes, _, err := tableRoutes()
 	for _, r := range slices.SortedFunc(maps.Keys(routes), compareRoutes) {
 		list = append(list, r.String())
 	}
@@ -375,9 +345,10 @@ func ListRoutes(h *netlink.Handle) (list []string, err error) {
 
 // RemoveRoutes deletes our routes, and counts them.
 func RemoveRoutes(h *netlink.Handle) (removed int, err error) {
-	routes, _, err := tableRoutes(h)
+	routes, _, err := tableRoutes()
 	errs := []error{err}
-	for r, nr := range routes {
+	for r, seen := range routes {
+		nr := r.observed(seen)
 		err := h.RouteDel(&nr)
 		if errors.Is(err, unix.ESRCH) {
 			continue

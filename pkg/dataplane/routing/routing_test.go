@@ -22,11 +22,22 @@ func must(t *testing.T, err error) {
 	netnstest.Must(t, err)
 }
 
-// remove removes all that is ours, and counts it.
-func remove(h *netlink.Handle) (int, error) {
-	rules, err := RemoveRules(h)
-	routes, err2 := RemoveRoutes(h)
-	return rules + routes, errors.Join(err, err2)
+// ensure makes a plan true on a host.
+func ensure(t *testing.T, host *netnstest.Machine, h *netlink.Handle, p Plan) (n int, err error) {
+	t.Helper()
+	host.Do(t, func() { n, err = NewTables(p).Ensure(h, mark.Default(), "over0") })
+	return n, err
+}
+
+// remove removes all that is ours from a host, and counts it.
+func remove(t *testing.T, host *netnstest.Machine, h *netlink.Handle) (n int, err error) {
+	t.Helper()
+	host.Do(t, func() {
+		rules, err1 := RemoveRules(h)
+		routes, err2 := RemoveRoutes(h)
+		n, err = rules+routes, errors.Join(err1, err2)
+	})
+	return n, err
 }
 
 // Kills the mutants that take every route of a table for ours, which deletes them,
@@ -44,13 +55,10 @@ func TestTablesOfOthersAreLeftAlone(t *testing.T) {
 			host.Run(t, add)
 			before := host.Run(t, "ip route show table all; ip rule")
 			plan := Plan{Inside: []netip.Prefix{netip.MustParsePrefix("10.96.0.0/16")}, Device: link.Attrs().Index, NextHop: testenv.Addr("169.254.77.2")}
-			if n, err := EnsureRoutes(h, plan); n != 0 || !errors.Is(err, ErrTableInUse) {
-				t.Fatalf("routes: %d changes, %v", n, err)
+			if n, err := ensure(t, host, h, plan); n != 0 || !errors.Is(err, ErrTableInUse) {
+				t.Fatalf("%d changes, %v", n, err)
 			}
-			if n, err := EnsureRules(h, mark.Default(), "over0"); n != 0 || !errors.Is(err, ErrTableInUse) {
-				t.Fatalf("rules: %d changes, %v", n, err)
-			}
-			if n, err := remove(h); n != 0 || err != nil {
+			if n, err := remove(t, host, h); n != 0 || err != nil {
 				t.Fatalf("remove: %d, %v", n, err)
 			}
 			if after := host.Run(t, "ip route show table all; ip rule"); after != before {
@@ -62,50 +70,53 @@ func TestTablesOfOthersAreLeftAlone(t *testing.T) {
 
 // A cluster of thousands of nodes has as many networks inside.
 func TestThousandsOfRoutes(t *testing.T) {
-	_, h, link := netnstest.Host(t, "eth0")
+	host, h, link := netnstest.Host(t, "eth0")
 	plan := Plan{Device: link.Attrs().Index, NextHop: testenv.Addr("169.254.77.2")}
 	for i := range 5000 {
 		plan.Inside = append(plan.Inside, netip.PrefixFrom(netip.AddrFrom4([4]byte{10, byte(i >> 8), byte(i), 0}), 24))
 	}
-	netnstest.Twice(t, "routes", func() (int, error) { return EnsureRoutes(h, plan) })
+	netnstest.Twice(t, "routes", func() (int, error) { return ensure(t, host, h, plan) })
 	plan.Inside = plan.Inside[:4990]
-	n, err := EnsureRoutes(h, plan)
+	n, err := ensure(t, host, h, plan)
 	if err != nil || n != 10 {
 		t.Fatalf("ten networks less: %d changes, %v", n, err)
 	}
-	if n, err := remove(h); err != nil || n != 4990+3 {
+	if n, err := remove(t, host, h); err != nil || n != 4990+3+len(policyRules(mark.Default(), "over0")) {
 		t.Fatalf("removed %d, %v", n, err)
 	}
 }
 
 func TestRoutesOfOurTablesOnly(t *testing.T) {
-	_, h, device := netnstest.Host(t, "egress0")
+	host, h, device := netnstest.Host(t, "egress0")
 	foreign := netlink.Route{Table: 3000, Dst: nlutil.IPNet(netip.MustParsePrefix("198.51.100.0/24")), Type: unix.RTN_UNREACHABLE}
 	must(t, h.RouteAdd(&foreign))
 
 	plan := Plan{Inside: []netip.Prefix{netip.MustParsePrefix("10.96.0.0/16"), netip.MustParsePrefix("192.0.2.1/32")}, Device: device.Attrs().Index, NextHop: testenv.Addr("169.254.77.2")}
-	netnstest.Twice(t, "routes", func() (int, error) { return EnsureRoutes(h, plan) })
-	netnstest.Twice(t, "ip rules", func() (int, error) { return EnsureRules(h, mark.Default(), "over0") })
+	netnstest.Twice(t, "routes", func() (int, error) { return ensure(t, host, h, plan) })
 
 	// The kernel flushes the device's routes when it goes down; the table
 	// must end in the unreachable one, and be mended.
 	must(t, h.LinkSetDown(device))
-	own, _, err := tableRoutes(h)
-	must(t, err)
+	var own map[route]sighting
+	host.Do(t, func() {
+		var err error
+		own, _, err = tableRoutes()
+		must(t, err)
+	})
 	if _, ok := own[route{table: tableRemote, dst: defaultV4(), kind: unix.RTN_UNREACHABLE, metric: unreachableMetric}]; !ok {
 		t.Fatalf("table %d has no unreachable route while the device is down: its packets would take the main table", tableRemote)
 	}
 	must(t, h.LinkSetUp(device))
-	netnstest.Twice(t, "routes after the device was down", func() (int, error) { return EnsureRoutes(h, plan) })
+	netnstest.Twice(t, "routes after the device was down", func() (int, error) { return ensure(t, host, h, plan) })
 
 	fewer := plan
 	fewer.Inside = plan.Inside[:1]
-	netnstest.Twice(t, "fewer routes", func() (int, error) { return EnsureRoutes(h, fewer) })
+	netnstest.Twice(t, "fewer routes", func() (int, error) { return ensure(t, host, h, fewer) })
 
-	if n, err := remove(h); err != nil || n == 0 {
+	if n, err := remove(t, host, h); err != nil || n == 0 {
 		t.Fatalf("remove: %d, %v", n, err)
 	}
-	if n, err := remove(h); err != nil || n != 0 {
+	if n, err := remove(t, host, h); err != nil || n != 0 {
 		t.Fatalf("remove again: %d, %v", n, err)
 	}
 	left, err := h.RouteListFiltered(netlink.FAMILY_V4, &netlink.Route{Table: 3000}, netlink.RT_FILTER_TABLE)

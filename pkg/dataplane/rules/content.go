@@ -1,6 +1,10 @@
 package rules
 
-import "net/netip"
+import (
+	"maps"
+	"net/netip"
+	"slices"
+)
 
 // Names of the sets that the rules refer to.
 const (
@@ -93,6 +97,13 @@ type Params struct {
 	// Maps: the backend finds the egress IP of a mark in a map. Others get a tree of
 	// chains.
 	Maps bool
+}
+
+// Equal reports whether the content of our chains is the same with both.
+func (p Params) Equal(o Params) bool {
+	return p.Marks == o.Marks && p.Overlay == o.Overlay && p.OverlayPort == o.OverlayPort && p.ProbePort == o.ProbePort &&
+		p.Resets == o.Resets && p.Senders == o.Senders && p.IPv6 == o.IPv6 && p.Maps == o.Maps &&
+		maps.Equal(p.Indices, o.Indices) && slices.Equal(p.Strict, o.Strict) && slices.Equal(p.Strict6, o.Strict6)
 }
 
 // Build gives the content of all our chains. The walk of a packet through them:

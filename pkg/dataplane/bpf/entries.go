@@ -1,0 +1,138 @@
+package bpf
+
+import (
+	"errors"
+	"iter"
+	"maps"
+	"net/netip"
+
+	"github.com/cilium/ebpf"
+	"golang.org/x/sys/unix"
+)
+
+// Entries are those of maps pods and hosted, in a form that is compared fast.
+type Entries struct {
+	pods   map[[4]byte]podValue
+	hosted map[uint32]uint32
+}
+
+// EntriesOf returns the entries that maps have with these routes and networks.
+func EntriesOf(routes map[netip.Addr]Route, hosted map[uint32]uint32) Entries {
+	e := Entries{pods: make(map[[4]byte]podValue, len(routes)), hosted: maps.Clone(hosted)}
+	for ip, r := range routes {
+		e.pods[ip.As4()] = r.value()
+	}
+	return e
+}
+
+// Hold reports whether the maps hold these entries and no others.
+func (m *Maps) Hold(e Entries) bool {
+	return m.podEntries.read(m.pods) == nil && same(m.podEntries, e.pods) &&
+		m.hostedEntries.read(m.hosted) == nil && same(m.hostedEntries, e.hosted)
+}
+
+func same[K, V comparable](have entries[K, V], want map[K]V) bool {
+	if have.n != len(want) {
+		return false
+	}
+	for key, value := range have.all() {
+		if w, ok := want[key]; !ok || w != value {
+			return false
+		}
+	}
+	return true
+}
+
+// value is a route as the tc program reads it.
+func (r Route) value() podValue {
+	value := podValue{NetID: r.NetID, Count: uint32(len(r.Via))} //nolint:gosec // at most MaxVia
+	for i, h := range r.Via {
+		value.Via[i] = hostOrder(h)
+		if i < len(r.Sources) && r.Sources[i].IsValid() {
+			value.Sources[i] = hostOrder(r.Sources[i])
+		}
+	}
+	return value
+}
+
+// route is the reverse.
+func (v podValue) route() Route {
+	r := Route{NetID: v.NetID}
+	for i, h := range v.Via[:min(v.Count, MaxVia)] {
+		r.Via = append(r.Via, addrFromHost(h))
+		var source netip.Addr
+		if v.Sources[i] != 0 {
+			source = addrFromHost(v.Sources[i])
+		}
+		r.Sources = append(r.Sources, source)
+	}
+	return r
+}
+
+// entries are what a map holds, in memory that is used again.
+type entries[K, V comparable] struct {
+	keys   []K
+	values []V
+	n      int
+	// single: the kernel, before Linux 5.6, gives one entry at a time only.
+	single bool
+}
+
+func (e *entries[K, V]) all() iter.Seq2[K, V] {
+	return func(yield func(K, V) bool) {
+		for i := range e.n {
+			if !yield(e.keys[i], e.values[i]) {
+				return
+			}
+		}
+	}
+}
+
+// leastEntries is how many entries are asked for at least; the kernel gives those of
+// whole hash buckets.
+const leastEntries = 256
+
+// read reads all entries of a map.
+func (e *entries[K, V]) read(m *ebpf.Map) error {
+	for room := max(len(e.keys), leastEntries); !e.single; room *= 2 {
+		if room > len(e.keys) {
+			e.keys, e.values = make([]K, room), make([]V, room)
+		}
+		full, err := e.readBatch(m)
+		switch {
+		case errors.Is(err, ebpf.ErrNotSupported):
+			e.single = true
+		case err != nil:
+			return err
+		case !full:
+			return nil
+		}
+	}
+	return e.readSingly(m)
+}
+
+// readBatch reads in one call what there is room for, and reports whether that may not be
+// all.
+func (e *entries[K, V]) readBatch(m *ebpf.Map) (full bool, err error) {
+	var cursor ebpf.MapBatchCursor
+	e.n, err = m.BatchLookup(&cursor, e.keys, e.values, nil)
+	if errors.Is(err, ebpf.ErrKeyNotExist) {
+		return false, nil // the end
+	}
+	if errors.Is(err, unix.ENOSPC) {
+		return true, nil
+	}
+	return true, err
+}
+
+func (e *entries[K, V]) readSingly(m *ebpf.Map) error {
+	e.keys, e.values = e.keys[:0], e.values[:0]
+	var key K
+	var value V
+	it := m.Iterate()
+	for it.Next(&key, &value) {
+		e.keys, e.values = append(e.keys, key), append(e.values, value)
+	}
+	e.n = len(e.keys)
+	return it.Err()
+}

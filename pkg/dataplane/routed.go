@@ -1,0 +1,48 @@
+package dataplane
+
+import (
+	"maps"
+	"net/netip"
+	"slices"
+	"time"
+
+	"github.com/vishvananda/netlink"
+
+	"github.com/egressip-operator/egressip-operator/pkg/dataplane/routing"
+)
+
+// routed are our routes and policy rules as they were last found: in a large cluster there
+// are tens of thousands. As long as the kernel reports no change of them, nor of the
+// overlay, they are read again every wholeEvery only.
+type routed struct {
+	tables *routing.Tables
+	// asSet: they were carried out already at the time at.
+	asSet bool
+	at    time.Duration
+	// of are the networks that list has those of IPv4 of, in order.
+	of   map[netip.Prefix]struct{}
+	list []netip.Prefix
+}
+
+// inside returns networks as a plan has them: of IPv4, in order.
+func (r *routed) inside(networks map[netip.Prefix]struct{}) []netip.Prefix {
+	if r.of == nil || !maps.Equal(r.of, networks) {
+		r.of, r.list = networks, masked4(slices.Collect(maps.Keys(networks)))
+	}
+	return r.list
+}
+
+// ensure carries out a plan, where it may not be so already, and counts the changes.
+// changed: the kernel has reported changes.
+func (r *routed) ensure(h *netlink.Handle, p routing.Plan, m Marks, changed bool) (changes int, err error) {
+	same := r.tables.Are(p)
+	if r.asSet && same && !changed && monotonic()-r.at < wholeEvery {
+		return 0, nil
+	}
+	if !same {
+		r.tables = routing.NewTables(p)
+	}
+	changes, err = r.tables.Ensure(h, m, overlayName)
+	r.asSet, r.at = changes == 0 && err == nil, monotonic()
+	return changes, err
+}
