@@ -100,6 +100,8 @@ func kernelMutants() []mutant {
 			{file: "apply_perform.go", old: "if first.phase == phaseRules || first.op == widenGuard {", new: "if first.phase == phaseRules {"},
 		}},
 		m("looks-once", "TestAddressThatSomebodyElseTakesLater", "segment.go", "if r.uplinkErr != nil {\n\t\treturn\n\t}\n\tif len(r.addresses) == 0 {", "if r.uplinkErr != nil || len(r.addresses) > 0 {\n\t\treturn\n\t}\n\tif len(r.addresses) == 0 {"),
+		m("ports-are-never-random", "TestSourcePorts", "rules/snat.go", "To: to, RandomPort: b.RandomPorts}", "To: to}"),
+		m("ports-of-a-tree-are-never-random", "TestSourcePorts", "rules/snat.go", "RandomPort: t.random}", "RandomPort: false}"),
 		m("steady-without-maps", steadily, "steady.go", "d.maps.Hold(was.entries)", "d.maps != nil"),
 		m("steady-without-guard", steadily, "steady.go", "d.guard.Stands()", "true"),
 		m("steady-without-settings", steadily, "steady.go", "slices.Equal(was.settings, was.last.readAll())", "len(was.settings) == len(was.last.readAll())"),

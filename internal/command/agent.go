@@ -15,7 +15,7 @@ import (
 func agentCommand(version string) *cobra.Command {
 	var common commonOptions
 	var clusterCIDRs, serviceCIDRs, excludeCIDRs cidrsValue
-	o := agent.Options{Version: version, ARPProbe: agent.ARPProbes()[0], Kernel: agent.DefaultKernelOptions()}
+	o := agent.Options{Version: version, ARPProbe: agent.ARPProbes()[0], SNATPorts: agent.SNATPorts()[0], Kernel: agent.DefaultKernelOptions()}
 	cmd := &cobra.Command{
 		Use:   "agent",
 		Short: "Configure this node's kernel as the objects ask",
@@ -65,6 +65,8 @@ bpffs. Stopping it changes nothing in the kernel; "cleanup" removes everything.`
 		"what it means that another machine answers ARP requests for an egress IP: `mode` strict does not add the address, warn adds and reports it, off asks and hears nobody")
 	f.Var((*macsValue)(&o.ARPIgnore), "arp-ignore-macs",
 		"comma-separated `MACs` of machines that answer ARP requests for every address, as in the networks of some clouds: their answers mean nothing")
+	f.Var(newChoice(&o.SNATPorts, agent.SNATPorts()...), "snat-ports",
+		"source ports of connections with an egress IP: `mode` preserve keeps the pod's port as long as it is free, random gives any")
 	f.DurationVar(&o.AnnounceInterval, "announce-interval", time.Minute,
 		"time between two announcements of an egress IP while the node has it, with a question who else does; 0 for none")
 	f.BoolVar(&o.ResetConnections, "reset-connections", true,

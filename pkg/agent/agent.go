@@ -37,7 +37,7 @@ func Run(ctx context.Context, cfg *rest.Config, o Options) (err error) {
 	config := o.Kernel.config()
 	config.ProbePort, config.ResetConnections = o.ProbePort, o.ResetConnections
 	config.ARPProbe, config.ARPIgnore, config.AnnounceEvery = dataplane.ARPProbe(o.ARPProbe), o.ARPIgnore, o.AnnounceInterval
-	config.AwayAfter = o.AwayAfter
+	config.SNATPorts, config.AwayAfter = dataplane.SNATPorts(o.SNATPorts), o.AwayAfter
 	if o.AwayAfter == 0 {
 		config.AwayAfter = -1 // never
 	}

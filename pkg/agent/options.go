@@ -70,6 +70,9 @@ type Options struct {
 	// addresses whose answers mean nothing.
 	ARPProbe  string
 	ARPIgnore []net.HardwareAddr
+	// SNATPorts says which source ports connections with an egress IP get: one of
+	// SNATPorts(), "" for the first.
+	SNATPorts string
 	// AnnounceInterval is the time between two announcements of an egress IP while the
 	// node has it; 0 for none.
 	AnnounceInterval time.Duration
@@ -107,6 +110,9 @@ func (o Options) Validate() error {
 	}
 	if o.ARPProbe != "" && !slices.Contains(ARPProbes(), o.ARPProbe) {
 		errs = append(errs, fmt.Errorf("--arp-probe %q: use one of %v", o.ARPProbe, ARPProbes()))
+	}
+	if o.SNATPorts != "" && !slices.Contains(SNATPorts(), o.SNATPorts) {
+		errs = append(errs, fmt.Errorf("--snat-ports %q: use one of %v", o.SNATPorts, SNATPorts()))
 	}
 	if o.AnnounceInterval != 0 && o.AnnounceInterval < minAnnounceInterval {
 		errs = append(errs, fmt.Errorf("--announce-interval %s: give a duration from %s, or 0 for none", o.AnnounceInterval, minAnnounceInterval))
@@ -167,6 +173,11 @@ func DefaultKernelOptions() KernelOptions {
 // ARPProbes are the choices of Options.ARPProbe.
 func ARPProbes() []string {
 	return []string{string(dataplane.ARPStrict), string(dataplane.ARPWarn), string(dataplane.ARPOff)}
+}
+
+// SNATPorts are the choices of Options.SNATPorts.
+func SNATPorts() []string {
+	return []string{string(dataplane.PreservePorts), string(dataplane.RandomPorts)}
 }
 
 // Backends are the choices of a place for our rules: a table of our own in nftables, or

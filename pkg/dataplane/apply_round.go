@@ -148,6 +148,9 @@ func (r *round) use(observed kernel) ([]Backend, error) {
 		r.warn(warning.Warning{Reason: warning.ForeignNATFirst, Object: "iptables", Problem: w})
 	}
 	r.d.iptablesUsed = use
+	if old := r.cannotRandomise(); len(old) > 0 {
+		r.warn(warning.PortsPreserved(string(old[0])))
+	}
 	return use, nil
 }
 
@@ -177,10 +180,31 @@ func (r *round) ruleParams(idx indices, s State) rules.Params {
 		Indices:     idx,
 		Resets:      r.resets,
 		Senders:     r.members.table,
+		RandomPorts: r.randomPorts(),
 		Strict:      masked4(strictNetworks(s)),
 		Strict6:     masked6(strictNetworks(s)),
 		IPv6:        r.ipv6,
 	}
+}
+
+// randomPorts reports whether connections get random source ports: if that is asked for, and
+// iptables can do so where our rules are in it.
+func (r *round) randomPorts() bool {
+	return r.d.cfg.SNATPorts == RandomPorts && (r.members.table || len(r.cannotRandomise()) == 0)
+}
+
+// cannotRandomise lists the backends of iptables that are too old for random source ports,
+// if those are asked for.
+func (r *round) cannotRandomise() (old []Backend) {
+	if r.d.cfg.SNATPorts != RandomPorts {
+		return nil
+	}
+	for _, b := range r.report.Backends {
+		if driver, ok := r.d.iptables[b]; ok && !driver.RandomPorts() {
+			old = append(old, b)
+		}
+	}
+	return old
 }
 
 func strictNetworks(s State) []netip.Prefix {

@@ -163,6 +163,11 @@ func (c Config) complete() (Config, error) {
 			errs = append(errs, fmt.Errorf("backend %q: together with iptables", b))
 		}
 	}
+	switch c.SNATPorts {
+	case "", PreservePorts, RandomPorts:
+	default:
+		errs = append(errs, fmt.Errorf("source ports %q: neither %q nor %q", c.SNATPorts, PreservePorts, RandomPorts))
+	}
 	switch c.ARPProbe {
 	case "", ARPStrict, ARPWarn, ARPOff:
 	default:

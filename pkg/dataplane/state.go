@@ -136,6 +136,8 @@ type Config struct {
 	// host has it; 0 for none. Other machines with the address are found at the same
 	// pace at least.
 	AnnounceEvery time.Duration
+	// SNATPorts says which source ports connections with an egress IP get.
+	SNATPorts SNATPorts
 	// AwayAfter is how long without an Apply it takes until unknown addresses are no
 	// longer dropped, although Strict asks for it: without an agent, no new pod would
 	// become known. 0 means the default, a negative number never.
@@ -150,6 +152,18 @@ type Config struct {
 	// ends by the server's reset or a timeout.
 	ResetConnections bool
 }
+
+// SNATPorts says which source ports connections with an egress IP get.
+type SNATPorts string
+
+// The ways to choose source ports.
+const (
+	// PreservePorts: a connection keeps the port that its pod chose, as long as no other
+	// connection to the same destination has it. The zero value means the same.
+	PreservePorts SNATPorts = "preserve"
+	// RandomPorts: it gets a random one.
+	RandomPorts SNATPorts = "random"
+)
 
 // Backend is a place for our rules in the kernel.
 type Backend = iptables.Backend

@@ -52,6 +52,10 @@ func Open(b Backend, f Family) (*Driver, error) {
 	return d, nil
 }
 
+// RandomPorts reports whether rules can ask for random source ports, as from version 1.6.2
+// on.
+func (d *Driver) RandomPorts() bool { return d.single.HasRandomFully() }
+
 // OpenInstalled opens the backends that are installed and work; at least one must.
 func OpenInstalled() (map[Backend]*Driver, error) {
 	opened := map[Backend]*Driver{}

@@ -151,6 +151,9 @@ func renderAction(a rules.Action) string {
 	case rules.SaveMark:
 		return fmt.Sprintf("-j CONNMARK --save-mark --nfmask %#x --ctmask %#x", a.Mask, a.Mask)
 	case rules.SourceNAT:
+		if a.RandomPort {
+			return snatTarget + a.To.String() + " --random-fully"
+		}
 		return snatTarget + a.To.String()
 	case rules.NoTrack:
 		return "-j NOTRACK"

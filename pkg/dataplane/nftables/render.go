@@ -234,7 +234,7 @@ func (r *renderer) action(a rules.Action) []expr.Any {
 			r.table.Maps[setSNAT][markKey(mark)] = addrKey(ip)
 		}
 		return slices.Concat(meta(expr.MetaKeyMARK), masked(native(a.Mask)), mapped(setSNAT, register),
-			[]expr.Any{&expr.NAT{Type: expr.NATTypeSourceNAT, Family: unix.NFPROTO_IPV4, RegAddrMin: register}})
+			[]expr.Any{&expr.NAT{Type: expr.NATTypeSourceNAT, Family: unix.NFPROTO_IPV4, RegAddrMin: register, FullyRandom: a.RandomPort}})
 	case rules.KeepSource:
 		// To accept would not do: the kernel then asks the next chain.
 		return slices.Concat(network(rules.Source), []expr.Any{&expr.NAT{Type: expr.NATTypeSourceNAT, Family: unix.NFPROTO_IPV4, RegAddrMin: register}})

@@ -94,6 +94,8 @@ type Params struct {
 	Senders bool
 	// IPv6: there are rules for IPv6, too.
 	IPv6 bool
+	// RandomPorts: connections get random source ports.
+	RandomPorts bool
 	// Maps: the backend finds the egress IP of a mark in a map. Others get a tree of
 	// chains.
 	Maps bool
@@ -102,7 +104,7 @@ type Params struct {
 // Equal reports whether the content of our chains is the same with both.
 func (p Params) Equal(o Params) bool {
 	return p.Marks == o.Marks && p.Overlay == o.Overlay && p.OverlayPort == o.OverlayPort && p.ProbePort == o.ProbePort &&
-		p.Resets == o.Resets && p.Senders == o.Senders && p.IPv6 == o.IPv6 && p.Maps == o.Maps &&
+		p.Resets == o.Resets && p.Senders == o.Senders && p.IPv6 == o.IPv6 && p.Maps == o.Maps && p.RandomPorts == o.RandomPorts &&
 		maps.Equal(p.Indices, o.Indices) && slices.Equal(p.Strict, o.Strict) && slices.Equal(p.Strict6, o.Strict6)
 }
 

@@ -261,8 +261,12 @@ type SaveMark struct{ Mask uint32 }
 // nftables can.
 type DropIfMarksDiffer struct{ Mask uint32 }
 
-// SourceNAT gives the packet's connection another source address.
-type SourceNAT struct{ To netip.Addr }
+// SourceNAT gives the packet's connection another source address, and a random source port
+// if RandomPort is set. Else it keeps its port, as long as that is free.
+type SourceNAT struct {
+	To         netip.Addr
+	RandomPort bool
+}
 
 // SourceNATByMark gives the packet's connection the source address that To has for
 // the bits of Mask of the packet's mark. Without an entry the packet goes on. It is
@@ -270,6 +274,8 @@ type SourceNAT struct{ To netip.Addr }
 type SourceNATByMark struct {
 	Mask uint32
 	To   map[uint32]netip.Addr
+	// RandomPort is that of SourceNAT.
+	RandomPort bool
 }
 
 // KeepSource has the packet's connection keep its source address, whatever source NAT

@@ -26,10 +26,10 @@ func (b builder) nat() Ruleset {
 		for ip, i := range b.Indices {
 			to[b.Marks.Index(i)] = ip
 		}
-		post = append(post, when().then(SourceNATByMark{Mask: b.Marks.IndexMask(), To: to}))
+		post = append(post, when().then(SourceNATByMark{Mask: b.Marks.IndexMask(), To: to, RandomPort: b.RandomPorts}))
 		return b.natRuleset(map[string][]Rule{ChainPostrouting: post})
 	}
-	tree := snatTree{marks: b.Marks, byIndex: make(map[int]netip.Addr, len(b.Indices)), chains: map[string][]Rule{}}
+	tree := snatTree{marks: b.Marks, random: b.RandomPorts, byIndex: make(map[int]netip.Addr, len(b.Indices)), chains: map[string][]Rule{}}
 	for ip, i := range b.Indices {
 		tree.byIndex[i] = ip
 	}
@@ -58,13 +58,14 @@ func (builder) natRuleset(chains map[string][]Rule) Ruleset {
 // egress IP of an index.
 type snatTree struct {
 	marks   Marks
+	random  bool
 	byIndex map[int]netip.Addr
 	chains  map[string][]Rule
 }
 
 // leaf is the rule of one egress IP.
 func (t snatTree) leaf(index int) Rule {
-	return when(Mark{Value: t.marks.Index(index), Mask: t.marks.IndexMask()}).then(SourceNAT{t.byIndex[index]})
+	return when(Mark{Value: t.marks.Index(index), Mask: t.marks.IndexMask()}).then(SourceNAT{To: t.byIndex[index], RandomPort: t.random})
 }
 
 // grow adds the rules of the given indices, which are sorted and differ in

@@ -61,6 +61,15 @@ func AnswersForAll(mac, uplink string) Warning {
 	}
 }
 
+// PortsPreserved is that of a backend of iptables that is too old for random source ports.
+func PortsPreserved(backend string) Warning {
+	return Warning{
+		Reason: Incomplete, Object: "iptables-" + backend,
+		Problem: "connections keep their source ports although --snat-ports=random asks for others: this version of iptables is older than 1.6.2",
+		Remedy:  "install a newer one, or set --backend=nftables or --snat-ports=preserve",
+	}
+}
+
 // Missing is that of something that could not be done yet and that nothing waits for.
 func Missing(err error) Warning { return Warning{Reason: Incomplete, Problem: err.Error()} }
 
