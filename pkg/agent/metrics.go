@@ -16,12 +16,16 @@ type metrics struct {
 	changes       prometheus.Counter
 	pods          *prometheus.GaugeVec
 	hosted        *prometheus.GaugeVec
+	connections   *prometheus.GaugeVec
+	ports         *prometheus.GaugeVec
 	statusWrites  prometheus.Counter
 	statusErrors  prometheus.Counter
 	lastSucceeded prometheus.Gauge
 	silentHosts   prometheus.Gauge
 	withdrawn     prometheus.Gauge
 	info          *prometheus.GaugeVec
+	// counts is that of the report which connections and ports show.
+	counts int
 }
 
 func newMetrics(version string) *metrics {
@@ -47,6 +51,14 @@ func newMetrics(version string) *metrics {
 			Name: "egressip_agent_hosted_egress_ips",
 			Help: "Egress IPs that this node must host, by whether the kernel is configured for them.",
 		}, []string{"configured"}),
+		connections: prometheus.NewGaugeVec(prometheus.GaugeOpts{
+			Name: "egressip_agent_egress_ip_connections",
+			Help: "Connections that the kernel tracks with an egress IP of this node as source.",
+		}, []string{"egress_ip"}),
+		ports: prometheus.NewGaugeVec(prometheus.GaugeOpts{
+			Name: "egressip_agent_egress_ip_ports",
+			Help: "Source ports of an egress IP of this node in use to the destination that takes most of them; there are 64512.",
+		}, []string{"egress_ip"}),
 		statusWrites: prometheus.NewCounter(prometheus.CounterOpts{
 			Name: "egressip_agent_status_writes_total",
 			Help: "Writes of the status of this node's HostSubnet.",
@@ -79,7 +91,7 @@ func newMetrics(version string) *metrics {
 // register registers the metrics with r until unregister is called.
 func (m *metrics) register(r prometheus.Registerer) (unregister func(), err error) {
 	all := []prometheus.Collector{
-		m.applySeconds, m.applyErrors, m.changes, m.pods, m.hosted,
+		m.applySeconds, m.applyErrors, m.changes, m.pods, m.hosted, m.connections, m.ports,
 		m.statusWrites, m.statusErrors, m.lastSucceeded, m.silentHosts, m.withdrawn, m.info,
 	}
 	unregister = func() {
@@ -112,6 +124,7 @@ func (m *metrics) observe(s dataplane.State, r dataplane.Report, began, ended ti
 	m.pods.WithLabelValues("remote").Set(float64(paths[dataplane.Remote]))
 	m.pods.WithLabelValues("drop").Set(float64(paths[dataplane.Drop]))
 
+	m.observeUsage(r)
 	configured := 0
 	for _, h := range r.Hosted {
 		if h.Configured {
@@ -120,4 +133,18 @@ func (m *metrics) observe(s dataplane.State, r dataplane.Report, began, ended ti
 	}
 	m.hosted.WithLabelValues("true").Set(float64(configured))
 	m.hosted.WithLabelValues("false").Set(float64(max(len(s.Hosted)-configured, 0)))
+}
+
+// observeUsage shows how much egress IPs are used, each time that has been counted.
+func (m *metrics) observeUsage(r dataplane.Report) {
+	if r.Counts == m.counts {
+		return
+	}
+	m.counts = r.Counts
+	m.connections.Reset()
+	m.ports.Reset()
+	for _, h := range r.Hosted {
+		m.connections.WithLabelValues(h.IP.String()).Set(float64(h.Usage.Connections))
+		m.ports.WithLabelValues(h.IP.String()).Set(float64(h.Usage.Ports))
+	}
 }

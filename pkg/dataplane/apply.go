@@ -154,6 +154,8 @@ func (p *pass) finish(err error) (Report, error) {
 	if p.unseen {
 		p.report.Warnings = append(append(p.report.Warnings, p.d.sight.warnings...), warning.NotSeen())
 	}
+	p.d.hosts.Store(len(p.state.Hosted) > 0)
+	p.d.usages.report(&p.report)
 	p.report.Warnings = warning.Tidy(p.report.Warnings)
 	seen.warnings = p.report.Warnings
 	if !p.unseen {

@@ -139,3 +139,25 @@ func BenchmarkOnePodMore(b *testing.B) {
 		}
 	}
 }
+
+// BenchmarkCountUsages counts 240,000 connections of an egress IP.
+func BenchmarkCountUsages(b *testing.B) {
+	h := netnstest.Enter(b)
+	d := Dataplane{cfg: Config{Marks: DefaultMarks()}}
+	mark := d.cfg.Marks.Index(d.cfg.Marks.FirstIndex())
+	ip := testenv.Addr(eip1)
+	for i := range 240_000 {
+		dest, port := netip.AddrFrom4([4]byte{203, 0, 113, byte(i / 60_000)}), uint16(1024+i%60_000)
+		must(b, h.ConntrackCreate(netlink.ConntrackTable, netlink.FAMILY_V4, &netlink.ConntrackFlow{
+			FamilyType: netlink.FAMILY_V4,
+			Forward:    netlink.IPTuple{Protocol: unix.IPPROTO_UDP, SrcIP: []byte{10, 244, 1, 2}, DstIP: dest.AsSlice(), SrcPort: port, DstPort: 53},
+			Reverse:    netlink.IPTuple{Protocol: unix.IPPROTO_UDP, SrcIP: dest.AsSlice(), DstIP: ip.AsSlice(), SrcPort: 53, DstPort: port},
+			Mark:       mark, TimeOut: 600,
+		}))
+	}
+	measured(b, func() {
+		if got, err := d.countUsages(); err != nil || got[ip].Connections != 240_000 || got[ip].Ports != 60_000 {
+			b.Fatalf("counted %+v: %v", got[ip], err)
+		}
+	})
+}

@@ -104,8 +104,12 @@ type Dataplane struct {
 	// reports a change.
 	outlook outlook
 	changed atomic.Bool
-	// watched: the kernel reports changes. relinked is set with changed.
+	// watched: the kernel reports changes. relinked is set with changed, and by news.
 	watched, relinked atomic.Bool
+
+	// usages are how much egress IPs are used; hosts reports whether the host has any.
+	usages usages
+	hosts  atomic.Bool
 
 	announcer neigh.Announcer
 	// watch looks for other machines that have egress IPs of this host. Answers from
@@ -240,15 +244,13 @@ func (d *Dataplane) setAnswers(m *bpf.Maps) {
 
 // Run calls drift whenever something changed in the kernel that Apply may have
 // to mend, and repeats the announcements of new egress IPs: the first is
-// easily lost. It works until ctx ends.
+// easily lost. It also counts the connections of egress IPs. It works until ctx ends.
 func (d *Dataplane) Run(ctx context.Context, drift func()) error {
 	ctx, stop := context.WithCancel(ctx)
-	done := make(chan struct{})
 	d.watched.Store(true)
-	go func() {
-		defer close(done)
-		d.announcer.Run(ctx)
-	}()
+	var done sync.WaitGroup
+	done.Go(func() { d.announcer.Run(ctx) })
+	done.Go(func() { d.countPorts(ctx) })
 	err := watch(ctx, func() {
 		d.changed.Store(true)
 		d.relinked.Store(true)
@@ -256,6 +258,6 @@ func (d *Dataplane) Run(ctx context.Context, drift func()) error {
 	})
 	d.watched.Store(false)
 	stop()
-	<-done
+	done.Wait()
 	return err
 }

@@ -203,6 +203,8 @@ type Report struct {
 	// Warnings are findings that the admin should know and that stop nothing, the worst
 	// first.
 	Warnings []warning.Warning
+	// Counts is how often Usage of egress IPs has been counted.
+	Counts int
 	// UplinkMTU is what the uplink carries; 0 where it is not known.
 	UplinkMTU int
 }
@@ -216,4 +218,6 @@ type HostedReport struct {
 	// InUseBy is the MAC address of another machine on the segment that has the
 	// address too; empty if there is none. That may be why it is not configured.
 	InUseBy string
+	// Usage is how much it is used; 0 until that is counted.
+	Usage Usage
 }

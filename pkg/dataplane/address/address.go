@@ -151,7 +151,7 @@ func list(nl *netlink.Handle) ([]holder, error) {
 // listed several times in a pass: the library takes ten times as long.
 func dump() ([]netlink.Addr, error) {
 	var addrs []netlink.Addr
-	err := nlutil.Dump(unix.RTM_GETADDR, append([]byte{unix.AF_INET}, make([]byte, unix.SizeofIfAddrmsg-1)...), func(typ uint16, data []byte) error {
+	err := nlutil.Dump(unix.NETLINK_ROUTE, unix.RTM_GETADDR, append([]byte{unix.AF_INET}, make([]byte, unix.SizeofIfAddrmsg-1)...), func(typ uint16, data []byte) error {
 		if typ == unix.RTM_NEWADDR && len(data) >= unix.SizeofIfAddrmsg && data[0] == unix.AF_INET {
 			addrs = append(addrs, parse(data))
 		}

@@ -45,7 +45,7 @@ func same[K, V comparable](have entries[K, V], want map[K]V) bool {
 
 // value is a route as the tc program reads it.
 func (r Route) value() podValue {
-	value := podValue{NetID: r.NetID, Count: uint32(len(r.Via))} //nolint:gosec // at most MaxVia
+	value := podValue{NetID: r.NetID, Count: uint32(len(r.Via))}
 	for i, h := range r.Via {
 		value.Via[i] = hostOrder(h)
 		if i < len(r.Sources) && r.Sources[i].IsValid() {

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"net/netip"
 
+	"github.com/vishvananda/netlink"
 	"github.com/vishvananda/netlink/nl"
 	"golang.org/x/sys/unix"
 
@@ -47,6 +48,7 @@ const (
 	attrProtoInfo  = 4
 	attrMark       = 8
 	attrZone       = 18
+	attrMarkMask   = 21
 	attrFilter     = 25
 
 	attrTupleIP    = 1
@@ -108,25 +110,40 @@ func ofSource(source netip.Addr) []nl.NetlinkRequestData {
 
 // walk is one walk through the table, in which the kernel tells of what is asked for.
 func walk(asked []nl.NetlinkRequestData, match func(Flow) bool) ([]Entry, error) {
-	req := request(nl.IPCTNL_MSG_CT_GET, unix.NLM_F_DUMP)
+	request := (&nl.Nfgenmsg{NfgenFamily: unix.AF_INET, Version: nl.NFNETLINK_V0}).Serialize()
 	for _, attr := range asked {
-		req.AddData(attr)
+		request = append(request, attr.Serialize()...)
 	}
 	var found []Entry
-	var errParse error
-	err := req.ExecuteIter(unix.NETLINK_NETFILTER, 0, func(msg []byte) bool {
+	err := nlutil.Dump(unix.NETLINK_NETFILTER, unix.NFNL_SUBSYS_CTNETLINK<<8|nl.IPCTNL_MSG_CT_GET, request, func(_ uint16, msg []byte) error {
 		entry, ours, err := parse(msg)
-		if err != nil {
-			errParse = err
-			return false
-		}
-		if ours && match(entry.Flow) {
+		if err == nil && ours && match(entry.Flow) {
 			entry.message = append([]byte(nil), msg[nl.SizeofNfgenmsg:]...)
 			found = append(found, entry)
 		}
-		return true
+		return err
 	})
-	return found, errors.Join(err, errParse)
+	return found, err
+}
+
+// EachMarked calls each with the connections whose mark has a value in the bits of a mask,
+// in one walk through the table, by and large: one that comes or goes meanwhile may be left
+// out, or counted twice. The kernel filters them.
+func EachMarked(value, mask uint32, each func(Flow)) error {
+	asked := []nl.NetlinkRequestData{
+		nl.NewRtAttr(attrMark, binary.BigEndian.AppendUint32(nil, value)),
+		nl.NewRtAttr(attrMarkMask, binary.BigEndian.AppendUint32(nil, mask)),
+	}
+	_, err := walk(asked, func(f Flow) bool {
+		if f.Mark&mask == value {
+			each(f)
+		}
+		return false
+	})
+	if err != nil && !errors.Is(err, netlink.ErrDumpInterrupted) {
+		return fmt.Errorf("list tracked connections by mark: %w", err)
+	}
+	return nil
 }
 
 // Forget makes the kernel forget connections, and counts them. A later packet of such

@@ -258,8 +258,8 @@ func eachRoute(table int, each func(r route, seen sighting, own bool)) error {
 	request[0] = unix.AF_INET
 	request = binary.NativeEndian.AppendUint16(request, 8)
 	request = binary.NativeEndian.AppendUint16(request, unix.RTA_TABLE)
-	request = binary.NativeEndian.AppendUint32(request, uint32(table)) //nolint:gosec // one of ours
-	err := nlutil.Dump(unix.RTM_GETROUTE, request, func(typ uint16, data []byte) error {
+	request = binary.NativeEndian.AppendUint32(request, uint32(table))
+	err := nlutil.Dump(unix.NETLINK_ROUTE, unix.RTM_GETROUTE, request, func(typ uint16, data []byte) error {
 		r, seen, protocol, ok := parseRoute(data)
 		if typ == unix.RTM_NEWROUTE && ok && r.table == table {
 			each(r, seen, protocol == routeProtocol)

@@ -61,6 +61,16 @@ func AnswersForAll(mac, uplink string) Warning {
 	}
 }
 
+// FewPorts is that of an egress IP that has given most of its source ports to connections
+// with one destination. The numbers are not in it: they change all the time.
+func FewPorts(ip netip.Addr, to netip.AddrPort, protocol string) Warning {
+	return Warning{
+		Reason: PortsRunOut, Object: "egress IP " + ip.String(),
+		Problem: fmt.Sprintf("connections to %s %v have most of its 64,512 source ports; when all are taken, no other connection to there comes about", protocol, to),
+		Remedy:  "give the namespace more egress IPs in mode balanced, or have its pods keep connections open and use them again",
+	}
+}
+
 // PortsPreserved is that of a backend of iptables that is too old for random source ports.
 func PortsPreserved(backend string) Warning {
 	return Warning{

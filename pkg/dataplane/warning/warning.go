@@ -27,6 +27,8 @@ const (
 	OverlayPortClosed Reason = "OverlayPortClosed"
 	// OverlayPortShared: another device uses the overlay's port.
 	OverlayPortShared Reason = "OverlayPortShared"
+	// PortsRunOut: an egress IP has few source ports left for a destination.
+	PortsRunOut Reason = "PortsRunOut"
 	// DefaultRouteElsewhere: packets leave by another interface than that with the egress
 	// IPs.
 	DefaultRouteElsewhere Reason = "DefaultRouteElsewhere"
@@ -67,7 +69,7 @@ const (
 // severity is the place of a reason among all of them.
 func severity(r Reason) int {
 	return slices.Index([]Reason{
-		ForwardingOff, NoDefaultRoute, ForwardRejects, RoutedElsewhere, HostUnreachable, OverlayPortClosed, OverlayPortShared,
+		ForwardingOff, NoDefaultRoute, ForwardRejects, RoutedElsewhere, HostUnreachable, OverlayPortClosed, OverlayPortShared, PortsRunOut,
 		DefaultRouteElsewhere, ReversePathFilter, ForeignNATFirst, MarksOverlap, IPv6NotDropped, SourcesUnchecked, FilterFirst, RulesUnreadable, MTUDiffers,
 		IPv6NetworksUnknown, StrictWithoutEffect, AddressesOutside, AnsweredForAll, NotWatched, NotReset, Incomplete, Unknown,
 	}, r)

@@ -13,12 +13,13 @@ import (
 // dumpBuffer holds what the kernel sends at once of a list.
 const dumpBuffer = 32 << 10
 
-// Dump asks routing netlink for a list, and calls each with the content of each message
-// of the answer, which is valid until each returns. It makes no garbage but its buffer. A
-// kernel from 4.20 on takes the request as a filter, others send more: each must leave
-// out what it did not ask for. It works in the network namespace of the calling thread.
-func Dump(typ uint16, request []byte, each func(typ uint16, data []byte) error) (err error) {
-	fd, err := unix.Socket(unix.AF_NETLINK, unix.SOCK_RAW|unix.SOCK_CLOEXEC, unix.NETLINK_ROUTE)
+// Dump asks a protocol of netlink for a list, and calls each with the content of each
+// message of the answer, which is valid until each returns. It makes no garbage but its
+// buffer. The request is a filter, if the kernel is new enough, for routing 4.20; others
+// send more: each must leave out what it did not ask for. It works in the network namespace
+// of the calling thread.
+func Dump(protocol int, typ uint16, request []byte, each func(typ uint16, data []byte) error) (err error) {
+	fd, err := unix.Socket(unix.AF_NETLINK, unix.SOCK_RAW|unix.SOCK_CLOEXEC, protocol)
 	if err != nil {
 		return os.NewSyscallError("socket", err)
 	}
@@ -62,7 +63,7 @@ func eachMessage(b []byte, each func(typ uint16, data []byte) error) (done bool,
 		switch typ {
 		case unix.NLMSG_DONE, unix.NLMSG_ERROR:
 			if len(data) >= 4 {
-				if code := int32(binary.NativeEndian.Uint32(data)); code < 0 { //nolint:gosec // an error number of the kernel
+				if code := int32(binary.NativeEndian.Uint32(data)); code < 0 {
 					return true, unix.Errno(-code)
 				}
 			}
