@@ -193,6 +193,9 @@ func hostNotices(name string, before, after []metav1.Condition) []notice {
 		return notices
 	}
 	reason := eventInvalid
+	if now.Reason == reasonPodNetworksMissing {
+		reason = reasonPodNetworksMissing
+	}
 	if slices.Contains([]egress.Reason{
 		egress.ReasonMultipleHosts, egress.ReasonMultipleNamespaces, egress.ReasonSameHost, egress.ReasonDuplicateNetID,
 	}, egress.Reason(now.Reason)) {

@@ -103,6 +103,7 @@ func TestHostNotices(t *testing.T) {
 		{"wrong otherwise", outside, conflict, eventConflict},
 		{"the next conflict", conflict, ready(metav1.ConditionFalse, "MultipleHosts", "b"), eventConflict},
 		{"is fine again", conflict, fine, ""},
+		{"has a pod nobody knows where", fine, ready(metav1.ConditionFalse, "PodNetworksMissing", "a"), "PodNetworksMissing"},
 		{"goes offline", online(metav1.ConditionTrue, "NodeReady"), online(metav1.ConditionFalse, "Silent"), eventHostOffline},
 		{"stays offline", online(metav1.ConditionFalse, "Silent"), online(metav1.ConditionFalse, "NodeUnreachable"), ""},
 		{"comes back", online(metav1.ConditionFalse, "Silent"), online(metav1.ConditionTrue, "NodeReady"), eventHostOnline},

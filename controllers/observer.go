@@ -33,7 +33,9 @@ type observer struct {
 	probes func() probeStates
 	// self is the address of the node that the controller runs on; the zero value if
 	// it is not known.
-	self            netip.Addr
+	self netip.Addr
+	// pods knows in which networks the API server has Pods; nil for nobody.
+	pods            *podLookup
 	defaultCapacity int
 	// hostRetention is how long a host is kept after its Node, claimRetention how long
 	// claims that users wrote are kept without a request.
@@ -91,6 +93,7 @@ func (o *observer) observeWith(ctx context.Context, probed probeStates) (view, e
 	}
 	o.namespaces.prune(func(name string) bool { return v.namespace(name) != nil })
 	o.hosts.prune(func(name string) bool { return v.host(name) != nil })
+	o.pods.prune(func(name string) bool { return v.host(name) != nil })
 	o.mu.Unlock()
 
 	byNode := byName(nodes.Items)
@@ -99,6 +102,10 @@ func (o *observer) observeWith(ctx context.Context, probed probeStates) (view, e
 	v.judgeHosts(byNode)
 	v.readNodes(byNode)
 	v.readCandidates(byNode)
+	v.podNetworks = make(map[string][]string, len(v.hosts))
+	for _, h := range v.hosts {
+		v.podNetworks[h.Name] = o.pods.listed(h)
+	}
 	v.applyLastResort()
 	return v, nil
 }

@@ -74,13 +74,26 @@ func sameRequests(before, after *v1.NetNamespace) bool {
 
 // sameClaims reports whether nothing changed for the egress reconciler. In the status
 // it reads the uplink's network, whether the agent is ready, its worst warning, what it
-// reports about other hosts, and about the addresses, which others may wait for; and the
-// witnesses: it writes these itself, and repairs them.
+// reports about other hosts, and about the addresses, which others may wait for, and where
+// it sees pods; and the witnesses: it writes these itself, and repairs them.
 func sameClaims(before, after *v1.HostSubnet) bool {
 	return before.UID == after.UID && before.Generation == after.Generation &&
-		uplinkCIDR(before) == uplinkCIDR(after) && sameVotes(before, after) && sameWitnesses(before, after) && sameReports(before, after) &&
+		uplinkCIDR(before) == uplinkCIDR(after) && sameVotes(before, after) && sameWitnesses(before, after) && sameReports(before, after) && samePodNetworks(before, after) &&
 		sameTruth(before, after, v1.ConditionAgentReady) && sameTruth(before, after, v1.ConditionAddressInUse) &&
 		reasonOf(before, v1.ConditionWarnings) == reasonOf(after, v1.ConditionWarnings)
+}
+
+// samePodNetworks reports whether the host's agent says the same about the networks of its
+// pods.
+func samePodNetworks(before, after *v1.HostSubnet) bool {
+	var b, a v1.AgentStatus
+	if before.Status.Agent != nil {
+		b = *before.Status.Agent
+	}
+	if after.Status.Agent != nil {
+		a = *after.Status.Agent
+	}
+	return slices.Equal(b.PodNetworks, a.PodNetworks) && b.PodNetworksMissing == a.PodNetworksMissing
 }
 
 // reasonOf returns the reason of a condition; empty where there is none.

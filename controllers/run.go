@@ -211,7 +211,10 @@ func (s setup) all(log logr.Logger) error {
 		return fmt.Errorf("set up the client: %w", err)
 	}
 	o := newObserver(s.mgr.GetCache(), clock.RealClock{}, probed, s.options.DefaultCapacity)
-	o.self = s.options.ProbeSource
+	o.self, o.pods = s.options.ProbeSource, newPodLookup(log, clock.RealClock{}, s.client)
+	if err := s.mgr.Add(o.pods); err != nil {
+		return fmt.Errorf("set up the look-up of Pods: %w", err)
+	}
 	o.hostRetention, o.claimRetention = s.options.HostRetention, s.options.ClaimRetention
 	status, err := s.publisher(log, o)
 	if err != nil {

@@ -97,10 +97,12 @@ func TestPlacement(t *testing.T) {
 	v := view{
 		capacity: map[string]int{"none": -1, "two": 2}, networks: map[string]netip.Prefix{"two": netip.MustParsePrefix("10.0.1.7/18")},
 		verdicts: map[string]online.Verdict{"two": {Closed: true}}, listed: map[string][]string{"two": {"10.0.1.7"}},
+		podNetworks: map[string][]string{"two": {"10.9.1.0/24"}},
 	}
 	for host, want := range map[string]v1.PlacementStatus{
-		"none": {NodeAddresses: []string{}}, "any": {Capacity: maxClaims, NodeAddresses: []string{}},
-		"two": {Capacity: 2, Network: "10.0.0.0/18", Closed: true, NodeAddresses: []string{"10.0.1.7"}},
+		"none": {NodeAddresses: []string{}, PodNetworks: []string{}},
+		"any":  {Capacity: maxClaims, NodeAddresses: []string{}, PodNetworks: []string{}},
+		"two":  {Capacity: 2, Network: "10.0.0.0/18", Closed: true, NodeAddresses: []string{"10.0.1.7"}, PodNetworks: []string{"10.9.1.0/24"}},
 	} {
 		if diff := cmp.Diff(&want, v.placement(host)); diff != "" {
 			t.Errorf("%s (-want +got):\n%s", host, diff)

@@ -36,6 +36,8 @@ type view struct {
 	ipv6 map[string][]string
 	// listed are the addresses that Nodes list, by host.
 	listed map[string][]string
+	// podNetworks are those of hosts' agents in which the API server has Pods, by host.
+	podNetworks map[string][]string
 	// candidates are the hosts as witnesses of others.
 	candidates map[string]candidate
 	// gone are the hosts whose Node is gone, that were bound to it.
@@ -107,6 +109,7 @@ func (v *view) placement(host string) *v1.PlacementStatus {
 	p := &v1.PlacementStatus{
 		Capacity: int32(max(capacity, 0)), //nolint:gosec // at most maxClaims
 		Closed:   v.verdicts[host].Closed, NodeAddresses: append([]string{}, v.listed[host]...),
+		PodNetworks: append([]string{}, v.podNetworks[host]...),
 	}
 	if network := v.networks[host]; network.IsValid() {
 		p.Network = network.Masked().String()

@@ -167,6 +167,13 @@ type PlacementStatus struct {
 	// +kubebuilder:validation:MaxItems=32
 	// +kubebuilder:validation:items:MaxLength=64
 	NodeAddresses []string `json:"nodeAddresses,omitzero"`
+	// podNetworks are those of agent.podNetworks in which the API server has a Pod of the
+	// Node. Traffic to these is not egress traffic.
+	// +optional
+	// +listType=atomic
+	// +kubebuilder:validation:MaxItems=128
+	// +kubebuilder:validation:items:MaxLength=64
+	PodNetworks []string `json:"podNetworks,omitzero"`
 }
 
 // AgentStatus describes a host's agent.
@@ -192,6 +199,19 @@ type AgentStatus struct {
 	// +kubebuilder:validation:MaxItems=32
 	// +kubebuilder:validation:items:MaxLength=64
 	Addresses []string `json:"addresses,omitempty"`
+	// podNetworks are the networks of the host's pods as its kernel has them, as CIDRs, as
+	// far as they are in no network that is known otherwise. Where each pod has a route of
+	// its own, they are single addresses.
+	// +optional
+	// +listType=atomic
+	// +kubebuilder:validation:MaxItems=128
+	// +kubebuilder:validation:items:MaxLength=64
+	PodNetworks []string `json:"podNetworks,omitempty"`
+	// podNetworksMissing says which of the host's pods is in no network that all hosts
+	// know to be inside the cluster, and why; empty if there is none.
+	// +optional
+	// +kubebuilder:validation:MaxLength=2048
+	PodNetworksMissing string `json:"podNetworksMissing,omitempty"`
 	// backend is where our rules are: nftables for a table of their own, or
 	// iptables. backendReason says why.
 	// +optional

@@ -17,6 +17,11 @@ func (in *AgentStatus) DeepCopyInto(out *AgentStatus) {
 		*out = make([]string, len(*in))
 		copy(*out, *in)
 	}
+	if in.PodNetworks != nil {
+		in, out := &in.PodNetworks, &out.PodNetworks
+		*out = make([]string, len(*in))
+		copy(*out, *in)
+	}
 	if in.IPTables != nil {
 		in, out := &in.IPTables, &out.IPTables
 		*out = make([]string, len(*in))
@@ -294,6 +299,11 @@ func (in *PlacementStatus) DeepCopyInto(out *PlacementStatus) {
 	*out = *in
 	if in.NodeAddresses != nil {
 		in, out := &in.NodeAddresses, &out.NodeAddresses
+		*out = make([]string, len(*in))
+		copy(*out, *in)
+	}
+	if in.PodNetworks != nil {
+		in, out := &in.PodNetworks, &out.PodNetworks
 		*out = make([]string, len(*in))
 		copy(*out, *in)
 	}

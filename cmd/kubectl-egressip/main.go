@@ -89,6 +89,18 @@ func rootCommand(out, errOut io.Writer) *cobra.Command {
 				return status(out, o)
 			},
 		},
+		&cobra.Command{
+			Use:   "networks",
+			Short: "Show which networks are inside the cluster, and where each is from",
+			Args:  cobra.NoArgs,
+			RunE: func(cmd *cobra.Command, _ []string) error {
+				o, err := read(cmd.Context(), config)
+				if err != nil {
+					return err
+				}
+				return networks(out, o)
+			},
+		},
 	)
 	return root
 }

@@ -266,7 +266,7 @@ func healthMutants() []mutant {
 		},
 		{
 			name: "no-pod-networks", pkg: brain, test: "TestDecideHost", plain: true,
-			edits: []edit{{file: "decide.go", old: "withPodNetworks(plan.Subnets, in.PodNetworks)", new: "withPodNetworks(plan.Subnets, nil)"}},
+			edits: []edit{{file: "decide.go", old: "found.wide()), in.PodNetworks)", new: "found.wide()), nil)"}},
 		},
 		{
 			name: "missing-host-is-unknown", pkg: brain, test: "TestDecideHost", plain: true,

@@ -41,7 +41,7 @@ bpffs. Stopping it changes nothing in the kernel; "cleanup" removes everything.`
 		"serve metrics over HTTPS, and only to clients whose bearer token the API server allows to get /metrics")
 	f.StringVar(&o.HealthAddress, "health-probe-bind-address", "127.0.0.1:9793", "`address` of /healthz and /readyz, 0 for none")
 	f.Var(&clusterCIDRs, "cluster-cidrs",
-		"pod networks of the cluster as comma-separated `CIDRs`, also those of IPv6; needed if Nodes have no podCIDR")
+		"pod networks of the cluster as comma-separated `CIDRs`, in addition to the Nodes' podCIDRs and to those that agents find; also those of IPv6")
 	f.Var(&serviceCIDRs, "service-cidrs",
 		"service networks as comma-separated `CIDRs`, in addition to those of ServiceCIDR objects (Kubernetes 1.33)")
 	f.Var(&excludeCIDRs, "exclude-cidrs",

@@ -37,6 +37,8 @@ type input struct {
 	uplink netip.Prefix
 	// addresses are those that the kernel has, or had a moment ago.
 	addresses []netip.Addr
+	// podRoutes are how the kernel led to pods in networks that nothing else names.
+	podRoutes []dataplane.PodRoute
 	// hostIP is the node's address as known before, for the time in which the
 	// HostSubnet is missing.
 	hostIP netip.Addr
@@ -66,6 +68,13 @@ type decision struct {
 	// has not said yet which there are.
 	addresses        []netip.Addr
 	addressesUnknown bool
+	// podNetworks are those that the node's pods were found in and that are published, and
+	// outside is a pod that is in none that all nodes know; its IP is invalid if there is
+	// none. podNetworksUnknown: the kernel has not said yet.
+	podNetworks        []netip.Prefix
+	outside            egress.Pod
+	podNetworksOmitted int
+	podNetworksUnknown bool
 	// withdrawn: the node gives up its egress IPs.
 	withdrawn bool
 	// warnings are what the admin should know and what stops nothing.
@@ -90,8 +99,8 @@ func decide(in input) (decision, bool) {
 		Host: in.node, Cluster: cluster, HostIP: hostIP, Uplink: in.uplink, Addresses: in.addresses,
 		Pods: podsOf(in.pods), Managed: managedNamespaces(in.netNamespaces),
 		Inside: insideNetworks(in.inside, in.serviceCIDRs), PodNetworks: in.podNetworks,
-		APIServers: endpointsOf(in.apiServers),
-		Strict:     in.strict, Reach: in.reach, Memo: in.memo,
+		APIServers: endpointsOf(in.apiServers), PodRoutes: routesOf(in.podRoutes),
+		Strict: in.strict, Reach: in.reach, Memo: in.memo,
 	})
 	if !ok {
 		return decision{}, false
@@ -100,7 +109,10 @@ func decide(in input) (decision, bool) {
 		state: stateOf(decided.Plan, in.strict), result: decided.Result, peers: decided.Watched, witnessed: decided.Witnessed,
 		noHostSubnet: decided.NoHostSubnet, withdrawn: in.reach.Withdrawn, addresses: decided.Addresses,
 		addressesUnknown: len(in.addresses) == 0,
+		podNetworks:      decided.PodNetworks, outside: decided.Outside, podNetworksOmitted: decided.PodNetworksOmitted,
+		podNetworksUnknown: len(decided.Locate) > 0 && len(in.podRoutes) == 0,
 	}
+	d.state.Locate = decided.Locate
 	for _, p := range problems {
 		if p.Kind == "HostSubnet" && p.Name == in.node {
 			d.problems = append(d.problems, p)
@@ -140,6 +152,15 @@ func servingPeers(c egress.Cluster, peers []egress.Peer) []string {
 	}
 	slices.Sort(names)
 	return names
+}
+
+// routesOf converts what the kernel said.
+func routesOf(routes []dataplane.PodRoute) []egress.PodRoute {
+	converted := make([]egress.PodRoute, 0, len(routes))
+	for _, r := range routes {
+		converted = append(converted, egress.PodRoute{IP: r.IP, Network: r.Network, Outward: r.Outward})
+	}
+	return converted
 }
 
 // uplinkMTU returns the MTU of a host's uplink; 0 where its agent has not reported it.

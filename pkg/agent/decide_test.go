@@ -102,7 +102,7 @@ func TestDecide(t *testing.T) {
 			func(in *input) { in.hostSubnets = in.hostSubnets[1:] },
 			func(s *dataplane.State) {
 				s.Inside = testenv.Prefixes("10.96.0.0/16", "10.128.0.0/14", "10.244.2.0/24", "169.254.0.0/16", "172.30.9.1/32", "fd00:1::/112")
-				s.Subnets, s.Hosted = nil, nil
+				s.Subnets, s.Hosted, s.Locate = nil, nil, testenv.Addrs("10.244.1.5", "10.244.1.6")
 				s.Pods[0] = dataplane.Pod{IP: testenv.Addr("10.244.1.5"), Kind: dataplane.Drop}
 			},
 		},
@@ -113,7 +113,7 @@ func TestDecide(t *testing.T) {
 			},
 			func(s *dataplane.State) {
 				s.Inside = testenv.Prefixes("10.96.0.0/16", "10.128.0.0/14", "10.244.2.0/24", "169.254.0.0/16", "172.30.9.1/32", "fd00:1::/112")
-				s.Subnets, s.Hosted = nil, nil
+				s.Subnets, s.Hosted, s.Locate = nil, nil, testenv.Addrs("10.244.1.5", "10.244.1.6")
 				s.Pods[0] = dataplane.Pod{IP: testenv.Addr("10.244.1.5"), Kind: dataplane.Remote, NetID: 17, Via: testenv.Addrs("10.1.8.12"), Sources: testenv.Addrs("10.1.8.200")}
 			},
 		},

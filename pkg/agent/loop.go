@@ -94,6 +94,7 @@ type loop struct {
 	appliedAt time.Time
 	report    dataplane.Report
 	addresses sightings
+	missing   missing
 	hostIP    netip.Addr
 	failures  int // passes in a row that failed
 	lastErr   string
@@ -107,6 +108,8 @@ type observation struct {
 	report   dataplane.Report
 	// err is why the kernel is not as planned, or nil.
 	err error
+	// missing says which pod is in no network that all nodes know; empty for none.
+	missing string
 }
 
 // run works until ctx ends. The caches must have synced.
@@ -188,7 +191,7 @@ func (l *loop) pass(ctx context.Context, why cause) error {
 		l.peers.setTargets(l.desired.state.HostIP, l.desired.state.Hosts, l.desired.peers, l.desired.witnessed)
 	}
 	err = errors.Join(undecided, err)
-	l.publish(observation{decision: *l.desired, report: l.report, err: err})
+	l.publish(observation{decision: *l.desired, report: l.report, err: err, missing: l.missing.lasting(l.desired, l.clock.Now())})
 	return err
 }
 
@@ -228,7 +231,7 @@ func (l *loop) decide(ctx context.Context) (decision, error) {
 		return decision{}, err
 	}
 	in.uplink, in.hostIP, in.memo = l.report.UplinkCIDR, l.hostIP, &l.memo
-	in.addresses = l.addresses.list()
+	in.addresses, in.podRoutes = l.addresses.list(), l.report.PodRoutes
 	if l.peers != nil {
 		in.reach = l.peers.reach()
 	}
@@ -254,6 +257,9 @@ func (l *loop) apply(ctx context.Context) error {
 	}
 	if l.addresses.see(report.Addresses, ended) {
 		l.objects.raise() // it decides which of them are published
+	}
+	if !slices.Equal(report.PodRoutes, l.report.PodRoutes) {
+		l.objects.raise() // it decides which networks these are
 	}
 	report.Warnings = warning.Tidy(slices.Concat(report.Warnings, l.desired.warnings, l.peerWarnings(report)))
 	l.report, l.applied, l.appliedAt = report, err == nil, ended

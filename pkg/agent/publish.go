@@ -165,6 +165,9 @@ func (p *publisher) want(o observation, base ownStatus) ownStatus {
 	if o.decision.addressesUnknown {
 		want.agent.Addresses = base.agent.Addresses // as after a restart
 	}
+	if o.decision.podNetworksUnknown {
+		want.agent.PodNetworks = base.agent.PodNetworks
+	}
 	want.inUseKnown = want.inUseKnown || base.inUseKnown
 	if p.ballot != nil {
 		want.agent.Silent = p.ballot()

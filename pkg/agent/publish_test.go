@@ -132,6 +132,14 @@ func TestStatusOf(t *testing.T) {
 			func(o *observation) { o.decision.addresses = testenv.Addrs("10.1.8.98", "10.1.8.99") },
 			func(s *ownStatus) { s.agent.Addresses = []string{"10.1.8.98", "10.1.8.99"} },
 		},
+		"pods in networks that nobody names": {
+			func(o *observation) {
+				o.decision.podNetworks, o.missing = testenv.Prefixes("10.9.1.0/24", "10.9.2.7/32"), "Pod red/a"
+			},
+			func(s *ownStatus) {
+				s.agent.PodNetworks, s.agent.PodNetworksMissing = []string{"10.9.1.0/24", "10.9.2.7/32"}, "Pod red/a"
+			},
+		},
 		"a claim that nobody requests is not to be configured": {
 			func(o *observation) {
 				o.decision.result.Claims = append(o.decision.result.Claims, egress.ClaimResult{
@@ -426,7 +434,7 @@ func TestPublishKeepsTheUplinksNetwork(t *testing.T) {
 // TestPublishKeepsAddressesUntilTheKernelIsRead: what an agent published before it was
 // started again stays inside for all nodes.
 //
-// Kills the mutant that publishes none at first.
+// Kills the mutants that publish none at first.
 func TestPublishKeepsAddressesUntilTheKernelIsRead(t *testing.T) {
 	t.Parallel()
 	inBubble(t, func(t *testing.T, p *publisher, api *fakeAPI) {
@@ -443,10 +451,17 @@ func TestPublishKeepsAddressesUntilTheKernelIsRead(t *testing.T) {
 		} {
 			p.publish(observed(t, func(ob *observation) {
 				ob.decision.addresses, ob.decision.addressesUnknown = o.now, !o.known
+				ob.decision.podNetworks, ob.decision.podNetworksUnknown = nil, !o.known
+				for _, ip := range o.now {
+					ob.decision.podNetworks = append(ob.decision.podNetworks, netip.PrefixFrom(ip, 32))
+				}
 			}))
 			pass(time.Second)
 			if got := api.stored.Status.Agent.Addresses; !slices.Equal(got, o.want) {
 				t.Errorf("published %v, want %v", got, o.want)
+			}
+			if got := api.stored.Status.Agent.PodNetworks; len(got) != len(o.want) || len(got) > 0 && got[0] != o.want[0]+"/32" {
+				t.Errorf("published pod networks %v, want those of %v", got, o.want)
 			}
 		}
 	})

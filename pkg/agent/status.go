@@ -89,6 +89,10 @@ func statusOf(o observation, version string, appliedGeneration int64) ownStatus 
 	for _, ip := range o.decision.addresses {
 		s.agent.Addresses = append(s.agent.Addresses, ip.String())
 	}
+	for _, network := range o.decision.podNetworks {
+		s.agent.PodNetworks = append(s.agent.PodNetworks, network.String())
+	}
+	s.agent.PodNetworksMissing = clipTo(o.missing, maxClaimMessage)
 	s.agent.Backend, s.agent.IPTables = backendOf(o.report.Backends)
 	s.agent.BackendReason = clip(o.report.BackendReason)
 	s.agent.IPv6 = ipv6Of(o)
@@ -254,6 +258,7 @@ func (s ownStatus) equal(t ownStatus) bool {
 		s.agent.Backend == t.agent.Backend && s.agent.IPv6 == t.agent.IPv6 &&
 		s.agent.BackendReason == t.agent.BackendReason && s.agent.Probes == t.agent.Probes &&
 		slices.Equal(s.agent.Silent, t.agent.Silent) && slices.Equal(s.agent.Addresses, t.agent.Addresses) &&
+		slices.Equal(s.agent.PodNetworks, t.agent.PodNetworks) && s.agent.PodNetworksMissing == t.agent.PodNetworksMissing &&
 		slices.Equal(s.claims, t.claims) && s.inUse == t.inUse && s.inUseKnown == t.inUseKnown &&
 		s.agent.UplinkMTU == t.agent.UplinkMTU && sameCondition(s.ready, t.ready) && sameCondition(s.warnings, t.warnings)
 }
@@ -267,6 +272,7 @@ func sameCondition(a, b metav1.Condition) bool {
 // other numbers, each time.
 func (s ownStatus) wordless() ownStatus {
 	s.ready.Message, s.warnings.Message, s.inUse = "", "", strings.Repeat("x", min(len(s.inUse), 1)) // whether, not what
+	s.agent.PodNetworksMissing = strings.Repeat("x", min(len(s.agent.PodNetworksMissing), 1))
 	s.claims = slices.Clone(s.claims)
 	for i := range s.claims {
 		s.claims[i].Message = ""

@@ -110,6 +110,7 @@ func (p *pass) run(ctx context.Context) error {
 	}
 	last.watchSegment()
 	last.look()
+	last.locate()
 	err := errors.Join(ctx.Err(), openErr, errors.Join(errs...), last.checkSources())
 	if err != nil {
 		p.d.steady = nil

@@ -106,6 +106,8 @@ type Dataplane struct {
 	changed atomic.Bool
 	// watched: the kernel reports changes. relinked is set with changed, and by news.
 	watched, relinked atomic.Bool
+	// located is how the kernel last led to pods in unknown networks.
+	located located
 
 	// usages are how much egress IPs are used; hosts reports whether the host has any.
 	usages usages

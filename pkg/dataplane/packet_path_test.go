@@ -44,6 +44,15 @@ func TestPodsLeaveWithTheirEgressIP(t *testing.T) {
 			if r := n1.apply(t); !slices.Equal(r.Backends, rules.want) || len(r.Warnings) != len(rules.want)-1 {
 				t.Fatalf("backends %v, warnings %v", r.Backends, r.Warnings)
 			}
+			n3.state.Locate = []netip.Addr{stranger.ip, dropped.ip, testenv.Addr(bastionIP)}
+			found := n3.apply(t).PodRoutes
+			if want := []PodRoute{
+				{IP: stranger.ip, Network: netip.PrefixFrom(stranger.ip, 32)},
+				{IP: dropped.ip, Network: n3.pods},
+				{IP: testenv.Addr(bastionIP), Network: netip.MustParsePrefix(bastionIP + "/32"), Outward: true},
+			}; !slices.Equal(found, want) {
+				t.Fatalf("pods are found at %v, want %v", found, want)
+			}
 			s := startSender(t, dropped, w.bastion, 9001)
 			w.seen.only(9001)
 			w.silent(t, s)

@@ -39,12 +39,15 @@ type State struct {
 	// Pods are this host's pods. Of IPv6, for which there are no egress IPs, every kind
 	// but Node means Drop.
 	Pods []Pod
+	// Locate are addresses of pods of which the report says how the kernel leads there.
+	Locate []netip.Addr
 }
 
 // clone returns a State that shares nothing with s.
 func (s State) clone() State {
 	s.Hosts, s.Inside, s.Subnets = slices.Clone(s.Hosts), slices.Clone(s.Inside), slices.Clone(s.Subnets)
 	s.Hosted, s.Standby, s.Pods = slices.Clone(s.Hosted), slices.Clone(s.Standby), slices.Clone(s.Pods)
+	s.Locate = slices.Clone(s.Locate)
 	for i := range s.Pods {
 		s.Pods[i].Via, s.Pods[i].Sources = slices.Clone(s.Pods[i].Via), slices.Clone(s.Pods[i].Sources)
 	}
@@ -55,7 +58,7 @@ func (s State) clone() State {
 func (s State) equal(o State) bool {
 	return s.HostIP == o.HostIP && s.Strict == o.Strict &&
 		slices.Equal(s.Hosts, o.Hosts) && slices.Equal(s.Inside, o.Inside) && slices.Equal(s.Subnets, o.Subnets) &&
-		slices.Equal(s.Hosted, o.Hosted) && slices.Equal(s.Standby, o.Standby) && slices.EqualFunc(s.Pods, o.Pods, Pod.equal)
+		slices.Equal(s.Hosted, o.Hosted) && slices.Equal(s.Standby, o.Standby) && slices.EqualFunc(s.Pods, o.Pods, Pod.equal) && slices.Equal(s.Locate, o.Locate)
 }
 
 func (p Pod) equal(o Pod) bool {
@@ -205,6 +208,8 @@ type Report struct {
 	Warnings []warning.Warning
 	// Counts is how often Usage of egress IPs has been counted.
 	Counts int
+	// PodRoutes are how the kernel leads to the addresses of State.Locate, in their order.
+	PodRoutes []PodRoute
 	// UplinkMTU is what the uplink carries; 0 where it is not known.
 	UplinkMTU int
 }

@@ -84,6 +84,7 @@ func (p *pass) stay() (Report, error) {
 	r.pass, r.errs = p, nil
 	r.watchSegment()
 	r.look()
+	r.locate()
 	err := r.checkSources()
 	if err != nil {
 		p.d.steady = nil

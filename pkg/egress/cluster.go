@@ -122,6 +122,9 @@ type Host struct {
 	// Addresses are those that the host's agent sees on its interfaces, in addition to IP,
 	// and Listed are those that its Node lists. See nodeAddresses.
 	Addresses, Listed []netip.Addr
+	// PodNetworks are those that the host's agent sees its pods in, and PodsListed are
+	// those in which the API server has a Pod of the Node. See foundPodNetworks.
+	PodNetworks, PodsListed []netip.Prefix
 	// Unheard: the agent has not reported anything in the time that it has for that.
 	// AgentReady: it has reported that the kernel is as planned. AgentGone: the host runs
 	// and its agent does not.

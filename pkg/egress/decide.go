@@ -32,6 +32,8 @@ type HostInput struct {
 	// PodNetworks are the networks of the cluster's pods, for a host whose pod CIDRs are
 	// not known, or are not where its pods are.
 	PodNetworks []netip.Prefix
+	// PodRoutes are how the kernel leads to those of HostDecision.Locate of before.
+	PodRoutes []PodRoute
 	// Strict: an address of a pod network that belongs to no known pod must not
 	// leave the cluster.
 	Strict bool
@@ -58,6 +60,16 @@ type HostDecision struct {
 	// are inside for all; AddressesOmitted is how many more it has.
 	Addresses        []netip.Addr
 	AddressesOmitted int
+	// Locate are the addresses of pods in networks that nothing but the kernel can say,
+	// which must find out how it leads there; PodNetworks are those of them that the host
+	// publishes, so that they are inside for all, and PodNetworksOmitted is how many more
+	// there are.
+	Locate             []netip.Addr
+	PodNetworks        []netip.Prefix
+	PodNetworksOmitted int
+	// Outside is one of the host's pods whose address is not inside for all hosts; its IP
+	// is invalid if there is none.
+	Outside Pod
 	// PodNetworksUnknown: strict classification has no effect, as nothing says
 	// which addresses are those of the host's pods.
 	PodNetworksUnknown bool
@@ -78,7 +90,8 @@ func DecideHost(in HostInput) (HostDecision, bool) {
 	reach := in.Reach
 	reach.Host = in.Host
 	inside := slices.Concat(in.Inside, apiServers(cluster, in.APIServers))
-	plan, ok := PlanFor(cluster, ResolveFrom(cluster, resolution, reach), in.Host, in.Pods, inside)
+	found := findPods(in, cluster, inside)
+	plan, ok := PlanFor(cluster, ResolveFrom(cluster, resolution, reach), in.Host, in.Pods, slices.Concat(inside, found.all))
 	if !ok {
 		return HostDecision{}, false
 	}
@@ -94,7 +107,7 @@ func DecideHost(in HostInput) (HostDecision, bool) {
 	// The Node may have no podCIDR, as with a CNI that gives addresses out of pools, or
 	// is not known yet.
 	var stray Pod
-	plan.Subnets, stray = strictNetworks(withPodNetworks(plan.Subnets, in.PodNetworks), in.PodNetworks, in.Pods, plan.Hosts)
+	plan.Subnets, stray = strictNetworks(withPodNetworks(slices.Concat(plan.Subnets, found.wide()), in.PodNetworks), in.PodNetworks, in.Pods, plan.Hosts)
 	if in.Strict {
 		plan.Pods = append(plan.Pods, unmanagedPods(in.Managed, in.Pods)...)
 		slices.SortStableFunc(plan.Pods, func(a, b PodPath) int { return a.IP.Compare(b.IP) })
@@ -104,6 +117,7 @@ func DecideHost(in HostInput) (HostDecision, bool) {
 	addresses, omitted := toPublish(cluster, self, insideNetworks(cluster, in.Host, inside), in.Addresses)
 	return HostDecision{
 		Plan: plan, Result: result, Addresses: addresses, AddressesOmitted: omitted,
+		Locate: found.locate, PodNetworks: found.published, PodNetworksOmitted: len(found.all) - len(found.published), Outside: found.outside,
 		Watched:            Watched(cluster, resolution, in.Host, in.Pods),
 		Witnessed:          Witnessed(cluster, in.Host),
 		NoHostSubnet:       noHostSubnet,

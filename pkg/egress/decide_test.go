@@ -99,6 +99,13 @@ func TestDecideHost(t *testing.T) {
 			paths{"10.244.1.5": local, "10.244.1.6": node, "10.244.1.7": node},
 			false, false,
 		},
+		"nothing but a flag says which addresses are pods', and there is none yet": {
+			func(in *egress.HostInput) { in.Strict, in.Cluster.Hosts[0].Subnets, in.Pods = true, nil, nil }, "192.0.2.1",
+			[]netip.Addr{testenv.Addr("192.0.2.100")},
+			[]netip.Prefix{testenv.Prefix("10.244.0.0/16")},
+			paths{},
+			false, false,
+		},
 		"nothing says which addresses are pods'": {
 			func(in *egress.HostInput) { in.Strict, in.Cluster.Hosts[0].Subnets, in.PodNetworks = true, nil, nil }, "192.0.2.1",
 			[]netip.Addr{testenv.Addr("192.0.2.100")},

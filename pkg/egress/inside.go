@@ -38,27 +38,42 @@ func insideNetworks(c Cluster, self string, given []netip.Prefix) []netip.Prefix
 	return slices.Compact(networks)
 }
 
-// inclusive adds single addresses to networks, both in order, as far as no network has
-// them.
-func inclusive(networks, addresses []netip.Prefix) []netip.Prefix {
-	// Looked up by length, of which there are few: each host may have dozens of addresses
-	// and has a network.
-	known, lengths := make(map[netip.Prefix]bool, len(networks)), make(map[int]bool)
-	for _, network := range networks {
-		known[network.Masked()], lengths[network.Bits()] = true, true
-	}
-	for _, address := range addresses {
-		within := false
-		for bits := range lengths {
-			network, err := address.Addr().Prefix(bits)
-			within = within || err == nil && known[network]
-		}
-		if !within {
-			networks = append(networks, address)
+// inclusive adds further networks, such as those of single addresses, to networks, both in
+// order, as far as none of these has them.
+func inclusive(networks, further []netip.Prefix) []netip.Prefix {
+	known := newNetworkSet(networks)
+	for _, p := range further {
+		if !known.has(p) {
+			networks = append(networks, p)
 		}
 	}
 	slices.SortFunc(networks, netip.Prefix.Compare)
 	return networks
+}
+
+// networkSet finds the network that something is in. It looks by length, of which there
+// are few: each host has a network, may have dozens of addresses, and has dozens of pods.
+type networkSet struct {
+	networks map[netip.Prefix]bool
+	lengths  map[int]bool
+}
+
+func newNetworkSet(networks []netip.Prefix) networkSet {
+	s := networkSet{make(map[netip.Prefix]bool, len(networks)), make(map[int]bool)}
+	for _, network := range networks {
+		s.networks[network.Masked()], s.lengths[network.Bits()] = true, true
+	}
+	return s
+}
+
+// has reports whether a network is in one of the set.
+func (s networkSet) has(p netip.Prefix) bool {
+	for bits := range s.lengths {
+		if network, err := p.Addr().Prefix(bits); err == nil && bits <= p.Bits() && s.networks[network] {
+			return true
+		}
+	}
+	return false
 }
 
 // nodeAddresses are the addresses of hosts that are inside in addition to their hostIPs.

@@ -171,10 +171,10 @@ func (r *reader) host(object *v1.HostSubnet, given given) Host {
 	}
 	h.Unheard, h.Confirmed = given.unheard, confirmed(h.IP, object)
 	if agent := object.Status.Agent; agent != nil {
-		h.Addresses = readAddresses(agent.Addresses)
+		h.Addresses, h.PodNetworks = readAddresses(agent.Addresses), readPodNetworks(agent.PodNetworks)
 	}
 	if placement := object.Status.Placement; placement != nil {
-		h.Listed = readAddresses(placement.NodeAddresses)
+		h.Listed, h.PodsListed = readAddresses(placement.NodeAddresses), readPodNetworks(placement.PodNetworks)
 	}
 	h.Created = object.CreationTimestamp.Time
 	h.Reports, h.Failing = reports(object), given.failing

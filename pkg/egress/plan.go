@@ -24,8 +24,8 @@ type Plan struct {
 	// traffic.
 	Hosts []netip.Addr
 	// Inside are the pod CIDRs of all hosts, their IPv6 addresses, link-local addresses of
-	// IPv4, the networks given by the caller (service CIDRs, further pod CIDRs, API servers), and
-	// further addresses of hosts, in order and without duplicates: traffic to them is not egress
+	// IPv4, the networks given by the caller (service CIDRs, further pod CIDRs, API servers),
+	// networks in which hosts found their pods, and further addresses of hosts, in order and without duplicates: traffic to them is not egress
 	// traffic.
 	Inside []netip.Prefix
 	// Subnets are the pod CIDRs of this host: with strict classification, egress

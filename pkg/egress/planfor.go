@@ -27,7 +27,7 @@ func PlanFor(c Cluster, r Resolution, host string, pods []Pod, inside []netip.Pr
 		Host:    host,
 		HostIP:  self.IP,
 		Subnets: slices.Concat(self.Subnets, self.podNetworks6()),
-		Inside:  inclusive(insideNetworks(c, host, inside), nodeAddresses(c)),
+		Inside:  inclusive(inclusive(insideNetworks(c, host, inside), foundPodNetworks(c)), nodeAddresses(c)),
 		Hosts:   hostAddresses(c, host),
 		Hosted:  hosted(r, host),
 		Standby: standbys(c, host),

@@ -51,19 +51,24 @@ func bastionURL() string { return fmt.Sprintf("http://%s:%d", testbed.BastionIP,
 // newBed brings a test bed up, without the operator.
 func newBed(t *testing.T, backend testbed.Backend) *bed {
 	t.Helper()
+	return newBedOf(t, testbed.Options{Prefix: "e2e" + string(backend)[:3], Backend: backend})
+}
+
+// newBedOf is newBed with more options.
+func newBedOf(t *testing.T, options testbed.Options) *bed {
+	t.Helper()
 	root, err := binaries.Repository()
 	if err != nil {
 		t.Fatal(err)
 	}
-	b := &bed{backend: backend, root: root}
+	b := &bed{backend: options.Backend, root: root}
 	for _, file := range []string{b.image(), b.binary()} {
 		if _, err := os.Stat(file); err != nil {
 			t.Fatalf("%v: run \"make image\" first", err)
 		}
 	}
-	b.Cluster, err = testbed.Up(t.Context(), testbed.Options{
-		Prefix: "e2e" + string(backend)[:3], Backend: backend, Images: []string{b.image()}, Progress: os.Stderr,
-	})
+	options.Images, options.Progress = []string{b.image()}, os.Stderr
+	b.Cluster, err = testbed.Up(t.Context(), options)
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -2,6 +2,7 @@ package e2e
 
 import (
 	"fmt"
+	"path"
 	"strings"
 	"testing"
 
@@ -54,7 +55,7 @@ func (b *bed) testStory(t *testing.T) {
 func (b *bed) inLog(t *testing.T) {
 	t.Helper()
 	for _, p := range b.egress {
-		mark := "/story/" + p.Name
+		mark := "/story/" + path.Base(t.Name()) + "/" + p.Name
 		if _, err := b.traffic(t, p, "get", bastionURL()+mark); err != nil {
 			t.Error(err)
 		}

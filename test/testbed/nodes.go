@@ -123,7 +123,7 @@ func (c *Cluster) awaitNode(ctx context.Context, name string) error {
 		}
 		return nil
 	})
-	if i, ok := c.nodeIndex(name); ok && err == nil {
+	if i, ok := c.nodeIndex(name); ok && err == nil && !c.options.NoPodCIDRs {
 		// As an allocator would; writing it again changes nothing.
 		_, err = c.Kubectl(ctx, "patch", "node", name, "-p", fmt.Sprintf(`{"spec":{"podCIDR":%q,"podCIDRs":[%q]}}`, podCIDR(i), podCIDR(i)))
 	}

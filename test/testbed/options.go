@@ -68,6 +68,9 @@ type Options struct {
 	// default is all of its pod CIDR. With few of them, new pods soon get
 	// addresses of former ones.
 	PodAddresses int
+	// NoPodCIDRs leaves the Nodes without a podCIDR, as a CNI does that gives addresses
+	// out of pools of its own. The pods have the same addresses as otherwise.
+	NoPodCIDRs bool
 	// Images are docker-archive files to load on every node.
 	Images []string
 	// Detached keeps the test bed after this process has ended. Otherwise Up by

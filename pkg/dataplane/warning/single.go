@@ -95,8 +95,8 @@ func NotSeen() Warning {
 func NoPodNetworks() Warning {
 	return Warning{
 		Reason: StrictWithoutEffect, Object: "--cluster-cidrs",
-		Problem: "strict classification has no effect on this node: neither a podCIDR of the Node nor --cluster-cidrs says which addresses " +
-			"belong to pods, so a pod that sends before the agent knows it leaves with the node's address for a moment",
+		Problem: "strict classification has no effect on this node: neither a podCIDR of the Node, nor --cluster-cidrs, nor a route of the node " +
+			"says which addresses belong to pods, so a pod that sends before the agent knows it leaves with the node's address for a moment",
 		Remedy: "set --cluster-cidrs (in the chart: clusterCIDRs)",
 	}
 }
@@ -139,6 +139,11 @@ func SourcesUnbound(pods []netip.Addr, via string) Warning {
 	}
 }
 
+// NotLocated is that of a host on which it cannot be seen where the routes to pods lead.
+func NotLocated(err error) Warning {
+	return Warning{Reason: Unknown, Problem: fmt.Sprintf("the networks of pods may not be found: %v", err)}
+}
+
 // StrayIPv6 is that of a pod that must not leave by IPv6, and has an address in no network
 // that is known to be inside.
 func StrayIPv6(ip netip.Addr) Warning {
@@ -165,8 +170,8 @@ func AddressesOmitted(n int) Warning {
 func PodOutside(pod string, ip netip.Addr) Warning {
 	return Warning{
 		Reason: AddressesOutside, Object: "pod " + pod,
-		Problem: fmt.Sprintf("it has the address %v, which is neither in a podCIDR of the Node nor in --cluster-cidrs: strict classification does not cover "+
-			"its network, and pods with egress IPs may send to it by their egress hosts", ip),
+		Problem: fmt.Sprintf("it has the address %v, which is neither in a podCIDR of the Node nor in --cluster-cidrs, nor in a network to which the node "+
+			"has a route: strict classification does not cover new pods around it", ip),
 		Remedy: "add its network to --cluster-cidrs (in the chart: clusterCIDRs)",
 	}
 }

@@ -1,0 +1,33 @@
+package main
+
+// networkMutants are mistakes about where pods are, and whose word is believed.
+func networkMutants() []mutant {
+	const (
+		which  = "TestWhichPodNetworksAreInside"
+		where  = "TestWhereAHostFindsItsPods"
+		listed = "TestPodNetworksThatAgentsFind"
+		route  = "./pkg/dataplane/routing"
+	)
+	m := func(name, pkg, test, file, old, mutated string) mutant {
+		return mutant{name: name, pkg: pkg, test: test, plain: true, edits: []edit{{file: file, old: old, new: mutated}}}
+	}
+	return []mutant{
+		m("one-word-makes-pods", brain, which, "podnetworks.go", "if slices.Contains(host.PodsListed, network) {", "if true {"),
+		m("pods-are-anywhere", brain, which, "podnetworks.go", "p.Bits() >= widestPodNetwork && p == p.Masked()", "p == p.Masked()"),
+		m("pods-on-uplinks", brain, which, "podnetworks.go", "return slices.ContainsFunc(onUplinks, p.Overlaps)\n", "return len(onUplinks) > 99\n"),
+		m("egress-ips-are-pods", brain, which, "podnetworks.go", "return !singles[p.Addr()]", "return false"),
+		m("pods-of-the-outside", brain, where, "podnetworks.go", "if route.Outward || !route", "if !route"),
+		m("any-route-is-of-pods", brain, where, "podnetworks.go", "network.Bits() < widestPodNetwork || slices", "slices"),
+		m("restart-forgets-pods", brain, where, "podnetworks.go", "f.all = believed(c, in.Host) // a restart", "// a restart"),
+		m("networks-go-with-their-pods", brain, "TestListedPodNetworks", "podnetworks.go", "slices.Contains(known, network) || slices", "len(known) > 99 || slices"),
+		m("tunnels-lead-to-pods", route, "TestToPods", "pods.go", "leads = !hasPods(link)", "leads = !hasPods(link) && false"),
+		m("uplinks-lead-to-pods", route, "TestToPods", "pods.go", "devices[index] = true", "_ = index"),
+		m("blocks-are-not-seen", route, "TestToPods", "pods.go", "route.Network = blocks[i]", "_ = blocks[i]"),
+		m("missing-at-once", agent, "TestPodsOutsideAreReportedWhenItLasts", "missing.go", "now.Sub(m.since) < missingAfter", "now.Before(m.since)"),
+		m("no-pod-networks-at-first", agent, "TestPublishKeepsAddressesUntilTheKernelIsRead", "publish.go", "if o.decision.podNetworksUnknown {", "if false {"),
+		m("pods-of-any-node", controller, listed, "pod_lookup.go", `fresh, client.MatchingFields{"spec.nodeName": host}`, "fresh"),
+		m("pods-are-looked-up-once", controller, listed, "pod_lookup.go", "if pending {", "if pending && false {"),
+		m("missing-networks-are-ready", controller, listed, "status.go", `case h.Status.Agent != nil && h.Status.Agent.PodNetworksMissing != "":`, "case false:"),
+		m("one-report-is-inside", "./cmd/kubectl-egressip", "TestNetworks", "../../pkg/egress/networks.go", "add(p, SourcePods, pods.has(p), why)", "add(p, SourcePods, pods.has(p) || true, why)"),
+	}
+}

@@ -1,0 +1,210 @@
+package egress
+
+import (
+	"net/netip"
+	"slices"
+)
+
+const (
+	// MaxPodNetworks is the greatest number of networks of its pods that a host publishes,
+	// and that are read of one.
+	MaxPodNetworks = 128
+	// widestPodNetwork is the length of the shortest prefix that counts as a network of one
+	// host's pods. What is inside leaves with the node's address: of a wider network, such
+	// as one that a VPN has too, most would not be pods.
+	widestPodNetwork = 20
+)
+
+// PodRoute is how a host's kernel leads to one of its pods.
+type PodRoute struct {
+	IP netip.Addr
+	// Network is the destination of the route, or of one that leads what remains of a
+	// network around it nowhere.
+	Network netip.Prefix
+	// Outward: the route leads out of the host. The address is not that of its pod then.
+	Outward bool
+}
+
+// foundPodNetworks are the networks of hosts' pods that are inside because the hosts found
+// them. Nothing else may say where pods are, as with a CNI that gives addresses out of
+// pools of its own.
+//
+// As with nodeAddresses, one party is not believed. The agent says that the kernel has a
+// pod there; and the API server has a Pod of the Node there, by the word of the kubelet.
+func foundPodNetworks(c Cluster) []netip.Prefix {
+	return believed(c, "")
+}
+
+// believed are those of one host, or of all if that is "".
+func believed(c Cluster, name string) []netip.Prefix {
+	var found []netip.Prefix
+	for i := range c.Hosts {
+		host := &c.Hosts[i]
+		if !host.Confirmed || host.Gone || host.Shadowed || name != "" && name != host.Name {
+			continue
+		}
+		for _, network := range host.PodNetworks {
+			if slices.Contains(host.PodsListed, network) {
+				found = append(found, network)
+			}
+		}
+	}
+	return usablePodNetworks(c, found)
+}
+
+// usablePodNetworks are those that hold nothing but pods, in order and none within
+// another: no egress IP, and no network with an address on the uplink of a host, where
+// there are other machines. Single addresses may be there.
+func usablePodNetworks(c Cluster, networks []netip.Prefix) []netip.Prefix {
+	if len(networks) == 0 {
+		return nil
+	}
+	singles := make(map[netip.Addr]bool)
+	for _, network := range networks {
+		if network.IsSingleIP() {
+			singles[network.Addr()] = true
+		}
+	}
+	withoutEgressIPs(c, singles)
+	onUplinks := segments(c)
+	usable := slices.DeleteFunc(slices.Clone(networks), func(p netip.Prefix) bool {
+		if p.IsSingleIP() {
+			return !singles[p.Addr()]
+		}
+		return slices.ContainsFunc(onUplinks, p.Overlaps)
+	})
+	slices.SortFunc(usable, netip.Prefix.Compare)
+	return outermost(usable)
+}
+
+// segments are the networks of confirmed hosts' uplinks.
+func segments(c Cluster) []netip.Prefix {
+	var networks []netip.Prefix
+	for i := range c.Hosts {
+		if host := &c.Hosts[i]; host.Confirmed && host.Network.IsValid() && !slices.Contains(networks, host.Network) {
+			networks = append(networks, host.Network)
+		}
+	}
+	return networks
+}
+
+// outermost leaves out networks that are within another. They are in order, so that the
+// outer one comes first.
+func outermost(sorted []netip.Prefix) []netip.Prefix {
+	var outer []netip.Prefix
+	for _, p := range sorted {
+		if last := len(outer) - 1; last < 0 || !outer[last].Contains(p.Addr()) {
+			outer = append(outer, p)
+		}
+	}
+	return outer
+}
+
+// foundPods is what a host finds about the networks of its pods.
+type foundPods struct {
+	// locate are the addresses in networks that nothing else says, all are their networks,
+	// published is as much of these as others may read, and outside is a pod that is not
+	// inside for others.
+	locate         []netip.Addr
+	all, published []netip.Prefix
+	outside        Pod
+}
+
+// findPods finds them for the planned host. For the host itself they count at once: what
+// its own kernel has needs no other's word.
+func findPods(in HostInput, c Cluster, inside []netip.Prefix) foundPods {
+	var f foundPods
+	f.locate = toLocate(in.Pods, hostAddresses(c, in.Host), insideNetworks(c, in.Host, slices.Concat(inside, in.PodNetworks)))
+	if len(f.locate) == 0 {
+		return f
+	}
+	if f.all = ownPodNetworks(c, f.locate, in.PodRoutes); len(in.PodRoutes) == 0 {
+		f.all = believed(c, in.Host) // a restart changes nothing
+	}
+	f.published = f.all[:min(len(f.all), MaxPodNetworks)]
+	f.outside = podOutside(in.Pods, f.locate, foundPodNetworks(c))
+	return f
+}
+
+// wide are the networks in which there may be pods that are not known yet.
+func (f foundPods) wide() []netip.Prefix {
+	return slices.DeleteFunc(slices.Clone(f.all), netip.Prefix.IsSingleIP)
+}
+
+// toLocate are the addresses of a host's pods that are in none of the networks: how the
+// kernel leads to them must be known.
+func toLocate(pods []Pod, hosts []netip.Addr, networks []netip.Prefix) []netip.Addr {
+	var addresses []netip.Addr
+	known := newNetworkSet(networks)
+	for _, pod := range pods {
+		_, isHost := slices.BinarySearchFunc(hosts, pod.IP, netip.Addr.Compare)
+		if invalidReason(pod.IP) == "" && !isHost && !known.has(single(pod.IP)) {
+			addresses = append(addresses, pod.IP)
+		}
+	}
+	return sortedUnique(addresses)
+}
+
+// ownPodNetworks are the networks of pods with the given addresses, as the host's kernel
+// leads to them.
+func ownPodNetworks(c Cluster, addresses []netip.Addr, routes []PodRoute) []netip.Prefix {
+	onUplinks := segments(c)
+	var networks []netip.Prefix
+	for _, route := range routes {
+		if route.Outward || !route.Network.Contains(route.IP) {
+			continue
+		}
+		if _, asked := slices.BinarySearchFunc(addresses, route.IP, netip.Addr.Compare); !asked {
+			continue
+		}
+		network := route.Network.Masked()
+		if network.Bits() < widestPodNetwork || slices.ContainsFunc(onUplinks, network.Overlaps) {
+			network = single(route.IP)
+		}
+		networks = append(networks, network)
+	}
+	return usablePodNetworks(c, networks)
+}
+
+// podOutside returns the pod with the least IPv4 address that is not in the networks.
+func podOutside(pods []Pod, outside []netip.Addr, networks []netip.Prefix) (found Pod) {
+	known := newNetworkSet(networks)
+	for _, pod := range pods {
+		_, candidate := slices.BinarySearchFunc(outside, pod.IP, netip.Addr.Compare)
+		if candidate && !known.has(single(pod.IP)) && (!found.IP.IsValid() || pod.IP.Less(found.IP)) {
+			found = pod
+		}
+	}
+	return found
+}
+
+// ListedPodNetworks are the networks for a host's status in which the API server has a
+// Pod: those of the agent's that were so before, or that one of the pods' addresses is
+// in. They stay as long as the agent has them, also while no pod runs there. It also
+// reports whether these are all that can be.
+func ListedPodNetworks(published, before []string, pods []netip.Addr) (listed []string, all bool) {
+	listed, all = []string{}, true
+	known := readPodNetworks(before)
+	for _, network := range readPodNetworks(published) {
+		if slices.Contains(known, network) || slices.ContainsFunc(pods, network.Contains) {
+			listed = append(listed, network.String())
+		} else {
+			all = false
+		}
+	}
+	return listed, all
+}
+
+// readPodNetworks reads a list of a HostSubnet's status. What is no usable network, or
+// beyond the bound, does not count.
+func readPodNetworks(written []string) []netip.Prefix {
+	var networks []netip.Prefix
+	for _, text := range written[:min(len(written), MaxPodNetworks)] {
+		p, err := netip.ParsePrefix(text)
+		if err == nil && p.Bits() >= widestPodNetwork && p == p.Masked() && (invalidReason(p.Addr()) == "" && !LinkLocal().Overlaps(p)) {
+			networks = append(networks, p)
+		}
+	}
+	slices.SortFunc(networks, netip.Prefix.Compare)
+	return slices.Compact(networks)
+}
