@@ -19,7 +19,7 @@ func networks(w io.Writer, o egress.Objects) error {
 	if err := table.flush("No HostSubnet names a network: check that controller and agents run."); err != nil {
 		return err
 	}
-	_, err := fmt.Fprintln(w, "\nInside are also ServiceCIDRs, API servers, link-local addresses, and the networks of the agents' flags.")
+	_, err := fmt.Fprintln(w, "\nInside are also ServiceCIDRs, API servers, link-local addresses, and the networks of kubeadm and of the agents' flags.")
 	var missing []string
 	for i := range o.HostSubnets {
 		if a := o.HostSubnets[i].Status.Agent; a != nil && a.PodNetworksMissing != "" {

@@ -26,7 +26,7 @@ func insideMutants() []mutant {
 		m("nodes-word-is-enough", "for _, ip := range host.Addresses {\n\t\t\tshared", "for _, ip := range slices.Concat(host.Addresses, host.Listed) {\n\t\t\tshared"),
 		{
 			name: "api-servers-are-outside", pkg: brain, test: "TestAPIServersAreInside", plain: true,
-			edits: []edit{{file: "decide.go", old: "slices.Concat(in.Inside, apiServers(cluster, in.APIServers))", new: "in.Inside"}},
+			edits: []edit{{file: "decide.go", old: "services, apiServers(cluster, in.APIServers))", new: "services)"}},
 		},
 		{
 			name: "strict-covers-the-pod-cidr-alone", pkg: brain, test: "TestStrictCoversWherePodsAre", plain: true,

@@ -5,6 +5,7 @@ func networkMutants() []mutant {
 	const (
 		which  = "TestWhichPodNetworksAreInside"
 		where  = "TestWhereAHostFindsItsPods"
+		made   = "TestNetworksThatTheClusterWasMadeWith"
 		listed = "TestPodNetworksThatAgentsFind"
 		route  = "./pkg/dataplane/routing"
 	)
@@ -20,6 +21,9 @@ func networkMutants() []mutant {
 		m("any-route-is-of-pods", brain, where, "podnetworks.go", "network.Bits() < widestPodNetwork || slices", "slices"),
 		m("restart-forgets-pods", brain, where, "podnetworks.go", "f.all = believed(c, in.Host) // a restart", "// a restart"),
 		m("networks-go-with-their-pods", brain, "TestListedPodNetworks", "podnetworks.go", "slices.Contains(known, network) || slices", "len(known) > 99 || slices"),
+		m("notes-are-always-right", brain, made, "podnetworks.go", "slices.ContainsFunc(onUplinks, p.Overlaps) || hasHost(p)", "len(onUplinks) > 99 && hasHost(p)"),
+		m("notes-are-of-any-width", brain, made, "podnetworks.go", "p.Bits() < widestClusterNetwork ||", ""),
+		m("note-of-kubeadm-is-not-read", agent, "TestKubeadmNetworks", "kubeadm.go", "networks.Pods = prefixes(", "_ = prefixes("),
 		m("tunnels-lead-to-pods", route, "TestToPods", "pods.go", "leads = !hasPods(link)", "leads = !hasPods(link) && false"),
 		m("uplinks-lead-to-pods", route, "TestToPods", "pods.go", "devices[index] = true", "_ = index"),
 		m("blocks-are-not-seen", route, "TestToPods", "pods.go", "route.Network = blocks[i]", "_ = blocks[i]"),

@@ -326,6 +326,8 @@ func TestAgentOnARealAPIServer(t *testing.T) {
 		}
 	})
 
+	t.Run("networks that kubeadm made the cluster with", func(t *testing.T) { testKubeadm(t, a) })
+
 	// A mutant that does not wait for the caches applies a state without the
 	// pods, or none of the claims, first.
 	t.Run("nothing is changed before all is known", func(t *testing.T) {

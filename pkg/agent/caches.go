@@ -15,6 +15,7 @@ import (
 	discoveryv1 "k8s.io/api/discovery/v1"
 	networkingv1 "k8s.io/api/networking/v1"
 	"k8s.io/apimachinery/pkg/api/meta"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/fields"
 	"k8s.io/apimachinery/pkg/runtime/schema"
 	"k8s.io/apimachinery/pkg/types"
@@ -35,6 +36,9 @@ import (
 // the subscription to the kernel's changes.
 const retryInterval = time.Second
 
+// kubeadmWithin is how long an agent that starts waits for the ConfigMap of kubeadm.
+const kubeadmWithin = 5 * time.Second
+
 // cacheOptions keep caches small: they hold only the pods of this node, and of each
 // pod only what is needed.
 func cacheOptions(node string, daemonSet types.NamespacedName) cache.Options {
@@ -47,6 +51,11 @@ func cacheOptions(node string, daemonSet types.NamespacedName) cache.Options {
 			&corev1.Pod{}: {
 				Field:     fields.OneTermEqualSelector("spec.nodeName", node),
 				Transform: stripPod,
+			},
+			&corev1.ConfigMap{}: {
+				Namespaces: map[string]cache.Config{metav1.NamespaceSystem: {}},
+				Field:      fields.OneTermEqualSelector("metadata.name", kubeadmConfig),
+				Transform:  stripConfigMap,
 			},
 			// That of the API server, under the name that it gives it.
 			&discoveryv1.EndpointSlice{}: {
@@ -64,7 +73,7 @@ func cacheOptions(node string, daemonSet types.NamespacedName) cache.Options {
 	return o
 }
 
-// mapper knows Pods, DaemonSets and EndpointSlices without discovery, so that an agent can start,
+// mapper knows Pods, ConfigMaps, DaemonSets and EndpointSlices without discovery, so that an agent can start,
 // and wait, without an API server: a new cache immediately maps the kinds that it
 // has options for.
 type mapper struct{ meta.RESTMapper }
@@ -81,6 +90,7 @@ func newMapper(cfg *rest.Config, client *http.Client) (meta.RESTMapper, error) {
 func (m mapper) RESTMapping(kind schema.GroupKind, versions ...string) (*meta.RESTMapping, error) {
 	for resource, known := range map[schema.GroupVersionResource]schema.GroupVersionKind{
 		corev1.SchemeGroupVersion.WithResource("pods"):                corev1.SchemeGroupVersion.WithKind("Pod"),
+		corev1.SchemeGroupVersion.WithResource("configmaps"):          corev1.SchemeGroupVersion.WithKind("ConfigMap"),
 		appsv1.SchemeGroupVersion.WithResource("daemonsets"):          appsv1.SchemeGroupVersion.WithKind("DaemonSet"),
 		discoveryv1.SchemeGroupVersion.WithResource("endpointslices"): discoveryv1.SchemeGroupVersion.WithKind("EndpointSlice"),
 	} {
@@ -102,6 +112,8 @@ type caches struct {
 	sandboxes func() []cri.Pod
 
 	serviceCIDRs bool // the API server has that kind
+	// kubeadm reports whether the ConfigMap of kubeadm has been read; nil for never.
+	kubeadm func() bool
 }
 
 // start fills the caches and returns when all have synced, or ctx ends. It waits
@@ -133,7 +145,27 @@ func (c *caches) start(ctx context.Context, waitsFor func(string)) error {
 			return ctx.Err()
 		}
 	}
-	return nil
+	return c.startKubeadm(ctx, waitsFor)
+}
+
+// startKubeadm waits for the ConfigMap of kubeadm, which there may not be, for a while: an
+// agent that may not read it works without, and one that reads it later decides again.
+func (c *caches) startKubeadm(ctx context.Context, waitsFor func(string)) error {
+	waitsFor("the ConfigMap of kubeadm from the API server")
+	informer, err := c.informer(ctx, &corev1.ConfigMap{})
+	if err != nil {
+		return err
+	}
+	if _, err := informer.AddEventHandler(c.handler()); err != nil {
+		return fmt.Errorf("watch the ConfigMap of kubeadm: %w", err)
+	}
+	c.kubeadm = informer.HasSynced
+	bounded, cancel := context.WithTimeout(ctx, kubeadmWithin)
+	defer cancel()
+	if !toolscache.WaitForCacheSync(bounded.Done(), informer.HasSynced) && ctx.Err() == nil {
+		c.log.Info("cannot read the ConfigMap of kubeadm; going on without", "configMap", metav1.NamespaceSystem+"/"+kubeadmConfig)
+	}
+	return ctx.Err()
 }
 
 // informer returns the informer of a kind, once the API server has the kind; nil
@@ -149,7 +181,7 @@ func (c *caches) informer(ctx context.Context, object client.Object) (cache.Info
 		case ctx.Err() != nil:
 			return nil, ctx.Err()
 		case optional && meta.IsNoMatchError(err):
-			c.log.Info("the API server has no ServiceCIDRs (before Kubernetes 1.33): give the service networks by flag")
+			c.log.Info("the API server has no ServiceCIDRs (before Kubernetes 1.33): give the service networks by flag, unless kubeadm made the cluster")
 			return nil, nil //nolint:nilnil // absence is an answer here
 		case attempt == 0:
 			c.log.Error(err, "cannot watch yet; trying again, and changing nothing in the kernel until that succeeds",
@@ -197,6 +229,9 @@ func sameInput(before, after any) bool {
 	case *discoveryv1.EndpointSlice:
 		a, ok := after.(*discoveryv1.EndpointSlice)
 		return ok && slices.Equal(endpointsOf([]discoveryv1.EndpointSlice{*b}), endpointsOf([]discoveryv1.EndpointSlice{*a}))
+	case *corev1.ConfigMap:
+		a, ok := after.(*corev1.ConfigMap)
+		return ok && b.Data[kubeadmKey] == a.Data[kubeadmKey]
 	case *networkingv1.ServiceCIDR:
 		a, ok := after.(*networkingv1.ServiceCIDR)
 		return ok && slices.Equal(b.Spec.CIDRs, a.Spec.CIDRs)
@@ -229,6 +264,7 @@ func (c *caches) gather(ctx context.Context) (input, error) {
 		pods          corev1.PodList
 		serviceCIDRs  networkingv1.ServiceCIDRList
 		apiServers    discoveryv1.EndpointSliceList
+		configMaps    corev1.ConfigMapList
 	)
 	errs := []error{
 		c.cache.List(ctx, &netNamespaces),
@@ -238,6 +274,9 @@ func (c *caches) gather(ctx context.Context) (input, error) {
 	}
 	if c.serviceCIDRs {
 		errs = append(errs, c.cache.List(ctx, &serviceCIDRs))
+	}
+	if c.kubeadm != nil && c.kubeadm() {
+		errs = append(errs, c.cache.List(ctx, &configMaps))
 	}
 	if err := errors.Join(errs...); err != nil {
 		return input{}, fmt.Errorf("read the caches: %w", err)
@@ -253,6 +292,7 @@ func (c *caches) gather(ctx context.Context) (input, error) {
 		pods:          localPods(pods.Items, sandboxes),
 		serviceCIDRs:  serviceCIDRs.Items,
 		apiServers:    apiServers.Items,
+		kubeadm:       kubeadmNetworks(configMaps.Items),
 		inside:        c.options.Inside,
 		podNetworks:   c.options.PodNetworks,
 		strict:        c.options.Strict,

@@ -23,6 +23,8 @@ type input struct {
 	serviceCIDRs []networkingv1.ServiceCIDR
 	// apiServers are the EndpointSlices of Service default/kubernetes.
 	apiServers []discoveryv1.EndpointSlice
+	// kubeadm are the networks that kubeadm made the cluster with.
+	kubeadm egress.ClusterNetworks
 	// inside are the networks that flags name as inside the cluster.
 	inside []netip.Prefix
 	// podNetworks are the cluster's pod networks, as flags name them.
@@ -98,7 +100,7 @@ func decide(in input) (decision, bool) {
 	decided, ok := egress.DecideHost(egress.HostInput{
 		Host: in.node, Cluster: cluster, HostIP: hostIP, Uplink: in.uplink, Addresses: in.addresses,
 		Pods: podsOf(in.pods), Managed: managedNamespaces(in.netNamespaces),
-		Inside: insideNetworks(in.inside, in.serviceCIDRs), PodNetworks: in.podNetworks,
+		Inside: insideNetworks(in.inside, in.serviceCIDRs), PodNetworks: in.podNetworks, ClusterNetworks: in.kubeadm,
 		APIServers: endpointsOf(in.apiServers), PodRoutes: routesOf(in.podRoutes),
 		Strict: in.strict, Reach: in.reach, Memo: in.memo,
 	})

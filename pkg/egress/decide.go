@@ -32,6 +32,9 @@ type HostInput struct {
 	// PodNetworks are the networks of the cluster's pods, for a host whose pod CIDRs are
 	// not known, or are not where its pods are.
 	PodNetworks []netip.Prefix
+	// ClusterNetworks are the networks that the cluster was made with, by another's word than
+	// the administrator's to us; see usableClusterNetworks.
+	ClusterNetworks ClusterNetworks
 	// PodRoutes are how the kernel leads to those of HostDecision.Locate of before.
 	PodRoutes []PodRoute
 	// Strict: an address of a pod network that belongs to no known pod must not
@@ -89,7 +92,9 @@ func DecideHost(in HostInput) (HostDecision, bool) {
 	resolution := in.Memo.Resolve(cluster)
 	reach := in.Reach
 	reach.Host = in.Host
-	inside := slices.Concat(in.Inside, apiServers(cluster, in.APIServers))
+	pods, services := usableClusterNetworks(cluster, in.ClusterNetworks)
+	in.PodNetworks = slices.Concat(in.PodNetworks, pods)
+	inside := slices.Concat(in.Inside, pods, services, apiServers(cluster, in.APIServers))
 	found := findPods(in, cluster, inside)
 	plan, ok := PlanFor(cluster, ResolveFrom(cluster, resolution, reach), in.Host, in.Pods, slices.Concat(inside, found.all))
 	if !ok {

@@ -88,6 +88,31 @@ func segments(c Cluster) []netip.Prefix {
 	return networks
 }
 
+// ClusterNetworks are the networks of all pods and services, as the tool that made the
+// cluster has noted them.
+type ClusterNetworks struct{ Pods, Services []netip.Prefix }
+
+// widestClusterNetwork is the length of the shortest prefix that counts as one of
+// ClusterNetworks.
+const widestClusterNetwork = 8
+
+// usableClusterNetworks are those with no address of a host or its uplink, where there are
+// other machines. Such a note may be wrong or out of date, and what is inside leaves with
+// the node's address.
+func usableClusterNetworks(c Cluster, n ClusterNetworks) (pods, services []netip.Prefix) {
+	if len(n.Pods)+len(n.Services) == 0 {
+		return nil, nil
+	}
+	onUplinks := segments(c)
+	hasHost := func(p netip.Prefix) bool {
+		return slices.ContainsFunc(c.Hosts, func(h Host) bool { return h.Confirmed && p.Contains(h.IP) })
+	}
+	wrong := func(p netip.Prefix) bool {
+		return p.Bits() < widestClusterNetwork || slices.ContainsFunc(onUplinks, p.Overlaps) || hasHost(p)
+	}
+	return slices.DeleteFunc(slices.Clone(n.Pods), wrong), slices.DeleteFunc(slices.Clone(n.Services), wrong)
+}
+
 // outermost leaves out networks that are within another. They are in order, so that the
 // outer one comes first.
 func outermost(sorted []netip.Prefix) []netip.Prefix {

@@ -194,3 +194,38 @@ func TestListedPodNetworks(t *testing.T) {
 		})
 	}
 }
+
+// The networks that the cluster was made with are inside, and strict covers those of pods.
+//
+// Mutants killed: notes-are-always-right, notes-are-of-any-width.
+func TestNetworksThatTheClusterWasMadeWith(t *testing.T) {
+	for name, test := range map[string]struct {
+		pods, services string
+		inside, strict []netip.Prefix
+	}{
+		"both":                              {"10.244.0.0/16", "10.96.0.0/12", testenv.Prefixes("10.96.0.0/12", "10.244.0.0/16", "169.254.0.0/16"), testenv.Prefixes("10.244.0.0/16")},
+		"pods where the hosts are":          {"192.168.0.0/16", "10.96.0.0/12", testenv.Prefixes("10.96.0.0/12", "169.254.0.0/16"), nil},
+		"pods on the segment of a host":     {"192.168.7.64/26", "10.96.0.0/12", testenv.Prefixes("10.96.0.0/12", "169.254.0.0/16"), nil},
+		"pods where a host with a /32 is":   {"172.16.0.0/16", "10.96.0.0/12", testenv.Prefixes("10.96.0.0/12", "169.254.0.0/16"), nil},
+		"services where the hosts are":      {"10.244.0.0/16", "192.168.0.0/16", testenv.Prefixes("10.244.0.0/16", "169.254.0.0/16"), testenv.Prefixes("10.244.0.0/16")},
+		"pods in half of the internet":      {"0.0.0.0/1", "10.96.0.0/12", testenv.Prefixes("10.96.0.0/12", "169.254.0.0/16"), nil},
+		"pods in a network with egress IPs": {"10.1.0.0/16", "10.96.0.0/12", testenv.Prefixes("10.1.0.0/16", "10.96.0.0/12", "169.254.0.0/16"), testenv.Prefixes("10.1.0.0/16")},
+	} {
+		t.Run(name, func(t *testing.T) {
+			g := new(given).namespace("red", "10.1.0.7").host("w0").uplink("w0", "192.168.7.10/24").host("w1")
+			g.edit("w1", func(h *v1.HostSubnet) { h.HostIP = "172.16.0.9" })
+			g.uplink("w1", "172.16.0.9/32")
+			cluster, _ := egress.Snapshot(g.Objects)
+			d, _ := egress.DecideHost(egress.HostInput{
+				Host: "w0", Cluster: cluster, Strict: true,
+				ClusterNetworks: egress.ClusterNetworks{Pods: testenv.Prefixes(test.pods), Services: testenv.Prefixes(test.services)},
+			})
+			if diff := diff(test.inside, d.Plan.Inside); diff != "" {
+				t.Errorf("inside (-want +got):\n%s", diff)
+			}
+			if diff := diff(test.strict, d.Plan.Subnets); diff != "" {
+				t.Errorf("strict (-want +got):\n%s", diff)
+			}
+		})
+	}
+}
