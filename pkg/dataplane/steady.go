@@ -104,9 +104,14 @@ func (r *round) readAll() []string {
 	}
 	read(sysctl.IPv4Forward)
 	for _, s := range [][2]string{
-		{overlayName, "forwarding"}, {overlayName, "rp_filter"},
-		{"all", "promote_secondaries"}, {"all", "route_localnet"}, {"all", "arp_ignore"},
-		{r.uplink.Name, "promote_secondaries"}, {r.uplink.Name, "route_localnet"}, {r.uplink.Name, "arp_ignore"},
+		{overlayName, "forwarding"},
+		{overlayName, "rp_filter"},
+		{"all", "promote_secondaries"},
+		{"all", "route_localnet"},
+		{"all", "arp_ignore"},
+		{r.uplink.Name, "promote_secondaries"},
+		{r.uplink.Name, "route_localnet"},
+		{r.uplink.Name, "arp_ignore"},
 	} {
 		read(sysctl.OfDevice(s[0], s[1]))
 	}

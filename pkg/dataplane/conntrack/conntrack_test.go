@@ -125,7 +125,8 @@ func TestKernelTellsOfOneSource(t *testing.T) {
 	host.Run(t, "iptables-nft -t mangle -A PREROUTING -m conntrack --ctstate INVALID -j ACCEPT")
 	wanted, other := netip.MustParseAddr("10.244.1.5"), netip.MustParseAddr("10.244.1.6")
 	for i, f := range []Flow{
-		{Source: wanted, Dest: other, SourceOutside: wanted}, {Source: wanted, Dest: other, SourceOutside: wanted},
+		{Source: wanted, Dest: other, SourceOutside: wanted},
+		{Source: wanted, Dest: other, SourceOutside: wanted},
 		{Source: other, Dest: wanted, SourceOutside: other},
 	} {
 		track(t, h, f, uint16(2000+i))
