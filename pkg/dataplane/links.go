@@ -28,6 +28,8 @@ type linkSight struct {
 	at   time.Duration
 	// renewed is when the kernel was told last that an agent looks after the links.
 	renewed *time.Duration
+	// absent: there are no tables of links that could be told.
+	absent bool
 	// unbound is since when it is unknown which link an address has.
 	unbound map[netip.Addr]time.Duration
 }
@@ -195,11 +197,14 @@ func (r *round) attendLinks() {
 		return
 	}
 	began := monotonic()
+	r.d.links.absent = false
 	switch there, err := r.d.nft.AttendLinks(stays); {
 	case err != nil:
 		r.warn(warning.SourcesNotChecked(err))
 	case there:
 		r.d.links.renewed = &began
+	default:
+		r.d.links.absent = true
 	}
 }
 

@@ -7,6 +7,8 @@ import (
 	"slices"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/egressip-operator/egressip-operator/pkg/dataplane/internal/nlutil"
 )
 
 // sourceChecks is how many hosts one pass asks the kernel about. In a large cluster the
@@ -26,7 +28,7 @@ type overlaySources struct {
 
 // checkSources asks the kernel which source its packets to other hosts get: the overlay's
 // outer packets get the same one. Hosts take packets from hosts' own addresses only.
-func (r *round) checkSources() error {
+func (r *round) checkSources() (err error) {
 	if r.uplinkErr != nil {
 		return nil //nolint:nilerr // reported already
 	}
@@ -40,6 +42,11 @@ func (r *round) checkSources() error {
 			delete(known.wrong, ip)
 		}
 	}
+	ways, err := nlutil.OpenWays()
+	if err != nil {
+		return fmt.Errorf("open netlink: %w", err)
+	}
+	defer func() { err = errors.Join(err, ways.Close()) }()
 	for range min(len(hosts), sourceChecks) {
 		known.next = (known.next + 1) % len(hosts)
 		other := hosts[known.next]
@@ -47,17 +54,15 @@ func (r *round) checkSources() error {
 			continue
 		}
 		delete(known.wrong, other)
-		routes, err := r.d.nl.RouteGet(other.AsSlice())
+		way, err := ways.To(other)
 		switch {
 		case errors.Is(err, unix.ENETUNREACH), errors.Is(err, unix.EHOSTUNREACH), errors.Is(err, unix.EACCES), errors.Is(err, unix.EINVAL):
 			continue // no packet goes there
 		case err != nil:
 			return fmt.Errorf("look up the source of packets to host %v: %w", other, err)
-		case len(routes) == 0:
-			continue
 		}
-		if source, ok := netip.AddrFromSlice(routes[0].Src.To4()); ok && source != r.state.HostIP {
-			known.wrong[other] = source
+		if way.Source.IsValid() && way.Source != r.state.HostIP {
+			known.wrong[other] = way.Source
 		}
 	}
 	for _, other := range sortedAddrs(known.wrong) {

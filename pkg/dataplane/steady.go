@@ -72,7 +72,7 @@ func (d *Dataplane) isSteady(s State) bool {
 // linksAreSteady reports whether the links of pods need not be looked at, nor the kernel be
 // told that an agent does so.
 func (d *Dataplane) linksAreSteady(stays time.Duration) bool {
-	return d.watched.Load() && monotonic()-d.links.at < lookEvery && recent(d.links.renewed, stays)
+	return d.watched.Load() && monotonic()-d.links.at < lookEvery && (d.links.absent || recent(d.links.renewed, stays))
 }
 
 // stay is a pass in which nothing has changed.

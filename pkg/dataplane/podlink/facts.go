@@ -35,15 +35,19 @@ type Facts struct {
 }
 
 // Read reads what the host says about the links of pods.
-func Read(nl *netlink.Handle, pods []netip.Addr) (Facts, error) {
+func Read(nl *netlink.Handle, pods []netip.Addr) (_ Facts, err error) {
 	f := Facts{Routes: map[netip.Addr]int{}, Ends: map[int][]netip.Addr{}}
-	var err error
 	if f.Links, err = readLinks(nl); err != nil {
 		return f, err
 	}
+	ways, err := nlutil.OpenWays()
+	if err != nil {
+		return f, fmt.Errorf("open netlink: %w", err)
+	}
+	defer func() { err = errors.Join(err, ways.Close()) }()
 	bridges, ipv6 := map[int]bool{}, false
 	for _, ip := range pods {
-		if via := route(nl, ip); via != 0 {
+		if via := route(ways, ip); via != 0 {
 			f.Routes[ip] = via
 			bridges[via] = !f.Links[via].Crosses
 			ipv6 = ipv6 || !ip.Is4()
@@ -97,12 +101,12 @@ func readLinks(nl *netlink.Handle) (map[int]Link, error) {
 
 // route returns the link by which the host reaches an address without a gateway; 0 for
 // none.
-func route(nl *netlink.Handle, ip netip.Addr) int {
-	routes, err := nl.RouteGet(ip.AsSlice())
-	if err != nil || len(routes) == 0 || routes[0].Gw != nil || routes[0].Via != nil {
+func route(ways *nlutil.Ways, ip netip.Addr) int {
+	way, err := ways.To(ip)
+	if err != nil || way.ByGateway {
 		return 0 // the pod is not there yet, or no more
 	}
-	return routes[0].LinkIndex
+	return way.Link
 }
 
 // Holders returns the ports of a bridge whose other ends have an address, in order.
