@@ -76,7 +76,7 @@ func ruleMutants() []mutant {
 		m("begun-outside-goes-on-inside", kernel, "TestAddressBecomesInside", true, "apply_flows.go", "|| way != 0 && inside ||", "||"),
 		m("begun-inside-goes-on-outside", kernel, "TestAddressBecomesInside", true, "apply_order.go",
 			"if c.networks(phaseShrink, delMember, obs.inside, want.inside) {", "if c.networks(phaseShrink, delMember, obs.inside, want.inside) && false {"),
-		m("any-source-will-do", kernel, "TestOverlayWithAnotherSourceIsAnError", true, "overlay_source.go", "way.Source.IsValid() && way.Source != r.state.HostIP", "way.Source.IsValid() && way.Source == netip.Addr{}"),
+		m("any-source-will-do", kernel, "TestOverlayWithAnotherSourceIsAnError", true, "overlay_source.go", "way.Source.IsValid() && way.Source != r.state.HostIP", "way.Source.IsValid() && way.Source != r.state.HostIP && false"),
 		m("ipvs-inherits-marks", kernel, "TestServicesByIPVS", true, "rules/content.go", "inSet(SetPods, Source)).then(SetMark{0, all})}", "inSet(SetPods, Source)).then(Return{})}"),
 		m("ipvs-leaves-with-the-nodes-address", kernel, "TestServicesByIPVS", true, "rules/filter.go",
 			"when(state, inSet(SetLocked, Source), notInSet(SetInside, Destination)).then(Drop{})", "when(state, inSet(SetLocked, Source), notInSet(SetInside, Destination)).then(Return{})"),
