@@ -62,7 +62,7 @@ func kernelMutants() []mutant {
 		{name: "moved-goes-on", pkg: kernel, test: "TestPropertyNoPacketLeaksAtAnyMoment", edits: []edit{
 			{file: "apply_flows.go", old: "return changesSource(before, after, host)", new: "return false && changesSource(before, after, host)"},
 		}},
-		m("new-pods-had-no-connections", "TestConnectionsFromBeforeAPodWasKnown", "apply_order.go", "} else if len(begun) > 0 {", "} else if len(begun) > maxSources {"),
+		m("new-pods-had-no-connections", "TestConnectionsFromBeforeAPodWasKnown", "apply_order.go", "case len(begun) > 0:", "case len(begun) > maxSources:"),
 		m("any-host-for-a-flows-own", onlyDead, "apply_flows.go", "if len(before.Via) > 1 {", "if len(before.Via) > MaxVia {"),
 		{name: "reset-though-off", pkg: kernel, test: off, plain: true, edits: []edit{
 			{file: filter, old: "if !b.Resets {", new: "if false {"},

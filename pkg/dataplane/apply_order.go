@@ -172,11 +172,7 @@ func order(in orderInput) []change {
 	}
 	unlocked := missing(obs.locked, want.locked)
 	withdrawn := missing(obs.addresses, want.addresses)
-	if in.sweep || released || mended || remarked || rerouted || grown || len(unlocked)+len(withdrawn) > 0 || rewritten(obs.served, want.served) || len(begun) > maxSources {
-		c.add(change{phase: phaseForget, op: forgetFlows})
-	} else if len(begun) > 0 {
-		c.add(change{phase: phaseForget, op: forgetFlows, sources: begun})
-	}
+	c.forget(in.sweep || released || mended || remarked || rerouted || grown || len(unlocked)+len(withdrawn) > 0 || rewritten(obs.served, want.served), begun)
 	for _, ip := range withdrawn {
 		c.add(change{phase: phaseRelease, op: delAddress, ip: ip})
 	}
@@ -195,6 +191,17 @@ func order(in orderInput) []change {
 
 	slices.SortStableFunc(c.list, func(a, b change) int { return int(a.phase) - int(b.phase) })
 	return c.list
+}
+
+// forget adds that connections are looked through: all of them, or those of pods that have
+// begun to be marked where these are few.
+func (c *changes) forget(all bool, begun []netip.Addr) {
+	switch {
+	case all || len(begun) > maxSources:
+		c.add(change{phase: phaseForget, op: forgetFlows})
+	case len(begun) > 0:
+		c.add(change{phase: phaseForget, op: forgetFlows, sources: begun})
+	}
 }
 
 // rewritten reports whether a network's packets now get another egress IP.

@@ -3,6 +3,7 @@ package dataplane
 import (
 	"fmt"
 	"net/netip"
+	"slices"
 	"testing"
 	"time"
 
@@ -123,7 +124,7 @@ func BenchmarkOnePodMore(b *testing.B) {
 				d, s := bigHost(b, cfg, nodes, 500)
 				without, with := s, s
 				first := s.Pods[0]
-				with.Pods = append(s.Pods[:len(s.Pods):len(s.Pods)], benchPod(len(s.Pods), Pod{Kind: Local, NetID: first.NetID, EgressIP: first.EgressIP}))
+				with.Pods = slices.Concat(s.Pods, []Pod{benchPod(len(s.Pods), Pod{Kind: Local, NetID: first.NetID, EgressIP: first.EgressIP})})
 				turns := 0
 				measured(b, func() {
 					d.outlook.at = monotonic()

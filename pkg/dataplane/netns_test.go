@@ -27,9 +27,9 @@ func connect(t *testing.T, a *machine, aDev string, aAddrs []string, b *machine,
 	netnstest.Connect(t, a.Machine, aDev, aAddrs, b.Machine, bDev, bAddrs)
 }
 
-func must(t testing.TB, err error) {
-	t.Helper()
-	netnstest.Must(t, err)
+func must(tb testing.TB, err error) {
+	tb.Helper()
+	netnstest.Must(tb, err)
 }
 
 // patience bounds the wait for anything that takes no time when all is well.

@@ -30,7 +30,7 @@ type overlaySources struct {
 // outer packets get the same one. Hosts take packets from hosts' own addresses only.
 func (r *round) checkSources() (err error) {
 	if r.uplinkErr != nil {
-		return nil //nolint:nilerr // reported already
+		return nil // reported already
 	}
 	known := &r.d.sources
 	hosts := r.state.Hosts

@@ -2,6 +2,7 @@ package dataplane
 
 import (
 	"net/netip"
+	"slices"
 	"testing"
 
 	"github.com/vishvananda/netlink"
@@ -114,7 +115,7 @@ func TestNetworksWithinNetworks(t *testing.T) {
 	w := newWorld(t, 1, ownTable())
 	n := w.nodes[0]
 	within := n.state.Inside
-	n.state.Inside = append(within[:len(within):len(within)], netip.MustParsePrefix("10.0.0.0/8"), netip.MustParsePrefix("10.244.1.0/24"))
+	n.state.Inside = slices.Concat(within, []netip.Prefix{netip.MustParsePrefix("10.0.0.0/8"), netip.MustParsePrefix("10.244.1.0/24")})
 	n.apply(t)
 	if r := n.apply(t); r.Changes != 0 {
 		t.Fatalf("a second pass made %d changes", r.Changes)

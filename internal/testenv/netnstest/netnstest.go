@@ -177,19 +177,19 @@ func Host(t *testing.T, device string) (*Machine, *netlink.Handle, netlink.Link)
 // Enter puts the calling test or benchmark into a network namespace of its own until it
 // ends; the kernel removes the namespace, with all that is in it, when nothing
 // uses it any more. The test must stay on its goroutine.
-func Enter(t testing.TB) *netlink.Handle {
-	t.Helper()
+func Enter(tb testing.TB) *netlink.Handle {
+	tb.Helper()
 	runtime.LockOSThread()
 	before, err := os.Open("/proc/thread-self/ns/net")
 	if err != nil {
-		t.Fatalf("open network namespace of the test: %v", err)
+		tb.Fatalf("open network namespace of the test: %v", err)
 	}
 	if err := unix.Unshare(unix.CLONE_NEWNET); err != nil {
-		t.Fatalf("make a network namespace (root is needed): %v", err)
+		tb.Fatalf("make a network namespace (root is needed): %v", err)
 	}
-	t.Cleanup(func() {
+	tb.Cleanup(func() {
 		if err := unix.Setns(int(before.Fd()), unix.CLONE_NEWNET); err != nil {
-			t.Errorf("return to the network namespace of the test: %v", err)
+			tb.Errorf("return to the network namespace of the test: %v", err)
 			return // the thread stays locked, and ends with its goroutine
 		}
 		runtime.UnlockOSThread()
@@ -197,9 +197,9 @@ func Enter(t testing.TB) *netlink.Handle {
 	})
 	h, err := netlink.NewHandle(unix.NETLINK_ROUTE, unix.NETLINK_NETFILTER)
 	if err != nil {
-		t.Fatalf("open netlink: %v", err)
+		tb.Fatalf("open netlink: %v", err)
 	}
-	t.Cleanup(h.Close)
+	tb.Cleanup(h.Close)
 	return h
 }
 
@@ -222,22 +222,22 @@ func (m *Machine) Stay(t *testing.T) {
 
 // PinDir returns the path of a directory for BPF maps that does not exist yet.
 // A bpffs that the test mounts on its parent is unmounted when the test ends.
-func PinDir(t testing.TB) string {
-	t.Helper()
-	parent := filepath.Join(t.TempDir(), "bpf")
-	t.Cleanup(func() {
+func PinDir(tb testing.TB) string {
+	tb.Helper()
+	parent := filepath.Join(tb.TempDir(), "bpf")
+	tb.Cleanup(func() {
 		if err := unix.Unmount(parent, unix.MNT_DETACH); err != nil && !errors.Is(err, unix.EINVAL) && !errors.Is(err, unix.ENOENT) {
-			t.Errorf("unmount %s: %v", parent, err)
+			tb.Errorf("unmount %s: %v", parent, err)
 		}
 	})
 	return filepath.Join(parent, "egressip")
 }
 
 // Must ends the test where err is not nil.
-func Must(t testing.TB, err error) {
-	t.Helper()
+func Must(tb testing.TB, err error) {
+	tb.Helper()
 	if err != nil {
-		t.Fatal(err)
+		tb.Fatal(err)
 	}
 }
 
