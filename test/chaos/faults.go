@@ -58,6 +58,8 @@ const apiStoppedAfterCuts = "API server stopped after cuts"
 // scripted are the kinds that run only when they are named.
 func scripted() []kind {
 	return []kind{
+		// It says nothing of outages: the pods get no processor time either.
+		{name: "processors busy", weight: 1, prepare: (*chaos).processorsBusy},
 		{name: apiStoppedAfterCuts, weight: 1, prepare: (*chaos).apiStoppedAfterCuts, within: 1500 * time.Millisecond},
 	}
 }

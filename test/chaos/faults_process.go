@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"runtime"
 	"slices"
 	"strings"
 	"time"
@@ -62,6 +63,44 @@ func (c *chaos) agentCrashLoops() fault {
 				}
 			}
 			return nil
+		},
+	}
+}
+
+// processorsBusy: other processes take nearly all processor time of all nodes. No claim
+// moves because of that.
+func (c *chaos) processorsBusy() fault {
+	loops := 4 * runtime.NumCPU()
+	var stops []func(bool) (string, error)
+	var before string
+	claims := func(ctx context.Context) (string, error) {
+		// The generation changes with the claims, and not with the status.
+		return c.Kubectl(ctx, "get", "hostsubnets", "-o", `jsonpath={range .items[*]}{.metadata.name} {.metadata.generation} {.egressIPs}{"\n"}{end}`)
+	}
+	return fault{
+		what: fmt.Sprintf("by %d loops", loops), broken: c.Nodes(),
+		begin: func(ctx context.Context) (err error) {
+			if before, err = claims(ctx); err != nil {
+				return err
+			}
+			for range loops {
+				stop, err := c.Background(ctx, testbed.LANHost, "sh", "-c", "while :; do :; done")
+				if err != nil {
+					return err
+				}
+				stops = append(stops, stop)
+			}
+			return nil
+		},
+		end: func(ctx context.Context) error {
+			now, err := claims(ctx)
+			if err == nil && now != before {
+				err = fmt.Errorf("claims have moved, from\n%sto\n%s", before, now)
+			}
+			for _, stop := range stops {
+				_, _ = stop(true) // ended by a signal
+			}
+			return err
 		},
 	}
 }
