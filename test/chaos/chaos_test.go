@@ -14,8 +14,8 @@ import (
 )
 
 // TestChaos is a short run, always the same. Its seed was chosen for what it breaks:
-// ten faults of ten kinds, a power cut, a reboot and those of the control plane among them;
-// one with a bound for its outage ends it. "make chaos" runs for longer.
+// eight faults of eight kinds, none of which test/e2e makes in the same way; one with a
+// bound for its outage ends it. "make chaos" runs for longer.
 func TestChaos(t *testing.T) {
 	root, err := binaries.Repository()
 	if err != nil {
@@ -27,7 +27,7 @@ func TestChaos(t *testing.T) {
 	}
 	var out strings.Builder
 	err = play(t.Context(), options{
-		seed: 40769, length: 5 * time.Minute, faults: 10, last: apiStoppedAfterCuts, every: 100 * time.Millisecond, twoOwners: 2 * time.Second, prefix: "chaost",
+		seed: 40769, length: 5 * time.Minute, faults: 8, last: apiStoppedAfterCuts, every: 100 * time.Millisecond, twoOwners: 2 * time.Second, prefix: "chaost",
 		image: image, chart: filepath.Join(root, "charts", "egressip-operator"), out: &out,
 	})
 	t.Log(out.String())
