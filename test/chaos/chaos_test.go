@@ -14,8 +14,8 @@ import (
 )
 
 // TestChaos is a short run, always the same. Its seed was chosen for what it breaks:
-// eight faults of eight kinds, none of which test/e2e makes in the same way; one with a
-// bound for its outage ends it. "make chaos" runs for longer.
+// eight faults of eight kinds; one with a bound for its outage ends it. "make chaos" runs
+// for longer.
 func TestChaos(t *testing.T) {
 	root, err := binaries.Repository()
 	if err != nil {
