@@ -163,9 +163,10 @@ func (s *store) twoHosts(ranges ...string) {
 
 // TestFirstClaimsWaitForFewVerdicts: if very many hosts fail at once, the first egress IPs
 // are claimed by others before all verdicts are written; nothing is released before the
-// verdict on its host is.
+// verdict on its host is; and each verdict is logged once.
 //
-// Kills the mutants all-verdicts-first and released-before-the-verdict.
+// Kills the mutants all-verdicts-first, released-before-the-verdict and
+// verdicts-are-logged-again.
 func TestFirstClaimsWaitForFewVerdicts(t *testing.T) {
 	const dead, hosts = 3*verdictsAtOnce + 8, 3*verdictsAtOnce + 24
 	s := newStore()
@@ -189,13 +190,20 @@ func TestFirstClaimsWaitForFewVerdicts(t *testing.T) {
 	s.stamp(s.hosts[name(0)], true)
 	cache := &lagging{store: s}
 	job := onStore(s, cache, testclock.NewFakeClock(time.Unix(1e9, 0)))
+	logged := 0
+	ctx := log.IntoContext(t.Context(), funcr.New(func(_, args string) {
+		if strings.Contains(args, "went offline") {
+			logged++
+		}
+	}, funcr.Options{}))
 	pass := func() {
 		cache.namespaces, cache.hosts, cache.node = len(s.past)-1, len(s.past)-1, len(s.past)-1
-		if _, err := job.Reconcile(t.Context(), reconcile.Request{}); err != nil {
+		if _, err := job.Reconcile(ctx, reconcile.Request{}); err != nil {
 			t.Fatal(err)
 		}
 	}
 	pass()
+	logged = 0
 	for i := range dead {
 		setReady(s.nodes[name(i)], false)
 	}
@@ -227,6 +235,9 @@ func TestFirstClaimsWaitForFewVerdicts(t *testing.T) {
 	}
 	for range 3 {
 		pass()
+	}
+	if logged != dead {
+		t.Errorf("%d lines about %d hosts that went offline", logged, dead)
 	}
 	for i := range dead {
 		if left := s.hosts[name(i)].EgressIPs; len(left) > 0 {

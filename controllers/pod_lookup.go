@@ -23,8 +23,12 @@ import (
 
 // lookAgainAfter is the pause before the Pods of a Node are listed again, if its agent
 // sees pods where no Pod was: an agent may know a pod before the API server has its
-// address.
-const lookAgainAfter = 2 * time.Second
+// address. As long as no agent publishes other networks, the pause doubles up to
+// lookAgainAtMost: there may never be a Pod.
+const (
+	lookAgainAfter  = 2 * time.Second
+	lookAgainAtMost = time.Minute
+)
 
 // podLookup finds out whether the API server has Pods in the networks that agents
 // publish. It lists the Pods of a Node when its agent publishes a network, and not
@@ -41,9 +45,9 @@ type podLookup struct {
 	wake    chan struct{}
 
 	mu sync.Mutex
-	// asked are the hosts with networks in which no Pod was found, found are the
-	// addresses of the Pods of hosts.
-	asked map[string]bool
+	// asked are the hosts with networks in which no Pod was found, and all networks that
+	// their agents publish; found are the addresses of the Pods of hosts.
+	asked map[string][]string
 	found map[string][]netip.Addr
 }
 
@@ -51,7 +55,7 @@ func newPodLookup(log logr.Logger, clock clock.Clock, live client.Reader) *podLo
 	return &podLookup{
 		log: log.WithName("pod-networks"), clock: clock, live: live,
 		changed: make(chan event.GenericEvent, 1), wake: make(chan struct{}, 1),
-		asked: make(map[string]bool), found: make(map[string][]netip.Addr),
+		asked: make(map[string][]string), found: make(map[string][]netip.Addr),
 	}
 }
 
@@ -79,8 +83,8 @@ func (p *podLookup) listed(h *v1.HostSubnet) []string {
 		delete(p.found, h.Name)
 	case all:
 		delete(p.asked, h.Name)
-	case !p.asked[h.Name]:
-		p.asked[h.Name] = true
+	case !slices.Equal(p.asked[h.Name], published):
+		p.asked[h.Name] = published
 		select {
 		case p.wake <- struct{}{}:
 		default:
@@ -97,44 +101,48 @@ func (p *podLookup) prune(keep func(host string) bool) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	gone := func(host string) bool { return !keep(host) }
-	maps.DeleteFunc(p.asked, func(host string, _ bool) bool { return gone(host) })
+	maps.DeleteFunc(p.asked, func(host string, _ []string) bool { return gone(host) })
 	maps.DeleteFunc(p.found, func(host string, _ []netip.Addr) bool { return gone(host) })
 }
 
 // Start works until ctx ends, on the leader only.
 func (p *podLookup) Start(ctx context.Context) error {
-	failed := false
+	failed, pause := false, lookAgainAfter
 	for ctx.Err() == nil {
 		err := p.look(ctx)
 		if err != nil && !failed && ctx.Err() == nil {
 			p.log.Error(err, "cannot find out which networks are those of pods; trying again, and meanwhile those that agents found new are outside",
-				"retryInterval", lookAgainAfter.String())
+				"retryInterval", pause.String())
 		}
 		failed = err != nil
-		p.await(ctx)
+		if p.await(ctx, pause) {
+			pause = lookAgainAfter
+		} else {
+			pause = min(2*pause, lookAgainAtMost)
+		}
 	}
 	return nil
 }
 
-// await returns when hosts are asked for, again or for the first time.
-func (p *podLookup) await(ctx context.Context) {
-	again := p.clock.NewTimer(lookAgainAfter)
-	defer again.Stop()
-	for {
-		select {
-		case <-ctx.Done():
-			return
-		case <-p.wake:
-			return
-		case <-again.C():
-			p.mu.Lock()
-			pending := len(p.asked) > 0
-			p.mu.Unlock()
-			if pending {
-				return
-			}
-			again.Reset(lookAgainAfter)
-		}
+// await returns when hosts are asked for that were not before, or ask for other networks,
+// and reports that; or after a pause, if hosts are asked for still.
+func (p *podLookup) await(ctx context.Context, pause time.Duration) (asked bool) {
+	p.mu.Lock()
+	pending := len(p.asked) > 0
+	p.mu.Unlock()
+	var again <-chan time.Time
+	if pending {
+		timer := p.clock.NewTimer(pause)
+		defer timer.Stop()
+		again = timer.C()
+	}
+	select {
+	case <-ctx.Done():
+		return false
+	case <-p.wake:
+		return true
+	case <-again:
+		return false
 	}
 }
 
@@ -152,7 +160,7 @@ func (p *podLookup) look(ctx context.Context) error {
 			continue
 		}
 		p.mu.Lock()
-		if p.asked[host] && !slices.Equal(p.found[host], addresses) {
+		if _, asked := p.asked[host]; asked && !slices.Equal(p.found[host], addresses) {
 			p.found[host], news = addresses, true
 		}
 		p.mu.Unlock()

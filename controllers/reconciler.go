@@ -209,11 +209,6 @@ func (r *egressReconciler) writeVerdicts(ctx context.Context, v view, d decision
 		if !verdictChanged(h.Status.Conditions, w.host.Conditions) {
 			continue
 		}
-		now := conditionStatus(w.host.Conditions, v1.ConditionOnline, metav1.ConditionTrue)
-		if conditionStatus(h.Status.Conditions, v1.ConditionOnline, metav1.ConditionTrue) != now {
-			log.FromContext(ctx).Info("a host went offline or came back", "hostSubnet", h.Name, "online", now,
-				"reason", v.verdicts[h.Name].Reason, "watchers", v.votes[h.Name].Watchers, "silentFor", v.votes[h.Name].Silent)
-		}
 		changed = append(changed, w)
 	}
 	// Bad news first.
@@ -221,6 +216,9 @@ func (r *egressReconciler) writeVerdicts(ctx context.Context, v view, d decision
 	var wrote bool
 	var errs []error
 	for some := range slices.Chunk(changed, verdictsAtOnce) {
+		for _, w := range some {
+			logVerdict(ctx, v, w)
+		}
 		var err error
 		if wrote, err = r.publisher.writeNow(ctx, some); err != nil {
 			errs = append(errs, err)
@@ -236,6 +234,16 @@ func (r *egressReconciler) writeVerdicts(ctx context.Context, v view, d decision
 		judged[w.key.name] = true
 	}
 	return judged, errors.Join(errs...)
+}
+
+// logVerdict logs a verdict that is about to be written, if the host was online before and
+// is not now, or the other way round.
+func logVerdict(ctx context.Context, v view, w wantedStatus) {
+	h, now := v.host(w.key.name), conditionStatus(w.host.Conditions, v1.ConditionOnline, metav1.ConditionTrue)
+	if conditionStatus(h.Status.Conditions, v1.ConditionOnline, metav1.ConditionTrue) != now {
+		log.FromContext(ctx).Info("a host went offline or came back", "hostSubnet", h.Name, "online", now,
+			"reason", v.verdicts[h.Name].Reason, "watchers", v.votes[h.Name].Watchers, "silentFor", v.votes[h.Name].Silent)
+	}
 }
 
 // serves is 1 if the host is online by the status, and 0 otherwise.

@@ -91,6 +91,10 @@ func controllerMutants() []mutant {
 			edits: []edit{{file: "reconciler.go", old: "for _, w := range changed {\n\t\tjudged", new: "for _, w := range changed[:min(verdictsAtOnce, len(changed))] {\n\t\tjudged"}},
 		},
 		{
+			name: "verdicts-are-logged-again", pkg: controller, test: "TestFirstClaimsWaitForFewVerdicts", plain: true,
+			edits: []edit{{file: "reconciler.go", old: "for _, w := range some {", new: "for _, w := range changed {"}},
+		},
+		{
 			name: "waiting-swallows-errors", pkg: controller, test: "TestRefusalIsLoggedWhileAClaimWaits", plain: true,
 			edits: []edit{{file: "reconciler.go", old: "\t\tr.logWhileWaiting(ctx, last.err)\n"}},
 		},

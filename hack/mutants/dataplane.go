@@ -46,6 +46,8 @@ func kernelMutants() []mutant {
 		m("ipv6-sources-are-free", "TestNoPodLeavesWithAnotherIPv6Address", links, "six(drops),", "six(passes),"),
 		m("addresses-stay-bound", stay, "links.go", "if !reflect.DeepEqual(finally, plan.meanwhile) {", "if len(locked) == 0 && !reflect.DeepEqual(finally, plan.meanwhile) {"),
 		m("heir-takes-the-former-way", "TestHeirsAreHeld", "links.go", "return before && former[ip] != link", "return before && former[ip] == 0 && link == 0"),
+		m("locate-is-no-state", "TestStatesAreComparedWhole", "state.go", " && slices.Equal(s.Locate, o.Locate)", ""),
+		m("sources-are-no-pod", "TestStatesAreComparedWhole", "state.go", " && slices.Equal(p.Sources, o.Sources)", ""),
 		m("claims-are-believed", stay, "links.go", "case slices.Contains(holders, former):", "case slices.Contains(holders, former) && false:"),
 		m("former-links-are-forgotten", stay, "links.go", "former := observed.links.Bound()", "former := map[netip.Addr]int{}"),
 		m("one-without-an-address-is-free", stay, "links.go", "link == 0 && before.Crosses", "link != 0 && before.Crosses"),

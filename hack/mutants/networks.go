@@ -30,7 +30,9 @@ func networkMutants() []mutant {
 		m("missing-at-once", agent, "TestPodsOutsideAreReportedWhenItLasts", "missing.go", "now.Sub(m.since) < missingAfter", "now.Before(m.since)"),
 		m("no-pod-networks-at-first", agent, "TestPublishKeepsAddressesUntilTheKernelIsRead", "publish.go", "if o.decision.podNetworksUnknown {", "if false {"),
 		m("pods-of-any-node", controller, listed, "pod_lookup.go", `fresh, client.MatchingFields{"spec.nodeName": host}`, "fresh"),
-		m("pods-are-looked-up-once", controller, listed, "pod_lookup.go", "if pending {", "if pending && false {"),
+		m("pods-are-looked-up-for-ever", controller, "TestLookUpOfPodsCalmsDown", "pod_lookup.go", "pause = min(2*pause, lookAgainAtMost)", "pause = lookAgainAfter"),
+		m("other-networks-wait", controller, "TestLookUpOfPodsCalmsDown", "pod_lookup.go", "case !slices.Equal(p.asked[h.Name], published):", "case p.asked[h.Name] == nil:"),
+		m("pods-are-looked-up-once", controller, listed, "pod_lookup.go", "if pending {", "if pending && pause < 0 {"),
 		m("missing-networks-are-ready", controller, listed, "status.go", `case h.Status.Agent != nil && h.Status.Agent.PodNetworksMissing != "":`, "case false:"),
 		m("one-report-is-inside", "./cmd/kubectl-egressip", "TestNetworks", "../../pkg/egress/networks.go", "add(p, SourcePods, pods.has(p), why)", "add(p, SourcePods, pods.has(p) || true, why)"),
 	}

@@ -16,6 +16,7 @@ func ruleMutants() []mutant {
 	}
 	return []mutant{
 		m("rule-left-out", kernel, "TestGolden", true, "rules/snat.go", "when(inSet(SetInside, Destination)).then(Return{}),", ""),
+		m("ports-are-no-params", "./pkg/dataplane/rules", "TestParamsAreComparedWhole", true, "content.go", " && p.RandomPorts == o.RandomPorts", ""),
 		m("tree-mixes-indices", kernel, "TestPropertyIndicesAreReadBackFromRules", false, "rules/snat.go", "(1<<shift - 1)", "(1<<(shift+4) - 1)"),
 		m("old-jumps-stay", iptables, "TestPropertyJumpsFindTheirPlaces", false, "transaction.go",
 			"foreign := slices.DeleteFunc(slices.Clone(specs), leadsToOwnChain)", "foreign := slices.Clone(specs)"),

@@ -7,6 +7,7 @@ import (
 	"net"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -213,23 +214,32 @@ func TestAddressOfFormerFormIsReplacedUnderTraffic(t *testing.T) {
 			var all sync.WaitGroup
 			ctx, cancel := context.WithCancel(t.Context())
 			lost := make([]error, 2)
-			sent := make([]int, 2)
+			sent := make([]atomic.Int64, 2)
 			for i, p := range pods {
 				c := p.dial(t, "udp4", bastionIP+":7000")
 				echoes(t, c, 10)
 				all.Go(func() {
 					for ctx.Err() == nil && lost[i] == nil {
 						lost[i] = tryEcho(c, 10, time.Second)
-						sent[i]++
+						sent[i].Add(1)
 					}
 				})
 			}
+			// Pods send before, during and after the passes, however soon these are over.
+			sending := func(packets int64) {
+				t.Helper()
+				if goal := packets + min(sent[0].Load(), sent[1].Load()); !first {
+					testenv.UntilWithin(t, patience, "packets of each pod", func() bool { return min(sent[0].Load(), sent[1].Load()) >= goal })
+				}
+			}
+			sending(5)
 			n1.apply(t)
 			n1.settled(t)
+			sending(5)
 			cancel()
 			all.Wait()
-			if lost[0] != nil || lost[1] != nil || !first && min(sent[0], sent[1]) < 10 {
-				t.Errorf("lost: %v, of %v packets", lost, sent)
+			if lost[0] != nil || lost[1] != nil {
+				t.Errorf("lost: %v, of %d and %d packets", lost, sent[0].Load(), sent[1].Load())
 			}
 			shown := n1.Run(t, "ip -4 -oneline address show dev eth0")
 			for _, ip := range []string{eip1, eip2} {

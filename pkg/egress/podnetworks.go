@@ -52,9 +52,9 @@ func believed(c Cluster, name string) []netip.Prefix {
 	return usablePodNetworks(c, found)
 }
 
-// usablePodNetworks are those that hold nothing but pods, in order and none within
-// another: no egress IP, and no network with an address on the uplink of a host, where
-// there are other machines. Single addresses may be there.
+// usablePodNetworks are those that can be networks of pods, in order and none within
+// another: no single address that is an egress IP, and no wider network with an address on
+// the uplink of a host, where there are other machines. Single addresses may be there.
 func usablePodNetworks(c Cluster, networks []netip.Prefix) []netip.Prefix {
 	if len(networks) == 0 {
 		return nil

@@ -91,14 +91,17 @@ func (c *chaos) addressRemoved() fault {
 	node, promote := c.node(), c.random.IntN(2)
 	address := c.NodeIP(node).String() + "/24"
 	var routes string
+	set := func(ctx context.Context, value int) error {
+		_, err := c.NodeShell(ctx, node, "sh", "-c", fmt.Sprintf("echo %d > /proc/sys/net/ipv4/conf/eth0/promote_secondaries", value))
+		return err
+	}
 	return fault{
 		what: fmt.Sprintf("%s, promote_secondaries=%d", node, promote), broken: []string{node},
 		begin: func(ctx context.Context) (err error) {
 			if routes, err = c.NodeExec(ctx, node, "ip", "-4", "route", "show", "table", "main"); err != nil {
 				return err
 			}
-			setting := fmt.Sprintf("echo %d > /proc/sys/net/ipv4/conf/eth0/promote_secondaries", promote)
-			if _, err = c.NodeShell(ctx, node, "sh", "-c", setting); err != nil {
+			if err = set(ctx, promote); err != nil {
 				return err
 			}
 			_, err = c.NodeExec(ctx, node, "ip", "addr", "del", address, "dev", "eth0")
@@ -106,7 +109,7 @@ func (c *chaos) addressRemoved() fault {
 		},
 		end: func(ctx context.Context) error {
 			_, err := c.NodeExec(ctx, node, "ip", "addr", "add", address, "brd", "+", "dev", "eth0")
-			errs := []error{err}
+			errs := []error{err, set(ctx, 0)}
 			for route := range strings.Lines(routes) {
 				if strings.Contains(route, "dev eth0") && !strings.Contains(route, "proto kernel") {
 					_, err := c.NodeExec(ctx, node, append([]string{"ip", "route", "replace"}, strings.Fields(route)...)...)

@@ -113,7 +113,7 @@ func (d *Driver) PutLinks(want Links, attended time.Duration) error {
 		if content.whole {
 			for name, elements := range want.sets() {
 				del, put := difference(content.sets[name], elements)
-				d.linkElements(t, name, put, del)
+				d.elements(linkSet(t, name), put, del)
 			}
 			continue
 		}
@@ -183,20 +183,10 @@ func (d *Driver) fillTable(t *nftables.Table, want Links) error {
 		return err
 	}
 	for name, elements := range want.sets() {
-		d.linkElements(t, name, elements, nil)
+		d.elements(linkSet(t, name), elements, nil)
 	}
 	d.write(t, tr)
 	return nil
-}
-
-func (d *Driver) linkElements(t *nftables.Table, set string, put, del Elements) {
-	s := linkSet(t, set)
-	for chunk := range slices.Chunk(slices.Sorted(maps.Keys(del)), batchSize) {
-		_ = d.conn.SetDeleteElements(s, encode(set, chunk, del)) // fails for anonymous sets alone
-	}
-	for chunk := range slices.Chunk(slices.Sorted(maps.Keys(put)), batchSize) {
-		_ = d.conn.SetAddElements(s, encode(set, chunk, put))
-	}
 }
 
 // attend adds messages to the batch that renew what says that an agent attends to a table.

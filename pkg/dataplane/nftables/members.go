@@ -157,7 +157,7 @@ func (d *Driver) PutResets(connections []Connection) error {
 	for _, c := range connections {
 		put[resetKey(c.Source, c.Dest)] = ""
 	}
-	d.elements(table(), rules.SetResets, put, nil)
+	d.elements(setOf(table(), rules.SetResets), put, nil)
 	return d.flush("note connections to reset in a set")
 }
 
@@ -181,8 +181,8 @@ func (d *Driver) change(deltas ...delta) error {
 		if len(gone)+len(come) == 0 {
 			continue
 		}
-		d.elements(table(), delta.set, nil, gone)
-		d.elements(table(), delta.set, come, nil)
+		d.elements(setOf(table(), delta.set), nil, gone)
+		d.elements(setOf(table(), delta.set), come, nil)
 		next := Elements{}
 		maps.Copy(next, have)
 		maps.DeleteFunc(next, func(key, _ string) bool { _, deleted := gone[key]; return deleted })

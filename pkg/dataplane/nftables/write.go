@@ -15,7 +15,7 @@ import (
 // write adds the messages of a transaction to the batch.
 func (d *Driver) write(in *nftables.Table, t Transaction) {
 	for _, name := range mapNames() {
-		d.elements(in, name, nil, t.del[name])
+		d.elements(setOf(in, name), nil, t.del[name])
 	}
 	for _, name := range t.flush {
 		d.conn.FlushChain(&nftables.Chain{Table: in, Name: name})
@@ -31,7 +31,7 @@ func (d *Driver) write(in *nftables.Table, t Transaction) {
 		d.conn.AddChain(newChain(in, name, t.chains[name].Base))
 	}
 	for _, name := range mapNames() {
-		d.elements(in, name, t.put[name], nil)
+		d.elements(setOf(in, name), t.put[name], nil)
 	}
 	for _, name := range t.write {
 		chain := &nftables.Chain{Table: in, Name: name}
@@ -63,14 +63,13 @@ func newChain(in *nftables.Table, name string, base *Base) *nftables.Chain {
 	return c
 }
 
-// elements adds the messages that put and delete elements to the batch.
-func (d *Driver) elements(in *nftables.Table, set string, put, del Elements) {
-	s := setOf(in, set)
+// elements adds the messages that put and delete elements of a set to the batch.
+func (d *Driver) elements(set *nftables.Set, put, del Elements) {
 	for chunk := range slices.Chunk(slices.Sorted(maps.Keys(del)), batchSize) {
-		_ = d.conn.SetDeleteElements(s, encode(set, chunk, del)) // fails for anonymous sets alone
+		_ = d.conn.SetDeleteElements(set, encode(set.Name, chunk, del)) // fails for anonymous sets alone
 	}
 	for chunk := range slices.Chunk(slices.Sorted(maps.Keys(put)), batchSize) {
-		_ = d.conn.SetAddElements(s, encode(set, chunk, put))
+		_ = d.conn.SetAddElements(set, encode(set.Name, chunk, put))
 	}
 }
 

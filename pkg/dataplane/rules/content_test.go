@@ -6,6 +6,8 @@ import (
 	"reflect"
 	"strings"
 	"testing"
+
+	"github.com/egressip-operator/egressip-operator/internal/testenv"
 )
 
 // testMarks are 6 bits of index above 2 flags.
@@ -101,4 +103,16 @@ func TestContentIsDeterministic(t *testing.T) {
 			t.Fatal("two builds differ")
 		}
 	}
+}
+
+// Params that differ in anything are not equal: rules are not rendered again for the same.
+//
+// Mutants killed: ports-are-no-params.
+func TestParamsAreComparedWhole(t *testing.T) {
+	testenv.EachField(t, func(name string, p Params) {
+		same := p
+		if p.Equal(Params{}) || !p.Equal(same) {
+			t.Errorf("%s: equal to none: %t; to itself: %t", name, p.Equal(Params{}), p.Equal(same))
+		}
+	}, testMarks{})
 }
