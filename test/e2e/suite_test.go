@@ -26,19 +26,28 @@ func suite(t *testing.T, backend testbed.Backend) {
 	}
 	b.before = b.snapshots(t)
 	b.install(t)
-	if !inOrder(
+	if !inOrder(t, step{"a namespace leaves with its egress IP", b.testStory}) {
+		return
+	}
+	// One suite is enough for what is about the API more than about the kernel.
+	api := backend == testbed.NFT
+	if api && !inOrder(
 		t,
-		step{"a namespace leaves with its egress IP", b.testStory},
 		step{"the columns are those of OpenShift", b.testColumns},
 		step{"what cannot be is refused by kubectl", b.testRefusals},
+		step{"hosts with egressCIDRs get what is requested", b.testAutomatic},
+		step{"who may write what", b.testRights},
+	) {
+		return
+	}
+	if !inOrder(
+		t,
 		step{"every kind of packet", b.testPackets},
 		step{"a new pod leaves with its egress IP from its first packet on", b.testNewPods},
 		step{"connections from outside are left alone", b.testInbound},
 		step{"traffic inside the cluster is left alone", b.testInside},
 		step{"two namespaces that request one egress IP are dropped", b.testConflict},
 		step{"several egress IPs in balance", b.testBalanced},
-		step{"hosts with egressCIDRs get what is requested", b.testAutomatic},
-		step{"who may write what", b.testRights},
 		step{"drift is repaired", b.testDrift},
 		step{"an agent that is killed loses no connection", b.testAgentRestart},
 		step{"removing leaves every node as it was", b.testRemoval},
@@ -47,8 +56,7 @@ func suite(t *testing.T, backend testbed.Backend) {
 	}
 	// Installed again, for tests after which a node cannot be compared: power cuts.
 	b.install(t)
-	// One suite is enough: these are about the API more than about the kernel.
-	if backend == testbed.NFT && !inOrder(
+	if api && !inOrder(
 		t,
 		step{"probes that are blocked take nothing away", b.testProbesBlocked},
 		step{"a stale Node takes no address", b.testStaleNode},
@@ -58,15 +66,15 @@ func suite(t *testing.T, backend testbed.Backend) {
 		step{"a leader that reaches the API server alone takes nothing away", b.testLeaderSeesNobody},
 		step{"a leader that the API server is cut off from is replaced", b.testAPIServerGone},
 		step{"a backup is restored", b.testBackup},
+		step{"a host is evacuated", b.testEvacuation},
+		step{"an egress IP moves when its host and the leader on it lose power", b.testPowerCutOfTheLeader},
 	) {
 		return
 	}
 	inOrder(
 		t,
-		step{"a host is evacuated", b.testEvacuation},
 		step{"a host that is cut off gives its egress IPs up", b.testCutOff},
 		step{"an egress IP moves when its host loses power", b.testPowerCut},
-		step{"and when the leader dies with it", b.testPowerCutOfTheLeader},
 		step{"a host whose overlay is closed is not used", b.testOverlayClosed},
 		step{"of several egress IPs the first is used", b.testOrdered},
 	)
