@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"net/netip"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -68,7 +69,11 @@ type Dataplane struct {
 	// change anything.
 	maps     *bpf.Maps
 	programs *bpf.Programs
-	guard    bpf.Guard
+	// source is the source of the overlay's packets that the programs set; the zero Addr
+	// where the kernel chooses it, always so if keepsSource is set.
+	source      netip.Addr
+	keepsSource bool
+	guard       bpf.Guard
 	// answers is the same as maps, for AnswerProbes, which does not wait for Apply.
 	answers struct {
 		sync.Mutex
@@ -201,8 +206,10 @@ func (d *Dataplane) Close() error {
 	return errors.Join(errs...)
 }
 
-// open opens the BPF maps and loads the programs, once.
-func (d *Dataplane) open() error {
+// open opens the BPF maps, once, and loads the programs, again where they send with a
+// former address of the host. Other hosts know it by hostIP, so the overlay's packets
+// must have that as source, whichever the kernel would choose.
+func (d *Dataplane) open(hostIP netip.Addr) error {
 	if d.maps == nil {
 		maps, err := bpf.OpenMaps(d.nl, d.cfg.PinDir, overlayName)
 		if err != nil {
@@ -211,12 +218,31 @@ func (d *Dataplane) open() error {
 		d.maps = maps
 		d.setAnswers(maps)
 	}
-	if d.programs == nil {
-		programs, err := bpf.LoadPrograms(d.cfg.Marks, d.maps, d.cfg.ProbePort)
+	source := netip.Addr{}
+	if hostIP.Is4() && !d.keepsSource {
+		source = hostIP
+	}
+	if d.programs != nil && d.source == source {
+		return nil
+	}
+	if source.IsValid() {
+		sets, err := bpf.SetsSource()
 		if err != nil {
 			return err
 		}
-		d.programs = programs
+		if !sets {
+			d.keepsSource = true
+			return d.open(hostIP)
+		}
+	}
+	programs, err := bpf.LoadPrograms(d.cfg.Marks, d.maps, d.cfg.ProbePort, source)
+	if err != nil {
+		return err
+	}
+	former := d.programs
+	d.programs, d.source = programs, source
+	if former != nil {
+		return former.Close()
 	}
 	return nil
 }

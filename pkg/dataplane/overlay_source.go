@@ -27,12 +27,17 @@ type overlaySources struct {
 }
 
 // checkSources asks the kernel which source its packets to other hosts get: the overlay's
-// outer packets get the same one. Hosts take packets from hosts' own addresses only.
+// outer packets get the same one, where the kernel is too old to be told. Hosts take
+// packets from hosts' own addresses only.
 func (r *round) checkSources() (err error) {
 	if r.uplinkErr != nil {
 		return nil // reported already
 	}
 	known := &r.d.sources
+	if r.d.source.IsValid() {
+		known.wrong = nil
+		return nil
+	}
 	hosts := r.state.Hosts
 	if known.wrong == nil {
 		known.wrong = map[netip.Addr]netip.Addr{}

@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"net"
+	"net/netip"
 	"slices"
 	"strings"
 	"testing"
@@ -96,27 +97,56 @@ func TestOverlayPortInUse(t *testing.T) {
 	w.flows(t, s, eip1)
 }
 
-// given: a host whose kernel chooses another source than its InternalIP; then others drop
-// what it sends over the overlay, which is an error that names both. When the route names
-// the InternalIP as its source, packets leave.
+// given: a host whose kernel chooses another source than its InternalIP; then the overlay's
+// packets have the InternalIP all the same, and another one when that becomes the
+// InternalIP. Where the kernel is too old for that, others drop them, which is an error
+// that names both, until the route names the InternalIP as its source.
 //
-// Kills the mutant that does not ask for the source.
-func TestOverlayWithAnotherSourceIsAnError(t *testing.T) {
+// Kills mutants outer-source-left-to-the-kernel, former-outer-source-stays and
+// any-source-will-do.
+func TestOverlayHasTheHostsOwnSource(t *testing.T) {
 	w := newWorld(t, 2, onlyNFT())
 	n1, n2 := w.nodes[0], w.nodes[1]
 	pod := n2.addPod(t, "pod", 2)
 	n1.host(eip1, 7)
 	pod.set(remote(7, n1))
-	n2.Run(t, "ip address add 192.168.7.77/32 dev eth0; ip route replace 192.168.7.0/24 dev eth0 src 192.168.7.77")
+	other := testenv.Addr("192.168.7.77")
+	choose := func(source netip.Addr) {
+		n2.Run(t, fmt.Sprintf("ip route replace 192.168.7.0/24 dev eth0 src %v", source))
+	}
+	n2.Run(t, "ip address add 192.168.7.77/24 dev eth0")
+	choose(other)
 	n1.apply(t)
+	hosts := n1.state.Hosts
 	_, err := n2.tryApply(t)
+	s := startSender(t, pod, w.bastion, 9001)
+	w.seen.only(9001, eip1)
+	if n2.dp.source.IsValid() {
+		must(t, err)
+		w.flows(t, s, eip1)
+		for _, n := range w.nodes {
+			n.state.Hosts = []netip.Addr{n1.ip, other}
+		}
+		n2.state.HostIP = other
+		choose(n2.ip)
+		w.applyAll(t)
+		w.flows(t, s, eip1)
+		for _, n := range w.nodes {
+			n.state.Hosts = hosts
+		}
+		n2.state.HostIP = n2.ip
+		choose(other)
+		w.applyAll(t)
+		w.flows(t, s, eip1)
+	}
+
+	n2.dp.keepsSource, n2.dp.steady = true, nil // as before Linux 6.0
+	_, err = n2.tryApply(t)
 	if !errors.Is(err, errSource) || !strings.Contains(err.Error(), "192.168.7.77 instead of 192.168.7.12") {
 		t.Fatalf("apply: %v", err)
 	}
-	s := startSender(t, pod, w.bastion, 9001)
-	w.seen.only(9001, eip1)
 	w.silent(t, s)
-	n2.Run(t, "ip route replace 192.168.7.0/24 dev eth0 src 192.168.7.12")
+	choose(n2.ip)
 	n2.settled(t)
 	w.flows(t, s, eip1)
 }

@@ -3,6 +3,7 @@ package bpf
 import (
 	"errors"
 	"fmt"
+	"net/netip"
 
 	"github.com/cilium/ebpf"
 	"github.com/vishvananda/netlink"
@@ -23,13 +24,14 @@ const (
 type Programs struct{ outward, inward *ebpf.Program }
 
 // LoadPrograms loads the programs that use the given maps. probePort is the UDP port of
-// probes, 0 for none.
-func LoadPrograms(m mark.Marks, maps *Maps, probePort uint16) (_ *Programs, err error) {
+// probes, 0 for none. source is the IPv4 source of the overlay's outer packets, which the
+// kernel must be able to set, see SetsSource; the kernel chooses one if it is the zero Addr.
+func LoadPrograms(m mark.Marks, maps *Maps, probePort uint16, source netip.Addr) (_ *Programs, err error) {
 	p := &Programs{}
 	for _, l := range []struct {
 		to   **ebpf.Program
 		spec *ebpf.ProgramSpec
-	}{{&p.outward, outward(m, maps, probePort)}, {&p.inward, inward(maps, probePort)}} {
+	}{{&p.outward, outward(m, maps, probePort, source)}, {&p.inward, inward(maps, probePort)}} {
 		if *l.to, err = ebpf.NewProgram(l.spec); err != nil {
 			return nil, errors.Join(fmt.Errorf("load tc program %s: %w", l.spec.Name, err), p.Close())
 		}

@@ -1,6 +1,7 @@
 package bpf
 
 import (
+	"net/netip"
 	"testing"
 
 	"github.com/vishvananda/netlink"
@@ -14,7 +15,7 @@ func TestProgramsAreAttachedAgain(t *testing.T) {
 	maps, err := OpenMaps(h, netnstest.PinDir(t), device)
 	must(t, err)
 	defer maps.Close()
-	progs, err := LoadPrograms(mark.Default(), maps, 9788)
+	progs, err := LoadPrograms(mark.Default(), maps, 9788, netip.Addr{})
 	must(t, err)
 	defer progs.Close()
 	attach := func() (int, error) { return progs.Attach(h, addDevice(t, h)) }

@@ -90,7 +90,7 @@ func attachAll(t *testing.T, host *netnstest.Machine, h *netlink.Handle, dir str
 		maps, err = OpenMaps(h, dir, device)
 		must(t, err)
 		t.Cleanup(func() { must(t, maps.Close()) })
-		progs, err := LoadPrograms(mark.Default(), maps, 9788)
+		progs, err := LoadPrograms(mark.Default(), maps, 9788, netip.Addr{})
 		must(t, err)
 		t.Cleanup(func() { must(t, progs.Close()) })
 		link := addDevice(t, h)

@@ -1,6 +1,8 @@
 package bpf
 
 import (
+	"encoding/binary"
+	"net/netip"
 	"slices"
 
 	"github.com/cilium/ebpf"
@@ -34,6 +36,13 @@ const packetHost = 0
 // tunnel_id and remote_ipv4: one of the sizes that every kernel takes.
 const tunnelKeySize = 8
 
+// wholeTunnelKeySize is the size of struct bpf_tunnel_key since Linux 6.0, and
+// tunnelLocal the offset of local_ipv4 in it.
+const (
+	wholeTunnelKeySize = 44
+	tunnelLocal        = 28
+)
+
 // zeroChecksum leaves the outer UDP checksum out, as VXLAN does by default.
 const zeroChecksum = 2
 
@@ -56,6 +65,8 @@ const (
 	atFragKey = atFlow + 13 // set in keys of fragments, whose ports are an IP ID
 	atScratch = -32
 	atKey     = -40 // struct bpf_tunnel_key, as far as it is used
+	// atWholeKey is the place of all of it, where it names the outer source.
+	atWholeKey = -136
 )
 
 // load reads bytes of the packet onto the stack. Where they are not there, the
@@ -107,8 +118,8 @@ func labelled(label string, insns asm.Instructions) asm.Instructions {
 
 // outward is the program at the egress of the overlay. A packet with REMOTE goes to the host that map pods names for its inner source; one with RETURN
 // to the host that map returns names for its inner destination; everything else is dropped. The two never mix: a dropped namespace's packet,
-// whose source has no entry, must not take the way of another's replies.
-func outward(m mark.Marks, maps *Maps, probePort uint16) *ebpf.ProgramSpec {
+// whose source has no entry, must not take the way of another's replies. The outer source is as given, or the kernel's choice.
+func outward(m mark.Marks, maps *Maps, probePort uint16, source netip.Addr) *ebpf.ProgramSpec {
 	return &ebpf.ProgramSpec{Name: "egress_out", Type: ebpf.SchedCLS, License: "Apache-2.0", Instructions: slices.Concat(
 		asm.Instructions{
 			asm.Mov.Reg(regPacket, asm.R1),
@@ -146,16 +157,8 @@ func outward(m mark.Marks, maps *Maps, probePort uint16) *ebpf.ProgramSpec {
 		},
 		chooseHost(maps),
 
+		labelled("send", setTunnelKey(source)),
 		asm.Instructions{
-			asm.LoadMem(asm.R1, regRoute, 0, asm.Word).WithSymbol("send"),
-			asm.StoreMem(asm.RFP, atKey, asm.R1, asm.Word),
-			asm.StoreMem(asm.RFP, atKey+4, regHost, asm.Word),
-			asm.Mov.Reg(asm.R1, regPacket),
-			asm.Mov.Reg(asm.R2, asm.RFP),
-			asm.Add.Imm(asm.R2, atKey),
-			asm.Mov.Imm(asm.R3, tunnelKeySize),
-			asm.Mov.Imm(asm.R4, zeroChecksum),
-			asm.FnSkbSetTunnelKey.Call(),
 			asm.JNE.Imm(asm.R0, 0, "drop"),
 			// The route lookup of the outer packet inherits the mark, and would loop.
 			asm.Mov.Imm(asm.R1, 0),
@@ -167,6 +170,34 @@ func outward(m mark.Marks, maps *Maps, probePort uint16) *ebpf.ProgramSpec {
 			asm.Return(),
 		},
 	)}
+}
+
+// setTunnelKey has the kernel send the packet in VXLAN: network from regRoute, to regHost.
+// R0 is 0 if it can.
+func setTunnelKey(source netip.Addr) asm.Instructions {
+	at, size, insns := int16(atKey), int32(tunnelKeySize), asm.Instructions{}
+	if source.IsValid() {
+		at, size = atWholeKey, wholeTunnelKeySize
+		ip := source.As4()
+		for offset := tunnelKeySize; offset < wholeTunnelKeySize; offset += 4 {
+			insns = append(insns, asm.StoreImm(asm.RFP, at+int16(offset), 0, asm.Word)) //nolint:gosec // 44 at most
+		}
+		insns = append(insns,
+			asm.Mov.Imm32(asm.R1, int32(binary.BigEndian.Uint32(ip[:]))), //nolint:gosec // the same bits
+			asm.StoreMem(asm.RFP, at+tunnelLocal, asm.R1, asm.Word),
+		)
+	}
+	return append(insns,
+		asm.LoadMem(asm.R1, regRoute, 0, asm.Word),
+		asm.StoreMem(asm.RFP, at, asm.R1, asm.Word),
+		asm.StoreMem(asm.RFP, at+4, regHost, asm.Word),
+		asm.Mov.Reg(asm.R1, regPacket),
+		asm.Mov.Reg(asm.R2, asm.RFP),
+		asm.Add.Imm(asm.R2, int32(at)),
+		asm.Mov.Imm(asm.R3, size),
+		asm.Mov.Imm(asm.R4, zeroChecksum),
+		asm.FnSkbSetTunnelKey.Call(),
+	)
 }
 
 // chooseHost puts one of a route's several hosts into regHost. A connection

@@ -1,6 +1,7 @@
 package bpf
 
 import (
+	"net/netip"
 	"testing"
 
 	"github.com/egressip-operator/egressip-operator/internal/testenv/netnstest"
@@ -13,8 +14,14 @@ func TestProgramsLoadWithAnyMarks(t *testing.T) {
 	maps, err := OpenMaps(h, netnstest.PinDir(t), device)
 	must(t, err)
 	defer maps.Close()
-	for _, m := range []mark.Marks{mark.Default(), {Mask: 0x7}, {Mask: 0x7fff}, {Mask: 0x7fff0000}, {Mask: 0xffffffff}} {
-		progs, err := LoadPrograms(m, maps, 0)
+	sources := []netip.Addr{{}}
+	sets, err := SetsSource()
+	must(t, err)
+	if sets {
+		sources = append(sources, netip.MustParseAddr("192.168.7.11"), netip.MustParseAddr("10.0.0.1"))
+	}
+	for i, m := range []mark.Marks{mark.Default(), {Mask: 0x7}, {Mask: 0x7fff}, {Mask: 0x7fff0000}, {Mask: 0xffffffff}} {
+		progs, err := LoadPrograms(m, maps, 0, sources[i%len(sources)])
 		if err != nil {
 			t.Errorf("mask %#x: %v", m.Mask, err)
 			continue
