@@ -1,0 +1,140 @@
+package dataplane
+
+import (
+	"fmt"
+	"strings"
+	"testing"
+
+	"github.com/google/go-cmp/cmp"
+)
+
+// uplinkKind is a way to connect a host to the segment.
+type uplinkKind struct {
+	name   string
+	device string
+	// needs is a device that the kernel must know; others are known everywhere.
+	needs string
+	// machine and lan make the device out of eth0, whose addresses and routes are gone
+	// then, and of the other end, p-NAME.
+	machine, lan string
+	// gateway: the host's address is alone in its network, and all go by the gateway.
+	gateway bool
+	// filter is its rp_filter; strict if it is empty.
+	filter string
+}
+
+func uplinkKinds() []uplinkKind {
+	return []uplinkKind{
+		{name: "bridge", device: "br-ex", machine: "ip link add br-ex type bridge; ip link set eth0 master br-ex up; ip link set br-ex up"},
+		{name: "macvlan", device: "ext", machine: "ip link set eth0 up; ip link add ext link eth0 type macvlan mode bridge; ip link set ext up"},
+		{
+			name: "bond", device: "bond0", needs: "bond",
+			machine: "ip link add bond0 type bond mode active-backup miimon 100; ip link set eth0 down; ip link set eth0 master bond0; ip link set bond0 up",
+		},
+		{
+			name: "VLAN", device: "eth0.5", needs: "vlan",
+			machine: "ip link set eth0 up; ip link add link eth0 name eth0.5 type vlan id 5; ip link set eth0.5 up",
+			lan:     "ip link set p-NAME nomaster; ip link add link p-NAME name p-NAME.5 type vlan id 5; ip link set p-NAME.5 master br0 up",
+		},
+		{name: "an address with prefix length 32", device: "eth0", machine: "ip link set eth0 up", gateway: true},
+		{name: "no filter of reverse paths", device: "eth0", machine: "ip link set eth0 up; sysctl -qw net.ipv4.conf.all.rp_filter=0", filter: "0"},
+		{name: "a loose filter of reverse paths", device: "eth0", machine: "ip link set eth0 up", filter: "2"},
+		{name: "jumbo frames", device: "eth0", machine: "ip link set eth0 mtu 9000 up", lan: "ip link set p-NAME mtu 9000"},
+		{name: "a small MTU", device: "eth0", machine: "ip link set eth0 mtu 1450 up", lan: "ip link set p-NAME mtu 1450"},
+		{name: "a name of 15 characters", device: "enp0s31f6np0123", machine: "ip link set eth0 down; ip link set eth0 name enp0s31f6np0123 up"},
+	}
+}
+
+// known skips the test where the kernel does not know the device.
+func (k uplinkKind) known(t *testing.T) {
+	t.Helper()
+	if k.needs == "" {
+		return
+	}
+	m := newMachine(t, "try")
+	add := "ip link add try0 type " + k.needs
+	if k.needs == "vlan" {
+		add = "ip link add link lo name try0 type vlan id 5"
+	}
+	if out := m.Run(t, "if "+add+" 2>&1; then ip link del try0; else echo refused; fi"); strings.Contains(out, "refused") {
+		t.Skipf("this kernel has no device of kind %s: %s", k.needs, out)
+	}
+}
+
+// build replaces the node's uplink.
+func (k uplinkKind) build(t *testing.T, w *world, n *node) {
+	t.Helper()
+	n.Run(t, "ip address flush dev eth0; "+k.machine)
+	if k.lan != "" {
+		w.lan.Run(t, strings.ReplaceAll(k.lan, "NAME", n.Name))
+	}
+	bits, via, filter := 24, "", k.filter
+	if filter == "" {
+		filter = "1"
+	}
+	if k.gateway {
+		bits, via = 32, "via 192.168.7.1"
+	}
+	n.Run(t, fmt.Sprintf(`ip address add %[1]v/%[2]d dev %[3]s; sysctl -qw net/ipv4/conf/%[3]s/rp_filter=%[4]s
+		ip route replace 192.168.7.1 dev %[3]s src %[1]v; ip route replace default via 192.168.7.1 dev %[3]s`, n.ip, bits, k.device, filter))
+	for _, other := range w.nodes {
+		if other == n {
+			continue
+		}
+		if k.gateway {
+			n.Run(t, fmt.Sprintf("ip route replace %v/32 %s src %v", other.ip, via, n.ip))
+			n.Run(t, fmt.Sprintf("ip route replace %v %s", other.pods, via))
+			w.router.Run(t, fmt.Sprintf("ip route replace %v via %v; ip route replace %v via %v", other.pods, other.ip, n.pods, n.ip))
+		} else {
+			n.Run(t, fmt.Sprintf("ip route replace %v via %v dev %s", other.pods, other.ip, k.device))
+		}
+	}
+}
+
+// given: a host whose uplink is not a plain interface; then pods, here and elsewhere, leave
+// with the egress IPs of this host and of another, the host and other pods leave with the
+// host's address, pods reach each other, and nothing is left when it is over.
+func TestKindsOfUplinks(t *testing.T) {
+	for _, kind := range uplinkKinds() {
+		t.Run(kind.name, func(t *testing.T) {
+			t.Parallel()
+			kind.known(t)
+			w := newWorld(t, 2, onlyNFT())
+			n1, n2 := w.nodes[0], w.nodes[1]
+			kind.build(t, w, n1)
+			mine, far := n1.addPod(t, "mine", 2), n1.addPod(t, "far", 3)
+			there, plain := n2.addPod(t, "there", 2), n1.addPod(t, "plain", 4)
+			before := n1.objects(t)
+			n1.host(eip1, 7)
+			n2.host(eip2, 8)
+			mine.set(local(eip1, 7))
+			there.set(remote(7, n1))
+			far.set(remote(8, n2))
+			w.applyAll(t)
+			for _, n := range w.nodes {
+				n.settled(t)
+			}
+			t.Run("packets", func(t *testing.T) {
+				port := uint16(9001)
+				for _, s := range []struct {
+					from interface{ enter() error }
+					want string
+				}{{mine, eip1}, {there, eip1}, {far, eip2}, {plain, n1.ip.String()}, {n1, n1.ip.String()}} {
+					sends := startSender(t, s.from, w.bastion, port)
+					w.seen.only(port, s.want)
+					w.flows(t, sends, s.want)
+					port++
+				}
+				there.ping(t, mine.ip.String(), 1300)
+				plain.ping(t, there.ip.String(), 1300)
+				there.ping(t, bastionIP, 1300)
+			})
+			n1.settled(t)
+			n1.stop(t)
+			n1.clean(t)
+			if diff := cmp.Diff(before, n1.objects(t)); diff != "" {
+				t.Errorf("the host is not as it was (-before +after):\n%s", diff)
+			}
+		})
+	}
+}
