@@ -17,8 +17,9 @@ FUZZTIME ?= 1m
 SEED ?= $(shell echo $$RANDOM)
 MINUTES ?= 30
 KILLS ?= 50
+CELL ?=
 
-.PHONY: help demo generate build test test-unit test-conformance test-system race cover smoke vet chaos failover displacement fuzz e2e bench lint fmt verify image up down shell matrix mutants tools prerequisites vulncheck
+.PHONY: help demo generate build test test-unit test-conformance test-system race cover smoke vet chaos failover displacement fuzz e2e bench lint fmt verify image up down shell matrix packet-matrix mutants tools prerequisites vulncheck
 
 help: ## Show this list
 	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / { printf "  %-14s %s\n", $$1, $$2 }' Makefile
@@ -74,7 +75,10 @@ test-system: tools image
 e2e: prerequisites tools image ## Run the end-to-end tests alone
 	go test -timeout 40m -v ./test/e2e/...
 
-matrix: prerequisites ## Run the packet tests beside every kind of rules of others (root)
+matrix: prerequisites tools image ## Try it on each CNI and kube-proxy mode, or on CELL alone (root)
+	go run ./hack/matrix -cell "$(CELL)"
+
+packet-matrix: prerequisites ## Run the packet tests beside every kind of rules of others (root)
 	EGRESSIP_TEST_MATRIX=all go test -timeout 40m ./pkg/dataplane
 
 chaos: prerequisites tools image ## Break a cluster at random for MINUTES, the same way for the same SEED

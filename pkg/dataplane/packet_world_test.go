@@ -156,7 +156,7 @@ func (r rulesOf) next() string {
 	return ","
 }
 
-// wholeMatrix reports whether every way is tested ("make matrix"), and not only those
+// wholeMatrix reports whether every way is tested ("make packet-matrix"), and not only those
 // that differ most.
 func wholeMatrix() bool { return os.Getenv("EGRESSIP_TEST_MATRIX") == "all" }
 

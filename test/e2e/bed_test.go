@@ -7,6 +7,7 @@ import (
 	"os"
 	"path/filepath"
 	"regexp"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -38,6 +39,14 @@ type bed struct {
 	*testbed.Cluster
 	backend testbed.Backend
 	root    string // of the repository
+	// rules is where the operator's rules are: "nftables" or "iptables".
+	rules string
+	// kustomized is true if the operator is installed by config/default, else by its chart
+	// with values.
+	kustomized bool
+	values     []string
+	// beside are the egress IPs of namespaces that have them through all steps.
+	beside []string
 	// egress and plain are the pods of egressNamespace and plainNamespace,
 	// sorted by node.
 	egress, plain []testbed.Pod
@@ -61,7 +70,11 @@ func newBedOf(t *testing.T, options testbed.Options) *bed {
 	if err != nil {
 		t.Fatal(err)
 	}
-	b := &bed{backend: options.Backend, root: root}
+	b := &bed{backend: options.Backend, root: root, rules: "nftables"}
+	if options.Backend == testbed.Legacy {
+		// Of the two ways to install, and the two backends, each suite takes one.
+		b.rules, b.kustomized = "iptables", true
+	}
 	for _, file := range []string{b.image(), b.binary()} {
 		if _, err := os.Stat(file); err != nil {
 			t.Fatalf("%v: run \"make image\" first", err)
@@ -91,13 +104,12 @@ func (b *bed) image() string  { return filepath.Join(b.root, "build", "image.tar
 func (b *bed) binary() string { return filepath.Join(b.root, "build", "egressip-operator") }
 func (b *bed) chart() string  { return filepath.Join(b.root, "charts", "egressip-operator") }
 
-// install installs the operator, and waits for its objects. Of the two ways to
-// do that, each suite takes one.
+// install installs the operator, and waits for its objects.
 func (b *bed) install(t *testing.T) {
 	t.Helper()
-	if b.backend == testbed.Legacy {
+	if b.kustomized {
 		b.kustomize(t)
-	} else if err := b.InstallChart(t.Context(), b.chart()); err != nil {
+	} else if err := b.InstallChart(t.Context(), b.chart(), b.values...); err != nil {
 		t.Fatal(err)
 	}
 	b.eventually(t, func() error {
@@ -111,7 +123,7 @@ func (b *bed) install(t *testing.T) {
 
 // ownTable reports whether our rules are in a table of their own, as by default: so in
 // one of the two suites.
-func (b *bed) ownTable() bool { return b.backend == testbed.NFT }
+func (b *bed) ownTable() bool { return b.rules == "nftables" }
 
 // kustomize installs config/default, with the image that the nodes have, and
 // config/canonical.
@@ -139,7 +151,7 @@ func (b *bed) kustomize(t *testing.T) {
 
 // uninstall takes out what install put in.
 func (b *bed) uninstall(ctx context.Context) error {
-	if b.backend == testbed.Legacy {
+	if b.kustomized {
 		for _, part := range []string{"canonical", "default"} {
 			if _, err := b.Kubectl(ctx, "delete", "--wait", "--timeout=2m", "-k", filepath.Join(b.root, "config", part)); err != nil {
 				return err
@@ -324,7 +336,7 @@ func (b *bed) watchBastion(t *testing.T, allowed ...string) (verify func()) {
 				wrong[p.Source.Addr().String()]++
 			}
 		}
-		for _, ip := range allowed {
+		for _, ip := range slices.Concat(allowed, b.beside) {
 			delete(wrong, ip)
 		}
 		if len(wrong) > 0 {

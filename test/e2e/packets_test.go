@@ -3,6 +3,7 @@ package e2e
 import (
 	"context"
 	"fmt"
+	"strconv"
 	"strings"
 	"testing"
 
@@ -22,12 +23,7 @@ func (b *bed) testPackets(t *testing.T) {
 	symmetric := b.watchReturn(t)
 	bastion := testbed.BastionIP + ":8080"
 	for _, p := range b.egress {
-		// What fits the path without fragments: the uplink's MTU, less the
-		// overlay's 50 bytes for pods of other nodes.
-		room := 1500 - 28
-		if p.Node != egressHost {
-			room -= 50
-		}
+		room := b.room(t, p)
 		for _, c := range []struct {
 			what string
 			args []string
@@ -57,6 +53,27 @@ func (b *bed) testPackets(t *testing.T) {
 	}
 	verify()
 	symmetric()
+}
+
+// room is how many bytes of a datagram fit the path without fragments: the MTU of the pod,
+// which the CNI may have made smaller, or that of the uplink, less the overlay's 50 bytes for
+// pods of other nodes.
+func (b *bed) room(t *testing.T, p testbed.Pod) int {
+	t.Helper()
+	const headers, overlay, uplink = 28, 50, 1500
+	path := uplink
+	if p.Node != egressHost {
+		path -= overlay
+	}
+	out, err := b.PodExec(t.Context(), p.Namespace, p.Name, "/traffic", "mtu", "eth0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	pod, err := strconv.Atoi(strings.TrimSpace(out))
+	if err != nil {
+		t.Fatal(err)
+	}
+	return min(path, pod) - headers
 }
 
 // watchReturn records answers that the egress host sends on to pods of other

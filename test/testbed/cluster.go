@@ -26,6 +26,7 @@ type Cluster struct {
 	options Options
 	dir     string // all of its files
 	tools   string // the directory of the pinned tools
+	cniTool string // the CNI's program, if it has one
 	begin   time.Time
 }
 
@@ -86,6 +87,9 @@ func Up(ctx context.Context, options Options) (_ *Cluster, err error) {
 	if c.tools, err = binaries.Build(ctx, binaries.Options{Names: binaries.Cluster(), Progress: options.Progress}); err != nil {
 		return nil, fmt.Errorf("test bed: %w", err)
 	}
+	if err := c.findCNI(ctx); err != nil {
+		return nil, fmt.Errorf("test bed: %w", err)
+	}
 	unlock, err := c.lock()
 	if err != nil {
 		return nil, fmt.Errorf("test bed: %w", err)
@@ -142,6 +146,11 @@ func (c *Cluster) up(ctx context.Context) error {
 		return err
 	}
 	for _, name := range c.Nodes() {
+		if err := c.setPodCIDR(ctx, name); err != nil {
+			return err
+		}
+	}
+	for _, name := range c.Nodes() {
 		if err := c.awaitNode(ctx, name); err != nil {
 			return err
 		}
@@ -196,7 +205,7 @@ func Open(ctx context.Context, prefix string) (*Cluster, error) {
 	s.Options.Progress = options.Progress
 	c.options = s.Options
 	c.tools, err = binaries.Dir(ctx)
-	return c, err
+	return c, errors.Join(err, c.findCNI(ctx))
 }
 
 // Down removes the test bed with everything that it made.

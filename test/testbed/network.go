@@ -37,6 +37,7 @@ func (c *Cluster) makeNetworks(ctx context.Context) error {
 	b.plug(LANHost, LANHostIP)
 	b.ip(LANHost, "route add default via "+routerIP)
 	b.routes(ControlPlane, 0)
+	b.serviceRoute(ControlPlane)
 	b.routes(LANHost, 0)
 	return b.err
 }
@@ -55,6 +56,9 @@ func (c *Cluster) makeNodeNetwork(ctx context.Context, i int) error {
 	b.plug(name, nodeIP(i).String())
 	b.sysctl(name, "net.ipv4.conf.eth0.rp_filter=1")
 	b.ip(name, "route add default via "+routerIP)
+	if b.err != nil || !c.staticRoutes() {
+		return b.err
+	}
 	b.routes(name, i)
 	if b.err != nil {
 		return b.err
@@ -119,6 +123,17 @@ func (b *batch) routes(place string, except int) {
 			b.ip(place, fmt.Sprintf("route add %s via %s", podCIDR(i), nodeIP(i)))
 		}
 	}
+}
+
+// serviceRoute leads to ClusterIPs through any node that answers: the API server calls
+// webhooks by them.
+func (b *batch) serviceRoute(place string) {
+	route := "route add " + ServiceCIDR
+	for i := 1; i <= b.c.options.Nodes; i++ {
+		route += fmt.Sprintf(" nexthop via %s", nodeIP(i))
+	}
+	b.ip(place, route)
+	b.optional(place, "net.ipv4.fib_multipath_use_neigh=1")
 }
 
 func (c *Cluster) netnsName(place string) string { return c.options.Prefix + "-" + place }

@@ -66,6 +66,7 @@ func (c *Cluster) startNode(ctx context.Context, name string) error {
 		Dir: dir, Tools: c.tools, CNI: cniDir(), PKI: c.pkiDir(), API: apiURL,
 		Images: append([]string{c.trafficImage()}, c.options.Images...), Sandbox: TrafficImage,
 		Legacy: c.options.Backend == Legacy, MTU: c.options.MTU,
+		Network: string(c.options.CNI), NetworkTool: c.cniTool, Nodes: c.options.Nodes, ProxyMode: string(c.options.ProxyMode),
 	}
 	file := filepath.Join(dir, "node.json")
 	if err := node.WriteConfig(file, config); err != nil {
@@ -107,8 +108,12 @@ func (c *Cluster) nodeProcess(name string) (process, error) {
 // proxyHealth is where kube-proxy says whether its rules are up to date.
 const proxyHealth = "http://127.0.0.1:10256/healthz"
 
-// awaitNode waits until a node is Ready and its kube-proxy works.
+// awaitNode waits until a node is Ready, its kube-proxy works, and it and the other nodes
+// have routes to each other's pods.
 func (c *Cluster) awaitNode(ctx context.Context, name string) error {
+	if err := c.setPodCIDR(ctx, name); err != nil {
+		return err
+	}
 	err := Poll(ctx, 120*time.Second, func() error {
 		_, err := c.nodeProcess(name)
 		if err != nil {
@@ -121,14 +126,35 @@ func (c *Cluster) awaitNode(ctx context.Context, name string) error {
 		if _, err = c.NodeExec(ctx, name, "traffic", "get", "-timeout", "1s", proxyHealth); err != nil {
 			return fmt.Errorf("kube-proxy of %s does not work, see its log: %w", name, err)
 		}
-		return nil
+		return c.routed(ctx, name)
 	})
-	if i, ok := c.nodeIndex(name); ok && err == nil && !c.options.NoPodCIDRs {
-		// As an allocator would; writing it again changes nothing.
-		_, err = c.Kubectl(ctx, "patch", "node", name, "-p", fmt.Sprintf(`{"spec":{"podCIDR":%q,"podCIDRs":[%q]}}`, podCIDR(i), podCIDR(i)))
-	}
 	if err != nil {
 		return fmt.Errorf("node %s does not become Ready, see %s: %w", name, c.nodeDir(name), err)
+	}
+	return nil
+}
+
+// setPodCIDR waits until a node has registered and gives it its podCIDR, as an allocator
+// does, before its CNI asks for it. To write it again changes nothing.
+func (c *Cluster) setPodCIDR(ctx context.Context, name string) error {
+	i, ok := c.nodeIndex(name)
+	if !ok {
+		return fmt.Errorf("no node %q", name)
+	}
+	patch := fmt.Sprintf(`{"spec":{"podCIDR":%q,"podCIDRs":[%q]}}`, podCIDR(i), podCIDR(i))
+	err := Poll(ctx, 120*time.Second, func() error {
+		if _, err := c.nodeProcess(name); err != nil {
+			return err
+		}
+		if c.options.NoPodCIDRs {
+			_, err := c.Kubectl(ctx, "get", "node", name)
+			return err
+		}
+		_, err := c.Kubectl(ctx, "patch", "node", name, "-p", patch)
+		return err
+	})
+	if err != nil {
+		return fmt.Errorf("node %s does not register, see %s: %w", name, c.nodeDir(name), err)
 	}
 	return nil
 }

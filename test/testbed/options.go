@@ -9,6 +9,7 @@ import (
 	"os"
 	"path/filepath"
 	"regexp"
+	"slices"
 	"time"
 )
 
@@ -52,6 +53,48 @@ const (
 	Legacy Backend = "legacy"
 )
 
+// CNI is what connects the pods of a test bed.
+type CNI string
+
+// The CNIs. The zero value means Bridge.
+const (
+	// Bridge and PTP are the plugins of these names, with static routes between nodes and
+	// one rule of iptables that masquerades what leaves the cluster.
+	Bridge CNI = "bridge"
+	PTP    CNI = "ptp"
+	// Flannel is flannel with its backend vxlan, FlannelHostGW with host-gw, FlannelNFT
+	// with vxlan and rules in nftables.
+	Flannel       CNI = "flannel"
+	FlannelHostGW CNI = "flannel-host-gw"
+	FlannelNFT    CNI = "flannel-nftables"
+	// KubeRouter is kube-router without its service proxy: routes by BGP, network
+	// policies.
+	KubeRouter CNI = "kube-router"
+)
+
+// CNIs returns all of them.
+func CNIs() []CNI { return []CNI{Bridge, PTP, Flannel, FlannelHostGW, FlannelNFT, KubeRouter} }
+
+// Program returns the name of the pinned program that it runs on each node, or "".
+func (c CNI) Program() string {
+	switch c {
+	case Flannel, FlannelHostGW, FlannelNFT:
+		return "flannel"
+	case KubeRouter:
+		return "kube-router"
+	}
+	return ""
+}
+
+// ProxyMode is how kube-proxy makes Services.
+type ProxyMode string
+
+// The modes. The zero value means ProxyIPTables.
+const (
+	ProxyIPTables ProxyMode = "iptables"
+	ProxyNFTables ProxyMode = "nftables"
+)
+
 // Options describe a test bed. The zero value is a good one.
 type Options struct {
 	// Prefix begins the names of all that the test bed makes: 1 to 8 lower
@@ -62,7 +105,11 @@ type Options struct {
 	// Backend holds the nodes' own rules: kube-proxy's, the CNI's, and the
 	// masquerading of pod traffic that leaves the cluster.
 	Backend Backend
-	// MTU of the LAN and of pods, in bytes; the default is 1500.
+	// CNI connects pods; the default is Bridge.
+	CNI CNI
+	// ProxyMode is kube-proxy's; the default is ProxyIPTables.
+	ProxyMode ProxyMode
+	// MTU of the LAN, and of pods unless the CNI makes it smaller, in bytes; the default is 1500.
 	MTU int
 	// PodAddresses is how many addresses a node has for its pods, at least 8; the
 	// default is all of its pod CIDR. With few of them, new pods soon get
@@ -88,6 +135,8 @@ func (o Options) withDefaults() (Options, error) {
 	o.Prefix = cmp.Or(o.Prefix, "eip")
 	o.Nodes = cmp.Or(o.Nodes, 3)
 	o.Backend = cmp.Or(o.Backend, NFT)
+	o.CNI = cmp.Or(o.CNI, Bridge)
+	o.ProxyMode = cmp.Or(o.ProxyMode, ProxyIPTables)
 	o.MTU = cmp.Or(o.MTU, 1500)
 	o.NodeMonitorGrace = cmp.Or(o.NodeMonitorGrace, 16*time.Second)
 	if o.Progress == nil {
@@ -117,6 +166,15 @@ func (o Options) outOfRange() (errs []error) {
 	}
 	if o.Backend != NFT && o.Backend != Legacy {
 		errs = append(errs, fmt.Errorf("backend %q: want %s or %s", o.Backend, NFT, Legacy))
+	}
+	if !slices.Contains(CNIs(), o.CNI) {
+		errs = append(errs, fmt.Errorf("CNI %q: want one of %v", o.CNI, CNIs()))
+	}
+	if o.ProxyMode != ProxyIPTables && o.ProxyMode != ProxyNFTables {
+		errs = append(errs, fmt.Errorf("mode %q of kube-proxy: want %s or %s", o.ProxyMode, ProxyIPTables, ProxyNFTables))
+	}
+	if o.CNI.Program() != "" && (o.NoPodCIDRs || o.PodAddresses != 0) {
+		errs = append(errs, fmt.Errorf("CNI %s gives pods all addresses of their Node's podCIDR", o.CNI))
 	}
 	if o.MTU < 600 || o.MTU > 9000 {
 		errs = append(errs, fmt.Errorf("MTU %d: want 600 to 9000", o.MTU))

@@ -41,7 +41,7 @@ func sections() []section {
 		{name: "iptables-nft", command: "iptables-nft-save", drop: drop, clean: withoutEmptyTables},
 		{name: "iptables-legacy", command: "iptables-legacy-save", drop: drop, clean: withoutEmptyTables},
 		{name: "ip6tables-nft", command: "ip6tables-nft-save", drop: drop, clean: withoutEmptyTables},
-		{name: "nftables", command: "nft --stateless list ruleset", drop: drop, clean: withoutIptables},
+		{name: "nftables", command: "nft --stateless list ruleset", drop: drop, clean: func(out string) string { return withoutStaleChains(withoutIptables(out)) }},
 		{name: "qdiscs", command: "tc qdisc show", sorted: true, drop: `refcnt \d+|parent \S+ |qdisc \S+ [0-9a-f]+:`},
 		{name: "bpf", command: "find /sys/fs/bpf", sorted: true},
 		{name: "settings", command: "sysctl --all --pattern ^net.ipv4.(ip_forward|conf.*(rp_filter|src_valid_mark|forwarding|arp_.*|accept_local))$", sorted: true},
@@ -109,6 +109,15 @@ func withoutEmptyTables(save string) string {
 func withoutIptables(listing string) string {
 	theirs := regexp.MustCompile(`(?ms)^table ip6? (filter|nat|mangle|raw|security) \{$.*?^\}$`)
 	return theirs.ReplaceAllString(listing, "")
+}
+
+// withoutStaleChains drops the chains of kube-proxy's tables that have no rules: it empties
+// the chains of a Service that is gone at once, but deletes them with a later change, or in
+// half a minute.
+func withoutStaleChains(listing string) string {
+	theirs := regexp.MustCompile(`(?ms)^table ip6? kube-proxy \{$.*?^\}$`)
+	empty := regexp.MustCompile(`(?m)^\tchain \S+ \{\n\t\}\n`)
+	return theirs.ReplaceAllStringFunc(listing, func(table string) string { return empty.ReplaceAllString(table, "") })
 }
 
 // filters lists the tc filters of every device, both ways.

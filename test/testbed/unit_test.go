@@ -21,7 +21,18 @@ func TestAccessLogLine(t *testing.T) {
 }
 
 func TestOptionsAreChecked(t *testing.T) {
-	for _, o := range []Options{{Prefix: "a-b"}, {Prefix: "toolongname"}, {Nodes: 99}, {Backend: "ebtables"}, {MTU: 100}, {Images: []string{"/nonexistent"}}} {
+	for _, o := range []Options{
+		{Prefix: "a-b"},
+		{Prefix: "toolongname"},
+		{Nodes: 99},
+		{Backend: "ebtables"},
+		{MTU: 100},
+		{Images: []string{"/nonexistent"}},
+		{CNI: "calico"},
+		{ProxyMode: "ipvs"},
+		{CNI: Flannel, NoPodCIDRs: true},
+		{CNI: KubeRouter, PodAddresses: 9},
+	} {
 		if _, err := o.withDefaults(); err == nil {
 			t.Errorf("%+v was accepted", o)
 		}
@@ -42,5 +53,14 @@ func TestProcessIdentity(t *testing.T) {
 	// Must not kill this process, which has its number.
 	if err := other.kill(t.Context()); err != nil {
 		t.Error(err)
+	}
+}
+
+// Only kube-proxy's chains without rules are left out of a snapshot.
+func TestStaleChains(t *testing.T) {
+	const listing = "table ip kube-proxy {\n\tchain stale {\n\t}\n\n\tchain used {\n\t\tdrop\n\t}\n}\ntable inet other {\n\tchain empty {\n\t}\n}\n"
+	const want = "table ip kube-proxy {\n\n\tchain used {\n\t\tdrop\n\t}\n}\ntable inet other {\n\tchain empty {\n\t}\n}\n"
+	if got := withoutStaleChains(listing); got != want {
+		t.Errorf("got %q\nwant %q", got, want)
 	}
 }

@@ -1,8 +1,8 @@
 package binaries
 
 import (
-	"bufio"
 	"bytes"
+	"cmp"
 	"context"
 	"crypto/sha256"
 	"encoding/hex"
@@ -18,9 +18,6 @@ import (
 
 	"golang.org/x/sys/unix"
 )
-
-// moduleDir is the module of the pinned tools, relative to the repository.
-const moduleDir = "hack/tools"
 
 // scratchPrefix begins the names of the directories in which builds work.
 const scratchPrefix = ".build-"
@@ -39,27 +36,11 @@ func Cluster() []string {
 // APIServer returns the names of the programs that an API server alone needs.
 func APIServer() []string { return []string{"etcd", "kube-apiserver", "kubectl"} }
 
+// CNI returns the names of the daemons of CNI plugins. Each is of a module of its own.
+func CNI() []string { return []string{"flannel", "kube-router"} }
+
 // Lint returns the names of the generators and checkers of source code.
 func Lint() []string { return []string{"controller-gen", "golangci-lint", "govulncheck"} }
-
-// packageOf returns the main package of a program, or "".
-func packageOf(name string) string {
-	switch name {
-	case "etcd":
-		return "go.etcd.io/etcd/server/v3"
-	case "kube-apiserver", "kube-controller-manager", "kube-scheduler", "kubelet", "kube-proxy", "kubectl":
-		return "k8s.io/kubernetes/cmd/" + name
-	case "helm":
-		return "helm.sh/helm/v3/cmd/helm"
-	case "controller-gen":
-		return "sigs.k8s.io/controller-tools/cmd/controller-gen"
-	case "golangci-lint":
-		return "github.com/golangci/golangci-lint/v2/cmd/golangci-lint"
-	case "govulncheck":
-		return "golang.org/x/vuln/cmd/govulncheck"
-	}
-	return ""
-}
 
 // Dir returns the directory that holds the named programs, or those of Cluster if
 // none is named, and builds the ones that are missing. It reports the progress of a
@@ -74,8 +55,12 @@ func Dir(ctx context.Context, names ...string) (string, error) {
 
 // Options say what Build makes.
 type Options struct {
-	// Names of the programs, as Cluster, APIServer and Lint give them.
+	// Names of the programs, as Cluster, APIServer, Lint and CNI give them, all of one
+	// module.
 	Names []string
+	// Module is the directory of the module that pins them, relative to the repository,
+	// if it is not the usual one.
+	Module string
 	// Progress takes a line for each program that is built, and one every 20
 	// seconds while it is; nil discards them.
 	Progress io.Writer
@@ -91,14 +76,13 @@ func Build(ctx context.Context, o Options) (string, error) {
 	if err != nil {
 		return "", err
 	}
-	b, err := newBuilder(root)
+	module, err := moduleOf(o.Names)
+	if err != nil {
+		return "", fmt.Errorf("build tools: %w", err)
+	}
+	b, err := newBuilder(root, cmp.Or(o.Module, module))
 	if err != nil {
 		return "", err
-	}
-	for _, name := range o.Names {
-		if packageOf(name) == "" {
-			return "", fmt.Errorf("build tools: %q is none of them", name)
-		}
 	}
 	if len(b.missing(o.Names)) == 0 {
 		return b.out, nil
@@ -140,11 +124,15 @@ type builder struct {
 	env    []string // in addition to the process's own
 }
 
-func newBuilder(root string) (*builder, error) {
+func newBuilder(root, module string) (*builder, error) {
 	b := &builder{
-		module: filepath.Join(root, moduleDir),
+		module: filepath.Join(root, module),
 		// VCS stamps would change with every commit, and the binaries with them.
 		env: []string{"CGO_ENABLED=0", "GOFLAGS=-buildvcs=false", "GOWORK=off"},
+	}
+	if module == flannelDir {
+		// Its backend "udp", which nothing here uses, is in C.
+		b.env[0] = "CGO_ENABLED=1"
 	}
 	mod, err := os.ReadFile(filepath.Join(b.module, "go.mod"))
 	if err != nil {
@@ -154,18 +142,7 @@ func newBuilder(root string) (*builder, error) {
 	if err != nil {
 		return nil, fmt.Errorf("read the pinned tools: %w", err)
 	}
-	version, err := kubernetesVersion(mod)
-	if err != nil {
-		return nil, err
-	}
-	major, minor, _ := strings.Cut(strings.TrimPrefix(version, "v"), ".")
-	minor, _, _ = strings.Cut(minor, ".")
-	// Without these, kubelet and API server report v0.0.0 and kubectl
-	// complains of the skew.
-	const in = "-X k8s.io/component-base/version."
-	ld := "-s -w " + in + "gitVersion=" + version + " " + in + "gitMajor=" + major + " " + in + "gitMinor=" + minor +
-		" " + in + "gitTreeState=clean -X k8s.io/client-go/pkg/version.gitVersion=" + version
-	b.flags = []string{"-trimpath", "-ldflags", ld}
+	b.flags = []string{"-trimpath", "-ldflags", "-s -w" + kubernetesFlags(mod)}
 
 	h := sha256.New()
 	for _, part := range [][]byte{mod, sum, []byte(strings.Join(b.flags, "\n")), []byte(runtime.Version() + runtime.GOARCH)} {
@@ -180,6 +157,21 @@ func newBuilder(root string) (*builder, error) {
 	return b, nil
 }
 
+// kubernetesFlags are the linker's flags that give Kubernetes its version, if a go.mod
+// requires it: without them, kubelet and API server report v0.0.0 and kubectl complains of
+// the skew.
+func kubernetesFlags(mod []byte) string {
+	version, err := versionIn(mod, "k8s.io/kubernetes")
+	if err != nil {
+		return ""
+	}
+	major, minor, _ := strings.Cut(strings.TrimPrefix(version, "v"), ".")
+	minor, _, _ = strings.Cut(minor, ".")
+	const in = " -X k8s.io/component-base/version."
+	return in + "gitVersion=" + version + in + "gitMajor=" + major + in + "gitMinor=" + minor +
+		in + "gitTreeState=clean -X k8s.io/client-go/pkg/version.gitVersion=" + version
+}
+
 // missing returns those of names that have yet to be built, in order.
 func (b *builder) missing(names []string) []string {
 	var absent []string
@@ -191,6 +183,12 @@ func (b *builder) missing(names []string) []string {
 	return absent
 }
 
+// packageOf is the main package of a program that is there.
+func (*builder) packageOf(name string) string {
+	t, _ := toolOf(name)
+	return t.pkg
+}
+
 // build makes one program and renames it into place.
 func (b *builder) build(ctx context.Context, name string, progress io.Writer) error {
 	scratch, err := os.MkdirTemp(b.out, scratchPrefix)
@@ -200,7 +198,7 @@ func (b *builder) build(ctx context.Context, name string, progress io.Writer) er
 	defer os.RemoveAll(scratch)
 	target := filepath.Join(scratch, name)
 	args := append([]string{"build"}, b.flags...)
-	cmd := exec.CommandContext(ctx, "go", append(args, "-o", target, packageOf(name))...)
+	cmd := exec.CommandContext(ctx, "go", append(args, "-o", target, b.packageOf(name))...)
 	cmd.Dir = b.module
 	cmd.Env = append(os.Environ(), b.env...)
 	var output bytes.Buffer
@@ -223,22 +221,10 @@ func (b *builder) build(ctx context.Context, name string, progress io.Writer) er
 		break
 	}
 	if err != nil {
-		return fmt.Errorf("go build %s: %w\n%s", packageOf(name), err, output.String())
+		return fmt.Errorf("go build %s: %w\n%s", b.packageOf(name), err, output.String())
 	}
 	fmt.Fprintf(progress, "tools: %s built in %s\n", name, time.Since(start).Round(time.Second))
 	return os.Rename(target, filepath.Join(b.out, name))
-}
-
-// kubernetesVersion finds the version of k8s.io/kubernetes in a go.mod.
-func kubernetesVersion(mod []byte) (string, error) {
-	lines := bufio.NewScanner(bytes.NewReader(mod))
-	for lines.Scan() {
-		f := strings.Fields(strings.TrimPrefix(strings.TrimSpace(lines.Text()), "require "))
-		if len(f) >= 2 && f[0] == "k8s.io/kubernetes" && strings.HasPrefix(f[1], "v") {
-			return f[1], nil
-		}
-	}
-	return "", errors.New("read the pinned tools: go.mod requires no k8s.io/kubernetes")
 }
 
 // Repository returns the root of this repository: the closest directory above

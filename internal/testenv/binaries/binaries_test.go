@@ -6,26 +6,34 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
 	"time"
 )
 
 // Every name that a group gives has a package, and that package is a tool of
-// the pinned module: otherwise its version would not be pinned.
+// its module, which has its version: otherwise its version would not be pinned.
 func TestEveryToolIsPinned(t *testing.T) {
 	root, err := Repository()
 	if err != nil {
 		t.Fatal(err)
 	}
-	mod, err := os.ReadFile(filepath.Join(root, moduleDir, "go.mod"))
-	if err != nil {
-		t.Fatal(err)
-	}
-	names := append(append(Cluster(), APIServer()...), Lint()...)
-	for _, name := range names {
-		if p := packageOf(name); p == "" || !strings.Contains(string(mod), "\t"+p+"\n") {
-			t.Errorf("%s: package %q is no tool of %s/go.mod", name, p, moduleDir)
+	for _, name := range slices.Concat(Cluster(), APIServer(), Lint(), CNI()) {
+		tool, ok := toolOf(name)
+		if !ok {
+			t.Errorf("%s is no tool", name)
+			continue
+		}
+		mod, err := os.ReadFile(filepath.Join(root, tool.dir, "go.mod"))
+		if err != nil {
+			t.Error(err)
+		}
+		if !strings.Contains(string(mod), "\t"+tool.pkg+"\n") && !strings.Contains(string(mod), "tool "+tool.pkg+"\n") {
+			t.Errorf("%s: package %q is no tool of %s/go.mod", name, tool.pkg, tool.dir)
+		}
+		if version, err := Version(name); err != nil {
+			t.Errorf("%s: version %q, %v", name, version, err)
 		}
 	}
 }
@@ -36,10 +44,20 @@ func TestVersionComesFromTheModule(t *testing.T) {
 		{"require k8s.io/kubernetes v1.2.3\n", "v1.2.3"},
 		{"tool k8s.io/kubernetes/cmd/kubectl\n", ""},
 	} {
-		got, err := kubernetesVersion([]byte(c.mod))
+		got, err := versionIn([]byte(c.mod), "k8s.io/kubernetes")
 		if got != c.want || (err != nil) != (c.want == "") {
-			t.Errorf("kubernetesVersion(%q) = %q, %v; want %q", c.mod, got, err, c.want)
+			t.Errorf("versionIn(%q) = %q, %v; want %q", c.mod, got, err, c.want)
 		}
+	}
+}
+
+// Programs of two modules lie in two directories: one cannot be returned for both.
+func TestToolsOfOneModule(t *testing.T) {
+	if _, err := moduleOf([]string{"kubectl", "flannel"}); err == nil {
+		t.Error("kubectl and flannel are of one module")
+	}
+	if m, err := moduleOf([]string{"kubectl", "helm"}); err != nil || m != moduleDir {
+		t.Errorf("kubectl and helm: %q, %v", m, err)
 	}
 }
 

@@ -1,6 +1,7 @@
 // Package binaries builds the programs that tests and the Makefile need, from the
 // versions that hack/tools/go.mod pins: a Kubernetes control plane and node,
-// helm, and the linters.
+// helm, and the linters. The daemons of CNI plugins are pinned below hack/cni, and
+// built only for a test bed that uses one.
 //
 // Nothing is downloaded but Go modules, and nothing is installed into the
 // system. The programs lie in the user's cache directory, under a name made

@@ -3,6 +3,7 @@
 //
 //	node enter CONFIG    joins the node's cgroups, starts "node init", ends
 //	node init CONFIG     sets the node up and keeps its daemons running
+//	node network CONFIG  runs the daemon of the node's network
 //	node relay ADDRESS   passes connections of the listening socket that is
 //	                     file descriptor 3 on to ADDRESS
 package main
@@ -19,13 +20,15 @@ import (
 func main() { os.Exit(run(os.Args[1:])) }
 
 func run(args []string) int {
-	err := fmt.Errorf("usage: node enter|init CONFIG | relay ADDRESS")
+	err := fmt.Errorf("usage: node enter|init|network CONFIG | relay ADDRESS")
 	if len(args) == 2 {
 		switch args[0] {
 		case "enter":
 			err = node.Enter(args[1])
 		case "init":
 			err = node.Init(args[1])
+		case "network":
+			err = node.Network(args[1])
 		case "relay":
 			err = relay(args[1])
 		}

@@ -32,6 +32,8 @@ func run(args []string) int {
 	flags.StringVar(&o.Prefix, "prefix", "", "begins the names of everything that the test bed makes (default eip)")
 	flags.IntVar(&o.Nodes, "nodes", 3, "number of nodes")
 	flags.StringVar((*string)(&o.Backend), "backend", "nft", "iptables backend of the nodes' own rules: nft or legacy")
+	flags.StringVar((*string)(&o.CNI), "cni", "bridge", "what connects pods: "+strings.Trim(fmt.Sprint(testbed.CNIs()), "[]"))
+	flags.StringVar((*string)(&o.ProxyMode), "proxy", "iptables", "mode of kube-proxy: iptables or nftables")
 	flags.IntVar(&o.MTU, "mtu", 1500, "MTU of the LAN and of pods, in bytes")
 	flags.Func("image", "docker-archive to load on every node; may be repeated", func(path string) error {
 		o.Images = append(o.Images, path)

@@ -24,6 +24,7 @@
 //	                            send to a server of "serve" without end: new
 //	                            connections, datagrams, and one stream
 //	traffic arp [-every D] IP... ask by ARP on eth0 who has each address
+//	traffic mtu DEVICE          print the MTU of a device
 //	traffic api PATH            ask the API server as the pod's service account
 //
 // Every client takes -timeout. The server's answer names the address that it
@@ -34,6 +35,7 @@ import (
 	"context"
 	"flag"
 	"fmt"
+	"net"
 	"os"
 	"os/signal"
 	"time"
@@ -57,7 +59,7 @@ type options struct {
 
 func run(args []string) int {
 	if len(args) == 0 {
-		fmt.Fprintln(os.Stderr, "usage: traffic pause|serve|get|post|udp|ping|watch|stream|idle|chatter|arp|api ...")
+		fmt.Fprintln(os.Stderr, "usage: traffic pause|serve|get|post|udp|ping|watch|stream|idle|chatter|arp|mtu|api ...")
 		return 2
 	}
 	name := args[0]
@@ -114,8 +116,19 @@ func commands() map[string]func(ctx context.Context, args []string, o options) e
 		"idle":    brief(idle),
 		"chatter": one(chatter),
 		"arp":     whoHas,
+		"mtu":     brief(mtu),
 		"api":     one(api),
 	}
+}
+
+// mtu prints how many bytes a packet may have on a device.
+func mtu(device string, _ options) error {
+	link, err := net.InterfaceByName(device)
+	if err != nil {
+		return fmt.Errorf("MTU of %s: %w", device, err)
+	}
+	fmt.Println(link.MTU)
+	return nil
 }
 
 // pause waits for the end, and reaps orphans: it is the first process of pods that

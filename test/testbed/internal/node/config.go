@@ -36,8 +36,16 @@ type Config struct {
 	// Legacy chooses iptables-legacy for the node's own rules: kube-proxy,
 	// CNI, masquerading. Else they are in iptables-nft.
 	Legacy bool
-	// MTU of the LAN and of pods, in bytes.
+	// MTU of the LAN, in bytes; of pods, the CNI may make it smaller.
 	MTU int
+	// Network is what connects pods: "bridge", "ptp", "flannel", "flannel-host-gw",
+	// "flannel-nftables" or "kube-router". NetworkTool is the program that it runs, if any.
+	Network     string
+	NetworkTool string
+	// Nodes is how many the cluster has.
+	Nodes int
+	// ProxyMode is kube-proxy's mode.
+	ProxyMode string
 }
 
 // PIDFile is where Enter writes the process id, in the machine's PID

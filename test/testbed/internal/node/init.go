@@ -7,7 +7,6 @@ import (
 	"fmt"
 	"log"
 	"net/http"
-	"net/netip"
 	"os"
 	"os/exec"
 	"os/signal"
@@ -56,7 +55,11 @@ func Init(configPath string) error {
 		return err
 	}
 	awaitAPI(c)
-	for _, d := range []daemon{
+	network, err := networkDaemons(configPath, c)
+	if err != nil {
+		return err
+	}
+	for _, d := range append(network, []daemon{
 		{"kubelet", []string{
 			filepath.Join(c.Tools, "kubelet"), "--config=" + filepath.Join(c.Dir, "kubelet.yaml"),
 			"--kubeconfig=" + filepath.Join(c.PKI, c.Name+".conf"), "--hostname-override=" + c.Name, "--node-ip=" + c.IP,
@@ -64,11 +67,11 @@ func Init(configPath string) error {
 		}},
 		{"kube-proxy", []string{
 			filepath.Join(c.Tools, "kube-proxy"), "--kubeconfig=" + filepath.Join(c.PKI, "kube-proxy.conf"),
-			"--hostname-override=" + c.Name, "--proxy-mode=iptables", "--cluster-cidr=" + c.ClusterCIDR,
+			"--hostname-override=" + c.Name, "--proxy-mode=" + c.ProxyMode, "--cluster-cidr=" + c.ClusterCIDR,
 			// These would write settings of the whole machine.
 			"--conntrack-max-per-core=0", "--conntrack-tcp-timeout-established=0", "--conntrack-tcp-timeout-close-wait=0",
 		}},
-	} {
+	}...) {
 		if err := s.start(d); err != nil {
 			return err
 		}
@@ -213,9 +216,11 @@ func (s *supervisor) run() error {
 // writeConfigs writes the configuration of CNI, containerd and the kubelet.
 func writeConfigs(c Config) error {
 	files := map[string]string{
-		"/etc/cni/net.d/10-testbed.conflist":    fmt.Sprintf(cniConfig, c.MTU, podRange(c)),
 		filepath.Join(c.Dir, "containerd.toml"): fmt.Sprintf(containerdConfig, criSocket, c.Sandbox, c.CNI, snapshotter(c)),
 		filepath.Join(c.Dir, "kubelet.yaml"):    fmt.Sprintf(kubeletConfig, filepath.Join(c.PKI, "ca.crt"), criSocket, c.PodCIDR, filepath.Join(c.PKI, c.Name+".crt"), filepath.Join(c.PKI, c.Name+".key")),
+	}
+	if text := networkConfig(c); text != "" {
+		files[networkFile] = text
 	}
 	var errs []error
 	for path, content := range files {
@@ -246,30 +251,6 @@ func snapshotter(c Config) string {
 	}
 	return "overlayfs"
 }
-
-// podRange is the range of pod addresses as the CNI plugin host-local takes it.
-func podRange(c Config) string {
-	subnet, err := netip.ParsePrefix(c.PodCIDR)
-	if c.PodAddresses == 0 || err != nil {
-		return fmt.Sprintf(`{"subnet": %q}`, c.PodCIDR)
-	}
-	// The first address is the node's own, of its bridge.
-	first := subnet.Addr().Next().Next()
-	last := first
-	for range c.PodAddresses - 1 {
-		last = last.Next()
-	}
-	return fmt.Sprintf(`{"subnet": %q, "rangeStart": %q, "rangeEnd": %q}`, c.PodCIDR, first, last)
-}
-
-// The bridge plugin's own ipMasq would also masquerade traffic to pods of
-// other nodes: the test bed has one rule for what leaves the cluster, as most
-// CNIs do.
-const cniConfig = `{ "cniVersion": "1.0.0", "name": "testbed", "plugins": [
-  { "type": "bridge", "bridge": "cni0", "isGateway": true, "ipMasq": false, "hairpinMode": true, "mtu": %d,
-    "ipam": { "type": "host-local", "ranges": [[%s]], "routes": [{"dst": "0.0.0.0/0"}] } },
-  { "type": "portmap", "capabilities": {"portMappings": true} } ] }
-`
 
 const containerdConfig = `version = 2
 root = "/var/lib/containerd"

@@ -1,0 +1,182 @@
+package e2e
+
+import (
+	"context"
+	"fmt"
+	"maps"
+	"net/netip"
+	"slices"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/egressip-operator/egressip-operator/test/testbed"
+)
+
+const (
+	// besideNamespace has besideIP, of besideHost, all the time.
+	besideNamespace = "beside"
+	besideIP        = "192.168.7.210"
+	besideHost      = "node1"
+	// uninvolvedNamespace has none.
+	uninvolvedNamespace = "uninvolved"
+	// besideGap bounds the time without a new connection while an agent is killed, or what
+	// it made is deleted.
+	besideGap = 4 * time.Second
+)
+
+// probers are pods that send all the time while the steps of a suite are played with other
+// namespaces: some to the bastion with an egress IP, some without one to a machine on the
+// LAN. From its first packet on, none has another source than that.
+type probers struct {
+	b *bed
+
+	mu sync.Mutex
+	// last is when a new connection of each was seen, longest the longest gap before one.
+	last    map[string]time.Time
+	longest map[string]time.Duration
+	packets int
+	wrong   []testbed.Packet
+
+	stop []func() error
+}
+
+// probers starts them, and waits until each has been answered.
+func (b *bed) probers(t *testing.T) *probers {
+	t.Helper()
+	p := &probers{b: b, last: map[string]time.Time{}, longest: map[string]time.Duration{}}
+	wait, err := b.Background(context.WithoutCancel(t.Context()), testbed.LANHost, "traffic", "serve", testbed.LANHostIP+":8080")
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() {
+		if _, err := wait(true); err != nil {
+			t.Log(err)
+		}
+	})
+	p.watch(t, testbed.Bastion, func(string) netip.Addr { return netip.MustParseAddr(besideIP) })
+	p.watch(t, testbed.LANHost, b.NodeIP)
+	b.beside = []string{besideIP}
+	for namespace, target := range map[string]string{besideNamespace: testbed.BastionIP, uninvolvedNamespace: testbed.LANHostIP} {
+		if _, err := b.Kubectl(t.Context(), "create", "namespace", namespace); err != nil {
+			t.Fatal(err)
+		}
+		if namespace == besideNamespace {
+			b.eventually(t, func() error {
+				_, err := b.Kubectl(t.Context(), "patch", "netnamespace", namespace, "--type=merge", "-p", list([]string{besideIP}))
+				return err
+			})
+			b.patch(t, "hostsubnet", besideHost, list([]string{besideIP}))
+		}
+		if _, err := b.Apply(t.Context(), fmt.Sprintf(proberManifest, namespace, testbed.TrafficImage, target)); err != nil {
+			t.Fatal(err)
+		}
+	}
+	b.eventually(t, func() error {
+		p.mu.Lock()
+		defer p.mu.Unlock()
+		if want := 2 * len(b.Nodes()); len(p.last) != want {
+			return fmt.Errorf("%d probers were answered, want %d", len(p.last), want)
+		}
+		return nil
+	})
+	return p
+}
+
+const proberManifest = `
+apiVersion: apps/v1
+kind: DaemonSet
+metadata: {name: prober, namespace: %[1]s}
+spec:
+  selector: {matchLabels: {app: prober}}
+  template:
+    metadata: {labels: {app: prober}}
+    spec:
+      terminationGracePeriodSeconds: 1
+      containers:
+      - name: prober
+        image: %[2]s
+        imagePullPolicy: Never
+        args: [chatter, -every, 100ms, -id, %[1]s/$(NODE), "%[3]s:8080"]
+        env: [{name: NODE, valueFrom: {fieldRef: {fieldPath: spec.nodeName}}}]
+`
+
+// watch judges what arrives at a place, by the source that the prober of a node should have.
+func (p *probers) watch(t *testing.T, place string, want func(node string) netip.Addr) {
+	t.Helper()
+	k, err := p.b.Capture(context.WithoutCancel(t.Context()), place, "eth0", func(packet testbed.Packet) bool {
+		p.see(packet, want)
+		return false
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	p.stop = append(p.stop, func() error { _, err := k.Stop(); return err })
+}
+
+// proberLine reads "KIND ID NUMBER", which every packet with a payload begins with.
+func proberLine(packet testbed.Packet) (kind, id string, ok bool) {
+	if packet.Outgoing {
+		return "", "", false
+	}
+	words := strings.Fields(string(packet.Payload[:min(len(packet.Payload), 64)]))
+	if len(words) < 3 || !strings.Contains("CUS", words[0]) {
+		return "", "", false
+	}
+	return words[0], words[1], true
+}
+
+// see judges a packet. The line of a new connection is sent once that is answered.
+func (p *probers) see(packet testbed.Packet, want func(node string) netip.Addr) {
+	kind, id, ok := proberLine(packet)
+	if !ok {
+		return
+	}
+	_, node, _ := strings.Cut(id, "/")
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.packets++
+	if packet.Source.Addr() != want(node) {
+		p.wrong = append(p.wrong, packet)
+	}
+	if kind != "C" {
+		return
+	}
+	if last, seen := p.last[id]; seen {
+		p.longest[id] = max(p.longest[id], packet.At.Sub(last))
+	}
+	p.last[id] = packet.At
+}
+
+// verify ends the watch and the probers, and fails the test for each packet with a wrong source
+// and each gap.
+func (p *probers) verify(t *testing.T) {
+	now := time.Now()
+	for _, stop := range p.stop {
+		if err := stop(); err != nil {
+			t.Error(err)
+		}
+	}
+	if _, err := p.b.Kubectl(t.Context(), "delete", "namespace", besideNamespace, uninvolvedNamespace, "--timeout=1m"); err != nil {
+		t.Error(err)
+	}
+	p.b.patch(t, "hostsubnet", besideHost, list(nil))
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	for i, packet := range p.wrong {
+		if i < maxLoggedPackets {
+			t.Errorf("a packet with a wrong source: %+v", packet)
+		}
+	}
+	for _, id := range slices.Sorted(maps.Keys(p.last)) {
+		gap := max(p.longest[id], now.Sub(p.last[id]))
+		t.Logf("%s: no new connection for %s at most", id, gap.Round(time.Millisecond))
+		if gap > besideGap {
+			t.Errorf("%s: no new connection for %s, want less than %s", id, gap, besideGap)
+		}
+	}
+	if want := 2 * len(p.b.Nodes()); len(p.last) != want || len(p.wrong) > 0 {
+		t.Errorf("%d probers were seen, want %d; %d of %d packets had a wrong source", len(p.last), want, len(p.wrong), p.packets)
+	}
+}

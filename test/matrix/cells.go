@@ -1,0 +1,90 @@
+package matrix
+
+import (
+	"fmt"
+	"strings"
+
+	"github.com/egressip-operator/egressip-operator/test/testbed"
+)
+
+// Variable names the environment variable by which TestCell of test/e2e is given its cell.
+const Variable = "EGRESSIP_CELL"
+
+// Cell is a combination to try.
+type Cell struct {
+	CNI   testbed.CNI
+	Proxy testbed.ProxyMode
+	// Node is the backend of the rules that CNI and kube-proxy make by iptables.
+	Node testbed.Backend
+	// Rules is the operator's --backend: "nftables" or "iptables".
+	Rules string
+}
+
+// Name of the cell, as in "flannel+nftables" (CNI and kube-proxy); what is unusual follows.
+func (c Cell) Name() string {
+	name := fmt.Sprintf("%s+%s", c.CNI, c.Proxy)
+	if c.Node == testbed.Legacy {
+		name += "+legacy"
+	}
+	if c.Rules != "nftables" {
+		name += "+" + c.Rules + "-rules"
+	}
+	return name
+}
+
+// Cells are the combinations that "make matrix" tries: each CNI with each mode of kube-proxy
+// that its rules may meet, and the operator's rules in iptables where others work on the same
+// tables and sets.
+func Cells() []Cell {
+	const nftables, iptables = "nftables", "iptables"
+	return []Cell{
+		{testbed.Bridge, testbed.ProxyIPTables, testbed.NFT, nftables},
+		{testbed.Bridge, testbed.ProxyNFTables, testbed.NFT, nftables},
+		{testbed.Bridge, testbed.ProxyIPTables, testbed.Legacy, iptables},
+		{testbed.PTP, testbed.ProxyIPTables, testbed.NFT, nftables},
+		{testbed.PTP, testbed.ProxyNFTables, testbed.NFT, nftables},
+		{testbed.Flannel, testbed.ProxyIPTables, testbed.NFT, nftables},
+		{testbed.Flannel, testbed.ProxyIPTables, testbed.NFT, iptables},
+		{testbed.Flannel, testbed.ProxyNFTables, testbed.NFT, nftables},
+		{testbed.FlannelHostGW, testbed.ProxyIPTables, testbed.NFT, nftables},
+		{testbed.FlannelNFT, testbed.ProxyNFTables, testbed.NFT, nftables},
+		{testbed.KubeRouter, testbed.ProxyIPTables, testbed.NFT, nftables},
+		{testbed.KubeRouter, testbed.ProxyIPTables, testbed.NFT, iptables},
+		{testbed.KubeRouter, testbed.ProxyNFTables, testbed.NFT, nftables},
+	}
+}
+
+// Find returns the cell of a name.
+func Find(name string) (Cell, error) {
+	var names []string
+	for _, c := range Cells() {
+		if c.Name() == name {
+			return c, nil
+		}
+		names = append(names, c.Name())
+	}
+	return Cell{}, fmt.Errorf("no cell %q: want one of %s", name, strings.Join(names, ", "))
+}
+
+// Step is one question to a cell.
+type Step struct {
+	// Key is the head of its column.
+	Key string
+	// Name is that of its test.
+	Name string
+}
+
+// Steps are the questions, in the order in which TestCell asks them.
+func Steps() []Step {
+	return []Step{
+		{"story", "a namespace leaves with its egress IP"},
+		{"packets", "every kind of packet"},
+		{"inside", "traffic inside the cluster is left alone"},
+		{"inbound", "connections from outside are left alone"},
+		{"restart", "an agent that is killed loses no connection"},
+		{"drift", "drift is repaired"},
+		{"beside", "no namespace beside suffers"},
+		{"removal", "removing leaves every node as it was"},
+		{"failover", "an egress IP moves when its host loses power"},
+	}
+}
