@@ -31,6 +31,10 @@ func kernelMutants() []mutant {
 		return mutant{name: name, pkg: kernel, test: test, plain: true, edits: []edit{{file: file, old: old, new: mutated}}}
 	}
 	return []mutant{
+		{
+			name: "gateway-becomes-an-egress-ip", pkg: kernel + "/address", test: "TestGatewayIsRefused", plain: true,
+			edits: []edit{{file: "address.go", old: "for _, hop := range r.MultiPath {", new: "for _, hop := range r.MultiPath[len(r.MultiPath):] {"}},
+		},
 		m("lock-not-strict", boot, "lock.go", "p := newPass(d, s)", "s.Strict = false\n\tp := newPass(d, s)"),
 		m("lock-in-service", boot, "lock.go", "return members > 0, nil", "return members > 1000, nil"),
 		m("lock-needs-a-network", "TestLockWithoutANetwork", "lock.go", "if p.rulesErr != nil ||", "if err != nil ||"),

@@ -225,8 +225,14 @@ func (u Uplink) Placed(own []netlink.Addr) bool {
 // ErrForeign is the error of an egress IP that the host already has, not from us.
 var ErrForeign = errors.New("the host has this address already, and not from here: remove it there, or do not use it as egress IP")
 
+// ErrGateway is the error of an egress IP that routes of the host name as gateway.
+var ErrGateway = errors.New("it is a gateway of this host: choose another egress IP")
+
 // Add puts egress IPs on the uplink, in the form that is safe there. It returns
 // those that are there now, and for each other one the reason.
+//
+// A gateway of the host is refused, also where nobody asks for other owners by ARP: with
+// its address on the host, nothing would leave.
 //
 // An address that the host has from others is refused on any interface and
 // with any prefix length: on the loopback, say, or from a VRRP daemon. The kernel
@@ -238,8 +244,17 @@ func Add(nl *netlink.Handle, u Uplink, ips []netip.Addr) (added []netip.Addr, re
 	for _, h := range all {
 		present[Prefix(h.addr).Addr()] = append(present[Prefix(h.addr).Addr()], h)
 	}
+	var isGateway map[netip.Addr]bool // of new ones: a host may have thousands of routes
+	if slices.ContainsFunc(ips, func(ip netip.Addr) bool { return len(present[ip]) == 0 }) {
+		var err error
+		isGateway, err = gateways(nl, u)
+		listErr = errors.Join(listErr, err)
+	}
 	for _, ip := range ips {
 		err := listErr
+		if isGateway[ip] && len(present[ip]) == 0 {
+			err = errors.Join(err, ErrGateway)
+		}
 		if err == nil {
 			err = add(nl, u, ip, present[ip])
 		}
@@ -250,6 +265,30 @@ func Add(nl *netlink.Handle, u Uplink, ips []netip.Addr) (added []netip.Addr, re
 		added = append(added, ip)
 	}
 	return added, refused
+}
+
+// gateways are the gateways of the main table's routes over the uplink.
+func gateways(nl *netlink.Handle, u Uplink) (map[netip.Addr]bool, error) {
+	filter := &netlink.Route{Table: unix.RT_TABLE_MAIN}
+	routes, err := nlutil.Whole(func() ([]netlink.Route, error) {
+		return nl.RouteListFiltered(netlink.FAMILY_V4, filter, netlink.RT_FILTER_TABLE)
+	})
+	if err != nil {
+		return nil, fmt.Errorf("list the host's routes: %w", err)
+	}
+	found := map[netip.Addr]bool{}
+	note := func(link int, gateway net.IP) {
+		if ip, ok := netip.AddrFromSlice(gateway.To4()); ok && link == u.Link.Attrs().Index {
+			found[ip] = true
+		}
+	}
+	for _, r := range routes {
+		note(r.LinkIndex, r.Gw)
+		for _, hop := range r.MultiPath {
+			note(hop.LinkIndex, hop.Gw)
+		}
+	}
+	return found, nil
 }
 
 // add adds one, and deletes it where it is left on a former uplink.

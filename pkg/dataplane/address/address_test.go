@@ -116,6 +116,26 @@ func TestAddressOfOthersIsRefusedWhereverItIs(t *testing.T) {
 	}
 }
 
+// given: routes over a gateway, over several, and over one elsewhere; then no gateway on
+// the uplink becomes an egress IP, and others may.
+//
+// Kills the mutant gateway-becomes-an-egress-ip.
+func TestGatewayIsRefused(t *testing.T) {
+	host, h, u := hostWith(t, "eth0")
+	host.Run(t, `ip link add eth1 type veth peer name far1; ip link set eth1 up; ip link set far1 up; ip address add 198.51.100.1/24 dev eth1
+		ip route add default via 192.0.2.254; ip route add 203.0.113.0/24 nexthop via 192.0.2.253 nexthop via 198.51.100.254
+		ip route add 10.0.0.0/8 via 192.0.2.252; ip route add 10.9.0.0/16 via 198.51.100.200`)
+	for _, ip := range []string{"192.0.2.254", "192.0.2.253", "192.0.2.252"} {
+		if err := addOne(h, u, ip); !errors.Is(err, ErrGateway) {
+			t.Errorf("%s: %v", ip, err)
+		}
+	}
+	must(t, addOne(h, u, "192.0.2.200"))
+	if own := ownOnes(t, h); len(own) != 1 {
+		t.Errorf("own addresses: %v", own)
+	}
+}
+
 func TestEgressAddressFollowsTheUplink(t *testing.T) {
 	host, h, u := hostWith(t, "eth0")
 	must(t, addOne(h, u, "192.0.2.200"))
