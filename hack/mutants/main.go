@@ -6,7 +6,10 @@
 // elsewhere (-overlay). Run the tests first: one that fails without a mutant would
 // appear to notice all of its mutants.
 //
-//	go run ./hack/mutants [-only name] [-checks 3000]
+//	go run ./hack/mutants [-only name] [-package ./pkg/egress] [-after name] [-checks 3000]
+//
+// All of them take hours: -package plants those of one package, and -after goes on behind
+// the one that was last.
 package main
 
 import (
@@ -21,6 +24,7 @@ import (
 	"os/exec"
 	"os/signal"
 	"path/filepath"
+	"slices"
 	"strings"
 	"time"
 )
@@ -40,6 +44,9 @@ func status() int {
 // options are the flags.
 type options struct {
 	only string
+	// pkg is the package whose mutants are planted, after the one that was planted last;
+	// empty for all.
+	pkg, after string
 	// checks is how many clusters each property draws; seed makes the draw the
 	// same in each run.
 	checks, seed int
@@ -49,6 +56,8 @@ func run(ctx context.Context, arguments []string, out io.Writer) error {
 	var o options
 	flags := flag.NewFlagSet("mutants", flag.ContinueOnError)
 	flags.StringVar(&o.only, "only", "", "plant only the mutant of this name")
+	flags.StringVar(&o.pkg, "package", "", "plant only the mutants of this package, such as ./pkg/egress")
+	flags.StringVar(&o.after, "after", "", "begin behind the mutant of this name, to go on where a run ended")
 	flags.IntVar(&o.checks, "checks", 3000, "number of clusters that each property draws")
 	flags.IntVar(&o.seed, "seed", 1, "seed of the random clusters")
 	if err := flags.Parse(arguments); err != nil {
@@ -61,16 +70,15 @@ func run(ctx context.Context, arguments []string, out io.Writer) error {
 	if err != nil {
 		return err
 	}
-	// Each line as soon as it is known: the whole takes minutes.
+	chosen, err := o.choose(mutants())
+	if err != nil {
+		return err
+	}
+	// Each line as soon as it is known: the whole takes hours.
 	const line = "%-24s %-48s %-12s %s\n"
 	fmt.Fprintf(out, line, "MUTANT", "TEST", "OUTCOME", "SECONDS")
 	var errs []error
-	planted := 0
-	for _, m := range mutants() {
-		if o.only != "" && o.only != m.name {
-			continue
-		}
-		planted++
+	for _, m := range chosen {
 		start := time.Now()
 		err := kill(ctx, root, m, o)
 		outcome := "killed"
@@ -80,11 +88,26 @@ func run(ctx context.Context, arguments []string, out io.Writer) error {
 		}
 		fmt.Fprintf(out, line, m.name, m.test, outcome, fmt.Sprintf("%.1f", time.Since(start).Seconds()))
 	}
-	if planted == 0 {
-		errs = append(errs, fmt.Errorf("no mutant is named %q", o.only))
-	}
-	fmt.Fprintf(out, "%d planted, %d killed\n", planted, planted-len(errs))
+	fmt.Fprintf(out, "%d planted, %d killed\n", len(chosen), len(chosen)-len(errs))
 	return errors.Join(errs...)
+}
+
+// choose returns the mutants that the flags name.
+func (o options) choose(all []mutant) ([]mutant, error) {
+	if o.after != "" {
+		last := slices.IndexFunc(all, func(m mutant) bool { return m.name == o.after })
+		if last < 0 {
+			return nil, fmt.Errorf("-after: no mutant is named %q", o.after)
+		}
+		all = all[last+1:]
+	}
+	chosen := slices.DeleteFunc(slices.Clone(all), func(m mutant) bool {
+		return o.only != "" && o.only != m.name || o.pkg != "" && filepath.Clean(o.pkg) != filepath.Clean(m.pkg)
+	})
+	if len(chosen) == 0 {
+		return nil, fmt.Errorf("no mutant has name %q and package %q, each if given, behind %q", o.only, o.pkg, o.after)
+	}
+	return chosen, nil
 }
 
 func moduleRoot(ctx context.Context) (string, error) {
@@ -173,7 +196,8 @@ func (m mutant) plant(root, dir string) (string, error) {
 	var overlay struct{ Replace map[string]string }
 	overlay.Replace = make(map[string]string)
 	for path, text := range contents {
-		mutated := filepath.Join(dir, filepath.Base(path))
+		// Files of several directories may have one name.
+		mutated := filepath.Join(dir, fmt.Sprintf("%d-%s", len(overlay.Replace), filepath.Base(path)))
 		if err := os.WriteFile(mutated, []byte(text), 0o600); err != nil {
 			return "", err
 		}
