@@ -137,21 +137,40 @@ func (r *round) readDevices(f *warning.Facts) error {
 // them already.
 func (r *round) readChains(f *warning.Facts) error {
 	_, iptablesKnown := r.d.iptablesSeen[NFT]
-	seen, err := r.d.outlook.chains.Look(r.d.nft, nftables.Question{Device: overlayName, Port: r.d.cfg.OverlayPort, IPTables: !iptablesKnown})
+	arrive := iptables.Arrivals{Port: r.d.cfg.OverlayPort, Hosts: r.otherHosts(), Uplink: r.uplink.Name}
+	seen, err := r.d.outlook.chains.Look(r.d.nft, nftables.Question{
+		Device: overlayName, Port: arrive.Port, IPTables: !iptablesKnown, Hosts: arrive.Hosts, Pods: r.otherPods(),
+	})
 	for _, c := range seen {
 		f.Chains = append(f.Chains, warning.Chain{
 			Name: c.String(), Hook: c.Hook, Closed: c.Closed, Opens: c.Names,
 			NATFirst: c.Translates && c.Priority < r.natPriority() || c.TranslatesHere && c.Priority == r.natPriority(),
 		})
 	}
+	f.IPTables = !r.members.table
 	for _, b := range iptables.Backends() {
 		table := r.d.iptablesSeen[b][rules.Filter]
 		name := fmt.Sprintf("iptables-%s, table filter, chain ", b)
 		f.Chains = append(f.Chains,
-			warning.Chain{Name: name + "INPUT", Hook: "input", Closed: table.Closed("INPUT"), Opens: table.Opens(r.d.cfg.OverlayPort)},
+			warning.Chain{Name: name + "INPUT", Hook: "input", Closed: table.Closed("INPUT"), Opens: table.Opens(arrive)},
 			warning.Chain{Name: name + "FORWARD", Hook: "forward", Closed: table.Closed("FORWARD"), Opens: slices.Contains(table.Base["FORWARD"], "-j "+rules.ChainAccept)})
 	}
 	return err
+}
+
+// otherHosts are the hosts that send packets over the overlay to this one.
+func (r *round) otherHosts() []netip.Addr {
+	return slices.DeleteFunc(slices.Clone(r.state.Hosts), func(ip netip.Addr) bool { return ip == r.state.HostIP })
+}
+
+// otherPods are addresses of the networks that pods on other hosts may be in, one for each.
+func (r *round) otherPods() (list []netip.Addr) {
+	for _, p := range r.state.Inside {
+		if p.Addr().Is4() {
+			list = append(list, p.Addr())
+		}
+	}
+	return list
 }
 
 // natPriority is that of our source NAT.

@@ -3,6 +3,7 @@ package iptables
 import (
 	"fmt"
 	"maps"
+	"net/netip"
 	"slices"
 	"strconv"
 	"strings"
@@ -39,24 +40,42 @@ func (t Table) Closed(base string) bool {
 	return t.Drop[base] || slices.ContainsFunc(specs, isFinal)
 }
 
-// Opens reports whether a rule of others accepts UDP packets to a port, or seems to: it
-// may ask for more than is looked at here.
-func (t Table) Opens(port uint16) bool {
-	return len(t.Accepting) >= maxAccepting || slices.ContainsFunc(t.Accepting, func(spec string) bool { return opens(spec, port) })
+// Arrivals are packets that come in: UDP packets to a port, from hosts, by an interface.
+type Arrivals struct {
+	Port   uint16
+	Hosts  []netip.Addr
+	Uplink string
 }
 
-func opens(spec string, port uint16) bool {
+// Opens reports whether a rule of others accepts packets of that kind, or seems to: it may
+// ask for more than is looked at here.
+func (t Table) Opens(a Arrivals) bool {
+	return len(t.Accepting) >= maxAccepting || slices.ContainsFunc(t.Accepting, func(spec string) bool { return opens(spec, a) })
+}
+
+func opens(spec string, a Arrivals) bool {
 	fields := strings.Fields(spec)
 	protocol, ports := "udp", ""
 	narrowed := false
 	for i, f := range fields[:max(len(fields)-1, 0)] {
-		switch value := fields[i+1]; f {
+		value, negated := fields[i+1], i > 0 && fields[i-1] == "!"
+		switch f {
 		case "-p":
 			protocol = value
 		case "--dport", "--dports":
 			ports = value
-		case "-i", "-d", "--sport", "--sports":
-			narrowed = narrowed || f != "-i" || value == "lo"
+		case "-s":
+			if !negated && !containsAny(value, a.Hosts) {
+				return false
+			}
+		case "-i":
+			if !negated && !isInterface(value, a.Uplink) {
+				return false
+			}
+		case "-o":
+			return false // forwarded packets
+		case "-d", "--sport", "--sports":
+			narrowed = true
 		}
 	}
 	if protocol != "udp" {
@@ -65,7 +84,19 @@ func opens(spec string, port uint16) bool {
 	if ports == "" {
 		return !narrowed
 	}
-	return containsPort(ports, int(port))
+	return containsPort(ports, int(a.Port))
+}
+
+// containsAny reports whether a network has one of the addresses.
+func containsAny(network string, addresses []netip.Addr) bool {
+	p, err := netip.ParsePrefix(network)
+	return err == nil && slices.ContainsFunc(addresses, p.Contains)
+}
+
+// isInterface reports whether a name is that of an interface, or begins it and ends in a plus.
+func isInterface(name, device string) bool {
+	start, wild := strings.CutSuffix(name, "+")
+	return name == device || wild && strings.HasPrefix(device, start)
 }
 
 // containsPort reports whether a list of ports and ranges has a port.

@@ -1,6 +1,7 @@
 package iptables
 
 import (
+	"net/netip"
 	"reflect"
 	"slices"
 	"testing"
@@ -75,7 +76,7 @@ func TestListOwn(t *testing.T) {
 	}
 }
 
-// Mutant killed: every-port-is-open.
+// Mutants killed: every-port-is-open, any-source-opens.
 func TestRulesThatOpenAPort(t *testing.T) {
 	save := func(rule string) Table {
 		return parseSave("*filter\n:INPUT DROP [0:0]\n:more - [0:0]\n-A INPUT -j more\n-A more " + rule + "\nCOMMIT\n")[rules.Filter]
@@ -85,7 +86,14 @@ func TestRulesThatOpenAPort(t *testing.T) {
 		"-s 192.0.2.0/24 -p udp -m udp --dport 9789 -j ACCEPT":                 true,
 		"-p udp -m multiport --dports 53,9700:9800 -j ACCEPT":                  true,
 		"-s 192.0.2.0/24 -j ACCEPT":                                            true,
+		"-s 198.51.100.0/24 -j ACCEPT":                                         false,
+		"-s 198.51.100.0/24 -p udp -m udp --dport 9789 -j ACCEPT":              false,
+		"! -s 198.51.100.0/24 -j ACCEPT":                                       true,
 		"-i eth0 -j ACCEPT":                                                    true,
+		"-i eth+ -j ACCEPT":                                                    true,
+		"-i docker0 -j ACCEPT":                                                 false,
+		"! -i docker0 -j ACCEPT":                                               true,
+		"-s 192.0.2.0/24 -o eth0 -j ACCEPT":                                    false,
 		"-p udp -m udp --dport 9788 -j ACCEPT":                                 false,
 		"-p tcp -m tcp --dport 9789 -j ACCEPT":                                 false,
 		"-p udp -m udp --dport 9789 -j DROP":                                   false,
@@ -95,7 +103,7 @@ func TestRulesThatOpenAPort(t *testing.T) {
 		"-s 192.0.2.0/24 -m conntrack --ctstate RELATED,ESTABLISHED -j ACCEPT": false,
 	} {
 		table := save(rule)
-		if got := table.Opens(9789); got != want || !table.Closed("INPUT") {
+		if got := table.Opens(Arrivals{Port: 9789, Uplink: "eth0", Hosts: []netip.Addr{netip.MustParseAddr("192.0.2.7")}}); got != want || !table.Closed("INPUT") {
 			t.Errorf("%s: opens: %t, closed: %t", rule, got, table.Closed("INPUT"))
 		}
 	}

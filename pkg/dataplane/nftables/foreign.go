@@ -5,6 +5,7 @@ import (
 	"encoding/binary"
 	"errors"
 	"fmt"
+	"net/netip"
 	"slices"
 	"strings"
 	"syscall"
@@ -29,8 +30,8 @@ type ForeignChain struct {
 	// Closed: it drops or rejects what no rule accepts.
 	Closed bool
 	// Names: a rule of its table names the device or the port that was asked for, or
-	// compares it with a set, or accepts packets by their source. Such a rule may accept
-	// our packets.
+	// compares it with a set, or lets the senders' packets go on. Such a rule may accept our
+	// packets.
 	Names bool
 }
 
@@ -48,8 +49,15 @@ type Question struct {
 	// Device and Port are what their rules may name.
 	Device string
 	Port   uint16
+	// Hosts are the senders of packets to the port, and Pods are senders of those that
+	// the device brings.
+	Hosts, Pods []netip.Addr
 	// IPTables: those of iptables count too. Otherwise they are read elsewhere.
 	IPTables bool
+}
+
+func (q Question) equal(o Question) bool {
+	return q.Device == o.Device && q.Port == o.Port && q.IPTables == o.IPTables && slices.Equal(q.Hosts, o.Hosts) && slices.Equal(q.Pods, o.Pods)
 }
 
 // Foreign keeps what was last seen of base chains of others.
@@ -68,7 +76,7 @@ func (f *Foreign) Look(d *Driver, q Question) ([]ForeignChain, error) {
 	if errors.Is(err, errNoTables) {
 		return nil, nil
 	}
-	if err != nil || f.known && generation == f.generation && q == f.question {
+	if err != nil || f.known && generation == f.generation && q.equal(f.question) {
 		return f.seen, err
 	}
 	all, err := nlutil.Whole(func() (foreignChains, error) { return readForeign(q.IPTables) })
@@ -216,7 +224,8 @@ func (d *Driver) look(c *ForeignChain, names map[foreignTable][]string, q Questi
 			return err
 		}
 		for _, r := range rules {
-			c.Names = c.Names || c.Hook == "forward" && namesDevice(r, q.Device) || c.Hook == "input" && namesPort(r, q.Port)
+			c.Names = c.Names || c.Hook == "forward" && namesDevice(r, q.Device) || c.Hook == "input" && namesPort(r, q.Port) ||
+				c.Hook == "forward" && letsPass(r, q.Pods) || c.Hook == "input" && letsPass(r, q.Hosts)
 		}
 	}
 	return nil
@@ -289,25 +298,60 @@ func namesDevice(r *nftables.Rule, device string) bool {
 }
 
 // namesPort reports whether a rule compares the destination port with the given one or
-// with a set, or accepts packets by their source.
+// with a set.
 func namesPort(r *nftables.Rule, port uint16) bool {
 	want := binary.BigEndian.AppendUint16(nil, port)
 	var last *expr.Payload
-	bySource, accepts := false, false
+	for _, e := range r.Exprs {
+		if p, ok := e.(*expr.Payload); ok {
+			last = p
+		} else if isDestinationPort(last) && mayMatch(e, want) {
+			return true
+		}
+	}
+	return false
+}
+
+// letsPass reports whether a rule compares the source with one of the given ones, or with
+// a set, and does not end there: it accepts the packet, or leads to rules that may.
+func letsPass(r *nftables.Rule, sources []netip.Addr) bool {
+	var last *expr.Payload
+	var mask []byte
+	matches := false
 	for _, e := range r.Exprs {
 		switch e := e.(type) {
 		case *expr.Payload:
-			last = e
-			bySource = bySource || e.Base == expr.PayloadBaseNetworkHeader && e.Offset == 12
+			last, mask = e, nil
+		case *expr.Bitwise:
+			mask = e.Mask
+		case *expr.Meta, *expr.Ct:
+			last = nil
 		case *expr.Verdict:
-			accepts = accepts || e.Kind == expr.VerdictAccept
+			return matches && e.Kind != expr.VerdictDrop && e.Kind != expr.VerdictReturn
 		default:
-			if isDestinationPort(last) && mayMatch(e, want) {
-				return true
+			matches = matches || isSource(last) && slices.ContainsFunc(sources, func(ip netip.Addr) bool {
+				return mayMatch(e, underMask(ip.AsSlice()[:last.Len], mask))
+			})
+			if l, ok := e.(*expr.Lookup); ok && matches && l.IsDestRegSet {
+				return true // a map to verdicts
 			}
 		}
 	}
-	return bySource && accepts
+	return false
+}
+
+// isSource reports whether the source of IPv4 is read, or the part of it that a prefix of
+// whole bytes has.
+func isSource(p *expr.Payload) bool {
+	return p != nil && p.Base == expr.PayloadBaseNetworkHeader && p.Offset == 12 && p.Len <= 4
+}
+
+func underMask(value, mask []byte) []byte {
+	out := bytes.Clone(value)
+	for i := range min(len(out), len(mask)) {
+		out[i] &= mask[i]
+	}
+	return out
 }
 
 func isDestinationPort(p *expr.Payload) bool {

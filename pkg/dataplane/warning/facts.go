@@ -26,6 +26,8 @@ type Facts struct {
 	Marking []Software
 	// Chains are the base chains of others, those of iptables included.
 	Chains []Chain
+	// IPTables: our own rules are in iptables.
+	IPTables bool
 	// SharePort are other VXLAN devices at the overlay's port.
 	SharePort []string
 	// Ways are the ways of some pods' packets, as the kernel would route them.
@@ -74,7 +76,7 @@ type Way struct {
 // From returns the warnings that follow from facts, without order.
 func From(f Facts) (list []Warning) {
 	for _, find := range []func(Facts) []Warning{
-		forwarding, defaultRoute, reversePath, marks, chains, devices, ways,
+		forwarding, defaultRoute, reversePath, marks, chains, flushes, devices, ways,
 	} {
 		list = append(list, find(f)...)
 	}
@@ -206,6 +208,22 @@ func chains(f Facts) (list []Warning) {
 		}
 	}
 	return list
+}
+
+// firewalldTable begins the names of firewalld's chains in nftables.
+const firewalldTable = "table inet firewalld "
+
+// flushes finds software that is known to take the rules of iptables away, of everybody.
+func flushes(f Facts) []Warning {
+	if !f.IPTables || !slices.ContainsFunc(f.Chains, func(c Chain) bool { return strings.HasPrefix(c.Name, firewalldTable) }) {
+		return nil
+	}
+	return []Warning{{
+		Reason: RulesFlushed, Object: "firewalld",
+		Problem: "ours are in iptables, and some versions of firewalld remove all rules there when they reload, whoever made them: " +
+			"until the next pass, pods leave without their egress IPs",
+		Remedy: "set --backend=nftables (in the chart: backend)",
+	}}
 }
 
 func devices(f Facts) (list []Warning) {

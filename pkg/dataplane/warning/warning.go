@@ -36,6 +36,8 @@ const (
 	ReversePathFilter Reason = "ReversePathFilter"
 	// ForeignNATFirst: source NAT of others may come before ours.
 	ForeignNATFirst Reason = "ForeignNATFirst"
+	// RulesFlushed: other software removes our rules from time to time.
+	RulesFlushed Reason = "RulesFlushed"
 	// MarksOverlap: other software uses bits of our marks.
 	MarksOverlap Reason = "MarksOverlap"
 	// IPv6NotDropped: pods with egress IPs leave by IPv6.
@@ -70,7 +72,7 @@ const (
 func severity(r Reason) int {
 	return slices.Index([]Reason{
 		ForwardingOff, NoDefaultRoute, ForwardRejects, RoutedElsewhere, HostUnreachable, OverlayPortClosed, OverlayPortShared, PortsRunOut,
-		DefaultRouteElsewhere, ReversePathFilter, ForeignNATFirst, MarksOverlap, IPv6NotDropped, SourcesUnchecked, FilterFirst, RulesUnreadable, MTUDiffers,
+		DefaultRouteElsewhere, ReversePathFilter, ForeignNATFirst, RulesFlushed, MarksOverlap, IPv6NotDropped, SourcesUnchecked, FilterFirst, RulesUnreadable, MTUDiffers,
 		IPv6NetworksUnknown, StrictWithoutEffect, AddressesOutside, AnsweredForAll, NotWatched, NotReset, Incomplete, Unknown,
 	}, r)
 }

@@ -83,6 +83,22 @@ func TestWhatIsUnknownIsSaid(t *testing.T) {
 	}
 }
 
+// Rules in iptables do not survive a reload of firewalld; those in a table of our own do.
+func TestFirewalldFlushesIPTables(t *testing.T) {
+	f := Facts{Chains: []Chain{{Name: "table inet firewalld chain filter_INPUT", Hook: "input"}}}
+	if found := From(f); len(found) > 0 {
+		t.Errorf("with a table of our own: %s", Lines(found))
+	}
+	f.IPTables = true
+	if found := From(f); len(found) != 1 || found[0].Reason != RulesFlushed {
+		t.Errorf("with rules in iptables: %s", Lines(found))
+	}
+	f.Chains[0].Name = "table inet filter chain input"
+	if found := From(f); len(found) > 0 {
+		t.Errorf("without firewalld: %s", Lines(found))
+	}
+}
+
 func TestMarksThatOverlap(t *testing.T) {
 	for rule, want := range map[MarkRule]bool{
 		{Mark: 0xca6c, Mask: ^uint32(0)}:  true,
