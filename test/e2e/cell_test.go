@@ -20,7 +20,7 @@ func TestCell(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	b := newCell(t, cell)
+	b := newCell(t, "cell", cell)
 	b.before = b.snapshots(t)
 	b.install(t)
 	probers := b.probers(t)
@@ -47,7 +47,7 @@ func TestPacketsAgain(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	b := newCell(t, cell)
+	b := newCell(t, "again", cell)
 	b.install(t)
 	for range plays {
 		t.Run("every kind of packet", b.testPackets)
@@ -55,9 +55,9 @@ func TestPacketsAgain(t *testing.T) {
 }
 
 // newCell brings up the test bed of a cell, without the operator.
-func newCell(t *testing.T, cell matrix.Cell) *bed {
+func newCell(t *testing.T, prefix string, cell matrix.Cell) *bed {
 	t.Helper()
-	b := newBedOf(t, testbed.Options{Prefix: "cell", Backend: cell.Node, CNI: cell.CNI, ProxyMode: cell.Proxy})
+	b := newBedOf(t, testbed.Options{Prefix: prefix, Backend: cell.Node, CNI: cell.CNI, ProxyMode: cell.Proxy})
 	b.rules, b.kustomized = cell.Rules, false
 	if cell.Rules != "nftables" {
 		b.values = append(b.values, "backend="+cell.Rules)

@@ -19,6 +19,10 @@
 // the API server, so that several test beds with different Options.Prefix
 // run side by side.
 //
+// Pods are connected by a plain plugin and static routes, or by a CNI with a daemon on each
+// node (Options.CNI): that starts once all Nodes have their podCIDR, says what it does in
+// nodes/NAME/, and is waited for until nodes have routes to each other's pods.
+//
 // Ownership: every object that a test bed makes has its prefix in its name, or
 // lies in a namespace, cgroup or directory that has. Down removes these, Up
 // does so first with what a killed run has left. Processes are known by the
