@@ -222,6 +222,18 @@ type AgentStatus struct {
 	// +optional
 	// +kubebuilder:validation:MaxLength=32768
 	BackendReason string `json:"backendReason,omitempty"`
+	// kernel is the release of the node's kernel, as the agent sees it.
+	// +optional
+	// +kubebuilder:validation:MaxLength=128
+	Kernel string `json:"kernel,omitempty"`
+	// kernelLacks lists what the kernel lacks of what the agent uses where it is there, each
+	// with the version of Linux that has it and with what is lost here. Nothing needs to
+	// be done about it. It is empty if nothing is lost.
+	// +optional
+	// +listType=atomic
+	// +kubebuilder:validation:MaxItems=16
+	// +kubebuilder:validation:items:MaxLength=256
+	KernelLacks []string `json:"kernelLacks,omitempty"`
 	// iptables lists the backends of iptables that hold our rules, where backend is
 	// iptables: nft, legacy, or both if other software has NAT rules in both.
 	// +optional

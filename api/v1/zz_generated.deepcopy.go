@@ -22,6 +22,11 @@ func (in *AgentStatus) DeepCopyInto(out *AgentStatus) {
 		*out = make([]string, len(*in))
 		copy(*out, *in)
 	}
+	if in.KernelLacks != nil {
+		in, out := &in.KernelLacks, &out.KernelLacks
+		*out = make([]string, len(*in))
+		copy(*out, *in)
+	}
 	if in.IPTables != nil {
 		in, out := &in.IPTables, &out.IPTables
 		*out = make([]string, len(*in))

@@ -100,6 +100,8 @@ type loop struct {
 	lastErr   string
 	loggedAt  time.Time
 	warnings  []warning.Warning
+	// kernel is the release of the kernel whose features were logged.
+	kernel string
 }
 
 // observation is the outcome of a pass, for the status.
@@ -268,6 +270,13 @@ func (l *loop) apply(ctx context.Context) error {
 	if report.Changes > 0 {
 		l.log.Info("kernel updated", "changes", report.Changes, "seconds", ended.Sub(began).Seconds(),
 			"hosted", len(l.desired.state.Hosted), "pods", len(l.desired.state.Pods))
+	}
+	if report.Kernel != "" && l.kernel != report.Kernel {
+		l.kernel = report.Kernel
+		l.log.Info("looked at the kernel", "kernel", report.Kernel, "lacks", len(report.Missing))
+		for _, f := range report.Missing {
+			l.log.Info("the kernel lacks a feature; the agent does without", "feature", string(f.Name), "since", f.Since.String(), "lost", f.Without)
+		}
 	}
 	for _, w := range report.Warnings {
 		if !slices.Contains(l.warnings, w) {

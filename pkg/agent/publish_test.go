@@ -24,6 +24,7 @@ import (
 	v1 "github.com/egressip-operator/egressip-operator/api/v1"
 	"github.com/egressip-operator/egressip-operator/internal/testenv"
 	"github.com/egressip-operator/egressip-operator/pkg/dataplane"
+	"github.com/egressip-operator/egressip-operator/pkg/dataplane/feature"
 	"github.com/egressip-operator/egressip-operator/pkg/dataplane/warning"
 	"github.com/egressip-operator/egressip-operator/pkg/egress"
 )
@@ -63,6 +64,15 @@ func TestStatusOf(t *testing.T) {
 		want   func(*ownStatus)
 	}{
 		"all is well": {func(*observation) {}, func(*ownStatus) {}},
+		"the kernel lacks a feature": {
+			func(o *observation) {
+				o.report.Kernel, o.report.Missing = "6.1.0", feature.Missing(feature.Kernel{Lacks: []feature.Name{feature.TableOwner}})
+			},
+			func(s *ownStatus) {
+				s.agent.Kernel = "6.1.0"
+				s.agent.KernelLacks = []string{"TableOwner (Linux 6.9): other software can flush or change our rules; the next pass repairs them"}
+			},
+		},
 		"a pod of shop has an IPv6 address": {
 			func(o *observation) {
 				o.decision.state.Pods = append(o.decision.state.Pods, dataplane.Pod{IP: testenv.Addr("fd00::5"), Kind: dataplane.Drop})

@@ -95,6 +95,10 @@ func statusOf(o observation, version string, appliedGeneration int64) ownStatus 
 	s.agent.PodNetworksMissing = clipTo(o.missing, maxClaimMessage)
 	s.agent.Backend, s.agent.IPTables = backendOf(o.report.Backends)
 	s.agent.BackendReason = clip(o.report.BackendReason)
+	s.agent.Kernel = o.report.Kernel
+	for _, f := range o.report.Missing {
+		s.agent.KernelLacks = append(s.agent.KernelLacks, f.String())
+	}
 	s.agent.IPv6 = ipv6Of(o)
 	switch {
 	case o.decision.withdrawn:
@@ -256,6 +260,7 @@ func (s ownStatus) equal(t ownStatus) bool {
 		s.agent.Version == t.agent.Version && s.agent.Uplink == t.agent.Uplink &&
 		s.agent.UplinkCIDR == t.agent.UplinkCIDR && slices.Equal(s.agent.IPTables, t.agent.IPTables) &&
 		s.agent.Backend == t.agent.Backend && s.agent.IPv6 == t.agent.IPv6 &&
+		s.agent.Kernel == t.agent.Kernel && slices.Equal(s.agent.KernelLacks, t.agent.KernelLacks) &&
 		s.agent.BackendReason == t.agent.BackendReason && s.agent.Probes == t.agent.Probes &&
 		slices.Equal(s.agent.Silent, t.agent.Silent) && slices.Equal(s.agent.Addresses, t.agent.Addresses) &&
 		slices.Equal(s.agent.PodNetworks, t.agent.PodNetworks) && s.agent.PodNetworksMissing == t.agent.PodNetworksMissing &&

@@ -105,13 +105,14 @@ func (p *pass) run(ctx context.Context) error {
 			break
 		}
 	}
+	errKernel := last.lookAtKernel()
 	if openErr == nil && ctx.Err() == nil {
 		p.keepSteady(last)
 	}
 	last.watchSegment()
 	last.look()
 	last.locate()
-	err := errors.Join(ctx.Err(), openErr, errors.Join(errs...), last.checkSources())
+	err := errors.Join(ctx.Err(), openErr, errors.Join(errs...), last.checkSources(), errKernel)
 	if err != nil {
 		p.d.steady = nil
 	}
@@ -154,6 +155,9 @@ func (p *pass) finish(err error) (Report, error) {
 	}
 	if p.unseen {
 		p.report.Warnings = append(append(p.report.Warnings, p.d.sight.warnings...), warning.NotSeen())
+	}
+	if k := p.d.kernel; k != nil {
+		p.report.Kernel, p.report.Missing = k.Release, k.missing
 	}
 	p.d.hosts.Store(len(p.state.Hosted) > 0)
 	p.d.usages.report(&p.report)

@@ -19,16 +19,16 @@ import (
 
 // choice is where our rules are, for as long as the process lives.
 type choice struct {
-	// table: in a table of our own; else in iptables.
-	table  bool
-	reason string
+	// table: in a table of our own; else in iptables. configured: because Config says so.
+	table, configured bool
+	reason            string
 }
 
 // chooseBackend chooses once: to go back and forth between two places would cost more
 // than either.
 func (d *Dataplane) chooseBackend(trial rules.Params) (choice, error) {
 	if d.choice == nil {
-		c := choice{table: usesTable(d.cfg.Backends), reason: "configured"}
+		c := choice{table: usesTable(d.cfg.Backends), configured: true, reason: "configured"}
 		if len(d.cfg.Backends) == 0 && !d.cfg.IPTables {
 			err := d.supported(trial)
 			c = choice{table: err == nil, reason: "the kernel can hold all rules in a table of their own"}

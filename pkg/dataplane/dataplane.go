@@ -49,8 +49,10 @@ type Dataplane struct {
 	mu sync.Mutex
 	// sources are what the kernel said about the source of overlay packets.
 	sources overlaySources
-	// choice is the backend in use, nil until it is chosen.
+	// choice is the backend in use, nil until it is chosen. kernel is what the kernel was
+	// found to have, nil until it was tried.
 	choice *choice
+	kernel *kernelSight
 	// iptablesSeen are the rules of iptables as of iptablesAt, where they are not read
 	// in each pass, iptablesWarnings what could not be read then.
 	iptablesSeen     map[Backend]iptables.Tables

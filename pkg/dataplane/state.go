@@ -7,6 +7,7 @@ import (
 	"time"
 
 	"github.com/egressip-operator/egressip-operator/pkg/dataplane/bpf"
+	"github.com/egressip-operator/egressip-operator/pkg/dataplane/feature"
 	"github.com/egressip-operator/egressip-operator/pkg/dataplane/iptables"
 	"github.com/egressip-operator/egressip-operator/pkg/dataplane/mark"
 	"github.com/egressip-operator/egressip-operator/pkg/dataplane/warning"
@@ -194,6 +195,10 @@ type Report struct {
 	// were chosen.
 	Backends      []Backend
 	BackendReason string
+	// Kernel is the kernel's release, and Missing what it lacks of what is used where it is
+	// there; empty until that is known.
+	Kernel  string
+	Missing []feature.Feature
 	// IPv6Locked reports whether pods that must not leave by IPv6 cannot.
 	IPv6Locked bool
 	// Overlay reports whether the overlay device is up with its programs.

@@ -21,23 +21,42 @@ const (
 )
 
 // Programs are the two tc programs of the overlay, loaded.
-type Programs struct{ outward, inward *ebpf.Program }
+type Programs struct {
+	outward, inward *ebpf.Program
+	clock           bool
+}
 
 // LoadPrograms loads the programs that use the given maps. probePort is the UDP port of
 // probes, 0 for none. source is the IPv4 source of the overlay's outer packets, which the
 // kernel must be able to set, see SetsSource; the kernel chooses one if it is the zero Addr.
 func LoadPrograms(m mark.Marks, maps *Maps, probePort uint16, source netip.Addr) (_ *Programs, err error) {
 	p := &Programs{}
-	for _, l := range []struct {
-		to   **ebpf.Program
-		spec *ebpf.ProgramSpec
-	}{{&p.outward, outward(m, maps, probePort, source)}, {&p.inward, inward(maps, probePort)}} {
-		if *l.to, err = ebpf.NewProgram(l.spec); err != nil {
-			return nil, errors.Join(fmt.Errorf("load tc program %s: %w", l.spec.Name, err), p.Close())
-		}
+	out := outward(m, maps, probePort, source)
+	if p.outward, err = ebpf.NewProgram(out); err != nil {
+		return nil, fmt.Errorf("load tc program %s: %w", out.Name, err)
+	}
+	with, without := inward(maps, probePort, true), inward(maps, probePort, false)
+	if p.inward, p.clock, err = loadEither(with, without); err != nil {
+		return nil, errors.Join(fmt.Errorf("load tc program %s: %w", with.Name, err), p.Close())
 	}
 	return p, nil
 }
+
+// loadEither loads a program, or another one where the kernel refuses it. If it refuses
+// both, the error is that of the first. Which one it was is first.
+func loadEither(one, other *ebpf.ProgramSpec) (p *ebpf.Program, first bool, err error) {
+	if p, err = ebpf.NewProgram(one); err == nil {
+		return p, true, nil
+	}
+	if p, errOther := ebpf.NewProgram(other); errOther == nil {
+		return p, false, nil
+	}
+	return nil, false, err
+}
+
+// Clock reports whether the answers to probes cease to be valid: before Linux 5.8, a
+// program needs a license that is compatible with the GPL to know the time.
+func (p *Programs) Clock() bool { return p.clock }
 
 // Close gives up the handles; attached programs stay.
 func (p *Programs) Close() error {

@@ -15,6 +15,15 @@ import (
 // errNoTCX is the error of a kernel before 6.6.
 var errNoTCX = errors.New("the kernel has no TCX")
 
+// HasTCX reports whether the kernel has TCX.
+func HasTCX() bool {
+	_, err := programsAt(loopback)
+	return !errors.Is(err, errNoTCX)
+}
+
+// loopback is the index of an interface that is there.
+const loopback = 1
+
 // attachFirst makes the guard the first program of TCX at the egress of an
 // interface. Without a link it stays there when the agent ends, as a filter does.
 func (g *Guard) attachFirst(link netlink.Link) (changes int, err error) {

@@ -196,7 +196,8 @@ const atProbeNet = -44
 // answerProbe is the part of the inward program for packets whose inner source is their
 // outer one. The answer to a question leaves at once; an answer goes to the host's own
 // prober; everything else is dropped. Inner source and destination are on the stack.
-func answerProbe(maps *Maps, port uint16) asm.Instructions {
+// Without a clock, what there is to answer is valid for ever.
+func answerProbe(maps *Maps, port uint16, clock bool) asm.Instructions {
 	if port == 0 {
 		return nil
 	}
@@ -231,11 +232,8 @@ func answerProbe(maps *Maps, port uint16) asm.Instructions {
 		},
 		// Its last byte is there.
 		load(probeSize-1, atByte, 1),
+		awayIfOver(clock),
 		asm.Instructions{
-			asm.FnKtimeGetNs.Call(),
-			asm.Mov.Imm(asm.R2, probeAway),
-			asm.LoadMem(asm.R1, regRoute, answerUntil, asm.DWord),
-			asm.JGT.Reg(asm.R0, asm.R1, "away"),
 			asm.LoadMem(asm.R2, regRoute, answerFlags, asm.Byte),
 			asm.StoreMem(asm.RFP, atByte+1, asm.R2, asm.Byte).WithSymbol("away"),
 			asm.StoreImm(asm.RFP, atByte, probeAnswer, asm.Byte),
@@ -288,6 +286,20 @@ func answerProbe(maps *Maps, port uint16) asm.Instructions {
 			asm.Return(),
 		},
 	)
+}
+
+// awayIfOver goes to "away", with the flag for that in R2, if the time of the answer is
+// over.
+func awayIfOver(clock bool) asm.Instructions {
+	if !clock {
+		return nil
+	}
+	return asm.Instructions{
+		asm.FnKtimeGetNs.Call(),
+		asm.Mov.Imm(asm.R2, probeAway),
+		asm.LoadMem(asm.R1, regRoute, answerUntil, asm.DWord),
+		asm.JGT.Reg(asm.R0, asm.R1, "away"),
+	}
 }
 
 // Places of the inner addresses on the inward program's stack.

@@ -293,7 +293,7 @@ func chooseHost(maps *Maps) asm.Instructions {
 // from is kept for the replies. Packets of all other VNIs are replies to pods of
 // this host, or unknown: the rules drop those. What a host sends in its own name is a
 // probe.
-func inward(maps *Maps, probePort uint16) *ebpf.ProgramSpec {
+func inward(maps *Maps, probePort uint16, clock bool) *ebpf.ProgramSpec {
 	return &ebpf.ProgramSpec{Name: "egress_in", Type: ebpf.SchedCLS, License: "Apache-2.0", Instructions: slices.Concat(
 		asm.Instructions{
 			asm.Mov.Reg(regPacket, asm.R1),
@@ -327,7 +327,7 @@ func inward(maps *Maps, probePort uint16) *ebpf.ProgramSpec {
 		asm.Instructions{
 			asm.Ja.Label("pass"),
 		},
-		answerProbe(maps, probePort),
+		answerProbe(maps, probePort, clock),
 		asm.Instructions{
 			asm.Mov.Imm(asm.R0, tcActOK).WithSymbol("pass"),
 			asm.Return(),

@@ -2,7 +2,11 @@ package bpf
 
 import (
 	"net/netip"
+	"slices"
 	"testing"
+
+	"github.com/cilium/ebpf"
+	"github.com/cilium/ebpf/asm"
 
 	"github.com/egressip-operator/egressip-operator/internal/testenv/netnstest"
 	"github.com/egressip-operator/egressip-operator/pkg/dataplane/mark"
@@ -28,4 +32,44 @@ func TestProgramsLoadWithAnyMarks(t *testing.T) {
 		}
 		must(t, progs.Close())
 	}
+}
+
+// given: a kernel that refuses a program, as one before Linux 5.8 refuses the clock; then
+// the other one is loaded, and it does not ask for what was refused.
+func TestProgramsLoadWithoutAClock(t *testing.T) {
+	h := netnstest.Enter(t)
+	maps, err := OpenMaps(h, netnstest.PinDir(t), device)
+	must(t, err)
+	defer maps.Close()
+	const port = 9788
+	refused := inward(maps, port, true)
+	// Of a helper that is for programs under the GPL only, everywhere.
+	refused.Instructions = append(asm.Instructions{
+		asm.Mov.Reg(asm.R6, asm.R1), asm.Mov.Reg(asm.R1, asm.RFP), asm.Add.Imm(asm.R1, -8),
+		asm.StoreImm(asm.RFP, -8, 0, asm.DWord), asm.Mov.Imm(asm.R2, 8), asm.FnTracePrintk.Call(), asm.Mov.Reg(asm.R1, asm.R6),
+	}, refused.Instructions...)
+	without := inward(maps, port, false)
+	if p, first, err := loadEither(refused, without); err != nil || first {
+		t.Errorf("refused, then without a clock: the first: %t, %v", first, err)
+	} else {
+		must(t, p.Close())
+	}
+	if _, _, err := loadEither(refused, refused); err == nil {
+		t.Error("the kernel takes what this test expects it to refuse")
+	}
+	for name, c := range map[string]struct {
+		spec *ebpf.ProgramSpec
+		asks bool
+	}{"with": {inward(maps, port, true), true}, "without": {without, false}} {
+		asks := slices.ContainsFunc(c.spec.Instructions, func(i asm.Instruction) bool {
+			return i.IsBuiltinCall() && i.Constant == int64(asm.FnKtimeGetNs)
+		})
+		if asks != c.asks {
+			t.Errorf("%s a clock: asks for the time: %t", name, asks)
+		}
+	}
+	programs, err := LoadPrograms(mark.Default(), maps, port, netip.Addr{})
+	must(t, err)
+	defer programs.Close()
+	t.Logf("clock: %t, TCX: %t, batches: %t", programs.Clock(), HasTCX(), maps.Batches())
 }
