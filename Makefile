@@ -19,7 +19,7 @@ MINUTES ?= 30
 KILLS ?= 50
 CELL ?=
 
-.PHONY: help demo generate build test test-unit test-conformance test-system race cover smoke vet chaos failover displacement fuzz e2e bench lint fmt verify image up down shell matrix packet-matrix filters mutants tools prerequisites vulncheck
+.PHONY: help demo generate build test test-unit test-conformance test-system race cover smoke vet chaos failover displacement fuzz e2e bench lint fmt verify image up down shell matrix packet-matrix filters kernels mutants tools prerequisites vulncheck
 
 help: ## Show this list
 	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / { printf "  %-14s %s\n", $$1, $$2 }' Makefile
@@ -85,6 +85,9 @@ packet-matrix: prerequisites ## Run the packet tests beside every kind of rules 
 # that would start firewalld on the machine itself.
 filters: prerequisites ## Run the packet tests with ufw and firewalld, where they are installed (root)
 	EGRESSIP_TEST_MATRIX=all go test -timeout 40m -v -run PacketFiltersOfNodes ./pkg/dataplane
+
+kernels: ## Run packet tests, tc programs and more in Debian's older kernels, emulated (root; hours)
+	go run ./test/kernels
 
 chaos: prerequisites tools image ## Break a cluster at random for MINUTES, the same way for the same SEED
 	go run ./test/chaos -seed $(SEED) -for $(MINUTES)m

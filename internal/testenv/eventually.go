@@ -3,6 +3,8 @@ package testenv
 import (
 	"context"
 	"fmt"
+	"os"
+	"strconv"
 	"testing"
 	"time"
 )
@@ -10,6 +12,25 @@ import (
 // Patience is how long the wait for something that must happen may take: far
 // longer than anything takes, as the machine may be busy with other tests.
 const Patience = 30 * time.Second
+
+// patienceVariable says how many times slower this machine is than a common one.
+const patienceVariable = "EGRESSIP_TEST_PATIENCE"
+
+// Stretch returns a span of time of a common machine as it is on this one: as many
+// times longer as EGRESSIP_TEST_PATIENCE says. An emulated machine needs that, for its
+// deadlines, and for the pauses of what sends without end. It panics if the variable is
+// not a positive number: the run is wrong then.
+func Stretch(span time.Duration) time.Duration {
+	text := os.Getenv(patienceVariable)
+	if text == "" {
+		return span
+	}
+	factor, err := strconv.ParseFloat(text, 64)
+	if err != nil || factor <= 0 {
+		panic(fmt.Sprintf("%s=%s: not a positive number", patienceVariable, text))
+	}
+	return time.Duration(float64(span) * factor)
+}
 
 // pollEvery is the pause between two looks.
 const pollEvery = 10 * time.Millisecond
@@ -22,9 +43,10 @@ func Eventually(tb testing.TB, wrong func(context.Context) string) {
 }
 
 // EventuallyWithin waits until wrong returns "", and fails the test with its
-// last answer if that takes longer than the limit.
+// last answer if that takes longer than the limit, stretched as the machine needs it.
 func EventuallyWithin(tb testing.TB, limit time.Duration, wrong func(context.Context) string) {
 	tb.Helper()
+	limit = Stretch(limit)
 	if last := Await(lifetime(tb), limit, wrong); last != "" {
 		tb.Fatalf("still wrong after %v: %s", limit, last)
 	}
@@ -38,9 +60,10 @@ func Until(tb testing.TB, what string, holds func() bool) {
 }
 
 // UntilWithin waits until a condition holds, and fails the test by its name if
-// that takes longer than the limit.
+// that takes longer than the limit, stretched as the machine needs it.
 func UntilWithin(tb testing.TB, limit time.Duration, what string, holds func() bool) {
 	tb.Helper()
+	limit = Stretch(limit)
 	if Await(lifetime(tb), limit, func(context.Context) string { return condition(what, holds) }) != "" {
 		tb.Fatalf("waited %v in vain for: %s", limit, what)
 	}

@@ -81,3 +81,23 @@ func TestAddresses(t *testing.T) {
 		t.Errorf("got %v", got)
 	}
 }
+
+func TestStretch(t *testing.T) {
+	for text, want := range map[string]time.Duration{"": time.Second, "1": time.Second, "2.5": 2500 * time.Millisecond} {
+		t.Setenv(patienceVariable, text)
+		if got := Stretch(time.Second); got != want {
+			t.Errorf("%s=%q: %v, want %v", patienceVariable, text, got, want)
+		}
+	}
+	for _, text := range []string{"0", "-1", "long"} {
+		t.Setenv(patienceVariable, text)
+		func() {
+			defer func() {
+				if recover() == nil {
+					t.Errorf("%s=%q is taken", patienceVariable, text)
+				}
+			}()
+			Stretch(time.Second)
+		}()
+	}
+}

@@ -20,7 +20,8 @@ type kernelSight struct {
 // and rules, that is not known.
 func (r *round) lookAtKernel() error {
 	d := r.d
-	if d.kernel != nil || d.maps == nil || d.programs == nil || r.rulesErr != nil {
+	ready := d.maps != nil && d.programs != nil && r.rulesErr == nil
+	if d.kernel != nil || !ready {
 		return nil
 	}
 	k, err := d.tryKernel()

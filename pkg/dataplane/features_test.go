@@ -1,6 +1,7 @@
 package dataplane
 
 import (
+	"maps"
 	"slices"
 	"strings"
 	"testing"
@@ -35,9 +36,7 @@ func TestReportSaysWhatTheKernelLacks(t *testing.T) {
 				c.begin(n)
 			}
 			want := map[feature.Name]bool{feature.TCX: !bpf.HasTCX()}
-			for name, lacks := range c.lacks {
-				want[name] = lacks
-			}
+			maps.Copy(want, c.lacks)
 			var u unix.Utsname
 			must(t, unix.Uname(&u))
 			for range 3 {

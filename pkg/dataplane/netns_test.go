@@ -9,6 +9,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/egressip-operator/egressip-operator/internal/testenv"
 	"github.com/egressip-operator/egressip-operator/internal/testenv/netnstest"
 )
 
@@ -55,7 +56,7 @@ func (m *machine) serveWhoami(t *testing.T, addr string) {
 				return
 			}
 			from := netip.MustParseAddrPort(c.RemoteAddr().String())
-			_ = c.SetDeadline(time.Now().Add(patience))
+			_ = c.SetDeadline(time.Now().Add(testenv.Stretch(patience)))
 			_, _ = fmt.Fprintln(c, from.Addr())
 			_ = c.Close()
 		}
@@ -67,13 +68,13 @@ func (m *machine) serveWhoami(t *testing.T, addr string) {
 func (m *machine) whoami(t *testing.T, addr string) (from string, err error) {
 	t.Helper()
 	m.Do(t, func() {
-		d := net.Dialer{Timeout: patience}
+		d := net.Dialer{Timeout: testenv.Stretch(patience)}
 		var c net.Conn
 		if c, err = d.DialContext(t.Context(), "tcp4", addr); err != nil {
 			return
 		}
 		defer c.Close()
-		_ = c.SetDeadline(time.Now().Add(patience))
+		_ = c.SetDeadline(time.Now().Add(testenv.Stretch(patience)))
 		buffer := make([]byte, 64)
 		var n int
 		n, err = c.Read(buffer)

@@ -220,7 +220,7 @@ func TestAddressOfFormerFormIsReplacedUnderTraffic(t *testing.T) {
 				echoes(t, c, 10)
 				all.Go(func() {
 					for ctx.Err() == nil && lost[i] == nil {
-						lost[i] = tryEcho(c, 10, time.Second)
+						lost[i] = tryEcho(c, 10, testenv.Stretch(time.Second))
 						sent[i].Add(1)
 					}
 				})
@@ -326,7 +326,7 @@ func TestServersLearnThePathMTUOfTheOverlay(t *testing.T) {
 	}))
 	_, err = there.dial(t, "udp4", bastionIP+":7000").Write([]byte("x"))
 	must(t, err)
-	must(t, server.SetReadDeadline(time.Now().Add(patience)))
+	must(t, server.SetReadDeadline(time.Now().Add(testenv.Stretch(patience))))
 	_, from, err := server.ReadFromUDPAddrPort(make([]byte, 1))
 	must(t, err)
 	testenv.UntilWithin(t, patience, "the server learns the path MTU", func() bool {

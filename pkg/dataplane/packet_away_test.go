@@ -49,7 +49,7 @@ func TestStrictEndsWithoutAnAgent(t *testing.T) {
 			n1, n2 := w.nodes[0], w.nodes[1]
 			for _, n := range w.nodes {
 				n.state.Strict = true
-				n.cfg.AwayAfter = 2 * time.Second
+				n.cfg.AwayAfter = testenv.Stretch(2 * time.Second)
 				n.start(t)
 			}
 			here, there, drop := n1.addPod(t, "here", 2), n2.addPod(t, "there", 2), n2.addPod(t, "drop", 3)
@@ -124,7 +124,7 @@ func TestReusedAddressHasNoEgressIP(t *testing.T) {
 	n1, n2 := w.nodes[0], w.nodes[1]
 	for _, n := range w.nodes {
 		n.state.Strict = true
-		n.cfg.AwayAfter = time.Second
+		n.cfg.AwayAfter = testenv.Stretch(time.Second)
 		n.start(t)
 	}
 	here, there, drop := n1.addPod(t, "here", 2), n2.addPod(t, "there", 2), n1.addPod(t, "drop", 3)

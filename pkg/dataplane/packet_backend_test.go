@@ -11,6 +11,8 @@ import (
 	"sync/atomic"
 	"testing"
 	"time"
+
+	"github.com/egressip-operator/egressip-operator/internal/testenv"
 )
 
 // stream is a pod's UDP packets of one connection, one each millisecond.
@@ -29,7 +31,7 @@ func startStream(t *testing.T, p *podMachine, bastion *machine, port uint16) *st
 	ctx, cancel := context.WithCancel(context.WithoutCancel(t.Context()))
 	var group sync.WaitGroup
 	group.Go(func() {
-		tick := time.NewTicker(time.Millisecond)
+		tick := time.NewTicker(testenv.Stretch(time.Millisecond))
 		defer tick.Stop()
 		for ctx.Err() == nil {
 			if _, err := c.Write([]byte("x")); err == nil {

@@ -207,7 +207,7 @@ func (w *world) connects(t *testing.T, p *podMachine, network string, port int) 
 		near = p.dial(t, network, address)
 		_, err := near.Write([]byte("x"))
 		must(t, err)
-		must(t, l.SetReadDeadline(time.Now().Add(patience)))
+		must(t, l.SetReadDeadline(time.Now().Add(testenv.Stretch(patience))))
 		_, from, err := l.ReadFromUDPAddrPort(make([]byte, 1))
 		must(t, err)
 		return near, writerFunc(func(b []byte) (int, error) { return l.WriteToUDPAddrPort(b, from) })
@@ -238,7 +238,7 @@ const linger = 200 * time.Millisecond
 // packets of each to show a leak.
 func (w *world) linger(t *testing.T) {
 	t.Helper()
-	until := time.Now().Add(linger)
+	until := time.Now().Add(testenv.Stretch(linger))
 	testenv.UntilWithin(t, patience, "time passes", func() bool { return time.Now().After(until) })
 	w.drain(t)
 }

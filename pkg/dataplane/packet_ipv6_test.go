@@ -122,12 +122,12 @@ func (m *machine) ask6(t *testing.T, ip string) (err error) {
 	to := net.JoinHostPort(ip, fmt.Sprint(port6))
 	m.Do(t, func() {
 		for _, network := range []string{"tcp6", "udp6"} {
-			d := net.Dialer{Timeout: time.Second}
+			d := net.Dialer{Timeout: testenv.Stretch(time.Second)}
 			var c net.Conn
 			if c, err = d.DialContext(t.Context(), network, to); err != nil {
 				return
 			}
-			_ = c.SetDeadline(time.Now().Add(time.Second))
+			_ = c.SetDeadline(time.Now().Add(testenv.Stretch(time.Second)))
 			if network == "udp6" {
 				_, err = c.Write([]byte("x"))
 			}
@@ -160,7 +160,7 @@ func (p *podMachine) sends6(t *testing.T, port uint16) {
 				_, _ = c.Write([]byte("x"))
 				_ = c.Close()
 			}
-			if c, err := net.DialTimeout("tcp6", to, 20*time.Millisecond); err == nil {
+			if c, err := net.DialTimeout("tcp6", to, testenv.Stretch(20*time.Millisecond)); err == nil {
 				_ = c.Close()
 			}
 		})

@@ -234,7 +234,7 @@ func TestAddressesStayWithTheirLinks(t *testing.T) {
 	w := newWorld(t, 1, ownTable())
 	n := w.nodes[0]
 	n.Run(t, "sysctl -qw net.ipv4.conf.all.rp_filter=2 net.ipv4.conf.default.rp_filter=2")
-	n.cfg.AwayAfter = 2 * time.Second
+	n.cfg.AwayAfter = testenv.Stretch(2 * time.Second)
 	n.start(t)
 	first, plain := n.addPod(t, "first", 2), n.addPod(t, "plain", 3)
 	n.host(eip1, 7)

@@ -69,7 +69,7 @@ func TestPodsLeaveWithTheirEgressIP(t *testing.T) {
 			there.ping(t, bastionIP, 1450)
 			// A packet of one byte more, and DF: the pod's host says so.
 			testenv.UntilWithin(t, patience, "the pod learns the path MTU of the overlay", func() bool {
-				err := there.tryPing(t, bastionIP, 1451, 50*time.Millisecond)
+				err := there.tryPing(t, bastionIP, 1451, testenv.Stretch(50*time.Millisecond))
 				return errors.Is(err, unix.EMSGSIZE)
 			})
 		})

@@ -23,7 +23,7 @@ type probing struct {
 // probes has the node probe another one, until the test ends.
 func (n *node) probes(t *testing.T, other *node) probing {
 	t.Helper()
-	c := probe.DefaultConfig().WithInterval(40 * time.Millisecond)
+	c := probe.DefaultConfig().WithInterval(testenv.Stretch(40 * time.Millisecond))
 	c.HoldDown, c.MaxHoldDown = 0, 0
 	p, err := probe.NewProber(probe.ProberConfig{Config: c, Source: n.ip, Port: probePort, Device: overlayName})
 	must(t, err)

@@ -80,7 +80,7 @@ func speak(t *testing.T, c net.Conn, payload string) {
 	t.Helper()
 	testenv.UntilWithin(t, patience, payload[:min(len(payload), 20)]+" is answered", func() bool {
 		b := make([]byte, 8192)
-		_ = c.SetDeadline(time.Now().Add(time.Second))
+		_ = c.SetDeadline(time.Now().Add(testenv.Stretch(time.Second)))
 		if _, err := c.Write([]byte(payload)); err != nil {
 			return false
 		}

@@ -39,7 +39,7 @@ func (w *world) mute(t *testing.T) {
 // connection, that it has ended.
 func resets(t *testing.T, c net.Conn) {
 	t.Helper()
-	if err := tryEcho(c, 10, patience); !isReset(err) {
+	if err := tryEcho(c, 10, testenv.Stretch(patience)); !isReset(err) {
 		t.Fatalf("%v to %v: not reset: %v", c.LocalAddr(), c.RemoteAddr(), err)
 	}
 }
@@ -50,7 +50,7 @@ func isReset(err error) bool { return errors.Is(err, unix.ECONNRESET) || errors.
 // it only waits for data.
 func resetsIdle(t *testing.T, c net.Conn) {
 	t.Helper()
-	must(t, c.SetReadDeadline(time.Now().Add(patience)))
+	must(t, c.SetReadDeadline(time.Now().Add(testenv.Stretch(patience))))
 	if _, err := c.Read(make([]byte, 1)); !isReset(err) {
 		t.Fatalf("%v to %v: not reset: %v", c.LocalAddr(), c.RemoteAddr(), err)
 	}
@@ -59,7 +59,7 @@ func resetsIdle(t *testing.T, c net.Conn) {
 // hangs expects that a connection neither goes on nor ends.
 func hangs(t *testing.T, c net.Conn) {
 	t.Helper()
-	if err := tryEcho(c, 10, 500*time.Millisecond); !errors.Is(err, os.ErrDeadlineExceeded) {
+	if err := tryEcho(c, 10, testenv.Stretch(500*time.Millisecond)); !errors.Is(err, os.ErrDeadlineExceeded) {
 		t.Fatalf("%v to %v: does not hang: %v", c.LocalAddr(), c.RemoteAddr(), err)
 	}
 }
@@ -213,7 +213,7 @@ func TestOnlyConnectionsThroughTheDeadHostAreReset(t *testing.T) {
 								return
 							default:
 							}
-							if err := tryEcho(c, 10, patience); err != nil {
+							if err := tryEcho(c, 10, testenv.Stretch(patience)); err != nil {
 								end <- err
 								return
 							}

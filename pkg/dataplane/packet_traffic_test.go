@@ -75,7 +75,7 @@ func (m *machine) dial(t *testing.T, network, address string) net.Conn {
 	var c net.Conn
 	m.Do(t, func() {
 		var err error
-		d := net.Dialer{Timeout: patience}
+		d := net.Dialer{Timeout: testenv.Stretch(patience)}
 		if c, err = d.DialContext(t.Context(), network, address); err != nil {
 			t.Fatalf("%s: %v", m.Name, err)
 		}
@@ -87,7 +87,7 @@ func (m *machine) dial(t *testing.T, network, address string) net.Conn {
 // echoes expects that what is sent over the connection comes back.
 func echoes(t *testing.T, c net.Conn, size int) {
 	t.Helper()
-	if err := tryEcho(c, size, patience); err != nil {
+	if err := tryEcho(c, size, testenv.Stretch(patience)); err != nil {
 		t.Fatalf("%v to %v: echo of %d bytes: %v", c.LocalAddr(), c.RemoteAddr(), size, err)
 	}
 }
@@ -116,7 +116,7 @@ func tryEcho(c net.Conn, size int, wait time.Duration) error {
 // ping expects an answer to an ICMP echo request with DF set.
 func (m *machine) ping(t *testing.T, to string, size int) {
 	t.Helper()
-	testenv.UntilWithin(t, patience, fmt.Sprintf("ping of %d bytes from %s to %s", size, m.Name, to), func() bool { return m.tryPing(t, to, size, time.Second) == nil })
+	testenv.UntilWithin(t, patience, fmt.Sprintf("ping of %d bytes from %s to %s", size, m.Name, to), func() bool { return m.tryPing(t, to, size, testenv.Stretch(time.Second)) == nil })
 }
 
 // tryPing sends one ICMP echo request with DF set, size bytes long with its IP
@@ -193,7 +193,8 @@ type sender struct {
 	answered atomic.Int64
 }
 
-// until calls f inside a machine again and again, until ctx ends.
+// until calls f inside a machine again and again, until ctx ends, with pauses as long as
+// the machine needs them.
 //
 // The sockets of a goroutine are made in the machine, whatever thread it is moved
 // to: so each is made by a thread that is there.
@@ -202,7 +203,7 @@ func until(ctx context.Context, m interface{ enter() error }, every time.Duratio
 		if err := m.enter(); err != nil {
 			return err
 		}
-		tick := time.NewTicker(every)
+		tick := time.NewTicker(testenv.Stretch(every))
 		defer tick.Stop()
 		for ctx.Err() == nil {
 			f()
@@ -257,12 +258,12 @@ func (s *sender) udpOnce(to string) {
 }
 
 func (s *sender) tcpOnce(to string) {
-	c, err := net.DialTimeout("tcp4", to, 50*time.Millisecond)
+	c, err := net.DialTimeout("tcp4", to, testenv.Stretch(50*time.Millisecond))
 	if err != nil {
 		return
 	}
 	defer c.Close()
-	if tryEcho(c, 1, 50*time.Millisecond) == nil {
+	if tryEcho(c, 1, testenv.Stretch(50*time.Millisecond)) == nil {
 		s.answered.Add(1)
 	}
 }
@@ -284,6 +285,6 @@ func (w *world) silent(t *testing.T, s *sender) {
 		if now := w.seen.total(s.port); now != last {
 			last, since = now, time.Now()
 		}
-		return time.Since(since) > 200*time.Millisecond
+		return time.Since(since) > testenv.Stretch(linger)
 	})
 }

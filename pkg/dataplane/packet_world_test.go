@@ -156,33 +156,57 @@ func (r rulesOf) next() string {
 	return ","
 }
 
-// wholeMatrix reports whether every way is tested ("make packet-matrix"), and not only those
-// that differ most.
-func wholeMatrix() bool { return os.Getenv("EGRESSIP_TEST_MATRIX") == "all" }
+// Values of EGRESSIP_TEST_MATRIX, which says which ways are tested. By default they are
+// those that differ most.
+const (
+	// everyWay is for "make packet-matrix".
+	everyWay = "all"
+	// fewWays is one for each of our backends: a slow machine has no time for more.
+	fewWays = "few"
+	// legacyAlone is the one way on a kernel without nf_tables.
+	legacyAlone = "legacy"
+)
+
+func matrix() string { return os.Getenv("EGRESSIP_TEST_MATRIX") }
+
+// wholeMatrix reports whether every way is tested.
+func wholeMatrix() bool { return matrix() == everyWay }
 
 // allRules are the ways in which the rules of others are on hosts, and ours.
 func allRules() []rulesOf {
-	if !wholeMatrix() {
+	switch matrix() {
+	case everyWay:
+		return []rulesOf{onlyNFT(), onlyLegacy(), bothNFTFirst(), bothLegacyFirst(), ownTable(), ownTableLegacy(), ownTableNative()}
+	case fewWays, legacyAlone:
+		return someRules()
+	default:
 		return []rulesOf{onlyNFT(), bothLegacyFirst(), ownTableLegacy(), ownTableNative()}
 	}
-	return []rulesOf{onlyNFT(), onlyLegacy(), bothNFTFirst(), bothLegacyFirst(), ownTable(), ownTableLegacy(), ownTableNative()}
 }
 
 // someRules are one way for each of our backends.
 func someRules() []rulesOf {
-	if !wholeMatrix() {
+	switch matrix() {
+	case everyWay:
+		return []rulesOf{onlyNFT(), onlyLegacy(), ownTable()}
+	case legacyAlone:
+		return []rulesOf{onlyLegacy()}
+	default:
 		return []rulesOf{onlyLegacy(), ownTable()}
 	}
-	return []rulesOf{onlyNFT(), onlyLegacy(), ownTable()}
 }
 
 // openRules are one way for each of our backends, in which others can take away what
 // is ours.
 func openRules() []rulesOf {
-	if !wholeMatrix() {
+	switch matrix() {
+	case everyWay:
+		return []rulesOf{onlyNFT(), onlyLegacy(), ownTableShared()}
+	case legacyAlone:
+		return []rulesOf{onlyLegacy()}
+	default:
 		return []rulesOf{onlyNFT(), ownTableShared()}
 	}
-	return []rulesOf{onlyNFT(), onlyLegacy(), ownTableShared()}
 }
 
 // service adds what kube-proxy would for a ClusterIP with one endpoint.

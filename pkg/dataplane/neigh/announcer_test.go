@@ -28,7 +28,7 @@ func must(t *testing.T, err error) {
 func heard(t *testing.T, s arpSocket, end netip.Addr) map[netip.Addr]int {
 	t.Helper()
 	count := map[netip.Addr]int{}
-	soon, cancel := context.WithTimeout(t.Context(), patience)
+	soon, cancel := context.WithTimeout(t.Context(), testenv.Stretch(patience))
 	defer cancel()
 	for count[end] < 2 { // a request and a reply
 		m, ok, err := s.receive(soon)
@@ -95,7 +95,7 @@ func TestAnnouncementIsARequestAndAReply(t *testing.T) {
 	defer hearer.close()
 	must(t, Announce(eth0, []netip.Addr{testenv.Addr("192.0.2.200")}))
 	heard := map[uint16]bool{}
-	soon, cancel := context.WithTimeout(t.Context(), patience)
+	soon, cancel := context.WithTimeout(t.Context(), testenv.Stretch(patience))
 	defer cancel()
 	for len(heard) < 2 {
 		m, ok, err := hearer.receive(soon)

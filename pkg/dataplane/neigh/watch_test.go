@@ -96,9 +96,9 @@ func (s *segment) after(d time.Duration) (Sight, map[netip.Addr]int) {
 // answered looks until the machine's answer to a question is there, or for a while.
 func (s *segment) answered(want bool) (sight Sight) {
 	s.t.Helper()
-	deadline := time.Now().Add(patience)
+	deadline := time.Now().Add(testenv.Stretch(patience))
 	if !want {
-		deadline = time.Now().Add(100 * time.Millisecond)
+		deadline = time.Now().Add(testenv.Stretch(100 * time.Millisecond))
 	}
 	for time.Now().Before(deadline) {
 		if sight, _ = s.after(0); len(sight.Owners) > 0 == want && want {

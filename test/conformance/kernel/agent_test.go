@@ -222,7 +222,7 @@ func (n *node) listen(want *conformance.Announcements) (missing func() string) {
 		if got := count(); got < want.Min {
 			return fmt.Sprintf("%s was announced %d times", want.IP, got)
 		}
-		if limit := want.WithinSeconds; limit != nil && time.Since(began) > time.Duration(*limit)*time.Second {
+		if limit := want.WithinSeconds; limit != nil && time.Since(began) > testenv.Stretch(time.Duration(*limit)*time.Second) {
 			return fmt.Sprintf("%s was announced %d times only after %v", want.IP, want.Min, time.Since(began))
 		}
 		return ""
@@ -243,7 +243,7 @@ func (n *node) waitFor(ip string) (wrong string) {
 // eventually waits until nothing is wrong or the time is up, and returns what is
 // wrong then.
 func (n *node) eventually(limit time.Duration, wrong func() string) string {
-	return testenv.Await(n.t.Context(), limit, func(context.Context) string { return wrong() })
+	return testenv.Await(n.t.Context(), testenv.Stretch(limit), func(context.Context) string { return wrong() })
 }
 
 func (n *node) wrong(expect conformance.AgentExpect, announced func() string) string {

@@ -19,6 +19,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"github.com/egressip-operator/egressip-operator/internal/testenv"
 	"github.com/egressip-operator/egressip-operator/pkg/dataplane"
 	"github.com/egressip-operator/egressip-operator/pkg/egress"
 	"github.com/egressip-operator/egressip-operator/test/conformance"
@@ -265,7 +266,7 @@ func (n *node) inbound(ip string) string {
 		n.t.Fatal(err)
 	}
 	defer server.Close()
-	err = inLAN(func() error { return dial(net.Dialer{Timeout: time.Second}, ip+":7000") })
+	err = inLAN(func() error { return dial(net.Dialer{Timeout: testenv.Stretch(time.Second)}, ip+":7000") })
 	var timeout net.Error
 	switch {
 	case err == nil:
@@ -311,7 +312,7 @@ func (n *node) reply(ip string) string {
 		ip -netns pod route add default via 10.254.99.1; echo 1 > /proc/sys/net/ipv4/ip_forward
 		nft 'add table ip pods; add chain ip pods pre { type filter hook prerouting priority -140; }; add rule ip pods pre iifname pod0 meta mark set `+mark+`'`)
 	defer run(n.t, "nft delete table ip pods; ip link del pod0; ip netns del pod")
-	if err := within("pod", func() error { return dial(net.Dialer{Timeout: time.Second}, lanIP+":7000") }); err != nil {
+	if err := within("pod", func() error { return dial(net.Dialer{Timeout: testenv.Stretch(time.Second)}, lanIP+":7000") }); err != nil {
 		return err.Error()
 	}
 	if got := <-from; got != ip {
