@@ -193,8 +193,8 @@ func hostNotices(name string, before, after []metav1.Condition) []notice {
 		return notices
 	}
 	reason := eventInvalid
-	if now.Reason == reasonPodNetworksMissing {
-		reason = reasonPodNetworksMissing
+	if now.Reason == string(egress.ReasonPodNetworksMissing) {
+		reason = now.Reason
 	}
 	if slices.Contains([]egress.Reason{
 		egress.ReasonMultipleHosts, egress.ReasonMultipleNamespaces, egress.ReasonSameHost, egress.ReasonDuplicateNetID,

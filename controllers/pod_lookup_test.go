@@ -18,7 +18,7 @@ import (
 // Pod of the Node, with the rights of config/rbac, also when the Pod gets its address
 // later; and the host is not ready while a pod is in none.
 //
-// Mutants killed: pods-of-any-node, pods-are-looked-up-once, missing-networks-are-ready.
+// Mutants killed: pods-of-any-node, pods-are-looked-up-once.
 func TestPodNetworksThatAgentsFind(t *testing.T) {
 	a := startAPI(t)
 	const namespace = "egressip-system"

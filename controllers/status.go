@@ -231,7 +231,7 @@ func problemsByObject(d decision) map[statusKey][]egress.Problem {
 func hostStatus(
 	v view, h *v1.HostSubnet, result egress.HostResult, witnesses []string, problems []egress.Problem,
 ) v1.HostSubnetStatus {
-	conditions := append([]metav1.Condition{hostReady(h, result, problems)}, v.conditions(h)...)
+	conditions := append([]metav1.Condition{hostReady(result, problems)}, v.conditions(h)...)
 	return v1.HostSubnetStatus{
 		Conditions:   publishable(conditions, h.Generation),
 		Witnesses:    append([]string{}, witnesses...),
@@ -265,13 +265,9 @@ func namespaceStatus(n *v1.NetNamespace, result egress.NamespaceResult, problems
 	return status
 }
 
-// reasonPodNetworksMissing is the reason of the condition EgressReady of a host if one of
-// its pods is in no network that is known to be inside.
-const reasonPodNetworksMissing = "PodNetworksMissing"
-
 // hostReady is the condition EgressReady of a host: every field that users write is
 // in order, and so is what its agent finds about its pods.
-func hostReady(h *v1.HostSubnet, result egress.HostResult, problems []egress.Problem) metav1.Condition {
+func hostReady(result egress.HostResult, problems []egress.Problem) metav1.Condition {
 	ready := metav1.Condition{
 		Type: v1.ConditionEgressReady, Status: metav1.ConditionTrue,
 		Reason: string(result.Reason), Message: result.Message,
@@ -283,8 +279,6 @@ func hostReady(h *v1.HostSubnet, result egress.HostResult, problems []egress.Pro
 	case len(problems) > 0:
 		ready.Status, ready.Reason = metav1.ConditionFalse, string(problems[0].Reason)
 		ready.Message = withProblems("", problems)
-	case h.Status.Agent != nil && h.Status.Agent.PodNetworksMissing != "":
-		ready.Status, ready.Reason, ready.Message = metav1.ConditionFalse, reasonPodNetworksMissing, h.Status.Agent.PodNetworksMissing
 	}
 	return ready
 }

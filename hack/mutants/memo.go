@@ -23,6 +23,7 @@ func memoMutants() []mutant {
 		memo("index-of-other-claims", "\t\tslices.Equal(h.Claims, other.Claims) && slices.Equal(h.Excess, other.Excess)\n}", "\t\tslices.Equal(h.Excess, other.Excess)\n}"),
 		memo("index-of-other-pods", "\t\tslices.Equal(h.Subnets, other.Subnets) &&\n", ""),
 		memo("index-of-other-networks", "h.Gone == other.Gone && h.Network == other.Network &&", "h.Gone == other.Gone &&"),
+		memo("missing-pods-are-forgotten", "len(x.requested[n]) > 0 && !e.missing ||", "false ||"),
 		costs("nothing-holds", "return result, true", "return result, false"),
 		costs("always-allocates", "same.allocation && m.allocated", "same.allocation && !m.allocated"),
 	}

@@ -3,11 +3,12 @@ package main
 // networkMutants are mistakes about where pods are, and whose word is believed.
 func networkMutants() []mutant {
 	const (
-		which  = "TestWhichPodNetworksAreInside"
-		where  = "TestWhereAHostFindsItsPods"
-		made   = "TestNetworksThatTheClusterWasMadeWith"
-		listed = "TestPodNetworksThatAgentsFind"
-		route  = "./pkg/dataplane/routing"
+		which   = "TestWhichPodNetworksAreInside"
+		where   = "TestWhereAHostFindsItsPods"
+		made    = "TestNetworksThatTheClusterWasMadeWith"
+		listed  = "TestPodNetworksThatAgentsFind"
+		missing = "TestPodsInNetworksThatNobodyKnows"
+		route   = "./pkg/dataplane/routing"
 	)
 	m := func(name, pkg, test, file, old, mutated string) mutant {
 		return mutant{name: name, pkg: pkg, test: test, plain: true, edits: []edit{{file: file, old: old, new: mutated}}}
@@ -33,7 +34,9 @@ func networkMutants() []mutant {
 		m("pods-are-looked-up-for-ever", controller, "TestLookUpOfPodsCalmsDown", "pod_lookup.go", "pause = min(2*pause, lookAgainAtMost)", "pause = lookAgainAfter"),
 		m("other-networks-wait", controller, "TestLookUpOfPodsCalmsDown", "pod_lookup.go", "case !slices.Equal(p.asked[h.Name], published):", "case p.asked[h.Name] == nil:"),
 		m("pods-are-looked-up-once", controller, listed, "pod_lookup.go", "if pending {", "if pending && pause < 0 {"),
-		m("missing-networks-are-ready", controller, listed, "status.go", `case h.Status.Agent != nil && h.Status.Agent.PodNetworksMissing != "":`, "case false:"),
+		m("missing-networks-are-ready", brain, missing, "resolve_messages.go", `ready && missing != ""`, "ready && missing == \"none\""),
+		m("namespaces-do-not-care", brain, missing, "resolve.go", "if r.missing.hosts > 0 {", "if r.missing.hosts > 99 {"),
+		m("the-dead-miss-pods", brain, missing, "missing.go", "host.PodsMissing == \"\" || !host.Confirmed || host.Gone || host.AgentGone", "host.PodsMissing == \"\""),
 		m("one-report-is-inside", "./cmd/kubectl-egressip", "TestNetworks", "../../pkg/egress/networks.go", "add(p, SourcePods, pods.has(p), why)", "add(p, SourcePods, pods.has(p) || true, why)"),
 	}
 }

@@ -23,7 +23,7 @@ func (c Cluster) ForRouting() Cluster {
 	c.Hosts = slices.Clone(c.Hosts)
 	for h := range c.Hosts {
 		host := &c.Hosts[h]
-		host.AgentGone = false
+		host.AgentGone, host.PodsMissing = false, ""
 		var taken map[netip.Addr]Report
 		for ip, report := range host.Reports {
 			if report.taken() {
@@ -125,6 +125,9 @@ type Host struct {
 	// PodNetworks are those that the host's agent sees its pods in, and PodsListed are
 	// those in which the API server has a Pod of the Node. See foundPodNetworks.
 	PodNetworks, PodsListed []netip.Prefix
+	// PodsMissing is what the host's agent reports about a pod of its own that is in no
+	// network which all hosts know; empty if there is none. See podsMissing.
+	PodsMissing string
 	// Unheard: the agent has not reported anything in the time that it has for that.
 	// AgentReady: it has reported that the kernel is as planned. AgentGone: the host runs
 	// and its agent does not.

@@ -204,12 +204,14 @@ type likeness struct {
 	namespaces, hosts []int
 	// all: nothing differs. index, allocation: nothing differs that these depend on.
 	all, index, allocation bool
+	// missing: the same hosts have pods in no known network, which concerns all namespaces.
+	missing bool
 }
 
 // compare compares two clusters.
 func compare(before, now Cluster) likeness {
 	equal := len(before.Namespaces) == len(now.Namespaces) && len(before.Hosts) == len(now.Hosts)
-	l := likeness{all: equal, index: equal, allocation: equal}
+	l := likeness{all: equal, index: equal, allocation: equal, missing: podsMissing(before) == podsMissing(now)}
 	l.namespaces = make([]int, len(now.Namespaces))
 	for n, b := 0, 0; n < len(now.Namespaces); n++ {
 		for b < len(before.Namespaces) && before.Namespaces[b].Name < now.Namespaces[n].Name {
@@ -250,7 +252,7 @@ func (n *Namespace) equal(other *Namespace) bool {
 // allocated returns the host without what no allocation depends on.
 func (h Host) allocated() Host {
 	h.Reports, h.AgentGone, h.Witnesses, h.Invalid, h.IPv6 = nil, false, nil, nil, nil
-	h.Addresses, h.Listed = nil, nil
+	h.Addresses, h.Listed, h.PodsMissing = nil, nil, ""
 	return h
 }
 
@@ -264,7 +266,7 @@ func (h *Host) sameIndex(other *Host) bool {
 
 func (h *Host) equal(other *Host) bool {
 	return h.flags() == other.flags() && h.Name == other.Name && h.IP == other.IP && h.Network == other.Network &&
-		h.Capacity == other.Capacity && h.Created.Equal(other.Created) &&
+		h.PodsMissing == other.PodsMissing && h.Capacity == other.Capacity && h.Created.Equal(other.Created) &&
 		slices.Equal(h.Claims, other.Claims) && slices.Equal(h.Ranges, other.Ranges) && slices.Equal(h.Subnets, other.Subnets) &&
 		slices.Equal(h.IPv6, other.IPv6) && slices.Equal(h.Excess, other.Excess) && slices.Equal(h.Invalid, other.Invalid) && slices.Equal(h.Awaited, other.Awaited) &&
 		slices.Equal(h.Addresses, other.Addresses) && slices.Equal(h.Listed, other.Listed) &&
@@ -293,7 +295,7 @@ func (e *earlier) namespace(x *index, n int) (NamespaceResult, bool) {
 		return NamespaceResult{}, false
 	}
 	result := e.resolution.Namespaces[e.namespaces[n]]
-	if len(x.Namespaces[n].Invalid) > 0 || x.conflicts[n].reason != "" && len(x.requested[n]) > 0 {
+	if len(x.requested[n]) > 0 && !e.missing || len(x.Namespaces[n].Invalid) > 0 || x.conflicts[n].reason != "" && len(x.requested[n]) > 0 {
 		return NamespaceResult{}, false
 	}
 	for i, a := range x.requested[n] {

@@ -18,7 +18,7 @@ import (
 //
 // Kills the mutants version-forgotten, given-forgotten, changed-host-holds,
 // new-result-old-claim, other-host-holds, capacity-needs-no-allocation,
-// index-of-other-claims, index-of-other-networks and index-of-other-pods.
+// index-of-other-claims, index-of-other-networks, index-of-other-pods and missing-pods-are-forgotten.
 func TestPropertyMemoryChangesNothing(t *testing.T) {
 	rapid.Check(t, func(t *rapid.T) {
 		w := &world{Objects: drawObjects(t, full())}
@@ -58,7 +58,10 @@ func (w *world) change(t *rapid.T, stamp func(*types.UID, *string)) {
 	}
 	h := &w.HostSubnets[rapid.IntRange(0, len(w.HostSubnets)-1).Draw(t, "host")]
 	flip := func(m map[string]bool) { m[h.Name] = !m[h.Name] }
-	switch rapid.IntRange(0, 10).Draw(t, "of the host") {
+	switch rapid.IntRange(0, 11).Draw(t, "of the host") {
+	case 11:
+		h.Status.Agent.PodNetworksMissing = rapid.SampledFrom([]string{"", "Pod a/b is nowhere.", "Pod a/c is nowhere."}).Draw(t, "missing")
+		stamp(&h.UID, &h.ResourceVersion)
 	case 0:
 		w.Verdicts[h.Name] = rapid.SampledFrom([]online.Verdict{
 			{Online: true},

@@ -172,6 +172,7 @@ func (r *reader) host(object *v1.HostSubnet, given given) Host {
 	h.Unheard, h.Confirmed = given.unheard, confirmed(h.IP, object)
 	if agent := object.Status.Agent; agent != nil {
 		h.Addresses, h.PodNetworks = readAddresses(agent.Addresses), readPodNetworks(agent.PodNetworks)
+		h.PodsMissing = agent.PodNetworksMissing
 	}
 	if placement := object.Status.Placement; placement != nil {
 		h.Listed, h.PodsListed = readAddresses(placement.NodeAddresses), readPodNetworks(placement.PodNetworks)

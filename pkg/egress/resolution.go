@@ -99,6 +99,9 @@ const (
 	// ReasonNotConfigured: the kernel of the host that must have the egress IP is not,
 	// or not completely, configured for it.
 	ReasonNotConfigured Reason = "NotConfigured"
+	// ReasonPodNetworksMissing: a pod is in no network that is known to be inside. Of a
+	// namespace: it may send to that pod with an egress IP.
+	ReasonPodNetworksMissing Reason = "PodNetworksMissing"
 	// ReasonDropped: the namespace requests egress IPs and none is active.
 	ReasonDropped Reason = "Dropped"
 )

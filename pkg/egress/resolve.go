@@ -35,6 +35,7 @@ func resolve(x *index, before *earlier) Resolution {
 		index:       x,
 		eligibility: newEligibility(x),
 		state:       make([]State, len(x.addresses)),
+		missing:     podsMissing(c),
 	}
 	resolution := Resolution{
 		Namespaces: make([]NamespaceResult, 0, len(c.Namespaces)),
@@ -70,6 +71,8 @@ type resolver struct {
 	state []State
 	// activeHosts are the hosts of the assignments that active returned last.
 	activeHosts []int
+	// missing are the hosts with pods in networks that nobody knows.
+	missing missingPods
 }
 
 func (r *resolver) namespace(n int) NamespaceResult {
@@ -241,7 +244,8 @@ func (r *resolver) summary(n int, result *NamespaceResult) (Readiness, Reason, s
 }
 
 // activeSummary reports the first active assignment that does not work as far as is
-// known, those that are known not to work first.
+// known, those that are known not to work first. Where all work, it may still be that the
+// namespace sends with them to pods, too.
 func (r *resolver) activeSummary(active []Assignment) (Readiness, Reason, string) {
 	unknown, unknownReason := "", Reason("")
 	for i, a := range active {
@@ -254,6 +258,9 @@ func (r *resolver) activeSummary(active []Assignment) (Readiness, Reason, string
 	}
 	if unknown != "" {
 		return ReadyUnknown, unknownReason, unknown
+	}
+	if r.missing.hosts > 0 {
+		return ReadyUnknown, ReasonPodNetworksMissing, activeMessage(active) + " " + r.missing.message()
 	}
 	return ReadyTrue, ReasonAssigned, activeMessage(active)
 }

@@ -199,8 +199,17 @@ func (r *resolver) claimMessage(h int, a *address, result *ClaimResult) string {
 	return r.defectMessage(a, result.Reason)
 }
 
-// summarizeHost summarizes a host: its first claim that is not in order, if any.
+// summarizeHost summarizes a host: what is wrong with its claims, or else with its pods.
 func (r *resolver) summarizeHost(h int, result HostResult) (bool, Reason, string) {
+	ready, reason, message := r.summarizeClaims(h, result)
+	if missing := r.Hosts[h].PodsMissing; ready && missing != "" {
+		return false, ReasonPodNetworksMissing, missing
+	}
+	return ready, reason, message
+}
+
+// summarizeClaims reports the first claim that is not in order, if any.
+func (r *resolver) summarizeClaims(h int, result HostResult) (bool, Reason, string) {
 	host := &r.Hosts[h]
 	if why := r.bad[h]; why != "" {
 		return false, ReasonBadHost, fmt.Sprintf("HostSubnet %s takes no egress traffic: %s. Correct hostIP.", host.Name, why)
