@@ -23,7 +23,9 @@ import (
 // samples are values for fields of a HostSubnet's status whose type alone does not say
 // what the schema accepts, by name in JSON.
 func samples() map[string]any {
-	return map[string]any{}
+	return map[string]any{
+		"foundNetworks": []any{map[string]any{"cidr": "10.8.0.0/16", "source": "x", "use": v1.UsePods}},
+	}
 }
 
 // TestAgentsWriteOnlyTheirPart: of its own HostSubnet's status an agent may change what

@@ -35,7 +35,9 @@ type observer struct {
 	// it is not known.
 	self netip.Addr
 	// pods knows in which networks the API server has Pods; nil for nobody.
-	pods            *podLookup
+	pods *podLookup
+	// networks knows which networks objects name; nil for nothing.
+	networks        *networkReader
 	defaultCapacity int
 	// hostRetention is how long a host is kept after its Node, claimRetention how long
 	// claims that users wrote are kept without a request.
@@ -102,9 +104,10 @@ func (o *observer) observeWith(ctx context.Context, probed probeStates) (view, e
 	v.judgeHosts(byNode)
 	v.readNodes(byNode)
 	v.readCandidates(byNode)
+	v.readNetworks(o.networks, byNode)
 	v.podNetworks = make(map[string][]string, len(v.hosts))
 	for _, h := range v.hosts {
-		v.podNetworks[h.Name] = o.pods.listed(h)
+		v.podNetworks[h.Name] = o.pods.listed(h, v.found[h.Name])
 	}
 	v.applyLastResort()
 	return v, nil
@@ -213,6 +216,28 @@ func (v *view) readNodes(nodes map[string]*corev1.Node) {
 			v.networks[h.Name] = config.Network
 		}
 	}
+}
+
+// readNetworks reads which networks objects name. As long as they are not known, what is
+// published stays.
+func (v *view) readNetworks(reader *networkReader, nodes map[string]*corev1.Node) {
+	named, ready := reader.networks()
+	if !ready {
+		v.found = make(map[string][]v1.FoundNetwork, len(v.hosts))
+		for _, h := range v.hosts {
+			v.found[h.Name] = h.Status.FoundNetworks
+		}
+		return
+	}
+	hosts := make([]string, 0, len(v.hosts))
+	named = slices.Clone(named)
+	for _, h := range v.hosts {
+		hosts = append(hosts, h.Name)
+		if node := nodes[h.Name]; node != nil && reader.reads() {
+			named = append(named, egress.NodeNetworks(h.Name, node.Annotations)...)
+		}
+	}
+	v.found = egress.PublishFound(hosts, named)
 }
 
 // listedAddresses are the Node's IPv4 addresses for its status, in order.

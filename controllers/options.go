@@ -36,6 +36,9 @@ type Options struct {
 	// ClaimRetention is how long claims that a user wrote into the list of an
 	// automatic host are kept although no namespace requests them; 0 for not at all.
 	ClaimRetention time.Duration
+	// FindNetworks: networks of pods and services that objects of the CNI and of the cluster
+	// name are published.
+	FindNetworks bool
 	// ProbePort is the UDP port on which agents answer probes; 0 for no probes.
 	// Probes are answered in the nodes' own network only.
 	ProbePort uint16

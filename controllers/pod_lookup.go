@@ -61,11 +61,11 @@ func newPodLookup(log logr.Logger, clock clock.Clock, live client.Reader) *podLo
 
 // listed returns the networks of a host's agent in which the API server has, or had, a
 // Pod of its Node, as far as that is known by now, and asks for the others. Without a
-// receiver nobody asks.
-func (p *podLookup) listed(h *v1.HostSubnet) []string {
+// receiver nobody asks. For networks that objects of the CNI name nobody need be asked.
+func (p *podLookup) listed(h *v1.HostSubnet, found []v1.FoundNetwork) []string {
 	var published, before []string
 	if h.Status.Agent != nil {
-		published = h.Status.Agent.PodNetworks
+		published = egress.NotFound(h.Status.Agent.PodNetworks, found)
 	}
 	if h.Status.Placement != nil {
 		before = h.Status.Placement.PodNetworks

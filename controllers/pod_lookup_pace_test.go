@@ -42,7 +42,7 @@ func TestLookUpOfPodsCalmsDown(t *testing.T) {
 			t.Helper()
 			before := api.lists
 			for end := time.Now().Add(d); time.Now().Before(end); {
-				p.listed(h) // as each pass does; time is that of the bubble
+				p.listed(h, nil) // as each pass does; time is that of the bubble
 				time.Sleep(time.Second)
 				synctest.Wait()
 			}

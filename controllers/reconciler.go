@@ -65,6 +65,7 @@ func setupEgress(mgr manager.Manager, d deps, o *observer, status *publisher, p 
 	return b.
 		WithOptions(controllerOptions()).
 		WatchesRawSource(source.Channel(o.pods.changed, wholePass(0))).
+		WatchesRawSource(source.Channel(o.networks.changed, wholePass(batch))).
 		Watches(&v1.NetNamespace{}, wholePass(batch), builder.WithPredicates(unless(sameRequests))).
 		Watches(&v1.HostSubnet{}, wholePass(batch), builder.WithPredicates(unless(sameClaims))).
 		Watches(&corev1.Node{}, wholePass(batch), builder.WithPredicates(unless(sameNode))).

@@ -31,6 +31,7 @@ import (
 	v1 "github.com/egressip-operator/egressip-operator/api/v1"
 	"github.com/egressip-operator/egressip-operator/internal/apiconn"
 	"github.com/egressip-operator/egressip-operator/internal/endpoint"
+	"github.com/egressip-operator/egressip-operator/pkg/egress"
 )
 
 // FieldManager is the name under which the controller writes.
@@ -215,6 +216,9 @@ func (s setup) all(log logr.Logger) error {
 	if err := s.mgr.Add(o.pods); err != nil {
 		return fmt.Errorf("set up the look-up of Pods: %w", err)
 	}
+	if o.networks, err = s.networkReader(log); err != nil {
+		return fmt.Errorf("set up the reader of networks: %w", err)
+	}
 	o.hostRetention, o.claimRetention = s.options.HostRetention, s.options.ClaimRetention
 	status, err := s.publisher(log, o)
 	if err != nil {
@@ -279,6 +283,19 @@ func (s setup) probes(log logr.Logger) (*probes, func() probeStates, error) {
 		return nil, nil, err
 	}
 	return p, p.states, s.mgr.Add(p)
+}
+
+// networkReader adds the reader of networks. Its connection is that of watches.
+func (s setup) networkReader(log logr.Logger) (*networkReader, error) {
+	var sources []egress.NetworkSource
+	if s.options.FindNetworks {
+		sources = egress.NetworkSources()
+	}
+	r, err := newNetworkReader(log, clock.RealClock{}, s.cfg, sources)
+	if err != nil {
+		return nil, err
+	}
+	return r, s.mgr.Add(r)
 }
 
 // publisher adds the publisher of statuses. The number of its concurrent writes bounds

@@ -233,10 +233,11 @@ func hostStatus(
 ) v1.HostSubnetStatus {
 	conditions := append([]metav1.Condition{hostReady(result, problems)}, v.conditions(h)...)
 	return v1.HostSubnetStatus{
-		Conditions:   publishable(conditions, h.Generation),
-		Witnesses:    append([]string{}, witnesses...),
-		IPv6Networks: append([]string{}, v.ipv6[h.Name]...),
-		Placement:    v.placement(h.Name),
+		Conditions:    publishable(conditions, h.Generation),
+		Witnesses:     append([]string{}, witnesses...),
+		IPv6Networks:  append([]string{}, v.ipv6[h.Name]...),
+		Placement:     v.placement(h.Name),
+		FoundNetworks: append([]v1.FoundNetwork{}, v.found[h.Name]...),
 	}
 }
 

@@ -23,8 +23,10 @@ func transformNode(object any) (any, error) {
 	if value, ok := node.Annotations[egress.AnnotationCloudConfig]; ok {
 		metav1.SetMetaDataAnnotation(&kept.ObjectMeta, egress.AnnotationCloudConfig, value)
 	}
-	if value, ok := node.Annotations[v1.AnnotationEvacuate]; ok {
-		metav1.SetMetaDataAnnotation(&kept.ObjectMeta, v1.AnnotationEvacuate, value)
+	for _, key := range append(egress.NodeNetworkAnnotations(), v1.AnnotationEvacuate) {
+		if value, ok := node.Annotations[key]; ok {
+			metav1.SetMetaDataAnnotation(&kept.ObjectMeta, key, value)
+		}
 	}
 	if value, ok := node.Labels[corev1.LabelTopologyZone]; ok {
 		kept.Labels = map[string]string{corev1.LabelTopologyZone: value}

@@ -38,6 +38,8 @@ type view struct {
 	listed map[string][]string
 	// podNetworks are those of hosts' agents in which the API server has Pods, by host.
 	podNetworks map[string][]string
+	// found are the networks that objects name, by the host whose status has them.
+	found map[string][]v1.FoundNetwork
 	// candidates are the hosts as witnesses of others.
 	candidates map[string]candidate
 	// gone are the hosts whose Node is gone, that were bound to it.

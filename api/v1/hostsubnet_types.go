@@ -85,7 +85,7 @@ type HostSubnetList struct {
 // HostSubnetStatus has two writers. The host's own agent writes
 // observedGeneration, agent, egressIPs and the conditions AgentReady, Warnings and
 // AddressInUse; the controller writes placement, ipv6Networks,
-// witnesses and the conditions EgressReady,
+// foundNetworks, witnesses and the conditions EgressReady,
 // Online, Evacuating and NodeGone.
 type HostSubnetStatus struct {
 	// observedGeneration is the generation that the agent has applied to the
@@ -117,6 +117,15 @@ type HostSubnetStatus struct {
 	// +kubebuilder:validation:MaxItems=64
 	// +kubebuilder:validation:items:MaxLength=64
 	IPv6Networks []string `json:"ipv6Networks,omitzero"`
+
+	// foundNetworks are the networks that other objects name, such as those of the CNI: those
+	// of the Node's pods, and, in the HostSubnets of three hosts, those of the whole cluster,
+	// which count for all (by the controller). "kubectl egressip networks" shows which of
+	// them count.
+	// +optional
+	// +listType=atomic
+	// +kubebuilder:validation:MaxItems=128
+	FoundNetworks []FoundNetwork `json:"foundNetworks,omitzero"`
 
 	// witnesses are the hosts whose agents watch this one: they alone vote on
 	// whether it is silent (by the controller). Empty for a host that has no
@@ -175,6 +184,32 @@ type PlacementStatus struct {
 	// +kubebuilder:validation:items:MaxLength=64
 	PodNetworks []string `json:"podNetworks,omitzero"`
 }
+
+// FoundNetwork is a network that an object names which others wrote.
+type FoundNetwork struct {
+	// cidr is the network, or what is written instead of one; empty if there is none.
+	// +kubebuilder:validation:MaxLength=64
+	CIDR string `json:"cidr"`
+	// source is the object that names it, such as
+	// "IPPool default-ipv4-ippool (crd.projectcalico.org)".
+	// +kubebuilder:validation:MaxLength=512
+	Source string `json:"source"`
+	// use says what has addresses there: Pods, NodePods for those of the Node, or Services.
+	// +kubebuilder:validation:Enum=Pods;NodePods;Services
+	Use string `json:"use"`
+	// problem says why the network does not count; empty if nothing in the object speaks
+	// against it.
+	// +optional
+	// +kubebuilder:validation:MaxLength=512
+	Problem string `json:"problem,omitempty"`
+}
+
+// Values of FoundNetwork.Use.
+const (
+	UsePods     = "Pods"
+	UseNodePods = "NodePods"
+	UseServices = "Services"
+)
 
 // AgentStatus describes a host's agent.
 type AgentStatus struct {

@@ -16,6 +16,7 @@ import (
 	"github.com/go-logr/logr"
 	"github.com/spf13/cobra"
 	corev1 "k8s.io/api/core/v1"
+	networkingv1 "k8s.io/api/networking/v1"
 	"k8s.io/apimachinery/pkg/runtime"
 	"k8s.io/client-go/tools/clientcmd"
 	ctrl "sigs.k8s.io/controller-runtime"
@@ -94,11 +95,11 @@ func rootCommand(out, errOut io.Writer) *cobra.Command {
 			Short: "Show which networks are inside the cluster, and where each is from",
 			Args:  cobra.NoArgs,
 			RunE: func(cmd *cobra.Command, _ []string) error {
-				o, err := read(cmd.Context(), config)
+				o, c, err := connect(cmd.Context(), config)
 				if err != nil {
 					return err
 				}
-				return networks(out, o)
+				return networks(out, o, readServiceCIDRs(cmd.Context(), c))
 			},
 		},
 	)
@@ -107,25 +108,31 @@ func rootCommand(out, errOut io.Writer) *cobra.Command {
 
 // read gets the objects that the decisions depend on from the API server.
 func read(ctx context.Context, config clientcmd.ClientConfig) (egress.Objects, error) {
+	o, _, err := connect(ctx, config)
+	return o, err
+}
+
+// connect is read, and returns the client that it read with.
+func connect(ctx context.Context, config clientcmd.ClientConfig) (egress.Objects, client.Reader, error) {
 	cfg, err := config.ClientConfig()
 	if err != nil {
-		return egress.Objects{}, err
+		return egress.Objects{}, nil, err
 	}
 	scheme := runtime.NewScheme()
-	if err := errors.Join(corev1.AddToScheme(scheme), v1.AddToScheme(scheme)); err != nil {
-		return egress.Objects{}, err
+	if err := errors.Join(corev1.AddToScheme(scheme), networkingv1.AddToScheme(scheme), v1.AddToScheme(scheme)); err != nil {
+		return egress.Objects{}, nil, err
 	}
 	c, err := client.New(cfg, client.Options{Scheme: scheme})
 	if err != nil {
-		return egress.Objects{}, err
+		return egress.Objects{}, nil, err
 	}
 	var netNamespaces v1.NetNamespaceList
 	var hostSubnets v1.HostSubnetList
 	if err := c.List(ctx, &netNamespaces); err != nil {
-		return egress.Objects{}, fmt.Errorf("list NetNamespaces: %w", err)
+		return egress.Objects{}, nil, fmt.Errorf("list NetNamespaces: %w", err)
 	}
 	if err := c.List(ctx, &hostSubnets); err != nil {
-		return egress.Objects{}, fmt.Errorf("list HostSubnets: %w", err)
+		return egress.Objects{}, nil, fmt.Errorf("list HostSubnets: %w", err)
 	}
-	return egress.Objects{NetNamespaces: netNamespaces.Items, HostSubnets: hostSubnets.Items}, nil
+	return egress.Objects{NetNamespaces: netNamespaces.Items, HostSubnets: hostSubnets.Items}, c, nil
 }

@@ -8,13 +8,16 @@ func networkMutants() []mutant {
 		made    = "TestNetworksThatTheClusterWasMadeWith"
 		listed  = "TestPodNetworksThatAgentsFind"
 		missing = "TestPodsInNetworksThatNobodyKnows"
+		named   = "TestObjectsThatNameNetworks"
+		objects = "TestNetworksThatObjectsName"
+		before  = "TestNetworksAreKnownBeforeTheFirstPod"
 		route   = "./pkg/dataplane/routing"
 	)
 	m := func(name, pkg, test, file, old, mutated string) mutant {
 		return mutant{name: name, pkg: pkg, test: test, plain: true, edits: []edit{{file: file, old: old, new: mutated}}}
 	}
 	return []mutant{
-		m("one-word-makes-pods", brain, which, "podnetworks.go", "if slices.Contains(host.PodsListed, network) {", "if true {"),
+		m("one-word-makes-pods", brain, which, "podnetworks.go", "if host.hasPods(network) {", "if true {"),
 		m("pods-are-anywhere", brain, which, "podnetworks.go", "p.Bits() >= widestPodNetwork && p == p.Masked()", "p == p.Masked()"),
 		m("pods-on-uplinks", brain, which, "podnetworks.go", "return slices.ContainsFunc(onUplinks, p.Overlaps)\n", "return len(onUplinks) > 99\n"),
 		m("egress-ips-are-pods", brain, which, "podnetworks.go", "return !singles[p.Addr()]", "return false"),
@@ -22,8 +25,24 @@ func networkMutants() []mutant {
 		m("any-route-is-of-pods", brain, where, "podnetworks.go", "network.Bits() < widestPodNetwork || slices", "slices"),
 		m("restart-forgets-pods", brain, where, "podnetworks.go", "f.all = believed(c, in.Host) // a restart", "// a restart"),
 		m("networks-go-with-their-pods", brain, "TestListedPodNetworks", "podnetworks.go", "slices.Contains(known, network) || slices", "len(known) > 99 || slices"),
-		m("notes-are-always-right", brain, made, "podnetworks.go", "slices.ContainsFunc(onUplinks, p.Overlaps) || hasHost(p)", "len(onUplinks) > 99 && hasHost(p)"),
-		m("notes-are-of-any-width", brain, made, "podnetworks.go", "p.Bits() < widestClusterNetwork ||", ""),
+		m("notes-are-always-right", brain, made, "podnetworks.go", "case slices.ContainsFunc(onUplinks, p.Overlaps):\n\t\t\treturn whyOnUplink", "case len(onUplinks) > 99:\n\t\t\treturn whyOnUplink"),
+		m("notes-are-of-any-width", brain, made, "podnetworks.go", "case p.Bits() < widest:", "case p.Bits() < 0:"),
+		m("disabled-pools-are-pods", brain, named, "sources.go", "case disabled:", "case disabled && len(uses) > 99:"),
+		m("tunnels-are-pods", brain, named, "sources.go", `case len(uses) > 0 && !slices.Contains(uses, "Workload"):`, "case len(uses) > 99:"),
+		m("released-blocks-count", brain, named, "sources.go", `text(object, "spec", "deleted") == "true" ||`, ""),
+		m("wanted-networks-hide-deployed", brain, named, "sources.go", `[]string{"status", "spec"}`, `[]string{"spec", "status"}`),
+		m("cni-alone-is-inside", brain, objects, "found.go", "case f.Use == v1.UsePods && !slices", "case f.Use != v1.UseServices && !slices"),
+		m("problems-do-not-matter", brain, objects, "found.go", `case f.Problem != "":`, "case !f.Network.IsValid():"),
+		m("host-in-the-pool-of-ipv6", brain, objects, "podnetworks.go", "own = append(own, p.Addr())", "_ = p.Addr()"),
+		m("pools-of-all-ipv6", brain, objects, "podnetworks.go", "widest = widestClusterNetwork6", "widest = 0"),
+		m("candidates-need-no-route", brain, before, "podnetworks.go", "ok && candidate == route.Network {", "ok {"),
+		m("candidates-are-not-asked", brain, before, "podnetworks.go", "slices.AppendSeq(slices.Clone(pods), maps.Keys(asked))", "slices.Clone(pods)"),
+		m("restart-takes-networks-away", controller, "TestFoundNetworksStayUntilAllIsRead", "observer.go", "\tif !ready {\n\t\tv.found", "\tif !ready && len(v.hosts) > 99 {\n\t\tv.found"),
+		m("annotations-are-always-read", controller, "TestFoundNetworksStayUntilAllIsRead", "observer.go", "node != nil && reader.reads() {", "node != nil {"),
+		m("kinds-are-looked-up-once", controller, objects, "found_networks.go", "raise(r.wake, struct{}{})", "_ = object"),
+		m("kinds-stay", controller, objects, "found_networks.go", `name != "" && known && !crds[name] {`, `name == "none" && known && !crds[name] {`),
+		m("one-kind-stops-all", controller, objects, "found_networks.go", "undecided = undecided || !refused", "undecided = true"),
+		m("services-are-known", "./cmd/kubectl-egressip", "TestNetworks", "networks.go", "len(services.items) == 0 && !egress.ServicesKnown(known)", "false"),
 		m("note-of-kubeadm-is-not-read", agent, "TestKubeadmNetworks", "kubeadm.go", "networks.Pods = prefixes(", "_ = prefixes("),
 		m("tunnels-lead-to-pods", route, "TestToPods", "pods.go", "leads = !hasPods(link)", "leads = !hasPods(link) && false"),
 		m("uplinks-lead-to-pods", route, "TestToPods", "pods.go", "devices[index] = true", "_ = index"),

@@ -50,6 +50,8 @@ status, conditions and events. Several may run; one of them leads.`,
 		"how long a HostSubnet is kept after its Node is gone, 0 to delete it at once")
 	f.DurationVar(&o.ClaimRetention, "claim-retention", 5*time.Minute,
 		"how long egress IPs that a user, or a restore, wrote into the list of an automatic host are kept although no namespace requests them, 0 for not at all")
+	f.BoolVar(&o.FindNetworks, "find-networks", true,
+		"read the networks of pods and services from objects of the CNI and of the cluster, where they exist and may be read")
 	f.Uint16Var(&o.ProbePort, "probe-port", probe.Port,
 		"UDP `port` on which agents answer probes; 0 disables probes: use it without hostNetwork, where agents do not answer")
 	f.DurationVar(&o.ProbeInterval, "probe-interval", probe.DefaultConfig().Interval,

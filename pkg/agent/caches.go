@@ -181,7 +181,7 @@ func (c *caches) informer(ctx context.Context, object client.Object) (cache.Info
 		case ctx.Err() != nil:
 			return nil, ctx.Err()
 		case optional && meta.IsNoMatchError(err):
-			c.log.Info("the API server has no ServiceCIDRs (before Kubernetes 1.33): give the service networks by flag, unless kubeadm made the cluster")
+			c.log.Info("the API server has no ServiceCIDRs (before Kubernetes 1.33): give the service networks by flag, unless kubeadm or OpenShift names them; kubectl egressip networks shows what is known")
 			return nil, nil //nolint:nilnil // absence is an answer here
 		case attempt == 0:
 			c.log.Error(err, "cannot watch yet; trying again, and changing nothing in the kernel until that succeeds",

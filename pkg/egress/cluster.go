@@ -125,6 +125,9 @@ type Host struct {
 	// PodNetworks are those that the host's agent sees its pods in, and PodsListed are
 	// those in which the API server has a Pod of the Node. See foundPodNetworks.
 	PodNetworks, PodsListed []netip.Prefix
+	// Found are the networks that objects of the cluster name, as the controller has
+	// published them here.
+	Found []Found
 	// PodsMissing is what the host's agent reports about a pod of its own that is in no
 	// network which all hosts know; empty if there is none. See podsMissing.
 	PodsMissing string

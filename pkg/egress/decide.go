@@ -92,7 +92,7 @@ func DecideHost(in HostInput) (HostDecision, bool) {
 	resolution := in.Memo.Resolve(cluster)
 	reach := in.Reach
 	reach.Host = in.Host
-	pods, services := usableClusterNetworks(cluster, in.ClusterNetworks)
+	pods, services := usableClusterNetworks(cluster, clusterNetworks(cluster, in.ClusterNetworks))
 	in.PodNetworks = slices.Concat(in.PodNetworks, pods)
 	inside := slices.Concat(in.Inside, pods, services, apiServers(cluster, in.APIServers))
 	found := findPods(in, cluster, inside)

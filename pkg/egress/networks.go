@@ -4,6 +4,8 @@ import (
 	"cmp"
 	"net/netip"
 	"slices"
+
+	v1 "github.com/egressip-operator/egressip-operator/api/v1"
 )
 
 // Network is one that a HostSubnet names, for reports.
@@ -15,6 +17,10 @@ type Network struct {
 	// Inside: traffic there is not egress traffic. Otherwise Why says what is missing.
 	Inside bool
 	Why    string
+	// Written is what an object has in place of a network; "" where Network is valid.
+	Written string
+	// Services: the addresses are those of services.
+	Services bool
 }
 
 // Source is where a network comes from.
@@ -36,6 +42,11 @@ const (
 	whyNotConfirmed = "the agent does not see hostIP on the node"
 	whyOneWord      = "only the agent reports it"
 	whyNotAlone     = "it has egress IPs, or other machines of a host's uplink"
+	whyOnUplink     = "it has other machines of a host's uplink: add the part of it that pods have to clusterCIDRs"
+	whyHasHost      = "it has the address of a host: add the part of it that pods have to clusterCIDRs"
+	whyNoUnicast    = "no pod has such an address"
+	whyNoRoute      = "only the CNI says so: the agent has no route to pods there, or knows the network otherwise"
+	whyIPv6         = "IPv6 networks of one node are not taken from there: add them, or those of all, to clusterCIDRs"
 )
 
 // Networks lists the networks that HostSubnets name, in order. Those of flags, services
@@ -77,10 +88,63 @@ func Networks(c Cluster) []Network {
 			add(single(ip), SourceAddress, addresses.has(single(ip)), why)
 		}
 	}
+	all = append(all, foundNetworks(c)...)
 	slices.SortFunc(all, func(a, b Network) int {
 		return cmp.Or(a.Network.Compare(b.Network), cmp.Compare(a.Host, b.Host), cmp.Compare(a.Source, b.Source))
 	})
 	return all
+}
+
+// foundNetworks are those that objects of the cluster name, each once.
+func foundNetworks(c Cluster) []Network {
+	var all []Network
+	unusable, pods := whyUnusable(c), knownPods(c)
+	seen := make(map[Found]bool)
+	for i := range c.Hosts {
+		host := &c.Hosts[i]
+		for _, f := range host.Found {
+			n := Network{Network: f.Network, Host: host.Name, Source: Source(f.Source), Why: f.Problem, Services: f.Use == v1.UseServices}
+			if !f.Network.IsValid() {
+				n.Written = f.Written
+			}
+			own := f.Use == v1.UseNodePods
+			if !own {
+				if n.Host = ""; seen[f] {
+					continue
+				}
+				seen[f] = true
+			}
+			switch {
+			case n.Why != "":
+			case own && pods.has(f.Network): // by whatever object
+			case !own:
+				n.Why = unusable(f.Network)
+			case !f.Network.Addr().Is4():
+				n.Why = whyIPv6
+			default:
+				n.Why = cmp.Or(unusable(f.Network), whyNoRoute)
+			}
+			n.Inside = n.Why == ""
+			all = append(all, n)
+		}
+	}
+	return all
+}
+
+// knownPods are the networks of pods that count.
+func knownPods(c Cluster) networkSet {
+	pods, _ := usableClusterNetworks(c, clusterNetworks(c, ClusterNetworks{}))
+	pods = append(pods, foundPodNetworks(c)...)
+	for i := range c.Hosts {
+		pods = slices.Concat(pods, c.Hosts[i].Subnets, c.Hosts[i].podNetworks6())
+	}
+	return newNetworkSet(pods)
+}
+
+// ServicesKnown reports whether any network of services is known, and not only the address
+// of one.
+func ServicesKnown(networks []Network) bool {
+	return slices.ContainsFunc(networks, func(n Network) bool { return n.Services && n.Inside && !n.Network.IsSingleIP() })
 }
 
 func single(ip netip.Addr) netip.Prefix { return netip.PrefixFrom(ip, ip.BitLen()) }

@@ -177,6 +177,7 @@ func (r *reader) host(object *v1.HostSubnet, given given) Host {
 	if placement := object.Status.Placement; placement != nil {
 		h.Listed, h.PodsListed = readAddresses(placement.NodeAddresses), readPodNetworks(placement.PodNetworks)
 	}
+	h.Found = readFound(object.Status.FoundNetworks)
 	h.Created = object.CreationTimestamp.Time
 	h.Reports, h.Failing = reports(object), given.failing
 	cloud := cloudNetwork(object, given)

@@ -1,6 +1,8 @@
 package egress
 
 import (
+	"fmt"
+	"maps"
 	"net/netip"
 	"slices"
 )
@@ -29,8 +31,9 @@ type PodRoute struct {
 // them. Nothing else may say where pods are, as with a CNI that gives addresses out of
 // pools of its own.
 //
-// As with nodeAddresses, one party is not believed. The agent says that the kernel has a
-// pod there; and the API server has a Pod of the Node there, by the word of the kubelet.
+// As with nodeAddresses, one party is not believed. The agent says that the kernel leads
+// there to pods; and the API server has a Pod of the Node there, by the word of the kubelet,
+// or an object of the CNI that gives the network to the Node.
 func foundPodNetworks(c Cluster) []netip.Prefix {
 	return believed(c, "")
 }
@@ -44,7 +47,7 @@ func believed(c Cluster, name string) []netip.Prefix {
 			continue
 		}
 		for _, network := range host.PodNetworks {
-			if slices.Contains(host.PodsListed, network) {
+			if host.hasPods(network) {
 				found = append(found, network)
 			}
 		}
@@ -93,8 +96,11 @@ func segments(c Cluster) []netip.Prefix {
 type ClusterNetworks struct{ Pods, Services []netip.Prefix }
 
 // widestClusterNetwork is the length of the shortest prefix that counts as one of
-// ClusterNetworks.
-const widestClusterNetwork = 8
+// ClusterNetworks, widestClusterNetwork6 that of IPv6: what a provider has, at most.
+const (
+	widestClusterNetwork  = 8
+	widestClusterNetwork6 = 32
+)
 
 // usableClusterNetworks are those with no address of a host or its uplink, where there are
 // other machines. Such a note may be wrong or out of date, and what is inside leaves with
@@ -103,14 +109,50 @@ func usableClusterNetworks(c Cluster, n ClusterNetworks) (pods, services []netip
 	if len(n.Pods)+len(n.Services) == 0 {
 		return nil, nil
 	}
-	onUplinks := segments(c)
-	hasHost := func(p netip.Prefix) bool {
-		return slices.ContainsFunc(c.Hosts, func(h Host) bool { return h.Confirmed && p.Contains(h.IP) })
-	}
-	wrong := func(p netip.Prefix) bool {
-		return p.Bits() < widestClusterNetwork || slices.ContainsFunc(onUplinks, p.Overlaps) || hasHost(p)
-	}
+	why := whyUnusable(c)
+	wrong := func(p netip.Prefix) bool { return why(p) != "" }
 	return slices.DeleteFunc(slices.Clone(n.Pods), wrong), slices.DeleteFunc(slices.Clone(n.Services), wrong)
+}
+
+// whyUnusable returns what says why a network is no usable one of the cluster; "" if it is.
+// An egress IP is on the uplink of its host, so that no network with one counts where that
+// is known.
+func whyUnusable(c Cluster) func(netip.Prefix) string {
+	onUplinks := segments(c)
+	var own []netip.Addr
+	for i := range c.Hosts {
+		host := &c.Hosts[i]
+		if !host.Confirmed {
+			continue
+		}
+		own = append(own, host.IP)
+		for _, p := range host.addresses6() {
+			own = append(own, p.Addr())
+		}
+	}
+	return func(p netip.Prefix) string {
+		widest := widestClusterNetwork
+		if !p.Addr().Is4() {
+			widest = widestClusterNetwork6
+		}
+		switch {
+		case invalidNetwork(p):
+			return whyNoUnicast
+		case p.Bits() < widest:
+			return fmt.Sprintf("it is wider than /%d", widest)
+		case slices.ContainsFunc(onUplinks, p.Overlaps):
+			return whyOnUplink
+		case slices.ContainsFunc(own, p.Contains):
+			return whyHasHost
+		}
+		return ""
+	}
+}
+
+// invalidNetwork reports whether a network is one of addresses that no pod can have.
+func invalidNetwork(p netip.Prefix) bool {
+	ip := p.Addr()
+	return !p.IsValid() || ip.Is4In6() || ip.IsMulticast() || ip.IsLoopback() || ip.IsLinkLocalUnicast() || p.Bits() > 0 && ip.IsUnspecified()
 }
 
 // outermost leaves out networks that are within another. They are in order, so that the
@@ -139,15 +181,19 @@ type foundPods struct {
 // its own kernel has needs no other's word.
 func findPods(in HostInput, c Cluster, inside []netip.Prefix) foundPods {
 	var f foundPods
-	f.locate = toLocate(in.Pods, hostAddresses(c, in.Host), insideNetworks(c, in.Host, slices.Concat(inside, in.PodNetworks)))
+	known := insideNetworks(c, in.Host, slices.Concat(inside, in.PodNetworks))
+	self, _ := c.Host(in.Host)
+	asked := candidates(self.ownNetworks(), known)
+	pods := toLocate(in.Pods, hostAddresses(c, in.Host), known)
+	f.locate = sortedUnique(slices.AppendSeq(slices.Clone(pods), maps.Keys(asked)))
 	if len(f.locate) == 0 {
 		return f
 	}
-	if f.all = ownPodNetworks(c, f.locate, in.PodRoutes); len(in.PodRoutes) == 0 {
+	if f.all = ownPodNetworks(c, pods, asked, in.PodRoutes); len(in.PodRoutes) == 0 {
 		f.all = believed(c, in.Host) // a restart changes nothing
 	}
 	f.published = f.all[:min(len(f.all), MaxPodNetworks)]
-	f.outside = podOutside(in.Pods, f.locate, foundPodNetworks(c))
+	f.outside = podOutside(in.Pods, pods, foundPodNetworks(c))
 	return f
 }
 
@@ -171,15 +217,18 @@ func toLocate(pods []Pod, hosts []netip.Addr, networks []netip.Prefix) []netip.A
 }
 
 // ownPodNetworks are the networks of pods with the given addresses, as the host's kernel
-// leads to them.
-func ownPodNetworks(c Cluster, addresses []netip.Addr, routes []PodRoute) []netip.Prefix {
+// leads to them, and those of candidates that it leads to pods exactly so.
+func ownPodNetworks(c Cluster, addresses []netip.Addr, asked map[netip.Addr]netip.Prefix, routes []PodRoute) []netip.Prefix {
 	onUplinks := segments(c)
 	var networks []netip.Prefix
 	for _, route := range routes {
 		if route.Outward || !route.Network.Contains(route.IP) {
 			continue
 		}
-		if _, asked := slices.BinarySearchFunc(addresses, route.IP, netip.Addr.Compare); !asked {
+		if candidate, ok := asked[route.IP]; ok && candidate == route.Network {
+			networks = append(networks, candidate)
+		}
+		if _, isPod := slices.BinarySearchFunc(addresses, route.IP, netip.Addr.Compare); !isPod {
 			continue
 		}
 		network := route.Network.Masked()

@@ -169,7 +169,7 @@ func TestValues(t *testing.T) {
 		"markMask=0x1f00", "strict=false", "agent.criSocket=none", "agent.withdrawAfter=3s", "agent.arpProbe=off",
 		"agent.arpIgnoreMACs={12:34:56:78:9a:bc,02:00:00:00:00:01}", "agent.announceInterval=5m", "agent.awayAfter=3m", "backend=iptables-both", "logFormat=json", "logLevel=3",
 		"metrics.secure=false", "metrics.bindAddress=127.0.0.1", "agent.metricsPort=1792", "agent.healthPort=1793", "controller.metricsPort=0", "controller.healthPort=1791",
-		"agent.resyncPeriod=5s", "agent.pinDir=/sys/fs/bpf/x", "controller.defaultCapacity=7", "image.repository=r", "image.tag=t")
+		"agent.resyncPeriod=5s", "agent.pinDir=/sys/fs/bpf/x", "controller.defaultCapacity=7", "controller.findNetworks=false", "image.repository=r", "image.tag=t")
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -183,7 +183,7 @@ func TestValues(t *testing.T) {
 		},
 		"Deployment egressip-controller": {
 			"--metrics-secure=false", "--metrics-bind-address=0", "--health-probe-bind-address=:1791",
-			"--default-capacity=7", "--log-format=json", "--v=3", "--leader-election-namespace=" + namespace,
+			"--default-capacity=7", "--find-networks=false", "--log-format=json", "--v=3", "--leader-election-namespace=" + namespace,
 		},
 	} {
 		got := strings.Join(args(t, all[workload]), " ") + " "
@@ -199,6 +199,7 @@ func TestValues(t *testing.T) {
 		{"backend=ebtables", "backend"},
 		{"iptablesBackend=ebtables", "iptablesBackend"},
 		{"overlayPort=0", "overlayPort"},
+		{"controller.findNetworks=maybe", "findNetworks"},
 		{"agent.healthPort=0", "healthPort"},
 		{"metrics.bindAddress=localhost", "bindAddress"},
 		{"clusterCIDRs={10.0.0.0}", "clusterCIDRs"},
@@ -209,6 +210,38 @@ func TestValues(t *testing.T) {
 	} {
 		if _, err := render(t, bad.set); err == nil || !strings.Contains(err.Error(), bad.names) {
 			t.Errorf("--set %s: %v, want a refusal that names %s", bad.set, err, bad.names)
+		}
+	}
+}
+
+// TestRightsToFindNetworks: the controller may read the objects of others that name networks,
+// and nothing else of theirs; and not even that if it must not look for networks.
+func TestRightsToFindNetworks(t *testing.T) {
+	foreign := []string{"apiextensions.k8s.io", "crd.projectcalico.org", "projectcalico.org", "cilium.io", "config.openshift.io"}
+	for find, want := range map[string]int{"true": len(foreign), "false": 0} {
+		all, err := render(t, "controller.findNetworks="+find)
+		if err != nil {
+			t.Fatal(err)
+		}
+		rules, _, err := unstructured.NestedSlice(all["ClusterRole egressip-controller"], "rules")
+		if err != nil {
+			t.Fatal(err)
+		}
+		seen := 0
+		for _, rule := range rules {
+			text := fmt.Sprint(rule)
+			for _, group := range foreign {
+				if !strings.Contains(text, " "+group) && !strings.Contains(text, "["+group) {
+					continue
+				}
+				seen++
+				if !strings.Contains(text, "verbs:[list watch]") || strings.Contains(text, "*") {
+					t.Errorf("the controller may do more than read: %s", text)
+				}
+			}
+		}
+		if _, ok := all["Role egressip-controller-service"]; seen != want || ok != (want > 0) {
+			t.Errorf("findNetworks=%s: rights in %d groups of %v, want %d; the Service may be read: %t", find, seen, foreign, want, ok)
 		}
 	}
 }

@@ -1,0 +1,42 @@
+package controllers
+
+import (
+	"testing"
+
+	"github.com/google/go-cmp/cmp"
+	corev1 "k8s.io/api/core/v1"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+
+	v1 "github.com/egressip-operator/egressip-operator/api/v1"
+	"github.com/egressip-operator/egressip-operator/internal/testenv/objects"
+	"github.com/egressip-operator/egressip-operator/pkg/egress"
+)
+
+// TestFoundNetworksStayUntilAllIsRead: a controller that has just started, or does not reach
+// the API server, publishes no less than the one before.
+//
+// Kills the mutants restart-takes-networks-away and annotations-are-always-read.
+func TestFoundNetworksStayUntilAllIsRead(t *testing.T) {
+	pool := []v1.FoundNetwork{{CIDR: "10.8.0.0/16", Source: "IPPool a", Use: v1.UsePods}}
+	h := objects.HostSubnet("node1", "192.168.7.11")
+	h.Status.FoundNetworks = pool
+	nodes := map[string]*corev1.Node{"node1": {ObjectMeta: metav1.ObjectMeta{
+		Annotations: map[string]string{"kube-router.io/pod-cidr": "10.5.1.0/24"},
+	}}}
+	annotated := []v1.FoundNetwork{{CIDR: "10.5.1.0/24", Source: "annotation kube-router.io/pod-cidr of the Node", Use: v1.UseNodePods}}
+	for name, test := range map[string]struct {
+		reader *networkReader
+		want   []v1.FoundNetwork
+	}{
+		"none":               {nil, pool},
+		"not ready":          {&networkReader{sources: egress.NetworkSources()}, pool},
+		"ready":              {&networkReader{sources: egress.NetworkSources(), ready: true}, annotated},
+		"not to read at all": {&networkReader{ready: true}, nil},
+	} {
+		v := view{hosts: []*v1.HostSubnet{&h}}
+		v.readNetworks(test.reader, nodes)
+		if diff := cmp.Diff(test.want, v.found["node1"]); diff != "" {
+			t.Errorf("reader %s (-want +got):\n%s", name, diff)
+		}
+	}
+}
