@@ -186,7 +186,7 @@ func (b *bed) testAgentRestart(t *testing.T) {
 		}
 		answered, bad := readResults(t, out)
 		if len(bad) > 0 || answered < 400 {
-			t.Errorf("%s: %d answers, %d bad ones, such as %v", what, answered, len(bad), bad[:min(3, len(bad))])
+			t.Errorf("%s: %d answers, %d bad ones, such as %v, at last %v", what, answered, len(bad), bad[:min(3, len(bad))], bad[max(0, len(bad)-1):])
 		}
 	}
 	verify()

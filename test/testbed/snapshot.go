@@ -37,10 +37,10 @@ func sections() []section {
 		{name: "rules", command: "ip rule show"},
 		{name: "routes", command: "ip -4 route show table all", sorted: true},
 		{name: "neighbours", command: "ip -4 neighbour show nud permanent", sorted: true},
-		{name: "ipsets", command: "ipset save", sorted: true, drop: `timeout \d+`},
-		{name: "iptables-nft", command: "iptables-nft-save", drop: drop, clean: withoutEmptyTables},
-		{name: "iptables-legacy", command: "iptables-legacy-save", drop: drop, clean: withoutEmptyTables},
-		{name: "ip6tables-nft", command: "ip6tables-nft-save", drop: drop, clean: withoutEmptyTables},
+		{name: "ipsets", command: "ipset save", sorted: true, drop: `timeout \d+|initval \S+`},
+		{name: "iptables-nft", command: "iptables-nft-save", drop: drop, clean: func(out string) string { return withoutPodChains(withoutEmptyTables(out)) }},
+		{name: "iptables-legacy", command: "iptables-legacy-save", drop: drop, clean: func(out string) string { return withoutPodChains(withoutEmptyTables(out)) }},
+		{name: "ip6tables-nft", command: "ip6tables-nft-save", drop: drop, clean: func(out string) string { return withoutPodChains(withoutEmptyTables(out)) }},
 		{name: "nftables", command: "nft --stateless list ruleset", drop: drop, clean: func(out string) string { return withoutStaleChains(withoutIptables(out)) }},
 		{name: "qdiscs", command: "tc qdisc show", sorted: true, drop: `refcnt \d+|parent \S+ |qdisc \S+ [0-9a-f]+:`},
 		{name: "bpf", command: "find /sys/fs/bpf", sorted: true},
@@ -102,6 +102,12 @@ func withoutEmptyTables(save string) string {
 		}
 	}
 	return kept.String()
+}
+
+// withoutPodChains gives the chains that kube-router has for each pod and policy one name: it
+// makes them again, with others, at each change of any pod.
+func withoutPodChains(save string) string {
+	return regexp.MustCompile(`KUBE-(POD-FW|NWPLCY)-[A-Z2-7]{16}`).ReplaceAllString(save, "KUBE-$1")
 }
 
 // withoutIptables drops the tables of an nftables listing that iptables-nft

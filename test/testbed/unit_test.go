@@ -64,3 +64,11 @@ func TestStaleChains(t *testing.T) {
 		t.Errorf("got %q\nwant %q", got, want)
 	}
 }
+
+// Names that kube-router draws at each change are not compared, the rules are.
+func TestPodChains(t *testing.T) {
+	const save = "-A KUBE-POD-FW-D3BPPOYUG6LX4QL4 -j ACCEPT\n-A KUBE-NWPLCY-DEFAULT -j DROP\n"
+	if got, want := withoutPodChains(save), "-A KUBE-POD-FW -j ACCEPT\n-A KUBE-NWPLCY-DEFAULT -j DROP\n"; got != want {
+		t.Errorf("got %q, want %q", got, want)
+	}
+}
