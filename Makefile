@@ -19,10 +19,10 @@ MINUTES ?= 30
 KILLS ?= 50
 CELL ?=
 
-.PHONY: help demo generate build test test-unit test-conformance test-system race cover smoke vet chaos failover displacement fuzz e2e bench lint fmt verify image up down shell matrix packet-matrix filters kernels mutants tools prerequisites vulncheck
+.PHONY: help demo generate build kubernetes-versions test test-unit test-conformance test-system race cover smoke vet chaos failover displacement fuzz e2e bench lint fmt verify image up down shell matrix packet-matrix filters kernels mutants tools prerequisites vulncheck
 
 help: ## Show this list
-	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / { printf "  %-14s %s\n", $$1, $$2 }' Makefile
+	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / { printf "  %-19s %s\n", $$1, $$2 }' Makefile
 
 demo: prerequisites tools image ## Play the main job on a cluster of this machine (root, Debian, Go)
 	go run ./hack/demo
@@ -44,6 +44,11 @@ build: ## Build the binaries into build/
 
 image: build ## Make build/image.tar, tagged egressip-operator:dev, without Docker
 	go run ./hack/image
+
+# On demand only: the server is built from a module of its own, which takes 10 minutes.
+kubernetes-versions: ## Run what talks to an API server against the oldest one that is supported
+	KUBEBUILDER_ASSETS=$$(go run ./hack/binaries -module hack/kubernetes-1.31 apiserver) \
+	  go test -count=1 -timeout 60m ./controllers ./pkg/agent ./cmd/kubectl-egressip ./internal/endpoint ./test/install ./test/conformance
 
 test: prerequisites test-unit test-conformance test-system ## Run all tests (root)
 

@@ -1,13 +1,15 @@
 // Command binaries builds the pinned programs that are missing and prints the
 // directory that holds them.
 //
-//	go run ./hack/binaries [cluster | apiserver | lint | NAME]...
+//	go run ./hack/binaries [-module DIR] [cluster | apiserver | lint | NAME]...
 //
-// Without arguments it builds all of them.
+// Without arguments it builds all of them. -module names another module that pins them:
+// hack/kubernetes-1.31 has the oldest API server that is supported.
 package main
 
 import (
 	"context"
+	"flag"
 	"fmt"
 	"os"
 	"os/signal"
@@ -22,6 +24,12 @@ func main() { os.Exit(run(os.Args[1:])) }
 func run(args []string) int {
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, unix.SIGTERM)
 	defer stop()
+	flags := flag.NewFlagSet("binaries", flag.ContinueOnError)
+	module := flags.String("module", "", "directory of the module that pins the programs")
+	if flags.Parse(args) != nil {
+		return 2
+	}
+	args = flags.Args()
 	if len(args) == 0 {
 		args = []string{"cluster", "lint"}
 	}
@@ -38,7 +46,7 @@ func run(args []string) int {
 			names = append(names, arg)
 		}
 	}
-	dir, err := binaries.Build(ctx, binaries.Options{Names: names, Progress: os.Stderr})
+	dir, err := binaries.Build(ctx, binaries.Options{Names: names, Module: *module, Progress: os.Stderr})
 	if err != nil {
 		fmt.Fprintln(os.Stderr, err)
 		return 1

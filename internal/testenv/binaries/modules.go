@@ -19,6 +19,9 @@ const (
 	kubeRouterDir = "hack/cni/kube-router"
 )
 
+// OldestDir is the module of the oldest API server that is supported.
+const OldestDir = "hack/kubernetes-1.31"
+
 // tool is a program.
 type tool struct {
 	// dir is the directory of the module that pins it.
