@@ -41,7 +41,7 @@ type HostSubnet struct {
 	// empty where the CNI does not fill that field.
 	// +optional
 	// +kubebuilder:validation:MaxLength=64
-	// +kubebuilder:validation:XValidation:rule="self == '' || (isCIDR(self) && cidr(self).ip().family() == 4 && cidr(self) == cidr(self).masked())",messageExpression="'\"' + self + '\" is no network of pods: give an IPv4 CIDR without host bits, such as 10.244.1.0/24, or leave it empty'",message="give an IPv4 CIDR without host bits, such as 10.244.1.0/24, or leave it empty"
+	// +kubebuilder:validation:XValidation:rule="self == '' || (isCIDR(self) && cidr(self).ip().family() == 4 && self == string(cidr(self).masked()))",messageExpression="'\"' + self + '\" is no network of pods: give an IPv4 CIDR without host bits, such as 10.244.1.0/24, or leave it empty'",message="give an IPv4 CIDR without host bits, such as 10.244.1.0/24, or leave it empty"
 	Subnet string `json:"subnet"`
 
 	// egressIPs are the addresses that this host claims. On a host without
@@ -63,7 +63,7 @@ type HostSubnet struct {
 	// +kubebuilder:validation:MaxItems=256
 	// +kubebuilder:validation:items:MaxLength=64
 	// +kubebuilder:validation:items:XValidation:rule="isCIDR(self) && cidr(self).ip().family() == 4",messageExpression="'\"' + self + '\" is no range of egress IPs: give an IPv4 CIDR without host bits, such as 192.168.7.128/25'",message="give an IPv4 CIDR without host bits, such as 192.168.7.128/25"
-	// +kubebuilder:validation:items:XValidation:rule="!isCIDR(self) || cidr(self) == cidr(self).masked()",messageExpression="'\"' + self + '\" has host bits: give the network\\'s first address, such as 192.168.7.128/25'",message="give an IPv4 CIDR without host bits, such as 192.168.7.128/25"
+	// +kubebuilder:validation:items:XValidation:rule="!isCIDR(self) || self == string(cidr(self).masked())",messageExpression="'\"' + self + '\" has host bits: give the network\\'s first address, such as 192.168.7.128/25'",message="give an IPv4 CIDR without host bits, such as 192.168.7.128/25"
 	// +kubebuilder:validation:XValidation:rule="oldSelf.orValue([]) == self || self.all(x, self.indexOf(x) == self.lastIndexOf(x))",optionalOldSelf=true,messageExpression="'\"' + self.filter(x, self.indexOf(x) != self.lastIndexOf(x))[0] + '\" is listed more than once: list each range once'",message="list each range once"
 	EgressCIDRs []string `json:"egressCIDRs,omitempty"`
 
