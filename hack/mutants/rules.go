@@ -36,6 +36,7 @@ func ruleMutants() []mutant {
 		m("closed-chains-are-open", kernel, "TestWarningsNameWhatOthersHave", true, "nftables/foreign.go", "c.Closed = c.Closed || dropsAll(r)", "_ = dropsAll"),
 		m("named-devices-are-not-seen", kernel, "TestWarningsNameWhatOthersHave", true, "nftables/foreign.go", `c.Hook == "forward" && namesDevice(r, q.Device)`, "false"),
 		m("own-ways-only", kernel, "TestWarningsNameWhatOthersHave", true, "look.go", "if asked[p.Kind] > 0 && rule == nil || ways >= maxWays {", "if asked[p.Kind] > 0 || rule != nil || ways >= maxWays {"),
+		m("kube-router-is-not-seen", kernel, "TestWarningOfRestoredSets", true, "look.go", "slices.Contains(names, kubeRouterSet)", `slices.Contains(names, "none")`),
 		m("found-first-is-worst", warnings, "TestPropertyTidy", false, "warning.go", "cmp.Or(severity(a.Reason)-severity(b.Reason), ", "cmp.Or("),
 		m("endless-warnings", warnings, "TestPropertyTidy", false, "warning.go", "if more := len(out) - maxWarnings; more > 0 {", "if more := len(out) - maxWarnings; more > 99 {"),
 		m("unknown-is-good", warnings, "TestWhatIsUnknownIsSaid", true, "facts.go", "for _, err := range f.Unknown {", "for _, err := range f.Unknown[:0] {"),

@@ -11,6 +11,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/egressip-operator/egressip-operator/pkg/dataplane/internal/nlutil"
+	"github.com/egressip-operator/egressip-operator/pkg/dataplane/ipset"
 	"github.com/egressip-operator/egressip-operator/pkg/dataplane/iptables"
 	"github.com/egressip-operator/egressip-operator/pkg/dataplane/nftables"
 	"github.com/egressip-operator/egressip-operator/pkg/dataplane/routing"
@@ -77,6 +78,7 @@ func (r *round) facts() warning.Facts {
 	}
 	note("look at devices of others", r.readDevices(&f))
 	note("look at chains of others", r.readChains(&f))
+	note("look at sets of others", r.readSets(&f))
 	if r.uplinkErr == nil && r.defaultRoute != "" {
 		note("look at the ways of pods", r.readWays(&f, others))
 	}
@@ -131,6 +133,21 @@ func (r *round) readDevices(f *warning.Facts) error {
 		}
 	}
 	return nil
+}
+
+// kubeRouterSet is there where kube-router is.
+const kubeRouterSet = "kube-router-pod-subnets"
+
+// readSets looks for software that writes to sets of others, where ours are ipsets.
+func (r *round) readSets(f *warning.Facts) error {
+	if r.members.table {
+		return nil
+	}
+	names, err := ipset.Names()
+	if slices.Contains(names, kubeRouterSet) {
+		f.Restoring = kubeRouterSet
+	}
+	return err
 }
 
 // readChains reads the base chains of others, those of iptables from what was read of

@@ -207,3 +207,30 @@ func TestLookingChangesNothing(t *testing.T) {
 		t.Errorf("after a change: %s", warning.Lines(found))
 	}
 }
+
+// given: a host with rules in iptables; when kube-router is there, which writes to sets of
+// others, then a warning says so; with rules in a table of their own there is none.
+//
+// Mutant killed: kube-router-is-not-seen.
+func TestWarningOfRestoredSets(t *testing.T) {
+	for name, c := range map[string]struct {
+		rules rulesOf
+		warns bool
+	}{"iptables": {onlyNFT(), true}, "table": {ownTable(), false}} {
+		t.Run(name, func(t *testing.T) {
+			n := newWorld(t, 1, c.rules).nodes[0]
+			if found := n.warns(t); len(found) > 0 {
+				t.Fatalf("at first: %s", warning.Lines(found))
+			}
+			n.Run(t, "ipset create kube-router-pod-subnets hash:net timeout 0")
+			found := n.warns(t)
+			if warns := len(found) == 1 && found[0].Reason == warning.SetsRestored; warns != c.warns || !warns && len(found) > 0 {
+				t.Errorf("with sets of kube-router: %s", warning.Lines(found))
+			}
+			n.Run(t, "ipset destroy kube-router-pod-subnets")
+			if found := n.warns(t); len(found) > 0 {
+				t.Errorf("afterwards: %s", warning.Lines(found))
+			}
+		})
+	}
+}

@@ -28,6 +28,9 @@ type Facts struct {
 	Chains []Chain
 	// IPTables: our own rules are in iptables.
 	IPTables bool
+	// Restoring is a set of software that is known to write back all sets of a host; empty if
+	// there is none.
+	Restoring string
 	// SharePort are other VXLAN devices at the overlay's port.
 	SharePort []string
 	// Ways are the ways of some pods' packets, as the kernel would route them.
@@ -76,7 +79,7 @@ type Way struct {
 // From returns the warnings that follow from facts, without order.
 func From(f Facts) (list []Warning) {
 	for _, find := range []func(Facts) []Warning{
-		forwarding, defaultRoute, reversePath, marks, chains, flushes, devices, ways,
+		forwarding, defaultRoute, reversePath, marks, chains, flushes, sets, devices, ways,
 	} {
 		list = append(list, find(f)...)
 	}
@@ -223,6 +226,19 @@ func flushes(f Facts) []Warning {
 		Problem: "ours are in iptables, and some versions of firewalld remove all rules there when they reload, whoever made them: " +
 			"until the next pass, pods leave without their egress IPs",
 		Remedy: "set --backend=nftables (in the chart: backend)",
+	}}
+}
+
+// sets finds software that is known to write to the sets of others.
+func sets(f Facts) []Warning {
+	if !f.IPTables || f.Restoring == "" {
+		return nil
+	}
+	return []Warning{{
+		Reason: SetsRestored, Object: "ipset " + f.Restoring,
+		Problem: "kube-router is here, and versions of it, such as 2.1.0, write back every ipset of the host as it was some time before, " +
+			"when pods or policies change: until the agent's next pass, pods may be sent by entries of ours that are old",
+		Remedy: "set --backend=nftables (in the chart: backend), whose sets kube-router does not see, or run a kube-router that writes its own sets only",
 	}}
 }
 

@@ -38,6 +38,8 @@ const (
 	ForeignNATFirst Reason = "ForeignNATFirst"
 	// RulesFlushed: other software removes our rules from time to time.
 	RulesFlushed Reason = "RulesFlushed"
+	// SetsRestored: other software may write back what our sets had before.
+	SetsRestored Reason = "SetsRestored"
 	// MarksOverlap: other software uses bits of our marks.
 	MarksOverlap Reason = "MarksOverlap"
 	// IPv6NotDropped: pods with egress IPs leave by IPv6.
@@ -72,7 +74,7 @@ const (
 func severity(r Reason) int {
 	return slices.Index([]Reason{
 		ForwardingOff, NoDefaultRoute, ForwardRejects, RoutedElsewhere, HostUnreachable, OverlayPortClosed, OverlayPortShared, PortsRunOut,
-		DefaultRouteElsewhere, ReversePathFilter, ForeignNATFirst, RulesFlushed, MarksOverlap, IPv6NotDropped, SourcesUnchecked, FilterFirst, RulesUnreadable, MTUDiffers,
+		DefaultRouteElsewhere, ReversePathFilter, ForeignNATFirst, RulesFlushed, SetsRestored, MarksOverlap, IPv6NotDropped, SourcesUnchecked, FilterFirst, RulesUnreadable, MTUDiffers,
 		IPv6NetworksUnknown, StrictWithoutEffect, AddressesOutside, AnsweredForAll, NotWatched, NotReset, Incomplete, Unknown,
 	}, r)
 }
