@@ -243,7 +243,7 @@ func (r *networkReader) readSource(ctx context.Context, informers *sync.WaitGrou
 	if r.informer(source.String()) != nil {
 		return nil
 	}
-	var resource dynamic.ResourceInterface = r.objects.Resource(schema.GroupVersionResource{
+	resource := r.objects.Resource(schema.GroupVersionResource{
 		Group: source.Group, Version: source.Version, Resource: source.Resource,
 	}).Namespace(source.Namespace)
 	limited := func(o metav1.ListOptions) metav1.ListOptions {

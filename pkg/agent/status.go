@@ -257,15 +257,19 @@ func ownPart(h *v1.HostSubnet) ownStatus {
 // equal reports whether both are the same, apart from times of transition.
 func (s ownStatus) equal(t ownStatus) bool {
 	return s.generation == t.generation &&
-		s.agent.Version == t.agent.Version && s.agent.Uplink == t.agent.Uplink &&
-		s.agent.UplinkCIDR == t.agent.UplinkCIDR && slices.Equal(s.agent.IPTables, t.agent.IPTables) &&
-		s.agent.Backend == t.agent.Backend && s.agent.IPv6 == t.agent.IPv6 &&
-		s.agent.Kernel == t.agent.Kernel && slices.Equal(s.agent.KernelLacks, t.agent.KernelLacks) &&
-		s.agent.BackendReason == t.agent.BackendReason && s.agent.Probes == t.agent.Probes &&
+		sameKernel(s.agent, t.agent) && s.agent.Version == t.agent.Version &&
+		s.agent.IPv6 == t.agent.IPv6 && s.agent.Probes == t.agent.Probes &&
 		slices.Equal(s.agent.Silent, t.agent.Silent) && slices.Equal(s.agent.Addresses, t.agent.Addresses) &&
 		slices.Equal(s.agent.PodNetworks, t.agent.PodNetworks) && s.agent.PodNetworksMissing == t.agent.PodNetworksMissing &&
 		slices.Equal(s.claims, t.claims) && s.inUse == t.inUse && s.inUseKnown == t.inUseKnown &&
-		s.agent.UplinkMTU == t.agent.UplinkMTU && sameCondition(s.ready, t.ready) && sameCondition(s.warnings, t.warnings)
+		sameCondition(s.ready, t.ready) && sameCondition(s.warnings, t.warnings)
+}
+
+// sameKernel reports whether what the kernel has, and what is used of it, is the same.
+func sameKernel(a, b v1.AgentStatus) bool {
+	return a.Uplink == b.Uplink && a.UplinkCIDR == b.UplinkCIDR && a.UplinkMTU == b.UplinkMTU &&
+		a.Kernel == b.Kernel && slices.Equal(a.KernelLacks, b.KernelLacks) &&
+		a.Backend == b.Backend && a.BackendReason == b.BackendReason && slices.Equal(a.IPTables, b.IPTables)
 }
 
 // sameCondition reports whether both are the same, apart from the time of transition.

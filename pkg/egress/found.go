@@ -18,6 +18,16 @@ const (
 	carriers = 3
 )
 
+// What has addresses in a network that an object names.
+const (
+	// UsePods: pods of any node.
+	UsePods = v1.UsePods
+	// UseNodePods: pods of one node.
+	UseNodePods = v1.UseNodePods
+	// UseServices: Services.
+	UseServices = v1.UseServices
+)
+
 // Found is a network that an object of the cluster names.
 type Found struct {
 	// Network is invalid if Written is no network; Problem says so then.

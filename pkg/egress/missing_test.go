@@ -8,9 +8,12 @@ import (
 	"github.com/egressip-operator/egressip-operator/pkg/egress"
 )
 
-// missing is what a host's agent reports about one of its pods.
-func (g *given) missing(name, report string) *given {
-	g.edit(name, func(h *v1.HostSubnet) { h.Status.Agent.PodNetworksMissing = report })
+// notFound is what an agent reports about one of its pods.
+const notFound = "Pod shop/a is nowhere."
+
+// missing has a host's agent report that.
+func (g *given) missing(name string) *given {
+	g.edit(name, func(h *v1.HostSubnet) { h.Status.Agent.PodNetworksMissing = notFound })
 	return g
 }
 
@@ -19,7 +22,7 @@ func (g *given) missing(name, report string) *given {
 //
 // Mutants killed: missing-networks-are-ready, namespaces-do-not-care, the-dead-miss-pods.
 func TestPodsInNetworksThatNobodyKnows(t *testing.T) {
-	const ip, report = "192.168.7.200", "Pod shop/a is nowhere."
+	const ip = "192.168.7.200"
 	cluster := func() *given {
 		return new(given).namespace("plain").namespace("red", ip).host("w0", ip).reports("w0", ip, "").host("w1").host("w2")
 	}
@@ -33,14 +36,14 @@ func TestPodsInNetworksThatNobodyKnows(t *testing.T) {
 		host egress.Reason
 	}{
 		"all are known":         {cluster(), egress.ReadyTrue, egress.ReasonAssigned, ip, egress.ReasonNotClaimed},
-		"one is not":            {cluster().missing("w1", report), egress.ReadyUnknown, egress.ReasonPodNetworksMissing, "host w1 has", egress.ReasonPodNetworksMissing},
-		"on the egress host":    {cluster().missing("w0", report), egress.ReadyUnknown, egress.ReasonPodNetworksMissing, "host w0 has", egress.ReasonNotClaimed},
-		"on several hosts":      {cluster().missing("w2", report).missing("w1", report), egress.ReadyUnknown, egress.ReasonPodNetworksMissing, "host w1 and 1 more have", egress.ReasonPodNetworksMissing},
-		"the agent is gone":     {cluster().missing("w1", report).agentGone("w1"), egress.ReadyTrue, egress.ReasonAssigned, ip, egress.ReasonPodNetworksMissing},
-		"the Node is gone":      {cluster().missing("w1", report).gone("w1"), egress.ReadyTrue, egress.ReasonAssigned, ip, egress.ReasonPodNetworksMissing},
-		"a host that may lie":   {cluster().uplink("w1", "192.168.7.99/24").missing("w1", report), egress.ReadyTrue, egress.ReasonAssigned, ip, egress.ReasonPodNetworksMissing},
-		"worse is known":        {cluster().missing("w1", report).reports("w0", ip, egress.ReasonNotConfigured), egress.ReadyFalse, egress.ReasonNotConfigured, ip, egress.ReasonPodNetworksMissing},
-		"nothing leaves at all": {cluster().missing("w1", report).offline("w0"), egress.ReadyFalse, egress.ReasonHostOffline, "w0", egress.ReasonPodNetworksMissing},
+		"one is not":            {cluster().missing("w1"), egress.ReadyUnknown, egress.ReasonPodNetworksMissing, "host w1 has", egress.ReasonPodNetworksMissing},
+		"on the egress host":    {cluster().missing("w0"), egress.ReadyUnknown, egress.ReasonPodNetworksMissing, "host w0 has", egress.ReasonNotClaimed},
+		"on several hosts":      {cluster().missing("w2").missing("w1"), egress.ReadyUnknown, egress.ReasonPodNetworksMissing, "host w1 and 1 more have", egress.ReasonPodNetworksMissing},
+		"the agent is gone":     {cluster().missing("w1").agentGone("w1"), egress.ReadyTrue, egress.ReasonAssigned, ip, egress.ReasonPodNetworksMissing},
+		"the Node is gone":      {cluster().missing("w1").gone("w1"), egress.ReadyTrue, egress.ReasonAssigned, ip, egress.ReasonPodNetworksMissing},
+		"a host that may lie":   {cluster().uplink("w1", "192.168.7.99/24").missing("w1"), egress.ReadyTrue, egress.ReasonAssigned, ip, egress.ReasonPodNetworksMissing},
+		"worse is known":        {cluster().missing("w1").reports("w0", ip, egress.ReasonNotConfigured), egress.ReadyFalse, egress.ReasonNotConfigured, ip, egress.ReasonPodNetworksMissing},
+		"nothing leaves at all": {cluster().missing("w1").offline("w0"), egress.ReadyFalse, egress.ReasonHostOffline, "w0", egress.ReasonPodNetworksMissing},
 	} {
 		t.Run(name, func(t *testing.T) {
 			c, _ := egress.Snapshot(test.given.Objects)
@@ -53,7 +56,7 @@ func TestPodsInNetworksThatNobodyKnows(t *testing.T) {
 				t.Errorf("the namespace is %s, %s, want %s, %s: %s", red.Ready, red.Reason, test.red, test.reason, red.Message)
 			}
 			missing := test.host == egress.ReasonPodNetworksMissing
-			if host.Reason != test.host || host.Ready == missing || missing && host.Message != report {
+			if host.Reason != test.host || host.Ready == missing || missing && host.Message != notFound {
 				t.Errorf("the host is ready %t, %s, want reason %s: %s", host.Ready, host.Reason, test.host, host.Message)
 			}
 		})

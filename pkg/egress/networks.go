@@ -4,8 +4,6 @@ import (
 	"cmp"
 	"net/netip"
 	"slices"
-
-	v1 "github.com/egressip-operator/egressip-operator/api/v1"
 )
 
 // Network is one that a HostSubnet names, for reports.
@@ -103,11 +101,11 @@ func foundNetworks(c Cluster) []Network {
 	for i := range c.Hosts {
 		host := &c.Hosts[i]
 		for _, f := range host.Found {
-			n := Network{Network: f.Network, Host: host.Name, Source: Source(f.Source), Why: f.Problem, Services: f.Use == v1.UseServices}
+			n := Network{Network: f.Network, Host: host.Name, Source: Source(f.Source), Why: f.Problem, Services: f.Use == UseServices}
 			if !f.Network.IsValid() {
 				n.Written = f.Written
 			}
-			own := f.Use == v1.UseNodePods
+			own := f.Use == UseNodePods
 			if !own {
 				if n.Host = ""; seen[f] {
 					continue

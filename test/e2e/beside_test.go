@@ -121,7 +121,7 @@ func proberLine(packet testbed.Packet) (kind, id string, ok bool) {
 		return "", "", false
 	}
 	words := strings.Fields(string(packet.Payload[:min(len(packet.Payload), 64)]))
-	if len(words) < 3 || !strings.Contains("CUS", words[0]) {
+	if len(words) < 3 || !slices.Contains([]string{"C", "U", "S"}, words[0]) {
 		return "", "", false
 	}
 	return words[0], words[1], true
@@ -152,6 +152,7 @@ func (p *probers) see(packet testbed.Packet, want func(node string) netip.Addr) 
 // verify ends the watch and the probers, and fails the test for each packet with a wrong source
 // and each gap.
 func (p *probers) verify(t *testing.T) {
+	t.Helper()
 	now := time.Now()
 	for _, stop := range p.stop {
 		if err := stop(); err != nil {

@@ -28,7 +28,7 @@ func TestCell(t *testing.T) {
 		"story": b.testStory, "packets": b.testPackets, "inside": b.testInside, "inbound": b.testInbound,
 		"restart": b.testAgentRestart, "drift": b.testDrift, "beside": probers.verify, "removal": b.testRemoval,
 		// Installed again: after a power cut a node cannot be compared.
-		"failover": func(t *testing.T) { b.install(t); b.testPowerCut(t) },
+		"failover": func(t *testing.T) { t.Helper(); b.install(t); b.testPowerCut(t) },
 	}
 	// All of them, even after one that failed: each is a question of its own.
 	for _, s := range matrix.Steps() {

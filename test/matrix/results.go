@@ -160,10 +160,10 @@ func Table(results []Result) string {
 			cells[0] += " " + r.CNI
 		}
 		for _, s := range Steps() {
-			switch {
-			case r.Steps[s.Key] == pass:
+			switch r.Steps[s.Key] {
+			case pass:
 				cells = append(cells, "yes")
-			case r.Steps[s.Key] == fail:
+			case fail:
 				cells = append(cells, "**no**")
 			default:
 				cells = append(cells, "not run")

@@ -128,11 +128,11 @@ func (b *batch) routes(place string, except int) {
 // serviceRoute leads to ClusterIPs through any node that answers: the API server calls
 // webhooks by them.
 func (b *batch) serviceRoute(place string) {
-	route := "route add " + ServiceCIDR
+	route := []string{"route add " + ServiceCIDR}
 	for i := 1; i <= b.c.options.Nodes; i++ {
-		route += fmt.Sprintf(" nexthop via %s", nodeIP(i))
+		route = append(route, "nexthop via "+nodeIP(i).String())
 	}
-	b.ip(place, route)
+	b.ip(place, strings.Join(route, " "))
 	b.optional(place, "net.ipv4.fib_multipath_use_neigh=1")
 }
 

@@ -82,6 +82,7 @@ func (c CNI) Program() string {
 		return "flannel"
 	case KubeRouter:
 		return "kube-router"
+	case Bridge, PTP:
 	}
 	return ""
 }
