@@ -21,12 +21,14 @@ type uplinkKind struct {
 	gateway bool
 	// filter is its rp_filter; strict if it is empty.
 	filter string
+	// rarer: it is tested with the whole matrix only.
+	rarer bool
 }
 
 func uplinkKinds() []uplinkKind {
 	return []uplinkKind{
 		{name: "bridge", device: "br-ex", machine: "ip link add br-ex type bridge; ip link set eth0 master br-ex up; ip link set br-ex up"},
-		{name: "macvlan", device: "ext", machine: "ip link set eth0 up; ip link add ext link eth0 type macvlan mode bridge; ip link set ext up"},
+		{name: "macvlan", rarer: true, device: "ext", machine: "ip link set eth0 up; ip link add ext link eth0 type macvlan mode bridge; ip link set ext up"},
 		{
 			name: "bond", device: "bond0", needs: "bond",
 			machine: "ip link add bond0 type bond mode active-backup miimon 100; ip link set eth0 down; ip link set eth0 master bond0; ip link set bond0 up",
@@ -37,11 +39,11 @@ func uplinkKinds() []uplinkKind {
 			lan:     "ip link set p-NAME nomaster; ip link add link p-NAME name p-NAME.5 type vlan id 5; ip link set p-NAME.5 master br0 up",
 		},
 		{name: "an address with prefix length 32", device: "eth0", machine: "ip link set eth0 up", gateway: true},
-		{name: "no filter of reverse paths", device: "eth0", machine: "ip link set eth0 up; sysctl -qw net.ipv4.conf.all.rp_filter=0", filter: "0"},
-		{name: "a loose filter of reverse paths", device: "eth0", machine: "ip link set eth0 up", filter: "2"},
+		{name: "no filter of reverse paths", rarer: true, device: "eth0", machine: "ip link set eth0 up; sysctl -qw net.ipv4.conf.all.rp_filter=0", filter: "0"},
+		{name: "a loose filter of reverse paths", rarer: true, device: "eth0", machine: "ip link set eth0 up", filter: "2"},
 		{name: "jumbo frames", device: "eth0", machine: "ip link set eth0 mtu 9000 up", lan: "ip link set p-NAME mtu 9000"},
-		{name: "a small MTU", device: "eth0", machine: "ip link set eth0 mtu 1450 up", lan: "ip link set p-NAME mtu 1450"},
-		{name: "a name of 15 characters", device: "enp0s31f6np0123", machine: "ip link set eth0 down; ip link set eth0 name enp0s31f6np0123 up"},
+		{name: "a small MTU", rarer: true, device: "eth0", machine: "ip link set eth0 mtu 1450 up", lan: "ip link set p-NAME mtu 1450"},
+		{name: "a name of 15 characters", rarer: true, device: "enp0s31f6np0123", machine: "ip link set eth0 down; ip link set eth0 name enp0s31f6np0123 up"},
 	}
 }
 
@@ -97,7 +99,9 @@ func (k uplinkKind) build(t *testing.T, w *world, n *node) {
 func TestKindsOfUplinks(t *testing.T) {
 	for _, kind := range uplinkKinds() {
 		t.Run(kind.name, func(t *testing.T) {
-			t.Parallel()
+			if kind.rarer && !wholeMatrix() {
+				t.Skip("with the whole matrix only")
+			}
 			kind.known(t)
 			w := newWorld(t, 2, onlyNFT())
 			n1, n2 := w.nodes[0], w.nodes[1]
