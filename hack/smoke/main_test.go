@@ -81,3 +81,18 @@ func TestRunReportsAFailure(t *testing.T) {
 		t.Error("no error where there is nothing to run")
 	}
 }
+
+func TestTimeThatIsOverIsNoFailure(t *testing.T) {
+	const over = "fuzz: elapsed: 10s, execs: 125586 (11980/sec)\n--- FAIL: FuzzOne (10.12s)\n    context deadline exceeded\nFAIL\nexit status 1\n"
+	for said, want := range map[string]bool{
+		over: true,
+		"--- FAIL: FuzzOne (1.00s)\n    --- FAIL: FuzzOne (0.00s)\n        a_test.go:5: wrong\n    Failing input written to testdata/fuzz/FuzzOne/1\nFAIL\n": false,
+		over + "    Failing input written to testdata/fuzz/FuzzOne/1\n":                                                                                      false,
+		"--- FAIL: FuzzTwo (1.00s)\n    context deadline exceeded\n" + over:                                                                                  false,
+		"a_test.go:5: undefined: x\n": false,
+	} {
+		if overtime(said) != want {
+			t.Errorf("want %v of:\n%s", want, said)
+		}
+	}
+}
