@@ -32,6 +32,9 @@ const (
 	// up to readAgainAtMost: a permission that is missing may be missing for good.
 	readAgainAfter  = time.Second
 	readAgainAtMost = 5 * time.Minute
+	// readWithin bounds the first reading of all objects of a kind. It may be taken away
+	// meanwhile, or the right to read it, and the others wait.
+	readWithin = time.Minute
 )
 
 // networkReader watches the objects of others that name networks of pods and services. It
@@ -218,14 +221,17 @@ func (r *networkReader) readDefinitions(ctx context.Context, informers *sync.Wai
 			r.failed(definitions, err)
 			return nil, false
 		}
-		r.begin(ctx, informers, definitions, &toolscache.ListWatch{
+		if err := r.begin(ctx, informers, definitions, &toolscache.ListWatch{
 			ListWithContextFunc: func(ctx context.Context, o metav1.ListOptions) (runtime.Object, error) {
 				return resource.List(ctx, o)
 			},
 			WatchFuncWithContext: func(ctx context.Context, o metav1.ListOptions) (watch.Interface, error) {
 				return resource.Watch(ctx, o)
 			},
-		}, &metav1.PartialObjectMetadata{}, stripMeta)
+		}, &metav1.PartialObjectMetadata{}, stripMeta); err != nil {
+			r.failed(definitions, err)
+			return nil, false
+		}
 	}
 	informer := r.informer(definitions)
 	names = make(map[string]bool)
@@ -258,7 +264,7 @@ func (r *networkReader) readSource(ctx context.Context, informers *sync.WaitGrou
 	}); err != nil {
 		return err
 	}
-	r.begin(ctx, informers, source.String(), &toolscache.ListWatch{
+	return r.begin(ctx, informers, source.String(), &toolscache.ListWatch{
 		ListWithContextFunc: func(ctx context.Context, o metav1.ListOptions) (runtime.Object, error) {
 			return resource.List(ctx, limited(o))
 		},
@@ -266,7 +272,6 @@ func (r *networkReader) readSource(ctx context.Context, informers *sync.WaitGrou
 			return resource.Watch(ctx, limited(o))
 		},
 	}, &unstructured.Unstructured{}, readTransform(source))
-	return nil
 }
 
 // try bounds a request that shows whether a kind may be read.
@@ -277,30 +282,32 @@ func try(ctx context.Context, request func(context.Context) error) error {
 }
 
 // begin runs an informer until ctx ends, or end is called, and returns when it has synced.
+// The error is of one that has not within readWithin, which has ended then.
 func (r *networkReader) begin(
 	ctx context.Context, informers *sync.WaitGroup, key string, lw toolscache.ListerWatcher, example runtime.Object, transform toolscache.TransformFunc,
-) {
+) error {
 	informer := apiconn.NewInformer(lw, example, 0, toolscache.Indexers{})
 	// Both fail only for an informer that runs or has ended.
 	if err := informer.SetTransform(transform); err != nil {
-		r.failed(key, err)
-		return
+		return err
 	}
 	if _, err := informer.AddEventHandler(r.handler()); err != nil {
-		r.failed(key, err)
-		return
+		return err
 	}
 	ctx, stop := context.WithCancel(ctx)
 	informers.Go(func() { informer.RunWithContext(ctx) })
-	if !toolscache.WaitForCacheSync(ctx.Done(), informer.HasSynced) {
+	within, cancel := context.WithTimeout(ctx, readWithin)
+	defer cancel()
+	if !toolscache.WaitForCacheSync(within.Done(), informer.HasSynced) {
 		stop()
-		return
+		return fmt.Errorf("read all %s: %w", key, within.Err())
 	}
 	r.mu.Lock()
 	r.readings[key], r.found = &reading{informer: informer, stop: stop}, nil
 	r.mu.Unlock()
 	r.log.Info("reading networks", "of", key)
 	r.notify()
+	return nil
 }
 
 // end ends the reading of a kind.

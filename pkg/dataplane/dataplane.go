@@ -228,13 +228,11 @@ func (d *Dataplane) open(hostIP netip.Addr) error {
 		return nil
 	}
 	if source.IsValid() {
-		sets, err := bpf.SetsSource()
-		if err != nil {
-			return err
-		}
-		if !sets {
+		// What cannot be tried is taken for missing: the overlay carries all the same, and
+		// checkSources says where that is not enough.
+		if sets, err := bpf.SetsSource(); err != nil || !sets {
 			d.keepsSource = true
-			return d.open(hostIP)
+			return errors.Join(err, d.open(hostIP))
 		}
 	}
 	programs, err := bpf.LoadPrograms(d.cfg.Marks, d.maps, d.cfg.ProbePort, source)

@@ -42,11 +42,15 @@ func LoadPrograms(m mark.Marks, maps *Maps, probePort uint16, source netip.Addr)
 	return p, nil
 }
 
-// loadEither loads a program, or another one where the kernel refuses it. If it refuses
-// both, the error is that of the first. Which one it was is first.
+// loadEither loads a program, or another one where the kernel's verifier refuses it. If it
+// refuses both, or there is another error, that of the first is returned. Which one it was
+// is first.
 func loadEither(one, other *ebpf.ProgramSpec) (p *ebpf.Program, first bool, err error) {
 	if p, err = ebpf.NewProgram(one); err == nil {
 		return p, true, nil
+	}
+	if !errors.Is(err, unix.EINVAL) && !errors.Is(err, unix.EACCES) {
+		return nil, false, err
 	}
 	if p, errOther := ebpf.NewProgram(other); errOther == nil {
 		return p, false, nil

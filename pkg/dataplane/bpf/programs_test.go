@@ -1,12 +1,14 @@
 package bpf
 
 import (
+	"errors"
 	"net/netip"
 	"slices"
 	"testing"
 
 	"github.com/cilium/ebpf"
 	"github.com/cilium/ebpf/asm"
+	"golang.org/x/sys/unix"
 
 	"github.com/egressip-operator/egressip-operator/internal/testenv/netnstest"
 	"github.com/egressip-operator/egressip-operator/pkg/dataplane/mark"
@@ -46,7 +48,7 @@ func TestProgramsLoadWithoutAClock(t *testing.T) {
 	// Of a helper that is for programs under the GPL only, everywhere.
 	refused.Instructions = append(asm.Instructions{
 		asm.Mov.Reg(asm.R6, asm.R1), asm.Mov.Reg(asm.R1, asm.RFP), asm.Add.Imm(asm.R1, -8),
-		asm.StoreImm(asm.RFP, -8, 0, asm.DWord), asm.Mov.Imm(asm.R2, 8), asm.FnTracePrintk.Call(), asm.Mov.Reg(asm.R1, asm.R6),
+		asm.StoreImm(asm.RFP, -8, 0, asm.Word), asm.StoreImm(asm.RFP, -4, 0, asm.Word), asm.Mov.Imm(asm.R2, 8), asm.FnTracePrintk.Call(), asm.Mov.Reg(asm.R1, asm.R6),
 	}, refused.Instructions...)
 	without := inward(maps, port, false)
 	if p, first, err := loadEither(refused, without); err != nil || first {
@@ -54,8 +56,15 @@ func TestProgramsLoadWithoutAClock(t *testing.T) {
 	} else {
 		must(t, p.Close())
 	}
-	if _, _, err := loadEither(refused, refused); err == nil {
-		t.Error("the kernel takes what this test expects it to refuse")
+	// The kernel must have seen it: what cannot even be encoded shows nothing.
+	if _, _, err := loadEither(refused, refused); !errors.Is(err, unix.EINVAL) {
+		t.Errorf("refused by the kernel: %v", err)
+	}
+	unsound := inward(maps, port, true)
+	unsound.Instructions = append(asm.Instructions{asm.StoreImm(asm.RFP, -8, 0, asm.DWord)}, unsound.Instructions...)
+	if p, _, err := loadEither(unsound, without); err == nil {
+		t.Error("one that no kernel refused was replaced")
+		must(t, p.Close())
 	}
 	for name, c := range map[string]struct {
 		spec *ebpf.ProgramSpec
