@@ -125,11 +125,11 @@ func (e *entries[K, V]) readBatch(m *ebpf.Map) (full bool, err error) {
 	return true, err
 }
 
-// Batches reports whether the kernel gives many entries of a map in one call.
+// Batches reports whether the kernel is known to give many entries of a map in one call.
 func (m *Maps) Batches() bool {
 	some := entries[[4]byte, podValue]{keys: make([][4]byte, 1), values: make([]podValue, 1)}
 	_, err := some.readBatch(m.pods)
-	return !errors.Is(err, ebpf.ErrNotSupported)
+	return err == nil
 }
 
 func (e *entries[K, V]) readSingly(m *ebpf.Map) error {
