@@ -112,13 +112,13 @@ func sortedUnique(ips []netip.Addr) []netip.Addr {
 	return slices.Compact(ips)
 }
 
-// key is an egress IP as a number, which maps find faster. All egress IPs are IPv4.
+// key is an IPv4 address as a number, which maps find faster.
 func key(ip netip.Addr) uint32 {
 	bytes := ip.As4()
 	return binary.BigEndian.Uint32(bytes[:])
 }
 
-// addressOf returns the address with that key.
+// addressOf returns the IPv4 address with that key.
 func addressOf(key uint32) netip.Addr {
 	var bytes [4]byte
 	binary.BigEndian.PutUint32(bytes[:], key)

@@ -140,7 +140,7 @@ func (a *allocator) placingOrder() []request {
 	slices.SortStableFunc(namespaces, func(n, m int) int {
 		return cmp.Compare(len(a.Namespaces[n].Requests), len(a.Namespaces[m].Requests))
 	})
-	order := make([]request, 0, len(a.addresses))
+	order := make([]request, 0, a.addresses.count())
 	for rank := range longest {
 		// Namespaces that have no address of this rank come first.
 		for len(a.Namespaces[namespaces[0]].Requests) <= rank {
@@ -185,7 +185,7 @@ func (a *allocator) refusal(address *address) Reason {
 // listed reports, by number, which addresses are in the lists of hosts, except manual
 // hosts whose claims do not count.
 func (a *allocator) listed() []bool {
-	listed := make([]bool, len(a.addresses))
+	listed := make([]bool, a.addresses.count())
 	for h := range a.Hosts {
 		if a.Hosts[h].Automatic || a.bad[h] == "" {
 			for _, address := range a.claimed[h] {

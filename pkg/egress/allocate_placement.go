@@ -30,7 +30,7 @@ type hostNamespace struct{ host, namespace int }
 func newPlacement(x *index) *placement {
 	p := &placement{
 		index:    x,
-		at:       make([]int, len(x.addresses)),
+		at:       make([]int, x.addresses.count()),
 		load:     make([]int, len(x.Hosts)),
 		siblings: make(map[hostNamespace]netip.Addr),
 		reserved: make(map[netip.Addr]int),

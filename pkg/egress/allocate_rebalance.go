@@ -37,7 +37,7 @@ func (a *allocator) rebalance(now *placement, kept []request) *placement {
 		return now
 	}
 	for ip := range moving {
-		a.reasons[claim{ip: ip, host: now.at[a.addresses[key(ip)].id]}] = ReasonRebalanced
+		a.reasons[claim{ip: ip, host: now.at[a.addresses.get(ip).id]}] = ReasonRebalanced
 	}
 	return without
 }

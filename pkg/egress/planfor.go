@@ -71,27 +71,33 @@ func orphans(c Cluster, hosted []HostedIP) []netip.Addr {
 		count += len(c.Hosts[i].Claims)
 	}
 	keys := make([]uint32, 0, count) // sorted much faster than addresses
-	for i := range c.Namespaces {
-		for _, ip := range c.Namespaces[i].Requests {
-			keys = append(keys, key(ip))
+	var v6 []netip.Addr
+	add := func(list []netip.Addr) {
+		for _, ip := range list {
+			if ip.Is4() {
+				keys = append(keys, key(ip))
+			} else {
+				v6 = append(v6, ip)
+			}
 		}
 	}
+	for i := range c.Namespaces {
+		add(c.Namespaces[i].Requests)
+	}
 	for i := range c.Hosts {
-		for _, ip := range c.Hosts[i].Claims {
-			keys = append(keys, key(ip))
-		}
+		add(c.Hosts[i].Claims)
 	}
 	slices.Sort(keys)
 	keys = slices.Compact(keys)
-	ips := make([]netip.Addr, 0, len(keys))
+	ips := make([]netip.Addr, 0, len(keys)+len(v6))
 	for _, k := range keys {
-		ip := addressOf(k)
-		_, ours := slices.BinarySearchFunc(hosted, ip, func(h HostedIP, ip netip.Addr) int { return h.IP.Compare(ip) })
-		if !ours {
-			ips = append(ips, ip)
-		}
+		ips = append(ips, addressOf(k))
 	}
-	return ips
+	ips = append(ips, sortedUnique(v6)...)
+	return slices.DeleteFunc(ips, func(ip netip.Addr) bool {
+		_, ours := slices.BinarySearchFunc(hosted, ip, func(h HostedIP, ip netip.Addr) int { return h.IP.Compare(ip) })
+		return ours
+	})
 }
 
 func podPaths(r Resolution, plan Plan, pods []Pod) []PodPath {

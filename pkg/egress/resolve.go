@@ -34,7 +34,7 @@ func resolve(x *index, before *earlier) Resolution {
 	r := resolver{
 		index:       x,
 		eligibility: newEligibility(x),
-		state:       make([]State, len(x.addresses)),
+		state:       make([]State, x.addresses.count()),
 		missing:     podsMissing(c),
 	}
 	resolution := Resolution{
@@ -290,7 +290,7 @@ func inUse(host *Host, ip netip.Addr) (Readiness, Reason, string) {
 func (r *resolver) droppedSummary(n int, result *NamespaceResult) (Reason, string) {
 	if conflict, ip := r.namespaceConflict(n); conflict != "" {
 		if conflict == ReasonMultipleNamespaces {
-			return conflict, dropped + r.multipleNamespacesMessage(r.addresses[key(ip)])
+			return conflict, dropped + r.multipleNamespacesMessage(r.addresses.get(ip))
 		}
 		return conflict, dropped + r.netIDMessage(n, conflict)
 	}

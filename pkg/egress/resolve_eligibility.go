@@ -1,6 +1,7 @@
 package egress
 
 import (
+	"iter"
 	"math/bits"
 	"net/netip"
 )
@@ -109,20 +110,33 @@ func (r *eligibility) siblingsOf(namespace int) map[int]bool {
 	return r.siblings
 }
 
-// prefixLengths are the lengths that any of some IPv4 CIDRs has: bit 24 stands for /24.
-// Most clusters have one or two.
-type prefixLengths uint64
+// prefixLengths are the lengths that any of some CIDRs has: bit 24 stands for /24. Most
+// clusters have one or two.
+type prefixLengths [3]uint64
 
-func (l *prefixLengths) add(prefix netip.Prefix) { *l |= 1 << prefix.Bits() }
+func (l *prefixLengths) add(prefix netip.Prefix) { l[prefix.Bits()/64] |= 1 << (prefix.Bits() % 64) }
 
 // of yields every CIDR of these lengths that contains the address, widest first.
-func (l prefixLengths) of(ip netip.Addr) func(yield func(netip.Prefix) bool) {
+func (l *prefixLengths) of(ip netip.Addr) iter.Seq[netip.Prefix] {
 	return func(yield func(netip.Prefix) bool) {
-		for rest := l; rest != 0; rest &= rest - 1 {
-			prefix, err := ip.Prefix(bits.TrailingZeros64(uint64(rest)))
+		for length := l.next(0); length <= ip.BitLen(); length = l.next(length + 1) {
+			prefix, err := ip.Prefix(length)
 			if err != nil || !yield(prefix) {
 				return
 			}
 		}
 	}
+}
+
+// next returns the least length from the given one on; more than any has if there is none.
+func (l *prefixLengths) next(length int) int {
+	word := length / 64
+	rest := l[word] >> (length % 64) << (length % 64)
+	for rest == 0 {
+		if word++; word == len(l) {
+			return 64 * len(l)
+		}
+		rest = l[word]
+	}
+	return 64*word + bits.TrailingZeros64(rest)
 }

@@ -14,8 +14,7 @@ import (
 // address is found by its number.
 type index struct {
 	Cluster
-	// addresses are by address; see key.
-	addresses map[uint32]*address
+	addresses addressTable
 	// requested and claimed are parallel to the Requests of each namespace and the
 	// Claims of each host.
 	requested, claimed [][]*address
@@ -96,7 +95,7 @@ func (x *index) number() {
 		count += len(x.Hosts[h].Claims)
 	}
 	numbering := numbering{index: x, pods: findPodNetworks(x.Hosts), pointers: make([]*address, 0, count), positions: make([]int, 0, count)}
-	x.addresses = make(map[uint32]*address, count/2)
+	x.addresses = newAddressTable(count / 2)
 	x.requested, x.claimed = make([][]*address, len(x.Namespaces)), make([][]*address, len(x.Hosts))
 	for n := range x.Namespaces {
 		x.requested[n] = numbering.list(x.Namespaces[n].Requests)
@@ -113,7 +112,7 @@ func (x *index) number() {
 			a.hosts = numbering.add(a.hosts, h)
 		}
 	}
-	for _, a := range x.addresses {
+	for a := range x.addresses.all() {
 		there := unlessGone(x.Hosts, a.hosts)
 		a.yielded, a.hosts = len(there) < len(a.hosts), there
 	}
@@ -122,10 +121,7 @@ func (x *index) number() {
 // inOrder are all addresses in order.
 func (x *index) inOrder() []*address {
 	if x.sorted == nil {
-		x.sorted = make([]*address, 0, len(x.addresses))
-		for _, a := range x.addresses {
-			x.sorted = append(x.sorted, a)
-		}
+		x.sorted = slices.AppendSeq(make([]*address, 0, x.addresses.count()), x.addresses.all())
 		slices.SortFunc(x.sorted, func(a, b *address) int { return a.ip.Compare(b.ip) })
 	}
 	return x.sorted
@@ -144,14 +140,14 @@ type numbering struct {
 func (x *numbering) list(ips []netip.Addr) []*address {
 	from := len(x.pointers)
 	for _, ip := range ips {
-		a := x.index.addresses[key(ip)]
+		a := x.index.addresses.get(ip)
 		if a == nil {
 			if len(x.addresses) == cap(x.addresses) {
 				x.addresses = make([]address, 0, 1024)
 			}
-			x.addresses = append(x.addresses, address{ip: ip, id: len(x.index.addresses), hostIP: x.isHostIP(ip), podsOf: x.pods.find(ip)})
+			x.addresses = append(x.addresses, address{ip: ip, id: x.index.addresses.count(), hostIP: x.isHostIP(ip), podsOf: x.pods.find(ip)})
 			a = &x.addresses[len(x.addresses)-1]
-			x.index.addresses[key(ip)] = a
+			x.index.addresses.put(ip, a)
 		}
 		x.pointers = append(x.pointers, a)
 	}

@@ -329,6 +329,6 @@ func (a *allocator) releaseMessage(gone claim, reason Reason) string {
 		_, why := a.invalidOn(gone.host, gone.ip)
 		return fmt.Sprintf("Host %s releases %s: %s.", host, gone.ip, why)
 	default:
-		return fmt.Sprintf("Host %s releases %s. %s", host, gone.ip, a.defectMessage(a.addresses[key(gone.ip)], reason))
+		return fmt.Sprintf("Host %s releases %s. %s", host, gone.ip, a.defectMessage(a.addresses.get(gone.ip), reason))
 	}
 }
