@@ -99,7 +99,7 @@ func rootCommand(out, errOut io.Writer) *cobra.Command {
 				if err != nil {
 					return err
 				}
-				return networks(out, o, readServiceCIDRs(cmd.Context(), c))
+				return networks(out, o, readFacts(cmd.Context(), c))
 			},
 		},
 	)

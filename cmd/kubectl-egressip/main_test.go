@@ -2,11 +2,14 @@ package main
 
 import (
 	"bytes"
+	"errors"
 	"os"
 	"path/filepath"
 	"testing"
 
+	corev1 "k8s.io/api/core/v1"
 	"k8s.io/apimachinery/pkg/api/meta"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/runtime"
 	"k8s.io/apimachinery/pkg/runtime/schema"
 	"sigs.k8s.io/controller-runtime/pkg/client"
@@ -14,6 +17,7 @@ import (
 
 	v1 "github.com/egressip-operator/egressip-operator/api/v1"
 	"github.com/egressip-operator/egressip-operator/internal/testenv/apiserver"
+	"github.com/egressip-operator/egressip-operator/pkg/egress"
 )
 
 // TestOnARealAPIServer: the plugin finds the cluster by its kubeconfig, and
@@ -34,7 +38,7 @@ func TestOnARealAPIServer(t *testing.T) {
 		t.Fatal(err)
 	}
 	scheme := runtime.NewScheme()
-	if err := v1.AddToScheme(scheme); err != nil {
+	if err := errors.Join(v1.AddToScheme(scheme), corev1.AddToScheme(scheme)); err != nil {
 		t.Fatal(err)
 	}
 	c, err := client.New(env.Config, client.Options{Scheme: scheme})
@@ -74,7 +78,15 @@ func TestOnARealAPIServer(t *testing.T) {
 	if !servesServiceCIDRs(t, c) {
 		services, none = none, services
 	}
-	check(t, squeeze(says("networks")), []string{"10.1.8.12/32 hostIP node2 yes -\n", services}, []string{none})
+	check(t, squeeze(says("networks")), []string{"10.1.8.12/32 hostIP node2 yes -\n", services}, []string{none, "kubeadm"})
+	note := &corev1.ConfigMap{
+		ObjectMeta: metav1.ObjectMeta{Namespace: metav1.NamespaceSystem, Name: egress.KubeadmConfigMap},
+		Data:       map[string]string{egress.KubeadmKey: "networking: {podSubnet: 10.244.0.0/16}"},
+	}
+	if err := c.Create(t.Context(), note); err != nil {
+		t.Fatal(err)
+	}
+	check(t, squeeze(says("networks")), []string{"10.244.0.0/16 ConfigMap kube-system/kubeadm-config - yes -\n"}, nil)
 }
 
 func servesServiceCIDRs(t *testing.T, c client.Client) bool {

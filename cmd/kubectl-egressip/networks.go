@@ -6,46 +6,60 @@ import (
 	"fmt"
 	"io"
 
+	corev1 "k8s.io/api/core/v1"
 	networkingv1 "k8s.io/api/networking/v1"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"sigs.k8s.io/controller-runtime/pkg/client"
 
 	"github.com/egressip-operator/egressip-operator/pkg/egress"
 )
 
-// serviceCIDRs are those of the API server. err says why they could not be read: it may not
-// have the kind, or the user may not read it.
-type serviceCIDRs struct {
-	items []networkingv1.ServiceCIDR
-	err   error
+// facts are what the API server has in objects that are not ours. errs say what could not
+// be read: a kind may not be there, or the user may not read it.
+type facts struct {
+	services []networkingv1.ServiceCIDR
+	kubeadm  egress.ClusterNetworks
+	// servicesErr and kubeadmErr are for services and kubeadm. That there is no ConfigMap of
+	// kubeadm is no error.
+	servicesErr, kubeadmErr error
 }
 
-func readServiceCIDRs(ctx context.Context, c client.Reader) serviceCIDRs {
+func readFacts(ctx context.Context, c client.Reader) facts {
+	var f facts
 	var list networkingv1.ServiceCIDRList
-	err := c.List(ctx, &list)
-	return serviceCIDRs{list.Items, err}
+	f.servicesErr = c.List(ctx, &list)
+	f.services = list.Items
+	var config corev1.ConfigMap
+	err := c.Get(ctx, client.ObjectKey{Namespace: metav1.NamespaceSystem, Name: egress.KubeadmConfigMap}, &config)
+	f.kubeadmErr = client.IgnoreNotFound(err)
+	f.kubeadm = egress.KubeadmNetworks(config.Data[egress.KubeadmKey])
+	return f
 }
 
 // networks prints the networks that count as inside the cluster, and those that do not,
 // with where each is from.
-func networks(w io.Writer, o egress.Objects, services serviceCIDRs) error {
+func networks(w io.Writer, o egress.Objects, f facts) error {
 	cluster, _ := egress.Snapshot(o)
 	table := newTable(w, "NETWORK", "SOURCE", "HOST", "INSIDE", "WHY NOT")
-	known := egress.Networks(cluster)
+	known := append(egress.Networks(cluster), egress.NotedNetworks(cluster, f.kubeadm)...)
 	for _, n := range known {
 		table.row(networkOf(n), n.Source, orDash(n.Host), yesNo(n.Inside), orDash(n.Why))
 	}
-	for i := range services.items {
-		for _, cidr := range services.items[i].Spec.CIDRs {
-			table.row(cidr, "ServiceCIDR "+services.items[i].Name, "-", yesNo(true), "-")
+	for i := range f.services {
+		for _, cidr := range f.services[i].Spec.CIDRs {
+			table.row(cidr, "ServiceCIDR "+f.services[i].Name, "-", yesNo(true), "-")
 		}
 	}
 	if err := table.flush("No HostSubnet names a network: check that controller and agents run."); err != nil {
 		return err
 	}
-	_, err := fmt.Fprintln(w, "\nInside are also API servers, link-local addresses, and the networks of kubeadm and of the agents' flags.")
+	_, err := fmt.Fprintln(w, "\nInside are also API servers, link-local addresses, and the networks of the agents' flags.")
 	var missing []string
-	if len(services.items) == 0 && !egress.ServicesKnown(known) {
-		missing = append(missing, servicesMissing(services.err))
+	if f.kubeadmErr != nil {
+		missing = append(missing, fmt.Sprintf("The networks of kubeadm, if there is one, are not shown: %v.", f.kubeadmErr))
+	}
+	if len(f.services) == 0 && !egress.ServicesKnown(known) {
+		missing = append(missing, servicesMissing(f.servicesErr))
 	}
 	for i := range o.HostSubnets {
 		if a := o.HostSubnets[i].Status.Agent; a != nil && a.PodNetworksMissing != "" {
@@ -68,7 +82,7 @@ func servicesMissing(err error) string {
 	if err != nil {
 		why = err.Error()
 	}
-	return "Networks of services: none is known here (" + why + "), unless kubeadm or the agents' flags name them. " +
+	return "Networks of services: none is known here (" + why + "), unless the agents' flags name them. " +
 		"What pods with egress IPs send to a Service without endpoints, or, with kube-proxy in mode ipvs, to any, may leave by the egress host. " +
 		"Set --service-cidrs (in the chart: serviceCIDRs)."
 }

@@ -36,7 +36,7 @@ func TestNetworks(t *testing.T) {
 	}
 	o.HostSubnets[1].Status.FoundNetworks = o.HostSubnets[0].Status.FoundNetworks[:3]
 	var out bytes.Buffer
-	if err := networks(&out, o, serviceCIDRs{err: errors.New("no such kind")}); err != nil {
+	if err := networks(&out, o, facts{servicesErr: errors.New("no such kind")}); err != nil {
 		t.Fatal(err)
 	}
 	check(t, squeeze(out.String()), []string{
@@ -62,7 +62,7 @@ func TestNetworks(t *testing.T) {
 		t.Errorf("a pool that two HostSubnets carry is shown %d times", n)
 	}
 	out.Reset()
-	services := serviceCIDRs{items: []networkingv1.ServiceCIDR{{
+	services := facts{services: []networkingv1.ServiceCIDR{{
 		ObjectMeta: metav1.ObjectMeta{Name: "kubernetes"}, Spec: networkingv1.ServiceCIDRSpec{CIDRs: []string{"10.96.0.0/16"}},
 	}}}
 	if err := networks(&out, o, services); err != nil {
@@ -70,10 +70,33 @@ func TestNetworks(t *testing.T) {
 	}
 	check(t, squeeze(out.String()), []string{"10.96.0.0/16 ServiceCIDR kubernetes - yes -\n"}, []string{"Networks of services"})
 	out.Reset()
-	if err := networks(&out, egress.Objects{}, serviceCIDRs{}); err != nil {
+	if err := networks(&out, egress.Objects{}, facts{}); err != nil {
 		t.Fatal(err)
 	}
 	check(t, out.String(), []string{"No HostSubnet names a network"}, nil)
+}
+
+// What kubeadm noted is shown, with why it does not count where it has other machines.
+//
+// Mutant killed: wrong-notes-are-inside.
+func TestNetworksOfKubeadm(t *testing.T) {
+	t.Parallel()
+	o := given()
+	noted := facts{kubeadm: egress.KubeadmNetworks("networking: {podSubnet: '10.0.0.0/8,10.128.0.0/9', serviceSubnet: 10.96.0.0/12}")}
+	var out bytes.Buffer
+	if err := networks(&out, o, noted); err != nil {
+		t.Fatal(err)
+	}
+	check(t, squeeze(out.String()), []string{
+		"10.0.0.0/8 ConfigMap kube-system/kubeadm-config - no it has the address of a host",
+		"10.128.0.0/9 ConfigMap kube-system/kubeadm-config - yes -\n",
+		"10.96.0.0/12 ConfigMap kube-system/kubeadm-config - yes -\n",
+	}, []string{"Networks of services", "not shown"})
+	out.Reset()
+	if err := networks(&out, o, facts{kubeadmErr: errors.New("forbidden")}); err != nil {
+		t.Fatal(err)
+	}
+	check(t, out.String(), []string{"The networks of kubeadm, if there is one, are not shown: forbidden."}, nil)
 }
 
 // squeeze makes the blanks between columns one.

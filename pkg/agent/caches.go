@@ -54,7 +54,7 @@ func cacheOptions(node string, daemonSet types.NamespacedName) cache.Options {
 			},
 			&corev1.ConfigMap{}: {
 				Namespaces: map[string]cache.Config{metav1.NamespaceSystem: {}},
-				Field:      fields.OneTermEqualSelector("metadata.name", kubeadmConfig),
+				Field:      fields.OneTermEqualSelector("metadata.name", egress.KubeadmConfigMap),
 				Transform:  stripConfigMap,
 			},
 			// That of the API server, under the name that it gives it.
@@ -163,7 +163,7 @@ func (c *caches) startKubeadm(ctx context.Context, waitsFor func(string)) error 
 	bounded, cancel := context.WithTimeout(ctx, kubeadmWithin)
 	defer cancel()
 	if !toolscache.WaitForCacheSync(bounded.Done(), informer.HasSynced) && ctx.Err() == nil {
-		c.log.Info("cannot read the ConfigMap of kubeadm; going on without", "configMap", metav1.NamespaceSystem+"/"+kubeadmConfig)
+		c.log.Info("cannot read the ConfigMap of kubeadm; going on without", "configMap", metav1.NamespaceSystem+"/"+egress.KubeadmConfigMap)
 	}
 	return ctx.Err()
 }
@@ -231,7 +231,7 @@ func sameInput(before, after any) bool {
 		return ok && slices.Equal(endpointsOf([]discoveryv1.EndpointSlice{*b}), endpointsOf([]discoveryv1.EndpointSlice{*a}))
 	case *corev1.ConfigMap:
 		a, ok := after.(*corev1.ConfigMap)
-		return ok && b.Data[kubeadmKey] == a.Data[kubeadmKey]
+		return ok && b.Data[egress.KubeadmKey] == a.Data[egress.KubeadmKey]
 	case *networkingv1.ServiceCIDR:
 		a, ok := after.(*networkingv1.ServiceCIDR)
 		return ok && slices.Equal(b.Spec.CIDRs, a.Spec.CIDRs)
