@@ -13,6 +13,16 @@ func memoMutants() []mutant {
 		m.test, m.plain = "TestMemoryCostsLittle", true
 		return m
 	}
+	patch := func(name, old, replacement string) mutant {
+		m := memo(name, old, replacement)
+		m.edits[0].file = "resolve_patch.go"
+		return m
+	}
+	indexes := func(name, file, old, replacement string) mutant {
+		m := memo(name, old, replacement)
+		m.test, m.plain, m.edits[0].file = "TestMemoryChangesTheIndex", true, file
+		return m
+	}
 	return []mutant{
 		memo("version-forgotten", "|| read.version != now || !read.given", "|| !read.given"),
 		memo("given-forgotten", "read.version != now || !read.given.equal(given)", "read.version != now"),
@@ -20,10 +30,17 @@ func memoMutants() []mutant {
 		memo("new-result-old-claim", "|| !held[a.namespaces[0]] {", "{"),
 		memo("other-host-holds", "r.Host == host && (", "("),
 		memo("capacity-needs-no-allocation", "h.Invalid, h.IPv6 = nil, false, nil, nil, nil", "h.Invalid, h.IPv6, h.Capacity = nil, false, nil, nil, nil, 0"),
-		memo("index-of-other-claims", "\t\tslices.Equal(h.Claims, other.Claims) && slices.Equal(h.Excess, other.Excess)\n}", "\t\tslices.Equal(h.Excess, other.Excess)\n}"),
-		memo("index-of-other-pods", "\t\tslices.Equal(h.Subnets, other.Subnets) &&\n", ""),
+		memo("index-of-other-claims", "\treturn slices.Equal(h.Claims, other.Claims) && slices.Equal(h.Excess, other.Excess)\n}", "\treturn slices.Equal(h.Excess, other.Excess)\n}"),
+		memo("index-of-other-pods", "h.Network == other.Network && slices.Equal(h.Subnets, other.Subnets)\n", "h.Network == other.Network\n"),
 		memo("index-of-other-networks", "h.Gone == other.Gone && h.Network == other.Network &&", "h.Gone == other.Gone &&"),
+		patch("patch-keeps-siblings", "\t\ta.sameHost = false\n", ""),
+		patch("patch-keeps-numbers", "if reason != was[n] {", "if n < 0 && reason != was[n] {"),
+		patch("patch-counts-gone", "\t\ta.countHosts(p.Hosts)\n", "\t\ta.hosts = a.listed\n"),
+		patch("patch-in-any-order", "slices.Insert(p.sorted, at, a)", "slices.Insert(p.sorted, at-at, a)"),
+		patch("patch-forgets-other-requests", "\t\tfor _, a := range p.requested[n] {\n\t\t\tp.touched[a] = true\n\t\t}\n\t}\n\t// Others", "\t}\n\t// Others"),
 		memo("missing-pods-are-forgotten", "len(x.requested[n]) > 0 && !e.missing ||", "false ||"),
+		indexes("always-indexes", "memo.go", "!same.aligned ||", "same.aligned ||"),
+		indexes("never-indexes", "resolve_patch.go", "2*x.built+1000", "9*x.built+9999"),
 		costs("nothing-holds", "return result, true", "return result, false"),
 		costs("always-allocates", "same.allocation && m.allocated", "same.allocation && !m.allocated"),
 	}

@@ -105,10 +105,8 @@ func allocate(x *index) Allocation {
 
 // request is one requested address that may be placed.
 type request struct {
-	ip        netip.Addr
+	*address
 	namespace int
-	// address is what the index knows about ip.
-	address *address
 }
 
 // claim is an address in the list of a host.
@@ -129,26 +127,21 @@ type allocator struct {
 // least, and of each namespace the first address before any second. So it is always
 // the spare of a namespace that cannot be placed.
 func (a *allocator) placingOrder() []request {
-	var namespaces []int
-	longest := 0
+	var byCount [][]int
 	for n := range a.Namespaces {
-		if count := len(a.Namespaces[n].Requests); count > 0 {
-			namespaces = append(namespaces, n)
-			longest = max(longest, count)
+		count := len(a.Namespaces[n].Requests)
+		for len(byCount) <= count {
+			byCount = append(byCount, nil)
 		}
+		byCount[count] = append(byCount[count], n)
 	}
-	slices.SortStableFunc(namespaces, func(n, m int) int {
-		return cmp.Compare(len(a.Namespaces[n].Requests), len(a.Namespaces[m].Requests))
-	})
 	order := make([]request, 0, a.addresses.count())
-	for rank := range longest {
-		// Namespaces that have no address of this rank come first.
-		for len(a.Namespaces[namespaces[0]].Requests) <= rank {
-			namespaces = namespaces[1:]
-		}
-		for _, n := range namespaces {
-			if address := a.requested[n][rank]; a.refusal(address) == "" {
-				order = append(order, request{ip: address.ip, namespace: n, address: address})
+	for rank := range byCount {
+		for _, namespaces := range byCount[rank+1:] {
+			for _, n := range namespaces {
+				if address := a.requested[n][rank]; a.refusal(address) == "" {
+					order = append(order, request{address: address, namespace: n})
+				}
 			}
 		}
 	}

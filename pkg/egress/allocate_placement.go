@@ -21,7 +21,8 @@ type placement struct {
 	// reserved are claims that are kept although nobody requests them, with their
 	// host. They count as load.
 	reserved map[netip.Addr]int
-	// siblings are the addresses by host and namespace: one each.
+	// siblings are the addresses by host and namespace, one each, of namespaces that
+	// request many.
 	siblings map[hostNamespace]netip.Addr
 }
 
@@ -56,7 +57,7 @@ func (p *placement) put(r request, h int) {
 	p.at[r.address.id] = h
 	p.placed++
 	p.load[h]++
-	if p.hasSiblings(r) {
+	if len(p.requested[r.namespace]) > few {
 		p.siblings[hostNamespace{h, r.namespace}] = r.ip
 	}
 }
@@ -75,16 +76,22 @@ func (p *placement) remove(r request) {
 	delete(p.siblings, hostNamespace{h, r.namespace})
 }
 
-// hasSiblings reports whether the namespace requests other addresses too.
-func (p *placement) hasSiblings(r request) bool { return len(p.requested[r.namespace]) > 1 }
+// few is how many addresses are looked through faster than a map.
+const few = 8
 
 // sibling is the address of the same namespace that the host has.
 func (p *placement) sibling(h int, r request) (netip.Addr, bool) {
-	if !p.hasSiblings(r) {
-		return netip.Addr{}, false
+	requests := p.requested[r.namespace]
+	if len(requests) > few {
+		ip, ok := p.siblings[hostNamespace{h, r.namespace}]
+		return ip, ok
 	}
-	ip, ok := p.siblings[hostNamespace{h, r.namespace}]
-	return ip, ok
+	for _, address := range requests {
+		if p.at[address.id] == h {
+			return address.ip, true
+		}
+	}
+	return netip.Addr{}, false
 }
 
 // host is the host of the request; false if it is not placed.
@@ -115,7 +122,7 @@ func (p *placement) addresses() []request {
 	list := make([]request, 0, p.placed)
 	for _, address := range p.inOrder() {
 		if p.at[address.id] != none {
-			list = append(list, request{ip: address.ip, namespace: address.namespaces[0], address: address})
+			list = append(list, request{address: address, namespace: address.namespaces[0]})
 		}
 	}
 	return list

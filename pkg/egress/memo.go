@@ -25,8 +25,9 @@ type Memo struct {
 	hosts      map[string]*readHost
 	// reads counts how often objects were read.
 	reads int
-	// index is the index of the last decision.
-	index *index
+	// index is the index of the last decision; indexes counts how often one was made.
+	index   *index
+	indexes int
 	// last is the last decision; decided is false before the first, and allocated if the
 	// Allocation is not part of it.
 	last               Decision
@@ -118,23 +119,22 @@ func (m *Memo) Resolve(c Cluster) Resolution {
 }
 
 // next compares a cluster with the last one; same is nil if there is none. There is no
-// index if nothing differs.
+// index if nothing differs. The index is valid until the next call.
 func (m *Memo) next(c Cluster) (x *index, same *likeness) {
 	if m.decided {
 		l := compare(m.last.Cluster, c)
 		same = &l
 	}
 	switch {
-	case same == nil || !same.index || m.index == nil:
-		x = newIndex(c)
-	case !same.all:
-		reused := *m.index
-		reused.Cluster, x = c, &reused
+	case same == nil || m.index == nil || !same.aligned || m.index.wasteful():
+		m.index = newIndex(c)
+		m.indexes++
+	case same.all:
+		return nil, same
+	default:
+		m.index.patch(c, same.changed)
 	}
-	if x != nil {
-		m.index = x
-	}
-	return x, same
+	return m.index, same
 }
 
 func (m *Memo) resolve(x *index, same *likeness) Resolution {
@@ -202,8 +202,11 @@ type likeness struct {
 	// namespaces and hosts are, by position in the second cluster, the position of the
 	// same value in the first; none for those that are new or changed.
 	namespaces, hosts []int
-	// all: nothing differs. index, allocation: nothing differs that these depend on.
-	all, index, allocation bool
+	// all: nothing differs. allocation: nothing differs that it depends on.
+	all, allocation bool
+	// aligned: the index differs by the changes only.
+	aligned bool
+	changed changes
 	// missing: the same hosts have pods in no known network, which concerns all namespaces.
 	missing bool
 }
@@ -211,37 +214,48 @@ type likeness struct {
 // compare compares two clusters.
 func compare(before, now Cluster) likeness {
 	equal := len(before.Namespaces) == len(now.Namespaces) && len(before.Hosts) == len(now.Hosts)
-	l := likeness{all: equal, index: equal, allocation: equal, missing: podsMissing(before) == podsMissing(now)}
+	l := likeness{all: equal, aligned: equal, allocation: equal, missing: podsMissing(before) == podsMissing(now)}
 	l.namespaces = make([]int, len(now.Namespaces))
 	for n, b := 0, 0; n < len(now.Namespaces); n++ {
 		for b < len(before.Namespaces) && before.Namespaces[b].Name < now.Namespaces[n].Name {
 			b++
 		}
-		l.namespaces[n] = none
 		if b < len(before.Namespaces) && before.Namespaces[b].equal(&now.Namespaces[n]) {
 			l.namespaces[n] = b
-		} else {
-			l.all, l.index, l.allocation = false, false, false
+			continue
 		}
+		l.namespaces[n] = none
+		l.all, l.allocation = false, false
+		l.aligned = l.aligned && before.Namespaces[n].Name == now.Namespaces[n].Name
+		l.changed.namespaces = append(l.changed.namespaces, n)
 	}
 	l.hosts = make([]int, len(now.Hosts))
 	for h, b := 0, 0; h < len(now.Hosts); h++ {
 		for b < len(before.Hosts) && before.Hosts[b].Name < now.Hosts[h].Name {
 			b++
 		}
-		l.hosts[h] = none
-		switch {
-		case b < len(before.Hosts) && before.Hosts[b].equal(&now.Hosts[h]):
+		if b < len(before.Hosts) && before.Hosts[b].equal(&now.Hosts[h]) {
 			l.hosts[h] = b
 			continue
-		case l.index: // so there are as many hosts
-			was, is := before.Hosts[h].allocated(), now.Hosts[h].allocated()
-			l.allocation = l.allocation && was.equal(&is)
-			l.index = was.sameIndex(&is)
 		}
-		l.all, l.allocation = false, l.allocation && l.index
+		l.hosts[h] = none
+		l.all = false
+		if l.aligned { // so there are as many hosts
+			l.host(h, &before.Hosts[h], &now.Hosts[h])
+		}
+		l.allocation = l.allocation && l.aligned
 	}
 	return l
+}
+
+// host compares a host that is not the same.
+func (l *likeness) host(h int, before, now *Host) {
+	was, is := before.allocated(), now.allocated()
+	l.allocation = l.allocation && was.equal(&is)
+	l.aligned = before.sameIndex(now)
+	if !before.sameClaims(now) {
+		l.changed.hosts = append(l.changed.hosts, h)
+	}
 }
 
 func (n *Namespace) equal(other *Namespace) bool {
@@ -256,12 +270,14 @@ func (h Host) allocated() Host {
 	return h
 }
 
-// sameIndex reports whether an index is the same with the other host.
+// sameIndex reports whether an index is the same with the other host, but for its claims.
 func (h *Host) sameIndex(other *Host) bool {
 	return h.Name == other.Name && h.IP == other.IP && h.Confirmed == other.Confirmed && h.Shadowed == other.Shadowed &&
-		h.Gone == other.Gone && h.Network == other.Network &&
-		slices.Equal(h.Subnets, other.Subnets) &&
-		slices.Equal(h.Claims, other.Claims) && slices.Equal(h.Excess, other.Excess)
+		h.Gone == other.Gone && h.Network == other.Network && slices.Equal(h.Subnets, other.Subnets)
+}
+
+func (h *Host) sameClaims(other *Host) bool {
+	return slices.Equal(h.Claims, other.Claims) && slices.Equal(h.Excess, other.Excess)
 }
 
 func (h *Host) equal(other *Host) bool {

@@ -15,6 +15,8 @@ import (
 type index struct {
 	Cluster
 	addresses addressTable
+	// built is how many there were when the index was made; see patch.
+	built int
 	// requested and claimed are parallel to the Requests of each namespace and the
 	// Claims of each host.
 	requested, claimed [][]*address
@@ -22,8 +24,10 @@ type index struct {
 	sorted []*address
 	// bad is, by host, why no claim of it counts; see badHost.
 	bad []string
-	// hostsByIP are the hosts with each hostIP; more than one is an error.
+	// hostsByIP are the hosts with each hostIP; more than one is an error. pods are the pod
+	// networks of hosts.
 	hostsByIP map[netip.Addr][]int
+	pods      podNetworks
 	// netIDs are, by namespace, what netID returns.
 	netIDs []Reason
 	// conflicts are, by namespace, why it is dropped entirely.
@@ -43,8 +47,8 @@ type address struct {
 	// id is its number: addresses are numbered from 0.
 	id int
 	// namespaces request it, hosts claim it; both in order, without hosts whose
-	// claims do not count.
-	namespaces, hosts []int
+	// claims do not count. listed are the hosts with those whose Nodes are gone.
+	namespaces, hosts, listed []int
 	// yielded: a host whose Node is gone lists it too. If the host that claims it
 	// released it, it would be without a host that is there, so it does not move.
 	yielded bool
@@ -63,6 +67,7 @@ func newIndex(c Cluster) *index {
 	x := &index{
 		Cluster:   c,
 		hostsByIP: hostsByIP(c.Hosts),
+		pods:      findPodNetworks(c.Hosts),
 		bad:       make([]string, len(c.Hosts)),
 	}
 	for h := range c.Hosts {
@@ -94,7 +99,7 @@ func (x *index) number() {
 	for h := range x.Hosts {
 		count += len(x.Hosts[h].Claims)
 	}
-	numbering := numbering{index: x, pods: findPodNetworks(x.Hosts), pointers: make([]*address, 0, count), positions: make([]int, 0, count)}
+	numbering := numbering{index: x, pointers: make([]*address, 0, count), positions: make([]int, 0, count)}
 	x.addresses = newAddressTable(count / 2)
 	x.requested, x.claimed = make([][]*address, len(x.Namespaces)), make([][]*address, len(x.Hosts))
 	for n := range x.Namespaces {
@@ -109,13 +114,24 @@ func (x *index) number() {
 			continue
 		}
 		for _, a := range x.claimed[h] {
-			a.hosts = numbering.add(a.hosts, h)
+			a.listed = numbering.add(a.listed, h)
 		}
 	}
 	for a := range x.addresses.all() {
-		there := unlessGone(x.Hosts, a.hosts)
-		a.yielded, a.hosts = len(there) < len(a.hosts), there
+		a.countHosts(x.Hosts)
 	}
+	x.built = x.addresses.count()
+}
+
+// newAddress returns what is known about an address before anyone lists it.
+func (x *index) newAddress(ip netip.Addr) address {
+	return address{ip: ip, id: x.addresses.count(), hostIP: x.isHostIP(ip), podsOf: x.pods.find(ip)}
+}
+
+// countHosts finds the hosts that claim the address, of those that list it.
+func (a *address) countHosts(hosts []Host) {
+	a.hosts = unlessGone(hosts, a.listed)
+	a.yielded = len(a.hosts) < len(a.listed)
 }
 
 // inOrder are all addresses in order.
@@ -130,7 +146,6 @@ func (x *index) inOrder() []*address {
 // numbering allocates what addresses consist of in a few pieces: there are thousands.
 type numbering struct {
 	*index
-	pods      podNetworks
 	addresses []address
 	pointers  []*address
 	positions []int
@@ -145,7 +160,7 @@ func (x *numbering) list(ips []netip.Addr) []*address {
 			if len(x.addresses) == cap(x.addresses) {
 				x.addresses = make([]address, 0, 1024)
 			}
-			x.addresses = append(x.addresses, address{ip: ip, id: x.index.addresses.count(), hostIP: x.isHostIP(ip), podsOf: x.pods.find(ip)})
+			x.addresses = append(x.addresses, x.newAddress(ip))
 			a = &x.addresses[len(x.addresses)-1]
 			x.index.addresses.put(ip, a)
 		}

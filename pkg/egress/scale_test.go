@@ -49,7 +49,7 @@ func scale(hosts, namespaces int) egress.Objects {
 // BenchmarkDecision is what one change costs the controller in a large cluster.
 func BenchmarkDecision(b *testing.B) {
 	o := scale(1000, 10_000)
-	var memo egress.Memo
+	var memo, agent egress.Memo
 	changes := 0
 	cluster, _ := egress.Snapshot(o)
 	if a := egress.Allocate(cluster); len(a.Released)+len(a.Unplaced) > 0 {
@@ -76,6 +76,19 @@ func BenchmarkDecision(b *testing.B) {
 		{"resolve", func() { egress.Resolve(cluster) }},
 		{"allocate", func() { egress.Allocate(cluster) }},
 		{"host", func() { egress.DecideHost(egress.HostInput{Host: "host-00007", Cluster: cluster.ForRouting()}) }},
+		{"agent: one request changed", func() {
+			changes++
+			o.NetNamespaces[7].ResourceVersion = fmt.Sprint(changes)
+			o.NetNamespaces[7].EgressIPs[0] = fmt.Sprintf("10.3.255.%d", 1+changes%2)
+			cluster, _ := agent.Snapshot(o)
+			egress.DecideHost(egress.HostInput{Host: "host-00007", Cluster: cluster.ForRouting(), Memo: &agent})
+		}},
+		{"claims changed", func() {
+			changes++
+			o.HostSubnets[7].ResourceVersion = fmt.Sprint(changes)
+			o.HostSubnets[7].EgressIPs[0] = fmt.Sprintf("10.3.255.%d", 1+changes%2)
+			memo.Decide(o)
+		}},
 	} {
 		b.Run(part.name, func(b *testing.B) {
 			before := cpuTime(b)
