@@ -13,6 +13,8 @@ import (
 	"strings"
 	"sync"
 	"time"
+
+	"golang.org/x/sys/unix"
 )
 
 // sawHeader names the client's address, as the server saw it.
@@ -48,6 +50,9 @@ func serve(ctx context.Context, address string, o options) error {
 	if err != nil {
 		return fmt.Errorf("serve: %w", err)
 	}
+	if err := widen(packets); err != nil {
+		return fmt.Errorf("serve: %w", err)
+	}
 	lines, err := net.Listen("tcp4", net.JoinHostPort(host, strconv.Itoa(port+1)))
 	if err != nil {
 		return fmt.Errorf("serve: %w", err)
@@ -66,6 +71,29 @@ func serve(ctx context.Context, address string, o options) error {
 	case err := <-failed:
 		return fmt.Errorf("serve: %w", err)
 	}
+}
+
+// backlog is how many bytes of datagrams wait for a server that gets no processor time: those of
+// some seconds from all pods. The kernel's default holds 277 small ones, and loses the rest
+// without a word, which looks as if they had been lost on their way.
+const backlog = 8 << 20
+
+// widen gives a socket room for backlog, as far as the process may.
+func widen(packets net.PacketConn) error {
+	socket, ok := packets.(*net.UDPConn)
+	if !ok {
+		return fmt.Errorf("%T is no UDP socket", packets)
+	}
+	raw, err := socket.SyscallConn()
+	if err != nil {
+		return err
+	}
+	var forced error
+	err = raw.Control(func(fd uintptr) { forced = unix.SetsockoptInt(int(fd), unix.SOL_SOCKET, unix.SO_RCVBUFFORCE, backlog) })
+	if errors.Is(forced, unix.EPERM) {
+		forced = socket.SetReadBuffer(backlog) // up to the limit of the system
+	}
+	return errors.Join(err, forced)
 }
 
 // server answers with the client's address.
