@@ -44,7 +44,7 @@ func networkMutants() []mutant {
 		m("one-kind-stops-all", controller, objects, "found_networks.go", "undecided = undecided || !refused", "undecided = true"),
 		m("services-are-known", "./cmd/kubectl-egressip", "TestNetworks", "networks.go", "len(f.services) == 0 && !egress.ServicesKnown(known)", "false"),
 		m("note-of-kubeadm-is-not-read", brain, "TestKubeadmNetworks", "kubeadm.go", "Pods:     listedPrefixes(configuration.Networking.PodSubnet),", ""),
-		m("wrong-notes-are-inside", "./cmd/kubectl-egressip", "TestNetworksOfKubeadm", "../../pkg/egress/kubeadm.go", "why := unusable(p)", `why := ""`),
+		m("wrong-notes-are-inside", "./cmd/kubectl-egressip", "TestNetworksOfKubeadm", "../../pkg/egress/kubeadm.go", "why := unusable(p)", `why := ""; _ = unusable`),
 		m("tunnels-lead-to-pods", route, "TestToPods", "pods.go", "leads = !hasPods(link)", "leads = !hasPods(link) && false"),
 		m("uplinks-lead-to-pods", route, "TestToPods", "pods.go", "devices[index] = true", "_ = index"),
 		m("blocks-are-not-seen", route, "TestToPods", "pods.go", "route.Network = blocks[i]", "_ = blocks[i]"),

@@ -209,6 +209,7 @@ func TestNetworksThatTheClusterWasMadeWith(t *testing.T) {
 		"pods where a host with a /32 is":   {"172.16.0.0/16", "10.96.0.0/12", testenv.Prefixes("10.96.0.0/12", "169.254.0.0/16"), nil},
 		"services where the hosts are":      {"10.244.0.0/16", "192.168.0.0/16", testenv.Prefixes("10.244.0.0/16", "169.254.0.0/16"), testenv.Prefixes("10.244.0.0/16")},
 		"pods in half of the internet":      {"0.0.0.0/1", "10.96.0.0/12", testenv.Prefixes("10.96.0.0/12", "169.254.0.0/16"), nil},
+		"pods in a quarter of the internet": {"64.0.0.0/2", "10.96.0.0/12", testenv.Prefixes("10.96.0.0/12", "169.254.0.0/16"), nil},
 		"pods in a network with egress IPs": {"10.1.0.0/16", "10.96.0.0/12", testenv.Prefixes("10.1.0.0/16", "10.96.0.0/12", "169.254.0.0/16"), testenv.Prefixes("10.1.0.0/16")},
 	} {
 		t.Run(name, func(t *testing.T) {
