@@ -51,7 +51,7 @@ type Capture struct {
 // snapLength is how much of each frame is captured.
 const snapLength = 256
 
-// Capture records every IPv4 and ARP packet on a device of a place, both ways,
+// Capture records every IP and ARP packet on a device of a place, both ways,
 // from when it returns until Stop, or until ctx ends. keep says which are
 // kept; nil keeps all.
 func (c *Cluster) Capture(ctx context.Context, place, device string, keep func(Packet) bool) (*Capture, error) {
@@ -164,7 +164,8 @@ func (k *Capture) fail(err error) {
 	k.err = errors.Join(k.err, err)
 }
 
-// parse reads an Ethernet frame; false for what is neither IPv4 nor ARP.
+// parse reads an Ethernet frame; false for what is neither IP nor ARP, and for what keeps a
+// link of IPv6 going, as ARP does that of IPv4: neighbour discovery and group membership.
 func parse(frame []byte) (Packet, bool) {
 	const ethernet = 14
 	if len(frame) < ethernet {
@@ -183,8 +184,34 @@ func parse(frame []byte) (Packet, bool) {
 		return p, true
 	case unix.ETH_P_IP:
 		return p, parseIP(&p, body)
+	case unix.ETH_P_IPV6:
+		return p, parseIPv6(&p, body)
 	}
 	return p, false
+}
+
+func parseIPv6(p *Packet, ip []byte) bool {
+	const header = 40
+	if len(ip) < header {
+		return false
+	}
+	source, destination := netip.AddrFrom16([16]byte(ip[8:24])), netip.AddrFrom16([16]byte(ip[24:40]))
+	p.Length = header + int(binary.BigEndian.Uint16(ip[4:]))
+	p.Protocol = ip[6]
+	rest, first := ip[header:], true
+	if p.Protocol == unix.IPPROTO_HOPOPTS {
+		return false // group membership; nothing else in a test bed has such options
+	}
+	if p.Protocol == unix.IPPROTO_FRAGMENT && len(rest) >= 8 {
+		p.Protocol, first = rest[0], binary.BigEndian.Uint16(rest[2:])&0xfff8 == 0
+		rest = rest[8:]
+	}
+	// From the router solicitation, 133, to the redirect, 137.
+	if first && p.Protocol == unix.IPPROTO_ICMPV6 && len(rest) > 0 && rest[0] >= 133 && rest[0] <= 137 {
+		return false
+	}
+	p.transport(source, destination, rest, first)
+	return true
 }
 
 func parseIP(p *Packet, ip []byte) bool {
@@ -195,9 +222,13 @@ func parseIP(p *Packet, ip []byte) bool {
 	p.Length = int(binary.BigEndian.Uint16(ip[2:]))
 	p.Protocol = ip[9]
 	source, destination := netip.AddrFrom4([4]byte(ip[12:16])), netip.AddrFrom4([4]byte(ip[16:20]))
+	p.transport(source, destination, ip[header:], binary.BigEndian.Uint16(ip[6:])&0x1fff == 0)
+	return true
+}
+
+// transport reads what follows the IP header. Only the first fragment of a packet has ports.
+func (p *Packet) transport(source, destination netip.Addr, rest []byte, first bool) {
 	var ports [2]uint16
-	rest := ip[header:]
-	first := binary.BigEndian.Uint16(ip[6:])&0x1fff == 0
 	switch {
 	case first && p.Protocol == unix.IPPROTO_TCP && len(rest) >= 20:
 		ports = [2]uint16{binary.BigEndian.Uint16(rest), binary.BigEndian.Uint16(rest[2:])}
@@ -209,5 +240,4 @@ func parseIP(p *Packet, ip []byte) bool {
 	}
 	p.Source, p.Destination = netip.AddrPortFrom(source, ports[0]), netip.AddrPortFrom(destination, ports[1])
 	p.Payload = append([]byte(nil), rest...)
-	return true
 }

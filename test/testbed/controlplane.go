@@ -19,6 +19,7 @@ const (
 	Scheduler         = "kube-scheduler"
 	relay             = "relay"
 	bastionServer     = "bastion"
+	bastionServer6    = "bastion6"
 )
 
 // StopAPIServer kills the API server.
@@ -66,6 +67,9 @@ func (c *Cluster) startControlPlane(ctx context.Context, listener *os.File) erro
 		c.start(ctx, ControlPlane, relay, []*os.File{listener}, "node", "relay", controlPlaneIP+":6443"),
 		c.start(ctx, Bastion, bastionServer, nil, "traffic", "serve", "-name", Bastion, "-log", c.accessLogPath(), fmt.Sprintf("%s:%d", BastionIP, BastionPort)),
 	)
+	if c.options.DualStack {
+		err = errors.Join(err, c.start(ctx, Bastion, bastionServer6, nil, "traffic", "serve", "-name", Bastion, "-log", c.accessLogPath(), fmt.Sprintf("[%s]:%d", BastionIPv6, BastionPort)))
+	}
 	return errors.Join(err, c.StartDaemon(ctx, Etcd), c.StartDaemon(ctx, APIServer))
 }
 
@@ -85,7 +89,7 @@ func (c *Cluster) controlPlaneArgs() map[string][]string {
 			"--kubelet-client-certificate=" + pki("apiserver-kubelet-client.crt"), "--kubelet-client-key=" + pki("apiserver-kubelet-client.key"),
 			"--kubelet-preferred-address-types=InternalIP", "--service-account-issuer=https://kubernetes.default.svc",
 			"--service-account-key-file=" + pki("sa.pub"), "--service-account-signing-key-file=" + pki("sa.key"),
-			"--service-cluster-ip-range=" + ServiceCIDR, "--authorization-mode=Node,RBAC", "--enable-admission-plugins=NodeRestriction",
+			"--service-cluster-ip-range=" + c.options.both(ServiceCIDR, ServiceCIDRv6), "--authorization-mode=Node,RBAC", "--enable-admission-plugins=NodeRestriction",
 			"--allow-privileged=true", "--endpoint-reconciler-type=lease", "--profiling=false",
 		},
 		ControllerManager: {
@@ -93,7 +97,7 @@ func (c *Cluster) controlPlaneArgs() map[string][]string {
 			"--authorization-kubeconfig=" + pki("kube-controller-manager.conf"), "--bind-address=127.0.0.1",
 			"--root-ca-file=" + pki("ca.crt"), "--service-account-private-key-file=" + pki("sa.key"), "--use-service-account-credentials=true",
 			// Each node gets its own from us; the controller manager's IPAM could choose another.
-			"--leader-elect=false", "--cluster-cidr=" + ClusterCIDR, "--allocate-node-cidrs=false",
+			"--leader-elect=false", "--cluster-cidr=" + c.options.both(ClusterCIDR, ClusterCIDRv6), "--allocate-node-cidrs=false",
 			"--node-monitor-grace-period=" + c.options.NodeMonitorGrace.String(), "--node-monitor-period=2s",
 		},
 		Scheduler: {

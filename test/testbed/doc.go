@@ -19,6 +19,9 @@
 // the API server, so that several test beds with different Options.Prefix
 // run side by side.
 //
+// With Options.DualStack all of these have addresses of IPv6, too: the LAN is fd00:7::/64,
+// pods are in fd00:254:0:N::/64, the bastion is fd00:1:8::72.
+//
 // Pods are connected by a plain plugin and static routes, or by a CNI with a daemon on each
 // node (Options.CNI): that starts once all Nodes have their podCIDR, says what it does in
 // nodes/NAME/, and is waited for until nodes have routes to each other's pods.

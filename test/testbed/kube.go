@@ -81,7 +81,9 @@ type Pod struct {
 	UID       string
 	Node      string
 	IP        netip.Addr
-	Ready     bool
+	// IPv6 is the zero Addr without DualStack.
+	IPv6  netip.Addr
+	Ready bool
 }
 
 // Pods lists the pods of a namespace that match a label selector and have an
@@ -101,6 +103,7 @@ func (c *Cluster) Pods(ctx context.Context, namespace, selector string) ([]Pod, 
 			Spec   struct{ NodeName string }
 			Status struct {
 				PodIP      string
+				PodIPs     []struct{ IP netip.Addr }
 				Conditions []struct{ Type, Status string }
 			}
 		}
@@ -115,6 +118,11 @@ func (c *Cluster) Pods(ctx context.Context, namespace, selector string) ([]Pod, 
 			continue
 		}
 		p := Pod{Namespace: namespace, Name: item.Metadata.Name, UID: item.Metadata.UID, Node: item.Spec.NodeName, IP: ip}
+		for _, further := range item.Status.PodIPs {
+			if further.IP.Is6() {
+				p.IPv6 = further.IP
+			}
+		}
 		for _, condition := range item.Status.Conditions {
 			p.Ready = p.Ready || condition.Type == "Ready" && condition.Status == "True"
 		}

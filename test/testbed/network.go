@@ -21,7 +21,7 @@ func (c *Cluster) makeNetworks(ctx context.Context) error {
 	// The LAN is a plain switch: iptables has no say in bridged frames.
 	b.optional(lan, "net.bridge.bridge-nf-call-iptables=0", "net.bridge.bridge-nf-call-ip6tables=0")
 	b.place(Router)
-	b.plug(Router, routerIP)
+	b.plug(Router, routerIP, routerIPv6)
 	b.place(Bastion)
 	b.ip(Router, fmt.Sprintf("link add eth1 mtu %d type veth peer name eth0 netns %s", c.options.MTU, c.netnsName(Bastion)))
 	b.ip(Router, "addr add "+routerOuterIP+"/24 dev eth1")
@@ -30,11 +30,12 @@ func (c *Cluster) makeNetworks(ctx context.Context) error {
 	b.ip(Bastion, fmt.Sprintf("link set eth0 mtu %d up", c.options.MTU))
 	b.ip(Bastion, "route add default via "+routerOuterIP)
 	b.sysctl(Router, "net.ipv4.ip_forward=1")
+	b.outsideIPv6()
 	b.place(ControlPlane)
-	b.plug(ControlPlane, controlPlaneIP)
+	b.plug(ControlPlane, controlPlaneIP, controlPlaneIPv6)
 	b.ip(ControlPlane, "route add default via "+routerIP)
 	b.place(LANHost)
-	b.plug(LANHost, LANHostIP)
+	b.plug(LANHost, LANHostIP, LANHostIPv6)
 	b.ip(LANHost, "route add default via "+routerIP)
 	b.routes(ControlPlane, 0)
 	b.serviceRoute(ControlPlane)
@@ -53,7 +54,10 @@ func (c *Cluster) makeNodeNetwork(ctx context.Context, i int) error {
 	b.sysctl(name, "net.ipv4.ip_forward=1", "net.ipv4.conf.all.rp_filter=1", "net.ipv4.conf.default.rp_filter=1", "net.ipv4.conf.lo.rp_filter=1",
 		// As the kernel has it, whatever this machine has: egress IPs look as in OpenShift then.
 		"net.ipv4.conf.all.promote_secondaries=0", "net.ipv4.conf.default.promote_secondaries=0")
-	b.plug(name, nodeIP(i).String())
+	if c.options.DualStack {
+		b.sysctl(name, "net.ipv6.conf.all.forwarding=1")
+	}
+	b.plug(name, nodeIP(i).String(), nodeIPv6(i).String())
 	b.sysctl(name, "net.ipv4.conf.eth0.rp_filter=1")
 	b.ip(name, "route add default via "+routerIP)
 	if b.err != nil || !c.staticRoutes() {
@@ -63,10 +67,29 @@ func (c *Cluster) makeNodeNetwork(ctx context.Context, i int) error {
 	if b.err != nil {
 		return b.err
 	}
-	// SNAT to the node's address for what leaves the cluster.
-	_, err := c.NodeExec(ctx, name, "iptables-"+string(c.options.Backend), "-w", "-t", "nat", "-A", "POSTROUTING", "-s", podCIDR(i), "!", "-d", ClusterCIDR,
+	err := c.masquerade(ctx, name, "iptables", podCIDR(i), ClusterCIDR)
+	if c.options.DualStack {
+		err = errors.Join(err, c.masquerade(ctx, name, "ip6tables", podCIDRv6(i), ClusterCIDRv6))
+	}
+	return err
+}
+
+// masquerade has a node translate what leaves the cluster to its own address.
+func (c *Cluster) masquerade(ctx context.Context, node, program, pods, cluster string) error {
+	_, err := c.NodeExec(ctx, node, program+"-"+string(c.options.Backend), "-w", "-t", "nat", "-A", "POSTROUTING", "-s", pods, "!", "-d", cluster,
 		"-m", "comment", "--comment", "pods leave with the node's address", "-j", "MASQUERADE")
 	return err
+}
+
+// outsideIPv6 gives router and bastion their addresses of IPv6.
+func (b *batch) outsideIPv6() {
+	if !b.c.options.DualStack {
+		return
+	}
+	b.sysctl(Router, "net.ipv6.conf.all.forwarding=1")
+	b.ip(Router, "addr add "+routerOuterIPv6+"/64 dev eth1 nodad")
+	b.ip(Bastion, "addr add "+BastionIPv6+"/64 dev eth0 nodad")
+	b.ip(Bastion, "-6 route add default via "+routerOuterIPv6)
 }
 
 // batch makes networks step by step, until one fails.
@@ -107,20 +130,32 @@ func (b *batch) optional(place string, settings ...string) {
 }
 
 // plug connects a place's new eth0 to the LAN. Its MAC address stays the same
-// over reboots, as a network card's does.
-func (b *batch) plug(place, address string) {
+// over reboots, as a network card's does. The address of IPv6 is for test beds with
+// DualStack, and so is the way outside by it.
+func (b *batch) plug(place, address, address6 string) {
 	b.ip(lan, fmt.Sprintf("link add %s mtu %d type veth peer name eth0 mtu %d address %s netns %s",
 		portName(place), b.c.options.MTU, b.c.options.MTU, macOf(address), b.c.netnsName(place)))
 	b.ip(lan, "link set "+portName(place)+" master br0 up")
 	b.ip(place, "addr add "+address+"/24 brd + dev eth0")
 	b.ip(place, "link set eth0 up")
+	if !b.c.options.DualStack {
+		return
+	}
+	b.ip(place, "addr add "+address6+"/64 dev eth0 nodad")
+	if place != Router {
+		b.ip(place, "-6 route add default via "+routerIPv6)
+	}
 }
 
-// routes adds a route to the pods of each node other than the except-th.
+// routes adds routes to the pods of each node other than the except-th.
 func (b *batch) routes(place string, except int) {
 	for i := 1; i <= b.c.options.Nodes; i++ {
-		if i != except {
-			b.ip(place, fmt.Sprintf("route add %s via %s", podCIDR(i), nodeIP(i)))
+		if i == except {
+			continue
+		}
+		b.ip(place, fmt.Sprintf("route add %s via %s", podCIDR(i), nodeIP(i)))
+		if b.c.options.DualStack {
+			b.ip(place, fmt.Sprintf("-6 route add %s via %s", podCIDRv6(i), nodeIPv6(i)))
 		}
 	}
 }

@@ -32,6 +32,14 @@ func (c *Cluster) NodeIP(name string) netip.Addr {
 	return netip.Addr{}
 }
 
+// NodeIPv6 is NodeIP for IPv6; the zero Addr without DualStack.
+func (c *Cluster) NodeIPv6(name string) netip.Addr {
+	if i, ok := c.nodeIndex(name); ok && c.options.DualStack {
+		return nodeIPv6(i)
+	}
+	return netip.Addr{}
+}
+
 // BridgeIP returns the address of a node on its pods' bridge; the zero Addr if there is no
 // such node.
 func (c *Cluster) BridgeIP(name string) netip.Addr {
@@ -62,11 +70,15 @@ func (c *Cluster) startNode(ctx context.Context, name string) error {
 		return fmt.Errorf("start node: %w", err)
 	}
 	config := node.Config{
-		Name: name, IP: nodeIP(i).String(), Prefix: c.options.Prefix, PodCIDR: podCIDR(i), PodAddresses: c.options.PodAddresses, ClusterCIDR: ClusterCIDR,
+		Name: name, IPs: c.options.both(nodeIP(i).String(), nodeIPv6(i).String()), Prefix: c.options.Prefix,
+		PodCIDR: podCIDR(i), PodAddresses: c.options.PodAddresses, ClusterCIDRs: c.options.both(ClusterCIDR, ClusterCIDRv6),
 		Dir: dir, Tools: c.tools, CNI: cniDir(), PKI: c.pkiDir(), API: apiURL,
 		Images: append([]string{c.trafficImage()}, c.options.Images...), Sandbox: TrafficImage,
 		Legacy: c.options.Backend == Legacy, MTU: c.options.MTU,
 		Network: string(c.options.CNI), NetworkTool: c.cniTool, Nodes: c.options.Nodes, ProxyMode: string(c.options.ProxyMode),
+	}
+	if c.options.DualStack {
+		config.PodCIDRv6 = podCIDRv6(i)
 	}
 	file := filepath.Join(dir, "node.json")
 	if err := node.WriteConfig(file, config); err != nil {
@@ -141,7 +153,8 @@ func (c *Cluster) setPodCIDR(ctx context.Context, name string) error {
 	if !ok {
 		return fmt.Errorf("no node %q", name)
 	}
-	patch := fmt.Sprintf(`{"spec":{"podCIDR":%q,"podCIDRs":[%q]}}`, podCIDR(i), podCIDR(i))
+	cidrs := strings.ReplaceAll(c.options.both(podCIDR(i), podCIDRv6(i)), ",", `","`)
+	patch := fmt.Sprintf(`{"spec":{"podCIDR":%q,"podCIDRs":["%s"]}}`, podCIDR(i), cidrs)
 	err := Poll(ctx, 120*time.Second, func() error {
 		if _, err := c.nodeProcess(name); err != nil {
 			return err

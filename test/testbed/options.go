@@ -31,6 +31,18 @@ const (
 	routerOuterIP  = "10.1.8.1"
 )
 
+// Addresses of IPv6 that a test bed with DualStack has in addition.
+const (
+	BastionIPv6   = "fd00:1:8::72"
+	LANHostIPv6   = "fd00:7::60"
+	ClusterCIDRv6 = "fd00:254::/48"
+	ServiceCIDRv6 = "fd00:96::/112"
+
+	routerIPv6       = "fd00:7::1"
+	controlPlaneIPv6 = "fd00:7::10"
+	routerOuterIPv6  = "fd00:1:8::1"
+)
+
 // Places in which commands run, in addition to the nodes.
 const (
 	Router       = "router"
@@ -116,6 +128,9 @@ type Options struct {
 	// default is all of its pod CIDR. With few of them, new pods soon get
 	// addresses of former ones.
 	PodAddresses int
+	// DualStack gives nodes, pods, Services, the bastion and everything between them
+	// addresses of IPv6, too; with Bridge and PTP alone.
+	DualStack bool
 	// NoPodCIDRs leaves the Nodes without a podCIDR, as a CNI does that gives addresses
 	// out of pools of its own. The pods have the same addresses as otherwise.
 	NoPodCIDRs bool
@@ -177,6 +192,9 @@ func (o Options) outOfRange() (errs []error) {
 	if o.CNI.Program() != "" && (o.NoPodCIDRs || o.PodAddresses != 0) {
 		errs = append(errs, fmt.Errorf("CNI %s gives pods all addresses of their Node's podCIDR", o.CNI))
 	}
+	if o.CNI.Program() != "" && o.DualStack {
+		errs = append(errs, fmt.Errorf("CNI %s is run with IPv4 alone", o.CNI))
+	}
 	if o.MTU < 600 || o.MTU > 9000 {
 		errs = append(errs, fmt.Errorf("MTU %d: want 600 to 9000", o.MTU))
 	}
@@ -192,6 +210,19 @@ func nodeName(i int) string { return fmt.Sprintf("node%d", i) }
 func nodeIP(i int) netip.Addr { return netip.AddrFrom4([4]byte{192, 168, 7, byte(10 + i)}) }
 
 func podCIDR(i int) string { return fmt.Sprintf("10.254.%d.0/24", i) }
+
+// nodeIPv6 and podCIDRv6 are those of IPv6.
+func nodeIPv6(i int) netip.Addr { return netip.MustParseAddr(fmt.Sprintf("fd00:7::1:%x", i)) }
+
+func podCIDRv6(i int) string { return fmt.Sprintf("fd00:254:0:%x::/64", i) }
+
+// both joins an address or network of IPv4 with that of IPv6, if the test bed has both.
+func (o Options) both(v4, v6 string) string {
+	if o.DualStack {
+		return v4 + "," + v6
+	}
+	return v4
+}
 
 // baseDir holds the directories of all test beds.
 func baseDir() (string, error) {

@@ -5,6 +5,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"net/netip"
 	"os"
 	"path/filepath"
 	"strings"
@@ -45,7 +46,8 @@ func TestCluster(t *testing.T) {
 		t.Run(string(backend), func(t *testing.T) {
 			ctx, cancel := context.WithTimeout(t.Context(), 6*time.Minute)
 			defer cancel()
-			o := Options{Prefix: "tb" + string(backend)[:3], Nodes: 2, Backend: backend, Progress: os.Stderr}
+			// One of them has addresses of IPv6 in addition.
+			o := Options{Prefix: "tb" + string(backend)[:3], Nodes: 2, Backend: backend, DualStack: backend == Legacy, Progress: os.Stderr}
 			c, err := Up(ctx, o)
 			if err != nil {
 				t.Fatal(err)
@@ -59,6 +61,9 @@ func TestCluster(t *testing.T) {
 				t.Fatal(err)
 			}
 			t.Run("pods reach the world with their node's address", testWorld(c, pods))
+			if o.DualStack {
+				t.Run("pods reach the world by IPv6", testWorldIPv6(c, pods))
+			}
 			t.Run("the node's rules are in the chosen backend", testBackend(c))
 			t.Run("rp_filter is strict on every device", testStrict(c))
 			t.Run("a capture sees each packet", testCapture(c, pods[0]))
@@ -106,6 +111,75 @@ func testWorld(c *Cluster, pods []Pod) func(*testing.T) {
 			// A neighbour on the LAN that is no node reaches pods directly.
 			if out, err := c.Exec(t.Context(), LANHost, "traffic", "get", fmt.Sprintf("http://%s:8080/", p.IP)); err != nil || !strings.Contains(out, LANHostIP) {
 				t.Errorf("from the LAN to %s: %q, %v", p.Name, out, err)
+			}
+		}
+	}
+}
+
+func testWorldIPv6(c *Cluster, pods []Pod) func(*testing.T) {
+	return func(t *testing.T) {
+		const service = `
+apiVersion: v1
+kind: Service
+metadata: {name: web6, namespace: default}
+spec: {selector: {app: web}, ipFamilies: [IPv6], ports: [{port: 80, targetPort: 8080}]}
+`
+		if _, err := c.Apply(t.Context(), service); err != nil {
+			t.Fatal(err)
+		}
+		clusterIP, err := c.Kubectl(t.Context(), "-n", "default", "get", "service", "web6", "-o", "jsonpath={.spec.clusterIP}")
+		if err != nil {
+			t.Fatal(err)
+		}
+		k, err := c.Capture(t.Context(), Bastion, "eth0", func(p Packet) bool { return p.Source.Addr().Is6() || p.Destination.Addr().Is6() })
+		if err != nil {
+			t.Fatal(err)
+		}
+		for _, p := range pods {
+			node := c.NodeIPv6(p.Node)
+			bastion := fmt.Sprintf("[%s]:%d", BastionIPv6, BastionPort)
+			for _, command := range []string{
+				"get http://" + bastion + "/?from6=" + p.Name,
+				"udp -df -size 1452 " + bastion,
+				fmt.Sprintf("stream -for 1ms [%s]:%d", BastionIPv6, BastionEchoPort),
+			} {
+				out, err := c.PodExec(t.Context(), p.Namespace, p.Name, strings.Fields("/traffic "+command)...)
+				if err != nil || !strings.Contains(out, "["+node.String()+"]:") {
+					t.Errorf("%s on %s: traffic %s: %q, %v; want it seen as %s", p.Name, p.Node, command, out, err, node)
+				}
+			}
+			err := Poll(t.Context(), 30*time.Second, func() error {
+				_, err := c.PodExec(t.Context(), p.Namespace, p.Name, "/traffic", "get", "http://["+clusterIP+"]/")
+				return err
+			})
+			if err != nil {
+				t.Errorf("%s on %s to the Service: %v", p.Name, p.Node, err)
+			}
+			if out, err := c.PodExec(t.Context(), p.Namespace, p.Name, "/traffic", "ping", BastionIPv6); err != nil {
+				t.Errorf("%s on %s: ping: %q, %v", p.Name, p.Node, out, err)
+			}
+			entries, err := c.AccessLog().Find("from6=" + p.Name)
+			if err != nil || len(entries) != 1 || entries[0].Source != node {
+				t.Errorf("access log of %s: %v, %v; want one line of %s", p.Name, entries, err, node)
+			}
+			if out, err := c.Exec(t.Context(), LANHost, "traffic", "get", fmt.Sprintf("http://[%s]:8080/", p.IPv6)); err != nil || !strings.Contains(out, LANHostIPv6) {
+				t.Errorf("from the LAN to %s: %q, %v", p.Name, out, err)
+			}
+		}
+		packets, err := k.Stop()
+		if err != nil {
+			t.Fatal(err)
+		}
+		protocols := map[uint8]int{}
+		for _, p := range packets {
+			protocols[p.Protocol]++
+			if want := netip.MustParseAddr(BastionIPv6); p.Source.Addr() != want && p.Destination.Addr() != want {
+				t.Errorf("captured %v to %v", p.Source, p.Destination)
+			}
+		}
+		for _, protocol := range []uint8{unix.IPPROTO_TCP, unix.IPPROTO_UDP, unix.IPPROTO_ICMPV6} {
+			if protocols[protocol] < 2*len(pods) {
+				t.Errorf("captured %d packets of protocol %d, want 2 of each pod at least", protocols[protocol], protocol)
 			}
 		}
 	}

@@ -32,6 +32,7 @@ func TestOptionsAreChecked(t *testing.T) {
 		{ProxyMode: "ipvs"},
 		{CNI: Flannel, NoPodCIDRs: true},
 		{CNI: KubeRouter, PodAddresses: 9},
+		{CNI: Flannel, DualStack: true},
 	} {
 		if _, err := o.withDefaults(); err == nil {
 			t.Errorf("%+v was accepted", o)

@@ -61,7 +61,7 @@ func (c chat) connections(ctx context.Context) {
 	defer tick.Stop()
 	for n := 1; ; n++ {
 		go func() {
-			conn, err := net.DialTimeout("tcp4", c.lines, connectTimeout)
+			conn, err := net.DialTimeout("tcp", c.lines, connectTimeout)
 			if err != nil {
 				return // that it is missing is what the other side sees
 			}
@@ -88,7 +88,7 @@ func (c chat) udp(ctx context.Context) {
 	for n := 1; ; n++ {
 		if conn == nil {
 			// Fails while the pod has no route yet.
-			conn, _ = net.Dial("udp4", c.datagrams)
+			conn, _ = net.Dial("udp", c.datagrams)
 		}
 		if conn != nil {
 			// Errors are about earlier datagrams.
@@ -109,7 +109,7 @@ func (c chat) stream(ctx context.Context) {
 	var in *bufio.Reader
 	for n := 1; ; n++ {
 		if conn == nil {
-			if opened, err := net.DialTimeout("tcp4", c.lines, connectTimeout); err == nil {
+			if opened, err := net.DialTimeout("tcp", c.lines, connectTimeout); err == nil {
 				conn, in = opened, bufio.NewReader(opened)
 			}
 		}

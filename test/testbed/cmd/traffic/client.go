@@ -10,6 +10,7 @@ import (
 	"maps"
 	"net"
 	"net/http"
+	"net/netip"
 	"os"
 	"strings"
 	"syscall"
@@ -82,10 +83,14 @@ func do(ctx context.Context, c *http.Client, method, url string, body io.Reader,
 func dialer(o options) *net.Dialer {
 	d := &net.Dialer{Timeout: o.timeout}
 	if o.df {
-		d.Control = func(_, _ string, c syscall.RawConn) error {
+		d.Control = func(network, _ string, c syscall.RawConn) error {
+			level, option := unix.IPPROTO_IP, unix.IP_MTU_DISCOVER
+			if strings.HasSuffix(network, "6") || strings.HasPrefix(network, "ip6") {
+				level, option = unix.IPPROTO_IPV6, unix.IPV6_MTU_DISCOVER
+			}
 			var inner error
 			err := c.Control(func(fd uintptr) {
-				inner = unix.SetsockoptInt(int(fd), unix.IPPROTO_IP, unix.IP_MTU_DISCOVER, unix.IP_PMTUDISC_DO)
+				inner = unix.SetsockoptInt(int(fd), level, option, unix.IP_PMTUDISC_DO)
 			})
 			return errors.Join(err, inner)
 		}
@@ -104,7 +109,7 @@ func udp(address string, o options) error {
 }
 
 func askUDP(address string, o options) (string, error) {
-	conn, err := dialer(o).Dial("udp4", address)
+	conn, err := dialer(o).Dial("udp", address)
 	if err != nil {
 		return "", err
 	}
@@ -125,14 +130,19 @@ func askUDP(address string, o options) (string, error) {
 // ping sends an ICMP echo request of o.size bytes of data and waits for its
 // reply, or for the error that came instead.
 func ping(address string, o options) error {
-	conn, err := dialer(o).Dial("ip4:icmp", address)
+	// Echo request and reply of the family; the kernel itself fills in ICMPv6's checksum.
+	network, ask, answer := "ip4:icmp", byte(8), byte(0)
+	if ip, err := netip.ParseAddr(address); err == nil && ip.Is6() {
+		network, ask, answer = "ip6:ipv6-icmp", 128, 129
+	}
+	conn, err := dialer(o).Dial(network, address)
 	if err != nil {
 		return err
 	}
 	defer conn.Close()
 	const header = 8
 	request := make([]byte, header+o.size)
-	request[0] = 8 // echo request
+	request[0] = ask
 	id := uint16(os.Getpid()) ^ uint16(time.Now().UnixNano())
 	request[4], request[5] = byte(id>>8), byte(id)
 	sum := checksum(request)
@@ -156,7 +166,7 @@ func ping(address string, o options) error {
 			return err
 		}
 		// Every ICMP message for this address comes to every raw socket.
-		if n >= header && buffer[0] == 0 && buffer[4] == byte(id>>8) && buffer[5] == byte(id) {
+		if n >= header && buffer[0] == answer && buffer[4] == byte(id>>8) && buffer[5] == byte(id) {
 			fmt.Printf("reply from %s, %d bytes, %s\n", conn.RemoteAddr(), n-header, time.Since(start).Round(10*time.Microsecond))
 			return nil
 		}

@@ -46,18 +46,18 @@ func serve(ctx context.Context, address string, o options) error {
 		}
 	}
 	s := &server{name: o.name, log: out}
-	packets, err := net.ListenPacket("udp4", address)
+	packets, err := net.ListenPacket("udp", address)
 	if err != nil {
 		return fmt.Errorf("serve: %w", err)
 	}
 	if err := widen(packets); err != nil {
 		return fmt.Errorf("serve: %w", err)
 	}
-	lines, err := net.Listen("tcp4", net.JoinHostPort(host, strconv.Itoa(port+1)))
+	lines, err := net.Listen("tcp", net.JoinHostPort(host, strconv.Itoa(port+1)))
 	if err != nil {
 		return fmt.Errorf("serve: %w", err)
 	}
-	web, err := net.Listen("tcp4", address)
+	web, err := net.Listen("tcp", address)
 	if err != nil {
 		return fmt.Errorf("serve: %w", err)
 	}

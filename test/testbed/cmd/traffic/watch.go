@@ -88,7 +88,7 @@ func ask(u *url.URL, id string, o options) (string, error) {
 		saw, _, _ := strings.Cut(rest, ",")
 		return saw, err
 	case "tcp":
-		conn, err := net.DialTimeout("tcp4", u.Host, o.timeout)
+		conn, err := net.DialTimeout("tcp", u.Host, o.timeout)
 		if err != nil {
 			return "", err
 		}
@@ -136,7 +136,7 @@ func stream(ctx context.Context, address string, o options) error {
 		ctx, cancel = context.WithTimeout(ctx, o.length)
 		defer cancel()
 	}
-	conn, err := net.DialTimeout("tcp4", address, o.timeout)
+	conn, err := net.DialTimeout("tcp", address, o.timeout)
 	if err != nil {
 		return err
 	}
@@ -166,7 +166,7 @@ func stream(ctx context.Context, address string, o options) error {
 
 // idle waits for data that never comes, until the connection ends.
 func idle(address string, o options) error {
-	conn, err := net.DialTimeout("tcp4", address, o.timeout)
+	conn, err := net.DialTimeout("tcp", address, o.timeout)
 	if err != nil {
 		return err
 	}

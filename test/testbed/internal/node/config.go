@@ -12,13 +12,15 @@ import (
 type Config struct {
 	// Name of the node, and its host name.
 	Name string
-	// IP is its address on the LAN, Prefix the test bed's, which names its
-	// cgroup.
-	IP     string
+	// IPs are its addresses on the LAN, one or two with a comma between them, Prefix the
+	// test bed's, which names its cgroup.
+	IPs    string
 	Prefix string
-	// PodCIDR is the node's own, ClusterCIDR all nodes'.
-	PodCIDR     string
-	ClusterCIDR string
+	// PodCIDR is the node's own, and PodCIDRv6 that of IPv6, if pods have addresses of it.
+	// ClusterCIDRs are all nodes', one or two with a comma between them.
+	PodCIDR      string
+	PodCIDRv6    string
+	ClusterCIDRs string
 	// PodAddresses bounds the addresses of PodCIDR that pods get; 0 for all.
 	PodAddresses int
 	// Dir is the node's own directory: its state, logs and private mounts.

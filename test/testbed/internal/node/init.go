@@ -62,12 +62,12 @@ func Init(configPath string) error {
 	for _, d := range append(network, []daemon{
 		{"kubelet", []string{
 			filepath.Join(c.Tools, "kubelet"), "--config=" + filepath.Join(c.Dir, "kubelet.yaml"),
-			"--kubeconfig=" + filepath.Join(c.PKI, c.Name+".conf"), "--hostname-override=" + c.Name, "--node-ip=" + c.IP,
+			"--kubeconfig=" + filepath.Join(c.PKI, c.Name+".conf"), "--hostname-override=" + c.Name, "--node-ip=" + c.IPs,
 			"--cert-dir=/var/lib/kubelet/pki", "--root-dir=/var/lib/kubelet", "--v=2",
 		}},
 		{"kube-proxy", []string{
 			filepath.Join(c.Tools, "kube-proxy"), "--kubeconfig=" + filepath.Join(c.PKI, "kube-proxy.conf"),
-			"--hostname-override=" + c.Name, "--proxy-mode=" + c.ProxyMode, "--cluster-cidr=" + c.ClusterCIDR,
+			"--hostname-override=" + c.Name, "--proxy-mode=" + c.ProxyMode, "--cluster-cidr=" + c.ClusterCIDRs,
 			// These would write settings of the whole machine.
 			"--conntrack-max-per-core=0", "--conntrack-tcp-timeout-established=0", "--conntrack-tcp-timeout-close-wait=0",
 		}},

@@ -29,14 +29,14 @@ const (
 // CNIs do.
 const bridgeConfig = `{ "cniVersion": "1.0.0", "name": "testbed", "plugins": [
   { "type": "bridge", "bridge": "cni0", "isGateway": true, "ipMasq": false, "hairpinMode": true, "mtu": %d,
-    "ipam": { "type": "host-local", "ranges": [[%s]], "routes": [{"dst": "0.0.0.0/0"}] } },
+    "ipam": { "type": "host-local", "ranges": [%s], "routes": [%s] } },
   { "type": "portmap", "capabilities": {"portMappings": true} } ] }
 `
 
 // Each pod has a link of its own, without a bridge.
 const ptpConfig = `{ "cniVersion": "1.0.0", "name": "testbed", "plugins": [
   { "type": "ptp", "ipMasq": false, "mtu": %d,
-    "ipam": { "type": "host-local", "ranges": [[%s]], "routes": [{"dst": "0.0.0.0/0"}] } },
+    "ipam": { "type": "host-local", "ranges": [%s], "routes": [%s] } },
   { "type": "portmap", "capabilities": {"portMappings": true} } ] }
 `
 
@@ -58,17 +58,35 @@ const kubeRouterConfig = `{ "cniVersion": "0.3.0", "name": "mynet", "plugins": [
 func networkConfig(c Config) string {
 	switch c.Network {
 	case "ptp":
-		return fmt.Sprintf(ptpConfig, c.MTU, podRange(c))
+		return fmt.Sprintf(ptpConfig, c.MTU, podRanges(c), podRoutes(c))
 	case "kube-router":
 		return kubeRouterConfig
 	case "flannel", "flannel-host-gw", "flannel-nftables":
 		return ""
 	default:
-		return fmt.Sprintf(bridgeConfig, c.MTU, podRange(c))
+		return fmt.Sprintf(bridgeConfig, c.MTU, podRanges(c), podRoutes(c))
 	}
 }
 
-// podRange is the range of pod addresses as the CNI plugin host-local takes it.
+// podRanges are the ranges of which each pod gets an address, podRoutes its routes, as the
+// CNI plugin host-local takes them.
+func podRanges(c Config) string {
+	ranges := "[" + podRange(c) + "]"
+	if c.PodCIDRv6 != "" {
+		ranges += fmt.Sprintf(`, [{"subnet": %q}]`, c.PodCIDRv6)
+	}
+	return ranges
+}
+
+func podRoutes(c Config) string {
+	routes := `{"dst": "0.0.0.0/0"}`
+	if c.PodCIDRv6 != "" {
+		routes += `, {"dst": "::/0"}`
+	}
+	return routes
+}
+
+// podRange is the range of pod addresses of IPv4 as the CNI plugin host-local takes it.
 func podRange(c Config) string {
 	subnet, err := netip.ParsePrefix(c.PodCIDR)
 	if c.PodAddresses == 0 || err != nil {
@@ -179,7 +197,7 @@ func flannelNetwork(c Config) string {
 	if c.Network == "flannel-host-gw" {
 		backend = "host-gw"
 	}
-	return fmt.Sprintf(`{"Network": %q, "EnableNFTables": %t, "Backend": {"Type": %q}}`, c.ClusterCIDR, c.Network == "flannel-nftables", backend)
+	return fmt.Sprintf(`{"Network": %q, "EnableNFTables": %t, "Backend": {"Type": %q}}`, c.ClusterCIDRs, c.Network == "flannel-nftables", backend)
 }
 
 // writeFlannelConfig configures the plugin by what flannel wrote.
