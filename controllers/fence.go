@@ -100,9 +100,9 @@ func (f *fence) review(ctx context.Context, v view) (permission, error) {
 	if err != nil {
 		return noClaims, f.depose(err)
 	}
-	for _, h := range v.hosts {
+	for _, h := range marked(v.hosts) {
 		// A mark that no list has shown may have come with the object.
-		if len(lacking) > 0 || (marked(h) && !f.passed[h.UID]) {
+		if len(lacking) > 0 || !f.passed[h.UID] {
 			return f.close(ctx)
 		}
 	}
@@ -166,10 +166,10 @@ func (f *fence) list(ctx context.Context) ([]*v1.HostSubnet, error) {
 // pass remembers the list by which claims may be written.
 func (f *fence) pass(hosts []*v1.HostSubnet) {
 	f.passed = make(map[types.UID]bool, len(hosts))
+	for _, h := range marked(hosts) {
+		f.passed[h.UID] = true
+	}
 	for _, h := range hosts {
-		if marked(h) {
-			f.passed[h.UID] = true
-		}
 		f.observer.wroteHost(h)
 	}
 	f.unseenHosts = hosts

@@ -78,11 +78,24 @@ func compareTerms(a, b mark) int {
 // markOf is the mark of a HostSubnet, the zero mark for none.
 func markOf(h *v1.HostSubnet) mark { return parseMark(h.Annotations[v1.AnnotationClaimsWriter]) }
 
-// marked reports whether a mark matters on the HostSubnet: it is automatic, or was when
-// a controller marked it and may be so again.
-func marked(h *v1.HostSubnet) bool {
-	_, found := h.Annotations[v1.AnnotationClaimsWriter]
-	return found || len(h.EgressCIDRs) > 0
+// marked returns the HostSubnets on which a mark matters: those that are automatic, and
+// those that were when a controller marked them and may be so again. Where there is none,
+// the first by name has the mark: another install finds this one by it.
+func marked(hosts []*v1.HostSubnet) []*v1.HostSubnet {
+	var found []*v1.HostSubnet
+	var first *v1.HostSubnet
+	for _, h := range hosts {
+		if _, ok := h.Annotations[v1.AnnotationClaimsWriter]; ok || len(h.EgressCIDRs) > 0 {
+			found = append(found, h)
+		}
+		if first == nil || h.Name < first.Name {
+			first = h
+		}
+	}
+	if len(found) == 0 && first != nil {
+		found = append(found, first)
+	}
+	return found
 }
 
 // nextEpoch is the number of the term that follows all that have marked the hosts.
@@ -98,10 +111,7 @@ func nextEpoch(hosts []*v1.HostSubnet) uint64 {
 // errDeposed if any has the mark of a later term. A term of another controller with the
 // same number is as good as a later one: both end then.
 func compareMarks(mine mark, hosts []*v1.HostSubnet) (lacking []*v1.HostSubnet, err error) {
-	for _, h := range hosts {
-		if !marked(h) {
-			continue
-		}
+	for _, h := range marked(hosts) {
 		switch found := markOf(h); {
 		case found == mine:
 		case found.epoch >= mine.epoch:

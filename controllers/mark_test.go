@@ -28,7 +28,7 @@ func TestCompareMarks(t *testing.T) {
 		host             *v1.HostSubnet
 		lacking, deposed bool
 	}{
-		"manual":                {markedHost(""), false, false},
+		"manual, the only one":  {markedHost(""), true, false},
 		"automatic":             {markedHost("", cidr), true, false},
 		"mine":                  {markedHost("7 me", cidr), false, false},
 		"earlier":               {markedHost("6 you", cidr), true, false},
@@ -44,6 +44,13 @@ func TestCompareMarks(t *testing.T) {
 		if (len(lacking) > 0) != tc.lacking || errors.Is(err, errDeposed) != tc.deposed {
 			t.Errorf("%s: lacking %d, %v", name, len(lacking), err)
 		}
+	}
+	if lacking, err := compareMarks(mine, []*v1.HostSubnet{named("a", markedHost("")), named("b", markedHost("7 me"))}); err != nil || len(lacking) > 0 {
+		t.Errorf("a manual host lacks a mark that another has: %d, %v", len(lacking), err)
+	}
+	lacking, err := compareMarks(mine, []*v1.HostSubnet{named("b", markedHost("")), named("a", markedHost("")), named("c", markedHost(""))})
+	if err != nil || len(lacking) != 1 || lacking[0].Name != "a" {
+		t.Errorf("of manual hosts alone %d lack a mark, want the first by name: %v", len(lacking), err)
 	}
 	if got := nextEpoch([]*v1.HostSubnet{markedHost("6 you"), markedHost("41 of a backup", cidr), markedHost("")}); got != 42 {
 		t.Errorf("the next term is %d, want 42", got)

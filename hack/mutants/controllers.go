@@ -234,6 +234,10 @@ func controllerMutants() []mutant {
 			edits: []edit{{file: "publisher.go", old: "\t\tif !busy {", new: "\t\tif !busy || other != nil {"}},
 		},
 		{
+			name: "manual-hosts-need-no-mark", pkg: controller, test: "TestTwoInstalls", plain: true,
+			edits: []edit{{file: "mark.go", old: "if len(found) == 0 && first != nil {", new: "if len(found) == 0 && first != nil && len(hosts) == 0 {"}},
+		},
+		{
 			name: "second-install-works", pkg: controller, test: "TestTwoInstalls", plain: true,
 			edits: []edit{{file: "installs.go", old: "return err == nil && !works", new: "return true"}},
 		},
