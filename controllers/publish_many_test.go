@@ -28,22 +28,16 @@ import (
 //
 // EGRESSIP_TEST_NAMESPACES sets another size.
 func TestManyStatuses(t *testing.T) {
-	const perHost, qps = 100, 50 // the default of --kube-api-qps
-	count := 1000
-	if text := os.Getenv("EGRESSIP_TEST_NAMESPACES"); text != "" {
-		var err error
-		if count, err = strconv.Atoi(text); err != nil {
-			t.Fatal(err)
-		}
-	}
+	const perHost = 100
+	count := manyNamespaces(t, 1000)
 	a := startAPI(t)
 	noted, writes := a.watchWrites()
 	a.fill(t, count, perHost)
 
-	noted.cfg.QPS, noted.cfg.Burst = qps, 2*qps
+	noted.cfg.QPS = -1 // as by default
 	began := time.Now()
 	noted.control(t, controllers.Options{})
-	limit := 4*testenv.Patience + time.Duration(count/qps)*time.Second
+	limit := 4*testenv.Patience + time.Duration(count/20)*time.Second
 	testenv.EventuallyWithin(t, limit, func(context.Context) string {
 		if n := writes.count(); n < count/4 {
 			return fmt.Sprintf("%d statuses are written", n)
@@ -82,6 +76,56 @@ func TestManyStatuses(t *testing.T) {
 		}
 		return ""
 	})
+}
+
+// TestManyNamespaces: a controller that starts where there are many Namespaces and no
+// NetNamespace creates all of these, each with a netid of its own. How long it takes is
+// logged.
+//
+// EGRESSIP_TEST_NAMESPACES sets another size.
+func TestManyNamespaces(t *testing.T) {
+	count := manyNamespaces(t, 100)
+	a := startAPI(t)
+	a.cfg.QPS = -1
+	c, err := client.New(a.cfg, client.Options{Scheme: a.Scheme()})
+	if err != nil {
+		t.Fatal(err)
+	}
+	a.parallel(t, count, func(ctx context.Context, i int) error {
+		return c.Create(ctx, &corev1.Namespace{ObjectMeta: metav1.ObjectMeta{Name: fmt.Sprintf("team%05d", i)}})
+	})
+	began := time.Now()
+	a.control(t, controllers.Options{})
+	limit := 4*testenv.Patience + time.Duration(count/20)*time.Second
+	testenv.EventuallyWithin(t, limit, func(ctx context.Context) string {
+		var list v1.NetNamespaceList
+		if err := a.List(ctx, &list); err != nil {
+			return err.Error()
+		}
+		ids := make(map[uint32]bool)
+		for i := range list.Items {
+			if id, numbered := list.Items[i].ID(); numbered && strings.HasPrefix(list.Items[i].Name, "team") {
+				ids[id] = true
+			}
+		}
+		if len(ids) < count {
+			return fmt.Sprintf("%d NetNamespaces of %d have a netid of their own", len(ids), count)
+		}
+		return ""
+	})
+	t.Logf("%d NetNamespaces in %s", count, time.Since(began).Round(time.Second))
+}
+
+// manyNamespaces is how many a test has.
+func manyNamespaces(t *testing.T, count int) int {
+	t.Helper()
+	if text := os.Getenv("EGRESSIP_TEST_NAMESPACES"); text != "" {
+		var err error
+		if count, err = strconv.Atoi(text); err != nil {
+			t.Fatal(err)
+		}
+	}
+	return count
 }
 
 // fill creates namespaces with an egress IP each, and the manual hosts that claim them.
