@@ -3,6 +3,7 @@ package controllers
 import (
 	"context"
 	"fmt"
+	"net/netip"
 	"slices"
 	"sync"
 	"time"
@@ -48,6 +49,8 @@ type networkReader struct {
 	objects dynamic.Interface
 	meta    metadata.Interface
 	sources []egress.NetworkSource
+	// services are those of the flag.
+	services []netip.Prefix
 	// changed receives an event when the networks have changed.
 	changed chan event.GenericEvent
 	wake    chan struct{}
@@ -73,7 +76,9 @@ type reading struct {
 const definitions = "CustomResourceDefinitions"
 
 // newNetworkReader returns one that reads nothing if there are no sources.
-func newNetworkReader(log logr.Logger, clock clock.Clock, cfg *rest.Config, sources []egress.NetworkSource) (*networkReader, error) {
+func newNetworkReader(
+	log logr.Logger, clock clock.Clock, cfg *rest.Config, sources []egress.NetworkSource, services []netip.Prefix,
+) (*networkReader, error) {
 	objects, err := dynamic.NewForConfig(cfg)
 	if err != nil {
 		return nil, fmt.Errorf("set up a client: %w", err)
@@ -83,7 +88,7 @@ func newNetworkReader(log logr.Logger, clock clock.Clock, cfg *rest.Config, sour
 		return nil, fmt.Errorf("set up a client of metadata: %w", err)
 	}
 	return &networkReader{
-		log: log.WithName("networks"), clock: clock, objects: objects, meta: meta, sources: sources, ready: len(sources) == 0,
+		log: log.WithName("networks"), clock: clock, objects: objects, meta: meta, sources: sources, services: services, ready: len(sources) == 0,
 		changed: make(chan event.GenericEvent, 1), wake: make(chan struct{}, 1), readings: make(map[string]*reading),
 	}, nil
 }
@@ -110,7 +115,10 @@ func (r *networkReader) reads() bool { return len(r.sources) > 0 }
 
 // collect reads the informers.
 func (r *networkReader) collect() []egress.NamedNetwork {
-	all := []egress.NamedNetwork{}
+	all := make([]egress.NamedNetwork, 0, len(r.services))
+	for _, p := range r.services {
+		all = append(all, egress.NamedNetwork{FoundNetwork: v1.FoundNetwork{CIDR: p.String(), Source: egress.SourceServiceFlag, Use: v1.UseServices}})
+	}
 	if read := r.readings[definitions]; read != nil && read.problem != "" {
 		all = append(all, problemOf(definitions, read.problem))
 	}

@@ -9,8 +9,11 @@ import (
 	"time"
 
 	corev1 "k8s.io/api/core/v1"
+	networkingv1 "k8s.io/api/networking/v1"
 	rbacv1 "k8s.io/api/rbac/v1"
 	apiextensionsv1 "k8s.io/apiextensions-apiserver/pkg/apis/apiextensions/v1"
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
+	"k8s.io/apimachinery/pkg/api/meta"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
 	"k8s.io/apimachinery/pkg/runtime"
@@ -104,6 +107,15 @@ func TestNetworksThatObjectsName(t *testing.T) {
 	a.crd(t, "crd.projectcalico.org", "v1", "ippools", "IPPool")
 	a.object(t, "{apiVersion: crd.projectcalico.org/v1, kind: IPPool, metadata: {name: pods}, spec: {cidr: 10.8.0.0/16}}")
 	a.finds(t, "node1", pods, service)
+
+	more := &networkingv1.ServiceCIDR{ObjectMeta: metav1.ObjectMeta{Name: "more"}, Spec: networkingv1.ServiceCIDRSpec{CIDRs: []string{"10.77.0.0/24"}}}
+	switch err := a.Create(t.Context(), more); {
+	case apierrors.IsNotFound(err) || meta.IsNoMatchError(err): // before Kubernetes 1.33
+	case err != nil:
+		t.Fatal(err)
+	default:
+		a.finds(t, "node1", pods, service, "Services 10.77.0.0/24 ServiceCIDR more")
+	}
 }
 
 // crd creates a CustomResourceDefinition that takes any object, and waits until the API
@@ -160,6 +172,8 @@ func (a *api) finds(t *testing.T, host string, want ...string) {
 		for _, f := range h.Status.FoundNetworks {
 			line := f.Use + " " + f.CIDR + " " + f.Source
 			switch {
+			case f.Source == "ServiceCIDR kubernetes":
+				continue // from Kubernetes 1.33 on
 			case f.Source == "Service default/kubernetes":
 				line = "IP of " + f.Source
 			case f.CIDR == "":

@@ -1,6 +1,7 @@
 package controllers
 
 import (
+	"net/netip"
 	"testing"
 
 	"github.com/google/go-cmp/cmp"
@@ -32,6 +33,10 @@ func TestFoundNetworksStayUntilAllIsRead(t *testing.T) {
 		"not ready":          {&networkReader{sources: egress.NetworkSources()}, pool},
 		"ready":              {&networkReader{sources: egress.NetworkSources(), ready: true}, annotated},
 		"not to read at all": {&networkReader{ready: true}, nil},
+		"services of the flag": {
+			&networkReader{ready: true, services: []netip.Prefix{netip.MustParsePrefix("10.96.0.0/16")}},
+			[]v1.FoundNetwork{{CIDR: "10.96.0.0/16", Source: "--service-cidrs", Use: v1.UseServices}},
+		},
 	} {
 		v := view{hosts: []*v1.HostSubnet{&h}}
 		v.readNetworks(test.reader, nodes)

@@ -39,6 +39,9 @@ type Options struct {
 	// FindNetworks: networks of pods and services that objects of the CNI and of the cluster
 	// name are published.
 	FindNetworks bool
+	// ServiceCIDRs are networks of services, as agents are given them: no egress IP can be
+	// there.
+	ServiceCIDRs []netip.Prefix
 	// ProbePort is the UDP port on which agents answer probes; 0 for no probes.
 	// Probes are answered in the nodes' own network only.
 	ProbePort uint16

@@ -291,7 +291,7 @@ func (s setup) networkReader(log logr.Logger) (*networkReader, error) {
 	if s.options.FindNetworks {
 		sources = egress.NetworkSources()
 	}
-	r, err := newNetworkReader(log, clock.RealClock{}, s.cfg, sources)
+	r, err := newNetworkReader(log, clock.RealClock{}, s.cfg, sources, s.options.ServiceCIDRs)
 	if err != nil {
 		return nil, err
 	}

@@ -50,6 +50,17 @@ func TestExplain(t *testing.T) {
 			want:      []string{"shop        17      10.1.8.200   node1   Active   Assigned\n"},
 			not:       []string{"test"},
 		},
+		"an egress IP in a network of services": {
+			namespace: "shop",
+			change: func(o *egress.Objects) {
+				o.HostSubnets[1].Status.FoundNetworks = []v1.FoundNetwork{{CIDR: "10.96.0.0/16", Source: "ServiceCIDR kubernetes", Use: v1.UseServices}}
+				o.NetNamespaces[1].EgressIPs = []string{"10.96.3.7"}
+			},
+			want: []string{
+				"shop        17      10.96.3.7   -      Invalid   ServiceAddress\n",
+				"10.96.3.7 is in a service network of the cluster (10.96.0.0/16, by ServiceCIDR kubernetes): use an address",
+			},
+		},
 		"one that requests nothing": {
 			namespace: "free",
 			want:      []string{"free        15      -           -      -       NotRequested\n"},

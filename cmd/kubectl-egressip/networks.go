@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"slices"
 
 	corev1 "k8s.io/api/core/v1"
 	networkingv1 "k8s.io/api/networking/v1"
@@ -47,6 +48,9 @@ func networks(w io.Writer, o egress.Objects, f facts) error {
 	}
 	for i := range f.services {
 		for _, cidr := range f.services[i].Spec.CIDRs {
+			if slices.ContainsFunc(known, func(n egress.Network) bool { return n.Services && n.Inside && networkOf(n) == cidr }) {
+				continue // the controller has published it
+			}
 			table.row(cidr, "ServiceCIDR "+f.services[i].Name, "-", yesNo(true), "-")
 		}
 	}

@@ -95,6 +95,18 @@ func healthMutants() []mutant {
 			edits: []edit{{file: "resolve_index.go", old: "\tcase a.podsOf != none:\n", new: "\tcase a.podsOf == len(x.Hosts):\n"}},
 		},
 		{
+			name: "service-network-is-outside", pkg: brain, test: "TestNamedNetworksHaveNoEgressIPs", plain: true,
+			edits: []edit{{file: "resolve_index.go", old: "\tcase a.named != nil:\n", new: "\tcase a.named != nil && a.named.Use != UseServices:\n"}},
+		},
+		{
+			name: "service-address-is-allocated", pkg: brain, test: "TestNamedNetworksHaveNoEgressIPs", plain: true,
+			edits: []edit{{file: "allocate.go", old: "case address.named != nil:", new: "case address.named == &Found{}:"}},
+		},
+		{
+			name: "services-where-hosts-are", pkg: brain, test: "TestNamedNetworksHaveNoEgressIPs", plain: true,
+			edits: []edit{{file: "resolve_named.go", old: "\t\t\tdelete(n.found, prefix)\n", new: ""}},
+		},
+		{
 			name: "pod-address-is-allocated", pkg: brain, test: "TestPodAddresses", plain: true,
 			edits: []edit{{file: "allocate.go", old: "case address.podsOf != none:", new: "case address.podsOf == len(a.Hosts):"}},
 		},

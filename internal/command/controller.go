@@ -52,6 +52,7 @@ status, conditions and events. Several may run; one of them leads.`,
 		"how long egress IPs that a user, or a restore, wrote into the list of an automatic host are kept although no namespace requests them, 0 for not at all")
 	f.BoolVar(&o.FindNetworks, "find-networks", true,
 		"read the networks of pods and services from objects of the CNI and of the cluster, where they exist and may be read")
+	f.Var((*cidrsValue)(&o.ServiceCIDRs), "service-cidrs", "service networks as comma-separated `CIDRs`, as agents have them: egress IPs there are refused")
 	f.Uint16Var(&o.ProbePort, "probe-port", probe.Port,
 		"UDP `port` on which agents answer probes; 0 disables probes: use it without hostNetwork, where agents do not answer")
 	f.DurationVar(&o.ProbeInterval, "probe-interval", probe.DefaultConfig().Interval,

@@ -160,6 +160,8 @@ func (a *allocator) refusal(address *address) Reason {
 		return ReasonHostAddress
 	case address.podsOf != none:
 		return ReasonPodAddress
+	case address.named != nil:
+		return address.named.refusal()
 	case len(address.hosts) > 1:
 		if _, ok := a.holder(address); !ok {
 			return ReasonMultipleHosts

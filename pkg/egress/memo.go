@@ -265,7 +265,7 @@ func (n *Namespace) equal(other *Namespace) bool {
 
 // allocated returns the host without what no allocation depends on.
 func (h Host) allocated() Host {
-	h.Reports, h.AgentGone, h.Witnesses, h.Invalid, h.IPv6 = nil, false, nil, nil, nil
+	h.Reports, h.AgentGone, h.Witnesses, h.Invalid = nil, false, nil, nil
 	h.Addresses, h.Listed, h.PodsMissing = nil, nil, ""
 	return h
 }
@@ -273,7 +273,8 @@ func (h Host) allocated() Host {
 // sameIndex reports whether an index is the same with the other host, but for its claims.
 func (h *Host) sameIndex(other *Host) bool {
 	return h.Name == other.Name && h.IP == other.IP && h.Confirmed == other.Confirmed && h.Shadowed == other.Shadowed &&
-		h.Gone == other.Gone && h.Network == other.Network && slices.Equal(h.Subnets, other.Subnets)
+		h.Gone == other.Gone && h.Network == other.Network && slices.Equal(h.Subnets, other.Subnets) &&
+		h.sameFound(other) && slices.Equal(h.IPv6, other.IPv6)
 }
 
 func (h *Host) sameClaims(other *Host) bool {
@@ -285,7 +286,7 @@ func (h *Host) equal(other *Host) bool {
 		h.PodsMissing == other.PodsMissing && h.Capacity == other.Capacity && h.Created.Equal(other.Created) &&
 		slices.Equal(h.Claims, other.Claims) && slices.Equal(h.Ranges, other.Ranges) && slices.Equal(h.Subnets, other.Subnets) &&
 		slices.Equal(h.IPv6, other.IPv6) && slices.Equal(h.Excess, other.Excess) && slices.Equal(h.Invalid, other.Invalid) && slices.Equal(h.Awaited, other.Awaited) &&
-		slices.Equal(h.Addresses, other.Addresses) && slices.Equal(h.Listed, other.Listed) &&
+		slices.Equal(h.Addresses, other.Addresses) && h.sameFound(other) && slices.Equal(h.Listed, other.Listed) &&
 		slices.Equal(h.Witnesses, other.Witnesses) && maps.Equal(h.Failing, other.Failing) && maps.Equal(h.Reports, other.Reports)
 }
 

@@ -113,7 +113,7 @@ func foundNetworks(c Cluster) []Network {
 				seen[f] = true
 			}
 			switch {
-			case n.Why != "":
+			case n.Why != "", f.Source == SourceServiceFlag:
 			case own && pods.has(f.Network): // by whatever object
 			case !own:
 				n.Why = unusable(f.Network)

@@ -53,8 +53,11 @@ const (
 	ReasonDuplicateNetID Reason = "DuplicateNetID"
 	// ReasonHostAddress: the address is the own address of a host.
 	ReasonHostAddress Reason = "HostAddress"
-	// ReasonPodAddress: the address is in the pod network of a host.
+	// ReasonPodAddress: the address is in the pod network of a host, or in one of all pods
+	// that an object names.
 	ReasonPodAddress Reason = "PodAddress"
+	// ReasonServiceAddress: the address is in a network of services.
+	ReasonServiceAddress Reason = "ServiceAddress"
 	// ReasonOutsideNetwork: the address is outside the network of the uplink
 	// of the host that claims it.
 	ReasonOutsideNetwork Reason = "OutsideNetwork"

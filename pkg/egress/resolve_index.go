@@ -28,6 +28,7 @@ type index struct {
 	// networks of hosts.
 	hostsByIP map[netip.Addr][]int
 	pods      podNetworks
+	named     namedNetworks
 	// netIDs are, by namespace, what netID returns.
 	netIDs []Reason
 	// conflicts are, by namespace, why it is dropped entirely.
@@ -59,6 +60,9 @@ type address struct {
 	// for an address outside all.
 	hostIP bool
 	podsOf int
+	// named is the network of pods or services in which it is by another word than that of
+	// a host; nil for none.
+	named *Found
 	// reason is what findReason returns.
 	reason Reason
 }
@@ -68,6 +72,7 @@ func newIndex(c Cluster) *index {
 		Cluster:   c,
 		hostsByIP: hostsByIP(c.Hosts),
 		pods:      findPodNetworks(c.Hosts),
+		named:     findNamedNetworks(c),
 		bad:       make([]string, len(c.Hosts)),
 	}
 	for h := range c.Hosts {
@@ -125,7 +130,7 @@ func (x *index) number() {
 
 // newAddress returns what is known about an address before anyone lists it.
 func (x *index) newAddress(ip netip.Addr) address {
-	return address{ip: ip, id: x.addresses.count(), hostIP: x.isHostIP(ip), podsOf: x.pods.find(ip)}
+	return address{ip: ip, id: x.addresses.count(), hostIP: x.isHostIP(ip), podsOf: x.pods.find(ip), named: x.named.find(ip)}
 }
 
 // countHosts finds the hosts that claim the address, of those that list it.
@@ -187,7 +192,7 @@ func (x *index) markSameHost(n int) {
 	}
 	first := make([]hostAddress, 0, 8) // most have two or three
 	for _, a := range requests {
-		if len(a.hosts) != 1 || a.hostIP || a.podsOf != none {
+		if len(a.hosts) != 1 || a.hostIP || a.podsOf != none || a.named != nil {
 			continue
 		}
 		h := a.hosts[0]
@@ -296,6 +301,8 @@ func (x *index) findReason(a *address) Reason {
 		return ReasonHostAddress
 	case a.podsOf != none:
 		return ReasonPodAddress
+	case a.named != nil:
+		return a.named.refusal()
 	case len(a.namespaces) > 1:
 		return ReasonMultipleNamespaces
 	}
@@ -343,30 +350,6 @@ func (x *index) findConflict(n int) conflict {
 		}
 	}
 	return conflict{}
-}
-
-func (x *index) hostNames(hosts []int) string {
-	return names(hosts, func(h int) string { return x.Hosts[h].Name })
-}
-
-func (x *index) namespaceNames(namespaces []int) string {
-	return names(namespaces, func(n int) string { return x.Namespaces[n].Name })
-}
-
-// maxNames keeps messages readable, and small enough for an API object, if a mistake
-// concerns thousands of objects.
-const maxNames = 10
-
-func names(positions []int, name func(int) string) string {
-	var list []string
-	for _, p := range positions {
-		if len(list) == maxNames {
-			list = append(list, "...")
-			break
-		}
-		list = append(list, name(p))
-	}
-	return strings.Join(list, ", ")
 }
 
 func hostsByIP(hosts []Host) map[netip.Addr][]int {

@@ -106,6 +106,9 @@ func (x *index) hostAddressMessage(ip netip.Addr) string {
 }
 
 func (x *index) podAddressMessage(a *address) string {
+	if a.podsOf == none {
+		return namedMessage(a.ip, a.named)
+	}
 	host := &x.Hosts[a.podsOf]
 	return fmt.Sprintf("%s is in a pod network of host %s (%s): use an address in egressIPs that is outside the cluster's pod networks.",
 		a.ip, host.Name, prefixList(host.Subnets))
@@ -124,7 +127,7 @@ func (x *index) defectMessage(a *address, reason Reason) string {
 	switch reason {
 	case ReasonHostAddress:
 		return x.hostAddressMessage(ip)
-	case ReasonPodAddress:
+	case ReasonPodAddress, ReasonServiceAddress:
 		return x.podAddressMessage(a)
 	case ReasonMultipleNamespaces:
 		return x.multipleNamespacesMessage(a)
@@ -331,4 +334,28 @@ func (a *allocator) releaseMessage(gone claim, reason Reason) string {
 	default:
 		return fmt.Sprintf("Host %s releases %s. %s", host, gone.ip, a.defectMessage(a.addresses.get(gone.ip), reason))
 	}
+}
+
+func (x *index) hostNames(hosts []int) string {
+	return names(hosts, func(h int) string { return x.Hosts[h].Name })
+}
+
+func (x *index) namespaceNames(namespaces []int) string {
+	return names(namespaces, func(n int) string { return x.Namespaces[n].Name })
+}
+
+// maxNames keeps messages readable, and small enough for an API object, if a mistake
+// concerns thousands of objects.
+const maxNames = 10
+
+func names(positions []int, name func(int) string) string {
+	var list []string
+	for _, p := range positions {
+		if len(list) == maxNames {
+			list = append(list, "...")
+			break
+		}
+		list = append(list, name(p))
+	}
+	return strings.Join(list, ", ")
 }

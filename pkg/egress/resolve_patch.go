@@ -34,7 +34,7 @@ func (x *index) patch(c Cluster, changed changes) {
 }
 
 // wasteful reports whether many of the addresses may be such that nobody lists any more.
-func (x *index) wasteful() bool { return x.addresses.count() > 2*x.built+1000 }
+func (x *index) wasteful() bool { return x.addresses.count() > 2*x.built+100 }
 
 // patch is a change of an index.
 type patch struct {

@@ -49,3 +49,45 @@ func TestPodAddresses(t *testing.T) {
 		})
 	}
 }
+
+// TestNamedNetworksHaveNoEgressIPs: an address in a network of pods or services that the
+// control plane names is no egress IP, and is given to no host. The message says which
+// network, and by whose word.
+//
+// Kills the mutants service-network-is-outside, service-address-is-allocated and
+// services-where-hosts-are.
+func TestNamedNetworksHaveNoEgressIPs(t *testing.T) {
+	const ip = "10.96.3.7"
+	broken := network(v1.UseServices, "10.96.0.0/16")
+	broken.Problem = "it is not there"
+	cluster := func(found ...v1.FoundNetwork) *given {
+		return new(given).namespace("red", ip).automatic("w0", "10.0.0.0/8").host("w1", ip).found("w1", found...)
+	}
+	for name, test := range map[string]struct {
+		given  *given
+		reason egress.Reason
+		of     string
+	}{
+		"services":                  {cluster(network(v1.UseServices, "10.96.0.0/16")), egress.ReasonServiceAddress, "service network of the cluster (10.96.0.0/16, by some object)"},
+		"the address of a Service":  {cluster(network(v1.UseServices, ip+"/32")), egress.ReasonServiceAddress, "service network of the cluster (10.96.3.7/32, by some object)"},
+		"a pool of pods":            {cluster(network(v1.UsePods, "10.96.0.0/16")), egress.ReasonPodAddress, "pod network of the cluster (10.96.0.0/16, by some object)"},
+		"nobody claims it":          {cluster(network(v1.UseServices, "10.96.0.0/16")).claims("w1"), egress.ReasonServiceAddress, "service network"},
+		"networks beside it":        {cluster(network(v1.UseServices, "10.97.0.0/16")), egress.ReasonAssigned, ""},
+		"a network that is none":    {cluster(broken), egress.ReasonAssigned, ""},
+		"pods of one node":          {cluster(network(v1.UseNodePods, "10.96.0.0/16")), egress.ReasonAssigned, ""},
+		"a network where hosts are": {cluster(network(v1.UseServices, "10.0.0.0/8")).hostIP("w0", "10.9.9.9"), egress.ReasonAssigned, ""},
+	} {
+		t.Run(name, func(t *testing.T) {
+			cluster, _ := egress.Snapshot(test.given.Objects)
+			red, _ := egress.Resolve(cluster).Namespace("red")
+			if got := red.Requests[0]; got.Reason != test.reason || !strings.Contains(got.Message, test.of) || red.Dropped != (test.reason != egress.ReasonAssigned) {
+				t.Errorf("request %+v, dropped: %t", got, red.Dropped)
+			}
+			for _, host := range egress.Allocate(cluster).Hosts {
+				if test.reason != egress.ReasonAssigned && len(host.Claims) > 0 {
+					t.Errorf("host %s is given %v", host.Host, host.Claims)
+				}
+			}
+		})
+	}
+}

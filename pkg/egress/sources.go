@@ -47,13 +47,17 @@ func NetworkSources() []NetworkSource {
 		{Group: cilium, Version: "v2", Resource: "ciliumnodes", Kind: "CiliumNode", read: ciliumNode},
 		{Group: "config.openshift.io", Version: "v1", Resource: "networks", Kind: "Network", Name: "cluster", read: openShiftNetwork},
 		{Version: "v1", Resource: "services", Kind: "Service", Namespace: "default", Name: "kubernetes", read: kubernetesService},
+		{Group: networking, Version: "v1", Resource: "servicecidrs", Kind: "ServiceCIDR", read: serviceCIDR},
 	}
 }
 
-// CRD is the name of the CustomResourceDefinition of the kind; "" for one that each API
-// server has.
+// networking is the group of ServiceCIDRs, which Kubernetes has from 1.33 on.
+const networking = "networking.k8s.io"
+
+// CRD is the name of the CustomResourceDefinition of the kind; "" for one that the API
+// server has without.
 func (s NetworkSource) CRD() string {
-	if s.Group == "" {
+	if s.Group == "" || s.Group == networking {
 		return ""
 	}
 	return s.Resource + "." + s.Group
@@ -61,7 +65,7 @@ func (s NetworkSource) CRD() string {
 
 // String names the kind.
 func (s NetworkSource) String() string {
-	if s.Group == "" {
+	if s.CRD() == "" {
 		return s.Kind
 	}
 	return s.Kind + " (" + s.Group + ")"
@@ -86,7 +90,7 @@ func (s NetworkSource) nameOf(object map[string]any) string {
 	if namespace := text(object, "metadata", "namespace"); namespace != "" {
 		name = namespace + "/" + name
 	}
-	if s.Group == "" {
+	if s.CRD() == "" {
 		return s.Kind + " " + name
 	}
 	return s.Kind + " " + name + " (" + s.Group + ")"
@@ -167,6 +171,11 @@ func openShiftNetwork(object map[string]any) []NamedNetwork {
 		}
 	}
 	return nil
+}
+
+// serviceCIDR reads a ServiceCIDR.
+func serviceCIDR(object map[string]any) []NamedNetwork {
+	return named(v1.UseServices, texts(object, "spec", "cidrs")...)
 }
 
 // kubernetesService reads the one Service that each cluster has: its addresses are in the

@@ -2,6 +2,7 @@ package egress_test
 
 import (
 	"fmt"
+	"slices"
 	"strings"
 	"testing"
 
@@ -119,6 +120,14 @@ func TestObjectsThatNameNetworks(t *testing.T) {
 			}
 		})
 	}
+	t.Run("ServiceCIDR", func(t *testing.T) {
+		sources := egress.NetworkSources()
+		s := sources[slices.IndexFunc(sources, func(s egress.NetworkSource) bool { return s.Kind == "ServiceCIDR" })]
+		got := shown(s.Read(map[string]any{"metadata": map[string]any{"name": "kubernetes"}, "spec": map[string]any{"cidrs": []any{"10.96.0.0/16", "fd00:96::/112"}}}))
+		if want := "Services 10.96.0.0/16 by ServiceCIDR kubernetes\nServices fd00:96::/112 by ServiceCIDR kubernetes"; got != want || s.CRD() != "" {
+			t.Errorf("got\n%s\nwant\n%s", got, want)
+		}
+	})
 	for _, s := range egress.NetworkSources() {
 		for i, object := range []map[string]any{nil, {}, {"metadata": 7, "spec": "x", "status": []any{1}}, {"spec": map[string]any{"ipam": 1, "ipv4": nil}}} {
 			t.Run(fmt.Sprintf("%v, not even that, %d", s, i), func(t *testing.T) { s.Read(object) })
