@@ -7,6 +7,7 @@ import (
 	"github.com/google/go-cmp/cmp"
 
 	"github.com/egressip-operator/egressip-operator/internal/testenv"
+	"github.com/egressip-operator/egressip-operator/pkg/dataplane/bpf"
 )
 
 // The table of untilProbed, row by row: egress IPs of a host with one pod each, of
@@ -28,28 +29,28 @@ func TestRoundUntilAddressesAreProbed(t *testing.T) {
 		pending, served []netip.Addr
 		// wanted of the kernel
 		pods      map[netip.Addr]uint32
-		networks  map[uint32]uint32
+		networks  map[bpf.Network]uint32
 		addresses map[netip.Addr]struct{}
 		prepared  indices
 	}{
 		{
 			name: "all new", pending: []netip.Addr{ip1, ip2},
-			pods: map[netip.Addr]uint32{pod1: m.Remote(), pod2: m.Remote()}, networks: map[uint32]uint32{},
+			pods: map[netip.Addr]uint32{pod1: m.Remote(), pod2: m.Remote()}, networks: map[bpf.Network]uint32{},
 			addresses: set(), prepared: indices{ip1: m.FirstIndex(), ip2: m.FirstIndex() + 1},
 		},
 		{
 			name: "one new, one in place", pending: []netip.Addr{ip2}, served: []netip.Addr{ip1},
-			pods: map[netip.Addr]uint32{pod1: mark1, pod2: m.Remote()}, networks: map[uint32]uint32{7: mark1},
+			pods: map[netip.Addr]uint32{pod1: mark1, pod2: m.Remote()}, networks: map[bpf.Network]uint32{{NetID: 7}: mark1},
 			addresses: set(ip1), prepared: indices{ip2: m.FirstIndex() + 1},
 		},
 		{
 			name: "one lost, one in place", pending: []netip.Addr{ip1}, served: []netip.Addr{ip1, ip2},
-			pods: map[netip.Addr]uint32{pod1: mark1, pod2: mark2}, networks: map[uint32]uint32{7: mark1, 8: mark2},
+			pods: map[netip.Addr]uint32{pod1: mark1, pod2: mark2}, networks: map[bpf.Network]uint32{{NetID: 7}: mark1, {NetID: 8}: mark2},
 			addresses: set(ip2), prepared: indices{},
 		},
 		{
 			name: "one lost, one new", pending: []netip.Addr{ip1, ip2}, served: []netip.Addr{ip1},
-			pods: map[netip.Addr]uint32{pod1: mark1, pod2: m.Remote()}, networks: map[uint32]uint32{7: mark1},
+			pods: map[netip.Addr]uint32{pod1: mark1, pod2: m.Remote()}, networks: map[bpf.Network]uint32{{NetID: 7}: mark1},
 			addresses: set(), prepared: indices{ip2: m.FirstIndex() + 1},
 		},
 	} {

@@ -76,9 +76,10 @@ type change struct {
 	// set is the name of the set, for put and del.
 	set string
 	// mark of a pod, or of a network that is served.
-	mark  uint32
-	netID uint32
-	route bpf.Route
+	mark uint32
+	// network is one that is served.
+	network bpf.Network
+	route   bpf.Route
 	// transaction on the rules of a backend; those for IPv6 if ipv6 is set.
 	backend     Backend
 	ipv6        bool
@@ -141,9 +142,9 @@ func order(in orderInput) []change {
 
 	// A network that is no longer served is dropped from the start: a packet must
 	// not get an egress IP that its namespace has lost.
-	for _, id := range slices.Sorted(maps.Keys(obs.served)) {
+	for _, id := range slices.SortedFunc(maps.Keys(obs.served), bpf.Network.Compare) {
 		if _, ok := want.served[id]; !ok {
-			c.add(change{phase: phaseGrow, op: delServed, netID: id})
+			c.add(change{phase: phaseGrow, op: delServed, network: id})
 		}
 	}
 	c.members(phaseGrow, putMember, setHosts, want.hosts, obs.hosts)
@@ -160,9 +161,9 @@ func order(in orderInput) []change {
 	for _, ip := range missing(want.addresses, obs.addresses) {
 		c.add(change{phase: phaseAddress, op: addAddress, ip: ip})
 	}
-	for _, id := range slices.Sorted(maps.Keys(want.served)) {
+	for _, id := range slices.SortedFunc(maps.Keys(want.served), bpf.Network.Compare) {
 		if mark, ok := obs.served[id]; !ok || mark != want.served[id] {
-			c.add(change{phase: phaseServe, op: putServed, netID: id, mark: want.served[id]})
+			c.add(change{phase: phaseServe, op: putServed, network: id, mark: want.served[id]})
 		}
 	}
 	rerouted := c.podRoutes(want.routes, obs.routes)
@@ -205,7 +206,7 @@ func (c *changes) forget(all bool, begun []netip.Addr) {
 }
 
 // rewritten reports whether a network's packets now get another egress IP.
-func rewritten(obs, want map[uint32]uint32) bool {
+func rewritten(obs, want map[bpf.Network]uint32) bool {
 	for id, mark := range obs {
 		if now, ok := want[id]; !ok || now != mark {
 			return true

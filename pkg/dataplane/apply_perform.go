@@ -144,9 +144,9 @@ func (e *execution) change(ctx context.Context, batch []change) (int, error) {
 	case delRoute:
 		return 1, e.d.maps.DeleteRoute(c.ip)
 	case putServed:
-		return 1, e.d.maps.PutHosted(c.netID, c.mark)
+		return 1, e.d.maps.PutHosted(c.network, c.mark)
 	case delServed:
-		return 1, e.d.maps.DeleteHosted(c.netID)
+		return 1, e.d.maps.DeleteHosted(c.network)
 	case putRules:
 		return 1, e.putRules(ctx, c)
 	case putLinks:

@@ -27,7 +27,7 @@ type kernel struct {
 	inside     map[netip.Prefix]struct{}
 	// routes is BPF map pods, served BPF map hosted.
 	routes map[netip.Addr]bpf.Route
-	served map[uint32]uint32
+	served map[bpf.Network]uint32
 	// addresses are those with our label on the uplink.
 	addresses map[netip.Addr]struct{}
 	// rules are those of each iptables backend that is installed, rules6 those for
@@ -75,7 +75,7 @@ func emptyKernel() kernel {
 		ips:       map[netip.Addr]struct{}{},
 		inside:    map[netip.Prefix]struct{}{},
 		routes:    map[netip.Addr]bpf.Route{},
-		served:    map[uint32]uint32{},
+		served:    map[bpf.Network]uint32{},
 		addresses: map[netip.Addr]struct{}{},
 		rules:     map[Backend]iptables.Tables{},
 		rules6:    map[Backend]iptables.Tables{},
@@ -95,9 +95,9 @@ func usable(s State, known *digest, unusable map[netip.Addr]error) (State, []err
 
 	out.Hosted = nil
 	hosted := map[netip.Addr]bool{}
-	networks := map[uint32]netip.Addr{}
+	networks := map[bpf.Network]netip.Addr{}
 	for _, h := range s.Hosted {
-		switch other, twice := networks[h.NetID]; {
+		switch other, twice := networks[h.network()]; {
 		case unusable[h.IP] != nil:
 		case !h.IP.Is4():
 			errs = append(errs, fmt.Errorf("hosted egress IP %v: not an IPv4 address", h.IP))
@@ -106,7 +106,7 @@ func usable(s State, known *digest, unusable map[netip.Addr]error) (State, []err
 		case twice:
 			errs = append(errs, fmt.Errorf("hosted egress IP %v: network %d has %v already", h.IP, h.NetID, other))
 		default:
-			hosted[h.IP], networks[h.NetID] = true, h.IP
+			hosted[h.IP], networks[h.network()] = true, h.IP
 			out.Hosted = append(out.Hosted, h)
 		}
 	}
@@ -178,6 +178,9 @@ func masked(prefixes []netip.Prefix) []netip.Prefix {
 	return slices.Compact(out)
 }
 
+// network is what packets that leave with the egress IP come over the overlay in.
+func (h Hosted) network() bpf.Network { return bpf.Network{NetID: h.NetID, IPv6: h.IP.Is6()} }
+
 // newRoute returns the overlay route of a remote pod.
 func newRoute(p Pod) bpf.Route {
 	r := bpf.Route{NetID: p.NetID, Via: p.Via, Sources: make([]netip.Addr, len(p.Via))}
@@ -193,7 +196,7 @@ func desire(s State, known *digest, m Marks, idx indices) kernel {
 	for _, h := range s.Hosted {
 		k.ips[h.IP] = struct{}{}
 		k.addresses[h.IP] = struct{}{}
-		k.served[h.NetID] = m.Index(idx[h.IP])
+		k.served[h.network()] = m.Index(idx[h.IP])
 	}
 	for _, p := range s.Pods {
 		switch {

@@ -213,7 +213,7 @@ func (d *Dataplane) Close() error {
 // must have that as source, whichever the kernel would choose.
 func (d *Dataplane) open(hostIP netip.Addr) error {
 	if d.maps == nil {
-		maps, err := bpf.OpenMaps(d.nl, d.cfg.PinDir, overlayName)
+		maps, err := bpf.OpenMaps(d.nl, d.cfg.PinDir, overlayName, false)
 		if err != nil {
 			return err
 		}

@@ -12,6 +12,7 @@ import (
 	"testing"
 
 	"github.com/egressip-operator/egressip-operator/internal/testenv"
+	"github.com/egressip-operator/egressip-operator/pkg/dataplane/bpf"
 	"github.com/egressip-operator/egressip-operator/pkg/dataplane/iptables"
 	"github.com/egressip-operator/egressip-operator/pkg/dataplane/rules"
 )
@@ -130,8 +131,8 @@ func (k kernel) text(m Marks, b Backend) string {
 		line("%v", ip)
 	}
 	line("\n# BPF map egress_hosted: network, mark")
-	for _, id := range slices.Sorted(maps.Keys(k.served)) {
-		line("%d %#x", id, k.served[id])
+	for _, n := range slices.SortedFunc(maps.Keys(k.served), bpf.Network.Compare) {
+		line("%d %#x", n.NetID, k.served[n])
 	}
 	line("\n# BPF map egress_pods: pod, network, egress hosts, their source addresses")
 	for _, ip := range sortedAddrs(k.routes) {

@@ -29,9 +29,9 @@ func (k *kernel) do(c change, forget func()) {
 	case c.op == delRoute:
 		delete(k.routes, c.ip)
 	case c.op == putServed:
-		k.served[c.netID] = c.mark
+		k.served[c.network] = c.mark
 	case c.op == delServed:
-		delete(k.served, c.netID)
+		delete(k.served, c.network)
 	case c.op == putRules && c.backend == NFTables:
 		k.table = c.table.After
 	case c.op == dropTable:

@@ -14,6 +14,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/egressip-operator/egressip-operator/internal/testenv"
+	"github.com/egressip-operator/egressip-operator/pkg/dataplane/bpf"
 )
 
 // log keeps what a machine received: payload -> the sources it came from.
@@ -244,7 +245,7 @@ func TestProgramDropsWhatItDoesNotKnow(t *testing.T) {
 	w.silent(t, s)
 	other.apply(t)
 	w.flows(t, s, eip1)
-	must(t, host.dp.maps.DeleteHosted(7))
+	must(t, host.dp.maps.DeleteHosted(bpf.Network{NetID: 7}))
 	w.silent(t, s)
 	host.apply(t)
 	w.flows(t, s, eip1)

@@ -64,7 +64,7 @@ func TestSteadyPassFindsDrift(t *testing.T) {
 		{"form of addresses", run("sysctl -qw net.ipv4.conf.eth0.promote_secondaries=1")},
 		{"guard", in(func() error { return bpf.RemoveGuards(n.dp.nl) })},
 		{"BPF map pods", in(func() error { return n.dp.maps.DeleteRoute(elsewhere) })},
-		{"BPF map hosted", in(func() error { return n.dp.maps.PutHosted(8, 1) })},
+		{"BPF map hosted", in(func() error { return n.dp.maps.PutHosted(bpf.Network{NetID: 8}, 1) })},
 		{"more than can be reported", in(func() error {
 			must(t, n.dp.news.socket.SetReceiveBufferSize(1, true))
 			for i := range 100 {

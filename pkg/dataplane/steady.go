@@ -43,7 +43,7 @@ func (p *pass) keepSteady(last *round) {
 	}
 	d.steady = &steady{
 		state: p.state.clone(), last: last, report: p.report, at: monotonic(),
-		entries: bpf.EntriesOf(last.desired.routes, last.desired.served), settings: last.settings,
+		entries: d.maps.EntriesOf(last.desired.routes, last.desired.served), settings: last.settings,
 	}
 	d.steady.report.Warnings = slices.Clone(p.report.Warnings)
 }

@@ -46,7 +46,10 @@ func newTracedHost(k kernel, m Marks) *tracedHost {
 // loadKernel shows the tracer what has changed in the model.
 func (h *tracedHost) loadKernel() {
 	h.Marks = map[string]map[netip.Addr]uint32{setPods: h.pods}
-	h.Networks = h.served
+	h.Networks = make(map[uint32]uint32, len(h.served))
+	for n, mark := range h.served {
+		h.Networks[n.NetID] = mark
+	}
 	h.Routes = make(map[netip.Addr]tracer.Route, len(h.routes))
 	for ip, r := range h.routes {
 		h.Routes[ip] = tracer.Route{Network: r.NetID, Via: r.Via, Source: r.Sources[0]}

@@ -17,8 +17,8 @@ func TestMapsOfRunningProgramsAreAdopted(t *testing.T) {
 			host, h, _ := netnstest.Host(t, "eth0")
 			dir := netnstest.PinDir(t)
 			first, _ := attachAll(t, host, h, dir)
-			must(t, first.PutHosted(77, 0x101))
-			must(t, first.returns.Put(testenv.Addr("10.0.0.5").As4(), &returnValue{NetID: 77, Host: 1}))
+			must(t, first.PutHosted(Network{NetID: 77}, 0x101))
+			must(t, first.ip4.returns.Put(testenv.Addr("10.0.0.5").As4(), &returnValue{NetID: 77, Host: 1}))
 			switch lost {
 			case "pins":
 				_, err := RemoveMaps(dir)
@@ -32,10 +32,10 @@ func TestMapsOfRunningProgramsAreAdopted(t *testing.T) {
 				t.Errorf("programs that were as they should be were replaced: %d changes", changes)
 			}
 			var back returnValue
-			must(t, second.returns.Lookup(testenv.Addr("10.0.0.5").As4(), &back))
+			must(t, second.ip4.returns.Lookup(testenv.Addr("10.0.0.5").As4(), &back))
 			hosted, err := second.Hosted()
 			must(t, err)
-			if hosted[77] != 0x101 || back.NetID != 77 {
+			if hosted[Network{NetID: 77}] != 0x101 || back.NetID != 77 {
 				t.Fatalf("hosted %v, returns %v: not the maps that run", hosted, back)
 			}
 			if _, err := os.Stat(filepath.Join(dir, "egress_hosted")); err != nil {

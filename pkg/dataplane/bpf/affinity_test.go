@@ -14,7 +14,7 @@ import (
 // and no ports for other protocols.
 func TestAffinityOfThePodsThatAreAskedFor(t *testing.T) {
 	h := netnstest.Enter(t)
-	m, err := OpenMaps(h, netnstest.PinDir(t), device)
+	m, err := OpenMaps(h, netnstest.PinDir(t), device, true)
 	must(t, err)
 	defer m.Close()
 	host := hostOrder(testenv.Addr("192.0.2.2"))
@@ -23,7 +23,7 @@ func TestAffinityOfThePodsThatAreAskedFor(t *testing.T) {
 		{10, 0, 0, 5, 203, 0, 113, 9, 0, 0, 0, 0, unix.IPPROTO_ICMP},
 		{10, 0, 0, 6, 203, 0, 113, 9, 0x9c, 0x40, 0, 80, unix.IPPROTO_TCP},
 	} {
-		must(t, m.flows.Put(key, host))
+		must(t, m.ip4.flows.Put(key, host))
 	}
 	found, err := m.FlowAffinity(map[netip.Addr]bool{testenv.Addr("10.0.0.5"): true})
 	must(t, err)

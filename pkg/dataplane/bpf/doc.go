@@ -9,7 +9,9 @@
 //	egress_returns  pod elsewhere -> network, host   written inward, read outward
 //	egress_flows    connection -> egress host        written and read outward
 //
-// A third program, the guard, stands at the uplink and has no map. The package
+// Each is there for IPv4 and, with a 6 behind its name, for IPv6, where that is asked for; the
+// programs have a part for each family. A third program, the guard, stands at the uplink and
+// has maps of its own. The package
 // knows what the programs do, and not why a pod has a route. Maps, Programs and
 // Guard hold file handles until Close; one goroutine at a time may use each.
 package bpf

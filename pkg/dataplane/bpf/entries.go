@@ -3,7 +3,6 @@ package bpf
 import (
 	"errors"
 	"iter"
-	"maps"
 	"net/netip"
 
 	"github.com/cilium/ebpf"
@@ -12,23 +11,18 @@ import (
 
 // Entries are those of maps pods and hosted, in a form that is compared fast.
 type Entries struct {
-	pods   map[[4]byte]podValue
-	hosted map[uint32]uint32
+	four held[[4]byte, uint32]
+	six  held[[16]byte, [16]byte]
 }
 
 // EntriesOf returns the entries that maps have with these routes and networks.
-func EntriesOf(routes map[netip.Addr]Route, hosted map[uint32]uint32) Entries {
-	e := Entries{pods: make(map[[4]byte]podValue, len(routes)), hosted: maps.Clone(hosted)}
-	for ip, r := range routes {
-		e.pods[ip.As4()] = r.value()
-	}
-	return e
+func (m *Maps) EntriesOf(routes map[netip.Addr]Route, hosted map[Network]uint32) Entries {
+	return Entries{four: m.table4.held(routes, hosted), six: m.table6.held(routes, hosted)}
 }
 
 // Hold reports whether the maps hold these entries and no others.
 func (m *Maps) Hold(e Entries) bool {
-	return m.podEntries.read(m.pods) == nil && same(m.podEntries, e.pods) &&
-		m.hostedEntries.read(m.hosted) == nil && same(m.hostedEntries, e.hosted)
+	return m.table4.hold(m.ip4, e.four) && m.table6.hold(m.ip6, e.six)
 }
 
 func same[K, V comparable](have entries[K, V], want map[K]V) bool {
@@ -41,32 +35,6 @@ func same[K, V comparable](have entries[K, V], want map[K]V) bool {
 		}
 	}
 	return true
-}
-
-// value is a route as the tc program reads it.
-func (r Route) value() podValue {
-	value := podValue{NetID: r.NetID, Count: uint32(len(r.Via))}
-	for i, h := range r.Via {
-		value.Via[i] = hostOrder(h)
-		if i < len(r.Sources) && r.Sources[i].IsValid() {
-			value.Sources[i] = hostOrder(r.Sources[i])
-		}
-	}
-	return value
-}
-
-// route is the reverse.
-func (v podValue) route() Route {
-	r := Route{NetID: v.NetID}
-	for i, h := range v.Via[:min(v.Count, MaxVia)] {
-		r.Via = append(r.Via, addrFromHost(h))
-		var source netip.Addr
-		if v.Sources[i] != 0 {
-			source = addrFromHost(v.Sources[i])
-		}
-		r.Sources = append(r.Sources, source)
-	}
-	return r
 }
 
 // entries are what a map holds, in memory that is used again.
@@ -127,8 +95,8 @@ func (e *entries[K, V]) readBatch(m *ebpf.Map) (full bool, err error) {
 
 // Batches reports whether the kernel is known to give many entries of a map in one call.
 func (m *Maps) Batches() bool {
-	some := entries[[4]byte, podValue]{keys: make([][4]byte, 1), values: make([]podValue, 1)}
-	_, err := some.readBatch(m.pods)
+	some := entries[[4]byte, podValue[uint32]]{keys: make([][4]byte, 1), values: make([]podValue[uint32], 1)}
+	_, err := some.readBatch(m.ip4.pods)
 	return err == nil
 }
 

@@ -22,7 +22,8 @@ import (
 //	index of an egress IP another            drop
 //	REMOTE                any                drop
 //	none of ours          an egress IP       drop; but ICMP errors about a packet
-//	                                         to the egress IP pass
+//	                                         to the egress IP pass, and neighbour discovery
+//	                                         of the host itself
 //	none of ours          another            pass
 //
 // A packet that the host itself sends has none of ours, whatever bits other software set.
@@ -38,15 +39,16 @@ const (
 	// also guardHandle.
 	GuardName = "egress_guard"
 	guardMap  = "egress_guarded"
+	guardMap6 = "egress_guarded6"
 )
 
 // Guard is the program as it was last loaded. The zero Guard is ready for use.
 type Guard struct {
 	program *ebpf.Program
-	// bits and indices are what it was loaded for, marks what its map holds.
+	// bits and indices are what it was loaded for, marks what its maps hold.
 	bits    mark.Marks
 	indices map[netip.Addr]int
-	marks   map[[4]byte]uint32
+	marks   map[netip.Addr]uint32
 	// verified is the attached program that was found to do what this one does.
 	verified ebpf.ProgramID
 	// at are the interfaces that have the guard, and no others; nil where that is
@@ -72,28 +74,29 @@ func (g *Guard) Close() error {
 	return err
 }
 
-// load makes the program for the given egress IPs, where it is another one.
+// load makes the program for the given egress IPs, where it is another one. It looks at
+// IPv6 where there are egress IPs of IPv6.
 func (g *Guard) load(m mark.Marks, idx map[netip.Addr]int) (err error) {
-	marks := make(map[[4]byte]uint32, len(idx))
+	marks := make(map[netip.Addr]uint32, len(idx))
 	for ip, i := range idx {
-		marks[ip.As4()] = m.Index(i)
+		marks[ip] = m.Index(i)
 	}
 	if g.program != nil && maps.Equal(g.marks, marks) {
 		return nil
 	}
-	guarded, err := ebpf.NewMap(&ebpf.MapSpec{
-		Name: guardMap, Type: ebpf.Hash, KeySize: 4, ValueSize: 4, MaxEntries: uint32(max(len(marks), 1)),
-	})
+	guarded, err := guardedMap(ipv4(), marks)
 	if err != nil {
-		return fmt.Errorf("make BPF map %s: %w", guardMap, err)
+		return err
 	}
 	defer func() { err = errors.Join(err, guarded.Close()) }()
-	for ip, mark := range marks {
-		if err := guarded.Put(ip, mark); err != nil {
-			return fmt.Errorf("fill BPF map %s: %w", guardMap, err)
+	var guarded6 *ebpf.Map
+	if slices.ContainsFunc(slices.Collect(maps.Keys(marks)), netip.Addr.Is6) {
+		if guarded6, err = guardedMap(ipv6(), marks); err != nil {
+			return err
 		}
+		defer func() { err = errors.Join(err, guarded6.Close()) }()
 	}
-	program, err := ebpf.NewProgram(guardProgram(m, guarded))
+	program, err := ebpf.NewProgram(guardProgram(m, guarded, guarded6))
 	if err != nil {
 		return fmt.Errorf("load tc program %s: %w", GuardName, err)
 	}
@@ -103,6 +106,26 @@ func (g *Guard) load(m mark.Marks, idx map[netip.Addr]int) (err error) {
 		return fmt.Errorf("close tc program %s: %w", GuardName, err)
 	}
 	return nil
+}
+
+// guardedMap makes the map of a family's egress IPs.
+func guardedMap(f family, marks map[netip.Addr]uint32) (_ *ebpf.Map, err error) {
+	name, length := guardMap+f.suffix, uint32(f.length) //nolint:gosec // 16 at most
+	guarded, err := ebpf.NewMap(&ebpf.MapSpec{
+		Name: name, Type: ebpf.Hash, KeySize: length, ValueSize: 4, MaxEntries: uint32(max(len(marks), 1)),
+	})
+	if err != nil {
+		return nil, fmt.Errorf("make BPF map %s: %w", name, err)
+	}
+	for ip, mark := range marks {
+		if ip.BitLen() != 8*int(f.length) {
+			continue
+		}
+		if err := guarded.Put(ip.AsSlice(), mark); err != nil {
+			return nil, errors.Join(fmt.Errorf("fill BPF map %s: %w", name, err), guarded.Close())
+		}
+	}
+	return guarded, nil
 }
 
 // Ensure attaches the guard for the given egress IPs, each with its index, to
@@ -188,33 +211,39 @@ func (g *Guard) same(id ebpf.ProgramID) bool {
 		return false
 	}
 	ids, ok := is.MapIDs()
-	if !ok || len(ids) != 1 {
+	if !ok {
 		return false
 	}
 	if own, ok := want.MapIDs(); ok && slices.Equal(own, ids) {
 		return true
 	}
-	return g.sameMarks(ids[0])
+	marks := map[netip.Addr]uint32{}
+	for _, id := range ids {
+		if !addMarks(marks, id) {
+			return false
+		}
+	}
+	return maps.Equal(marks, g.marks)
 }
 
-// sameMarks reports whether a map holds what the guard's own does.
-func (g *Guard) sameMarks(id ebpf.MapID) bool {
+// addMarks adds what a guard's map holds, and reports whether it is one.
+func addMarks(marks map[netip.Addr]uint32, id ebpf.MapID) bool {
 	guarded, err := ebpf.NewMapFromID(id)
 	if err != nil {
 		return false
 	}
 	defer guarded.Close()
-	if guarded.KeySize() != 4 || guarded.ValueSize() != 4 {
+	if size := guarded.KeySize(); size != 4 && size != 16 || guarded.ValueSize() != 4 {
 		return false
 	}
-	var ip [4]byte
 	var mark uint32
-	marks := map[[4]byte]uint32{}
+	ip := make([]byte, guarded.KeySize())
 	each := guarded.Iterate()
 	for each.Next(&ip, &mark) {
-		marks[ip] = mark
+		addr, _ := netip.AddrFromSlice(ip)
+		marks[addr] = mark
 	}
-	return each.Err() == nil && maps.Equal(marks, g.marks)
+	return each.Err() == nil
 }
 
 // ListGuards lists the names of the interfaces with a guard.

@@ -4,7 +4,6 @@ import (
 	"encoding/binary"
 	"errors"
 	"fmt"
-	"maps"
 	"net/netip"
 	"os"
 	"path/filepath"
@@ -45,48 +44,38 @@ func (r Route) Equal(o Route) bool {
 	return r.NetID == o.NetID && slices.Equal(r.Via, o.Via) && slices.Equal(r.Sources, o.Sources)
 }
 
-// podValue is Route as the tc program reads it, addresses in host order.
-type podValue struct {
+// podValue is Route as the tc programs read it, egress hosts in host order. S is the form of
+// a source address.
+type podValue[S comparable] struct {
 	NetID, Count uint32
 	Via          [MaxVia]uint32
 	// Sources are not for the program, but for an agent that restarts.
-	Sources [MaxVia]uint32
+	Sources [MaxVia]S
 }
 
 // returnValue is an entry of map returns: the network of a remote pod and the
 // host that it is on, in host order.
 type returnValue struct{ NetID, Host uint32 }
 
-// flowKey is a connection of a pod whose namespace uses several egress hosts.
-type flowKey struct{ Source, Dest, Ports, Protocol uint32 }
+// binarySize is the size of a value of fixed size.
+func binarySize(v any) uint32 { return uint32(binary.Size(v)) } //nolint:gosec // some hundred bytes
 
 // Maps are the BPF maps of the tc programs. They are pinned, so that traffic flows
-// on while the agent is away, and the next one finds them.
+// on while the agent is away, and the next one finds them. Those of IPv6 are there where
+// that is asked for.
 type Maps struct {
-	dir string
-	// pods: inner source -> network and egress hosts.
-	pods *ebpf.Map
-	// hosted: network -> mark of its egress IP here.
-	hosted *ebpf.Map
-	// returns: inner source as it came in -> network and the host it is on.
-	returns *ebpf.Map
-	// flows: connection -> egress host that it began with.
-	flows *ebpf.Map
+	dir      string
+	ip4, ip6 familyMaps
 	// answer: what the kernel answers to probes.
 	answer *ebpf.Map
 
-	podEntries    entries[[4]byte, podValue]
-	hostedEntries entries[uint32, uint32]
+	table4 table[[4]byte, uint32]
+	table6 table[[16]byte, [16]byte]
 }
 
+// mapSpecs are all maps, with those of IPv6 last.
 func mapSpecs() []*ebpf.MapSpec {
-	return []*ebpf.MapSpec{
-		{Name: "egress_pods", Type: ebpf.Hash, KeySize: 4, ValueSize: uint32(binary.Size(podValue{})), MaxEntries: maxPods},
-		{Name: "egress_hosted", Type: ebpf.Hash, KeySize: 4, ValueSize: 4, MaxEntries: maxHosted},
-		{Name: "egress_returns", Type: ebpf.LRUHash, KeySize: 4, ValueSize: uint32(binary.Size(returnValue{})), MaxEntries: maxReturns},
-		{Name: "egress_flows", Type: ebpf.LRUHash, KeySize: uint32(binary.Size(flowKey{})), ValueSize: 4, MaxEntries: maxFlows},
-		answerSpec(),
-	}
+	return slices.Concat(ipv4().specs(), []*ebpf.MapSpec{answerSpec()}, ipv6().specs())
 }
 
 // OpenMaps opens the maps that are pinned in dir. One that is not pinned is adopted
@@ -95,8 +84,9 @@ func mapSpecs() []*ebpf.MapSpec {
 // were loaded with, so that a new map changes nothing until programs that use it
 // replace them.
 //
-// dir must be in a bpffs; where it is not, one is mounted.
-func OpenMaps(nl *netlink.Handle, dir, device string) (_ *Maps, err error) {
+// dir must be in a bpffs; where it is not, one is mounted. Those of IPv6, which take some
+// MiB of memory, are opened if withIPv6 is set.
+func OpenMaps(nl *netlink.Handle, dir, device string, withIPv6 bool) (_ *Maps, err error) {
 	if err := ensureBPFFS(dir); err != nil {
 		return nil, err
 	}
@@ -110,8 +100,12 @@ func OpenMaps(nl *netlink.Handle, dir, device string) (_ *Maps, err error) {
 		return nil, err
 	}
 	defer func() { err = errors.Join(err, closeMaps(attached)) }()
-	m := &Maps{dir: dir}
-	for i, to := range m.all() {
+	m := newMaps(dir)
+	wanted := m.all()
+	if !withIPv6 {
+		wanted = wanted[:len(wanted)-len(m.ip6.all())]
+	}
+	for i, to := range wanted {
 		spec := mapSpecs()[i]
 		if err := adoptMap(dir, spec, attached[spec.Name]); err != nil {
 			return nil, errors.Join(err, m.Close())
@@ -124,6 +118,16 @@ func OpenMaps(nl *netlink.Handle, dir, device string) (_ *Maps, err error) {
 	}
 	return m, nil
 }
+
+func newMaps(dir string) *Maps {
+	return &Maps{
+		dir:    dir,
+		table4: table[[4]byte, uint32]{form: form4()}, table6: table[[16]byte, [16]byte]{form: form6(), ipv6: true},
+	}
+}
+
+// HasIPv6 reports whether there are maps for IPv6.
+func (m *Maps) HasIPv6() bool { return m.ip6.pods != nil }
 
 // adoptMap pins the map of an attached program, where none is pinned.
 func adoptMap(dir string, spec *ebpf.MapSpec, attached *ebpf.Map) error {
@@ -140,8 +144,9 @@ func adoptMap(dir string, spec *ebpf.MapSpec, attached *ebpf.Map) error {
 	return nil
 }
 
+// all are the handles, in the order of mapSpecs.
 func (m *Maps) all() []**ebpf.Map {
-	return []**ebpf.Map{&m.pods, &m.hosted, &m.returns, &m.flows, &m.answer}
+	return slices.Concat(m.ip4.all(), []**ebpf.Map{&m.answer}, m.ip6.all())
 }
 
 func openMap(dir string, spec *ebpf.MapSpec) (*ebpf.Map, error) {
@@ -229,25 +234,26 @@ func ensureBPFFS(dir string) error {
 	return nil
 }
 
-// Routes returns all entries of map pods.
+// Routes returns all entries of maps pods.
 func (m *Maps) Routes() (map[netip.Addr]Route, error) {
 	pods := map[netip.Addr]Route{}
-	if err := m.podEntries.read(m.pods); err != nil {
-		return nil, fmt.Errorf("list BPF map pods: %w", err)
-	}
-	for key, value := range m.podEntries.all() {
-		pods[netip.AddrFrom4(key)] = value.route()
+	if err := errors.Join(m.table4.routes(m.ip4, pods), m.table6.routes(m.ip6, pods)); err != nil {
+		return nil, err
 	}
 	return pods, nil
 }
 
 // PutRoute sets the route of a pod, in one step.
-func (m *Maps) PutRoute(ip netip.Addr, r Route) error {
+func (m *Maps) PutRoute(ip netip.Addr, r Route) (err error) {
 	if len(r.Via) == 0 || len(r.Via) > MaxVia {
 		return fmt.Errorf("set route of pod %v: %d egress hosts, of 1 to %d", ip, len(r.Via), MaxVia)
 	}
-	value := r.value()
-	if err := m.pods.Put(ip.As4(), &value); err != nil {
+	if ip.Is4() {
+		err = m.table4.put(m.ip4, ip, r)
+	} else {
+		err = m.table6.put(m.ip6, ip, r)
+	}
+	if err != nil {
 		return fmt.Errorf("set route of pod %v in BPF map: %w", ip, err)
 	}
 	return nil
@@ -255,35 +261,55 @@ func (m *Maps) PutRoute(ip netip.Addr, r Route) error {
 
 // DeleteRoute takes a pod's route away; its packets with REMOTE are dropped from then
 // on.
-func (m *Maps) DeleteRoute(ip netip.Addr) error {
-	if err := m.pods.Delete(ip.As4()); err != nil && !errors.Is(err, ebpf.ErrKeyNotExist) {
+func (m *Maps) DeleteRoute(ip netip.Addr) (err error) {
+	if ip.Is4() {
+		err = m.table4.del(m.ip4, ip)
+	} else {
+		err = m.table6.del(m.ip6, ip)
+	}
+	if err != nil && !errors.Is(err, ebpf.ErrKeyNotExist) {
 		return fmt.Errorf("delete route of pod %v from BPF map: %w", ip, err)
 	}
 	return nil
 }
 
-// Hosted returns all entries of map hosted: network -> mark.
-func (m *Maps) Hosted() (map[uint32]uint32, error) {
-	hosted := map[uint32]uint32{}
-	if err := m.hostedEntries.read(m.hosted); err != nil {
-		return nil, fmt.Errorf("list BPF map hosted: %w", err)
+// Hosted returns all entries of maps hosted: network -> mark.
+func (m *Maps) Hosted() (map[Network]uint32, error) {
+	hosted := map[Network]uint32{}
+	if err := errors.Join(m.table4.networks(m.ip4, hosted), m.table6.networks(m.ip6, hosted)); err != nil {
+		return nil, err
 	}
-	maps.Insert(hosted, m.hostedEntries.all())
 	return hosted, nil
 }
 
+// hosted is map hosted of a network's family; nil where that is not open.
+func (m *Maps) hosted(n Network) *ebpf.Map {
+	if n.IPv6 {
+		return m.ip6.hosted
+	}
+	return m.ip4.hosted
+}
+
 // PutHosted makes packets of a network that come over the overlay get a mark.
-func (m *Maps) PutHosted(netID, mark uint32) error {
-	if err := m.hosted.Put(netID, mark); err != nil {
-		return fmt.Errorf("set mark of network %d in BPF map: %w", netID, err)
+func (m *Maps) PutHosted(n Network, mark uint32) error {
+	err := errNoMaps
+	if hosted := m.hosted(n); hosted != nil {
+		err = hosted.Put(n.NetID, mark)
+	}
+	if err != nil {
+		return fmt.Errorf("set mark of network %d in BPF map: %w", n.NetID, err)
 	}
 	return nil
 }
 
 // DeleteHosted leaves packets of a network without a mark, so that they are dropped.
-func (m *Maps) DeleteHosted(netID uint32) error {
-	if err := m.hosted.Delete(netID); err != nil && !errors.Is(err, ebpf.ErrKeyNotExist) {
-		return fmt.Errorf("delete network %d from BPF map: %w", netID, err)
+func (m *Maps) DeleteHosted(n Network) error {
+	hosted := m.hosted(n)
+	if hosted == nil {
+		return nil
+	}
+	if err := hosted.Delete(n.NetID); err != nil && !errors.Is(err, ebpf.ErrKeyNotExist) {
+		return fmt.Errorf("delete network %d from BPF map: %w", n.NetID, err)
 	}
 	return nil
 }

@@ -27,17 +27,17 @@ func must(t *testing.T, err error) {
 
 func TestBPFMapsSurviveTheirHandles(t *testing.T) {
 	h, dir := netnstest.New(t, "host").Handle(t), netnstest.PinDir(t)
-	m, err := OpenMaps(h, dir, device)
+	m, err := OpenMaps(h, dir, device, true)
 	must(t, err)
 	route := Route{
 		NetID: 77, Via: []netip.Addr{testenv.Addr("192.0.2.2"), testenv.Addr("192.0.2.3")},
 		Sources: []netip.Addr{testenv.Addr("192.0.2.200"), {}},
 	}
 	must(t, m.PutRoute(testenv.Addr("10.0.0.5"), route))
-	must(t, m.PutHosted(77, 0x101))
+	must(t, m.PutHosted(Network{NetID: 77}, 0x101))
 	must(t, m.Close())
 
-	m, err = OpenMaps(h, dir, device)
+	m, err = OpenMaps(h, dir, device, true)
 	must(t, err)
 	defer m.Close()
 	pods, err := m.Routes()
@@ -47,13 +47,13 @@ func TestBPFMapsSurviveTheirHandles(t *testing.T) {
 	}
 	hosted, err := m.Hosted()
 	must(t, err)
-	if diff := cmp.Diff(map[uint32]uint32{77: 0x101}, hosted); diff != "" {
+	if diff := cmp.Diff(map[Network]uint32{{NetID: 77}: 0x101}, hosted); diff != "" {
 		t.Fatalf("hosted after reopening (-want +got):\n%s", diff)
 	}
 	must(t, m.DeleteRoute(testenv.Addr("10.0.0.5")))
 	must(t, m.DeleteRoute(testenv.Addr("10.0.0.5")))
-	must(t, m.DeleteHosted(77))
-	must(t, m.DeleteHosted(77))
+	must(t, m.DeleteHosted(Network{NetID: 77}))
+	must(t, m.DeleteHosted(Network{NetID: 77}))
 	if err := m.PutRoute(testenv.Addr("10.0.0.5"), Route{NetID: 1}); err == nil {
 		t.Fatal("a route to nowhere was accepted")
 	}
@@ -87,7 +87,7 @@ func attachAll(t *testing.T, host *netnstest.Machine, h *netlink.Handle, dir str
 	t.Helper()
 	host.Do(t, func() {
 		var err error
-		maps, err = OpenMaps(h, dir, device)
+		maps, err = OpenMaps(h, dir, device, true)
 		must(t, err)
 		t.Cleanup(func() { must(t, maps.Close()) })
 		progs, err := LoadPrograms(mark.Default(), maps, 9788, netip.Addr{})

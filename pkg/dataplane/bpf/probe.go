@@ -179,7 +179,7 @@ func sendProbe(port uint16) asm.Instructions {
 			asm.JEq.Imm(asm.R1, onWire(port), "probe"),
 			asm.LoadMem(asm.R1, asm.RFP, atUDPPorts+2, asm.Half),
 			asm.JNE.Imm(asm.R1, onWire(port), "drop"),
-			asm.LoadMem(regHost, asm.RFP, atDest, asm.Word).WithSymbol("probe"),
+			asm.LoadMem(regHost, asm.RFP, int16(ipv4().atDest()), asm.Word).WithSymbol("probe"), //nolint:gosec // a place on the stack
 			asm.HostTo(asm.BE, regHost, asm.Word),
 			asm.StoreImm(asm.RFP, atProbeNet, probeNetID, asm.Word),
 			asm.Mov.Reg(regRoute, asm.RFP),

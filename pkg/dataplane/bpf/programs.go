@@ -2,6 +2,7 @@ package bpf
 
 import (
 	"encoding/binary"
+	"fmt"
 	"net/netip"
 	"slices"
 
@@ -13,14 +14,17 @@ import (
 	"github.com/egressip-operator/egressip-operator/pkg/dataplane/mark"
 )
 
-// Offsets in struct __sk_buff and in an Ethernet frame with an IPv4 packet.
+// Offsets in struct __sk_buff and in an Ethernet frame with an IPv4 or IPv6 packet.
 const (
 	skbMark     = 8
 	skbProtocol = 16
-	skbHash     = 44
 	ethHeader   = 14
+	ipID        = ethHeader + 4
+	ipFragment  = ethHeader + 6 // flags and offset
+	ipProto     = ethHeader + 9
 	ipSource    = ethHeader + 12
-	ipDest      = ethHeader + 16
+	ip6Header   = 40
+	ip6Next     = ethHeader + 6
 )
 
 // Verdicts of a direct-action classifier.
@@ -55,18 +59,14 @@ const (
 	regHost   = asm.R9 // the host that the packet goes to
 )
 
-// Places on the outward program's stack, from its frame pointer.
+// Places on the outward program's stack, from its frame pointer; see also family.
 const (
-	atSource  = -8 // inner source, and next to it inner destination
-	atDest    = -4
-	atFlow    = -24 // a flowKey
-	atPorts   = atFlow + 8
-	atProto   = atFlow + 12
-	atFragKey = atFlow + 13 // set in keys of fragments, whose ports are an IP ID
 	atScratch = -32
 	atKey     = -40 // struct bpf_tunnel_key, as far as it is used
 	// atWholeKey is the place of all of it, where it names the outer source.
 	atWholeKey = -136
+	// atFragment has the fragment header of an IPv6 packet; 0 if it has none.
+	atFragment = -192
 )
 
 // load reads bytes of the packet onto the stack. Where they are not there, the
@@ -120,42 +120,24 @@ func labelled(label string, insns asm.Instructions) asm.Instructions {
 // to the host that map returns names for its inner destination; everything else is dropped. The two never mix: a dropped namespace's packet,
 // whose source has no entry, must not take the way of another's replies. The outer source is as given, or the kernel's choice.
 func outward(m mark.Marks, maps *Maps, probePort uint16, source netip.Addr) *ebpf.ProgramSpec {
+	other := "drop"
+	if maps.HasIPv6() {
+		other = "IPv6"
+	}
+	four, six := ipv4(), asm.Instructions{}
+	if maps.HasIPv6() {
+		six = slices.Concat(
+			labelled("IPv6", asm.Instructions{asm.JNE.Imm(asm.R2, ipv6().protocol(), "drop")}),
+			ipv6().outward(m, maps.ip6, asm.Instructions{asm.Ja.Label("drop")}),
+		)
+	}
 	return &ebpf.ProgramSpec{Name: "egress_out", Type: ebpf.SchedCLS, License: "Apache-2.0", Instructions: slices.Concat(
 		asm.Instructions{
 			asm.Mov.Reg(regPacket, asm.R1),
 			asm.LoadMem(asm.R2, regPacket, skbProtocol, asm.Word),
-			asm.JNE.Imm(asm.R2, int32(nlutil.BigEndian16(unix.ETH_P_IP)), "drop"),
+			asm.JNE.Imm(asm.R2, four.protocol(), other),
 		},
-		load(ipSource, atSource, 8),
-		asm.Instructions{
-			asm.LoadMem(asm.R1, regPacket, skbMark, asm.Word),
-			asm.Mov.Reg(asm.R2, asm.R1),
-			asm.And.Imm(asm.R2, int32(m.Remote())),
-			asm.JNE.Imm(asm.R2, 0, "remote"),
-			asm.And.Imm(asm.R1, int32(m.Return())),
-			asm.JNE.Imm(asm.R1, 0, "return"),
-		},
-		sendProbe(probePort),
-
-		// A reply: netid and host of the pod that it goes to.
-		labelled("return", lookup(maps.returns, atDest)),
-		asm.Instructions{
-			asm.JEq.Imm(asm.R0, 0, "drop"),
-			asm.Mov.Reg(regRoute, asm.R0),
-			asm.LoadMem(regHost, regRoute, 4, asm.Word),
-			asm.Ja.Label("send"),
-		},
-
-		labelled("remote", lookup(maps.pods, atSource)),
-		asm.Instructions{
-			asm.JEq.Imm(asm.R0, 0, "drop"),
-			asm.Mov.Reg(regRoute, asm.R0),
-			asm.LoadMem(regCount, regRoute, 4, asm.Word),
-			asm.JEq.Imm(regCount, 0, "drop"),
-			asm.JGT.Imm(regCount, MaxVia, "drop"),
-			// Noted for routes with one host too: it may get others in addition.
-		},
-		chooseHost(maps),
+		four.outward(m, maps.ip4, sendProbe(probePort)),
 
 		labelled("send", setTunnelKey(source)),
 		asm.Instructions{
@@ -169,7 +151,46 @@ func outward(m mark.Marks, maps *Maps, probePort uint16, source netip.Addr) *ebp
 			asm.Mov.Imm(asm.R0, tcActShot).WithSymbol("drop"),
 			asm.Return(),
 		},
+		six,
 	)}
+}
+
+// outward is the part of the outward program for packets of one family: it goes to "send"
+// with the route and the host in registers, or to "drop". unmarked is for packets without
+// REMOTE or RETURN.
+func (f family) outward(m mark.Marks, maps familyMaps, unmarked asm.Instructions) asm.Instructions {
+	return slices.Concat(
+		load(f.source, f.atFlow, 2*f.length),
+		asm.Instructions{
+			asm.LoadMem(asm.R1, regPacket, skbMark, asm.Word),
+			asm.Mov.Reg(asm.R2, asm.R1),
+			asm.And.Imm(asm.R2, int32(m.Remote())),
+			asm.JNE.Imm(asm.R2, 0, f.label("remote")),
+			asm.And.Imm(asm.R1, int32(m.Return())),
+			asm.JNE.Imm(asm.R1, 0, f.label("return")),
+		},
+		unmarked,
+
+		// A reply: netid and host of the pod that it goes to.
+		labelled(f.label("return"), lookup(maps.returns, f.atDest())),
+		asm.Instructions{
+			asm.JEq.Imm(asm.R0, 0, "drop"),
+			asm.Mov.Reg(regRoute, asm.R0),
+			asm.LoadMem(regHost, regRoute, 4, asm.Word),
+			asm.Ja.Label("send"),
+		},
+
+		labelled(f.label("remote"), lookup(maps.pods, f.atFlow)),
+		asm.Instructions{
+			asm.JEq.Imm(asm.R0, 0, "drop"),
+			asm.Mov.Reg(regRoute, asm.R0),
+			asm.LoadMem(regCount, regRoute, 4, asm.Word),
+			asm.JEq.Imm(regCount, 0, "drop"),
+			asm.JGT.Imm(regCount, MaxVia, "drop"),
+			// Noted for routes with one host too: it may get others in addition.
+		},
+		f.chooseHost(maps),
+	)
 }
 
 // setTunnelKey has the kernel send the packet in VXLAN: network from regRoute, to regHost.
@@ -200,66 +221,33 @@ func setTunnelKey(source netip.Addr) asm.Instructions {
 	)
 }
 
-// chooseHost puts one of a route's several hosts into regHost. A connection
-// keeps the one that it began with, as long as that is among them.
-func chooseHost(maps *Maps) asm.Instructions {
-	const (
-		ipID       = ethHeader + 4
-		ipFragment = ethHeader + 6 // flags and offset
-		ipProto    = ethHeader + 9
-	)
+// chooseHost puts one of a route's several hosts into regHost, and goes to "send". A
+// connection keeps the one that it began with, as long as that is among them.
+func (f family) chooseHost(maps familyMaps) asm.Instructions {
+	choose, chosen := f.label("choose"), f.label("chosen")
 	insns := slices.Concat(
 		asm.Instructions{
-			asm.LoadMem(asm.R1, asm.RFP, atSource, asm.Word),
-			asm.StoreMem(asm.RFP, atFlow, asm.R1, asm.Word),
-			asm.LoadMem(asm.R1, asm.RFP, atDest, asm.Word),
-			asm.StoreMem(asm.RFP, atFlow+4, asm.R1, asm.Word),
-			asm.StoreImm(asm.RFP, atPorts, 0, asm.Word),
-			asm.StoreImm(asm.RFP, atProto, 0, asm.Word),
+			asm.StoreImm(asm.RFP, int16(f.atPorts()), 0, asm.Word), //nolint:gosec // a place on the stack
+			asm.StoreImm(asm.RFP, int16(f.atProto()), 0, asm.Word), //nolint:gosec // a place on the stack
 		},
-		load(ipProto, atProto, 1),
-		asm.Instructions{
-			asm.LoadMem(asm.R1, asm.RFP, atProto, asm.Byte),
-			asm.JEq.Imm(asm.R1, unix.IPPROTO_TCP, "ports"),
-			asm.JNE.Imm(asm.R1, unix.IPPROTO_UDP, "flow"),
-		},
-		labelled("ports", load(ipFragment, atScratch, 2)),
-		asm.Instructions{
-			asm.LoadMem(asm.R1, asm.RFP, atScratch, asm.Half),
-			asm.And.Imm(asm.R1, int32(nlutil.BigEndian16(0x1fff))), // offset
-			asm.JEq.Imm(asm.R1, 0, "first"),
-		},
-		// A later fragment goes where the first of its packet went.
-		load(ipID, atPorts, 2),
-		asm.Instructions{
-			asm.StoreImm(asm.RFP, atFragKey, 1, asm.Byte),
-			asm.Ja.Label("flow"),
-		},
-		labelled("first", load(ethHeader, atScratch, 1)),
-		asm.Instructions{
-			asm.LoadMem(asm.R2, asm.RFP, atScratch, asm.Byte),
-			asm.And.Imm(asm.R2, 0x0f),
-			asm.LSh.Imm(asm.R2, 2),
-			asm.Add.Imm(asm.R2, ethHeader),
-		},
-		loadFromR2(atPorts, 4),
+		f.readFlow(),
 
-		labelled("flow", lookup(maps.flows, atFlow)),
+		labelled(f.label("flow"), lookup(maps.flows, f.atFlow)),
 		asm.Instructions{
-			asm.JEq.Imm(asm.R0, 0, "choose"),
+			asm.JEq.Imm(asm.R0, 0, choose),
 			asm.LoadMem(regHost, asm.R0, 0, asm.Word),
 		},
 	)
 	for i := range MaxVia {
 		insns = append(insns,
-			asm.JLE.Imm(regCount, int32(i), "choose"),
+			asm.JLE.Imm(regCount, int32(i), choose),
 			asm.LoadMem(asm.R1, regRoute, int16(8+4*i), asm.Word),
-			asm.JEq.Reg(asm.R1, regHost, "chosen"),
+			asm.JEq.Reg(asm.R1, regHost, chosen),
 		)
 	}
 	return slices.Concat(insns,
 		asm.Instructions{
-			asm.Mov.Reg(asm.R1, regPacket).WithSymbol("choose"),
+			asm.Mov.Reg(asm.R1, regPacket).WithSymbol(choose),
 			asm.FnGetHashRecalc.Call(),
 			asm.LSh.Imm(asm.R0, 32),
 			asm.RSh.Imm(asm.R0, 32),
@@ -271,20 +259,145 @@ func chooseHost(maps *Maps) asm.Instructions {
 			asm.LoadMem(regHost, asm.R1, 8, asm.Word),
 			asm.StoreMem(asm.RFP, atScratch, regHost, asm.Word),
 		},
-		update(maps.flows, atFlow, atScratch),
+		update(maps.flows, f.atFlow, atScratch),
 
 		// Of a first fragment, note the host for those that follow.
-		labelled("chosen", load(ipFragment, atScratch, 2)),
+		labelled(chosen, f.ifFirstFragment("send")),
+		asm.Instructions{asm.StoreMem(asm.RFP, atScratch, regHost, asm.Word)},
+		update(maps.flows, f.atFlow, atScratch),
+		asm.Instructions{asm.Ja.Label("send")},
+	)
+}
+
+// readFlow completes the flow key of a packet, and goes to "flow". A later fragment has that
+// of its packet, as the first has no other way to say where it went.
+func (f family) readFlow() asm.Instructions {
+	if f.length == 16 {
+		return f.readFlow6()
+	}
+	ports, proto := f.atPorts(), f.atProto()
+	return slices.Concat(
+		load(ipProto, proto, 1),
+		asm.Instructions{
+			asm.LoadMem(asm.R1, asm.RFP, int16(proto), asm.Byte), //nolint:gosec // a place on the stack
+			asm.JEq.Imm(asm.R1, unix.IPPROTO_TCP, "ports"),
+			asm.JNE.Imm(asm.R1, unix.IPPROTO_UDP, "flow"),
+		},
+		labelled("ports", load(ipFragment, atScratch, 2)),
+		asm.Instructions{
+			asm.LoadMem(asm.R1, asm.RFP, atScratch, asm.Half),
+			asm.And.Imm(asm.R1, int32(nlutil.BigEndian16(0x1fff))), // offset
+			asm.JEq.Imm(asm.R1, 0, "first"),
+		},
+		// A later fragment goes where the first of its packet went.
+		load(ipID, ports, 2),
+		asm.Instructions{
+			asm.StoreImm(asm.RFP, int16(f.atFragKey()), 1, asm.Byte), //nolint:gosec // a place on the stack
+			asm.Ja.Label("flow"),
+		},
+		labelled("first", load(ethHeader, atScratch, 1)),
+		asm.Instructions{
+			asm.LoadMem(asm.R2, asm.RFP, atScratch, asm.Byte),
+			asm.And.Imm(asm.R2, 0x0f),
+			asm.LSh.Imm(asm.R2, 2),
+			asm.Add.Imm(asm.R2, ethHeader),
+		},
+		loadFromR2(ports, 4),
+	)
+}
+
+// maxExtensions is how many extension headers of IPv6 are walked through. The ports behind
+// more of them are not looked at: all such packets of a pod to one destination take the
+// same way.
+const maxExtensions = 6
+
+// readFlow6 is readFlow for IPv6: the transport header is behind extension headers, which
+// regHost counts.
+func (f family) readFlow6() asm.Instructions {
+	ports, proto, fragKey := int16(f.atPorts()), int16(f.atProto()), int16(f.atFragKey()) //nolint:gosec // places on the stack
+	insns := slices.Concat(
+		asm.Instructions{
+			asm.StoreImm(asm.RFP, atFragment, 0, asm.Word),
+			asm.StoreImm(asm.RFP, atFragment+4, 0, asm.Word),
+			asm.Mov.Imm(regHost, ethHeader+ip6Header),
+		},
+		load(ip6Next, f.atProto(), 1),
+	)
+	for i := range maxExtensions {
+		extension, fragment, next := fmt.Sprintf("extension%d", i), fmt.Sprintf("fragment%d", i), fmt.Sprintf("next%d", i)
+		insns = slices.Concat(insns,
+			asm.Instructions{
+				asm.LoadMem(asm.R1, asm.RFP, proto, asm.Byte),
+				asm.JEq.Imm(asm.R1, unix.IPPROTO_TCP, "ports6"),
+				asm.JEq.Imm(asm.R1, unix.IPPROTO_UDP, "ports6"),
+				asm.JEq.Imm(asm.R1, unix.IPPROTO_FRAGMENT, fragment),
+				asm.JEq.Imm(asm.R1, unix.IPPROTO_HOPOPTS, extension),
+				asm.JEq.Imm(asm.R1, unix.IPPROTO_ROUTING, extension),
+				asm.JNE.Imm(asm.R1, unix.IPPROTO_DSTOPTS, "flow6"),
+				asm.Mov.Reg(asm.R2, regHost).WithSymbol(extension),
+			},
+			loadFromR2(atScratch, 2),
+			asm.Instructions{
+				asm.LoadMem(asm.R1, asm.RFP, atScratch, asm.Byte),
+				asm.StoreMem(asm.RFP, proto, asm.R1, asm.Byte),
+				asm.LoadMem(asm.R1, asm.RFP, atScratch+1, asm.Byte),
+				asm.LSh.Imm(asm.R1, 3),
+				asm.Add.Imm(asm.R1, 8),
+				asm.Add.Reg(regHost, asm.R1),
+				asm.Ja.Label(next),
+				asm.Mov.Reg(asm.R2, regHost).WithSymbol(fragment),
+			},
+			loadFromR2(atFragment, 8),
+			asm.Instructions{
+				asm.LoadMem(asm.R1, asm.RFP, atFragment, asm.Byte),
+				asm.StoreMem(asm.RFP, proto, asm.R1, asm.Byte),
+				asm.LoadMem(asm.R1, asm.RFP, atFragment+2, asm.Half),
+				asm.And.Imm(asm.R1, int32(nlutil.BigEndian16(0xfff8))), // offset
+				asm.JNE.Imm(asm.R1, 0, "later6"),
+				asm.Add.Imm(regHost, 8),
+				asm.Mov.Imm(asm.R1, 0).WithSymbol(next), // a place for the label
+			},
+		)
+	}
+	return slices.Concat(insns,
+		asm.Instructions{
+			asm.Ja.Label("flow6"),
+			asm.LoadMem(asm.R1, asm.RFP, atFragment+4, asm.Word).WithSymbol("later6"),
+			asm.StoreMem(asm.RFP, ports, asm.R1, asm.Word),
+			asm.StoreImm(asm.RFP, proto, unix.IPPROTO_FRAGMENT, asm.Byte),
+			asm.StoreImm(asm.RFP, fragKey, 1, asm.Byte),
+			asm.Ja.Label("flow6"),
+			asm.Mov.Reg(asm.R2, regHost).WithSymbol("ports6"),
+		},
+		loadFromR2(f.atPorts(), 4),
+	)
+}
+
+// ifFirstFragment has the flow key of later fragments, if the packet is a first one that
+// others follow; else it goes to another place.
+func (f family) ifFirstFragment(otherwise string) asm.Instructions {
+	ports, proto, fragKey := int16(f.atPorts()), int16(f.atProto()), int16(f.atFragKey()) //nolint:gosec // places on the stack
+	if f.length == 16 {
+		return asm.Instructions{
+			asm.LoadMem(asm.R1, asm.RFP, atFragment+2, asm.Half),
+			asm.And.Imm(asm.R1, int32(nlutil.BigEndian16(0x1))), // more fragments
+			asm.JEq.Imm(asm.R1, 0, otherwise),
+			asm.LoadMem(asm.R1, asm.RFP, atFragment+4, asm.Word),
+			asm.StoreMem(asm.RFP, ports, asm.R1, asm.Word),
+			asm.StoreImm(asm.RFP, proto, unix.IPPROTO_FRAGMENT, asm.Byte),
+			asm.StoreImm(asm.RFP, fragKey, 1, asm.Byte),
+		}
+	}
+	return slices.Concat(
+		load(ipFragment, atScratch, 2),
 		asm.Instructions{
 			asm.LoadMem(asm.R1, asm.RFP, atScratch, asm.Half),
 			asm.And.Imm(asm.R1, int32(nlutil.BigEndian16(0x2000))), // more fragments
-			asm.JEq.Imm(asm.R1, 0, "send"),
-			asm.StoreImm(asm.RFP, atPorts, 0, asm.Word),
-			asm.StoreImm(asm.RFP, atFragKey, 1, asm.Byte),
+			asm.JEq.Imm(asm.R1, 0, otherwise),
+			asm.StoreImm(asm.RFP, ports, 0, asm.Word),
+			asm.StoreImm(asm.RFP, fragKey, 1, asm.Byte),
 		},
-		load(ipID, atPorts, 2),
-		asm.Instructions{asm.StoreMem(asm.RFP, atScratch, regHost, asm.Word)},
-		update(maps.flows, atFlow, atScratch),
+		load(ipID, f.atPorts(), 2),
 	)
 }
 
@@ -294,6 +407,19 @@ func chooseHost(maps *Maps) asm.Instructions {
 // this host, or unknown: the rules drop those. What a host sends in its own name is a
 // probe.
 func inward(maps *Maps, probePort uint16, clock bool) *ebpf.ProgramSpec {
+	other := "drop"
+	if maps.HasIPv6() {
+		other = "IPv6"
+	}
+	four, six := ipv4(), asm.Instructions{}
+	if maps.HasIPv6() {
+		six = slices.Concat(
+			labelled("IPv6", asm.Instructions{asm.JNE.Imm(asm.R2, ipv6().protocol(), "drop")}),
+			getTunnelKey(),
+			load(ipv6().source, ipv6().atInner, 2*ipv6().length),
+			ipv6().inward(maps.ip6),
+		)
+	}
 	return &ebpf.ProgramSpec{Name: "egress_in", Type: ebpf.SchedCLS, License: "Apache-2.0", Instructions: slices.Concat(
 		asm.Instructions{
 			asm.Mov.Reg(regPacket, asm.R1),
@@ -301,32 +427,11 @@ func inward(maps *Maps, probePort uint16, clock bool) *ebpf.ProgramSpec {
 			asm.Mov.Imm(asm.R2, packetHost),
 			asm.FnSkbChangeType.Call(),
 			asm.LoadMem(asm.R2, regPacket, skbProtocol, asm.Word),
-			asm.JNE.Imm(asm.R2, int32(nlutil.BigEndian16(unix.ETH_P_IP)), "drop"),
-			// VNI at fp-8, outer source at fp-4.
-			asm.Mov.Reg(asm.R1, regPacket),
-			asm.Mov.Reg(asm.R2, asm.RFP),
-			asm.Add.Imm(asm.R2, -8),
-			asm.Mov.Imm(asm.R3, tunnelKeySize),
-			asm.Mov.Imm(asm.R4, 0),
-			asm.FnSkbGetTunnelKey.Call(),
-			asm.JNE.Imm(asm.R0, 0, "drop"),
+			asm.JNE.Imm(asm.R2, four.protocol(), other),
 		},
+		getTunnelKey(),
 		isHosts(probePort),
-		lookup(maps.hosted, -8),
-		asm.Instructions{
-			asm.JEq.Imm(asm.R0, 0, "pass"),
-			asm.LoadMem(regRoute, asm.R0, 0, asm.Word),
-		},
-		// A packet to a pod of this host is a reply to it: its source is no pod.
-		lookup(maps.pods, atInnerDest),
-		asm.Instructions{
-			asm.JNE.Imm(asm.R0, 0, "pass"),
-			asm.StoreMem(regPacket, skbMark, regRoute, asm.Word),
-		},
-		update(maps.returns, atInnerSource, -8),
-		asm.Instructions{
-			asm.Ja.Label("pass"),
-		},
+		four.inward(maps.ip4),
 		answerProbe(maps, probePort, clock),
 		asm.Instructions{
 			asm.Mov.Imm(asm.R0, tcActOK).WithSymbol("pass"),
@@ -334,5 +439,42 @@ func inward(maps *Maps, probePort uint16, clock bool) *ebpf.ProgramSpec {
 			asm.Mov.Imm(asm.R0, tcActShot).WithSymbol("drop"),
 			asm.Return(),
 		},
+		six,
 	)}
+}
+
+// getTunnelKey puts the VNI at fp-8, and the outer source at fp-4. That of a packet of
+// IPv6 has no place there: it is dropped.
+func getTunnelKey() asm.Instructions {
+	return asm.Instructions{
+		asm.Mov.Reg(asm.R1, regPacket),
+		asm.Mov.Reg(asm.R2, asm.RFP),
+		asm.Add.Imm(asm.R2, -8),
+		asm.Mov.Imm(asm.R3, tunnelKeySize),
+		asm.Mov.Imm(asm.R4, 0),
+		asm.FnSkbGetTunnelKey.Call(),
+		asm.JNE.Imm(asm.R0, 0, "drop"),
+	}
+}
+
+// inward is the part of the inward program for packets of one family, whose inner
+// addresses are on the stack.
+func (f family) inward(maps familyMaps) asm.Instructions {
+	return slices.Concat(
+		lookup(maps.hosted, -8),
+		asm.Instructions{
+			asm.JEq.Imm(asm.R0, 0, "pass"),
+			asm.LoadMem(regRoute, asm.R0, 0, asm.Word),
+		},
+		// A packet to a pod of this host is a reply to it: its source is no pod.
+		lookup(maps.pods, f.atInner+f.length),
+		asm.Instructions{
+			asm.JNE.Imm(asm.R0, 0, "pass"),
+			asm.StoreMem(regPacket, skbMark, regRoute, asm.Word),
+		},
+		update(maps.returns, f.atInner, -8),
+		asm.Instructions{
+			asm.Ja.Label("pass"),
+		},
+	)
 }

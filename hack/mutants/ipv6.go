@@ -1,0 +1,20 @@
+package main
+
+// ipv6Mutants are mistakes that concern packets of IPv6 alone, or that mix the families up.
+func ipv6Mutants() []mutant {
+	in := func(pkg, name, test, file, old, mutated string) mutant {
+		return mutant{name: name, pkg: kernel + pkg, test: test, plain: true, edits: []edit{{file: file, old: old, new: mutated}}}
+	}
+	const (
+		programs = "/bpf"
+		flows    = "TestFlowsOfIPv6"
+		guard    = "TestGuardVerdictsOfIPv6"
+	)
+	return []mutant{
+		in(programs, "families-share-networks", "TestMapsKeepTheFamiliesApart", "maps.go", "if n.IPv6 {\n\t\treturn m.ip6.hosted", "if n.IPv6 && m == nil {\n\t\treturn m.ip6.hosted"),
+		in(programs, "ports-behind-no-header", flows, "programs.go", "asm.Add.Imm(asm.R1, 8),", "asm.Add.Imm(asm.R1, 0),"),
+		in(programs, "later-fragments-have-ports", flows, "programs.go", `asm.JNE.Imm(asm.R1, 0, "later6"),`, `asm.JNE.Imm(asm.R1, 0, "ports6"),`),
+		in(programs, "guard-ignores-ipv6", guard, "guard_program.go", "if marks6 != nil {", "if marks6 != nil && marks == nil {"),
+		in(programs, "nobody-finds-neighbours-by-egress-ip", guard, "guard_program.go", `asm.JGT.Imm(asm.R1, icmp6NDLast, "drop"),`, `asm.JGT.Imm(asm.R1, icmp6NDFirst, "drop"),`),
+	}
+}
