@@ -109,7 +109,7 @@ func kernelMutants() []mutant {
 		m("looks-once", "TestAddressThatSomebodyElseTakesLater", "segment.go", "if r.uplinkErr != nil {\n\t\treturn\n\t}\n\tif len(r.addresses) == 0 {", "if r.uplinkErr != nil || len(r.addresses) > 0 {\n\t\treturn\n\t}\n\tif len(r.addresses) == 0 {"),
 		m("ports-are-never-random", "TestSourcePorts", "rules/snat.go", "To: to, RandomPort: b.RandomPorts}", "To: to}"),
 		m("ports-of-a-tree-are-never-random", "TestSourcePorts", "rules/snat.go", "RandomPort: t.random}", "RandomPort: false}"),
-		m("ports-of-all-destinations", "TestUsageOfEgressIPs", "ports.go", "f.Dest.As4(), f.DestPort,", "[4]byte{}, f.DestPort,"),
+		m("ports-of-all-destinations", "TestUsageOfEgressIPs", "ports.go", "f.Dest.As16(), f.DestPort,", "[16]byte{}, f.DestPort,"),
 		m("ports-of-all-protocols", "TestUsageOfEgressIPs", "ports.go", "f.DestPort, f.Protocol}]++", "f.DestPort, 0}]++"),
 		m("ports-warning-without-end", "TestWarningBeforePortsRunOut", "ports.go", "usage.Ports >= portsFew {", "usage.Ports >= 0 {"),
 		m("steady-without-maps", steadily, "steady.go", "d.maps.Hold(was.entries)", "d.maps != nil"),

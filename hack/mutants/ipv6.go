@@ -9,6 +9,8 @@ func ipv6Mutants() []mutant {
 		programs = "/bpf"
 		flows    = "TestFlowsOfIPv6"
 		guard    = "TestGuardVerdictsOfIPv6"
+		tracked  = "/conntrack"
+		segment  = "/neigh"
 	)
 	return []mutant{
 		in(programs, "families-share-networks", "TestMapsKeepTheFamiliesApart", "maps.go", "if n.IPv6 {\n\t\treturn m.ip6.hosted", "if n.IPv6 && m == nil {\n\t\treturn m.ip6.hosted"),
@@ -16,5 +18,8 @@ func ipv6Mutants() []mutant {
 		in(programs, "later-fragments-have-ports", flows, "programs.go", `asm.JNE.Imm(asm.R1, 0, "later6"),`, `asm.JNE.Imm(asm.R1, 0, "ports6"),`),
 		in(programs, "guard-ignores-ipv6", guard, "guard_program.go", "if marks6 != nil {", "if marks6 != nil && marks == nil {"),
 		in(programs, "nobody-finds-neighbours-by-egress-ip", guard, "guard_program.go", `asm.JGT.Imm(asm.R1, icmp6NDLast, "drop"),`, `asm.JGT.Imm(asm.R1, icmp6NDFirst, "drop"),`),
+		in(tracked, "connections-are-all-ipv4", "TestFlowsAreDeletedByWhatTheyReallyAre", "conntrack.go", "msg[nl.SizeofNfgenmsg:]...), msg[0]", "msg[nl.SizeofNfgenmsg:]...), unix.AF_INET"),
+		in(segment, "solicitations-go-nowhere", "TestNeighbourDiscoveryFindsAnotherOwner", "nd.go", "13: to[13], 14: to[14], 15: to[15]}", "13: to[13], 14: to[14]}"),
+		in(segment, "announcements-do-not-override", "TestNeighbourAdvertisementMovesAnAddress", "nd.go", "ndRouter | ndOverride,", "ndRouter,"),
 	}
 }

@@ -90,7 +90,7 @@ func protocolName(protocol uint8) string {
 
 // destination is what source ports are counted for.
 type destination struct {
-	source, dest [4]byte
+	source, dest [16]byte
 	port         uint16
 	protocol     uint8
 }
@@ -109,7 +109,7 @@ func (c counter) add(f conntrack.Flow) {
 	c.connections[f.SourceOutside]++
 	switch f.Protocol {
 	case unix.IPPROTO_TCP, unix.IPPROTO_UDP, unix.IPPROTO_SCTP, unix.IPPROTO_DCCP:
-		c.ports[destination{f.SourceOutside.As4(), f.Dest.As4(), f.DestPort, f.Protocol}]++
+		c.ports[destination{f.SourceOutside.As16(), f.Dest.As16(), f.DestPort, f.Protocol}]++
 	}
 }
 
@@ -120,7 +120,7 @@ func (c counter) usages() map[netip.Addr]Usage {
 		of[ip] = Usage{Connections: n}
 	}
 	for d, n := range c.ports {
-		ip, to := netip.AddrFrom4(d.source), netip.AddrPortFrom(netip.AddrFrom4(d.dest), d.port)
+		ip, to := netip.AddrFrom16(d.source).Unmap(), netip.AddrPortFrom(netip.AddrFrom16(d.dest).Unmap(), d.port)
 		u := of[ip]
 		if cmp.Or(n-u.Ports, u.Destination.Compare(to), int(u.Protocol)-int(d.protocol)) > 0 {
 			u.Ports, u.Destination, u.Protocol = n, to, d.protocol

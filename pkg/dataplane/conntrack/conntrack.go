@@ -36,8 +36,9 @@ type Flow struct {
 type Entry struct {
 	Flow
 
-	// message names the connection to the kernel.
+	// message names the connection to the kernel, family is that of its addresses.
 	message []byte
+	family  uint8
 }
 
 // The attributes of connection tracking that are read here, from the kernel's
@@ -56,6 +57,8 @@ const (
 
 	attrIPv4Source = 1
 	attrIPv4Dest   = 2
+	attrIPv6Source = 3
+	attrIPv6Dest   = 4
 
 	attrProtoNumber     = 1
 	attrProtoSourcePort = 2
@@ -69,12 +72,12 @@ const (
 	attrTCPState     = 1
 )
 
-// Find returns the connections that match, in one walk through the table, or in another
+// Find returns the connections of either family that match, in one walk through the table, or in another
 // where a change of the table interrupts it. It keeps no others in memory. Connections
 // in zones other than the default one are not asked for: who uses zones keeps them
 // apart. It works in the network namespace of the calling thread.
 func Find(match func(Flow) bool) ([]Entry, error) {
-	found, err := nlutil.Whole(func() ([]Entry, error) { return walk(nil, match) })
+	found, err := nlutil.Whole(func() ([]Entry, error) { return walk(unix.AF_UNSPEC, nil, match) })
 	if err != nil {
 		return found, fmt.Errorf("list tracked connections: %w", err)
 	}
@@ -82,13 +85,13 @@ func Find(match func(Flow) bool) ([]Entry, error) {
 }
 
 // FindFrom returns the connections that match and that one of a few sources has opened. The
-// kernel filters them, from Linux 5.8 on: in a table with hundreds of thousands, it then
-// tells of a handful.
+// kernel filters those of IPv4, from Linux 5.8 on: in a table with hundreds of thousands, it
+// then tells of a handful. Of IPv6 it would tell of all others (Linux 5.8 to 6.18 at least).
 func FindFrom(sources []netip.Addr, match func(Flow) bool) ([]Entry, error) {
 	var found []Entry
 	for _, source := range sources {
 		some, err := nlutil.Whole(func() ([]Entry, error) {
-			return walk(ofSource(source), func(f Flow) bool { return f.Source == source && match(f) })
+			return walk(familyOf(source), ofSource(source), func(f Flow) bool { return f.Source == source && match(f) })
 		})
 		if err != nil {
 			return found, fmt.Errorf("list tracked connections of %v: %w", source, err)
@@ -98,8 +101,12 @@ func FindFrom(sources []netip.Addr, match func(Flow) bool) ([]Entry, error) {
 	return found, nil
 }
 
-// ofSource is the part of a request that asks for connections that a source has opened.
+// ofSource is the part of a request that asks for connections that a source has opened; nil
+// where the kernel does not understand it.
 func ofSource(source netip.Addr) []nl.NetlinkRequestData {
+	if source.Is6() {
+		return nil
+	}
 	tuple := nl.NewRtAttr(attrTupleOrig|unix.NLA_F_NESTED, nil)
 	tuple.AddRtAttr(attrTupleIP|unix.NLA_F_NESTED, nil).AddRtAttr(attrIPv4Source, source.AsSlice())
 	filter := nl.NewRtAttr(attrFilter|unix.NLA_F_NESTED, nil)
@@ -108,9 +115,18 @@ func ofSource(source netip.Addr) []nl.NetlinkRequestData {
 	return []nl.NetlinkRequestData{tuple, filter}
 }
 
-// walk is one walk through the table, in which the kernel tells of what is asked for.
-func walk(asked []nl.NetlinkRequestData, match func(Flow) bool) ([]Entry, error) {
-	request := (&nl.Nfgenmsg{NfgenFamily: unix.AF_INET, Version: nl.NFNETLINK_V0}).Serialize()
+// familyOf is the number of an address's family.
+func familyOf(ip netip.Addr) uint8 {
+	if ip.Is4() {
+		return unix.AF_INET
+	}
+	return unix.AF_INET6
+}
+
+// walk is one walk through the table, in which the kernel tells of what is asked for, of one
+// family or of all.
+func walk(family uint8, asked []nl.NetlinkRequestData, match func(Flow) bool) ([]Entry, error) {
+	request := (&nl.Nfgenmsg{NfgenFamily: family, Version: nl.NFNETLINK_V0}).Serialize()
 	for _, attr := range asked {
 		request = append(request, attr.Serialize()...)
 	}
@@ -118,7 +134,7 @@ func walk(asked []nl.NetlinkRequestData, match func(Flow) bool) ([]Entry, error)
 	err := nlutil.Dump(unix.NETLINK_NETFILTER, unix.NFNL_SUBSYS_CTNETLINK<<8|nl.IPCTNL_MSG_CT_GET, request, func(_ uint16, msg []byte) error {
 		entry, ours, err := parse(msg)
 		if err == nil && ours && match(entry.Flow) {
-			entry.message = append([]byte(nil), msg[nl.SizeofNfgenmsg:]...)
+			entry.message, entry.family = append([]byte(nil), msg[nl.SizeofNfgenmsg:]...), msg[0]
 			found = append(found, entry)
 		}
 		return err
@@ -134,7 +150,7 @@ func EachMarked(value, mask uint32, each func(Flow)) error {
 		nl.NewRtAttr(attrMark, binary.BigEndian.AppendUint32(nil, value)),
 		nl.NewRtAttr(attrMarkMask, binary.BigEndian.AppendUint32(nil, mask)),
 	}
-	_, err := walk(asked, func(f Flow) bool {
+	_, err := walk(unix.AF_UNSPEC, asked, func(f Flow) bool {
 		if f.Mark&mask == value {
 			each(f)
 		}
@@ -152,7 +168,7 @@ func Forget(entries []Entry) (int, error) {
 	n, failed := 0, 0
 	var first error
 	for _, e := range entries {
-		req := request(nl.IPCTNL_MSG_CT_DELETE, unix.NLM_F_ACK)
+		req := request(nl.IPCTNL_MSG_CT_DELETE, unix.NLM_F_ACK, e.family)
 		req.AddRawData(e.message)
 		switch _, err := req.Execute(unix.NETLINK_NETFILTER, 0); {
 		case err == nil, errors.Is(err, unix.ENOENT):
@@ -177,13 +193,13 @@ func Delete(match func(Flow) bool) (int, error) {
 	return n, errors.Join(err, errForget)
 }
 
-func request(command, flags int) *nl.NetlinkRequest {
+func request(command, flags int, family uint8) *nl.NetlinkRequest {
 	req := nl.NewNetlinkRequest(unix.NFNL_SUBSYS_CTNETLINK<<8|command, flags)
-	req.AddData(&nl.Nfgenmsg{NfgenFamily: unix.AF_INET, Version: nl.NFNETLINK_V0})
+	req.AddData(&nl.Nfgenmsg{NfgenFamily: family, Version: nl.NFNETLINK_V0})
 	return req
 }
 
-// parse reads one connection. It is not ours if it is not of IPv4, or in a zone.
+// parse reads one connection. It is not ours if it is not of IPv4 or IPv6, or in a zone.
 func parse(msg []byte) (e Entry, ours bool, err error) {
 	if len(msg) < nl.SizeofNfgenmsg {
 		return Entry{}, false, fmt.Errorf("parse a tracked connection: %d bytes", len(msg))
@@ -226,9 +242,9 @@ func parseTuple(b []byte) (t tuple, err error) {
 			return eachAttr(value, func(typ uint16, value []byte) error {
 				ip, ok := netip.AddrFromSlice(value)
 				switch {
-				case ok && typ == attrIPv4Source:
+				case ok && (typ == attrIPv4Source || typ == attrIPv6Source):
 					t.source = ip
-				case ok && typ == attrIPv4Dest:
+				case ok && (typ == attrIPv4Dest || typ == attrIPv6Dest):
 					t.dest = ip
 				}
 				return nil

@@ -20,10 +20,15 @@ func TestMain(m *testing.M) { os.Exit(netnstest.Run(m)) }
 // of what the source asked for, and which sees it come from sourceOutside.
 func track(t *testing.T, h *netlink.Handle, f Flow, port uint16) {
 	t.Helper()
-	netnstest.Must(t, h.ConntrackCreate(netlink.ConntrackTable, netlink.FAMILY_V4, &netlink.ConntrackFlow{
-		FamilyType: netlink.FAMILY_V4,
+	family := netlink.InetFamily(familyOf(f.Source))
+	service := net.IPv4(10, 96, 0, 10).To4()
+	if f.Asked.IsValid() {
+		service = f.Asked.Addr().AsSlice()
+	}
+	netnstest.Must(t, h.ConntrackCreate(netlink.ConntrackTable, family, &netlink.ConntrackFlow{
+		FamilyType: uint8(family),
 		Forward: netlink.IPTuple{
-			Protocol: unix.IPPROTO_UDP, SrcIP: f.Source.AsSlice(), DstIP: net.IPv4(10, 96, 0, 10).To4(), SrcPort: port, DstPort: 53,
+			Protocol: unix.IPPROTO_UDP, SrcIP: f.Source.AsSlice(), DstIP: service, SrcPort: port, DstPort: 53,
 		},
 		Reverse: netlink.IPTuple{
 			Protocol: unix.IPPROTO_UDP, SrcIP: f.Dest.AsSlice(), DstIP: f.SourceOutside.AsSlice(), SrcPort: 53, DstPort: port,
@@ -58,11 +63,14 @@ func deleted(t *testing.T, m *netnstest.Machine, f Flow) (n int) {
 
 // Kills the mutants that take a service's address for the destination, or the
 // pod's for the source outside.
+//
+// Mutant killed: connections-are-all-ipv4.
 func TestFlowsAreDeletedByWhatTheyReallyAre(t *testing.T) {
 	host := netnstest.New(t, "host")
 	h := host.Handle(t)
 	// The kernel tracks where rules ask for it.
-	host.Run(t, "iptables-nft -t mangle -A PREROUTING -m conntrack --ctstate INVALID -j ACCEPT")
+	host.Run(t, `iptables-nft -t mangle -A PREROUTING -m conntrack --ctstate INVALID -j ACCEPT
+		ip6tables-nft -t mangle -A PREROUTING -m conntrack --ctstate INVALID -j ACCEPT`)
 	port := uint16(999)
 	flowOf := func(source, dest, outside string, mark uint32) Flow {
 		port++
@@ -76,19 +84,23 @@ func TestFlowsAreDeletedByWhatTheyReallyAre(t *testing.T) {
 	inside := flowOf("10.244.1.2", "10.244.2.9", "10.244.1.2", 0)
 	inbound := flowOf("10.1.8.72", "10.244.1.2", "10.1.8.72", 0)
 	other := flowOf("10.244.1.3", "10.1.8.72", "192.0.2.1", 0x4000)
-	for _, f := range []Flow{stale, inside, inbound, other} {
+	stale6, other6 := flowOf("fd00::2", "2001:db8::72", "2001:db8::200", 0x1001), flowOf("fd00::3", "2001:db8::72", "fd00::3", 0)
+	stale6.Asked, other6.Asked = netip.MustParseAddrPort("[fd96::10]:53"), netip.MustParseAddrPort("[fd96::10]:53")
+	for _, f := range []Flow{stale, inside, inbound, other, stale6, other6} {
 		track(t, h, f, f.SourcePort)
 	}
-	if diff := cmp.Diff(map[Flow]int{stale: 1, inside: 1, inbound: 1, other: 1}, tracked(t, host), cmp.Comparer(sameAddr)); diff != "" {
+	if diff := cmp.Diff(map[Flow]int{stale: 1, inside: 1, inbound: 1, other: 1, stale6: 1, other6: 1}, tracked(t, host), cmp.Comparer(sameAddr)); diff != "" {
 		t.Fatalf("tracked connections (-want +got):\n%s", diff)
 	}
-	if n := deleted(t, host, stale); n != 1 {
-		t.Fatalf("deleted %d", n)
+	for _, f := range []Flow{stale, stale6} {
+		if n := deleted(t, host, f); n != 1 {
+			t.Fatalf("deleted %d", n)
+		}
+		if n := deleted(t, host, f); n != 0 {
+			t.Fatalf("again: deleted %d", n)
+		}
 	}
-	if n := deleted(t, host, stale); n != 0 {
-		t.Fatalf("again: deleted %d", n)
-	}
-	if diff := cmp.Diff(map[Flow]int{inside: 1, inbound: 1, other: 1}, tracked(t, host), cmp.Comparer(sameAddr)); diff != "" {
+	if diff := cmp.Diff(map[Flow]int{inside: 1, inbound: 1, other: 1, other6: 1}, tracked(t, host), cmp.Comparer(sameAddr)); diff != "" {
 		t.Fatalf("left over (-want +got):\n%s", diff)
 	}
 }
@@ -122,18 +134,25 @@ func TestZonesAreLeftAlone(t *testing.T) {
 func TestKernelTellsOfOneSource(t *testing.T) {
 	host := netnstest.New(t, "host")
 	h := host.Handle(t)
-	host.Run(t, "iptables-nft -t mangle -A PREROUTING -m conntrack --ctstate INVALID -j ACCEPT")
+	host.Run(t, `iptables-nft -t mangle -A PREROUTING -m conntrack --ctstate INVALID -j ACCEPT
+		ip6tables-nft -t mangle -A PREROUTING -m conntrack --ctstate INVALID -j ACCEPT`)
 	wanted, other := netip.MustParseAddr("10.244.1.5"), netip.MustParseAddr("10.244.1.6")
+	wanted6, other6, asked6 := netip.MustParseAddr("fd00::5"), netip.MustParseAddr("fd00::6"), netip.MustParseAddrPort("[fd96::10]:53")
 	for i, f := range []Flow{
 		{Source: wanted, Dest: other, SourceOutside: wanted},
 		{Source: wanted, Dest: other, SourceOutside: wanted},
 		{Source: other, Dest: wanted, SourceOutside: other},
+		{Source: wanted6, Dest: other6, SourceOutside: wanted6, Asked: asked6},
+		{Source: other6, Dest: wanted6, SourceOutside: other6, Asked: asked6},
 	} {
 		track(t, h, f, uint16(2000+i))
 	}
 	host.Do(t, func() {
+		if found, err := FindFrom([]netip.Addr{wanted6}, func(Flow) bool { return true }); err != nil || len(found) != 1 || found[0].Source != wanted6 {
+			t.Errorf("of IPv6, found %+v: %v", found, err)
+		}
 		told := 0
-		if _, err := walk(ofSource(wanted), func(Flow) bool { told++; return false }); err != nil || told != 2 {
+		if _, err := walk(familyOf(wanted), ofSource(wanted), func(Flow) bool { told++; return false }); err != nil || told != 2 {
 			t.Errorf("the kernel told of %d connections: %v", told, err)
 		}
 		found, err := FindFrom([]netip.Addr{wanted, netip.MustParseAddr("10.244.1.7")}, func(f Flow) bool { return f.SourcePort == 2001 })
@@ -144,7 +163,7 @@ func TestKernelTellsOfOneSource(t *testing.T) {
 			t.Errorf("forgot %d: %v", n, err)
 		}
 	})
-	if left := tracked(t, host); len(left) != 2 {
+	if left := tracked(t, host); len(left) != 4 {
 		t.Errorf("%d kinds of connections are left", len(left))
 	}
 }

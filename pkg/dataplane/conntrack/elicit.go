@@ -68,7 +68,11 @@ func linkOf(h *netlink.Handle, pod netip.Addr) (*unix.SockaddrLinklayer, error) 
 	if len(routes) == 0 {
 		return nil, nil
 	}
-	neighbours, err := h.NeighList(routes[0].LinkIndex, netlink.FAMILY_V4)
+	protocol, family := uint16(unix.ETH_P_IP), netlink.FAMILY_V4
+	if pod.Is6() {
+		protocol, family = unix.ETH_P_IPV6, netlink.FAMILY_V6
+	}
+	neighbours, err := h.NeighList(routes[0].LinkIndex, family)
 	if err != nil {
 		return nil, fmt.Errorf("list neighbours of pod %v: %w", pod, err)
 	}
@@ -76,25 +80,29 @@ func linkOf(h *netlink.Handle, pod netip.Addr) (*unix.SockaddrLinklayer, error) 
 		if addrFromNet(n.IP) != pod || len(n.HardwareAddr) != 6 || n.State&(netlink.NUD_FAILED|netlink.NUD_INCOMPLETE) != 0 {
 			continue
 		}
-		to := &unix.SockaddrLinklayer{Protocol: nlutil.BigEndian16(unix.ETH_P_IP), Ifindex: routes[0].LinkIndex, Halen: 6}
+		to := &unix.SockaddrLinklayer{Protocol: nlutil.BigEndian16(protocol), Ifindex: routes[0].LinkIndex, Halen: 6}
 		copy(to.Addr[:], n.HardwareAddr)
 		return to, nil
 	}
 	return nil, nil
 }
 
-// bareSegment is an IPv4 packet with a TCP segment without data.
+// bareSegment is an IP packet with a TCP segment without data.
 func bareSegment(from, to netip.AddrPort, sequence uint32) []byte {
 	const ipHeader, tcpHeader, ttl = 20, 20, 64
+	addresses := append(from.Addr().AsSlice(), to.Addr().AsSlice()...)
 	tcp := binary.BigEndian.AppendUint16(nil, from.Port())
 	tcp = binary.BigEndian.AppendUint16(tcp, to.Port())
 	tcp = binary.BigEndian.AppendUint32(tcp, sequence)
 	tcp = append(tcp, 0, 0, 0, 0, tcpHeader/4<<4, 0x10 /* ACK */, 0, 0, 0, 0, 0, 0)
-	pseudo := append(from.Addr().AsSlice(), to.Addr().AsSlice()...)
-	pseudo = append(pseudo, 0, unix.IPPROTO_TCP, 0, tcpHeader)
-	binary.BigEndian.PutUint16(tcp[16:], internetChecksum(pseudo, tcp))
+	// The sum over the pseudo headers of both families is the same.
+	binary.BigEndian.PutUint16(tcp[16:], internetChecksum(addresses, []byte{0, unix.IPPROTO_TCP, 0, tcpHeader}, tcp))
+	if to.Addr().Is6() {
+		ip := []byte{0x60, 0, 0, 0, 0, tcpHeader, unix.IPPROTO_TCP, ttl}
+		return append(append(ip, addresses...), tcp...)
+	}
 	ip := []byte{0x45, 0, 0, ipHeader + tcpHeader, 0, 0, 0x40 /* DF */, 0, ttl, unix.IPPROTO_TCP, 0, 0}
-	ip = append(append(ip, from.Addr().AsSlice()...), to.Addr().AsSlice()...)
+	ip = append(ip, addresses...)
 	binary.BigEndian.PutUint16(ip[10:], internetChecksum(ip))
 	return append(ip, tcp...)
 }

@@ -33,6 +33,18 @@ func TestBareSegmentIsAnACKWithoutData(t *testing.T) {
 	}
 }
 
+func TestBareSegmentOfIPv6(t *testing.T) {
+	from, to := netip.MustParseAddrPort("[2001:db8::9]:80"), netip.MustParseAddrPort("[fd00::2]:40000")
+	b := bareSegment(from, to, 7)
+	if len(b) != 60 || b[0] != 0x60 || binary.BigEndian.Uint16(b[4:]) != 20 || b[6] != 6 {
+		t.Fatalf("% x", b)
+	}
+	pseudo := append(append([]byte{}, b[8:40]...), 0, 0, 0, 20, 0, 0, 0, 6)
+	if sum := internetChecksum(pseudo, b[40:]); sum != 0 || netip.AddrFrom16([16]byte(b[8:24])) != from.Addr() {
+		t.Errorf("the checksum is off by %#x: % x", sum, b)
+	}
+}
+
 func TestPodWithoutANeighbourEntryGetsNothing(t *testing.T) {
 	_, h, _ := netnstest.Host(t, "eth0")
 	flow := Flow{Source: netip.MustParseAddr("192.0.2.77"), Dest: netip.MustParseAddr("203.0.113.9"), SourcePort: 40000, DestPort: 80}

@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"net"
 	"net/netip"
 	"slices"
 	"sync"
@@ -15,26 +14,25 @@ import (
 
 // Announce announces that the addresses are at a device now: by a gratuitous ARP
 // reply and a gratuitous ARP request for each, since some switches and hosts heed
-// one and some the other. A device without ARP needs no announcement.
+// one and some the other; those of IPv6 by an unsolicited neighbour advertisement. A device
+// without link-layer addresses needs no announcement.
 func Announce(link netlink.Link, ips []netip.Addr) (err error) {
 	if len(ips) == 0 {
 		return nil
 	}
-	s, ok, err := openARP(link)
+	s, ok, err := openLAN(link, hasIPv6(ips))
 	if err != nil || !ok {
 		return err
 	}
 	defer func() { err = errors.Join(err, s.close()) }()
 	var errs []error
 	for _, ip := range ips {
-		for _, op := range []uint16{arpReply, arpRequest} {
-			m := arpMessage{op: op, senderMAC: s.mac, senderIP: ip, targetMAC: broadcastMAC(), targetIP: ip}
-			if op == arpRequest {
-				m.targetMAC = make(net.HardwareAddr, 6)
-			}
-			if err := s.send(m); err != nil {
-				errs = append(errs, fmt.Errorf("announce %v on %s: %w", ip, link.Attrs().Name, err))
-			}
+		var reply error
+		if ip.Is4() {
+			reply = s.arp.send(arpMessage{op: arpReply, senderMAC: s.arp.mac, senderIP: ip, targetMAC: broadcastMAC(), targetIP: ip})
+		}
+		if err := errors.Join(reply, s.announce(ip)); err != nil {
+			errs = append(errs, fmt.Errorf("announce %v on %s: %w", ip, link.Attrs().Name, err))
 		}
 	}
 	return errors.Join(errs...)

@@ -3,16 +3,11 @@ package neigh
 import (
 	"context"
 	"encoding/binary"
-	"errors"
-	"fmt"
 	"net"
 	"net/netip"
-	"time"
 
 	"github.com/vishvananda/netlink"
 	"golang.org/x/sys/unix"
-
-	"github.com/egressip-operator/egressip-operator/pkg/dataplane/internal/nlutil"
 )
 
 // Operations of ARP (RFC 826).
@@ -69,65 +64,43 @@ func parseARP(b []byte) (arpMessage, bool) {
 }
 
 // arpSocket sends and receives ARP on one interface.
-type arpSocket struct {
-	fd   int
-	link int
-	mac  net.HardwareAddr
-}
+type arpSocket struct{ packetSocket }
 
 // openARP opens a socket on a device. One without link-layer addresses, such
 // as a tunnel, has no ARP: ok is false.
 func openARP(link netlink.Link) (s arpSocket, ok bool, err error) {
-	attrs := link.Attrs()
-	if len(attrs.HardwareAddr) != 6 || attrs.RawFlags&unix.IFF_NOARP != 0 {
+	if !hasSegment(link) {
 		return arpSocket{}, false, nil
 	}
-	fd, err := unix.Socket(unix.AF_PACKET, unix.SOCK_RAW|unix.SOCK_CLOEXEC|unix.SOCK_NONBLOCK, int(nlutil.BigEndian16(unix.ETH_P_ARP)))
-	if err != nil {
-		return arpSocket{}, false, fmt.Errorf("open ARP socket on %s: %w", attrs.Name, err)
-	}
-	s = arpSocket{fd: fd, link: attrs.Index, mac: attrs.HardwareAddr}
-	if err := unix.Bind(fd, s.address()); err != nil {
-		return arpSocket{}, false, errors.Join(fmt.Errorf("bind ARP socket to %s: %w", attrs.Name, err), s.close())
-	}
-	return s, true, nil
+	s.packetSocket, err = openPacket(link, unix.ETH_P_ARP, nil)
+	return s, err == nil, err
 }
 
-func (s arpSocket) address() *unix.SockaddrLinklayer {
-	return &unix.SockaddrLinklayer{Protocol: nlutil.BigEndian16(unix.ETH_P_ARP), Ifindex: s.link}
-}
-
-func (s arpSocket) close() error { return unix.Close(s.fd) }
-
-func (s arpSocket) send(m arpMessage) error {
-	return unix.Sendto(s.fd, m.frame(), 0, s.address())
-}
+func (s arpSocket) send(m arpMessage) error { return s.sendFrame(m.frame()) }
 
 // receive waits for an ARP packet until ctx ends; false where none came.
 func (s arpSocket) receive(ctx context.Context) (arpMessage, bool, error) {
 	buffer := make([]byte, 128)
-	for ctx.Err() == nil {
-		left := arpProbeWait
-		if deadline, ok := ctx.Deadline(); ok {
-			left = max(0, min(left, time.Until(deadline)))
+	for {
+		frame, ok, err := receiveAny(ctx, buffer, s.packetSocket)
+		if err != nil || !ok {
+			return arpMessage{}, false, err
 		}
-		n, err := unix.Poll([]unix.PollFd{{Fd: int32(s.fd), Events: unix.POLLIN}}, int(left.Milliseconds())+1)
-		if errors.Is(err, unix.EINTR) || (err == nil && n == 0) {
-			continue
-		}
-		if err != nil {
-			return arpMessage{}, false, fmt.Errorf("wait for ARP: %w", err)
-		}
-		n, _, err = unix.Recvfrom(s.fd, buffer, 0)
-		if errors.Is(err, unix.EAGAIN) || errors.Is(err, unix.EINTR) {
-			continue
-		}
-		if err != nil {
-			return arpMessage{}, false, fmt.Errorf("receive ARP: %w", err)
-		}
-		if m, ok := parseARP(buffer[:n]); ok {
+		if m, ok := parseARP(frame); ok {
 			return m, true, nil
 		}
 	}
-	return arpMessage{}, false, nil
+}
+
+// probe asks who has an address, with sender 0.0.0.0: it must not change anyone's cache.
+func (s arpSocket) probe(ip netip.Addr) arpMessage {
+	return arpMessage{
+		op: arpRequest, senderMAC: s.mac, senderIP: netip.IPv4Unspecified(),
+		targetMAC: make(net.HardwareAddr, 6), targetIP: ip,
+	}
+}
+
+// request says that an address is here, in the form of a question.
+func (s arpSocket) request(ip netip.Addr) arpMessage {
+	return arpMessage{op: arpRequest, senderMAC: s.mac, senderIP: ip, targetMAC: make(net.HardwareAddr, 6), targetIP: ip}
 }

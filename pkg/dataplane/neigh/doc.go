@@ -1,4 +1,5 @@
-// Package neigh speaks to the neighbours on a device's segment by ARP: it
+// Package neigh speaks to the neighbours on a device's segment, by ARP and by neighbour
+// discovery: it
 // announces addresses that have moved here, and finds out who else has them.
 //
 // It changes nothing on the host, and does not know which addresses the host has.

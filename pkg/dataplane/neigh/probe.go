@@ -16,10 +16,10 @@ import (
 // Probing for another owner of an address follows RFC 5227 in kind, but waits for a
 // shorter time: a failover must be quick.
 const (
-	arpProbes     = 3
-	arpProbeEvery = 60 * time.Millisecond
-	// arpProbeWait is how long the last one waits for its answer.
-	arpProbeWait = 80 * time.Millisecond
+	probes     = 3
+	probeEvery = 60 * time.Millisecond
+	// probeWait is how long the last one waits for its answer.
+	probeWait = 80 * time.Millisecond
 )
 
 // Answers are who answered for addresses.
@@ -31,33 +31,34 @@ type Answers struct {
 	Everybody []net.HardwareAddr
 }
 
-// Ask asks the segment of a device by ARP who else has the addresses, all at once, in
-// about 0.2 s, and also who answers for addresses that nobody has. A device without ARP
-// has no segment to ask.
+// Ask asks the segment of a device who else has the addresses, by ARP or neighbour discovery,
+// all at once, in about 0.2 s, and also who answers for addresses that nobody has. A device
+// without either has no segment to ask.
 func Ask(ctx context.Context, link netlink.Link, ips, nobodys []netip.Addr) (_ Answers, err error) {
 	a := Answers{Owners: map[netip.Addr][]net.HardwareAddr{}}
 	if len(ips) == 0 {
 		return a, nil
 	}
-	s, ok, err := openARP(link)
+	s, ok, err := openLAN(link, hasIPv6(ips))
 	if err != nil || !ok {
 		return a, err
 	}
 	defer func() { err = errors.Join(err, s.close()) }()
+	nobodys = slices.DeleteFunc(slices.Clone(nobodys), func(ip netip.Addr) bool { return ip.Is6() && !hasIPv6(ips) })
 	all := slices.Concat(ips, nobodys)
 	answers := make(map[netip.Addr][]net.HardwareAddr, len(all))
 	for _, ip := range all {
 		answers[ip] = nil
 	}
-	for round := range arpProbes {
+	for round := range probes {
 		for _, ip := range all {
-			if err := s.send(s.probe(ip)); err != nil {
+			if err := s.ask(ip); err != nil {
 				return a, fmt.Errorf("probe for another owner of %v on %s: %w", ip, link.Attrs().Name, err)
 			}
 		}
-		wait := arpProbeEvery
-		if round == arpProbes-1 {
-			wait = arpProbeWait
+		wait := probeEvery
+		if round == probes-1 {
+			wait = probeWait
 		}
 		if err := s.collect(ctx, wait, answers); err != nil {
 			return a, err
@@ -76,33 +77,25 @@ func Ask(ctx context.Context, link netlink.Link, ips, nobodys []netip.Addr) (_ A
 	return a, nil
 }
 
-// probe asks who has an address, with sender 0.0.0.0: it must not change anyone's cache.
-func (s arpSocket) probe(ip netip.Addr) arpMessage {
-	return arpMessage{
-		op: arpRequest, senderMAC: s.mac, senderIP: netip.IPv4Unspecified(),
-		targetMAC: make(net.HardwareAddr, 6), targetIP: ip,
-	}
-}
-
 func has(macs []net.HardwareAddr, mac net.HardwareAddr) bool {
 	return slices.ContainsFunc(macs, func(m net.HardwareAddr) bool { return bytes.Equal(m, mac) })
 }
 
 // collect notes for a while who answers for the addresses that are keys.
-func (s arpSocket) collect(ctx context.Context, wait time.Duration, answers map[netip.Addr][]net.HardwareAddr) error {
+func (s lan) collect(ctx context.Context, wait time.Duration, answers map[netip.Addr][]net.HardwareAddr) error {
 	waiting, cancel := context.WithTimeout(ctx, wait)
 	defer cancel()
 	for {
-		m, ok, err := s.receive(waiting)
+		c, ok, err := s.hear(waiting)
 		if err != nil {
 			return err
 		}
 		if !ok {
 			return ctx.Err()
 		}
-		macs, asked := answers[m.senderIP]
-		if asked && !bytes.Equal(m.senderMAC, s.mac) && !has(macs, m.senderMAC) {
-			answers[m.senderIP] = append(macs, slices.Clone(m.senderMAC))
+		macs, asked := answers[c.ip]
+		if asked && !bytes.Equal(c.mac, s.arp.mac) && !has(macs, c.mac) {
+			answers[c.ip] = append(macs, slices.Clone(c.mac))
 		}
 	}
 }

@@ -26,7 +26,7 @@ const (
 	unansweredUntilGone = 3
 	// maxTurns bounds how many addresses have their turn in one look.
 	maxTurns = 64
-	// maxHeard bounds how many packets one look takes.
+	// maxHeard bounds how many packets one look takes of each protocol.
 	maxHeard = 4096
 	// watchBuffer holds, in bytes, what comes between two looks.
 	watchBuffer = 1 << 20
@@ -36,8 +36,8 @@ const (
 // it has them, and defends these. It also repeats their announcements. The zero Watch
 // is ready for use, by one goroutine.
 type Watch struct {
-	socket arpSocket
-	open   bool
+	lan  lan
+	open bool
 	// running: the device had a carrier at the last look.
 	running bool
 	held    map[netip.Addr]*heldAddress
@@ -92,13 +92,13 @@ func (w *Watch) Close() error {
 		return nil
 	}
 	w.open = false
-	return w.socket.close()
+	return w.lan.close()
 }
 
 // Look hears what was said since the last look, and says what is due. A device without
-// ARP has no other machines.
+// link-layer addresses has no other machines.
 func (w *Watch) Look(l Look) (s Sight, err error) {
-	s.Moved, err = w.follow(l.Link)
+	s.Moved, err = w.follow(l.Link, hasIPv6(l.IPs))
 	if err != nil || !w.open {
 		return s, err
 	}
@@ -147,54 +147,52 @@ func (w *Watch) AnswersForAll(mac net.HardwareAddr, now time.Duration) {
 	w.everybody[mac.String()] = now
 }
 
-// follow opens the socket where the device is another one, or has another MAC address.
-func (w *Watch) follow(link netlink.Link) (moved bool, err error) {
+// follow opens the segment where the device is another one, or has another MAC address.
+func (w *Watch) follow(link netlink.Link, withIPv6 bool) (moved bool, err error) {
 	attrs := link.Attrs()
 	running := attrs.RawFlags&unix.IFF_RUNNING != 0
 	back := running && !w.running
 	w.running = running
-	if w.open && w.socket.link == attrs.Index && bytes.Equal(w.socket.mac, attrs.HardwareAddr) {
-		return back, nil
+	if arp := w.lan.arp; w.open && arp.link == attrs.Index && bytes.Equal(arp.mac, attrs.HardwareAddr) {
+		if withIPv6 && w.lan.nd == nil {
+			err = w.lan.addIPv6(link)
+			w.widen()
+		}
+		return back, err
 	}
 	known := w.open
 	if err := w.Close(); err != nil {
-		return false, fmt.Errorf("close ARP socket: %w", err)
+		return false, fmt.Errorf("close packet sockets: %w", err)
 	}
-	w.socket, w.open, err = openARP(link)
+	w.lan, w.open, err = openLAN(link, withIPv6)
 	if err != nil || !w.open {
 		return false, err
 	}
-	// Without CAP_NET_ADMIN the buffer keeps its size: a storm of ARP is heard in part.
-	_ = unix.SetsockoptInt(w.socket.fd, unix.SOL_SOCKET, unix.SO_RCVBUFFORCE, watchBuffer)
+	w.widen()
 	return known && running, nil
+}
+
+// widen gives the sockets room for what comes between two looks. Without CAP_NET_ADMIN the
+// buffers keep their size: a storm is heard in part.
+func (w *Watch) widen() {
+	for _, s := range w.lan.sockets() {
+		_ = unix.SetsockoptInt(s.fd, unix.SOL_SOCKET, unix.SO_RCVBUFFORCE, watchBuffer)
+	}
 }
 
 // hear takes what came in since the last look: for each address, who said to have it.
 func (w *Watch) hear(l Look) (map[netip.Addr][]net.HardwareAddr, error) {
 	heard := map[netip.Addr][]net.HardwareAddr{}
-	buffer := make([]byte, 128)
-	for range maxHeard {
-		n, _, err := unix.Recvfrom(w.socket.fd, buffer, unix.MSG_DONTWAIT)
+	err := w.lan.heardOf(maxHeard, func(c claim) {
 		switch {
-		case errors.Is(err, unix.EAGAIN), errors.Is(err, unix.ENETDOWN):
-			return heard, nil
-		case errors.Is(err, unix.EINTR):
-			continue
-		case err != nil:
-			return heard, fmt.Errorf("receive ARP on %s: %w", l.Link.Attrs().Name, err)
+		case bytes.Equal(c.mac, w.lan.arp.mac):
+		case slices.Contains(l.Nobodys, c.ip):
+			w.AnswersForAll(c.mac, l.Now)
+		case w.held[c.ip] != nil:
+			heard[c.ip] = append(heard[c.ip], c.mac)
 		}
-		m, ok := parseARP(buffer[:n])
-		if !ok || bytes.Equal(m.senderMAC, w.socket.mac) {
-			continue
-		}
-		switch {
-		case slices.Contains(l.Nobodys, m.senderIP):
-			w.AnswersForAll(m.senderMAC, l.Now)
-		case w.held[m.senderIP] != nil:
-			heard[m.senderIP] = append(heard[m.senderIP], slices.Clone(m.senderMAC))
-		}
-	}
-	return heard, nil
+	})
+	return heard, err
 }
 
 // judge notes which machines have addresses of this host, and forgets those that have
@@ -263,7 +261,7 @@ func (w *Watch) defend(l Look, heard map[netip.Addr][]net.HardwareAddr) error {
 			continue
 		}
 		h.defended, h.defendedAt = true, l.Now
-		errs = append(errs, w.say(l, w.announcement(ip)))
+		errs = append(errs, w.say(l, ip, w.lan.announce))
 	}
 	return errors.Join(errs...)
 }
@@ -291,32 +289,31 @@ func (w *Watch) takeTurns(l Look) error {
 			// Its announcements are defences.
 			h.turnAt = l.Now + l.askAgain()
 		} else {
-			errs = append(errs, w.say(l, w.announcement(ip)))
+			errs = append(errs, w.say(l, ip, w.lan.announce))
 		}
 		if !l.Deaf {
-			errs = append(errs, w.say(l, w.socket.probe(ip)))
+			errs = append(errs, w.say(l, ip, w.lan.ask))
 		}
 	}
 	if len(turns) > 0 && !l.Deaf {
 		for _, ip := range l.Nobodys {
-			errs = append(errs, w.say(l, w.socket.probe(ip)))
+			if ip.Is6() && w.lan.nd == nil {
+				continue
+			}
+			errs = append(errs, w.say(l, ip, w.lan.ask))
 		}
 	}
 	return errors.Join(errs...)
 }
 
-func (w *Watch) announcement(ip netip.Addr) arpMessage {
-	return arpMessage{op: arpRequest, senderMAC: w.socket.mac, senderIP: ip, targetMAC: make(net.HardwareAddr, 6), targetIP: ip}
-}
-
 // say sends a message. A device that is down has nobody to hear it.
-func (w *Watch) say(l Look, m arpMessage) error {
-	err := w.socket.send(m)
+func (w *Watch) say(l Look, ip netip.Addr, send func(netip.Addr) error) error {
+	err := send(ip)
 	if errors.Is(err, unix.ENETDOWN) || errors.Is(err, unix.ENXIO) {
 		return nil
 	}
 	if err != nil {
-		return fmt.Errorf("send ARP about %v on %s: %w", m.targetIP, l.Link.Attrs().Name, err)
+		return fmt.Errorf("speak about %v on %s: %w", ip, l.Link.Attrs().Name, err)
 	}
 	return nil
 }
