@@ -11,6 +11,7 @@ func ipv6Mutants() []mutant {
 		guard    = "TestGuardVerdictsOfIPv6"
 		tracked  = "/conntrack"
 		segment  = "/neigh"
+		uplink   = "/address"
 	)
 	return []mutant{
 		in(programs, "families-share-networks", "TestMapsKeepTheFamiliesApart", "maps.go", "if n.IPv6 {\n\t\treturn m.ip6.hosted", "if n.IPv6 && m == nil {\n\t\treturn m.ip6.hosted"),
@@ -21,5 +22,8 @@ func ipv6Mutants() []mutant {
 		in(tracked, "connections-are-all-ipv4", "TestFlowsAreDeletedByWhatTheyReallyAre", "conntrack.go", "msg[nl.SizeofNfgenmsg:]...), msg[0]", "msg[nl.SizeofNfgenmsg:]...), unix.AF_INET"),
 		in(segment, "solicitations-go-nowhere", "TestNeighbourDiscoveryFindsAnotherOwner", "nd.go", "13: to[13], 14: to[14], 15: to[15]}", "13: to[13], 14: to[14]}"),
 		in(segment, "announcements-do-not-override", "TestNeighbourAdvertisementMovesAnAddress", "nd.go", "ndRouter | ndOverride,", "ndRouter,"),
+		in(uplink, "ipv6-egress-ip-is-preferred", "TestEgressAddressOfIPv6", "ipv6.go", "life := binary.NativeEndian.AppendUint32(nil, 0)", "life := binary.NativeEndian.AppendUint32(nil, math.MaxUint32)"),
+		in(uplink, "anybodys-ipv6-is-ours", "TestAddressOfIPv6OfOthersIsRefused", "ipv6.go", "h.ours = h.form.protocol == protocol", "h.ours = h.form.protocol == protocol || h.addr.LinkIndex > 1"),
+		in("/routing", "ipv6-has-no-end", "TestRoutesOfOurTablesOnly", "routing.go", "rs := []route{{table: tableRemote, dst: everywhere, kind: unix.RTN_UNREACHABLE, metric: unreachableMetric}}", "rs := []route{{table: tableRemote, dst: everywhere, kind: unix.RTN_UNREACHABLE, metric: unreachableMetric}}[metric/metric6:]"),
 	}
 }

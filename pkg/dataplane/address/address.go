@@ -93,9 +93,9 @@ func OfHost(nl *netlink.Handle) ([]netip.Addr, error) {
 
 // Prefix returns an address with its prefix length.
 func Prefix(a netlink.Addr) netip.Prefix {
-	ip, _ := netip.AddrFromSlice(a.IP.To4())
+	ip, _ := netip.AddrFromSlice(a.IP)
 	bits, _ := a.Mask.Size()
-	return netip.PrefixFrom(ip, bits)
+	return netip.PrefixFrom(ip.Unmap(), bits)
 }
 
 // Label returns the label of our addresses on a device. A device name that leaves
@@ -118,6 +118,7 @@ type holder struct {
 	addr   netlink.Addr
 	device string // known where the address may be ours
 	ours   bool
+	form   form6 // of an address of IPv6
 }
 
 // list returns the IPv4 addresses of all interfaces. Those of one interface are in
@@ -199,10 +200,17 @@ func deviceName(nl *netlink.Handle, index int) (string, error) {
 	return link.Attrs().Name, nil
 }
 
+// listBoth returns the addresses of both families.
+func listBoth(nl *netlink.Handle) ([]holder, error) {
+	four, err4 := list(nl)
+	six, err6 := list6()
+	return append(four, six...), errors.Join(err4, err6)
+}
+
 // Own lists our addresses, on all interfaces: an uplink that moved leaves some
 // behind.
 func Own(nl *netlink.Handle) (map[netip.Addr][]netlink.Addr, error) {
-	all, err := list(nl)
+	all, err := listBoth(nl)
 	if err != nil {
 		return nil, err
 	}
@@ -239,7 +247,7 @@ var ErrGateway = errors.New("it is a gateway of this host: choose another egress
 // would accept it, and its first owner would see it come and go.
 func Add(nl *netlink.Handle, u Uplink, ips []netip.Addr) (added []netip.Addr, refused map[netip.Addr]error) {
 	refused = map[netip.Addr]error{}
-	all, listErr := list(nl)
+	all, listErr := listBoth(nl)
 	present := map[netip.Addr][]holder{}
 	for _, h := range all {
 		present[Prefix(h.addr).Addr()] = append(present[Prefix(h.addr).Addr()], h)
@@ -271,15 +279,15 @@ func Add(nl *netlink.Handle, u Uplink, ips []netip.Addr) (added []netip.Addr, re
 func gateways(nl *netlink.Handle, u Uplink) (map[netip.Addr]bool, error) {
 	filter := &netlink.Route{Table: unix.RT_TABLE_MAIN}
 	routes, err := nlutil.Whole(func() ([]netlink.Route, error) {
-		return nl.RouteListFiltered(netlink.FAMILY_V4, filter, netlink.RT_FILTER_TABLE)
+		return nl.RouteListFiltered(netlink.FAMILY_ALL, filter, netlink.RT_FILTER_TABLE)
 	})
 	if err != nil {
 		return nil, fmt.Errorf("list the host's routes: %w", err)
 	}
 	found := map[netip.Addr]bool{}
 	note := func(link int, gateway net.IP) {
-		if ip, ok := netip.AddrFromSlice(gateway.To4()); ok && link == u.Link.Attrs().Index {
-			found[ip] = true
+		if ip, ok := netip.AddrFromSlice(gateway); ok && link == u.Link.Attrs().Index {
+			found[ip.Unmap()] = true
 		}
 	}
 	for _, r := range routes {
@@ -307,7 +315,12 @@ func add(nl *netlink.Handle, u Uplink, ip netip.Addr, present []holder) error {
 		}
 	}
 	if !there {
-		err := u.form.add(nl, u.Link, ip, u.CIDR.Bits())
+		var err error
+		if ip.Is6() {
+			err = add6(nl, u.Link, ip, false)
+		} else {
+			err = u.form.add(nl, u.Link, ip, u.CIDR.Bits())
+		}
 		if errors.Is(err, unix.EEXIST) {
 			return ErrForeign // added by others meanwhile
 		}
@@ -339,7 +352,7 @@ func deleteOne(nl *netlink.Handle, a netlink.Addr) error {
 		return err
 	}
 	restore := func() error { return nil }
-	if a.Flags&unix.IFA_F_SECONDARY == 0 {
+	if a.Flags&unix.IFA_F_SECONDARY == 0 && Prefix(a).Addr().Is4() {
 		// The first of its network, as after the host's own address went and
 		// came back: the kernel would delete the others with it.
 		if restore, err = promoteSecondaries(link); err != nil {
@@ -347,7 +360,7 @@ func deleteOne(nl *netlink.Handle, a netlink.Addr) error {
 		}
 	}
 	err = nl.AddrDel(link, &a)
-	if errors.Is(err, unix.EADDRNOTAVAIL) {
+	if errors.Is(err, unix.EADDRNOTAVAIL) || errors.Is(err, unix.ENXIO) {
 		err = nil
 	}
 	return errors.Join(err, restore())

@@ -156,9 +156,10 @@ func (f form) has(a netlink.Addr, device string, hostBits int, behind bool) bool
 // such an address; packets do not need it. uplink is nil while no interface has the
 // host's own address; nor does the kernel choose an egress IP then.
 func Mend(nl *netlink.Handle, uplink *Uplink) (changes int, err error) {
+	changes, err6 := mend6(nl, uplink)
 	all, err := list(nl)
 	if err != nil {
-		return 0, err
+		return changes, errors.Join(err6, err)
 	}
 	type place struct {
 		ip   netip.Addr
@@ -182,7 +183,7 @@ func Mend(nl *netlink.Handle, uplink *Uplink) (changes int, err error) {
 			wrong[at] = append(wrong[at], h)
 		}
 	}
-	var errs []error
+	errs := []error{err6}
 	for _, at := range order {
 		err := uplink.reform(nl, wrong[at], right[at])
 		errs = append(errs, nlutil.Count(&changes, fmt.Sprintf("put egress IP %v into the form that it needs", at.ip), err))

@@ -49,6 +49,8 @@ const (
 	// packets when the overlay device is gone or down and the kernel has flushed
 	// its routes.
 	unreachableMetric = 4_000_000_000
+	// metric6 is what the kernel gives routes of IPv6 that ask for none.
+	metric6 = 1024
 )
 
 // Plan is what our tables must hold.
@@ -57,9 +59,10 @@ type Plan struct {
 	// of what is bound for the outside.
 	Inside []netip.Prefix
 	// Device is the index of the device that all else goes to; 0 while there is
-	// none. NextHop is the gateway there.
-	Device  int
-	NextHop netip.Addr
+	// none. NextHop is the gateway there, NextHop6 that of IPv6; the zero Addr where
+	// there are no routes of IPv6.
+	Device            int
+	NextHop, NextHop6 netip.Addr
 }
 
 // route is one of ours as a comparable value.
@@ -74,6 +77,10 @@ type route struct {
 }
 
 func defaultV4() netip.Prefix { return netip.PrefixFrom(netip.IPv4Unspecified(), 0) }
+func defaultV6() netip.Prefix { return netip.PrefixFrom(netip.IPv6Unspecified(), 0) }
+
+// families are those of our routes and rules, in the kernel's numbers.
+func families() []int { return []int{netlink.FAMILY_V4, netlink.FAMILY_V6} }
 
 // routes lists the routes of the plan in the order in which they are added: the
 // table of what is bound for the outside is closed before anything leads into
@@ -82,15 +89,26 @@ func defaultV4() netip.Prefix { return netip.PrefixFrom(netip.IPv4Unspecified(),
 // The table of replies has one route, to the overlay: the programs there learned from the
 // request where its sender is, in whatever network that may be.
 func (p Plan) routes() []route {
-	rs := []route{{table: tableRemote, dst: defaultV4(), kind: unix.RTN_UNREACHABLE, metric: unreachableMetric}}
+	rs := p.routesOf(defaultV4(), p.NextHop, 0)
+	if p.NextHop6.IsValid() {
+		rs = append(rs, p.routesOf(defaultV6(), p.NextHop6, metric6)...)
+	}
+	return rs
+}
+
+// routesOf are those of a family.
+func (p Plan) routesOf(everywhere netip.Prefix, nextHop netip.Addr, metric int) []route {
+	rs := []route{{table: tableRemote, dst: everywhere, kind: unix.RTN_UNREACHABLE, metric: unreachableMetric}}
 	for _, dst := range p.Inside {
-		rs = append(rs, route{table: tableRemote, dst: dst, kind: unix.RTN_THROW})
+		if dst.Addr().BitLen() == everywhere.Addr().BitLen() {
+			rs = append(rs, route{table: tableRemote, dst: dst, kind: unix.RTN_THROW, metric: metric})
+		}
 	}
 	if p.Device == 0 {
 		return rs
 	}
 	for _, table := range []int{tableRemote, tableReturn} {
-		rs = append(rs, route{table: table, dst: defaultV4(), kind: unix.RTN_UNICAST, link: p.Device, gateway: p.NextHop})
+		rs = append(rs, route{table: table, dst: everywhere, kind: unix.RTN_UNICAST, link: p.Device, gateway: nextHop, metric: metric})
 	}
 	return rs
 }
@@ -119,7 +137,7 @@ func NewTables(p Plan) *Tables {
 
 // Are reports whether the tables are those of a plan.
 func (t *Tables) Are(p Plan) bool {
-	return t != nil && t.plan.Device == p.Device && t.plan.NextHop == p.NextHop && slices.Equal(t.plan.Inside, p.Inside)
+	return t != nil && t.plan.Device == p.Device && t.plan.NextHop == p.NextHop && t.plan.NextHop6 == p.NextHop6 && slices.Equal(t.plan.Inside, p.Inside)
 }
 
 // Ensure makes our two tables hold the plan's routes and no others of ours, and our policy
@@ -143,12 +161,17 @@ func (t *Tables) Ensure(h *netlink.Handle, m mark.Marks, device string) (changes
 	if len(foreign) > 0 {
 		return 0, fmt.Errorf("ip rule of others with priority %d leads to table %d: %w", foreign[0].Priority, foreign[0].Table, ErrTableInUse)
 	}
-	var errRoutes error
+	var errs []error
 	if !complete {
-		changes, errRoutes = t.ensureRoutes(h, routes)
+		n, err := t.ensureRoutes(h, routes)
+		changes, errs = changes+n, append(errs, err)
 	}
-	n, errRules := ensureRules(h, policyRules(m, device), rules)
-	return changes + n, errors.Join(errRoutes, errRules)
+	want := policyRules(m, device, netlink.FAMILY_V4)
+	if t.plan.NextHop6.IsValid() {
+		want = append(want, policyRules(m, device, netlink.FAMILY_V6)...)
+	}
+	n, err := ensureRules(h, want, rules)
+	return changes + n, errors.Join(append(errs, err)...)
 }
 
 // complete reports whether the tables have all routes that they should have, and no
@@ -252,48 +275,61 @@ func listTable(table int, own map[route]sighting) (foreign []route, err error) {
 	return foreign, err
 }
 
-// eachRoute calls each with the routes of a table.
+// eachRoute calls each with the routes of a table, of both families.
 func eachRoute(table int, each func(r route, seen sighting, own bool)) error {
+	for _, family := range families() {
+		if err := eachRouteOf(family, table, each); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// eachRouteOf is eachRoute for a family.
+func eachRouteOf(family, table int, each func(r route, seen sighting, own bool)) error {
 	request := make([]byte, unix.SizeofRtMsg, unix.SizeofRtMsg+8)
-	request[0] = unix.AF_INET
+	request[0] = byte(family)
 	request = binary.NativeEndian.AppendUint16(request, 8)
 	request = binary.NativeEndian.AppendUint16(request, unix.RTA_TABLE)
 	request = binary.NativeEndian.AppendUint32(request, uint32(table))
 	err := nlutil.Dump(unix.NETLINK_ROUTE, unix.RTM_GETROUTE, request, func(typ uint16, data []byte) error {
-		r, seen, protocol, ok := parseRoute(data)
+		r, seen, protocol, ok := parseRoute(family, data)
 		if typ == unix.RTM_NEWROUTE && ok && r.table == table {
 			each(r, seen, protocol == routeProtocol)
 		}
 		return nil
 	})
-	if errors.Is(err, unix.ENOENT) {
-		return nil // there is no such table
+	if errors.Is(err, unix.ENOENT) || errors.Is(err, unix.EAFNOSUPPORT) || errors.Is(err, unix.EOPNOTSUPP) {
+		return nil // there is no such table, or the kernel has no IPv6
 	}
 	return err
 }
 
-// parseRoute reads a route of IPv4. It is not ok for another family, and for what is no
+// parseRoute reads a route of a family. It is not ok for another family, and for what is no
 // entry of a table.
-func parseRoute(b []byte) (r route, seen sighting, protocol uint8, ok bool) {
-	if len(b) < unix.SizeofRtMsg || b[0] != unix.AF_INET {
+func parseRoute(family int, b []byte) (r route, seen sighting, protocol uint8, ok bool) {
+	if len(b) < unix.SizeofRtMsg || int(b[0]) != family {
 		return r, seen, 0, false
 	}
 	r = route{table: int(b[4]), kind: int(b[7])}
 	seen = sighting{tos: b[3], scope: b[6], flags: binary.NativeEndian.Uint32(b[8:])}
 	dst := netip.IPv4Unspecified()
+	if family == netlink.FAMILY_V6 {
+		dst = netip.IPv6Unspecified()
+	}
 	nlutil.EachAttr(b[unix.SizeofRtMsg:], func(typ uint16, value []byte) {
 		switch {
+		case typ == unix.RTA_DST:
+			dst, _ = netip.AddrFromSlice(value)
+		case typ == unix.RTA_GATEWAY:
+			seen.gateway, _ = netip.AddrFromSlice(value)
 		case len(value) != 4:
 		case typ == unix.RTA_TABLE:
 			r.table = int(binary.NativeEndian.Uint32(value))
-		case typ == unix.RTA_DST:
-			dst = netip.AddrFrom4([4]byte(value))
 		case typ == unix.RTA_PRIORITY:
 			r.metric = int(binary.NativeEndian.Uint32(value))
 		case typ == unix.RTA_OIF:
 			r.link = int(binary.NativeEndian.Uint32(value))
-		case typ == unix.RTA_GATEWAY:
-			seen.gateway = netip.AddrFrom4([4]byte(value))
 		}
 	})
 	r.dst = netip.PrefixFrom(dst, int(b[1]))
@@ -321,6 +357,9 @@ func (r route) netlink() netlink.Route {
 	nr := netlink.Route{
 		Table: r.table, Type: r.kind, Priority: r.metric, Protocol: routeProtocol, Family: netlink.FAMILY_V4,
 		Dst: nlutil.IPNet(r.dst),
+	}
+	if r.dst.Addr().Is6() {
+		nr.Family = netlink.FAMILY_V6
 	}
 	if r.kind == unix.RTN_UNICAST {
 		nr.LinkIndex = r.link

@@ -4,6 +4,7 @@ import (
 	"errors"
 	"net/netip"
 	"os"
+	"strings"
 	"testing"
 
 	"github.com/vishvananda/netlink"
@@ -81,18 +82,52 @@ func TestThousandsOfRoutes(t *testing.T) {
 	if err != nil || n != 10 {
 		t.Fatalf("ten networks less: %d changes, %v", n, err)
 	}
-	if n, err := remove(t, host, h); err != nil || n != 4990+3+len(policyRules(mark.Default(), "over0")) {
+	if n, err := remove(t, host, h); err != nil || n != 4990+3+len(policyRules(mark.Default(), "over0", netlink.FAMILY_V4)) {
 		t.Fatalf("removed %d, %v", n, err)
 	}
 }
 
+// Mutant killed: ipv6-has-no-end.
 func TestRoutesOfOurTablesOnly(t *testing.T) {
 	host, h, device := netnstest.Host(t, "egress0")
 	foreign := netlink.Route{Table: 3000, Dst: nlutil.IPNet(netip.MustParsePrefix("198.51.100.0/24")), Type: unix.RTN_UNREACHABLE}
 	must(t, h.RouteAdd(&foreign))
 
-	plan := Plan{Inside: []netip.Prefix{netip.MustParsePrefix("10.96.0.0/16"), netip.MustParsePrefix("192.0.2.1/32")}, Device: device.Attrs().Index, NextHop: testenv.Addr("169.254.77.2")}
+	plan := Plan{
+		Inside: []netip.Prefix{
+			netip.MustParsePrefix("10.96.0.0/16"), netip.MustParsePrefix("192.0.2.1/32"),
+			netip.MustParsePrefix("fd00:96::/64"), netip.MustParsePrefix("ff00::/8"), netip.MustParsePrefix("fd00::1/128"),
+		},
+		Device: device.Attrs().Index, NextHop: testenv.Addr("169.254.77.2"), NextHop6: testenv.Addr("fe80::4d:2"),
+	}
+	four := plan
+	four.NextHop6 = netip.Addr{}
+	netnstest.Twice(t, "routes of IPv4", func() (int, error) { return ensure(t, host, h, four) })
+	before := host.Run(t, "ip -4 route show table all; ip -4 rule")
 	netnstest.Twice(t, "routes", func() (int, error) { return ensure(t, host, h, plan) })
+	// A marked packet of IPv6 goes to the device, but for what is inside and on the host.
+	for to, want := range map[string]string{
+		"2001:db8::1 from fd00:9::1 iif eth1 mark 0x1000": "via fe80::4d:2 dev egress0 table 2000",
+		"fd00:96::5 from fd00:9::1 iif eth1 mark 0x1000":  "via fd00:7::9 dev eth1",
+		"2001:db8::1 from fd00:9::1 iif eth1 mark 0x800":  "via fe80::4d:2 dev egress0 table 2001",
+		"2001:db8::1 from fd00:9::1 iif eth1":             "via fd00:7::9 dev eth1",
+		"fd00:7::1 from fd00:9::1 iif eth1 mark 0x1000":   "local fd00:7::1",
+		"2001:db8::1 mark 0x1000":                         "via fd00:7::9 dev eth1",
+	} {
+		host.Run(t, `ip link show eth1 >/dev/null 2>&1 || { ip link add eth1 type veth peer name far; ip link set far up; ip link set eth1 up
+			ip address add fd00:7::1/64 dev eth1 nodad; ip -6 route add default via fd00:7::9; sysctl -qw net.ipv6.conf.all.forwarding=1; }`)
+		if got := host.Run(t, "ip -6 route get "+to+" 2>&1 || true"); !strings.Contains(strings.ReplaceAll(got, " from fd00:9::1", ""), want) {
+			t.Errorf("%s: %s, want %s", to, got, want)
+		}
+	}
+	netnstest.Twice(t, "routes of IPv4 again", func() (int, error) { return ensure(t, host, h, four) })
+	if after := host.Run(t, "ip -4 route show table all; ip -4 rule"); after != before {
+		t.Errorf("routes of IPv4 changed from\n%s to\n%s", before, after)
+	}
+	if left := host.Run(t, "ip -6 route show table all | grep 'proto 77' || true; ip -6 rule | grep -E '^(8[89]|9[0-3]):' || true"); left != "" {
+		t.Errorf("routes and rules of IPv6 are left:\n%s", left)
+	}
+	netnstest.Twice(t, "routes of both", func() (int, error) { return ensure(t, host, h, plan) })
 
 	// The kernel flushes the device's routes when it goes down; the table
 	// must end in the unreachable one, and be mended.
@@ -103,14 +138,16 @@ func TestRoutesOfOurTablesOnly(t *testing.T) {
 		own, _, err = tableRoutes()
 		must(t, err)
 	})
-	if _, ok := own[route{table: tableRemote, dst: defaultV4(), kind: unix.RTN_UNREACHABLE, metric: unreachableMetric}]; !ok {
-		t.Fatalf("table %d has no unreachable route while the device is down: its packets would take the main table", tableRemote)
+	for _, everywhere := range []netip.Prefix{defaultV4(), defaultV6()} {
+		if _, ok := own[route{table: tableRemote, dst: everywhere, kind: unix.RTN_UNREACHABLE, metric: unreachableMetric}]; !ok {
+			t.Fatalf("table %d has no unreachable route to %v while the device is down: its packets would take the main table", tableRemote, everywhere)
+		}
 	}
 	must(t, h.LinkSetUp(device))
 	netnstest.Twice(t, "routes after the device was down", func() (int, error) { return ensure(t, host, h, plan) })
 
 	fewer := plan
-	fewer.Inside = plan.Inside[:1]
+	fewer.Inside = []netip.Prefix{plan.Inside[0], plan.Inside[3]}
 	netnstest.Twice(t, "fewer routes", func() (int, error) { return ensure(t, host, h, fewer) })
 
 	if n, err := remove(t, host, h); err != nil || n == 0 {

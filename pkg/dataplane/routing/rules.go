@@ -19,12 +19,12 @@ const loopback = "lo"
 // policyRules returns the rules that lead marked packets to the host's own addresses and
 // into our tables, those that lead the host's own packets and those of the overlay past
 // them, and one for what the host itself sends through the overlay, by name of the device.
-func policyRules(m mark.Marks, device string) []*netlink.Rule {
+func policyRules(m mark.Marks, device string, family int) []*netlink.Rule {
 	past, own, back, bound := netlink.NewRule(), netlink.NewRule(), netlink.NewRule(), netlink.NewRule()
-	past.Family, past.Priority, past.Type, past.Protocol = netlink.FAMILY_V4, rulePriorityPast, nl.FR_ACT_NOP, routeProtocol
-	own.Family, own.Priority, own.IifName, own.Goto, own.Protocol = netlink.FAMILY_V4, rulePriorityOwn, loopback, rulePriorityPast, routeProtocol
-	back.Family, back.Priority, back.IifName, back.Goto, back.Protocol = netlink.FAMILY_V4, rulePriorityOwn, device, rulePriorityPast, routeProtocol
-	bound.Family, bound.Priority, bound.Table, bound.Protocol = netlink.FAMILY_V4, rulePriorityBound, tableReturn, routeProtocol
+	past.Family, past.Priority, past.Type, past.Protocol = family, rulePriorityPast, nl.FR_ACT_NOP, routeProtocol
+	own.Family, own.Priority, own.IifName, own.Goto, own.Protocol = family, rulePriorityOwn, loopback, rulePriorityPast, routeProtocol
+	back.Family, back.Priority, back.IifName, back.Goto, back.Protocol = family, rulePriorityOwn, device, rulePriorityPast, routeProtocol
+	bound.Family, bound.Priority, bound.Table, bound.Protocol = family, rulePriorityBound, tableReturn, routeProtocol
 	bound.IifName, bound.OifName = loopback, device
 	rules := []*netlink.Rule{past, own, back, bound}
 	for _, r := range []struct {
@@ -36,7 +36,7 @@ func policyRules(m mark.Marks, device string) []*netlink.Rule {
 		{rulePriorityReturn, tableReturn, m.Return()},
 	} {
 		rule, mask := netlink.NewRule(), r.mark
-		rule.Family, rule.Priority, rule.Table, rule.Protocol = netlink.FAMILY_V4, r.priority, r.table, routeProtocol
+		rule.Family, rule.Priority, rule.Table, rule.Protocol = family, r.priority, r.table, routeProtocol
 		rule.Mark, rule.Mask = r.mark, &mask
 		rules = append(rules, rule)
 	}
@@ -68,22 +68,28 @@ func ensureRules(h *netlink.Handle, want []*netlink.Rule, observed []netlink.Rul
 
 // leadingRules lists our rules, and those of others that lead to our tables.
 func leadingRules(h *netlink.Handle) (own, foreign []netlink.Rule, err error) {
-	rules, err := nlutil.Whole(func() ([]netlink.Rule, error) { return h.RuleList(netlink.FAMILY_V4) })
-	if err != nil {
-		return nil, nil, fmt.Errorf("list ip rules: %w", err)
-	}
-	for _, r := range rules {
-		switch {
-		case isOurs(r):
-			own = append(own, r)
-		case IsOurTable(r.Table):
-			foreign = append(foreign, r)
+	for _, family := range families() {
+		rules, err := nlutil.Whole(func() ([]netlink.Rule, error) { return h.RuleList(family) })
+		if family == netlink.FAMILY_V6 && (errors.Is(err, unix.EAFNOSUPPORT) || errors.Is(err, unix.EOPNOTSUPP)) {
+			continue // the kernel has no IPv6
+		}
+		if err != nil {
+			return nil, nil, fmt.Errorf("list ip rules: %w", err)
+		}
+		for _, r := range rules {
+			r.Family = family
+			switch {
+			case isOurs(r):
+				own = append(own, r)
+			case IsOurTable(r.Table):
+				foreign = append(foreign, r)
+			}
 		}
 	}
 	return own, foreign, nil
 }
 
-// Others lists the policy rules that are not ours, in order.
+// Others lists the policy rules of IPv4 that are not ours, in order.
 func Others(h *netlink.Handle) ([]netlink.Rule, error) {
 	rules, err := nlutil.Whole(func() ([]netlink.Rule, error) { return h.RuleList(netlink.FAMILY_V4) })
 	if err != nil {
@@ -104,7 +110,7 @@ func isPassing(r netlink.Rule) bool {
 }
 
 func sameRule(a, b *netlink.Rule) bool {
-	if a.Priority != b.Priority || a.Table != b.Table || a.Protocol != b.Protocol {
+	if a.Family != b.Family || a.Priority != b.Priority || a.Table != b.Table || a.Protocol != b.Protocol {
 		return false
 	}
 	if isPassing(*a) {

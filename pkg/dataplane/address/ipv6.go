@@ -1,0 +1,199 @@
+package address
+
+import (
+	"encoding/binary"
+	"errors"
+	"fmt"
+	"math"
+	"net"
+	"net/netip"
+	"slices"
+
+	"github.com/vishvananda/netlink"
+	"github.com/vishvananda/netlink/nl"
+	"golang.org/x/sys/unix"
+
+	"github.com/egressip-operator/egressip-operator/pkg/dataplane/internal/nlutil"
+)
+
+// An egress IP of IPv6 stands on the uplink as /128 without a route to a network, and
+// deprecated: the kernel prefers every other address as source (RFC 6724, rule 3), and what
+// it sends from this one all the same, as where it has no other, the guard drops. It is
+// not looked for duplicates by the kernel, which would take a second; see package neigh.
+const (
+	flags6 = unix.IFA_F_NODAD | unix.IFA_F_NOPREFIXROUTE | unix.IFA_F_PERMANENT
+
+	// protocol marks our addresses of IPv6, which have no labels. It is the number of our
+	// routes, too.
+	protocol = 77
+	// attrProtocol is IFA_PROTO, which Linux keeps since 5.18.
+	attrProtocol = 11
+	// sizeofCacheInfo is that of struct ifa_cacheinfo: preferred and valid lifetime come
+	// first.
+	sizeofCacheInfo = 16
+)
+
+// ErrNoProtocol is the error of a kernel that keeps no protocol with an address: nobody
+// could say whose it is.
+var ErrNoProtocol = errors.New("this kernel does not keep who has added an address of IPv6 (Linux 5.18 does)")
+
+// form6 is what matters of an address of IPv6 besides where it is.
+type form6 struct {
+	flags, preferred, valid uint32
+	protocol                uint8
+}
+
+// asWanted reports whether an address of ours has the form that it needs.
+func (f form6) asWanted(a netlink.Addr) bool {
+	bits, _ := a.Mask.Size()
+	return bits == 128 && f.preferred == 0 && f.valid == math.MaxUint32 && f.flags&unix.IFA_F_DEPRECATED != 0 &&
+		f.flags&(unix.IFA_F_TENTATIVE|unix.IFA_F_DADFAILED) == 0
+}
+
+// list6 returns the IPv6 addresses of all interfaces, as list does those of IPv4.
+func list6() ([]holder, error) {
+	all, err := nlutil.Whole(func() (all []holder, err error) {
+		request := append([]byte{unix.AF_INET6}, make([]byte, unix.SizeofIfAddrmsg-1)...)
+		err = nlutil.Dump(unix.NETLINK_ROUTE, unix.RTM_GETADDR, request, func(typ uint16, data []byte) error {
+			if typ == unix.RTM_NEWADDR && len(data) >= unix.SizeofIfAddrmsg && data[0] == unix.AF_INET6 {
+				all = append(all, parse6(data))
+			}
+			return nil
+		})
+		return all, err
+	})
+	if err != nil {
+		return nil, fmt.Errorf("list addresses of IPv6: %w", err)
+	}
+	return all, nil
+}
+
+// parse6 reads an address from a message.
+func parse6(data []byte) holder {
+	h := holder{addr: netlink.Addr{Scope: int(data[3]), LinkIndex: int(binary.NativeEndian.Uint32(data[4:]))}}
+	h.form.flags = uint32(data[2])
+	var address, local net.IP
+	nlutil.EachAttr(data[unix.SizeofIfAddrmsg:], func(typ uint16, value []byte) {
+		switch {
+		case typ == unix.IFA_FLAGS && len(value) == 4:
+			h.form.flags = binary.NativeEndian.Uint32(value)
+		case typ == unix.IFA_ADDRESS && len(value) == 16:
+			address = slices.Clone(value)
+		case typ == unix.IFA_LOCAL && len(value) == 16:
+			local = slices.Clone(value)
+		case typ == unix.IFA_CACHEINFO && len(value) >= sizeofCacheInfo:
+			h.form.preferred, h.form.valid = binary.NativeEndian.Uint32(value), binary.NativeEndian.Uint32(value[4:])
+		case typ == attrProtocol && len(value) == 1:
+			h.form.protocol = value[0]
+		}
+	})
+	h.addr.Flags = int(h.form.flags)
+	h.addr.IPNet = &net.IPNet{IP: address, Mask: net.CIDRMask(int(data[1]), 128)}
+	if local != nil {
+		h.addr.IPNet.IP = local
+	}
+	h.ours = h.form.protocol == protocol
+	return h
+}
+
+// add6 adds an egress IP of IPv6 to a device, or with replace gives one that is there the
+// form that it needs.
+func add6(nlh *netlink.Handle, link netlink.Link, ip netip.Addr, replace bool) error {
+	flags := unix.NLM_F_CREATE | unix.NLM_F_EXCL | unix.NLM_F_ACK
+	if replace {
+		flags = unix.NLM_F_CREATE | unix.NLM_F_REPLACE | unix.NLM_F_ACK
+	}
+	req := nl.NewNetlinkRequest(unix.RTM_NEWADDR, flags)
+	msg := nl.NewIfAddrmsg(unix.AF_INET6)
+	msg.Index, msg.Prefixlen = uint32(link.Attrs().Index), 128 //nolint:gosec // the kernel's numbers fit
+	req.AddData(msg)
+	req.AddData(nl.NewRtAttr(unix.IFA_LOCAL, ip.AsSlice()))
+	req.AddData(nl.NewRtAttr(unix.IFA_ADDRESS, ip.AsSlice()))
+	req.AddData(nl.NewRtAttr(unix.IFA_FLAGS, binary.NativeEndian.AppendUint32(nil, flags6)))
+	life := binary.NativeEndian.AppendUint32(nil, 0)
+	life = binary.NativeEndian.AppendUint32(life, math.MaxUint32)
+	req.AddData(nl.NewRtAttr(unix.IFA_CACHEINFO, append(life, make([]byte, sizeofCacheInfo-len(life))...)))
+	req.AddData(nl.NewRtAttr(attrProtocol, []byte{protocol}))
+	if _, err := req.Execute(unix.NETLINK_ROUTE, 0); err != nil || replace {
+		return err
+	}
+	return keptOrGone(nlh, link, ip)
+}
+
+// keptOrGone deletes an address that has just been added, if the kernel has not kept that
+// it is ours: the next agent would take it for another's.
+func keptOrGone(nlh *netlink.Handle, link netlink.Link, ip netip.Addr) error {
+	all, err := list6()
+	if err != nil {
+		return err
+	}
+	for _, h := range all {
+		if Prefix(h.addr).Addr() == ip && h.addr.LinkIndex == link.Attrs().Index && !h.ours {
+			return errors.Join(ErrNoProtocol, nlh.AddrDel(link, &h.addr))
+		}
+	}
+	return nil
+}
+
+// mend6 gives our addresses of IPv6 on the uplink the form that they need, and counts them.
+func mend6(nlh *netlink.Handle, uplink *Uplink) (changes int, err error) {
+	all, err := list6()
+	if err != nil || uplink == nil {
+		return 0, err
+	}
+	var errs []error
+	for _, h := range all {
+		if !h.ours || h.addr.LinkIndex != uplink.Link.Attrs().Index || h.form.asWanted(h.addr) {
+			continue
+		}
+		ip := Prefix(h.addr).Addr()
+		var err error
+		if bits, _ := h.addr.Mask.Size(); bits != 128 {
+			err = nlh.AddrDel(uplink.Link, &h.addr)
+		}
+		if err == nil {
+			err = add6(nlh, uplink.Link, ip, true)
+		}
+		errs = append(errs, nlutil.Count(&changes, fmt.Sprintf("put egress IP %v into the form that it needs", ip), err))
+	}
+	return changes, errors.Join(errs...)
+}
+
+// Networks6 lists the networks of IPv6 that are on the uplink's link, in order: those of its
+// addresses, and those to which routes lead without a gateway, as router advertisements
+// have it for addresses of DHCP. Egress IPs belong in one of them.
+func (u Uplink) Networks6(nlh *netlink.Handle) ([]netip.Prefix, error) {
+	all, err := list6()
+	if err != nil {
+		return nil, err
+	}
+	var found []netip.Prefix
+	note := func(p netip.Prefix) {
+		if p.Bits() > 0 && p.Bits() < 128 && p.Addr().IsGlobalUnicast() {
+			found = append(found, p.Masked())
+		}
+	}
+	index := u.Link.Attrs().Index
+	for _, h := range all {
+		if h.addr.LinkIndex == index && !h.ours && h.form.flags&unix.IFA_F_NOPREFIXROUTE == 0 {
+			note(Prefix(h.addr))
+		}
+	}
+	filter := &netlink.Route{LinkIndex: index, Table: unix.RT_TABLE_MAIN}
+	routes, err := nlutil.Whole(func() ([]netlink.Route, error) {
+		return nlh.RouteListFiltered(netlink.FAMILY_V6, filter, netlink.RT_FILTER_OIF|netlink.RT_FILTER_TABLE)
+	})
+	if err != nil {
+		return nil, fmt.Errorf("list routes of IPv6 at %s: %w", u.Name, err)
+	}
+	for _, r := range routes {
+		if r.Dst == nil || r.Gw != nil || r.Via != nil || len(r.MultiPath) > 0 || r.Type != unix.RTN_UNICAST {
+			continue
+		}
+		ip, _ := netip.AddrFromSlice(r.Dst.IP)
+		bits, _ := r.Dst.Mask.Size()
+		note(netip.PrefixFrom(ip, bits))
+	}
+	slices.SortFunc(found, func(a, b netip.Prefix) int { return a.Addr().Compare(b.Addr())*256 + a.Bits() - b.Bits() })
+	return slices.Compact(found), nil
+}
