@@ -12,11 +12,13 @@ func ipv6Mutants() []mutant {
 		tracked  = "/conntrack"
 		segment  = "/neigh"
 		uplink   = "/address"
+		both     = "TestPodsLeaveWithTheirEgressIPsOfBothFamilies"
+		change   = "TestEgressIPsOfIPv6Change"
 	)
 	return []mutant{
 		in(programs, "families-share-networks", "TestMapsKeepTheFamiliesApart", "maps.go", "if n.IPv6 {\n\t\treturn m.ip6.hosted", "if n.IPv6 && m == nil {\n\t\treturn m.ip6.hosted"),
-		in(programs, "ports-behind-no-header", flows, "programs.go", "asm.Add.Imm(asm.R1, 8),", "asm.Add.Imm(asm.R1, 0),"),
-		in(programs, "later-fragments-have-ports", flows, "programs.go", `asm.JNE.Imm(asm.R1, 0, "later6"),`, `asm.JNE.Imm(asm.R1, 0, "ports6"),`),
+		in(programs, "ports-behind-no-header", flows, "flow_program.go", "asm.Add.Imm(asm.R1, 8),", "asm.Add.Imm(asm.R1, 0),"),
+		in(programs, "later-fragments-have-ports", flows, "flow_program.go", `asm.JNE.Imm(asm.R1, 0, "later6"),`, `asm.JNE.Imm(asm.R1, 0, "ports6"),`),
 		in(programs, "guard-ignores-ipv6", guard, "guard_program.go", "if marks6 != nil {", "if marks6 != nil && marks == nil {"),
 		in(programs, "nobody-finds-neighbours-by-egress-ip", guard, "guard_program.go", `asm.JGT.Imm(asm.R1, icmp6NDLast, "drop"),`, `asm.JGT.Imm(asm.R1, icmp6NDFirst, "drop"),`),
 		in(tracked, "connections-are-all-ipv4", "TestFlowsAreDeletedByWhatTheyReallyAre", "conntrack.go", "msg[nl.SizeofNfgenmsg:]...), msg[0]", "msg[nl.SizeofNfgenmsg:]...), unix.AF_INET"),
@@ -24,6 +26,16 @@ func ipv6Mutants() []mutant {
 		in(segment, "announcements-do-not-override", "TestNeighbourAdvertisementMovesAnAddress", "nd.go", "ndRouter | ndOverride,", "ndRouter,"),
 		in(uplink, "ipv6-egress-ip-is-preferred", "TestEgressAddressOfIPv6", "ipv6.go", "life := binary.NativeEndian.AppendUint32(nil, 0)", "life := binary.NativeEndian.AppendUint32(nil, math.MaxUint32)"),
 		in(uplink, "anybodys-ipv6-is-ours", "TestAddressOfIPv6OfOthersIsRefused", "ipv6.go", "h.ours = h.form.protocol == protocol", "h.ours = h.form.protocol == protocol || h.addr.LinkIndex > 1"),
+		in("", "vni-has-one-family", both, "apply_target.go", "return bpf.Network{NetID: h.NetID, IPv6: h.IP.Is6()}", "return bpf.Network{NetID: h.NetID}"),
+		in("", "ipv6-keeps-its-source", both, "rules/snat.go", "if ip.Is6() == b.six {", "if ip.Is4() && !b.six {"),
+		in("", "ipv6-forward-stays-closed", both, "apply_order.go", "case usesTable(in.use) && in.rules.Serve6:", "case usesTable(in.use) && in.rules.Serve6 && len(in.use) > 1:"),
+		in("", "neighbours-ipv6-address-passes", both, "nftables/links_rules.go", "six(source6, in(setGuarded6), verdict(expr.VerdictGoto, chainForeign6)),", ""),
+		in("", "unmarked-ipv6-is-not-refused", both, "apply_target.go", "case p.Kind == Drop && p.IP.Is6():", "case p.Kind == Drop && p.IP.Is6() && p.NetID > 0:"),
+		in("", "discovery-goes-outside", both, "rules/ipv6.go", "if b.Maps {", "if b.Maps && b.Overlay == \"\" {"),
+		in("", "pending-ipv6-is-reset", change, "apply_target.go", "if pod.Is4() {\n\t\treturn Drop", "if pod.IsValid() {\n\t\treturn Drop"),
+		in("", "ipv6-resets-are-not-noted", change, "nftables/members.go", "for name, elements := range put {\n\t\td.elements(", "for name, elements := range put {\n\t\tif name == rules.SetResets6 {\n\t\t\tcontinue\n\t\t}\n\t\td.elements("),
+		in("", "ipv6-addresses-stay", "TestNothingOfIPv6IsLeft", "address/address.go", "return append(four, six...), errors.Join(err4, err6)", "return append(four, six[:0]...), errors.Join(err4, err6)"),
+		in("/overlay", "overlay-has-an-ipv6-address", "TestOverlayOfIPv6", "overlay.go", "n, err = sysctl.EnsureNoAutomaticAddress(link)", "n, err = 0, nil"),
 		in("/routing", "ipv6-has-no-end", "TestRoutesOfOurTablesOnly", "routing.go", "rs := []route{{table: tableRemote, dst: everywhere, kind: unix.RTN_UNREACHABLE, metric: unreachableMetric}}", "rs := []route{{table: tableRemote, dst: everywhere, kind: unix.RTN_UNREACHABLE, metric: unreachableMetric}}[metric/metric6:]"),
 	}
 }

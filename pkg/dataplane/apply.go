@@ -87,6 +87,7 @@ func newPass(d *Dataplane, s State) *pass {
 func (p *pass) run(ctx context.Context) error {
 	// Without its programs the overlay carries nothing, and packets that are sent
 	// there are dropped. All else goes on, above all what sends them there.
+	p.d.serve6.wanted = p.d.serve6.wanted || usesIPv6(p.state)
 	openErr := p.d.open(p.state.HostIP)
 	var errs []error
 	var last *round

@@ -230,7 +230,7 @@ func setOf(set string, ip netip.Addr) string {
 	if ip.Is4() {
 		return set
 	}
-	return map[string]string{setPods: setPods6, setLocked: setLocked6, setInside: setInside6}[set]
+	return map[string]string{setPods: setPods6, setLocked: setLocked6, setInside: setInside6, setIPs: setIPs6}[set]
 }
 
 // networks adds changes of the sets of what is inside, and reports whether there are any.
@@ -287,17 +287,21 @@ func (c *changes) tables(in orderInput) (released, mended bool) {
 			c.table(phaseRewrite, b, name, table, final()[name])
 		}
 	}
-	c.tables6(in)
+	c.tables6(in, final)
 	mended = slices.ContainsFunc(c.list, func(ch change) bool { return ch.phase == phaseRules })
 	return len(between.Indices) > len(in.rules.Indices), mended
 }
 
 // tables6 adds the transactions of iptables for IPv6.
-func (c *changes) tables6(in orderInput) {
+func (c *changes) tables6(in orderInput, final func() iptables.Rendered) {
 	for _, b := range iptables.Backends() {
 		phase, want := phaseRewrite, iptables.Rendered{}
-		if slices.Contains(in.use6, b) {
+		switch {
+		case slices.Contains(in.use6, b):
 			phase, want = phaseRules, iptables.Render(rules.Build6(in.rules))
+		case usesTable(in.use) && in.rules.Serve6:
+			// What accepts packets of the overlay is the same for both families.
+			want = closedForward(final, in.observed.rules6[b])
 		}
 		for _, name := range rules.Stages() {
 			if t := iptables.Plan(name, in.observed.rules6[b][name], want[name]); t.Changes > 0 {

@@ -99,7 +99,7 @@ func (e *execution) do(ctx context.Context, batch []change) {
 		return
 	}
 	first := batch[0]
-	if first.ipv6 {
+	if first.ipv6 && !e.members.table {
 		// Nothing else depends on it.
 		e.report.IPv6Locked = false
 		e.warn(warning.IPv6(err))

@@ -32,6 +32,8 @@ type round struct {
 	// there should be.
 	ipv6    bool
 	ipv6Err error
+	// serve6: egress IPs of IPv6 are served.
+	serve6 bool
 	// desired is what the kernel must be after the round, and indices are those
 	// with a source NAT rule and an entry in the guard then.
 	desired kernel
@@ -125,7 +127,7 @@ func (r *round) warn(w warning.Warning) { r.report.Warnings = append(r.report.Wa
 
 // view is how this round looks at the kernel.
 func (r *round) view() view {
-	v := view{d: r.d, hosted: addressesOf(r.state.Hosted), table: r.members.table, ip6tables: r.ipv6 && !r.members.table}
+	v := view{d: r.d, hosted: addressesOf(r.state.Hosted), table: r.members.table, ip6tables: r.ipv6 && !r.members.table, serve6: r.serve6}
 	if r.uplinkErr == nil {
 		v.uplink = &r.uplink
 	}
@@ -184,6 +186,7 @@ func (r *round) ruleParams(idx indices, s State) rules.Params {
 		Strict:      masked4(strictNetworks(s)),
 		Strict6:     masked6(strictNetworks(s)),
 		IPv6:        r.ipv6,
+		Serve6:      r.serve6,
 	}
 }
 
@@ -234,6 +237,7 @@ func (r *round) prepare() error {
 	if r.uplinkErr == nil {
 		r.d.news.uplink = r.uplink.Link.Attrs().Index
 	}
+	r.prepareServe6()
 	r.settings = r.readAll()
 	r.defaultRoute = r.uplink.Name
 	var errAddresses error
@@ -271,7 +275,10 @@ func (r *round) ensureOverlay() error {
 	var errs []error
 	link, err := r.ensureDevice()
 	errs = append(errs, err)
-	plan := routing.Plan{Inside: r.d.routed.inside(r.desired.inside), NextHop: overlay.NextHop()}
+	plan := routing.Plan{Inside: r.d.routed.inside(r.desired.inside, r.serve6), NextHop: overlay.NextHop()}
+	if r.serve6 {
+		plan.NextHop6 = overlay.NextHop6()
+	}
 	if link != nil && err == nil {
 		plan.Device = link.Attrs().Index
 		r.d.news.overlay = plan.Device
@@ -295,7 +302,7 @@ func (r *round) ensureDevice() (netlink.Link, error) {
 	if r.d.programs == nil {
 		return nil, nil // reported by open; the routes drop its packets
 	}
-	link, n, err := overlay.Ensure(r.d.nl, overlay.Config{HostIP: r.state.HostIP, Port: r.d.cfg.OverlayPort, MTU: mtu})
+	link, n, err := overlay.Ensure(r.d.nl, overlay.Config{HostIP: r.state.HostIP, Port: r.d.cfg.OverlayPort, MTU: mtu, IPv6: r.serve6})
 	r.report.Changes += n
 	if err != nil {
 		return nil, err
@@ -305,7 +312,7 @@ func (r *round) ensureDevice() (netlink.Link, error) {
 	if err != nil {
 		return nil, err
 	}
-	n, err = overlay.Raise(r.d.nl, link)
+	n, err = overlay.Raise(r.d.nl, link, r.serve6)
 	r.report.Changes += n
 	return link, err
 }

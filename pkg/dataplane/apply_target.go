@@ -17,8 +17,8 @@ import (
 // overlay device and the policy routes, is not in it.
 type kernel struct {
 	// pods is set egress-pods: every pod, and the mark of its packets. The addresses of
-	// IPv6, which are in a set of their own, have the mark 0. So it is with locked and
-	// inside.
+	// IPv6 are in a set of their own, in iptables all with the mark 0. So it is with locked,
+	// ips and inside.
 	pods map[netip.Addr]uint32
 	// locked is set egress-locked: pods whose packets never leave unmarked.
 	locked map[netip.Addr]struct{}
@@ -99,8 +99,8 @@ func usable(s State, known *digest, unusable map[netip.Addr]error) (State, []err
 	for _, h := range s.Hosted {
 		switch other, twice := networks[h.network()]; {
 		case unusable[h.IP] != nil:
-		case !h.IP.Is4():
-			errs = append(errs, fmt.Errorf("hosted egress IP %v: not an IPv4 address", h.IP))
+		case !isAddress(h.IP):
+			errs = append(errs, fmt.Errorf("hosted egress IP %v: not an address of IPv4 or IPv6", h.IP))
 		case hosted[h.IP]:
 			errs = append(errs, fmt.Errorf("hosted egress IP %v: listed twice", h.IP))
 		case twice:
@@ -115,7 +115,7 @@ func usable(s State, known *digest, unusable map[netip.Addr]error) (State, []err
 	for _, h := range s.Standby {
 		// What cannot be served is not prepared either; it is reported once it is
 		// hosted.
-		if unusable[h.IP] == nil && h.IP.Is4() && !hosted[h.IP] {
+		if unusable[h.IP] == nil && isAddress(h.IP) && !hosted[h.IP] {
 			out.Standby = append(out.Standby, h)
 		}
 	}
@@ -123,16 +123,11 @@ func usable(s State, known *digest, unusable map[netip.Addr]error) (State, []err
 	out.Pods = nil
 	byIP := map[netip.Addr]int{}
 	for _, p := range s.Pods {
-		if !p.IP.IsValid() || p.IP.Is4In6() {
+		if !isAddress(p.IP) {
 			errs = append(errs, fmt.Errorf("pod %v: not an address of IPv4 or IPv6", p.IP))
 			continue
 		}
-		switch {
-		case !p.IP.Is4() && p.Kind != Node:
-			p = Pod{IP: p.IP, Kind: Drop}
-		case p.Kind == Local && !hosted[p.EgressIP], p.Kind == Remote && !reachable(p.Via), p.Kind > Drop:
-			p = Pod{IP: p.IP, Kind: Drop}
-		}
+		p = p.usable(hosted)
 		if i, twice := byIP[p.IP]; twice {
 			errs = append(errs, fmt.Errorf("pod %v: listed twice", p.IP))
 			out.Pods[i] = Pod{IP: p.IP, Kind: Drop}
@@ -142,6 +137,31 @@ func usable(s State, known *digest, unusable map[netip.Addr]error) (State, []err
 		out.Pods = append(out.Pods, p)
 	}
 	return out, errs
+}
+
+// isAddress reports whether an address is one of IPv4 or IPv6.
+func isAddress(ip netip.Addr) bool { return ip.IsValid() && !ip.Is4In6() }
+
+// usable is the pod with the part of its way that works. hosted are the egress IPs of the
+// host.
+func (p Pod) usable(hosted map[netip.Addr]bool) Pod {
+	switch {
+	case p.Kind == Local && (!hosted[p.EgressIP] || p.EgressIP.Is4() != p.IP.Is4()), p.Kind == Remote && !reachable(p.Via):
+		return Pod{IP: p.IP, Kind: stopped(p.IP)}
+	case p.Kind > hold:
+		return Pod{IP: p.IP, Kind: Drop}
+	default:
+		return p
+	}
+}
+
+// stopped is what happens to a pod whose way does not work now. It may soon, so that its
+// connections of IPv6 must not be told that they have ended.
+func stopped(pod netip.Addr) PodKind {
+	if pod.Is4() {
+		return Drop
+	}
+	return hold
 }
 
 func reachable(via []netip.Addr) bool {
@@ -203,8 +223,8 @@ func desire(s State, known *digest, m Marks, idx indices) kernel {
 		case p.Kind == Node:
 			k.pods[p.IP] = 0
 			continue
-		case !p.IP.Is4():
-			k.pods[p.IP] = 0
+		case p.Kind == Drop && p.IP.Is6():
+			k.pods[p.IP] = 0 // refused for that: see rules.Build6
 		case p.Kind == Local:
 			k.pods[p.IP] = m.Index(idx[p.EgressIP])
 		case p.Kind == Remote:

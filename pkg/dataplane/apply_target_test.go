@@ -21,7 +21,7 @@ func TestUsablePartOfAState(t *testing.T) {
 	s := State{
 		Hosts:   []netip.Addr{host, v6},
 		Inside:  []netip.Prefix{netip.MustParsePrefix("10.244.0.1/16"), netip.MustParsePrefix("0.0.0.0/0"), netip.MustParsePrefix("10.244.0.0/16")},
-		Hosted:  []Hosted{{testenv.Addr(eip1), 7}, {testenv.Addr(eip2), 7}, {v6, 8}, {testenv.Addr(eip1), 9}, {testenv.Addr(eip3), 10}},
+		Hosted:  []Hosted{{testenv.Addr(eip1), 7}, {testenv.Addr(eip2), 7}, {v6, 7}, {testenv.Addr("::ffff:10.1.1.1"), 8}, {testenv.Addr(eip1), 9}, {testenv.Addr(eip3), 10}},
 		Standby: []Hosted{{testenv.Addr(eip1), 7}, {testenv.Addr("192.168.7.204"), 11}, {v6, 12}},
 		Pods: []Pod{
 			{IP: pods[0], Kind: Local, EgressIP: testenv.Addr(eip1)},
@@ -31,6 +31,10 @@ func TestUsablePartOfAState(t *testing.T) {
 			{IP: pods[4], Kind: Node},
 			{IP: pods[4], Kind: Remote, Via: []netip.Addr{host}},
 			{IP: v6, Kind: Remote, Via: []netip.Addr{host}},
+			{IP: testenv.Addr("fd00::2"), Kind: Local, EgressIP: v6},
+			{IP: testenv.Addr("fd00::3"), Kind: Local, EgressIP: testenv.Addr(eip1)},
+			{IP: testenv.Addr("fd00::4"), Kind: Remote, Via: []netip.Addr{v6}},
+			{IP: testenv.Addr("fd00::5"), Kind: Drop},
 			{IP: testenv.Addr("::ffff:10.244.1.7"), Kind: Node},
 		},
 	}
@@ -38,7 +42,7 @@ func TestUsablePartOfAState(t *testing.T) {
 	want := State{
 		Hosts:   []netip.Addr{host},
 		Inside:  []netip.Prefix{netip.MustParsePrefix("10.244.0.0/16")},
-		Hosted:  []Hosted{{testenv.Addr(eip1), 7}},
+		Hosted:  []Hosted{{testenv.Addr(eip1), 7}, {v6, 7}},
 		Standby: []Hosted{{testenv.Addr("192.168.7.204"), 11}},
 		Pods: []Pod{
 			{IP: pods[0], Kind: Local, EgressIP: testenv.Addr(eip1)},
@@ -46,7 +50,11 @@ func TestUsablePartOfAState(t *testing.T) {
 			{IP: pods[2], Kind: Drop},
 			{IP: pods[3], Kind: Remote, Via: []netip.Addr{host}},
 			{IP: pods[4], Kind: Drop},
-			{IP: v6, Kind: Drop},
+			{IP: v6, Kind: Remote, Via: []netip.Addr{host}},
+			{IP: testenv.Addr("fd00::2"), Kind: Local, EgressIP: v6},
+			{IP: testenv.Addr("fd00::3"), Kind: hold},
+			{IP: testenv.Addr("fd00::4"), Kind: hold},
+			{IP: testenv.Addr("fd00::5"), Kind: Drop},
 		},
 	}
 	samePrefix := func(a, b netip.Prefix) bool { return a == b }

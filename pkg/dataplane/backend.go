@@ -47,6 +47,7 @@ func (d *Dataplane) chooseBackend(trial rules.Params) (choice, error) {
 // supported reports, as an error, why the kernel cannot hold our rules in a table of
 // our own.
 func (d *Dataplane) supported(p rules.Params) error {
+	p.Serve6 = false // see supported6
 	p.Strict, p.Strict6 = []netip.Prefix{netip.MustParsePrefix("192.0.2.0/24")}, []netip.Prefix{netip.MustParsePrefix("2001:db8::/64")}
 	p.Resets, p.Senders, p.IPv6 = true, true, d.ipv6
 	table, err := renderTable(p)
@@ -54,6 +55,21 @@ func (d *Dataplane) supported(p rules.Params) error {
 		return err
 	}
 	return d.nft.Supported(table)
+}
+
+// supported6 reports, as an error, why the kernel cannot hold those of our rules that serve
+// egress IPs of IPv6. It tries once.
+func (d *Dataplane) supported6(p rules.Params) error {
+	if !d.serve6.tried {
+		p.Strict6 = []netip.Prefix{netip.MustParsePrefix("2001:db8::/64")}
+		p.Resets, p.Senders, p.IPv6, p.Serve6 = true, true, true, true
+		table, err := renderTable(p)
+		if err == nil {
+			err = d.nft.Supported(table)
+		}
+		d.serve6.tried, d.serve6.rulesErr = true, err
+	}
+	return d.serve6.rulesErr
 }
 
 // renderTable writes the rules as the table of our own.
@@ -168,7 +184,7 @@ func (m members) ensure(wantResets, ipv6 bool) (changes int, resets bool, resets
 // put makes a batch of changes, all of one set.
 func (m members) put(batch []change) error {
 	set := batch[0].set
-	if m.table && set == setLocked {
+	if m.table && (set == setLocked || set == setLocked6) {
 		if err := m.d.nft.ForgetSenders(ipsOf(batch)); err != nil {
 			return err
 		}
@@ -192,7 +208,7 @@ func (m members) put(batch []change) error {
 // del makes a batch of changes, all of one set.
 func (m members) del(batch []change) error {
 	set := batch[0].set
-	if m.table && set == setLocked {
+	if m.table && (set == setLocked || set == setLocked6) {
 		if err := m.d.nft.ForgetSenders(ipsOf(batch)); err != nil {
 			return err
 		}
@@ -273,6 +289,7 @@ func observeTable(_ context.Context, v view, k *kernel) error {
 	}
 	k.pods, k.locked = pods, locked
 	k.hosts, k.ips = content.Addresses(setHosts), content.Addresses(setIPs)
+	maps.Copy(k.ips, content.Addresses(setIPs6))
 	if content.Exists {
 		k.inside = v.d.nft.Inside()
 	}

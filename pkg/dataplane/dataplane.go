@@ -43,6 +43,7 @@ type Dataplane struct {
 	nft         *nftables.Driver
 	// ipv6: the kernel has IPv6. ip6tables are the drivers that are installed for it.
 	ipv6      bool
+	release   string // of the kernel
 	ip6tables map[Backend]*iptables.Driver
 
 	// mu guards what follows, and the order of changes.
@@ -64,6 +65,7 @@ type Dataplane struct {
 	sight sight
 	// ip6tablesSeen are the rules of iptables for IPv6, nil where they must be read.
 	ip6tablesSeen map[Backend]iptables.Tables
+	ip6tablesAt   time.Duration
 	// renewed is when the kernel was told last that this agent is present; nil if it may
 	// not be. stayed is the same for one before it.
 	renewed, stayed *time.Duration
@@ -76,6 +78,8 @@ type Dataplane struct {
 	source      netip.Addr
 	keepsSource bool
 	guard       bpf.Guard
+	// serve6 is what was found out about egress IPs of IPv6.
+	serve6 serve6
 	// answers is the same as maps, for AnswerProbes, which does not wait for Apply.
 	answers struct {
 		sync.Mutex
@@ -147,8 +151,14 @@ func New(cfg Config) (*Dataplane, error) {
 		nl.Close()
 		return nil, err
 	}
+	var u unix.Utsname
+	if err := unix.Uname(&u); err != nil {
+		nl.Close()
+		return nil, errors.Join(fmt.Errorf("ask for the kernel's version: %w", err), nft.Close())
+	}
 	return &Dataplane{
-		cfg: cfg, nl: nl, iptables: drivers, iptablesErr: errIPTables, nft: nft, tracked: kernelTracker{}, ignored: ignoredMACs(cfg.ARPIgnore),
+		release: unix.ByteSliceToString(u.Release[:]),
+		cfg:     cfg, nl: nl, iptables: drivers, iptablesErr: errIPTables, nft: nft, tracked: kernelTracker{}, ignored: ignoredMACs(cfg.ARPIgnore),
 		ipv6: kernelHasIPv6(), ip6tables: openIP6Tables(),
 	}, nil
 }
@@ -210,15 +220,16 @@ func (d *Dataplane) Close() error {
 
 // open opens the BPF maps, once, and loads the programs, again where they send with a
 // former address of the host. Other hosts know it by hostIP, so the overlay's packets
-// must have that as source, whichever the kernel would choose.
+// must have that as source, whichever the kernel would choose. Maps and programs for IPv6
+// come when they are wanted; IPv4 does not depend on them.
 func (d *Dataplane) open(hostIP netip.Addr) error {
+	if d.serve6.wanted && d.ipv6 && d.serve6.mapsErr == nil && (d.maps == nil || !d.maps.HasIPv6()) {
+		d.serve6.mapsErr = d.openMaps(true)
+	}
 	if d.maps == nil {
-		maps, err := bpf.OpenMaps(d.nl, d.cfg.PinDir, overlayName, false)
-		if err != nil {
+		if err := d.openMaps(false); err != nil {
 			return err
 		}
-		d.maps = maps
-		d.setAnswers(maps)
 	}
 	source := netip.Addr{}
 	if hostIP.Is4() && !d.keepsSource {
@@ -236,6 +247,10 @@ func (d *Dataplane) open(hostIP netip.Addr) error {
 		}
 	}
 	programs, err := bpf.LoadPrograms(d.cfg.Marks, d.maps, d.cfg.ProbePort, source)
+	if err != nil && d.maps.HasIPv6() {
+		d.serve6.mapsErr = err
+		return errors.Join(d.openMaps(false), d.open(hostIP))
+	}
 	if err != nil {
 		return err
 	}
@@ -245,6 +260,26 @@ func (d *Dataplane) open(hostIP netip.Addr) error {
 		return former.Close()
 	}
 	return nil
+}
+
+// openMaps opens the BPF maps, in place of those that are open. Their programs must be
+// loaded again; attached ones work on.
+func (d *Dataplane) openMaps(withIPv6 bool) error {
+	maps, err := bpf.OpenMaps(d.nl, d.cfg.PinDir, overlayName, withIPv6)
+	if err != nil {
+		return err
+	}
+	former, programs := d.maps, d.programs
+	d.maps, d.programs = maps, nil
+	d.setAnswers(maps)
+	var errs []error
+	if programs != nil {
+		errs = append(errs, programs.Close())
+	}
+	if former != nil {
+		errs = append(errs, former.Close())
+	}
+	return errors.Join(errs...)
 }
 
 // Answer is what the kernel answers to the probes of other hosts.

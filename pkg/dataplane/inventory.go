@@ -76,7 +76,7 @@ func inventory() []kind {
 		},
 		{
 			object: "`ip rule`",
-			mark:   "protocol 77 and table local, 2000 or 2001, at priorities 89 to 91 and 93; protocol 77 at 88 and 92, by which the host's own packets and those of `egress0` go past the others",
+			mark:   "of IPv4 and IPv6, protocol 77 and table local, 2000 or 2001, at priorities 89 to 91 and 93; protocol 77 at 88 and 92, by which the host's own packets and those of `egress0` go past the others",
 			list:   func(_ context.Context, d *Dataplane) ([]string, error) { return routing.ListRules(d.nl) },
 			remove: func(_ context.Context, d *Dataplane, _ kernel) error {
 				_, err := routing.RemoveRules(d.nl)
@@ -85,7 +85,7 @@ func inventory() []kind {
 		},
 		{
 			object: "route",
-			mark:   "protocol 77 in tables 2000 and 2001; where others use these tables, the status says so",
+			mark:   "of IPv4 and IPv6, protocol 77 in tables 2000 and 2001; where others use these tables, the status says so",
 			list:   func(context.Context, *Dataplane) ([]string, error) { return routing.ListRoutes() },
 			remove: func(_ context.Context, d *Dataplane, _ kernel) error {
 				_, err := routing.RemoveRoutes(d.nl)
@@ -128,7 +128,7 @@ func inventory() []kind {
 		},
 		{
 			object:  "address on the uplink",
-			mark:    "label `<uplink>:eip`; or /32 with scope nowhere, from which a rename takes the label's suffix",
+			mark:    "label `<uplink>:eip`; or /32 with scope nowhere, from which a rename takes the label's suffix; of IPv6, protocol 77",
 			observe: observeAddresses, list: listAddresses, remove: removeAddresses,
 		},
 		{
@@ -193,6 +193,8 @@ type view struct {
 	table bool
 	// ip6tables: our rules for IPv6 belong into iptables.
 	ip6tables bool
+	// serve6: egress IPs of IPv6 are served.
+	serve6 bool
 }
 
 // observe reads what there is of ours in the kernel. What cannot be read is
@@ -290,7 +292,11 @@ func listAddresses(_ context.Context, d *Dataplane) (list []string, err error) {
 	own, err := address.Own(d.nl)
 	for _, ip := range sortedAddrs(own) {
 		for _, a := range own[ip] {
-			list = append(list, fmt.Sprintf("address %v, label %s", address.Prefix(a), a.Label))
+			mark := "label " + a.Label
+			if ip.Is6() {
+				mark = "protocol 77"
+			}
+			list = append(list, fmt.Sprintf("address %v, %s", address.Prefix(a), mark))
 		}
 	}
 	return list, err

@@ -3,12 +3,17 @@ package dataplane
 import (
 	"context"
 	"errors"
+	"fmt"
 	"maps"
 	"net/netip"
 	"os"
 	"slices"
 
+	"github.com/egressip-operator/egressip-operator/pkg/dataplane/address"
+	"github.com/egressip-operator/egressip-operator/pkg/dataplane/feature"
 	"github.com/egressip-operator/egressip-operator/pkg/dataplane/iptables"
+	"github.com/egressip-operator/egressip-operator/pkg/dataplane/overlay"
+	"github.com/egressip-operator/egressip-operator/pkg/dataplane/sysctl"
 	"github.com/egressip-operator/egressip-operator/pkg/dataplane/warning"
 )
 
@@ -45,6 +50,8 @@ func withIPv6(s State) State {
 // withoutIPv6 leaves out of a State what is about IPv6.
 func withoutIPv6(s State) State {
 	s.Inside, s.Subnets = masked4(s.Inside), masked4(s.Subnets)
+	six := func(h Hosted) bool { return h.IP.Is6() }
+	s.Hosted, s.Standby = slices.DeleteFunc(slices.Clone(s.Hosted), six), slices.DeleteFunc(slices.Clone(s.Standby), six)
 	s.Pods = slices.DeleteFunc(slices.Clone(s.Pods), func(p Pod) bool { return p.IP.Is6() && !p.IP.Is4In6() })
 	return s
 }
@@ -60,8 +67,35 @@ func (f former) onlyIPv4() former {
 // errNoIP6Tables is why they are not, where our rules are in iptables.
 var errNoIP6Tables = errors.New("there is no ip6tables on this host")
 
-// prepareIPv6 decides whether this round has rules and sets for IPv6. In iptables there
-// are none as long as the State does not need them.
+// serve6 is what was found out about egress IPs of IPv6.
+type serve6 struct {
+	// wanted: a State of this process had such egress IPs, or pods that use one. Maps,
+	// routes and rules for them are there from then on.
+	wanted bool
+	// mapsErr is why there are no maps or programs, rulesErr why the kernel cannot hold the
+	// rules, which is known once it was tried.
+	mapsErr, rulesErr error
+	tried             bool
+}
+
+// usesIPv6 reports whether a State has egress IPs of IPv6, or pods that use one.
+func usesIPv6(s State) bool {
+	six := func(h Hosted) bool { return h.IP.Is6() }
+	return slices.ContainsFunc(s.Hosted, six) || slices.ContainsFunc(s.Standby, six) ||
+		slices.ContainsFunc(s.Pods, func(p Pod) bool { return p.IP.Is6() && (p.Kind == Local || p.Kind == Remote) })
+}
+
+// Reasons why a host does not serve egress IPs of IPv6.
+var (
+	errIPv6InIPTables = errors.New("the rules are in iptables, where they only drop IPv6: use --backend=nftables")
+	errNoKernelIPv6   = errors.New("the kernel has no IPv6")
+	errNoIPv6Forward  = errors.New("the host does not forward IPv6 (net.ipv6.conf.all.forwarding is not 1)")
+	errIPv6MTU        = errors.New("IPv6 needs an MTU of 1280 inside the overlay")
+	errNoOverlayIPv6  = errors.New("IPv6 is disabled on " + overlayName + " (net.ipv6.conf." + overlayName + ".disable_ipv6, which new devices take from net.ipv6.conf.default)")
+)
+
+// prepareIPv6 decides whether this round has rules and sets for IPv6, and whether it serves
+// egress IPs of it. In iptables there are none as long as the State does not need them.
 func (r *round) prepareIPv6() {
 	r.ipv6 = r.d.ipv6 && (r.members.table || mentionsIPv6(r.state))
 	if r.ipv6 && !r.members.table && len(r.d.ip6tables) == 0 {
@@ -70,12 +104,81 @@ func (r *round) prepareIPv6() {
 	}
 }
 
+// prepareServe6 decides whether this round serves egress IPs of IPv6, once the uplink is
+// known, and reports what the host could do.
+func (r *round) prepareServe6() {
+	r.serve6, r.report.IPv6 = false, IPv6Report{}
+	why := r.whyNotIPv6()
+	if why == nil && r.uplinkErr == nil {
+		networks, err := r.uplink.Networks6(r.d.nl)
+		r.report.IPv6.Networks = networks
+		if err != nil {
+			r.errs = append(r.errs, err)
+		}
+	}
+	if why != nil {
+		r.report.IPv6.Reason = why.Error()
+	}
+	r.serve6 = r.d.serve6.wanted && why == nil
+	if !r.d.serve6.wanted || why == nil {
+		return
+	}
+	for _, h := range r.state.Hosted {
+		if h.IP.Is6() {
+			r.unusable[h.IP] = why
+		}
+	}
+}
+
+// whyNotIPv6 is why the host cannot serve egress IPs of IPv6; nil if it can.
+func (r *round) whyNotIPv6() error {
+	d := r.d
+	switch {
+	case !d.ipv6:
+		return errNoKernelIPv6
+	case !r.members.table:
+		return errIPv6InIPTables
+	case !feature.Has(feature.AddressProtocol, d.release):
+		return address.ErrNoProtocol
+	case d.serve6.mapsErr != nil:
+		return d.serve6.mapsErr
+	case r.uplinkErr == nil && r.uplink.MTU-overlay.Overhead < overlay.MinIPv6MTU:
+		return fmt.Errorf("%w: %s has %d, which leaves %d", errIPv6MTU, r.uplink.Name, r.uplink.MTU, r.uplink.MTU-overlay.Overhead)
+	case reads(sysctl.IPv6Forward, "0"):
+		return errNoIPv6Forward
+	case reads(sysctl.OfDevice6(overlayName, "disable_ipv6"), "1"):
+		return errNoOverlayIPv6
+	case d.serve6.wanted:
+		return d.supported6(r.ruleParams(nil, r.state))
+	}
+	return nil
+}
+
+// reads reports whether a setting has a value. One that is not there has none.
+func reads(path, value string) bool {
+	got, err := sysctl.Get(path)
+	return err == nil && got == value
+}
+
 // aimed is the State without what this round cannot do about IPv6.
 func (r *round) aimed() State {
-	if r.ipv6 {
-		return withIPv6(r.state)
+	if !r.ipv6 {
+		return withoutIPv6(r.state)
 	}
-	return withoutIPv6(r.state)
+	s := withIPv6(r.state)
+	if r.serve6 {
+		return s
+	}
+	six := func(h Hosted) bool { return h.IP.Is6() }
+	s.Hosted = slices.DeleteFunc(slices.Clone(s.Hosted), six)
+	s.Standby = slices.DeleteFunc(slices.Clone(s.Standby), six)
+	s.Pods = slices.Clone(s.Pods)
+	for i, p := range s.Pods {
+		if p.IP.Is6() && !p.IP.Is4In6() && p.Kind != Node {
+			s.Pods[i] = Pod{IP: p.IP, Kind: Drop}
+		}
+	}
+	return s
 }
 
 // use6 returns the backends that our rules for IPv6 belong in: those of the other
@@ -109,11 +212,12 @@ func (r *round) warnIPv6() {
 }
 
 // observeIP6Tables reads the rules for IPv6 of the backends of iptables. Where ours do
-// not belong there, they are read once, for what is left of another configuration.
+// not belong there, they are read once, for what is left of another configuration, and from
+// time to time where packets of IPv6 must pass the chains of others.
 func observeIP6Tables(ctx context.Context, v view, k *kernel) {
 	d := v.d
-	if d.ip6tablesSeen == nil || v.ip6tables {
-		d.ip6tablesSeen = map[Backend]iptables.Tables{}
+	if d.ip6tablesSeen == nil || v.ip6tables || v.serve6 && monotonic()-d.ip6tablesAt >= iptablesRest {
+		d.ip6tablesSeen, d.ip6tablesAt = map[Backend]iptables.Tables{}, monotonic()
 		for b, driver := range d.ip6tables {
 			tables, err := driver.Observe(ctx)
 			switch {

@@ -229,7 +229,7 @@ func (r *round) warnUnbound(unbound []netip.Addr) {
 			first = now
 		}
 		since[ip] = first
-		if ip.Is4() && now-first >= unboundFor {
+		if (ip.Is4() || r.serve6) && now-first >= unboundFor {
 			lasting = append(lasting, ip)
 		}
 	}

@@ -36,6 +36,14 @@ func must(tb testing.TB, err error) {
 // patience bounds the wait for anything that takes no time when all is well.
 const patience = 10 * time.Second
 
+// family ends the names of networks that an address with a port is in.
+func family(addr string) string {
+	if strings.HasPrefix(addr, "[") {
+		return "6"
+	}
+	return "4"
+}
+
 // serveWhoami answers each TCP connection to the address with the address that
 // it came from, until the test ends.
 func (m *machine) serveWhoami(t *testing.T, addr string) {
@@ -43,7 +51,7 @@ func (m *machine) serveWhoami(t *testing.T, addr string) {
 	var l net.Listener
 	m.Do(t, func() {
 		var err error
-		if l, err = (&net.ListenConfig{}).Listen(t.Context(), "tcp4", addr); err != nil {
+		if l, err = (&net.ListenConfig{}).Listen(t.Context(), "tcp"+family(addr), addr); err != nil {
 			t.Fatal(err)
 		}
 	})
@@ -70,7 +78,7 @@ func (m *machine) whoami(t *testing.T, addr string) (from string, err error) {
 	m.Do(t, func() {
 		d := net.Dialer{Timeout: testenv.Stretch(patience)}
 		var c net.Conn
-		if c, err = d.DialContext(t.Context(), "tcp4", addr); err != nil {
+		if c, err = d.DialContext(t.Context(), "tcp"+family(addr), addr); err != nil {
 			return
 		}
 		defer c.Close()

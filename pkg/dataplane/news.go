@@ -6,6 +6,7 @@ import (
 	"github.com/vishvananda/netlink/nl"
 	"golang.org/x/sys/unix"
 
+	"github.com/egressip-operator/egressip-operator/pkg/dataplane/address"
 	"github.com/egressip-operator/egressip-operator/pkg/dataplane/internal/nlutil"
 )
 
@@ -34,7 +35,8 @@ func (n *news) takeRoutes() bool {
 func (n *news) concern() bool {
 	if n.socket == nil {
 		socket, err := subscribe(unix.NETLINK_ROUTE, unix.RTNLGRP_LINK, unix.RTNLGRP_IPV4_IFADDR, unix.RTNLGRP_IPV4_ROUTE,
-			unix.RTNLGRP_IPV4_RULE, unix.RTNLGRP_TC, unix.RTNLGRP_NEIGH)
+			unix.RTNLGRP_IPV4_RULE, unix.RTNLGRP_TC, unix.RTNLGRP_NEIGH,
+			unix.RTNLGRP_IPV6_IFADDR, unix.RTNLGRP_IPV6_ROUTE, unix.RTNLGRP_IPV6_RULE)
 		if err == nil {
 			n.socket, n.buffer = socket, make([]byte, nl.RECEIVE_BUFFER_SIZE)
 		}
@@ -70,6 +72,7 @@ func (n *news) concerns(typ uint16, data []byte) bool {
 	case unix.RTM_NEWLINK, unix.RTM_DELLINK, unix.RTM_NEWADDR, unix.RTM_DELADDR:
 		// With a device, and with its last address, its routes go without a word.
 		n.routes = n.routes || n.ofOverlay(data)
+		return n.ofOverlay(data) || address.MayConcern(data)
 	case unix.RTM_NEWQDISC, unix.RTM_DELQDISC, unix.RTM_NEWTFILTER, unix.RTM_DELTFILTER, unix.RTM_NEWTCLASS, unix.RTM_DELTCLASS:
 	default:
 		n.routes = true // policy rules, or more than the socket could hold
@@ -87,6 +90,9 @@ func (n *news) ofOverlay(data []byte) bool {
 func (n *news) isNeighbourly(data []byte) bool {
 	if len(data) < unix.SizeofRtMsg {
 		return true
+	}
+	if data[0] == unix.AF_INET6 {
+		return false // the form of egress IPs of IPv6 depends on none
 	}
 	device, gateway := 0, false
 	nlutil.EachAttr(data[unix.SizeofRtMsg:], func(typ uint16, value []byte) {

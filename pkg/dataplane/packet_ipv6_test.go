@@ -194,7 +194,7 @@ func TestNoEgressByIPv6(t *testing.T) {
 				n.state.Strict = true
 			}
 			here.set(local(eip1, 7))
-			here.set6(Local)
+			here.set6(Drop)
 			drop.set(Pod{Kind: Drop})
 			drop.set6(Drop)
 			plain.set6(Node)

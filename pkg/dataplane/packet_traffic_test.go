@@ -25,14 +25,20 @@ import (
 // port brings, from any address of the machine, until the test ends.
 func (m *machine) serveEcho(t *testing.T, port uint16) {
 	t.Helper()
+	m.serveEchoOf(t, "4", port)
+}
+
+// serveEchoOf is serveEcho for a family.
+func (m *machine) serveEchoOf(t *testing.T, family string, port uint16) {
+	t.Helper()
 	var l net.Listener
 	var u net.PacketConn
 	m.Do(t, func() {
 		var err error
 		var c net.ListenConfig
-		l, err = c.Listen(t.Context(), "tcp4", fmt.Sprintf(":%d", port))
+		l, err = c.Listen(t.Context(), "tcp"+family, fmt.Sprintf(":%d", port))
 		must(t, err)
-		u, err = c.ListenPacket(t.Context(), "udp4", fmt.Sprintf(":%d", port))
+		u, err = c.ListenPacket(t.Context(), "udp"+family, fmt.Sprintf(":%d", port))
 		must(t, err)
 	})
 	var all sync.WaitGroup

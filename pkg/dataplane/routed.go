@@ -19,15 +19,19 @@ type routed struct {
 	// asSet: they were carried out already at the time at.
 	asSet bool
 	at    time.Duration
-	// of are the networks that list has those of IPv4 of, in order.
+	// of are the networks that list has in order, those of IPv6 if ipv6 is set.
 	of   map[netip.Prefix]struct{}
+	ipv6 bool
 	list []netip.Prefix
 }
 
-// inside returns networks as a plan has them: of IPv4, in order.
-func (r *routed) inside(networks map[netip.Prefix]struct{}) []netip.Prefix {
-	if r.of == nil || !maps.Equal(r.of, networks) {
-		r.of, r.list = networks, masked4(slices.Collect(maps.Keys(networks)))
+// inside returns networks as a plan has them, in order: those of IPv4, or of both families.
+func (r *routed) inside(networks map[netip.Prefix]struct{}, withIPv6 bool) []netip.Prefix {
+	if r.of == nil || r.ipv6 != withIPv6 || !maps.Equal(r.of, networks) {
+		r.of, r.ipv6, r.list = networks, withIPv6, masked(slices.Collect(maps.Keys(networks)))
+		if !withIPv6 {
+			r.list = masked4(r.list)
+		}
 	}
 	return r.list
 }

@@ -66,6 +66,10 @@ func (r *round) nobodys() []netip.Addr {
 	if r.uplink.CIDR.Bits() < 31 {
 		ips = append(ips, r.uplink.CIDR.Masked().Addr())
 	}
+	if r.serve6 {
+		// The first address of a network of IPv6 is that of its routers.
+		ips = append(ips, netip.AddrFrom16([16]byte{0: 0x3f, 1: 0xff, 15: 1}))
+	}
 	return ips
 }
 

@@ -27,6 +27,7 @@ const (
 	setPods6    = rules.SetPods6
 	setLocked6  = rules.SetLocked6
 	setInside6  = rules.SetInside6
+	setIPs6     = rules.SetIPs6
 	setPresent6 = rules.SetPresent6
 )
 

@@ -37,8 +37,7 @@ type State struct {
 	// does no harm without the address is prepared, so that a takeover costs the
 	// address and its announcement alone. None is in Hosted.
 	Standby []Hosted
-	// Pods are this host's pods. Of IPv6, for which there are no egress IPs, every kind
-	// but Node means Drop.
+	// Pods are addresses of this host's pods: of one with both families, two.
 	Pods []Pod
 	// Locate are addresses of pods of which the report says how the kernel leads there.
 	Locate []netip.Addr
@@ -67,8 +66,8 @@ func (p Pod) equal(o Pod) bool {
 		slices.Equal(p.Via, o.Via) && slices.Equal(p.Sources, o.Sources)
 }
 
-// Hosted is an egress IP that the host has on its uplink; packets of network NetID
-// that come over the overlay leave with it as source.
+// Hosted is an egress IP that the host has on its uplink; packets of network NetID and of
+// its family that come over the overlay leave with it as source.
 type Hosted struct {
 	IP    netip.Addr
 	NetID uint32
@@ -85,8 +84,11 @@ const (
 	Local
 	// Remote: over the overlay to one of Via.
 	Remote
-	// Drop: traffic to the outside is dropped.
+	// Drop: traffic to the outside is dropped; that of IPv6 is refused, so that clients go
+	// on with IPv4.
 	Drop
+	// hold: it is dropped for a moment, and nothing is said.
+	hold
 )
 
 // Pod is one pod address and its path.
@@ -95,10 +97,10 @@ type Pod struct {
 	Kind PodKind
 	// NetID is the network identifier that the overlay carries, for Remote.
 	NetID uint32
-	// EgressIP is the source address, for Local.
+	// EgressIP is the source address, for Local, of the family of IP.
 	EgressIP netip.Addr
-	// Via are the egress hosts for Remote, at most MaxVia; a connection keeps
-	// the one that it began with.
+	// Via are the egress hosts for Remote, at most MaxVia, by the IPv4 addresses that the
+	// overlay knows them by; a connection keeps the one that it began with.
 	Via []netip.Addr
 	// Sources are the source addresses that the hosts of Via give, in their
 	// order. A connection whose source would change with its host ends. Where
@@ -201,6 +203,8 @@ type Report struct {
 	Missing []feature.Feature
 	// IPv6Locked reports whether pods that must not leave by IPv6 cannot.
 	IPv6Locked bool
+	// IPv6 is what the host can do for egress IPs of IPv6.
+	IPv6 IPv6Report
 	// Overlay reports whether the overlay device is up with its programs.
 	Overlay bool
 	// Hosted reports, for each address of State.Hosted, whether it is on the uplink
@@ -217,6 +221,16 @@ type Report struct {
 	PodRoutes []PodRoute
 	// UplinkMTU is what the uplink carries; 0 where it is not known.
 	UplinkMTU int
+}
+
+// IPv6Report is what a host can do for egress IPs of IPv6.
+type IPv6Report struct {
+	// Reason is why the host can neither have such egress IPs nor lead pods to them; empty
+	// if it can. What a State asks for nevertheless is dropped.
+	Reason string
+	// Networks are those of IPv6 that are on the uplink's link, in which its egress IPs
+	// must be.
+	Networks []netip.Prefix
 }
 
 // HostedReport is the state of one hosted egress IP in the kernel.

@@ -115,5 +115,11 @@ func (r *round) readAll() []string {
 	} {
 		read(sysctl.OfDevice(s[0], s[1]))
 	}
+	if r.d.ipv6 && r.members.table {
+		read(sysctl.IPv6Forward)
+		read(sysctl.OfDevice6(overlayName, "disable_ipv6"))
+		read(sysctl.OfDevice6(overlayName, "addr_gen_mode"))
+		read(sysctl.OfDevice6(r.uplink.Name, "disable_ipv6"))
+	}
 	return values
 }

@@ -10,6 +10,7 @@ import (
 	"github.com/vishvananda/netlink/nl"
 	"golang.org/x/sys/unix"
 
+	"github.com/egressip-operator/egressip-operator/pkg/dataplane/address"
 	"github.com/egressip-operator/egressip-operator/pkg/dataplane/routing"
 )
 
@@ -23,7 +24,8 @@ const watchBuffer = 1 << 20
 // iptables rules.
 func watch(ctx context.Context, drift func()) (err error) {
 	links, err := subscribe(unix.NETLINK_ROUTE,
-		unix.RTNLGRP_LINK, unix.RTNLGRP_IPV4_IFADDR, unix.RTNLGRP_IPV4_ROUTE, unix.RTNLGRP_IPV4_RULE, unix.RTNLGRP_TC)
+		unix.RTNLGRP_LINK, unix.RTNLGRP_IPV4_IFADDR, unix.RTNLGRP_IPV4_ROUTE, unix.RTNLGRP_IPV4_RULE, unix.RTNLGRP_TC,
+		unix.RTNLGRP_IPV6_IFADDR, unix.RTNLGRP_IPV6_ROUTE, unix.RTNLGRP_IPV6_RULE)
 	if err != nil {
 		return err
 	}
@@ -119,8 +121,14 @@ func drain(s *nl.NetlinkSocket, buffer []byte, concerns func(typ uint16, data []
 
 // concernsRouting leaves out routes of other tables, which change often where a
 // routing daemon or a CNI runs, but for the default route: the guard follows it.
+// So it leaves out addresses of IPv6 that are not ours: each router advertisement is news
+// of those that follow from it.
 func concernsRouting(typ uint16, data []byte) bool {
-	if typ != unix.RTM_NEWROUTE && typ != unix.RTM_DELROUTE {
+	switch typ {
+	case unix.RTM_NEWROUTE, unix.RTM_DELROUTE:
+	case unix.RTM_NEWADDR, unix.RTM_DELADDR:
+		return address.MayConcern(data)
+	default:
 		return true
 	}
 	if len(data) < unix.SizeofRtMsg {

@@ -16,10 +16,10 @@ import (
 	"github.com/egressip-operator/egressip-operator/pkg/dataplane/internal/nlutil"
 )
 
-// An egress IP of IPv6 stands on the uplink as /128 without a route to a network, and
-// deprecated: the kernel prefers every other address as source (RFC 6724, rule 3), and what
-// it sends from this one all the same, as where it has no other, the guard drops. It is
-// not looked for duplicates by the kernel, which would take a second; see package neigh.
+// An egress IP of IPv6 stands on the uplink as /128 without a route to a network, and with no
+// preferred lifetime: the kernel prefers every other address as source (RFC 6724, rule 3),
+// and what it sends from this one all the same, as where it has no other, the guard drops.
+// The kernel does not look for duplicates of it, which would take a second; see package neigh.
 const (
 	flags6 = unix.IFA_F_NODAD | unix.IFA_F_NOPREFIXROUTE | unix.IFA_F_PERMANENT
 
@@ -68,6 +68,12 @@ func list6() ([]holder, error) {
 	return all, nil
 }
 
+// MayConcern reports whether a message about an address is about one of IPv4, or one of IPv6
+// that is ours. So it is with a message about a device.
+func MayConcern(data []byte) bool {
+	return len(data) < unix.SizeofIfAddrmsg || data[0] != unix.AF_INET6 || parse6(data).ours
+}
+
 // parse6 reads an address from a message.
 func parse6(data []byte) holder {
 	h := holder{addr: netlink.Addr{Scope: int(data[3]), LinkIndex: int(binary.NativeEndian.Uint32(data[4:]))}}
@@ -90,7 +96,7 @@ func parse6(data []byte) holder {
 	h.addr.Flags = int(h.form.flags)
 	h.addr.IPNet = &net.IPNet{IP: address, Mask: net.CIDRMask(int(data[1]), 128)}
 	if local != nil {
-		h.addr.IPNet.IP = local
+		h.addr.IP = local
 	}
 	h.ours = h.form.protocol == protocol
 	return h

@@ -35,6 +35,11 @@ func ct(key expr.CtKey) []expr.Any { return []expr.Any{&expr.Ct{Key: key, Regist
 func network(a rules.Address) []expr.Any  { return address(a, 12, 4) }
 func network6(a rules.Address) []expr.Any { return address(a, 8, 16) }
 
+// hopLimit loads that of the IPv6 header.
+func hopLimit() []expr.Any {
+	return []expr.Any{&expr.Payload{DestRegister: register, Base: expr.PayloadBaseNetworkHeader, Offset: 7, Len: 1}}
+}
+
 // address loads the source, which is at an offset, or the destination, which follows it.
 func address(a rules.Address, offset, length uint32) []expr.Any {
 	if a == rules.Destination {
@@ -43,13 +48,13 @@ func address(a rules.Address, offset, length uint32) []expr.Any {
 	return []expr.Any{&expr.Payload{DestRegister: register, Base: expr.PayloadBaseNetworkHeader, Offset: offset, Len: length}}
 }
 
-// sender loads the source address and the source MAC. It does not match packets that came
-// in by a device without MACs.
-func sender() []expr.Any {
+// sender loads the source address, of a number of words, and the source MAC. It does not
+// match packets that came in by a device without MACs.
+func sender(source []expr.Any, words uint32) []expr.Any {
 	return slices.Concat(
 		meta(expr.MetaKeyIIFTYPE), equal(binary.NativeEndian.AppendUint16(nil, unix.ARPHRD_ETHER)),
-		network(rules.Source),
-		[]expr.Any{&expr.Payload{DestRegister: word(1), Base: expr.PayloadBaseLLHeader, Offset: 6, Len: 6}},
+		source,
+		[]expr.Any{&expr.Payload{DestRegister: word(words), Base: expr.PayloadBaseLLHeader, Offset: 6, Len: 6}},
 	)
 }
 

@@ -195,6 +195,7 @@ func (d *Driver) attend(t *nftables.Table, stays time.Duration) {
 	d.conn.FlushSet(set)
 	_ = d.conn.SetAddElements(set, []nftables.SetElement{ // fails for anonymous sets alone
 		{Key: []byte{unix.NFPROTO_IPV4}, Timeout: stays},
+		{Key: []byte{unix.NFPROTO_IPV6}, Timeout: stays},
 		{Key: []byte{unix.NFPROTO_BRIDGE}, Timeout: stays},
 	})
 }

@@ -20,6 +20,8 @@ const (
 	chainArrival = "arrival"
 	chainBound   = "bound"
 	chainForeign = "foreign"
+	// chainForeign6 is the same for IPv6.
+	chainForeign6 = "foreign6"
 )
 
 // linkChains are the chains of a table of links.
@@ -39,6 +41,7 @@ func linkChains(t *nftables.Table) (map[string]Chain, error) {
 	arrival := [][]expr.Any{
 		slices.Concat(iif(), in(setBoundLinks), verdict(expr.VerdictGoto, chainBound)),
 		four(source, in(setGuarded), verdict(expr.VerdictGoto, chainForeign)),
+		six(source6, in(setGuarded6), verdict(expr.VerdictGoto, chainForeign6)),
 	}
 	bound := [][]expr.Any{
 		four(linkAndSource(), in(setSources), passes),
@@ -63,14 +66,19 @@ func linkChains(t *nftables.Table) (map[string]Chain, error) {
 		// Most packets here come from a bridge or the uplink.
 		arrival = append([][]expr.Any{slices.Concat(iif(), in(setOtherLinks), passes)}, arrival...)
 	}
-	foreign := [][]expr.Any{
-		slices.Concat(linkAndSource(), in(setSources), passes),
-		slices.Concat(iif(), in(setOtherLinks), passes),
-		slices.Concat(iif(), in(setPodLinks), drops),
-		slices.Concat(meta(expr.MetaKeyNFPROTO), in(setAttended), drops),
+	foreign := func(own ...[]expr.Any) [][]expr.Any {
+		return [][]expr.Any{
+			append(slices.Concat(own...), passes...),
+			slices.Concat(iif(), in(setOtherLinks), passes),
+			slices.Concat(iif(), in(setPodLinks), drops),
+			slices.Concat(meta(expr.MetaKeyNFPROTO), in(setAttended), drops),
+		}
 	}
 	r := renderer{table: Table{Chains: map[string]Chain{}}}
-	for name, list := range map[string][][]expr.Any{chainArrival: arrival, chainBound: bound, chainForeign: foreign} {
+	for name, list := range map[string][][]expr.Any{
+		chainArrival: arrival, chainBound: bound,
+		chainForeign: foreign(linkAndSource(), in(setSources)), chainForeign6: foreign(linkAndSource6(), in(setSources6)),
+	} {
 		c := Chain{}
 		if name == chainArrival {
 			c.Base = &Base{Hook: rules.Prerouting, Priority: linksPriority}

@@ -33,6 +33,7 @@ const (
 	setSources    = "sources"
 	setSources6   = "sources6"
 	setGuarded    = "guarded"
+	setGuarded6   = "guarded6"
 	setUnbound    = "unbound"
 	setUnbound6   = "unbound6"
 	setPodLinks   = "pod-links"
@@ -47,6 +48,7 @@ func linkSets(t *nftables.Table) []*nftables.Set {
 		{Table: t, Name: setSources, KeyType: concat(index, ip)},
 		{Table: t, Name: setSources6, KeyType: concat(index, ip6)},
 		{Table: t, Name: setGuarded, KeyType: ip},
+		{Table: t, Name: setGuarded6, KeyType: ip6},
 		{Table: t, Name: setUnbound, KeyType: ip},
 		{Table: t, Name: setUnbound6, KeyType: ip6},
 		{Table: t, Name: setPodLinks, KeyType: index},
@@ -87,9 +89,7 @@ func (l Links) sets() map[string]Elements {
 		}
 	}
 	for _, ip := range l.Guarded {
-		if ip.Is4() {
-			sets[setGuarded][addrKey(ip)] = ""
-		}
+		sets[ofFamily(ip, setGuarded, setGuarded6)][addrKey(ip)] = ""
 	}
 	for _, ip := range l.Unbound {
 		sets[ofFamily(ip, setUnbound, setUnbound6)][addrKey(ip)] = ""
@@ -135,11 +135,13 @@ func (c LinkContent) Bound() map[netip.Addr]int {
 	return bound
 }
 
-// Guarded returns the addresses of IPv4 that belong to links, or have until now.
+// Guarded returns the addresses that belong to links, or have until now.
 func (c LinkContent) Guarded() map[netip.Addr]struct{} {
 	guarded := map[netip.Addr]struct{}{}
-	for key := range c.sets[setGuarded] {
-		guarded[keyAddr(key)] = struct{}{}
+	for _, set := range []string{setGuarded, setGuarded6} {
+		for key := range c.sets[set] {
+			guarded[keyAddr(key)] = struct{}{}
+		}
 	}
 	return guarded
 }

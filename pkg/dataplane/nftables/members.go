@@ -14,24 +14,26 @@ import (
 	"github.com/egressip-operator/egressip-operator/pkg/dataplane/rules"
 )
 
-// PutPods sets the marks of pods; those of IPv6 have none. The table has a chain for
-// each of the marks.
+// PutPods sets the marks of pods. The table has a chain for each of the marks.
 func (d *Driver) PutPods(marks map[netip.Addr]uint32) error {
-	verdicts, known, known6 := make(Elements, len(marks)), make(Elements, len(marks)), Elements{}
+	verdicts, known, verdicts6, known6 := make(Elements, len(marks)), make(Elements, len(marks)), Elements{}, Elements{}
 	for ip, mark := range marks {
-		if !ip.Is4() {
-			known6[addrKey(ip)] = ""
-			continue
+		if ip.Is4() {
+			verdicts[addrKey(ip)], known[addrKey(ip)] = podVerdict(mark), ""
+		} else {
+			verdicts6[addrKey(ip)], known6[addrKey(ip)] = podVerdict(mark), ""
 		}
-		verdicts[addrKey(ip)], known[addrKey(ip)] = podVerdict(mark), ""
 	}
-	return d.change(delta{set: rules.SetPods, put: known}, delta{set: setMarks, put: verdicts}, delta{set: rules.SetPods6, put: known6})
+	return d.change(
+		delta{set: rules.SetPods, put: known}, delta{set: setMarks, put: verdicts},
+		delta{set: rules.SetPods6, put: known6}, delta{set: setMarks6, put: verdicts6},
+	)
 }
 
 // DeletePods deletes pods; one that is not there is no error.
 func (d *Driver) DeletePods(ips []netip.Addr) error {
 	del := keys(ips)
-	return d.change(delta{set: setMarks, del: del}, delta{set: rules.SetPods, del: del}, delta{set: rules.SetPods6, del: del})
+	return d.change(delta{set: setMarks, del: del}, delta{set: rules.SetPods, del: del}, delta{set: setMarks6, del: del}, delta{set: rules.SetPods6, del: del})
 }
 
 // Put adds addresses to a set.
@@ -117,20 +119,25 @@ func (d *Driver) Present() (present, ends bool, err error) {
 	return present, ends, nil
 }
 
-// ForgetSenders forgets the MACs that the kernel has learned for addresses.
+// ForgetSenders forgets the MACs that the kernel has learned for addresses, all of one
+// family.
 func (d *Driver) ForgetSenders(ips []netip.Addr) error {
 	gone := make(map[netip.Addr]bool, len(ips))
 	for _, ip := range ips {
 		gone[ip] = true
 	}
 	found := false
-	for _, name := range []string{rules.SetBound, rules.SetSenders} {
+	names, length := []string{rules.SetBound, rules.SetSenders}, 4
+	if len(ips) > 0 && ips[0].Is6() {
+		names, length = []string{rules.SetBound6, rules.SetSenders6}, 16
+	}
+	for _, name := range names {
 		// Not what was seen before: the kernel has added to them since.
 		elements, err := d.conn.GetSetElements(&nftables.Set{Table: table(), Name: name})
 		if err != nil {
 			return fmt.Errorf("list set %s of table inet %s: %w", name, Name, err)
 		}
-		stale := slices.DeleteFunc(elements, func(e nftables.SetElement) bool { return len(e.Key) < 4 || !gone[keyAddr(string(e.Key[:4]))] })
+		stale := slices.DeleteFunc(elements, func(e nftables.SetElement) bool { return len(e.Key) < length || !gone[keyAddr(string(e.Key[:length]))] })
 		for chunk := range slices.Chunk(stale, batchSize) {
 			found = true
 			_ = d.conn.SetDeleteElements(setOf(table(), name), chunk) // fails for anonymous sets alone
@@ -153,11 +160,13 @@ func (d *Driver) PutResets(connections []Connection) error {
 	if len(connections) == 0 {
 		return nil
 	}
-	put := make(Elements, len(connections))
+	put := map[string]Elements{rules.SetResets: {}, rules.SetResets6: {}}
 	for _, c := range connections {
-		put[resetKey(c.Source, c.Dest)] = ""
+		put[ofFamily(c.Dest, rules.SetResets, rules.SetResets6)][resetKey(c.Source, c.Dest)] = ""
 	}
-	d.elements(setOf(table(), rules.SetResets), put, nil)
+	for name, elements := range put {
+		d.elements(setOf(table(), name), elements, nil)
+	}
 	return d.flush("note connections to reset in a set")
 }
 

@@ -262,24 +262,23 @@ func (c Content) Has(set string) bool {
 	return ok
 }
 
-// Pods returns the pods and their marks; 0 for IPv6. One that only the map or only the set has
+// Pods returns the pods and their marks. One that only the map or only the set has
 // gets a mark that nothing has.
 func (c Content) Pods() map[netip.Addr]uint32 {
-	marks, known := c.Sets[setMarks], c.Sets[rules.SetPods]
-	pods := make(map[netip.Addr]uint32, len(marks))
-	for key, verdict := range marks {
-		pods[keyAddr(key)] = podMark(verdict)
-		if _, ok := known[key]; !ok {
-			pods[keyAddr(key)] = noMark
+	pods := make(map[netip.Addr]uint32, len(c.Sets[setMarks])+len(c.Sets[setMarks6]))
+	for _, family := range [][2]string{{setMarks, rules.SetPods}, {setMarks6, rules.SetPods6}} {
+		marks, known := c.Sets[family[0]], c.Sets[family[1]]
+		for key, verdict := range marks {
+			pods[keyAddr(key)] = podMark(verdict)
+			if _, ok := known[key]; !ok {
+				pods[keyAddr(key)] = noMark
+			}
 		}
-	}
-	for key := range known {
-		if _, ok := marks[key]; !ok {
-			pods[keyAddr(key)] = noMark
+		for key := range known {
+			if _, ok := marks[key]; !ok {
+				pods[keyAddr(key)] = noMark
+			}
 		}
-	}
-	for key := range c.Sets[rules.SetPods6] {
-		pods[keyAddr(key)] = 0
 	}
 	return pods
 }

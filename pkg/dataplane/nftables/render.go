@@ -37,7 +37,7 @@ type Marks struct {
 // left out: in nftables, a packet that one base chain accepts is still seen by all
 // others.
 func Render(content, content6 rules.Content, m Marks) (Table, error) {
-	t := Table{Chains: map[string]Chain{}, Maps: map[string]Elements{setSame: {}, setSave: {}, setSNAT: {}}}
+	t := Table{Chains: map[string]Chain{}, Maps: map[string]Elements{setSame: {}, setSave: {}, setSNAT: {}, setSNAT6: {}}}
 	r := renderer{table: t, marks: m}
 	r.content(content)
 	r.ipv6 = true
@@ -88,6 +88,59 @@ func (r *renderer) network(a rules.Address) []expr.Any {
 		return network6(a)
 	}
 	return network(a)
+}
+
+// sender loads the source address and the source MAC.
+func (r *renderer) sender() []expr.Any { return sender(r.network(rules.Source), r.words()) }
+
+// words is how many words of a register an address takes.
+func (r *renderer) words() uint32 {
+	if r.ipv6 {
+		return 4
+	}
+	return 1
+}
+
+// endpoints loads the source address, the source port of TCP, and the destination address.
+func (r *renderer) endpoints() []expr.Any {
+	offset, length := uint32(16), uint32(4)
+	if r.ipv6 {
+		offset, length = 24, 16
+	}
+	return slices.Concat(protocol(unix.IPPROTO_TCP), r.network(rules.Source), []expr.Any{
+		&expr.Payload{DestRegister: word(r.words()), Base: expr.PayloadBaseTransportHeader, Offset: 0, Len: 2},
+		&expr.Payload{DestRegister: word(r.words() + 1), Base: expr.PayloadBaseNetworkHeader, Offset: offset, Len: length},
+	})
+}
+
+// setMark leads a pod to the chain that sets its mark.
+func (r *renderer) setMark(a rules.SetMarkFromSet) []expr.Any {
+	marks, known := map[string]string{rules.SetPods: setMarks, rules.SetPods6: setMarks6}[a.Set]
+	if !known {
+		return r.unknown(a)
+	}
+	return slices.Concat(r.network(rules.Source), mapped(marks, 0))
+}
+
+// snatByMark gives the connection the source that a map has for the packet's mark.
+func (r *renderer) snatByMark(a rules.SourceNATByMark) []expr.Any {
+	snat := setSNAT
+	if r.ipv6 {
+		snat = setSNAT6
+	}
+	for mark, ip := range a.To {
+		r.table.Maps[snat][markKey(mark)] = addrKey(ip)
+	}
+	return slices.Concat(meta(expr.MetaKeyMARK), masked(native(a.Mask)), mapped(snat, register), []expr.Any{r.snat(a.RandomPort)})
+}
+
+// snat gives the connection the source that was loaded.
+func (r *renderer) snat(randomPort bool) expr.Any {
+	family := uint32(unix.NFPROTO_IPV4)
+	if r.ipv6 {
+		family = unix.NFPROTO_IPV6
+	}
+	return &expr.NAT{Type: expr.NATTypeSourceNAT, Family: family, RegAddrMin: register, FullyRandom: randomPort}
 }
 
 // sourceIn matches source addresses of a network.
@@ -152,6 +205,8 @@ func (r *renderer) match(m rules.Match) []expr.Any {
 		return port(unix.IPPROTO_TCP, uint16(m))
 	case rules.ICMPv6Type:
 		return slices.Concat(protocol(unix.IPPROTO_ICMPV6), transport(0, 1), equal([]byte{byte(m)}))
+	case rules.HopLimit:
+		return slices.Concat(hopLimit(), equal([]byte{byte(m)}))
 	case rules.TCPFlags:
 		return slices.Concat(protocol(unix.IPPROTO_TCP), transport(13, 1), masked([]byte{byte(m.Among)}), compare(m.Not, []byte{byte(m.Set)}))
 	case rules.Mark:
@@ -173,15 +228,9 @@ func (r *renderer) match(m rules.Match) []expr.Any {
 	case rules.AgentPresent:
 		return slices.Concat(meta(expr.MetaKeyNFPROTO), []expr.Any{&expr.Lookup{SourceRegister: register, SetName: rules.SetPresent, Invert: m.Not}})
 	case rules.KnownSender:
-		return slices.Concat(sender(), []expr.Any{&expr.Lookup{SourceRegister: register, SetName: m.Set, Invert: m.Not}})
+		return slices.Concat(r.sender(), []expr.Any{&expr.Lookup{SourceRegister: register, SetName: m.Set, Invert: m.Not}})
 	case rules.EndpointsInSet:
-		return slices.Concat(
-			protocol(unix.IPPROTO_TCP), network(rules.Source),
-			[]expr.Any{
-				&expr.Payload{DestRegister: word(1), Base: expr.PayloadBaseTransportHeader, Offset: 0, Len: 2},
-				&expr.Payload{DestRegister: word(2), Base: expr.PayloadBaseNetworkHeader, Offset: 16, Len: 4},
-				&expr.Lookup{SourceRegister: register, SetName: m.Set},
-			})
+		return append(r.endpoints(), &expr.Lookup{SourceRegister: register, SetName: m.Set})
 	default:
 		return r.unknown(m)
 	}
@@ -210,15 +259,12 @@ func (r *renderer) action(a rules.Action) []expr.Any {
 		learn := func(set string) []expr.Any {
 			return []expr.Any{&expr.Dynset{SrcRegKey: register, SetName: set, Operation: unix.NFT_DYNSET_OP_ADD}}
 		}
-		return slices.Concat(sender(), learn(a.Pairs), network(rules.Source), learn(a.Addresses))
+		return slices.Concat(r.sender(), learn(a.Pairs), r.network(rules.Source), learn(a.Addresses))
 	case rules.SetConnMark:
 		return slices.Concat(ct(expr.CtKeyMARK), replaced(a.Mask, a.Value),
 			[]expr.Any{&expr.Ct{Key: expr.CtKeyMARK, SourceRegister: true, Register: register}})
 	case rules.SetMarkFromSet:
-		if a.Set != rules.SetPods {
-			return r.unknown(a)
-		}
-		return slices.Concat(network(rules.Source), mapped(setMarks, 0))
+		return r.setMark(a)
 	case rules.SaveMark:
 		return slices.Concat(meta(expr.MetaKeyMARK), masked(native(a.Mask)), mapped(setSave, 0))
 	case rules.DropIfMarksDiffer:
@@ -230,14 +276,10 @@ func (r *renderer) action(a rules.Action) []expr.Any {
 				&expr.Lookup{SourceRegister: register, SetName: setSame, Invert: true},
 			}, verdict(expr.VerdictDrop, ""))
 	case rules.SourceNATByMark:
-		for mark, ip := range a.To {
-			r.table.Maps[setSNAT][markKey(mark)] = addrKey(ip)
-		}
-		return slices.Concat(meta(expr.MetaKeyMARK), masked(native(a.Mask)), mapped(setSNAT, register),
-			[]expr.Any{&expr.NAT{Type: expr.NATTypeSourceNAT, Family: unix.NFPROTO_IPV4, RegAddrMin: register, FullyRandom: a.RandomPort}})
+		return r.snatByMark(a)
 	case rules.KeepSource:
 		// To accept would not do: the kernel then asks the next chain.
-		return slices.Concat(network(rules.Source), []expr.Any{&expr.NAT{Type: expr.NATTypeSourceNAT, Family: unix.NFPROTO_IPV4, RegAddrMin: register}})
+		return append(r.network(rules.Source), r.snat(false))
 	case rules.NoTrack:
 		return []expr.Any{&expr.Notrack{}}
 	case rules.ClampMSS:

@@ -27,10 +27,14 @@ const (
 	setMarks = "egress-marks"
 	// setSame has the pairs of marks that are equal.
 	setSame = "egress-same"
+
+	// The like for IPv6. Marks, and what is done with them, are the same for both.
+	setSNAT6  = "egress-snat6"
+	setMarks6 = "egress-marks6"
 )
 
 // mapNames lists those whose elements change with the rules.
-func mapNames() []string { return []string{setSame, setSave, setSNAT} }
+func mapNames() []string { return []string{setSame, setSave, setSNAT, setSNAT6} }
 
 // resetFor is how long a connection stays in the set of those that get a reset.
 const resetFor = 15 * time.Minute
@@ -67,6 +71,15 @@ func sets(t *nftables.Table) []*nftables.Set {
 		{Table: t, Name: setSame, KeyType: concat(mark, mark), KeyByteOrder: binaryutil.NativeEndian},
 		{Table: t, Name: setSave, KeyType: mark, DataType: nftables.TypeVerdict, IsMap: true, KeyByteOrder: binaryutil.NativeEndian},
 		{Table: t, Name: setSNAT, KeyType: mark, DataType: ip, IsMap: true, KeyByteOrder: binaryutil.NativeEndian},
+		{Table: t, Name: setMarks6, KeyType: ip6, DataType: nftables.TypeVerdict, IsMap: true},
+		{Table: t, Name: rules.SetIPs6, KeyType: ip6},
+		{
+			Table: t, Name: rules.SetResets6, HasTimeout: true, Timeout: resetFor,
+			KeyType: concat(ip6, nftables.TypeInetService, ip6),
+		},
+		{Table: t, Name: rules.SetSenders6, KeyType: concat(ip6, nftables.TypeEtherAddr), Dynamic: true, Size: maxSenders},
+		{Table: t, Name: rules.SetBound6, KeyType: ip6, Dynamic: true, Size: maxSenders},
+		{Table: t, Name: setSNAT6, KeyType: mark, DataType: ip6, IsMap: true, KeyByteOrder: binaryutil.NativeEndian},
 	}
 }
 

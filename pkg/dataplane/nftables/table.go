@@ -167,9 +167,11 @@ func (t Table) Gives(mark uint32) bool {
 // SNAT reads back which source address the table gives to which mark.
 func (t Table) SNAT() map[uint32]netip.Addr {
 	found := map[uint32]netip.Addr{}
-	for key, value := range t.Maps[setSNAT] {
-		if ip, ok := netip.AddrFromSlice([]byte(value)); ok && len(key) == 4 {
-			found[binary.NativeEndian.Uint32([]byte(key))] = ip
+	for _, name := range []string{setSNAT, setSNAT6} {
+		for key, value := range t.Maps[name] {
+			if ip, ok := netip.AddrFromSlice([]byte(value)); ok && len(key) == 4 {
+				found[binary.NativeEndian.Uint32([]byte(key))] = ip
+			}
 		}
 	}
 	return found

@@ -83,7 +83,7 @@ func encode(set string, keys []string, values Elements) []nftables.SetElement {
 	for _, key := range keys {
 		e := nftables.SetElement{Key: []byte(key)}
 		switch value := values[key]; set {
-		case setMarks, setSave:
+		case setMarks, setMarks6, setSave:
 			e.VerdictData = &expr.Verdict{Kind: expr.VerdictJump, Chain: value[len("jump "):]}
 		case rules.SetInside, rules.SetInside6:
 			size := len(key) / 2
@@ -92,7 +92,7 @@ func encode(set string, keys []string, values Elements) []nftables.SetElement {
 				list = append(list, nftables.SetElement{Key: end, IntervalEnd: true})
 			}
 			continue
-		case setSNAT:
+		case setSNAT, setSNAT6:
 			e.Val = []byte(value)
 		}
 		list = append(list, e)

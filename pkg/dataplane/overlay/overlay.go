@@ -29,6 +29,12 @@ func address() netip.Prefix { return netip.MustParsePrefix("169.254.77.1/32") }
 // NextHop returns the gateway of all routes to the overlay.
 func NextHop() netip.Addr { return netip.MustParseAddr("169.254.77.2") }
 
+// NextHop6 returns that of IPv6.
+func NextHop6() netip.Addr { return netip.MustParseAddr("fe80::4d:2") }
+
+// MinIPv6MTU is the least MTU of a device with IPv6 (RFC 8200): the kernel has none on others.
+const MinIPv6MTU = 1280
+
 // hostMAC returns a host's own MAC address, locally administered: VXLAN drops frames
 // whose source is its own device's MAC, so no two hosts may share one.
 func hostMAC(hostIP netip.Addr) net.HardwareAddr {
@@ -48,6 +54,8 @@ type Config struct {
 	// Port is the UDP port of the overlay.
 	Port uint16
 	MTU  int
+	// IPv6: the overlay also carries packets of IPv6. The device has no address of it.
+	IPv6 bool
 }
 
 // ErrPortInUse is the error of an overlay port that something else on the host
@@ -164,6 +172,11 @@ func mend(nl *netlink.Handle, link netlink.Link, want Config) (changes int, err 
 	n, err = ensureAddress(nl, link)
 	changes += n
 	errs = append(errs, err)
+	if want.IPv6 {
+		n, err = sysctl.EnsureNoAutomaticAddress(link)
+		changes += n
+		errs = append(errs, err)
+	}
 	return changes, errors.Join(errs...)
 }
 
@@ -176,16 +189,21 @@ func ensureForwarding(link netlink.Link) (changes int, err error) {
 	return sysctl.Ensure(link, sysctl.Forwarding(), 1)
 }
 
-// Raise sets the device up and gives it its neighbour, which the kernel
+// Raise sets the device up and gives it its neighbours, which the kernel
 // forgets while it is down.
-func Raise(nl *netlink.Handle, link netlink.Link) (changes int, err error) {
+func Raise(nl *netlink.Handle, link netlink.Link, withIPv6 bool) (changes int, err error) {
 	if link.Attrs().Flags&net.FlagUp == 0 {
 		if err := nl.LinkSetUp(link); err != nil {
 			return 0, portError("set up overlay device "+Name, vxlanSharing(nl, link), err)
 		}
 		changes++
 	}
-	n, err := ensureNextHop(nl, link)
+	n, err := ensureNextHop(nl, link, netlink.FAMILY_V4, NextHop())
+	changes += n
+	if err != nil || !withIPv6 {
+		return changes, err
+	}
+	n, err = ensureNextHop(nl, link, netlink.FAMILY_V6, NextHop6())
 	return changes + n, err
 }
 
@@ -204,20 +222,20 @@ func ensureAddress(nl *netlink.Handle, link netlink.Link) (changes int, err erro
 	return changes, nlutil.Count(&changes, "add address of "+Name, nl.AddrReplace(link, addr))
 }
 
-func ensureNextHop(nl *netlink.Handle, link netlink.Link) (changes int, err error) {
-	neighs, err := nlutil.Whole(func() ([]netlink.Neigh, error) { return nl.NeighList(link.Attrs().Index, netlink.FAMILY_V4) })
+func ensureNextHop(nl *netlink.Handle, link netlink.Link, family int, nextHop netip.Addr) (changes int, err error) {
+	neighs, err := nlutil.Whole(func() ([]netlink.Neigh, error) { return nl.NeighList(link.Attrs().Index, family) })
 	if err != nil {
 		return 0, fmt.Errorf("list neighbours of %s: %w", Name, err)
 	}
 	for _, n := range neighs {
-		if a, _ := netip.AddrFromSlice(n.IP.To4()); a == NextHop() && n.State&netlink.NUD_PERMANENT != 0 &&
+		if a, _ := netip.AddrFromSlice(n.IP); a.Unmap() == nextHop && n.State&netlink.NUD_PERMANENT != 0 &&
 			n.HardwareAddr.String() == nextHopMAC().String() {
 			return 0, nil
 		}
 	}
 	return changes, nlutil.Count(&changes, "set neighbour of "+Name, nl.NeighSet(&netlink.Neigh{
-		LinkIndex: link.Attrs().Index, Family: netlink.FAMILY_V4, State: netlink.NUD_PERMANENT,
-		IP: NextHop().AsSlice(), HardwareAddr: nextHopMAC(),
+		LinkIndex: link.Attrs().Index, Family: family, State: netlink.NUD_PERMANENT,
+		IP: nextHop.AsSlice(), HardwareAddr: nextHopMAC(),
 	}))
 }
 

@@ -30,7 +30,7 @@ func raise(t *testing.T, host *netnstest.Machine, cfg Config) error {
 	host.Do(t, func() {
 		link, _, err := Ensure(h, cfg)
 		if err == nil {
-			_, err = Raise(h, link)
+			_, err = Raise(h, link, cfg.IPv6)
 		}
 		result = err
 	})
@@ -87,6 +87,24 @@ func TestOverlayForwardsWhereTheHostDoes(t *testing.T) {
 		if got := strings.TrimSpace(host.Run(t, "cat "+sysctl.OfDevice(Name, "forwarding"))); got != want {
 			t.Errorf("with ip_forward=%s, %s has forwarding=%s", forwards, Name, got)
 		}
+	}
+}
+
+// The overlay of a host with IPv6 has no address of it, says nothing by itself, and sends all
+// packets to one neighbour.
+//
+// Mutant killed: overlay-has-an-ipv6-address.
+func TestOverlayOfIPv6(t *testing.T) {
+	host, _, _ := netnstest.Host(t, "eth0")
+	cfg := Config{HostIP: testenv.Addr("192.0.2.1"), Port: 9789, MTU: 1450, IPv6: true}
+	for range 2 {
+		must(t, raise(t, host, cfg))
+	}
+	if shown := host.Run(t, "ip -6 address show dev egress0"); shown != "" {
+		t.Errorf("addresses: %s", shown)
+	}
+	if shown := host.Run(t, "ip -6 neigh show dev egress0"); !strings.Contains(shown, "fe80::4d:2 lladdr 02:00:00:00:4d:02 PERMANENT") {
+		t.Errorf("neighbours: %s", shown)
 	}
 }
 
@@ -164,7 +182,7 @@ func TestOverlayIsMadeMendedAndRemoved(t *testing.T) {
 		if err != nil {
 			return n, err
 		}
-		m, err := Raise(h, link)
+		m, err := Raise(h, link, cfg.IPv6)
 		return n + m, err
 	}
 	netnstest.Twice(t, "overlay", ensure)

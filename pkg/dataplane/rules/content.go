@@ -26,17 +26,22 @@ const (
 
 	// SetPresent has entries while an agent is at work: they end by themselves.
 	SetPresent  = "egress-present"
-	SetPresent6 = "egress-present6"
+	SetPresent6 = SetPresent + suffix6
 
 	// SetSenders: addresses of SetLocked, each with the MAC of the pod that has sent with
 	// it; SetBound: these addresses. The kernel learns them while an agent is present.
 	SetSenders = "egress-senders"
 	SetBound   = "egress-bound"
 
-	// The like of some for IPv6. SetPods6 has every classified pod, without a mark.
-	SetPods6   = "egress-pods6"
-	SetLocked6 = "egress-locked6"
-	SetInside6 = "egress-inside6"
+	// The like of some for IPv6. In iptables, SetPods6 has every classified pod without a
+	// mark.
+	SetPods6    = SetPods + suffix6
+	SetLocked6  = SetLocked + suffix6
+	SetInside6  = SetInside + suffix6
+	SetIPs6     = SetIPs + suffix6
+	SetResets6  = SetResets + suffix6
+	SetSenders6 = SetSenders + suffix6
+	SetBound6   = SetBound + suffix6
 )
 
 // Our chains. Each has the name of the hook that leads to it, or of its job.
@@ -92,8 +97,9 @@ type Params struct {
 	// Senders: the backend learns the MACs of pods, so that another pod with the address of
 	// one that has ended is not taken for it while there is no agent. Others cannot.
 	Senders bool
-	// IPv6: there are rules for IPv6, too.
-	IPv6 bool
+	// IPv6: there are rules for IPv6, too. Serve6: they serve egress IPs of IPv6, and do not
+	// only drop; the backend has maps.
+	IPv6, Serve6 bool
 	// RandomPorts: connections get random source ports.
 	RandomPorts bool
 	// Maps: the backend finds the egress IP of a mark in a map. Others get a tree of
@@ -104,7 +110,7 @@ type Params struct {
 // Equal reports whether the content of our chains is the same with both.
 func (p Params) Equal(o Params) bool {
 	return p.Marks == o.Marks && p.Overlay == o.Overlay && p.OverlayPort == o.OverlayPort && p.ProbePort == o.ProbePort &&
-		p.Resets == o.Resets && p.Senders == o.Senders && p.IPv6 == o.IPv6 && p.Maps == o.Maps && p.RandomPorts == o.RandomPorts &&
+		p.Resets == o.Resets && p.Senders == o.Senders && p.IPv6 == o.IPv6 && p.Serve6 == o.Serve6 && p.Maps == o.Maps && p.RandomPorts == o.RandomPorts &&
 		maps.Equal(p.Indices, o.Indices) && slices.Equal(p.Strict, o.Strict) && slices.Equal(p.Strict6, o.Strict6)
 }
 
@@ -119,12 +125,17 @@ func (p Params) Equal(o Params) bool {
 //	        OUTPUT locks what leaves past FORWARD, as by IPVS;
 //	        INPUT keeps others off the overlay and off the egress IPs
 //	nat     index -> egress IP, before the source NAT of other software
-func Build(p Params) Content {
-	b := builder{
+func Build(p Params) Content { return newBuilder(p).content() }
+
+func newBuilder(p Params) builder {
+	return builder{
 		Params:      p,
 		fromOverlay: InInterface{Name: p.Overlay},
 		toOverlay:   OutInterface{Name: p.Overlay},
 	}
+}
+
+func (b builder) content() Content {
 	return Content{
 		Raw:    b.raw(),
 		Mangle: b.mangle(),
@@ -138,6 +149,8 @@ type builder struct {
 	Params
 	fromOverlay InInterface
 	toOverlay   OutInterface
+	// six: the rules are for IPv6; see ofIPv6.
+	six bool
 }
 
 // matches are the conditions of a rule that gets its action by then.
@@ -165,8 +178,12 @@ func heir() []Match {
 	return []Match{inSet(SetBound, Source), AgentPresent{Set: SetPresent, Not: true}, KnownSender{Set: SetSenders, Not: true}}
 }
 
-// hostPorts match the packets that only hosts may send, one match for each port.
+// hostPorts match the packets that only hosts may send, one match for each port. The
+// outer packets of the overlay, and probes, are of IPv4.
 func (b builder) hostPorts() []Match {
+	if b.six {
+		return nil
+	}
 	ports := []Match{UDPPort(b.OverlayPort)}
 	if b.ProbePort != 0 {
 		ports = append(ports, UDPPort(b.ProbePort))
@@ -178,6 +195,9 @@ func (b builder) hostPorts() []Match {
 // must be hosts: a pod's own packet to that port anywhere else needs its source
 // rewritten, which takes a tracked connection.
 func (b builder) raw() Ruleset {
+	if b.six {
+		return Ruleset{}
+	}
 	return Ruleset{
 		Chains: map[string][]Rule{ChainNotrack: {
 			when(UDPPort(b.OverlayPort), inSet(SetHosts, Source), inSet(SetHosts, Destination)).then(NoTrack{}),
@@ -217,6 +237,7 @@ func (b builder) prerouting() []Rule {
 		when(b.fromOverlay, Original).then(SetConnMark{ret, ret}),
 		when(b.fromOverlay).then(Return{}),
 	}
+	rules = append(rules, b.neighbours()...)
 	if b.Senders {
 		rules = append(rules,
 			when(Unconfirmed{}, inSet(SetLocked, Source), AgentPresent{Set: SetPresent}).then(LearnSender{Pairs: SetSenders, Addresses: SetBound}),
@@ -239,7 +260,7 @@ func (b builder) prerouting() []Rule {
 // forward is the lock on what is marked.
 func (b builder) forward() []Rule {
 	remote, all := b.Marks.Remote(), b.allBits()
-	var rules []Rule
+	rules := b.neighbours()
 	// Only hosts may send to the overlay's port: a pod could choose the namespace
 	// that its packets seem to come from. And a pod's probe, once masqueraded,
 	// would look like its host's. Outside, the network may lead it to a host: by an
@@ -253,7 +274,9 @@ func (b builder) forward() []Rule {
 	}
 	// What hosts themselves send there is not tracked, and never translated. This was
 	// led to the port by a service.
-	rules = append(rules, when(UDPPort(b.OverlayPort), Original, inSet(SetHosts, Destination)).then(Drop{}))
+	if !b.six {
+		rules = append(rules, when(UDPPort(b.OverlayPort), Original, inSet(SetHosts, Destination)).then(Drop{}))
+	}
 	return append(rules,
 		when(b.fromOverlay).then(Goto{ChainFrom}),
 		when(b.toOverlay).then(Goto{ChainTo}),

@@ -1,5 +1,7 @@
 package rules
 
+import "slices"
+
 // filter is the stage that decides whether a packet passes at all.
 func (b builder) filter() Ruleset {
 	return Ruleset{
@@ -45,8 +47,11 @@ func (b builder) locked() []Rule {
 	if b.Senders {
 		rules = append(rules, when(heir()...).then(Return{}))
 	}
+	rules = append(rules, b.neighbours()...)
 	for _, state := range outbound() {
-		rules = append(rules, when(unmarked, state, inSet(SetLocked, Source), outside).then(Drop{}))
+		for _, r := range b.refusal() {
+			rules = append(rules, when(append(slices.Clone(r.Matches), unmarked, state, inSet(SetLocked, Source), outside)...).then(r.Action))
+		}
 	}
 	for _, subnet := range b.Strict {
 		for _, state := range outbound() {
@@ -74,12 +79,15 @@ func (b builder) output() []Rule {
 func (b builder) input() []Rule {
 	// The overlay carries nothing for the host itself but answers to its probes.
 	var rules []Rule
-	if b.ProbePort != 0 {
+	if b.ProbePort != 0 && !b.six {
 		rules = append(rules, when(b.fromOverlay, Reply).then(Return{}))
 	}
 	rules = append(rules, when(b.fromOverlay).then(Drop{}))
-	// Translated, as by a service: a pod sent it to another port or address.
-	rules = append(rules, when(UDPPort(b.OverlayPort), Original).then(Drop{}))
+	rules = append(rules, b.neighbours()...)
+	if !b.six {
+		// Translated, as by a service: a pod sent it to another port or address.
+		rules = append(rules, when(UDPPort(b.OverlayPort), Original).then(Drop{}))
+	}
 	for _, port := range b.hostPorts() {
 		rules = append(
 			rules,

@@ -1,11 +1,19 @@
 package rules
 
-import "slices"
+import (
+	"maps"
+	"net/netip"
+	"slices"
+)
 
-// Our chains in the rules for IPv6.
+// suffix6 ends the names of sets and chains for IPv6, after that of the one for IPv4 that
+// does the same.
+const suffix6 = "6"
+
+// Our chains in the rules for IPv6, where these only drop. ChainLeaving6 has no like.
 const (
-	ChainLocked6  = ChainPrefix + "LOCKED6"
-	ChainLeaving6 = ChainPrefix + "LEAVING6"
+	ChainLocked6  = ChainLocked + suffix6
+	ChainLeaving6 = ChainPrefix + "LEAVING" + suffix6
 )
 
 // neighbourDiscovery are the types of ICMPv6 messages without which there is no IPv6
@@ -13,49 +21,151 @@ const (
 // packets pass the rules, as with br_netfilter, they meet them, too.
 func neighbourDiscovery() []ICMPv6Type { return []ICMPv6Type{133, 134, 135, 136} }
 
-// Build6 gives the content of our chains for IPv6. There are no egress IPs of IPv6, so
-// they only drop: a pod that must not leave with another address than its namespace's
-// egress IPs does not leave at all.
-//
-// The walk of a packet:
-//
-//	filter  LOCKED6, in hook forward, refuses it with an answer, so that its pod goes on
-//	        with IPv4 at once
-//	mangle  LEAVING6, in hook postrouting, drops what did not pass forward, as with a
-//	        load balancer in the kernel (IPVS)
-func Build6(p Params) Content {
-	// An ICMPv6 error ends an attempt to connect, too, but the kernel sends one a second.
-	segment := TCPFlags{Among: RST, Set: RST, Not: true}
-	refuse := []Rule{when(segment).then(ResetTCP{}), when().then(Prohibit{})}
-	return Content{
-		Filter: {
-			Chains: map[string][]Rule{ChainLocked6: locked6(p, refuse)},
-			Jumps:  []HookJump{{From: Forward, To: ChainLocked6}},
-		},
-		Mangle: {
-			Chains: map[string][]Rule{ChainLeaving6: locked6(p, []Rule{when().then(Drop{})})},
-			Jumps:  []HookJump{{From: Postrouting, To: ChainLeaving6}},
-		},
-	}
-}
+// onLink is the hop limit of packets that no router has forwarded, this host included.
+const onLink HopLimit = 255
 
-// locked6 stops what pods send to the outside. A pod that is not classified yet is told
-// nothing: it tries again, and is classified by then.
-func locked6(p Params, stop []Rule) []Rule {
-	var rules []Rule
-	for _, t := range neighbourDiscovery() {
-		rules = append(rules, when(t).then(Return{}))
+// Build6 gives the content of our chains for IPv6. Where egress IPs of IPv6 are served, these
+// are the same as for IPv4, by other names; see ofIPv6. What differs:
+//
+//   - A pod's packet that must not leave unmarked is refused with an answer, so that its pod
+//     goes on with IPv4 at once. Chain LEAVING6, in hook postrouting, drops what did not pass
+//     forward, as with a load balancer in the kernel (IPVS).
+//   - Neighbour discovery passes.
+//   - Nothing is about the overlay's outer packets and probes, which are of IPv4.
+//
+// Elsewhere they only drop: a pod that must not leave with another address than its
+// namespace's egress IPs does not leave at all.
+//
+//	filter  LOCKED6, in hook forward, refuses
+//	mangle  LEAVING6 drops
+func Build6(p Params) Content {
+	b := newBuilder(p)
+	b.six, b.Strict, b.Indices = true, p.Strict6, maps.Clone(p.Indices)
+	maps.DeleteFunc(b.Indices, func(ip netip.Addr, _ int) bool { return ip.Is4() })
+	leaving := Ruleset{
+		Chains: map[string][]Rule{ChainLeaving6: b.closed([]Rule{when().then(Drop{})})},
+		Jumps:  []HookJump{{From: Postrouting, To: ChainLeaving6}},
 	}
-	rules = append(rules, when(inSet(SetInside6, Destination)).then(Return{}))
-	for _, state := range outbound() {
-		for _, r := range stop {
-			rules = append(rules, when(append(slices.Clone(r.Matches), state, inSet(SetLocked6, Source))...).then(r.Action))
+	if !p.Serve6 {
+		return Content{
+			Filter: {
+				Chains: map[string][]Rule{ChainLocked6: b.closed(b.refusal())},
+				Jumps:  []HookJump{{From: Forward, To: ChainLocked6}},
+			},
+			Mangle: leaving,
 		}
 	}
-	for _, subnet := range p.Strict6 {
+	content := ofIPv6(b.content())
+	mangle := content[Mangle]
+	maps.Copy(mangle.Chains, leaving.Chains)
+	mangle.Jumps = append(mangle.Jumps, leaving.Jumps...)
+	content[Mangle] = mangle
+	return content
+}
+
+// refusal is what happens to packets that must not leave unmarked.
+func (b builder) refusal() []Rule {
+	if !b.six {
+		return []Rule{when().then(Drop{})}
+	}
+	// An ICMPv6 error ends an attempt to connect, too, but the kernel sends one a second.
+	segment := TCPFlags{Among: RST, Set: RST, Not: true}
+	return []Rule{when(segment).then(ResetTCP{}), when().then(Prohibit{})}
+}
+
+// neighbours let neighbour discovery pass. What pods send to the outside in its name is
+// forwarded, and has a lower hop limit then; iptables may have no match for that.
+func (b builder) neighbours() (rules []Rule) {
+	if !b.six {
+		return nil
+	}
+	for _, t := range neighbourDiscovery() {
+		m := when(t)
+		if b.Maps {
+			m = when(t, onLink)
+		}
+		rules = append(rules, m.then(Return{}))
+	}
+	return rules
+}
+
+// closed stops what pods send to the outside, but for what is marked where egress IPs of
+// IPv6 are served. A pod that is not classified yet is told nothing: it tries again, and is
+// classified by then.
+func (b builder) closed(stop []Rule) []Rule {
+	rules := append(b.neighbours(), when(inSet(SetInside6, Destination)).then(Return{}))
+	var unmarked []Match
+	if b.Serve6 {
+		unmarked = []Match{Mark{Value: 0, Mask: b.wayBits()}}
+	}
+	for _, state := range outbound() {
+		for _, r := range stop {
+			rules = append(rules, when(slices.Concat(r.Matches, unmarked, []Match{state, inSet(SetLocked6, Source)})...).then(r.Action))
+		}
+	}
+	for _, subnet := range b.Strict {
 		for _, state := range outbound() {
-			rules = append(rules, when(SourceIn{subnet}, state, notInSet(SetPods6, Source), AgentPresent{Set: SetPresent6}).then(Drop{}))
+			rules = append(rules, when(slices.Concat(
+				[]Match{SourceIn{subnet}}, unmarked, []Match{state, notInSet(SetPods6, Source), AgentPresent{Set: SetPresent6}},
+			)...).then(Drop{}))
 		}
 	}
 	return rules
+}
+
+// ofIPv6 has rules look at the sets for IPv6 and lead to the chains for it.
+func ofIPv6(content Content) Content {
+	six := Content{}
+	for stage, set := range content {
+		s := Ruleset{Chains: map[string][]Rule{}}
+		for name, list := range set.Chains {
+			for i, r := range list {
+				list[i] = Rule{Action: actionOfIPv6(r.Action)}
+				for _, m := range r.Matches {
+					list[i].Matches = append(list[i].Matches, matchOfIPv6(m))
+				}
+			}
+			s.Chains[name+suffix6] = list
+		}
+		for _, j := range set.Jumps {
+			j.To += suffix6
+			s.Jumps = append(s.Jumps, j)
+		}
+		six[stage] = s
+	}
+	return six
+}
+
+func matchOfIPv6(m Match) Match {
+	switch m := m.(type) {
+	case InSet:
+		m.Set += suffix6
+		return m
+	case AgentPresent:
+		m.Set += suffix6
+		return m
+	case KnownSender:
+		m.Set += suffix6
+		return m
+	case EndpointsInSet:
+		m.Set += suffix6
+		return m
+	default:
+		return m
+	}
+}
+
+func actionOfIPv6(a Action) Action {
+	switch a := a.(type) {
+	case Jump:
+		return Jump{a.Chain + suffix6}
+	case Goto:
+		return Goto{a.Chain + suffix6}
+	case SetMarkFromSet:
+		return SetMarkFromSet{a.Set + suffix6}
+	case LearnSender:
+		return LearnSender{Pairs: a.Pairs + suffix6, Addresses: a.Addresses + suffix6}
+	default:
+		return a
+	}
 }

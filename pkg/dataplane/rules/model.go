@@ -91,6 +91,10 @@ type TCPPort uint16
 // ICMPv6Type matches ICMPv6 messages of a type.
 type ICMPv6Type uint8
 
+// HopLimit matches packets of IPv6 with a hop limit. It is for backends with maps, see
+// [Params].
+type HopLimit uint8
+
 // TCPFlags matches TCP segments that have, of the flags in Among, exactly
 // those in Set.
 type TCPFlags struct {
@@ -191,6 +195,7 @@ func (SourceIn) match()       {}
 func (UDPPort) match()        {}
 func (TCPPort) match()        {}
 func (ICMPv6Type) match()     {}
+func (HopLimit) match()       {}
 func (TCPFlags) match()       {}
 func (Mark) match()           {}
 func (ConnMark) match()       {}

@@ -24,7 +24,9 @@ func (b builder) nat() Ruleset {
 	if b.Maps {
 		to := make(map[uint32]netip.Addr, len(b.Indices))
 		for ip, i := range b.Indices {
-			to[b.Marks.Index(i)] = ip
+			if ip.Is6() == b.six {
+				to[b.Marks.Index(i)] = ip
+			}
 		}
 		post = append(post, when().then(SourceNATByMark{Mask: b.Marks.IndexMask(), To: to, RandomPort: b.RandomPorts}))
 		return b.natRuleset(map[string][]Rule{ChainPostrouting: post})

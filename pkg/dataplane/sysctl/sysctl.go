@@ -15,6 +15,9 @@ import (
 // IPv4Forward is the path of the setting that lets the host forward packets.
 const IPv4Forward = "/proc/sys/net/ipv4/ip_forward"
 
+// IPv6Forward is the path of the setting that lets the host forward packets of IPv6.
+const IPv6Forward = "/proc/sys/net/ipv6/conf/all/forwarding"
+
 // Setting is an IPv4 setting of a device.
 type Setting struct {
 	name string
@@ -37,6 +40,11 @@ func OfDevice(device, name string) string {
 	return filepath.Join("/proc/sys/net/ipv4/conf", device, name)
 }
 
+// OfDevice6 returns the path of an IPv6 setting of a device.
+func OfDevice6(device, name string) string {
+	return filepath.Join("/proc/sys/net/ipv6/conf", device, name)
+}
+
 // Get reads a setting.
 func Get(path string) (string, error) {
 	got, err := os.ReadFile(path)
@@ -54,19 +62,46 @@ func Ensure(link netlink.Link, s Setting, want uint32) (changes int, err error) 
 	if err != nil || got == fmt.Sprint(want) {
 		return 0, err
 	}
-	req := nl.NewNetlinkRequest(unix.RTM_SETLINK, unix.NLM_F_ACK)
-	msg := nl.NewIfInfomsg(unix.AF_UNSPEC)
-	msg.Index = int32(link.Attrs().Index) //nolint:gosec // the kernel's numbers fit
-	req.AddData(msg)
 	families := nl.NewRtAttr(unix.IFLA_AF_SPEC|unix.NLA_F_NESTED, nil)
 	config := families.AddRtAttr(unix.AF_INET|unix.NLA_F_NESTED, nil).AddRtAttr(inetConf|unix.NLA_F_NESTED, nil)
 	config.AddRtAttr(s.number, binary.NativeEndian.AppendUint32(nil, want))
-	req.AddData(families)
-	if _, err := req.Execute(unix.NETLINK_ROUTE, 0); err != nil {
+	if err := setLink(link, families); err != nil {
 		return 0, fmt.Errorf("set %s of %s: %w", s.name, device, err)
 	}
 	return 1, nil
 }
 
-// inetConf is IFLA_INET_CONF.
-const inetConf = 1
+// EnsureNoAutomaticAddress keeps the kernel from giving a device an IPv6 address by itself,
+// and counts the changes. One that it has stays.
+func EnsureNoAutomaticAddress(link netlink.Link) (changes int, err error) {
+	const setting = "addr_gen_mode"
+	device := link.Attrs().Name
+	got, err := Get(OfDevice6(device, setting))
+	if err != nil || got == fmt.Sprint(addrGenModeNone) {
+		return 0, err
+	}
+	families := nl.NewRtAttr(unix.IFLA_AF_SPEC|unix.NLA_F_NESTED, nil)
+	families.AddRtAttr(unix.AF_INET6|unix.NLA_F_NESTED, nil).AddRtAttr(inet6AddrGenMode, []byte{addrGenModeNone})
+	if err := setLink(link, families); err != nil {
+		return 0, fmt.Errorf("set %s of %s: %w", setting, device, err)
+	}
+	return 1, nil
+}
+
+// setLink changes settings of a device.
+func setLink(link netlink.Link, settings *nl.RtAttr) error {
+	req := nl.NewNetlinkRequest(unix.RTM_SETLINK, unix.NLM_F_ACK)
+	msg := nl.NewIfInfomsg(unix.AF_UNSPEC)
+	msg.Index = int32(link.Attrs().Index) //nolint:gosec // the kernel's numbers fit
+	req.AddData(msg)
+	req.AddData(settings)
+	_, err := req.Execute(unix.NETLINK_ROUTE, 0)
+	return err
+}
+
+// IFLA_INET_CONF, IFLA_INET6_ADDR_GEN_MODE, and a value of the latter.
+const (
+	inetConf         = 1
+	inet6AddrGenMode = 8
+	addrGenModeNone  = 1
+)
