@@ -197,7 +197,7 @@ func (r *egressReconciler) runRound(ctx context.Context) round {
 
 // verdictsAtOnce bounds the verdicts of one round: the first claims that follow from many
 // do not wait for all of them.
-const verdictsAtOnce = 64
+const verdictsAtOnce = 16
 
 // writeVerdicts writes the statuses of hosts whose verdict changed, as many as one round
 // may, and returns all these hosts. The agents wait for them: they decide where traffic
