@@ -153,18 +153,35 @@ func trafficNotices(name string, before, after v1.NetNamespaceStatus) []notice {
 		return []notice{{reason: eventRestored, message: summary}}
 	}
 	// The next egress IP of the list has taken over, or an earlier one is back.
-	was, is := before.Active, after.Active
-	if was == nil || is == nil || was.IP == is.IP {
-		return nil
+	var notices []notice
+	for _, f := range []egress.Family{egress.IPv4, egress.IPv6} {
+		was, is := firstActive(before, f), firstActive(after, f)
+		if was != nil && is != nil && was.IP != is.IP {
+			notices = append(notices, notice{reason: eventMoved, message: fmt.Sprintf(
+				"Traffic of namespace %s now leaves with %s from host %s instead of %s from host %s.",
+				name, is.IP, is.Host, was.IP, was.Host)})
+		}
 	}
-	return []notice{{reason: eventMoved, message: fmt.Sprintf(
-		"Traffic of namespace %s now leaves with %s from host %s instead of %s from host %s.",
-		name, is.IP, is.Host, was.IP, was.Host)}}
+	return notices
 }
 
-// isDropped reports whether egress IPs are requested and none is active.
+// firstActive is the first assignment of a family that is in use; nil if none is.
+func firstActive(status v1.NetNamespaceStatus, f egress.Family) *v1.Assignment {
+	active := status.ActiveIPs
+	if len(active) == 0 && status.Active != nil {
+		active = []v1.Assignment{*status.Active}
+	}
+	if i := slices.IndexFunc(active, func(a v1.Assignment) bool { return egress.RequestFamily(a.IP) == f }); i >= 0 {
+		return &active[i]
+	}
+	return nil
+}
+
+// isDropped reports whether egress IPs of a family are requested and none is active.
 func isDropped(status v1.NetNamespaceStatus) bool {
-	return len(status.EgressIPs) > 0 && status.Active == nil
+	return slices.ContainsFunc(status.EgressIPs, func(r v1.RequestStatus) bool {
+		return firstActive(status, egress.RequestFamily(r.IP)) == nil
+	})
 }
 
 // moves counts the addresses that have another host after the change.

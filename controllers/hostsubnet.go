@@ -263,6 +263,25 @@ func internalIPv4s(node *corev1.Node) []netip.Addr {
 	return all
 }
 
+// hostIPs are the host's own address and the first IPv6 address that its Node lists, which
+// may be nil.
+func hostIPs(h *v1.HostSubnet, node *corev1.Node) []string {
+	ips := []string{}
+	if h.HostIP != "" {
+		ips = append(ips, h.HostIP)
+	}
+	if node == nil {
+		return ips
+	}
+	for _, address := range node.Status.Addresses {
+		ip, err := netip.ParseAddr(address.Address)
+		if err == nil && address.Type == corev1.NodeInternalIP && ip.Is6() && !ip.Is4In6() && ip.Zone() == "" {
+			return append(ips, ip.String())
+		}
+	}
+	return ips
+}
+
 // maxIPv6Networks is the greatest number of entries that the schema takes.
 const maxIPv6Networks = 64
 

@@ -152,6 +152,7 @@ func (s statusOf) Apply(_ context.Context, applied runtime.ApplyConfiguration, _
 		})
 		stored.Status.Conditions = slices.Concat(others, h.Status.Conditions)
 		stored.Status.Witnesses, stored.Status.Placement, stored.TypeMeta = h.Status.Witnesses, h.Status.Placement, meta.TypeMeta
+		stored.Status.HostIPs = h.Status.HostIPs
 		s.store.stamp(stored, false)
 		answer = stored
 	case "NetNamespace":

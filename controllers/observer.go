@@ -187,12 +187,15 @@ func nodeState(node *corev1.Node) online.NodeState {
 func (v *view) readNodes(nodes map[string]*corev1.Node) {
 	v.evacuating = make(map[string]bool)
 	v.capacity = make(map[string]int)
-	v.networks = make(map[string]netip.Prefix)
+	v.ipv6Capacity = make(map[string]int)
+	v.networks = make(map[string][]netip.Prefix)
+	v.hostIPs = make(map[string][]string)
 	v.gone = make(map[string]bool)
 	v.ipv6 = make(map[string][]string)
 	v.listed = make(map[string][]string)
 	for _, h := range v.hosts {
 		node := nodes[h.Name]
+		v.hostIPs[h.Name] = hostIPs(h, node)
 		if node == nil {
 			v.gone[h.Name] = bound(h)
 			continue
@@ -212,8 +215,14 @@ func (v *view) readNodes(nodes map[string]*corev1.Node) {
 		if config.Capacity != 0 {
 			v.capacity[h.Name] = atMost(config.Capacity)
 		}
-		if config.Network.IsValid() {
-			v.networks[h.Name] = config.Network
+		if config.IPv6Capacity != 0 {
+			v.ipv6Capacity[h.Name] = atMost(config.IPv6Capacity)
+			if config.Capacity == 0 {
+				v.capacity[h.Name] = atMost(v.defaultCapacity)
+			}
+		}
+		if len(config.Networks) > 0 {
+			v.networks[h.Name] = config.Networks
 		}
 	}
 }

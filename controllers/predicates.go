@@ -69,7 +69,8 @@ func sameIdentity(before, after *v1.NetNamespace) bool {
 // writes the status itself.
 func sameRequests(before, after *v1.NetNamespace) bool {
 	return before.UID == after.UID && before.Generation == after.Generation &&
-		before.Annotations[v1.AnnotationMode] == after.Annotations[v1.AnnotationMode]
+		before.Annotations[v1.AnnotationMode] == after.Annotations[v1.AnnotationMode] &&
+		before.Annotations[v1.AnnotationOtherFamily] == after.Annotations[v1.AnnotationOtherFamily]
 }
 
 // sameClaims reports whether nothing changed for the egress reconciler. In the status
@@ -78,7 +79,7 @@ func sameRequests(before, after *v1.NetNamespace) bool {
 // it sees pods; and the witnesses: it writes these itself, and repairs them.
 func sameClaims(before, after *v1.HostSubnet) bool {
 	return before.UID == after.UID && before.Generation == after.Generation &&
-		uplinkCIDR(before) == uplinkCIDR(after) && sameVotes(before, after) && sameWitnesses(before, after) && sameReports(before, after) && samePodNetworks(before, after) &&
+		sameUplink(before, after) && sameVotes(before, after) && sameWitnesses(before, after) && sameReports(before, after) && samePodNetworks(before, after) &&
 		sameTruth(before, after, v1.ConditionAgentReady) && sameTruth(before, after, v1.ConditionAddressInUse) &&
 		reasonOf(before, v1.ConditionWarnings) == reasonOf(after, v1.ConditionWarnings)
 }
@@ -86,13 +87,7 @@ func sameClaims(before, after *v1.HostSubnet) bool {
 // samePodNetworks reports whether the host's agent says the same about the networks of its
 // pods.
 func samePodNetworks(before, after *v1.HostSubnet) bool {
-	var b, a v1.AgentStatus
-	if before.Status.Agent != nil {
-		b = *before.Status.Agent
-	}
-	if after.Status.Agent != nil {
-		a = *after.Status.Agent
-	}
+	b, a := agentStatus(before), agentStatus(after)
 	return slices.Equal(b.PodNetworks, a.PodNetworks) && b.PodNetworksMissing == a.PodNetworksMissing
 }
 
@@ -138,11 +133,18 @@ func configured(h *v1.HostSubnet) []string {
 	return ips
 }
 
-func uplinkCIDR(h *v1.HostSubnet) string {
+// sameUplink reports whether the host's agent says the same about where egress IPs can be.
+func sameUplink(before, after *v1.HostSubnet) bool {
+	b, a := agentStatus(before), agentStatus(after)
+	return b.UplinkCIDR == a.UplinkCIDR && slices.Equal(b.UplinkNetworks, a.UplinkNetworks) && slices.Equal(b.Families, a.Families)
+}
+
+// agentStatus returns what the host's agent says about itself; empty if it has not.
+func agentStatus(h *v1.HostSubnet) v1.AgentStatus {
 	if h.Status.Agent == nil {
-		return ""
+		return v1.AgentStatus{}
 	}
-	return h.Status.Agent.UplinkCIDR
+	return *h.Status.Agent
 }
 
 // sameFields reports whether nothing changed for the reconciler of HostSubnets.

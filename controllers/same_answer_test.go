@@ -3,6 +3,7 @@ package controllers
 import (
 	"fmt"
 	"net/netip"
+	"slices"
 	"testing"
 
 	"github.com/google/go-cmp/cmp"
@@ -11,6 +12,7 @@ import (
 	"pgregory.net/rapid"
 
 	v1 "github.com/egressip-operator/egressip-operator/api/v1"
+	"github.com/egressip-operator/egressip-operator/internal/testenv"
 	"github.com/egressip-operator/egressip-operator/internal/testenv/objects"
 	"github.com/egressip-operator/egressip-operator/pkg/egress"
 	"github.com/egressip-operator/egressip-operator/pkg/online"
@@ -44,9 +46,9 @@ func TestPropertyAllDecideTheSame(t *testing.T) {
 		}
 		ours, _ := egress.Snapshot(v.objects())
 		for i, h := range ours.Hosts {
-			if got := theirs.Hosts[i]; got.Closed != h.Closed || got.Capacity != h.Capacity || got.Network != h.Network {
-				t.Fatalf("host %s: closed %t, capacity %d, network %s for an agent, %t, %d, %s for the controller",
-					h.Name, got.Closed, got.Capacity, got.Network, h.Closed, h.Capacity, h.Network)
+			if got := theirs.Hosts[i]; got.Closed != h.Closed || got.Capacity != h.Capacity || got.IPv6Capacity != h.IPv6Capacity || !slices.Equal(got.Networks, h.Networks) {
+				t.Fatalf("host %s: closed %t, capacity %d, networks %s for an agent, %t, %d, %s for the controller",
+					h.Name, got.Closed, got.Capacity, got.Networks, h.Closed, h.Capacity, h.Networks)
 			}
 		}
 	})
@@ -56,18 +58,20 @@ func TestPropertyAllDecideTheSame(t *testing.T) {
 func drawView(t *rapid.T) view {
 	v := view{
 		verdicts: make(map[string]online.Verdict), evacuating: make(map[string]bool), gone: make(map[string]bool),
-		capacity: make(map[string]int), networks: make(map[string]netip.Prefix),
+		capacity: make(map[string]int), networks: make(map[string][]netip.Prefix), ipv6Capacity: make(map[string]int),
 		defaultCapacity: rapid.SampledFrom([]int{0, 0, 1}).Draw(t, "default capacity"),
 	}
-	ips := []string{"192.168.7.200", "192.168.7.201", "192.168.7.202", "192.168.9.1"}
-	lists := rapid.SliceOfNDistinct(rapid.SampledFrom(ips), 0, 3, rapid.ID)
+	ips := []string{"192.168.7.200", "192.168.7.201", "192.168.7.202", "192.168.9.1", "fd00:7::200", "fd00:7::201", "fd00:9::1"}
+	lists := rapid.SliceOfNDistinct(rapid.SampledFrom(ips), 0, 4, rapid.ID)
 	for i := range rapid.IntRange(1, 4).Draw(t, "hosts") {
 		h := objects.HostSubnet(fmt.Sprintf("node%d", i), fmt.Sprintf("192.168.7.%d", 11+i), lists.Draw(t, "claims")...)
 		if rapid.Bool().Draw(t, "automatic") {
-			h.EgressCIDRs = []string{"192.168.7.0/24"}
+			h.EgressCIDRs = []string{"192.168.7.0/24", "fd00:7::/64"}
 		}
 		if rapid.IntRange(0, 5).Draw(t, "unreported") > 0 {
 			objects.AgentReports(&h)
+			h.Status.Agent.UplinkNetworks = []string{"fd00:7::/64"}
+			h.Status.Agent.Families = rapid.SampledFrom([][]string{nil, {v1.FamilyIPv4}, {v1.FamilyIPv4, v1.FamilyIPv6}}).Draw(t, "families")
 			h.Status.Agent.UplinkCIDR = h.HostIP + rapid.SampledFrom([]string{"/32", "/24"}).Draw(t, "uplink")
 		}
 		v.hosts = append(v.hosts, &h)
@@ -81,12 +85,16 @@ func drawView(t *rapid.T) view {
 		v.gone[h.Name] = rapid.IntRange(0, 5).Draw(t, "gone") == 0
 		if rapid.Bool().Draw(t, "cloud") {
 			v.capacity[h.Name] = rapid.SampledFrom([]int{-1, 1, 2, 10}).Draw(t, "capacity")
-			v.networks[h.Name] = netip.MustParsePrefix(rapid.SampledFrom([]string{"192.168.0.0/16", "192.168.7.0/25"}).Draw(t, "network"))
+			v.networks[h.Name] = testenv.Prefixes(rapid.SampledFrom([]string{"192.168.0.0/16", "192.168.7.0/25"}).Draw(t, "network"))
+			if rapid.Bool().Draw(t, "cloud with IPv6") {
+				v.ipv6Capacity[h.Name] = rapid.SampledFrom([]int{-1, 1, 10}).Draw(t, "IPv6 capacity")
+				v.networks[h.Name] = append(v.networks[h.Name], testenv.Prefix(rapid.SampledFrom([]string{"fd00:7::/64", "fd00:9::/64"}).Draw(t, "IPv6 network")))
+			}
 		}
 	}
 	for i := range rapid.IntRange(1, 3).Draw(t, "namespaces") {
 		n := objects.NetNamespace(fmt.Sprintf("team%d", i), uint32(10+i), lists.Draw(t, "requests")...)
-		n.Annotations = map[string]string{v1.AnnotationMode: rapid.SampledFrom([]string{v1.ModeOrdered, v1.ModeBalanced}).Draw(t, "mode")}
+		n.Annotations = map[string]string{v1.AnnotationMode: rapid.SampledFrom([]string{v1.ModeOrdered, v1.ModeBalanced}).Draw(t, "mode"), v1.AnnotationOtherFamily: rapid.SampledFrom([]string{"", v1.OtherFamilyNode}).Draw(t, "other family")}
 		v.namespaces = append(v.namespaces, &n)
 	}
 	return v
@@ -95,14 +103,14 @@ func drawView(t *rapid.T) view {
 // TestPlacement: without a limit, the greatest list that the schema allows is the limit.
 func TestPlacement(t *testing.T) {
 	v := view{
-		capacity: map[string]int{"none": -1, "two": 2}, networks: map[string]netip.Prefix{"two": netip.MustParsePrefix("10.0.1.7/18")},
+		capacity: map[string]int{"none": -1, "two": 2}, networks: map[string][]netip.Prefix{"two": testenv.Prefixes("10.0.1.7/18", "fd00:7::7/64")}, ipv6Capacity: map[string]int{"two": 3},
 		verdicts: map[string]online.Verdict{"two": {Closed: true}}, listed: map[string][]string{"two": {"10.0.1.7"}},
 		podNetworks: map[string][]string{"two": {"10.9.1.0/24"}},
 	}
 	for host, want := range map[string]v1.PlacementStatus{
-		"none": {NodeAddresses: []string{}, PodNetworks: []string{}},
-		"any":  {Capacity: maxClaims, NodeAddresses: []string{}, PodNetworks: []string{}},
-		"two":  {Capacity: 2, Network: "10.0.0.0/18", Closed: true, NodeAddresses: []string{"10.0.1.7"}, PodNetworks: []string{"10.9.1.0/24"}},
+		"none": {Networks: []string{}, NodeAddresses: []string{}, PodNetworks: []string{}},
+		"any":  {Capacity: maxClaims, Networks: []string{}, NodeAddresses: []string{}, PodNetworks: []string{}},
+		"two":  {Capacity: 2, IPv6Capacity: new(int32(3)), Network: "10.0.0.0/18", Networks: []string{"10.0.0.0/18", "fd00:7::/64"}, Closed: true, NodeAddresses: []string{"10.0.1.7"}, PodNetworks: []string{"10.9.1.0/24"}},
 	} {
 		if diff := cmp.Diff(&want, v.placement(host)); diff != "" {
 			t.Errorf("%s (-want +got):\n%s", host, diff)

@@ -95,7 +95,8 @@ func namespacePriority(before, after v1.NetNamespaceStatus) int {
 	switch {
 	case isDropped(after) && !isDropped(before), isLost(after) && !isLost(before):
 		return priorityDropped
-	case isDropped(after) != isDropped(before) || !equality.Semantic.DeepEqual(before.Active, after.Active):
+	case isDropped(after) != isDropped(before) || !equality.Semantic.DeepEqual(before.Active, after.Active),
+		!equality.Semantic.DeepEqual(before.ActiveIPs, after.ActiveIPs):
 		return priorityTraffic
 	default:
 		return priorityRest
@@ -236,6 +237,7 @@ func hostStatus(
 		Conditions:    publishable(conditions, h.Generation),
 		Witnesses:     append([]string{}, witnesses...),
 		IPv6Networks:  append([]string{}, v.ipv6[h.Name]...),
+		HostIPs:       append([]string{}, v.hostIPs[h.Name]...),
 		Placement:     v.placement(h.Name),
 		FoundNetworks: append([]v1.FoundNetwork{}, v.found[h.Name]...),
 	}
@@ -251,6 +253,11 @@ func namespaceStatus(n *v1.NetNamespace, result egress.NamespaceResult, problems
 	}
 	if len(result.Active) > 0 {
 		status.Active = &v1.Assignment{IP: result.Active[0].IP.String(), Host: result.Active[0].Host}
+	}
+	if slices.ContainsFunc(result.Requests, func(r egress.RequestResult) bool { return egress.RequestFamily(r.IP) == egress.IPv6 }) {
+		for _, a := range result.Active {
+			status.ActiveIPs = append(status.ActiveIPs, v1.Assignment{IP: a.IP.String(), Host: a.Host})
+		}
 	}
 	for _, request := range result.Requests[:min(len(result.Requests), maxRequests)] {
 		status.EgressIPs = append(status.EgressIPs, v1.RequestStatus{

@@ -31,7 +31,11 @@ type view struct {
 	// evacuating, capacity and networks are by host, from annotations of Nodes.
 	evacuating map[string]bool
 	capacity   map[string]int
-	networks   map[string]netip.Prefix
+	networks   map[string][]netip.Prefix
+	// ipv6Capacity is by host too, of those for which a cloud gives one for each family.
+	ipv6Capacity map[string]int
+	// hostIPs are, by host, hostIP and an IPv6 address of the Node.
+	hostIPs map[string][]string
 	// ipv6 are the IPv6 networks and addresses of Nodes, by host.
 	ipv6 map[string][]string
 	// listed are the addresses that Nodes list, by host.
@@ -111,10 +115,17 @@ func (v *view) placement(host string) *v1.PlacementStatus {
 	p := &v1.PlacementStatus{
 		Capacity: int32(max(capacity, 0)), //nolint:gosec // at most maxClaims
 		Closed:   v.verdicts[host].Closed, NodeAddresses: append([]string{}, v.listed[host]...),
-		PodNetworks: append([]string{}, v.podNetworks[host]...),
+		PodNetworks: append([]string{}, v.podNetworks[host]...), Networks: []string{},
 	}
-	if network := v.networks[host]; network.IsValid() {
-		p.Network = network.Masked().String()
+	for _, network := range v.networks[host] {
+		if written := network.Masked().String(); network.Addr().Is4() && p.Network == "" {
+			p.Network, p.Networks = written, append(p.Networks, written)
+		} else {
+			p.Networks = append(p.Networks, written)
+		}
+	}
+	if own, differs := v.ipv6Capacity[host]; differs {
+		p.IPv6Capacity = new(int32(max(own, 0))) //nolint:gosec // at most maxClaims
 	}
 	return p
 }
@@ -125,7 +136,7 @@ func (v *view) objects() egress.Objects {
 		NetNamespaces: make([]v1.NetNamespace, 0, len(v.namespaces)),
 		HostSubnets:   make([]v1.HostSubnet, 0, len(v.hosts)),
 		Verdicts:      v.verdicts, Evacuating: v.evacuating,
-		Capacity: v.capacity, DefaultCapacity: atMost(v.defaultCapacity),
+		Capacity: v.capacity, IPv6Capacity: v.ipv6Capacity, DefaultCapacity: atMost(v.defaultCapacity),
 		Networks: v.networks, Gone: v.gone, Awaited: v.awaited, Failing: v.failing, Unheard: v.unheard,
 	}
 	for _, n := range v.namespaces {

@@ -84,7 +84,7 @@ type HostSubnetList struct {
 
 // HostSubnetStatus has two writers. The host's own agent writes
 // observedGeneration, agent, egressIPs and the conditions AgentReady, Warnings and
-// AddressInUse; the controller writes placement, ipv6Networks,
+// AddressInUse; the controller writes placement, hostIPs, ipv6Networks,
 // foundNetworks, witnesses and the conditions EgressReady,
 // Online, Evacuating and NodeGone.
 type HostSubnetStatus struct {
@@ -108,6 +108,14 @@ type HostSubnetStatus struct {
 	// agents and the kubectl plugin decide the same (by the controller).
 	// +optional
 	Placement *PlacementStatus `json:"placement,omitempty"`
+
+	// hostIPs are hostIP and the first IPv6 address that the Node lists as its InternalIP, as
+	// far as there are any (by the controller).
+	// +optional
+	// +listType=atomic
+	// +kubebuilder:validation:MaxItems=2
+	// +kubebuilder:validation:items:MaxLength=64
+	HostIPs []string `json:"hostIPs,omitzero"`
 
 	// ipv6Networks are the IPv6 networks of the Node's pods, and its IPv6 addresses, as
 	// CIDRs (by the controller). Pods of namespaces with egress IPs, which are IPv4, reach
@@ -156,16 +164,29 @@ type HostSubnetStatus struct {
 	Conditions []metav1.Condition `json:"conditions,omitempty"`
 }
 
-// PlacementStatus is what limits the egress IPs of a host, and what its Node says. No
-// field is ever left out.
+// PlacementStatus is what limits the egress IPs of a host, and what its Node says. Of its
+// fields only ipv6Capacity is ever left out.
 type PlacementStatus struct {
-	// network is the network of the host's egress IPs as a cloud reports it, as a CIDR.
+	// network is the network of the host's IPv4 egress IPs as a cloud reports it, as a CIDR.
 	// If it is empty, the network of the uplink counts (agent.uplinkCIDR).
 	// +kubebuilder:validation:MaxLength=64
 	Network string `json:"network"`
-	// capacity is the greatest number of egress IPs that the host can have.
+	// networks are all networks that a cloud reports, of IPv4 and IPv6. Without one of IPv6,
+	// those of the uplink count (agent.uplinkNetworks).
+	// +optional
+	// +listType=atomic
+	// +kubebuilder:validation:MaxItems=16
+	// +kubebuilder:validation:items:MaxLength=64
+	Networks []string `json:"networks,omitzero"`
+	// capacity is the greatest number of egress IPs that the host can have: of both
+	// families together, or of IPv4 if ipv6Capacity is there.
 	// +kubebuilder:validation:Minimum=0
 	Capacity int32 `json:"capacity"`
+	// ipv6Capacity is the greatest number of IPv6 egress IPs that the host can have, where a
+	// cloud gives one for each family.
+	// +optional
+	// +kubebuilder:validation:Minimum=0
+	IPv6Capacity *int32 `json:"ipv6Capacity,omitempty"`
 	// closed is true while the host keeps the egress IPs that it has and is given no
 	// more, for instance because its Node is not Ready.
 	Closed bool `json:"closed"`
@@ -222,6 +243,20 @@ type AgentStatus struct {
 	// such as 192.168.7.11/24. An egress IP outside this network is refused.
 	// +optional
 	UplinkCIDR string `json:"uplinkCIDR,omitempty"`
+	// uplinkNetworks are the further networks of the uplink, as CIDRs, such as those of IPv6.
+	// An IPv6 egress IP outside all of them is refused.
+	// +optional
+	// +listType=atomic
+	// +kubebuilder:validation:MaxItems=16
+	// +kubebuilder:validation:items:MaxLength=64
+	UplinkNetworks []string `json:"uplinkNetworks,omitempty"`
+	// families are those of the egress IPs that the host can have, as far as its agent and
+	// kernel go: IPv4, IPv6. An agent that does not say so serves IPv4 only.
+	// +optional
+	// +listType=atomic
+	// +kubebuilder:validation:MaxItems=2
+	// +kubebuilder:validation:items:Enum=IPv4;IPv6
+	Families []string `json:"families,omitempty"`
 	// uplinkMTU is the MTU of the uplink. Agents of hosts with a larger one warn.
 	// +optional
 	// +kubebuilder:validation:Minimum=0
@@ -305,6 +340,12 @@ type AgentStatus struct {
 	// +kubebuilder:validation:items:MaxLength=253
 	Silent []string `json:"silent,omitempty"`
 }
+
+// Values of AgentStatus.Families.
+const (
+	FamilyIPv4 = "IPv4"
+	FamilyIPv6 = "IPv6"
+)
 
 // ProbesOverlay is the value of AgentStatus.Probes.
 const ProbesOverlay = "Overlay"

@@ -78,9 +78,17 @@ type NetNamespaceStatus struct {
 
 	// active is the assignment that traffic uses now. It is absent if the
 	// namespace requests nothing, or if its traffic is dropped. In mode balanced,
-	// which uses several, it is the first of them.
+	// which uses several, it is the first of them. Of a namespace with egress IPs of both
+	// families it is that of IPv4, if there is one.
 	// +optional
 	Active *Assignment `json:"active,omitempty"`
+
+	// activeIPs are all assignments that traffic uses now, those of IPv4 first. They are
+	// there for a namespace that requests IPv6 egress IPs.
+	// +optional
+	// +listType=atomic
+	// +kubebuilder:validation:MaxItems=16
+	ActiveIPs []Assignment `json:"activeIPs,omitempty"`
 
 	// egressIPs holds the state of each requested address, in the order of the
 	// request.
@@ -156,6 +164,15 @@ const (
 	// ModeBalanced spreads connections over all egress IPs whose hosts are
 	// online, as OpenShift SDN did from 4.8 on.
 	ModeBalanced = "balanced"
+	// AnnotationOtherFamily on a NetNamespace that requests egress IPs of one family only,
+	// IPv4 or IPv6, says what becomes of the other: OtherFamilyDropped (the default) or
+	// OtherFamilyNode.
+	AnnotationOtherFamily = "egressip.network.openshift.io/other-family"
+	// OtherFamilyDropped: traffic of the other family to the outside is dropped, so that
+	// the namespace has no address outside but its egress IPs.
+	OtherFamilyDropped = "dropped"
+	// OtherFamilyNode: it leaves with the node's address, as without egress IPs.
+	OtherFamilyNode = "node"
 	// AnnotationNodeUID on a HostSubnet is the UID of the Node that it belongs
 	// to, as OpenShift SDN wrote it. A HostSubnet without it and without a Node
 	// of its name belongs to an administrator and is left alone.

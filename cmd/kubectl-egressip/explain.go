@@ -4,7 +4,6 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"net/netip"
 	"strings"
 	"text/tabwriter"
 
@@ -120,7 +119,7 @@ func status(w io.Writer, o egress.Objects) error {
 			mode = "automatic"
 		}
 		agent, message := agentOf(o.HostSubnets, host.Name)
-		table.row(host.Name, addressOrDash(host.IP), mode, yesNo(host.Online), agent, claims(result), result.Reason)
+		table.row(host.Name, hostIPs(o.HostSubnets, host), mode, yesNo(host.Online), agent, claims(result), result.Reason)
 		if message != "" {
 			remedies = append(remedies, fmt.Sprintf("%s, agent: %s", host.Name, message))
 		}
@@ -183,11 +182,22 @@ func claims(h egress.HostResult) string {
 	return orDash(strings.Join(append(list, h.Invalid...), ","))
 }
 
-func addressOrDash(ip netip.Addr) string {
-	if !ip.IsValid() {
-		return "-"
+// hostIPs are the host's addresses, as far as they are usable or published.
+func hostIPs(hostSubnets []v1.HostSubnet, host egress.Host) string {
+	var ips []string
+	if host.IP.IsValid() {
+		ips = append(ips, host.IP.String())
 	}
-	return ip.String()
+	for i := range hostSubnets {
+		if h := &hostSubnets[i]; h.Name == host.Name {
+			for _, ip := range h.Status.HostIPs {
+				if ip != h.HostIP {
+					ips = append(ips, ip)
+				}
+			}
+		}
+	}
+	return orDash(strings.Join(ips, ","))
 }
 
 func orDash(s string) string {

@@ -9,7 +9,7 @@ const (
 
 // mutants is the whole list.
 func mutants() []mutant {
-	return slices.Concat(resolveMutants(), insideMutants(), networkMutants(), memoMutants(), healthMutants(), allocateMutants(), ownershipMutants(), netIDMutants(), agentMutants(), controllerMutants(), endpointMutants(), criMutants(), kernelMutants(), ruleMutants(), ipv6Mutants(), bootMutants())
+	return slices.Concat(resolveMutants(), insideMutants(), networkMutants(), memoMutants(), familyMutants(), healthMutants(), allocateMutants(), ownershipMutants(), netIDMutants(), agentMutants(), controllerMutants(), endpointMutants(), criMutants(), kernelMutants(), ruleMutants(), ipv6Mutants(), bootMutants())
 }
 
 // insideMutants are mistakes about whose word makes an address one of the cluster.
@@ -21,8 +21,8 @@ func insideMutants() []mutant {
 		}
 	}
 	return []mutant{
-		m("one-host-makes-a-segment", "segments[host.Network] > 1", "segments[host.Network] > 0"),
-		m("agents-word-is-enough", "host.Network.Contains(ip)\n\t\t\tif", "true\n\t\t\tif"),
+		m("one-host-makes-a-segment", "segments[network] > 1", "segments[network] > 0"),
+		m("agents-word-is-enough", "network.Contains(ip)\n\t\t\tif", "true\n\t\t\tif"),
 		m("nodes-word-is-enough", "for _, ip := range host.Addresses {\n\t\t\tshared", "for _, ip := range slices.Concat(host.Addresses, host.Listed) {\n\t\t\tshared"),
 		{
 			name: "api-servers-are-outside", pkg: brain, test: "TestAPIServersAreInside", plain: true,
@@ -125,7 +125,7 @@ func allocateMutants() []mutant {
 		},
 		{
 			name: "claim-before-release", pkg: brain, test: "TestPropertyNoDoubleClaim",
-			edits: []edit{{file: "allocate.go", old: "if !listed[request.address.id] {", new: "if _, stays := now.host(request); !stays || !listed[request.address.id] {"}},
+			edits: []edit{{file: "allocate.go", old: "if !listed[request.id] {", new: "if _, stays := now.host(request); !stays || !listed[request.id] {"}},
 		},
 		{
 			name: "last-claim-forgotten", pkg: brain, test: "TestPropertySettledClusterDoesNotMove",

@@ -58,7 +58,7 @@ func controllerMutants() []mutant {
 		},
 		{
 			name: "network-unpublished", pkg: controller, test: "TestPropertyAllDecideTheSame",
-			edits: []edit{{file: "view.go", old: "if network := v.networks[host]; network.IsValid() {", new: "if network := v.networks[host]; network.IsSingleIP() {"}},
+			edits: []edit{{file: "view.go", old: "for _, network := range v.networks[host] {", new: "for _, network := range v.networks[host][:0] {"}},
 		},
 		{
 			name: "lists-on-every-look", pkg: controller, test: "TestLaggingCacheCostsNoLists", plain: true,
@@ -211,7 +211,7 @@ func controllerMutants() []mutant {
 		},
 		{
 			name: "report-is-news", pkg: controller, test: "TestReportsOfAgentsAreNoNews",
-			edits: []edit{{file: "predicates.go", old: "uplinkCIDR(before) == uplinkCIDR(after)", new: "reflect.DeepEqual(before.Status, after.Status)"}},
+			edits: []edit{{file: "predicates.go", old: "sameUplink(before, after)", new: "reflect.DeepEqual(before.Status, after.Status)"}},
 		},
 		{
 			name: "back-off-shared", pkg: controller, test: "TestFailingWritesDelayNobody", plain: true,

@@ -152,15 +152,15 @@ func healthMutants() []mutant {
 		},
 		{
 			name: "yielded-moves", pkg: brain, test: "TestAllocationOfWhatIsUnknown", plain: true,
-			edits: []edit{{file: "allocate_moves.go", old: "case !placed, r.address.yielded:", new: "case !placed:"}},
+			edits: []edit{{file: "allocate_moves.go", old: "case !placed, r.yielded:", new: "case !placed:"}},
 		},
 		{
 			name: "yielded-is-evacuated", pkg: brain, test: "TestAllocationOfWhatIsUnknown", plain: true,
-			edits: []edit{{file: "allocate_moves.go", old: " || r.address.yielded"}},
+			edits: []edit{{file: "allocate_moves.go", old: " || r.yielded"}},
 		},
 		{
 			name: "yielded-is-rebalanced", pkg: brain, test: "TestAllocationOfWhatIsUnknown", plain: true,
-			edits: []edit{{file: "allocate_rebalance.go", old: "if r.address.yielded {", new: "if false {"}},
+			edits: []edit{{file: "allocate_rebalance.go", old: "if r.yielded {", new: "if false {"}},
 		},
 		{
 			name: "unready-takes", pkg: brain, test: "TestAllocationOfWhatIsUnknown", plain: true,
@@ -210,7 +210,7 @@ func healthMutants() []mutant {
 		},
 		{
 			name: "no-claimant-serves", pkg: brain, test: "TestPropertyHoldDownIsNoOutage",
-			edits: []edit{{file: "lastresort.go", old: "if request.State == HostOffline && heldDown[request.Host] {", new: "if request.State == Active && heldDown[request.Host] {"}},
+			edits: []edit{{file: "lastresort.go", old: "request.State == HostOffline && heldDown[request.Host] {", new: "request.State == Active && heldDown[request.Host] {"}},
 		},
 		{
 			name: "no-candidate-serves", pkg: brain, test: "TestPropertyHoldDownIsNoOutage",
@@ -218,7 +218,7 @@ func healthMutants() []mutant {
 		},
 		{
 			name: "spares-end-the-hold-down", pkg: brain, test: "TestPropertyHoldDownIsNoOutage",
-			edits: []edit{{file: "lastresort.go", old: "if dropped[request.Namespace] {", new: "if request.Namespace != \"\" {"}},
+			edits: []edit{{file: "lastresort.go", old: "if dropped[request.Namespace][FamilyOf(request.IP)] {", new: "if request.Namespace != \"\" {"}},
 		},
 		{
 			name: "unheard-last-resort-gets-claims", pkg: brain, test: "TestLastResort", plain: true,

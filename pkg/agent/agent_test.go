@@ -368,7 +368,7 @@ func TestAgentOnARealAPIServer(t *testing.T) {
 		hs := s.settled(t, u)
 		want := v1.HostSubnetStatus{
 			ObservedGeneration: hs.Generation,
-			Agent:              &v1.AgentStatus{Version: "v1", Uplink: "eth0", UplinkCIDR: s.hostIP + "/24", Backend: "iptables", IPTables: []string{"nft"}},
+			Agent:              &v1.AgentStatus{Version: "v1", Uplink: "eth0", UplinkCIDR: s.hostIP + "/24", Families: []string{v1.FamilyIPv4}, Backend: "iptables", IPTables: []string{"nft"}},
 		}
 		if hs.Status.ObservedGeneration != want.ObservedGeneration || !reflect.DeepEqual(hs.Status.Agent, want.Agent) {
 			t.Errorf("status %+v of agent %+v, want %+v", hs.Status, hs.Status.Agent, want.Agent)

@@ -161,6 +161,7 @@ func (p *publisher) want(o observation, base ownStatus) ownStatus {
 		// An uplink that is missing for a moment, as while it joins a bridge, must
 		// not make all other nodes forget which claims its network can have.
 		want.agent.Uplink, want.agent.UplinkCIDR, want.agent.UplinkMTU = base.agent.Uplink, base.agent.UplinkCIDR, base.agent.UplinkMTU
+		want.agent.UplinkNetworks = base.agent.UplinkNetworks
 	}
 	if o.decision.addressesUnknown {
 		want.agent.Addresses = base.agent.Addresses // as after a restart

@@ -48,7 +48,7 @@ func TestStatusOf(t *testing.T) {
 	t.Parallel()
 	fine := ownStatus{
 		generation: 4,
-		agent:      v1.AgentStatus{Version: "v1", Uplink: "eth0", UplinkCIDR: "10.1.8.11/24", Backend: "iptables", IPTables: []string{"nft"}},
+		agent:      v1.AgentStatus{Version: "v1", Uplink: "eth0", UplinkCIDR: "10.1.8.11/24", Families: []string{v1.FamilyIPv4}, Backend: "iptables", IPTables: []string{"nft"}},
 		claims: []v1.ClaimStatus{
 			{IP: "10.1.8.200", Namespace: "shop", State: v1.StateActive, Configured: true, Reason: "Assigned"},
 		},

@@ -85,6 +85,7 @@ func statusOf(o observation, version string, appliedGeneration int64) ownStatus 
 	if o.report.UplinkCIDR.IsValid() {
 		s.agent.UplinkCIDR = o.report.UplinkCIDR.String()
 	}
+	s.agent.Families = []string{v1.FamilyIPv4}
 	s.agent.UplinkMTU = int32(min(max(o.report.UplinkMTU, 0), math.MaxInt32)) //nolint:gosec // bounded
 	for _, ip := range o.decision.addresses {
 		s.agent.Addresses = append(s.agent.Addresses, ip.String())
@@ -268,6 +269,7 @@ func (s ownStatus) equal(t ownStatus) bool {
 // sameKernel reports whether what the kernel has, and what is used of it, is the same.
 func sameKernel(a, b v1.AgentStatus) bool {
 	return a.Uplink == b.Uplink && a.UplinkCIDR == b.UplinkCIDR && a.UplinkMTU == b.UplinkMTU &&
+		slices.Equal(a.UplinkNetworks, b.UplinkNetworks) && slices.Equal(a.Families, b.Families) &&
 		a.Kernel == b.Kernel && slices.Equal(a.KernelLacks, b.KernelLacks) &&
 		a.Backend == b.Backend && a.BackendReason == b.BackendReason && slices.Equal(a.IPTables, b.IPTables)
 }

@@ -9,8 +9,8 @@ import (
 
 // CanonicalClaims returns claims in canonical form: a value such as
 // "192.168.7.200/24" becomes "192.168.7.200", and a value that then is there twice is
-// kept once. What is not an IPv4 address stays as written, for the user to correct. The order is kept; changed reports whether anything differs from
-// claims.
+// kept once. What is no address stays as written, for the user to correct. The order is
+// kept; changed reports whether anything differs from claims.
 func CanonicalClaims(claims []string) (canonical []string, changed bool) {
 	canonical = make([]string, 0, len(claims))
 	seen := make(map[string]bool, len(claims))
@@ -28,17 +28,15 @@ func CanonicalClaims(claims []string) (canonical []string, changed bool) {
 	return canonical, !slices.Equal(canonical, claims)
 }
 
-// parseClaim reads an IPv4 address with or without a prefix length.
+// parseClaim reads an address with or without a prefix length.
 func parseClaim(written string) (netip.Addr, bool) {
-	if strings.Contains(written, "/") {
-		prefix, err := netip.ParsePrefix(written)
-		if err != nil || !prefix.Addr().Is4() {
-			return netip.Addr{}, false
-		}
-		return prefix.Addr(), true
-	}
 	ip, err := netip.ParseAddr(written)
-	if err != nil || !ip.Is4() {
+	if strings.Contains(written, "/") {
+		var prefix netip.Prefix
+		prefix, err = netip.ParsePrefix(written)
+		ip = prefix.Addr()
+	}
+	if err != nil || ip.Is4In6() || ip.Zone() != "" {
 		return netip.Addr{}, false
 	}
 	return ip, true
@@ -51,9 +49,13 @@ func parseClaim(written string) (netip.Addr, bool) {
 // it, and the overlay has addresses of its own there.
 func invalidReason(ip netip.Addr) string {
 	switch {
-	case !ip.Is4():
-		return "it is not an IPv4 address"
-	case ip.As4()[0] == 0:
+	case !ip.IsValid():
+		return "it is not an address"
+	case ip.Is4In6():
+		return "it is an IPv4 address in the form of IPv6"
+	case ip.Zone() != "":
+		return "it has a zone, which means something on one machine only"
+	case ip.Is4() && ip.As4()[0] == 0:
 		return "addresses that begin with 0 mean no host (RFC 1122)"
 	case ip.IsLoopback():
 		return "it is a loopback address"
@@ -63,21 +65,28 @@ func invalidReason(ip netip.Addr) string {
 		return "it is the broadcast address"
 	case ip.IsLinkLocalUnicast():
 		return "it is a link-local address"
+	case ip.Is6() && ip.As16()[0] == 0:
+		return "addresses that begin with 00 are reserved (RFC 4291)"
 	}
 	return ""
 }
 
+// usable4 reports whether a host or pod can have the address, of IPv4.
+func usable4(ip netip.Addr) bool { return ip.Is4() && invalidReason(ip) == "" }
+
 // invalidReasonIn is why no host can have ip in network; "" if ip is valid or the
 // network is not known.
 func invalidReasonIn(network netip.Prefix, ip netip.Addr) string {
-	// A /31 or /32 has neither a network nor a broadcast address (RFC 3021).
-	if !network.IsValid() || network.Bits() > 30 {
+	// A /31 or /32, or /127, has neither a network nor a broadcast address (RFC 3021, RFC 6164).
+	if !network.IsValid() || network.Bits() > network.Addr().BitLen()-2 {
 		return ""
 	}
-	switch ip {
-	case network.Addr():
+	switch {
+	case ip == network.Addr() && ip.Is6():
+		return "it is the address of all routers of " + network.String() + " (RFC 4291)"
+	case ip == network.Addr():
 		return "it is the network address of " + network.String()
-	case broadcast(network):
+	case ip.Is4() && ip == broadcast(network):
 		return "it is the broadcast address of " + network.String()
 	}
 	return ""
@@ -91,14 +100,19 @@ func broadcast(network netip.Prefix) netip.Addr {
 	return netip.AddrFrom4(bytes)
 }
 
-// parseRange reads an IPv4 CIDR. Host bits are cleared, and exact is false
-// then.
+// parseRange reads a CIDR. Host bits are cleared, and exact is false then.
 func parseRange(written string) (masked netip.Prefix, exact, ok bool) {
 	prefix, err := netip.ParsePrefix(written)
-	if err != nil || !prefix.Addr().Is4() {
+	if err != nil || prefix.Addr().Is4In6() {
 		return netip.Prefix{}, false, false
 	}
 	return prefix.Masked(), prefix == prefix.Masked(), true
+}
+
+// parseNetwork4 reads an IPv4 CIDR. Host bits are cleared.
+func parseNetwork4(written string) (netip.Prefix, bool) {
+	masked, _, ok := parseRange(written)
+	return masked, ok && masked.Addr().Is4()
 }
 
 // within reports whether inner lies wholly in outer.

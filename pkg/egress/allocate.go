@@ -62,7 +62,16 @@ type Unplaced struct {
 // a host that is being evacuated released, if another host can take it. Only if there
 // is none of those are a few claims released in favour of hosts that have less than
 // half of what a fresh allocation would give them.
-func Allocate(c Cluster) Allocation { return allocate(newIndex(c)) }
+//
+// As Resolve does, it decides each family by itself. Where a host's capacity is for both
+// together, neither takes a place that the other has; see Host.room.
+func Allocate(c Cluster) Allocation {
+	first := allocate(newIndex(c.of(IPv4)))
+	if !c.WithIPv6 {
+		return first
+	}
+	return first.join(allocate(newIndex(c.leftBy(first))))
+}
 
 func allocate(x *index) Allocation {
 	c := x.Cluster
@@ -76,7 +85,7 @@ func allocate(x *index) Allocation {
 	now, kept := a.keep(true)
 	var unlisted []request
 	for _, request := range a.order {
-		if !listed[request.address.id] {
+		if !listed[request.id] {
 			unlisted = append(unlisted, request)
 		}
 	}

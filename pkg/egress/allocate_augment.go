@@ -133,7 +133,7 @@ func (s *search) look(i int, q *queue) (int, bool) {
 // note adds an address that might make room on its host h.
 func (s *search) note(i, h int, ip netip.Addr) {
 	next, movable := s.movable[ip]
-	if movable && s.at[next.address.id] == h && !s.seen[ip] && !s.deadAddresses[ip] {
+	if movable && s.at[next.id] == h && !s.seen[ip] && !s.deadAddresses[ip] {
 		s.seen[ip] = true
 		s.steps = append(s.steps, step{request: next, previous: i})
 	}

@@ -3,6 +3,7 @@ package egress_test
 import (
 	"net/netip"
 	"slices"
+	"strings"
 	"testing"
 
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
@@ -38,6 +39,16 @@ func TestEvacuatingManualHostStandsBy(t *testing.T) {
 	}
 }
 
+// addressesIn are the addresses of a placement.
+func addressesIn(placement []string) []string {
+	ips := make([]string, 0, len(placement))
+	for _, at := range placement {
+		ip, _, _ := strings.Cut(at, "@")
+		ips = append(ips, ip)
+	}
+	return ips
+}
+
 func evacuate(w *world, name string, on bool) {
 	status := metav1.ConditionFalse
 	if on {
@@ -46,7 +57,7 @@ func evacuate(w *world, name string, on bool) {
 	w.host(name).Status.Conditions = []metav1.Condition{{Type: v1.ConditionEvacuating, Status: status}}
 }
 
-// A host that is being evacuated loses one claim at a time, for as long as
+// A host that is being evacuated loses one claim of each family at a time, for as long as
 // another host can take it, and no namespace loses an egress IP by that.
 //
 // Mutants killed: evacuate that does not ask whether another host can take the
@@ -56,29 +67,30 @@ func TestPropertyEvacuationGoesOneByOne(t *testing.T) {
 		w := &world{Objects: drawObjects(t, shape{hosts: 5, namespaces: 8, requests: 3, automatic: true})}
 		w.settle(t)
 		name := rapid.SampledFrom(w.HostSubnets).Draw(t, "host").Name
-		placed := len(w.placement())
+		placed := countFamilies(addressesIn(w.placement()))
 		evacuate(w, name, true)
 		had := len(w.host(name).EgressIPs)
-		missing := 0
+		var missing [2]int
 		for range 200 {
 			before := w.placement()
 			answer := w.round()
-			released := 0
+			var released [2]int
 			for _, r := range answer.Released {
 				if r.Reason == egress.ReasonEvacuated {
-					released++
+					released[egress.FamilyOf(r.IP)]++
 				}
 			}
-			now := len(w.placement())
-			if released > 1 || placed-now > 1 || released == 1 && missing > 0 {
-				t.Fatalf("%d claims released at once, %d claims are on no host", released, placed-now)
+			for f, now := range countFamilies(addressesIn(w.placement())) {
+				if released[f] > 1 || placed[f]-now > 1 || released[f] == 1 && missing[f] > 0 {
+					t.Fatalf("%d claims released at once, %d claims are on no host", released[f], placed[f]-now)
+				}
+				missing[f] = placed[f] - now
 			}
-			missing = placed - now
 			if equal(before, w.placement()) {
 				break
 			}
 		}
-		if missing > 0 {
+		if missing != [2]int{} {
 			t.Fatalf("evacuating %s, which had %d, cost %d claims: %v", name, had, missing, w.placement())
 		}
 		for _, written := range w.host(name).EgressIPs {

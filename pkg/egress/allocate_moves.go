@@ -15,8 +15,8 @@ func (a *allocator) evacuate(now *placement) *placement {
 	// A host that is being evacuated takes nothing, so what it has affects no candidate.
 	candidates := newPool(now, now.canTake)
 	for _, r := range now.addresses() {
-		h := now.at[r.address.id]
-		if !a.Hosts[h].Evacuating || r.address.yielded {
+		h := now.at[r.id]
+		if !a.Hosts[h].Evacuating || r.yielded {
 			continue
 		}
 		if _, found := candidates.best(r); found {
@@ -63,7 +63,7 @@ func (a *allocator) place(now *placement, requests []request) (*placement, []req
 		}
 		for _, r := range round {
 			if reason := moving[r.ip]; reason != "" {
-				a.reasons[claim{ip: r.ip, host: now.at[r.address.id]}] = reason
+				a.reasons[claim{ip: r.ip, host: now.at[r.id]}] = reason
 				next.remove(r)
 			}
 		}
@@ -79,7 +79,7 @@ func (a *allocator) unwell(now *placement) map[netip.Addr]Reason {
 	for _, r := range a.order {
 		h, placed := now.host(r)
 		switch {
-		case !placed, r.address.yielded:
+		case !placed, r.yielded:
 		case a.Hosts[h].Doubtful:
 			reasons[r.ip] = ReasonHostSilent
 		case a.Hosts[h].Failing[r.ip]:

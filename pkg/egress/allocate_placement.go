@@ -54,7 +54,7 @@ func (p *placement) clone() *placement {
 }
 
 func (p *placement) put(r request, h int) {
-	p.at[r.address.id] = h
+	p.at[r.id] = h
 	p.placed++
 	p.load[h]++
 	if len(p.requested[r.namespace]) > few {
@@ -69,8 +69,8 @@ func (p *placement) reserve(ip netip.Addr, h int) {
 }
 
 func (p *placement) remove(r request) {
-	h := p.at[r.address.id]
-	p.at[r.address.id] = none
+	h := p.at[r.id]
+	p.at[r.id] = none
 	p.placed--
 	p.load[h]--
 	delete(p.siblings, hostNamespace{h, r.namespace})
@@ -96,7 +96,7 @@ func (p *placement) sibling(h int, r request) (netip.Addr, bool) {
 
 // host is the host of the request; false if it is not placed.
 func (p *placement) host(r request) (h int, placed bool) {
-	h = p.at[r.address.id]
+	h = p.at[r.id]
 	return h, h != none
 }
 

@@ -22,7 +22,7 @@ func (a *allocator) rebalance(now *placement, kept []request) *placement {
 	without := newPlacement(a.index)
 	for _, request := range now.addresses() {
 		if !moving[request.ip] {
-			without.put(request, now.at[request.address.id])
+			without.put(request, now.at[request.id])
 		}
 	}
 	next := without.clone()
@@ -82,10 +82,10 @@ type donors struct {
 func newDonors(after *placement, kept []request) *donors {
 	d := &donors{after: after, claims: make(map[int][]request)}
 	for _, r := range kept {
-		if r.address.yielded {
+		if r.yielded {
 			continue
 		}
-		h := after.at[r.address.id]
+		h := after.at[r.id]
 		d.claims[h] = append(d.claims[h], r)
 	}
 	d.byLoad = make([][]int, slices.Max(after.load)+1)

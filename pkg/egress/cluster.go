@@ -14,6 +14,10 @@ type Cluster struct {
 	Namespaces []Namespace
 	// Hosts in order of name.
 	Hosts []Host
+	// WithIPv6: a namespace requests, or a host claims, egress IPs of IPv6.
+	WithIPv6 bool
+	// Family is the only one that the cluster has, where it is a view; see of.
+	Family Family
 }
 
 // ForRouting returns the cluster without what is only reported: which host a packet goes
@@ -59,6 +63,10 @@ type Namespace struct {
 	// with any request, valid or not, never leaves with a node's address.
 	Invalid []string
 	Mode    Mode
+	// Other is what becomes of the family of which the namespace requests no egress IPs.
+	Other OtherFamily
+	// Elsewhere: in a view of one family, it requests usable egress IPs of the other.
+	Elsewhere bool
 }
 
 // Requesting reports whether the namespace requests egress IPs at all, usable or not.
@@ -91,11 +99,14 @@ type Host struct {
 	// IP is the host's own address on the uplink; invalid where the object
 	// gives none that is usable.
 	IP netip.Addr
-	// Network is the uplink's network as the cloud or the host's agent reported
-	// it; invalid where neither has yet.
-	Network netip.Prefix
-	// Cloud: a cloud reported Network. It counts whatever the uplink says.
+	// Networks are those of the uplink as the cloud or the host's agent reported them, that
+	// of IPv4 first: at most one of IPv4, and none of a family of which neither has
+	// reported any.
+	Networks []netip.Prefix
+	// Cloud: a cloud reported the network of IPv4. It counts whatever the uplink says.
 	Cloud bool
+	// ServesIPv6: the host's agent reports that it can have egress IPs of IPv6.
+	ServesIPv6 bool
 	// Subnets are the pod CIDRs of the host; empty where the CNI does not say.
 	Subnets []netip.Prefix
 	// IPv6 are the IPv6 networks of the host's pods, and its addresses as networks of one,
@@ -165,8 +176,9 @@ type Host struct {
 	// where two automatic hosts list an address, they are what counts.
 	Awaited []netip.Addr
 	// Capacity is the greatest number of egress IPs that the host can have; 0
-	// means no limit, a negative number none at all.
-	Capacity int
+	// means no limit, a negative number none at all. It is for both families together if
+	// IPv6Capacity is 0, and for IPv4 otherwise.
+	Capacity, IPv6Capacity int
 	// Witnesses are the hosts whose agents vote on whether the host is silent, as
 	// the controller has published them.
 	Witnesses []string

@@ -149,7 +149,7 @@ func withSelf(in HostInput) (_ Cluster, noHostSubnet bool) {
 		// An uplink with a /32, as clouds assign it, does not say which addresses
 		// its segment carries.
 		if u.Bits() < u.Addr().BitLen() && !c.Hosts[i].Cloud {
-			c.Hosts[i].Network = u.Masked()
+			c.Hosts[i].Networks = append([]netip.Prefix{u.Masked()}, c.Hosts[i].networksOf(IPv6)...)
 		}
 	}
 	return c, !found

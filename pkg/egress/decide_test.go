@@ -211,7 +211,7 @@ func TestDecideHost(t *testing.T) {
 				t.Errorf("the result is of %q", d.Result.Name)
 			}
 			if !slices.EqualFunc(before, in.Cluster.Hosts, func(a, b egress.Host) bool {
-				return a.Name == b.Name && a.IP == b.IP && a.Network == b.Network && a.Online == b.Online
+				return a.Name == b.Name && a.IP == b.IP && slices.Equal(a.Networks, b.Networks) && a.Online == b.Online
 			}) {
 				t.Error("the cluster was changed in place")
 			}

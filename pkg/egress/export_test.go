@@ -3,10 +3,10 @@ package egress
 import "slices"
 
 // Indexes returns how often an index of all objects was made, instead of changing the one
-// of before.
-func (m *Memo) Indexes() int { return m.indexes }
+// of before, for egress IPs of IPv4.
+func (m *Memo) Indexes() int { return m.families[IPv4].indexes }
 
 // InOrder reports whether the addresses of the index are in order.
 func (m *Memo) InOrder() bool {
-	return slices.IsSortedFunc(m.index.inOrder(), func(a, b *address) int { return a.ip.Compare(b.ip) })
+	return slices.IsSortedFunc(m.families[IPv4].index.inOrder(), func(a, b *address) int { return a.ip.Compare(b.ip) })
 }

@@ -57,8 +57,8 @@ func WithOffline(c Cluster, offline map[string]bool) Cluster {
 // KeepLastEgressIP chooses for each namespace between two views of one cluster:
 // probed, where hosts that did not answer are considered offline, and settled, where
 // they are not. A probe may be wrong, so it may choose another egress IP, but it may
-// not take the last one: a namespace that probed would drop keeps what settled gives
-// it. If the host is dead indeed, its packets are lost either way; if not, they are
+// not take the last one of a family: a namespace that probed would drop keeps what settled
+// gives it. If the host is dead indeed, its packets are lost either way; if not, they are
 // not lost.
 func KeepLastEgressIP(probed, settled Resolution) Resolution {
 	probed.Namespaces = slices.Clone(probed.Namespaces)
@@ -67,7 +67,7 @@ func KeepLastEgressIP(probed, settled Resolution) Resolution {
 			continue
 		}
 		if kept, found := settled.Namespace(namespace.Name); found {
-			probed.Namespaces[i] = kept
+			probed.Namespaces[i] = kept.except(&namespace)
 		}
 	}
 	return probed

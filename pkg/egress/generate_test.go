@@ -24,9 +24,11 @@ type shape struct {
 	automatic bool
 	// uniform clusters have one range for all, and capacity for all.
 	uniform bool
+	// shared clusters have hosts with a capacity for both families together.
+	shared bool
 }
 
-func full() shape { return shape{hosts: 5, namespaces: 8, requests: 3} }
+func full() shape { return shape{hosts: 5, namespaces: 8, requests: 3, shared: true} }
 
 // egressAddresses are few, so that conflicts abound.
 func egressAddresses(count int) []string {
@@ -41,7 +43,7 @@ func egressAddresses(count int) []string {
 
 // drawObjects draws a cluster as the API would hold it.
 func drawObjects(t *rapid.T, s shape) egress.Objects {
-	objects := egress.Objects{Capacity: map[string]int{}, Gone: map[string]bool{}, Verdicts: map[string]online.Verdict{}}
+	objects := egress.Objects{Capacity: map[string]int{}, IPv6Capacity: map[string]int{}, Gone: map[string]bool{}, Verdicts: map[string]online.Verdict{}}
 	drawNamespaces(t, s, &objects)
 	hosts := rapid.IntRange(1, s.hosts).Draw(t, "hosts")
 	for h := range hosts {
@@ -55,7 +57,68 @@ func drawObjects(t *rapid.T, s shape) egress.Objects {
 			objects.Gone[name], objects.Verdicts[name] = true, online.Verdict{}
 		}
 	}
+	if rapid.Bool().Draw(t, "IPv6 too") {
+		drawIPv6(t, s, &objects)
+	}
 	return objects
+}
+
+// drawIPv6 adds egress IPs of IPv6 to a cluster of IPv4, which stays as it is.
+func drawIPv6(t *rapid.T, s shape, objects *egress.Objects) {
+	all := make([]string, s.namespaces*s.requests)
+	for i := range all {
+		all[i] = fmt.Sprintf("fd00:7::%x", 0x200+i)
+	}
+	own := rapid.Permutation(all).Draw(t, "IPv6 addresses")
+	strange := append([]string{"fd00:7::10", "fd00:7::", "fd00:9::1", "fd00:244::5", "fe80::1", "FD00:7::200"}, all...)
+	claims := []string{"fd00:7::10", "fd00:9::1", "fd00:7::199"}
+	for i := range objects.NetNamespaces {
+		n := &objects.NetNamespaces[i]
+		requests := rapid.IntRange(0, s.requests).Draw(t, "IPv6 requests")
+		list := slices.Clone(own[:requests])
+		own = own[requests:]
+		for j := range list {
+			if !s.automatic && rapid.IntRange(0, 7).Draw(t, "strange") == 0 {
+				list[j] = rapid.SampledFrom(strange).Draw(t, "IPv6 egressIP")
+			}
+		}
+		claims = append(claims, list...)
+		at := rapid.IntRange(0, len(n.EgressIPs)).Draw(t, "IPv6 after")
+		n.EgressIPs = slices.Insert(slices.Clone(n.EgressIPs), at, list...)
+		if rapid.Bool().Draw(t, "other family leaves") {
+			metav1.SetMetaDataAnnotation(&n.ObjectMeta, v1.AnnotationOtherFamily, v1.OtherFamilyNode)
+		}
+	}
+	slices.Sort(claims)
+	claims = slices.Compact(claims)
+	ranges := []string{"fd00:7::/64", "fd00:7::200/125", "fd00:7::200/126", "fd00:7::208/124", "fd00::/16"}
+	for i := range objects.HostSubnets {
+		h := &objects.HostSubnets[i]
+		servesIPv6(h, i)
+		if !s.uniform {
+			h.EgressIPs = append(slices.Clone(h.EgressIPs), rapid.SliceOfNDistinct(rapid.SampledFrom(claims), 0, min(6, len(claims)/2), rapid.ID).Draw(t, "IPv6 claims")...)
+		}
+		switch {
+		case s.uniform:
+			h.EgressCIDRs = append(h.EgressCIDRs, "fd00:7::/64")
+			continue
+		case len(h.EgressCIDRs) > 0:
+			h.EgressCIDRs = append(slices.Clone(h.EgressCIDRs), rapid.SampledFrom(ranges).Draw(t, "IPv6 range"))
+		}
+		if rapid.IntRange(0, 7).Draw(t, "IPv4 only") == 0 {
+			h.Status.Agent.Families = nil
+		}
+		if !s.shared || rapid.Bool().Draw(t, "capacity by family") {
+			objects.IPv6Capacity[h.Name] = rapid.SampledFrom([]int{100, 1, 1, 2, 3, -1}).Draw(t, "IPv6 capacity")
+		}
+	}
+}
+
+// servesIPv6 is what is known of a host with IPv6.
+func servesIPv6(h *v1.HostSubnet, number int) {
+	h.Status.IPv6Networks = []string{fmt.Sprintf("fd00:244:0:%x::/64", number), fmt.Sprintf("fd00:7::%x/128", 0x10+number)}
+	h.Status.Agent.Families = []string{v1.FamilyIPv4, v1.FamilyIPv6}
+	h.Status.Agent.UplinkNetworks = []string{"fd00:7::/64"}
 }
 
 // drawNamespaces gives most namespaces addresses and a netid of their own, and
@@ -197,7 +260,7 @@ func equal(a, b []string) bool { return slices.Equal(a, b) }
 // clone makes a world that can be changed on its own.
 func (w *world) clone() *world {
 	c := &world{Objects: egress.Objects{
-		Verdicts: maps.Clone(w.Verdicts), Capacity: maps.Clone(w.Capacity), DefaultCapacity: w.DefaultCapacity, Networks: w.Networks,
+		Verdicts: maps.Clone(w.Verdicts), Capacity: maps.Clone(w.Capacity), IPv6Capacity: maps.Clone(w.IPv6Capacity), DefaultCapacity: w.DefaultCapacity, Networks: w.Networks,
 		Gone: maps.Clone(w.Gone), Awaited: maps.Clone(w.Awaited),
 		Evacuating: maps.Clone(w.Evacuating), Unheard: maps.Clone(w.Unheard), Failing: maps.Clone(w.Failing),
 	}}

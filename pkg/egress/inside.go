@@ -94,8 +94,8 @@ func nodeAddresses(c Cluster) []netip.Prefix {
 	for i := range c.Hosts {
 		host := &c.Hosts[i]
 		seen = seen || len(host.Addresses) > 0
-		if host.Confirmed && host.Network.IsValid() && !host.Cloud {
-			segments[host.Network]++
+		if network := host.network(); host.Confirmed && network.IsValid() && !host.Cloud {
+			segments[network]++
 		}
 	}
 	if !seen {
@@ -107,8 +107,9 @@ func nodeAddresses(c Cluster) []netip.Prefix {
 		if !host.Confirmed || host.Gone || host.Shadowed {
 			continue
 		}
+		network := host.network()
 		for _, ip := range host.Addresses {
-			shared := !host.Cloud && segments[host.Network] > 1 && host.Network.Contains(ip)
+			shared := !host.Cloud && segments[network] > 1 && network.Contains(ip)
 			if shared || slices.Contains(host.Listed, ip) {
 				believed[ip] = true
 			}
@@ -130,7 +131,7 @@ const maxAPIServers = 64
 func apiServers(c Cluster, endpoints []netip.Addr) []netip.Prefix {
 	valid := make(map[netip.Addr]bool, len(endpoints))
 	for _, ip := range endpoints[:min(len(endpoints), maxAPIServers)] {
-		if invalidReason(ip) == "" {
+		if usable4(ip) {
 			valid[ip] = true
 		}
 	}
@@ -163,7 +164,7 @@ func toPublish(c Cluster, self Host, networks []netip.Prefix, kernel []netip.Add
 	left := make(map[netip.Addr]bool, len(kernel))
 	for _, ip := range kernel {
 		within := func(p netip.Prefix) bool { return p.Contains(ip) }
-		if invalidReason(ip) == "" && ip != self.IP && !slices.ContainsFunc(networks, within) {
+		if usable4(ip) && ip != self.IP && !slices.ContainsFunc(networks, within) {
 			left[ip] = true
 		}
 	}
@@ -172,7 +173,7 @@ func toPublish(c Cluster, self Host, networks []netip.Prefix, kernel []netip.Add
 		addresses = append(addresses, ip)
 	}
 	elsewhere := func(ip netip.Addr) int {
-		if self.Network.IsValid() && self.Network.Contains(ip) {
+		if self.network().Contains(ip) {
 			return 0
 		}
 		return 1
@@ -193,7 +194,7 @@ func readAddresses(written []string) []netip.Addr {
 	}
 	addresses := make([]netip.Addr, 0, min(len(written), MaxAddresses))
 	for _, text := range written[:min(len(written), MaxAddresses)] {
-		if ip, err := netip.ParseAddr(text); err == nil && invalidReason(ip) == "" {
+		if ip, err := netip.ParseAddr(text); err == nil && usable4(ip) {
 			addresses = append(addresses, ip)
 		}
 	}

@@ -122,7 +122,7 @@ func many(n int) (list []string) {
 }
 
 func cloudNetwork(g *given, name string) *given {
-	g.Networks = map[string]netip.Prefix{name: testenv.Prefix("192.168.7.0/24")}
+	g.Networks = map[string][]netip.Prefix{name: testenv.Prefixes("192.168.7.0/24")}
 	return g
 }
 
@@ -161,7 +161,7 @@ func BenchmarkPlanForNodeAddresses(b *testing.B) {
 			for h := range 1000 {
 				high, low := byte(h>>8), byte(h)
 				host := egress.Host{
-					Name: fmt.Sprintf("host-%04d", h), IP: netip.AddrFrom4([4]byte{192, 168, high, low}), Network: netip.MustParsePrefix("192.168.0.0/16"),
+					Name: fmt.Sprintf("host-%04d", h), IP: netip.AddrFrom4([4]byte{192, 168, high, low}), Networks: []netip.Prefix{netip.MustParsePrefix("192.168.0.0/16")},
 					Online: true, Confirmed: true, AgentReady: true,
 					Subnets: []netip.Prefix{netip.PrefixFrom(netip.AddrFrom4([4]byte{10, high, low, 0}), 24)},
 				}

@@ -29,15 +29,6 @@ func (h *Host) addresses6() []netip.Prefix {
 	return slices.DeleteFunc(slices.Clone(h.IPv6), func(p netip.Prefix) bool { return !p.IsSingleIP() })
 }
 
-// ofFamily is a pod's path for an address of one family. There are no egress IPs of
-// IPv6: where IPv4 has an egress IP, or should have, IPv6 is dropped.
-func (p PodPath) ofFamily(ip netip.Addr) PodPath {
-	if ip.Is4() || p.Kind == PathNode {
-		return p
-	}
-	return PodPath{IP: p.IP, NetID: p.NetID, Kind: PathDrop, Namespace: p.Namespace, Name: p.Name}
-}
-
 // strayIPv6 returns an IPv6 address of a pod that is dropped outside the cluster and is in
 // none of its known networks; invalid if there is none. Such a pod cannot reach others
 // like it.

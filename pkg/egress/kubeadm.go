@@ -14,7 +14,7 @@ const (
 	KubeadmKey       = "ClusterConfiguration"
 )
 
-// SourceKubeadm: kubeadm made the cluster with that network.
+// SourceKubeadm is the source of networks with which kubeadm made the cluster.
 const SourceKubeadm Source = "ConfigMap kube-system/" + KubeadmConfigMap
 
 // KubeadmNetworks reads the networks that kubeadm made the cluster with from its

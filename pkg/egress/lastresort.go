@@ -21,21 +21,21 @@ func LastResort(c Cluster, heldDown map[string]bool) map[string]online.Verdict {
 			needed[name] = online.LastResort(c.Hosts[h].Closed)
 		}
 	}
-	dropped := make(map[string]bool)
+	dropped := make(map[string][2]bool)
 	for _, namespace := range Resolve(c).Namespaces {
 		if !namespace.Dropped {
 			continue
 		}
-		dropped[namespace.Name] = true
+		dropped[namespace.Name] = namespace.Drops
 		for _, request := range namespace.Requests {
-			if request.State == HostOffline && heldDown[request.Host] {
+			if f, _ := familyOfText(request.IP); namespace.Drops[f] && request.State == HostOffline && heldDown[request.Host] {
 				serve(request.Host)
 			}
 		}
 	}
 	missing := make(map[netip.Addr]bool)
 	for _, request := range Allocate(c).Unplaced {
-		if dropped[request.Namespace] {
+		if dropped[request.Namespace][FamilyOf(request.IP)] {
 			missing[request.IP] = true
 		}
 	}

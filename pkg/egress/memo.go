@@ -25,6 +25,12 @@ type Memo struct {
 	hosts      map[string]*readHost
 	// reads counts how often objects were read.
 	reads int
+	// families are the memories of what was decided, by family.
+	families [2]memory
+}
+
+// memory is what was decided about the egress IPs of one family.
+type memory struct {
 	// index is the index of the last decision; indexes counts how often one was made.
 	index   *index
 	indexes int
@@ -32,6 +38,8 @@ type Memo struct {
 	// Allocation is not part of it.
 	last               Decision
 	decided, allocated bool
+	// places is the Cluster that the Allocation is for, if that is another one.
+	places *Cluster
 }
 
 // readNamespace and readHost are what was read from one version of an object.
@@ -39,6 +47,8 @@ type readNamespace struct {
 	version   version
 	namespace Namespace
 	problems  []Problem
+	// ipv6: it has egress IPs of IPv6.
+	ipv6 bool
 	// seen is the number of the last reading in which the object was there.
 	seen int
 }
@@ -48,6 +58,7 @@ type readHost struct {
 	given    given
 	host     Host
 	problems []Problem
+	ipv6     bool
 	seen     int
 }
 
@@ -62,11 +73,12 @@ type given struct {
 	verdict                              online.Verdict
 	judged, evacuating, gone, unheard    bool
 	allEvacuating, allGone, allNetworked bool
-	capacity, defaultCapacity            int
+	capacity, ipv6Capacity               int
+	defaultCapacity                      int
 	limited                              bool
 	awaited                              []netip.Addr
 	failing                              map[netip.Addr]bool
-	network                              netip.Prefix
+	networks                             []netip.Prefix
 }
 
 // about returns what the objects say about a host.
@@ -74,7 +86,8 @@ func (o Objects) about(host string) given {
 	g := given{
 		evacuating: o.Evacuating[host], gone: o.Gone[host], unheard: o.Unheard[host],
 		allEvacuating: o.Evacuating != nil, allGone: o.Gone != nil, allNetworked: o.Networks != nil,
-		defaultCapacity: o.DefaultCapacity, awaited: o.Awaited[host], failing: o.Failing[host], network: o.Networks[host],
+		defaultCapacity: o.DefaultCapacity, awaited: o.Awaited[host], failing: o.Failing[host], networks: o.Networks[host],
+		ipv6Capacity: o.IPv6Capacity[host],
 	}
 	g.verdict, g.judged = o.Verdicts[host]
 	g.capacity, g.limited = o.Capacity[host]
@@ -87,24 +100,50 @@ func (g given) equal(other given) bool {
 		g.evacuating == other.evacuating && g.gone == other.gone && g.unheard == other.unheard &&
 		g.allEvacuating == other.allEvacuating && g.allGone == other.allGone && g.allNetworked == other.allNetworked &&
 		g.capacity == other.capacity && g.defaultCapacity == other.defaultCapacity && g.limited == other.limited &&
-		g.network == other.network
+		slices.Equal(g.networks, other.networks) && g.ipv6Capacity == other.ipv6Capacity
 }
 
 // Decide decides about the objects.
 func (m *Memo) Decide(objects Objects) Decision {
 	cluster, problems := m.Snapshot(objects)
+	d := Decision{Cluster: cluster, Problems: problems}
+	d.Resolution, d.Allocation = m.families[IPv4].decide(cluster.of(IPv4), nil)
+	if cluster.WithIPv6 {
+		places := cluster.leftBy(d.Allocation)
+		resolution, allocation := m.families[IPv6].decide(cluster.of(IPv6), &places)
+		d.Resolution, d.Allocation = cluster.join(d.Resolution, resolution), d.Allocation.join(allocation)
+	}
+	return d
+}
+
+// decide decides about one family. The Allocation is for the cluster places, which differs
+// in capacities only; nil for the same.
+func (m *memory) decide(cluster Cluster, places *Cluster) (Resolution, Allocation) {
 	x, same := m.next(cluster)
-	next := Decision{Cluster: cluster, Problems: problems, Resolution: m.resolve(x, same)}
+	next := Decision{Cluster: cluster, Resolution: m.resolve(x, same)}
+	if places != nil && sameCapacities(places, &cluster) {
+		places = nil
+	}
 	switch {
-	case same != nil && same.allocation && m.allocated:
+	case same != nil && same.allocation && m.allocated && sameCapacities(m.places, places):
 		next.Allocation = m.last.Allocation
+	case places != nil:
+		next.Allocation = Allocate(*places)
 	case x != nil:
 		next.Allocation = allocate(x)
 	default:
 		next.Allocation = Allocate(cluster)
 	}
-	m.last, m.decided, m.allocated = next, true, true
-	return next
+	m.last, m.decided, m.allocated, m.places = next, true, true, places
+	return next.Resolution, next.Allocation
+}
+
+// sameCapacities compares clusters that differ in nothing else.
+func sameCapacities(a, b *Cluster) bool {
+	if a == nil || b == nil {
+		return a == b
+	}
+	return slices.EqualFunc(a.Hosts, b.Hosts, func(g, h Host) bool { return g.Capacity == h.Capacity })
 }
 
 // Resolve is Resolve. The receiver may be nil.
@@ -112,15 +151,20 @@ func (m *Memo) Resolve(c Cluster) Resolution {
 	if m == nil {
 		return Resolve(c)
 	}
-	x, same := m.next(c)
-	m.last = Decision{Cluster: c, Resolution: m.resolve(x, same)}
+	return c.resolveEach(func(view Cluster) Resolution { return m.families[view.Family].decideWithoutPlaces(view) })
+}
+
+// decideWithoutPlaces is decide without an Allocation.
+func (m *memory) decideWithoutPlaces(cluster Cluster) Resolution {
+	x, same := m.next(cluster)
+	m.last = Decision{Cluster: cluster, Resolution: m.resolve(x, same)}
 	m.decided, m.allocated = true, false
 	return m.last.Resolution
 }
 
 // next compares a cluster with the last one; same is nil if there is none. There is no
 // index if nothing differs. The index is valid until the next call.
-func (m *Memo) next(c Cluster) (x *index, same *likeness) {
+func (m *memory) next(c Cluster) (x *index, same *likeness) {
 	if m.decided {
 		l := compare(m.last.Cluster, c)
 		same = &l
@@ -137,7 +181,7 @@ func (m *Memo) next(c Cluster) (x *index, same *likeness) {
 	return m.index, same
 }
 
-func (m *Memo) resolve(x *index, same *likeness) Resolution {
+func (m *memory) resolve(x *index, same *likeness) Resolution {
 	switch {
 	case same == nil:
 		return resolve(x, nil)
@@ -168,10 +212,12 @@ func (m *Memo) Snapshot(objects Objects) (Cluster, []Problem) {
 		if now := (version{string(object.UID), object.ResourceVersion}); !known || !now.known() || read.version != now {
 			var r reader
 			read = &readNamespace{version: now, namespace: r.namespace(object), problems: r.problems}
+			read.ipv6 = read.namespace.has(IPv6)
 			m.namespaces[object.Name] = read
 		}
 		read.seen = m.reads
 		cluster.Namespaces = append(cluster.Namespaces, read.namespace)
+		cluster.WithIPv6 = cluster.WithIPv6 || read.ipv6
 		all.problems = append(all.problems, read.problems...)
 	}
 	for i := range objects.HostSubnets {
@@ -182,10 +228,12 @@ func (m *Memo) Snapshot(objects Objects) (Cluster, []Problem) {
 		if !known || !now.known() || read.version != now || !read.given.equal(given) {
 			var r reader
 			read = &readHost{version: now, given: given, host: r.host(object, given), problems: r.problems}
+			read.ipv6 = read.host.has(IPv6)
 			m.hosts[object.Name] = read
 		}
 		read.seen = m.reads
 		cluster.Hosts = append(cluster.Hosts, read.host)
+		cluster.WithIPv6 = cluster.WithIPv6 || read.ipv6
 		all.problems = append(all.problems, read.problems...)
 	}
 	if len(m.namespaces) > len(objects.NetNamespaces) {
@@ -260,6 +308,7 @@ func (l *likeness) host(h int, before, now *Host) {
 
 func (n *Namespace) equal(other *Namespace) bool {
 	return n.Name == other.Name && n.NetID == other.NetID && n.Unnumbered == other.Unnumbered && n.Mode == other.Mode &&
+		n.Other == other.Other && n.Elsewhere == other.Elsewhere &&
 		slices.Equal(n.Requests, other.Requests) && slices.Equal(n.Invalid, other.Invalid)
 }
 
@@ -273,8 +322,9 @@ func (h Host) allocated() Host {
 // sameIndex reports whether an index is the same with the other host, but for its claims.
 func (h *Host) sameIndex(other *Host) bool {
 	return h.Name == other.Name && h.IP == other.IP && h.Confirmed == other.Confirmed && h.Shadowed == other.Shadowed &&
-		h.Gone == other.Gone && h.Network == other.Network && slices.Equal(h.Subnets, other.Subnets) &&
-		h.sameFound(other) && slices.Equal(h.IPv6, other.IPv6)
+		h.Gone == other.Gone && h.ServesIPv6 == other.ServesIPv6 && slices.Equal(h.Networks, other.Networks) &&
+		slices.Equal(h.Subnets, other.Subnets) && slices.Equal(h.IPv6, other.IPv6) &&
+		h.sameFound(other)
 }
 
 func (h *Host) sameClaims(other *Host) bool {
@@ -282,19 +332,19 @@ func (h *Host) sameClaims(other *Host) bool {
 }
 
 func (h *Host) equal(other *Host) bool {
-	return h.flags() == other.flags() && h.Name == other.Name && h.IP == other.IP && h.Network == other.Network &&
-		h.PodsMissing == other.PodsMissing && h.Capacity == other.Capacity && h.Created.Equal(other.Created) &&
-		slices.Equal(h.Claims, other.Claims) && slices.Equal(h.Ranges, other.Ranges) && slices.Equal(h.Subnets, other.Subnets) &&
-		slices.Equal(h.IPv6, other.IPv6) && slices.Equal(h.Excess, other.Excess) && slices.Equal(h.Invalid, other.Invalid) && slices.Equal(h.Awaited, other.Awaited) &&
+	return h.flags() == other.flags() && h.Name == other.Name && h.IP == other.IP && slices.Equal(h.Networks, other.Networks) &&
+		h.PodsMissing == other.PodsMissing && h.Capacity == other.Capacity && h.IPv6Capacity == other.IPv6Capacity && h.Created.Equal(other.Created) &&
+		h.sameClaims(other) && slices.Equal(h.Ranges, other.Ranges) && slices.Equal(h.Subnets, other.Subnets) &&
+		slices.Equal(h.IPv6, other.IPv6) && slices.Equal(h.Invalid, other.Invalid) && slices.Equal(h.Awaited, other.Awaited) &&
 		slices.Equal(h.Addresses, other.Addresses) && h.sameFound(other) && slices.Equal(h.Listed, other.Listed) &&
 		slices.Equal(h.Witnesses, other.Witnesses) && maps.Equal(h.Failing, other.Failing) && maps.Equal(h.Reports, other.Reports)
 }
 
 // flags are all fields of a host that are true or false.
-func (h *Host) flags() [12]bool {
+func (h *Host) flags() [13]bool {
 	return [...]bool{
 		h.Cloud, h.Automatic, h.Confirmed, h.Unheard, h.AgentReady, h.AgentGone, h.Shadowed,
-		h.Online, h.Doubtful, h.Closed, h.Evacuating, h.Gone,
+		h.Online, h.Doubtful, h.Closed, h.Evacuating, h.Gone, h.ServesIPv6,
 	}
 }
 

@@ -19,8 +19,8 @@ import (
 // Kills the mutants version-forgotten, given-forgotten, changed-host-holds,
 // new-result-old-claim, other-host-holds, capacity-needs-no-allocation,
 // index-of-other-claims, index-of-other-networks, index-of-other-pods, index-of-other-found,
-// missing-pods-are-forgotten, patch-keeps-siblings, patch-keeps-numbers, patch-counts-gone
-// and patch-forgets-other-requests.
+// missing-pods-are-forgotten, patch-keeps-siblings, patch-keeps-numbers, patch-counts-gone,
+// patch-forgets-other-requests, index-of-other-addresses and places-are-forgotten.
 func TestPropertyMemoryChangesNothing(t *testing.T) {
 	rapid.Check(t, func(t *rapid.T) {
 		w := &world{Objects: drawObjects(t, full())}
@@ -60,8 +60,8 @@ func (w *world) change(t *rapid.T, stamp func(*types.UID, *string)) {
 	}
 	h := &w.HostSubnets[rapid.IntRange(0, len(w.HostSubnets)-1).Draw(t, "host")]
 	flip := func(m map[string]bool) { m[h.Name] = !m[h.Name] }
-	switch rapid.IntRange(0, 13).Draw(t, "of the host") {
-	case 13:
+	switch rapid.IntRange(0, 15).Draw(t, "of the host") {
+	case 15:
 		h.Status.FoundNetworks = rapid.SliceOfN(rapid.Custom(func(t *rapid.T) v1.FoundNetwork {
 			return network(rapid.SampledFrom([]string{v1.UsePods, v1.UseServices, v1.UseNodePods}).Draw(t, "use"),
 				rapid.SampledFrom([]string{"192.168.7.200/30", "192.168.8.0/24", "10.0.0.0/8"}).Draw(t, "cidr"))
@@ -70,6 +70,14 @@ func (w *world) change(t *rapid.T, stamp func(*types.UID, *string)) {
 	case 12:
 		h.EgressIPs = rapid.SliceOfNDistinct(rapid.SampledFrom(egressAddresses(24)), 0, 4, rapid.ID).Draw(t, "claims")
 		stamp(&h.UID, &h.ResourceVersion)
+	case 13:
+		servesIPv6(h, 0x20)
+		if rapid.Bool().Draw(t, "IPv4 only") {
+			h.Status.Agent.Families = nil
+		}
+		stamp(&h.UID, &h.ResourceVersion)
+	case 14:
+		w.IPv6Capacity[h.Name] = rapid.IntRange(-1, 3).Draw(t, "IPv6 capacity")
 	case 11:
 		h.Status.Agent.PodNetworksMissing = rapid.SampledFrom([]string{"", "Pod a/b is nowhere.", "Pod a/c is nowhere."}).Draw(t, "missing")
 		stamp(&h.UID, &h.ResourceVersion)

@@ -13,6 +13,13 @@ import (
 	"github.com/egressip-operator/egressip-operator/pkg/online"
 )
 
+// What the API calls families, and the annotation that says what becomes of one.
+const (
+	familyIPv4            = v1.FamilyIPv4
+	familyIPv6            = v1.FamilyIPv6
+	otherFamilyAnnotation = v1.AnnotationOtherFamily
+)
+
 // Objects is what the brain knows about the cluster, as stored in the API.
 // Names are unique within each list; the order of the lists means nothing.
 type Objects struct {
@@ -35,8 +42,10 @@ type Objects struct {
 	// Capacity is the greatest number of egress IPs that a host can have, by name.
 	// DefaultCapacity is for hosts that are not in it. 0 means no limit, a negative
 	// number none at all. If both are missing, the published capacity counts.
-	Capacity        map[string]int
-	DefaultCapacity int
+	// That is for both families together, but for hosts in IPv6Capacity: theirs is for
+	// IPv4, and IPv6Capacity for IPv6.
+	Capacity, IPv6Capacity map[string]int
+	DefaultCapacity        int
 	// Failing are, by host, the egress IPs for which it could not be configured for a
 	// while, or could not a short time ago.
 	Failing map[string]map[netip.Addr]bool
@@ -47,7 +56,7 @@ type Objects struct {
 	// replace what the agent sees on the uplink, which may be a /32 there, and a
 	// range that is not wholly inside is refused. If the map is nil, the published
 	// networks count.
-	Networks map[string]netip.Prefix
+	Networks map[string][]netip.Prefix
 }
 
 // Snapshot reads the objects. What cannot be used becomes a Problem and does not affect
@@ -99,11 +108,8 @@ func (r *reader) namespace(object *v1.NetNamespace) Namespace {
 			"%d is not a valid netid: use a number from 0 to %d.", n.NetID, MaxNetID)
 	}
 	for _, written := range object.EgressIPs {
-		ip, err := netip.ParseAddr(written)
+		ip, _ := netip.ParseAddr(written) // what is none is not valid
 		why := invalidReason(ip)
-		if err != nil {
-			why = "it is not an address"
-		}
 		if why == "" {
 			if !slices.Contains(n.Requests, ip) {
 				n.Requests = append(n.Requests, ip)
@@ -113,7 +119,7 @@ func (r *reader) namespace(object *v1.NetNamespace) Namespace {
 		if !slices.Contains(n.Invalid, written) {
 			n.Invalid = append(n.Invalid, written)
 			r.problem(kindNetNamespace, n.Name, fieldEgressIPs, written, ReasonBadAddress,
-				"%q is not a valid egress IP: %s. Use a bare unicast IPv4 address, such as 192.168.7.200.", written, why)
+				"%q is not a valid egress IP: %s. Use a bare unicast %s.", written, why, addressLike(written))
 		}
 	}
 	switch mode := object.Annotations[v1.AnnotationMode]; mode {
@@ -124,6 +130,14 @@ func (r *reader) namespace(object *v1.NetNamespace) Namespace {
 	default:
 		r.problem(kindNetNamespace, n.Name, "annotation "+v1.AnnotationMode, mode, ReasonBadMode,
 			"%q is not a valid mode: %q is used. Set it to %q or %q.", mode, v1.ModeOrdered, v1.ModeOrdered, v1.ModeBalanced)
+	}
+	switch other := object.Annotations[v1.AnnotationOtherFamily]; other {
+	case "", v1.OtherFamilyDropped:
+	case v1.OtherFamilyNode:
+		n.Other = OtherNode
+	default:
+		r.problem(kindNetNamespace, n.Name, "annotation "+v1.AnnotationOtherFamily, other, ReasonBadOtherFamily,
+			"%q is not known: %q is used. Set it to %q or %q.", other, v1.OtherFamilyDropped, v1.OtherFamilyDropped, v1.OtherFamilyNode)
 	}
 	return n
 }
@@ -159,8 +173,8 @@ func (r *reader) host(object *v1.HostSubnet, given given) Host {
 		h.Gone = published(object, v1.ConditionNodeGone, metav1.ConditionTrue)
 	}
 	h.Awaited = sortedUnique(slices.Clone(given.awaited))
-	h.Capacity = capacityOf(object, given)
-	if ip, err := netip.ParseAddr(object.HostIP); err == nil && invalidReason(ip) == "" {
+	h.Capacity, h.IPv6Capacity = capacityOf(object, given), ipv6CapacityOf(object, given)
+	if ip, err := netip.ParseAddr(object.HostIP); err == nil && usable4(ip) {
 		h.IP = ip
 	} else if object.HostIP == "" {
 		r.problem(kindHostSubnet, h.Name, fieldHostIP, "", ReasonBadHost,
@@ -173,6 +187,7 @@ func (r *reader) host(object *v1.HostSubnet, given given) Host {
 	if agent := object.Status.Agent; agent != nil {
 		h.Addresses, h.PodNetworks = readAddresses(agent.Addresses), readPodNetworks(agent.PodNetworks)
 		h.PodsMissing = agent.PodNetworksMissing
+		h.ServesIPv6 = slices.Contains(agent.Families, IPv6.String())
 	}
 	if placement := object.Status.Placement; placement != nil {
 		h.Listed, h.PodsListed = readAddresses(placement.NodeAddresses), readPodNetworks(placement.PodNetworks)
@@ -180,13 +195,13 @@ func (r *reader) host(object *v1.HostSubnet, given given) Host {
 	h.Found = readFound(object.Status.FoundNetworks)
 	h.Created = object.CreationTimestamp.Time
 	h.Reports, h.Failing = reports(object), given.failing
-	cloud := cloudNetwork(object, given)
+	cloud := cloudNetworks(object, given)
 	h.IPv6 = ipv6Networks(object.Status.IPv6Networks)
 	r.networks(&h, object, cloud)
 	r.claims(&h, object.EgressIPs)
 	r.ranges(&h, object.EgressCIDRs, cloud)
 	if !h.Automatic {
-		h.Excess = excess(object.EgressIPs, h.Capacity)
+		h.Excess = h.excess(object.EgressIPs)
 	}
 	return h
 }
@@ -214,23 +229,28 @@ func reports(object *v1.HostSubnet) map[netip.Addr]Report {
 	return byIP
 }
 
-// excess are the claims beyond a capacity, counted in the order of the list: what
+// excess are the claims beyond the capacity, counted in the order of the list: what
 // worked goes on working when more is added behind it.
-func excess(claims []string, capacity int) []netip.Addr {
-	if capacity == 0 {
+func (h *Host) excess(claims []string) []netip.Addr {
+	if h.Capacity == 0 && h.IPv6Capacity == 0 {
 		return nil
 	}
 	seen := make(map[netip.Addr]bool)
+	var counts [2]int
 	var beyond []netip.Addr
 	for _, written := range claims {
 		ip, ok := parseClaim(written)
 		if !ok || invalidReason(ip) != "" || seen[ip] {
 			continue
 		}
-		if len(seen) >= max(capacity, 0) {
+		seen[ip] = true
+		family, capacity := IPv4, h.Capacity // of both, unless there are two
+		if ip.Is6() && h.IPv6Capacity != 0 {
+			family, capacity = IPv6, h.IPv6Capacity
+		}
+		if counts[family]++; capacity != 0 && counts[family] > max(capacity, 0) {
 			beyond = append(beyond, ip)
 		}
-		seen[ip] = true
 	}
 	return sortedUnique(beyond)
 }
@@ -267,47 +287,96 @@ func capacityOf(object *v1.HostSubnet, given given) int {
 	return int(placement.Capacity)
 }
 
-// cloudNetwork is the host's network as a cloud reports it: as the caller knows it, or
-// else as it is published. It is invalid if no cloud reports any.
-func cloudNetwork(object *v1.HostSubnet, given given) netip.Prefix {
-	if given.allNetworked {
-		return given.network
+// ipv6CapacityOf is that of IPv6 alone; 0 if the capacity is for both families together.
+func ipv6CapacityOf(object *v1.HostSubnet, given given) int {
+	switch {
+	case given.limited:
+		return given.ipv6Capacity
+	case given.defaultCapacity != 0 || object.Status.Placement == nil || object.Status.Placement.IPv6Capacity == nil:
+		return 0
+	case *object.Status.Placement.IPv6Capacity == 0:
+		return -1
 	}
-	if object.Status.Placement == nil {
-		return netip.Prefix{}
-	}
-	network, _, _ := parseRange(object.Status.Placement.Network)
-	return network
+	return int(*object.Status.Placement.IPv6Capacity)
 }
 
-func (r *reader) networks(h *Host, object *v1.HostSubnet, cloud netip.Prefix) {
+// cloudNetworks are the host's networks as a cloud reports them: as the caller knows them,
+// or else as they are published.
+func cloudNetworks(object *v1.HostSubnet, given given) []netip.Prefix {
+	if given.allNetworked {
+		return given.networks
+	}
+	if object.Status.Placement == nil {
+		return nil
+	}
+	var networks []netip.Prefix
+	if network, ok := parseNetwork4(object.Status.Placement.Network); ok {
+		networks = append(networks, network)
+	}
+	for _, written := range object.Status.Placement.Networks {
+		if network, _, ok := parseRange(written); ok && network.Addr().Is6() {
+			networks = append(networks, network)
+		}
+	}
+	return networks
+}
+
+func (r *reader) networks(h *Host, object *v1.HostSubnet, cloud []netip.Prefix) {
 	if object.Subnet != "" {
 		// A subnet of everything would make all traffic inside traffic, and
 		// let it out with the node's address.
-		if subnet, _, ok := parseRange(object.Subnet); ok && subnet.Bits() > 0 {
+		if subnet, ok := parseNetwork4(object.Subnet); ok && subnet.Bits() > 0 {
 			h.Subnets = []netip.Prefix{subnet}
 		} else {
 			r.problem(kindHostSubnet, h.Name, "subnet", object.Subnet, ReasonBadCIDR,
 				"%q is not a valid IPv4 pod CIDR. Use one such as 10.244.1.0/24, or leave it empty.", object.Subnet)
 		}
 	}
-	if cloud.IsValid() && cloud.Addr().Is4() {
-		h.Network, h.Cloud = cloud.Masked(), true
+	if networks := networksOf(cloud, IPv4); len(networks) > 0 {
+		h.Networks, h.Cloud = []netip.Prefix{networks[0].Masked()}, true
+	} else {
+		r.uplink(h, object.Status.Agent)
+	}
+	ofIPv6 := networksOf(cloud, IPv6)
+	if len(ofIPv6) == 0 && object.Status.Agent != nil {
+		ofIPv6 = readUplinkNetworks(object.Status.Agent.UplinkNetworks)
+	}
+	for _, network := range ofIPv6 {
+		h.Networks = append(h.Networks, network.Masked())
+	}
+}
+
+// uplink reads the network of IPv4 as the agent reports it.
+func (r *reader) uplink(h *Host, agent *v1.AgentStatus) {
+	if agent == nil || agent.UplinkCIDR == "" {
 		return
 	}
-	if object.Status.Agent == nil || object.Status.Agent.UplinkCIDR == "" {
-		return
-	}
-	network, _, ok := parseRange(object.Status.Agent.UplinkCIDR)
+	network, ok := parseNetwork4(agent.UplinkCIDR)
 	if !ok {
-		r.problem(kindHostSubnet, h.Name, "status.agent.uplinkCIDR", object.Status.Agent.UplinkCIDR, ReasonBadCIDR,
-			"%q is not an IPv4 CIDR: the uplink's network is not known.", object.Status.Agent.UplinkCIDR)
+		r.problem(kindHostSubnet, h.Name, "status.agent.uplinkCIDR", agent.UplinkCIDR, ReasonBadCIDR,
+			"%q is not an IPv4 CIDR: the uplink's network is not known.", agent.UplinkCIDR)
 		return
 	}
 	// An uplink with a /32 does not tell which addresses its segment carries.
 	if network.Bits() < 32 {
-		h.Network = network
+		h.Networks = []netip.Prefix{network}
 	}
+}
+
+// maxUplinkNetworks is the greatest number of networks that are read of one uplink.
+const maxUplinkNetworks = 16
+
+// readUplinkNetworks reads the networks of IPv6 that an agent reports.
+func readUplinkNetworks(written []string) []netip.Prefix {
+	var networks []netip.Prefix
+	for _, text := range written[:min(len(written), maxUplinkNetworks)] {
+		network, _, ok := parseRange(text)
+		if ok && network.Addr().Is6() && network.Bits() < 128 && invalidReason(network.Addr()) == "" {
+			networks = append(networks, network)
+		}
+	}
+	slices.SortFunc(networks, netip.Prefix.Compare)
+	return slices.Compact(networks)
 }
 
 func (r *reader) claims(h *Host, claims []string) {
@@ -315,7 +384,10 @@ func (r *reader) claims(h *Host, claims []string) {
 		ip, ok := parseClaim(written)
 		why := invalidReason(ip)
 		if !ok {
-			why = "it is not an IPv4 address"
+			why = "it is not an address"
+			if f, known := familyOfText(written); known && f == IPv6 {
+				why = "it has a zone or is an IPv4 address in the form of IPv6"
+			}
 		}
 		if why == "" {
 			h.Claims = append(h.Claims, ip)
@@ -324,13 +396,13 @@ func (r *reader) claims(h *Host, claims []string) {
 		if !slices.Contains(h.Invalid, written) {
 			h.Invalid = append(h.Invalid, written)
 			r.problem(kindHostSubnet, h.Name, fieldEgressIPs, written, ReasonBadAddress,
-				"%q is not a valid egress IP: %s. Use a unicast IPv4 address, such as 192.168.7.200.", written, why)
+				"%q is not a valid egress IP: %s. Use a unicast %s.", written, why, addressLike(written))
 		}
 	}
 	h.Claims = sortedUnique(h.Claims)
 }
 
-func (r *reader) ranges(h *Host, ranges []string, cloud netip.Prefix) {
+func (r *reader) ranges(h *Host, ranges []string, cloud []netip.Prefix) {
 	for _, written := range ranges {
 		masked, exact, ok := parseRange(written)
 		if !ok {
@@ -338,10 +410,11 @@ func (r *reader) ranges(h *Host, ranges []string, cloud netip.Prefix) {
 				"%q is not an IPv4 CIDR and is ignored. Use one such as 192.168.7.128/25.", written)
 			continue
 		}
-		if cloud.IsValid() && !within(masked, cloud.Masked()) {
+		networks := networksOf(cloud, FamilyOf(masked.Addr()))
+		if len(networks) > 0 && !slices.ContainsFunc(networks, func(n netip.Prefix) bool { return within(masked, n.Masked()) }) {
 			r.problem(kindHostSubnet, h.Name, fieldEgressCIDRs, written, ReasonOutsideNetwork,
 				"%s is not inside %s, the host's network as the cloud reports it, and is ignored. Use a range inside it.",
-				written, cloud.Masked())
+				written, networks[0].Masked())
 			continue
 		}
 		if !exact {

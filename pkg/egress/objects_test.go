@@ -15,7 +15,7 @@ import (
 
 func TestProblems(t *testing.T) {
 	cloud := new(given).automatic("w0", "10.0.0.0/8")
-	cloud.Networks = map[string]netip.Prefix{"w0": testenv.Prefix("192.168.7.0/24")}
+	cloud.Networks = map[string][]netip.Prefix{"w0": testenv.Prefixes("192.168.7.0/24")}
 	strangeMode := new(given).namespace("red")
 	strangeMode.NetNamespaces[0].Annotations = map[string]string{v1.AnnotationMode: "random"}
 	subnet := new(given).host("w0")
@@ -31,7 +31,8 @@ func TestProblems(t *testing.T) {
 		"an unknown mode":                     {strangeMode, "annotation " + v1.AnnotationMode, "random", egress.ReasonBadMode},
 		"a netid of 25 bits":                  {new(given).namespace("red").netID("red", 1<<24), "netid", "16777216", egress.ReasonBadNetID},
 		"a claim that is no address":          {new(given).host("w0", "abcd"), "egressIPs", "abcd", egress.ReasonBadAddress},
-		"a claim of an IPv6 address":          {new(given).host("w0", "fd00::1/64"), "egressIPs", "fd00::1/64", egress.ReasonBadAddress},
+		"a claim of a link-local address":     {new(given).host("w0", "fe80::1/64"), "egressIPs", "fe80::1/64", egress.ReasonBadAddress},
+		"a claim of a mapped address":         {new(given).host("w0", "::ffff:192.168.7.200"), "egressIPs", "::ffff:192.168.7.200", egress.ReasonBadAddress},
 		"a multicast claim":                   {new(given).host("w0", "224.0.0.1"), "egressIPs", "224.0.0.1", egress.ReasonBadAddress},
 		"a hostIP that is a name":             {new(given).host("w0").hostIP("w0", "node1"), "hostIP", "node1", egress.ReasonBadHost},
 		"a hostIP of two hosts":               {new(given).host("w0").host("w1").hostIP("w1", "192.168.7.10"), "hostIP", "192.168.7.10", egress.ReasonBadHost},
@@ -115,7 +116,8 @@ func TestCanonicalClaims(t *testing.T) {
 		"a bare address stays":              {[]string{"192.168.7.200"}, []string{"192.168.7.200"}, false},
 		"the order stays":                   {[]string{"192.168.7.201", "192.168.7.200/24"}, []string{"192.168.7.201", "192.168.7.200"}, true},
 		"one address twice is one":          {[]string{"192.168.7.200/24", "192.168.7.200"}, []string{"192.168.7.200"}, true},
-		"what is no address stays":          {[]string{"abcd", "192.168.7.200/33", "fd00::1/64"}, []string{"abcd", "192.168.7.200/33", "fd00::1/64"}, false},
+		"what is no address stays":          {[]string{"abcd", "192.168.7.200/33", "fe80::1%eth0", "::ffff:10.0.0.1"}, []string{"abcd", "192.168.7.200/33", "fe80::1%eth0", "::ffff:10.0.0.1"}, false},
+		"IPv6 is written in one way":        {[]string{"FD00:0::A/64", "fd00::a", "192.168.7.200"}, []string{"fd00::a", "192.168.7.200"}, true},
 		"an unusable address is still told": {[]string{"0.0.0.0"}, []string{"0.0.0.0"}, false},
 		"nothing stays nothing":             {nil, nil, false},
 	} {
@@ -135,20 +137,24 @@ func TestParseCloudConfig(t *testing.T) {
 		fails      bool
 	}{
 		"nothing":                      {"", egress.CloudConfig{}, false},
-		"ipv4 capacity":                {`[{"interface":"nic0","ifaddr":{"ipv4":"10.0.0.0/18"},"capacity":{"ipv4":14,"ipv6":15}}]`, egress.CloudConfig{Capacity: 14, Network: testenv.Prefix("10.0.0.0/18")}, false},
+		"capacity by family":           {`[{"interface":"nic0","ifaddr":{"ipv4":"10.0.0.0/18"},"capacity":{"ipv4":14,"ipv6":15}}]`, egress.CloudConfig{Capacity: 14, IPv6Capacity: 15, Networks: testenv.Prefixes("10.0.0.0/18")}, false},
 		"ip capacity wins":             {`[{"capacity":{"ipv4":14,"ip":10}}]`, egress.CloudConfig{Capacity: 10}, false},
 		"the first interface counts":   {`[{"capacity":{"ip":1}},{"capacity":{"ip":2}}]`, egress.CloudConfig{Capacity: 1}, false},
 		"capacity 0 is none, not all":  {`[{"capacity":{"ipv4":0}}]`, egress.CloudConfig{Capacity: -1}, false},
-		"no capacity is no limit":      {`[{"ifaddr":{"ipv4":"10.0.0.7/18"}}]`, egress.CloudConfig{Network: testenv.Prefix("10.0.0.0/18")}, false},
-		"IPv6 alone says nothing of 4": {`[{"ifaddr":{"ipv6":"fd00::/64"},"capacity":{"ipv6":15}}]`, egress.CloudConfig{}, false},
+		"no capacity is no limit":      {`[{"ifaddr":{"ipv4":"10.0.0.7/18"}}]`, egress.CloudConfig{Networks: testenv.Prefixes("10.0.0.0/18")}, false},
+		"IPv6 alone says nothing of 4": {`[{"ifaddr":{"ipv6":"fd00::/64"},"capacity":{"ipv6":15}}]`, egress.CloudConfig{IPv6Capacity: 15, Networks: testenv.Prefixes("fd00::/64")}, false},
+		"IPv4 alone says nothing of 6": {`[{"ifaddr":{"ipv4":"10.0.0.0/18","ipv6":"fd00::7/64"},"capacity":{"ipv4":14}}]`, egress.CloudConfig{Capacity: 14, IPv6Capacity: 512, Networks: testenv.Prefixes("10.0.0.0/18", "fd00::/64")}, false},
+		"one capacity for both":        {`[{"capacity":{"ipv4":14,"ipv6":15,"ip":10}}]`, egress.CloudConfig{Capacity: 10}, false},
+		"no capacity of IPv6":          {`[{"capacity":{"ipv4":14,"ipv6":0}}]`, egress.CloudConfig{Capacity: 14, IPv6Capacity: -1}, false},
+		"IPv4 in place of IPv6":        {`[{"ifaddr":{"ipv6":"10.0.0.0/18"}}]`, egress.CloudConfig{}, true},
 		"no JSON":                      {"x", egress.CloudConfig{}, true},
 		"no interface":                 {"[]", egress.CloudConfig{}, true},
 		"a bad network":                {`[{"ifaddr":{"ipv4":"10.0.0.0"}}]`, egress.CloudConfig{}, true},
 	} {
 		t.Run(name, func(t *testing.T) {
 			got, err := egress.ParseCloudConfig(test.annotation)
-			if got != test.want || (err != nil) != test.fails {
-				t.Errorf("got %+v, %v", got, err)
+			if d := diff(test.want, got); d != "" || (err != nil) != test.fails {
+				t.Errorf("got %v\n%s", err, d)
 			}
 		})
 	}

@@ -37,8 +37,8 @@ type Plan struct {
 	// them died, in order of address. The kernel is prepared for them as far as
 	// it can be.
 	Standby []HostedIP
-	// Pods are the host's own pods in order of address, each with its path. That of an
-	// IPv6 address is PathNode or PathDrop.
+	// Pods are the host's own pods in order of address, each with its path. A pod with
+	// addresses of both families has two.
 	Pods []PodPath
 	// Orphans are all requested or claimed addresses that this host must not
 	// have; for reports only.
@@ -73,10 +73,10 @@ type PodPath struct {
 	IP    netip.Addr
 	NetID uint32
 	Kind  PathKind
-	// EgressIP is the source address, for PathLocal.
+	// EgressIP is the source address, for PathLocal, of the pod's family.
 	EgressIP netip.Addr
-	// Via are the addresses of the egress hosts for PathRemote: one in mode
-	// Ordered; in mode Balanced one or more, each connection pinned to one.
+	// Via are the addresses of the egress hosts for PathRemote, of the overlay and not of
+	// the pod's family: one in mode Ordered; in mode Balanced one or more, each connection pinned to one.
 	Via []netip.Addr
 	// Sources are the source addresses that the hosts of Via translate to, in
 	// the order of Via.

@@ -122,7 +122,7 @@ func podPaths(r Resolution, plan Plan, pods []Pod) []PodPath {
 		_, isHost := slices.BinarySearchFunc(plan.Hosts, ip, netip.Addr.Compare)
 		if (ip.Is4() || isIPv6(ip)) && !isHost {
 			if path, known := sharedPath(r, plan.Host, rest[:sharing]); known {
-				paths = append(paths, path.ofFamily(ip))
+				paths = append(paths, path)
 			}
 		}
 		rest = rest[sharing:]
@@ -153,16 +153,17 @@ func podPath(r Resolution, host string, pod Pod) (PodPath, bool) {
 		return PodPath{}, false
 	}
 	path := PodPath{IP: pod.IP, NetID: namespace.NetID, Namespace: pod.Namespace, Name: pod.Name}
+	active := namespace.activeOf(pod.IP)
 	switch {
-	case namespace.Dropped:
+	case namespace.Drops[FamilyOf(pod.IP)]:
 		path.Kind = PathDrop
 		return path, true
-	case len(namespace.Active) == 0:
+	case len(active) == 0:
 		path.Kind = PathNode
 		return path, true
 	}
 	path.Kind = PathRemote
-	for _, assignment := range namespace.Active {
+	for _, assignment := range active {
 		// A host that has one of the egress IPs uses that one: it is the shortest
 		// path, and one host less can fail.
 		if assignment.Host == host {

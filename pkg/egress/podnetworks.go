@@ -80,12 +80,18 @@ func usablePodNetworks(c Cluster, networks []netip.Prefix) []netip.Prefix {
 	return outermost(usable)
 }
 
-// segments are the networks of confirmed hosts' uplinks.
+// segments are the networks of confirmed hosts' uplinks in which egress IPs can be.
 func segments(c Cluster) []netip.Prefix {
 	var networks []netip.Prefix
 	for i := range c.Hosts {
-		if host := &c.Hosts[i]; host.Confirmed && host.Network.IsValid() && !slices.Contains(networks, host.Network) {
-			networks = append(networks, host.Network)
+		host := &c.Hosts[i]
+		if !host.Confirmed {
+			continue
+		}
+		for _, network := range host.Networks {
+			if (network.Addr().Is4() || host.ServesIPv6) && !slices.Contains(networks, network) {
+				networks = append(networks, network)
+			}
 		}
 	}
 	return networks
@@ -209,7 +215,7 @@ func toLocate(pods []Pod, hosts []netip.Addr, networks []netip.Prefix) []netip.A
 	known := newNetworkSet(networks)
 	for _, pod := range pods {
 		_, isHost := slices.BinarySearchFunc(hosts, pod.IP, netip.Addr.Compare)
-		if invalidReason(pod.IP) == "" && !isHost && !known.has(single(pod.IP)) {
+		if usable4(pod.IP) && !isHost && !known.has(single(pod.IP)) {
 			addresses = append(addresses, pod.IP)
 		}
 	}
@@ -275,7 +281,7 @@ func readPodNetworks(written []string) []netip.Prefix {
 	var networks []netip.Prefix
 	for _, text := range written[:min(len(written), MaxPodNetworks)] {
 		p, err := netip.ParsePrefix(text)
-		if err == nil && p.Bits() >= widestPodNetwork && p == p.Masked() && (invalidReason(p.Addr()) == "" && !LinkLocal().Overlaps(p)) {
+		if err == nil && p.Bits() >= widestPodNetwork && p == p.Masked() && (usable4(p.Addr()) && !LinkLocal().Overlaps(p)) {
 			networks = append(networks, p)
 		}
 	}

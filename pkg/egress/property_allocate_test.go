@@ -24,7 +24,7 @@ func uniform() shape {
 // host lists nothing but what it may: requested by one namespace, in one of its
 // ranges, one of a namespace, within capacity, and none if it is offline.
 //
-// Kills the mutants rebalance-for-ever and unrequested-kept.
+// Kills the mutants rebalance-for-ever, unrequested-kept and capacity-for-each.
 func TestPropertyConverges(t *testing.T) {
 	rapid.Check(t, func(t *rapid.T) {
 		w := &world{Objects: drawObjects(t, full())}
@@ -43,8 +43,8 @@ func TestPropertyConverges(t *testing.T) {
 			if len(h.Claims) > 0 && !h.Online {
 				t.Fatalf("%s is offline and claims %v", h.Name, h.Claims)
 			}
-			if h.Capacity != 0 && len(h.Claims) > max(h.Capacity, 0) {
-				t.Fatalf("%s claims %v with capacity %d", h.Name, h.Claims, h.Capacity)
+			if exceeds(h) {
+				t.Fatalf("%s claims %v with capacity %d, of IPv6 %d", h.Name, h.Claims, h.Capacity, h.IPv6Capacity)
 			}
 			for _, ip := range h.Claims {
 				if requested[ip] != 1 {
@@ -61,12 +61,30 @@ func TestPropertyConverges(t *testing.T) {
 	})
 }
 
-// siblings names two egress IPs of one namespace on one automatic host.
+// exceeds reports whether a host claims more than it has capacity for.
+func exceeds(h egress.Host) bool {
+	ipv6 := 0
+	for _, ip := range h.Claims {
+		if ip.Is6() {
+			ipv6++
+		}
+	}
+	count := len(h.Claims)
+	if h.IPv6Capacity != 0 {
+		if ipv6 > max(h.IPv6Capacity, 0) {
+			return true
+		}
+		count -= ipv6
+	}
+	return h.Capacity != 0 && count > max(h.Capacity, 0)
+}
+
+// siblings names two egress IPs of one namespace and family on one automatic host.
 func siblings(c egress.Cluster, hosts []egress.Host) string {
 	owner := make(map[netip.Addr]string)
 	for _, n := range c.Namespaces {
 		for _, ip := range n.Requests {
-			owner[ip] = n.Name
+			owner[ip] = n.Name + " " + egress.FamilyOf(ip).String()
 		}
 	}
 	for _, h := range hosts {
@@ -74,7 +92,7 @@ func siblings(c egress.Cluster, hosts []egress.Host) string {
 		for _, ip := range h.Claims {
 			name := owner[ip]
 			if other, two := seen[name]; h.Automatic && name != "" && two {
-				return fmt.Sprintf("%s has %s and %s of namespace %s", h.Name, other, ip, name)
+				return fmt.Sprintf("%s has %s and %s of %s", h.Name, other, ip, name)
 			}
 			seen[name] = ip
 		}
@@ -244,12 +262,16 @@ func TestPropertyHostComesFewMove(t *testing.T) {
 			ObjectMeta: metav1.ObjectMeta{Name: "new"}, Host: "new", HostIP: "192.168.7.99", EgressCIDRs: []string{"192.168.7.0/24"},
 		})
 		objects.AgentReports(&w.HostSubnets[len(w.HostSubnets)-1])
+		if w.host("w0").Status.Agent.Families != nil {
+			servesIPv6(w.host("new"), 0x70)
+			w.host("new").EgressCIDRs = append(w.host("new").EgressCIDRs, "fd00:7::/64")
+		}
 		fresh := w.clone()
 		for i := range fresh.HostSubnets {
 			fresh.HostSubnets[i].EgressIPs = nil
 		}
 		fresh.settle(t)
-		share := len(fresh.host("new").EgressIPs)
+		share := countFamilies(fresh.host("new").EgressIPs)
 		w.settle(t)
 		after := homes(w)
 		var moved []string
@@ -261,13 +283,24 @@ func TestPropertyHostComesFewMove(t *testing.T) {
 				}
 			}
 		}
-		if len(moved) > share {
-			t.Fatalf("the share of the new host is %d, and %v moved", share, moved)
-		}
-		if have := len(w.host("new").EgressIPs); have < share/2 {
-			t.Fatalf("the share of the new host is %d, and it has %d", share, have)
+		counts, have := countFamilies(moved), countFamilies(w.host("new").EgressIPs)
+		for f := range share {
+			if counts[f] > share[f] {
+				t.Fatalf("the share of the new host is %v of each family, and %v moved", share, moved)
+			}
+			if have[f] < share[f]/2 {
+				t.Fatalf("the share of the new host is %v of each family, and it has %v", share, have)
+			}
 		}
 	})
+}
+
+// countFamilies counts addresses by family.
+func countFamilies(ips []string) (counts [2]int) {
+	for _, ip := range ips {
+		counts[egress.RequestFamily(ip)]++
+	}
+	return counts
 }
 
 // A request that can be placed is placed: as many as a brute-force search
@@ -292,7 +325,7 @@ func TestPropertyWhatCanBePlacedIsPlaced(t *testing.T) {
 				w.HostSubnets[i].EgressIPs = nil
 			}
 		}
-		want := len(homes(w)) + bruteForce(w.cluster())
+		want := len(homes(w)) + bruteForce(w.only(egress.IPv4).cluster()) + bruteForce(w.only(egress.IPv6).cluster())
 		answer := w.round()
 		if got := len(homes(w)); len(answer.Released) == 0 && got != want {
 			t.Fatalf("placed %d of %d: %v", got, want, w.placement())
@@ -348,11 +381,17 @@ func place(c egress.Cluster, claims []map[netip.Addr]bool, open []request) int {
 }
 
 func roomFor(host egress.Host, claims map[netip.Addr]bool, r request) bool {
-	if !host.Online || (host.Capacity != 0 && len(claims) >= host.Capacity) {
+	capacity := host.Capacity
+	if r.ip.Is6() && host.IPv6Capacity != 0 {
+		capacity = host.IPv6Capacity
+	}
+	if !host.Online || (capacity != 0 && len(claims) >= capacity) || r.ip.Is6() && !host.ServesIPv6 {
 		return false
 	}
-	if host.Network.IsValid() && !host.Network.Contains(r.ip) {
-		return false
+	for _, network := range host.Networks {
+		if network.Addr().Is4() == r.ip.Is4() && !network.Contains(r.ip) {
+			return false
+		}
 	}
 	return slices.ContainsFunc(host.Ranges, func(p netip.Prefix) bool { return p.Contains(r.ip) }) &&
 		!slices.ContainsFunc(r.namespace.Requests, func(ip netip.Addr) bool { return claims[ip] })

@@ -36,7 +36,7 @@ func TestPropertyOrderOfObjectsMeansNothing(t *testing.T) {
 		other.HostSubnets = rapid.Permutation(other.HostSubnets).Draw(t, "hosts in order")
 		for i := range other.HostSubnets {
 			h := &other.HostSubnets[i]
-			if len(h.EgressCIDRs) > 0 || w.Capacity[h.Name] == 0 {
+			if len(h.EgressCIDRs) > 0 || w.Capacity[h.Name] == 0 && w.IPv6Capacity[h.Name] == 0 {
 				h.EgressIPs = rapid.Permutation(h.EgressIPs).Draw(t, "claims in order")
 			}
 			h.EgressCIDRs = rapid.Permutation(h.EgressCIDRs).Draw(t, "ranges in order")
@@ -57,11 +57,13 @@ func TestPropertyOrderOfObjectsMeansNothing(t *testing.T) {
 	})
 }
 
-// podsOf gives each namespace one pod.
+// podsOf gives each namespace one pod, with addresses of both families.
 func podsOf(w *world) []egress.Pod {
 	var pods []egress.Pod
 	for _, n := range w.NetNamespaces {
-		pods = append(pods, egress.Pod{Namespace: n.Name, Name: "pod", UID: n.Name, IP: podIP(n.Name)})
+		for _, ip := range []netip.Addr{podIP(n.Name), podIPv6(n.Name)} {
+			pods = append(pods, egress.Pod{Namespace: n.Name, Name: "pod", UID: n.Name, IP: ip})
+		}
 	}
 	return pods
 }
@@ -70,6 +72,11 @@ func podIP(namespace string) netip.Addr {
 	var number byte
 	fmt.Sscanf(namespace, "ns%d", &number) //nolint:errcheck // the generator wrote it
 	return netip.AddrFrom4([4]byte{10, 244, 0, 10 + number})
+}
+
+func podIPv6(namespace string) netip.Addr {
+	ipv4 := podIP(namespace).As4()
+	return netip.AddrFrom16([16]byte{0xfd, 0, 2, 0x44, 15: ipv4[3]})
 }
 
 // Reading and deciding change no object.
@@ -95,12 +102,12 @@ func TestPropertyObjectsAreNotChanged(t *testing.T) {
 	})
 }
 
-// A packet of a namespace that requests egress IPs leaves with one of them, or
-// not at all: locally with an address that the host has, remotely through a
+// A packet of a namespace that requests egress IPs leaves with one of them, of its own
+// family, or not at all, unless it is of a family that the namespace leaves alone: locally with an address that the host has, remotely through a
 // host that knows the netid and has for it one address, of that namespace.
 //
-// Kills the mutants netid-shared, same-host-used, invalid-forgotten and
-// unknown-is-node.
+// Kills the mutants netid-shared, same-host-used, invalid-forgotten, unknown-is-node,
+// other-family-leaves, other-familys-way and dropped-family-leaves.
 func TestPropertyNoPacketLeavesWithAnotherAddress(t *testing.T) {
 	rapid.Check(t, func(t *rapid.T) {
 		w := &world{Objects: drawObjects(t, full())}
@@ -132,10 +139,17 @@ func plansOf(w *world, pods []egress.Pod) map[string]egress.Plan {
 // trace follows a packet and says what is wrong with its source.
 func trace(w *world, plans map[string]egress.Plan, plan egress.Plan, path egress.PodPath) string {
 	i := slices.IndexFunc(w.NetNamespaces, func(n v1.NetNamespace) bool { return n.Name == path.Namespace })
-	requests := w.NetNamespaces[i].EgressIPs
+	all := w.NetNamespaces[i].EgressIPs
+	requests := slices.DeleteFunc(slices.Clone(all), func(ip string) bool { return strings.Contains(ip, ":") != path.IP.Is6() })
+	if path.IP.Is6() {
+		for i, written := range requests {
+			requests[i] = netip.MustParseAddr(written).String()
+		}
+	}
 	switch path.Kind {
 	case egress.PathNode:
-		if len(requests) > 0 {
+		leaves := w.NetNamespaces[i].Annotations[v1.AnnotationOtherFamily] == v1.OtherFamilyNode
+		if len(requests) > 0 || len(all) > 0 && !leaves {
 			return "leaves with the node's address"
 		}
 	case egress.PathLocal:
@@ -155,7 +169,7 @@ func trace(w *world, plans map[string]egress.Plan, plan egress.Plan, path egress
 			}
 		}
 	case egress.PathDrop:
-		if len(requests) == 0 {
+		if len(all) == 0 {
 			return "is dropped without having requested anything"
 		}
 	}
@@ -179,7 +193,7 @@ func traceRemote(w *world, plans map[string]egress.Plan, via netip.Addr, path eg
 		}
 		hosts++ // more than one where Nodes contradict each other
 		for _, hosted := range plan.Hosted {
-			if hosted.NetID == path.NetID {
+			if hosted.NetID == path.NetID && hosted.IP.Is6() == path.IP.Is6() {
 				sources = append(sources, hosted.IP.String())
 			}
 		}
@@ -306,4 +320,92 @@ func TestPropertyEverythingIsExplained(t *testing.T) {
 			explained(u.Namespace+" unplaced", u.Message)
 		}
 	})
+}
+
+// Each family is decided as if there were no other, but for what they share: the netid, and
+// capacities for both together.
+//
+// Kills the mutant loads-of-both.
+func TestPropertyFamiliesAreDecidedByThemselves(t *testing.T) {
+	rapid.Check(t, func(t *rapid.T) {
+		s := full()
+		s.shared = false
+		w := &world{Objects: drawObjects(t, s)}
+		for i := range w.NetNamespaces {
+			if w.NetNamespaces[i].NetID != nil {
+				w.NetNamespaces[i].NetID = new(uint32(2000 + i))
+			}
+		}
+		for _, f := range []egress.Family{egress.IPv4, egress.IPv6} {
+			alone := w.only(f)
+			if d := diff(ofFamily(egress.Resolve(alone.cluster()), f), ofFamily(egress.Resolve(w.cluster()), f)); d != "" {
+				t.Fatalf("%s is resolved otherwise with the other family:\n%s", f, d)
+			}
+			if d := diff(placedOf(egress.Allocate(alone.cluster()), f), placedOf(egress.Allocate(w.cluster()), f)); d != "" {
+				t.Fatalf("%s is allocated otherwise with the other family:\n%s", f, d)
+			}
+		}
+	})
+}
+
+// only returns the world without egress IPs of the other family. Its ranges stay, which
+// make a host automatic.
+func (w *world) only(f egress.Family) *world {
+	alone := w.clone()
+	others := func(written string) bool { return egress.RequestFamily(written) != f }
+	for i := range alone.NetNamespaces {
+		n := &alone.NetNamespaces[i]
+		n.EgressIPs = slices.DeleteFunc(n.EgressIPs, others)
+	}
+	for i := range alone.HostSubnets {
+		h := &alone.HostSubnets[i]
+		h.EgressIPs = slices.DeleteFunc(h.EgressIPs, others)
+	}
+	return alone
+}
+
+// ofFamily are the results of one family, of namespaces and hosts.
+func ofFamily(r egress.Resolution, f egress.Family) (results []any) {
+	for _, n := range r.Namespaces {
+		for _, request := range n.Requests {
+			if egress.RequestFamily(request.IP) == f {
+				results = append(results, request)
+			}
+		}
+		for _, a := range n.Active {
+			if egress.FamilyOf(a.IP) == f {
+				results = append(results, a)
+			}
+		}
+	}
+	for _, h := range r.Hosts {
+		for _, claim := range h.Claims {
+			if egress.FamilyOf(claim.IP) == f {
+				results = append(results, claim)
+			}
+		}
+	}
+	return results
+}
+
+// placedOf is the allocation of one family.
+func placedOf(a egress.Allocation, f egress.Family) (results []any) {
+	for _, h := range a.Hosts {
+		for _, ip := range h.Claims {
+			if egress.FamilyOf(ip) == f {
+				results = append(results, h.Host+" "+ip.String())
+			}
+		}
+	}
+	for _, r := range a.Released {
+		if egress.FamilyOf(r.IP) == f {
+			results = append(results, r)
+		}
+	}
+	for _, u := range a.Unplaced {
+		if egress.FamilyOf(u.IP) == f {
+			results = append(results, u)
+		}
+	}
+	return results
 }

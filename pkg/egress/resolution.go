@@ -61,16 +61,21 @@ const (
 	// ReasonOutsideNetwork: the address is outside the network of the uplink
 	// of the host that claims it.
 	ReasonOutsideNetwork Reason = "OutsideNetwork"
-	// ReasonBadAddress: not a unicast IPv4 address.
+	// ReasonBadAddress: not a unicast address.
 	ReasonBadAddress Reason = "BadAddress"
 	// ReasonBadNetID: a netid of more than 24 bits.
 	ReasonBadNetID Reason = "BadNetID"
 	// ReasonNoNetID: the NetNamespace has no netid yet.
 	ReasonNoNetID Reason = "NoNetID"
-	// ReasonBadCIDR: not an IPv4 CIDR without host bits.
+	// ReasonBadCIDR: not a CIDR without host bits.
 	ReasonBadCIDR Reason = "BadCIDR"
+	// ReasonFamilyNotServed: the agent of the host that claims the address does not report
+	// that it serves egress IPs of that family.
+	ReasonFamilyNotServed Reason = "FamilyNotServed"
 	// ReasonBadMode: the mode annotation has an unknown value.
 	ReasonBadMode Reason = "BadMode"
+	// ReasonBadOtherFamily: so has the annotation about the other family.
+	ReasonBadOtherFamily Reason = "BadOtherFamily"
 	// ReasonBadHost: a HostSubnet without a usable hostIP.
 	ReasonBadHost Reason = "BadHost"
 	// ReasonOutsideRange: a claim of an automatic host that none of its ranges
@@ -151,11 +156,14 @@ type NamespaceResult struct {
 	// Requests in the user's order, then those that are no usable address, as
 	// written.
 	Requests []RequestResult
-	// Active are the assignments in use: at most one in mode Ordered, at most MaxActive
-	// in mode Balanced.
+	// Active are the assignments in use, those of IPv4 first: of each family at most one in
+	// mode Ordered, at most MaxActive in mode Balanced.
 	Active []Assignment
-	// Dropped: egress IPs are requested and none is active.
+	// Dropped: of a family egress IPs are requested and none is active.
 	Dropped bool
+	// Drops are, by family, whether traffic to the outside is dropped: where Dropped says
+	// so, and where no egress IPs of the family are requested, but of the other.
+	Drops [2]bool
 	// Ready, Reason and Message sum it up for the condition EgressReady.
 	Ready   Readiness
 	Reason  Reason

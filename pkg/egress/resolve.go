@@ -26,7 +26,13 @@ import (
 // A namespace uses the first of its assigned egress IPs whose host is online
 // (Ordered), or MaxActive of them (Balanced); with none it is dropped. A claim counts while
 // its host is offline, so that no other host takes the address over by itself.
-func Resolve(c Cluster) Resolution { return resolve(newIndex(c), nil) }
+//
+// Each family of addresses is decided by itself, by these rules: a namespace may have
+// egress IPs of both, on different hosts, and what is wrong with those of one does not
+// concern the other.
+func Resolve(c Cluster) Resolution {
+	return c.resolveEach(func(view Cluster) Resolution { return resolve(newIndex(view), nil) })
+}
 
 // resolve is Resolve. Results of an earlier resolution that still hold are taken over.
 func resolve(x *index, before *earlier) Resolution {
@@ -82,6 +88,8 @@ func (r *resolver) namespace(n int) NamespaceResult {
 		Active: r.active(n),
 	}
 	result.Dropped = namespace.Requesting() && len(result.Active) == 0
+	result.Drops[r.Family] = namespace.drops(r.Family, len(result.Active) > 0)
+	result.Drops[r.Family.other()] = namespace.drops(r.Family.other(), false)
 	if len(namespace.Requests) > 0 {
 		result.Requests = make([]RequestResult, 0, len(namespace.Requests)+len(namespace.Invalid))
 	}
@@ -95,6 +103,7 @@ func (r *resolver) namespace(n int) NamespaceResult {
 		})
 	}
 	result.Ready, result.Reason, result.Message = r.summary(n, &result)
+	result.Message += namespace.otherMessage(r.Family)
 	return result
 }
 
@@ -224,7 +233,7 @@ func stateOf(reason Reason) State {
 	switch reason {
 	case ReasonMultipleNamespaces, ReasonMultipleHosts, ReasonSameHost, ReasonDuplicateNetID:
 		return Conflict
-	case ReasonHostAddress, ReasonPodAddress, ReasonServiceAddress, ReasonOutsideNetwork, ReasonBadAddress, ReasonBadNetID, ReasonBadHost:
+	case ReasonHostAddress, ReasonPodAddress, ReasonServiceAddress, ReasonOutsideNetwork, ReasonFamilyNotServed, ReasonBadAddress, ReasonBadNetID, ReasonBadHost:
 		return Invalid
 	default:
 		return Unassigned

@@ -59,16 +59,21 @@ func (x *index) suits(h int) bool {
 // effectiveRanges are the host's ranges as far as its network contains them: of two
 // CIDRs one contains the other, or they have nothing in common.
 func effectiveRanges(host *Host) []netip.Prefix {
-	if !host.Network.IsValid() {
+	if len(host.Networks) == 0 {
 		return host.Ranges
 	}
 	var effective []netip.Prefix
 	for _, prefix := range host.Ranges {
-		switch {
-		case within(prefix, host.Network):
+		if prefix.Addr().Is4() && !host.network().IsValid() {
 			effective = append(effective, prefix)
-		case within(host.Network, prefix):
-			effective = append(effective, host.Network)
+		}
+		for _, network := range host.Networks {
+			switch {
+			case within(prefix, network):
+				effective = append(effective, prefix)
+			case within(network, prefix):
+				effective = append(effective, network)
+			}
 		}
 	}
 	return effective

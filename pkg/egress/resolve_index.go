@@ -70,7 +70,7 @@ type address struct {
 func newIndex(c Cluster) *index {
 	x := &index{
 		Cluster:   c,
-		hostsByIP: hostsByIP(c.Hosts),
+		hostsByIP: addressesOf(c),
 		pods:      findPodNetworks(c.Hosts),
 		named:     findNamedNetworks(c),
 		bad:       make([]string, len(c.Hosts)),
@@ -241,17 +241,28 @@ func (x *index) beyondCapacity(h int, ip netip.Addr) bool {
 
 // invalidOn is why this host cannot have the address; "" if it can.
 func (x *index) invalidOn(h int, ip netip.Addr) (Reason, string) {
-	network := x.Hosts[h].Network
-	if !network.IsValid() {
+	host := &x.Hosts[h]
+	if ip.Is6() && !host.ServesIPv6 {
+		return ReasonFamilyNotServed, "its agent does not report that it serves egress IPs of IPv6"
+	}
+	known := ip.Is6()
+	for _, network := range host.Networks {
+		if network.Contains(ip) {
+			if why := invalidReasonIn(network, ip); why != "" {
+				return ReasonBadAddress, why
+			}
+			return "", ""
+		}
+		known = known || network.Addr().Is4()
+	}
+	if !known {
 		return "", ""
 	}
-	if !network.Contains(ip) {
-		return ReasonOutsideNetwork, "it is outside " + network.String()
+	networks := host.networksOf(FamilyOf(ip))
+	if len(networks) == 0 {
+		return ReasonOutsideNetwork, "no network of its uplink is known that has IPv6"
 	}
-	if why := invalidReasonIn(network, ip); why != "" {
-		return ReasonBadAddress, why
-	}
-	return "", ""
+	return ReasonOutsideNetwork, "it is outside " + prefixList(networks)
 }
 
 // netIDs are, by namespace, why its packets cannot be told from those of other
@@ -279,7 +290,7 @@ func netIDs(namespaces []Namespace) []Reason {
 	return reasons
 }
 
-func (n *Namespace) usesOverlay() bool { return len(n.Requests) > 0 && !n.Unnumbered }
+func (n *Namespace) usesOverlay() bool { return (len(n.Requests) > 0 || n.Elsewhere) && !n.Unnumbered }
 
 // sharing are the namespaces that request usable egress IPs and have the netid.
 func (x *index) sharing(id uint32) []int {

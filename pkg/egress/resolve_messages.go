@@ -14,8 +14,16 @@ import (
 const dropped = "Traffic to the outside is dropped. "
 
 func badAddressMessage(kind, name, written string) string {
-	return fmt.Sprintf("%q in egressIPs of %s %s is not a valid egress IP: use a unicast IPv4 address, such as 192.168.7.200.",
-		written, kind, name)
+	return fmt.Sprintf("%q in egressIPs of %s %s is not a valid egress IP: use a unicast %s.",
+		written, kind, name, addressLike(written))
+}
+
+// addressLike is an example for somebody who wrote something else.
+func addressLike(written string) string {
+	if f, known := familyOfText(written); known && f == IPv6 {
+		return "IPv6 address, such as 2001:db8:7::200"
+	}
+	return "IPv4 address, such as 192.168.7.200"
 }
 
 func activeMessage(active []Assignment) string {
@@ -135,7 +143,7 @@ func (x *index) defectMessage(a *address, reason Reason) string {
 		return x.netIDMessage(a.namespaces[0], reason)
 	case ReasonMultipleHosts:
 		return x.multipleHostsMessage(a)
-	case ReasonOutsideNetwork, ReasonBadAddress:
+	case ReasonOutsideNetwork, ReasonBadAddress, ReasonFamilyNotServed:
 		return x.invalidOnMessage(a.hosts[0], ip)
 	case ReasonSameHost:
 		return x.sameHostMessage(a)
@@ -328,7 +336,7 @@ func (a *allocator) releaseMessage(gone claim, reason Reason) string {
 		return fmt.Sprintf("Host %s releases %s: another host claims it too.", host, gone.ip)
 	case ReasonBadHost:
 		return fmt.Sprintf("Host %s releases %s: %s.", host, gone.ip, a.bad[gone.host])
-	case ReasonOutsideNetwork, ReasonBadAddress:
+	case ReasonOutsideNetwork, ReasonBadAddress, ReasonFamilyNotServed:
 		_, why := a.invalidOn(gone.host, gone.ip)
 		return fmt.Sprintf("Host %s releases %s: %s.", host, gone.ip, why)
 	default:

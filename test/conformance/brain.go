@@ -27,7 +27,7 @@ type Brain struct {
 	hosts      map[string]*v1.HostSubnet
 	offline    map[string]bool
 	capacity   map[string]int
-	networks   map[string]netip.Prefix
+	networks   map[string][]netip.Prefix
 	broken     []string
 }
 
@@ -43,7 +43,7 @@ func NewBrain(profile string) *Brain {
 		hosts:      make(map[string]*v1.HostSubnet),
 		offline:    make(map[string]bool),
 		capacity:   make(map[string]int),
-		networks:   make(map[string]netip.Prefix),
+		networks:   make(map[string][]netip.Prefix),
 	}
 }
 
@@ -181,8 +181,8 @@ func (b *Brain) createNode(step Step) error {
 		return err
 	}
 	b.capacity[step.Name] = config.Capacity
-	if config.Network.IsValid() {
-		b.networks[step.Name] = config.Network
+	if len(config.Networks) > 0 {
+		b.networks[step.Name] = config.Networks
 	}
 	return nil
 }

@@ -185,13 +185,13 @@ func (s seen) outdated(resolution egress.Resolution) string {
 func addCloud(objects *egress.Objects, name string, config egress.CloudConfig) {
 	if objects.Capacity == nil {
 		objects.Capacity = make(map[string]int)
-		objects.Networks = make(map[string]netip.Prefix)
+		objects.Networks = make(map[string][]netip.Prefix)
 	}
 	if config.Capacity != 0 {
 		objects.Capacity[name] = config.Capacity
 	}
-	if config.Network.IsValid() {
-		objects.Networks[name] = config.Network
+	if len(config.Networks) > 0 {
+		objects.Networks[name] = config.Networks
 	}
 }
 

@@ -195,7 +195,7 @@ func TestVectorsOnTheBrain(t *testing.T) {
 				return
 			}
 			_, problems := egress.Snapshot(egress.Objects{
-				HostSubnets: []v1.HostSubnet{host}, Networks: map[string]netip.Prefix{"w0": network},
+				HostSubnets: []v1.HostSubnet{host}, Networks: map[string][]netip.Prefix{"w0": {network}},
 			})
 			var wrong []string
 			if accepted := len(problems) == 0; accepted != v.Accepted {
