@@ -57,13 +57,7 @@ type bed struct {
 // bastionURL is the bastion's web server.
 func bastionURL() string { return fmt.Sprintf("http://%s:%d", testbed.BastionIP, testbed.BastionPort) }
 
-// newBed brings a test bed up, without the operator.
-func newBed(t *testing.T, backend testbed.Backend) *bed {
-	t.Helper()
-	return newBedOf(t, testbed.Options{Prefix: "e2e" + string(backend)[:3], Backend: backend})
-}
-
-// newBedOf is newBed with more options.
+// newBedOf brings a test bed up, without the operator.
 func newBedOf(t *testing.T, options testbed.Options) *bed {
 	t.Helper()
 	root, err := binaries.Repository()
@@ -355,12 +349,18 @@ func (b *bed) watchBastion(t *testing.T, allowed ...string) (verify func()) {
 // maxLoggedPackets bounds the packets with a wrong source that are printed whole.
 const maxLoggedPackets = 20
 
-// ofTheHostItself reports whether p is an ICMP error that a host sends for itself: the
-// message of path MTU discovery, or "host unreachable" for a packet of the bastion's own.
-// The latter answers a late packet, such as a keep-alive or what was not acknowledged, to an
-// egress IP which the host does not have yet or any more, be it the egress IP of a step
-// before: no pod sent anything.
+// ofTheHostItself reports whether p, as the bastion gets it, is what a host sends for itself
+// and no pod: an ICMP error, which is the message of path MTU discovery or "host unreachable"
+// for a packet of the bastion's own, or a reset. The latter two answer a late packet, such as a
+// keep-alive or what was not acknowledged: to an egress IP which the host does not have yet or
+// any more, be it the egress IP of a step before, or to a connection that a pod had from the
+// host's address and that was forgotten when its namespace got an egress IP. A reset of a pod has
+// passed its node in addition to the router.
 func ofTheHostItself(p testbed.Packet) bool {
+	const reset, hopsOfAHost = 4, 64 - 1
+	if p.Protocol == unix.IPPROTO_TCP {
+		return p.TCPFlags&reset != 0 && p.Hops == hopsOfAHost && len(p.Payload) == 0
+	}
 	const unreachable, host, tooBig, quoted, sourceAt = 3, 1, 4, 8, 12
 	if p.Protocol != unix.IPPROTO_ICMP || len(p.Payload) < quoted+sourceAt+8 || p.Payload[0] != unreachable {
 		return false

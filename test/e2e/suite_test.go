@@ -14,7 +14,15 @@ func TestLegacy(t *testing.T) { suite(t, testbed.Legacy) }
 // tests. Each test leaves it as it found it, so that any of them can run alone.
 func suite(t *testing.T, backend testbed.Backend) {
 	t.Helper()
-	b := newBed(t, backend)
+	options := testbed.Options{Prefix: "e2e" + string(backend)[:3], Backend: backend}
+	// One of the two suites has nodes and pods with IPv6, the other one a link of its own to
+	// each pod, without a bridge.
+	if backend == testbed.NFT {
+		options.DualStack = true
+	} else {
+		options.CNI = testbed.PTP
+	}
+	b := newBedOf(t, options)
 	if backend == testbed.Legacy {
 		// As WireGuard and some CNIs set it: reverse path filtering, strict
 		// here, then looks at marks too. One of the two suites has it.
@@ -35,6 +43,7 @@ func suite(t *testing.T, backend testbed.Backend) {
 		t,
 		step{"the columns are those of OpenShift", b.testColumns},
 		step{"what cannot be is refused by kubectl", b.testRefusals},
+		step{"pods with egress IPs do not leave by IPv6", b.testIPv6},
 		step{"hosts with egressCIDRs get what is requested", b.testAutomatic},
 		step{"who may write what", b.testRights},
 	) {

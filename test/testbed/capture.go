@@ -20,6 +20,9 @@ type Packet struct {
 	Outgoing bool
 	// MAC of the sender.
 	MAC net.HardwareAddr
+	// Hops is how many more routers the packet may pass: TTL, or hop limit. Every place
+	// begins with 64.
+	Hops uint8
 	// Protocol is the IP protocol: unix.IPPROTO_TCP and so on; 0 for ARP.
 	Protocol uint8
 	// Source and Destination have port 0 where the protocol has none, and in
@@ -197,7 +200,7 @@ func parseIPv6(p *Packet, ip []byte) bool {
 	}
 	source, destination := netip.AddrFrom16([16]byte(ip[8:24])), netip.AddrFrom16([16]byte(ip[24:40]))
 	p.Length = header + int(binary.BigEndian.Uint16(ip[4:]))
-	p.Protocol = ip[6]
+	p.Hops, p.Protocol = ip[7], ip[6]
 	rest, first := ip[header:], true
 	if p.Protocol == unix.IPPROTO_HOPOPTS {
 		return false // group membership; nothing else in a test bed has such options
@@ -220,7 +223,7 @@ func parseIP(p *Packet, ip []byte) bool {
 	}
 	header := int(ip[0]&0xf) * 4
 	p.Length = int(binary.BigEndian.Uint16(ip[2:]))
-	p.Protocol = ip[9]
+	p.Hops, p.Protocol = ip[8], ip[9]
 	source, destination := netip.AddrFrom4([4]byte(ip[12:16])), netip.AddrFrom4([4]byte(ip[16:20]))
 	p.transport(source, destination, ip[header:], binary.BigEndian.Uint16(ip[6:])&0x1fff == 0)
 	return true

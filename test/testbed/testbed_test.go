@@ -222,9 +222,13 @@ func testStrict(c *Cluster) func(*testing.T) {
 
 func testCapture(c *Cluster, p Pod) func(*testing.T) {
 	return func(t *testing.T) {
-		k, err := c.Capture(t.Context(), Bastion, "eth0", func(p Packet) bool { return p.Protocol == unix.IPPROTO_UDP && !p.Outgoing })
+		k, err := c.Capture(t.Context(), Bastion, "eth0", func(p Packet) bool { return p.Protocol != unix.IPPROTO_ICMP && p.ARP == 0 && !p.Outgoing })
 		if err != nil {
 			t.Fatal(err)
+		}
+		// Nothing listens there.
+		if out, err := c.Exec(t.Context(), Bastion, "traffic", "stream", "-for", "1ms", c.NodeIP(p.Node).String()+":9"); err == nil {
+			t.Errorf("port 9 of %s answers: %s", p.Node, out)
 		}
 		for i := range 3 {
 			if _, err := c.PodExec(t.Context(), p.Namespace, p.Name, "/traffic", "udp", "-id", fmt.Sprintf("seen-%d", i), BastionIP+":8080"); err != nil {
@@ -235,8 +239,13 @@ func testCapture(c *Cluster, p Pod) func(*testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
+		// The host's own packets pass the router, its pods' the host too.
+		if len(packets) > 0 && (packets[0].Source != netip.AddrPortFrom(c.NodeIP(p.Node), 9) || packets[0].TCPFlags&4 == 0 || packets[0].Hops != 63) {
+			t.Errorf("of the host itself: %+v", packets[0])
+		}
+		packets = packets[min(1, len(packets)):]
 		for i, got := range packets {
-			if got.Source.Addr() != c.NodeIP(p.Node) || !strings.HasPrefix(string(got.Payload), fmt.Sprintf("seen-%d ", i)) {
+			if got.Hops != 62 || got.Source.Addr() != c.NodeIP(p.Node) || !strings.HasPrefix(string(got.Payload), fmt.Sprintf("seen-%d ", i)) {
 				t.Errorf("packet %d: %+v", i, got)
 			}
 		}
