@@ -57,11 +57,11 @@ test-unit: tools
 	go test -timeout 20m -coverprofile build/cover.out $(UNIT)
 
 # The system tests are left out: their work is done by programs that they start, which
-# the detector would not see. One package at a time: with the detector they are several
-# times slower, and some wait for the kernel.
+# the detector would not see. Two packages at a time: most of the time they wait, those of
+# the API server for objects, the others for the kernel.
 race: tools ## Run the unit tests with the race detector (root, a C compiler)
 	@mkdir -p build
-	CGO_ENABLED=1 go test -race -p 1 -timeout 40m -coverprofile build/cover.out $(UNIT)
+	CGO_ENABLED=1 go test -race -p 2 -timeout 40m -coverprofile build/cover.out $(UNIT)
 
 cover: ## Print what the last test-unit or race covered, by package
 	go run ./hack/coverage build/cover.out

@@ -11,8 +11,10 @@ import (
 	"io"
 	"os"
 	"os/exec"
+	"path"
 	"path/filepath"
 	"runtime"
+	"strconv"
 	"strings"
 	"time"
 
@@ -61,8 +63,8 @@ type Options struct {
 	// Module is the directory of the module that pins them, relative to the repository,
 	// if it is not the usual one.
 	Module string
-	// Progress takes a line for each program that is built, and one every 20
-	// seconds while it is; nil discards them.
+	// Progress takes a line when a build begins, one every 20 seconds while it goes on, and
+	// one when it is done; nil discards them.
 	Progress io.Writer
 }
 
@@ -106,11 +108,9 @@ func Build(ctx context.Context, o Options) (string, error) {
 		}
 	}
 	// The former holder of the lock may have built some of them.
-	missing := b.missing(o.Names)
-	for i, name := range missing {
-		fmt.Fprintf(o.Progress, "tools: building %s (%d of %d)\n", name, i+1, len(missing))
-		if err := b.build(ctx, name, o.Progress); err != nil {
-			return "", fmt.Errorf("build tool %s: %w", name, err)
+	if missing := b.missing(o.Names); len(missing) > 0 {
+		if err := b.build(ctx, missing, o.Progress); err != nil {
+			return "", fmt.Errorf("build tools: %w", err)
 		}
 	}
 	return b.out, nil
@@ -183,26 +183,25 @@ func (b *builder) missing(names []string) []string {
 	return absent
 }
 
-// packageOf is the main package of a program that is there.
-func (*builder) packageOf(name string) string {
-	t, _ := toolOf(name)
-	return t.pkg
-}
-
-// build makes one program and renames it into place.
-func (b *builder) build(ctx context.Context, name string, progress io.Writer) error {
+// build makes programs and renames them into place. The go command gets all of them at once:
+// it compiles one while it links another, which takes one processor only.
+func (b *builder) build(ctx context.Context, names []string, progress io.Writer) error {
 	scratch, err := os.MkdirTemp(b.out, scratchPrefix)
 	if err != nil {
 		return err
 	}
 	defer os.RemoveAll(scratch)
-	target := filepath.Join(scratch, name)
-	args := append([]string{"build"}, b.flags...)
-	cmd := exec.CommandContext(ctx, "go", append(args, "-o", target, b.packageOf(name))...)
+	args := append(append([]string{"build"}, b.flags...), "-o", scratch+string(filepath.Separator))
+	for _, name := range names {
+		args = append(args, toolPackage(name))
+	}
+	cmd := exec.CommandContext(ctx, "go", args...)
 	cmd.Dir = b.module
 	cmd.Env = append(os.Environ(), b.env...)
 	var output bytes.Buffer
 	cmd.Stdout, cmd.Stderr = &output, &output
+	what := strings.Join(names, ", ")
+	fmt.Fprintf(progress, "tools: building %s\n", what)
 	start := time.Now()
 	if err := cmd.Start(); err != nil {
 		return err
@@ -214,17 +213,40 @@ func (b *builder) build(ctx context.Context, name string, progress io.Writer) er
 	for {
 		select {
 		case <-tick.C:
-			fmt.Fprintf(progress, "tools: building %s, %s so far\n", name, time.Since(start).Round(time.Second))
+			fmt.Fprintf(progress, "tools: %s so far\n", time.Since(start).Round(time.Second))
 			continue
 		case err = <-done:
 		}
 		break
 	}
 	if err != nil {
-		return fmt.Errorf("go build %s: %w\n%s", b.packageOf(name), err, output.String())
+		return fmt.Errorf("go build %s: %w\n%s", what, err, output.String())
 	}
-	fmt.Fprintf(progress, "tools: %s built in %s\n", name, time.Since(start).Round(time.Second))
-	return os.Rename(target, filepath.Join(b.out, name))
+	fmt.Fprintf(progress, "tools: built in %s\n", time.Since(start).Round(time.Second))
+	for _, name := range names {
+		if err := os.Rename(filepath.Join(scratch, executable(toolPackage(name))), filepath.Join(b.out, name)); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// toolPackage is the main package of a program that is there.
+func toolPackage(name string) string {
+	t, _ := toolOf(name)
+	return t.pkg
+}
+
+// executable is the name that the go command gives the program of a package: the last
+// part of its path that is no major version.
+func executable(pkg string) string {
+	base := path.Base(pkg)
+	if number, ok := strings.CutPrefix(base, "v"); ok {
+		if _, err := strconv.Atoi(number); err == nil {
+			return path.Base(path.Dir(pkg))
+		}
+	}
+	return base
 }
 
 // Repository returns the root of this repository: the closest directory above

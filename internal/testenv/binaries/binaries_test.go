@@ -87,6 +87,15 @@ func TestUnknownToolIsRefused(t *testing.T) {
 	}
 }
 
+// The go command names the programs of one call itself.
+func TestNamesOfExecutables(t *testing.T) {
+	for name, want := range map[string]string{"etcd": "server", "helm": "helm", "kube-apiserver": "kube-apiserver", "golangci-lint": "golangci-lint", "flannel": "flannel"} {
+		if got := executable(toolPackage(name)); got != want {
+			t.Errorf("%s is made as %q, want %q", name, got, want)
+		}
+	}
+}
+
 // What Build returns holds working programs, and a second call builds nothing.
 func TestBuildOnceThenReuse(t *testing.T) {
 	dir, err := Build(t.Context(), Options{Names: []string{"kubectl"}, Progress: os.Stderr})
