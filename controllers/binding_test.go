@@ -22,26 +22,42 @@ import (
 	"github.com/egressip-operator/egressip-operator/internal/testenv"
 )
 
-// firstPatches are the HTTP statuses of the first patch of each object, apart from its
-// status: by kind in the plural and name.
-type firstPatches struct {
+// firstBindings are the HTTP statuses of the first patch that binds each object: by kind
+// in the plural and name.
+type firstBindings struct {
 	mu  sync.Mutex
 	all map[string]int
 }
 
-func (f *firstPatches) note(r *http.Request, status int) {
+// note notes the answer to a request. Patches that do not bind, as that of the leader's
+// mark, may meet a conflict and are of no interest.
+func (f *firstBindings) note(r *http.Request, status int) error {
 	parts := strings.Split(r.URL.Path, "/")
 	if r.Method != http.MethodPatch || parts[len(parts)-1] == "status" {
-		return
+		return nil
+	}
+	patched, err := sent(r)
+	if err != nil || patched.Annotations[v1.AnnotationBoundUID] == "" {
+		return err
 	}
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	if key := strings.Join(parts[len(parts)-2:], "/"); f.all[key] == 0 {
 		f.all[key] = status
 	}
+	return nil
 }
 
-func (f *firstPatches) of(key string) int {
+// sent is the metadata in the body of a request.
+func sent(r *http.Request) (object metav1.PartialObjectMetadata, err error) {
+	body, err := r.GetBody()
+	if err != nil {
+		return object, err
+	}
+	return object, json.NewDecoder(body).Decode(&object)
+}
+
+func (f *firstBindings) of(key string) int {
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	return f.all[key]
@@ -49,31 +65,27 @@ func (f *firstPatches) of(key string) int {
 
 // afterCreate returns an api whose controllers learn of an object that they created
 // only after meddle, which gets its kind in the plural and its name.
-func (a *api) afterCreate(meddle func(ctx context.Context, kind, name string) error) (*api, *firstPatches) {
-	delayed, patches := *a, &firstPatches{all: make(map[string]int)}
+func (a *api) afterCreate(meddle func(ctx context.Context, kind, name string) error) (*api, *firstBindings) {
+	delayed, bindings := *a, &firstBindings{all: make(map[string]int)}
 	delayed.cfg = rest.CopyConfig(a.cfg)
 	delayed.cfg.Wrap(func(next http.RoundTripper) http.RoundTripper {
 		return roundTrip(func(r *http.Request) (*http.Response, error) {
 			response, err := next.RoundTrip(r)
 			if err == nil {
-				patches.note(r, response.StatusCode)
+				err = bindings.note(r, response.StatusCode)
 			}
 			kind := path.Base(r.URL.Path)
 			if err != nil || r.Method != http.MethodPost || (kind != "hostsubnets" && kind != "netnamespaces") {
 				return response, err
 			}
-			body, err := r.GetBody()
+			object, err := sent(r)
 			if err != nil {
-				return nil, err
-			}
-			var object metav1.PartialObjectMetadata
-			if err := json.NewDecoder(body).Decode(&object); err != nil {
 				return nil, err
 			}
 			return response, meddle(r.Context(), kind, object.Name)
 		})
 	})
-	return &delayed, patches
+	return &delayed, bindings
 }
 
 // TestBoundWhateverOthersWrite: what is created is bound although somebody else writes
@@ -89,7 +101,7 @@ func TestBoundWhateverOthersWrite(t *testing.T) {
 	a.create(t, namespace)
 	users := hostSubnet("replaced")
 	users.Host, users.HostIP = "replaced", "192.168.7.99"
-	b, patches := a.afterCreate(func(ctx context.Context, kind, name string) error {
+	b, bindings := a.afterCreate(func(ctx context.Context, kind, name string) error {
 		switch {
 		case kind == "hostsubnets" && name == "brief":
 			return errors.Join(a.Patch(ctx, hostSubnet(name), label), a.Delete(ctx, nodes[name]))
@@ -114,7 +126,7 @@ func TestBoundWhateverOthersWrite(t *testing.T) {
 	})
 	testenv.Eventually(t, func(context.Context) string {
 		for _, key := range []string{"hostsubnets/brief", "hostsubnets/replaced", "netnamespaces/shop"} {
-			if patches.of(key) == 0 {
+			if bindings.of(key) == 0 {
 				return key + " was not bound yet"
 			}
 		}
@@ -123,12 +135,12 @@ func TestBoundWhateverOthersWrite(t *testing.T) {
 	for key, want := range map[string]int{
 		"hostsubnets/brief": http.StatusOK, "netnamespaces/shop": http.StatusOK,
 	} {
-		if got := patches.of(key); got != want {
+		if got := bindings.of(key); got != want {
 			t.Errorf("%s was bound with status %d, want %d", key, got, want)
 		}
 	}
 	// Invalid or a conflict, as the API server finds out about another UID.
-	if got := patches.of("hostsubnets/replaced"); got < http.StatusBadRequest {
+	if got := bindings.of("hostsubnets/replaced"); got < http.StatusBadRequest {
 		t.Errorf("what somebody else created was bound with status %d", got)
 	}
 	testenv.Eventually(t, func(ctx context.Context) string {
