@@ -2,7 +2,6 @@ package routing
 
 import (
 	"cmp"
-	"encoding/binary"
 	"errors"
 	"fmt"
 	"maps"
@@ -65,6 +64,11 @@ type Plan struct {
 	NextHop, NextHop6 netip.Addr
 }
 
+// has reports whether the plan has anything of a family, in the kernel's numbers.
+func (p Plan) has(family int) bool {
+	return family == netlink.FAMILY_V4 || p.NextHop6.IsValid()
+}
+
 // route is one of ours as a comparable value.
 type route struct {
 	table int
@@ -90,7 +94,7 @@ func families() []int { return []int{netlink.FAMILY_V4, netlink.FAMILY_V6} }
 // request where its sender is, in whatever network that may be.
 func (p Plan) routes() []route {
 	rs := p.routesOf(defaultV4(), p.NextHop, 0)
-	if p.NextHop6.IsValid() {
+	if p.has(netlink.FAMILY_V6) {
 		rs = append(rs, p.routesOf(defaultV6(), p.NextHop6, metric6)...)
 	}
 	return rs
@@ -150,7 +154,7 @@ func (t *Tables) Ensure(h *netlink.Handle, m mark.Marks, device string) (changes
 	}
 	var routes map[route]sighting
 	if !complete {
-		if routes, err = checkTables(); err != nil {
+		if routes, err = t.plan.check(); err != nil {
 			return 0, err
 		}
 	}
@@ -158,6 +162,7 @@ func (t *Tables) Ensure(h *netlink.Handle, m mark.Marks, device string) (changes
 	if err != nil {
 		return 0, err
 	}
+	foreign = slices.DeleteFunc(foreign, func(r netlink.Rule) bool { return !t.plan.has(r.Family) })
 	if len(foreign) > 0 {
 		return 0, fmt.Errorf("ip rule of others with priority %d leads to table %d: %w", foreign[0].Priority, foreign[0].Table, ErrTableInUse)
 	}
@@ -166,25 +171,28 @@ func (t *Tables) Ensure(h *netlink.Handle, m mark.Marks, device string) (changes
 		n, err := t.ensureRoutes(h, routes)
 		changes, errs = changes+n, append(errs, err)
 	}
-	want := policyRules(m, device, netlink.FAMILY_V4)
-	if t.plan.NextHop6.IsValid() {
-		want = append(want, policyRules(m, device, netlink.FAMILY_V6)...)
+	var want []*netlink.Rule
+	for _, family := range families() {
+		if t.plan.has(family) {
+			want = append(want, policyRules(m, device, family)...)
+		}
 	}
 	n, err := ensureRules(h, want, rules)
 	return changes + n, errors.Join(append(errs, err)...)
 }
 
 // complete reports whether the tables have all routes that they should have, and no
-// others, whoever they are of. In a large cluster there are tens of thousands: none is
-// kept.
+// others, whoever they are of, in the families of the plan. In a large cluster there are
+// tens of thousands: none is kept.
 func (t *Tables) complete() (bool, error) {
 	found, others := 0, 0
 	for _, table := range both() {
 		n, err := nlutil.Whole(func() (n [2]int, err error) {
 			err = eachRoute(table, func(r route, _ sighting, own bool) {
-				if own && t.want[r] {
+				switch {
+				case own && t.want[r]:
 					n[0]++
-				} else {
+				case own || t.plan.has(r.family()):
 					n[1]++
 				}
 			})
@@ -226,122 +234,6 @@ func (t *Tables) ensureRoutes(h *netlink.Handle, observed map[route]sighting) (c
 	return changes, errors.Join(errs...)
 }
 
-// checkTables lists our routes, and looks for routes of others in our tables.
-func checkTables() (own map[route]sighting, err error) {
-	own, foreign, err := tableRoutes()
-	if err == nil && len(foreign) > 0 {
-		err = fmt.Errorf("table %d has a route of others to %v: %w", foreign[0].table, foreign[0].dst, ErrTableInUse)
-	}
-	return own, err
-}
-
-// both are our tables.
-func both() []int { return []int{tableRemote, tableReturn} }
-
-// IsOurTable reports whether a routing table is one of ours.
-func IsOurTable(table int) bool { return table == tableRemote || table == tableReturn }
-
-// sighting is what else there is to a route that was observed.
-type sighting struct {
-	scope, tos uint8
-	gateway    netip.Addr
-	flags      uint32
-}
-
-// tableRoutes lists the routes of our tables: ours, and those of others. It works in the
-// network namespace of the calling thread.
-func tableRoutes() (own map[route]sighting, foreign []route, err error) {
-	own = map[route]sighting{}
-	for _, table := range both() {
-		others, err := nlutil.Whole(func() ([]route, error) { return listTable(table, own) })
-		if err != nil {
-			return nil, nil, fmt.Errorf("list routes of table %d: %w", table, err)
-		}
-		foreign = append(foreign, others...)
-	}
-	return own, foreign, nil
-}
-
-// listTable adds our routes of a table to own, and returns those of others.
-func listTable(table int, own map[route]sighting) (foreign []route, err error) {
-	maps.DeleteFunc(own, func(r route, _ sighting) bool { return r.table == table })
-	err = eachRoute(table, func(r route, seen sighting, isOwn bool) {
-		if isOwn {
-			own[r] = seen
-		} else {
-			foreign = append(foreign, r)
-		}
-	})
-	return foreign, err
-}
-
-// eachRoute calls each with the routes of a table, of both families.
-func eachRoute(table int, each func(r route, seen sighting, own bool)) error {
-	for _, family := range families() {
-		if err := eachRouteOf(family, table, each); err != nil {
-			return err
-		}
-	}
-	return nil
-}
-
-// eachRouteOf is eachRoute for a family.
-func eachRouteOf(family, table int, each func(r route, seen sighting, own bool)) error {
-	request := make([]byte, unix.SizeofRtMsg, unix.SizeofRtMsg+8)
-	request[0] = byte(family)
-	request = binary.NativeEndian.AppendUint16(request, 8)
-	request = binary.NativeEndian.AppendUint16(request, unix.RTA_TABLE)
-	request = binary.NativeEndian.AppendUint32(request, uint32(table))
-	err := nlutil.Dump(unix.NETLINK_ROUTE, unix.RTM_GETROUTE, request, func(typ uint16, data []byte) error {
-		r, seen, protocol, ok := parseRoute(family, data)
-		if typ == unix.RTM_NEWROUTE && ok && r.table == table {
-			each(r, seen, protocol == routeProtocol)
-		}
-		return nil
-	})
-	if errors.Is(err, unix.ENOENT) || errors.Is(err, unix.EAFNOSUPPORT) || errors.Is(err, unix.EOPNOTSUPP) {
-		return nil // there is no such table, or the kernel has no IPv6
-	}
-	return err
-}
-
-// parseRoute reads a route of a family. It is not ok for another family, and for what is no
-// entry of a table.
-func parseRoute(family int, b []byte) (r route, seen sighting, protocol uint8, ok bool) {
-	if len(b) < unix.SizeofRtMsg || int(b[0]) != family {
-		return r, seen, 0, false
-	}
-	r = route{table: int(b[4]), kind: int(b[7])}
-	seen = sighting{tos: b[3], scope: b[6], flags: binary.NativeEndian.Uint32(b[8:])}
-	dst := netip.IPv4Unspecified()
-	if family == netlink.FAMILY_V6 {
-		dst = netip.IPv6Unspecified()
-	}
-	nlutil.EachAttr(b[unix.SizeofRtMsg:], func(typ uint16, value []byte) {
-		switch {
-		case typ == unix.RTA_DST:
-			dst, _ = netip.AddrFromSlice(value)
-		case typ == unix.RTA_GATEWAY:
-			seen.gateway, _ = netip.AddrFromSlice(value)
-		case len(value) != 4:
-		case typ == unix.RTA_TABLE:
-			r.table = int(binary.NativeEndian.Uint32(value))
-		case typ == unix.RTA_PRIORITY:
-			r.metric = int(binary.NativeEndian.Uint32(value))
-		case typ == unix.RTA_OIF:
-			r.link = int(binary.NativeEndian.Uint32(value))
-		}
-	})
-	r.dst = netip.PrefixFrom(dst, int(b[1]))
-	switch {
-	case r.kind != unix.RTN_UNICAST:
-		r.link = 0 // the kernel may show the loopback here
-	case seen.flags&unix.RTNH_F_ONLINK != 0:
-		r.gateway = seen.gateway
-	}
-	return r, seen, b[5], seen.flags&unix.RTM_F_CLONED == 0
-}
-
 // observed is the route as it is in the kernel.
 func (r route) observed(seen sighting) netlink.Route {
 	nr := r.netlink()
@@ -353,13 +245,18 @@ func (r route) observed(seen sighting) netlink.Route {
 	return nr
 }
 
+// family is that of the route, in the kernel's numbers.
+func (r route) family() int {
+	if r.dst.Addr().Is6() {
+		return netlink.FAMILY_V6
+	}
+	return netlink.FAMILY_V4
+}
+
 func (r route) netlink() netlink.Route {
 	nr := netlink.Route{
-		Table: r.table, Type: r.kind, Priority: r.metric, Protocol: routeProtocol, Family: netlink.FAMILY_V4,
+		Table: r.table, Type: r.kind, Priority: r.metric, Protocol: routeProtocol, Family: r.family(),
 		Dst: nlutil.IPNet(r.dst),
-	}
-	if r.dst.Addr().Is6() {
-		nr.Family = netlink.FAMILY_V6
 	}
 	if r.kind == unix.RTN_UNICAST {
 		nr.LinkIndex = r.link

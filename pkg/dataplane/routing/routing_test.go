@@ -69,6 +69,34 @@ func TestTablesOfOthersAreLeftAlone(t *testing.T) {
 	}
 }
 
+// Mutant killed: ipv6-of-others-stops-ipv4.
+func TestTablesOfOthersForIPv6(t *testing.T) {
+	for name, add := range map[string]string{
+		"route":         "ip -6 route add 2001:db8::/32 dev eth0 table 2000",
+		"default route": "ip -6 route add default dev eth0 table 2001",
+		"rule":          "ip -6 rule add from fd00:7::7 lookup 2000",
+	} {
+		t.Run(name, func(t *testing.T) {
+			host, h, link := netnstest.Host(t, "eth0")
+			host.Run(t, add)
+			before := host.Run(t, "ip -6 route show table all; ip -6 rule")
+			plan := Plan{Inside: []netip.Prefix{netip.MustParsePrefix("10.96.0.0/16")}, Device: link.Attrs().Index, NextHop: testenv.Addr("169.254.77.2")}
+			netnstest.Twice(t, "routes of IPv4", func() (int, error) { return ensure(t, host, h, plan) })
+			both := plan
+			both.NextHop6 = testenv.Addr("fe80::4d:2")
+			if n, err := ensure(t, host, h, both); n != 0 || !errors.Is(err, ErrTableInUse) {
+				t.Fatalf("with IPv6: %d changes, %v", n, err)
+			}
+			if n, err := remove(t, host, h); n == 0 || err != nil {
+				t.Fatalf("remove: %d, %v", n, err)
+			}
+			if after := host.Run(t, "ip -6 route show table all; ip -6 rule"); after != before {
+				t.Fatalf("changed from\n%s to\n%s", before, after)
+			}
+		})
+	}
+}
+
 // A cluster of thousands of nodes has as many networks inside.
 func TestThousandsOfRoutes(t *testing.T) {
 	host, h, link := netnstest.Host(t, "eth0")

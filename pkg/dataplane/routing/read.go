@@ -1,0 +1,133 @@
+package routing
+
+import (
+	"encoding/binary"
+	"errors"
+	"fmt"
+	"maps"
+	"net/netip"
+	"slices"
+
+	"github.com/vishvananda/netlink"
+	"golang.org/x/sys/unix"
+
+	"github.com/egressip-operator/egressip-operator/pkg/dataplane/internal/nlutil"
+)
+
+// check lists our routes, and looks for routes of others in our tables. Those of a family
+// of which the plan has nothing do not matter: no packet of it is led there.
+func (p Plan) check() (own map[route]sighting, err error) {
+	own, foreign, err := tableRoutes()
+	foreign = slices.DeleteFunc(foreign, func(r route) bool { return !p.has(r.family()) })
+	if err == nil && len(foreign) > 0 {
+		err = fmt.Errorf("table %d has a route of others to %v: %w", foreign[0].table, foreign[0].dst, ErrTableInUse)
+	}
+	return own, err
+}
+
+// both are our tables.
+func both() []int { return []int{tableRemote, tableReturn} }
+
+// IsOurTable reports whether a routing table is one of ours.
+func IsOurTable(table int) bool { return table == tableRemote || table == tableReturn }
+
+// sighting is what else there is to a route that was observed.
+type sighting struct {
+	scope, tos uint8
+	gateway    netip.Addr
+	flags      uint32
+}
+
+// tableRoutes lists the routes of our tables: ours, and those of others. It works in the
+// network namespace of the calling thread.
+func tableRoutes() (own map[route]sighting, foreign []route, err error) {
+	own = map[route]sighting{}
+	for _, table := range both() {
+		others, err := nlutil.Whole(func() ([]route, error) { return listTable(table, own) })
+		if err != nil {
+			return nil, nil, fmt.Errorf("list routes of table %d: %w", table, err)
+		}
+		foreign = append(foreign, others...)
+	}
+	return own, foreign, nil
+}
+
+// listTable adds our routes of a table to own, and returns those of others.
+func listTable(table int, own map[route]sighting) (foreign []route, err error) {
+	maps.DeleteFunc(own, func(r route, _ sighting) bool { return r.table == table })
+	err = eachRoute(table, func(r route, seen sighting, isOwn bool) {
+		if isOwn {
+			own[r] = seen
+		} else {
+			foreign = append(foreign, r)
+		}
+	})
+	return foreign, err
+}
+
+// eachRoute calls each with the routes of a table, of both families.
+func eachRoute(table int, each func(r route, seen sighting, own bool)) error {
+	for _, family := range families() {
+		if err := eachRouteOf(family, table, each); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// eachRouteOf is eachRoute for a family.
+func eachRouteOf(family, table int, each func(r route, seen sighting, own bool)) error {
+	request := make([]byte, unix.SizeofRtMsg, unix.SizeofRtMsg+8)
+	request[0] = byte(family)
+	request = binary.NativeEndian.AppendUint16(request, 8)
+	request = binary.NativeEndian.AppendUint16(request, unix.RTA_TABLE)
+	request = binary.NativeEndian.AppendUint32(request, uint32(table))
+	err := nlutil.Dump(unix.NETLINK_ROUTE, unix.RTM_GETROUTE, request, func(typ uint16, data []byte) error {
+		r, seen, protocol, ok := parseRoute(family, data)
+		if typ == unix.RTM_NEWROUTE && ok && r.table == table {
+			each(r, seen, protocol == routeProtocol)
+		}
+		return nil
+	})
+	if errors.Is(err, unix.ENOENT) || errors.Is(err, unix.EAFNOSUPPORT) || errors.Is(err, unix.EOPNOTSUPP) {
+		return nil // there is no such table, or the kernel has no IPv6
+	}
+	return err
+}
+
+// parseRoute reads a route of a family. It is not ok for another family, and for what is no
+// entry of a table.
+func parseRoute(family int, b []byte) (r route, seen sighting, protocol uint8, ok bool) {
+	if len(b) < unix.SizeofRtMsg || int(b[0]) != family {
+		return r, seen, 0, false
+	}
+	r = route{table: int(b[4]), kind: int(b[7])}
+	seen = sighting{tos: b[3], scope: b[6], flags: binary.NativeEndian.Uint32(b[8:])}
+	dst := netip.IPv4Unspecified()
+	if family == netlink.FAMILY_V6 {
+		dst = netip.IPv6Unspecified()
+	}
+	nlutil.EachAttr(b[unix.SizeofRtMsg:], func(typ uint16, value []byte) {
+		switch {
+		case typ == unix.RTA_DST:
+			dst, _ = netip.AddrFromSlice(value)
+		case typ == unix.RTA_GATEWAY:
+			seen.gateway, _ = netip.AddrFromSlice(value)
+		case len(value) != 4:
+		case typ == unix.RTA_TABLE:
+			r.table = int(binary.NativeEndian.Uint32(value))
+		case typ == unix.RTA_PRIORITY:
+			r.metric = int(binary.NativeEndian.Uint32(value))
+		case typ == unix.RTA_OIF:
+			r.link = int(binary.NativeEndian.Uint32(value))
+		}
+	})
+	r.dst = netip.PrefixFrom(dst, int(b[1]))
+	switch {
+	case r.kind != unix.RTN_UNICAST:
+		r.link = 0 // the kernel may show the loopback here
+	case seen.flags&unix.RTNH_F_ONLINK != 0:
+		r.gateway = seen.gateway
+	}
+	return r, seen, b[5], seen.flags&unix.RTM_F_CLONED == 0
+}
