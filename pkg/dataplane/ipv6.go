@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io/fs"
 	"maps"
 	"net/netip"
 	"os"
@@ -144,20 +145,37 @@ func (r *round) whyNotIPv6() error {
 		return d.serve6.mapsErr
 	case r.uplinkErr == nil && r.uplink.MTU-overlay.Overhead < overlay.MinIPv6MTU:
 		return fmt.Errorf("%w: %s has %d, which leaves %d", errIPv6MTU, r.uplink.Name, r.uplink.MTU, r.uplink.MTU-overlay.Overhead)
-	case reads(sysctl.IPv6Forward, "0"):
-		return errNoIPv6Forward
-	case reads(sysctl.OfDevice6(overlayName, "disable_ipv6"), "1"):
-		return errNoOverlayIPv6
-	case d.serve6.wanted:
+	}
+	if err := settingsAgainstIPv6(sysctl.Get); err != nil {
+		return err
+	}
+	if d.serve6.wanted {
 		return d.supported6(r.ruleParams(nil, r.state))
 	}
 	return nil
 }
 
-// reads reports whether a setting has a value. One that is not there has none.
-func reads(path, value string) bool {
-	got, err := sysctl.Get(path)
-	return err == nil && got == value
+// settingsAgainstIPv6 is what in the kernel's settings keeps a host from serving egress IPs of
+// IPv6; nil if nothing does. get reads a setting. Before the overlay is made, its settings are
+// not there.
+func settingsAgainstIPv6(get func(path string) (string, error)) error {
+	forwards, err := get(sysctl.IPv6Forward)
+	switch {
+	case err != nil:
+		return err
+	case forwards == "0":
+		return errNoIPv6Forward
+	}
+	disabled, err := get(sysctl.OfDevice6(overlayName, "disable_ipv6"))
+	switch {
+	case errors.Is(err, fs.ErrNotExist):
+		return nil
+	case err != nil:
+		return err
+	case disabled != "0":
+		return errNoOverlayIPv6
+	}
+	return nil
 }
 
 // aimed is the State without what this round cannot do about IPv6.
