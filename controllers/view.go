@@ -118,10 +118,10 @@ func (v *view) placement(host string) *v1.PlacementStatus {
 		PodNetworks: append([]string{}, v.podNetworks[host]...), Networks: []string{},
 	}
 	for _, network := range v.networks[host] {
-		if written := network.Masked().String(); network.Addr().Is4() && p.Network == "" {
-			p.Network, p.Networks = written, append(p.Networks, written)
-		} else {
-			p.Networks = append(p.Networks, written)
+		written := network.Masked().String()
+		p.Networks = append(p.Networks, written)
+		if network.Addr().Is4() && p.Network == "" {
+			p.Network = written
 		}
 	}
 	if own, differs := v.ipv6Capacity[host]; differs {

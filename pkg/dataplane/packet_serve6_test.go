@@ -294,8 +294,8 @@ func (p *podMachine) sendsAll6(t *testing.T, port uint16) {
 	})
 }
 
-// given: hosts that serve egress IPs of both families; when an agent is told of none of IPv6
-// any more and starts again, or all is cleaned up, then nothing of IPv6 is left.
+// given: hosts that serve egress IPs of both families; when the egress IPs of IPv6 are taken
+// away and the agent restarts, or when all is cleaned up, then nothing of IPv6 is left.
 //
 // Mutant killed: ipv6-addresses-stay.
 func TestNothingOfIPv6IsLeft(t *testing.T) {

@@ -111,18 +111,21 @@ func labelled(label string, insns asm.Instructions) asm.Instructions {
 	return insns
 }
 
+// onlyIPv6 begins the part of a program for IPv6: what is of neither family is dropped. R2 is
+// the packet's protocol.
+func onlyIPv6(label string) asm.Instructions {
+	return labelled(label, asm.Instructions{asm.JNE.Imm(asm.R2, ipv6().protocol(), "drop")})
+}
+
 // outward is the program at the egress of the overlay. A packet with REMOTE goes to the host that map pods names for its inner source; one with RETURN
 // to the host that map returns names for its inner destination; everything else is dropped. The two never mix: a dropped namespace's packet,
 // whose source has no entry, must not take the way of another's replies. The outer source is as given, or the kernel's choice.
 func outward(m mark.Marks, maps *Maps, probePort uint16, source netip.Addr) *ebpf.ProgramSpec {
-	other := "drop"
+	four, other, six := ipv4(), "drop", asm.Instructions{}
 	if maps.HasIPv6() {
 		other = "IPv6"
-	}
-	four, six := ipv4(), asm.Instructions{}
-	if maps.HasIPv6() {
 		six = slices.Concat(
-			labelled("IPv6", asm.Instructions{asm.JNE.Imm(asm.R2, ipv6().protocol(), "drop")}),
+			onlyIPv6(other),
 			ipv6().outward(m, maps.ip6, asm.Instructions{asm.Ja.Label("drop")}),
 		)
 	}
@@ -222,14 +225,11 @@ func setTunnelKey(source netip.Addr) asm.Instructions {
 // this host, or unknown: the rules drop those. What a host sends in its own name is a
 // probe.
 func inward(maps *Maps, probePort uint16, clock bool) *ebpf.ProgramSpec {
-	other := "drop"
+	four, other, six := ipv4(), "drop", asm.Instructions{}
 	if maps.HasIPv6() {
 		other = "IPv6"
-	}
-	four, six := ipv4(), asm.Instructions{}
-	if maps.HasIPv6() {
 		six = slices.Concat(
-			labelled("IPv6", asm.Instructions{asm.JNE.Imm(asm.R2, ipv6().protocol(), "drop")}),
+			onlyIPv6(other),
 			getTunnelKey(),
 			load(ipv6().source, ipv6().atInner, 2*ipv6().length),
 			ipv6().inward(maps.ip6),
