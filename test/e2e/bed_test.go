@@ -355,11 +355,12 @@ const maxLoggedPackets = 20
 // keep-alive or what was not acknowledged: to an egress IP which the host does not have yet or
 // any more, be it the egress IP of a step before, or to a connection that a pod had from the
 // host's address and that was forgotten when its namespace got an egress IP. A reset of a pod has
-// passed its node in addition to the router.
+// passed its node in addition to the router; one from an egress IP is no host's own.
 func ofTheHostItself(p testbed.Packet) bool {
 	const reset, hopsOfAHost = 4, 64 - 1
 	if p.Protocol == unix.IPPROTO_TCP {
-		return p.TCPFlags&reset != 0 && p.Hops == hopsOfAHost && len(p.Payload) == 0
+		return p.TCPFlags&reset != 0 && p.Hops == hopsOfAHost && len(p.Payload) == 0 &&
+			!netip.MustParsePrefix(egressRange).Contains(p.Source.Addr())
 	}
 	const unreachable, host, tooBig, quoted, sourceAt = 3, 1, 4, 8, 12
 	if p.Protocol != unix.IPPROTO_ICMP || len(p.Payload) < quoted+sourceAt+8 || p.Payload[0] != unreachable {

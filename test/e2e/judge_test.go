@@ -20,9 +20,12 @@ func TestWhoSentAReset(t *testing.T) {
 	}
 	for what, change := range map[string]func(*testbed.Packet){
 		"a pod's reset": func(p *testbed.Packet) { p.Hops = 62 },
-		"a request":     func(p *testbed.Packet) { p.TCPFlags = 2 },
-		"data":          func(p *testbed.Packet) { p.Payload = []byte("x") },
-		"a datagram":    func(p *testbed.Packet) { p.Protocol = unix.IPPROTO_UDP },
+		"a reset from an egress IP": func(p *testbed.Packet) {
+			p.Source = netip.AddrPortFrom(netip.MustParsePrefix(egressRange).Addr(), p.Source.Port())
+		},
+		"a request":  func(p *testbed.Packet) { p.TCPFlags = 2 },
+		"data":       func(p *testbed.Packet) { p.Payload = []byte("x") },
+		"a datagram": func(p *testbed.Packet) { p.Protocol = unix.IPPROTO_UDP },
 	} {
 		changed := p
 		change(&changed)

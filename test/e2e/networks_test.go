@@ -99,6 +99,9 @@ func (b *bed) pings(t *testing.T, want func(testbed.Pod) string) {
 			}
 			_, err = b.PodExec(t.Context(), p.Namespace, p.Name, "/traffic", "ping", "-timeout", quick, pooled)
 			packets, stopErr := k.Stop()
+			if len(packets) == 0 {
+				err = errors.Join(err, errors.New("no packet was seen"))
+			}
 			for _, seen := range packets {
 				if got := seen.Source.Addr().String(); got != want(p) {
 					err = errors.Join(err, fmt.Errorf("seen as %s", got))
