@@ -3,6 +3,7 @@ package egress
 import (
 	"net/netip"
 	"slices"
+	"strings"
 	"time"
 )
 
@@ -206,4 +207,11 @@ type Problem struct {
 	// Reason is a word for programs; Message says what is wrong and the remedy.
 	Reason  Reason
 	Message string
+}
+
+// findHost returns the position of the host with that name.
+func findHost(hosts []Host, name string) (int, bool) {
+	return slices.BinarySearchFunc(hosts, name, func(h Host, name string) int {
+		return strings.Compare(h.Name, name)
+	})
 }

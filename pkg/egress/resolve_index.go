@@ -3,7 +3,6 @@ package egress
 import (
 	"net/netip"
 	"slices"
-	"strings"
 )
 
 // index makes the lists of a Cluster searchable. Namespaces and hosts are identified by
@@ -393,11 +392,4 @@ func unlessGone(hosts []Host, positions []int) []int {
 		return positions
 	}
 	return there
-}
-
-// findHost returns the position of the host with that name.
-func findHost(hosts []Host, name string) (int, bool) {
-	return slices.BinarySearchFunc(hosts, name, func(h Host, name string) int {
-		return strings.Compare(h.Name, name)
-	})
 }
