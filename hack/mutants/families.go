@@ -20,7 +20,7 @@ func familyMutants() []mutant {
 		m("capacity-for-each", placed, "family.go", "room := both - counts[f.other()]", "room := both"),
 		plain("any-host-serves-ipv6", "resolve_index.go", "if ip.Is6() && !host.ServesIPv6 {", "if ip.Is6() && len(host.Networks) == 0 {"),
 		plain("unknown-network-serves-ipv6", "resolve_index.go", "known := ip.Is6()", "known := false"),
-		plain("address-of-all-routers", "address.go", "ip == network.Addr() && ip.Is6():", "ip.IsUnspecified():"),
+		plain("address-of-all-routers", "address.go", "return \"it is the address of all routers of \" + network.String() + \" (RFC 4291)\"", "return \"\""),
 		m("probe-drops-a-family", "TestPropertyProbesNeverDrop", "family_join.go", "if other.Drops[f] || r.Drops[f]", "if r.Drops[f]"),
 	}
 }
