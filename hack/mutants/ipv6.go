@@ -25,7 +25,7 @@ func ipv6Mutants() []mutant {
 		in(segment, "solicitations-go-nowhere", "TestNeighbourDiscoveryFindsAnotherOwner", "nd.go", "13: to[13], 14: to[14], 15: to[15]}", "13: to[13], 14: to[14]}"),
 		in(segment, "announcements-do-not-override", "TestNeighbourAdvertisementMovesAnAddress", "nd.go", "ndRouter | ndOverride,", "ndRouter,"),
 		in(uplink, "ipv6-egress-ip-is-preferred", "TestEgressAddressOfIPv6", "ipv6.go", "life := binary.NativeEndian.AppendUint32(nil, 0)", "life := binary.NativeEndian.AppendUint32(nil, math.MaxUint32)"),
-		in(uplink, "anybodys-ipv6-is-ours", "TestAddressOfIPv6OfOthersIsRefused", "ipv6.go", "h.ours = h.form.protocol == protocol", "h.ours = h.form.protocol == protocol || h.addr.LinkIndex > 1"),
+		in(uplink, "anybodys-ipv6-is-ours", "TestAddressOfIPv6OfOthersIsRefused", "ipv6.go", "h.ours = h.form.metric == Metric", "h.ours = h.form.metric > 0"),
 		in("", "vni-has-one-family", both, "apply_target.go", "return bpf.Network{NetID: h.NetID, IPv6: h.IP.Is6()}", "return bpf.Network{NetID: h.NetID}"),
 		in("", "ipv6-keeps-its-source", both, "rules/snat.go", "if ip.Is6() == b.six {", "if ip.Is4() && !b.six {"),
 		in("", "ipv6-forward-stays-closed", both, "apply_order.go", "case usesTable(in.use) && in.rules.Serve6:", "case usesTable(in.use) && in.rules.Serve6 && len(in.use) > 1:"),

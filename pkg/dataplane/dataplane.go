@@ -43,7 +43,6 @@ type Dataplane struct {
 	nft         *nftables.Driver
 	// ipv6: the kernel has IPv6. ip6tables are the drivers that are installed for it.
 	ipv6      bool
-	release   string // of the kernel
 	ip6tables map[Backend]*iptables.Driver
 
 	// mu guards what follows, and the order of changes.
@@ -151,14 +150,8 @@ func New(cfg Config) (*Dataplane, error) {
 		nl.Close()
 		return nil, err
 	}
-	var u unix.Utsname
-	if err := unix.Uname(&u); err != nil {
-		nl.Close()
-		return nil, errors.Join(fmt.Errorf("ask for the kernel's version: %w", err), nft.Close())
-	}
 	return &Dataplane{
-		release: unix.ByteSliceToString(u.Release[:]),
-		cfg:     cfg, nl: nl, iptables: drivers, iptablesErr: errIPTables, nft: nft, tracked: kernelTracker{}, ignored: ignoredMACs(cfg.ARPIgnore),
+		cfg: cfg, nl: nl, iptables: drivers, iptablesErr: errIPTables, nft: nft, tracked: kernelTracker{}, ignored: ignoredMACs(cfg.ARPIgnore),
 		ipv6: kernelHasIPv6(), ip6tables: openIP6Tables(),
 	}, nil
 }

@@ -128,7 +128,7 @@ func inventory() []kind {
 		},
 		{
 			object:  "address on the uplink",
-			mark:    "label `<uplink>:eip`; or /32 with scope nowhere, from which a rename takes the label's suffix; of IPv6, protocol 77",
+			mark:    "label `<uplink>:eip`; or /32 with scope nowhere, from which a rename takes the label's suffix; of IPv6, metric 1000000077",
 			observe: observeAddresses, list: listAddresses, remove: removeAddresses,
 		},
 		{
@@ -294,7 +294,7 @@ func listAddresses(_ context.Context, d *Dataplane) (list []string, err error) {
 		for _, a := range own[ip] {
 			mark := "label " + a.Label
 			if ip.Is6() {
-				mark = "protocol 77"
+				mark = fmt.Sprintf("metric %d", address.Metric)
 			}
 			list = append(list, fmt.Sprintf("address %v, %s", address.Prefix(a), mark))
 		}

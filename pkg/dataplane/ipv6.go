@@ -10,8 +10,6 @@ import (
 	"os"
 	"slices"
 
-	"github.com/egressip-operator/egressip-operator/pkg/dataplane/address"
-	"github.com/egressip-operator/egressip-operator/pkg/dataplane/feature"
 	"github.com/egressip-operator/egressip-operator/pkg/dataplane/iptables"
 	"github.com/egressip-operator/egressip-operator/pkg/dataplane/overlay"
 	"github.com/egressip-operator/egressip-operator/pkg/dataplane/sysctl"
@@ -139,8 +137,6 @@ func (r *round) whyNotIPv6() error {
 		return errNoKernelIPv6
 	case !r.members.table:
 		return errIPv6InIPTables
-	case !feature.Has(feature.AddressProtocol, d.release):
-		return address.ErrNoProtocol
 	case d.serve6.mapsErr != nil:
 		return d.serve6.mapsErr
 	case r.uplinkErr == nil && r.uplink.MTU-overlay.Overhead < overlay.MinIPv6MTU:
@@ -149,10 +145,7 @@ func (r *round) whyNotIPv6() error {
 	if err := settingsAgainstIPv6(sysctl.Get); err != nil {
 		return err
 	}
-	if d.serve6.wanted {
-		return d.supported6(r.ruleParams(nil, r.state))
-	}
-	return nil
+	return d.supported6(r.ruleParams(nil, r.state))
 }
 
 // settingsAgainstIPv6 is what in the kernel's settings keeps a host from serving egress IPs of

@@ -317,7 +317,7 @@ func add(nl *netlink.Handle, u Uplink, ip netip.Addr, present []holder) error {
 	if !there {
 		var err error
 		if ip.Is6() {
-			err = add6(nl, u.Link, ip, false)
+			err = add6(u.Link, ip, false)
 		} else {
 			err = u.form.add(nl, u.Link, ip, u.CIDR.Bits())
 		}

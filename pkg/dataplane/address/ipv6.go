@@ -23,24 +23,19 @@ import (
 const (
 	flags6 = unix.IFA_F_NODAD | unix.IFA_F_NOPREFIXROUTE | unix.IFA_F_PERMANENT
 
-	// protocol marks our addresses of IPv6, which have no labels. It is the number of our
-	// routes, too.
-	protocol = 77
-	// attrProtocol is IFA_PROTO, which Linux keeps since 5.18.
-	attrProtocol = 11
+	// Metric marks our addresses of IPv6, which have no labels. It is meant for the route to
+	// an address's network, which ours do not have, so it does nothing. The kernel keeps it
+	// with the address since Linux 4.18, also where somebody changes that without naming a
+	// metric.
+	Metric = 1_000_000_077
 	// sizeofCacheInfo is that of struct ifa_cacheinfo: preferred and valid lifetime come
 	// first.
 	sizeofCacheInfo = 16
 )
 
-// ErrNoProtocol is the error of a kernel that keeps no protocol with an address: nobody
-// could say whose it is.
-var ErrNoProtocol = errors.New("this kernel does not keep who has added an address of IPv6 (Linux 5.18 does)")
-
 // form6 is what matters of an address of IPv6 besides where it is.
 type form6 struct {
-	flags, preferred, valid uint32
-	protocol                uint8
+	flags, preferred, valid, metric uint32
 }
 
 // asWanted reports whether an address of ours has the form that it needs.
@@ -89,8 +84,8 @@ func parse6(data []byte) holder {
 			local = slices.Clone(value)
 		case typ == unix.IFA_CACHEINFO && len(value) >= sizeofCacheInfo:
 			h.form.preferred, h.form.valid = binary.NativeEndian.Uint32(value), binary.NativeEndian.Uint32(value[4:])
-		case typ == attrProtocol && len(value) == 1:
-			h.form.protocol = value[0]
+		case typ == unix.IFA_RT_PRIORITY && len(value) == 4:
+			h.form.metric = binary.NativeEndian.Uint32(value)
 		}
 	})
 	h.addr.Flags = int(h.form.flags)
@@ -98,13 +93,13 @@ func parse6(data []byte) holder {
 	if local != nil {
 		h.addr.IP = local
 	}
-	h.ours = h.form.protocol == protocol
+	h.ours = h.form.metric == Metric
 	return h
 }
 
 // add6 adds an egress IP of IPv6 to a device, or with replace gives one that is there the
 // form that it needs.
-func add6(nlh *netlink.Handle, link netlink.Link, ip netip.Addr, replace bool) error {
+func add6(link netlink.Link, ip netip.Addr, replace bool) error {
 	flags := unix.NLM_F_CREATE | unix.NLM_F_EXCL | unix.NLM_F_ACK
 	if replace {
 		flags = unix.NLM_F_CREATE | unix.NLM_F_REPLACE | unix.NLM_F_ACK
@@ -119,26 +114,9 @@ func add6(nlh *netlink.Handle, link netlink.Link, ip netip.Addr, replace bool) e
 	life := binary.NativeEndian.AppendUint32(nil, 0)
 	life = binary.NativeEndian.AppendUint32(life, math.MaxUint32)
 	req.AddData(nl.NewRtAttr(unix.IFA_CACHEINFO, append(life, make([]byte, sizeofCacheInfo-len(life))...)))
-	req.AddData(nl.NewRtAttr(attrProtocol, []byte{protocol}))
-	if _, err := req.Execute(unix.NETLINK_ROUTE, 0); err != nil || replace {
-		return err
-	}
-	return keptOrGone(nlh, link, ip)
-}
-
-// keptOrGone deletes an address that has just been added, if the kernel has not kept that
-// it is ours: the next agent would take it for another's.
-func keptOrGone(nlh *netlink.Handle, link netlink.Link, ip netip.Addr) error {
-	all, err := list6()
-	if err != nil {
-		return err
-	}
-	for _, h := range all {
-		if Prefix(h.addr).Addr() == ip && h.addr.LinkIndex == link.Attrs().Index && !h.ours {
-			return errors.Join(ErrNoProtocol, nlh.AddrDel(link, &h.addr))
-		}
-	}
-	return nil
+	req.AddData(nl.NewRtAttr(unix.IFA_RT_PRIORITY, binary.NativeEndian.AppendUint32(nil, Metric)))
+	_, err := req.Execute(unix.NETLINK_ROUTE, 0)
+	return err
 }
 
 // mend6 gives our addresses of IPv6 on the uplink the form that they need, and counts them.
@@ -158,7 +136,7 @@ func mend6(nlh *netlink.Handle, uplink *Uplink) (changes int, err error) {
 			err = nlh.AddrDel(uplink.Link, &h.addr)
 		}
 		if err == nil {
-			err = add6(nlh, uplink.Link, ip, true)
+			err = add6(uplink.Link, ip, true)
 		}
 		errs = append(errs, nlutil.Count(&changes, fmt.Sprintf("put egress IP %v into the form that it needs", ip), err))
 	}

@@ -22,8 +22,6 @@ const (
 	ConnectionFilter Name = "ConnectionFilter"
 	// MapMemory: memory of BPF maps that does not count as locked.
 	MapMemory Name = "MapMemory"
-	// AddressProtocol: who has added an address of IPv6 is kept with it.
-	AddressProtocol Name = "AddressProtocol"
 	// TunnelSource: a program names the source of the overlay's packets.
 	TunnelSource Name = "TunnelSource"
 	// TCX: programs at an interface that come before all tc filters.
@@ -76,11 +74,6 @@ func All() []Feature {
 			Without: "the agent also needs the capability SYS_RESOURCE (agent.capabilities of the chart)",
 		},
 		{
-			Name: AddressProtocol, Since: Version{5, 18}, ByVersion: true,
-			Use:     "egress IPs of IPv6 are known as such on the uplink",
-			Without: "the node serves no egress IPs of IPv6; its pods that would use one are dropped",
-		},
-		{
 			Name: TunnelSource, Since: Version{6, 0},
 			Use:     "the overlay's packets leave with the node's InternalIP",
 			Without: "they leave with the source of the route; where that is another address, it is an error",
@@ -117,14 +110,6 @@ func Missing(k Kernel) (missing []Feature) {
 		}
 	}
 	return missing
-}
-
-// Has reports whether a kernel has a feature, by its release. One that names no version is
-// taken to have it.
-func Has(name Name, release string) bool {
-	version, known := parseVersion(release)
-	at := slices.IndexFunc(All(), func(f Feature) bool { return f.Name == name })
-	return !known || at >= 0 && !version.before(All()[at].Since)
 }
 
 // Version is a version of Linux.

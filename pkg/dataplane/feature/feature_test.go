@@ -22,15 +22,6 @@ func names(list []Feature) (names []Name) {
 	return names
 }
 
-func TestHas(t *testing.T) {
-	t.Parallel()
-	for release, want := range map[string]bool{"5.17.9": false, "5.18.0-1-amd64": true, "6.1": true, "next": true} {
-		if got := Has(AddressProtocol, release); got != want {
-			t.Errorf("%s: %t", release, got)
-		}
-	}
-}
-
 func TestMissing(t *testing.T) {
 	t.Parallel()
 	for name, c := range map[string]struct {
@@ -38,13 +29,13 @@ func TestMissing(t *testing.T) {
 		want   []Name
 	}{
 		"has all":                          {Kernel{Release: "6.18.0"}, nil},
-		"its version decides":              {Kernel{Release: "5.4.0-1-generic"}, []Name{ConnectionFilter, MapMemory, AddressProtocol}},
-		"the first that has it":            {Kernel{Release: "5.8"}, []Name{MapMemory, AddressProtocol}},
+		"its version decides":              {Kernel{Release: "5.4.0-1-generic"}, []Name{ConnectionFilter, MapMemory}},
+		"the first that has it":            {Kernel{Release: "5.8"}, []Name{MapMemory}},
 		"a later one":                      {Kernel{Release: "5.18.0"}, nil},
 		"a version of one number":          {Kernel{Release: "5"}, nil},
 		"no version":                       {Kernel{Release: "next"}, nil},
 		"what was tried counts":            {Kernel{Release: "6.1.0-56-amd64", Lacks: []Name{TableOwner, TCX}}, []Name{TCX, TableOwner}},
-		"as on a kernel with things added": {Kernel{Release: "5.10.0", Lacks: []Name{TableOwner}}, []Name{MapMemory, AddressProtocol, TableOwner}},
+		"as on a kernel with things added": {Kernel{Release: "5.10.0", Lacks: []Name{TableOwner}}, []Name{MapMemory, TableOwner}},
 	} {
 		if diff := cmp.Diff(c.want, names(Missing(c.kernel))); diff != "" {
 			t.Errorf("%s (-want +got):\n%s", name, diff)
