@@ -36,6 +36,7 @@ func ipv6Mutants() []mutant {
 		in("", "ipv6-resets-are-not-noted", change, "nftables/members.go", "for name, elements := range put {\n\t\td.elements(", "for name, elements := range put {\n\t\tif name == rules.SetResets6 {\n\t\t\tcontinue\n\t\t}\n\t\td.elements("),
 		in("", "ipv6-addresses-stay", "TestNothingOfIPv6IsLeft", "address/address.go", "return append(four, six...), errors.Join(err4, err6)", "return append(four, six[:0]...), errors.Join(err4, err6)"),
 		in("/overlay", "overlay-has-an-ipv6-address", "TestOverlayOfIPv6", "overlay.go", "n, err = sysctl.EnsureNoAutomaticAddress(link)", "n, err = 0, nil"),
+		in("", "errors-of-ipv6-stay", "TestPathMTUOfIPv6", "bpf/guard_program.go", `asm.JLE.Imm(asm.R1, icmp6Last, "error6"),`, `asm.JLE.Imm(asm.R1, icmp6Last, "drop"),`),
 		in("", "unreadable-forwards", "TestSettingsAgainstIPv6", "ipv6.go", "case err != nil:\n\t\treturn err\n\tcase forwards", "case err != nil:\n\t\treturn nil\n\tcase forwards"),
 		in("/routing", "ipv6-of-others-stops-ipv4", "TestTablesOfOthersForIPv6", "routing.go", "return family == netlink.FAMILY_V4 || p.NextHop6.IsValid()", "return family == netlink.FAMILY_V4 || family == netlink.FAMILY_V6"),
 		in("/routing", "ipv6-has-no-end", "TestRoutesOfOurTablesOnly", "routing.go", "rs := []route{{table: tableRemote, dst: everywhere, kind: unix.RTN_UNREACHABLE, metric: unreachableMetric}}", "rs := []route{{table: tableRemote, dst: everywhere, kind: unix.RTN_UNREACHABLE, metric: unreachableMetric}}[metric/metric6:]"),

@@ -334,3 +334,51 @@ func TestNothingOfIPv6IsLeft(t *testing.T) {
 		n.start(t)
 	}
 }
+
+// given: servers outside to which the way, or from which the way back over the overlay, takes
+// smaller packets than the sender believes; then pods and servers learn that, although the
+// errors are about packets with another address.
+//
+// Mutant killed: errors-of-ipv6-stay.
+func TestPathMTUOfIPv6(t *testing.T) {
+	w := newDualWorld(t)
+	const far = "fd00:9::99"
+	w.bastion.Run(t, `sysctl -qw net.ipv6.conf.all.forwarding=1; ip link add narrow type veth peer name end
+		ip link set narrow mtu 1300 up; ip link set end up; ip -6 route add fd00:9::/64 dev narrow
+		ip neigh replace `+far+` lladdr 02:00:00:00:00:99 dev narrow nud permanent`)
+	w.router.Run(t, "ip -6 route add fd00:9::/64 via "+bastionIP6)
+	w.applyAll(t)
+	for _, p := range w.members() {
+		testenv.UntilWithin(t, patience, p.Name+" learns the path MTU outside", func() bool {
+			return errors.Is(p.tryPing6(t, far, 1400, testenv.Stretch(50*time.Millisecond)), unix.EMSGSIZE)
+		})
+	}
+	server := w.bastion.udp6Server(t, 7000)
+	raw, err := server.SyscallConn()
+	must(t, err)
+	must(t, raw.Control(func(fd uintptr) { must(t, unix.SetsockoptInt(int(fd), unix.IPPROTO_IPV6, unix.IPV6_DONTFRAG, 1)) }))
+	_, err = w.third.dial(t, "udp6", "["+bastionIP6+"]:7000").Write([]byte("x"))
+	must(t, err)
+	must(t, server.SetReadDeadline(time.Now().Add(testenv.Stretch(patience))))
+	_, from, err := server.ReadFromUDPAddrPort(make([]byte, 1))
+	must(t, err)
+	if from.Addr().String() != eip61 {
+		t.Fatalf("the pod is seen as %v", from)
+	}
+	testenv.UntilWithin(t, patience, "the server learns the path MTU of the overlay", func() bool {
+		_, err := server.WriteToUDPAddrPort(make([]byte, 1452), from)
+		return errors.Is(err, unix.EMSGSIZE)
+	})
+}
+
+// udp6Server is a UDP socket at a port of the bastion's IPv6 address, until the test ends.
+func (m *machine) udp6Server(t *testing.T, port int) (server *net.UDPConn) {
+	t.Helper()
+	m.Do(t, func() {
+		var err error
+		server, err = net.ListenUDP("udp6", &net.UDPAddr{IP: net.ParseIP(bastionIP6), Port: port})
+		must(t, err)
+	})
+	t.Cleanup(func() { server.Close() })
+	return server
+}
