@@ -316,14 +316,6 @@ type AgentStatus struct {
 	// +optional
 	// +kubebuilder:validation:MaxLength=32
 	IPv6 string `json:"ipv6,omitempty"`
-	// watches is not used any more, and will be removed. It is here because the API
-	// server refuses a status with an unknown field, and agents of version 0.1.0
-	// write this one until they are upgraded.
-	// +optional
-	// +listType=atomic
-	// +kubebuilder:validation:MaxItems=256
-	// +kubebuilder:validation:items:MaxLength=253
-	Watches []string `json:"watches,omitempty"`
 	// probes is Overlay if the host's kernel answers probes that come over the
 	// overlay, so that they show whether the overlay works. It is missing where only
 	// the agent answers, at the port of probes.

@@ -42,11 +42,6 @@ func (in *AgentStatus) DeepCopyInto(out *AgentStatus) {
 		*out = make([]string, len(*in))
 		copy(*out, *in)
 	}
-	if in.Watches != nil {
-		in, out := &in.Watches, &out.Watches
-		*out = make([]string, len(*in))
-		copy(*out, *in)
-	}
 	if in.Silent != nil {
 		in, out := &in.Silent, &out.Silent
 		*out = make([]string, len(*in))
