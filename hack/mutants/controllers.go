@@ -7,6 +7,10 @@ const controller = "./controllers"
 func controllerMutants() []mutant {
 	return []mutant{
 		{
+			name: "lease-kept-at-the-end", pkg: controller, test: "TestRolloutHandsTheLeadOver", plain: true,
+			edits: []edit{{file: "run.go", old: "LeaderElectionReleaseOnCancel: true,", new: "LeaderElectionReleaseOnCancel: false,"}},
+		},
+		{
 			name: "own-write-forgotten", pkg: controller, test: "TestPropertyClaimsStayApart",
 			edits: []edit{{file: "allocate.go", old: "r.observer.wroteHost(w.patched)\n", new: ""}},
 		},
