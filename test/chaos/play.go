@@ -60,22 +60,21 @@ type chaos struct {
 	rules   *rules
 	owners  *owners
 	watch   *traffic.Watch
-	current map[string][]string // egress IPs by namespace
-	claims  map[string][]string // by manual host
-	outages map[string][]time.Duration
-	kinds   []string // in order of appearance
+	current map[string][]string        // egress IPs by namespace
+	claims  map[string][]string        // by manual host
+	lengths map[string][]time.Duration // of outages, by kind
+	kinds   []string                   // in order of appearance
 }
 
 // play runs until the time is over, or something is wrong.
 func play(ctx context.Context, o options) (err error) {
 	c := &chaos{
 		o: o, random: rand.New(rand.NewPCG(o.seed, 0)), //nolint:gosec // it must be the same each time
-		current: map[string][]string{}, claims: map[string][]string{}, outages: map[string][]time.Duration{},
+		current: map[string][]string{}, claims: map[string][]string{}, lengths: map[string][]time.Duration{},
 	}
 	if o.prefix == "" {
 		o.prefix = "chaos"
 	}
-	fmt.Fprintf(o.out, "seed %d\n", o.seed)
 	c.Cluster, err = testbed.Up(ctx, testbed.Options{
 		Prefix: o.prefix, Nodes: 4, PodAddresses: 12, Images: []string{o.image}, Progress: os.Stderr,
 	})
@@ -88,12 +87,15 @@ func play(ctx context.Context, o options) (err error) {
 		err = errors.Join(err, c.Down(downCtx))
 	}()
 	c.began = time.Now()
+	fmt.Fprintf(o.out, "seed %d, begun at %s\n", o.seed, c.began.Format("15:04:05.000"))
 	stop, err := c.setUp(ctx)
 	defer func() { err = errors.Join(err, stop()) }()
 	if err != nil {
 		return err
 	}
-	err = c.faults(ctx)
+	if err = c.faults(ctx); err != nil {
+		err = errors.Join(err, c.keepEvidence(ctx))
+	}
 	return errors.Join(err, c.verdict(ctx), c.report())
 }
 

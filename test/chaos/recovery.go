@@ -12,24 +12,71 @@ import (
 	"github.com/egressip-operator/egressip-operator/test/testbed"
 )
 
-// outage returns the longest time without an answered connection, of all pods with
-// egress IPs on nodes that were not broken. Pods that were deleted meanwhile do not
-// count, and a new pod counts from its start: the time that the cluster takes to
-// replace a pod is no outage of ours.
-func (c *chaos) outage(broken []string, started map[string]time.Time, from, until time.Time) (worst time.Duration, whose string) {
-	for _, p := range c.watch.Pods(until.Add(-quiet)) {
-		if slices.Contains(broken, p.Node) || len(c.current[p.Namespace]) == 0 {
+// outage is a time without an answered connection of a pod with egress IPs.
+type outage struct {
+	traffic.Gap
+	pod traffic.Pod
+	// stalled is for how long of it no pod of the node got through, not even those without
+	// egress IPs, which go no way of ours: the node had no processor time.
+	stalled time.Duration
+}
+
+// ours is how long others got through meanwhile.
+func (o outage) ours() time.Duration { return o.Length() - o.stalled }
+
+// String says whose it was, when, and what was with others.
+func (o outage) String() string {
+	return fmt.Sprintf("%d ms (%s, %s; for %d ms of it no pod there got through)", o.Length().Milliseconds(), o.pod, o.Gap, o.stalled.Milliseconds())
+}
+
+// outages returns the longest outage, and the one in which others got through for the
+// longest time, of all pods with egress IPs on nodes that were not broken. Pods that were
+// deleted meanwhile do not count, and a new pod counts from its start: the time that the
+// cluster takes to replace a pod is no outage of ours.
+func (c *chaos) outages(broken []string, started map[string]time.Time, from, until time.Time) (longest, worst outage) {
+	others := make(map[string][][]traffic.Gap) // by node
+	served := func(p traffic.Pod) bool { return len(c.current[p.Namespace]) > 0 }
+	pods := c.watch.Pods(until.Add(-quiet))
+	for _, p := range pods {
+		if !served(p) {
+			others[p.Node] = append(others[p.Node], c.watch.Gaps(p, from, until))
+		}
+	}
+	for _, p := range pods {
+		if slices.Contains(broken, p.Node) || !served(p) {
 			continue
 		}
 		began := from
 		if start := started[p.Namespace+"/"+p.Name]; start.After(began) {
 			began = start
 		}
-		if o := c.watch.Outage(p, began, until); o > worst {
-			worst, whose = o, p.String()
+		for _, gap := range c.watch.Gaps(p, began, until) {
+			o := outage{Gap: gap, pod: p, stalled: stalled(gap, others[p.Node])}
+			if o.Length() > longest.Length() {
+				longest = o
+			}
+			if o.ours() > worst.ours() {
+				worst = o
+			}
 		}
 	}
-	return worst, whose
+	return longest, worst
+}
+
+// stalled returns for how long of a gap each of other pods of the node had one, too.
+func stalled(gap traffic.Gap, others [][]traffic.Gap) time.Duration {
+	if len(others) == 0 {
+		return 0
+	}
+	least := gap.Length()
+	for _, gaps := range others {
+		var longest time.Duration
+		for _, other := range gaps {
+			longest = max(longest, other.Within(gap).Length())
+		}
+		least = min(least, longest)
+	}
+	return least
 }
 
 // started returns when the sending pods started, to the second, by namespace and name.
@@ -50,7 +97,9 @@ func (c *chaos) started(ctx context.Context) (map[string]time.Time, error) {
 }
 
 // recovered waits until every node is Ready, every namespace has its egress IP,
-// and each has pods on all nodes that get through, with a source that is right.
+// each has pods on all nodes that get through, with a source that is right, and nothing of
+// the fault is left that would move traffic later: a host that is still held down comes back
+// some time after it answers, and what it moves then is part of this fault, not of the next.
 func (c *chaos) recovered(ctx context.Context) error {
 	if err := c.AwaitReady(ctx); err != nil {
 		return err
@@ -72,8 +121,36 @@ func (c *chaos) recovered(ctx context.Context) error {
 		if err != nil || agents != fmt.Sprint(nodes) {
 			return errors.Join(fmt.Errorf("%s agents are ready", agents), err)
 		}
-		return nil
+		return c.settled(ctx)
 	})
+}
+
+// settled reports whether every host is trusted by the controller and by all agents, and no
+// pod with egress IPs has been without answers for long just now.
+func (c *chaos) settled(ctx context.Context) error {
+	hosts, err := c.Kubectl(ctx, "get", "hostsubnets", "-o",
+		`jsonpath={range .items[*]}{.metadata.name} {.status.conditions[?(@.type=="Online")].status} {.status.conditions[?(@.type=="Online")].reason}{"\n"}{end}`)
+	if err != nil {
+		return err
+	}
+	for host := range strings.Lines(hosts) {
+		if fields := strings.Fields(host); len(fields) != 3 || fields[1] != "True" || fields[2] == "HeldDown" || fields[2] == "LastResort" {
+			return fmt.Errorf("a host is not trusted yet: %s", strings.TrimSpace(host))
+		}
+	}
+	for _, node := range c.Nodes() {
+		silent, err := c.metric(ctx, node, "egressip_agent_silent_hosts")
+		if err != nil || silent != "0" {
+			return errors.Join(fmt.Errorf("the agent of %s does not trust %s hosts yet", node, silent), err)
+		}
+	}
+	now := time.Now()
+	for _, p := range c.watch.Pods(now.Add(-quiet)) {
+		if gap := traffic.Longest(c.watch.Gaps(p, now.Add(-quiet), now)); len(c.current[p.Namespace]) > 0 && gap.Length() > quiet/2 {
+			return fmt.Errorf("pod %s had no answer %s", p, gap)
+		}
+	}
+	return nil
 }
 
 // through reports whether pods of each namespace have recently got through, from

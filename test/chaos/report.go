@@ -10,6 +10,8 @@ import (
 	"slices"
 	"strings"
 	"time"
+
+	"github.com/egressip-operator/egressip-operator/test/testbed"
 )
 
 // verdict is on the run as a whole.
@@ -39,7 +41,7 @@ func (c *chaos) report() error {
 	fmt.Fprintf(&b, "longest time that two machines answered for one egress IP: %s\n\n", first(c.owners.most()))
 	fmt.Fprintf(&b, "%-34s %6s %10s %10s %10s\n", "FAULT", "COUNT", "MEDIAN ms", "P99 ms", "MAX ms")
 	for _, k := range c.kinds {
-		o := slices.Clone(c.outages[k])
+		o := slices.Clone(c.lengths[k])
 		slices.Sort(o)
 		at := func(share float64) int64 { return o[int(share*float64(len(o)-1)+0.5)].Milliseconds() }
 		fmt.Fprintf(&b, "%-34s %6d %10d %10d %10d\n", k, len(o), at(0.5), at(0.99), at(1))
@@ -56,6 +58,36 @@ func (c *chaos) report() error {
 	if err := os.WriteFile(c.o.report, []byte(b.String()), 0o600); err != nil {
 		return fmt.Errorf("write the table: %w", err)
 	}
+	return nil
+}
+
+// keepEvidence writes what the API and the operator's pods say after a fault that was
+// judged badly, beside the table, or to the run's output without one.
+func (c *chaos) keepEvidence(ctx context.Context) error {
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), time.Minute)
+	defer cancel()
+	var b strings.Builder
+	for _, args := range [][]string{
+		{"get", "netnamespaces,hostsubnets,leases", "--all-namespaces", "--show-managed-fields", "-o", "yaml"},
+		{"get", "events", "--all-namespaces", "--sort-by=.lastTimestamp"},
+		{"-n", testbed.OperatorNamespace, "logs", "deployment/egressip-controller", "--all-pods", "--prefix", "--timestamps", "--tail=2000"},
+		{"-n", testbed.OperatorNamespace, "logs", "daemonset/egressip-agent", "--all-pods", "--prefix", "--timestamps", "--tail=500"},
+	} {
+		out, err := c.Kubectl(ctx, args...)
+		fmt.Fprintf(&b, "kubectl %s: %v\n%s\n", strings.Join(args, " "), err, out)
+	}
+	if c.o.report == "" {
+		_, err := io.WriteString(c.o.out, b.String())
+		return err
+	}
+	path := strings.TrimSuffix(c.o.report, filepath.Ext(c.o.report)) + "-failed.txt"
+	if err := os.MkdirAll(filepath.Dir(path), 0o755); err != nil {
+		return fmt.Errorf("write the evidence: %w", err)
+	}
+	if err := os.WriteFile(path, []byte(b.String()), 0o600); err != nil {
+		return fmt.Errorf("write the evidence: %w", err)
+	}
+	c.say("what the operator says is in %s", path)
 	return nil
 }
 

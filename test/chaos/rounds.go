@@ -83,15 +83,15 @@ func (c *chaos) fault(ctx context.Context, k kind) error {
 	if err != nil {
 		return err
 	}
-	worst, whose := c.outage(f.broken, started, begin, time.Now())
-	c.say("  recovered; longest outage of a pod elsewhere %d ms (%s)", worst.Milliseconds(), whose)
+	longest, worst := c.outages(f.broken, started, begin, time.Now())
+	c.say("  recovered; longest outage of a pod elsewhere %s", longest)
 	if !slices.Contains(c.kinds, k.name) {
 		c.kinds = append(c.kinds, k.name)
 	}
-	c.outages[k.name] = append(c.outages[k.name], worst)
+	c.lengths[k.name] = append(c.lengths[k.name], longest.Length())
 	c.watch.Forget(time.Now().Add(-quiet))
-	if k.within > 0 && worst > k.within {
-		return fmt.Errorf("%s: an outage of %s (%s), want at most %s", name, worst.Round(time.Millisecond), whose, k.within)
+	if k.within > 0 && worst.ours() > k.within {
+		return fmt.Errorf("%s: an outage of %s, want at most %s; the fault began at %s", name, worst, k.within, begin.Format("15:04:05.000"))
 	}
 	if err := c.harmless(); err != nil {
 		return fmt.Errorf("%s: %w", name, err)

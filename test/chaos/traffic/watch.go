@@ -72,14 +72,57 @@ type Watch struct {
 	namespaces map[uint16]string
 
 	mu       sync.Mutex
-	answered map[Pod][]time.Time
-	last     map[Pod]netip.Addr
+	answered map[Pod][]Answer
+}
+
+// Answer is a connection that a pod got an answer to: when, and with which source.
+type Answer struct {
+	At     time.Time
+	Source netip.Addr
+}
+
+// Gap is a time without a new answered connection of a pod.
+type Gap struct {
+	// From and Until bound it. Before and After are the sources of the connections that do;
+	// invalid where there is none.
+	From, Until   time.Time
+	Before, After netip.Addr
+}
+
+// Length is how long the gap is.
+func (g Gap) Length() time.Duration { return g.Until.Sub(g.From) }
+
+// Within returns the part of the gap that is in another one; one without length if there
+// is none.
+func (g Gap) Within(other Gap) Gap {
+	if g.From.Before(other.From) {
+		g.From = other.From
+	}
+	if g.Until.After(other.Until) {
+		g.Until = other.Until
+	}
+	if g.Until.Before(g.From) {
+		return Gap{}
+	}
+	return g
+}
+
+// String says when the gap was, by the clock, and what changed in it.
+func (g Gap) String() string {
+	source := func(ip netip.Addr) string {
+		if !ip.IsValid() {
+			return "none"
+		}
+		return ip.String()
+	}
+	const clock = "15:04:05.000"
+	return fmt.Sprintf("from %s to %s, source %s before and %s after", g.From.Format(clock), g.Until.Format(clock), source(g.Before), source(g.After))
 }
 
 // Start watches the bastion until Stop, and calls each for every packet that
 // comes there.
 func Start(ctx context.Context, c *testbed.Cluster, namespaces []Namespace, each func(Seen)) (*Watch, error) {
-	w := &Watch{namespaces: map[uint16]string{}, answered: map[Pod][]time.Time{}, last: map[Pod]netip.Addr{}}
+	w := &Watch{namespaces: map[uint16]string{}, answered: map[Pod][]Answer{}}
 	for _, n := range namespaces {
 		w.namespaces[n.Port], w.namespaces[n.Port+1] = n.Name, n.Name
 	}
@@ -91,8 +134,7 @@ func Start(ctx context.Context, c *testbed.Cluster, namespaces []Namespace, each
 		s := w.read(p)
 		if s.Answered() {
 			w.mu.Lock()
-			w.answered[s.Pod] = append(w.answered[s.Pod], s.At)
-			w.last[s.Pod] = s.Source.Addr()
+			w.answered[s.Pod] = append(w.answered[s.Pod], Answer{s.At, s.Source.Addr()})
 			w.mu.Unlock()
 		}
 		each(s)
@@ -127,8 +169,8 @@ func (w *Watch) Pods(since time.Time) []Pod {
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	var pods []Pod
-	for p, times := range w.answered {
-		if times[len(times)-1].After(since) {
+	for p, answers := range w.answered {
+		if answers[len(answers)-1].At.After(since) {
 			pods = append(pods, p)
 		}
 	}
@@ -136,59 +178,60 @@ func (w *Watch) Pods(since time.Time) []Pod {
 	return pods
 }
 
-// Last returns when a pod had its last answer, and with which source.
-func (w *Watch) Last(p Pod) (time.Time, netip.Addr) {
+// Gaps returns the times without a new answered connection of a pod, of those times that
+// overlap with from to until. A time that has not ended yet counts up to until.
+func (w *Watch) Gaps(p Pod, from, until time.Time) []Gap {
 	w.mu.Lock()
 	defer w.mu.Unlock()
-	times := w.answered[p]
-	if len(times) == 0 {
-		return time.Time{}, netip.Addr{}
-	}
-	return times[len(times)-1], w.last[p]
+	return gaps(w.answered[p], from, until)
 }
 
-// Outage returns the longest time without a new answered connection of a pod,
-// of those times that overlap with from to until. A time that has not ended yet
-// counts up to until.
-func (w *Watch) Outage(p Pod, from, until time.Time) time.Duration {
-	w.mu.Lock()
-	defer w.mu.Unlock()
-	return Longest(w.answered[p], from, until)
-}
-
-// Longest is the longest gap between two times, of those gaps that overlap with
-// from to until.
-func Longest(times []time.Time, from, until time.Time) time.Duration {
+// gaps are the times between two answers, of those times that overlap with from to until.
+func gaps(answers []Answer, from, until time.Time) []Gap {
 	// The last before from begins the first gap.
-	first, _ := slices.BinarySearchFunc(times, from, time.Time.Compare)
-	last := from
+	first := find(answers, from)
+	last := Answer{At: from}
 	if first > 0 {
-		last = times[first-1]
+		last = answers[first-1]
 	}
-	var longest time.Duration
-	for _, t := range times[first:] {
-		longest = max(longest, t.Sub(last))
-		last = t
-		if t.After(until) {
-			return longest
+	var all []Gap
+	for _, a := range answers[first:] {
+		all = append(all, Gap{From: last.At, Until: a.At, Before: last.Source, After: a.Source})
+		last = a
+		if a.At.After(until) {
+			return all
 		}
 	}
-	return max(longest, until.Sub(last))
+	return append(all, Gap{From: last.At, Until: until, Before: last.Source})
+}
+
+// Longest returns the longest of gaps; one without length if there are none.
+func Longest(gaps []Gap) (longest Gap) {
+	for _, g := range gaps {
+		if g.Length() > longest.Length() {
+			longest = g
+		}
+	}
+	return longest
+}
+
+// find returns the position of the first answer at a time or later.
+func find(answers []Answer, at time.Time) int {
+	position, _ := slices.BinarySearchFunc(answers, at, func(a Answer, at time.Time) int { return a.At.Compare(at) })
+	return position
 }
 
 // Forget drops the answers before a time, and pods that have had none since.
 func (w *Watch) Forget(before time.Time) {
 	w.mu.Lock()
 	defer w.mu.Unlock()
-	maps.DeleteFunc(w.answered, func(p Pod, times []time.Time) bool {
-		i, _ := slices.BinarySearchFunc(times, before, time.Time.Compare)
+	maps.DeleteFunc(w.answered, func(p Pod, answers []Answer) bool {
 		// One stays, for a gap that begins before.
-		i = max(0, i-1)
-		if i == len(times)-1 && times[i].Before(before.Add(-time.Minute)) {
-			delete(w.last, p)
+		i := max(0, find(answers, before)-1)
+		if i == len(answers)-1 && answers[i].At.Before(before.Add(-time.Minute)) {
 			return true
 		}
-		w.answered[p] = slices.Clone(times[i:])
+		w.answered[p] = slices.Clone(answers[i:])
 		return false
 	})
 }

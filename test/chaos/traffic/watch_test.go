@@ -14,18 +14,18 @@ func TestLongest(t *testing.T) {
 	zero := time.Unix(0, 0)
 	at := func(ms int) time.Time { return zero.Add(time.Duration(ms) * time.Millisecond) }
 	rapid.Check(t, func(t *rapid.T) {
-		var times []time.Time
+		var times []Answer
 		answered := map[int]bool{}
 		for ms := range 60 {
 			if rapid.IntRange(0, 4).Draw(t, "answered") == 0 {
-				times = append(times, at(ms))
+				times = append(times, Answer{At: at(ms)})
 				answered[ms] = true
 			}
 		}
 		from := rapid.IntRange(0, 59).Draw(t, "from")
 		until := rapid.IntRange(from+1, 80).Draw(t, "until")
 		want := longestGap(answered, from, until)
-		if got := Longest(times, at(from), at(until)); got != time.Duration(want)*time.Millisecond {
+		if got := Longest(gaps(times, at(from), at(until))).Length(); got != time.Duration(want)*time.Millisecond {
 			t.Fatalf("answers %v, from %d until %d: %s, want %d ms", times, from, until, got, want)
 		}
 	})
