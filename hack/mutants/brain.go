@@ -21,9 +21,12 @@ func insideMutants() []mutant {
 		}
 	}
 	return []mutant{
-		m("one-host-makes-a-segment", "segments[network] > 1", "segments[network] > 0"),
-		m("agents-word-is-enough", "network.Contains(ip)\n\t\t\tif", "true\n\t\t\tif"),
-		m("nodes-word-is-enough", "for _, ip := range host.Addresses {\n\t\t\tshared", "for _, ip := range slices.Concat(host.Addresses, host.Listed) {\n\t\t\tshared"),
+		{
+			name: "one-host-makes-a-segment", pkg: brain, test: "TestWhichAddressesOfNodesAreInside", plain: true,
+			edits: []edit{{file: "further.go", old: "count[host.network()] > 1", new: "count[host.network()] > 0"}},
+		},
+		m("agents-word-is-enough", "shared && host.network().Contains(ip) ||", "shared ||"),
+		m("nodes-word-is-enough", "for _, ip := range host.Addresses {\n\t\t\tif shared", "for _, ip := range slices.Concat(host.Addresses, host.Listed) {\n\t\t\tif shared"),
 		{
 			name: "api-servers-are-outside", pkg: brain, test: "TestAPIServersAreInside", plain: true,
 			edits: []edit{{file: "decide.go", old: "services, apiServers(cluster, in.APIServers))", new: "services)"}},
@@ -34,8 +37,27 @@ func insideMutants() []mutant {
 		},
 		m("egress-ips-are-inside", "withoutEgressIPs(c, believed)", ""),
 		{
-			name: "egress-ips-are-published", pkg: brain, test: "TestWhatAHostPublishesOfItsAddresses", plain: true,
-			edits: []edit{{file: "inside.go", old: "withoutEgressIPs(c, left)", new: ""}},
+			name: "further-unpublished", pkg: brain, test: "TestWhatAHostPublishesOfItsAddresses", plain: true,
+			edits: []edit{{file: "inside.go", old: "	for ip := range left {", new: "	withoutEgressIPs(c, left)\n	for ip := range left {"}},
+		},
+		{
+			name: "further-of-anyone", pkg: brain, test: "TestFurtherAddressesAreNoEgressIPs", plain: true,
+			edits: []edit{{file: "further.go", old: "if !host.SharesSegment {", new: "if !host.SharesSegment && host.Gone {"}},
+		},
+		{
+			name: "further-anywhere", pkg: brain, test: "TestFurtherAddressesAreNoEgressIPs", plain: true,
+			edits: []edit{
+				{file: "further.go", old: "if !host.network().Contains(ip) {", new: "if !ip.IsValid() {"},
+				{file: "further.go", old: "if !host.SharesSegment {", new: "if host.Gone {"},
+			},
+		},
+		{
+			name: "further-wins", pkg: brain, test: "TestFurtherAddressesAreNoEgressIPs", plain: true,
+			edits: []edit{{file: "further.go", old: "if report.Configured {", new: "if report.Configured && report.Reason != \"\" {"}},
+		},
+		{
+			name: "further-of-its-own", pkg: brain, test: "TestFurtherAddressesAreNoEgressIPs", plain: true,
+			edits: []edit{{file: "resolve_index.go", old: "if host.hasItself(ip) {", new: "if host.hasItself(ip) && host.Gone {"}},
 		},
 	}
 }

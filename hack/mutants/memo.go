@@ -38,6 +38,7 @@ func memoMutants() []mutant {
 		patch("patch-keeps-numbers", "if reason != was[n] {", "if n < 0 && reason != was[n] {"),
 		patch("patch-counts-gone", "\t\ta.countHosts(p.Hosts)\n", "\t\ta.hosts = a.listed\n"),
 		patch("patch-forgets-other-requests", "\t\tfor _, a := range p.requested[n] {\n\t\t\tp.touched[a] = true\n\t\t}\n\t}\n\t// Others", "\t}\n\t// Others"),
+		memo("index-of-other-further", "slices.Equal(h.Further, other.Further) &&\n\t\th.Gone", "h.Gone"),
 		memo("index-of-other-addresses", "slices.Equal(h.Subnets, other.Subnets) && slices.Equal(h.IPv6, other.IPv6) &&\n", "slices.Equal(h.Subnets, other.Subnets) &&\n"),
 		memo("places-are-forgotten", "m.allocated && sameCapacities(m.places, places)", "m.allocated"),
 		memo("missing-pods-are-forgotten", "len(x.requested[n]) > 0 && !e.missing ||", "false ||"),

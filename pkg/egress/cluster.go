@@ -134,6 +134,11 @@ type Host struct {
 	// Addresses are those that the host's agent sees on its interfaces, in addition to IP,
 	// and Listed are those that its Node lists. See nodeAddresses.
 	Addresses, Listed []netip.Addr
+	// Further are those of Addresses that no egress IP of the host can be; nor one of any
+	// host, if they are on the host's segment and SharesSegment: another host is on it, too.
+	// See findFurther.
+	Further       []netip.Addr
+	SharesSegment bool
 	// PodNetworks are those that the host's agent sees its pods in, and PodsListed are
 	// those in which the API server has a Pod of the Node. See foundPodNetworks.
 	PodNetworks, PodsListed []netip.Prefix

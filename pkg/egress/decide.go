@@ -119,7 +119,7 @@ func DecideHost(in HostInput) (HostDecision, bool) {
 	}
 	result, _ := resolution.Host(in.Host)
 	self, _ := cluster.Host(in.Host)
-	addresses, omitted := toPublish(cluster, self, insideNetworks(cluster, in.Host, inside), in.Addresses)
+	addresses, omitted := toPublish(self, insideNetworks(cluster, in.Host, inside), in.Addresses)
 	return HostDecision{
 		Plan: plan, Result: result, Addresses: addresses, AddressesOmitted: omitted,
 		Locate: found.locate, PodNetworks: found.published, PodNetworksOmitted: len(found.all) - len(found.published), Outside: found.outside,

@@ -89,28 +89,19 @@ func (s networkSet) has(p netip.Prefix) bool {
 //
 // An egress IP never counts.
 func nodeAddresses(c Cluster) []netip.Prefix {
-	seen := false
-	segments := make(map[netip.Prefix]int)
-	for i := range c.Hosts {
-		host := &c.Hosts[i]
-		seen = seen || len(host.Addresses) > 0
-		if network := host.network(); host.Confirmed && network.IsValid() && !host.Cloud {
-			segments[network]++
-		}
-	}
-	if !seen {
+	if !slices.ContainsFunc(c.Hosts, func(h Host) bool { return len(h.Addresses) > 0 }) {
 		return nil
 	}
+	shares := sharedSegments(c.Hosts)
 	believed := make(map[netip.Addr]bool)
 	for i := range c.Hosts {
 		host := &c.Hosts[i]
 		if !host.Confirmed || host.Gone || host.Shadowed {
 			continue
 		}
-		network := host.network()
+		shared := shares(host)
 		for _, ip := range host.Addresses {
-			shared := !host.Cloud && segments[network] > 1 && network.Contains(ip)
-			if shared || slices.Contains(host.Listed, ip) {
+			if shared && host.network().Contains(ip) || slices.Contains(host.Listed, ip) {
 				believed[ip] = true
 			}
 		}
@@ -158,9 +149,10 @@ func withoutEgressIPs(c Cluster, ips map[netip.Addr]bool) {
 }
 
 // toPublish are the addresses that a host publishes of those that its kernel has: all
-// that are not inside by other reasons, at most MaxAddresses. Those on the uplink's
-// segment come first. It also returns how many are left out.
-func toPublish(c Cluster, self Host, networks []netip.Prefix, kernel []netip.Addr) (addresses []netip.Addr, omitted int) {
+// that are not inside by other reasons, at most MaxAddresses. The kernel's are without those
+// of ours, so that one that is requested as an egress IP is published, too: see findFurther.
+// Those on the uplink's segment come first. It also returns how many are left out.
+func toPublish(self Host, networks []netip.Prefix, kernel []netip.Addr) (addresses []netip.Addr, omitted int) {
 	left := make(map[netip.Addr]bool, len(kernel))
 	for _, ip := range kernel {
 		within := func(p netip.Prefix) bool { return p.Contains(ip) }
@@ -168,7 +160,6 @@ func toPublish(c Cluster, self Host, networks []netip.Prefix, kernel []netip.Add
 			left[ip] = true
 		}
 	}
-	withoutEgressIPs(c, left)
 	for ip := range left {
 		addresses = append(addresses, ip)
 	}

@@ -322,6 +322,7 @@ func (h Host) allocated() Host {
 // sameIndex reports whether an index is the same with the other host, but for its claims.
 func (h *Host) sameIndex(other *Host) bool {
 	return h.Name == other.Name && h.IP == other.IP && h.Confirmed == other.Confirmed && h.Shadowed == other.Shadowed &&
+		h.SharesSegment == other.SharesSegment && slices.Equal(h.Further, other.Further) &&
 		h.Gone == other.Gone && h.ServesIPv6 == other.ServesIPv6 && slices.Equal(h.Networks, other.Networks) &&
 		slices.Equal(h.Subnets, other.Subnets) && slices.Equal(h.IPv6, other.IPv6) &&
 		h.sameFound(other)
@@ -336,15 +337,19 @@ func (h *Host) equal(other *Host) bool {
 		h.PodsMissing == other.PodsMissing && h.Capacity == other.Capacity && h.IPv6Capacity == other.IPv6Capacity && h.Created.Equal(other.Created) &&
 		h.sameClaims(other) && slices.Equal(h.Ranges, other.Ranges) && slices.Equal(h.Subnets, other.Subnets) &&
 		slices.Equal(h.IPv6, other.IPv6) && slices.Equal(h.Invalid, other.Invalid) && slices.Equal(h.Awaited, other.Awaited) &&
-		slices.Equal(h.Addresses, other.Addresses) && h.sameFound(other) && slices.Equal(h.Listed, other.Listed) &&
+		h.sameAddresses(other) && h.sameFound(other) &&
 		slices.Equal(h.Witnesses, other.Witnesses) && maps.Equal(h.Failing, other.Failing) && maps.Equal(h.Reports, other.Reports)
 }
 
+func (h *Host) sameAddresses(other *Host) bool {
+	return slices.Equal(h.Addresses, other.Addresses) && slices.Equal(h.Further, other.Further) && slices.Equal(h.Listed, other.Listed)
+}
+
 // flags are all fields of a host that are true or false.
-func (h *Host) flags() [13]bool {
+func (h *Host) flags() [14]bool {
 	return [...]bool{
 		h.Cloud, h.Automatic, h.Confirmed, h.Unheard, h.AgentReady, h.AgentGone, h.Shadowed,
-		h.Online, h.Doubtful, h.Closed, h.Evacuating, h.Gone, h.ServesIPv6,
+		h.Online, h.Doubtful, h.Closed, h.Evacuating, h.Gone, h.ServesIPv6, h.SharesSegment,
 	}
 }
 

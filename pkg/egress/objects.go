@@ -71,6 +71,7 @@ func (r *reader) sorted(cluster Cluster) (Cluster, []Problem) {
 	slices.SortFunc(cluster.Namespaces, func(a, b Namespace) int { return strings.Compare(a.Name, b.Name) })
 	slices.SortFunc(cluster.Hosts, func(a, b Host) int { return strings.Compare(a.Name, b.Name) })
 	r.duplicateHostIPs(cluster.Hosts)
+	findFurther(cluster.Hosts)
 	slices.SortStableFunc(r.problems, func(a, b Problem) int {
 		return cmp.Or(
 			strings.Compare(a.Kind, b.Kind),

@@ -51,7 +51,7 @@ const (
 	// ReasonDuplicateNetID: two namespaces with one netid both request egress
 	// IPs, so that the egress host could not tell their packets apart.
 	ReasonDuplicateNetID Reason = "DuplicateNetID"
-	// ReasonHostAddress: the address is the own address of a host.
+	// ReasonHostAddress: the address is the own address of a host, its hostIP or another one.
 	ReasonHostAddress Reason = "HostAddress"
 	// ReasonPodAddress: the address is in the pod network of a host, or in one of all pods
 	// that an object names.

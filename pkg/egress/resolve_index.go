@@ -28,6 +28,8 @@ type index struct {
 	hostsByIP map[netip.Addr][]int
 	pods      podNetworks
 	named     namedNetworks
+	// further are the hosts with each further address that no egress IP can be.
+	further map[netip.Addr]int
 	// netIDs are, by namespace, what netID returns.
 	netIDs []Reason
 	// conflicts are, by namespace, why it is dropped entirely.
@@ -55,7 +57,7 @@ type address struct {
 	// sameHost: the one host that claims it also claims another egress IP of the one
 	// namespace.
 	sameHost bool
-	// hostIP: it is a host's own. podsOf is the host in whose pod network it is; none
+	// hostIP: it is a host's own, hostIP or a further one. podsOf is the host in whose pod network it is; none
 	// for an address outside all.
 	hostIP bool
 	podsOf int
@@ -72,6 +74,7 @@ func newIndex(c Cluster) *index {
 		hostsByIP: addressesOf(c),
 		pods:      findPodNetworks(c.Hosts),
 		named:     findNamedNetworks(c),
+		further:   furtherOf(c.Hosts),
 		bad:       make([]string, len(c.Hosts)),
 	}
 	for h := range c.Hosts {
@@ -216,6 +219,9 @@ type hostAddress struct {
 // isHostIP reports whether the address is a host's own. What a Node alone says does
 // not take an egress IP away from a namespace.
 func (x *index) isHostIP(ip netip.Addr) bool {
+	if _, found := x.further[ip]; found {
+		return true
+	}
 	return slices.ContainsFunc(x.hostsByIP[ip], func(h int) bool { return x.Hosts[h].Confirmed })
 }
 
@@ -243,6 +249,9 @@ func (x *index) invalidOn(h int, ip netip.Addr) (Reason, string) {
 	host := &x.Hosts[h]
 	if ip.Is6() && !host.ServesIPv6 {
 		return ReasonFamilyNotServed, "its agent does not report that it serves egress IPs of IPv6"
+	}
+	if host.hasItself(ip) {
+		return ReasonHostAddress, "its agent finds it on the host, where something else has put it"
 	}
 	known := ip.Is6()
 	for _, network := range host.Networks {

@@ -108,7 +108,15 @@ func (x *index) netIDMessage(n int, reason Reason) string {
 		x.namespaceNames(x.sharing(id)), id)
 }
 
-func (x *index) hostAddressMessage(ip netip.Addr) string {
+func (x *index) hostAddressMessage(a *address) string {
+	ip := a.ip
+	if h, further := x.further[ip]; further {
+		return fmt.Sprintf("%s is an address of host %s, as its agent reports (HostSubnet %s, status.agent.addresses): "+
+			"use an address in egressIPs that no host has, or take it off the host.", ip, x.Hosts[h].Name, x.Hosts[h].Name)
+	}
+	if !a.hostIP {
+		return x.invalidOnMessage(a.hosts[0], ip)
+	}
 	return fmt.Sprintf("%s is the address of host %s itself: use an address in egressIPs that no host has.",
 		ip, x.hostNames(x.hostsByIP[ip]))
 }
@@ -134,7 +142,7 @@ func (x *index) defectMessage(a *address, reason Reason) string {
 	ip := a.ip
 	switch reason {
 	case ReasonHostAddress:
-		return x.hostAddressMessage(ip)
+		return x.hostAddressMessage(a)
 	case ReasonPodAddress, ReasonServiceAddress:
 		return x.podAddressMessage(a)
 	case ReasonMultipleNamespaces:

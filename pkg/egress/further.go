@@ -1,0 +1,83 @@
+package egress
+
+import (
+	"net/netip"
+	"slices"
+)
+
+// findFurther finds which addresses hosts have in addition to hostIP that no egress IP can
+// be, see Host.Further and Host.SharesSegment. An address that some host has as an egress IP,
+// as its agent reports, is none: whoever has broken into a node could take the egress IPs of
+// others away otherwise, which not even a machine that answers ARP for them can do.
+func findFurther(hosts []Host) {
+	seen := make(map[netip.Addr]bool)
+	for i := range hosts {
+		for _, ip := range hosts[i].Addresses {
+			seen[ip] = true
+		}
+	}
+	if len(seen) == 0 {
+		return
+	}
+	for i := range hosts {
+		for ip, report := range hosts[i].Reports {
+			if report.Configured {
+				delete(seen, ip)
+			}
+		}
+	}
+	shares := sharedSegments(hosts)
+	for i := range hosts {
+		host := &hosts[i]
+		if !host.Confirmed || host.Gone || host.Shadowed {
+			continue
+		}
+		host.Further = only(host.Addresses, func(ip netip.Addr) bool { return seen[ip] })
+		host.SharesSegment = shares(host)
+	}
+}
+
+// sharedSegments returns what says whether the segment of a host is that of another one, too,
+// as the agents of both say.
+func sharedSegments(hosts []Host) func(*Host) bool {
+	count := make(map[netip.Prefix]int)
+	for i := range hosts {
+		host := &hosts[i]
+		if network := host.network(); host.Confirmed && network.IsValid() && !host.Cloud {
+			count[network]++
+		}
+	}
+	return func(host *Host) bool { return !host.Cloud && count[host.network()] > 1 }
+}
+
+// furtherOf are the hosts with each further address on a segment that they share. Their
+// agents are believed there: any machine of the segment can take an address by ARP anyway,
+// unless a host has it already. An address elsewhere counts for the host itself alone.
+func furtherOf(hosts []Host) map[netip.Addr]int {
+	var further map[netip.Addr]int
+	for i := range hosts {
+		host := &hosts[i]
+		if !host.SharesSegment {
+			continue
+		}
+		for _, ip := range host.Further {
+			if !host.network().Contains(ip) {
+				continue
+			}
+			if further == nil {
+				further = make(map[netip.Addr]int)
+			}
+			if _, found := further[ip]; !found {
+				further[ip] = i
+			}
+		}
+	}
+	return further
+}
+
+// hasItself reports whether the host has the address in addition to hostIP, not as an egress
+// IP.
+func (h *Host) hasItself(ip netip.Addr) bool {
+	_, found := slices.BinarySearchFunc(h.Further, ip, netip.Addr.Compare)
+	return found
+}
