@@ -36,7 +36,7 @@ func networkMutants() []mutant {
 		m("host-in-the-pool-of-ipv6", brain, objects, "podnetworks.go", "own = append(own, p.Addr())", "_ = p.Addr()"),
 		m("pools-of-all-ipv6", brain, objects, "podnetworks.go", "widest = widestClusterNetwork6", "widest = 0"),
 		m("candidates-need-no-route", brain, before, "podnetworks.go", "ok && candidate == route.Network {", "ok {"),
-		m("candidates-are-not-asked", brain, before, "podnetworks.go", "slices.AppendSeq(slices.Clone(pods), maps.Keys(asked))", "slices.Clone(pods)"),
+		m("candidates-are-not-asked", brain, before, "podnetworks.go", "maps.Keys(asked)", "maps.Keys(map[netip.Addr]netip.Prefix{})"),
 		m("restart-takes-networks-away", controller, "TestFoundNetworksStayUntilAllIsRead", "observer.go", "\tif !ready {\n\t\tv.found", "\tif !ready && len(v.hosts) > 99 {\n\t\tv.found"),
 		m("annotations-are-always-read", controller, "TestFoundNetworksStayUntilAllIsRead", "observer.go", "node != nil && reader.reads() {", "node != nil {"),
 		m("kinds-are-looked-up-once", controller, objects, "found_networks.go", "raise(r.wake, struct{}{})", "_ = object"),
