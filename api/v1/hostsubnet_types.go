@@ -257,6 +257,11 @@ type AgentStatus struct {
 	// +kubebuilder:validation:MaxItems=2
 	// +kubebuilder:validation:items:Enum=IPv4;IPv6
 	Families []string `json:"families,omitempty"`
+	// ipv6Reason says why families has no IPv6; empty if it has, or if the agent does not know
+	// yet.
+	// +optional
+	// +kubebuilder:validation:MaxLength=2048
+	IPv6Reason string `json:"ipv6Reason,omitempty"`
 	// uplinkMTU is the MTU of the uplink. Agents of hosts with a larger one warn.
 	// +optional
 	// +kubebuilder:validation:Minimum=0
@@ -310,9 +315,9 @@ type AgentStatus struct {
 	// +listType=atomic
 	IPTables []string `json:"iptables,omitempty"`
 	// ipv6 says what becomes of the IPv6 traffic to the outside of this host's pods whose
-	// namespaces request egress IPs, which are IPv4: Dropped, or NotDropped if that is not
-	// possible here; condition Warnings says why. It is empty if there are no such pods
-	// with IPv6 addresses.
+	// namespaces request egress IPs, and which have none of IPv6 to leave with: Dropped, or
+	// NotDropped if that is not possible here; condition Warnings says why. It is empty if
+	// there are no such pods with IPv6 addresses.
 	// +optional
 	// +kubebuilder:validation:MaxLength=32
 	IPv6 string `json:"ipv6,omitempty"`

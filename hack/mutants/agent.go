@@ -22,6 +22,14 @@ func agentMutants() []mutant {
 			edits: []edit{{file: "sightings.go", old: "now.Sub(at) > addressMemory", new: "now.Sub(at) > 0"}},
 		},
 		{
+			name: "unknown-takes-ipv6-away", pkg: agent, test: "TestPublishKeepsFamilies", plain: true,
+			edits: []edit{{file: "publish.go", old: "if !o.report.IPv6.Known && len(base.agent.Families) > 0 {", new: "if false {"}},
+		},
+		{
+			name: "unknown-gives-ipv6", pkg: agent, test: "TestPublishKeepsFamilies", plain: true,
+			edits: []edit{{file: "status.go", old: "if o.report.IPv6.Known && o.report.IPv6.Reason == \"\" {", new: "if o.report.IPv6.Reason == \"\" {"}},
+		},
+		{
 			name: "no-addresses-at-first", pkg: agent, test: "TestPublishKeepsAddressesUntilTheKernelIsRead", plain: true,
 			edits: []edit{{file: "publish.go", old: "if o.decision.addressesUnknown {", new: "if false {"}},
 		},

@@ -59,6 +59,8 @@ func TestStatusRaisesNoPass(t *testing.T) {
 		"egressIPs, unusable":  func(h *v1.HostSubnet) { h.EgressIPs = append(h.EgressIPs, "nonsense") },
 		"egressCIDRs":          func(h *v1.HostSubnet) { h.EgressCIDRs = []string{"10.1.8.0/24"} },
 		"the uplink's network": func(h *v1.HostSubnet) { h.Status.Agent.UplinkCIDR = "10.1.8.12/25" },
+		"the families":         func(h *v1.HostSubnet) { h.Status.Agent.Families = []string{"IPv4", "IPv6"} },
+		"networks of IPv6":     func(h *v1.HostSubnet) { h.Status.Agent.UplinkNetworks = []string{"fd00:7::/64"} },
 		"the uplink's MTU":     func(h *v1.HostSubnet) { h.Status.Agent.UplinkMTU = 9000 },
 		"condition Online":     func(h *v1.HostSubnet) { h.Status.Conditions[0].Status = metav1.ConditionFalse },
 		"its witnesses":        func(h *v1.HostSubnet) { h.Status.Witnesses = []string{"node1"} },

@@ -199,14 +199,14 @@ func insideNetworks(given []netip.Prefix, serviceCIDRs []networkingv1.ServiceCID
 	return inside
 }
 
-// endpointsOf returns the IPv4 addresses of endpoints, ready or not: one that is not for
-// a moment is an API server all the same.
+// endpointsOf returns the addresses of endpoints, ready or not: one that is not for a moment
+// is an API server all the same.
 func endpointsOf(endpointSlices []discoveryv1.EndpointSlice) []netip.Addr {
 	var ips []netip.Addr
 	for i := range endpointSlices {
 		for _, endpoint := range endpointSlices[i].Endpoints {
 			for _, address := range endpoint.Addresses {
-				if ip, err := netip.ParseAddr(address); err == nil && ip.Is4() {
+				if ip, err := netip.ParseAddr(address); err == nil {
 					ips = append(ips, ip)
 				}
 			}

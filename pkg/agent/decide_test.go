@@ -1,6 +1,7 @@
 package agent
 
 import (
+	"fmt"
 	"net/netip"
 	"slices"
 	"strings"
@@ -50,7 +51,7 @@ func TestDecide(t *testing.T) {
 		s := dataplane.State{
 			HostIP:  testenv.Addr("10.1.8.11"),
 			Hosts:   testenv.Addrs("10.1.8.11", "10.1.8.12"),
-			Inside:  testenv.Prefixes("10.96.0.0/16", "10.128.0.0/14", "10.244.1.0/24", "10.244.2.0/24", "169.254.0.0/16", "172.30.9.1/32", "fd00:1::/112"),
+			Inside:  testenv.Prefixes("10.96.0.0/16", "10.128.0.0/14", "10.244.1.0/24", "10.244.2.0/24", "169.254.0.0/16", "172.30.9.1/32", "fd00::1/128", "fd00:1::/112"),
 			Subnets: testenv.Prefixes("10.244.1.0/24"),
 			Hosted:  []dataplane.Hosted{{IP: testenv.Addr("10.1.8.200"), NetID: 17}},
 			Pods: []dataplane.Pod{
@@ -101,7 +102,7 @@ func TestDecide(t *testing.T) {
 		"the HostSubnet is missing": {
 			func(in *input) { in.hostSubnets = in.hostSubnets[1:] },
 			func(s *dataplane.State) {
-				s.Inside = testenv.Prefixes("10.96.0.0/16", "10.128.0.0/14", "10.244.2.0/24", "169.254.0.0/16", "172.30.9.1/32", "fd00:1::/112")
+				s.Inside = testenv.Prefixes("10.96.0.0/16", "10.128.0.0/14", "10.244.2.0/24", "169.254.0.0/16", "172.30.9.1/32", "fd00::1/128", "fd00:1::/112")
 				s.Subnets, s.Hosted, s.Locate = nil, nil, testenv.Addrs("10.244.1.5", "10.244.1.6")
 				s.Pods[0] = dataplane.Pod{IP: testenv.Addr("10.244.1.5"), Kind: dataplane.Drop}
 			},
@@ -112,7 +113,7 @@ func TestDecide(t *testing.T) {
 				in.hostSubnets[0].EgressIPs = []string{"10.1.8.200"}
 			},
 			func(s *dataplane.State) {
-				s.Inside = testenv.Prefixes("10.96.0.0/16", "10.128.0.0/14", "10.244.2.0/24", "169.254.0.0/16", "172.30.9.1/32", "fd00:1::/112")
+				s.Inside = testenv.Prefixes("10.96.0.0/16", "10.128.0.0/14", "10.244.2.0/24", "169.254.0.0/16", "172.30.9.1/32", "fd00::1/128", "fd00:1::/112")
 				s.Subnets, s.Hosted, s.Locate = nil, nil, testenv.Addrs("10.244.1.5", "10.244.1.6")
 				s.Pods[0] = dataplane.Pod{IP: testenv.Addr("10.244.1.5"), Kind: dataplane.Remote, NetID: 17, Via: testenv.Addrs("10.1.8.12"), Sources: testenv.Addrs("10.1.8.200")}
 			},
@@ -129,7 +130,7 @@ func TestDecide(t *testing.T) {
 				in.hostSubnets, in.pods, in.hostIP = in.hostSubnets[1:], nil, testenv.Addr("10.1.8.11")
 			},
 			func(s *dataplane.State) {
-				s.Inside = testenv.Prefixes("10.96.0.0/16", "10.128.0.0/14", "10.244.2.0/24", "169.254.0.0/16", "172.30.9.1/32", "fd00:1::/112")
+				s.Inside = testenv.Prefixes("10.96.0.0/16", "10.128.0.0/14", "10.244.2.0/24", "169.254.0.0/16", "172.30.9.1/32", "fd00::1/128", "fd00:1::/112")
 				s.Subnets, s.Hosted, s.Pods = nil, nil, nil
 			},
 		},
@@ -138,7 +139,7 @@ func TestDecide(t *testing.T) {
 				in.hostSubnets[0].Subnet, in.podNetworks = "", testenv.Prefixes("10.244.0.0/16")
 			},
 			func(s *dataplane.State) {
-				s.Inside = testenv.Prefixes("10.96.0.0/16", "10.128.0.0/14", "10.244.2.0/24", "169.254.0.0/16", "172.30.9.1/32", "fd00:1::/112")
+				s.Inside = testenv.Prefixes("10.96.0.0/16", "10.128.0.0/14", "10.244.2.0/24", "169.254.0.0/16", "172.30.9.1/32", "fd00::1/128", "fd00:1::/112")
 				s.Subnets = testenv.Prefixes("10.244.0.0/16")
 			},
 		},
@@ -198,6 +199,47 @@ func TestIPv6WithoutNetworksWarns(t *testing.T) {
 	in.hostSubnets[0].Status.IPv6Networks, in.podNetworks = nil, testenv.Prefixes("10.244.0.0/16", "fd00:244::/48")
 	if d, _ = decide(in); !slices.Equal(d.state.Subnets, testenv.Prefixes("10.244.1.0/24", "fd00:244::/48")) {
 		t.Errorf("strict are %v", d.state.Subnets)
+	}
+}
+
+// TestDecideIPv6: the egress IPs of IPv6 reach the kernel as those of IPv4 do, each family with
+// hosts of its own, and all that is inside of IPv6 with them.
+func TestDecideIPv6(t *testing.T) {
+	t.Parallel()
+	in := given()
+	both := func(p *corev1.Pod) { p.Status.PodIPs = []corev1.PodIP{{IP: "10.244.1.5"}, {IP: "fd00:244:1::5"}} }
+	in.pods = localPods([]corev1.Pod{pod("cart", "10.244.1.5", both)}, nil)
+	in.netNamespaces[1].EgressIPs = []string{"10.1.8.200", "2001:db8:8::200"}
+	for i := range in.hostSubnets {
+		h := &in.hostSubnets[i]
+		h.Status.IPv6Networks = []string{fmt.Sprintf("fd00:244:%d::/64", i+1), fmt.Sprintf("2001:db8:8::1%d/128", i+1)}
+		h.Status.Agent.UplinkNetworks = []string{"2001:db8:8::/64"}
+		h.Status.Agent.Families = []string{v1.FamilyIPv4, v1.FamilyIPv6}
+	}
+	in.hostSubnets[1].EgressIPs = []string{"2001:DB8:8:0::200"}
+	pod6 := func(d decision) dataplane.Pod { return d.state.Pods[len(d.state.Pods)-1] }
+	remote := dataplane.Pod{
+		IP: testenv.Addr("fd00:244:1::5"), Kind: dataplane.Remote, NetID: 17,
+		Via: testenv.Addrs("10.1.8.12"), Sources: testenv.Addrs("2001:db8:8::200"),
+	}
+	d, _ := decide(in)
+	if got := pod6(d); !equalPods(got, remote) || len(d.state.Hosted) != 1 {
+		t.Errorf("by the other host: %+v, hosted %v", got, d.state.Hosted)
+	}
+	if want := testenv.Prefixes("fd00:244:1::/64", "fd00:244:2::/64", "2001:db8:8::11/128", "2001:db8:8::12/128"); slices.ContainsFunc(want, func(p netip.Prefix) bool {
+		return !slices.Contains(d.state.Inside, p)
+	}) {
+		t.Errorf("inside are %v, want %v too", d.state.Inside, want)
+	}
+	in.hostSubnets[0].EgressIPs, in.hostSubnets[1].EgressIPs = append(in.hostSubnets[0].EgressIPs, "2001:db8:8::200"), nil
+	local := dataplane.Pod{IP: remote.IP, Kind: dataplane.Local, NetID: 17, EgressIP: testenv.Addr("2001:db8:8::200")}
+	d, _ = decide(in)
+	if got := pod6(d); !equalPods(got, local) || !slices.Contains(d.state.Hosted, dataplane.Hosted{IP: local.EgressIP, NetID: 17}) {
+		t.Errorf("by this host: %+v, hosted %v", got, d.state.Hosted)
+	}
+	in.hostSubnets[0].Status.Agent.Families = nil
+	if d, _ = decide(in); pod6(d).Kind != dataplane.Drop || len(d.state.Hosted) != 1 {
+		t.Errorf("by a host that does not serve IPv6: %+v, hosted %v", pod6(d), d.state.Hosted)
 	}
 }
 

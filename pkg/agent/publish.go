@@ -161,7 +161,11 @@ func (p *publisher) want(o observation, base ownStatus) ownStatus {
 		// An uplink that is missing for a moment, as while it joins a bridge, must
 		// not make all other nodes forget which claims its network can have.
 		want.agent.Uplink, want.agent.UplinkCIDR, want.agent.UplinkMTU = base.agent.Uplink, base.agent.UplinkCIDR, base.agent.UplinkMTU
-		want.agent.UplinkNetworks = base.agent.UplinkNetworks
+	}
+	if !o.report.IPv6.Known && len(base.agent.Families) > 0 {
+		// So it is with what the host can do about IPv6.
+		want.agent.Families, want.agent.UplinkNetworks = base.agent.Families, base.agent.UplinkNetworks
+		want.agent.IPv6Reason = base.agent.IPv6Reason
 	}
 	if o.decision.addressesUnknown {
 		want.agent.Addresses = base.agent.Addresses // as after a restart

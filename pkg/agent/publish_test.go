@@ -88,6 +88,36 @@ func TestStatusOf(t *testing.T) {
 				s.agent.IPv6 = "NotDropped"
 			},
 		},
+		"the host serves IPv6": {
+			func(o *observation) {
+				o.report.IPv6 = dataplane.IPv6Report{Known: true, Networks: testenv.Prefixes("2001:db8:7::/64", "fd00:7::/64")}
+			},
+			func(s *ownStatus) {
+				s.agent.Families, s.agent.UplinkNetworks = []string{"IPv4", "IPv6"}, []string{"2001:db8:7::/64", "fd00:7::/64"}
+			},
+		},
+		"the host cannot serve IPv6": {
+			func(o *observation) { o.report.IPv6 = dataplane.IPv6Report{Known: true, Reason: "no forwarding"} },
+			func(s *ownStatus) { s.agent.IPv6Reason = "no forwarding" },
+		},
+		"whether the host serves IPv6 is not known": {
+			func(o *observation) { o.report.IPv6 = dataplane.IPv6Report{Networks: testenv.Prefixes("fd00:7::/64")} },
+			func(s *ownStatus) { s.agent.UplinkNetworks = []string{"fd00:7::/64"} },
+		},
+		"pods leave with egress IPs of IPv6": {
+			func(o *observation) {
+				o.decision.state.Pods = append(o.decision.state.Pods, dataplane.Pod{IP: testenv.Addr("fd00::5"), Kind: dataplane.Remote})
+				o.report.IPv6, o.report.IPv6Locked = dataplane.IPv6Report{Known: true}, true
+			},
+			func(s *ownStatus) { s.agent.Families = []string{"IPv4", "IPv6"} },
+		},
+		"pods have egress IPs of IPv6, and the host cannot serve them": {
+			func(o *observation) {
+				o.decision.state.Pods = append(o.decision.state.Pods, dataplane.Pod{IP: testenv.Addr("fd00::5"), Kind: dataplane.Remote})
+				o.report.IPv6, o.report.IPv6Locked = dataplane.IPv6Report{Known: true, Reason: "no forwarding"}, true
+			},
+			func(s *ownStatus) { s.agent.IPv6Reason, s.agent.IPv6 = "no forwarding", "Dropped" },
+		},
 		"a pod of another namespace has one": {
 			func(o *observation) {
 				o.decision.state.Pods = append(o.decision.state.Pods, dataplane.Pod{IP: testenv.Addr("fd00::6"), Kind: dataplane.Node})
@@ -437,6 +467,38 @@ func TestPublishKeepsTheUplinksNetwork(t *testing.T) {
 		api.expectWrites(t, 2)
 		if a := api.stored.Status.Agent; a.Uplink != "eth0" || a.UplinkCIDR != "10.1.8.11/24" {
 			t.Errorf("agent is %+v", a)
+		}
+	})
+}
+
+// TestPublishKeepsFamilies: a pass that could not find out must not take egress IPs of IPv6
+// away, and one that found out that the host cannot serve them must.
+//
+// Kills the mutants unknown-takes-ipv6-away and unknown-gives-ipv6.
+func TestPublishKeepsFamilies(t *testing.T) {
+	t.Parallel()
+	inBubble(t, func(t *testing.T, p *publisher, api *fakeAPI) {
+		t.Helper()
+		serves := dataplane.IPv6Report{Known: true, Networks: testenv.Prefixes("fd00:7::/64")}
+		for i, step := range []struct {
+			report             dataplane.IPv6Report
+			families, networks []string
+			reason             string
+		}{
+			{dataplane.IPv6Report{}, []string{"IPv4"}, nil, ""},
+			{serves, []string{"IPv4", "IPv6"}, []string{"fd00:7::/64"}, ""},
+			{dataplane.IPv6Report{}, []string{"IPv4", "IPv6"}, []string{"fd00:7::/64"}, ""},
+			{dataplane.IPv6Report{Known: true, Reason: "no forwarding"}, []string{"IPv4"}, nil, "no forwarding"},
+			{dataplane.IPv6Report{}, []string{"IPv4"}, nil, "no forwarding"},
+			{serves, []string{"IPv4", "IPv6"}, []string{"fd00:7::/64"}, ""},
+		} {
+			p.publish(observed(t, func(o *observation) { o.report.IPv6 = step.report }))
+			pass(time.Second)
+			a := api.stored.Status.Agent
+			if !slices.Equal(a.Families, step.families) || !slices.Equal(a.UplinkNetworks, step.networks) || a.IPv6Reason != step.reason {
+				t.Errorf("step %d: published %q, %q, %q; want %q, %q, %q", i, a.Families, a.UplinkNetworks, a.IPv6Reason,
+					step.families, step.networks, step.reason)
+			}
 		}
 	})
 }

@@ -85,7 +85,13 @@ func statusOf(o observation, version string, appliedGeneration int64) ownStatus 
 	if o.report.UplinkCIDR.IsValid() {
 		s.agent.UplinkCIDR = o.report.UplinkCIDR.String()
 	}
-	s.agent.Families = []string{v1.FamilyIPv4}
+	s.agent.Families, s.agent.IPv6Reason = []string{v1.FamilyIPv4}, clipTo(o.report.IPv6.Reason, maxClaimMessage)
+	if o.report.IPv6.Known && o.report.IPv6.Reason == "" {
+		s.agent.Families = append(s.agent.Families, v1.FamilyIPv6)
+	}
+	for _, network := range o.report.IPv6.Networks[:min(len(o.report.IPv6.Networks), egress.MaxUplinkNetworks)] {
+		s.agent.UplinkNetworks = append(s.agent.UplinkNetworks, network.String())
+	}
 	s.agent.UplinkMTU = int32(min(max(o.report.UplinkMTU, 0), math.MaxInt32)) //nolint:gosec // bounded
 	for _, ip := range o.decision.addresses {
 		s.agent.Addresses = append(s.agent.Addresses, ip.String())
@@ -143,9 +149,12 @@ func backendOf(backends []dataplane.Backend) (name string, iptables []string) {
 }
 
 // ipv6Of says what becomes of the IPv6 traffic of pods whose namespaces request egress
-// IPs; nothing if there are none.
+// IPs, and that has none of IPv6 which it can leave with; nothing if there are none.
 func ipv6Of(o observation) string {
-	locked := func(p dataplane.Pod) bool { return !p.IP.Is4() && p.Kind != dataplane.Node }
+	locked := func(p dataplane.Pod) bool {
+		serves := o.report.IPv6.Known && o.report.IPv6.Reason == ""
+		return !p.IP.Is4() && (p.Kind == dataplane.Drop || p.Kind != dataplane.Node && !serves)
+	}
 	switch {
 	case !slices.ContainsFunc(o.decision.state.Pods, locked):
 		return ""
@@ -269,7 +278,7 @@ func (s ownStatus) equal(t ownStatus) bool {
 // sameKernel reports whether what the kernel has, and what is used of it, is the same.
 func sameKernel(a, b v1.AgentStatus) bool {
 	return a.Uplink == b.Uplink && a.UplinkCIDR == b.UplinkCIDR && a.UplinkMTU == b.UplinkMTU &&
-		slices.Equal(a.UplinkNetworks, b.UplinkNetworks) && slices.Equal(a.Families, b.Families) &&
+		slices.Equal(a.UplinkNetworks, b.UplinkNetworks) && slices.Equal(a.Families, b.Families) && a.IPv6Reason == b.IPv6Reason &&
 		a.Kernel == b.Kernel && slices.Equal(a.KernelLacks, b.KernelLacks) &&
 		a.Backend == b.Backend && a.BackendReason == b.BackendReason && slices.Equal(a.IPTables, b.IPTables)
 }
@@ -284,6 +293,7 @@ func sameCondition(a, b metav1.Condition) bool {
 func (s ownStatus) wordless() ownStatus {
 	s.ready.Message, s.warnings.Message, s.inUse = "", "", strings.Repeat("x", min(len(s.inUse), 1)) // whether, not what
 	s.agent.PodNetworksMissing = strings.Repeat("x", min(len(s.agent.PodNetworksMissing), 1))
+	s.agent.IPv6Reason = strings.Repeat("x", min(len(s.agent.IPv6Reason), 1))
 	s.claims = slices.Clone(s.claims)
 	for i := range s.claims {
 		s.claims[i].Message = ""

@@ -110,13 +110,13 @@ func (r *round) prepareServe6() {
 	why := r.whyNotIPv6()
 	if why == nil && r.uplinkErr == nil {
 		networks, err := r.uplink.Networks6(r.d.nl)
-		r.report.IPv6.Networks = networks
+		r.report.IPv6 = IPv6Report{Known: err == nil, Networks: networks}
 		if err != nil {
 			r.errs = append(r.errs, err)
 		}
 	}
 	if why != nil {
-		r.report.IPv6.Reason = why.Error()
+		r.report.IPv6 = IPv6Report{Known: true, Reason: why.Error()}
 	}
 	r.serve6 = r.d.serve6.wanted && why == nil
 	if !r.d.serve6.wanted || why == nil {
@@ -214,11 +214,16 @@ func (r *round) use6(use []Backend, observed kernel) []Backend {
 	return use6
 }
 
-// warnIPv6 reports that the pods of a State which need it are not kept from leaving.
+// warnIPv6 reports that the pods of a State which need it are not kept from leaving, and that
+// those which have egress IPs of IPv6 are dropped.
 func (r *round) warnIPv6() {
 	locked := slices.ContainsFunc(r.state.Pods, func(p Pod) bool { return !p.IP.Is4() && p.Kind != Node })
 	if r.ipv6Err != nil && locked {
 		r.warn(warning.IPv6(r.ipv6Err))
+	}
+	uses := func(p Pod) bool { return p.IP.Is6() && (p.Kind == Local || p.Kind == Remote) }
+	if why := r.report.IPv6.Reason; why != "" && slices.ContainsFunc(r.state.Pods, uses) {
+		r.warn(warning.NoIPv6(why))
 	}
 }
 

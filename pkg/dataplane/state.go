@@ -225,6 +225,9 @@ type Report struct {
 
 // IPv6Report is what a host can do for egress IPs of IPv6.
 type IPv6Report struct {
+	// Known reports whether the rest is: not after a pass that found no uplink, or could not
+	// read what it has.
+	Known bool
 	// Reason is why the host can neither have such egress IPs nor lead pods to them; empty
 	// if it can. What a State asks for nevertheless is dropped.
 	Reason string

@@ -122,7 +122,7 @@ const maxAPIServers = 64
 func apiServers(c Cluster, endpoints []netip.Addr) []netip.Prefix {
 	valid := make(map[netip.Addr]bool, len(endpoints))
 	for _, ip := range endpoints[:min(len(endpoints), maxAPIServers)] {
-		if usable4(ip) {
+		if invalidReason(ip) == "" {
 			valid[ip] = true
 		}
 	}

@@ -98,13 +98,14 @@ func (r *reader) uplink(h *Host, agent *v1.AgentStatus) {
 	}
 }
 
-// maxUplinkNetworks is the greatest number of networks that are read of one uplink.
-const maxUplinkNetworks = 16
+// MaxUplinkNetworks is the greatest number of networks of IPv6 that a host publishes of its
+// uplink, and that are read of one.
+const MaxUplinkNetworks = 16
 
 // readUplinkNetworks reads the networks of IPv6 that an agent reports.
 func readUplinkNetworks(written []string) []netip.Prefix {
 	var networks []netip.Prefix
-	for _, text := range written[:min(len(written), maxUplinkNetworks)] {
+	for _, text := range written[:min(len(written), MaxUplinkNetworks)] {
 		network, _, ok := parseRange(text)
 		if ok && network.Addr().Is6() && network.Bits() < 128 && invalidReason(network.Addr()) == "" {
 			networks = append(networks, network)

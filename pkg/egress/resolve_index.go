@@ -248,7 +248,7 @@ func (x *index) beyondCapacity(h int, ip netip.Addr) bool {
 func (x *index) invalidOn(h int, ip netip.Addr) (Reason, string) {
 	host := &x.Hosts[h]
 	if ip.Is6() && !host.ServesIPv6 {
-		return ReasonFamilyNotServed, "its agent does not report that it serves egress IPs of IPv6"
+		return ReasonFamilyNotServed, "its agent does not report that it serves egress IPs of IPv6; status.agent.ipv6Reason of the HostSubnet says why"
 	}
 	if host.hasItself(ip) {
 		return ReasonHostAddress, "its agent finds it on the host, where something else has put it"

@@ -110,6 +110,16 @@ func IPv6(err error) Warning {
 	}
 }
 
+// NoIPv6 is that of a host with pods that have egress IPs of IPv6, which it cannot serve, and
+// why.
+func NoIPv6(why string) Warning {
+	return Warning{
+		Reason: IPv6NotServed, Object: "IPv6",
+		Problem: "the IPv6 traffic to the outside of pods here whose namespaces have egress IPs of IPv6 is dropped: " + why,
+		Remedy:  "give the node what is missing, or run such pods on nodes whose status.agent.families has IPv6",
+	}
+}
+
 // SourcesNotChecked is that of a host that cannot check which pod sends with which address,
 // and why.
 func SourcesNotChecked(err error) Warning {

@@ -23,6 +23,8 @@ const (
 	RoutedElsewhere Reason = "RoutedElsewhere"
 	// HostUnreachable: another host does not answer this one, and answers others.
 	HostUnreachable Reason = "HostUnreachable"
+	// IPv6NotServed: pods with egress IPs of IPv6 do not leave by IPv6.
+	IPv6NotServed Reason = "IPv6NotServed"
 	// OverlayPortClosed: rules of others may drop what other hosts send over the overlay.
 	OverlayPortClosed Reason = "OverlayPortClosed"
 	// OverlayPortShared: another device uses the overlay's port.
@@ -73,7 +75,7 @@ const (
 // severity is the place of a reason among all of them.
 func severity(r Reason) int {
 	return slices.Index([]Reason{
-		ForwardingOff, NoDefaultRoute, ForwardRejects, RoutedElsewhere, HostUnreachable, OverlayPortClosed, OverlayPortShared, PortsRunOut,
+		ForwardingOff, NoDefaultRoute, ForwardRejects, RoutedElsewhere, HostUnreachable, IPv6NotServed, OverlayPortClosed, OverlayPortShared, PortsRunOut,
 		DefaultRouteElsewhere, ReversePathFilter, ForeignNATFirst, RulesFlushed, SetsRestored, MarksOverlap, IPv6NotDropped, SourcesUnchecked, FilterFirst, RulesUnreadable, MTUDiffers,
 		IPv6NetworksUnknown, StrictWithoutEffect, AddressesOutside, AnsweredForAll, NotWatched, NotReset, Incomplete, Unknown,
 	}, r)
