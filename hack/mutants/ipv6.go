@@ -14,8 +14,11 @@ func ipv6Mutants() []mutant {
 		uplink   = "/address"
 		both     = "TestPodsLeaveWithTheirEgressIPsOfBothFamilies"
 		change   = "TestEgressIPsOfIPv6Change"
+		cannot   = "TestIPv6ThatANodeCannotServe"
 	)
 	return []mutant{
+		in("", "no-ipv6-is-not-told", cannot, "ipv6.go", `why != "" && slices.ContainsFunc(r.state.Pods, uses)`, `why != "" && slices.ContainsFunc(r.state.Pods, uses) && false`),
+		in("", "no-uplink-serves-ipv6", cannot, "ipv6.go", "r.report.IPv6 = false, IPv6Report{}", "r.report.IPv6 = false, IPv6Report{Known: true}"),
 		in(programs, "families-share-networks", "TestMapsKeepTheFamiliesApart", "maps.go", "if n.IPv6 {\n\t\treturn m.ip6.hosted", "if n.IPv6 && m == nil {\n\t\treturn m.ip6.hosted"),
 		in(programs, "ports-behind-no-header", flows, "flow_program.go", "asm.Add.Imm(asm.R1, 8),", "asm.Add.Imm(asm.R1, 0),"),
 		in(programs, "later-fragments-have-ports", flows, "flow_program.go", `asm.JNE.Imm(asm.R1, 0, "later6"),`, `asm.JNE.Imm(asm.R1, 0, "ports6"),`),

@@ -16,6 +16,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/egressip-operator/egressip-operator/internal/testenv"
+	"github.com/egressip-operator/egressip-operator/pkg/dataplane/warning"
 )
 
 // Egress IPs of IPv6.
@@ -292,6 +293,35 @@ func (p *podMachine) sendsAll6(t *testing.T, port uint16) {
 			_ = long.Close()
 		}
 	})
+}
+
+// given: a node with a pod that has an egress IP of IPv6 elsewhere; when the node does not
+// forward IPv6, then that is dropped there, as a warning reports, and IPv4 goes on; when its
+// uplink is not found, then nothing is known.
+//
+// Mutants killed: no-ipv6-is-not-told, no-uplink-serves-ipv6.
+func TestIPv6ThatANodeCannotServe(t *testing.T) {
+	w := newDualWorld(t)
+	w.applyAll(t)
+	w.here.leaves6(t, eip61)
+	w.n1.Run(t, "sysctl -qw net.ipv6.conf.all.forwarding=0")
+	r := w.n1.apply(t)
+	if warnings := warning.Lines(r.Warnings); !r.IPv6.Known || r.IPv6.Reason != errNoIPv6Forward.Error() || !strings.Contains(warnings, "IPv6NotServed (IPv6): ") {
+		t.Errorf("reported are %+v, and warnings %s", r.IPv6, warnings)
+	}
+	if got, err := w.here.whoami(t, "["+bastionIP6+"]:8080"); err == nil {
+		t.Errorf("left by IPv6 as %s", got)
+	}
+	w.here.leaves(t, eip1)
+	w.n1.Run(t, "sysctl -qw net.ipv6.conf.all.forwarding=1")
+	if r := w.n1.apply(t); !r.IPv6.Known || r.IPv6.Reason != "" || strings.Contains(warning.Lines(r.Warnings), "IPv6NotServed") {
+		t.Errorf("reported are %+v, and warnings %v", r.IPv6, r.Warnings)
+	}
+	w.here.leaves6(t, eip61)
+	w.n1.state.HostIP = netip.MustParseAddr("10.1.8.99")
+	if r, err := w.n1.tryApply(t); err == nil || r.IPv6.Known {
+		t.Errorf("without an uplink, reported are %+v, %v", r.IPv6, err)
+	}
 }
 
 // given: hosts that serve egress IPs of both families; when the egress IPs of IPv6 are taken
