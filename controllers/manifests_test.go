@@ -121,7 +121,22 @@ egressIPs: [192.168.7.200/24, 192.168.7.201/32, 192.168.7.202]
 				first.Generation, again.Generation, first.ResourceVersion, again.ResourceVersion)
 		}
 	}
-	for _, refused := range []string{"192.168.7.200/33", "fd00::1/64", "abc/24"} {
+	// Other forms of an IPv6 address become the canonical one, in both kinds.
+	if out, err := a.kubectl(t, "", "patch", "hostsubnet", "node1", "--type=merge", "-p", `{"egressIPs": ["2001:DB8:7:0::200/64", "2001:0db8:7::201", "192.168.7.200"]}`); err != nil {
+		t.Fatalf("%v: %s", err, out)
+	}
+	a.awaitHost(t, "node1", func(h *v1.HostSubnet) string {
+		return wantEgressIPs(h.EgressIPs, "2001:db8:7::200", "2001:db8:7::201", "192.168.7.200")
+	})
+	n := netNamespace("shop")
+	n.EgressIPs = []string{"2001:DB8:7:0::200", "192.168.7.200"}
+	if err := a.Create(t.Context(), n); err != nil {
+		t.Fatal(err)
+	}
+	if wrong := wantEgressIPs(n.EgressIPs, "2001:db8:7::200", "192.168.7.200"); wrong != "" {
+		t.Error(wrong)
+	}
+	for _, refused := range []string{"192.168.7.200/33", "fd00::1/129", "::ffff:192.168.7.200/120", "fe80::1%eth0", "abc/24"} {
 		h := hostSubnet("bad")
 		h.EgressIPs = []string{refused}
 		if err := a.Create(t.Context(), h); err == nil || !strings.Contains(err.Error(), `"`+refused+`"`) {

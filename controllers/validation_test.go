@@ -43,9 +43,9 @@ func TestValidation(t *testing.T) {
 		}
 		return all
 	}
-	const bare = "give a bare IPv4 address, such as 192.168.7.200"
-	const address = "give an IPv4 address, such as 192.168.7.200 or 192.168.7.200/24"
-	const cidr = "give an IPv4 CIDR without host bits"
+	const bare = "give a bare IPv4 or IPv6 address, such as 192.168.7.200 or 2001:db8:7::200"
+	const address = "give an IPv4 or IPv6 address, such as 192.168.7.200, 192.168.7.200/24 or 2001:db8:7::200"
+	const cidr = "give an IPv4 or IPv6 CIDR without host bits"
 
 	for _, tc := range []struct {
 		name   string
@@ -65,12 +65,21 @@ func TestValidation(t *testing.T) {
 		{"empty request", requests(""), []string{`""`, bare}},
 		{"request with leading zero", requests("192.168.07.200"), []string{`"192.168.07.200"`, bare}},
 		{"request with space", requests(" 192.168.7.200"), []string{`" 192.168.7.200"`, bare}},
-		{"IPv6 request", requests("fd00::1"), []string{`"fd00::1"`, bare}},
-		{"mapped IPv6 request", requests("::ffff:192.168.7.200"), []string{`"::ffff:192.168.7.200"`, bare}},
+		{"IPv6 request", requests("2001:db8:7::200"), nil},
+		{"IPv6 request in another form", requests("2001:DB8:7:0:0:0:0:0200"), nil},
+		{"both families", requests("192.168.7.200", "2001:db8:7::200"), nil},
+		{"as many IPv6 addresses", requests(many(256, "2001:0db8:0007:0000:0000:0000:%04x:%04x")...), nil},
+		{"IPv6 request with prefix", requests("2001:db8:7::200/64"), []string{`"2001:db8:7::200/64"`, bare}},
+		{"IPv6 request with zone", requests("fe80::1%eth0"), []string{`"fe80::1%eth0"`, bare, "without prefix length or zone"}},
+		{"IPv6 request in brackets", requests("[2001:db8:7::200]"), []string{`"[2001:db8:7::200]"`, bare}},
+		{"mapped IPv6 request", requests("::ffff:192.168.7.200"), []string{`"::ffff:192.168.7.200"`, bare, "IPv4 not in the form of IPv6"}},
+		{"mapped IPv6 request in hexadecimal", requests("::ffff:c0a8:7c8"), []string{`"::ffff:c0a8:7c8"`, bare}},
 		{"request twice", requests("192.168.7.200", "192.168.7.201", "192.168.7.200"), []string{`"192.168.7.200" is listed more than once`}},
+		{"IPv6 request twice, in two forms", requests("2001:db8:7::200", "192.168.7.200", "2001:DB8:7:0::200"), []string{"list each egress IP once, in one form"}},
 		// Of no use, and told in the status: OpenShift accepted them.
 		{"loopback", requests("127.0.0.1"), nil},
 		{"broadcast", requests("255.255.255.255"), nil},
+		{"useless IPv6 addresses", requests("::", "::1", "ff02::1", "fe80::1"), nil},
 		{"netid 0", namespace(func(n *v1.NetNamespace) { n.NetID = new(uint32(0)) }), nil},
 		{"greatest netid", namespace(func(n *v1.NetNamespace) { n.NetID = new(uint32(v1.MaxNetID)) }), nil},
 		{"netid too great", namespace(func(n *v1.NetNamespace) { n.NetID = new(uint32(1 << 24)) }), []string{"netid", "16777216", "less than or equal to 16777215"}},
@@ -82,23 +91,37 @@ func TestValidation(t *testing.T) {
 		{"more claims", claims(many(513, "10.1.%d.%d")...), []string{"egressIPs", "513", "at most 512"}},
 		{"claim with bad prefix", claims("192.168.7.200/33"), []string{`"192.168.7.200/33"`, address}},
 		{"claim of letters", claims("abcd"), []string{`"abcd"`, address}},
-		{"IPv6 claim", claims("fe80::5054:ff:fedd:3698"), []string{`"fe80::5054:ff:fedd:3698"`, address}},
+		{"IPv6 claim", claims("2001:db8:7::200", "192.168.7.200"), nil},
+		{"IPv6 claim with prefix", claims("2001:DB8:7::200/64"), nil},
+		{"as many IPv6 claims", claims(many(512, "2001:0db8:0007:0000:0000:0000:%04x:%04x/128")...), nil},
+		{"IPv6 claim with bad prefix", claims("2001:db8:7::200/129"), []string{`"2001:db8:7::200/129"`, address}},
+		{"IPv6 claim with zone", claims("fe80::1%eth0"), []string{`"fe80::1%eth0"`, address, "without zone"}},
+		{"mapped IPv6 claim", claims("::ffff:192.168.7.200"), []string{`"::ffff:192.168.7.200"`, address, "IPv4 not in the form of IPv6"}},
+		{"mapped IPv6 claim with prefix", claims("::ffff:192.168.7.200/120"), []string{`"::ffff:192.168.7.200/120"`, address}},
+		{"IPv6 claim twice, in two forms", claims("2001:db8:7::200", "2001:DB8:7:0::200/64"), []string{"list each egress IP once, in one form"}},
 		{"claim with three digits and zeros", claims("192.168.007.200"), []string{`"192.168.007.200"`, address}},
 		{"claim twice", claims("192.168.7.200", "192.168.7.200"), []string{"192.168.7.200 is listed more than once"}},
 		{"claim with and without prefix", claims("192.168.7.201", "192.168.7.200", "192.168.7.200/24"), []string{"192.168.7.200 is listed more than once"}},
-		{"claim that is useless", claims("0.0.0.0", "224.0.0.1"), nil},
+		{"claim that is useless", claims("0.0.0.0", "224.0.0.1", "fe80::5054:ff:fedd:3698"), nil},
 		{"range", ranges("192.168.7.0/24"), nil},
 		{"range of everything", ranges("0.0.0.0/0"), nil},
 		{"range with host bits", ranges("192.168.7.200/24"), []string{`"192.168.7.200/24" has host bits`, "192.168.7.128/25"}},
 		{"range too long", ranges("192.168.7.0/33"), []string{`"192.168.7.0/33"`, cidr}},
 		{"range too short", ranges("10.1.1/24"), []string{`"10.1.1/24"`, cidr}},
 		{"range without prefix", ranges("192.168.7.200"), []string{`"192.168.7.200"`, cidr}},
-		{"IPv6 range", ranges("fd00::/64"), []string{`"fd00::/64"`, cidr}},
+		{"IPv6 range", ranges("192.168.7.128/25", "fd00::/64"), nil},
+		{"IPv6 range in another form", ranges("2001:DB8:7:0::/64"), []string{`"2001:DB8:7:0::/64"`, "not in canonical form"}},
+		{"IPv6 range of everything", ranges("::/0"), nil},
+		{"as many ranges as a host may have", ranges(many(256, "2001:db8:7:1:1:1:1%x:1%x/128")...), nil},
+		{"IPv6 range with host bits", ranges("2001:db8:7::200/64"), []string{`"2001:db8:7::200/64" has host bits`, "2001:db8:7::100/120"}},
+		{"IPv6 range with zone", ranges("fe80::%eth0/64"), []string{`"fe80::%eth0/64"`, cidr}},
+		{"mapped IPv6 range", ranges("::ffff:192.168.7.0/120"), []string{`"::ffff:192.168.7.0/120"`, cidr}},
 		{"range twice", ranges("192.168.7.0/24", "192.168.7.0/24"), []string{`"192.168.7.0/24" is listed more than once`}},
+		{"IPv6 range twice", ranges("2001:db8:7::/64", "2001:db8:7::/64"), []string{`"2001:db8:7::/64" is listed more than once`}},
 		{"other host", host(func(h *v1.HostSubnet) { h.Host = "node2" }), []string{"host", `"node2"`, `give "node1"`}},
 		{"hostIP is a name", host(func(h *v1.HostSubnet) { h.HostIP = "node1" }), []string{"hostIP", `"node1"`, "bare IPv4 address, such as 192.168.7.11"}},
 		{"subnet is not known", host(func(h *v1.HostSubnet) { h.Subnet = "" }), nil},
-		{"subnet with host bits", host(func(h *v1.HostSubnet) { h.Subnet = "10.254.1.1/24" }), []string{"subnet", `"10.254.1.1/24"`, cidr}},
+		{"subnet with host bits", host(func(h *v1.HostSubnet) { h.Subnet = "10.254.1.1/24" }), []string{"subnet", `"10.254.1.1/24"`, "give an IPv4 CIDR without host bits"}},
 	} {
 		t.Run(tc.name, func(t *testing.T) {
 			err := a.Create(t.Context(), tc.object)

@@ -44,26 +44,27 @@ type HostSubnet struct {
 	// +kubebuilder:validation:XValidation:rule="self == '' || (isCIDR(self) && cidr(self).ip().family() == 4 && self == string(cidr(self).masked()))",messageExpression="'\"' + self + '\" is no network of pods: give an IPv4 CIDR without host bits, such as 10.244.1.0/24, or leave it empty'",message="give an IPv4 CIDR without host bits, such as 10.244.1.0/24, or leave it empty"
 	Subnet string `json:"subnet"`
 
-	// egressIPs are the addresses that this host claims. On a host without
+	// egressIPs are the addresses that this host claims, of IPv4 and IPv6. On a host without
 	// egressCIDRs, users set them; a value with a prefix length, such as
 	// 192.168.7.200/24, is stored as the bare address. On a host with
-	// egressCIDRs, the controller sets them.
+	// egressCIDRs, the controller sets them. Those of IPv6 need an agent that serves them
+	// (status.agent.families), and one of the uplink's networks (status.agent.uplinkNetworks).
 	// +optional
 	// +listType=atomic
 	// +kubebuilder:validation:MaxItems=512
 	// +kubebuilder:validation:items:MaxLength=64
-	// +kubebuilder:validation:items:XValidation:rule="(isIP(self) && ip(self).family() == 4) || (isCIDR(self) && cidr(self).ip().family() == 4)",messageExpression="'\"' + self + '\" is no egress IP: give an IPv4 address, such as 192.168.7.200 or 192.168.7.200/24'",message="give an IPv4 address, such as 192.168.7.200 or 192.168.7.200/24"
-	// +kubebuilder:validation:XValidation:rule="oldSelf.orValue([]) == self || [self.filter(x, isIP(x) || isCIDR(x)).map(x, isIP(x) ? ip(x) : cidr(x).ip())].all(ips, ips.all(x, ips.indexOf(x) == ips.lastIndexOf(x)))",optionalOldSelf=true,messageExpression="[self.map(x, x.split('/')[0])].map(ips, ips.filter(x, !ips.exists_one(y, x == y))[0])[0] + ' is listed more than once: list each egress IP once, with or without prefix length'",message="list each egress IP once, with or without prefix length"
+	// +kubebuilder:validation:items:XValidation:rule="isIP(self) || isCIDR(self)",messageExpression="'\"' + self + '\" is no egress IP: give an IPv4 or IPv6 address, such as 192.168.7.200, 192.168.7.200/24 or 2001:db8:7::200, without zone, and IPv4 not in the form of IPv6'",message="give an IPv4 or IPv6 address, such as 192.168.7.200, 192.168.7.200/24 or 2001:db8:7::200, without zone, and IPv4 not in the form of IPv6"
+	// +kubebuilder:validation:XValidation:rule="oldSelf.orValue([]) == self || [self.filter(x, isIP(x) || isCIDR(x)).map(x, isIP(x) ? ip(x) : cidr(x).ip())].all(ips, ips.all(x, ips.indexOf(x) == ips.lastIndexOf(x)))",optionalOldSelf=true,messageExpression="[self.map(x, x.split('/')[0])].map(ips, ips.filter(x, !ips.exists_one(y, x == y))[0])[0] + ' is listed more than once: list each egress IP once, with or without prefix length'",message="list each egress IP once, in one form, with or without prefix length"
 	EgressIPs []string `json:"egressIPs,omitempty"`
 
 	// egressCIDRs are the ranges from which the controller may assign egress
-	// IPs to this host: IPv4 CIDRs without host bits.
+	// IPs to this host: IPv4 and IPv6 CIDRs without host bits, in canonical form.
 	// +optional
 	// +listType=atomic
 	// +kubebuilder:validation:MaxItems=256
 	// +kubebuilder:validation:items:MaxLength=64
-	// +kubebuilder:validation:items:XValidation:rule="isCIDR(self) && cidr(self).ip().family() == 4",messageExpression="'\"' + self + '\" is no range of egress IPs: give an IPv4 CIDR without host bits, such as 192.168.7.128/25'",message="give an IPv4 CIDR without host bits, such as 192.168.7.128/25"
-	// +kubebuilder:validation:items:XValidation:rule="!isCIDR(self) || self == string(cidr(self).masked())",messageExpression="'\"' + self + '\" has host bits: give the network\\'s first address, such as 192.168.7.128/25'",message="give an IPv4 CIDR without host bits, such as 192.168.7.128/25"
+	// +kubebuilder:validation:items:XValidation:rule="isCIDR(self)",messageExpression="'\"' + self + '\" is no range of egress IPs: give an IPv4 or IPv6 CIDR without host bits, such as 192.168.7.128/25 or 2001:db8:7::100/120'",message="give an IPv4 or IPv6 CIDR without host bits, such as 192.168.7.128/25 or 2001:db8:7::100/120"
+	// +kubebuilder:validation:items:XValidation:rule="!isCIDR(self) || self == string(cidr(self).masked())",messageExpression="'\"' + self + '\" has host bits, or is not in canonical form: give the network\\'s first address, such as 192.168.7.128/25 or 2001:db8:7::100/120'",message="give an IPv4 or IPv6 CIDR without host bits, such as 192.168.7.128/25 or 2001:db8:7::100/120"
 	// +kubebuilder:validation:XValidation:rule="oldSelf.orValue([]) == self || self.all(x, self.indexOf(x) == self.lastIndexOf(x))",optionalOldSelf=true,messageExpression="'\"' + self.filter(x, self.indexOf(x) != self.lastIndexOf(x))[0] + '\" is listed more than once: list each range once'",message="list each range once"
 	EgressCIDRs []string `json:"egressCIDRs,omitempty"`
 
@@ -118,8 +119,7 @@ type HostSubnetStatus struct {
 	HostIPs []string `json:"hostIPs,omitzero"`
 
 	// ipv6Networks are the IPv6 networks of the Node's pods, and its IPv6 addresses, as
-	// CIDRs (by the controller). Pods of namespaces with egress IPs, which are IPv4, reach
-	// nothing else by IPv6.
+	// CIDRs (by the controller). Traffic to these is not egress traffic.
 	// +optional
 	// +listType=atomic
 	// +kubebuilder:validation:MaxItems=64

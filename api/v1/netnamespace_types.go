@@ -38,14 +38,17 @@ type NetNamespace struct {
 	NetID *uint32 `json:"netid,omitempty"`
 
 	// egressIPs are the addresses that the namespace requests for its traffic
-	// out of the cluster, in order of preference: bare IPv4 addresses.
-	// Without any, traffic leaves with the node's address.
+	// out of the cluster, in order of preference: bare IPv4 and IPv6 addresses. IPv4 traffic
+	// leaves with those of IPv4, IPv6 traffic with those of IPv6. If there are none of one
+	// family, its traffic is dropped, unless annotation
+	// egressip.network.openshift.io/other-family says otherwise. Without any, traffic leaves
+	// with the node's address.
 	// +optional
 	// +listType=atomic
 	// +kubebuilder:validation:MaxItems=256
 	// +kubebuilder:validation:items:MaxLength=64
-	// +kubebuilder:validation:items:XValidation:rule="isIP(self) && ip(self).family() == 4",messageExpression="'\"' + self + '\" is no egress IP: give a bare IPv4 address, such as 192.168.7.200, without prefix length'",message="give a bare IPv4 address, such as 192.168.7.200, without prefix length"
-	// +kubebuilder:validation:XValidation:rule="oldSelf.orValue([]) == self || self.all(x, self.indexOf(x) == self.lastIndexOf(x))",optionalOldSelf=true,messageExpression="'\"' + self.filter(x, self.indexOf(x) != self.lastIndexOf(x))[0] + '\" is listed more than once: list each egress IP once'",message="list each egress IP once"
+	// +kubebuilder:validation:items:XValidation:rule="isIP(self)",messageExpression="'\"' + self + '\" is no egress IP: give a bare IPv4 or IPv6 address, such as 192.168.7.200 or 2001:db8:7::200, without prefix length or zone, and IPv4 not in the form of IPv6'",message="give a bare IPv4 or IPv6 address, such as 192.168.7.200 or 2001:db8:7::200, without prefix length or zone, and IPv4 not in the form of IPv6"
+	// +kubebuilder:validation:XValidation:rule="oldSelf.orValue([]) == self || [self.filter(x, isIP(x)).map(x, ip(x))].all(ips, ips.all(x, ips.indexOf(x) == ips.lastIndexOf(x)))",optionalOldSelf=true,messageExpression="'\"' + self.filter(x, self.indexOf(x) != self.lastIndexOf(x))[0] + '\" is listed more than once: list each egress IP once'",message="list each egress IP once, in one form"
 	EgressIPs []string `json:"egressIPs,omitempty"`
 
 	// status is the result of the request, as the controller sees it.

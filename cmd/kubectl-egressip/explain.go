@@ -123,6 +123,9 @@ func status(w io.Writer, o egress.Objects) error {
 		if message != "" {
 			remedies = append(remedies, fmt.Sprintf("%s, agent: %s", host.Name, message))
 		}
+		if why := whyNotIPv6(o.HostSubnets, host.Name); cluster.WithIPv6 && why != "" {
+			remedies = append(remedies, fmt.Sprintf("%s, egress IPs of IPv6: it cannot serve them: %s", host.Name, why))
+		}
 		for _, c := range result.Claims {
 			if !c.Assigned() || c.State == egress.HostOffline {
 				remedies = append(remedies, fmt.Sprintf("%s, %s: %s", host.Name, c.IP, c.Message))
@@ -149,6 +152,17 @@ func status(w io.Writer, o egress.Objects) error {
 	_, err := fmt.Fprintf(w, "\nNamespaces: %d, with requests: %d, dropped: %d%s\n",
 		len(resolution.Namespaces), requesting, dropped, map[bool]string{true: ` (see "kubectl egressip explain")`}[dropped > 0])
 	return errors.Join(err, printAll(w, remedies))
+}
+
+// whyNotIPv6 returns why a host cannot serve egress IPs of IPv6, as its agent reports; ""
+// if it can, or if that is not known.
+func whyNotIPv6(hostSubnets []v1.HostSubnet, name string) string {
+	for i := range hostSubnets {
+		if h := &hostSubnets[i]; h.Name == name && h.Status.Agent != nil {
+			return h.Status.Agent.IPv6Reason
+		}
+	}
+	return ""
 }
 
 // agentOf returns the reason of a host's condition AgentReady, and what it says, or

@@ -149,6 +149,19 @@ func TestStatus(t *testing.T) {
 		`HostSubnet node1, egressIPs: "none" is not a valid egress IP`,
 	}, []string{"node1, agent", "node1, 10.1.8.200"})
 
+	// Why a host cannot serve IPv6 is of interest where somebody wants that.
+	const why = "node1, egress IPs of IPv6: it cannot serve them: no forwarding"
+	o.HostSubnets[0].Status.Agent = &v1.AgentStatus{IPv6Reason: "no forwarding"}
+	for _, wanted := range []bool{false, true} {
+		out.Reset()
+		if wanted {
+			o.NetNamespaces[0].EgressIPs = append(o.NetNamespaces[0].EgressIPs, "fd00:7::200")
+		}
+		if err := status(&out, o); err != nil || strings.Contains(out.String(), why) != wanted {
+			t.Errorf("wanted %t: %v in\n%s", wanted, err, out.String())
+		}
+	}
+
 	out.Reset()
 	if err := status(&out, egress.Objects{}); err != nil {
 		t.Fatal(err)

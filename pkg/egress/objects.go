@@ -301,7 +301,7 @@ func (r *reader) ranges(h *Host, ranges []string, cloud []netip.Prefix) {
 		masked, exact, ok := parseRange(written)
 		if !ok {
 			r.problem(kindHostSubnet, h.Name, fieldEgressCIDRs, written, ReasonBadCIDR,
-				"%q is not an IPv4 CIDR and is ignored. Use one such as 192.168.7.128/25.", written)
+				"%q is not a CIDR of IPv4 or IPv6 and is ignored. Use one such as 192.168.7.128/25.", written)
 			continue
 		}
 		networks := networksOf(cloud, FamilyOf(masked.Addr()))

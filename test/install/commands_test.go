@@ -128,7 +128,7 @@ subnet: 10.128.2.0/23
 	c.must(t, client, "create", "-f", manifest)
 	for _, command := range [][]string{
 		{"patch", "netnamespace", "project1", "--type=merge", "-p", `{"egressIPs": ["192.168.7.200/24"]}`},
-		{"patch", "netnamespace", "project1", "--type=merge", "-p", `{"egressIPs": ["fe80::1"]}`},
+		{"patch", "netnamespace", "project1", "--type=merge", "-p", `{"egressIPs": ["fe80::1%eth0"]}`},
 		{"patch", "hostsubnet", "compute-0", "--type=merge", "-p", `{"egressCIDRs": ["10.1.1/24"]}`},
 		{"patch", "netnamespace", "project1", "-p", `{"egressIPs": ["192.168.7.200"]}`},
 	} {

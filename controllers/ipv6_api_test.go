@@ -1,0 +1,74 @@
+package controllers_test
+
+import (
+	"fmt"
+	"slices"
+	"testing"
+
+	v1 "github.com/egressip-operator/egressip-operator/api/v1"
+	"github.com/egressip-operator/egressip-operator/controllers"
+	"github.com/egressip-operator/egressip-operator/internal/testenv/objects"
+)
+
+// TestEgressIPsOfIPv6: automatic hosts are given egress IPs of IPv6 by what their agents report,
+// whatever form they are written in, and status shows those of both families. A host whose
+// agent does not serve IPv6 gets none, and one that claims it says why.
+func TestEgressIPsOfIPv6(t *testing.T) {
+	a := startAPI(t)
+	a.control(t, controllers.Options{})
+	const range6 = "2001:db8:7::/64"
+	for i, name := range []string{"node1", "node2"} {
+		a.node(t, name, fmt.Sprintf("10.254.%d.0/24", i+1), fmt.Sprintf("192.168.7.1%d", i+1), fmt.Sprintf("2001:db8:7::1%d", i+1))
+		a.awaitHost(t, name, func(*v1.HostSubnet) string { return "" })
+		a.ranges(t, name, "192.168.7.128/25", range6)
+	}
+	report := func(name, ip string, families ...any) {
+		if err := a.report(t.Context(), name, map[string]any{
+			"version": objects.AgentVersion, "uplinkCIDR": ip + "/32", "families": families, "uplinkNetworks": []any{"2001:db8:7::/64"},
+		}); err != nil {
+			t.Fatal(err)
+		}
+	}
+	report("node1", "192.168.7.11", v1.FamilyIPv4)
+	report("node2", "192.168.7.12", v1.FamilyIPv4, v1.FamilyIPv6)
+	a.namespace(t, "shop")
+	a.awaitNamespace(t, "shop", func(*v1.NetNamespace) string { return "" })
+	a.request(t, "shop", "2001:0DB8:7:0::200", "192.168.7.200")
+	const ip6 = "2001:db8:7::200"
+	a.awaitHost(t, "node2", func(h *v1.HostSubnet) string {
+		if !slices.Contains(h.EgressIPs, ip6) {
+			return fmt.Sprintf("egressIPs are %q", h.EgressIPs)
+		}
+		return ""
+	})
+	n := a.awaitNamespace(t, "shop", func(n *v1.NetNamespace) string {
+		if len(n.Status.ActiveIPs) != 2 || n.Status.Active == nil {
+			return fmt.Sprintf("active are %v", n.Status.ActiveIPs)
+		}
+		return ""
+	})
+	if active := n.Status.ActiveIPs; active[0].IP != "192.168.7.200" || active[1] != (v1.Assignment{IP: ip6, Host: "node2"}) || *n.Status.Active != active[0] {
+		t.Errorf("active are %v, and first %v", active, n.Status.Active)
+	}
+	if requests := n.Status.EgressIPs; requests[0].IP != ip6 || requests[0].State != v1.StateActive {
+		t.Errorf("requests are %v", requests)
+	}
+	// Its agent takes it back: no host can have the address, and none keeps it.
+	report("node2", "192.168.7.12", v1.FamilyIPv4)
+	a.awaitNamespace(t, "shop", func(n *v1.NetNamespace) string {
+		if len(n.Status.EgressIPs) != 2 || n.Status.EgressIPs[0].State != v1.StateUnassigned || n.Status.EgressIPs[0].Reason != "NoEligibleHost" || len(n.Status.ActiveIPs) != 1 {
+			return fmt.Sprintf("requests are %+v, active %v", n.Status.EgressIPs, n.Status.ActiveIPs)
+		}
+		return ""
+	})
+	a.ranges(t, "node1")
+	a.claim(t, "node1", ip6)
+	a.awaitHost(t, "node1", func(h *v1.HostSubnet) string {
+		for _, c := range h.Status.Conditions {
+			if c.Type == v1.ConditionEgressReady && c.Reason == "FamilyNotServed" {
+				return ""
+			}
+		}
+		return fmt.Sprintf("conditions are %+v", h.Status.Conditions)
+	})
+}
