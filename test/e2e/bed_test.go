@@ -362,6 +362,9 @@ func ofTheHostItself(p testbed.Packet) bool {
 		return p.TCPFlags&reset != 0 && p.Hops == hopsOfAHost && len(p.Payload) == 0 &&
 			!netip.MustParsePrefix(egressRange).Contains(p.Source.Addr())
 	}
+	if p.Protocol == unix.IPPROTO_ICMPV6 {
+		return ofTheHostItself6(p)
+	}
 	const unreachable, host, tooBig, quoted, sourceAt = 3, 1, 4, 8, 12
 	if p.Protocol != unix.IPPROTO_ICMP || len(p.Payload) < quoted+sourceAt+8 || p.Payload[0] != unreachable {
 		return false
@@ -370,4 +373,16 @@ func ofTheHostItself(p testbed.Packet) bool {
 	target, _ := netip.AddrFromSlice(p.Payload[quoted+sourceAt+4:][:4])
 	return p.Payload[1] == tooBig ||
 		p.Payload[1] == host && source == p.Destination.Addr() && netip.MustParsePrefix(egressRange).Contains(target)
+}
+
+// ofTheHostItself6 is the same for errors of ICMPv6.
+func ofTheHostItself6(p testbed.Packet) bool {
+	const unreachable, host, tooBig, quoted, sourceAt = 1, 3, 2, 8, 8
+	if len(p.Payload) < quoted+sourceAt+32 {
+		return false
+	}
+	source, _ := netip.AddrFromSlice(p.Payload[quoted+sourceAt:][:16])
+	target, _ := netip.AddrFromSlice(p.Payload[quoted+sourceAt+16:][:16])
+	return p.Payload[0] == tooBig ||
+		p.Payload[0] == unreachable && p.Payload[1] == host && source == p.Destination.Addr() && netip.MustParsePrefix(egressRange6).Contains(target)
 }

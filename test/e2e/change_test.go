@@ -229,9 +229,16 @@ func (b *bed) snapshots(t *testing.T) map[string]testbed.Snapshot {
 // testRemoval: after the operator is uninstalled and "cleanup" has run, each node is as it was.
 func (b *bed) testRemoval(t *testing.T) {
 	// With an egress IP in use, so that there is something to remove.
-	b.request(t, egressNamespace, egressIP)
-	b.claim(t, egressIP)
+	ips := []string{egressIP}
+	if b.NodeIPv6(egressHost).IsValid() {
+		ips = append(ips, egressIP6)
+	}
+	b.request(t, egressNamespace, ips...)
+	b.claim(t, ips...)
 	b.leaveWith(t, b.egress, func(testbed.Pod) string { return egressIP })
+	if len(ips) > 1 {
+		b.leave6With(t, b.egress)
+	}
 	ctx, cancel := context.WithTimeout(t.Context(), 3*time.Minute)
 	defer cancel()
 	if err := b.uninstall(ctx); err != nil {
@@ -264,4 +271,7 @@ func (b *bed) testRemoval(t *testing.T) {
 		})
 	}
 	b.leaveWith(t, b.egress, b.nodeAddress)
+	if len(ips) > 1 {
+		b.leave6(t, b.egress)
+	}
 }

@@ -26,7 +26,7 @@ import (
 func (b *bed) lossless(t *testing.T, pods []testbed.Pod, length time.Duration, do func()) {
 	t.Helper()
 	waits := map[string]func(bool) (string, error){}
-	seen := b.watchEcho(t)
+	seen := b.watchEcho(t, testbed.BastionIP)
 	for _, p := range pods {
 		wait, err := b.Background(t.Context(), "", "kubectl", "-n", p.Namespace, "exec", p.Name, "--", "/traffic", "watch",
 			"-every", "50ms", "-for", length.String(), "-timeout", "2s", fmt.Sprintf("tcp://%s:%d", testbed.BastionIP, testbed.BastionEchoPort))

@@ -5,8 +5,10 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"net"
 	"net/netip"
 	"slices"
+	"strconv"
 	"strings"
 	"testing"
 	"time"
@@ -164,6 +166,13 @@ func (b *bed) testOverlayClosed(t *testing.T) {
 // is done, and returns the longest time in which none that began was answered.
 func (b *bed) outage(t *testing.T, p testbed.Pod, do func()) time.Duration {
 	t.Helper()
+	return b.outageTo(t, p, testbed.BastionIP, do)
+}
+
+// outageTo is outage with one of the bastion's addresses.
+func (b *bed) outageTo(t *testing.T, p testbed.Pod, bastion string, do func()) time.Duration {
+	t.Helper()
+	target := "tcp://" + net.JoinHostPort(bastion, strconv.Itoa(testbed.BastionEchoPort))
 	const length = 8 * time.Second
 	type answer struct {
 		out string
@@ -172,11 +181,11 @@ func (b *bed) outage(t *testing.T, p testbed.Pod, do func()) time.Duration {
 	done := make(chan answer, 1)
 	go func() {
 		out, err := b.PodExec(t.Context(), p.Namespace, p.Name, "/traffic", "watch", "-every", "20ms", "-for", length.String(),
-			"-timeout", "1s", "-id", "outage", fmt.Sprintf("tcp://%s:%d", testbed.BastionIP, testbed.BastionEchoPort))
+			"-timeout", "1s", "-id", "outage", target)
 		done <- answer{out, err}
 	}()
 	// Until the first connections are there.
-	log := b.watchEcho(t)
+	log := b.watchEcho(t, bastion)
 	b.eventually(t, log)
 	do()
 	a := <-done
@@ -215,7 +224,7 @@ func (b *bed) idle(t *testing.T, p testbed.Pod) (ended func() (time.Time, string
 	var out string
 	var err error
 	done := make(chan struct{})
-	log := b.watchEcho(t)
+	log := b.watchEcho(t, testbed.BastionIP)
 	go func() {
 		defer close(done)
 		out, err = b.PodExec(t.Context(), p.Namespace, p.Name, "/traffic", "idle", "-for", length.String(),
@@ -235,12 +244,12 @@ func (b *bed) idle(t *testing.T, p testbed.Pod) (ended func() (time.Time, string
 	}
 }
 
-// watchEcho returns a function that reports whether a connection to the bastion's echo has
-// been seen since.
-func (b *bed) watchEcho(t *testing.T) func() error {
+// watchEcho returns a function that reports whether a connection to the bastion's echo at one
+// of its addresses has been seen since.
+func (b *bed) watchEcho(t *testing.T, bastion string) func() error {
 	t.Helper()
 	k, err := b.Capture(t.Context(), testbed.Bastion, "eth0", func(p testbed.Packet) bool {
-		return !p.Outgoing && p.Destination.Port() == testbed.BastionEchoPort
+		return !p.Outgoing && p.Destination.Port() == testbed.BastionEchoPort && p.Destination.Addr().String() == bastion
 	})
 	if err != nil {
 		t.Fatal(err)

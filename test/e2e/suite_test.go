@@ -44,6 +44,7 @@ func suite(t *testing.T, backend testbed.Backend) {
 		step{"the columns are those of OpenShift", b.testColumns},
 		step{"what cannot be is refused by kubectl", b.testRefusals},
 		step{"pods with egress IPs do not leave by IPv6", b.testIPv6},
+		step{"a namespace leaves with egress IPs of both families", b.testServe6},
 		step{"hosts with egressCIDRs get what is requested", b.testAutomatic},
 		step{"who may write what", b.testRights},
 	) {
@@ -77,6 +78,7 @@ func suite(t *testing.T, backend testbed.Backend) {
 		step{"a backup is restored", b.testBackup},
 		step{"a host is evacuated", b.testEvacuation},
 		step{"an egress IP moves when its host and the leader on it lose power", b.testPowerCutOfTheLeader},
+		step{"an egress IP of IPv6 moves when its host loses power", b.testPowerCut6},
 	) {
 		return
 	}
