@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"net"
 	"slices"
 	"strconv"
 	"strings"
@@ -126,18 +127,18 @@ spec:
 `
 }
 
-// get sends a request from a pod to the bastion, with a path that no other request
-// has.
-func (d *demo) get(ctx context.Context, p testbed.Pod) (path string, err error) {
+// get sends a request from a pod to one of the bastion's addresses, with a path that no
+// other request has.
+func (d *demo) get(ctx context.Context, p testbed.Pod, bastion string) (path string, err error) {
 	path = fmt.Sprintf("/%s/%s/%d", p.Namespace, p.Node, len(d.seen))
 	_, err = d.kubectl(ctx, "-n", p.Namespace, "exec", p.Name, "-c", container, "--",
-		"traffic", "get", "http://"+testbed.BastionIP+":8080"+path)
+		"traffic", "get", "http://"+net.JoinHostPort(bastion, "8080")+path)
 	return path, err
 }
 
-// eachPodIsSeenAs sends a request from each pod of a namespace, and compares the
-// source in the bastion's access log with what want returns for the pod's node.
-func (d *demo) eachPodIsSeenAs(ctx context.Context, step, namespace string, want func(node string) string) error {
+// eachPodIsSeenAs sends a request from each pod of a namespace to an address of the bastion,
+// and compares the source in its access log with what want returns for the pod's node.
+func (d *demo) eachPodIsSeenAs(ctx context.Context, step, namespace, bastion string, want func(node string) string) error {
 	pods, err := d.cluster.Pods(ctx, namespace, "app=client")
 	if err != nil {
 		return err
@@ -148,7 +149,7 @@ func (d *demo) eachPodIsSeenAs(ctx context.Context, step, namespace string, want
 	var errs []error
 	for _, p := range pods {
 		s := sighting{step: step, pod: p.Namespace + "/" + p.Name, node: p.Node, want: want(p.Node)}
-		path, err := d.get(ctx, p)
+		path, err := d.get(ctx, p, bastion)
 		if err == nil {
 			s.got, err = d.logged(path)
 		}
@@ -163,8 +164,8 @@ func (d *demo) eachPodIsSeenAs(ctx context.Context, step, namespace string, want
 
 // isDropped sends a request from a pod and expects that it does not arrive.
 func (d *demo) isDropped(ctx context.Context, p testbed.Pod) error {
-	s := sighting{step: "6 claim removed", pod: p.Namespace + "/" + p.Name, node: p.Node, want: "(dropped)", got: "(dropped)"}
-	path, err := d.get(ctx, p)
+	s := sighting{step: "7 claim removed", pod: p.Namespace + "/" + p.Name, node: p.Node, want: "(dropped)", got: "(dropped)"}
+	path, err := d.get(ctx, p, testbed.BastionIP)
 	if err == nil {
 		s.got = "(answered)"
 	}

@@ -26,6 +26,7 @@ const (
 	// prefix begins the names of all that the cluster consists of.
 	prefix    = "demo"
 	egressIP  = "192.168.7.200"
+	egressIP6 = "fd00:7::200"
 	container = "client"
 	// settleIn bounds the wait for anything that the cluster does by itself.
 	settleIn = 2 * time.Minute
@@ -84,7 +85,9 @@ func (d *demo) play(ctx context.Context, image, chart string) error {
 		d.claim,
 		d.addressOnNode,
 		d.everyPodUsesIt,
-		d.undo,
+		d.bothFamilies,
+		d.removeClaim,
+		d.removeRequest,
 	} {
 		if err := step(ctx); err != nil {
 			return err
@@ -95,10 +98,11 @@ func (d *demo) play(ctx context.Context, image, chart string) error {
 
 func (d *demo) install(ctx context.Context, image, chart string) error {
 	d.title("0. Start a cluster of three nodes and install the operator",
-		"The nodes are network namespaces of this machine, with a real kubelet and containerd each.",
+		"The nodes are network namespaces of this machine, with a real kubelet and containerd each,",
+		"and addresses of IPv4 and IPv6.",
 		"Outside the cluster, a web server called the bastion logs the source address of each request.")
 	err := d.slow("Starting etcd, the control plane and three nodes", func() (err error) {
-		d.cluster, err = testbed.Up(ctx, testbed.Options{Prefix: prefix, Nodes: 3, Progress: d.out})
+		d.cluster, err = testbed.Up(ctx, testbed.Options{Prefix: prefix, Nodes: 3, DualStack: true, Progress: d.out})
 		return err
 	})
 	if err != nil {
@@ -124,7 +128,7 @@ func (d *demo) withoutEgressIP(ctx context.Context) error {
 	if err := d.deploy(ctx, "no-egress-ip", 1); err != nil {
 		return err
 	}
-	return d.eachPodIsSeenAs(ctx, "1 no egress IP", "no-egress-ip", d.nodeIP)
+	return d.eachPodIsSeenAs(ctx, "1 no egress IP", "no-egress-ip", testbed.BastionIP, d.nodeIP)
 }
 
 func (d *demo) request(ctx context.Context) error {
@@ -194,13 +198,42 @@ func (d *demo) everyPodUsesIt(ctx context.Context) error {
 	if _, err := d.kubectl(ctx, "get", "netnamespace", "egress-test", "-o", "wide"); err != nil {
 		return err
 	}
-	return d.eachPodIsSeenAs(ctx, "5 egress IP", "egress-test", func(string) string { return egressIP })
+	return d.eachPodIsSeenAs(ctx, "5 egress IP", "egress-test", testbed.BastionIP, func(string) string { return egressIP })
 }
 
-func (d *demo) undo(ctx context.Context) error {
+func (d *demo) bothFamilies(ctx context.Context) error {
+	host := d.cluster.Nodes()[1]
+	d.title("6. IPv6 leaves with "+egressIP6+", through another node",
+		"Until now the namespace had no way out by IPv6, as it had no egress IP of IPv6.",
+		"Each family is decided by itself: "+host+" claims this one.")
+	if _, err := d.kubectl(ctx, "patch", "netnamespace", "egress-test", "--type=merge",
+		"-p", `{"egressIPs": ["`+egressIP+`", "`+egressIP6+`"]}`); err != nil {
+		return err
+	}
+	if _, err := d.kubectl(ctx, "patch", "hostsubnet", host, "--type=merge", "-p", `{"egressIPs": ["`+egressIP6+`"]}`); err != nil {
+		return err
+	}
+	const active = `{range .status.activeIPs[*]}{.ip} on {.host}{"\n"}{end}`
+	if err := d.await(ctx, host+" to have the egress IP", func(ctx context.Context) error {
+		_, err := d.cluster.Kubectl(ctx, "wait", "--for=condition=EgressReady", "netnamespace/egress-test", "hostsubnet/"+host, "--timeout=1s")
+		out, errGet := d.cluster.Kubectl(ctx, "get", "netnamespace", "egress-test", "-o", "jsonpath="+active)
+		return errors.Join(err, errGet, contains(out, egressIP6+" on "+host))
+	}); err != nil {
+		return err
+	}
+	if _, err := d.kubectl(ctx, "get", "netnamespace", "egress-test", "-o", "jsonpath="+active); err != nil {
+		return err
+	}
+	return errors.Join(
+		d.eachPodIsSeenAs(ctx, "6 both families", "egress-test", testbed.BastionIPv6, func(string) string { return egressIP6 }),
+		d.eachPodIsSeenAs(ctx, "6 both families", "egress-test", testbed.BastionIP, func(string) string { return egressIP }),
+	)
+}
+
+func (d *demo) removeClaim(ctx context.Context) error {
 	host := d.egressHost()
-	d.title("6. Without a node for the egress IP, traffic is dropped and does not leak",
-		"The claim is removed, the request stays. Requests time out rather than leave with a node's address.")
+	d.title("7. Without a node for the egress IP, traffic is dropped and does not leak",
+		"The claim of "+egressIP+" is removed, the request stays. IPv4 requests time out rather than leave with a node's address.")
 	if _, err := d.kubectl(ctx, "patch", "hostsubnet", host, "--type=merge", "-p", `{"egressIPs": []}`); err != nil {
 		return err
 	}
@@ -219,13 +252,15 @@ func (d *demo) undo(ctx context.Context) error {
 			return err
 		}
 	}
-	if _, err := d.kubectl(ctx, "get", "netnamespace", "egress-test", "-o", "wide"); err != nil {
-		return err
-	}
-	d.title("7. Without a request, the node's address is used again",
-		"The namespace gives its egress IP up. Its traffic is ordinary traffic again.")
+	_, err = d.kubectl(ctx, "get", "netnamespace", "egress-test", "-o", "wide")
+	return err
+}
+
+func (d *demo) removeRequest(ctx context.Context) error {
+	d.title("8. Without a request, the node's address is used again",
+		"The namespace gives its egress IPs up. Its traffic is ordinary traffic again.")
 	if _, err := d.kubectl(ctx, "patch", "netnamespace", "egress-test", "--type=merge", "-p", `{"egressIPs": []}`); err != nil {
 		return err
 	}
-	return d.eachPodIsSeenAs(ctx, "7 request removed", "egress-test", d.nodeIP)
+	return d.eachPodIsSeenAs(ctx, "8 request removed", "egress-test", testbed.BastionIP, d.nodeIP)
 }
