@@ -23,7 +23,7 @@ func insideMutants() []mutant {
 	return []mutant{
 		{
 			name: "one-host-makes-a-segment", pkg: brain, test: "TestWhichAddressesOfNodesAreInside", plain: true,
-			edits: []edit{{file: "further.go", old: "count[host.network()] > 1", new: "count[host.network()] > 0"}},
+			edits: []edit{{file: "host_addresses.go", old: "count[host.network()] > 1", new: "count[host.network()] > 0"}},
 		},
 		m("agents-word-is-enough", "shared && host.network().Contains(ip) ||", "shared ||"),
 		m("nodes-word-is-enough", "for _, ip := range host.Addresses {\n\t\t\tif shared", "for _, ip := range slices.Concat(host.Addresses, host.Listed) {\n\t\t\tif shared"),
@@ -42,18 +42,18 @@ func insideMutants() []mutant {
 		},
 		{
 			name: "further-of-anyone", pkg: brain, test: "TestFurtherAddressesAreNoEgressIPs", plain: true,
-			edits: []edit{{file: "further.go", old: "if !host.SharesSegment {", new: "if !host.SharesSegment && host.Gone {"}},
+			edits: []edit{{file: "host_addresses.go", old: "if !host.SharesSegment {", new: "if !host.SharesSegment && host.Gone {"}},
 		},
 		{
 			name: "further-anywhere", pkg: brain, test: "TestFurtherAddressesAreNoEgressIPs", plain: true,
 			edits: []edit{
-				{file: "further.go", old: "if !host.network().Contains(ip) {", new: "if !ip.IsValid() {"},
-				{file: "further.go", old: "if !host.SharesSegment {", new: "if host.Gone {"},
+				{file: "host_addresses.go", old: "if !host.network().Contains(ip) {", new: "if !ip.IsValid() {"},
+				{file: "host_addresses.go", old: "if !host.SharesSegment {", new: "if host.Gone {"},
 			},
 		},
 		{
 			name: "further-wins", pkg: brain, test: "TestFurtherAddressesAreNoEgressIPs", plain: true,
-			edits: []edit{{file: "further.go", old: "if report.Configured {", new: "if report.Configured && report.Reason != \"\" {"}},
+			edits: []edit{{file: "host_addresses.go", old: "if report.Configured {", new: "if report.Configured && report.Reason != \"\" {"}},
 		},
 		{
 			name: "further-of-its-own", pkg: brain, test: "TestFurtherAddressesAreNoEgressIPs", plain: true,

@@ -58,7 +58,7 @@ func ownershipMutants() []mutant {
 		},
 		{
 			name: "gone-host-counts", pkg: brain, test: "TestNamespaces",
-			edits: []edit{{file: "resolve_index.go", old: "if !hosts[h].Gone {", new: "if h >= 0 {"}},
+			edits: []edit{{file: "host_addresses.go", old: "if !hosts[h].Gone {", new: "if h >= 0 {"}},
 		},
 		{
 			name: "no-netid-is-zero", pkg: brain, test: "TestNamespaces",

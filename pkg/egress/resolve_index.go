@@ -57,8 +57,8 @@ type address struct {
 	// sameHost: the one host that claims it also claims another egress IP of the one
 	// namespace.
 	sameHost bool
-	// hostIP: it is a host's own, hostIP or a further one. podsOf is the host in whose pod network it is; none
-	// for an address outside all.
+	// hostIP: it is a host's own, hostIP or a further one. podsOf is the host in whose pod
+	// network it is; none for an address outside all.
 	hostIP bool
 	podsOf int
 	// named is the network of pods or services in which it is by another word than that of
@@ -216,15 +216,6 @@ type hostAddress struct {
 	*address
 }
 
-// isHostIP reports whether the address is a host's own. What a Node alone says does
-// not take an egress IP away from a namespace.
-func (x *index) isHostIP(ip netip.Addr) bool {
-	if _, found := x.further[ip]; found {
-		return true
-	}
-	return slices.ContainsFunc(x.hostsByIP[ip], func(h int) bool { return x.Hosts[h].Confirmed })
-}
-
 // badHost is why no claim of the host counts; "" if they do.
 func (x *index) badHost(h int) string {
 	host := &x.Hosts[h]
@@ -248,7 +239,7 @@ func (x *index) beyondCapacity(h int, ip netip.Addr) bool {
 func (x *index) invalidOn(h int, ip netip.Addr) (Reason, string) {
 	host := &x.Hosts[h]
 	if ip.Is6() && !host.ServesIPv6 {
-		return ReasonFamilyNotServed, "its agent does not report that it serves egress IPs of IPv6; status.agent.ipv6Reason of the HostSubnet says why"
+		return ReasonFamilyNotServed, "its agent does not report that it serves egress IPs of IPv6; status.agent.ipv6Reason of the HostSubnet says why, if the agent knows"
 	}
 	if host.hasItself(ip) {
 		return ReasonHostAddress, "its agent finds it on the host, where something else has put it"
@@ -369,36 +360,4 @@ func (x *index) findConflict(n int) conflict {
 		}
 	}
 	return conflict{}
-}
-
-func hostsByIP(hosts []Host) map[netip.Addr][]int {
-	byIP := make(map[netip.Addr][]int, len(hosts))
-	for h := range hosts {
-		if ip := hosts[h].IP; ip.IsValid() {
-			byIP[ip] = append(byIP[ip], h)
-		}
-	}
-	for ip, same := range byIP {
-		byIP[ip] = unlessGone(hosts, same)
-	}
-	return byIP
-}
-
-// unlessGone leaves out hosts whose Node is gone, if there are others. A machine that
-// registered again under another name has the address of the former one, and what a
-// user claims elsewhere since the Node went is meant to work.
-func unlessGone(hosts []Host, positions []int) []int {
-	if len(positions) < 2 {
-		return positions
-	}
-	there := make([]int, 0, len(positions))
-	for _, h := range positions {
-		if !hosts[h].Gone {
-			there = append(there, h)
-		}
-	}
-	if len(there) == 0 {
-		return positions
-	}
-	return there
 }

@@ -26,7 +26,7 @@ const harmlessWithin = 1500 * time.Millisecond
 // silencedWithin bounds the outage of a fault that silences all hosts: one of them may seem
 // silent a moment before the others, so that its automatic egress IP moves although it
 // lives. The next host waits until the former one, which answers for the address, has given
-// it up; that took 1.6 to 1.9 s.
+// it up; that took 1.9 s in a run whose log shows it.
 const silencedWithin = 2500 * time.Millisecond
 
 // evacuatedWithin bounds the outage of a fault during which a host is evacuated.

@@ -81,3 +81,44 @@ func (h *Host) hasItself(ip netip.Addr) bool {
 	_, found := slices.BinarySearchFunc(h.Further, ip, netip.Addr.Compare)
 	return found
 }
+
+// isHostIP reports whether the address is a host's own. What a Node alone says does
+// not take an egress IP away from a namespace.
+func (x *index) isHostIP(ip netip.Addr) bool {
+	if _, found := x.further[ip]; found {
+		return true
+	}
+	return slices.ContainsFunc(x.hostsByIP[ip], func(h int) bool { return x.Hosts[h].Confirmed })
+}
+
+func hostsByIP(hosts []Host) map[netip.Addr][]int {
+	byIP := make(map[netip.Addr][]int, len(hosts))
+	for h := range hosts {
+		if ip := hosts[h].IP; ip.IsValid() {
+			byIP[ip] = append(byIP[ip], h)
+		}
+	}
+	for ip, same := range byIP {
+		byIP[ip] = unlessGone(hosts, same)
+	}
+	return byIP
+}
+
+// unlessGone leaves out hosts whose Node is gone, if there are others. A machine that
+// registered again under another name has the address of the former one, and what a
+// user claims elsewhere since the Node went is meant to work.
+func unlessGone(hosts []Host, positions []int) []int {
+	if len(positions) < 2 {
+		return positions
+	}
+	there := make([]int, 0, len(positions))
+	for _, h := range positions {
+		if !hosts[h].Gone {
+			there = append(there, h)
+		}
+	}
+	if len(there) == 0 {
+		return positions
+	}
+	return there
+}
