@@ -4,6 +4,7 @@ import (
 	"context"
 	"encoding/json"
 	"fmt"
+	"regexp"
 	"strings"
 	"testing"
 	"time"
@@ -88,7 +89,8 @@ func (b *bed) answered(t *testing.T, pod, container string) {
 		t.Fatal(err)
 	}
 	var began, first time.Time
-	answers := 0
+	answers, failed := 0, make(map[string]int) // by error
+	port := regexp.MustCompile(`:[0-9]+`)      // differs from one connection to the next
 	for line := range strings.Lines(out) {
 		var result struct {
 			At    time.Time `json:"at"`
@@ -103,6 +105,7 @@ func (b *bed) answered(t *testing.T, pod, container string) {
 			began = result.At
 		}
 		if result.Error != "" {
+			failed[port.ReplaceAllString(result.Error, "")]++
 			continue
 		}
 		answers++
@@ -114,8 +117,8 @@ func (b *bed) answered(t *testing.T, pod, container string) {
 		}
 	}
 	if answers == 0 {
-		t.Errorf("%s, %s: no answer in five seconds", pod, container)
+		t.Errorf("%s, %s: no answer in five seconds; errors: %v", pod, container, failed)
 		return
 	}
-	t.Logf("%s, %s: %d answers, the first after %v", pod, container, answers, first.Sub(began).Round(time.Millisecond))
+	t.Logf("%s, %s: %d answers, the first after %v; errors: %v", pod, container, answers, first.Sub(began).Round(time.Millisecond), failed)
 }
