@@ -94,7 +94,18 @@ func TestControllerThatHearsNobody(t *testing.T) {
 			}
 		}
 	}
-	v, err := o.observeWith(t.Context(), probeStates{"node1": online.ProbeAnswers, "node2": online.ProbeSilent, "node3": online.ProbeAnswers})
+	// node3's own silence is found a moment later; meanwhile its ballot is valid.
+	s.hosts["node3"].Status.Agent.Silent = []string{"node1", "node2"}
+	s.stamp(s.hosts["node3"], false)
+	cache.hosts = len(s.past) - 1
+	v, err := o.observeWith(t.Context(), probeStates{"node1": online.ProbeAnswers, "node2": online.ProbeSilent, "node3": online.ProbeMissed})
+	if err != nil || !v.verdicts["node2"].Online || !v.verdicts["node2"].Unseen || v.probed["node3"] != online.ProbeAnswers {
+		t.Errorf("node3 has missed a probe too, and node2 is %+v, node3 %d, error %v", v.verdicts["node2"], v.probed["node3"], err)
+	}
+	s.hosts["node3"].Status.Agent.Silent = nil
+	s.stamp(s.hosts["node3"], false)
+	cache.hosts = len(s.past) - 1
+	v, err = o.observeWith(t.Context(), probeStates{"node1": online.ProbeAnswers, "node2": online.ProbeSilent, "node3": online.ProbeAnswers})
 	if err != nil || !v.verdicts["node2"].Online {
 		t.Errorf("node3 hears node2, which is %+v, error %v", v.verdicts["node2"], err)
 	}

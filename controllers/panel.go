@@ -53,16 +53,12 @@ func (v *view) readProbes(probed probeStates, nodes map[string]*corev1.Node, sel
 			own = h.Name
 		}
 	}
-	counting, alone := online.Alone(own, probed, states)
-	v.probed = counting
-	if alone {
-		v.aloneOn = own
-	}
+	v.probed, v.void = online.Alone(own, probed, states)
 }
 
 // countVotes counts what the witnesses of each host report. The report of a witness is
 // void if its host does not answer probes or, where that is not known, if its Node is
-// not Ready; and if it runs beside a controller that is alone.
+// not Ready; and if a controller that is alone cannot rely on it.
 func (v *view) countVotes(nodes map[string]*corev1.Node) {
 	if len(v.probed) == 0 {
 		return // no verdict depends on votes then
@@ -78,7 +74,7 @@ func (v *view) countVotes(nodes map[string]*corev1.Node) {
 				probed := v.probed[name]
 				ballots[name] = online.Ballot{
 					Silent: w.Status.Agent.Silent,
-					Void: name == v.aloneOn ||
+					Void: v.void[name] ||
 						probed != online.ProbeAnswers && (probed != online.NotProbed || nodeState(nodes[name]) != online.NodeReady),
 				}
 			}

@@ -142,6 +142,9 @@ func (p *probes) states() probeStates {
 func probeState(h probe.Health, heldDown, isolated bool) online.ProbeState {
 	switch h.State {
 	case probe.Online, probe.Suspect:
+		if !h.Reached() {
+			return online.ProbeMissed
+		}
 		return online.ProbeAnswers
 	case probe.Unknown:
 		return online.ProbeUndecided

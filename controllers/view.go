@@ -24,8 +24,9 @@ type view struct {
 	// probed, votes and verdicts are by host: the results of this controller's
 	// probes, what agents report, and what follows from both and from Nodes.
 	probed probeStates
-	// aloneOn is the controller's own host if it hears no other; see online.Alone.
-	aloneOn  string
+	// void holds the hosts whose ballots are void because the controller hears no other
+	// host; see online.Alone.
+	void     map[string]bool
 	votes    map[string]online.Vote
 	verdicts map[string]online.Verdict
 	// evacuating, capacity and networks are by host, from annotations of Nodes.

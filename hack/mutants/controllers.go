@@ -231,7 +231,7 @@ func controllerMutants() []mutant {
 		},
 		{
 			name: "own-agent-is-a-second-opinion", pkg: controller, test: "TestControllerThatHearsNobody", plain: true,
-			edits: []edit{{file: "panel.go", old: "name == v.aloneOn ||", new: ""}},
+			edits: []edit{{file: "panel.go", old: "v.void[name] ||", new: ""}},
 		},
 		{
 			name: "verdict-overtaken", pkg: controller, test: "TestVerdictsAreNotOvertakenByOlderOnes", plain: true,

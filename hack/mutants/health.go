@@ -65,16 +65,43 @@ func healthMutants() []mutant {
 		},
 		{
 			name: "one-lost-is-alone", pkg: onlinePackage, test: "TestAlone", plain: true,
-			edits: []edit{{file: "alone.go", old: "lost < 2", new: "lost < 1"}},
+			edits: []edit{{file: "alone.go", old: "lost >= 2", new: "lost >= 1"}},
 		},
 		{
 			name: "known-dead-make-alone", pkg: onlinePackage, test: "TestAlone", plain: true,
-			edits: []edit{{file: "alone.go", old: "name != own && nodes[name] == NodeReady", new: "name != own"}},
+			edits: []edit{{file: "alone.go", old: "if nodes[name] == NodeReady {", new: "if true {"}},
+		},
+		{
+			name: "missed-is-company", pkg: onlinePackage, test: "TestAlone", plain: true,
+			edits: []edit{
+				{file: "alone.go", old: "ProbeHeldDown, ProbeMissed:", new: "ProbeHeldDown:"},
+				{file: "alone.go", old: "case ProbeAnswers, ProbeNotServing", new: "case ProbeMissed, ProbeAnswers, ProbeNotServing"},
+			},
+		},
+		{
+			name: "missed-alone-is-alone", pkg: onlinePackage, test: "TestAlone", plain: true,
+			edits: []edit{{file: "alone.go", old: "lost >= 2 && silent > 0", new: "lost >= 2 && silent >= 0"}},
+		},
+		{
+			name: "missed-is-evidence", pkg: onlinePackage, test: "TestAlone", plain: true,
+			edits: []edit{{file: "alone.go", old: "void[name] = true", new: "_ = name"}},
+		},
+		{
+			name: "heard-without-need", pkg: "./pkg/probe", test: "TestHeardMeanwhile", plain: true,
+			edits: []edit{{file: "tracker.go", old: "if len(v.Offline) > 0 {", new: "if len(v.Offline) >= 0 {"}},
+		},
+		{
+			name: "heard-is-not-told", pkg: "./pkg/probe", test: "TestHeardIsNews", plain: true,
+			edits: []edit{{file: "prober.go", old: "v.Heard == p.view.Heard &&", new: "v.Heard >= 0 &&"}},
+		},
+		{
+			name: "what-took-it-offline-stays", pkg: "./pkg/probe", test: "TestAgentMayBeAwayForItsGraceAndNoLonger", plain: true,
+			edits: []edit{{file: "health.go", old: "case h.silent >= c.OfflineAfter:", new: "case false:"}},
 		},
 		{
 			name: "held-down-is-company", pkg: onlinePackage, test: "TestAlone", plain: true,
 			edits: []edit{
-				{file: "alone.go", old: "ProbeReturning, ProbeHeldDown:", new: "ProbeReturning:"},
+				{file: "alone.go", old: "ProbeReturning, ProbeHeldDown, ProbeMissed:", new: "ProbeReturning, ProbeMissed:"},
 				{file: "alone.go", old: "case ProbeAnswers,", new: "case ProbeHeldDown, ProbeAnswers,"},
 			},
 		},

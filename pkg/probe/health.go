@@ -31,7 +31,7 @@ func (s State) String() string {
 	}
 }
 
-// Cause is why a host went offline.
+// Cause is why a host is offline.
 type Cause uint8
 
 const (
@@ -91,7 +91,9 @@ type Observation struct {
 // a host about which nothing is known. Times are zero for "never".
 type Health struct {
 	State State
-	// Cause is why the host is offline.
+	// Cause is why the host is offline: what took it offline, or what it has done since.
+	// A host never becomes NoAgent once it is offline: its kernel may have booted
+	// meanwhile, and forwards nothing for it then.
 	Cause Cause
 	// Instance is the agent that answered last, and Restarts how often it changed.
 	// A restart is not a failure.
@@ -124,8 +126,14 @@ func (c Config) Next(h Health, o Observation, now time.Time) Health {
 	}
 	h = c.count(h, o, now)
 	if h.State == Offline {
-		if h.good >= c.OnlineAfter && !now.Before(h.HoldUntil) {
+		switch {
+		case h.good >= c.OnlineAfter && !now.Before(h.HoldUntil):
 			h.State, h.Cause, h.ReturnedAt = Online, NoCause, now
+		case h.silent >= c.OfflineAfter:
+			// Whatever took it offline: a host that had lost its agent may die too.
+			h.Cause = Silent
+		case h.unready >= c.NotReadyAfter:
+			h.Cause = NotReady
 		}
 		return h
 	}

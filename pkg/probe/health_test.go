@@ -58,6 +58,9 @@ func TestJudgements(t *testing.T) {
 		{"though most refusals are not sent", "rxmmmmxmmmmxmmmm", Online, NoCause},
 		{"until the last refusal is too old", "rxmmmmmmmmmm", Offline, Silent},
 		{"a refusal does not bring a host back", "rmmmxxxxxxxxxxxxxxxx", Offline, Silent},
+		{"a host that says it is not ready may die", "rnnmmm", Offline, Silent},
+		{"but two misses do not show that", "rnnmm", Offline, NotReady},
+		{"one that was silent may say that it is not ready", "rmmmnn", Offline, NotReady},
 		{"late answers keep a slow host", "rmlmlmlmlml", Online, NoCause},
 		{"and do not bring it back", "rmmmmlmlmlmlmlmlmlmlmlml", Offline, Silent},
 	} {
@@ -79,6 +82,14 @@ func TestAgentMayBeAwayForItsGraceAndNoLonger(t *testing.T) {
 	}
 	if h := s.play("x"); h.State != Offline || h.Cause != NoAgent {
 		t.Errorf("after the grace: %v %v", h.State, h.Cause)
+	}
+	// A host without an agent may die as well.
+	if h := s.play("mmmmmmmmmmmm"); h.State != Offline || h.Cause != Silent {
+		t.Errorf("after it died: %v %v", h.State, h.Cause)
+	}
+	// What its kernel says when it is back is not about what the agent left behind.
+	if h := s.play("xmmmmxmmmmxmmmm"); h.State != Offline || h.Cause != Silent {
+		t.Errorf("after it booted: %v %v", h.State, h.Cause)
 	}
 	s = tell()
 	s.config.AgentGrace = 0

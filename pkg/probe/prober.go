@@ -212,7 +212,8 @@ func (p *Prober) observe(now time.Time, reports ...report) {
 // publish replaces the view where it has changed. The caller holds the lock.
 func (p *Prober) publish(now time.Time) {
 	v := p.tracker.View(now)
-	if v.Isolated == p.view.Isolated && v.Settled == p.view.Settled && maps.Equal(v.Offline, p.view.Offline) && maps.Equal(v.Held, p.view.Held) {
+	if v.Isolated == p.view.Isolated && v.Settled == p.view.Settled && v.Heard == p.view.Heard &&
+		maps.Equal(v.Offline, p.view.Offline) && maps.Equal(v.Held, p.view.Held) {
 		return
 	}
 	p.view = v

@@ -37,6 +37,11 @@ type View struct {
 	Isolated bool
 	// Settled says that no host is Unknown.
 	Settled bool
+	// Heard is how many hosts gave a sign of life for their last probe: 0, 1, or 2 for
+	// all greater numbers. While no host is offline it is 0, so that single probes that
+	// get lost change nothing. A caller that judges a silent host by whether others are
+	// heard meanwhile (Health.Reached) learns by it when to look anew.
+	Heard int
 }
 
 // NewTracker makes a tracker without hosts.
@@ -107,7 +112,24 @@ func (t *Tracker) View(now time.Time) View {
 		}
 	}
 	v.Isolated = t.isolated(now)
+	if len(v.Offline) > 0 {
+		v.Heard = t.heard()
+	}
 	return v
+}
+
+// heard counts the hosts that are reached, up to two.
+func (t *Tracker) heard() int {
+	n := 0
+	for _, h := range t.hosts {
+		if h.Reached() {
+			n++
+		}
+		if n == 2 {
+			break
+		}
+	}
+	return n
 }
 
 // isolated counts a host as silent one miss before that makes it offline: hosts

@@ -2,6 +2,7 @@ package probe
 
 import (
 	"fmt"
+	"net/netip"
 	"testing"
 	"time"
 
@@ -145,6 +146,80 @@ func TestIsolationEnds(t *testing.T) {
 		}
 		w.run(time.Second)
 	})
+}
+
+// Hosts that fall silent at almost one moment are found one after the other: those that
+// are not offline yet are not reached any more when the first one is. While one is
+// offline, the view tells whether others are heard. Mutant killed: heard-without-need.
+func TestHeardMeanwhile(t *testing.T) {
+	c := DefaultConfig()
+	w := newWorld(t, c)
+	w.add(0, 3, time.Millisecond)
+	w.run(time.Second)
+	if v := w.tracker.View(w.now); v.Heard != 0 {
+		t.Fatalf("while all are well: %+v", v)
+	}
+	const apart = 100 * time.Millisecond
+	w.hosts["node0"].diesAt, w.hosts["node1"].diesAt = w.now, w.now.Add(apart)
+	found := false
+	w.watch = func() {
+		if v := w.tracker.View(w.now); len(v.Offline) == 1 {
+			found = true
+			if one := w.tracker.Host("node1"); one.Reached() || v.Heard != 1 {
+				t.Fatalf("%+v, and node1 is %+v", v, one)
+			}
+		}
+	}
+	w.run(time.Second)
+	if v := w.tracker.View(w.now); !found || len(v.Offline) != 2 || v.Heard != 1 {
+		t.Errorf("found one before the other: %t, then %+v", found, v)
+	}
+	w.watch = func() {}
+	w.hosts["node1"].diesAt = time.Time{}
+	w.run(c.Interval)
+	if v := w.tracker.View(w.now); v.Heard != 2 {
+		t.Errorf("after one answered: %+v", v)
+	}
+}
+
+// While a host is offline, it is news that another one is heard again.
+//
+// Mutant killed: heard-is-not-told.
+func TestHeardIsNews(t *testing.T) {
+	p, err := NewProber(ProberConfig{Config: DefaultConfig()})
+	if err != nil {
+		t.Fatal(err)
+	}
+	var targets []Target
+	for i, name := range []string{"dead", "other"} {
+		targets = append(targets, Target{Name: name, Addr: netip.AddrFrom4([4]byte{127, 0, 0, byte(2 + i)})})
+	}
+	if err := p.SetTargets(targets); err != nil {
+		t.Fatal(err)
+	}
+	now := epoch()
+	for i, step := range []struct {
+		host    string
+		outcome Outcome
+		news    bool
+	}{
+		{"dead", Ready, false}, {"other", Ready, true}, // all are known
+		{"dead", Missed, false}, {"other", Missed, false}, {"other", Ready, false},
+		{"dead", Missed, false}, {"dead", Missed, true}, // offline
+		{"other", Ready, false}, {"other", Missed, true}, {"other", Ready, true},
+	} {
+		select {
+		case <-p.changed:
+		default:
+		}
+		now = now.Add(time.Millisecond)
+		p.mu.Lock()
+		p.observe(now, report{host: step.host, Observation: Observation{Outcome: step.outcome}})
+		p.mu.Unlock()
+		if news := len(p.changed) > 0; news != step.news {
+			t.Errorf("step %d: %s %v is news: %t, want %t", i, step.host, step.outcome, news, step.news)
+		}
+	}
 }
 
 // A host is not healed by being taken off the list and put back.

@@ -23,18 +23,12 @@ import (
 // leaves room for a move that was not needed, on a busy machine.
 const harmlessWithin = 1500 * time.Millisecond
 
-// silencedWithin bounds the outage of a fault that silences all hosts: one of them may seem
-// silent a moment before the others, so that its automatic egress IP moves although it
-// lives. The next host waits until the former one, which answers for the address, has given
-// it up; that took 1.9 s in a run whose log shows it.
-const silencedWithin = 2500 * time.Millisecond
-
 // evacuatedWithin bounds the outage of a fault during which a host is evacuated.
 const evacuatedWithin = 3 * time.Second
 
 func controlPlaneKinds() []kind {
 	return []kind{
-		{name: "probe port blocked", weight: 2, prepare: (*chaos).probesBlocked, within: silencedWithin},
+		{name: "probe port blocked", weight: 2, prepare: (*chaos).probesBlocked, within: harmlessWithin},
 		{name: "leader paused", weight: 2, prepare: (*chaos).leaderPaused, within: evacuatedWithin},
 		{name: "Node registered again", weight: 2, prepare: (*chaos).nodeAgain},
 		{name: "an agent lies", weight: 2, prepare: (*chaos).agentLies, within: harmlessWithin},

@@ -29,6 +29,9 @@ const (
 
 	// settle bounds the wait for what the cluster does by itself.
 	settle = 30 * time.Second
+	// trustedWithin bounds the wait until a host that was silent is used as before: one that
+	// fell several times is held down for up to a minute, by the controller and by each agent.
+	trustedWithin = time.Minute + settle
 	// quick is the timeout of a request that should be dropped.
 	quick = "700ms"
 )
@@ -257,8 +260,14 @@ func (b *bed) givenEgressIP(t *testing.T) {
 // address.
 func (b *bed) leaveWith(t *testing.T, pods []testbed.Pod, want func(testbed.Pod) string) {
 	t.Helper()
+	b.leaveWithin(t, settle, pods, want)
+}
+
+// leaveWithin is leaveWith with a bound of its own for each pod.
+func (b *bed) leaveWithin(t *testing.T, bound time.Duration, pods []testbed.Pod, want func(testbed.Pod) string) {
+	t.Helper()
 	for _, p := range pods {
-		b.eventually(t, func() error {
+		b.within(t, bound, func() error {
 			got, err := b.traffic(t, p, "get", "-timeout", quick, bastionURL())
 			if err == nil && got != want(p) {
 				err = fmt.Errorf("seen as %s", got)

@@ -224,10 +224,10 @@ func (b *bed) movesSoon(t *testing.T, host, other, what string, breaks func() er
 func (b *bed) trusted(t *testing.T, host string) {
 	t.Helper()
 	b.back(t, host)
-	b.eventually(t, func() error {
+	b.within(t, trustedWithin, func() error {
 		return b.hasField(t, "hostsubnet", host, `{.status.conditions[?(@.type=="Online")].status}`, "True")
 	})
-	b.leaveWith(t, b.egress, func(testbed.Pod) string { return egressIP })
+	b.leaveWithin(t, trustedWithin, b.egress, func(testbed.Pod) string { return egressIP })
 }
 
 // awayFrom is a pod that is on none of the nodes.

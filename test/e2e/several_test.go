@@ -95,18 +95,8 @@ func (b *bed) testOrdered(t *testing.T) {
 	if err := b.PowerOn(t.Context(), egressHost); err != nil {
 		t.Fatal(err)
 	}
-	if err := b.AwaitReady(t.Context(), egressHost); err != nil {
-		t.Fatal(err)
-	}
-	pods, err := b.AwaitPods(t.Context(), egressNamespace, "app=client", len(b.Nodes()))
-	if err != nil {
-		t.Fatal(err)
-	}
-	b.egress = pods // those of the host that was off are new
-	if b.plain, err = b.AwaitPods(t.Context(), plainNamespace, "app=client", len(b.Nodes())); err != nil {
-		t.Fatal(err)
-	}
-	b.leaveWith(t, b.egress, func(testbed.Pod) string { return egressIP })
+	b.back(t, egressHost)
+	b.leaveWithin(t, trustedWithin, b.egress, func(testbed.Pod) string { return egressIP })
 	b.inState(t, "Active", "Standby")
 	verify()
 }
@@ -157,8 +147,8 @@ func (b *bed) testOverlayClosed(t *testing.T) {
 	if err := open(t.Context()); err != nil {
 		t.Fatal(err)
 	}
-	b.eventually(t, func() error { return b.hasCondition(t, egressHost, "Online", "True", "NodeReady") })
-	b.leaveWith(t, b.egress, func(testbed.Pod) string { return egressIP })
+	b.within(t, trustedWithin, func() error { return b.hasCondition(t, egressHost, "Online", "True", "NodeReady") })
+	b.leaveWithin(t, trustedWithin, b.egress, func(testbed.Pod) string { return egressIP })
 	verify()
 }
 
