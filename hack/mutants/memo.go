@@ -13,6 +13,11 @@ func memoMutants() []mutant {
 		m.test, m.plain = "TestMemoryCostsLittle", true
 		return m
 	}
+	rare := func(name, old, replacement string) mutant {
+		m := memo(name, old, replacement)
+		m.test, m.plain = "TestMemoryOfRareChanges", true
+		return m
+	}
 	patch := func(name, old, replacement string) mutant {
 		m := memo(name, old, replacement)
 		m.edits[0].file = "resolve_patch.go"
@@ -39,9 +44,9 @@ func memoMutants() []mutant {
 		patch("patch-counts-gone", "\t\ta.countHosts(p.Hosts)\n", "\t\ta.hosts = a.listed\n"),
 		patch("patch-forgets-other-requests", "\t\tfor _, a := range p.requested[n] {\n\t\t\tp.touched[a] = true\n\t\t}\n\t}\n\t// Others", "\t}\n\t// Others"),
 		memo("index-of-other-further", "slices.Equal(h.Further, other.Further) &&\n\t\th.Gone", "h.Gone"),
-		memo("index-of-other-addresses", "slices.Equal(h.Subnets, other.Subnets) && slices.Equal(h.IPv6, other.IPv6) &&\n", "slices.Equal(h.Subnets, other.Subnets) &&\n"),
+		rare("index-of-other-addresses", "slices.Equal(h.Subnets, other.Subnets) && slices.Equal(h.IPv6, other.IPv6) &&\n", "slices.Equal(h.Subnets, other.Subnets) &&\n"),
 		memo("places-are-forgotten", "m.allocated && sameCapacities(m.places, places)", "m.allocated"),
-		memo("missing-pods-are-forgotten", "len(x.requested[n]) > 0 && !e.missing ||", "false ||"),
+		rare("missing-pods-are-forgotten", "len(x.requested[n]) > 0 && !e.missing ||", "false ||"),
 		indexes("always-indexes", "memo.go", "!same.aligned ||", "same.aligned ||"),
 		indexes("never-indexes", "resolve_patch.go", "2*x.built+100", "9*x.built+9999"),
 		indexes("patch-in-any-order", "resolve_patch.go", "slices.Insert(p.sorted, at, a)", "slices.Insert(p.sorted, at-at, a)"),

@@ -124,6 +124,11 @@ func TestPropertyProbesNeverDrop(t *testing.T) {
 				active = append(active, a.IP.String())
 			}
 			counts := countFamilies(active)
+			for _, a := range namespace.Active {
+				if counts[egress.FamilyOf(a.IP)] == 0 {
+					t.Fatalf("namespace %s loses %s, its last of the family, to probes", namespace.Name, a.IP)
+				}
+			}
 			for _, a := range got.Active {
 				f := egress.FamilyOf(a.IP)
 				if silent[a.Host] && counts[f] == 1 && slices.ContainsFunc(namespace.Requests, func(q egress.RequestResult) bool {

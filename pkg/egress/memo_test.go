@@ -19,8 +19,8 @@ import (
 // Kills the mutants version-forgotten, given-forgotten, changed-host-holds,
 // new-result-old-claim, other-host-holds, capacity-needs-no-allocation,
 // index-of-other-claims, index-of-other-networks, index-of-other-pods, index-of-other-found,
-// missing-pods-are-forgotten, patch-keeps-siblings, patch-keeps-numbers, patch-counts-gone,
-// patch-forgets-other-requests, index-of-other-addresses and places-are-forgotten.
+// patch-keeps-siblings, patch-keeps-numbers, patch-counts-gone, patch-forgets-other-requests
+// and places-are-forgotten.
 func TestPropertyMemoryChangesNothing(t *testing.T) {
 	rapid.Check(t, func(t *rapid.T) {
 		w := &world{Objects: drawObjects(t, full())}
@@ -49,6 +49,45 @@ func TestPropertyMemoryChangesNothing(t *testing.T) {
 			}
 		}
 	})
+}
+
+// Changes that random clusters are rarely affected by: one host changes, and the result of
+// a namespace on another host must.
+//
+// Kills the mutants missing-pods-are-forgotten and index-of-other-addresses.
+func TestMemoryOfRareChanges(t *testing.T) {
+	for name, test := range map[string]struct {
+		ip     string
+		change func(*v1.HostSubnet)
+		want   egress.Reason
+	}{
+		"pods in networks that nobody knows": {
+			"192.168.7.200", func(h *v1.HostSubnet) { h.Status.Agent.PodNetworksMissing = notFound }, egress.ReasonPodNetworksMissing,
+		},
+		"the egress IP becomes an address of another host": {
+			"fd00:7::200", func(h *v1.HostSubnet) { h.Status.IPv6Networks[1] = "fd00:7::200/128" }, egress.ReasonHostAddress,
+		},
+	} {
+		g := new(given).namespace("red", test.ip).host("w0", test.ip).reports("w0", test.ip, "").host("w1").ipv6()
+		for i := range g.NetNamespaces {
+			g.NetNamespaces[i].UID, g.NetNamespaces[i].ResourceVersion = "uid", "1"
+		}
+		for i := range g.HostSubnets {
+			g.HostSubnets[i].UID, g.HostSubnets[i].ResourceVersion = "uid", "1"
+		}
+		var memo egress.Memo
+		if red, _ := memo.Decide(g.Objects).Resolution.Namespace("red"); red.Reason != egress.ReasonAssigned {
+			t.Fatalf("%s: before it, red is %+v", name, red)
+		}
+		g.HostSubnets = slices.Clone(g.HostSubnets)
+		other := g.HostSubnets[1].DeepCopy()
+		test.change(other)
+		other.ResourceVersion = "2"
+		g.HostSubnets[1] = *other
+		if red, _ := memo.Decide(g.Objects).Resolution.Namespace("red"); red.Reason != test.want {
+			t.Errorf("%s: red is %+v, want reason %s", name, red, test.want)
+		}
+	}
 }
 
 // change changes one thing of the cluster, as the API server, an agent or the controller

@@ -76,6 +76,7 @@ func TestNamedNetworksHaveNoEgressIPs(t *testing.T) {
 		"a network that is none":    {cluster(broken), egress.ReasonAssigned, ""},
 		"pods of one node":          {cluster(network(v1.UseNodePods, "10.96.0.0/16")), egress.ReasonAssigned, ""},
 		"a network where hosts are": {cluster(network(v1.UseServices, "10.0.0.0/8")).hostIP("w0", "10.9.9.9"), egress.ReasonAssigned, ""},
+		"where an unseen host is":   {cluster(network(v1.UseServices, "10.0.0.0/8")).hostIP("w0", "10.9.9.9").unreported("w0"), egress.ReasonAssigned, ""},
 	} {
 		t.Run(name, func(t *testing.T) {
 			cluster, _ := egress.Snapshot(test.given.Objects)
