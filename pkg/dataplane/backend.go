@@ -132,12 +132,14 @@ func (d *Dataplane) observeIPTables(ctx context.Context, table bool) (seen map[B
 // iptablesChanged notes what a backend has after a transaction, which is read again soon.
 func (d *Dataplane) iptablesChanged(b Backend, t iptables.Transaction, err error) {
 	d.iptablesAt = -iptablesRest
-	if err != nil {
+	seen, known := d.iptablesSeen[b]
+	if err != nil || !known { // not known after an earlier transaction that failed
 		delete(d.iptablesSeen, b)
 		return
 	}
-	d.iptablesSeen[b] = maps.Clone(d.iptablesSeen[b])
-	d.iptablesSeen[b][t.Table] = t.After
+	seen = maps.Clone(seen)
+	seen[t.Table] = t.After
+	d.iptablesSeen[b] = seen
 }
 
 // needs reports whether a backend that cannot be read has rules of ours, or may have to.

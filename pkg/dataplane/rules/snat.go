@@ -33,7 +33,9 @@ func (b builder) nat() Ruleset {
 	}
 	tree := snatTree{marks: b.Marks, random: b.RandomPorts, byIndex: make(map[int]netip.Addr, len(b.Indices)), chains: map[string][]Rule{}}
 	for ip, i := range b.Indices {
-		tree.byIndex[i] = ip
+		if ip.Is6() == b.six { // the rules for IPv6 may have been elsewhere until now
+			tree.byIndex[i] = ip
+		}
 	}
 	sorted := slices.Sorted(maps.Keys(tree.byIndex))
 	if len(sorted) <= maxLinear {
