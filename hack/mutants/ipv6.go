@@ -30,7 +30,7 @@ func ipv6Mutants() []mutant {
 		in(uplink, "ipv6-egress-ip-is-preferred", "TestEgressAddressOfIPv6", "ipv6.go", "life := binary.NativeEndian.AppendUint32(nil, 0)", "life := binary.NativeEndian.AppendUint32(nil, math.MaxUint32)"),
 		in(uplink, "anybodys-ipv6-is-ours", "TestAddressOfIPv6OfOthersIsRefused", "ipv6.go", "h.ours = h.form.metric == Metric", "h.ours = h.form.metric > 0"),
 		in("", "vni-has-one-family", both, "apply_target.go", "return bpf.Network{NetID: h.NetID, IPv6: h.IP.Is6()}", "return bpf.Network{NetID: h.NetID}"),
-		in("", "ipv6-keeps-its-source", both, "rules/snat.go", "if ip.Is6() == b.six {", "if ip.Is4() && !b.six {"),
+		in("", "ipv6-keeps-its-source", both, "rules/snat.go", "if ip.Is6() == b.six {\n\t\t\t\tto[", "if ip.Is4() && !b.six {\n\t\t\t\tto["),
 		in("", "ipv6-forward-stays-closed", both, "apply_order.go", "case usesTable(in.use) && in.rules.Serve6:", "case usesTable(in.use) && in.rules.Serve6 && len(in.use) > 1:"),
 		in("", "neighbours-ipv6-address-passes", both, "nftables/links_rules.go", "six(source6, in(setGuarded6), verdict(expr.VerdictGoto, chainForeign6)),", ""),
 		in("", "unmarked-ipv6-is-not-refused", both, "apply_target.go", "case p.Kind == Drop && p.IP.Is6():", "case p.Kind == Drop && p.IP.Is6() && p.NetID > 0:"),
@@ -42,6 +42,7 @@ func ipv6Mutants() []mutant {
 		in("", "errors-of-ipv6-stay", "TestPathMTUOfIPv6", "bpf/guard_program.go", `asm.JLE.Imm(asm.R1, icmp6Last, "error6"),`, `asm.JLE.Imm(asm.R1, icmp6Last, "drop"),`),
 		in("", "unreadable-forwards", "TestSettingsAgainstIPv6", "ipv6.go", "case err != nil:\n\t\treturn err\n\tcase forwards", "case err != nil:\n\t\treturn nil\n\tcase forwards"),
 		in("/routing", "ipv6-of-others-stops-ipv4", "TestTablesOfOthersForIPv6", "routing.go", "return family == netlink.FAMILY_V4 || p.NextHop6.IsValid()", "return family == netlink.FAMILY_V4 || family == netlink.FAMILY_V6"),
+		in("", "overlay-takes-ipv6-without-rules", "TestEgressHostThatStopsServingIPv6", "dataplane.go", "d.ipv6 && d.choice.table && d.serve6", "d.ipv6 && d.serve6"),
 		in("/routing", "ipv6-has-no-end", "TestRoutesOfOurTablesOnly", "routing.go", "rs := []route{{table: tableRemote, dst: everywhere, kind: unix.RTN_UNREACHABLE, metric: unreachableMetric}}", "rs := []route{{table: tableRemote, dst: everywhere, kind: unix.RTN_UNREACHABLE, metric: unreachableMetric}}[metric/metric6:]"),
 	}
 }

@@ -88,6 +88,7 @@ func (p *pass) run(ctx context.Context) error {
 	// Without its programs the overlay carries nothing, and packets that are sent
 	// there are dropped. All else goes on, above all what sends them there.
 	p.d.serve6.wanted = p.d.serve6.wanted || usesIPv6(p.state)
+	p.chooseBackend()
 	openErr := p.d.open(p.state.HostIP)
 	var errs []error
 	var last *round
@@ -118,6 +119,13 @@ func (p *pass) run(ctx context.Context) error {
 		p.d.steady = nil
 	}
 	return err
+}
+
+// chooseBackend chooses where our rules are, before what depends on it is opened. Each round
+// reports why they are nowhere.
+func (p *pass) chooseBackend() {
+	r := &round{pass: p}
+	_, _ = p.d.chooseBackend(r.ruleParams(nil, p.state))
 }
 
 // stillCarries reports whether the overlay works as it was last seen, after a pass that

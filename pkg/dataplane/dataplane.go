@@ -216,7 +216,7 @@ func (d *Dataplane) Close() error {
 // must have that as source, whichever the kernel would choose. Maps and programs for IPv6
 // come when they are wanted; IPv4 does not depend on them.
 func (d *Dataplane) open(hostIP netip.Addr) error {
-	if d.serve6.wanted && d.ipv6 && d.serve6.mapsErr == nil && (d.maps == nil || !d.maps.HasIPv6()) {
+	if d.serve6.wanted && d.ipv6 && d.choice.table && d.serve6.mapsErr == nil && (d.maps == nil || !d.maps.HasIPv6()) {
 		d.serve6.mapsErr = d.openMaps(true)
 	}
 	if d.maps == nil {

@@ -71,7 +71,10 @@ func TestKernelShowsWhatWasRenderedForIPv6(t *testing.T) {
 	for _, set := range []string{"egress-pods6 hash:ip", "egress-locked6 hash:ip", "egress-inside6 hash:net", "egress-present6 hash:net"} {
 		command(t, "ipset create "+set+" family inet6")
 	}
-	rendered := Render(rules.Build6(rules.Params{Strict6: []netip.Prefix{netip.MustParsePrefix("fd00:10:244:1::/64"), netip.MustParsePrefix("2001:db8:0:0:1::/80")}}))
+	rendered := Render(rules.Build6(rules.Params{
+		Overlay: "egress0",
+		Strict6: []netip.Prefix{netip.MustParsePrefix("fd00:10:244:1::/64"), netip.MustParsePrefix("2001:db8:0:0:1::/80")},
+	}))
 	for _, b := range Backends() {
 		t.Run(string(b), func(t *testing.T) {
 			command(t, "ip6tables-"+string(b)+" -A FORWARD -j REJECT")

@@ -36,7 +36,7 @@ const onLink HopLimit = 255
 // Elsewhere they only drop: a pod that must not leave with another address than its
 // namespace's egress IPs does not leave at all.
 //
-//	filter  LOCKED6, in hook forward, refuses
+//	filter  LOCKED6, in hook forward, refuses, and drops what comes over the overlay
 //	mangle  LEAVING6 drops
 func Build6(p Params) Content {
 	b := newBuilder(p)
@@ -47,9 +47,12 @@ func Build6(p Params) Content {
 		Jumps:  []HookJump{{From: Postrouting, To: ChainLeaving6}},
 	}
 	if !p.Serve6 {
+		// Hosts that do not know yet that this one serves no IPv6 send it packets, which
+		// would leave as they are.
+		overlay := when(b.fromOverlay).then(Drop{})
 		return Content{
 			Filter: {
-				Chains: map[string][]Rule{ChainLocked6: b.closed(b.refusal())},
+				Chains: map[string][]Rule{ChainLocked6: append([]Rule{overlay}, b.closed(b.refusal())...)},
 				Jumps:  []HookJump{{From: Forward, To: ChainLocked6}},
 			},
 			Mangle: leaving,
