@@ -237,6 +237,9 @@ func (r *round) prepare() error {
 	if r.uplinkErr == nil {
 		r.d.news.uplink = r.uplink.Link.Attrs().Index
 	}
+	if r.d.news.takeRoutes() {
+		r.d.routed.heard()
+	}
 	r.prepareServe6()
 	r.settings = r.readAll()
 	r.defaultRoute = r.uplink.Name
@@ -284,7 +287,7 @@ func (r *round) ensureOverlay() error {
 		r.d.news.overlay = plan.Device
 		r.report.Overlay = true
 	}
-	n, err := r.d.routed.ensure(r.d.nl, plan, r.d.cfg.Marks, r.d.news.takeRoutes())
+	n, err := r.d.routed.ensure(r.d.nl, plan, r.d.cfg.Marks)
 	r.report.Changes += n
 	return errors.Join(append(errs, err)...)
 }

@@ -103,7 +103,7 @@ func BenchmarkIdlePass(b *testing.B) {
 					if passes++; passes%10 == 0 {
 						d.outlook.at, d.iptablesAt, d.links.at = 0, -iptablesRest, -lookEvery
 						if d.steady != nil {
-							d.steady.at, d.routed.at = -wholeEvery, -wholeEvery
+							d.steady.at, d.routed.at, d.routed.looked6 = -wholeEvery, -wholeEvery, 0
 						}
 					}
 					if r, err := d.Apply(b.Context(), s); err != nil || r.Changes != 0 {

@@ -85,7 +85,7 @@ func inventory() []kind {
 		},
 		{
 			object: "route",
-			mark:   "of IPv4 and IPv6, protocol 77 in tables 2000 and 2001; where others use these tables, the status says so",
+			mark:   "of IPv4 and IPv6, protocol 77 in tables 2000 and 2001; where others use these tables, the status says so; of IPv6, that concerns IPv6 alone",
 			list:   func(context.Context, *Dataplane) ([]string, error) { return routing.ListRoutes() },
 			remove: func(_ context.Context, d *Dataplane, _ kernel) error {
 				_, err := routing.RemoveRoutes(d.nl)

@@ -107,13 +107,13 @@ func (r *round) prepareIPv6() {
 // known, and reports what the host could do.
 func (r *round) prepareServe6() {
 	r.serve6, r.report.IPv6 = false, IPv6Report{}
-	why := r.whyNotIPv6()
-	if why == nil && r.uplinkErr == nil {
-		networks, err := r.uplink.Networks6(r.d.nl)
-		r.report.IPv6 = IPv6Report{Known: err == nil, Networks: networks}
-		if err != nil {
-			r.errs = append(r.errs, err)
-		}
+	why, err := r.whyNotIPv6()
+	if why == nil && err == nil && r.uplinkErr == nil {
+		r.report.IPv6.Networks, err = r.uplink.Networks6(r.d.nl)
+		r.report.IPv6.Known = err == nil
+	}
+	if err != nil {
+		r.errs = append(r.errs, err)
 	}
 	if why != nil {
 		r.report.IPv6 = IPv6Report{Known: true, Reason: why.Error()}
@@ -129,23 +129,27 @@ func (r *round) prepareServe6() {
 	}
 }
 
-// whyNotIPv6 is why the host cannot serve egress IPs of IPv6; nil if it can.
-func (r *round) whyNotIPv6() error {
+// whyNotIPv6 is why the host cannot serve egress IPs of IPv6; nil if it can. err is why
+// that is not known: then it goes on as before.
+func (r *round) whyNotIPv6() (why, err error) {
 	d := r.d
 	switch {
 	case !d.ipv6:
-		return errNoKernelIPv6
+		return errNoKernelIPv6, nil
 	case !r.members.table:
-		return errIPv6InIPTables
+		return errIPv6InIPTables, nil
 	case d.serve6.mapsErr != nil:
-		return d.serve6.mapsErr
+		return d.serve6.mapsErr, nil
 	case r.uplinkErr == nil && r.uplink.MTU-overlay.Overhead < overlay.MinIPv6MTU:
-		return fmt.Errorf("%w: %s has %d, which leaves %d", errIPv6MTU, r.uplink.Name, r.uplink.MTU, r.uplink.MTU-overlay.Overhead)
+		return fmt.Errorf("%w: %s has %d, which leaves %d", errIPv6MTU, r.uplink.Name, r.uplink.MTU, r.uplink.MTU-overlay.Overhead), nil
 	}
 	if err := settingsAgainstIPv6(sysctl.Get); err != nil {
-		return err
+		return err, nil
 	}
-	return d.supported6(r.ruleParams(nil, r.state))
+	if err := d.supported6(r.ruleParams(nil, r.state)); err != nil {
+		return err, nil
+	}
+	return d.routed.inUse6(d.nl)
 }
 
 // settingsAgainstIPv6 is what in the kernel's settings keeps a host from serving egress IPs of

@@ -1,6 +1,7 @@
 package dataplane
 
 import (
+	"fmt"
 	"maps"
 	"net/netip"
 	"slices"
@@ -19,6 +20,10 @@ type routed struct {
 	// asSet: they were carried out already at the time at.
 	asSet bool
 	at    time.Duration
+	// others6 is which route or policy rule of others in our tables concerns IPv6, as was
+	// looked up at the time looked6; zero where that must be looked up.
+	others6 error
+	looked6 time.Duration
 	// of are the networks that list has in order, those of IPv6 if ipv6 is set.
 	of   map[netip.Prefix]struct{}
 	ipv6 bool
@@ -36,11 +41,26 @@ func (r *routed) inside(networks map[netip.Prefix]struct{}, withIPv6 bool) []net
 	return r.list
 }
 
+// heard notes that the kernel has reported changes.
+func (r *routed) heard() { r.asSet, r.looked6 = false, 0 }
+
+// inUse6 is why our tables can have nothing of IPv6: others use them. err is why that may
+// not be so any more, or not yet.
+func (r *routed) inUse6(h *netlink.Handle) (inUse, err error) {
+	if r.looked6 == 0 || monotonic()-r.looked6 >= wholeEvery {
+		inUse, err := routing.Others6(h)
+		if err != nil {
+			return r.others6, fmt.Errorf("look for others in our routing tables: %w", err)
+		}
+		r.others6, r.looked6 = inUse, monotonic()
+	}
+	return r.others6, nil
+}
+
 // ensure carries out a plan, where it may not be so already, and counts the changes.
-// changed: the kernel has reported changes.
-func (r *routed) ensure(h *netlink.Handle, p routing.Plan, m Marks, changed bool) (changes int, err error) {
+func (r *routed) ensure(h *netlink.Handle, p routing.Plan, m Marks) (changes int, err error) {
 	same := r.tables.Are(p)
-	if r.asSet && same && !changed && monotonic()-r.at < wholeEvery {
+	if r.asSet && same && monotonic()-r.at < wholeEvery {
 		return 0, nil
 	}
 	if !same {
@@ -48,5 +68,8 @@ func (r *routed) ensure(h *netlink.Handle, p routing.Plan, m Marks, changed bool
 	}
 	changes, err = r.tables.Ensure(h, m, overlayName)
 	r.asSet, r.at = changes == 0 && err == nil, monotonic()
+	if err != nil {
+		r.looked6 = 0
+	}
 	return changes, err
 }

@@ -6,7 +6,6 @@ import (
 	"fmt"
 	"maps"
 	"net/netip"
-	"slices"
 
 	"github.com/vishvananda/netlink"
 	"golang.org/x/sys/unix"
@@ -14,15 +13,56 @@ import (
 	"github.com/egressip-operator/egressip-operator/pkg/dataplane/internal/nlutil"
 )
 
-// check lists our routes, and looks for routes of others in our tables. Those of a family
-// of which the plan has nothing do not matter: no packet of it is led there.
-func (p Plan) check() (own map[route]sighting, err error) {
-	own, foreign, err := tableRoutes()
-	foreign = slices.DeleteFunc(foreign, func(r route) bool { return !p.has(r.family()) })
-	if err == nil && len(foreign) > 0 {
-		err = fmt.Errorf("table %d has a route of others to %v: %w", foreign[0].table, foreign[0].dst, ErrTableInUse)
+// observe lists our routes of a family, unless the tables have routes of others that matter.
+func (c contents) observe() (own map[route]sighting, err error) {
+	own, foreign, err := tableRoutes(c.family)
+	if err == nil && c.wanted && len(foreign) > 0 {
+		err = routeOfOthers(foreign[0])
 	}
 	return own, err
+}
+
+// Others6 is why our tables cannot have anything of IPv6: the error names a route or policy
+// rule of others there, and is ErrTableInUse. It is nil if there is none. err is that of
+// finding out. It works in the network namespace of the calling thread, which must be that
+// of the handle.
+func Others6(h *netlink.Handle) (inUse, err error) {
+	_, foreignRules, err := leadingRules(h, netlink.FAMILY_V6)
+	if err != nil {
+		return nil, err
+	}
+	if len(foreignRules) > 0 {
+		return ruleOfOthers(foreignRules[0]), nil
+	}
+	for _, table := range both() {
+		found, err := nlutil.Whole(func() (found *route, err error) {
+			err = eachRoute(netlink.FAMILY_V6, table, func(r route, _ sighting, own bool) {
+				if !own && found == nil {
+					found = &r
+				}
+			})
+			return found, err
+		})
+		switch {
+		case err != nil:
+			return nil, fmt.Errorf("list routes of table %d: %w", table, err)
+		case found != nil:
+			return routeOfOthers(*found), nil
+		}
+	}
+	return nil, nil
+}
+
+func routeOfOthers(r route) error {
+	return fmt.Errorf("table %d has a route of others to %v: %w", r.table, r.dst, ErrTableInUse)
+}
+
+func ruleOfOthers(r netlink.Rule) error {
+	command := "ip rule"
+	if r.Family == netlink.FAMILY_V6 {
+		command = "ip -6 rule"
+	}
+	return fmt.Errorf("%s of others with priority %d leads to table %d: %w", command, r.Priority, r.Table, ErrTableInUse)
 }
 
 // both are our tables.
@@ -38,24 +78,26 @@ type sighting struct {
 	flags      uint32
 }
 
-// tableRoutes lists the routes of our tables: ours, and those of others. It works in the
-// network namespace of the calling thread.
-func tableRoutes() (own map[route]sighting, foreign []route, err error) {
+// tableRoutes lists the routes of our tables in some families: ours, and those of others. It
+// works in the network namespace of the calling thread.
+func tableRoutes(families ...int) (own map[route]sighting, foreign []route, err error) {
 	own = map[route]sighting{}
-	for _, table := range both() {
-		others, err := nlutil.Whole(func() ([]route, error) { return listTable(table, own) })
-		if err != nil {
-			return nil, nil, fmt.Errorf("list routes of table %d: %w", table, err)
+	for _, family := range families {
+		for _, table := range both() {
+			others, err := nlutil.Whole(func() ([]route, error) { return listTable(family, table, own) })
+			if err != nil {
+				return nil, nil, fmt.Errorf("list routes of table %d: %w", table, err)
+			}
+			foreign = append(foreign, others...)
 		}
-		foreign = append(foreign, others...)
 	}
 	return own, foreign, nil
 }
 
-// listTable adds our routes of a table to own, and returns those of others.
-func listTable(table int, own map[route]sighting) (foreign []route, err error) {
-	maps.DeleteFunc(own, func(r route, _ sighting) bool { return r.table == table })
-	err = eachRoute(table, func(r route, seen sighting, isOwn bool) {
+// listTable adds our routes of a family in a table to own, and returns those of others.
+func listTable(family, table int, own map[route]sighting) (foreign []route, err error) {
+	maps.DeleteFunc(own, func(r route, _ sighting) bool { return r.table == table && r.family() == family })
+	err = eachRoute(family, table, func(r route, seen sighting, isOwn bool) {
 		if isOwn {
 			own[r] = seen
 		} else {
@@ -65,18 +107,8 @@ func listTable(table int, own map[route]sighting) (foreign []route, err error) {
 	return foreign, err
 }
 
-// eachRoute calls each with the routes of a table, of both families.
-func eachRoute(table int, each func(r route, seen sighting, own bool)) error {
-	for _, family := range families() {
-		if err := eachRouteOf(family, table, each); err != nil {
-			return err
-		}
-	}
-	return nil
-}
-
-// eachRouteOf is eachRoute for a family.
-func eachRouteOf(family, table int, each func(r route, seen sighting, own bool)) error {
+// eachRoute calls each with the routes of a family in a table.
+func eachRoute(family, table int, each func(r route, seen sighting, own bool)) error {
 	request := make([]byte, unix.SizeofRtMsg, unix.SizeofRtMsg+8)
 	request[0] = byte(family)
 	request = binary.NativeEndian.AppendUint16(request, 8)

@@ -86,18 +86,21 @@ func defaultV6() netip.Prefix { return netip.PrefixFrom(netip.IPv6Unspecified(),
 // families are those of our routes and rules, in the kernel's numbers.
 func families() []int { return []int{netlink.FAMILY_V4, netlink.FAMILY_V6} }
 
-// routes lists the routes of the plan in the order in which they are added: the
-// table of what is bound for the outside is closed before anything leads into
+// routes lists the routes of the plan for a family in the order in which they are added:
+// the table of what is bound for the outside is closed before anything leads into
 // it, and lets what is inside go before it sends the rest to the overlay.
 //
 // The table of replies has one route, to the overlay: the programs there learned from the
 // request where its sender is, in whatever network that may be.
-func (p Plan) routes() []route {
-	rs := p.routesOf(defaultV4(), p.NextHop, 0)
-	if p.has(netlink.FAMILY_V6) {
-		rs = append(rs, p.routesOf(defaultV6(), p.NextHop6, metric6)...)
+func (p Plan) routes(family int) []route {
+	switch {
+	case !p.has(family):
+		return nil
+	case family == netlink.FAMILY_V6:
+		return p.routesOf(defaultV6(), p.NextHop6, metric6)
+	default:
+		return p.routesOf(defaultV4(), p.NextHop, 0)
 	}
-	return rs
 }
 
 // routesOf are those of a family.
@@ -124,17 +127,30 @@ var ErrTableInUse = errors.New("others use this routing table: move their routes
 // Tables are our two tables as a plan wants them.
 type Tables struct {
 	plan Plan
-	// list are their routes in the order in which they are added, want the same as a set.
+	// of are their contents by family.
+	of []contents
+}
+
+// contents are what our tables hold of a family.
+type contents struct {
+	family int
+	// wanted: there is something. Where there is nothing, routes and rules of others in
+	// our tables do not matter: no packet of the family is led there.
+	wanted bool
+	// list are the routes in the order in which they are added, want the same as a set.
 	list []route
 	want map[route]bool
 }
 
 // NewTables returns the tables of a plan.
 func NewTables(p Plan) *Tables {
-	list := p.routes()
-	t := &Tables{plan: p, list: list, want: make(map[route]bool, len(list))}
-	for _, r := range list {
-		t.want[r] = true
+	t := &Tables{plan: p}
+	for _, family := range families() {
+		c := contents{family: family, wanted: p.has(family), list: p.routes(family), want: map[route]bool{}}
+		for _, r := range c.list {
+			c.want[r] = true
+		}
+		t.of = append(t.of, c)
 	}
 	return t
 }
@@ -145,54 +161,62 @@ func (t *Tables) Are(p Plan) bool {
 }
 
 // Ensure makes our two tables hold the plan's routes and no others of ours, and our policy
-// rules exist and no others of ours, and counts the changes. device is the overlay. It
-// works in the network namespace of the calling thread, which must be that of the handle.
+// rules exist and no others of ours, and counts the changes. device is the overlay. Where
+// others use the tables for one family, nothing of this family changes, and the error is
+// ErrTableInUse; the other family does not depend on it. It works in the network namespace
+// of the calling thread, which must be that of the handle.
 func (t *Tables) Ensure(h *netlink.Handle, m mark.Marks, device string) (changes int, err error) {
-	complete, err := t.complete()
+	rules, foreign, err := leadingRules(h, families()...)
 	if err != nil {
 		return 0, err
 	}
-	var routes map[route]sighting
-	if !complete {
-		if routes, err = t.plan.check(); err != nil {
-			return 0, err
-		}
+	var errs []error
+	for _, c := range t.of {
+		other := func(r netlink.Rule) bool { return r.Family != c.family }
+		n, err := c.ensure(h, m, device, slices.DeleteFunc(slices.Clone(rules), other), slices.DeleteFunc(slices.Clone(foreign), other))
+		changes, errs = changes+n, append(errs, err)
 	}
-	rules, foreign, err := leadingRules(h)
+	return changes, errors.Join(errs...)
+}
+
+// ensure is Ensure for a family, of which rules are ours and foreign those of others.
+func (c contents) ensure(h *netlink.Handle, m mark.Marks, device string, rules, foreign []netlink.Rule) (changes int, err error) {
+	if c.wanted && len(foreign) > 0 {
+		return 0, ruleOfOthers(foreign[0])
+	}
+	complete, err := c.complete()
 	if err != nil {
 		return 0, err
-	}
-	foreign = slices.DeleteFunc(foreign, func(r netlink.Rule) bool { return !t.plan.has(r.Family) })
-	if len(foreign) > 0 {
-		return 0, fmt.Errorf("ip rule of others with priority %d leads to table %d: %w", foreign[0].Priority, foreign[0].Table, ErrTableInUse)
 	}
 	var errs []error
 	if !complete {
-		n, err := t.ensureRoutes(h, routes)
+		routes, err := c.observe()
+		if err != nil {
+			return 0, err
+		}
+		n, err := c.ensureRoutes(h, routes)
 		changes, errs = changes+n, append(errs, err)
 	}
 	var want []*netlink.Rule
-	for _, family := range families() {
-		if t.plan.has(family) {
-			want = append(want, policyRules(m, device, family)...)
-		}
+	if c.wanted {
+		want = policyRules(m, device, c.family)
 	}
 	n, err := ensureRules(h, want, rules)
 	return changes + n, errors.Join(append(errs, err)...)
 }
 
-// complete reports whether the tables have all routes that they should have, and no
-// others, whoever they are of, in the families of the plan. In a large cluster there are
-// tens of thousands: none is kept.
-func (t *Tables) complete() (bool, error) {
+// complete reports whether the tables have all routes of the family that they should have,
+// and no others, whoever they are of. In a large cluster there are tens of thousands: none
+// is kept.
+func (c contents) complete() (bool, error) {
 	found, others := 0, 0
 	for _, table := range both() {
 		n, err := nlutil.Whole(func() (n [2]int, err error) {
-			err = eachRoute(table, func(r route, _ sighting, own bool) {
+			err = eachRoute(c.family, table, func(r route, _ sighting, own bool) {
 				switch {
-				case own && t.want[r]:
+				case own && c.want[r]:
 					n[0]++
-				case own || t.plan.has(r.family()):
+				case own || c.wanted:
 					n[1]++
 				}
 			})
@@ -203,14 +227,14 @@ func (t *Tables) complete() (bool, error) {
 		}
 		found, others = found+n[0], others+n[1]
 	}
-	return found == len(t.want) && others == 0, nil
+	return found == len(c.want) && others == 0, nil
 }
 
 // ensureRoutes adds the routes of the plan that are not observed, then deletes the others.
-func (t *Tables) ensureRoutes(h *netlink.Handle, observed map[route]sighting) (changes int, err error) {
+func (c contents) ensureRoutes(h *netlink.Handle, observed map[route]sighting) (changes int, err error) {
 	var errs []error
 	added := map[route]bool{}
-	for _, r := range t.list {
+	for _, r := range c.list {
 		if _, there := observed[r]; there || added[r] {
 			continue
 		}
@@ -222,7 +246,7 @@ func (t *Tables) ensureRoutes(h *netlink.Handle, observed map[route]sighting) (c
 		return changes, err // an extra route may cover for a missing one
 	}
 	for r, seen := range observed {
-		if !t.want[r] {
+		if !c.want[r] {
 			nr := r.observed(seen)
 			err := h.RouteDel(&nr)
 			if errors.Is(err, unix.ESRCH) {
@@ -272,7 +296,7 @@ func (r route) String() string {
 
 // ListRoutes describes our routes.
 func ListRoutes() (list []string, err error) {
-	routes, _, err := tableRoutes()
+	routes, _, err := tableRoutes(families()...)
 	for _, r := range slices.SortedFunc(maps.Keys(routes), compareRoutes) {
 		list = append(list, r.String())
 	}
@@ -281,7 +305,7 @@ func ListRoutes() (list []string, err error) {
 
 // RemoveRoutes deletes our routes, and counts them.
 func RemoveRoutes(h *netlink.Handle) (removed int, err error) {
-	routes, _, err := tableRoutes()
+	routes, _, err := tableRoutes(families()...)
 	errs := []error{err}
 	for r, seen := range routes {
 		nr := r.observed(seen)

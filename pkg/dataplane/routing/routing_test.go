@@ -30,6 +30,13 @@ func ensure(t *testing.T, host *netnstest.Machine, h *netlink.Handle, p Plan) (n
 	return n, err
 }
 
+// others6 looks for what others have of IPv6 in our tables.
+func others6(t *testing.T, host *netnstest.Machine, h *netlink.Handle) (inUse, err error) {
+	t.Helper()
+	host.Do(t, func() { inUse, err = Others6(h) })
+	return inUse, err
+}
+
 // remove removes all that is ours from a host, and counts it.
 func remove(t *testing.T, host *netnstest.Machine, h *netlink.Handle) (n int, err error) {
 	t.Helper()
@@ -69,7 +76,7 @@ func TestTablesOfOthersAreLeftAlone(t *testing.T) {
 	}
 }
 
-// Mutant killed: ipv6-of-others-stops-ipv4.
+// Mutants killed: ipv6-of-others-stops-ipv4, ipv4-waits-for-ipv6.
 func TestTablesOfOthersForIPv6(t *testing.T) {
 	for name, add := range map[string]string{
 		"route":         "ip -6 route add 2001:db8::/32 dev eth0 table 2000",
@@ -81,11 +88,18 @@ func TestTablesOfOthersForIPv6(t *testing.T) {
 			host.Run(t, add)
 			before := host.Run(t, "ip -6 route show table all; ip -6 rule")
 			plan := Plan{Inside: []netip.Prefix{netip.MustParsePrefix("10.96.0.0/16")}, Device: link.Attrs().Index, NextHop: testenv.Addr("169.254.77.2")}
-			netnstest.Twice(t, "routes of IPv4", func() (int, error) { return ensure(t, host, h, plan) })
 			both := plan
 			both.NextHop6 = testenv.Addr("fe80::4d:2")
-			if n, err := ensure(t, host, h, both); n != 0 || !errors.Is(err, ErrTableInUse) {
-				t.Fatalf("with IPv6: %d changes, %v", n, err)
+			for _, want := range []int{len(both.routes(netlink.FAMILY_V4)) + len(policyRules(mark.Default(), "over0", netlink.FAMILY_V4)), 0} {
+				if n, err := ensure(t, host, h, both); n != want || !errors.Is(err, ErrTableInUse) {
+					t.Fatalf("with IPv6: %d changes, not %d, %v", n, want, err)
+				}
+			}
+			if inUse, err := others6(t, host, h); err != nil || !errors.Is(inUse, ErrTableInUse) {
+				t.Fatalf("others are not found: %v, %v", inUse, err)
+			}
+			if n, err := ensure(t, host, h, plan); n != 0 || err != nil {
+				t.Fatalf("IPv4 alone: %d changes, %v", n, err)
 			}
 			if n, err := remove(t, host, h); n == 0 || err != nil {
 				t.Fatalf("remove: %d, %v", n, err)
@@ -156,6 +170,9 @@ func TestRoutesOfOurTablesOnly(t *testing.T) {
 		t.Errorf("routes and rules of IPv6 are left:\n%s", left)
 	}
 	netnstest.Twice(t, "routes of both", func() (int, error) { return ensure(t, host, h, plan) })
+	if inUse, err := others6(t, host, h); inUse != nil || err != nil {
+		t.Errorf("our own are of others: %v, %v", inUse, err)
+	}
 
 	// The kernel flushes the device's routes when it goes down; the table
 	// must end in the unreachable one, and be mended.
@@ -163,7 +180,7 @@ func TestRoutesOfOurTablesOnly(t *testing.T) {
 	var own map[route]sighting
 	host.Do(t, func() {
 		var err error
-		own, _, err = tableRoutes()
+		own, _, err = tableRoutes(families()...)
 		must(t, err)
 	})
 	for _, everywhere := range []netip.Prefix{defaultV4(), defaultV6()} {

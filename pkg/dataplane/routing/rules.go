@@ -66,9 +66,9 @@ func ensureRules(h *netlink.Handle, want []*netlink.Rule, observed []netlink.Rul
 	return changes, errors.Join(errs...)
 }
 
-// leadingRules lists our rules, and those of others that lead to our tables.
-func leadingRules(h *netlink.Handle) (own, foreign []netlink.Rule, err error) {
-	for _, family := range families() {
+// leadingRules lists our rules of some families, and those of others that lead to our tables.
+func leadingRules(h *netlink.Handle, families ...int) (own, foreign []netlink.Rule, err error) {
+	for _, family := range families {
 		rules, err := nlutil.Whole(func() ([]netlink.Rule, error) { return h.RuleList(family) })
 		if family == netlink.FAMILY_V6 && (errors.Is(err, unix.EAFNOSUPPORT) || errors.Is(err, unix.EOPNOTSUPP)) {
 			continue // the kernel has no IPv6
@@ -140,7 +140,7 @@ func describe(r *netlink.Rule) string {
 
 // ListRules describes our policy rules.
 func ListRules(h *netlink.Handle) (list []string, err error) {
-	rules, _, err := leadingRules(h)
+	rules, _, err := leadingRules(h, families()...)
 	for _, r := range rules {
 		list = append(list, describe(&r))
 	}
@@ -149,7 +149,7 @@ func ListRules(h *netlink.Handle) (list []string, err error) {
 
 // RemoveRules deletes our policy rules, and counts them.
 func RemoveRules(h *netlink.Handle) (removed int, err error) {
-	rules, _, err := leadingRules(h)
+	rules, _, err := leadingRules(h, families()...)
 	errs := []error{err}
 	for _, rule := range rules {
 		errs = append(errs, nlutil.Count(&removed, "delete "+describe(&rule), h.RuleDel(&rule)))

@@ -116,7 +116,7 @@ func NoIPv6(why string) Warning {
 	return Warning{
 		Reason: IPv6NotServed, Object: "IPv6",
 		Problem: "the IPv6 traffic to the outside of pods here whose namespaces have egress IPs of IPv6 is dropped: " + why,
-		Remedy:  "give the node what is missing, or run such pods on nodes whose status.agent.families has IPv6",
+		Remedy:  "mend that on the node, or run such pods on nodes whose status.agent.families has IPv6",
 	}
 }
 
