@@ -44,6 +44,8 @@ func ipv6Mutants() []mutant {
 		in("/routing", "ipv6-of-others-stops-ipv4", "TestTablesOfOthersForIPv6", "routing.go", "return family == netlink.FAMILY_V4 || p.NextHop6.IsValid()", "return family == netlink.FAMILY_V4 || family == netlink.FAMILY_V6"),
 		in("", "what-comes-by-the-overlay-leaves", "TestOthersInOurTablesStopIPv6Only", "rules/ipv6.go", "append([]Rule{overlay}, b.closed", "append([]Rule{overlay}[:0], b.closed"),
 		in("", "overlay-takes-ipv6-without-rules", "TestEgressHostThatStopsServingIPv6", "dataplane.go", "d.ipv6 && d.choice.table && d.serve6", "d.ipv6 && d.serve6"),
+		in("", "refused-maps-are-refused-for-ever", "TestRefusedMapsOfIPv6AreTriedAgain", "ipv6.go", "!a.tried || a.err != nil && monotonic()-a.at >= againAfter", "!a.tried"),
+		in("", "refused-maps-are-tried-all-the-time", "TestRefusedMapsOfIPv6AreTriedAgain", "ipv6.go", "!a.tried || a.err != nil && monotonic()-a.at >= againAfter", "!a.tried || a.err != nil"),
 		in("/routing", "ipv4-waits-for-ipv6", "TestTablesOfOthersForIPv6", "routing.go", "other := func(r netlink.Rule) bool { return r.Family != c.family }", "other := func(r netlink.Rule) bool { return r.Family < 0 }"),
 		in("", "ipv6-of-others-is-not-seen", "TestOthersInOurTablesStopIPv6Only", "ipv6.go", "return d.routed.inUse6(d.nl)", "_, err = d.routed.inUse6(d.nl)\n\treturn nil, err"),
 		in("/routing", "ipv6-has-no-end", "TestRoutesOfOurTablesOnly", "routing.go", "rs := []route{{table: tableRemote, dst: everywhere, kind: unix.RTN_UNREACHABLE, metric: unreachableMetric}}", "rs := []route{{table: tableRemote, dst: everywhere, kind: unix.RTN_UNREACHABLE, metric: unreachableMetric}}[metric/metric6:]"),

@@ -58,18 +58,18 @@ func (d *Dataplane) supported(p rules.Params) error {
 }
 
 // supported6 reports, as an error, why the kernel cannot hold those of our rules that serve
-// egress IPs of IPv6. It tries once.
+// egress IPs of IPv6.
 func (d *Dataplane) supported6(p rules.Params) error {
-	if !d.serve6.tried {
+	if d.serve6.rules.due() {
 		p.Strict6 = []netip.Prefix{netip.MustParsePrefix("2001:db8::/64")}
 		p.Resets, p.Senders, p.IPv6, p.Serve6 = true, true, true, true
 		table, err := renderTable(p)
 		if err == nil {
 			err = d.nft.Supported(table)
 		}
-		d.serve6.tried, d.serve6.rulesErr = true, err
+		d.serve6.rules = made(err)
 	}
-	return d.serve6.rulesErr
+	return d.serve6.rules.err
 }
 
 // renderTable writes the rules as the table of our own.

@@ -216,19 +216,20 @@ func (d *Dataplane) Close() error {
 // must have that as source, whichever the kernel would choose. Maps and programs for IPv6
 // come when they are wanted; IPv4 does not depend on them.
 func (d *Dataplane) open(hostIP netip.Addr) error {
-	if d.serve6.wanted && d.ipv6 && d.choice.table && d.serve6.mapsErr == nil && (d.maps == nil || !d.maps.HasIPv6()) {
-		d.serve6.mapsErr = d.openMaps(true)
-	}
 	if d.maps == nil {
-		if err := d.openMaps(false); err != nil {
+		maps, err := bpf.OpenMaps(d.nl, d.cfg.PinDir, overlayName, false)
+		if err != nil {
 			return err
 		}
+		d.maps = maps
+		d.setAnswers(maps)
 	}
 	source := netip.Addr{}
 	if hostIP.Is4() && !d.keepsSource {
 		source = hostIP
 	}
-	if d.programs != nil && d.source == source {
+	try6 := d.serve6.wanted && d.ipv6 && d.choice.table && d.serve6.maps.due()
+	if d.sendsFrom(source) && !try6 {
 		return nil
 	}
 	if source.IsValid() {
@@ -239,38 +240,50 @@ func (d *Dataplane) open(hostIP netip.Addr) error {
 			return errors.Join(err, d.open(hostIP))
 		}
 	}
-	programs, err := bpf.LoadPrograms(d.cfg.Marks, d.maps, d.cfg.ProbePort, source)
+	if try6 {
+		d.serve6.maps = made(d.load(true, source))
+	}
+	if d.sendsFrom(source) {
+		return nil
+	}
+	err := d.load(d.maps.HasIPv6(), source)
 	if err != nil && d.maps.HasIPv6() {
-		d.serve6.mapsErr = err
-		return errors.Join(d.openMaps(false), d.open(hostIP))
+		d.serve6.maps = made(err)
+		err = d.load(false, source)
 	}
-	if err != nil {
-		return err
-	}
-	former := d.programs
-	d.programs, d.source = programs, source
-	if former != nil {
-		return former.Close()
-	}
-	return nil
+	return err
 }
 
-// openMaps opens the BPF maps, in place of those that are open. Their programs must be
-// loaded again; attached ones work on.
-func (d *Dataplane) openMaps(withIPv6 bool) error {
-	maps, err := bpf.OpenMaps(d.nl, d.cfg.PinDir, overlayName, withIPv6)
+// sendsFrom reports whether programs are loaded that give the overlay's packets a source.
+func (d *Dataplane) sendsFrom(source netip.Addr) bool { return d.programs != nil && d.source == source }
+
+// load loads the programs with the open BPF maps, or with others if those are not of the
+// families that are asked for, and takes both in place of those that are there; attached
+// programs work on. If it fails, these stay.
+func (d *Dataplane) load(withIPv6 bool, source netip.Addr) error {
+	maps := d.maps
+	if maps.HasIPv6() != withIPv6 {
+		var err error
+		if maps, err = bpf.OpenMaps(d.nl, d.cfg.PinDir, overlayName, withIPv6); err != nil {
+			return err
+		}
+	}
+	programs, err := bpf.LoadPrograms(d.cfg.Marks, maps, d.cfg.ProbePort, source)
 	if err != nil {
+		if maps != d.maps {
+			err = errors.Join(err, maps.Close())
+		}
 		return err
 	}
-	former, programs := d.maps, d.programs
-	d.maps, d.programs = maps, nil
-	d.setAnswers(maps)
+	formerMaps, formerPrograms := d.maps, d.programs
+	d.maps, d.programs, d.source = maps, programs, source
 	var errs []error
-	if programs != nil {
-		errs = append(errs, programs.Close())
+	if formerPrograms != nil {
+		errs = append(errs, formerPrograms.Close())
 	}
-	if former != nil {
-		errs = append(errs, former.Close())
+	if formerMaps != maps {
+		d.setAnswers(maps)
+		errs = append(errs, formerMaps.Close())
 	}
 	return errors.Join(errs...)
 }

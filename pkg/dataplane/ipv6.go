@@ -9,6 +9,7 @@ import (
 	"net/netip"
 	"os"
 	"slices"
+	"time"
 
 	"github.com/egressip-operator/egressip-operator/pkg/dataplane/iptables"
 	"github.com/egressip-operator/egressip-operator/pkg/dataplane/overlay"
@@ -71,11 +72,33 @@ type serve6 struct {
 	// wanted: a State of this process had such egress IPs, or pods that use one. Maps,
 	// routes and rules for them are there from then on.
 	wanted bool
-	// mapsErr is why there are no maps or programs, rulesErr why the kernel cannot hold the
-	// rules, which is known once it was tried.
-	mapsErr, rulesErr error
-	tried             bool
+	// maps says whether there are maps and programs, rules whether the kernel can hold the
+	// rules.
+	maps, rules attempt
 }
+
+// attempt is what the kernel may refuse. It may do so for want of memory, or because a module
+// is not loaded, so that it is tried again after a while. The zero value has not been tried.
+type attempt struct {
+	tried bool
+	// err is why it failed at the time at.
+	err error
+	at  time.Duration
+}
+
+// againAfter is how long a refusal of the kernel holds.
+const againAfter = time.Minute
+
+// made is an attempt that was made just now.
+func made(err error) attempt {
+	if err != nil {
+		err = fmt.Errorf("%w (it is tried again every minute)", err)
+	}
+	return attempt{tried: true, err: err, at: monotonic()}
+}
+
+// due reports whether it must be tried.
+func (a attempt) due() bool { return !a.tried || a.err != nil && monotonic()-a.at >= againAfter }
 
 // usesIPv6 reports whether a State has egress IPs of IPv6, or pods that use one.
 func usesIPv6(s State) bool {
@@ -138,8 +161,8 @@ func (r *round) whyNotIPv6() (why, err error) {
 		return errNoKernelIPv6, nil
 	case !r.members.table:
 		return errIPv6InIPTables, nil
-	case d.serve6.mapsErr != nil:
-		return d.serve6.mapsErr, nil
+	case d.serve6.maps.err != nil:
+		return d.serve6.maps.err, nil
 	case r.uplinkErr == nil && r.uplink.MTU-overlay.Overhead < overlay.MinIPv6MTU:
 		return fmt.Errorf("%w: %s has %d, which leaves %d", errIPv6MTU, r.uplink.Name, r.uplink.MTU, r.uplink.MTU-overlay.Overhead), nil
 	}
