@@ -203,10 +203,16 @@ func TestHeardIsNews(t *testing.T) {
 		outcome Outcome
 		news    bool
 	}{
-		{"dead", Ready, false}, {"other", Ready, true}, // all are known
-		{"dead", Missed, false}, {"other", Missed, false}, {"other", Ready, false},
-		{"dead", Missed, false}, {"dead", Missed, true}, // offline
-		{"other", Ready, false}, {"other", Missed, true}, {"other", Ready, true},
+		{"dead", Ready, false},
+		{"other", Ready, true}, // all are known
+		{"dead", Missed, false},
+		{"other", Missed, false},
+		{"other", Ready, false},
+		{"dead", Missed, false},
+		{"dead", Missed, true}, // offline
+		{"other", Ready, false},
+		{"other", Missed, true},
+		{"other", Ready, true},
 	} {
 		select {
 		case <-p.changed:
