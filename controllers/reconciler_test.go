@@ -151,7 +151,8 @@ func TestStatus(t *testing.T) {
 	})
 
 	t.Run("the address is outside the network that the agent reports", func(t *testing.T) {
-		// The agent of these tests writes whenever claims have changed, and would overwrite it.
+		// The agent that these tests play has reported the claim. It would overwrite what
+		// seems to be its own report, by its version.
 		h := a.awaitHost(t, "node1", func(h *v1.HostSubnet) string {
 			if len(h.Status.EgressIPs) != 1 || h.Status.EgressIPs[0].IP != "192.168.7.201" {
 				return fmt.Sprintf("its agent reports %+v", h.Status.EgressIPs)
@@ -159,7 +160,7 @@ func TestStatus(t *testing.T) {
 			return ""
 		})
 		before := h.DeepCopy()
-		h.Status.Agent = &v1.AgentStatus{Version: "test", UplinkCIDR: "192.168.7.11/26"}
+		h.Status.Agent = &v1.AgentStatus{Version: "another", UplinkCIDR: "192.168.7.11/26"}
 		if err := a.Status().Patch(t.Context(), h, client.MergeFrom(before)); err != nil {
 			t.Fatal(err)
 		}
