@@ -28,15 +28,15 @@ func newMetrics() *metrics {
 	return &metrics{
 		requests: prometheus.NewGaugeVec(prometheus.GaugeOpts{
 			Name: "egressip_requests",
-			Help: "Egress IPs requested by namespaces, by state.",
-		}, []string{"state"}),
+			Help: "Egress IPs requested by namespaces, by family and state.",
+		}, []string{"family", "state"}),
 		claims: prometheus.NewGaugeVec(prometheus.GaugeOpts{
 			Name: "egressip_claims",
-			Help: "Egress IPs claimed by hosts, by state.",
-		}, []string{"state"}),
+			Help: "Egress IPs claimed by hosts, by family and state.",
+		}, []string{"family", "state"}),
 		dropped: prometheus.NewGauge(prometheus.GaugeOpts{
 			Name: "egressip_dropped_namespaces",
-			Help: "Namespaces whose traffic to the outside is dropped because none of their requested egress IPs is active.",
+			Help: "Namespaces that request egress IPs of a family of which none is active, so that its traffic to the outside is dropped.",
 		}),
 		hosts: prometheus.NewGaugeVec(prometheus.GaugeOpts{
 			Name: "egressip_hosts",
@@ -92,11 +92,14 @@ func (m *metrics) register(registry prometheus.Registerer) (unregister func(), e
 // observe sets the gauges from a decision. Namespaces in moving are not counted as
 // dropped.
 func (m *metrics) observe(v view, resolution egress.Resolution, moving map[string]bool) {
-	requests, claims := make(map[egress.State]int), make(map[egress.State]int)
+	var requests, claims [2]map[egress.State]int
+	for _, f := range []egress.Family{egress.IPv4, egress.IPv6} {
+		requests[f], claims[f] = map[egress.State]int{}, map[egress.State]int{}
+	}
 	dropped := 0
 	for _, n := range resolution.Namespaces {
 		for _, request := range n.Requests {
-			requests[request.State]++
+			requests[egress.RequestFamily(request.IP)][request.State]++
 		}
 		if n.Dropped && !moving[n.Name] {
 			dropped++
@@ -104,15 +107,19 @@ func (m *metrics) observe(v view, resolution egress.Resolution, moving map[strin
 	}
 	for _, h := range resolution.Hosts {
 		for _, claim := range h.Claims {
-			claims[claim.State]++
+			claims[egress.FamilyOf(claim.IP)][claim.State]++
 		}
-		claims[egress.Invalid] += len(h.Invalid)
+		for _, written := range h.Invalid {
+			claims[egress.RequestFamily(written)][egress.Invalid]++
+		}
 	}
 	for _, state := range []egress.State{
 		egress.Active, egress.Standby, egress.Unassigned, egress.HostOffline, egress.Conflict, egress.Invalid,
 	} {
-		m.requests.WithLabelValues(string(state)).Set(float64(requests[state]))
-		m.claims.WithLabelValues(string(state)).Set(float64(claims[state]))
+		for _, f := range []egress.Family{egress.IPv4, egress.IPv6} {
+			m.requests.WithLabelValues(f.String(), string(state)).Set(float64(requests[f][state]))
+			m.claims.WithLabelValues(f.String(), string(state)).Set(float64(claims[f][state]))
+		}
 	}
 	m.dropped.Set(float64(dropped))
 	online := 0

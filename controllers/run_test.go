@@ -88,7 +88,7 @@ func TestRunThroughTrouble(t *testing.T) {
 				return err.Error()
 			}
 			for _, line := range []string{
-				`egressip_requests{state="Active"} 1`, `egressip_claims{state="Active"} 1`, `egressip_dropped_namespaces 0`,
+				`egressip_requests{family="IPv4",state="Active"} 1`, `egressip_claims{family="IPv4",state="Active"} 1`, `egressip_requests{family="IPv6",state="Active"} 0`, `egressip_dropped_namespaces 0`,
 				`egressip_hosts{online="true"} 2`, `egressip_moves_total 0`,
 				`egressip_allocation_duration_seconds_count`, `egressip_reconcile_duration_seconds_count`,
 			} {

@@ -614,21 +614,21 @@ func TestLoopMetrics(t *testing.T) {
 		}
 		b.start(t)
 		expect(map[string]float64{
-			"egressip_agent_hosted_egress_ips{false}": 1,
-			"egressip_agent_hosted_egress_ips{true}":  0,
-			"egressip_agent_apply_errors_total":       1,
+			"egressip_agent_hosted_egress_ips{false}{IPv4}": 1,
+			"egressip_agent_hosted_egress_ips{true}{IPv4}":  0,
+			"egressip_agent_apply_errors_total":             1,
 		})
 		pass(200 * time.Millisecond)
 		expect(map[string]float64{
-			"egressip_agent_hosted_egress_ips{false}": 0,
-			"egressip_agent_hosted_egress_ips{true}":  1,
-			"egressip_agent_pods{drop}":               0,
-			"egressip_agent_pods{local}":              1,
-			"egressip_agent_pods{node}":               1,
-			"egressip_agent_pods{remote}":             0,
-			"egressip_agent_kernel_changes_total":     6,
-			"egressip_agent_apply_duration_seconds":   2,
-			"egressip_agent_build_info{test}":         1,
+			"egressip_agent_hosted_egress_ips{false}{IPv4}": 0,
+			"egressip_agent_hosted_egress_ips{true}{IPv4}":  1,
+			"egressip_agent_pods{IPv4}{drop}":               0,
+			"egressip_agent_pods{IPv4}{local}":              1,
+			"egressip_agent_pods{IPv4}{node}":               1,
+			"egressip_agent_pods{IPv4}{remote}":             0,
+			"egressip_agent_kernel_changes_total":           6,
+			"egressip_agent_apply_duration_seconds":         2,
+			"egressip_agent_build_info{test}":               1,
 		})
 		b.stop(t)
 	})

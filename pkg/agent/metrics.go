@@ -7,6 +7,7 @@ import (
 	"github.com/prometheus/client_golang/prometheus"
 
 	"github.com/egressip-operator/egressip-operator/pkg/dataplane"
+	"github.com/egressip-operator/egressip-operator/pkg/egress"
 )
 
 // metrics are the agent's own, with the prefix egressip_agent_.
@@ -16,6 +17,7 @@ type metrics struct {
 	changes       prometheus.Counter
 	pods          *prometheus.GaugeVec
 	hosted        *prometheus.GaugeVec
+	families      *prometheus.GaugeVec
 	connections   *prometheus.GaugeVec
 	ports         *prometheus.GaugeVec
 	statusWrites  prometheus.Counter
@@ -45,12 +47,16 @@ func newMetrics(version string) *metrics {
 		}),
 		pods: prometheus.NewGaugeVec(prometheus.GaugeOpts{
 			Name: "egressip_agent_pods",
-			Help: "Pod addresses of this node, by the path of their egress traffic.",
-		}, []string{"path"}),
+			Help: "Pod addresses of this node, by family and the path of their egress traffic.",
+		}, []string{"family", "path"}),
 		hosted: prometheus.NewGaugeVec(prometheus.GaugeOpts{
 			Name: "egressip_agent_hosted_egress_ips",
-			Help: "Egress IPs that this node must host, by whether the kernel is configured for them.",
-		}, []string{"configured"}),
+			Help: "Egress IPs that this node must host, by family and whether the kernel is configured for them.",
+		}, []string{"configured", "family"}),
+		families: prometheus.NewGaugeVec(prometheus.GaugeOpts{
+			Name: "egressip_agent_family_served",
+			Help: "1 if this node can host egress IPs of the family and lead its pods to them, else 0; missing until that is known.",
+		}, []string{"family"}),
 		connections: prometheus.NewGaugeVec(prometheus.GaugeOpts{
 			Name: "egressip_agent_egress_ip_connections",
 			Help: "Connections that the kernel tracks with an egress IP of this node as source.",
@@ -91,7 +97,7 @@ func newMetrics(version string) *metrics {
 // register registers the metrics with r until unregister is called.
 func (m *metrics) register(r prometheus.Registerer) (unregister func(), err error) {
 	all := []prometheus.Collector{
-		m.applySeconds, m.applyErrors, m.changes, m.pods, m.hosted, m.connections, m.ports,
+		m.applySeconds, m.applyErrors, m.changes, m.pods, m.hosted, m.families, m.connections, m.ports,
 		m.statusWrites, m.statusErrors, m.lastSucceeded, m.silentHosts, m.withdrawn, m.info,
 	}
 	unregister = func() {
@@ -115,24 +121,45 @@ func (m *metrics) observe(s dataplane.State, r dataplane.Report, began, ended ti
 	} else {
 		m.lastSucceeded.Set(float64(ended.UnixMilli()) / 1000)
 	}
-	paths := map[dataplane.PodKind]int{}
-	for _, p := range s.Pods {
-		paths[p.Kind]++
-	}
-	m.pods.WithLabelValues("node").Set(float64(paths[dataplane.Node]))
-	m.pods.WithLabelValues("local").Set(float64(paths[dataplane.Local]))
-	m.pods.WithLabelValues("remote").Set(float64(paths[dataplane.Remote]))
-	m.pods.WithLabelValues("drop").Set(float64(paths[dataplane.Drop]))
-
+	m.observeFamilies(s, r)
 	m.observeUsage(r)
-	configured := 0
+}
+
+// observeFamilies shows what there is of each family.
+func (m *metrics) observeFamilies(s dataplane.State, r dataplane.Report) {
+	var paths [2]map[dataplane.PodKind]int
+	var hosted, configured [2]int
+	for _, f := range []egress.Family{egress.IPv4, egress.IPv6} {
+		paths[f] = map[dataplane.PodKind]int{}
+	}
+	for _, p := range s.Pods {
+		paths[egress.FamilyOf(p.IP)][p.Kind]++
+	}
+	for _, h := range s.Hosted {
+		hosted[egress.FamilyOf(h.IP)]++
+	}
 	for _, h := range r.Hosted {
 		if h.Configured {
-			configured++
+			configured[egress.FamilyOf(h.IP)]++
 		}
 	}
-	m.hosted.WithLabelValues("true").Set(float64(configured))
-	m.hosted.WithLabelValues("false").Set(float64(max(len(s.Hosted)-configured, 0)))
+	for _, f := range []egress.Family{egress.IPv4, egress.IPv6} {
+		for path, kind := range map[string]dataplane.PodKind{
+			"node": dataplane.Node, "local": dataplane.Local, "remote": dataplane.Remote, "drop": dataplane.Drop,
+		} {
+			m.pods.WithLabelValues(f.String(), path).Set(float64(paths[f][kind]))
+		}
+		m.hosted.WithLabelValues("true", f.String()).Set(float64(configured[f]))
+		m.hosted.WithLabelValues("false", f.String()).Set(float64(max(hosted[f]-configured[f], 0)))
+	}
+	m.families.WithLabelValues(egress.IPv4.String()).Set(1)
+	if r.IPv6.Known {
+		served := 0.0
+		if r.IPv6.Reason == "" {
+			served = 1
+		}
+		m.families.WithLabelValues(egress.IPv6.String()).Set(served)
+	}
 }
 
 // observeUsage shows how much egress IPs are used, each time that has been counted.

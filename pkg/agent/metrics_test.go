@@ -45,3 +45,55 @@ func TestUsageOfEgressIPsIsShown(t *testing.T) {
 		t.Errorf("after another count: %v", got)
 	}
 }
+
+// Of each family, pods and egress IPs are shown by themselves, and whether the node serves it
+// as soon as that is known.
+func TestFamiliesAreShown(t *testing.T) {
+	m, registry := newMetrics("test"), prometheus.NewRegistry()
+	unregister, err := m.register(registry)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer unregister()
+	const served6 = "egressip_agent_family_served{IPv6}"
+	var s dataplane.State
+	for ip, kind := range map[string]dataplane.PodKind{
+		"10.244.1.5": dataplane.Local, "10.244.1.6": dataplane.Node,
+		"fd00:1::5": dataplane.Drop, "fd00:1::6": dataplane.Drop, "fd00:1::7": dataplane.Remote,
+	} {
+		s.Pods = append(s.Pods, dataplane.Pod{IP: testenv.Addr(ip), Kind: kind})
+	}
+	s.Hosted = []dataplane.Hosted{{IP: testenv.Addr("10.1.8.200"), NetID: 7}, {IP: testenv.Addr("fd00:7::200"), NetID: 7}, {IP: testenv.Addr("fd00:7::201"), NetID: 8}}
+	r := dataplane.Report{Hosted: []dataplane.HostedReport{
+		{IP: s.Hosted[0].IP, Configured: true}, {IP: s.Hosted[1].IP, Configured: true}, {IP: s.Hosted[2].IP},
+	}}
+	m.observeFamilies(s, r)
+	got := gathered(t, registry)
+	for name, want := range map[string]float64{
+		"egressip_agent_pods{IPv4}{local}": 1, "egressip_agent_pods{IPv4}{node}": 1, "egressip_agent_pods{IPv4}{drop}": 0, "egressip_agent_pods{IPv4}{remote}": 0,
+		"egressip_agent_pods{IPv6}{local}": 0, "egressip_agent_pods{IPv6}{node}": 0, "egressip_agent_pods{IPv6}{drop}": 2, "egressip_agent_pods{IPv6}{remote}": 1,
+		"egressip_agent_hosted_egress_ips{true}{IPv4}": 1, "egressip_agent_hosted_egress_ips{false}{IPv4}": 0,
+		"egressip_agent_hosted_egress_ips{true}{IPv6}": 1, "egressip_agent_hosted_egress_ips{false}{IPv6}": 1,
+		"egressip_agent_family_served{IPv4}": 1,
+	} {
+		if v, ok := got[name]; !ok || v != want {
+			t.Errorf("%s is %v, %t, want %v", name, v, ok, want)
+		}
+	}
+	if _, ok := got[served6]; ok {
+		t.Error("IPv6 is shown before it is known")
+	}
+	for _, step := range []struct {
+		report dataplane.IPv6Report
+		want   float64
+	}{
+		{dataplane.IPv6Report{Known: true, Reason: "no forwarding"}, 0},
+		{dataplane.IPv6Report{Known: true}, 1},
+		{dataplane.IPv6Report{}, 1},
+	} {
+		m.observeFamilies(s, dataplane.Report{IPv6: step.report})
+		if v := gathered(t, registry)[served6]; v != step.want {
+			t.Errorf("%+v: %s is %v", step.report, served6, v)
+		}
+	}
+}
