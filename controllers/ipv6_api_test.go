@@ -1,9 +1,15 @@
 package controllers_test
 
 import (
+	"encoding/json"
 	"fmt"
+	"net/http"
 	"slices"
+	"strings"
 	"testing"
+
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/client-go/rest"
 
 	v1 "github.com/egressip-operator/egressip-operator/api/v1"
 	"github.com/egressip-operator/egressip-operator/controllers"
@@ -71,4 +77,65 @@ func TestEgressIPsOfIPv6(t *testing.T) {
 		}
 		return fmt.Sprintf("conditions are %+v", h.Status.Conditions)
 	})
+}
+
+// TestColumnsOfBothFamilies: "kubectl get hostsubnets -o wide" shows a node's addresses and pod
+// networks of both families, and which families of egress IPs it can have.
+func TestColumnsOfBothFamilies(t *testing.T) {
+	a := startAPI(t)
+	a.control(t, controllers.Options{})
+	a.node(t, "node1", "10.254.1.0/24", "192.168.7.11", "2001:db8:7::11")
+	a.awaitHost(t, "node1", func(*v1.HostSubnet) string { return "" })
+	if err := a.report(t.Context(), "node1", map[string]any{
+		"version": objects.AgentVersion, "uplinkCIDR": "192.168.7.11/24", "families": []any{v1.FamilyIPv4, v1.FamilyIPv6},
+	}); err != nil {
+		t.Fatal(err)
+	}
+	a.awaitHost(t, "node1", func(h *v1.HostSubnet) string {
+		if len(h.Status.HostIPs) != 2 || len(h.Status.IPv6Networks) == 0 || h.Status.Agent == nil || len(h.Status.Agent.Families) != 2 {
+			return fmt.Sprintf("status is %+v", h.Status)
+		}
+		return ""
+	})
+	wide := a.row(t, "hostsubnets", "node1")
+	for column, want := range map[string]string{
+		"Host IP": "192.168.7.11", "Subnet": "10.254.1.0/24",
+		"Host IPs": `["192.168.7.11","2001:db8:7::11"]`, "Families": `["IPv4","IPv6"]`, "IPv6 Networks": `["2001:db8:7::11/128"]`,
+	} {
+		if wide[column] != want {
+			t.Errorf("column %s is %v, want %s", column, wide[column], want)
+		}
+	}
+}
+
+// row is what the API server has kubectl print of an object, by column.
+func (a *api) row(t *testing.T, resource, name string) map[string]any {
+	t.Helper()
+	c, err := rest.HTTPClientFor(a.cfg)
+	if err != nil {
+		t.Fatal(err)
+	}
+	url := strings.TrimSuffix(a.cfg.Host, "/") + "/apis/" + v1.GroupVersion().String() + "/" + resource + "/" + name
+	request, err := http.NewRequestWithContext(t.Context(), http.MethodGet, url, http.NoBody)
+	if err != nil {
+		t.Fatal(err)
+	}
+	request.Header.Set("Accept", "application/json;as=Table;v=v1;g=meta.k8s.io")
+	answer, err := c.Do(request)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer answer.Body.Close()
+	var table metav1.Table
+	if err := json.NewDecoder(answer.Body).Decode(&table); err != nil {
+		t.Fatalf("%s: %v", answer.Status, err)
+	}
+	if len(table.Rows) != 1 {
+		t.Fatalf("%s: %d rows of %s", answer.Status, len(table.Rows), name)
+	}
+	cells := map[string]any{}
+	for i, column := range table.ColumnDefinitions {
+		cells[column.Name] = table.Rows[0].Cells[i]
+	}
+	return cells
 }

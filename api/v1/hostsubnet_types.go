@@ -18,6 +18,9 @@ import metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 // +kubebuilder:printcolumn:name="Online",type=string,priority=1,JSONPath=`.status.conditions[?(@.type=="Online")].status`,description="Whether the node takes egress traffic"
 // +kubebuilder:printcolumn:name="Agent",type=string,priority=1,JSONPath=`.status.conditions[?(@.type=="AgentReady")].reason`,description="The state of the node's agent"
 // +kubebuilder:printcolumn:name="Reason",type=string,priority=1,JSONPath=`.status.conditions[?(@.type=="EgressReady")].reason`,description="Why the node's egress IPs are or are not in order"
+// +kubebuilder:printcolumn:name="Families",type=string,priority=1,JSONPath=`.status.agent.families`,description="The families of egress IPs that the node can have"
+// +kubebuilder:printcolumn:name="Host IPs",type=string,priority=1,JSONPath=`.status.hostIPs`,description="The addresses of the node, of both families"
+// +kubebuilder:printcolumn:name="IPv6 Networks",type=string,priority=1,JSONPath=`.status.ipv6Networks`,description="The IPv6 networks of the node's pods, and its IPv6 addresses"
 // +kubebuilder:validation:XValidation:rule="!has(self.host) || self.host == self.metadata.name",fieldPath=".host",messageExpression="'\"' + self.host + '\" is not the name of the object: give \"' + self.metadata.name + '\", the name of the Node'",message="host must equal metadata.name, the name of the Node"
 type HostSubnet struct {
 	metav1.TypeMeta   `json:",inline"`
