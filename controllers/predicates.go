@@ -76,10 +76,11 @@ func sameRequests(before, after *v1.NetNamespace) bool {
 // sameClaims reports whether nothing changed for the egress reconciler. In the status
 // it reads the uplink's network, whether the agent is ready, its worst warning, what it
 // reports about other hosts, and about the addresses, which others may wait for, and where
-// it sees pods; and the witnesses: it writes these itself, and repairs them.
+// it sees pods; the witnesses, which it writes itself, and repairs; and what cannot be an
+// egress IP.
 func sameClaims(before, after *v1.HostSubnet) bool {
 	return before.UID == after.UID && before.Generation == after.Generation &&
-		sameUplink(before, after) && sameVotes(before, after) && sameWitnesses(before, after) && sameReports(before, after) && samePodNetworks(before, after) &&
+		sameUplink(before, after) && sameVotes(before, after) && sameWitnesses(before, after) && sameReports(before, after) && samePodNetworks(before, after) && sameRefused(before, after) &&
 		sameTruth(before, after, v1.ConditionAgentReady) && sameTruth(before, after, v1.ConditionAddressInUse) &&
 		reasonOf(before, v1.ConditionWarnings) == reasonOf(after, v1.ConditionWarnings)
 }
@@ -89,6 +90,13 @@ func sameClaims(before, after *v1.HostSubnet) bool {
 func samePodNetworks(before, after *v1.HostSubnet) bool {
 	b, a := agentStatus(before), agentStatus(after)
 	return slices.Equal(b.PodNetworks, a.PodNetworks) && b.PodNetworksMissing == a.PodNetworksMissing
+}
+
+// sameRefused reports whether the same networks and addresses are published that no egress IP
+// can be in. The decision before those of the controller itself were written did not have them.
+func sameRefused(before, after *v1.HostSubnet) bool {
+	return slices.Equal(before.Status.FoundNetworks, after.Status.FoundNetworks) &&
+		slices.Equal(agentStatus(before).Addresses, agentStatus(after).Addresses)
 }
 
 // reasonOf returns the reason of a condition; empty where there is none.

@@ -67,6 +67,8 @@ func TestHeartbeatsAreNoNews(t *testing.T) {
 
 // TestReportsOfAgentsAreNoNews: agents write the status of their HostSubnets;
 // most of it concerns nobody else.
+//
+// Kills the mutant what-is-refused-is-no-news.
 func TestReportsOfAgentsAreNoNews(t *testing.T) {
 	before := &v1.HostSubnet{ObjectMeta: metav1.ObjectMeta{Name: "node1", Generation: 1}}
 	before.Status.Agent = &v1.AgentStatus{Version: "1.2.2"}
@@ -92,7 +94,11 @@ func TestReportsOfAgentsAreNoNews(t *testing.T) {
 		"what it warns of": func(s *v1.HostSubnetStatus) {
 			s.Conditions = []metav1.Condition{{Type: v1.ConditionWarnings, Status: metav1.ConditionTrue, Reason: "ForwardingOff"}}
 		},
-		"an address that is in use": func(s *v1.HostSubnetStatus) { s.Conditions = inUse() },
+		"a network that objects name": func(s *v1.HostSubnetStatus) {
+			s.FoundNetworks = []v1.FoundNetwork{{CIDR: "10.96.0.0/16", Source: "ServiceCIDR kubernetes", Use: v1.UseServices}}
+		},
+		"an address of the host's own": func(s *v1.HostSubnetStatus) { s.Agent.Addresses = []string{"192.168.7.200"} },
+		"an address that is in use":    func(s *v1.HostSubnetStatus) { s.Conditions = inUse() },
 	} {
 		after := report.DeepCopy()
 		change(&after.Status)

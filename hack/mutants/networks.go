@@ -42,6 +42,7 @@ func networkMutants() []mutant {
 		m("kinds-are-looked-up-once", controller, objects, "found_networks.go", "raise(r.wake, struct{}{})", "_ = object"),
 		m("kinds-stay", controller, objects, "found_networks.go", `name != "" && known && !crds[name] {`, `name == "none" && known && !crds[name] {`),
 		m("one-kind-stops-all", controller, objects, "found_networks.go", "undecided = undecided || !refused", "undecided = true"),
+		m("what-is-refused-is-no-news", controller, "TestReportsOfAgentsAreNoNews", "predicates.go", "return slices.Equal(before.Status.FoundNetworks, after.Status.FoundNetworks) &&", "return true &&"),
 		m("services-are-known", "./cmd/kubectl-egressip", "TestNetworks", "networks.go", "len(f.services) == 0 && !egress.ServicesKnown(known)", "false"),
 		m("note-of-kubeadm-is-not-read", brain, "TestKubeadmNetworks", "kubeadm.go", "Pods:     listedPrefixes(configuration.Networking.PodSubnet),", ""),
 		m("wrong-notes-are-inside", "./cmd/kubectl-egressip", "TestNetworksOfKubeadm", "../../pkg/egress/kubeadm.go", "why := unusable(p)", `why := ""; _ = unusable`),
