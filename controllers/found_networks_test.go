@@ -53,6 +53,15 @@ func TestNetworksThatObjectsName(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
+	var reads rbacv1.Role
+	if err := a.Get(t.Context(), client.ObjectKey{Namespace: "default", Name: account + "-service"}, &reads); err != nil {
+		t.Fatal(err)
+	}
+	rights := slices.Clone(reads.Rules)
+	reads.Rules = rights[:1] // of Service kubernetes
+	if err := a.Update(t.Context(), &reads); err != nil {
+		t.Fatal(err)
+	}
 	without("apiextensions.k8s.io", "cilium.io")
 	for i := range 5 {
 		a.node(t, fmt.Sprintf("node%d", i), "", fmt.Sprintf("192.168.7.1%d", i))
@@ -67,15 +76,20 @@ func TestNetworksThatObjectsName(t *testing.T) {
 		Groups:   []string{"system:serviceaccounts", "system:serviceaccounts:" + namespace, "system:authenticated"},
 	}
 	limited.controlAlone(t, controllers.Options{LeaderElection: true, LeaderElectionNamespace: namespace, FindNetworks: true})
-	const pods, service = "Pods 10.8.0.0/16 IPPool pods (crd.projectcalico.org)", "IP of Service default/kubernetes"
-	a.finds(t, "node0", pods, service, "? CustomResourceDefinitions: the controller cannot list them")
+	const pods = "Pods 10.8.0.0/16 IPPool pods (crd.projectcalico.org)"
+	const service, server = "IP of Service default/kubernetes", "IP of EndpointSlice default/kubernetes"
+	a.finds(t, "node0", pods, service, "? CustomResourceDefinitions: the controller cannot list them", "? EndpointSlice: the controller cannot list them")
 	a.finds(t, "node3")
 
 	// The rights are given later, one by one: the pause until that is noticed grows.
+	reads.Rules = rights
+	if err := a.Update(t.Context(), &reads); err != nil {
+		t.Fatal(err)
+	}
 	without("cilium.io")
-	a.finds(t, "node0", pods, service, "? CiliumNode (cilium.io): the controller cannot list them")
+	a.finds(t, "node0", pods, service, server, "? CiliumNode (cilium.io): the controller cannot list them")
 	without()
-	a.finds(t, "node0", pods, service)
+	a.finds(t, "node0", pods, service, server)
 	a.object(t, "{apiVersion: cilium.io/v2, kind: CiliumNode, metadata: {name: node3}, spec: {ipam: {podCIDRs: [10.7.3.0/24, 'fd00:7:3::/64']}}}")
 	a.finds(t, "node3", "NodePods 10.7.3.0/24 CiliumNode node3 (cilium.io)", "NodePods fd00:7:3::/64 CiliumNode node3 (cilium.io)")
 
@@ -84,15 +98,15 @@ func TestNetworksThatObjectsName(t *testing.T) {
 	cluster := a.object(t, "{apiVersion: config.openshift.io/v1, kind: Network, metadata: {name: cluster}, status: {clusterNetwork: [{cidr: 10.128.0.0/14}], serviceNetwork: [x]}}")
 	a.object(t, "{apiVersion: config.openshift.io/v1, kind: Network, metadata: {name: other}, status: {clusterNetwork: [{cidr: 10.132.0.0/14}]}}")
 	const deployed, broken = "Pods 10.128.0.0/14 Network cluster (config.openshift.io)", "Services x Network cluster (config.openshift.io): it is not a network"
-	a.finds(t, "node2", pods, service, deployed, broken)
+	a.finds(t, "node2", pods, service, server, deployed, broken)
 	a.patch(t, &corev1.Node{ObjectMeta: metav1.ObjectMeta{Name: "node4"}}, `{"metadata":{"annotations":{"k8s.ovn.org/node-subnets":"{\"default\":[\"10.128.4.0/23\"]}"}}}`)
 	a.finds(t, "node4", "NodePods 10.128.4.0/23 annotation k8s.ovn.org/node-subnets of the Node")
 
 	// An object changes; a kind goes with its objects, and comes back.
 	pool := a.object(t, "{apiVersion: crd.projectcalico.org/v1, kind: IPPool, metadata: {name: more}, spec: {cidr: 10.6.0.0/16}}")
-	a.finds(t, "node1", pods, "Pods 10.6.0.0/16 IPPool more (crd.projectcalico.org)", service, deployed, broken)
+	a.finds(t, "node1", pods, "Pods 10.6.0.0/16 IPPool more (crd.projectcalico.org)", service, server, deployed, broken)
 	a.patch(t, pool, `{"spec":{"disabled":true}}`)
-	a.finds(t, "node1", pods, "Pods 10.6.0.0/16 IPPool more (crd.projectcalico.org): the pool is disabled", service, deployed, broken)
+	a.finds(t, "node1", pods, "Pods 10.6.0.0/16 IPPool more (crd.projectcalico.org): the pool is disabled", service, server, deployed, broken)
 	if err := a.Delete(t.Context(), cluster); err != nil {
 		t.Fatal(err)
 	}
@@ -102,11 +116,11 @@ func TestNetworksThatObjectsName(t *testing.T) {
 	if err := a.Delete(t.Context(), definition); err != nil {
 		t.Fatal(err)
 	}
-	a.finds(t, "node1", service)
+	a.finds(t, "node1", service, server)
 	a.awaitGone(t, definition)
 	a.crd(t, "crd.projectcalico.org", "v1", "ippools", "IPPool")
 	a.object(t, "{apiVersion: crd.projectcalico.org/v1, kind: IPPool, metadata: {name: pods}, spec: {cidr: 10.8.0.0/16}}")
-	a.finds(t, "node1", pods, service)
+	a.finds(t, "node1", pods, service, server)
 
 	more := &networkingv1.ServiceCIDR{ObjectMeta: metav1.ObjectMeta{Name: "more"}, Spec: networkingv1.ServiceCIDRSpec{CIDRs: []string{"10.77.0.0/24"}}}
 	switch err := a.Create(t.Context(), more); {
@@ -114,7 +128,7 @@ func TestNetworksThatObjectsName(t *testing.T) {
 	case err != nil:
 		t.Fatal(err)
 	default:
-		a.finds(t, "node1", pods, service, "Services 10.77.0.0/24 ServiceCIDR more")
+		a.finds(t, "node1", pods, service, server, "Services 10.77.0.0/24 ServiceCIDR more")
 	}
 }
 
@@ -159,7 +173,7 @@ func (a *api) object(t *testing.T, written string) *unstructured.Unstructured {
 }
 
 // finds waits until a host's status has these networks and no others. Of messages the
-// beginning counts, and of Service kubernetes that it is there.
+// beginning counts, and of Service kubernetes and its endpoints that they are there.
 func (a *api) finds(t *testing.T, host string, want ...string) {
 	t.Helper()
 	const limit = 2 * time.Minute
@@ -174,7 +188,7 @@ func (a *api) finds(t *testing.T, host string, want ...string) {
 			switch {
 			case f.Source == "ServiceCIDR kubernetes":
 				continue // from Kubernetes 1.33 on
-			case f.Source == "Service default/kubernetes":
+			case f.Source == "Service default/kubernetes", f.Source == "EndpointSlice default/kubernetes":
 				line = "IP of " + f.Source
 			case f.CIDR == "":
 				line = "? " + f.Source

@@ -246,6 +246,9 @@ func (v *view) readNetworks(reader *networkReader, nodes map[string]*corev1.Node
 			named = append(named, egress.NodeNetworks(h.Name, node.Annotations)...)
 		}
 	}
+	if reader.reads() {
+		named = append(named, egress.FormerAPIServers(v.namespaces, v.hosts, named)...)
+	}
 	v.found = egress.PublishFound(hosts, named)
 }
 

@@ -74,6 +74,9 @@ func drawView(t *rapid.T) view {
 			h.Status.Agent.Families = rapid.SampledFrom([][]string{nil, {v1.FamilyIPv4}, {v1.FamilyIPv4, v1.FamilyIPv6}}).Draw(t, "families")
 			h.Status.Agent.UplinkCIDR = h.HostIP + rapid.SampledFrom([]string{"/32", "/24"}).Draw(t, "uplink")
 		}
+		if rapid.IntRange(0, 3).Draw(t, "API server") == 0 {
+			h.Status.FoundNetworks = []v1.FoundNetwork{{CIDR: "192.168.7.200/32", Source: "EndpointSlice default/kubernetes", Use: v1.UseAPIServers}}
+		}
 		v.hosts = append(v.hosts, &h)
 		v.verdicts[h.Name] = rapid.SampledFrom([]online.Verdict{
 			{Online: true, Reason: online.ReasonNodeReady, Message: "Ready."},

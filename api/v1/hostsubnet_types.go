@@ -218,8 +218,9 @@ type FoundNetwork struct {
 	// "IPPool default-ipv4-ippool (crd.projectcalico.org)".
 	// +kubebuilder:validation:MaxLength=512
 	Source string `json:"source"`
-	// use says what has addresses there: Pods, NodePods for those of the Node, or Services.
-	// +kubebuilder:validation:Enum=Pods;NodePods;Services
+	// use says what has addresses there: Pods, NodePods for those of the Node, Services, or
+	// APIServers, of which each has a network of its own address.
+	// +kubebuilder:validation:Enum=Pods;NodePods;Services;APIServers
 	Use string `json:"use"`
 	// problem says why the network does not count; empty if nothing in the object speaks
 	// against it.
@@ -230,9 +231,10 @@ type FoundNetwork struct {
 
 // Values of FoundNetwork.Use.
 const (
-	UsePods     = "Pods"
-	UseNodePods = "NodePods"
-	UseServices = "Services"
+	UsePods       = "Pods"
+	UseNodePods   = "NodePods"
+	UseServices   = "Services"
+	UseAPIServers = "APIServers"
 )
 
 // AgentStatus describes a host's agent.

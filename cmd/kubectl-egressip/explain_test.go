@@ -61,6 +61,16 @@ func TestExplain(t *testing.T) {
 				"10.96.3.7 is in a service network of the cluster (10.96.0.0/16, by ServiceCIDR kubernetes): use an address",
 			},
 		},
+		"an egress IP that is an API server": {
+			namespace: "shop",
+			change: func(o *egress.Objects) {
+				o.HostSubnets[1].Status.FoundNetworks = []v1.FoundNetwork{{CIDR: "10.1.8.200/32", Source: "EndpointSlice default/kubernetes", Use: v1.UseAPIServers}}
+			},
+			want: []string{
+				"shop        17      10.1.8.200   node1   Invalid   APIServerAddress\n",
+				"10.1.8.200 is the address of an API server (EndpointSlice default/kubernetes): use an address in egressIPs that no machine has.",
+			},
+		},
 		"one that requests nothing": {
 			namespace: "free",
 			want:      []string{"free        15      -           -      -       NotRequested\n"},

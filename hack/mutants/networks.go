@@ -11,6 +11,7 @@ func networkMutants() []mutant {
 		named   = "TestObjectsThatNameNetworks"
 		objects = "TestNetworksThatObjectsName"
 		before  = "TestNetworksAreKnownBeforeTheFirstPod"
+		servers = "TestAPIServersAreNoEgressIPs"
 		route   = "./pkg/dataplane/routing"
 	)
 	m := func(name, pkg, test, file, old, mutated string) mutant {
@@ -42,6 +43,13 @@ func networkMutants() []mutant {
 		m("kinds-are-looked-up-once", controller, objects, "found_networks.go", "raise(r.wake, struct{}{})", "_ = object"),
 		m("kinds-stay", controller, objects, "found_networks.go", `name != "" && known && !crds[name] {`, `name == "none" && known && !crds[name] {`),
 		m("one-kind-stops-all", controller, objects, "found_networks.go", "undecided = undecided || !refused", "undecided = true"),
+		m("api-server-is-an-egress-ip", brain, servers, "resolve_named.go", "if f := n.apiServers[ip]; f != nil {", "if f := n.apiServers[ip]; f != nil && f.Problem != \"\" {"),
+		m("api-servers-give-way-to-hosts", brain, servers, "resolve_named.go", "\t\tfor prefix := range n.lengths.of(c.Hosts[h].IP) {\n", "\t\tdelete(n.apiServers, c.Hosts[h].IP)\n\t\tfor prefix := range n.lengths.of(c.Hosts[h].IP) {\n"),
+		m("former-api-servers-hide-others", brain, servers, "apiservers.go", "if named[ip] == nil || named[ip].Source == sourceFormerAPIServer {", "if named[ip] == nil {"),
+		m("refused-api-servers-are-outside", brain, servers, "apiservers.go", "if others[ip] || refused[ip] != nil {", "if _ = refused; others[ip] {"),
+		m("api-servers-go-with-the-endpoint", brain, "TestFormerAPIServersAreKept", "found.go", "\t\tif listed[ip] {\n", "\t\tif listed[ip] && len(found) > 99 {\n"),
+		m("api-servers-stay", brain, "TestFormerAPIServersAreKept", "found.go", "\t\tif listed[ip] {\n", "\t\tif true {\n"),
+		m("former-api-servers-are-forgotten", controller, "TestFoundNetworksStayUntilAllIsRead", "observer.go", "\tif reader.reads() {\n", "\tif false {\n"),
 		m("what-is-refused-is-no-news", controller, "TestReportsOfAgentsAreNoNews", "predicates.go", "return slices.Equal(before.Status.FoundNetworks, after.Status.FoundNetworks) &&", "return true &&"),
 		m("services-are-known", "./cmd/kubectl-egressip", "TestNetworks", "networks.go", "len(f.services) == 0 && !egress.ServicesKnown(known)", "false"),
 		m("note-of-kubeadm-is-not-read", brain, "TestKubeadmNetworks", "kubeadm.go", "Pods:     listedPrefixes(configuration.Networking.PodSubnet),", ""),

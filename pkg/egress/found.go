@@ -26,6 +26,8 @@ const (
 	UseNodePods = v1.UseNodePods
 	// UseServices: Services.
 	UseServices = v1.UseServices
+	// UseAPIServers: an API server, whose address is the whole network.
+	UseAPIServers = v1.UseAPIServers
 )
 
 // Found is a network that an object of the cluster names.
@@ -33,7 +35,7 @@ type Found struct {
 	// Network is invalid if Written is no network; Problem says so then.
 	Network netip.Prefix
 	Written string
-	// Source names the object, Use is one of UsePods, UseNodePods and UseServices.
+	// Source names the object, Use is one of the above.
 	Source, Use string
 	// Problem is why the network does not count by the object itself; "" for none.
 	Problem string
@@ -69,6 +71,55 @@ func PublishFound(hosts []string, found []NamedNetwork) map[string][]v1.FoundNet
 		published[host] = networks
 	}
 	return published
+}
+
+// sourceFormerAPIServer is the source of addresses that FormerAPIServers returns.
+const sourceFormerAPIServer = "EndpointSlice default/kubernetes, a while ago"
+
+// FormerAPIServers are the addresses of API servers that HostSubnets have published, that
+// found has no more, and that a NetNamespace or a HostSubnet lists as egress IPs. They must be
+// published on: an API server that is down is not among the endpoints for that time, nor does
+// it answer ARP, and comes back with its address.
+//
+// They are no more than users list, and none of them works as long as it is published. It
+// ends when nobody lists the address.
+func FormerAPIServers(netNamespaces []*v1.NetNamespace, hosts []*v1.HostSubnet, found []NamedNetwork) []NamedNetwork {
+	former := make(map[netip.Addr]bool)
+	for _, h := range hosts {
+		for _, f := range readFound(h.Status.FoundNetworks) {
+			if ip, ok := f.apiServer(); ok {
+				former[ip] = true
+			}
+		}
+	}
+	for _, f := range found {
+		if p, err := netip.ParsePrefix(f.CIDR); err == nil && f.Use == v1.UseAPIServers {
+			delete(former, p.Addr())
+		}
+	}
+	if len(former) == 0 {
+		return nil
+	}
+	listed := make(map[netip.Addr]bool)
+	for _, n := range netNamespaces {
+		for _, written := range n.EgressIPs {
+			ip, _ := netip.ParseAddr(written)
+			listed[ip] = true
+		}
+	}
+	for _, h := range hosts {
+		for _, written := range h.EgressIPs {
+			ip, _ := parseClaim(written)
+			listed[ip] = true
+		}
+	}
+	var kept []NamedNetwork
+	for ip := range former {
+		if listed[ip] {
+			kept = append(kept, NamedNetwork{FoundNetwork: v1.FoundNetwork{CIDR: single(ip).String(), Source: sourceFormerAPIServer, Use: v1.UseAPIServers}})
+		}
+	}
+	return kept // PublishFound sorts them
 }
 
 // readFound reads them back.

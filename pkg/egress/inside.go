@@ -115,25 +115,6 @@ func nodeAddresses(c Cluster) []netip.Prefix {
 	return addresses
 }
 
-// maxAPIServers is the greatest number of endpoints of the API server that count.
-const maxAPIServers = 64
-
-// apiServers are the endpoints of the API server as networks.
-func apiServers(c Cluster, endpoints []netip.Addr) []netip.Prefix {
-	valid := make(map[netip.Addr]bool, len(endpoints))
-	for _, ip := range endpoints[:min(len(endpoints), maxAPIServers)] {
-		if invalidReason(ip) == "" {
-			valid[ip] = true
-		}
-	}
-	withoutEgressIPs(c, valid)
-	networks := make([]netip.Prefix, 0, len(valid))
-	for ip := range valid {
-		networks = append(networks, netip.PrefixFrom(ip, ip.BitLen()))
-	}
-	return networks // PlanFor sorts them
-}
-
 // withoutEgressIPs deletes all requested and claimed addresses.
 func withoutEgressIPs(c Cluster, ips map[netip.Addr]bool) {
 	for i := range c.Namespaces {

@@ -68,7 +68,7 @@ func TestWhichAddressesOfNodesAreInside(t *testing.T) {
 }
 
 // The API server may be on machines that are no nodes. Its word is that of the control
-// plane, but an egress IP stays one.
+// plane, but an egress IP stays one until the controller has published that it cannot be one.
 //
 // Kills the mutant that leaves API servers outside.
 func TestAPIServersAreInside(t *testing.T) {

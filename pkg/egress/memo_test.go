@@ -102,8 +102,8 @@ func (w *world) change(t *rapid.T, stamp func(*types.UID, *string)) {
 	switch rapid.IntRange(0, 15).Draw(t, "of the host") {
 	case 15:
 		h.Status.FoundNetworks = rapid.SliceOfN(rapid.Custom(func(t *rapid.T) v1.FoundNetwork {
-			return network(rapid.SampledFrom([]string{v1.UsePods, v1.UseServices, v1.UseNodePods}).Draw(t, "use"),
-				rapid.SampledFrom([]string{"192.168.7.200/30", "192.168.8.0/24", "10.0.0.0/8"}).Draw(t, "cidr"))
+			return network(rapid.SampledFrom([]string{v1.UsePods, v1.UseServices, v1.UseNodePods, v1.UseAPIServers}).Draw(t, "use"),
+				rapid.SampledFrom([]string{"192.168.7.200/30", "192.168.8.0/24", "10.0.0.0/8", "192.168.7.201/32"}).Draw(t, "cidr"))
 		}), 0, 2).Draw(t, "found")
 		stamp(&h.UID, &h.ResourceVersion)
 	case 12:

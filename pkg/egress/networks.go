@@ -44,6 +44,7 @@ const (
 	whyHasHost      = "it has the address of a host: add the part of it that pods have to clusterCIDRs"
 	whyNoUnicast    = "no pod has such an address"
 	whyNoRoute      = "only the CNI says so: the agent has no route to pods there, or knows the network otherwise"
+	whyFormer       = "the API server there is gone or down: the address is only kept from being an egress IP"
 	whyIPv6         = "IPv6 networks of one node are not taken from there: add them, or those of all, to clusterCIDRs"
 )
 
@@ -114,6 +115,10 @@ func foundNetworks(c Cluster) []Network {
 			}
 			switch {
 			case n.Why != "", f.Source == SourceServiceFlag:
+			case f.Use == UseAPIServers:
+				if f.Source == sourceFormerAPIServer {
+					n.Why = whyFormer
+				}
 			case own && pods.has(f.Network): // by whatever object
 			case !own:
 				n.Why = unusable(f.Network)

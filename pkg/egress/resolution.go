@@ -58,6 +58,8 @@ const (
 	ReasonPodAddress Reason = "PodAddress"
 	// ReasonServiceAddress: the address is in a network of services.
 	ReasonServiceAddress Reason = "ServiceAddress"
+	// ReasonAPIServerAddress: the address is that of an API server.
+	ReasonAPIServerAddress Reason = "APIServerAddress"
 	// ReasonOutsideNetwork: the address is outside the network of the uplink
 	// of the host that claims it.
 	ReasonOutsideNetwork Reason = "OutsideNetwork"

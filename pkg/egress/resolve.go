@@ -13,8 +13,8 @@ import (
 //   - an address that two namespaces request is assigned to none, and each namespace
 //     that requests it is dropped entirely, whatever else it requests;
 //   - an address that two hosts claim is assigned to none;
-//   - an address of a host or in a network of pods or services, or outside the network of the
-//     host that claims it, is assigned to none;
+//   - an address of a host or an API server, or in a network of pods or services, or outside
+//     the network of the host that claims it, is assigned to none;
 //   - an address that a manual host claims beyond its capacity is assigned to none;
 //   - while a host is being evacuated, is doubtful, or another machine answers for the
 //     address, the namespace's egress IPs on other hosts are used, if there are any;
@@ -233,7 +233,7 @@ func stateOf(reason Reason) State {
 	switch reason {
 	case ReasonMultipleNamespaces, ReasonMultipleHosts, ReasonSameHost, ReasonDuplicateNetID:
 		return Conflict
-	case ReasonHostAddress, ReasonPodAddress, ReasonServiceAddress, ReasonOutsideNetwork, ReasonFamilyNotServed, ReasonBadAddress, ReasonBadNetID, ReasonBadHost:
+	case ReasonHostAddress, ReasonPodAddress, ReasonServiceAddress, ReasonAPIServerAddress, ReasonOutsideNetwork, ReasonFamilyNotServed, ReasonBadAddress, ReasonBadNetID, ReasonBadHost:
 		return Invalid
 	default:
 		return Unassigned

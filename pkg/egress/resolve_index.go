@@ -61,8 +61,8 @@ type address struct {
 	// network it is; none for an address outside all.
 	hostIP bool
 	podsOf int
-	// named is the network of pods or services in which it is by another word than that of
-	// a host; nil for none.
+	// named is the API server that has it, or the network of pods or services in which it is
+	// by another word than that of a host; nil for none.
 	named *Found
 	// reason is what findReason returns.
 	reason Reason

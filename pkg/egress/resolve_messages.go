@@ -143,7 +143,7 @@ func (x *index) defectMessage(a *address, reason Reason) string {
 	switch reason {
 	case ReasonHostAddress:
 		return x.hostAddressMessage(a)
-	case ReasonPodAddress, ReasonServiceAddress:
+	case ReasonPodAddress, ReasonServiceAddress, ReasonAPIServerAddress:
 		return x.podAddressMessage(a)
 	case ReasonMultipleNamespaces:
 		return x.multipleNamespacesMessage(a)

@@ -11,10 +11,12 @@ import (
 const SourceServiceFlag = "--service-cidrs"
 
 // namedNetworks are the networks of all pods and services that the control plane names, in
-// which no egress IP can be: packets to it would be inside traffic.
+// which no egress IP can be: packets to it would be inside traffic. apiServers are the
+// addresses of API servers, which do not depend on what else is known of them.
 type namedNetworks struct {
-	found   map[netip.Prefix]*Found
-	lengths prefixLengths
+	found      map[netip.Prefix]*Found
+	lengths    prefixLengths
+	apiServers map[netip.Addr]*Found
 }
 
 // findNamedNetworks finds them. One that is not inside does not count, and neither does one
@@ -24,12 +26,12 @@ type namedNetworks struct {
 // What agents find does not count either: with it, whoever has broken into a node could take
 // the egress IPs of others away.
 func findNamedNetworks(c Cluster) namedNetworks {
-	n := namedNetworks{found: make(map[netip.Prefix]*Found)}
+	n := namedNetworks{found: make(map[netip.Prefix]*Found), apiServers: namedAPIServers(c)}
 	var unusable func(netip.Prefix) string
 	for h := range c.Hosts {
 		for i := range c.Hosts[h].Found {
 			f := &c.Hosts[h].Found[i]
-			if f.Problem != "" || f.Use == UseNodePods || n.found[f.Network] != nil {
+			if f.Problem != "" || f.Use != UsePods && f.Use != UseServices || n.found[f.Network] != nil {
 				continue
 			}
 			if unusable == nil {
@@ -49,8 +51,12 @@ func findNamedNetworks(c Cluster) namedNetworks {
 	return n
 }
 
-// find returns the widest network that has the address; nil if none has.
+// find returns the API server with the address, or else the widest network that has it; nil if
+// none has.
 func (n *namedNetworks) find(ip netip.Addr) *Found {
+	if f := n.apiServers[ip]; f != nil {
+		return f
+	}
 	for prefix := range n.lengths.of(ip) {
 		if f := n.found[prefix]; f != nil {
 			return f
@@ -61,13 +67,20 @@ func (n *namedNetworks) find(ip netip.Addr) *Found {
 
 // refusal is why an address in the network cannot be an egress IP.
 func (f *Found) refusal() Reason {
-	if f.Use == UseServices {
+	switch f.Use {
+	case UseAPIServers:
+		return ReasonAPIServerAddress
+	case UseServices:
 		return ReasonServiceAddress
+	default:
+		return ReasonPodAddress
 	}
-	return ReasonPodAddress
 }
 
 func namedMessage(ip netip.Addr, f *Found) string {
+	if f.Use == UseAPIServers {
+		return apiServerMessage(ip, f)
+	}
 	of := "pod"
 	if f.Use == UseServices {
 		of = "service"

@@ -12,7 +12,8 @@ import (
 	v1 "github.com/egressip-operator/egressip-operator/api/v1"
 )
 
-// NetworkSource is a kind of object that names networks of pods or services.
+// NetworkSource is a kind of object that names networks of pods or services, or addresses of
+// API servers.
 type NetworkSource struct {
 	// Group, Version and Resource are those of the API. Kind is for messages.
 	Group, Version, Resource, Kind string
@@ -48,16 +49,18 @@ func NetworkSources() []NetworkSource {
 		{Group: "config.openshift.io", Version: "v1", Resource: "networks", Kind: "Network", Name: "cluster", read: openShiftNetwork},
 		{Version: "v1", Resource: "services", Kind: "Service", Namespace: "default", Name: "kubernetes", read: kubernetesService},
 		{Group: networking, Version: "v1", Resource: "servicecidrs", Kind: "ServiceCIDR", read: serviceCIDR},
+		{Group: discovery, Version: "v1", Resource: "endpointslices", Kind: "EndpointSlice", Namespace: "default", Name: "kubernetes", read: kubernetesEndpoints},
 	}
 }
 
-// networking is the group of ServiceCIDRs, which Kubernetes has from 1.33 on.
-const networking = "networking.k8s.io"
+// networking is the group of ServiceCIDRs, which Kubernetes has from 1.33 on; discovery is that
+// of EndpointSlices.
+const networking, discovery = "networking.k8s.io", "discovery.k8s.io"
 
 // CRD is the name of the CustomResourceDefinition of the kind; "" for one that the API
 // server has without.
 func (s NetworkSource) CRD() string {
-	if s.Group == "" || s.Group == networking {
+	if s.Group == "" || s.Group == networking || s.Group == discovery {
 		return ""
 	}
 	return s.Resource + "." + s.Group
@@ -185,12 +188,32 @@ func kubernetesService(object map[string]any) []NamedNetwork {
 	if len(ips) == 0 {
 		ips = []string{text(object, "spec", "clusterIP")}
 	}
+	return named(v1.UseServices, singles(ips)...)
+}
+
+// kubernetesEndpoints reads where that Service leads: to the API servers, which write these
+// endpoints themselves. One that is not ready is an API server all the same.
+func kubernetesEndpoints(object map[string]any) []NamedNetwork {
+	var ips []string
+	endpoints, _, _ := unstructured.NestedSlice(object, "endpoints")
+	for _, endpoint := range endpoints {
+		if endpoint, ok := endpoint.(map[string]any); ok {
+			ips = append(ips, texts(endpoint, "addresses")...)
+		}
+	}
+	slices.Sort(ips)
+	ips = slices.Compact(ips)
+	return named(v1.UseAPIServers, singles(ips[:min(len(ips), maxAPIServers)])...)
+}
+
+// singles writes addresses as networks. What is no address stays as it is.
+func singles(ips []string) []string {
 	for i, written := range ips {
 		if ip, err := netip.ParseAddr(written); err == nil {
 			ips[i] = single(ip).String()
 		}
 	}
-	return named(v1.UseServices, ips...)
+	return ips
 }
 
 // The annotations of Nodes in which CNIs have the networks of their pods.

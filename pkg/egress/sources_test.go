@@ -128,8 +128,29 @@ func TestObjectsThatNameNetworks(t *testing.T) {
 			t.Errorf("got\n%s\nwant\n%s", got, want)
 		}
 	})
+	t.Run("EndpointSlice", func(t *testing.T) {
+		sources := egress.NetworkSources()
+		s := sources[slices.IndexFunc(sources, func(s egress.NetworkSource) bool { return s.Kind == "EndpointSlice" })]
+		for written, want := range map[string]string{
+			"[{addresses: [172.30.9.2], conditions: {ready: false}}, {addresses: [172.30.9.1, 'fd00::1', 172.30.9.2]}, 7]": "" +
+				"APIServers 172.30.9.1/32 by EndpointSlice default/kubernetes\n" +
+				"APIServers 172.30.9.2/32 by EndpointSlice default/kubernetes\n" +
+				"APIServers fd00::1/128 by EndpointSlice default/kubernetes",
+			"[{addresses: [api.example.com]}]": "APIServers api.example.com by EndpointSlice default/kubernetes: it is not a network",
+			"[]":                               "",
+			"[" + strings.Repeat("{addresses: [172.30.9.1]}, ", 100) + "]": "APIServers 172.30.9.1/32 by EndpointSlice default/kubernetes",
+		} {
+			var object map[string]any
+			if err := yaml.Unmarshal([]byte("{metadata: {name: kubernetes, namespace: default}, endpoints: "+written+"}"), &object); err != nil {
+				t.Fatal(err)
+			}
+			if got := shown(s.Read(object)); got != want || s.CRD() != "" {
+				t.Errorf("%s: got\n%s\nwant\n%s", written, got, want)
+			}
+		}
+	})
 	for _, s := range egress.NetworkSources() {
-		for i, object := range []map[string]any{nil, {}, {"metadata": 7, "spec": "x", "status": []any{1}}, {"spec": map[string]any{"ipam": 1, "ipv4": nil}}} {
+		for i, object := range []map[string]any{nil, {}, {"metadata": 7, "spec": "x", "status": []any{1}, "endpoints": "x"}, {"spec": map[string]any{"ipam": 1, "ipv4": nil}}} {
 			t.Run(fmt.Sprintf("%v, not even that, %d", s, i), func(t *testing.T) { s.Read(object) })
 		}
 	}

@@ -240,8 +240,18 @@ func TestRightsToFindNetworks(t *testing.T) {
 				}
 			}
 		}
-		if _, ok := all["Role egressip-controller-service"]; seen != want || ok != (want > 0) {
+		role, ok := all["Role egressip-controller-service"]
+		if seen != want || ok != (want > 0) {
 			t.Errorf("findNetworks=%s: rights in %d groups of %v, want %d; the Service may be read: %t", find, seen, foreign, want, ok)
+		}
+		rules, _, err = unstructured.NestedSlice(role, "rules")
+		if err != nil || ok && len(rules) != 2 {
+			t.Errorf("rights in namespace default: %v, %v", rules, err)
+		}
+		for _, rule := range rules {
+			if text := fmt.Sprint(rule); !strings.Contains(text, "resourceNames:[kubernetes]") || !strings.Contains(text, "verbs:[list watch]") {
+				t.Errorf("the controller may do more than read Service kubernetes and its endpoints: %s", text)
+			}
 		}
 	}
 }
