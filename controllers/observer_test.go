@@ -94,7 +94,7 @@ func TestControllerThatHearsNobody(t *testing.T) {
 			}
 		}
 	}
-	// node3's own silence is found a moment later; meanwhile its ballot is valid.
+	// node3 is silenced as well, and found a moment later; what it reports does not count meanwhile.
 	s.hosts["node3"].Status.Agent.Silent = []string{"node1", "node2"}
 	s.stamp(s.hosts["node3"], false)
 	cache.hosts = len(s.past) - 1

@@ -55,7 +55,7 @@ func newMetrics(version string) *metrics {
 		}, []string{"configured", "family"}),
 		families: prometheus.NewGaugeVec(prometheus.GaugeOpts{
 			Name: "egressip_agent_family_served",
-			Help: "1 if this node can host egress IPs of the family and lead its pods to them, else 0; missing until that is known.",
+			Help: "1 if this node can host egress IPs of IPv6 and lead its pods to them, else 0; missing while that is not known.",
 		}, []string{"family"}),
 		connections: prometheus.NewGaugeVec(prometheus.GaugeOpts{
 			Name: "egressip_agent_egress_ip_connections",
@@ -152,13 +152,14 @@ func (m *metrics) observeFamilies(s dataplane.State, r dataplane.Report) {
 		m.hosted.WithLabelValues("true", f.String()).Set(float64(configured[f]))
 		m.hosted.WithLabelValues("false", f.String()).Set(float64(max(hosted[f]-configured[f], 0)))
 	}
-	m.families.WithLabelValues(egress.IPv4.String()).Set(1)
-	if r.IPv6.Known {
-		served := 0.0
-		if r.IPv6.Reason == "" {
-			served = 1
-		}
-		m.families.WithLabelValues(egress.IPv6.String()).Set(served)
+	// Every node serves IPv4, and what fails there are errors of the pass.
+	switch served := m.families.WithLabelValues(egress.IPv6.String()); {
+	case !r.IPv6.Known:
+		m.families.DeleteLabelValues(egress.IPv6.String())
+	case r.IPv6.Reason == "":
+		served.Set(1)
+	default:
+		served.Set(0)
 	}
 }
 

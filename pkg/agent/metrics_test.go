@@ -46,8 +46,8 @@ func TestUsageOfEgressIPsIsShown(t *testing.T) {
 	}
 }
 
-// Of each family, pods and egress IPs are shown by themselves, and whether the node serves it
-// as soon as that is known.
+// Of each family, pods and egress IPs are shown by themselves; and whether the node serves
+// IPv6, while that is known.
 func TestFamiliesAreShown(t *testing.T) {
 	m, registry := newMetrics("test"), prometheus.NewRegistry()
 	unregister, err := m.register(registry)
@@ -74,7 +74,6 @@ func TestFamiliesAreShown(t *testing.T) {
 		"egressip_agent_pods{IPv6}{local}": 0, "egressip_agent_pods{IPv6}{node}": 0, "egressip_agent_pods{IPv6}{drop}": 2, "egressip_agent_pods{IPv6}{remote}": 1,
 		"egressip_agent_hosted_egress_ips{true}{IPv4}": 1, "egressip_agent_hosted_egress_ips{false}{IPv4}": 0,
 		"egressip_agent_hosted_egress_ips{true}{IPv6}": 1, "egressip_agent_hosted_egress_ips{false}{IPv6}": 1,
-		"egressip_agent_family_served{IPv4}": 1,
 	} {
 		if v, ok := got[name]; !ok || v != want {
 			t.Errorf("%s is %v, %t, want %v", name, v, ok, want)
@@ -85,15 +84,16 @@ func TestFamiliesAreShown(t *testing.T) {
 	}
 	for _, step := range []struct {
 		report dataplane.IPv6Report
+		shown  bool
 		want   float64
 	}{
-		{dataplane.IPv6Report{Known: true, Reason: "no forwarding"}, 0},
-		{dataplane.IPv6Report{Known: true}, 1},
-		{dataplane.IPv6Report{}, 1},
+		{dataplane.IPv6Report{Known: true, Reason: "no forwarding"}, true, 0},
+		{dataplane.IPv6Report{Known: true}, true, 1},
+		{dataplane.IPv6Report{}, false, 0},
 	} {
 		m.observeFamilies(s, dataplane.Report{IPv6: step.report})
-		if v := gathered(t, registry)[served6]; v != step.want {
-			t.Errorf("%+v: %s is %v", step.report, served6, v)
+		if v, shown := gathered(t, registry)[served6]; shown != step.shown || v != step.want {
+			t.Errorf("%+v: %s is %v, shown: %t", step.report, served6, v, shown)
 		}
 	}
 }

@@ -10,8 +10,9 @@ import (
 	"github.com/egressip-operator/egressip-operator/internal/testenv"
 )
 
-// given: a node on which the kernel refuses an agent that starts again a BPF map for IPv6; then its IPv6 is dropped, and
-// the report says why, while IPv4 goes on, with the programs that it has; when the kernel
+// given: an agent that has just started, and to which the kernel refuses a BPF map for IPv6;
+// then IPv6 of its node is dropped, and the report says why, while IPv4 goes on, with the
+// programs that it has; when the kernel
 // no longer refuses, then IPv6 goes on within a minute, without a restart of the agent.
 //
 // Mutants killed: refused-maps-are-refused-for-ever, refused-maps-are-tried-all-the-time.

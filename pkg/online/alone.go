@@ -4,9 +4,8 @@ package online
 // the controller is alone: of two or more other hosts that it lost, none answers. Then it
 // is more likely that the controller lost the network than that all of them died. It
 // cannot tell which of them live, and the agent on its own host, which lost the same
-// network, is no second opinion. Where one host alone is lost, that
-// one may well be dead. A host whose Node is not Ready is in trouble for other reasons, and
-// does not count as lost.
+// network, is no second opinion. Where one host alone is lost, that one may well be dead. A
+// host whose Node is not Ready is in trouble for other reasons, and does not count as lost.
 //
 // Hosts that fell silent at one moment are found one after the other. So one that is
 // silent does not count as such before another host has answered since: one whose last

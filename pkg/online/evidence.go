@@ -50,9 +50,8 @@ const (
 	// ProbeAlone: the host does not answer, and neither does any other host but the
 	// controller's own; see Alone.
 	ProbeAlone
-	// ProbeMissed: the last time that the host's agent answered, its data plane worked,
-	// and the last probe has had no answer. It is no evidence yet: Alone makes it
-	// ProbeAnswers.
+	// ProbeMissed: the host is not offline, but its last probe had no answer. It is no
+	// evidence yet: Alone makes it ProbeAnswers.
 	ProbeMissed
 )
 

@@ -40,7 +40,7 @@ type View struct {
 	// Heard is how many hosts gave a sign of life for their last probe: 0, 1, or 2 for
 	// all greater numbers. While no host is offline it is 0, so that single probes that
 	// get lost change nothing. A caller that judges a silent host by whether others are
-	// heard meanwhile (Health.Reached) learns by it when to look anew.
+	// heard meanwhile (Health.Reached) learns by it when to look again.
 	Heard int
 }
 
