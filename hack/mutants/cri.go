@@ -34,7 +34,22 @@ func criMutants() []mutant {
 		},
 		{
 			name: "one-look-for-a-link", pkg: cri, test: "TestNewPodIsToldWhenItsLinkIsThere", plain: true,
-			edits: []edit{{file: "source.go", old: "fastUntil = s.config.Clock.Now().Add(fastPollFor)", new: "fastUntil = s.config.Clock.Now()"}},
+			edits: []edit{{file: "source.go", old: "linkAt = s.config.Clock.Now()", new: "_ = linkAt"}},
+		},
+		{
+			name: "fast-for-three-seconds", pkg: cri, test: "TestNewPodIsFoundSoonAfterItIsReady", plain: true,
+			edits: []edit{{
+				file: "source.go", old: "return max(fastPoll, duty, aged)",
+				new: "if sinceLink > 3*time.Second {\n\t\treturn slowPoll\n\t}\n\treturn max(fastPoll, duty, aged)",
+			}},
+		},
+		{
+			name: "slow-answer-delays-without-limit", pkg: cri, test: "TestNewPodIsFoundSoonAfterItIsReady", plain: true,
+			edits: []edit{{file: "source.go", old: "maxDutyPause = 500 * time.Millisecond", new: "maxDutyPause = time.Hour"}},
+		},
+		{
+			name: "polls-never-slow", pkg: cri, test: "TestNewPodIsFoundSoonAfterItIsReady", plain: true,
+			edits: []edit{{file: "source.go", old: "max(fastPoll, duty, aged)", new: "max(fastPoll, min(duty, aged))"}},
 		},
 	}
 }

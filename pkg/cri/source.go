@@ -32,19 +32,22 @@ const (
 
 // The pace of polling.
 const (
-	// fastPoll is the pause between two polls after a link came up, for the time
-	// of fastPollFor: a sandbox is READY some 100 ms after its link exists.
-	fastPoll    = 20 * time.Millisecond
-	fastPollFor = 3 * time.Second
-	// slowPoll is the pause otherwise.
+	// fastPoll is the shortest pause between two polls, slowPoll the longest.
+	fastPoll = 20 * time.Millisecond
 	slowPoll = 10 * time.Second
+	// agedPoll is the share of the time since the last link came up that the pause
+	// is. A sandbox is READY some 100 ms after its link exists, on a busy node
+	// seconds: whenever it is, its address is found with little delay.
+	agedPoll = 1.0 / 30
 	// retryAfter is the pause after a failed poll.
 	retryAfter = time.Second
 	// pollTimeout bounds one poll.
 	pollTimeout = 2 * time.Second
-	// maxDutyCycle caps polling at this share of the time: a slow runtime is not
-	// polled all the time.
+	// maxDutyCycle caps polling at this share of the time, by pauses of maxDutyPause
+	// at most: a slow runtime is not polled all the time, and a new pod on a busy
+	// node does not wait long for the next poll. The kubelet asks once a second.
 	maxDutyCycle = 1.0 / 5
+	maxDutyPause = 500 * time.Millisecond
 	// maxReply is the size in bytes of the largest reply that is accepted.
 	maxReply = 16 << 20
 )
@@ -167,7 +170,7 @@ func (s *Source) pause(ctx context.Context, d time.Duration) {
 
 // poll reads the list of sandboxes at the pace that new links ask for.
 func (s *Source) poll(ctx context.Context, linkUp chan struct{}) {
-	var fastUntil time.Time
+	var linkAt time.Time // when the last link came up
 	var conn *grpc.ClientConn
 	defer func() {
 		if conn != nil {
@@ -193,29 +196,29 @@ func (s *Source) poll(ctx context.Context, linkUp chan struct{}) {
 		}
 		failing, reached = err != nil, err == nil
 		first()
-		fast := fastPause(s.config.Clock.Since(began))
-		rest := slowPoll
-		switch {
-		case failing:
-			rest, fast = retryAfter, fastPoll
-		case began.Before(fastUntil):
-			rest = fast
+		took := s.config.Clock.Since(began)
+		rest := pauseAfter(took, s.config.Clock.Since(linkAt))
+		if failing {
+			rest, took = retryAfter, 0
 		}
 		t := s.config.Clock.NewTimer(rest)
 		select {
 		case <-ctx.Done():
 		case <-linkUp:
-			fastUntil = s.config.Clock.Now().Add(fastPollFor)
-			s.pause(ctx, fast)
+			linkAt = s.config.Clock.Now()
+			s.pause(ctx, pauseAfter(took, 0))
 		case <-t.C():
 		}
 		t.Stop()
 	}
 }
 
-// fastPause is the pause between two fast polls of which the first took so long.
-func fastPause(took time.Duration) time.Duration {
-	return max(fastPoll, time.Duration(float64(took)*(1/maxDutyCycle-1)))
+// pauseAfter is the pause after a poll that took so long, at a time since the last link
+// came up.
+func pauseAfter(took, sinceLink time.Duration) time.Duration {
+	duty := min(time.Duration(float64(took)*(1/maxDutyCycle-1)), maxDutyPause)
+	aged := min(time.Duration(float64(sinceLink)*agedPoll), slowPoll)
+	return max(fastPoll, duty, aged)
 }
 
 // once polls once, on a new connection if there is none. It returns the connection

@@ -245,6 +245,33 @@ func TestNewPodIsToldWhenItsLinkIsThere(t *testing.T) {
 	})
 }
 
+// TestNewPodIsFoundSoonAfterItIsReady: however long after its link a sandbox is READY, and
+// however long the runtime takes to answer, its address is found soon after; and polls
+// become rare when no link comes up.
+// Mutants: polling is fast for three seconds only; the pause grows with the runtime's
+// time to answer without a limit; polling never becomes slow.
+func TestNewPodIsFoundSoonAfterItIsReady(t *testing.T) {
+	t.Parallel()
+	for _, took := range []time.Duration{time.Millisecond, 50 * time.Millisecond, time.Second} {
+		for _, ready := range []time.Duration{0, 100 * time.Millisecond, time.Second, 4 * time.Second, 20 * time.Second, time.Minute} {
+			at, polls := time.Duration(0), 0
+			for ; at < ready; polls++ {
+				at += took + pauseAfter(took, at+took)
+			}
+			// The poll during which it became READY may have missed it.
+			if late, most := at+took-ready, 2*took+500*time.Millisecond+ready/20; late > most {
+				t.Errorf("polls of %v: a sandbox READY after %v is found %v later, which must be within %v", took, ready, late, most)
+			}
+			if polls > 300 {
+				t.Errorf("polls of %v: %d of them within %v, which must be 300 at most", took, polls, ready)
+			}
+		}
+	}
+	if rest := pauseAfter(time.Millisecond, time.Hour); rest != slowPoll {
+		t.Errorf("an hour after the last link the pause is %v, want %v", rest, slowPoll)
+	}
+}
+
 // TestPodsAreWhatHasAnAddress: pods in the node's network, others than READY,
 // without an owner, with no address or one that is none, are not told; and one
 // whose address comes later is.
