@@ -32,7 +32,8 @@ func Stretch(span time.Duration) time.Duration {
 	return time.Duration(float64(span) * factor)
 }
 
-// pollEvery is the pause between two looks.
+// pollEvery is the pause between two looks, unless a look takes longer: then the pause is
+// as long, so that looking takes at most half of a processor's time.
 const pollEvery = 10 * time.Millisecond
 
 // Eventually waits until wrong returns "", and fails the test with its last
@@ -82,10 +83,9 @@ func condition(what string, holds func() bool) string {
 func Await(ctx context.Context, limit time.Duration, wrong func(context.Context) string) string {
 	ctx, cancel := context.WithTimeout(ctx, limit)
 	defer cancel()
-	tick := time.NewTicker(pollEvery)
-	defer tick.Stop()
 	last := ""
 	for {
+		began := time.Now()
 		now := wrong(ctx)
 		switch {
 		case now == "":
@@ -99,7 +99,7 @@ func Await(ctx context.Context, limit time.Duration, wrong func(context.Context)
 		last = now
 		select {
 		case <-ctx.Done(): // One more look: the process may have been kept waiting.
-		case <-tick.C:
+		case <-time.After(max(pollEvery, time.Since(began))):
 		}
 	}
 }

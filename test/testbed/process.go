@@ -290,14 +290,14 @@ func inside(netns string) ([]process, error) {
 	return found, nil
 }
 
-// Poll calls f until it returns nil, every 50 ms. After limit, or when ctx
-// ends, it returns f's last error.
+// Poll calls f until it returns nil. It pauses for 50 ms between two calls, or for as
+// long as the last call took: f often starts kubectl, whose processor time the cluster
+// would lack. After limit, or when ctx ends, it returns f's last error.
 func Poll(ctx context.Context, limit time.Duration, f func() error) error {
 	ctx, cancel := context.WithTimeout(ctx, limit)
 	defer cancel()
-	tick := time.NewTicker(50 * time.Millisecond)
-	defer tick.Stop()
 	for {
+		began := time.Now()
 		err := f()
 		if err == nil {
 			return nil
@@ -305,7 +305,7 @@ func Poll(ctx context.Context, limit time.Duration, f func() error) error {
 		select {
 		case <-ctx.Done():
 			return fmt.Errorf("after %s: %w", limit, err)
-		case <-tick.C:
+		case <-time.After(max(50*time.Millisecond, time.Since(began))):
 		}
 	}
 }
