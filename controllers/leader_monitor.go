@@ -72,8 +72,8 @@ func (m *leaderMonitor) first(leader string) bool {
 // stay dead for days.
 func (m *leaderMonitor) due(probed probeStates) bool {
 	var silent []string
-	for name, state := range probed {
-		if state == online.ProbeSilent || state == online.ProbeCutOff {
+	for name, result := range probed {
+		if state := result.State; state == online.ProbeSilent || state == online.ProbeCutOff {
 			silent = append(silent, name)
 		}
 	}

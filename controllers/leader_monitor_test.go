@@ -41,9 +41,9 @@ func TestHostOfLeader(t *testing.T) {
 func TestLeaderMonitorChecksForAsLongAsALeaseLasts(t *testing.T) {
 	fake := testclock.NewFakeClock(time.Unix(1_000_000, 0))
 	m := &leaderMonitor{clock: fake}
-	well := probeStates{"node1": online.ProbeAnswers, "node2": online.ProbeAnswers}
-	one := probeStates{"node1": online.ProbeAnswers, "node2": online.ProbeSilent}
-	both := probeStates{"node1": online.ProbeCutOff, "node2": online.ProbeCutOff}
+	well := probeStates{"node1": {State: online.ProbeAnswers}, "node2": {State: online.ProbeAnswers}}
+	one := probeStates{"node1": {State: online.ProbeAnswers}, "node2": {State: online.ProbeSilent}}
+	both := probeStates{"node1": {State: online.ProbeCutOff}, "node2": {State: online.ProbeCutOff}}
 	for i, step := range []struct {
 		after  time.Duration
 		probed probeStates

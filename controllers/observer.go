@@ -21,7 +21,7 @@ import (
 )
 
 // probeStates are the results of this controller's probes, by host.
-type probeStates map[string]online.ProbeState
+type probeStates map[string]online.Probed
 
 // observer gathers what a decision depends on: the caches, what this controller has
 // written and the caches do not show yet, and the results of its probes. It may be

@@ -28,7 +28,7 @@ func TestViewDependsOnOneReadingOfProbes(t *testing.T) {
 	readings := 0
 	o := newObserver(cache, testclock.NewFakeClock(time.Unix(1e9, 0)), func() probeStates {
 		readings++
-		return probeStates{"node1": online.ProbeSilent}
+		return probeStates{"node1": {State: online.ProbeSilent}}
 	}, 0)
 
 	v, err := o.observe(t.Context())
@@ -38,7 +38,7 @@ func TestViewDependsOnOneReadingOfProbes(t *testing.T) {
 	if got := v.verdicts["node1"]; !got.Online || !got.Closed {
 		t.Errorf("silent to this controller alone: %+v, want online and closed", got)
 	}
-	v, err = o.observeWith(t.Context(), probeStates{"node1": online.ProbeNoAgent})
+	v, err = o.observeWith(t.Context(), probeStates{"node1": {State: online.ProbeNoAgent}})
 	if err != nil || readings != 1 {
 		t.Fatalf("%d readings, want no more; error %v", readings, err)
 	}
@@ -76,12 +76,12 @@ func TestControllerThatHearsNobody(t *testing.T) {
 	o := newObserver(cache, testclock.NewFakeClock(time.Unix(1e9, 0)), noProbes, 0)
 	o.self = netip.MustParseAddr("192.168.7.11")
 	for _, moment := range []probeStates{
-		{"node1": online.ProbeAnswers, "node2": online.ProbeCutOff, "node3": online.ProbeCutOff},
-		{"node1": online.ProbeAnswers, "node2": online.ProbeSilent, "node3": online.ProbeSilent},
-		{"node1": online.ProbeAnswers, "node2": online.ProbeReturning, "node3": online.ProbeSilent},
-		{"node1": online.ProbeAnswers, "node2": online.ProbeHeldDown, "node3": online.ProbeReturning},
-		{"node1": online.ProbeAnswers, "node2": online.ProbeAnswers, "node3": online.ProbeReturning},
-		{"node1": online.ProbeAnswers, "node2": online.ProbeAnswers, "node3": online.ProbeAnswers},
+		{"node1": {State: online.ProbeAnswers}, "node2": {State: online.ProbeCutOff}, "node3": {State: online.ProbeCutOff}},
+		{"node1": {State: online.ProbeAnswers}, "node2": {State: online.ProbeSilent}, "node3": {State: online.ProbeSilent}},
+		{"node1": {State: online.ProbeAnswers}, "node2": {State: online.ProbeReturning}, "node3": {State: online.ProbeSilent}},
+		{"node1": {State: online.ProbeAnswers}, "node2": {State: online.ProbeHeldDown}, "node3": {State: online.ProbeReturning}},
+		{"node1": {State: online.ProbeAnswers}, "node2": {State: online.ProbeAnswers}, "node3": {State: online.ProbeReturning}},
+		{"node1": {State: online.ProbeAnswers}, "node2": {State: online.ProbeAnswers}, "node3": {State: online.ProbeAnswers}},
 	} {
 		v, err := o.observeWith(t.Context(), moment)
 		if err != nil {
@@ -98,21 +98,21 @@ func TestControllerThatHearsNobody(t *testing.T) {
 	s.hosts["node3"].Status.Agent.Silent = []string{"node1", "node2"}
 	s.stamp(s.hosts["node3"], false)
 	cache.hosts = len(s.past) - 1
-	v, err := o.observeWith(t.Context(), probeStates{"node1": online.ProbeAnswers, "node2": online.ProbeSilent, "node3": online.ProbeMissed})
+	v, err := o.observeWith(t.Context(), probeStates{"node1": {State: online.ProbeAnswers}, "node2": {State: online.ProbeSilent}, "node3": {State: online.ProbeAnswers, Missed: true}})
 	if err != nil || !v.verdicts["node2"].Online || !v.verdicts["node2"].Unseen || v.probed["node3"] != online.ProbeAnswers {
 		t.Errorf("node3 has missed a probe too, and node2 is %+v, node3 %d, error %v", v.verdicts["node2"], v.probed["node3"], err)
 	}
 	s.hosts["node3"].Status.Agent.Silent = nil
 	s.stamp(s.hosts["node3"], false)
 	cache.hosts = len(s.past) - 1
-	v, err = o.observeWith(t.Context(), probeStates{"node1": online.ProbeAnswers, "node2": online.ProbeSilent, "node3": online.ProbeAnswers})
+	v, err = o.observeWith(t.Context(), probeStates{"node1": {State: online.ProbeAnswers}, "node2": {State: online.ProbeSilent}, "node3": {State: online.ProbeAnswers}})
 	if err != nil || !v.verdicts["node2"].Online {
 		t.Errorf("node3 hears node2, which is %+v, error %v", v.verdicts["node2"], err)
 	}
 	s.hosts["node3"].Status.Agent.Silent = []string{"node2"}
 	s.stamp(s.hosts["node3"], false)
 	cache.hosts = len(s.past) - 1
-	v, err = o.observeWith(t.Context(), probeStates{"node1": online.ProbeAnswers, "node2": online.ProbeSilent, "node3": online.ProbeAnswers})
+	v, err = o.observeWith(t.Context(), probeStates{"node1": {State: online.ProbeAnswers}, "node2": {State: online.ProbeSilent}, "node3": {State: online.ProbeAnswers}})
 	if err != nil || v.verdicts["node2"].Reason != online.ReasonSilent {
 		t.Errorf("node2 is dead and %+v, error %v", v.verdicts["node2"], err)
 	}

@@ -46,7 +46,7 @@ func (v *view) readCandidates(nodes map[string]*corev1.Node) {
 func (v *view) readProbes(probed probeStates, nodes map[string]*corev1.Node, self netip.Addr) {
 	own, states := "", make(map[string]online.NodeState, len(probed))
 	for _, h := range v.hosts {
-		if probed[h.Name] != online.NotProbed {
+		if probed[h.Name].State != online.NotProbed {
 			states[h.Name] = nodeState(nodes[h.Name])
 		}
 		if ip, err := netip.ParseAddr(h.HostIP); err == nil && ip == self {

@@ -17,7 +17,7 @@ import (
 // panelView is a view of hosts node0 to node9, all with an agent, a Ready Node and an
 // answer to probes, of which the first has the next seven as witnesses.
 func panelView() (view, map[string]*corev1.Node) {
-	v, nodes := view{probed: make(probeStates)}, make(map[string]*corev1.Node)
+	v, nodes := view{probed: make(map[string]online.ProbeState)}, make(map[string]*corev1.Node)
 	for i := range 10 {
 		name := fmt.Sprintf("node%d", i)
 		v.hosts = append(v.hosts, &v1.HostSubnet{ObjectMeta: metav1.ObjectMeta{Name: name}, Status: v1.HostSubnetStatus{Agent: &v1.AgentStatus{Version: "1"}}})

@@ -133,7 +133,7 @@ func (p *probes) states() probeStates {
 	}
 	states := make(probeStates, len(snapshot.Hosts))
 	for name, h := range snapshot.Hosts {
-		states[name] = probeState(h, snapshot.View.Held[name], snapshot.View.Isolated)
+		states[name] = online.Probed{State: probeState(h, snapshot.View.Held[name], snapshot.View.Isolated), Missed: !h.Reached()}
 	}
 	return states
 }
@@ -142,9 +142,6 @@ func (p *probes) states() probeStates {
 func probeState(h probe.Health, heldDown, isolated bool) online.ProbeState {
 	switch h.State {
 	case probe.Online, probe.Suspect:
-		if !h.Reached() {
-			return online.ProbeMissed
-		}
 		return online.ProbeAnswers
 	case probe.Unknown:
 		return online.ProbeUndecided

@@ -23,7 +23,7 @@ type view struct {
 	hosts      []*v1.HostSubnet   // in order of name
 	// probed, votes and verdicts are by host: the results of this controller's
 	// probes, what agents report, and what follows from both and from Nodes.
-	probed probeStates
+	probed map[string]online.ProbeState
 	// void holds the hosts whose ballots are void because the controller hears no other
 	// host; see online.Alone.
 	void     map[string]bool

@@ -33,7 +33,7 @@ func TestSilentHosts(t *testing.T) {
 	} {
 		v := view{
 			hosts: hosts, verdicts: map[string]online.Verdict{"node2": c.verdict}, votes: map[string]online.Vote{"node2": c.vote},
-			probed: probeStates{"node2": c.probed},
+			probed: map[string]online.ProbeState{"node2": c.probed},
 		}
 		if got := len(v.silentHosts()) == 1; got != c.dead {
 			t.Errorf("%s: dead is %t, want %t", name, got, c.dead)

@@ -74,9 +74,12 @@ func healthMutants() []mutant {
 		{
 			name: "missed-is-company", pkg: onlinePackage, test: "TestAlone", plain: true,
 			edits: []edit{
-				{file: "alone.go", old: "ProbeHeldDown, ProbeMissed:", new: "ProbeHeldDown:"},
-				{file: "alone.go", old: "case ProbeAnswers, ProbeNotServing", new: "case ProbeMissed, ProbeAnswers, ProbeNotServing"},
+				{file: "alone.go", old: "if !result.Missed {", new: "if true {"},
 			},
+		},
+		{
+			name: "missed-without-agent-is-company", pkg: onlinePackage, test: "TestAlone", plain: true,
+			edits: []edit{{file: "alone.go", old: "if !result.Missed {", new: "if !result.Missed || result.State != ProbeAnswers {"}},
 		},
 		{
 			name: "missed-alone-is-alone", pkg: onlinePackage, test: "TestAlone", plain: true,
@@ -101,7 +104,7 @@ func healthMutants() []mutant {
 		{
 			name: "held-down-is-company", pkg: onlinePackage, test: "TestAlone", plain: true,
 			edits: []edit{
-				{file: "alone.go", old: "ProbeReturning, ProbeHeldDown, ProbeMissed:", new: "ProbeReturning, ProbeMissed:"},
+				{file: "alone.go", old: "ProbeReturning, ProbeHeldDown:", new: "ProbeReturning:"},
 				{file: "alone.go", old: "case ProbeAnswers,", new: "case ProbeHeldDown, ProbeAnswers,"},
 			},
 		},

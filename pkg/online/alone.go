@@ -9,7 +9,8 @@ package online
 //
 // Hosts that fell silent at one moment are found one after the other. So one that is
 // silent does not count as such before another host has answered since: one whose last
-// probe was missed is lost as well, until it answers again.
+// probe was missed is lost as well, until it answers again. What was known of it, that it
+// serves, or that its agent is gone, holds meanwhile.
 //
 // Hosts that answer again and are not trusted yet do not end that. Their ballots are
 // still void, so the ballot of the host that was cut off would be the only valid one.
@@ -17,46 +18,49 @@ package online
 // void holds the hosts whose ballots are void because of that: the controller's own one,
 // and those that missed a probe. It is nil where the controller is not alone. own is the
 // host that the controller runs on, "" if it is not known.
-func Alone(own string, probed map[string]ProbeState, nodes map[string]NodeState) (counting map[string]ProbeState, void map[string]bool) {
+func Alone(own string, probed map[string]Probed, nodes map[string]NodeState) (counting map[string]ProbeState, void map[string]bool) {
 	alone := isAlone(own, probed, nodes)
 	if alone {
 		void = map[string]bool{own: true}
 	}
 	counting = make(map[string]ProbeState, len(probed))
-	for name, state := range probed {
-		switch state {
-		case ProbeMissed:
-			state = ProbeAnswers
-			if alone {
-				void[name] = true
-			}
+	for name, result := range probed {
+		counting[name] = result.State
+		if !alone {
+			continue
+		}
+		if result.Missed {
+			void[name] = true
+		}
+		switch result.State {
 		case ProbeSilent, ProbeCutOff, ProbeReturning:
-			if alone {
-				state = ProbeAlone
-			}
+			counting[name] = ProbeAlone
 		default:
 		}
-		counting[name] = state
 	}
 	return counting, void
 }
 
 // isAlone reports whether a controller is alone, see Alone.
-func isAlone(own string, probed map[string]ProbeState, nodes map[string]NodeState) bool {
+func isAlone(own string, probed map[string]Probed, nodes map[string]NodeState) bool {
 	lost, silent := 0, 0
-	for name, state := range probed {
+	for name, result := range probed {
 		if name == own {
 			continue
 		}
-		switch state {
+		ready := nodes[name] == NodeReady
+		switch result.State {
 		case ProbeAnswers, ProbeNotServing, ProbeNoAgent:
-			return false
-		case ProbeSilent, ProbeCutOff, ProbeReturning, ProbeHeldDown, ProbeMissed:
-			if nodes[name] == NodeReady {
+			if !result.Missed {
+				return false
+			}
+			if ready {
 				lost++
-				if state != ProbeMissed {
-					silent++
-				}
+			}
+		case ProbeSilent, ProbeCutOff, ProbeReturning, ProbeHeldDown:
+			if ready {
+				lost++
+				silent++
 			}
 		default:
 			// Whether the host answers is not known.

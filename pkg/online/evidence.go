@@ -50,10 +50,15 @@ const (
 	// ProbeAlone: the host does not answer, and neither does any other host but the
 	// controller's own; see Alone.
 	ProbeAlone
-	// ProbeMissed: the host is not offline, but its last probe had no answer. It is no
-	// evidence yet: Alone makes it ProbeAnswers.
-	ProbeMissed
 )
+
+// Probed is the result of a controller's probes of one host.
+type Probed struct {
+	State ProbeState
+	// Missed: the last probe had no answer of any kind. That alone is no evidence about
+	// the host, but about what the controller hears at this moment; see Alone.
+	Missed bool
+}
 
 // Evidence is everything that is known about whether a host can take egress
 // traffic.
