@@ -13,6 +13,7 @@ import (
 	"net/netip"
 	"os"
 	"strings"
+	"sync"
 	"syscall"
 	"time"
 
@@ -21,7 +22,7 @@ import (
 
 // get prints the body of an answer.
 func get(ctx context.Context, url string, o options) error {
-	return do(ctx, &http.Client{Timeout: o.timeout}, http.MethodGet, url, nil, nil, func(r *http.Response) error {
+	return do(ctx, o, nil, http.MethodGet, url, nil, nil, func(r *http.Response) error {
 		_, err := io.Copy(os.Stdout, r.Body)
 		return err
 	})
@@ -30,7 +31,7 @@ func get(ctx context.Context, url string, o options) error {
 // post sends o.size bytes and counts what comes back.
 func post(ctx context.Context, url string, o options) error {
 	body := strings.NewReader(strings.Repeat("y", o.size))
-	return do(ctx, &http.Client{Timeout: o.timeout}, http.MethodPost, url, body, nil, func(r *http.Response) error {
+	return do(ctx, o, nil, http.MethodPost, url, body, nil, func(r *http.Response) error {
 		n, err := io.Copy(io.Discard, r.Body)
 		fmt.Printf("saw %s, sent %d bytes, received %d bytes\n", r.Header.Get(sawHeader), o.size, n)
 		return err
@@ -50,33 +51,65 @@ func api(ctx context.Context, path string, o options) error {
 	}
 	roots := x509.NewCertPool()
 	roots.AppendCertsFromPEM(ca)
-	client := &http.Client{Timeout: o.timeout, Transport: &http.Transport{TLSClientConfig: &tls.Config{RootCAs: roots}}}
 	url := "https://" + net.JoinHostPort(os.Getenv("KUBERNETES_SERVICE_HOST"), os.Getenv("KUBERNETES_SERVICE_PORT")) + path
 	header := http.Header{"Authorization": {"Bearer " + string(token)}}
-	return do(ctx, client, http.MethodGet, url, nil, header, func(r *http.Response) error {
+	return do(ctx, o, &tls.Config{RootCAs: roots}, http.MethodGet, url, nil, header, func(r *http.Response) error {
 		_, err := io.Copy(os.Stdout, r.Body)
 		return err
 	})
 }
 
-func do(ctx context.Context, c *http.Client, method, url string, body io.Reader, h http.Header, use func(*http.Response) error) error {
+// do makes a request and uses its answer. All packets of its connection have left when it
+// returns: what watches the network from then on sees none of them.
+func do(ctx context.Context, o options, c *tls.Config, method, url string, body io.Reader, h http.Header, use func(*http.Response) error) error {
 	request, err := http.NewRequestWithContext(ctx, method, url, body)
 	if err != nil {
 		return err
 	}
 	maps.Copy(request.Header, h)
-	response, err := c.Do(request)
+	request.Close = true // the server ends the connection
+	ended := make(chan struct{})
+	end := sync.OnceFunc(func() { close(ended) })
+	transport := &http.Transport{TLSClientConfig: c, DialContext: func(ctx context.Context, network, address string) (net.Conn, error) {
+		conn, err := (&net.Dialer{}).DialContext(ctx, network, address)
+		if err != nil {
+			return nil, err
+		}
+		return &patient{Conn: conn, ended: end}, nil
+	}}
+	response, err := (&http.Client{Timeout: o.timeout, Transport: transport}).Do(request)
 	if err != nil {
 		return err
 	}
-	defer response.Body.Close()
-	if err := use(response); err != nil {
+	err = use(response)
+	response.Body.Close()
+	<-ended
+	if err != nil {
 		return err
 	}
 	if response.StatusCode != http.StatusOK {
 		return fmt.Errorf("%s %s: %s", method, url, response.Status)
 	}
 	return nil
+}
+
+// patient is a connection that waits for the other side's end before it closes. A process
+// that ends first leaves the last packet, which acknowledges that, to the kernel.
+type patient struct {
+	net.Conn
+	ended func()
+}
+
+// patience is how long a patient connection waits at most.
+const patience = time.Second
+
+// Close closes the connection.
+func (p *patient) Close() error {
+	defer p.ended()
+	if p.SetReadDeadline(time.Now().Add(patience)) == nil {
+		_, _ = io.Copy(io.Discard, p.Conn) // it has been used; how it ends does not matter
+	}
+	return p.Conn.Close()
 }
 
 // dialer has its sockets forbid fragmentation, if asked to.
