@@ -2,6 +2,7 @@ package e2e
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"net/netip"
 	"os"
@@ -9,6 +10,7 @@ import (
 	"regexp"
 	"slices"
 	"strings"
+	"sync"
 	"testing"
 	"time"
 
@@ -283,11 +285,42 @@ func (b *bed) leaveWithin(t *testing.T, bound time.Duration, pods []testbed.Pod,
 // nodeAddress is what a pod without egress IP leaves with.
 func (b *bed) nodeAddress(p testbed.Pod) string { return b.NodeIP(p.Node).String() }
 
-// traffic runs the traffic client in a pod and returns the address that the other side
+// each runs f for all of a list at once, and fails the test with their errors: what
+// must not be answered takes its whole timeout.
+func each[T any](t *testing.T, list []T, f func(T) error) {
+	t.Helper()
+	errs := make([]error, len(list))
+	var all sync.WaitGroup
+	for i, one := range list {
+		all.Go(func() { errs[i] = f(one) })
+	}
+	all.Wait()
+	if err := errors.Join(errs...); err != nil {
+		t.Fatal(err)
+	}
+}
+
+// unanswered sends from each pod what each of the commands says, and fails the test if
+// anything is answered. A command is one of the traffic client, with its arguments.
+func (b *bed) unanswered(t *testing.T, pods []testbed.Pod, commands ...string) {
+	t.Helper()
+	each(t, pods, func(p testbed.Pod) error {
+		var errs []error
+		for _, command := range commands {
+			args := strings.Fields(command)
+			if out, err := b.Exec(t.Context(), p.Place(), append([]string{"traffic", args[0], "-timeout", quick}, args[1:]...)...); err == nil {
+				errs = append(errs, fmt.Errorf("%s on %s: %s is answered: %s", p.Name, p.Node, command, out))
+			}
+		}
+		return errors.Join(errs...)
+	})
+}
+
+// traffic runs the traffic client in the network of a pod and returns the address that the other side
 // saw.
 func (b *bed) traffic(t *testing.T, p testbed.Pod, args ...string) (string, error) {
 	t.Helper()
-	out, err := b.PodExec(t.Context(), p.Namespace, p.Name, append([]string{"/traffic"}, args...)...)
+	out, err := b.Exec(t.Context(), p.Place(), append([]string{"traffic"}, args...)...)
 	if err != nil {
 		return "", err
 	}

@@ -3,6 +3,7 @@ package e2e
 import (
 	"context"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"path/filepath"
 	"strings"
@@ -157,8 +158,8 @@ func (b *bed) testAgentRestart(t *testing.T) {
 			"datagrams":         {"watch", "-every", "25ms", "-timeout", "2s", fmt.Sprintf("udp://%s:%d", testbed.BastionIP, testbed.BastionPort)},
 			"an old connection": {"stream", "-every", "25ms", "-timeout", "2s", fmt.Sprintf("%s:%d", testbed.BastionIP, testbed.BastionEchoPort)},
 		} {
-			command := []string{"kubectl", "-n", p.Namespace, "exec", p.Name, "--", "/traffic", args[0], "-for", length.String()}
-			wait, err := b.Background(t.Context(), "", append(command, args[1:]...)...)
+			command := []string{"traffic", args[0], "-for", length.String()}
+			wait, err := b.Background(t.Context(), p.Place(), append(command, args[1:]...)...)
 			if err != nil {
 				t.Fatal(err)
 			}
@@ -171,7 +172,7 @@ func (b *bed) testAgentRestart(t *testing.T) {
 		}
 		b.eventually(t, func() error {
 			if pids, err := b.PIDs(node, isAgent); err != nil || len(pids) != 1 {
-				return fmt.Errorf("no new agent on %s, %w", node, err)
+				return errors.Join(fmt.Errorf("no new agent on %s", node), err)
 			}
 			return nil
 		})
@@ -247,6 +248,13 @@ func (b *bed) testRemoval(t *testing.T) {
 	// No address is left that nothing manages.
 	b.eventually(t, func() error { return b.hasAddress(t, false) })
 	for _, node := range b.Nodes() {
+		// An agent that has yet to end owns what it made.
+		b.eventually(t, func() error {
+			if pids, err := b.PIDs(node, isAgent); err != nil || len(pids) > 0 {
+				return errors.Join(fmt.Errorf("agents still run on %s: %v", node, pids), err)
+			}
+			return nil
+		})
 		if out, err := b.NodeShell(ctx, node, b.binary(), "cleanup"); err != nil {
 			t.Fatalf("cleanup on %s: %v\n%s", node, err, out)
 		}

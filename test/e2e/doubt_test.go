@@ -230,7 +230,7 @@ func (b *bed) keepSending(t *testing.T, pods []testbed.Pod) (done func()) {
 	t.Helper()
 	var waits []func(bool) (string, error)
 	for _, p := range pods {
-		wait, err := b.Background(t.Context(), "", "kubectl", "-n", p.Namespace, "exec", p.Name, "--", "/traffic", "watch",
+		wait, err := b.Background(t.Context(), p.Place(), "traffic", "watch",
 			"-every", "50ms", "-for", "15s", "-timeout", "1s", bastionURL())
 		if err != nil {
 			t.Fatal(err)

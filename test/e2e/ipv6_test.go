@@ -2,7 +2,6 @@ package e2e
 
 import (
 	"fmt"
-	"strings"
 	"testing"
 
 	"github.com/egressip-operator/egressip-operator/test/testbed"
@@ -22,16 +21,8 @@ func (b *bed) testIPv6(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
+	b.unanswered(t, b.egress, "get "+bastionURL6(), fmt.Sprintf("udp [%s]:%d", testbed.BastionIPv6, testbed.BastionPort), "ping "+testbed.BastionIPv6)
 	for _, from := range b.egress {
-		for _, command := range []string{
-			"get -timeout " + quick + " " + bastionURL6(),
-			fmt.Sprintf("udp -timeout %s [%s]:%d", quick, testbed.BastionIPv6, testbed.BastionPort),
-			"ping -timeout " + quick + " " + testbed.BastionIPv6,
-		} {
-			if out, err := b.PodExec(t.Context(), from.Namespace, from.Name, strings.Fields("/traffic "+command)...); err == nil {
-				t.Errorf("%s on %s: %s is answered: %s", from.Name, from.Node, command, out)
-			}
-		}
 		for _, to := range b.plain {
 			b.sees(t, from, fmt.Sprintf("http://[%s]:8080/", to.IPv6), from.IPv6.String())
 		}
@@ -61,14 +52,7 @@ func (b *bed) testIPv6(t *testing.T) {
 // drop6 waits until no pod gets an answer by IPv6.
 func (b *bed) drop6(t *testing.T, pods []testbed.Pod) {
 	t.Helper()
-	for _, p := range pods {
-		b.eventually(t, func() error {
-			if got, err := b.traffic(t, p, "get", "-timeout", quick, bastionURL6()); err == nil {
-				return fmt.Errorf("%s on %s leaves by IPv6, and is seen as %s", p.Name, p.Node, got)
-			}
-			return nil
-		})
-	}
+	b.awaitDropped(t, pods, bastionURL6())
 }
 
 // leave6 waits until the bastion sees each pod with its node's address of IPv6.

@@ -45,7 +45,7 @@ func (b *bed) testPackets(t *testing.T) {
 			{"ping", "-size", "4000", testbed.BastionIP},
 			{"ping", "-df", "-size", fmt.Sprint(room), testbed.BastionIP},
 		} {
-			if _, err := b.PodExec(t.Context(), p.Namespace, p.Name, append([]string{"/traffic"}, args...)...); err != nil {
+			if _, err := b.Exec(t.Context(), p.Place(), append([]string{"traffic"}, args...)...); err != nil {
 				t.Errorf("%s on %s: %v", p.Name, p.Node, err)
 			}
 		}
@@ -65,7 +65,7 @@ func (b *bed) room(t *testing.T, p testbed.Pod) int {
 	if p.Node != egressHost {
 		path -= overlay
 	}
-	out, err := b.PodExec(t.Context(), p.Namespace, p.Name, "/traffic", "mtu", "eth0")
+	out, err := b.Exec(t.Context(), p.Place(), "traffic", "mtu", "eth0")
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -100,7 +100,7 @@ func (b *bed) watchReturn(t *testing.T) (verify func()) {
 func (b *bed) tooLong(t *testing.T, p testbed.Pod, size int) {
 	t.Helper()
 	b.eventually(t, func() error {
-		_, err := b.PodExec(t.Context(), p.Namespace, p.Name, "/traffic", "udp", "-df", "-timeout", quick, "-size", fmt.Sprint(size), testbed.BastionIP+":8080")
+		_, err := b.Exec(t.Context(), p.Place(), "traffic", "udp", "-df", "-timeout", quick, "-size", fmt.Sprint(size), testbed.BastionIP+":8080")
 		if err == nil {
 			return fmt.Errorf("%s on %s: %d bytes without fragments were answered", p.Name, p.Node, size)
 		}

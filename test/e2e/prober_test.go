@@ -28,7 +28,7 @@ func (b *bed) lossless(t *testing.T, pods []testbed.Pod, length time.Duration, d
 	waits := map[string]func(bool) (string, error){}
 	seen := b.watchEcho(t, testbed.BastionIP)
 	for _, p := range pods {
-		wait, err := b.Background(t.Context(), "", "kubectl", "-n", p.Namespace, "exec", p.Name, "--", "/traffic", "watch",
+		wait, err := b.Background(t.Context(), p.Place(), "traffic", "watch",
 			"-every", "50ms", "-for", length.String(), "-timeout", "2s", fmt.Sprintf("tcp://%s:%d", testbed.BastionIP, testbed.BastionEchoPort))
 		if err != nil {
 			t.Fatal(err)

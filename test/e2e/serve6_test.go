@@ -82,7 +82,7 @@ func (b *bed) packets6(t *testing.T) {
 		}
 		for _, size := range []string{"56", "4000"} {
 			b.eventually(t, func() error {
-				_, err := b.PodExec(t.Context(), p.Namespace, p.Name, "/traffic", "ping", "-timeout", quick, "-size", size, testbed.BastionIPv6)
+				_, err := b.Exec(t.Context(), p.Place(), "traffic", "ping", "-timeout", quick, "-size", size, testbed.BastionIPv6)
 				return err
 			})
 		}
@@ -160,7 +160,7 @@ func (b *bed) testPowerCut6(t *testing.T) {
 
 	verify := b.watchBastion(t, egressIP, egressIP6)
 	away := b.awayFrom(t, host, other)
-	beside, err := b.Background(t.Context(), "", "kubectl", "-n", away.Namespace, "exec", away.Name, "--", "/traffic", "watch",
+	beside, err := b.Background(t.Context(), away.Place(), "traffic", "watch",
 		"-every", "50ms", "-for", "8s", "-timeout", "1s", fmt.Sprintf("tcp://%s:%d", testbed.BastionIP, testbed.BastionEchoPort))
 	if err != nil {
 		t.Fatal(err)

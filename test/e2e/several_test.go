@@ -170,7 +170,7 @@ func (b *bed) outageTo(t *testing.T, p testbed.Pod, bastion string, do func()) t
 	}
 	done := make(chan answer, 1)
 	go func() {
-		out, err := b.PodExec(t.Context(), p.Namespace, p.Name, "/traffic", "watch", "-every", "20ms", "-for", length.String(),
+		out, err := b.Exec(t.Context(), p.Place(), "traffic", "watch", "-every", "20ms", "-for", length.String(),
 			"-timeout", "1s", "-id", "outage", target)
 		done <- answer{out, err}
 	}()
@@ -217,7 +217,7 @@ func (b *bed) idle(t *testing.T, p testbed.Pod) (ended func() (time.Time, string
 	log := b.watchEcho(t, testbed.BastionIP)
 	go func() {
 		defer close(done)
-		out, err = b.PodExec(t.Context(), p.Namespace, p.Name, "/traffic", "idle", "-for", length.String(),
+		out, err = b.Exec(t.Context(), p.Place(), "traffic", "idle", "-for", length.String(),
 			fmt.Sprintf("%s:%d", testbed.BastionIP, testbed.BastionEchoPort))
 	}()
 	b.eventually(t, log)
@@ -316,7 +316,7 @@ func (b *bed) testBalanced(t *testing.T) {
 func (b *bed) connections(t *testing.T, p testbed.Pod, n int) map[string]int {
 	t.Helper()
 	const every = 10 * time.Millisecond
-	out, err := b.PodExec(t.Context(), p.Namespace, p.Name, "/traffic", "watch", "-every", every.String(),
+	out, err := b.Exec(t.Context(), p.Place(), "traffic", "watch", "-every", every.String(),
 		"-for", (time.Duration(n) * every).String(), "-timeout", "3s", "-id", "balance", fmt.Sprintf("tcp://%s:%d", testbed.BastionIP, testbed.BastionEchoPort))
 	if err != nil {
 		t.Fatal(err)

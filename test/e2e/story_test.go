@@ -70,27 +70,23 @@ func (b *bed) inLog(t *testing.T) {
 // of them reaches the bastion.
 func (b *bed) dropped(t *testing.T, pods []testbed.Pod) {
 	t.Helper()
-	for _, p := range pods {
-		b.eventually(t, func() error {
-			if got, err := b.traffic(t, p, "get", "-timeout", quick, bastionURL()); err == nil {
+	b.awaitDropped(t, pods, bastionURL())
+	verify := b.watchBastion(t)
+	b.unanswered(t, pods, "get "+bastionURL(), "udp "+testbed.BastionIP+":8080", "ping "+testbed.BastionIP)
+	verify()
+}
+
+// awaitDropped waits until no pod gets an answer of a server.
+func (b *bed) awaitDropped(t *testing.T, pods []testbed.Pod, url string) {
+	t.Helper()
+	each(t, pods, func(p testbed.Pod) error {
+		return testbed.Poll(t.Context(), settle, func() error {
+			if got, err := b.traffic(t, p, "get", "-timeout", quick, url); err == nil {
 				return fmt.Errorf("%s on %s should be dropped, and is seen as %s", p.Name, p.Node, got)
 			}
 			return nil
 		})
-	}
-	verify := b.watchBastion(t)
-	for _, p := range pods {
-		for _, args := range [][]string{
-			{"get", "-timeout", quick, bastionURL()},
-			{"udp", "-timeout", quick, testbed.BastionIP + ":8080"},
-			{"ping", "-timeout", quick, testbed.BastionIP},
-		} {
-			if out, err := b.PodExec(t.Context(), p.Namespace, p.Name, append([]string{"/traffic"}, args...)...); err == nil {
-				t.Errorf("%s on %s: %s was answered: %s", p.Name, p.Node, args[0], out)
-			}
-		}
-	}
-	verify()
+	})
 }
 
 // hasAddress reports whether the egress host has the address, the way that

@@ -69,7 +69,8 @@ func (c *Cluster) RESTConfig() (*rest.Config, error) {
 	return config, nil
 }
 
-// PodExec runs a command in a pod, and returns its standard output.
+// PodExec runs a command in a pod, and returns its standard output. It takes the way of
+// kubectl exec, which needs much processor time; see Pod.Place.
 func (c *Cluster) PodExec(ctx context.Context, namespace, pod string, args ...string) (string, error) {
 	return c.Kubectl(ctx, append([]string{"-n", namespace, "exec", pod, "--"}, args...)...)
 }
@@ -85,6 +86,11 @@ type Pod struct {
 	IPv6  netip.Addr
 	Ready bool
 }
+
+// Place is the pod's network namespace as a place, where Exec and Background run programs
+// of the test bed: their packets are the pod's, and they need neither the API server nor
+// the node's kubelet.
+func (p Pod) Place() string { return p.Node + "/" + p.IP.String() }
 
 // Pods lists the pods of a namespace that match a label selector and have an
 // address, sorted by node and name. Those that are being deleted are left out.

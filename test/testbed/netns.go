@@ -6,10 +6,12 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
+	"net"
 	"os"
 	"os/exec"
 	"path/filepath"
 	"runtime"
+	"slices"
 	"strings"
 
 	"golang.org/x/sys/unix"
@@ -20,6 +22,47 @@ const netnsDir = "/run/netns"
 // netns is the path of a place's network namespace.
 func (c *Cluster) netns(place string) string {
 	return filepath.Join(netnsDir, c.options.Prefix+"-"+place)
+}
+
+// enter runs f in the network namespace of a place; see inNetns.
+func (c *Cluster) enter(place string, f func() error) error {
+	node, ip, isPod := strings.Cut(place, "/")
+	if !isPod {
+		return inNetns(c.netns(place), f)
+	}
+	path, err := c.podNetns(node, ip)
+	if err != nil {
+		return err
+	}
+	return inNetns(path, f)
+}
+
+// podNetns is the path of the network namespace of the pod that has an address: the one
+// among those of the node's container runtime, as the node's mounts have them.
+func (c *Cluster) podNetns(node, ip string) (string, error) {
+	p, err := c.nodeProcess(node)
+	if err != nil {
+		return "", err
+	}
+	paths, err := filepath.Glob(fmt.Sprintf("/proc/%d/root%s/*", p.PID, netnsDir))
+	if err != nil {
+		return "", fmt.Errorf("find the pod %s on %s: %w", ip, node, err)
+	}
+	errs := []error{fmt.Errorf("no pod on %s has the address %s", node, ip)}
+	for _, path := range paths {
+		has := false
+		if err := inNetns(path, func() error {
+			addresses, err := net.InterfaceAddrs()
+			has = slices.ContainsFunc(addresses, func(a net.Addr) bool { return strings.HasPrefix(a.String(), ip+"/") })
+			return err
+		}); err != nil {
+			errs = append(errs, err) // its pod may just have gone
+		}
+		if has {
+			return path, nil
+		}
+	}
+	return "", errors.Join(errs...)
 }
 
 // inNetns runs f on a thread that is in the network namespace of path:
@@ -47,9 +90,9 @@ func inNetns(path string, f func() error) error {
 	return <-done
 }
 
-// Exec runs a command in the network namespace of a place, a node or one of
-// the other Places, and returns its standard output. The pinned tools and
-// "traffic" are found by name.
+// Exec runs a command in the network namespace of a place, a node, one of the
+// other Places or a Pod.Place, and returns its standard output. The pinned tools
+// and "traffic" are found by name.
 func (c *Cluster) Exec(ctx context.Context, place string, args ...string) (string, error) {
 	return c.exec(ctx, place, "", args...)
 }
@@ -87,7 +130,7 @@ func (c *Cluster) enterNode(node string) ([]string, error) {
 
 func (c *Cluster) exec(ctx context.Context, place, input string, args ...string) (string, error) {
 	var out string
-	err := inNetns(c.netns(place), func() error {
+	err := c.enter(place, func() error {
 		var err error
 		out, err = c.run(ctx, input, args...)
 		return err

@@ -246,7 +246,7 @@ func (c *Cluster) Background(ctx context.Context, place string, args ...string) 
 	if place == "" {
 		err = cmd.Start()
 	} else {
-		err = inNetns(c.netns(place), cmd.Start)
+		err = c.enter(place, cmd.Start)
 	}
 	if err != nil {
 		return nil, fmt.Errorf("start %s: %w", args[0], err)
