@@ -11,7 +11,6 @@ import (
 	"strings"
 	"sync"
 	"testing"
-	"time"
 
 	"github.com/go-logr/logr"
 	"github.com/go-logr/logr/funcr"
@@ -19,7 +18,6 @@ import (
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	"k8s.io/apimachinery/pkg/api/meta"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
-	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
 	"k8s.io/apimachinery/pkg/runtime"
 	"k8s.io/client-go/kubernetes"
 	clientgoscheme "k8s.io/client-go/kubernetes/scheme"
@@ -31,7 +29,6 @@ import (
 	"github.com/egressip-operator/egressip-operator/controllers"
 	"github.com/egressip-operator/egressip-operator/internal/testenv"
 	"github.com/egressip-operator/egressip-operator/internal/testenv/apiserver"
-	"github.com/egressip-operator/egressip-operator/internal/testenv/objects"
 )
 
 // api is a real API server with the CRDs of config/crd, and its administrator.
@@ -92,63 +89,6 @@ func (a *api) controlAlone(t *testing.T, o controllers.Options) (stop func()) {
 	})
 	t.Cleanup(stop)
 	return stop
-}
-
-// agents reports in place of all hosts' agents until the test ends.
-func (a *api) agents(t *testing.T) {
-	t.Helper()
-	ctx, cancel := context.WithCancel(context.WithoutCancel(t.Context()))
-	var group sync.WaitGroup
-	group.Go(func() { a.playAgents(ctx) })
-	t.Cleanup(func() {
-		cancel()
-		group.Wait()
-	})
-}
-
-// playAgents reports in place of the agents of all hosts that all is well, until ctx
-// ends. It leaves hosts alone for which the test itself has reported anything.
-func (a *api) playAgents(ctx context.Context) {
-	ticker := time.NewTicker(20 * time.Millisecond)
-	defer ticker.Stop()
-	for {
-		var hosts v1.HostSubnetList
-		if a.List(ctx, &hosts) == nil {
-			for i := range hosts.Items {
-				h := &hosts.Items[i]
-				if h.Status.Agent == nil || h.Status.Agent.Version == objects.AgentVersion {
-					_ = a.reportAsAgent(ctx, h) // it is tried again
-				}
-			}
-		}
-		select {
-		case <-ctx.Done():
-			return
-		case <-ticker.C:
-		}
-	}
-}
-
-// reportAsAgent writes as the host's agent does that all is well, unless that is
-// reported already.
-func (a *api) reportAsAgent(ctx context.Context, h *v1.HostSubnet) error {
-	if !objects.AgentReports(h) {
-		return nil
-	}
-	part := v1.HostSubnetStatus{Agent: h.Status.Agent, EgressIPs: h.Status.EgressIPs}
-	if ready := meta.FindStatusCondition(h.Status.Conditions, v1.ConditionAgentReady); ready != nil {
-		part.Conditions = []metav1.Condition{*ready}
-	}
-	status, err := runtime.DefaultUnstructuredConverter.ToUnstructured(&part)
-	if err != nil {
-		return err
-	}
-	delete(status, "witnesses")
-	u := &unstructured.Unstructured{Object: map[string]any{"status": status}}
-	u.SetGroupVersionKind(v1.GroupVersion().WithKind("HostSubnet"))
-	u.SetName(h.Name)
-	u.SetResourceVersion(h.ResourceVersion)
-	return a.Status().Apply(ctx, client.ApplyConfigurationFromUnstructured(u), client.FieldOwner("egressip-agent"), client.ForceOwnership)
 }
 
 // lines keeps a log for failures.
