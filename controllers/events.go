@@ -51,17 +51,44 @@ type recorder interface {
 //
 // It uses core/v1 events: those of events.k8s.io are merged by object and reason
 // whatever their message, so the second address of a namespace would not be reported.
+//
+// Warnings have a queue of their own. A queue has room for 1000 events, which are written
+// one by one, and drops the rest without a word: after a start, when every assignment is
+// reported, a host that fails must not be among these.
 func newRecorder(ctx context.Context, cfg *rest.Config, scheme *runtime.Scheme) (_ recorder, stop func(), err error) {
 	clientset, err := kubernetes.NewForConfig(cfg)
 	if err != nil {
 		return nil, nil, fmt.Errorf("set up the client of events: %w", err)
 	}
 	const perObject = 512 // a namespace with all of its egress IPs, twice
-	broadcaster := record.NewBroadcaster(record.WithContext(ctx), record.WithCorrelatorOptions(record.CorrelatorOptions{
-		BurstSize: perObject, MaxEvents: perObject, QPS: 1,
-	}))
-	broadcaster.StartRecordingToSink(&typedcorev1.EventSinkImpl{Interface: clientset.CoreV1().Events("")})
-	return broadcaster.NewRecorder(scheme, corev1.EventSource{Component: FieldManager}), broadcaster.Shutdown, nil
+	queue := func() (record.EventRecorder, func()) {
+		broadcaster := record.NewBroadcaster(record.WithContext(ctx), record.WithCorrelatorOptions(record.CorrelatorOptions{
+			BurstSize: perObject, MaxEvents: perObject, QPS: 1,
+		}))
+		broadcaster.StartRecordingToSink(&typedcorev1.EventSinkImpl{Interface: clientset.CoreV1().Events("")})
+		return broadcaster.NewRecorder(scheme, corev1.EventSource{Component: FieldManager}), broadcaster.Shutdown
+	}
+	warnings, stopWarnings := queue()
+	others, stopOthers := queue()
+	return byType{warnings: warnings, others: others}, func() { stopWarnings(); stopOthers() }, nil
+}
+
+// byType writes warnings and other events independently.
+type byType struct{ warnings, others recorder }
+
+func (b byType) of(eventType string) recorder {
+	if eventType == corev1.EventTypeWarning {
+		return b.warnings
+	}
+	return b.others
+}
+
+func (b byType) Event(object runtime.Object, eventType, reason, message string) {
+	b.of(eventType).Event(object, eventType, reason, message)
+}
+
+func (b byType) Eventf(object runtime.Object, eventType, reason, format string, args ...any) {
+	b.of(eventType).Eventf(object, eventType, reason, format, args...)
 }
 
 // notice is one event to write.

@@ -41,6 +41,10 @@ func controllerMutants() []mutant {
 			edits: []edit{{file: "events.go", old: "\tr.warned = now\n", new: "\tr.warned = nil\n"}},
 		},
 		{
+			name: "warnings-queue-with-others", pkg: controller, test: "TestWarningsDoNotQueueBehindOthers", plain: true,
+			edits: []edit{{file: "events.go", old: "\t\treturn b.warnings\n", new: "\t\treturn b.others\n"}},
+		},
+		{
 			name: "loss-can-wait", pkg: controller, test: "TestBadNewsIsUrgent", plain: true,
 			edits: []edit{{file: "status.go", old: ", isLost(after) && !isLost(before):", new: ":"}},
 		},
