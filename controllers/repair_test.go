@@ -58,7 +58,11 @@ func (w *statusWrites) since(n int) []string {
 	return append([]string(nil), w.all[n:]...)
 }
 
-func (w *statusWrites) count() int { return len(w.since(0)) }
+func (w *statusWrites) count() int {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	return len(w.all)
+}
 
 // settled waits until no status is written for a while.
 func (w *statusWrites) settled(t *testing.T) {
