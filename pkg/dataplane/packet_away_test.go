@@ -124,7 +124,9 @@ func TestReusedAddressHasNoEgressIP(t *testing.T) {
 	n1, n2 := w.nodes[0], w.nodes[1]
 	for _, n := range w.nodes {
 		n.state.Strict = true
-		n.cfg.AwayAfter = testenv.Stretch(time.Second)
+		// Far longer than a busy machine keeps a pass waiting: the kernel records who sends
+		// only while the agent is present, and tells no heir from a pod that it never saw.
+		n.cfg.AwayAfter = testenv.Stretch(5 * time.Second)
 		n.start(t)
 	}
 	here, there, drop := n1.addPod(t, "here", 2), n2.addPod(t, "there", 2), n1.addPod(t, "drop", 3)
