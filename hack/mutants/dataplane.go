@@ -22,6 +22,8 @@ func kernelMutants() []mutant {
 		sends       = "TestNoPodSendsWithTheAddressOfOneWithAnEgressIP"
 		stay        = "TestAddressesStayWithTheirLinks"
 		steadily    = "TestSteadyPassFindsDrift"
+		comeAndGo   = "TestPodsComeAndGo"
+		podsOrder   = "apply_order_pods.go"
 
 		forgotten      = "TestForgottenConnectionsAreNotTurnedRound"
 		overlayBegins  = `when(b.fromOverlay, Original, inSet(SetInside, Destination)).then(Drop{}),`
@@ -51,6 +53,7 @@ func kernelMutants() []mutant {
 		m("addresses-stay-bound", stay, "links.go", "if !reflect.DeepEqual(finally, plan.meanwhile) {", "if len(locked) == 0 && !reflect.DeepEqual(finally, plan.meanwhile) {"),
 		m("heir-takes-the-former-way", "TestHeirsAreHeld", "links.go", "return before && former[ip] != link", "return before && former[ip] == 0 && link == 0"),
 		m("locate-is-no-state", "TestStatesAreComparedWhole", "state.go", " && slices.Equal(s.Locate, o.Locate)", ""),
+		m("standby-is-of-pods", "TestStatesAreComparedWhole", "state.go", " && slices.Equal(s.Standby, o.Standby)", ""),
 		m("sources-are-no-pod", "TestStatesAreComparedWhole", "state.go", " && slices.Equal(p.Sources, o.Sources)", ""),
 		m("claims-are-believed", stay, "links.go", "case slices.Contains(holders, former):", "case slices.Contains(holders, former) && false:"),
 		m("former-links-are-forgotten", stay, "links.go", "former := observed.links.Bound()", "former := map[netip.Addr]int{}"),
@@ -68,7 +71,20 @@ func kernelMutants() []mutant {
 		{name: "moved-goes-on", pkg: kernel, test: "TestPropertyNoPacketLeaksAtAnyMoment", edits: []edit{
 			{file: "apply_flows.go", old: "return changesSource(before, after, host)", new: "return false && changesSource(before, after, host)"},
 		}},
-		m("new-pods-had-no-connections", "TestConnectionsFromBeforeAPodWasKnown", "apply_order.go", "case len(begun) > 0:", "case len(begun) > maxSources:"),
+		m("new-pods-had-no-connections", "TestConnectionsFromBeforeAPodWasKnown", podsOrder, "case len(moved) > 0:", "case len(moved) > maxSources:"),
+		m("moved-pods-had-no-connections", comeAndGo, podsOrder, "if known || want.pods[ip] != 0 {", "if !known && want.pods[ip] != 0 {"),
+		{name: "gone-pods-had-no-connections", pkg: kernel, test: comeAndGo, plain: true, edits: []edit{
+			{file: podsOrder, old: "if obs.pods[ip] != 0 {", new: "if obs.pods[ip] != 0 && false {"},
+			{file: podsOrder, old: "set: setOf(setLocked, ip), ip: ip})\n\t\tmoved = append(moved, ip)", new: "set: setOf(setLocked, ip), ip: ip})"},
+		}},
+		m("pods-hide-the-rest-of-a-state", comeAndGo, "steady.go", "|| !was.state.equalButPods(s) {", "{"),
+		m("first-pod-of-ipv6-waits", "TestFirstPodWithAnEgressIPOfIPv6", "steady.go", "if usesIPv6(s) && !d.serve6.wanted {", "if false {"),
+		m("other-pods-put-off-reading", comeAndGo, "steady.go", "p.keepSteady(r, was.at)", "p.keepSteady(r, monotonic())"),
+		m("pods-make-passes-read-all", comeAndGo, "steady.go", "p.report.Changes == p.podChanges", "p.report.Changes == 0"),
+		m("warnings-of-former-pods-stay", "TestWarningsGoWithTheirPods", "steady.go", "r.podWarnings = observed.warnings", "r.podWarnings = append(r.podWarnings, observed.warnings...)"),
+		{name: "pods-alone-in-any-order", pkg: kernel, test: "TestPropertyPodsAlone", edits: []edit{
+			{file: podsOrder, old: "c.forget(in.sweep, c.pods(in))\n\tc.sort()", new: "c.forget(in.sweep, c.pods(in))"},
+		}},
 		m("any-host-for-a-flows-own", onlyDead, "apply_flows.go", "if len(before.Via) > 1 {", "if len(before.Via) > MaxVia {"),
 		{name: "reset-though-off", pkg: kernel, test: off, plain: true, edits: []edit{
 			{file: filter, old: "if !b.Resets {", new: "if false {"},
@@ -112,6 +128,7 @@ func kernelMutants() []mutant {
 		m("ports-of-all-destinations", "TestUsageOfEgressIPs", "ports.go", "f.Dest.As16(), f.DestPort,", "[16]byte{}, f.DestPort,"),
 		m("ports-of-all-protocols", "TestUsageOfEgressIPs", "ports.go", "f.DestPort, f.Protocol}]++", "f.DestPort, 0}]++"),
 		m("ports-warning-without-end", "TestWarningBeforePortsRunOut", "ports.go", "usage.Ports >= portsFew {", "usage.Ports >= 0 {"),
+		m("other-pods-hide-drift", steadily, "steady.go", "if changed || was == nil ||", "if changed && (was == nil || was.state.equal(s)) || was == nil ||"),
 		m("steady-without-maps", steadily, "steady.go", "d.maps.Hold(was.entries)", "d.maps != nil"),
 		m("steady-without-guard", steadily, "steady.go", "d.guard.Stands()", "true"),
 		m("steady-without-settings", steadily, "steady.go", "slices.Equal(was.settings, was.last.readAll())", "len(was.settings) == len(was.last.readAll())"),

@@ -34,8 +34,13 @@ func (d *Dataplane) Apply(ctx context.Context, s State) (Report, error) {
 	d.mu.Lock()
 	defer d.mu.Unlock()
 	p := newPass(d, s)
-	if d.isSteady(s) {
-		return p.stay()
+	was := d.unchanged(s)
+	switch {
+	case was == nil:
+	case !was.state.equal(s):
+		return p.finish(p.changePods(ctx, was))
+	case d.linksAreSteady(was.last):
+		return p.finish(p.stay(was))
 	}
 	d.steady = nil
 	err := p.run(ctx)
@@ -65,6 +70,8 @@ type pass struct {
 	locksBoot bool
 	// unseen: the kernel could not be observed, so that nothing was changed.
 	unseen bool
+	// podChanges are those of the report's changes that were about pods alone.
+	podChanges int
 }
 
 // sight is what worked after a pass.
@@ -109,16 +116,22 @@ func (p *pass) run(ctx context.Context) error {
 	}
 	errKernel := last.lookAtKernel()
 	if openErr == nil && ctx.Err() == nil {
-		p.keepSteady(last)
+		p.keepSteady(last, monotonic())
 	}
-	last.watchSegment()
-	last.look()
-	last.locate()
-	err := errors.Join(ctx.Err(), openErr, errors.Join(errs...), last.checkSources(), errKernel)
+	err := errors.Join(ctx.Err(), openErr, errors.Join(errs...), last.lookAround(), errKernel)
 	if err != nil {
 		p.d.steady = nil
 	}
 	return err
+}
+
+// lookAround is the end of each pass: it reports what follows from what others do.
+func (r *round) lookAround() error {
+	r.report.Warnings = append(r.report.Warnings, r.podWarnings...)
+	r.watchSegment()
+	r.look()
+	r.locate()
+	return r.checkSources()
 }
 
 // chooseBackend chooses where our rules are, before what depends on it is opened. Each round

@@ -137,6 +137,7 @@ type orderInput struct {
 // one, in the order in which they must be made.
 func order(in orderInput) []change {
 	var c changes
+	former := len(in.observed.former.pods)+len(in.observed.former.locked) > 0
 	in.observed = c.copyFormer(in)
 	obs, want := in.observed, in.desired
 
@@ -150,9 +151,7 @@ func order(in orderInput) []change {
 	c.members(phaseGrow, putMember, setHosts, want.hosts, obs.hosts)
 	c.members(phaseGrow, putMember, setIPs, want.ips, obs.ips)
 	grown := c.networks(phaseGrow, putMember, want.inside, obs.inside)
-	c.members(phaseLock, putMember, setLocked, want.locked, obs.locked)
-
-	c.linkChanges(in)
+	moved := c.pods(in)
 	released, mended := c.tables(in)
 	c.add(change{phase: phaseOverlay, op: mendOverlay})
 	c.add(change{phase: phaseOverlay, op: widenGuard})
@@ -166,19 +165,10 @@ func order(in orderInput) []change {
 			c.add(change{phase: phaseServe, op: putServed, network: id, mark: want.served[id]})
 		}
 	}
-	rerouted := c.podRoutes(want.routes, obs.routes)
-	begun, remarked := c.podMarks(want.pods, obs.pods)
-	for _, ip := range missing(obs.routes, want.routes) {
-		c.add(change{phase: phaseUnroute, op: delRoute, ip: ip})
-	}
-	unlocked := missing(obs.locked, want.locked)
 	withdrawn := missing(obs.addresses, want.addresses)
-	c.forget(in.sweep || released || mended || remarked || rerouted || grown || len(unlocked)+len(withdrawn) > 0 || rewritten(obs.served, want.served), begun)
+	c.forget(in.sweep || released || mended || grown || former || len(withdrawn) > 0 || rewritten(obs.served, want.served), moved)
 	for _, ip := range withdrawn {
 		c.add(change{phase: phaseRelease, op: delAddress, ip: ip})
-	}
-	for _, ip := range unlocked {
-		c.add(change{phase: phaseUnlock, op: delMember, set: setOf(setLocked, ip), ip: ip})
 	}
 	c.members(phaseShrink, delMember, setIPs, obs.ips, want.ips)
 	c.members(phaseShrink, delMember, setHosts, obs.hosts, want.hosts)
@@ -190,19 +180,13 @@ func order(in orderInput) []change {
 		c.add(change{phase: phaseShrink, op: dropSets})
 	}
 
-	slices.SortStableFunc(c.list, func(a, b change) int { return int(a.phase) - int(b.phase) })
+	c.sort()
 	return c.list
 }
 
-// forget adds that connections are looked through: all of them, or those of pods that have
-// begun to be marked where these are few.
-func (c *changes) forget(all bool, begun []netip.Addr) {
-	switch {
-	case all || len(begun) > maxSources:
-		c.add(change{phase: phaseForget, op: forgetFlows})
-	case len(begun) > 0:
-		c.add(change{phase: phaseForget, op: forgetFlows, sources: begun})
-	}
+// sort brings the changes into the order of their phases.
+func (c *changes) sort() {
+	slices.SortStableFunc(c.list, func(a, b change) int { return int(a.phase) - int(b.phase) })
 }
 
 // rewritten reports whether a network's packets now get another egress IP.

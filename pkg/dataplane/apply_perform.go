@@ -55,6 +55,12 @@ type execution struct {
 	refused map[netip.Addr]error
 }
 
+// warn reports what went wrong with a change, and stopped nothing.
+func (e *execution) warn(w warning.Warning) {
+	e.changeWarned = true
+	e.round.warn(w)
+}
+
 // depends reports whether a change needs something that failed.
 func (e *execution) depends(c change) bool {
 	if e.d.maps == nil && (c.op == putRoute || c.op == delRoute || c.op == putServed || c.op == delServed) {
@@ -95,6 +101,9 @@ func (e *execution) refusedMark(mark uint32) bool {
 func (e *execution) do(ctx context.Context, batch []change) {
 	n, err := e.change(ctx, batch)
 	e.report.Changes += n
+	if batch[0].ofPods() {
+		e.podChanges += n
+	}
 	if err == nil {
 		return
 	}

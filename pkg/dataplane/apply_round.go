@@ -50,6 +50,10 @@ type round struct {
 	// default route; empty where there is none.
 	guardWarnings []warning.Warning
 	defaultRoute  string
+	// podWarnings are those that depend on the pods; changeWarned: there is one of a change
+	// that was made.
+	podWarnings  []warning.Warning
+	changeWarned bool
 	// errs are what failed, but for what is reported with an egress IP.
 	errs []error
 	// settings are those of the host that the round depends on, as they were at its begin.
@@ -124,6 +128,9 @@ func (r *round) run(ctx context.Context) (again bool, err error) {
 
 // warn adds a warning to the report.
 func (r *round) warn(w warning.Warning) { r.report.Warnings = append(r.report.Warnings, w) }
+
+// warnOfPods adds a warning that may be another one as soon as the pods are others.
+func (r *round) warnOfPods(w warning.Warning) { r.podWarnings = append(r.podWarnings, w) }
 
 // view is how this round looks at the kernel.
 func (r *round) view() view {

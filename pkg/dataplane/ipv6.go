@@ -246,11 +246,11 @@ func (r *round) use6(use []Backend, observed kernel) []Backend {
 func (r *round) warnIPv6() {
 	locked := slices.ContainsFunc(r.state.Pods, func(p Pod) bool { return !p.IP.Is4() && p.Kind != Node })
 	if r.ipv6Err != nil && locked {
-		r.warn(warning.IPv6(r.ipv6Err))
+		r.warnOfPods(warning.IPv6(r.ipv6Err))
 	}
 	uses := func(p Pod) bool { return p.IP.Is6() && (p.Kind == Local || p.Kind == Remote) }
 	if why := r.report.IPv6.Reason; why != "" && slices.ContainsFunc(r.state.Pods, uses) {
-		r.warn(warning.NoIPv6(why))
+		r.warnOfPods(warning.NoIPv6(why))
 	}
 }
 

@@ -56,7 +56,7 @@ func (r *round) planLinks(observed, desired kernel) (plan linkPlan) {
 	pods := sortedAddrs(all)
 	facts, err := r.d.linkFacts(pods)
 	if err != nil {
-		r.warn(warning.SourcesNotChecked(err))
+		r.warnOfPods(warning.SourcesNotChecked(err))
 	}
 	former := observed.links.Bound()
 	finally := bindLinks(facts, pods, desired.locked, former)
@@ -64,7 +64,7 @@ func (r *round) planLinks(observed, desired kernel) (plan linkPlan) {
 	if !reflect.DeepEqual(finally, plan.meanwhile) {
 		plan.finally = &finally
 	}
-	r.warnUnbound(plan.meanwhile.Unbound)
+	r.warnUnbound(finally.Unbound)
 	return plan
 }
 
@@ -236,6 +236,6 @@ func (r *round) warnUnbound(unbound []netip.Addr) {
 	r.d.links.unbound = since
 	if len(lasting) > 0 {
 		f := r.d.links.facts
-		r.warn(warning.SourcesUnbound(lasting, f.Links[f.Routes[lasting[0]]].Name))
+		r.warnOfPods(warning.SourcesUnbound(lasting, f.Links[f.Routes[lasting[0]]].Name))
 	}
 }

@@ -29,9 +29,10 @@ func (n *node) untilSteady(t *testing.T) {
 
 // given: a host on which nothing changes, so that passes do not read everything; when a part of
 // ours is taken away or put behind others', or what it depends on changes, then the next pass
-// finds it, whether the kernel reports that kind of change or not.
+// finds it, whether the kernel reports that kind of change or not, and whether a pod comes or
+// goes at the same time or not.
 //
-// Mutants killed: steady-without-maps, steady-without-guard, steady-without-settings,
+// Mutants killed: other-pods-hide-drift, steady-without-maps, steady-without-guard, steady-without-settings,
 // steady-without-a-state-of-its-own, steady-for-ever, neighbours-make-no-news,
 // routes-go-without-a-word, lost-news-are-no-news.
 func TestSteadyPassFindsDrift(t *testing.T) {
@@ -69,7 +70,7 @@ func TestSteadyPassFindsDrift(t *testing.T) {
 			must(t, n.dp.news.socket.SetReceiveBufferSize(1, true))
 			for i := range 100 {
 				route := netlink.Route{Dst: nlutil.IPNet(netip.PrefixFrom(netip.AddrFrom4([4]byte{10, 9, byte(i), 0}), 24)), Gw: []byte{192, 168, 7, 1}}
-				must(t, n.dp.nl.RouteAdd(&route))
+				must(t, n.dp.nl.RouteReplace(&route))
 			}
 			n.Run(t, "ip rule del priority 91")
 			return n.dp.news.socket.SetReceiveBufferSize(watchBuffer, true)
@@ -82,6 +83,14 @@ func TestSteadyPassFindsDrift(t *testing.T) {
 		}
 		if got := n.Run(t, "ip route show table 2000"); got != routes {
 			t.Errorf("%s: routes are\n%s, and were\n%s", c.name, got, routes)
+		}
+		n.untilSteady(t)
+		c.damage()
+		n.togglePod(testenv.Addr("10.244.1.78"))
+		n.apply(t)
+		n.dp.nft.Forget()
+		if r := n.apply(t); r.Changes != 0 {
+			t.Errorf("%s: %d changes were left to make after a pass with another pod", c.name, r.Changes)
 		}
 	}
 

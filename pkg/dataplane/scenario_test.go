@@ -133,7 +133,7 @@ func (s scenario) run(m mutant) error {
 			if m.rule != nil && c.op == putRules {
 				c.transaction.After = mutate(c.transaction.After, m.rule)
 			}
-			h.do(c, func() { forget(flows, stale) })
+			h.do(c, func() { forget(flows, stale, c.sources) })
 			h.loadKernel()
 			// The very first start on a host with pods comes too late for what
 			// they sent before; from then on every moment counts.
@@ -184,8 +184,12 @@ func (s scenario) changes(observed kernel, state State) ([]change, staleness, in
 	return list, newStaleness(m, observed.copied(), desired, known, idx), idx
 }
 
-func forget(flows []*tracedFlow, s staleness) {
+// forget forgets connections, of the given sources alone unless there are none.
+func forget(flows []*tracedFlow, s staleness, sources []netip.Addr) {
 	for _, f := range flows {
+		if len(sources) > 0 && !slices.Contains(sources, f.src) {
+			continue
+		}
 		seen := f.conn.Source
 		if !seen.IsValid() {
 			seen = f.src

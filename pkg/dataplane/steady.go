@@ -1,6 +1,8 @@
 package dataplane
 
 import (
+	"context"
+	"errors"
 	"slices"
 	"time"
 
@@ -12,9 +14,11 @@ import (
 // has changed.
 const wholeEvery = 10 * time.Second
 
-// steady is what a whole pass has left that changed nothing and found nothing wrong. As
-// long as it holds, a pass reads only what the kernel reports no changes of: most passes
-// on most hosts are so, and to read everything takes time that grows with the cluster.
+// steady is what a pass has left that found nothing wrong and had nothing to change, or pods
+// alone. As long as it holds, a pass reads only what the kernel reports no changes of: most
+// passes on most hosts are so, and to read everything takes time that grows with the cluster.
+// Where the next State has other pods, and is the same in all else, their changes are made
+// without reading the rest; what they leave is known, and holds in turn.
 //
 // The kernel reports changes of devices, addresses, routes, policy rules, neighbours and
 // tc filters, on a socket that is read at the begin of each pass; if it overflows, all
@@ -24,72 +28,115 @@ const wholeEvery = 10 * time.Second
 // never steady.
 type steady struct {
 	state State
-	// last is the round that found it so, report what it reported so far.
+	// last is the round that left it so, report what it reported so far, but for what
+	// depends on the pods.
 	last   *round
 	report Report
-	at     time.Duration
+	// at is when all was last read.
+	at time.Duration
 	// entries are what the BPF maps hold, settings those of the host that matter.
 	entries  bpf.Entries
 	settings []string
 }
 
-// keepSteady notes that a whole pass, which has just ended, found all as it should be.
-func (p *pass) keepSteady(last *round) {
+// keepSteady notes that a pass, which has just ended, left all as it should be, pods apart as
+// it was found at a time.
+func (p *pass) keepSteady(last *round, at time.Duration) {
 	d := p.d
 	d.steady = nil
-	clean := p.report.Changes == 0 && len(last.errs) == 0 && len(p.unusable) == 0 && p.rulesErr == nil && p.guardErr == nil
+	clean := p.report.Changes == p.podChanges && !last.changeWarned && len(last.errs) == 0 &&
+		len(p.unusable) == 0 && p.rulesErr == nil && p.guardErr == nil
 	if !clean || !last.members.table || last.uplinkErr != nil || d.maps == nil || !d.swept || d.unforgotten != nil || p.locksBoot {
 		return
 	}
 	d.steady = &steady{
-		state: p.state.clone(), last: last, report: p.report, at: monotonic(),
+		state: p.state.clone(), last: last, report: p.report, at: at,
 		entries: d.maps.EntriesOf(last.desired.routes, last.desired.served), settings: last.settings,
 	}
-	d.steady.report.Warnings = slices.Clone(p.report.Warnings)
+	d.steady.report.Warnings, d.steady.report.Changes = slices.Clone(p.report.Warnings), 0
 }
 
-// isSteady reports whether the kernel still is as a State wants it, as far as can be seen
-// without reading all of it. It takes what the kernel has reported since the last pass.
-func (d *Dataplane) isSteady(s State) bool {
+// unchanged returns what the last pass has left, if the kernel is still so, as far as can be
+// seen without reading all of it, and if that is what a State wants, but for its pods; else
+// nil. It takes what the kernel has reported since the last pass.
+func (d *Dataplane) unchanged(s State) *steady {
 	changed := d.news.concern()
 	if changed {
 		d.relinked.Store(true)
 	}
 	was := d.steady
-	if changed || was == nil || monotonic()-was.at >= wholeEvery || !was.state.equal(s) {
-		return false
+	if changed || was == nil || monotonic()-was.at >= wholeEvery || !was.state.equalButPods(s) {
+		return nil
+	}
+	if usesIPv6(s) && !d.serve6.wanted {
+		return nil // maps, programs and rules come first
 	}
 	if monotonic()-d.iptablesAt >= iptablesRest {
-		return false // warnings, and chain EGRESSIP-ACCEPT, depend on rules of others there
+		return nil // warnings, and chain EGRESSIP-ACCEPT, depend on rules of others there
 	}
-	if len(was.last.desired.locked) > 0 && !d.linksAreSteady(was.last.stays()) {
-		return false
+	if d.nft.Unchanged() && recent(d.renewed, was.last.stays()) && d.guard.Stands() &&
+		d.maps.Hold(was.entries) && slices.Equal(was.settings, was.last.readAll()) {
+		return was
 	}
-	return d.nft.Unchanged() && recent(d.renewed, was.last.stays()) && d.guard.Stands() &&
-		d.maps.Hold(was.entries) && slices.Equal(was.settings, was.last.readAll())
+	return nil
 }
 
 // linksAreSteady reports whether the links of pods need not be looked at, nor the kernel be
-// told that an agent does so.
-func (d *Dataplane) linksAreSteady(stays time.Duration) bool {
-	return d.watched.Load() && monotonic()-d.links.at < lookEvery && (d.links.absent || recent(d.links.renewed, stays))
+// told that an agent does so, after a round.
+func (d *Dataplane) linksAreSteady(last *round) bool {
+	if len(last.desired.locked) == 0 {
+		return true
+	}
+	return d.watched.Load() && monotonic()-d.links.at < lookEvery && (d.links.absent || recent(d.links.renewed, last.stays()))
 }
 
 // stay is a pass in which nothing has changed.
-func (p *pass) stay() (Report, error) {
-	was := p.d.steady
+func (p *pass) stay(was *steady) error {
+	r := p.resume(was)
+	err := r.lookAround()
+	if err != nil {
+		p.d.steady = nil
+	}
+	return err
+}
+
+// resume returns the last round as one of this pass, which reads nothing again.
+func (p *pass) resume(was *steady) *round {
 	p.report, p.addresses = was.report, was.last.addresses
 	p.report.Warnings = slices.Clone(was.report.Warnings)
 	r := *was.last
 	r.pass, r.errs = p, nil
-	r.watchSegment()
-	r.look()
-	r.locate()
-	err := r.checkSources()
-	if err != nil {
-		p.d.steady = nil
+	return &r
+}
+
+// changePods is a pass in which nothing has changed but the pods of the State. What they
+// depend on, such as the rules, the overlay and egress IPs, stays as it is.
+func (p *pass) changePods(ctx context.Context, was *steady) error {
+	d, m := p.d, p.d.cfg.Marks
+	d.steady = nil
+	r := p.resume(was)
+	observed := was.last.desired
+	if err := observeLinks(ctx, r.view(), &observed); err != nil {
+		return err
 	}
-	return p.finish(err)
+	r.podWarnings = observed.warnings
+	r.warnIPv6()
+	aimed := r.aimed()
+	d.digest = digested(aimed, d.digest)
+	state, problems := usable(aimed, d.digest, nil)
+	r.errs = problems
+	r.desired, r.known, r.served = desire(state, d.digest, m, r.indices), r.indices, observed.ips
+	in := orderInput{observed: observed, desired: r.desired, marks: m, links: r.planLinks(observed, r.desired)}
+	r.perform(ctx, orderPods(in), newStaleness(m, observed, r.desired, r.indices, r.indices))
+	if ctx.Err() == nil { // else the pass is not done
+		r.attendLinks()
+		p.keepSteady(r, was.at)
+	}
+	err := errors.Join(ctx.Err(), errors.Join(r.errs...), r.lookAround())
+	if err != nil {
+		d.steady = nil
+	}
+	return err
 }
 
 // readAll reads the settings of the host that decide anything in a pass.
