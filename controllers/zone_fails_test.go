@@ -124,20 +124,28 @@ func (a *api) zone(t *testing.T, hosts, perHost int) {
 	})
 }
 
-// zoneReady sets the condition Ready of the first Nodes.
+// zoneReady sets the condition Ready of the first Nodes, eight at a time, as the node
+// lifecycle controller of Kubernetes does (nodeUpdateWorkerSize in 1.37).
 func (a *api) zoneReady(t *testing.T, nodes int, status corev1.ConditionStatus) {
 	t.Helper()
-	a.parallel(t, nodes, func(ctx context.Context, i int) error {
+	parallel(t, 8, nodes, func(ctx context.Context, i int) error {
 		patch := fmt.Sprintf(`{"status": {"conditions": [{"type": "Ready", "status": %q, "reason": "Test"}]}}`, status)
 		node := &corev1.Node{ObjectMeta: metav1.ObjectMeta{Name: zoneHost(i)}}
 		return a.Status().Patch(ctx, node, client.RawPatch("application/strategic-merge-patch+json", []byte(patch)))
 	})
 }
 
+// parallel creates a test's objects.
 func (a *api) parallel(t *testing.T, count int, do func(ctx context.Context, i int) error) {
 	t.Helper()
+	parallel(t, 32, count, do)
+}
+
+// parallel calls do for 0 to count-1, so many at once.
+func parallel(t *testing.T, atOnce, count int, do func(ctx context.Context, i int) error) {
+	t.Helper()
 	g, ctx := errgroup.WithContext(t.Context())
-	g.SetLimit(32)
+	g.SetLimit(atOnce)
 	for i := range count {
 		g.Go(func() error { return do(ctx, i) })
 	}
