@@ -104,38 +104,33 @@ func (c *chaos) recovered(ctx context.Context) error {
 	if err := c.AwaitReady(ctx); err != nil {
 		return err
 	}
-	nodes := len(c.Nodes())
-	return testbed.Poll(ctx, recoverIn, func() error {
-		for _, t := range teams() {
-			if len(t.ips) > 0 {
-				ready, err := c.Kubectl(ctx, "get", "netnamespace", t.Name, "-o", `jsonpath={.status.conditions[?(@.type=="EgressReady")].status} {.status.egressIPs[*].state}`)
-				if err != nil || !strings.HasPrefix(ready, "True") || strings.Contains(ready, "HostOffline") || strings.Contains(ready, "Unassigned") {
-					return errors.Join(fmt.Errorf("EgressReady of %s is %s", t.Name, ready), err)
-				}
-			}
+	var looks []string
+	err := testbed.Poll(ctx, recoverIn, func() error {
+		err := c.lookWhetherRecovered(ctx)
+		if err != nil {
+			looks = append(looks, time.Now().UTC().Format("15:04:05.000 ")+err.Error())
 		}
-		if err := c.through(quiet); err != nil {
-			return err
-		}
-		agents, err := c.Kubectl(ctx, "-n", testbed.OperatorNamespace, "get", "daemonset", "egressip-agent", "-o", "jsonpath={.status.numberReady}")
-		if err != nil || agents != fmt.Sprint(nodes) {
-			return errors.Join(fmt.Errorf("%s agents are ready", agents), err)
-		}
-		return c.settled(ctx)
+		return err
 	})
+	if err != nil {
+		return fmt.Errorf("%w; the last looks found:\n%s", err, strings.Join(looks[max(0, len(looks)-maxLooks):], "\n"))
+	}
+	return nil
 }
 
-// settled reports whether every host is trusted by the controller and by all agents, and no
-// pod with egress IPs has been without answers for long just now.
-func (c *chaos) settled(ctx context.Context) error {
-	hosts, err := c.Kubectl(ctx, "get", "hostsubnets", "-o",
-		`jsonpath={range .items[*]}{.metadata.name} {.status.conditions[?(@.type=="Online")].status} {.status.conditions[?(@.type=="Online")].reason}{"\n"}{end}`)
-	if err != nil {
+// maxLooks bounds what is printed of a cluster that does not recover.
+const maxLooks = 40
+
+// lookWhetherRecovered returns what keeps the cluster from having recovered. What costs
+// least comes first: the processors are the traffic's.
+func (c *chaos) lookWhetherRecovered(ctx context.Context) error {
+	if err := c.through(quiet); err != nil {
 		return err
 	}
-	for host := range strings.Lines(hosts) {
-		if fields := strings.Fields(host); len(fields) != 3 || fields[1] != "True" || fields[2] == "HeldDown" || fields[2] == "LastResort" {
-			return fmt.Errorf("a host is not trusted yet: %s", strings.TrimSpace(host))
+	now := time.Now()
+	for _, p := range c.watch.Pods(now.Add(-quiet)) {
+		if gap := traffic.Longest(c.watch.Gaps(p, now.Add(-quiet), now)); len(c.current[p.Namespace]) > 0 && gap.Length() > quiet/2 {
+			return fmt.Errorf("pod %s had no answer %s", p, gap)
 		}
 	}
 	for _, node := range c.Nodes() {
@@ -144,11 +139,52 @@ func (c *chaos) settled(ctx context.Context) error {
 			return errors.Join(fmt.Errorf("the agent of %s does not trust %s hosts yet", node, silent), err)
 		}
 	}
-	now := time.Now()
-	for _, p := range c.watch.Pods(now.Add(-quiet)) {
-		if gap := traffic.Longest(c.watch.Gaps(p, now.Add(-quiet), now)); len(c.current[p.Namespace]) > 0 && gap.Length() > quiet/2 {
-			return fmt.Errorf("pod %s had no answer %s", p, gap)
+	if err := c.wellInStatus(ctx); err != nil {
+		return err
+	}
+	agents, err := c.Kubectl(ctx, "-n", testbed.OperatorNamespace, "get", "daemonset", "egressip-agent", "-o", "jsonpath={.status.numberReady}")
+	if err != nil || agents != fmt.Sprint(len(c.Nodes())) {
+		return errors.Join(fmt.Errorf("%s agents are ready", agents), err)
+	}
+	return nil
+}
+
+// wellInStatus reports whether every namespace has its egress IPs and the controller trusts
+// every host.
+func (c *chaos) wellInStatus(ctx context.Context) error {
+	out, err := c.Kubectl(ctx, "get", "netnamespaces,hostsubnets", "-o", `jsonpath={range .items[*]}{.kind} {.metadata.name} `+
+		`{.status.conditions[?(@.type=="Online")].status}/{.status.conditions[?(@.type=="Online")].reason} `+
+		`{.status.conditions[?(@.type=="EgressReady")].status} {.status.egressIPs[*].state}{"\n"}{end}`)
+	if err != nil {
+		return err
+	}
+	hosts, missing := 0, make(map[string]bool)
+	for _, t := range teams() {
+		missing[t.Name] = len(t.ips) > 0
+	}
+	for line := range strings.Lines(out) {
+		line = strings.TrimSpace(line)
+		switch fields := strings.Fields(line); {
+		case len(fields) < 3:
+		case fields[0] == "HostSubnet":
+			hosts++
+			if online, reason, _ := strings.Cut(fields[2], "/"); online != "True" || reason == "HeldDown" || reason == "LastResort" {
+				return fmt.Errorf("a host is not trusted yet: %s", line)
+			}
+		case missing[fields[1]]:
+			delete(missing, fields[1])
+			if len(fields) < 4 || fields[3] != "True" || strings.Contains(line, "HostOffline") || strings.Contains(line, "Unassigned") {
+				return fmt.Errorf("a namespace is not served yet: %s", line)
+			}
 		}
+	}
+	for name, is := range missing {
+		if is {
+			return fmt.Errorf("there is no NetNamespace %s", name)
+		}
+	}
+	if hosts != len(c.Nodes()) {
+		return fmt.Errorf("there are %d hosts", hosts)
 	}
 	return nil
 }
