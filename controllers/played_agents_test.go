@@ -23,7 +23,11 @@ func (a *api) agents(t *testing.T) {
 	t.Helper()
 	ctx, cancel := context.WithCancel(context.WithoutCancel(t.Context()))
 	var group sync.WaitGroup
-	group.Go(func() { a.playAgents(ctx) })
+	group.Go(func() {
+		if err := a.playAgents(ctx); err != nil {
+			t.Errorf("play the agents: %v", err)
+		}
+	})
 	t.Cleanup(func() {
 		cancel()
 		group.Wait()
@@ -33,14 +37,13 @@ func (a *api) agents(t *testing.T) {
 // playAgents reports in place of the agents of all hosts that all is well, until ctx
 // ends. It leaves hosts alone for which the test itself has reported anything. As agents
 // do, it watches the hosts: polling a hundred full ones keeps a processor busy.
-func (a *api) playAgents(ctx context.Context) {
+func (a *api) playAgents(ctx context.Context) error {
 	watched, err := cache.New(a.env.Config, cache.Options{Scheme: a.Scheme(), DefaultUnsafeDisableDeepCopy: new(true)})
 	if err != nil {
-		return // the test misses the reports
+		return err
 	}
-	var group sync.WaitGroup
-	defer group.Wait()
-	group.Go(func() { _ = watched.Start(ctx) })
+	ended := make(chan error, 1)
+	go func() { ended <- watched.Start(ctx) }()
 	ticker := time.NewTicker(20 * time.Millisecond)
 	defer ticker.Stop()
 	done := make(map[types.UID]string) // what has nothing to be written, by its version
@@ -58,8 +61,8 @@ func (a *api) playAgents(ctx context.Context) {
 			}
 		}
 		select {
-		case <-ctx.Done():
-			return
+		case err := <-ended: // with ctx, or because it could not start
+			return err
 		case <-ticker.C:
 		}
 	}

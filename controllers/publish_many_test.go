@@ -26,7 +26,7 @@ import (
 // TestManyStatuses: a controller that starts in a cluster with many namespaces has a
 // status for each of them to write. It writes each once, and a host that goes offline
 // meanwhile does not wait for them. How long it takes is logged, and how much processor
-// time of whom: both depend on the machine, and the first on what else it does.
+// time each process used: both depend on the machine, the first also on its other work.
 //
 // EGRESSIP_TEST_NAMESPACES sets another size.
 func TestManyStatuses(t *testing.T) {

@@ -150,7 +150,7 @@ func TestIsolationEnds(t *testing.T) {
 
 // Hosts that fall silent at almost one moment are found one after the other: those that
 // are not offline yet are not reached any more when the first one is. While one is
-// offline, the view tells whether others are heard.
+// offline, the view shows whether others are heard.
 //
 // Mutant killed: heard-without-need.
 func TestHeardMeanwhile(t *testing.T) {
