@@ -80,11 +80,69 @@ func (a *api) writeOnline(ctx context.Context, host, message string) error {
 // takes it seconds for a long list, so such a rule looks first whether the list is the
 // same as before.
 func TestListsAreCheckedWhenTheyChange(t *testing.T) {
+	checked := 0
+	for file, schema := range schemas(t) {
+		for name, list := range schema.Properties {
+			for _, rule := range list.XValidations {
+				checked++
+				always := rule.OptionalOldSelf == nil || !*rule.OptionalOldSelf || !strings.HasPrefix(rule.Rule, "oldSelf.orValue([]) == self || ")
+				if list.Type == "array" && always {
+					t.Errorf("%s: the rule of %s is evaluated where the list is as it was: %s", file, name, rule.Rule)
+				}
+			}
+		}
+	}
+	if checked == 0 {
+		t.Error("found no rules")
+	}
+}
+
+// TestListsOfStatusAreBounded: each list of a status has a greatest length, so that no
+// agent can write an object that the API server cannot store. Strings in them have one,
+// too, unless the type says what they may be.
+func TestListsOfStatusAreBounded(t *testing.T) {
+	checked := 0
+	for file, schema := range schemas(t) {
+		eachProperty("status", schema.Properties["status"], func(path string, p apiextensionsv1.JSONSchemaProps) {
+			if p.AdditionalProperties != nil {
+				t.Errorf("%s: %s is a map", file, path)
+			}
+			if p.Type != "array" {
+				return
+			}
+			checked++
+			if p.MaxItems == nil {
+				t.Errorf("%s: %s has no maxItems", file, path)
+			}
+			if items := p.Items.Schema; items.Type == "string" && items.MaxLength == nil && items.Enum == nil {
+				t.Errorf("%s: the strings of %s have no maxLength", file, path)
+			}
+		})
+	}
+	if checked < 15 {
+		t.Errorf("found %d lists", checked)
+	}
+}
+
+// eachProperty calls do for a part of a schema and all that is in it.
+func eachProperty(path string, p apiextensionsv1.JSONSchemaProps, do func(path string, p apiextensionsv1.JSONSchemaProps)) {
+	do(path, p)
+	for name, inner := range p.Properties {
+		eachProperty(path+"."+name, inner, do)
+	}
+	if p.Items != nil && p.Items.Schema != nil {
+		eachProperty(path+"[]", *p.Items.Schema, do)
+	}
+}
+
+// schemas are those of our kinds, by the names of their files.
+func schemas(t *testing.T) map[string]*apiextensionsv1.JSONSchemaProps {
+	t.Helper()
 	files, err := filepath.Glob("../config/crd/network.openshift.io_*.yaml")
 	if err != nil || len(files) == 0 {
 		t.Fatalf("found %q: %v", files, err)
 	}
-	checked := 0
+	all := make(map[string]*apiextensionsv1.JSONSchemaProps)
 	for _, file := range files {
 		content, err := os.ReadFile(file)
 		if err != nil {
@@ -94,17 +152,7 @@ func TestListsAreCheckedWhenTheyChange(t *testing.T) {
 		if err := yaml.UnmarshalStrict(content, &crd); err != nil {
 			t.Fatal(err)
 		}
-		for name, list := range crd.Spec.Versions[0].Schema.OpenAPIV3Schema.Properties {
-			for _, rule := range list.XValidations {
-				checked++
-				always := rule.OptionalOldSelf == nil || !*rule.OptionalOldSelf || !strings.HasPrefix(rule.Rule, "oldSelf.orValue([]) == self || ")
-				if list.Type == "array" && always {
-					t.Errorf("%s: the rule of %s is evaluated where the list is as it was: %s", filepath.Base(file), name, rule.Rule)
-				}
-			}
-		}
+		all[filepath.Base(file)] = crd.Spec.Versions[0].Schema.OpenAPIV3Schema
 	}
-	if checked == 0 {
-		t.Error("found no rules")
-	}
+	return all
 }

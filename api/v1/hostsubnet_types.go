@@ -113,8 +113,8 @@ type HostSubnetStatus struct {
 	// +optional
 	Placement *PlacementStatus `json:"placement,omitempty"`
 
-	// hostIPs are hostIP and the first IPv6 address that the Node lists as its InternalIP, as
-	// far as there are any (by the controller).
+	// hostIPs are hostIP and the first IPv6 address that the Node lists as its InternalIP, if
+	// there is one (by the controller).
 	// +optional
 	// +listType=atomic
 	// +kubebuilder:validation:MaxItems=2
@@ -164,6 +164,7 @@ type HostSubnetStatus struct {
 	// +optional
 	// +listType=map
 	// +listMapKey=type
+	// +kubebuilder:validation:MaxItems=32
 	Conditions []metav1.Condition `json:"conditions,omitempty"`
 }
 
@@ -255,8 +256,8 @@ type AgentStatus struct {
 	// +kubebuilder:validation:MaxItems=16
 	// +kubebuilder:validation:items:MaxLength=64
 	UplinkNetworks []string `json:"uplinkNetworks,omitempty"`
-	// families are those of the egress IPs that the host can have, as far as its agent and
-	// kernel go: IPv4, IPv6. An agent that does not say so serves IPv4 only.
+	// families are the IP families that this host can serve: IPv4, IPv6. It depends on the
+	// agent and the kernel. An agent that does not report any serves IPv4 only.
 	// +optional
 	// +listType=atomic
 	// +kubebuilder:validation:MaxItems=2
@@ -271,17 +272,16 @@ type AgentStatus struct {
 	// +optional
 	// +kubebuilder:validation:Minimum=0
 	UplinkMTU int32 `json:"uplinkMTU,omitempty"`
-	// addresses are the IPv4 addresses that the host has in addition to hostIP, as far as
-	// they are not inside the cluster anyway. Traffic to those that its Node lists too, or
+	// addresses are the IPv4 addresses that the host has in addition to hostIP and that are
+	// not inside the cluster anyway. Traffic to those that its Node lists too, or
 	// that are on a segment with another host, is not egress traffic.
 	// +optional
 	// +listType=atomic
 	// +kubebuilder:validation:MaxItems=32
 	// +kubebuilder:validation:items:MaxLength=64
 	Addresses []string `json:"addresses,omitempty"`
-	// podNetworks are the networks of the host's pods as its kernel has them, as CIDRs, as
-	// far as they are in no network that is known otherwise. Where each pod has a route of
-	// its own, they are single addresses.
+	// podNetworks are the pod networks in the host's routing table that nothing else names,
+	// as CIDRs. Where each pod has a route of its own, they are single addresses.
 	// +optional
 	// +listType=atomic
 	// +kubebuilder:validation:MaxItems=128
@@ -318,6 +318,8 @@ type AgentStatus struct {
 	// iptables: nft, legacy, or both if other software has NAT rules in both.
 	// +optional
 	// +listType=atomic
+	// +kubebuilder:validation:MaxItems=2
+	// +kubebuilder:validation:items:MaxLength=32
 	IPTables []string `json:"iptables,omitempty"`
 	// ipv6 says what becomes of the IPv6 traffic to the outside of this host's pods whose
 	// namespaces request egress IPs, and which have none of IPv6 to leave with: Dropped, or

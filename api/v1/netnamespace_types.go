@@ -106,6 +106,7 @@ type NetNamespaceStatus struct {
 	// +optional
 	// +listType=map
 	// +listMapKey=type
+	// +kubebuilder:validation:MaxItems=32
 	Conditions []metav1.Condition `json:"conditions,omitempty"`
 }
 
@@ -196,7 +197,7 @@ const (
 	AnnotationChangeNetwork = "pod.network.openshift.io/multitenant.change-network"
 	// AnnotationClaimsWriter on a HostSubnet names the controller that may write
 	// egressIPs of automatic hosts: the number of its term, a blank, and its name.
-	// Each leader writes it before its first claim. Nobody else should.
+	// Each leader writes it before its first claim. Do not write it by hand.
 	AnnotationClaimsWriter = "egressip.network.openshift.io/claims-writer"
 	// AnnotationEvacuate on a Node, set to "true", moves the egress IPs of an
 	// automatic host away one by one, and makes those of a manual host stand by
