@@ -42,8 +42,8 @@ type Options struct {
 	// ServiceCIDRs are networks of services, as agents are given them: no egress IP can be
 	// there.
 	ServiceCIDRs []netip.Prefix
-	// ProbePort is the UDP port on which agents answer probes; 0 for no probes.
-	// Probes are answered in the nodes' own network only.
+	// ProbePort is the UDP port of probes; 0 for no probes. The kernels of hosts answer
+	// them over the overlay, or agents at that port of the node; both only to hosts.
 	ProbePort uint16
 	// ProbeInterval is the time between two probes to one host; 0 for the
 	// default.

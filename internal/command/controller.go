@@ -54,9 +54,9 @@ status, conditions and events. Several may run; one of them leads.`,
 		"read the networks of pods and services from objects of the CNI and of the cluster, where they exist and may be read")
 	f.Var((*cidrsValue)(&o.ServiceCIDRs), "service-cidrs", "service networks as comma-separated `CIDRs`, as agents have them: egress IPs there are refused")
 	f.Uint16Var(&o.ProbePort, "probe-port", probe.Port,
-		"UDP `port` on which agents answer probes; 0 disables probes: use it without hostNetwork, where agents do not answer")
+		"UDP `port` of probes; 0 disables probes: use it without hostNetwork, where hosts do not answer")
 	f.DurationVar(&o.ProbeInterval, "probe-interval", probe.DefaultConfig().Interval,
-		"time between two probes of a host; it is offline after three without an answer, if most agents that watch it find the same")
+		"time between two probes of a host; it is offline after three without an answer, if most of its witnesses find the same")
 	f.Var((*addressValue)(&o.ProbeSource), "host-ip", "`address` of this node from which probes are sent; chosen by the kernel by default")
 	limits.add(f)
 	return cmd
