@@ -24,7 +24,7 @@ type origin struct {
 	// since is when the claim was first seen.
 	since time.Time
 	// settled: the controller wrote the claim, or a namespace has had the address
-	// there. If it is not requested any more, that is because somebody wants so.
+	// there. If it is not requested any more, a user has removed the request.
 	settled bool
 }
 

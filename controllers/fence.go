@@ -195,7 +195,7 @@ func (f *fence) unseen(v view) bool {
 	return false
 }
 
-// markAll writes this controller's mark, each if nobody has written since the host was
+// markAll writes this controller's mark to each host that has not changed since it was
 // read.
 func (f *fence) markAll(ctx context.Context, hosts []*v1.HostSubnet) error {
 	return errors.Join(concurrently(claimWriters, len(hosts), func(i int) error {

@@ -115,7 +115,7 @@ func (g *installGate) works(ctx context.Context, namespace string) (bool, error)
 	case apierrors.IsNotFound(err):
 		return false, nil
 	case err != nil:
-		// While the API server is away, nobody can renew anything.
+		// While the API server is away, no controller can renew its Lease.
 		g.seen = nil
 		return false, fmt.Errorf("read the Lease of the install in namespace %s: %w", namespace, err)
 	case lease.Spec.HolderIdentity == nil || *lease.Spec.HolderIdentity == "":

@@ -40,7 +40,7 @@ var errLeadTaken = errors.New("the lead was taken")
 //
 //   - A leader whose host is dead appears to have released the Lease. The elector then
 //     takes it in one update, which fails if that leader has renewed the Lease in the
-//     meantime. Nobody else can take it in between, not even the former leader.
+//     meantime. No other controller can take it in between, not even the former leader.
 //   - A leader that does not find itself in the Lease any more ends its term at once.
 //     The elector alone would try again until renewDeadline, or take the Lease again
 //     if it is released meanwhile.
@@ -56,7 +56,7 @@ type leaseLock struct {
 	// held: this controller has led. A lead that was lost does not come back to the
 	// same process.
 	held, gone atomic.Bool
-	// holder is who holds the Lease, as far as the last answer showed.
+	// holder is who holds the Lease, by the last answer.
 	holder string
 }
 

@@ -286,7 +286,7 @@ func (r *netNamespaces) keep(
 	return patched, r.patch(ctx, n, patched)
 }
 
-// patch writes what differs, if nobody else wrote in between.
+// patch writes what differs, if the object has not changed since it was read.
 func (r *netNamespaces) patch(ctx context.Context, n, patched *v1.NetNamespace) error {
 	if err := r.writer.Patch(ctx, patched, client.MergeFromWithOptions(n, client.MergeFromWithOptimisticLock{})); err != nil {
 		return unlessGone(fmt.Errorf("bind NetNamespace %s: %w", n.Name, err))

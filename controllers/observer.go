@@ -34,7 +34,7 @@ type observer struct {
 	// self is the address of the node that the controller runs on; the zero value if
 	// it is not known.
 	self netip.Addr
-	// pods knows in which networks the API server has Pods; nil for nobody.
+	// pods knows in which networks the API server has Pods; nil if that is not looked up.
 	pods *podLookup
 	// networks knows which networks objects name; nil for nothing.
 	networks        *networkReader

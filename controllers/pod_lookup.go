@@ -60,8 +60,8 @@ func newPodLookup(log logr.Logger, clock clock.Clock, live client.Reader) *podLo
 }
 
 // listed returns the networks of a host's agent in which the API server has, or had, a
-// Pod of its Node, as far as that is known by now, and asks for the others. Without a
-// receiver nobody asks. For networks that objects of the CNI name nobody need be asked.
+// Pod of its Node, if that is known by now, and looks up the others. A nil podLookup looks
+// up nothing. Networks that objects of the CNI name need no look-up.
 func (p *podLookup) listed(h *v1.HostSubnet, found []v1.FoundNetwork) []string {
 	var published, before []string
 	if h.Status.Agent != nil {

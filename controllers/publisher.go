@@ -145,8 +145,8 @@ func (p *publisher) watch(ctx context.Context) (ignore func(), err error) {
 	return ignore, nil
 }
 
-// publish replaces everything that is wanted; the statuses that differ from what is
-// stored, as far as the view shows it, are written soon. It does not block.
+// publish replaces everything that is wanted. Statuses that differ from what the view shows
+// as stored are written soon. It does not block.
 func (p *publisher) publish(v view, wanted []wantedStatus) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
@@ -282,7 +282,7 @@ type keyedLock struct {
 	held map[statusKey]chan struct{} // closed when released
 }
 
-// lock waits until nobody else has the object, or ctx ends.
+// lock waits until no other goroutine has the object, or ctx ends.
 func (l *keyedLock) lock(ctx context.Context, key statusKey) (unlock func(), err error) {
 	for {
 		l.mu.Lock()

@@ -328,8 +328,8 @@ func (s setup) deps(w client.Client) deps {
 	}
 }
 
-// newClient returns a client that reads from the API server, not from caches, and waits
-// for an answer as long.
+// newClient returns a client that reads from the API server, not from caches. Each request
+// fails if there is no answer within the timeout.
 func (s setup) newClient(timeout time.Duration) (client.Client, error) {
 	cfg := rest.CopyConfig(s.cfg)
 	cfg.Timeout = timeout

@@ -29,7 +29,7 @@ const (
 const reasonNotEvacuating = "NotEvacuating"
 
 // Priorities of status writes, the most urgent last. A write that failed before comes
-// after all others, so that those that fail for good delay nobody.
+// after all others, so that one that keeps failing delays no other.
 const (
 	priorityRetry = iota
 	priorityRest

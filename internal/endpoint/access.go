@@ -23,8 +23,9 @@ const (
 	metricsPath = "/metrics"
 	// askWithin limits how long the API server may take for both of its answers.
 	askWithin = 5 * time.Second
-	// askAtOnce limits the clients for which the API server is asked at a time. Others
-	// are refused meanwhile: no flood of made-up tokens becomes one of requests.
+	// askAtOnce limits the number of clients about which the API server is asked at the
+	// same time. Others are refused meanwhile, so that a flood of made-up tokens does not
+	// become a flood of requests.
 	askAtOnce = 4
 	// yesFor and noFor are how long an answer is used without another question.
 	yesFor, noFor = time.Minute, 10 * time.Second
@@ -151,8 +152,8 @@ func (a *access) recall(key [sha256.Size]byte) (answer, bool) {
 	return found, ok
 }
 
-// remember forgets another answer where there are too many: first a no, so that made-up
-// tokens do not displace a scraper's, and of equals the oldest.
+// remember stores an answer. If there are too many, it removes another one: a refusal
+// first, so that made-up tokens do not displace a scraper's token, and then the oldest.
 func (a *access) remember(key [sha256.Size]byte, given answer) {
 	a.mu.Lock()
 	defer a.mu.Unlock()

@@ -57,9 +57,9 @@ type Unplaced struct {
 // whose agent has never reported. Those on a doubtful host, or on one that could not be
 // configured for them, are released if another host can take them. The rest
 // is placed as placement.place describes; what finds no other host is given to a doubtful
-// one, for probes alone take no last way. A claim that is awaited stays although nobody
-// requests it, unless a request needs its place. Only if nothing was released or placed is one claim of
-// a host that is being evacuated released, if another host can take it. Only if there
+// one, for probes alone take no last way. A claim that is awaited stays although no
+// namespace requests it, unless a request needs its place. Only if nothing was released or
+// placed is one claim of a host that is being evacuated released, if another host can take it. Only if there
 // is none of those are a few claims released in favour of hosts that have less than
 // half of what a fresh allocation would give them.
 //
@@ -157,8 +157,8 @@ func (a *allocator) placingOrder() []request {
 	return order
 }
 
-// refusal is why no automatic host may have the address, as far as that does not
-// depend on the host; "" if one may.
+// refusal is why no automatic host may have the address, for reasons that do not depend
+// on the host; "" if one may.
 func (a *allocator) refusal(address *address) Reason {
 	switch {
 	case len(address.namespaces) == 0:
@@ -267,7 +267,7 @@ func (a *allocator) keep(reserve bool) (p *placement, kept []request) {
 	return p, p.addresses()
 }
 
-// mayWait reports whether a claim may stay that nobody requests.
+// mayWait reports whether a claim that no namespace requests may stay.
 func (a *allocator) mayWait(p *placement, ip netip.Addr, h int) bool {
 	return awaits(&a.Hosts[h], ip) && inRanges(&a.Hosts[h], ip) && p.takes(h, ip) && !p.full(h)
 }

@@ -28,8 +28,8 @@ func (a *allocator) evacuate(now *placement) *placement {
 	return now
 }
 
-// place returns the placement with the requests placed as far as possible, and those
-// that found no host. Claims that should move, and can, are not in it: they are released
+// place returns the placement with as many requests placed as possible, and those that
+// found no host. Claims that should move, and can, are not in it: they are released
 // now, and placed by the next allocation, as here.
 func (a *allocator) place(now *placement, requests []request) (*placement, []request) {
 	moving := a.unwell(now)

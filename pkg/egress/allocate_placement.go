@@ -18,7 +18,7 @@ type placement struct {
 	placed int
 	// load is the number of addresses of each host, by its position.
 	load []int
-	// reserved are claims that are kept although nobody requests them, with their
+	// reserved are claims that are kept although no namespace requests them, with their
 	// host. They count as load.
 	reserved map[netip.Addr]int
 	// siblings are the addresses by host and namespace, one each, of namespaces that
@@ -62,7 +62,7 @@ func (p *placement) put(r request, h int) {
 	}
 }
 
-// reserve keeps a claim that nobody requests.
+// reserve keeps a claim that no namespace requests.
 func (p *placement) reserve(ip netip.Addr, h int) {
 	p.reserved[ip] = h
 	p.load[h]++

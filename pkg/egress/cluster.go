@@ -148,7 +148,7 @@ type Host struct {
 	// PodsMissing is what the host's agent reports about a pod of its own that is in no
 	// network which all hosts know; empty if there is none. See podsMissing.
 	PodsMissing string
-	// Unheard: the agent has not reported anything in the time that it has for that.
+	// Unheard: the agent has never reported anything, and its time to do so is over.
 	// AgentReady: it has reported that the kernel is as planned. AgentGone: the host runs
 	// and its agent does not.
 	Unheard, AgentReady, AgentGone bool
@@ -156,7 +156,7 @@ type Host struct {
 	AnswersOverlay bool
 	// Reports are what the agent reports about the claims, by address.
 	Reports map[netip.Addr]Report
-	// Shadowed: another host has IP, as far as can be told. No claim of this one counts.
+	// Shadowed: another host probably has IP. No claim of this one counts.
 	Shadowed bool
 	// Failing are claims for which the host could not be configured for a while, or
 	// could not a short time ago. Other hosts are preferred for them.

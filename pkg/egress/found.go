@@ -82,7 +82,7 @@ const sourceFormerAPIServer = "EndpointSlice default/kubernetes, a while ago"
 // it answer ARP, and comes back with its address.
 //
 // They are no more than users list, and none of them works as long as it is published. It
-// ends when nobody lists the address.
+// ends when no object lists the address.
 func FormerAPIServers(netNamespaces []*v1.NetNamespace, hosts []*v1.HostSubnet, found []NamedNetwork) []NamedNetwork {
 	former := make(map[netip.Addr]bool)
 	for _, h := range hosts {

@@ -38,8 +38,8 @@ func insideNetworks(c Cluster, self string, given []netip.Prefix) []netip.Prefix
 	return slices.Compact(networks)
 }
 
-// inclusive adds further networks, such as those of single addresses, to networks, both in
-// order, as far as none of these has them.
+// inclusive adds to networks those further networks, such as those of single addresses, that
+// none of them contains. Both lists are in order.
 func inclusive(networks, further []netip.Prefix) []netip.Prefix {
 	known := newNetworkSet(networks)
 	for _, p := range further {
@@ -129,10 +129,11 @@ func withoutEgressIPs(c Cluster, ips map[netip.Addr]bool) {
 	}
 }
 
-// toPublish are the addresses that a host publishes of those that its kernel has: all
-// that are not inside by other reasons, at most MaxAddresses. The kernel's are without those
-// of ours, so that one that is requested as an egress IP is published, too: see findFurther.
-// Those on the uplink's segment come first. It also returns how many are left out.
+// toPublish returns which of the kernel's addresses a host publishes: all that are not
+// inside for another reason, up to MaxAddresses, those on the uplink's segment first. It also
+// returns how many are left out. The list kernel does not contain the egress IPs that we
+// configured. An address of the host's own that a namespace requests is therefore published
+// as well: see findFurther.
 func toPublish(self Host, networks []netip.Prefix, kernel []netip.Addr) (addresses []netip.Addr, omitted int) {
 	left := make(map[netip.Addr]bool, len(kernel))
 	for _, ip := range kernel {

@@ -93,7 +93,7 @@ func (e *electorate) panel(host Witness) []string {
 	for most := max(1, (size-1)/2); len(panel) < size; {
 		zone := e.next(seats, most, own)
 		if zone < 0 {
-			most++ // the other zones have nobody left
+			most++ // the other zones have no host left
 			continue
 		}
 		panel = append(panel, e.first[zone][seats[zone]].name)

@@ -77,7 +77,7 @@ type resolver struct {
 	state []State
 	// activeHosts are the hosts of the assignments that active returned last.
 	activeHosts []int
-	// missing are the hosts with pods in networks that nobody knows.
+	// missing are the hosts with pods in networks that are not known.
 	missing missingPods
 }
 
@@ -252,8 +252,8 @@ func (r *resolver) summary(n int, result *NamespaceResult) (Readiness, Reason, s
 	return ReadyFalse, reason, message
 }
 
-// activeSummary reports the first active assignment that does not work as far as is
-// known, those that are known not to work first. Where all work, it may still be that the
+// activeSummary reports the first active assignment that is not known to work. Those
+// that are known not to work come first. Where all work, it may still be that the
 // namespace sends with them to pods, too.
 func (r *resolver) activeSummary(active []Assignment) (Readiness, Reason, string) {
 	unknown, unknownReason := "", Reason("")

@@ -18,7 +18,7 @@ func badAddressMessage(kind, name, written string) string {
 		written, kind, name, addressLike(written))
 }
 
-// addressLike is an example for somebody who wrote something else.
+// addressLike is an example of an address, for a user who wrote something else.
 func addressLike(written string) string {
 	if f, known := familyOfText(written); known && f == IPv6 {
 		return "IPv6 address, such as 2001:db8:7::200"

@@ -10,7 +10,7 @@ import (
 type changes struct{ namespaces, hosts []int }
 
 // patch makes the index that of c, which differs from its cluster by the changes. The
-// result is that of newIndex(c), but for addresses that nobody requests or claims any more,
+// result is that of newIndex(c), but for addresses that are not requested or claimed any more,
 // and for their numbers.
 //
 // What is known about an address depends on the namespaces that request it, on what else
@@ -33,7 +33,7 @@ func (x *index) patch(c Cluster, changed changes) {
 	p.derive()
 }
 
-// wasteful reports whether many of the addresses may be such that nobody lists any more.
+// wasteful reports whether many of the addresses may be in no list any more.
 func (x *index) wasteful() bool { return x.addresses.count() > 2*x.built+100 }
 
 // patch is a change of an index.

@@ -16,8 +16,8 @@ const (
 type Fitness struct {
 	// unfit is since when the host cannot be a witness; zero if it can.
 	unfit time.Time
-	// probed: the host was probed then, so that without probes nobody can tell
-	// whether it can be a witness again.
+	// probed: the host was probed then. Without probes it is not known whether it can be a
+	// witness again.
 	probed bool
 }
 

@@ -127,8 +127,8 @@ func heldDown(e Evidence) (Verdict, bool) {
 		e.probed(ProbeHeldDown) && e.Judged && !e.WasOnline
 }
 
-// agentGone leaves a host as it is whose kernel answers: it would not learn that it
-// must release its addresses.
+// agentGone keeps a host online while its kernel answers. Without an agent, the host would
+// not learn that it must release its addresses.
 func agentGone(e Evidence) (Verdict, bool) {
 	return Verdict{
 		Online: true, Closed: true, Reason: ReasonNoAgent,
@@ -168,8 +168,8 @@ func nodeUnreachable(e Evidence) (Verdict, bool) {
 	}, e.Node == NodeUnreachable
 }
 
-// controllerAlone leaves a host as it is that only a controller does not hear that hears
-// no other host either.
+// controllerAlone keeps a host in use if only the controller does not hear it, and the
+// controller does not hear any other host either.
 func controllerAlone(e Evidence) (Verdict, bool) {
 	return Verdict{
 		Online: true, Unseen: true, Closed: true, Reason: ReasonControllerAlone,

@@ -96,8 +96,8 @@ func NewRunner(c RunnerConfig) (*Runner, error) {
 }
 
 // SetTargets replaces what the Runner works on, at any time, and does not block.
-// The error names the targets that cannot be probed; all others are taken. The
-// same targets again are no change and no error.
+// The error names the targets that cannot be probed; all others are probed. Setting the
+// same targets again does nothing and returns no error.
 func (r *Runner) SetTargets(t Targets) error {
 	r.mu.Lock()
 	defer r.mu.Unlock()

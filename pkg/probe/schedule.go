@@ -134,8 +134,8 @@ func (s *schedule) step(now time.Time, out []datagram) ([]datagram, []report) {
 
 // expire reports the questions whose time is over.
 func (s *schedule) expire(now time.Time) []report {
-	// After a stall it is not known which hosts were silent: answers may be
-	// unread. They get time to be read, once.
+	// After a stall, nothing is known about which hosts were silent: their answers may
+	// have arrived and not been read yet. Give the reader time for them, once.
 	stalled := !s.planned.IsZero() && now.Sub(s.planned) > s.config.Timeout/2
 	if stalled {
 		grace := now.Add(s.config.Timeout / 2)

@@ -132,9 +132,10 @@ func (t *Tracker) heard() int {
 	return n
 }
 
-// isolated counts a host as silent one miss before that makes it offline: hosts
-// that died together are found one after the other, and when the first of them
-// goes offline, each other has missed all probes but the last.
+// isolated reports whether most hosts fell silent at once. It counts a host as silent one
+// missed probe before the host goes offline. Hosts that died together are found one after
+// the other: when the first goes offline, each of the others may have one probe left to
+// miss.
 func (t *Tracker) isolated(now time.Time) bool {
 	enough := max(1, t.config.OfflineAfter-1)
 	answering, recent, fell := 0, 0, 0
