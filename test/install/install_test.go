@@ -126,6 +126,66 @@ func TestKustomizeInstallsTheSame(t *testing.T) {
 	}
 }
 
+// TestOperatorAloneHasNoDefinitions: config/operator is what may be deleted and applied
+// again: with a definition, all NetNamespaces and HostSubnets would go.
+func TestOperatorAloneHasNoDefinitions(t *testing.T) {
+	out, err := run(t.Context(), t, "kubectl", "kustomize", "../../config/operator")
+	if err != nil {
+		t.Fatal(err)
+	}
+	operator := objects(t, out)
+	if _, ok := operator["DaemonSet egressip-agent"]; !ok {
+		t.Errorf("config/operator makes no agents, but %d objects", len(operator))
+	}
+	for name := range operator {
+		if kind, _, _ := strings.Cut(name, " "); kind == "CustomResourceDefinition" || kind == "Namespace" {
+			t.Errorf("config/operator makes %s", name)
+		}
+	}
+}
+
+// TestWhereWorkloadsRun: agents run on every node, whatever its taints, and are the last to
+// be evicted; controllers may run on control plane nodes, prefer these, and are critical
+// too. Each can be changed.
+func TestWhereWorkloadsRun(t *testing.T) {
+	const preferred = "nodeAffinity.preferredDuringSchedulingIgnoredDuringExecution"
+	for _, tc := range []struct {
+		workload, priority, toleration string
+		affinity                       bool
+	}{
+		{"DaemonSet egressip-agent", "system-node-critical", "map[operator:Exists]", false},
+		{"Deployment egressip-controller", "system-cluster-critical", "map[effect:NoSchedule key:node-role.kubernetes.io/control-plane operator:Exists]", true},
+	} {
+		spec := func(set ...string) map[string]any {
+			all, err := render(t, set...)
+			if err != nil {
+				t.Fatal(err)
+			}
+			spec, _, err := unstructured.NestedMap(all[tc.workload], "spec", "template", "spec")
+			if err != nil {
+				t.Fatal(err)
+			}
+			return spec
+		}
+		is := spec()
+		if got := is["priorityClassName"]; got != tc.priority {
+			t.Errorf("%s: priority class %v, want %s", tc.workload, got, tc.priority)
+		}
+		if got := fmt.Sprint(is["tolerations"]); got != "["+tc.toleration+"]" {
+			t.Errorf("%s: tolerations %s, want %s", tc.workload, got, tc.toleration)
+		}
+		prefers, _, _ := unstructured.NestedSlice(is, append([]string{"affinity"}, strings.Split(preferred, ".")...)...)
+		if found := strings.Contains(fmt.Sprint(prefers), "node-role.kubernetes.io/control-plane"); found != tc.affinity {
+			t.Errorf("%s prefers control plane nodes: %t, %v", tc.workload, found, is["affinity"])
+		}
+		_, value, _ := strings.Cut(tc.workload, " egressip-")
+		is = spec(value+".priorityClassName=", value+".tolerations=null")
+		if is["priorityClassName"] != nil || is["tolerations"] != nil {
+			t.Errorf("%s without a priority class and tolerations: %v, %v", tc.workload, is["priorityClassName"], is["tolerations"])
+		}
+	}
+}
+
 // TestDefinitionsStay: a CRD that Helm removed would take every NetNamespace and
 // HostSubnet with it.
 func TestDefinitionsStay(t *testing.T) {
