@@ -192,8 +192,10 @@ func (e *execution) putRules(ctx context.Context, c change) error {
 	}
 	if c.ipv6 {
 		e.d.ip6tablesSeen = nil
+		e.d.ousted.note("ip6tables-"+string(c.backend), c.transaction, monotonic())
 		return e.d.ip6tables[c.backend].Commit(ctx, c.transaction)
 	}
+	e.d.ousted.note("iptables-"+string(c.backend), c.transaction, monotonic())
 	err := e.d.iptables[c.backend].Commit(ctx, c.transaction)
 	e.d.iptablesChanged(c.backend, c.transaction, err)
 	return err

@@ -60,6 +60,8 @@ type Dataplane struct {
 	iptablesAt       time.Duration
 	// iptablesUsed are the backends of iptables that had our rules after the last pass.
 	iptablesUsed []Backend
+	// ousted are the moments at which others were found to come before our rules.
+	ousted oustings
 	// sight is what worked when the kernel was last seen.
 	sight sight
 	// ip6tablesSeen are the rules of iptables for IPv6, nil where they must be read.

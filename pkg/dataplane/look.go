@@ -57,6 +57,7 @@ func (r *round) look() {
 	}
 	f := o.facts
 	f.DefaultRoute = r.defaultRoute
+	f.Ousted = r.d.ousted.often(monotonic())
 	r.readSettings(&f)
 	r.report.Warnings = append(r.report.Warnings, warning.From(f)...)
 }

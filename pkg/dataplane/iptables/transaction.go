@@ -20,7 +20,13 @@ type Transaction struct {
 	Changes int
 	// After is what the table holds once it has run.
 	After Table
+	// Ousted are the base chains in which rules of others stood before ours, in order.
+	Ousted []Ousted
 }
+
+// Ousted is a base chain in which ours did not come first any more, and the first rule of
+// others there.
+type Ousted struct{ Chain, Rule string }
 
 // Plan returns the transaction that makes our part of an observed table the
 // desired one. The zero RenderedTable removes everything of ours.
@@ -47,7 +53,24 @@ func Plan(name rules.Stage, observed Table, desired RenderedTable) Transaction {
 	if changes == 0 {
 		return Transaction{Table: name, After: observed}
 	}
-	return Transaction{Table: name, Script: b.String(), Changes: changes, After: afterwards(observed, desired)}
+	return Transaction{Table: name, Script: b.String(), Changes: changes, After: afterwards(observed, desired), Ousted: ousted(observed, desired.Jumps)}
+}
+
+// ousted finds the base chains in which rules of others stand before a jump of ours that
+// comes first.
+func ousted(observed Table, jumps []Jump) (list []Ousted) {
+	for _, base := range baseChains(observed, jumps) {
+		specs := observed.Base[base]
+		others := slices.IndexFunc(specs, func(spec string) bool { return !leadsToOwnChain(spec) })
+		if others < 0 {
+			continue
+		}
+		behind := func(j Jump) bool { return j.From == base && !j.Last && slices.Contains(specs[others:], "-j "+j.To) }
+		if slices.ContainsFunc(jumps, behind) {
+			list = append(list, Ousted{Chain: base, Rule: specs[others]})
+		}
+	}
+	return list
 }
 
 // diffChains returns the names, in order, of our chains that must be written, and

@@ -70,3 +70,33 @@ func TestRulesThatDropEverything(t *testing.T) {
 		}
 	}
 }
+
+// Ours are ousted where they are there, and something of others stands before one that comes
+// first.
+func TestOusted(t *testing.T) {
+	jumps := []Jump{{From: "FORWARD", To: rules.ChainReset}, {From: "FORWARD", To: rules.ChainLocked}, {From: "FORWARD", To: rules.ChainAccept, Last: true}}
+	const first, second, last, other = "-j " + rules.ChainReset, "-j " + rules.ChainLocked, "-j " + rules.ChainAccept, "-j cali-FORWARD"
+	for name, c := range map[string]struct {
+		specs []string
+		want  string
+	}{
+		"as it should be":              {[]string{first, second, other, last}, ""},
+		"nothing of ours":              {[]string{other}, ""},
+		"nothing of others":            {[]string{second, first, last}, ""},
+		"others first":                 {[]string{other, "-j DOCKER", first, second, last}, other},
+		"others between":               {[]string{first, other, second, last}, other},
+		"one is missing":               {[]string{first, other, last}, ""},
+		"the last jump before others":  {[]string{last, first, second, other}, ""},
+		"a jump of a former version":   {[]string{"-j " + rules.ChainPrefix + "OLD", first, second, other, last}, ""},
+		"in another chain than wanted": {nil, ""},
+	} {
+		got := Plan(rules.Filter, Table{Base: map[string][]string{"FORWARD": c.specs, "OUTPUT": {other, first}}}, RenderedTable{Jumps: jumps}).Ousted
+		var want []Ousted
+		if c.want != "" {
+			want = []Ousted{{Chain: "FORWARD", Rule: c.want}}
+		}
+		if !slices.Equal(got, want) {
+			t.Errorf("%s: %v, wanted %v", name, got, want)
+		}
+	}
+}

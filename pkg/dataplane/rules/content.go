@@ -119,7 +119,8 @@ func (p Params) Equal(o Params) bool {
 //	raw     the outer packets of the overlay need no connection tracking
 //	mangle  PREROUTING marks: a pod's packet with its way, a reply with RETURN
 //	        ARRIVED takes the marks off what is for the host itself
-//	        FORWARD locks: what is marked leaves by its way, or not at all
+//	        FORWARD locks: what is marked leaves by its way, or not at all;
+//	        in iptables, LOCKED is here as well, in case others come first in filter
 //	filter  RESET answers pods that go on with connections that have ended;
 //	        LOCKED is the lock that holds when mangle has been flushed;
 //	        OUTPUT locks what leaves past FORWARD, as by IPVS;
@@ -207,7 +208,7 @@ func (b builder) raw() Ruleset {
 }
 
 func (b builder) mangle() Ruleset {
-	return Ruleset{
+	r := Ruleset{
 		Chains: map[string][]Rule{
 			ChainPrerouting: b.prerouting(),
 			ChainForward:    b.forward(),
@@ -218,6 +219,14 @@ func (b builder) mangle() Ruleset {
 		},
 		Jumps: []HookJump{{From: Prerouting, To: ChainPrerouting}, {From: Input, To: ChainArrived}, {From: Forward, To: ChainForward}},
 	}
+	// In iptables, other software may put rules before ours, as Calico does in PREROUTING of
+	// this table and in FORWARD of filter: what these accept is not marked, and does not meet
+	// the lock there.
+	if !b.Maps {
+		r.Chains[ChainLocked] = b.locked()
+		r.Jumps = append(r.Jumps, HookJump{From: Forward, To: ChainLocked})
+	}
+	return r
 }
 
 // arrived takes the marks off pods' packets that are for an address of the host itself.

@@ -28,6 +28,9 @@ type Facts struct {
 	Chains []Chain
 	// IPTables: our own rules are in iptables.
 	IPTables bool
+	// Ousted are the chains of iptables in which others have put rules before ours, again and
+	// again.
+	Ousted []Ousted
 	// Restoring is a set of software that is known to write back all sets of a host; empty if
 	// there is none.
 	Restoring string
@@ -49,6 +52,13 @@ type MarkRule struct {
 type Software struct {
 	Name, Device string
 	Bits         uint32
+}
+
+// Ousted is a base chain in which ours do not stay first.
+type Ousted struct {
+	// Chain is as in "iptables-nft, table mangle, chain PREROUTING"; Rule is the rule of others
+	// that stood first there, as iptables-save prints it.
+	Chain, Rule string
 }
 
 // Chain is a base chain of others.
@@ -79,7 +89,7 @@ type Way struct {
 // From returns the warnings that follow from facts, without order.
 func From(f Facts) (list []Warning) {
 	for _, find := range []func(Facts) []Warning{
-		forwarding, defaultRoute, reversePath, marks, chains, flushes, sets, devices, ways,
+		forwarding, defaultRoute, reversePath, marks, chains, flushes, ousted, sets, devices, ways,
 	} {
 		list = append(list, find(f)...)
 	}
@@ -227,6 +237,20 @@ func flushes(f Facts) []Warning {
 			"until the next pass, pods leave without their egress IPs",
 		Remedy: "set --backend=nftables (in the chart: backend)",
 	}}
+}
+
+// ousted names the chains in which ours do not stay first.
+func ousted(f Facts) (list []Warning) {
+	for _, o := range f.Ousted {
+		list = append(list, Warning{
+			Reason: FirstPlaceLost, Object: o.Chain,
+			Problem: fmt.Sprintf("other software puts its rules before ours there again and again, such as %q: until the agent's next pass, which puts ours "+
+				"first, packets of pods with egress IPs that these rules accept are dropped; and where rules of others accept in FORWARD of table mangle "+
+				"and in FORWARD of table filter before ours, established connections may leave without their egress IPs", o.Rule),
+			Remedy: "set --backend=nftables (in the chart: backend), or have that software append its rules (Calico: chainInsertMode Append)",
+		})
+	}
+	return list
 }
 
 // sets finds software that is known to write to the sets of others.

@@ -40,6 +40,8 @@ const (
 	ForeignNATFirst Reason = "ForeignNATFirst"
 	// RulesFlushed: other software removes our rules from time to time.
 	RulesFlushed Reason = "RulesFlushed"
+	// FirstPlaceLost: others put their rules before ours again and again.
+	FirstPlaceLost Reason = "FirstPlaceLost"
 	// SetsRestored: other software may write back what our sets had before.
 	SetsRestored Reason = "SetsRestored"
 	// MarksOverlap: other software uses bits of our marks.
@@ -76,7 +78,7 @@ const (
 func severity(r Reason) int {
 	return slices.Index([]Reason{
 		ForwardingOff, NoDefaultRoute, ForwardRejects, RoutedElsewhere, HostUnreachable, IPv6NotServed, OverlayPortClosed, OverlayPortShared, PortsRunOut,
-		DefaultRouteElsewhere, ReversePathFilter, ForeignNATFirst, RulesFlushed, SetsRestored, MarksOverlap, IPv6NotDropped, SourcesUnchecked, FilterFirst, RulesUnreadable, MTUDiffers,
+		DefaultRouteElsewhere, ReversePathFilter, ForeignNATFirst, RulesFlushed, FirstPlaceLost, SetsRestored, MarksOverlap, IPv6NotDropped, SourcesUnchecked, FilterFirst, RulesUnreadable, MTUDiffers,
 		IPv6NetworksUnknown, StrictWithoutEffect, AddressesOutside, AnsweredForAll, NotWatched, NotReset, Incomplete, Unknown,
 	}, r)
 }
