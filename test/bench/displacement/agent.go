@@ -3,6 +3,7 @@ package main
 import (
 	"context"
 	"fmt"
+	"sync/atomic"
 	"time"
 
 	"golang.org/x/sync/errgroup"
@@ -21,7 +22,7 @@ const (
 // serve keeps the kernel equal to a state until ctx ends, as the agent does: a pass
 // upon drift, and each second without; after each a pause as long as the pass. A
 // pass that fails ends it: here nothing makes one fail.
-func serve(ctx context.Context, dp *dataplane.Dataplane, s dataplane.State) error {
+func serve(ctx context.Context, dp *dataplane.Dataplane, s dataplane.State, passes *atomic.Int64) error {
 	drift := make(chan struct{}, 1)
 	g, ctx := errgroup.WithContext(ctx)
 	g.Go(func() error {
@@ -42,6 +43,7 @@ func serve(ctx context.Context, dp *dataplane.Dataplane, s dataplane.State) erro
 			case err != nil:
 				return fmt.Errorf("a pass failed: %w", err)
 			}
+			passes.Add(1)
 			wait(ctx, time.Since(began), drift)
 		}
 	})

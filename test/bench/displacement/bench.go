@@ -9,6 +9,7 @@ import (
 	"net/netip"
 	"slices"
 	"strings"
+	"sync/atomic"
 	"time"
 
 	"golang.org/x/sync/errgroup"
@@ -26,10 +27,16 @@ type kind struct {
 	ours, foreign, rule string
 }
 
-func kinds() []kind {
+// kinds are those of single insertions.
+func kinds() []kind { return allKinds()[:2] }
+
+// allKinds are also those of a fight. In table filter, ours begin with a chain that lets all
+// pass here; the lock comes next.
+func allKinds() []kind {
 	return []kind{
 		{"nat", "nat", "POSTROUTING", 4, "EGRESSIP-POSTROUTING", "OTHER-POSTROUTING", "-j MASQUERADE"},
 		{"mangle", "mangle", "PREROUTING", 0, "EGRESSIP-PREROUTING", "OTHER-PREROUTING", "-j ACCEPT"},
+		{"filter", "filter", "FORWARD", 2, "EGRESSIP-RESET", "OTHER-FORWARD", "-j ACCEPT"},
 	}
 }
 
@@ -50,6 +57,8 @@ type bench struct {
 	sender *sender
 	sink   *sink
 	pause  *rand.Rand
+	// passes counts those of the agent.
+	passes atomic.Int64
 }
 
 // beHost makes the world, measures, takes all of ours away again, and expects that
@@ -67,7 +76,7 @@ func beHost(ctx context.Context, backend dataplane.Backend, o options, out io.Wr
 	if err != nil {
 		return err
 	}
-	cfg := dataplane.Config{PinDir: pinDir}
+	cfg := dataplane.Config{PinDir: pinDir, Backends: []dataplane.Backend{backend}}
 	errMeasure := measure(ctx, w, cfg, o, out)
 
 	// Also where it was told to end.
@@ -121,8 +130,11 @@ func measure(ctx context.Context, w *world, cfg dataplane.Config, o options, out
 		if err := b.begin(ctx, dp); err != nil {
 			return err
 		}
-		g.Go(func() error { return serve(ctx, dp, state(dataplane.Local)) })
-		return b.all(ctx, o.n)
+		g.Go(func() error { return serve(ctx, dp, state(dataplane.Local), &b.passes) })
+		if err := b.all(ctx, o.n); err != nil {
+			return err
+		}
+		return b.fight(ctx, o.fight)
 	})
 	if err := g.Wait(); err != nil {
 		return err

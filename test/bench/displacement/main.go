@@ -13,6 +13,10 @@
 // between, and table mangle, where nothing gets a mark any more (ACCEPT), so that
 // only the set of locked pods does.
 //
+// Then somebody fights for the first place: its jumps are put first in nat, mangle and filter
+// at once, four times a second, while the agent puts ours first. How long others stood first
+// in one of them, and how many passes the agent made, is printed.
+//
 // The window begins when the kernel has the foreign jump first, and ends when it has
 // ours first again. The kernel is asked directly, not by iptables-save, so that the
 // answers cost little; "gap" is the longest pause between two answers, by which the
@@ -21,7 +25,7 @@
 // The agent's loop needs an API server. Here pkg/dataplane runs at the pace of that
 // loop (pkg/agent/loop.go), with a state that does not change.
 //
-//	go run ./test/bench/displacement [-n 20] [-rules 1000] [-seed 1]
+//	go run ./test/bench/displacement [-n 20] [-fight 15s] [-rules 1000] [-seed 1]
 package main
 
 import (
@@ -53,7 +57,13 @@ const endIn = 15 * time.Second
 // options are the flags.
 type options struct {
 	n, rules int
+	fight    time.Duration
 	seed     uint64
+}
+
+// arguments are the options as flags.
+func (o options) arguments() []string {
+	return []string{fmt.Sprint("-n=", o.n), fmt.Sprint("-fight=", o.fight), fmt.Sprint("-rules=", o.rules), fmt.Sprint("-seed=", o.seed)}
 }
 
 func main() { os.Exit(run()) }
@@ -61,6 +71,7 @@ func main() { os.Exit(run()) }
 func run() int {
 	var o options
 	flag.IntVar(&o.n, "n", 20, "insertions of each kind, in each iptables backend")
+	flag.DurationVar(&o.fight, "fight", 15*time.Second, "how long somebody fights for the first place, in each iptables backend")
 	flag.IntVar(&o.rules, "rules", 1000, "rules of others in table nat, such as kube-proxy's")
 	flag.Uint64Var(&o.seed, "seed", 1, "of the random pauses between insertions")
 	flag.Parse()
@@ -71,7 +82,7 @@ func run() int {
 	if _, backend, inside := strings.Cut(os.Getenv(hostVariable), "/"); inside {
 		err = beHost(ctx, dataplane.Backend(backend), o, os.Stdout)
 	} else {
-		err = play(ctx, os.Stdout)
+		err = play(ctx, o, os.Stdout)
 	}
 	if err != nil {
 		fmt.Fprintln(os.Stderr, "displacement:", err)
@@ -81,11 +92,11 @@ func run() int {
 }
 
 // play runs a host for each backend, one after the other.
-func play(ctx context.Context, out io.Writer) error {
-	header(ctx, out)
+func play(ctx context.Context, o options, out io.Writer) error {
+	header(ctx, o, out)
 	var errs []error
 	for _, b := range []dataplane.Backend{dataplane.NFT, dataplane.Legacy} {
-		if err := host(ctx, b, out); err != nil {
+		if err := host(ctx, b, o, out); err != nil {
 			errs = append(errs, fmt.Errorf("host with iptables-%s: %w", b, err))
 		}
 		if ctx.Err() != nil {
@@ -96,7 +107,7 @@ func play(ctx context.Context, out io.Writer) error {
 }
 
 // header says what the numbers belong to.
-func header(ctx context.Context, out io.Writer) {
+func header(ctx context.Context, o options, out io.Writer) {
 	var name unix.Utsname
 	release := "unknown"
 	if unix.Uname(&name) == nil {
@@ -108,7 +119,7 @@ func header(ctx context.Context, out io.Writer) {
 	}
 	load, _, _ := strings.Cut(readOr("/proc/loadavg", "unknown"), " ")
 	fmt.Fprintf(out, "# %s, kernel %s, %d processors, commit %s; load of the machine before: %s\n# %s\n", time.Now().UTC().Format("2006-01-02 15:04 UTC"),
-		release, runtime.NumCPU(), commit, load, strings.Join(append([]string{"go run ./test/bench/displacement"}, os.Args[1:]...), " "))
+		release, runtime.NumCPU(), commit, load, strings.Join(append([]string{"go run ./test/bench/displacement"}, o.arguments()...), " "))
 }
 
 func readOr(path, otherwise string) string {
@@ -121,9 +132,9 @@ func readOr(path, otherwise string) string {
 
 // host runs this program again, with a network and a mount namespace of its own. All
 // that it makes is in there, and goes with it however it ends.
-func host(ctx context.Context, b dataplane.Backend, out io.Writer) error {
+func host(ctx context.Context, b dataplane.Backend, o options, out io.Writer) error {
 	mark := fmt.Sprintf("%s=%d/%s", hostVariable, os.Getpid(), b)
-	cmd := exec.CommandContext(ctx, "/proc/self/exe", os.Args[1:]...)
+	cmd := exec.CommandContext(ctx, "/proc/self/exe", o.arguments()...)
 	cmd.Env = append(os.Environ(), mark)
 	cmd.Stdout, cmd.Stderr = out, os.Stderr
 	cmd.SysProcAttr = &unix.SysProcAttr{Cloneflags: unix.CLONE_NEWNET | unix.CLONE_NEWNS, Pdeathsig: unix.SIGKILL}

@@ -101,7 +101,7 @@ func newWorld(ctx context.Context, b dataplane.Backend, rules int) (w *world, er
 	if err := w.restore(ctx, nat.String()); err != nil {
 		return w, err
 	}
-	for _, k := range kinds() {
+	for _, k := range allKinds() {
 		if err := w.restore(ctx, fmt.Sprintf("*%s\n:%s - [0:0]\n-A %s %s\nCOMMIT\n", k.table, k.foreign, k.foreign, k.rule)); err != nil {
 			return w, err
 		}
