@@ -30,21 +30,29 @@ type section struct {
 
 func sections() []section {
 	const drop = `^#.*|\[\d+:\d+\]`
+	// The kernel gives each link such routes of IPv6 by itself, a moment after it came up.
+	const ofLinks = `^((local|anycast|multicast|unicast) )?(fe80:|ff00:).*`
 	return []section{
 		{name: "links", command: "ip -oneline -details link show", sorted: true, drop: `^\d+: |@\S+|link-netnsid \d+|promiscuity \d+|allmulti \d+|(tcp_)?(hello|topology_change|gc)\S*timer\s+\S+|hello_timer\s+\S+|tcn_timer\s+\S+|qlen \d+|state \S+|<[^>]*>|hold_timer\s+\S+|message_age_timer\s+\S+|forward_delay_timer\s+\S+`},
 		{name: "addresses", command: "ip -oneline -4 address show", sorted: true, drop: `^\d+: |valid_lft \S+|preferred_lft \S+`},
 		{name: "addresses6", command: "ip -oneline -6 address show scope global", sorted: true, drop: `^\d+: |valid_lft \S+|preferred_lft \S+`},
 		{name: "rules", command: "ip rule show"},
+		{name: "rules6", command: "ip -6 rule show"},
 		{name: "routes", command: "ip -4 route show table all", sorted: true},
+		{name: "routes6", command: "ip -6 route show table all", sorted: true, drop: ofLinks + `|expires \S+|\blinkdown\b`},
 		{name: "neighbours", command: "ip -4 neighbour show nud permanent", sorted: true},
+		{name: "neighbours6", command: "ip -6 neighbour show nud permanent", sorted: true},
+		{name: "proxies6", command: "ip -6 neighbour show proxy", sorted: true},
 		{name: "ipsets", command: "ipset save", sorted: true, drop: `timeout \d+|initval \S+`},
 		{name: "iptables-nft", command: "iptables-nft-save", drop: drop, clean: func(out string) string { return withoutPodChains(withoutEmptyTables(out)) }},
 		{name: "iptables-legacy", command: "iptables-legacy-save", drop: drop, clean: func(out string) string { return withoutPodChains(withoutEmptyTables(out)) }},
 		{name: "ip6tables-nft", command: "ip6tables-nft-save", drop: drop, clean: func(out string) string { return withoutPodChains(withoutEmptyTables(out)) }},
+		{name: "ip6tables-legacy", command: "ip6tables-legacy-save", drop: drop, clean: func(out string) string { return withoutPodChains(withoutEmptyTables(out)) }},
 		{name: "nftables", command: "nft --stateless list ruleset", drop: drop, clean: func(out string) string { return withoutStaleChains(withoutIptables(out)) }},
 		{name: "qdiscs", command: "tc qdisc show", sorted: true, drop: `refcnt \d+|parent \S+ |qdisc \S+ [0-9a-f]+:`},
 		{name: "bpf", command: "find /sys/fs/bpf", sorted: true},
 		{name: "settings", command: "sysctl --all --pattern ^net.ipv4.(ip_forward|conf.*(rp_filter|src_valid_mark|forwarding|arp_.*|accept_local))$", sorted: true},
+		{name: "settings6", command: "sysctl --all --pattern ^net.ipv6.conf.*(forwarding|disable_ipv6|addr_gen_mode|accept_(ra|dad|redirects|source_route)|autoconf|proxy_ndp|keep_addr_on_down|ndisc_notify)$", sorted: true},
 	}
 }
 

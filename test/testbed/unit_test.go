@@ -3,6 +3,8 @@ package testbed
 import (
 	"net/netip"
 	"os"
+	"slices"
+	"strings"
 	"testing"
 )
 
@@ -71,5 +73,29 @@ func TestPodChains(t *testing.T) {
 	const save = "-A KUBE-POD-FW-D3BPPOYUG6LX4QL4 -j ACCEPT\n-A KUBE-NWPLCY-DEFAULT -j DROP\n"
 	if got, want := withoutPodChains(save), "-A KUBE-POD-FW -j ACCEPT\n-A KUBE-NWPLCY-DEFAULT -j DROP\n"; got != want {
 		t.Errorf("got %q, want %q", got, want)
+	}
+}
+
+// Of routes of IPv6, a snapshot has those that somebody made, without what passes by itself.
+func TestRoutesOfIPv6(t *testing.T) {
+	const listing = `default via fe80::4d:2 dev egress0 table 2000 proto 77 metric 1024 pref medium
+default via fe80::1 dev eth0 proto ra metric 1024 expires 1794sec hoplimit 64 pref medium
+fe80::/64 dev eth0 proto kernel metric 256 pref medium
+fd00:10:244:1::/64 dev cni0 proto kernel metric 256 linkdown pref medium
+local fe80::1 dev eth0 table local proto kernel metric 0 pref medium
+anycast fe80:: dev eth0 table local proto kernel metric 0 pref medium
+multicast ff00::/8 dev eth0 table local proto kernel metric 256 pref medium
+local fd00:7::201 dev eth0 table local proto kernel metric 0 pref medium
+`
+	want := []string{
+		"default via fe80::1 dev eth0 proto ra metric 1024 hoplimit 64 pref medium",
+		"default via fe80::4d:2 dev egress0 table 2000 proto 77 metric 1024 pref medium",
+		"fd00:10:244:1::/64 dev cni0 proto kernel metric 256 pref medium",
+		"local fd00:7::201 dev eth0 table local proto kernel metric 0 pref medium",
+	}
+	all := sections()
+	routes := all[slices.IndexFunc(all, func(s section) bool { return s.name == "routes6" })]
+	if got := routes.lines(listing); !slices.Equal(got, want) {
+		t.Errorf("got\n%s\nwant\n%s", strings.Join(got, "\n"), strings.Join(want, "\n"))
 	}
 }
