@@ -74,6 +74,19 @@ func TestPodPaths(t *testing.T) {
 				Namespace: "red", Name: "pod",
 			}},
 		},
+		"balanced: each family spreads over its own": {
+			given: new(given).namespace("red", "192.168.7.200", "fd00:7::200", "192.168.7.201", "fd00:7::201").balanced().
+				host("w0", "192.168.7.200", "fd00:7::200").host("w1", "fd00:7::201").host("w2", "192.168.7.201").ipv6(),
+			host: "w2", pods: []egress.Pod{pod("red", ip), pod("red", "fd00:244::5")},
+			want: []egress.PodPath{
+				{IP: testenv.Addr(ip), NetID: 1001, Kind: egress.PathLocal, EgressIP: testenv.Addr("192.168.7.201"), Namespace: "red", Name: "pod"},
+				{
+					IP: testenv.Addr("fd00:244::5"), NetID: 1001, Kind: egress.PathRemote,
+					Via: []netip.Addr{testenv.Addr("192.168.7.10"), testenv.Addr("192.168.7.11")}, Sources: []netip.Addr{testenv.Addr("fd00:7::200"), testenv.Addr("fd00:7::201")},
+					Namespace: "red", Name: "pod",
+				},
+			},
+		},
 		"an address of two pods that differ is dropped": {
 			given: one().namespace("blue"), host: "w0", pods: []egress.Pod{pod("red", ip), pod("blue", ip)},
 			want: []egress.PodPath{{IP: testenv.Addr(ip), Kind: egress.PathDrop, Namespace: "blue", Name: "pod"}},
