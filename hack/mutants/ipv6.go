@@ -49,5 +49,16 @@ func ipv6Mutants() []mutant {
 		in("/routing", "ipv4-waits-for-ipv6", "TestTablesOfOthersForIPv6", "routing.go", "other := func(r netlink.Rule) bool { return r.Family != c.family }", "other := func(r netlink.Rule) bool { return r.Family < 0 }"),
 		in("", "ipv6-of-others-is-not-seen", "TestOthersInOurTablesStopIPv6Only", "ipv6.go", "return d.routed.inUse6(d.nl)", "_, err = d.routed.inUse6(d.nl)\n\treturn nil, err"),
 		in("/routing", "ipv6-has-no-end", "TestRoutesOfOurTablesOnly", "routing.go", "rs := []route{{table: tableRemote, dst: everywhere, kind: unix.RTN_UNREACHABLE, metric: unreachableMetric}}", "rs := []route{{table: tableRemote, dst: everywhere, kind: unix.RTN_UNREACHABLE, metric: unreachableMetric}}[metric/metric6:]"),
+		in("", "ipv6-passes-the-guard", "TestGuardIsPutBack", "bpf/guard_program.go", `asm.JNE.Imm(asm.R1, ipv6().protocol(), "pass")`, `asm.JNE.Imm(asm.R1, 0, "pass")`),
+		in("", "host-sends-with-its-egress-ip", "TestAddressOfIPv6IsTheNamespacesAlone", "bpf/guard_program.go", `asm.JNE.Imm(asm.R1, ipv6().protocol(), "pass")`, `asm.JNE.Imm(asm.R1, 0, "pass")`),
+		in("", "other-way-out-of-ipv6-is-open", "TestDefaultRouteOfIPv6OverAnotherInterface", "ways_out.go", "if !r.serve6 {", "if len(links) > 0 {"),
+		in("", "ipv6-has-no-ports", "TestConnectionsSpreadAndKeepTheirHost", "bpf/flow_program.go", `asm.JEq.Imm(asm.R1, unix.IPPROTO_UDP, "ports6"),`, `asm.JEq.Imm(asm.R1, unix.IPPROTO_UDP, "flow6"),`),
+		in("", "strict-is-of-ipv4-alone", "TestStrictHoldsWhatIsNotKnownYet", "apply_round.go", "masked6(strictNetworks(s))", "masked6(nil)"),
+		in("", "strict-of-ipv6-has-no-end", "TestStrictEndsWithoutAnAgent", "rules/ipv6.go", "notInSet(SetPods6, Source), AgentPresent{Set: SetPresent6}},", "notInSet(SetPods6, Source)},"),
+		in("", "heir-of-ipv6-has-the-egress-ip", "TestReusedAddressHasNoEgressIP", "rules/content.go", "if b.Senders {", "if b.Senders && !b.six {"),
+		in("", "boot-lock-looks-at-ipv4-alone", "TestNothingLeavesBetweenBootAndAgent", "lock.go", "{setPods, setIPs, setPods6, setIPs6}", "{setPods, setIPs}"),
+		in("", "small-uplink-serves-ipv6", "TestOverlayThatCannotCarryIPv6", "ipv6.go", "r.uplink.MTU-overlay.Overhead < overlay.MinIPv6MTU:", "r.uplink.MTU-overlay.Overhead < overlay.MinIPv6MTU-1:"),
+		in("", "disabled-overlay-serves-ipv6", "TestOverlayThatCannotCarryIPv6", "ipv6.go", `case disabled != "0":`, `case disabled == "":`),
+		in("", "steady-without-maps-of-ipv6", "TestSteadyPassOfIPv6", "bpf/entries.go", "m.table4.hold(m.ip4, e.four) && m.table6.hold(m.ip6, e.six)", "m.table4.hold(m.ip4, e.four)"),
 	}
 }

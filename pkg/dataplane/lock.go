@@ -56,19 +56,20 @@ func (d *Dataplane) Lock(ctx context.Context, s State) (Report, error) {
 	return p.report, ctx.Err()
 }
 
-// served reports whether the kernel has pods or egress IPs, in sets of any backend.
+// served reports whether the kernel has pods or egress IPs of either family, in sets of any
+// backend.
 func (d *Dataplane) served() (bool, error) {
 	content, err := d.nft.Observe()
 	if err != nil {
 		return false, err
 	}
-	members := len(content.Sets[setPods]) + len(content.Sets[setIPs])
-	for _, set := range []string{setPods, setIPs} {
+	members := 0
+	for _, set := range []string{setPods, setIPs, setPods6, setIPs6} {
 		entries, err := ipset.List(set)
 		if err != nil {
 			return false, err
 		}
-		members += len(entries)
+		members += len(content.Sets[set]) + len(entries)
 	}
 	return members > 0, nil
 }

@@ -16,11 +16,15 @@ import (
 func TestMain(m *testing.M) { os.Exit(netnstest.Run(m)) }
 
 // machine is a network namespace that stands for one machine.
-type machine struct{ *netnstest.Machine }
+type machine struct {
+	*netnstest.Machine
+	// six: what the test asks of it is about IPv6.
+	six bool
+}
 
 func newMachine(t *testing.T, name string) *machine {
 	t.Helper()
-	return &machine{netnstest.New(t, name)}
+	return &machine{Machine: netnstest.New(t, name)}
 }
 
 func connect(t *testing.T, a *machine, aDev string, aAddrs []string, b *machine, bDev string, bAddrs []string) {

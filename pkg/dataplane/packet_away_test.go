@@ -41,9 +41,9 @@ func (n *node) isPresent(t *testing.T) (is bool) {
 // the agents are back, all is as before.
 //
 // Mutants killed: strict-without-end, presence-is-not-renewed,
-// presence-of-a-waiting-agent-ends.
+// presence-of-a-waiting-agent-ends, strict-of-ipv6-has-no-end.
 func TestStrictEndsWithoutAnAgent(t *testing.T) {
-	for _, rules := range someRules() {
+	for _, rules := range append(someRules(), ownTable().ofIPv6()) {
 		t.Run(rules.name, func(t *testing.T) {
 			w := newWorld(t, 2, rules)
 			n1, n2 := w.nodes[0], w.nodes[1]
@@ -53,14 +53,14 @@ func TestStrictEndsWithoutAnAgent(t *testing.T) {
 				n.start(t)
 			}
 			here, there, drop := n1.addPod(t, "here", 2), n2.addPod(t, "there", 2), n2.addPod(t, "drop", 3)
-			n1.host(eip1, 7)
-			here.set(local(eip1, 7))
+			n1.host(w.eip(1), 7)
+			here.set(local(w.eip(1), 7))
 			there.set(remote(7, n1))
 			drop.set(Pod{Kind: Drop})
 			w.applyAll(t)
 			fresh := n2.addPod(t, "fresh", 4)
-			w.seen.only(9001, eip1)
-			w.seen.only(9002, eip1)
+			w.seen.only(9001, w.eip(1))
+			w.seen.only(9002, w.eip(1))
 			w.seen.only(9003)
 			w.seen.only(9004)
 			var senders []*sender
@@ -88,26 +88,26 @@ func TestStrictEndsWithoutAnAgent(t *testing.T) {
 			stays(func(n *node) { n.Do(t, func() { must(t, n.dp.StayPresent()) }) })
 
 			w.seen.says("away")
-			w.seen.only(9004, n2.ip.String())
+			w.seen.only(9004, n2.own())
 			w.away(t)
-			w.flows(t, senders[3], n2.ip.String())
-			w.flows(t, senders[0], eip1)
-			w.flows(t, senders[1], eip1)
+			w.flows(t, senders[3], n2.own())
+			w.flows(t, senders[0], w.eip(1))
+			w.flows(t, senders[1], w.eip(1))
 			w.silent(t, senders[2])
 			for _, n := range w.nodes {
 				n.start(t)
 				// One that waits does not bring back what has ended.
 				n.Do(t, func() { must(t, n.dp.StayPresent()) })
 			}
-			w.flows(t, senders[3], n2.ip.String())
+			w.flows(t, senders[3], n2.own())
 
 			w.seen.says("back")
-			w.seen.only(9004, n2.ip.String(), eip1)
+			w.seen.only(9004, n2.own(), w.eip(1))
 			fresh.set(remote(7, n1))
 			w.applyAll(t)
-			w.flows(t, senders[3], eip1)
-			w.seen.only(9005, eip1)
-			w.flows(t, startSender(t, fresh, w.bastion, 9005), eip1)
+			w.flows(t, senders[3], w.eip(1))
+			w.seen.only(9005, w.eip(1))
+			w.flows(t, startSender(t, fresh, w.bastion, 9005), w.eip(1))
 			w.applySettled(t)
 		})
 	}
@@ -118,71 +118,75 @@ func TestStrictEndsWithoutAnAgent(t *testing.T) {
 // with the egress IP; the others go on. When the agents are back, it is what they say.
 //
 // Mutants killed: heir-has-the-egress-ip, heir-is-locked, heir-is-learned,
-// senders-are-remembered, present-before-the-sets-are.
+// senders-are-remembered, present-before-the-sets-are, heir-of-ipv6-has-the-egress-ip.
 func TestReusedAddressHasNoEgressIP(t *testing.T) {
-	w := newWorld(t, 2, ownTable())
-	n1, n2 := w.nodes[0], w.nodes[1]
-	for _, n := range w.nodes {
-		n.state.Strict = true
-		// Far longer than a busy machine keeps a pass waiting: the kernel records who sends
-		// only while the agent is present, and tells no heir from a pod that it never saw.
-		n.cfg.AwayAfter = testenv.Stretch(5 * time.Second)
-		n.start(t)
-	}
-	here, there, drop := n1.addPod(t, "here", 2), n2.addPod(t, "there", 2), n1.addPod(t, "drop", 3)
-	n1.host(eip1, 7)
-	here.set(local(eip1, 7))
-	there.set(remote(7, n1))
-	drop.set(Pod{Kind: Drop})
-	w.applyAll(t)
-	w.seen.only(9001, eip1)
-	stays := startSender(t, there, w.bastion, 9001)
-	w.flows(t, stays, eip1)
-	here.leaves(t, eip1)
-	w.seen.only(9002)
-	w.silent(t, startSender(t, drop, w.bastion, 9002))
+	for _, rules := range bothFamilies() {
+		t.Run(rules.name, func(t *testing.T) {
+			w := newWorld(t, 2, rules)
+			n1, n2 := w.nodes[0], w.nodes[1]
+			for _, n := range w.nodes {
+				n.state.Strict = true
+				// Far longer than a busy machine keeps a pass waiting: the kernel records who sends
+				// only while the agent is present, and tells no heir from a pod that it never saw.
+				n.cfg.AwayAfter = testenv.Stretch(5 * time.Second)
+				n.start(t)
+			}
+			here, there, drop := n1.addPod(t, "here", 2), n2.addPod(t, "there", 2), n1.addPod(t, "drop", 3)
+			n1.host(w.eip(1), 7)
+			here.set(local(w.eip(1), 7))
+			there.set(remote(7, n1))
+			drop.set(Pod{Kind: Drop})
+			w.applyAll(t)
+			w.seen.only(9001, w.eip(1))
+			stays := startSender(t, there, w.bastion, 9001)
+			w.flows(t, stays, w.eip(1))
+			here.leaves(t, w.eip(1))
+			w.seen.only(9002)
+			w.silent(t, startSender(t, drop, w.bastion, 9002))
 
-	end := func(p *podMachine) { p.node.Run(t, "ip link delete v-"+p.Name) }
-	// A pod that has ended while an agent was there says nothing of the next one, which
-	// is silent.
-	first := n1.addPod(t, "first", 4)
-	first.set(Pod{Kind: Drop})
-	n1.apply(t)
-	if first.answers(t, bastionIP+":8080") {
-		t.Fatal("a dropped pod got an answer")
-	}
-	end(first)
-	first.unset()
-	n1.apply(t)
-	second := n1.addPod(t, "second", 4)
-	second.set(Pod{Kind: Drop})
-	n1.apply(t)
+			end := func(p *podMachine) { p.node.Run(t, "ip link delete v-"+p.Name) }
+			// A pod that has ended while an agent was there says nothing of the next one, which
+			// is silent.
+			first := n1.addPod(t, "first", 4)
+			first.set(Pod{Kind: Drop})
+			n1.apply(t)
+			if first.answers(t, w.bastion.outside(8080)) {
+				t.Fatal("a dropped pod got an answer")
+			}
+			end(first)
+			first.unset()
+			n1.apply(t)
+			second := n1.addPod(t, "second", 4)
+			second.set(Pod{Kind: Drop})
+			n1.apply(t)
 
-	w.away(t)
-	w.seen.only(9007)
-	w.silent(t, startSender(t, second, w.bastion, 9007))
-	end(here)
-	end(drop)
-	heirs := []*podMachine{n1.addPod(t, "heir", 2), n1.addPod(t, "heir2", 3)}
-	for i, p := range heirs {
-		w.seen.only(uint16(9003+i), n1.ip.String())
-		w.flows(t, startSender(t, p, w.bastion, uint16(9003+i)), n1.ip.String())
-	}
-	w.flows(t, stays, eip1)
+			w.away(t)
+			w.seen.only(9007)
+			w.silent(t, startSender(t, second, w.bastion, 9007))
+			end(here)
+			end(drop)
+			heirs := []*podMachine{n1.addPod(t, "heir", 2), n1.addPod(t, "heir2", 3)}
+			for i, p := range heirs {
+				w.seen.only(uint16(9003+i), n1.own())
+				w.flows(t, startSender(t, p, w.bastion, uint16(9003+i)), n1.own())
+			}
+			w.flows(t, stays, w.eip(1))
 
-	// The one is without an egress IP, the other one has it.
-	w.seen.only(9004, n1.ip.String(), eip1)
-	for _, n := range w.nodes {
-		n.start(t)
+			// The one is without an egress IP, the other one has it.
+			w.seen.only(9004, n1.own(), w.eip(1))
+			for _, n := range w.nodes {
+				n.start(t)
+			}
+			heirs[0].set(Pod{Kind: Node})
+			heirs[1].set(local(w.eip(1), 7))
+			w.applyAll(t)
+			w.flows(t, startSender(t, heirs[0], w.bastion, 9005), n1.own())
+			w.seen.only(9006, w.eip(1))
+			last := startSender(t, heirs[1], w.bastion, 9006)
+			w.flows(t, last, w.eip(1))
+			w.away(t)
+			w.flows(t, last, w.eip(1))
+			w.linger(t)
+		})
 	}
-	heirs[0].set(Pod{Kind: Node})
-	heirs[1].set(local(eip1, 7))
-	w.applyAll(t)
-	w.flows(t, startSender(t, heirs[0], w.bastion, 9005), n1.ip.String())
-	w.seen.only(9006, eip1)
-	last := startSender(t, heirs[1], w.bastion, 9006)
-	w.flows(t, last, eip1)
-	w.away(t)
-	w.flows(t, last, eip1)
-	w.linger(t)
 }

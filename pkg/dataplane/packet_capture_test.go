@@ -3,10 +3,8 @@ package dataplane
 import (
 	"encoding/binary"
 	"errors"
-	"net"
 	"net/netip"
 	"slices"
-	"strconv"
 	"sync"
 	"sync/atomic"
 	"testing"
@@ -111,6 +109,9 @@ func (c *capture) note(b []byte) {
 	case len(b) >= 40 && b[0]>>4 == 6:
 		p = packet{src: netip.AddrFrom16([16]byte(b[8:24])), dst: netip.AddrFrom16([16]byte(b[24:40])), proto: b[6]}
 		header = 40
+		if p.proto == unix.IPPROTO_DSTOPTS && len(b) >= header+8 {
+			p.proto, header = b[header], header+8*(int(b[header+1])+1)
+		}
 	case len(b) >= 20 && b[0]>>4 == 4:
 		p = packet{src: netip.AddrFrom4([4]byte(b[12:16])), dst: netip.AddrFrom4([4]byte(b[16:20])), proto: b[9]}
 		header = int(b[0]&0x0f) * 4
@@ -170,7 +171,7 @@ func (w *world) drain(t *testing.T) {
 	t.Helper()
 	const port = 9 // discard
 	before := w.seen.total(port)
-	c := w.router.dial(t, "udp4", net.JoinHostPort(bastionIP, strconv.Itoa(port)))
+	c := w.router.dial(t, w.bastion.over("udp"), w.bastion.outside(port))
 	_, err := c.Write([]byte("x"))
 	must(t, err)
 	testenv.UntilWithin(t, patience, "the capture catches up", func() bool { return w.seen.total(port) > before })

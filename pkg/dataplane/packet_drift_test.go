@@ -5,7 +5,7 @@ import (
 	"io"
 	"net"
 	"net/netip"
-	"strconv"
+	"strings"
 	"testing"
 	"time"
 
@@ -21,8 +21,8 @@ func TestDriftNeverLeaksAndIsRepaired(t *testing.T) {
 			w := newWorld(t, 2, rules)
 			n1, n2 := w.nodes[0], w.nodes[1]
 			here, there, dropped := n1.addPod(t, "here", 2), n2.addPod(t, "there", 2), n2.addPod(t, "dropped", 3)
-			n1.host(eip1, 7)
-			here.set(local(eip1, 7))
+			n1.host(w.eip(1), 7)
+			here.set(local(w.eip(1), 7))
 			there.set(remote(7, n1))
 			dropped.set(Pod{Kind: Drop})
 			w.applyAll(t)
@@ -31,21 +31,24 @@ func TestDriftNeverLeaksAndIsRepaired(t *testing.T) {
 				startSender(t, there, w.bastion, 9002),
 				startSender(t, dropped, w.bastion, 9003),
 			}
-			w.seen.only(9001, eip1)
-			w.seen.only(9002, eip1)
+			w.seen.only(9001, w.eip(1))
+			w.seen.only(9002, w.eip(1))
 			w.seen.only(9003)
-			w.flows(t, senders[0], eip1)
-			w.flows(t, senders[1], eip1)
+			w.flows(t, senders[0], w.eip(1))
+			w.flows(t, senders[1], w.eip(1))
 
-			ipt := rules.iptables()
+			ipt, ip, host := rules.iptables(), rules.ip(), "/24"
+			if rules.six {
+				host = "/128"
+			}
 			damages := []string{
-				"ip address del " + eip1 + "/24 dev eth0 2>/dev/null || true", // n1 alone has it
-				"ip rule del priority 89",
-				"ip rule del priority 90",
-				"ip rule del priority 91",
-				"ip route flush table 2000",
-				"ip route flush table 2001",
-				"ip route del default dev egress0 table 2000",
+				ip + " address del " + w.eip(1) + host + " dev eth0 2>/dev/null || true", // n1 alone has it
+				ip + " rule del priority 89",
+				ip + " rule del priority 90",
+				ip + " rule del priority 91",
+				ip + " route flush table 2000",
+				ip + " route flush table 2001",
+				ip + " route del default dev egress0 table 2000",
 				"ip link set egress0 down",
 				"ip link del egress0",
 				"tc qdisc del dev egress0 clsact",
@@ -64,17 +67,22 @@ func TestDriftNeverLeaksAndIsRepaired(t *testing.T) {
 				rules.flush("filter", ""),
 				rules.flush("nat", "EGRESSIP-POSTROUTING"),
 				rules.unjump("nat", "POSTROUTING"),
-				"sysctl -qw net.ipv4.conf.egress0.rp_filter=1",
+				"ip link set egress0 mtu 1200", // too small for IPv6
+			}
+			if rules.six {
+				damages = append(damages, "sysctl -qw net.ipv6.conf.egress0.addr_gen_mode=0")
+			} else {
+				damages = append(damages, "sysctl -qw net.ipv4.conf.egress0.rp_filter=1")
 			}
 			if rules.table() {
 				damages = append(damages,
 					"nft flush chain inet egressip mark-1000",
-					"nft flush set inet egressip egress-pods",
-					"nft flush map inet egressip egress-snat",
+					"nft flush set inet egressip "+rules.named("egress-pods"),
+					"nft flush map inet egressip "+rules.named("egress-snat"),
 					"nft flush map inet egressip egress-save",
-					"nft insert rule inet egressip prerouting accept",
-					"nft insert rule inet egressip forward accept",
-					"nft insert rule inet egressip postrouting accept",
+					"nft insert rule inet egressip "+rules.named("prerouting")+" accept",
+					"nft insert rule inet egressip "+rules.named("forward")+" accept",
+					"nft insert rule inet egressip "+rules.named("postrouting")+" accept",
 				)
 			} else {
 				damages = append(damages,
@@ -101,8 +109,8 @@ func TestDriftNeverLeaksAndIsRepaired(t *testing.T) {
 						t.Fatal("nothing was repaired")
 					}
 					w.applySettled(t)
-					w.flows(t, senders[0], eip1)
-					w.flows(t, senders[1], eip1)
+					w.flows(t, senders[0], w.eip(1))
+					w.flows(t, senders[1], w.eip(1))
 				})
 			}
 		})
@@ -136,9 +144,9 @@ func TestForgottenConnectionsAreNotTurnedRound(t *testing.T) {
 				n1, n2 := w.nodes[0], w.nodes[1]
 				p.set(remote(7, n1))
 				w.applyAll(t)
-				w.seen.only(port, eip1)
-				stream, streamFar := w.connects(t, p, "tcp4", port)
-				datagrams, datagramsFar := w.connects(t, p, "udp4", port)
+				w.seen.only(port, w.eip(1))
+				stream, streamFar := w.connects(t, p, w.bastion.over("tcp"), port)
+				datagrams, datagramsFar := w.connects(t, p, w.bastion.over("udp"), port)
 				says := func(conns ...io.Writer) {
 					for _, c := range conns {
 						_, err := c.Write([]byte("x"))
@@ -159,9 +167,9 @@ func TestForgottenConnectionsAreNotTurnedRound(t *testing.T) {
 				says(stream, datagrams)
 				w.applyAll(t)
 				for _, c := range []net.Conn{stream, datagrams} {
-					before := w.seen.from(port, eip1)
+					before := w.seen.from(port, w.eip(1))
 					says(c)
-					testenv.UntilWithin(t, patience, "it goes on", func() bool { return w.seen.from(port, eip1) > before })
+					testenv.UntilWithin(t, patience, "it goes on", func() bool { return w.seen.from(port, w.eip(1)) > before })
 				}
 			})
 		}
@@ -174,19 +182,19 @@ func TestForgottenConnectionsAreNotTurnedRound(t *testing.T) {
 //
 // Mutant killed: connections begin that mangle has not noted.
 func TestNoConnectionWhoseAnswersStray(t *testing.T) {
-	for _, rules := range openRules() {
+	for _, rules := range append(openRules(), ownTableShared().ofIPv6()) {
 		t.Run(rules.name, func(t *testing.T) {
 			w, p := withHosts(t, rules, 1, false)
 			n1 := w.nodes[0]
 			p.set(remote(7, n1))
 			w.applyAll(t)
-			p.leaves(t, eip1)
+			p.leaves(t, w.eip(1))
 			n1.Run(t, rules.unjump("mangle", "PREROUTING"))
-			if p.answers(t, bastionIP+":8080") {
+			if p.answers(t, w.bastion.outside(8080)) {
 				t.Error("a connection came about")
 			}
 			w.applyAll(t)
-			p.leaves(t, eip1)
+			p.leaves(t, w.eip(1))
 		})
 	}
 }
@@ -195,8 +203,8 @@ func TestNoConnectionWhoseAnswersStray(t *testing.T) {
 // its ends.
 func (w *world) connects(t *testing.T, p *podMachine, network string, port int) (near net.Conn, far io.Writer) {
 	t.Helper()
-	address := net.JoinHostPort(bastionIP, strconv.Itoa(port))
-	if network == "udp4" {
+	address := w.bastion.outside(port)
+	if strings.HasPrefix(network, "udp") {
 		var l *net.UDPConn
 		w.bastion.Do(t, func() {
 			var err error
@@ -246,21 +254,21 @@ func (w *world) linger(t *testing.T) {
 // given: an agent that died, its rules in place and connections open; when the
 // next one starts, then it changes nothing, and the connections live.
 func TestRestartChangesNothing(t *testing.T) {
-	for _, rules := range allRules() {
+	for _, rules := range append(allRules(), ownTable().ofIPv6()) {
 		t.Run(rules.name, func(t *testing.T) {
 			w := newWorld(t, 2, rules)
 			n1, n2 := w.nodes[0], w.nodes[1]
 			here, there := n1.addPod(t, "here", 2), n2.addPod(t, "there", 2)
-			for i, ip := range []string{eip3, eip2, eip1} {
+			for i, ip := range []string{w.eip(3), w.eip(2), w.eip(1)} {
 				n1.host(ip, uint32(7+i))
 			}
-			here.set(local(eip2, 8))
+			here.set(local(w.eip(2), 8))
 			there.set(remote(8, n1))
 			w.applyAll(t)
-			n1.unhost(eip1) // its index falls free, and the others keep theirs
+			n1.unhost(w.eip(1)) // its index falls free, and the others keep theirs
 			w.applyAll(t)
 			w.bastion.serveEcho(t, 7000)
-			a, b := here.dial(t, "tcp4", bastionIP+":7000"), there.dial(t, "tcp4", bastionIP+":7000")
+			a, b := here.dial(t, w.bastion.over("tcp"), w.bastion.outside(7000)), there.dial(t, w.bastion.over("tcp"), w.bastion.outside(7000))
 			echoes(t, a, 1000)
 			echoes(t, b, 1000)
 			for _, n := range w.nodes {
@@ -269,14 +277,14 @@ func TestRestartChangesNothing(t *testing.T) {
 			}
 			echoes(t, a, 1000)
 			echoes(t, b, 1000)
-			here.leaves(t, eip2)
-			there.leaves(t, eip2)
-			n1.host(eip1, 9)
+			here.leaves(t, w.eip(2))
+			there.leaves(t, w.eip(2))
+			n1.host(w.eip(1), 9)
 			w.applyAll(t)
 			echoes(t, a, 1000)
 			echoes(t, b, 1000)
-			here.leaves(t, eip2)
-			there.leaves(t, eip2)
+			here.leaves(t, w.eip(2))
+			there.leaves(t, w.eip(2))
 		})
 	}
 }

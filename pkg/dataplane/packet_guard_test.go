@@ -13,20 +13,41 @@ import (
 	"github.com/egressip-operator/egressip-operator/pkg/dataplane/warning"
 )
 
-// masqueradeFirst puts a MASQUERADE rule of others before ours.
-const masqueradeFirst = "iptables-nft -t nat -I POSTROUTING -s 10.244.0.0/16 ! -d 10.244.0.0/16 -j MASQUERADE"
+// masqueradeFirst puts a MASQUERADE rule of others before ours. Rules in iptables are put in
+// order by the next pass; what comes before our own table stays there.
+func (n *node) masqueradeFirst(t *testing.T) {
+	t.Helper()
+	if n.six {
+		n.Run(t, `nft add table ip6 theirs; nft 'add chain ip6 theirs post { type nat hook postrouting priority 0; }'
+			nft add rule ip6 theirs post ip6 saddr fd00:10:244::/48 ip6 daddr != fd00:10:244::/48 masquerade`)
+		return
+	}
+	n.Run(t, "iptables-nft -t nat -I POSTROUTING -s 10.244.0.0/16 ! -d 10.244.0.0/16 -j MASQUERADE")
+}
+
+// masqueradeSecond is when the others have noticed that theirs must not come first.
+func (n *node) masqueradeSecond(t *testing.T) {
+	t.Helper()
+	if n.six {
+		n.Run(t, "nft delete table ip6 theirs")
+	}
+	n.apply(t)
+}
+
+// guardRules are rules to test the guard with, one for each family.
+func guardRules() []rulesOf { return []rulesOf{onlyNFT(), ownTable().ofIPv6()} }
 
 // guarded is what tests of the guard begin with: a host and its pod with an egress IP,
 // whose packets may have no other source.
-func guarded(t *testing.T, before string) (*world, *node, *podMachine) {
+func guarded(t *testing.T, rules rulesOf, before string) (*world, *node, *podMachine) {
 	t.Helper()
-	w := newWorld(t, 1, onlyNFT())
+	w := newWorld(t, 1, rules)
 	n := w.nodes[0]
 	n.Run(t, before)
 	here := n.addPod(t, "here", 2)
-	n.host(eip1, 7)
-	here.set(local(eip1, 7))
-	w.seen.only(9001, eip1)
+	n.host(w.eip(1), 7)
+	here.set(local(w.eip(1), 7))
+	w.seen.only(9001, w.eip(1))
 	n.apply(t)
 	return w, n, here
 }
@@ -34,7 +55,7 @@ func guarded(t *testing.T, before string) (*world, *node, *podMachine) {
 // given: a host whose address moves to a bridge above its interface; when it gets
 // another egress IP, then that works too, and the interface has no guard any more.
 func TestGuardFollowsTheUplink(t *testing.T) {
-	w, n, here := guarded(t, "true")
+	w, n, here := guarded(t, onlyNFT(), "true")
 	late := n.addPod(t, "late", 3)
 	here.leaves(t, eip1)
 	n.Run(t, `mac=$(cat /sys/class/net/eth0/address)
@@ -72,49 +93,57 @@ func TestGuardHoldsBesideTCOfOthers(t *testing.T) {
 		"filter that accepts all, before ours": `tc qdisc add dev eth0 clsact
 			tc filter add dev eth0 egress prio 1 protocol all bpf da bytecode '1,6 0 0 0'`,
 	} {
-		t.Run(name, func(t *testing.T) {
-			w, n, here := guarded(t, before)
-			s := startSender(t, here, w.bastion, 9001)
-			w.flows(t, s, eip1)
-			n.Run(t, masqueradeFirst)
-			w.linger(t)
-			n.apply(t)
-			w.flows(t, s, eip1)
-			n.settled(t)
-		})
+		for _, rules := range guardRules() {
+			t.Run(name+", "+rules.name, func(t *testing.T) {
+				w, n, here := guarded(t, rules, before)
+				s := startSender(t, here, w.bastion, 9001)
+				w.flows(t, s, w.eip(1))
+				n.masqueradeFirst(t)
+				w.linger(t)
+				n.masqueradeSecond(t)
+				w.flows(t, s, w.eip(1))
+				n.settled(t)
+			})
+		}
 	}
 }
 
 // given: a guard that others detached, or that another program of TCX comes before;
 // then the next Apply puts it back.
+//
+// Mutant killed: ipv6-passes-the-guard.
 func TestGuardIsPutBack(t *testing.T) {
-	w, n, here := guarded(t, "true")
-	s := startSender(t, here, w.bastion, 9001)
 	accepts, err := ebpf.NewProgram(&ebpf.ProgramSpec{
 		Name: "theirs", Type: ebpf.SchedCLS, License: "GPL",
 		Instructions: asm.Instructions{asm.Mov.Imm(asm.R0, 0), asm.Return()},
 	})
 	must(t, err)
 	defer accepts.Close()
-	for name, damage := range map[string]func(){
-		"detached": func() { must(t, bpf.RemoveGuards(n.dp.nl)) },
-		"not the first": func() {
-			link, err := net.InterfaceByName("eth0")
-			must(t, err)
-			must(t, tcx.RawAttachProgram(tcx.RawAttachProgramOptions{
-				Target: link.Index, Program: accepts, Attach: ebpf.AttachTCXEgress, Anchor: tcx.Head(),
-			}))
-		},
-	} {
-		n.Do(t, damage)
-		if n.apply(t).Changes == 0 {
-			t.Errorf("%s: nothing was repaired", name)
-		}
-		n.settled(t)
-		n.Run(t, masqueradeFirst)
-		w.linger(t)
-		n.apply(t)
-		w.flows(t, s, eip1)
+	for _, rules := range guardRules() {
+		t.Run(rules.name, func(t *testing.T) {
+			w, n, here := guarded(t, rules, "true")
+			s := startSender(t, here, w.bastion, 9001)
+			for name, damage := range map[string]func(){
+				"detached": func() { must(t, bpf.RemoveGuards(n.dp.nl)) },
+				"not the first": func() {
+					link, err := net.InterfaceByName("eth0")
+					must(t, err)
+					must(t, tcx.RawAttachProgram(tcx.RawAttachProgramOptions{
+						Target: link.Index, Program: accepts, Attach: ebpf.AttachTCXEgress, Anchor: tcx.Head(),
+					}))
+				},
+			} {
+				n.Do(t, damage)
+				if n.apply(t).Changes == 0 {
+					t.Errorf("%s: nothing was repaired", name)
+				}
+				n.settled(t)
+				n.masqueradeFirst(t)
+				w.linger(t)
+				n.masqueradeSecond(t)
+				w.flows(t, s, w.eip(1))
+			}
+		})
 	}
 }
 
@@ -122,7 +151,7 @@ func TestGuardIsPutBack(t *testing.T) {
 // address; then the warning names both, and the guard is at both; when the route is as
 // it should be, then neither.
 func TestDefaultRouteOverAnotherInterface(t *testing.T) {
-	w, n, here := guarded(t, "true")
+	w, n, here := guarded(t, onlyNFT(), "true")
 	connect(t, n.machine, "eth1", []string{"172.31.0.2/24"}, w.router, "eth9", []string{"172.31.0.1/24"})
 	n.Run(t, "ip route replace default via 172.31.0.1 dev eth1")
 	startSender(t, here, w.bastion, 9001)
@@ -133,7 +162,7 @@ func TestDefaultRouteOverAnotherInterface(t *testing.T) {
 	if at := n.guards(t); at != "eth0 eth1" {
 		t.Errorf("guards at %s", at)
 	}
-	n.Run(t, masqueradeFirst)
+	n.masqueradeFirst(t)
 	w.linger(t)
 	n.Run(t, "ip route delete default")
 	if w := warning.Lines(n.apply(t).Warnings); !strings.Contains(w, "no default route") {
@@ -149,30 +178,59 @@ func TestDefaultRouteOverAnotherInterface(t *testing.T) {
 	}
 }
 
+// given: a host whose packets of IPv6 to the outside take another interface than that with
+// the egress IPs; then the guard is at both, and no packet leaves with another source.
+//
+// Mutant killed: other-way-out-of-ipv6-is-open.
+func TestDefaultRouteOfIPv6OverAnotherInterface(t *testing.T) {
+	w, n, here := guarded(t, ownTable().ofIPv6(), "true")
+	connect(t, n.machine, "eth1", nil, w.router, "eth9", nil)
+	w.router.Run(t, "ip address add fd00:31::1/64 dev eth9 nodad")
+	n.Run(t, "ip address add fd00:31::2/64 dev eth1 nodad; ip -6 route replace default via fd00:31::1 dev eth1")
+	n.apply(t)
+	if at := n.guards(t); at != "eth0 eth1" {
+		t.Errorf("guards at %s", at)
+	}
+	w.flows(t, startSender(t, here, w.bastion, 9001), w.eip(1))
+	n.masqueradeFirst(t)
+	w.linger(t)
+	n.masqueradeSecond(t)
+	n.Run(t, "ip -6 route replace default via fd00:7::1 dev eth0")
+	n.apply(t)
+	n.settled(t)
+	if at := n.guards(t); at != "eth0" {
+		t.Errorf("afterwards, guards at %s", at)
+	}
+}
+
 // given: a host where the guard cannot be attached; then no egress IP is added, and
 // the report says why.
 //
 // Kills the mutant that serves without a guard.
 func TestNoEgressIPWithoutGuard(t *testing.T) {
-	w := newWorld(t, 1, onlyNFT())
-	n := w.nodes[0]
-	here := n.addPod(t, "here", 2)
-	n.host(eip1, 7)
-	here.set(local(eip1, 7))
-	n.dp.guard = bpf.OldGuard()
-	n.Run(t, "tc qdisc add dev eth0 ingress")
-	r, err := n.tryApply(t)
-	if err == nil || r.Hosted[0].Configured || !strings.Contains(r.Hosted[0].Error, "ingress qdisc") {
-		t.Errorf("report %+v, error %v", r.Hosted, err)
+	for _, rules := range guardRules() {
+		t.Run(rules.name, func(t *testing.T) {
+			w := newWorld(t, 1, rules)
+			n := w.nodes[0]
+			here := n.addPod(t, "here", 2)
+			n.host(w.eip(1), 7)
+			here.set(local(w.eip(1), 7))
+			n.dp.guard = bpf.OldGuard()
+			n.Run(t, "tc qdisc add dev eth0 ingress")
+			r, err := n.tryApply(t)
+			if err == nil || r.Hosted[0].Configured || !strings.Contains(r.Hosted[0].Error, "ingress qdisc") {
+				t.Errorf("report %+v, error %v", r.Hosted, err)
+			}
+			if shown := n.Run(t, "ip address show dev eth0"); strings.Contains(shown, w.eip(1)) {
+				t.Errorf("the egress IP is there:\n%s", shown)
+			}
+			s := startSender(t, here, w.bastion, 9001)
+			w.seen.only(9001)
+			w.silent(t, s)
+			n.Run(t, "tc qdisc delete dev eth0 ingress")
+			w.seen.only(9001, w.eip(1))
+			n.apply(t)
+			w.flows(t, s, w.eip(1))
+		})
 	}
-	if shown := n.Run(t, "ip -4 address show dev eth0"); strings.Contains(shown, eip1) {
-		t.Errorf("the egress IP is there:\n%s", shown)
-	}
-	s := startSender(t, here, w.bastion, 9001)
-	w.seen.only(9001)
-	w.silent(t, s)
-	n.Run(t, "tc qdisc delete dev eth0 ingress")
-	w.seen.only(9001, eip1)
-	n.apply(t)
-	w.flows(t, s, eip1)
 }

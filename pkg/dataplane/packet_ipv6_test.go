@@ -59,9 +59,15 @@ func (w *world) withIPv6(t *testing.T) world6 {
 func (n *node) addPod6(t *testing.T, name string, last int) *podMachine {
 	t.Helper()
 	p := n.addPod(t, name, last)
-	p.ip6 = testenv.Addr(fmt.Sprintf("fd00:10:244:%d::%d", n.index, last))
-	p.Run(t, fmt.Sprintf("ip address add %v/64 dev eth0 nodad; ip route add default via fd00:10:244:%d::1", p.ip6, n.index))
+	p.addIPv6(t)
 	return p
+}
+
+// addIPv6 gives a pod an address of IPv6, which ends like that of IPv4.
+func (p *podMachine) addIPv6(t *testing.T) {
+	t.Helper()
+	p.ip6 = testenv.Addr(fmt.Sprintf("fd00:10:244:%d::%d", p.node.index, p.ip.As4()[3]))
+	p.Run(t, fmt.Sprintf("ip address add %v/64 dev eth0 nodad; ip route add default via fd00:10:244:%d::1", p.ip6, p.node.index))
 }
 
 // set6 gives a pod's IPv6 address its way in its node's state.

@@ -36,7 +36,7 @@ func (m *machine) receiveUDPAt(t *testing.T, at string) *receiveLog {
 	var u net.PacketConn
 	m.Do(t, func() {
 		var err error
-		u, err = (&net.ListenConfig{}).ListenPacket(t.Context(), "udp4", at)
+		u, err = (&net.ListenConfig{}).ListenPacket(t.Context(), m.over("udp"), at)
 		must(t, err)
 	})
 	done := make(chan struct{})
@@ -96,56 +96,60 @@ func speak(t *testing.T, c net.Conn, payload string) {
 //
 // Kills the mutants that choose by the hash alone, without a memory of the
 // choice: half of the connections move when the list turns around; and that
-// remember nothing of a packet's first fragment: the others go elsewhere.
+// remember nothing of a packet's first fragment: the others go elsewhere; and ipv6-has-no-ports.
 func TestConnectionsSpreadAndKeepTheirHost(t *testing.T) {
 	const connections = 60
-	w := newWorld(t, 4, onlyNFT())
-	n1, n2, n3, pods := w.nodes[0], w.nodes[1], w.nodes[2], w.nodes[3]
-	pod := pods.addPod(t, "pod", 2)
-	n1.host(eip1, 7)
-	n2.host(eip2, 7)
-	n3.host(eip3, 7)
-	pod.set(remote(7, n1, n2))
-	w.applyAll(t)
-	seen := w.bastion.receiveUDP(t, 9000)
+	for _, rules := range []rulesOf{onlyNFT(), ownTable().ofIPv6()} {
+		t.Run(rules.name, func(t *testing.T) {
+			w := newWorld(t, 4, rules)
+			n1, n2, n3, pods := w.nodes[0], w.nodes[1], w.nodes[2], w.nodes[3]
+			pod := pods.addPod(t, "pod", 2)
+			n1.host(w.eip(1), 7)
+			n2.host(w.eip(2), 7)
+			n3.host(w.eip(3), 7)
+			pod.set(remote(7, n1, n2))
+			w.applyAll(t)
+			seen := w.bastion.receiveUDP(t, 9000)
 
-	open := map[string]net.Conn{}
-	count := map[netip.Addr]int{}
-	for i := range connections {
-		id := fmt.Sprintf("connection %d", i)
-		open[id] = pod.dial(t, "udp4", bastionIP+":9000")
-		speak(t, open[id], id)
-		if s := seen.of(id); len(s) == 1 {
-			count[s[0]]++
-		}
-	}
-	// Fair coins fall below 10 of 60 about once in ten million times.
-	if count[testenv.Addr(eip1)] < 10 || count[testenv.Addr(eip2)] < 10 || count[testenv.Addr(eip1)]+count[testenv.Addr(eip2)] != connections {
-		t.Fatalf("sources of %d connections: %v", connections, count)
-	}
-	for _, via := range [][]*node{{n2, n1}, {n3, n2, n1}, {n1, n3, n2}} {
-		pod.set(remote(7, via...))
-		pods.apply(t)
-		for id, c := range open {
-			// Only the first fragment has ports.
-			large := id + strings.Repeat(".", 4000)
-			speak(t, c, id)
-			speak(t, c, large)
-			if small, all := seen.of(id), seen.of(large); len(small) != 1 || !slices.Equal(small, all) {
-				t.Fatalf("%s: small packets came from %v, large ones from %v", id, small, all)
+			open := map[string]net.Conn{}
+			count := map[netip.Addr]int{}
+			for i := range connections {
+				id := fmt.Sprintf("connection %d", i)
+				open[id] = pod.dial(t, w.bastion.over("udp"), w.bastion.outside(9000))
+				speak(t, open[id], id)
+				if s := seen.of(id); len(s) == 1 {
+					count[s[0]]++
+				}
 			}
-		}
-	}
+			// Fair coins fall below 10 of 60 about once in ten million times.
+			if count[testenv.Addr(w.eip(1))] < 10 || count[testenv.Addr(w.eip(2))] < 10 || count[testenv.Addr(w.eip(1))]+count[testenv.Addr(w.eip(2))] != connections {
+				t.Fatalf("sources of %d connections: %v", connections, count)
+			}
+			for _, via := range [][]*node{{n2, n1}, {n3, n2, n1}, {n1, n3, n2}} {
+				pod.set(remote(7, via...))
+				pods.apply(t)
+				for id, c := range open {
+					// Only the first fragment has ports.
+					large := id + strings.Repeat(".", 4000)
+					speak(t, c, id)
+					speak(t, c, large)
+					if small, all := seen.of(id), seen.of(large); len(small) != 1 || !slices.Equal(small, all) {
+						t.Fatalf("%s: small packets came from %v, large ones from %v", id, small, all)
+					}
+				}
+			}
 
-	// One host is no longer among them: what it carried goes elsewhere.
-	pod.set(remote(7, n2, n3))
-	pods.apply(t)
-	for id, c := range open {
-		speak(t, c, id)
-		s := seen.of(id)
-		if moved := s[0] == testenv.Addr(eip1); moved != (len(s) == 2) {
-			t.Fatalf("%s came from %v", id, s)
-		}
+			// One host is no longer among them: what it carried goes elsewhere.
+			pod.set(remote(7, n2, n3))
+			pods.apply(t)
+			for id, c := range open {
+				speak(t, c, id)
+				s := seen.of(id)
+				if moved := s[0] == testenv.Addr(w.eip(1)); moved != (len(s) == 2) {
+					t.Fatalf("%s came from %v", id, s)
+				}
+			}
+		})
 	}
 }
 

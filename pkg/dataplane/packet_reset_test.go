@@ -32,7 +32,7 @@ func remoteFrom(sources map[*node]string) Pod {
 // that drops what it does not know: a reset that a pod sees is ours.
 func (w *world) mute(t *testing.T) {
 	t.Helper()
-	w.bastion.Run(t, "iptables-nft -A OUTPUT -p tcp --tcp-flags RST RST -j DROP")
+	w.bastion.Run(t, "for f in iptables ip6tables; do $f-nft -A OUTPUT -p tcp --tcp-flags RST RST -j DROP; done")
 }
 
 // resets expects that the machine is told at once, as soon as it goes on with a
@@ -70,9 +70,6 @@ const (
 	echoAddress = bastionIP + ":9000"
 )
 
-// egressIPs are those of the first hosts.
-func egressIPs() []string { return []string{eip1, eip2, eip3} }
-
 // withHosts gives each of the first hosts an egress IP, for network 7; one more has a
 // pod, and resets connections or does not.
 func withHosts(t *testing.T, rules rulesOf, hosts int, reset bool) (*world, *podMachine) {
@@ -83,9 +80,9 @@ func withHosts(t *testing.T, rules rulesOf, hosts int, reset bool) (*world, *pod
 	of.start(t)
 	w.bastion.serveEcho(t, echoPort)
 	w.mute(t)
-	w.seen.only(echoPort, egressIPs()[:hosts]...)
+	w.seen.only(echoPort, w.egressIPs()[:hosts]...)
 	for i, n := range w.nodes[:hosts] {
-		n.host(egressIPs()[i], 7)
+		n.host(w.eip(i+1), 7)
 	}
 	return w, of.addPod(t, "p", 2)
 }
@@ -97,14 +94,14 @@ func withHosts(t *testing.T, rules rulesOf, hosts int, reset bool) (*world, *pod
 //
 // Mutants killed: no-reset, moved-address-is-reset, no-ack-is-elicited, closed-is-reset.
 func TestConnectionsThroughADeadHostAreReset(t *testing.T) {
-	for _, rules := range allRules() {
+	for _, rules := range append(allRules(), ownTable().ofIPv6()) {
 		t.Run(rules.name, func(t *testing.T) {
 			w, p := withHosts(t, rules, 2, true)
 			n1, n2, n3 := w.nodes[0], w.nodes[1], w.nodes[2]
-			p.set(remoteFrom(map[*node]string{n1: eip1}))
+			p.set(remoteFrom(map[*node]string{n1: w.eip(1)}))
 			w.applyAll(t)
 			dial := func() net.Conn {
-				c := p.dial(t, "tcp4", echoAddress)
+				c := p.dial(t, w.bastion.over("tcp"), w.bastion.outside(echoPort))
 				echoes(t, c, 10)
 				return c
 			}
@@ -115,7 +112,7 @@ func TestConnectionsThroughADeadHostAreReset(t *testing.T) {
 			})
 
 			// The host dies, as the pod's own host sees it.
-			p.set(remoteFrom(map[*node]string{n2: eip2}))
+			p.set(remoteFrom(map[*node]string{n2: w.eip(2)}))
 			n3.apply(t)
 			resetsIdle(t, broken)
 			if noted := n3.Run(t, rules.list(setResets)); strings.Count(noted, p.ip.String()+rules.next()) != 1 {
@@ -126,20 +123,20 @@ func TestConnectionsThroughADeadHostAreReset(t *testing.T) {
 
 			// The address moves to another host.
 			moving := dial()
-			n2.unhost(eip2)
+			n2.unhost(w.eip(2))
 			n2.apply(t)
-			n1.unhost(eip1)
+			n1.unhost(w.eip(1))
 			n1.apply(t)
-			n1.host(eip2, 7)
+			n1.host(w.eip(2), 7)
 			n1.apply(t)
-			p.set(remoteFrom(map[*node]string{n1: eip2}))
+			p.set(remoteFrom(map[*node]string{n1: w.eip(2)}))
 			n3.apply(t)
 			echoes(t, moving, 10)
 
 			// The pod's way changes here: to the address of its own host.
-			n3.host(eip3, 7)
-			w.seen.only(echoPort, eip2, eip3)
-			p.set(local(eip3, 7))
+			n3.host(w.eip(3), 7)
+			w.seen.only(echoPort, w.eip(2), w.eip(3))
+			p.set(local(w.eip(3), 7))
 			n3.apply(t)
 			resets(t, moving)
 			echoes(t, dial(), 10)
@@ -154,17 +151,18 @@ func TestConnectionsThroughADeadHostAreReset(t *testing.T) {
 //
 // Mutant killed: translated-is-reset.
 func TestConnectionsThroughAServiceAreResetByTheServer(t *testing.T) {
-	for _, rules := range someRules() {
+	for _, rules := range append(someRules(), ownTable().ofIPv6()) {
 		t.Run(rules.name, func(t *testing.T) {
 			w, p := withHosts(t, rules, 2, true)
 			n1, n2, n3 := w.nodes[0], w.nodes[1], w.nodes[2]
-			w.bastion.Run(t, "iptables-nft -F OUTPUT") // the server speaks
-			p.set(remoteFrom(map[*node]string{n1: eip1}))
+			w.bastion.Run(t, "iptables-nft -F OUTPUT; ip6tables-nft -F OUTPUT") // the server speaks
+			clusterIP := map[bool]string{false: "10.96.0.10", true: "fd00:96::10"}[rules.six]
+			p.set(remoteFrom(map[*node]string{n1: w.eip(1)}))
 			w.applyAll(t)
-			rules.service(t, n3, "10.96.0.10", echoAddress)
-			c := p.dial(t, "tcp4", "10.96.0.10:80")
+			rules.service(t, n3, clusterIP, w.bastion.outside(echoPort))
+			c := p.dial(t, w.bastion.over("tcp"), net.JoinHostPort(clusterIP, "80"))
 			echoes(t, c, 10)
-			p.set(remoteFrom(map[*node]string{n2: eip2}))
+			p.set(remoteFrom(map[*node]string{n2: w.eip(2)}))
 			n3.apply(t)
 			resets(t, c)
 		})
@@ -176,22 +174,26 @@ func TestConnectionsThroughAServiceAreResetByTheServer(t *testing.T) {
 //
 // Mutants killed: all-of-a-pod-are-reset; any-host-for-a-flows-own.
 func TestOnlyConnectionsThroughTheDeadHostAreReset(t *testing.T) {
-	for hosts := 2; hosts <= 3; hosts++ {
-		t.Run(fmt.Sprintf("%d hosts", hosts), func(t *testing.T) {
-			w, p := withHosts(t, onlyNFT(), hosts, true)
+	for _, c := range []struct {
+		hosts int
+		rules rulesOf
+	}{{2, onlyNFT()}, {3, onlyNFT()}, {3, ownTable().ofIPv6()}} {
+		hosts := c.hosts
+		t.Run(fmt.Sprintf("%d hosts, %s", hosts, c.rules.name), func(t *testing.T) {
+			w, p := withHosts(t, c.rules, hosts, true)
 			sources := map[*node]string{}
 			for i, n := range w.nodes[:hosts] {
-				sources[n] = egressIPs()[i]
+				sources[n] = w.eip(i + 1)
 			}
 			p.set(remoteFrom(sources))
 			w.applyAll(t)
 			var doomed, others []net.Conn
 			for range 12 * hosts {
-				before := w.seen.from(echoPort, eip1)
-				c := p.dial(t, "tcp4", echoAddress)
+				before := w.seen.from(echoPort, w.eip(1))
+				c := p.dial(t, w.bastion.over("tcp"), w.bastion.outside(echoPort))
 				echoes(t, c, 10)
 				w.drain(t)
-				if w.seen.from(echoPort, eip1) > before {
+				if w.seen.from(echoPort, w.eip(1)) > before {
 					doomed = append(doomed, c)
 				} else {
 					others = append(others, c)

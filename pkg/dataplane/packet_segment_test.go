@@ -13,7 +13,12 @@ import (
 func (w *world) squatter(t *testing.T, ip string) (*machine, net.HardwareAddr) {
 	t.Helper()
 	m := newMachine(t, "squatter")
-	w.plug(t, m, ip+"/24")
+	if !w.bastion.six {
+		w.plug(t, m, ip+"/24")
+		return m, m.mac(t)
+	}
+	w.plug(t, m, "192.168.7.77/24")
+	m.Run(t, "ip address add "+ip+"/64 dev eth0 nodad")
 	return m, m.mac(t)
 }
 
@@ -30,29 +35,33 @@ func (m *machine) mac(t *testing.T) net.HardwareAddr {
 //
 // Kills the mutant that looks once, before it adds an address.
 func TestAddressThatSomebodyElseTakesLater(t *testing.T) {
-	w := newWorld(t, 1, onlyNFT())
-	n := w.nodes[0]
-	n.cfg.AnnounceEvery = 100 * time.Millisecond
-	n.start(t)
-	here := n.addPod(t, "here", 2)
-	n.host(eip1, 7)
-	n.host(eip2, 8)
-	here.set(local(eip1, 7))
-	if r := n.apply(t); r.Hosted[0].InUseBy != "" {
-		t.Errorf("at first: %+v", r.Hosted)
+	for _, rules := range guardRules() {
+		t.Run(rules.name, func(t *testing.T) {
+			w := newWorld(t, 1, rules)
+			n := w.nodes[0]
+			n.cfg.AnnounceEvery = 100 * time.Millisecond
+			n.start(t)
+			here := n.addPod(t, "here", 2)
+			n.host(w.eip(1), 7)
+			n.host(w.eip(2), 8)
+			here.set(local(w.eip(1), 7))
+			if r := n.apply(t); r.Hosted[0].InUseBy != "" {
+				t.Errorf("at first: %+v", r.Hosted)
+			}
+			s := startSender(t, here, w.bastion, 9001)
+			w.seen.only(9001, w.eip(1))
+			w.flows(t, s, w.eip(1))
+			other, mac := w.squatter(t, w.eip(1))
+			testenv.UntilWithin(t, patience, "the other machine is reported", func() bool {
+				h := n.apply(t).Hosted
+				return h[0].InUseBy == mac.String() && h[1].InUseBy == ""
+			})
+			other.Run(t, "ip link set eth0 down")
+			testenv.UntilWithin(t, patience, "it is reported no longer", func() bool { return n.apply(t).Hosted[0].InUseBy == "" })
+			w.flows(t, s, w.eip(1))
+			n.settled(t)
+		})
 	}
-	s := startSender(t, here, w.bastion, 9001)
-	w.seen.only(9001, eip1)
-	w.flows(t, s, eip1)
-	other, mac := w.squatter(t, eip1)
-	testenv.UntilWithin(t, patience, "the other machine is reported", func() bool {
-		h := n.apply(t).Hosted
-		return h[0].InUseBy == mac.String() && h[1].InUseBy == ""
-	})
-	other.Run(t, "ip link set eth0 down")
-	testenv.UntilWithin(t, patience, "it is reported no longer", func() bool { return n.apply(t).Hosted[0].InUseBy == "" })
-	w.flows(t, s, eip1)
-	n.settled(t)
 }
 
 // given: an egress IP that another machine has before the host; then the host takes it
@@ -92,21 +101,25 @@ func TestWhatAnAnswerMeansIsConfigured(t *testing.T) {
 //
 // Kills the mutant that announces new addresses only.
 func TestAnotherMACIsAnnounced(t *testing.T) {
-	w := newWorld(t, 1, onlyNFT())
-	n := w.nodes[0]
-	here := n.addPod(t, "here", 2)
-	n.host(eip1, 7)
-	here.set(local(eip1, 7))
-	n.apply(t)
-	w.router.Run(t, "sysctl -qw net.ipv4.neigh.eth0.locktime=0")
-	here.leaves(t, eip1)
-	n.Run(t, "ip link set eth0 address 02:11:22:33:44:55")
-	n.apply(t)
-	testenv.UntilWithin(t, patience, "the router learns the MAC address", func() bool {
-		return strings.Contains(w.router.Run(t, "ip neigh show "+eip1+" dev eth0"), "02:11:22:33:44:55")
-	})
-	here.leaves(t, eip1)
-	n.settled(t)
+	for _, rules := range guardRules() {
+		t.Run(rules.name, func(t *testing.T) {
+			w := newWorld(t, 1, rules)
+			n := w.nodes[0]
+			here := n.addPod(t, "here", 2)
+			n.host(w.eip(1), 7)
+			here.set(local(w.eip(1), 7))
+			n.apply(t)
+			w.router.Run(t, "sysctl -qw net.ipv4.neigh.eth0.locktime=0")
+			here.leaves(t, w.eip(1))
+			n.Run(t, "ip link set eth0 address 02:11:22:33:44:55")
+			n.apply(t)
+			testenv.UntilWithin(t, patience, "the router learns the MAC address", func() bool {
+				return strings.Contains(w.router.Run(t, "ip neigh show "+w.eip(1)+" dev eth0"), "02:11:22:33:44:55")
+			})
+			here.leaves(t, w.eip(1))
+			n.settled(t)
+		})
+	}
 }
 
 // given: a host with two interfaces on one segment; then the second, whose kernel

@@ -14,20 +14,21 @@ import (
 // source.
 //
 // Mutant killed: rules.ChainTo without its DROP of unknown sources, by which the
-// connection would be tracked, without source rewriting, before its pod is known.
+// connection would be tracked, without source rewriting, before its pod is known; and
+// strict-is-of-ipv4-alone.
 func TestStrictHoldsWhatIsNotKnownYet(t *testing.T) {
-	for _, rules := range allRules() {
+	for _, rules := range append(allRules(), ownTable().ofIPv6()) {
 		t.Run(rules.name, func(t *testing.T) {
 			w := newWorld(t, 2, rules)
 			n1, n2 := w.nodes[0], w.nodes[1]
 			for _, n := range w.nodes {
 				n.state.Strict = true
 			}
-			n1.host(eip1, 7)
+			n1.host(w.eip(1), 7)
 			w.applyAll(t)
 			plain, here, there := n1.addPod(t, "plain", 2), n1.addPod(t, "here", 3), n2.addPod(t, "there", 2)
 			pods := []*podMachine{plain, here, there}
-			want := []string{n1.ip.String(), eip1, eip1}
+			want := []string{n1.own(), w.eip(1), w.eip(1)}
 			var senders []*sender
 			for i, p := range pods {
 				w.seen.only(uint16(9001 + i))
@@ -37,15 +38,15 @@ func TestStrictHoldsWhatIsNotKnownYet(t *testing.T) {
 			for _, s := range senders {
 				w.silent(t, s)
 			}
-			plain.serveWhoami(t, ":80")
-			if from, err := there.whoami(t, plain.ip.String()+":80"); err != nil || from != there.ip.String() {
+			plain.serveWhoami(t, plain.at(80))
+			if from, err := there.whoami(t, plain.at(80)); err != nil || from != there.ip.String() {
 				t.Fatalf("pod to pod: seen as %q, %v", from, err)
 			}
 			for i := range pods {
 				w.seen.only(uint16(9001+i), want[i])
 			}
 			plain.set(Pod{Kind: Node})
-			here.set(local(eip1, 7))
+			here.set(local(w.eip(1), 7))
 			there.set(remote(7, n1))
 			w.applyAll(t)
 			for i := range pods {
@@ -125,7 +126,7 @@ func (m *machine) answers(t *testing.T, to string) (ok bool) {
 	t.Helper()
 	m.Do(t, func() {
 		d := net.Dialer{Timeout: linger}
-		c, err := d.DialContext(t.Context(), "tcp4", to)
+		c, err := d.DialContext(t.Context(), "tcp"+family(to), to)
 		if ok = err == nil; ok {
 			_ = c.Close()
 		}

@@ -9,7 +9,6 @@ import (
 	"io"
 	"net"
 	"net/netip"
-	"strconv"
 	"sync"
 	"sync/atomic"
 	"testing"
@@ -25,7 +24,7 @@ import (
 // port brings, from any address of the machine, until the test ends.
 func (m *machine) serveEcho(t *testing.T, port uint16) {
 	t.Helper()
-	m.serveEchoOf(t, "4", port)
+	m.serveEchoOf(t, m.over(""), port)
 }
 
 // serveEchoOf is serveEcho for a family.
@@ -224,18 +223,18 @@ func startSender(t *testing.T, p interface{ enter() error }, bastion *machine, p
 	t.Helper()
 	s := &sender{port: port}
 	bastion.serveEcho(t, port)
-	to := net.JoinHostPort(bastionIP, strconv.Itoa(int(port)))
+	udp, tcp, to := bastion.over("udp"), bastion.over("tcp"), bastion.outside(int(port))
 	ctx, cancel := context.WithCancel(context.WithoutCancel(t.Context()))
 	var all sync.WaitGroup
 	loop := func(every time.Duration, f func()) {
 		all.Go(func() { until(ctx, p, every, f) })
 	}
-	loop(2*time.Millisecond, func() { s.udpOnce(to) })
-	loop(10*time.Millisecond, func() { s.tcpOnce(to) })
+	loop(2*time.Millisecond, func() { s.udpOnce(udp, to) })
+	loop(10*time.Millisecond, func() { s.tcpOnce(tcp, to) })
 	var long net.Conn
 	loop(time.Millisecond, func() {
 		if long == nil {
-			long, _ = net.Dial("udp4", to)
+			long, _ = net.Dial(udp, to)
 			return
 		}
 		_, _ = long.Write([]byte("x"))
@@ -254,8 +253,8 @@ func startSender(t *testing.T, p interface{ enter() error }, bastion *machine, p
 	return s
 }
 
-func (s *sender) udpOnce(to string) {
-	c, err := net.Dial("udp4", to)
+func (s *sender) udpOnce(network, to string) {
+	c, err := net.Dial(network, to)
 	if err != nil {
 		return
 	}
@@ -263,8 +262,8 @@ func (s *sender) udpOnce(to string) {
 	_, _ = c.Write([]byte("x"))
 }
 
-func (s *sender) tcpOnce(to string) {
-	c, err := net.DialTimeout("tcp4", to, testenv.Stretch(50*time.Millisecond))
+func (s *sender) tcpOnce(network, to string) {
+	c, err := net.DialTimeout(network, to, testenv.Stretch(50*time.Millisecond))
 	if err != nil {
 		return
 	}

@@ -3,7 +3,6 @@ package dataplane
 import (
 	"errors"
 	"fmt"
-	"net"
 	"net/netip"
 	"slices"
 	"strings"
@@ -45,29 +44,32 @@ func TestForwardPolicyDrop(t *testing.T) {
 // it, then it does not, it says so, and the pods' packets are dropped; all is well
 // once the other machine is gone.
 func TestAddressThatSomebodyElseHas(t *testing.T) {
-	w := newWorld(t, 2, onlyNFT())
-	n1 := w.nodes[0]
-	here, plain := n1.addPod(t, "here", 2), n1.addPod(t, "plain", 3)
-	squatter := newMachine(t, "squatter")
-	w.plug(t, squatter, eip1+"/24")
-	n1.host(eip1, 7)
-	here.set(local(eip1, 7))
-	plain.set(Pod{Kind: Node})
-	r, err := n1.tryApply(t)
-	if !errors.Is(err, errTaken) || len(r.Hosted) != 1 || r.Hosted[0].Configured || r.Hosted[0].Error == "" {
-		t.Fatalf("report %+v, error %v", r.Hosted, err)
+	for _, rules := range guardRules() {
+		t.Run(rules.name, func(t *testing.T) {
+			w := newWorld(t, 2, rules)
+			n1 := w.nodes[0]
+			here, plain := n1.addPod(t, "here", 2), n1.addPod(t, "plain", 3)
+			squatter, owner := w.squatter(t, w.eip(1))
+			n1.host(w.eip(1), 7)
+			here.set(local(w.eip(1), 7))
+			plain.set(Pod{Kind: Node})
+			r, err := n1.tryApply(t)
+			if !errors.Is(err, errTaken) || len(r.Hosted) != 1 || r.Hosted[0].Configured || r.Hosted[0].Error == "" {
+				t.Fatalf("report %+v, error %v", r.Hosted, err)
+			}
+			if r.Hosted[0].InUseBy != owner.String() {
+				t.Errorf("in use by %q, which is not the other machine, %v", r.Hosted[0].InUseBy, owner)
+			}
+			s := startSender(t, here, w.bastion, 9001)
+			w.seen.only(9001)
+			w.silent(t, s)
+			plain.leaves(t, n1.own())
+			squatter.Run(t, "ip link set eth0 down")
+			w.seen.only(9001, w.eip(1))
+			n1.apply(t)
+			w.flows(t, s, w.eip(1))
+		})
 	}
-	if mac, err := net.ParseMAC(r.Hosted[0].InUseBy); err != nil || !strings.Contains(squatter.Run(t, "ip link show eth0"), mac.String()) {
-		t.Errorf("in use by %q, which is not the other machine: %v", r.Hosted[0].InUseBy, err)
-	}
-	s := startSender(t, here, w.bastion, 9001)
-	w.seen.only(9001)
-	w.silent(t, s)
-	plain.leaves(t, n1.ip.String())
-	squatter.Run(t, "ip link set eth0 down")
-	w.seen.only(9001, eip1)
-	n1.apply(t)
-	w.flows(t, s, eip1)
 }
 
 // given: another VXLAN device at the overlay's port; when we come, then the

@@ -71,6 +71,8 @@ type rulesOf struct {
 	native bool
 	// shared: others can change our table, as with kernels before Linux 6.9.
 	shared bool
+	// six: pods, egress IPs and the bastion are of IPv6; see ofIPv6.
+	six bool
 }
 
 // table: ours are in a table of our own.
@@ -116,7 +118,7 @@ func (r rulesOf) flush(stage, chain string) string {
 		return r.iptables() + " -t " + stage + " -F " + chain
 	}
 	if chain != "" {
-		return "nft flush chain inet egressip " + strings.ToLower(strings.TrimPrefix(chain, "EGRESSIP-"))
+		return "nft flush chain inet egressip " + r.named(strings.ToLower(strings.TrimPrefix(chain, "EGRESSIP-")))
 	}
 	return "for c in $(nft -a list table inet egressip | awk '$1 == \"chain\" {print $2}' | grep ^" + stage + "-); do nft flush chain inet egressip $c; done"
 }
@@ -126,7 +128,7 @@ func (r rulesOf) unjump(stage, hook string) string {
 	if !r.table() {
 		return fmt.Sprintf("%s -t %s -D %s -j EGRESSIP-%s", r.iptables(), stage, hook, hook)
 	}
-	return r.flush(stage, "EGRESSIP-"+stage+"-"+hook)
+	return "nft flush chain inet egressip " + stage + "-" + strings.ToLower(hook)
 }
 
 // empty takes all members out of a set.
@@ -135,16 +137,18 @@ func (r rulesOf) empty(set string) string {
 	case !r.table():
 		return "ipset flush " + set
 	case set == setPods:
-		return "nft flush map inet egressip egress-marks"
-	default:
+		return "nft flush map inet egressip " + r.named("egress-marks")
+	case set == setHosts: // of both families
 		return "nft flush set inet egressip " + set
+	default:
+		return "nft flush set inet egressip " + r.named(set)
 	}
 }
 
 // list shows the members of a set; next is what follows an address in it.
 func (r rulesOf) list(set string) string {
 	if r.table() {
-		return "nft list set inet egressip " + set
+		return "nft list set inet egressip " + r.named(set)
 	}
 	return "ipset list " + set
 }
@@ -212,7 +216,7 @@ func openRules() []rulesOf {
 // service adds what kube-proxy would for a ClusterIP with one endpoint.
 func (r rulesOf) service(t *testing.T, n *node, clusterIP, endpoint string) {
 	t.Helper()
-	n.Run(t, fmt.Sprintf("%s -t nat -A PREROUTING -d %s -p tcp --dport 80 -j DNAT --to-destination %s", r.iptables(), clusterIP, endpoint))
+	n.Run(t, fmt.Sprintf("%s -t nat -A PREROUTING -d %s -p tcp --dport 80 -j DNAT --to-destination %s", r.iptablesOfFamily(), clusterIP, endpoint))
 }
 
 // nodePort is the port of nodes that leads to a service.
@@ -246,6 +250,9 @@ func newWorld(t *testing.T, nodes int, rules rulesOf) *world {
 	}
 	w.seen = newCapture(t, w.bastion, "eth0")
 	w.bastion.serveWhoami(t, bastionIP+":8080")
+	if rules.six {
+		w.turnToIPv6(t)
+	}
 	return w
 }
 
@@ -342,6 +349,10 @@ func (n *node) addPod(t *testing.T, name string, last int) *podMachine {
 	connect(t, p.machine, "eth0", []string{p.ip.String() + "/24"}, n.machine, "v-"+name, nil)
 	n.Run(t, "ip link set v-"+name+" master cni0; bridge link set dev v-"+name+" hairpin on")
 	p.Run(t, "ip route add default via "+n.gateway())
+	if n.six {
+		p.addIPv6(t)
+		p.six, p.ip = true, p.ip6
+	}
 	return p
 }
 
@@ -353,6 +364,12 @@ func (n *node) addStranger(t *testing.T, name string) *podMachine {
 	connect(t, p.machine, "eth0", []string{p.ip.String() + "/32"}, n.machine, "v-"+name, nil)
 	n.Run(t, fmt.Sprintf("ip route add %s dev v-%s; sysctl -qw net.ipv4.conf.v-%s.proxy_arp=1", p.ip, name, name))
 	p.Run(t, "ip route add 169.254.1.1 dev eth0; ip route add default via 169.254.1.1")
+	if n.six {
+		p.ip6 = testenv.Addr(fmt.Sprintf("fd00:77:%d::2", n.index))
+		n.Run(t, fmt.Sprintf("ip address add fe80::1/64 dev v-%s nodad; ip route add %v dev v-%[1]s", name, p.ip6))
+		p.Run(t, fmt.Sprintf("ip address add %v/128 dev eth0 nodad; ip -6 route add default via fe80::1 dev eth0", p.ip6))
+		p.six, p.ip = true, p.ip6
+	}
 	return p
 }
 
@@ -435,7 +452,7 @@ func (w *world) applyAll(t *testing.T) {
 // leaves expects that a machine's connection to the bastion comes from want.
 func (m *machine) leaves(t *testing.T, want string) {
 	t.Helper()
-	got, err := m.whoami(t, bastionIP+":8080")
+	got, err := m.whoami(t, m.outside(8080))
 	if err != nil {
 		t.Fatalf("%s to the bastion, expected from %s: %v", m.Name, want, err)
 	}

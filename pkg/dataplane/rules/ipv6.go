@@ -100,6 +100,9 @@ func (b builder) closed(stop []Rule) []Rule {
 	var unmarked []Match
 	if b.Serve6 {
 		unmarked = []Match{Mark{Value: 0, Mask: b.wayBits()}}
+		if b.Senders {
+			rules = append(rules, ruleOfIPv6(when(heir()...).then(Return{})))
+		}
 	}
 	for _, state := range outbound() {
 		for _, r := range stop {
@@ -123,10 +126,7 @@ func ofIPv6(content Content) Content {
 		s := Ruleset{Chains: map[string][]Rule{}}
 		for name, list := range set.Chains {
 			for i, r := range list {
-				list[i] = Rule{Action: actionOfIPv6(r.Action)}
-				for _, m := range r.Matches {
-					list[i].Matches = append(list[i].Matches, matchOfIPv6(m))
-				}
+				list[i] = ruleOfIPv6(r)
 			}
 			s.Chains[name+suffix6] = list
 		}
@@ -135,6 +135,14 @@ func ofIPv6(content Content) Content {
 			s.Jumps = append(s.Jumps, j)
 		}
 		six[stage] = s
+	}
+	return six
+}
+
+func ruleOfIPv6(r Rule) Rule {
+	six := Rule{Action: actionOfIPv6(r.Action)}
+	for _, m := range r.Matches {
+		six.Matches = append(six.Matches, matchOfIPv6(m))
 	}
 	return six
 }

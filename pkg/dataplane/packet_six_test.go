@@ -1,0 +1,99 @@
+package dataplane
+
+import (
+	"fmt"
+	"net"
+	"strconv"
+	"testing"
+)
+
+// eip63 is an egress IP of IPv6, like eip61.
+const eip63 = "fd00:7::203"
+
+// ofIPv6 are the same rules in a world of IPv6, for tests that ask the same of both families.
+// There, pods, egress IPs and the bastion have addresses of IPv6, the capture is one of IPv6,
+// and the CNI masquerades. Between hosts and in the overlay's outer packets, IPv4 is used as
+// ever. The rules must be in a table of our own.
+func (r rulesOf) ofIPv6() rulesOf {
+	r.name += ", IPv6"
+	r.six = true
+	return r
+}
+
+// named is the name of a set or chain of our table, in its form for the world's family.
+func (r rulesOf) named(name string) string {
+	if r.six {
+		return name + "6"
+	}
+	return name
+}
+
+// ip is the command for addresses, routes and policy rules of the world's family.
+func (r rulesOf) ip() string {
+	if r.six {
+		return "ip -6"
+	}
+	return "ip"
+}
+
+// iptablesOfFamily is iptables of the world's family.
+func (r rulesOf) iptablesOfFamily() string {
+	if r.six {
+		return "ip6tables-" + string(r.masquerade[0])
+	}
+	return r.iptables()
+}
+
+// bothFamilies are rules in a table of our own, in a world of each family.
+func bothFamilies() []rulesOf { return []rulesOf{ownTable(), ownTable().ofIPv6()} }
+
+// turnToIPv6 makes a world one of IPv6.
+func (w *world) turnToIPv6(t *testing.T) {
+	t.Helper()
+	w.seen = w.withIPv6(t).seen6
+	w.bastion.serveWhoami(t, net.JoinHostPort(bastionIP6, "8080"))
+	w.router.six, w.bastion.six = true, true
+	for _, n := range w.nodes {
+		n.six = true
+		n.Run(t, `ip6tables-nft -t nat -A POSTROUTING -s fd00:10:244::/48 ! -d fd00:10:244::/48 -j MASQUERADE
+			ip6tables-nft -A FORWARD -m conntrack --ctstate INVALID -j DROP`)
+	}
+}
+
+// eip returns one of three egress IPs, by its number from 1 on.
+func (w *world) eip(number int) string { return w.egressIPs()[number-1] }
+
+// egressIPs are those of the first hosts.
+func (w *world) egressIPs() []string {
+	if w.bastion.six {
+		return []string{eip61, eip62, eip63}
+	}
+	return []string{eip1, eip2, eip3}
+}
+
+// own is the host's own address, of the world's family.
+func (n *node) own() string {
+	if n.six {
+		return n.ip6()
+	}
+	return n.ip.String()
+}
+
+// outside is a port of the bastion, of the machine's family.
+func (m *machine) outside(port int) string {
+	if m.six {
+		return net.JoinHostPort(bastionIP6, strconv.Itoa(port))
+	}
+	return net.JoinHostPort(bastionIP, strconv.Itoa(port))
+}
+
+// over is the name of a protocol over the machine's family.
+func (m *machine) over(protocol string) string {
+	if m.six {
+		return protocol + "6"
+	}
+	return protocol + "4"
+}
+
+// at is a port of a pod.
+func (p *podMachine) at(port int) string { return net.JoinHostPort(p.ip.String(), fmt.Sprint(port)) }
