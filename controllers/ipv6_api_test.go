@@ -53,8 +53,18 @@ func TestEgressIPsOfIPv6(t *testing.T) {
 		}
 		return ""
 	})
-	if active := n.Status.ActiveIPs; active[0].IP != "192.168.7.200" || active[1] != (v1.Assignment{IP: ip6, Host: "node2"}) || *n.Status.Active != active[0] {
+	active := n.Status.ActiveIPs
+	if active[0].IP != "192.168.7.200" || active[0].Family != v1.FamilyIPv4 ||
+		active[1] != (v1.Assignment{IP: ip6, Host: "node2", Family: v1.FamilyIPv6}) || *n.Status.Active != (v1.Assignment{IP: active[0].IP, Host: active[0].Host}) {
 		t.Errorf("active are %v, and first %v", active, n.Status.Active)
+	}
+	wide := a.row(t, "netnamespaces", "shop")
+	for column, want := range map[string]string{
+		"Active IP": "192.168.7.200", "Host": active[0].Host, "Active IPv6": ip6, "IPv6 Host": "node2",
+	} {
+		if wide[column] != want {
+			t.Errorf("column %s is %v, want %s", column, wide[column], want)
+		}
 	}
 	if requests := n.Status.EgressIPs; requests[0].IP != ip6 || requests[0].State != v1.StateActive {
 		t.Errorf("requests are %v", requests)

@@ -256,7 +256,7 @@ func namespaceStatus(n *v1.NetNamespace, result egress.NamespaceResult, problems
 	}
 	if slices.ContainsFunc(result.Requests, func(r egress.RequestResult) bool { return egress.RequestFamily(r.IP) == egress.IPv6 }) {
 		for _, a := range result.Active {
-			status.ActiveIPs = append(status.ActiveIPs, v1.Assignment{IP: a.IP.String(), Host: a.Host})
+			status.ActiveIPs = append(status.ActiveIPs, v1.Assignment{IP: a.IP.String(), Host: a.Host, Family: egress.FamilyOf(a.IP).String()})
 		}
 	}
 	for _, request := range result.Requests[:min(len(result.Requests), maxRequests)] {

@@ -17,6 +17,8 @@ const MaxNetID = 1<<24 - 1
 // +kubebuilder:printcolumn:name="Egress IPs",type=string,JSONPath=`.egressIPs`,description="The egress IPs that the namespace requests, in order of preference"
 // +kubebuilder:printcolumn:name="Active IP",type=string,priority=1,JSONPath=`.status.active.ip`,description="The egress IP that the namespace's traffic leaves with now"
 // +kubebuilder:printcolumn:name="Host",type=string,priority=1,JSONPath=`.status.active.host`,description="The host of the active egress IP"
+// +kubebuilder:printcolumn:name="Active IPv6",type=string,priority=1,JSONPath=`.status.activeIPs[?(@.family=="IPv6")].ip`,description="The egress IP that the namespace's IPv6 traffic leaves with now"
+// +kubebuilder:printcolumn:name="IPv6 Host",type=string,priority=1,JSONPath=`.status.activeIPs[?(@.family=="IPv6")].host`,description="The host of the active egress IP of IPv6"
 // +kubebuilder:printcolumn:name="Reason",type=string,priority=1,JSONPath=`.status.conditions[?(@.type=="EgressReady")].reason`,description="Why the namespace has or lacks a ready egress IP"
 // +kubebuilder:validation:XValidation:rule="!has(self.netname) || self.netname == self.metadata.name",fieldPath=".netname",messageExpression="'\"' + self.netname + '\" is not the name of the object: give \"' + self.metadata.name + '\", the name of the Namespace'",message="netname must equal metadata.name, the name of the Namespace"
 type NetNamespace struct {
@@ -116,6 +118,9 @@ type Assignment struct {
 	IP string `json:"ip"`
 	// host is the HostSubnet that claims it.
 	Host string `json:"host"`
+	// family is FamilyIPv4 or FamilyIPv6. It is there in activeIPs.
+	// +optional
+	Family string `json:"family,omitempty"`
 }
 
 // RequestStatus is the state of one requested egress IP.
