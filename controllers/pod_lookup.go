@@ -174,7 +174,7 @@ func (p *podLookup) look(ctx context.Context) error {
 	return errors.Join(errs...)
 }
 
-// list returns the IPv4 addresses of a Node's Pods, in order.
+// list returns the addresses of a Node's Pods, in order.
 func (p *podLookup) list(ctx context.Context, host string) ([]netip.Addr, error) {
 	var pods corev1.PodList
 	// Whatever the API server has in memory is good enough, and spares etcd.
@@ -188,7 +188,7 @@ func (p *podLookup) list(ctx context.Context, host string) ([]netip.Addr, error)
 			continue
 		}
 		for _, written := range pods.Items[i].Status.PodIPs {
-			if ip, err := netip.ParseAddr(written.IP); err == nil && ip.Is4() {
+			if ip, err := netip.ParseAddr(written.IP); err == nil {
 				addresses = append(addresses, ip)
 			}
 		}

@@ -19,11 +19,13 @@ func networkMutants() []mutant {
 	}
 	return []mutant{
 		m("one-word-makes-pods", brain, which, "podnetworks.go", "if host.hasPods(network) {", "if true {"),
-		m("pods-are-anywhere", brain, which, "podnetworks.go", "p.Bits() >= widestPodNetwork && p == p.Masked()", "p == p.Masked()"),
+		m("pods-are-anywhere", brain, which, "podnetworks.go", "!tooWideForPods(p) && p == p.Masked()", "p == p.Masked()"),
 		m("pods-on-uplinks", brain, which, "podnetworks.go", "return slices.ContainsFunc(onUplinks, p.Overlaps)\n", "return len(onUplinks) > 99\n"),
 		m("egress-ips-are-pods", brain, which, "podnetworks.go", "return !singles[p.Addr()]", "return false"),
 		m("pods-of-the-outside", brain, where, "podnetworks.go", "if route.Outward || !route", "if !route"),
-		m("any-route-is-of-pods", brain, where, "podnetworks.go", "network.Bits() < widestPodNetwork || slices", "slices"),
+		m("any-route-is-of-pods", brain, where, "podnetworks.go", "tooWideForPods(network) || slices", "slices"),
+		m("pods-of-ipv4-alone", brain, where, "podnetworks.go", "if usablePod(pod.IP) && !isHost", "if usable4(pod.IP) && !isHost"),
+		m("ipv6-pods-are-anywhere", brain, which, "podnetworks.go", "return p.Bits() < widestPodNetwork6", "return p.Bits() < widestPodNetwork"),
 		m("restart-forgets-pods", brain, where, "podnetworks.go", "f.all = believed(c, in.Host) // a restart", "// a restart"),
 		m("networks-go-with-their-pods", brain, "TestListedPodNetworks", "podnetworks.go", "slices.Contains(known, network) || slices", "len(known) > 99 || slices"),
 		m("notes-are-always-right", brain, made, "podnetworks.go", "case slices.ContainsFunc(onUplinks, p.Overlaps):\n\t\t\treturn whyOnUplink", "case len(onUplinks) > 99:\n\t\t\treturn whyOnUplink"),

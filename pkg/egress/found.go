@@ -156,11 +156,11 @@ func clusterNetworks(c Cluster, known ClusterNetworks) ClusterNetworks {
 	return all
 }
 
-// ownNetworks are the IPv4 networks that the CNI's objects name for the pods of the host.
+// ownNetworks are the networks that the CNI's objects name for the pods of the host.
 func (h *Host) ownNetworks() []netip.Prefix {
 	var own []netip.Prefix
 	for _, f := range h.Found {
-		if f.Use == v1.UseNodePods && f.Problem == "" && f.Network.Addr().Is4() && f.Network.Bits() >= widestPodNetwork {
+		if f.Use == v1.UseNodePods && f.Problem == "" && !tooWideForPods(f.Network) {
 			own = append(own, f.Network)
 		}
 	}
@@ -191,15 +191,20 @@ func candidates(own, inside []netip.Prefix) map[netip.Addr]netip.Prefix {
 	asked := make(map[netip.Addr]netip.Prefix)
 	known := newNetworkSet(inside)
 	for _, network := range own {
-		if network.Bits() <= 30 && !known.has(network) {
+		if network.Bits() <= network.Addr().BitLen()-2 && !known.has(network) {
 			asked[nearLast(network)] = network
 		}
 	}
 	return asked
 }
 
-// nearLast is the last address of a network that is not its broadcast address. The first
-// may be that of a bridge.
+// nearLast is the last address of a network but one, which of IPv4 is the broadcast address.
+// The first may be that of a bridge.
 func nearLast(network netip.Prefix) netip.Addr {
-	return addressOf(key(network.Addr()) | uint32(1)<<(32-network.Bits()) - 1 - 1)
+	bytes := network.Addr().AsSlice()
+	for bit := network.Bits(); bit < 8*len(bytes)-1; bit++ {
+		bytes[bit/8] |= 0x80 >> (bit % 8)
+	}
+	ip, _ := netip.AddrFromSlice(bytes)
+	return ip
 }

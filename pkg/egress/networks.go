@@ -45,7 +45,6 @@ const (
 	whyNoUnicast    = "no pod has such an address"
 	whyNoRoute      = "only the CNI says so: the agent has no route to pods there, or knows the network otherwise"
 	whyFormer       = "the API server there is gone or down: the address is only kept from being an egress IP"
-	whyIPv6         = "IPv6 networks of one node are not taken from there: add them, or those of all, to clusterCIDRs"
 )
 
 // Networks lists the networks that HostSubnets name, in order. Those of flags, services
@@ -122,8 +121,6 @@ func foundNetworks(c Cluster) []Network {
 			case own && pods.has(f.Network): // by whatever object
 			case !own:
 				n.Why = unusable(f.Network)
-			case !f.Network.Addr().Is4():
-				n.Why = whyIPv6
 			default:
 				n.Why = cmp.Or(unusable(f.Network), whyNoRoute)
 			}

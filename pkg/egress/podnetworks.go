@@ -12,10 +12,19 @@ const (
 	// and that are read of one.
 	MaxPodNetworks = 128
 	// widestPodNetwork is the length of the shortest prefix that counts as a network of one
-	// host's pods. What is inside leaves with the node's address: of a wider network, such
-	// as one that a VPN has too, most would not be pods.
-	widestPodNetwork = 20
+	// host's pods, widestPodNetwork6 that of IPv6. What is inside leaves with the node's
+	// address: of a wider network, such as one that a VPN has too, most would not be pods.
+	widestPodNetwork  = 20
+	widestPodNetwork6 = 64
 )
+
+// tooWideForPods reports whether a network is too wide to be one of one host's pods.
+func tooWideForPods(p netip.Prefix) bool {
+	if p.Addr().Is4() {
+		return p.Bits() < widestPodNetwork
+	}
+	return p.Bits() < widestPodNetwork6
+}
 
 // PodRoute is how a host's kernel leads to one of its pods.
 type PodRoute struct {
@@ -215,7 +224,7 @@ func toLocate(pods []Pod, hosts []netip.Addr, networks []netip.Prefix) []netip.A
 	known := newNetworkSet(networks)
 	for _, pod := range pods {
 		_, isHost := slices.BinarySearchFunc(hosts, pod.IP, netip.Addr.Compare)
-		if usable4(pod.IP) && !isHost && !known.has(single(pod.IP)) {
+		if usablePod(pod.IP) && !isHost && !known.has(single(pod.IP)) {
 			addresses = append(addresses, pod.IP)
 		}
 	}
@@ -238,7 +247,7 @@ func ownPodNetworks(c Cluster, addresses []netip.Addr, asked map[netip.Addr]neti
 			continue
 		}
 		network := route.Network.Masked()
-		if network.Bits() < widestPodNetwork || slices.ContainsFunc(onUplinks, network.Overlaps) {
+		if tooWideForPods(network) || slices.ContainsFunc(onUplinks, network.Overlaps) {
 			network = single(route.IP)
 		}
 		networks = append(networks, network)
@@ -246,7 +255,7 @@ func ownPodNetworks(c Cluster, addresses []netip.Addr, asked map[netip.Addr]neti
 	return usablePodNetworks(c, networks)
 }
 
-// podOutside returns the pod with the least IPv4 address that is not in the networks.
+// podOutside returns the pod with the least address that is not in the networks.
 func podOutside(pods []Pod, outside []netip.Addr, networks []netip.Prefix) (found Pod) {
 	known := newNetworkSet(networks)
 	for _, pod := range pods {
@@ -281,7 +290,7 @@ func readPodNetworks(written []string) []netip.Prefix {
 	var networks []netip.Prefix
 	for _, text := range written[:min(len(written), MaxPodNetworks)] {
 		p, err := netip.ParsePrefix(text)
-		if err == nil && p.Bits() >= widestPodNetwork && p == p.Masked() && (usable4(p.Addr()) && !LinkLocal().Overlaps(p)) {
+		if err == nil && !tooWideForPods(p) && p == p.Masked() && usablePod(p.Addr()) && !LinkLocal().Overlaps(p) {
 			networks = append(networks, p)
 		}
 	}

@@ -48,6 +48,10 @@ func TestWhichPodNetworksAreInside(t *testing.T) {
 		"of a host without its address":       {cluster().uplink("w0", "192.168.7.99/24").podNetworks("w0", one, one), network, false},
 		"of a host whose Node is gone":        {cluster().podNetworks("w0", one, one).gone("w0"), network, false},
 		"with host bits":                      {cluster().podNetworks("w0", []string{"10.9.1.7/24"}, one), network, false},
+		"of IPv6":                             {cluster().podNetworks("w0", []string{"fd00:9:1::/64"}, []string{"fd00:9:1::/64"}), "fd00:9:1::/64", true},
+		"of IPv6, by the agent alone":         {cluster().podNetworks("w0", []string{"fd00:9:1::/64"}, nil), "fd00:9:1::/64", false},
+		"of IPv6, wider than a host has":      {cluster().podNetworks("w0", []string{"fd00:9:1::/63"}, []string{"fd00:9:1::/63"}), "fd00:9:1::/63", false},
+		"of IPv6, link-local":                 {cluster().podNetworks("w0", []string{"fe80::/64"}, []string{"fe80::/64"}), "fe80::/64", false},
 		"beyond the bound":                    {cluster().podNetworks("w0", append(manyNetworks(egress.MaxPodNetworks), network), one), network, false},
 	} {
 		t.Run(name, func(t *testing.T) {
@@ -120,7 +124,16 @@ func TestWhereAHostFindsItsPods(t *testing.T) {
 			routes: []egress.PodRoute{route("10.9.0.7", "10.9.0.0/24", false)}, unknown: true,
 		},
 		"in a network that flags name": {pods: []egress.Pod{pod("red", "10.9.0.7")}, flagsCover: true, strict: testenv.Prefixes("10.9.0.0/16")},
-		"of the host, or not IPv4":     {pods: []egress.Pod{pod("red", "192.168.7.10"), pod("red", "fd00::1")}, unknown: true},
+		"of the host":                  {pods: []egress.Pod{pod("red", "192.168.7.10")}, unknown: true},
+		"of IPv6": {
+			pods:   []egress.Pod{pod("red", "fd00:9::7")},
+			routes: []egress.PodRoute{route("fd00:9::7", "fd00:9::/64", false)},
+			locate: testenv.Addrs("fd00:9::7"), published: testenv.Prefixes("fd00:9::/64"), strict: testenv.Prefixes("fd00:9::/64"), outside: "fd00:9::7", unknown: true,
+		},
+		"a route of IPv6 to more than a host has": {
+			pods: []egress.Pod{pod("red", "fd00:9::7")}, routes: []egress.PodRoute{route("fd00:9::7", "fd00:9::/56", false)},
+			locate: testenv.Addrs("fd00:9::7"), published: testenv.Prefixes("fd00:9::7/128"), outside: "fd00:9::7", unknown: true,
+		},
 	} {
 		t.Run(name, func(t *testing.T) {
 			g := new(given).namespace("red").host("w0").host("w1").uplink("w0", "192.168.7.10/24")
@@ -184,6 +197,7 @@ func TestListedPodNetworks(t *testing.T) {
 		"one was there":                  {[]string{"10.9.0.0/24"}, []string{"10.9.0.0/24"}, nil, []string{"10.9.0.0/24"}, true},
 		"the agent has it no more":       {nil, []string{"10.9.0.0/24"}, testenv.Addrs("10.9.0.7"), []string{}, true},
 		"another than that was there":    {[]string{"10.9.0.0/23"}, []string{"10.9.0.0/24"}, nil, []string{}, false},
+		"a Pod of IPv6 is there":         {[]string{"fd00:9::/64"}, nil, testenv.Addrs("fd00:9::7"), []string{"fd00:9::/64"}, true},
 		"what is too wide is not listed": {[]string{"10.0.0.0/8"}, nil, testenv.Addrs("10.9.0.7"), []string{}, true},
 	} {
 		t.Run(name, func(t *testing.T) {

@@ -15,12 +15,13 @@ import (
 // addresses out of pools of its own; then Nodes whose podCIDR is not where their pods are.
 func TestPodNetworksThatNobodyNames(t *testing.T) {
 	// What the other suites do not have, too: kube-proxy's rules in nftables.
-	b := newBedOf(t, testbed.Options{Prefix: "e2ecid", Backend: testbed.NFT, NoPodCIDRs: true, ProxyMode: testbed.ProxyNFTables})
+	b := newBedOf(t, testbed.Options{Prefix: "e2ecid", Backend: testbed.NFT, NoPodCIDRs: true, ProxyMode: testbed.ProxyNFTables, DualStack: true})
 	b.install(t)
 	if !inOrder(
 		t,
 		step{"a namespace leaves with its egress IP without a podCIDR", b.testStory},
 		step{"traffic inside the cluster is left alone without a podCIDR", b.testInside},
+		step{"pods reach each other by IPv6 without a podCIDR", b.testInside6},
 	) {
 		return
 	}
@@ -36,6 +37,18 @@ func TestPodNetworksThatNobodyNames(t *testing.T) {
 		step{"traffic inside the cluster is left alone with pods outside the podCIDR", b.testInside},
 		step{"a pool that the CNI's objects name is inside", b.testPool},
 	)
+}
+
+// testInside6: pods with egress IPs reach others by IPv6, whose networks no Node and no setting
+// names, and with their own addresses.
+func (b *bed) testInside6(t *testing.T) {
+	b.givenEgressIP(t)
+	for _, from := range b.egress {
+		for _, to := range b.plain {
+			b.sees(t, from, fmt.Sprintf("http://[%s]:8080/", to.IPv6), from.IPv6.String())
+		}
+	}
+	b.drop6(t, b.egress)
 }
 
 // pooled is an address outside, in a network that a pool of Calico's kind names later.

@@ -60,7 +60,8 @@ func toPod(h *netlink.Handle, ip netip.Addr, devices ways) (PodRoute, error) {
 	outward := PodRoute{IP: ip, Network: netip.PrefixFrom(ip, ip.BitLen()), Outward: true}
 	routes, err := h.RouteGetWithOptions(ip.AsSlice(), &netlink.RouteGetOptions{FIBMatch: true})
 	switch {
-	case errors.Is(err, unix.ENETUNREACH), errors.Is(err, unix.EHOSTUNREACH), errors.Is(err, unix.EACCES), errors.Is(err, unix.EINVAL):
+	case errors.Is(err, unix.ENETUNREACH), errors.Is(err, unix.EHOSTUNREACH), errors.Is(err, unix.EACCES), errors.Is(err, unix.EINVAL),
+		errors.Is(err, unix.EAFNOSUPPORT): // a kernel without IPv6 leads nowhere by it
 		return outward, nil
 	case err != nil:
 		return PodRoute{}, fmt.Errorf("find the route to %v: %w", ip, err)
@@ -88,9 +89,9 @@ func destination(r netlink.Route) netip.Prefix {
 	if r.Dst == nil {
 		return defaultV4()
 	}
-	ip, _ := netip.AddrFromSlice(r.Dst.IP.To4())
+	ip, _ := netip.AddrFromSlice(r.Dst.IP)
 	bits, _ := r.Dst.Mask.Size()
-	return netip.PrefixFrom(ip, bits)
+	return netip.PrefixFrom(ip.Unmap(), bits)
 }
 
 // hasPods reports whether a device is of a kind by which CNIs lead to pods. VPNs and
@@ -105,7 +106,7 @@ func nowhere(h *netlink.Handle) ([]netip.Prefix, error) {
 	for _, kind := range []int{unix.RTN_BLACKHOLE, unix.RTN_UNREACHABLE} {
 		routes, err := nlutil.Whole(func() ([]netlink.Route, error) {
 			filter := &netlink.Route{Table: unix.RT_TABLE_MAIN, Type: kind}
-			return h.RouteListFiltered(netlink.FAMILY_V4, filter, netlink.RT_FILTER_TABLE|netlink.RT_FILTER_TYPE)
+			return h.RouteListFiltered(netlink.FAMILY_ALL, filter, netlink.RT_FILTER_TABLE|netlink.RT_FILTER_TYPE)
 		})
 		if err != nil {
 			return nil, fmt.Errorf("list routes to nowhere: %w", err)

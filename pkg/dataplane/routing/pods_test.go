@@ -25,7 +25,11 @@ func TestToPods(t *testing.T) {
 		ip route add 10.0.1.5 dev cali1
 		ip address add 10.0.9.1/32 dev cni0; ip route add 10.0.9.0/24 via 10.0.9.1 dev cni0
 		ip link add vx1 type vxlan id 9 dstport 9999; ip link set vx1 up; ip route add 10.8.0.0/20 dev vx1
-		ip route add unreachable 10.6.0.0/24`)
+		ip route add unreachable 10.6.0.0/24
+		ip address add fd00:7::10/64 dev up0 nodad; ip -6 route add default via fd00:7::1
+		ip address add fd00:244:1::1/64 dev cni0 nodad
+		ip -6 route add fd00:133::4f dev cali1; ip -6 route add blackhole fd00:133::40/122
+		ip -6 route add fd00:5::5 dev cali1; ip -6 route add fd00:8::/64 dev vx1`)
 	up, err := h.LinkByName("up0")
 	must(t, err)
 	want := []PodRoute{
@@ -39,6 +43,13 @@ func TestToPods(t *testing.T) {
 		{testenv.Addr("203.0.113.9"), testenv.Prefix("203.0.113.9/32"), true},  // the outside
 		{testenv.Addr("10.244.1.1"), testenv.Prefix("10.244.1.1/32"), true},    // the host itself
 		{testenv.Addr("10.6.0.3"), testenv.Prefix("10.6.0.3/32"), true},        // nowhere
+		{testenv.Addr("fd00:244:1::7"), testenv.Prefix("fd00:244:1::/64"), false},
+		{testenv.Addr("fd00:133::4f"), testenv.Prefix("fd00:133::40/122"), false},
+		{testenv.Addr("fd00:5::5"), testenv.Prefix("fd00:5::5/128"), false},
+		{testenv.Addr("fd00:8::3"), testenv.Prefix("fd00:8::/64"), true},           // a tunnel
+		{testenv.Addr("fd00:7::30"), testenv.Prefix("fd00:7::/64"), true},          // the segment
+		{testenv.Addr("2001:db8:9::9"), testenv.Prefix("2001:db8:9::9/128"), true}, // the outside
+		{testenv.Addr("fd00:244:1::1"), testenv.Prefix("fd00:244:1::1/128"), true}, // the host itself
 	}
 	var addresses []netip.Addr
 	for _, r := range want {
