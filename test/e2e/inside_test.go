@@ -99,6 +99,12 @@ func (b *bed) testInside(t *testing.T) {
 			t.Errorf("%s on %s: seen as %s, %v", p.Name, p.Node, saw, err)
 		}
 	}
+	// Also while the namespace is dropped.
+	b.claim(t)
+	b.dropped(t, b.egress)
+	for i, from := range b.egress {
+		b.insideFrom(t, from, b.plain[i], services)
+	}
 }
 
 // insideFrom sends from a pod with an egress IP to pods, services, nodes and the API
