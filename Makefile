@@ -17,6 +17,8 @@ FUZZTIME ?= 1m
 SEED ?= $(shell echo $$RANDOM)
 MINUTES ?= 30
 KILLS ?= 50
+DUAL_STACK ?=
+IPV6 ?=
 CELL ?=
 
 .PHONY: help demo generate build kubernetes-versions test test-unit test-conformance test-system race cover smoke vet chaos failover displacement fuzz e2e bench lint fmt verify image up down shell matrix packet-matrix filters kernels mutants tools prerequisites vulncheck
@@ -94,11 +96,11 @@ filters: prerequisites ## Run the packet tests with ufw and firewalld, where the
 kernels: ## Run packet tests, tc programs and more in Debian's older kernels, emulated (root; hours)
 	go run ./test/kernels
 
-chaos: prerequisites tools image ## Break a cluster at random for MINUTES, the same way for the same SEED
-	go run ./test/chaos -seed $(SEED) -for $(MINUTES)m
+chaos: prerequisites tools image ## Break a cluster at random for MINUTES, the same way for the same SEED; DUAL_STACK=yes for both families
+	go run ./test/chaos -seed $(SEED) -for $(MINUTES)m $(if $(DUAL_STACK),-dual-stack)
 
-failover: prerequisites tools image ## Measure the outage of KILLS power cuts of each kind
-	go run ./test/bench/failover -kills $(KILLS)
+failover: prerequisites tools image ## Measure the outage of KILLS power cuts of each kind; IPV6=yes for egress IPs of IPv6
+	go run ./test/bench/failover -kills $(KILLS) $(if $(IPV6),-ipv6)
 
 displacement: prerequisites ## Measure how long others' rules stand before ours (root)
 	go run ./test/bench/displacement

@@ -48,6 +48,7 @@ func kinds() []kind {
 		{name: "egress IP re-assigned", weight: 3, prepare: (*chaos).reassigned},
 		{name: "claims swapped", weight: 2, prepare: (*chaos).claimsSwapped},
 		{name: "rules flushed", weight: 3, prepare: (*chaos).rulesFlushed},
+		{name: "ruleset reloaded", weight: 1, prepare: (*chaos).rulesetReloaded},
 		{name: "pods churned", weight: 3, prepare: (*chaos).podsChurned},
 		{name: "node evacuated", weight: 1, prepare: (*chaos).evacuated},
 	}...)

@@ -13,16 +13,19 @@ import (
 
 // reassigned gives namespace automatic another egress IP.
 func (c *chaos) reassigned() fault {
-	next := spareIP
+	next := []string{spareIP}
+	if c.o.dualStack {
+		next = append(next, spareIP6)
+	}
 	if slices.Contains(c.current["automatic"], spareIP) {
-		next = teams()[2].ips[0]
+		next = teams()[2].all(c.o.dualStack)
 	}
 	return fault{
-		what: fmt.Sprintf("namespace automatic gets %s instead of %v", next, c.current["automatic"]),
+		what: fmt.Sprintf("namespace automatic gets %v instead of %v", next, c.current["automatic"]),
 		begin: func(ctx context.Context) error {
-			c.current["automatic"] = []string{next}
-			c.rules.allow("automatic", next)
-			return c.patch(ctx, "netnamespace/automatic", fmt.Sprintf(`{"egressIPs": %s}`, list([]string{next})))
+			c.current["automatic"] = next
+			c.rules.allow("automatic", next...)
+			return c.patch(ctx, "netnamespace/automatic", fmt.Sprintf(`{"egressIPs": %s}`, list(next)))
 		},
 	}
 }
@@ -57,6 +60,31 @@ func (c *chaos) rulesFlushed() fault {
 		what: node + ": " + command,
 		begin: func(ctx context.Context) error {
 			_, err := c.NodeShell(ctx, node, "sh", "-c", command)
+			return err
+		},
+	}
+}
+
+// rulesetReloaded: a node's service "nftables" starts again, whose file begins with "flush
+// ruleset" and has the source NAT of its pods. What kube-proxy and the CNI had goes, and what
+// others cannot own; kube-proxy brings its own back within half a minute.
+func (c *chaos) rulesetReloaded() fault {
+	node := c.node()
+	file := "flush ruleset"
+	for _, f := range []struct{ family, cluster string }{{"ip", testbed.ClusterCIDR}, {"ip6", testbed.ClusterCIDRv6}} {
+		file += fmt.Sprintf("; table %[1]s admin { chain post { type nat hook postrouting priority 100; %[1]s saddr %[2]s %[1]s daddr != %[2]s oifname eth0 masquerade; }; }", f.family, f.cluster)
+	}
+	return fault{
+		what: node, broken: []string{node},
+		begin: func(ctx context.Context) error {
+			_, err := c.NodeShell(ctx, node, "nft", file)
+			return err
+		},
+		end: func(ctx context.Context) error {
+			if err := c.Masquerade(ctx, node); err != nil {
+				return err
+			}
+			_, err := c.NodeShell(ctx, node, "nft", "delete table ip admin; delete table ip6 admin")
 			return err
 		},
 	}

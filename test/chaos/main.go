@@ -4,7 +4,7 @@
 //
 // The same seed breaks the same things in the same order. The run fails, and exits
 // with 1, if a packet has a source that its namespace must not have, if two machines
-// answer ARP for one egress IP for longer than a bound, or if the cluster does not
+// answer ARP for one egress IP of IPv4 for longer than a bound, or if the cluster does not
 // recover from a fault. At the end it prints, for each kind of fault, how long pods
 // that were not on the broken node were without new connections.
 package main
@@ -30,6 +30,7 @@ func run() int {
 	flag.DurationVar(&o.length, "for", 30*time.Minute, "how long faults are made")
 	flag.DurationVar(&o.every, "every", 40*time.Millisecond, "pause between two connections, and two datagrams, of a pod")
 	flag.DurationVar(&o.twoOwners, "two-owners", 2*time.Second, "how long two machines may answer for one address")
+	flag.BoolVar(&o.dualStack, "dual-stack", false, "nodes, pods and egress IPs of both families; each pod sends by both, half as often by each")
 	flag.IntVar(&o.stretch, "stretch", 1, "how many times longer each fault lasts, such as 30 for minutes")
 	flag.StringVar(&o.only, "only", "", "make faults of this kind alone")
 	flag.StringVar(&o.image, "image", filepath.Join("build", "image.tar"), "docker-archive of the operator, from `make image`")
@@ -56,6 +57,7 @@ type options struct {
 	only      string
 	last      string // the fault that ends the run, in addition to those drawn
 	stretch   int
+	dualStack bool
 	prefix    string
 	image     string
 	chart     string

@@ -31,25 +31,45 @@ func automaticHosts() []string { return []string{"node3", "node4"} }
 // team is a namespace of the run.
 type team struct {
 	traffic.Namespace
-	ips  []string
-	mode string
+	// ips are its egress IPs, and ips6 those of IPv6.
+	ips, ips6 []string
+	mode      string
+}
+
+// all are its egress IPs of the families that the run has.
+func (t team) all(dualStack bool) []string {
+	if !dualStack {
+		return t.ips
+	}
+	return slices.Concat(t.ips, t.ips6)
 }
 
 func teams() []team {
 	return []team{
-		{Namespace: traffic.Namespace{Name: "ordered", Port: 9000}, ips: []string{"192.168.7.200", "192.168.7.201"}},
-		{Namespace: traffic.Namespace{Name: "balanced", Port: 9010}, ips: []string{"192.168.7.202", "192.168.7.203"}, mode: "balanced"},
-		{Namespace: traffic.Namespace{Name: "automatic", Port: 9020}, ips: []string{"192.168.7.210"}},
+		{Namespace: traffic.Namespace{Name: "ordered", Port: 9000}, ips: []string{"192.168.7.200", "192.168.7.201"}, ips6: []string{"fd00:7::200", "fd00:7::201"}},
+		{
+			Namespace: traffic.Namespace{Name: "balanced", Port: 9010},
+			ips:       []string{"192.168.7.202", "192.168.7.203"}, ips6: []string{"fd00:7::202", "fd00:7::203"}, mode: "balanced",
+		},
+		{Namespace: traffic.Namespace{Name: "automatic", Port: 9020}, ips: []string{"192.168.7.210"}, ips6: []string{"fd00:7::210"}},
 		{Namespace: traffic.Namespace{Name: "plain", Port: 9030}},
 		{Namespace: traffic.Namespace{Name: "host", Port: 9040, HostNetwork: true}},
 	}
 }
 
-// automaticRange is what the automatic hosts may have.
-const automaticRange = "192.168.7.208/29"
+// automaticRanges are what the automatic hosts may have.
+func automaticRanges(dualStack bool) []string {
+	if !dualStack {
+		return []string{"192.168.7.208/29"}
+	}
+	return []string{"192.168.7.208/29", "fd00:7::210/124"}
+}
 
-// spareIP is another egress IP for namespace automatic.
-const spareIP = "192.168.7.212"
+// spareIP and spareIP6 are other egress IPs for namespace automatic.
+const (
+	spareIP  = "192.168.7.212"
+	spareIP6 = "fd00:7::212"
+)
 
 // chaos is one run.
 type chaos struct {
@@ -76,7 +96,7 @@ func play(ctx context.Context, o options) (err error) {
 		o.prefix = "chaos"
 	}
 	c.Cluster, err = testbed.Up(ctx, testbed.Options{
-		Prefix: o.prefix, Nodes: 4, PodAddresses: 12, Images: []string{o.image}, Progress: os.Stderr,
+		Prefix: o.prefix, Nodes: 4, PodAddresses: 12, Images: []string{o.image}, DualStack: o.dualStack, Progress: os.Stderr,
 	})
 	if err != nil {
 		return err
@@ -115,7 +135,7 @@ func (c *chaos) setUp(ctx context.Context) (stop func() error, err error) {
 	}
 	// The first packet of a new pod counts like any other, also on a booting node.
 	err = c.InstallChart(ctx, c.o.chart, "metrics.secure=false", "metrics.bindAddress=127.0.0.1",
-		"agent.bootLock.enabled=true", "clusterCIDRs={"+testbed.ClusterCIDR+"}", "serviceCIDRs={"+testbed.ServiceCIDR+"}")
+		"agent.bootLock.enabled=true", "clusterCIDRs={"+c.both(testbed.ClusterCIDR, testbed.ClusterCIDRv6)+"}", "serviceCIDRs={"+c.both(testbed.ServiceCIDR, testbed.ServiceCIDRv6)+"}")
 	if err != nil {
 		return stop, err
 	}
@@ -159,8 +179,9 @@ func (c *chaos) request(ctx context.Context) error {
 		if _, err := c.Kubectl(ctx, "create", "namespace", t.Name); err != nil {
 			return err
 		}
-		c.rules.allow(t.Name, t.ips...)
-		c.current[t.Name] = t.ips
+		ips := t.all(c.o.dualStack)
+		c.rules.allow(t.Name, ips...)
+		c.current[t.Name] = ips
 		err := testbed.Poll(ctx, time.Minute, func() error {
 			_, err := c.Kubectl(ctx, "get", "netnamespace", t.Name)
 			return err
@@ -168,9 +189,9 @@ func (c *chaos) request(ctx context.Context) error {
 		if err != nil {
 			return err
 		}
-		patch := fmt.Sprintf(`{"metadata": {"annotations": {"egressip.network.openshift.io/mode": %q}}, "egressIPs": %s}`, t.mode, list(t.ips))
+		patch := fmt.Sprintf(`{"metadata": {"annotations": {"egressip.network.openshift.io/mode": %q}}, "egressIPs": %s}`, t.mode, list(ips))
 		if t.mode == "" {
-			patch = fmt.Sprintf(`{"egressIPs": %s}`, list(t.ips))
+			patch = fmt.Sprintf(`{"egressIPs": %s}`, list(ips))
 		}
 		if err := c.patch(ctx, "netnamespace/"+t.Name, patch); err != nil {
 			return err
@@ -178,16 +199,27 @@ func (c *chaos) request(ctx context.Context) error {
 	}
 	for i, host := range manualHosts() {
 		c.claims[host] = []string{teams()[0].ips[i], teams()[1].ips[i]}
+		if c.o.dualStack {
+			c.claims[host] = append(c.claims[host], teams()[0].ips6[i], teams()[1].ips6[i])
+		}
 		if err := c.patch(ctx, "hostsubnet/"+host, fmt.Sprintf(`{"egressIPs": %s}`, list(c.claims[host]))); err != nil {
 			return err
 		}
 	}
 	for _, host := range automaticHosts() {
-		if err := c.patch(ctx, "hostsubnet/"+host, `{"egressCIDRs": ["`+automaticRange+`"]}`); err != nil {
+		if err := c.patch(ctx, "hostsubnet/"+host, fmt.Sprintf(`{"egressCIDRs": %s}`, list(automaticRanges(c.o.dualStack)))); err != nil {
 			return err
 		}
 	}
 	return nil
+}
+
+// both joins an address or network of IPv4 with that of IPv6, if the run has both.
+func (c *chaos) both(ipv4, ipv6 string) string {
+	if !c.o.dualStack {
+		return ipv4
+	}
+	return ipv4 + "," + ipv6
 }
 
 func list(ips []string) string {

@@ -193,14 +193,28 @@ func (c *chaos) wellInStatus(ctx context.Context) error {
 // every node but the excepted ones.
 func (c *chaos) through(late time.Duration, except ...string) error {
 	pods := c.watch.Pods(time.Now().Add(-late))
-	for _, t := range teams() {
-		for _, node := range c.Nodes() {
-			if !slices.Contains(except, node) && !slices.ContainsFunc(pods, func(p traffic.Pod) bool {
-				return p.Namespace == t.Name && p.Node == node
-			}) {
-				return fmt.Errorf("no pod of namespace %s on %s gets through", t.Name, node)
-			}
+	for _, want := range c.senders() {
+		if !slices.Contains(except, want.Node) && !slices.ContainsFunc(pods, func(p traffic.Pod) bool {
+			p.Name = ""
+			return p == want
+		}) {
+			return fmt.Errorf("no pod of namespace %s gets through", want)
 		}
 	}
 	return nil
+}
+
+// senders are the pods that there should be, without their names: one of each namespace on
+// each node, by each family.
+func (c *chaos) senders() []traffic.Pod {
+	var all []traffic.Pod
+	for _, t := range teams() {
+		for _, node := range c.Nodes() {
+			all = append(all, traffic.Pod{Namespace: t.Name, Node: node})
+			if c.o.dualStack {
+				all = append(all, traffic.Pod{Namespace: t.Name, Node: node, IPv6: true})
+			}
+		}
+	}
+	return all
 }

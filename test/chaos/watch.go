@@ -37,6 +37,9 @@ func newRules(c *testbed.Cluster) *rules {
 		r.nodes[c.NodeIP(node)] = node
 		// What the kernel takes while the node's own address is away.
 		r.nodes[c.BridgeIP(node)] = node
+		if c.DualStack() {
+			r.nodes[c.NodeIPv6(node)] = node
+		}
 	}
 	return r
 }

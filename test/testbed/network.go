@@ -67,9 +67,19 @@ func (c *Cluster) makeNodeNetwork(ctx context.Context, i int) error {
 	if b.err != nil {
 		return b.err
 	}
-	err := c.masquerade(ctx, name, "iptables", podCIDR(i), ClusterCIDR)
+	return c.Masquerade(ctx, name)
+}
+
+// Masquerade has a node translate what its pods send out of the cluster to its own address, as
+// it does from the start with the CNIs bridge and ptp.
+func (c *Cluster) Masquerade(ctx context.Context, node string) error {
+	i, ok := c.nodeIndex(node)
+	if !ok {
+		return fmt.Errorf("masquerade on %s: there is no such node", node)
+	}
+	err := c.masquerade(ctx, node, "iptables", podCIDR(i), ClusterCIDR)
 	if c.options.DualStack {
-		err = errors.Join(err, c.masquerade(ctx, name, "ip6tables", podCIDRv6(i), ClusterCIDRv6))
+		err = errors.Join(err, c.masquerade(ctx, node, "ip6tables", podCIDRv6(i), ClusterCIDRv6))
 	}
 	return err
 }

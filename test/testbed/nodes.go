@@ -32,6 +32,9 @@ func (c *Cluster) NodeIP(name string) netip.Addr {
 	return netip.Addr{}
 }
 
+// DualStack reports whether the test bed has IPv6, too.
+func (c *Cluster) DualStack() bool { return c.options.DualStack }
+
 // NodeIPv6 is NodeIP for IPv6; the zero Addr without DualStack.
 func (c *Cluster) NodeIPv6(name string) netip.Addr {
 	if i, ok := c.nodeIndex(name); ok && c.options.DualStack {

@@ -7,6 +7,8 @@
 // next cut. The client opens a connection to a server outside the cluster every
 // 10 ms. The outage is the longest time between the beginnings of two connections
 // that were answered. Each line of the output is one cut; the last lines sum up.
+// With -ipv6, nodes and pods have both families, and egress IPs, connections and so what is
+// measured are of IPv6.
 package main
 
 import (
@@ -16,10 +18,13 @@ import (
 	"flag"
 	"fmt"
 	"io"
+	"net"
+	"net/netip"
 	"os"
 	"os/signal"
 	"path/filepath"
 	"slices"
+	"strconv"
 	"strings"
 	"syscall"
 	"time"
@@ -46,13 +51,14 @@ func main() { os.Exit(run()) }
 
 func run() int {
 	kills := flag.Int("kills", 50, "power cuts of each kind")
+	ipv6 := flag.Bool("ipv6", false, "measure with egress IPs of IPv6")
 	only := flag.String("only", "", "make cuts of this kind alone: ordered or automatic")
 	image := flag.String("image", filepath.Join("build", "image.tar"), "docker-archive of the operator, from `make image`")
 	chart := flag.String("chart", filepath.Join("charts", "egressip-operator"), "the Helm chart to install")
 	flag.Parse()
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
 	defer stop()
-	b := &bench{out: os.Stdout}
+	b := &bench{out: os.Stdout, family: families()[*ipv6]}
 	err := b.measure(ctx, *image, *chart, *only, *kills)
 	if b.cluster != nil {
 		downCtx, cancel := context.WithTimeout(context.WithoutCancel(ctx), patience)
@@ -70,17 +76,40 @@ type bench struct {
 	cluster *testbed.Cluster
 	out     io.Writer
 	pod     testbed.Pod
+	family  family
 }
 
-// addresses are the egress IPs, and hosts the nodes that may host them.
-func addresses() []string { return []string{"192.168.7.200", "192.168.7.201", "192.168.7.202"} }
+// family is that of the egress IPs.
+type family struct {
+	ipv6 bool
+	// ips are the egress IPs, in network; server is the bastion's address.
+	ips             []string
+	network, server string
+}
 
+// families are those of IPv4 and IPv6.
+func families() map[bool]family {
+	return map[bool]family{
+		false: {ips: []string{"192.168.7.200", "192.168.7.201", "192.168.7.202"}, network: "192.168.7.200/29", server: testbed.BastionIP},
+		true: {
+			ipv6: true, ips: []string{"fd00:7::200", "fd00:7::201", "fd00:7::202"}, network: "fd00:7::200/125", server: testbed.BastionIPv6,
+		},
+	}
+}
+
+// echo is the server that the connections go to, for the traffic client.
+func (f family) echo() string {
+	return "tcp://" + net.JoinHostPort(f.server, strconv.Itoa(testbed.BastionEchoPort))
+}
+
+// hosts are the nodes that may host egress IPs.
 func hosts() []string { return []string{"node2", "node3", "node4"} }
 
 func (b *bench) measure(ctx context.Context, image, chart, only string, kills int) error {
 	var err error
 	b.cluster, err = testbed.Up(ctx, testbed.Options{
 		Prefix: "bench", Nodes: 4, Images: []string{image}, Progress: os.Stderr, NodeMonitorGrace: nodeGrace,
+		DualStack: b.family.ipv6,
 	})
 	if err != nil {
 		return err
@@ -151,18 +180,18 @@ func (b *bench) patch(ctx context.Context, object, patch string) error {
 // ordered gives the namespace an egress IP on each host: the first that is online
 // is used.
 func (b *bench) ordered(ctx context.Context) error {
-	errs := []error{b.patch(ctx, "netnamespace/"+namespace, `{"egressIPs": ["`+strings.Join(addresses(), `", "`)+`"]}`)}
+	errs := []error{b.patch(ctx, "netnamespace/"+namespace, `{"egressIPs": ["`+strings.Join(b.family.ips, `", "`)+`"]}`)}
 	for i, host := range hosts() {
-		errs = append(errs, b.patch(ctx, "hostsubnet/"+host, `{"egressIPs": ["`+addresses()[i]+`"]}`))
+		errs = append(errs, b.patch(ctx, "hostsubnet/"+host, `{"egressIPs": ["`+b.family.ips[i]+`"]}`))
 	}
 	return errors.Join(errs...)
 }
 
 // automatic gives the namespace one egress IP, which any host may host.
 func (b *bench) automatic(ctx context.Context) error {
-	errs := []error{b.patch(ctx, "netnamespace/"+namespace, `{"egressIPs": ["`+addresses()[0]+`"]}`)}
+	errs := []error{b.patch(ctx, "netnamespace/"+namespace, `{"egressIPs": ["`+b.family.ips[0]+`"]}`)}
 	for _, host := range hosts() {
-		errs = append(errs, b.patch(ctx, "hostsubnet/"+host, `{"egressIPs": [], "egressCIDRs": ["192.168.7.200/29"]}`))
+		errs = append(errs, b.patch(ctx, "hostsubnet/"+host, `{"egressIPs": [], "egressCIDRs": ["`+b.family.network+`"]}`))
 	}
 	return errors.Join(errs...)
 }
@@ -239,7 +268,7 @@ func (b *bench) ready(ctx context.Context) (host string, err error) {
 // ahead of it: a node that has seen a host die takes its time to trust it again.
 func (b *bench) inUse(ctx context.Context) (string, error) {
 	out, err := b.cluster.PodExec(ctx, b.pod.Namespace, b.pod.Name, "/traffic", "watch", "-every", "20ms", "-for", "30ms", "-timeout", "1s",
-		"-id", "who", fmt.Sprintf("tcp://%s:%d", testbed.BastionIP, testbed.BastionEchoPort))
+		"-id", "who", b.family.echo())
 	if err != nil {
 		return "", err
 	}
@@ -248,7 +277,7 @@ func (b *bench) inUse(ctx context.Context) (string, error) {
 	if err := json.Unmarshal([]byte(line), &r); err != nil {
 		return "", fmt.Errorf("line of the traffic client: %w: %s", err, line)
 	}
-	source, _, _ := strings.Cut(r.Saw, ":")
+	source := sourceOf(r.Saw)
 	for _, host := range hosts() {
 		claims, err := b.cluster.Kubectl(ctx, "get", "hostsubnet", host, "-o", "jsonpath={.egressIPs[*]}")
 		if err != nil {
@@ -276,7 +305,7 @@ func (b *bench) cut(ctx context.Context, host string) (outage time.Duration, err
 	}
 	go func() {
 		out, err := b.cluster.PodExec(ctx, b.pod.Namespace, b.pod.Name, "/traffic", "watch", "-every", every.String(), "-for", around.String(),
-			"-timeout", "1s", "-id", "cut", fmt.Sprintf("tcp://%s:%d", testbed.BastionIP, testbed.BastionEchoPort))
+			"-timeout", "1s", "-id", "cut", b.family.echo())
 		done <- answer{out, err}
 	}()
 	err = testbed.Poll(ctx, patience, func() error {
@@ -296,14 +325,23 @@ func (b *bench) cut(ctx context.Context, host string) (outage time.Duration, err
 	if err := errors.Join(a.err, b.cluster.PowerOn(ctx, host)); err != nil {
 		return 0, err
 	}
-	return longest(a.out, claims, at)
+	return longest(a.out, claims, b.family.ips, at)
+}
+
+// sourceOf is the address of a source that a server saw; empty if there is none.
+func sourceOf(saw string) string {
+	source, err := netip.ParseAddrPort(saw)
+	if err != nil {
+		return ""
+	}
+	return source.Addr().String()
 }
 
 var errUnused = errors.New("connections left by another host when the power was cut")
 
 // longest is the longest time between the beginnings of two connections that
 // were answered. The last one before the cut must have had the given source.
-func longest(lines, ip string, cut time.Time) (time.Duration, error) {
+func longest(lines, ip string, allowed []string, cut time.Time) (time.Duration, error) {
 	var answered []time.Time
 	var last time.Time
 	before := ""
@@ -315,12 +353,13 @@ func longest(lines, ip string, cut time.Time) (time.Duration, error) {
 		if err := json.Unmarshal([]byte(line), &r); err != nil {
 			return 0, fmt.Errorf("line of the traffic client: %w: %s", err, line)
 		}
-		if source, _, _ := strings.Cut(r.Saw, ":"); r.Saw != "" && !slices.Contains(addresses(), source) {
+		source := sourceOf(r.Saw)
+		if r.Saw != "" && !slices.Contains(allowed, source) {
 			return 0, fmt.Errorf("a connection came from %s, which is no egress IP of the namespace", r.Saw)
 		}
 		if r.Saw != "" && r.At.Before(cut) && r.At.After(last) {
 			last = r.At
-			before, _, _ = strings.Cut(r.Saw, ":")
+			before = source
 		}
 		if r.Saw != "" {
 			answered = append(answered, r.At)

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"net/netip"
 	"strings"
 	"time"
 
@@ -36,22 +37,30 @@ func Serve(ctx context.Context, c *testbed.Cluster, namespaces []Namespace) (sto
 		return errors.Join(errs...)
 	}
 	for _, n := range namespaces {
-		wait, err := c.Background(ctx, testbed.Bastion, "traffic", "serve", "-name", n.Name, fmt.Sprintf("%s:%d", testbed.BastionIP, n.Port))
-		if err != nil {
-			return nil, errors.Join(err, stop())
+		for _, server := range servers(c, n) {
+			wait, err := c.Background(ctx, testbed.Bastion, "traffic", "serve", "-name", n.Name, server)
+			if err != nil {
+				return nil, errors.Join(err, stop())
+			}
+			waits = append(waits, wait)
 		}
-		waits = append(waits, wait)
 	}
 	return stop, nil
 }
 
-// Args are the arguments of the traffic image for a pod of a namespace, whose
-// environment has its node's and its own name as NODE and POD.
-func Args(n Namespace, every time.Duration) []string {
-	return []string{
-		"chatter", "-every", every.String(), "-id", n.Name + "/$(NODE)/$(POD)",
-		fmt.Sprintf("%s:%d", testbed.BastionIP, n.Port),
+// servers are the bastion's addresses for a namespace: one of each family that the cluster has.
+func servers(c *testbed.Cluster, n Namespace) []string {
+	all := []string{netip.AddrPortFrom(netip.MustParseAddr(testbed.BastionIP), n.Port).String()}
+	if c.DualStack() {
+		all = append(all, netip.AddrPortFrom(netip.MustParseAddr(testbed.BastionIPv6), n.Port).String())
 	}
+	return all
+}
+
+// args are the arguments of the traffic image for a pod of a namespace, whose
+// environment has its node's and its own name as NODE and POD.
+func args(c *testbed.Cluster, n Namespace, every time.Duration) []string {
+	return append([]string{"chatter", "-every", every.String(), "-id", n.Name + "/$(NODE)/$(POD)"}, servers(c, n)...)
 }
 
 // Deploy makes a namespace with one sending pod on each node, and waits for
@@ -82,7 +91,7 @@ spec:
         env:
         - {name: NODE, valueFrom: {fieldRef: {fieldPath: spec.nodeName}}}
         - {name: POD, valueFrom: {fieldRef: {fieldPath: metadata.name}}}
-`, n.Name, App, testbed.TrafficImage, `"`+strings.Join(Args(n, every), `", "`)+`"`, n.HostNetwork)
+`, n.Name, App, testbed.TrafficImage, `"`+strings.Join(args(c, n, every), `", "`)+`"`, n.HostNetwork)
 	if _, err := c.Apply(ctx, manifest); err != nil {
 		return fmt.Errorf("deploy %s: %w", n.Name, err)
 	}

@@ -15,10 +15,19 @@ import (
 	"github.com/egressip-operator/egressip-operator/test/testbed"
 )
 
-// Pod is a pod that sends.
-type Pod struct{ Namespace, Node, Name string }
+// Pod is a pod that sends by one family of addresses: one that sends by both is two of these.
+type Pod struct {
+	Namespace, Node, Name string
+	IPv6                  bool
+}
 
-func (p Pod) String() string { return p.Namespace + "/" + p.Name + " on " + p.Node }
+func (p Pod) String() string {
+	s := p.Namespace + "/" + p.Name + " on " + p.Node
+	if p.IPv6 {
+		s += ", by IPv6"
+	}
+	return s
+}
 
 // Seen is a packet that came to the bastion.
 type Seen struct {
@@ -159,7 +168,7 @@ func (w *Watch) read(p testbed.Packet) Seen {
 	}
 	if names := strings.Split(fields[1], "/"); len(names) == 3 {
 		s.ID = line
-		s.Pod = Pod{Namespace: names[0], Node: names[1], Name: names[2]}
+		s.Pod = Pod{Namespace: names[0], Node: names[1], Name: names[2], IPv6: p.Destination.Addr().Is6()}
 	}
 	return s
 }

@@ -3,6 +3,7 @@ package main
 import (
 	"bufio"
 	"context"
+	"errors"
 	"fmt"
 	"net"
 	"strconv"
@@ -14,7 +15,8 @@ import (
 // each connection that is not answered is one packet.
 const connectTimeout = 900 * time.Millisecond
 
-// chatter sends to a server of serve in three ways at once, until ctx ends:
+// chatter sends to servers of serve, such as one of each family, in three ways at once, until
+// ctx ends. The more servers, the longer the intervals of each, so that it sends as much in all:
 //
 //	C  a TCP connection at each interval, which says its line and is reset
 //	U  a datagram at each interval, all of one socket
@@ -24,25 +26,34 @@ const connectTimeout = 900 * time.Millisecond
 // What it sends is "KIND ID NUMBER": each packet with a payload says whose it
 // is. Whether it was answered, the other side sees: it gets the line of a
 // connection only where its own answer to the SYN has arrived.
-func chatter(ctx context.Context, address string, o options) error {
-	host, portText, err := net.SplitHostPort(address)
-	if err != nil {
-		return fmt.Errorf("chatter: %w", err)
+func chatter(ctx context.Context, addresses []string, o options) error {
+	var chats []chat
+	o.every *= time.Duration(max(1, len(addresses)))
+	for _, address := range addresses {
+		host, portText, err := net.SplitHostPort(address)
+		if err != nil {
+			return fmt.Errorf("chatter: %w", err)
+		}
+		port, err := strconv.Atoi(portText)
+		if err != nil {
+			return fmt.Errorf("chatter: %w", err)
+		}
+		chats = append(chats, chat{datagrams: address, lines: net.JoinHostPort(host, strconv.Itoa(port+1)), o: o})
 	}
-	port, err := strconv.Atoi(portText)
-	if err != nil {
-		return fmt.Errorf("chatter: %w", err)
+	if len(chats) == 0 {
+		return errors.New("chatter: give the address of a server")
 	}
 	if o.length > 0 {
 		var cancel context.CancelFunc
 		ctx, cancel = context.WithTimeout(ctx, o.length)
 		defer cancel()
 	}
-	c := chat{datagrams: address, lines: net.JoinHostPort(host, strconv.Itoa(port+1)), o: o}
 	var all sync.WaitGroup
-	all.Go(func() { c.connections(ctx) })
-	all.Go(func() { c.udp(ctx) })
-	all.Go(func() { c.stream(ctx) })
+	for _, c := range chats {
+		all.Go(func() { c.connections(ctx) })
+		all.Go(func() { c.udp(ctx) })
+		all.Go(func() { c.stream(ctx) })
+	}
 	all.Wait()
 	return nil
 }

@@ -114,7 +114,7 @@ func commands() map[string]func(ctx context.Context, args []string, o options) e
 		"watch":   one(watch),
 		"stream":  one(stream),
 		"idle":    brief(idle),
-		"chatter": one(chatter),
+		"chatter": chatter,
 		"arp":     whoHas,
 		"mtu":     brief(mtu),
 		"api":     one(api),
