@@ -20,6 +20,7 @@ func ruleMutants() []mutant {
 		m("tree-mixes-indices", kernel, "TestPropertyIndicesAreReadBackFromRules", false, "rules/snat.go", "(1<<shift - 1)", "(1<<(shift+4) - 1)"),
 		m("lock-in-filter-alone", kernel, "TestOthersPutTheirRulesBeforeOurs", true, "rules/content.go", "if !b.Maps {\n\t\tr.Chains[ChainLocked]", "if false {\n\t\tr.Chains[ChainLocked]"),
 		m("lost-first-place-is-not-noticed", kernel, "TestOthersPutTheirRulesBeforeOurs", true, "iptables/transaction.go", "if slices.ContainsFunc(jumps, behind) {", "if false && slices.ContainsFunc(jumps, behind) {"),
+		m("source-nat-behind-others", kernel, "TestPodNetworksOfOthers", true, "nftables/render.go", "const NATPriority = 50", "const NATPriority = 120"),
 		m("old-jumps-stay", iptables, "TestPropertyJumpsFindTheirPlaces", false, "transaction.go",
 			"foreign := slices.DeleteFunc(slices.Clone(specs), leadsToOwnChain)", "foreign := slices.Clone(specs)"),
 		m("last-jump-behind-reject", iptables, "TestPropertyJumpsFindTheirPlaces", false, "transaction.go",
