@@ -31,6 +31,7 @@ func run() int {
 	flag.DurationVar(&o.every, "every", 40*time.Millisecond, "pause between two connections, and two datagrams, of a pod")
 	flag.DurationVar(&o.twoOwners, "two-owners", 2*time.Second, "how long two machines may answer for one address")
 	flag.BoolVar(&o.dualStack, "dual-stack", false, "nodes, pods and egress IPs of both families; each pod sends by both, half as often by each")
+	flag.DurationVar(&o.within, "within", 0, "end, and keep what the operator says, after an outage longer than this by a fault that has no bound of its own; 0 for never")
 	flag.IntVar(&o.stretch, "stretch", 1, "how many times longer each fault lasts, such as 30 for minutes")
 	flag.StringVar(&o.only, "only", "", "make faults of this kind alone")
 	flag.StringVar(&o.image, "image", filepath.Join("build", "image.tar"), "docker-archive of the operator, from `make image`")
@@ -57,6 +58,7 @@ type options struct {
 	only      string
 	last      string // the fault that ends the run, in addition to those drawn
 	stretch   int
+	within    time.Duration
 	dualStack bool
 	prefix    string
 	image     string

@@ -1,6 +1,7 @@
 package main
 
 import (
+	"cmp"
 	"context"
 	"fmt"
 	"slices"
@@ -90,8 +91,8 @@ func (c *chaos) fault(ctx context.Context, k kind) error {
 	}
 	c.lengths[k.name] = append(c.lengths[k.name], longest.Length())
 	c.watch.Forget(time.Now().Add(-quiet))
-	if k.within > 0 && worst.ours() > k.within {
-		return fmt.Errorf("%s: an outage of %s, want at most %s; the fault began at %s", name, worst, k.within, begin.Format("15:04:05.000"))
+	if within := cmp.Or(k.within, c.o.within); within > 0 && worst.ours() > within {
+		return fmt.Errorf("%s: an outage of %s, want at most %s; the fault began at %s", name, worst, within, begin.Format("15:04:05.000"))
 	}
 	if err := c.harmless(); err != nil {
 		return fmt.Errorf("%s: %w", name, err)
