@@ -73,6 +73,6 @@ node() {
 pod() {
 	ip route add $2 dev $1 scope link
 	ip rule add to $2 lookup main priority 512
-	[ $1 != eni-here ] || ip rule add from $2 lookup 2 priority 1536
+	[ $1 != enihere ] || ip rule add from $2 lookup 2 priority 1536
 	ip neigh add proxy $2 dev eth0
 }
