@@ -56,6 +56,9 @@ type recorder interface {
 // one by one, and drops the rest without a word: after a start, when every assignment is
 // reported, a host that fails must not be among these.
 func newRecorder(ctx context.Context, cfg *rest.Config, scheme *runtime.Scheme) (_ recorder, stop func(), err error) {
+	// An event that gets no answer must not hold up all that come after it.
+	cfg = rest.CopyConfig(cfg)
+	cfg.Timeout = requestTimeout
 	clientset, err := kubernetes.NewForConfig(cfg)
 	if err != nil {
 		return nil, nil, fmt.Errorf("set up the client of events: %w", err)
