@@ -7,6 +7,7 @@ import (
 	"maps"
 	"net/netip"
 	"slices"
+	"sync"
 	"time"
 
 	corev1 "k8s.io/api/core/v1"
@@ -54,10 +55,13 @@ type claimWrite struct {
 func (r *egressReconciler) writeClaims(ctx context.Context, v view, a egress.Allocation, judged map[string]bool) (wrote, waits bool, err error) {
 	waiting := make(claimWaits)
 	a = r.paceEvacuation(v, a, waiting)
+	// Both are needed in few passes, and then perhaps for thousands of claims.
+	configured, published := sync.OnceValue(v.configured), sync.OnceValue(v.published)
+	released := releasesByHost(a)
 	var writes []claimWrite
 	for _, claims := range a.Hosts {
 		h := v.host(claims.Host)
-		wanted := r.withhold(v, h, claims.Claims, waiting)
+		wanted := r.withhold(h, claims.Claims, configured, waiting)
 		if slices.Equal(wanted, h.EgressIPs) || judged[h.Name] || !r.fence.mayWrite(h) {
 			continue
 		}
@@ -81,7 +85,7 @@ func (r *egressReconciler) writeClaims(ctx context.Context, v view, a egress.All
 		wrote = true
 		log.FromContext(ctx).Info("wrote the claims of an automatic host", "hostSubnet", w.before.Name,
 			"before", w.before.EgressIPs, "now", w.patched.EgressIPs)
-		r.reportReleases(v, w.before, w.patched.EgressIPs, a.Released)
+		r.reportReleases(w.before, w.patched.EgressIPs, released[w.before.Name], published)
 	}
 	return wrote, waiting.any(), errors.Join(errs...)
 }
@@ -139,13 +143,16 @@ func (r *egressReconciler) paceEvacuation(v view, a egress.Allocation, waiting c
 	return a
 }
 
-// withhold returns the claims as they are written: without those that another host,
-// which is online, still has according to its agent. These are added to waiting.
-func (r *egressReconciler) withhold(v view, h *v1.HostSubnet, claims []netip.Addr, waiting claimWaits) []string {
+// withhold returns the claims as they are written: without those that another host still
+// has. These are added to waiting. configured returns who has what; see view.
+func (r *egressReconciler) withhold(h *v1.HostSubnet, claims []netip.Addr, configured func() map[string][]string, waiting claimWaits) []string {
 	now := r.clock.Now()
+	elsewhere := func(ip netip.Addr) bool {
+		return slices.ContainsFunc(configured()[ip.String()], func(host string) bool { return host != h.Name })
+	}
 	wanted := make([]string, 0, len(claims))
 	for _, ip := range claims {
-		if !slices.Contains(h.EgressIPs, ip.String()) && v.configuredElsewhere(ip, h.Name) {
+		if !slices.Contains(h.EgressIPs, ip.String()) && elsewhere(ip) {
 			since, ok := r.waitingSince[ip]
 			if !ok {
 				since = now
@@ -162,15 +169,25 @@ func (r *egressReconciler) withhold(v view, h *v1.HostSubnet, claims []netip.Add
 	return wanted
 }
 
+// releasesByHost are the releases of an allocation, by host.
+func releasesByHost(a egress.Allocation) map[string][]egress.Release {
+	byHost := make(map[string][]egress.Release)
+	for _, release := range a.Released {
+		byHost[release.Host] = append(byHost[release.Host], release)
+	}
+	return byHost
+}
+
 // reportReleases reports claims removed from a list that no namespace's status
 // reports: those that were not in use, such as what a user wrote into the list of an
-// automatic host.
-func (r *egressReconciler) reportReleases(v view, h *v1.HostSubnet, wanted []string, released []egress.Release) {
+// automatic host. released are those of the host; published are those that are reported;
+// see view.
+func (r *egressReconciler) reportReleases(h *v1.HostSubnet, wanted []string, released []egress.Release, published func() map[hostAddress]bool) {
 	reported := make(map[string]bool)
 	for _, release := range released {
-		if ip := release.IP.String(); release.Host == h.Name && !slices.Contains(wanted, ip) {
+		if ip := release.IP.String(); !slices.Contains(wanted, ip) {
 			reported[ip] = true
-			if !v.published(ip, h.Name) {
+			if !published()[hostAddress{h.Name, ip}] {
 				r.recorder.Event(h, corev1.EventTypeNormal, eventUnassigned, release.Message)
 			}
 		}

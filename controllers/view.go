@@ -230,35 +230,39 @@ func (v *view) allConfigured() bool {
 	return true
 }
 
-// configuredElsewhere reports whether another host that is online still has the
-// address, as its agent reports.
-func (v *view) configuredElsewhere(ip netip.Addr, except string) bool {
-	written := ip.String()
+// configured are, by address, the hosts that are online and still have it, as their agents
+// report.
+func (v *view) configured() map[string][]string {
+	hosts := make(map[string][]string)
 	for _, h := range v.hosts {
-		if h.Name == except || !v.verdicts[h.Name].Online {
+		if !v.verdicts[h.Name].Online {
 			continue
 		}
 		for _, claim := range h.Status.EgressIPs {
-			if claim.IP == written && claim.Configured {
-				return true
+			if claim.Configured {
+				hosts[claim.IP] = append(hosts[claim.IP], h.Name)
 			}
 		}
 	}
-	return false
+	return hosts
 }
 
-// published reports whether a NetNamespace's status has the address assigned to the
+// published are the addresses that statuses of NetNamespaces have assigned, each with its
 // host.
-func (v *view) published(ip, host string) bool {
+func (v *view) published() map[hostAddress]bool {
+	all := make(map[hostAddress]bool)
 	for _, n := range v.namespaces {
 		for _, request := range n.Status.EgressIPs {
-			if request.IP == ip && request.Host == host && assigned(request.State) {
-				return true
+			if assigned(request.State) {
+				all[hostAddress{request.Host, request.IP}] = true
 			}
 		}
 	}
-	return false
+	return all
 }
+
+// hostAddress is an address on a host, as it is written.
+type hostAddress struct{ host, ip string }
 
 // namespace returns the NetNamespace of that name, or nil.
 func (v *view) namespace(name string) *v1.NetNamespace {

@@ -53,6 +53,26 @@ func controllerMutants() []mutant {
 			edits: []edit{{file: "failing.go", old: "\t\tif s.last.Sub(s.since) < failsAfter {\n\t\t\tcontinue", new: "\t\tif s.last.Before(s.since) {\n\t\t\tcontinue"}},
 		},
 		{
+			name: "failures-unused", pkg: controller, test: "TestEgressIPLeavesAHostThatCannotHaveIt", plain: true,
+			edits: []edit{{file: "view.go", old: "Failing: v.failing, ", new: ""}},
+		},
+		{
+			name: "ready-decides", pkg: controller, test: "TestHostsThatAnswerKeepTheirEgressIPs", plain: true,
+			edits: []edit{{file: "../pkg/online/judge.go", old: "e.nodeDown() && e.probed(ProbeAnswers, ProbeHeldDown)", new: "e.nodeDown() && e.probed(ProbeHeldDown)"}},
+		},
+		{
+			name: "claims-one-by-one", pkg: controller, test: "TestHangingWritesHoldUpNoOther", plain: true,
+			edits: []edit{{file: "allocate.go", old: "concurrently(claimWriters, len(writes)", new: "concurrently(1, len(writes)"}},
+		},
+		{
+			name: "events-wait-for-ever", pkg: controller, test: "TestHangingWritesHoldUpNoOther", plain: true,
+			edits: []edit{{file: "events.go", old: "cfg.Timeout = requestTimeout", new: "cfg.Timeout = 0"}},
+		},
+		{
+			name: "verifies-again", pkg: controller, test: "TestSteadyClusterIsNotListed", plain: true,
+			edits: []edit{{file: "netnamespace.go", old: "r.verified, r.listed = true, nil", new: "r.verified, r.listed = false, nil"}},
+		},
+		{
 			name: "unheard-at-once", pkg: controller, test: "TestUnheard", plain: true,
 			edits: []edit{{file: "unheard.go", old: "if wait := s[h.UID].Add(unheardAfter).Sub(now); wait <= 0 {", new: "if wait := s[h.UID].Add(unheardAfter).Sub(now); wait <= unheardAfter {"}},
 		},
@@ -78,7 +98,7 @@ func controllerMutants() []mutant {
 		},
 		{
 			name: "former-host-not-awaited", pkg: controller, test: "TestClaimWaitsForTheFormerHost",
-			edits: []edit{{file: "view.go", old: "claim.IP == written && claim.Configured", new: "claim.IP == written && !claim.Configured"}},
+			edits: []edit{{file: "view.go", old: "\t\t\tif claim.Configured {", new: "\t\t\tif !claim.Configured {"}},
 		},
 		{
 			name: "former-host-awaited-for-ever", pkg: controller, test: "TestClaimWaitsForTheFormerHost",
