@@ -38,8 +38,8 @@ type round struct {
 	// with a source NAT rule and an entry in the guard then.
 	desired kernel
 	indices indices
-	// known are the indices that the rules held before the round, served the egress
-	// IPs that the host served then.
+	// known are the indices that the rules held before the round, and served are the
+	// egress IPs that the host served before it.
 	known  indices
 	served map[netip.Addr]struct{}
 	// members are the sets in use.

@@ -2,8 +2,8 @@
 //
 // It is the only code of the project that touches the kernel, and it knows no
 // Kubernetes. It decides nothing about egress IPs: it encodes a State as an overlay
-// device, tc programs, BPF maps, ipsets, policy routes, packet filter rules and
-// addresses.
+// device, tc programs, BPF maps, policy routes, addresses, and packet filter rules with
+// their sets: in nftables tables of our own, or in iptables and ipsets.
 //
 // The package decides and orders; below it is a driver for each kind of kernel
 // object, and rules has the content of the packet filter. A pass of Apply:

@@ -196,7 +196,7 @@ const atProbeNet = -44
 // answerProbe is the part of the inward program for packets whose inner source is their
 // outer one. The answer to a question leaves at once; an answer goes to the host's own
 // prober; everything else is dropped. Inner source and destination are on the stack.
-// Without a clock, what there is to answer is valid for ever.
+// Without a clock, the answer never expires.
 func answerProbe(maps *Maps, port uint16, clock bool) asm.Instructions {
 	if port == 0 {
 		return nil

@@ -120,12 +120,12 @@ func incompatible(save string) (names []string) {
 	return names
 }
 
-// ManyRules is how many rules of other software in table nat, mostly kube-proxy's,
-// make it worth while to read single chains: at 20,000, saving all takes a second.
+// ManyRules is the number of other software's rules in table nat, mostly kube-proxy's, from
+// which only single chains are read. At 20,000 rules, saving the whole table takes a second.
 const ManyRules = 2000
 
 // observeOwnChains reads, in table nat of the nft backend, only the chains that
-// had rules of ours the last time. It is not ok where that may miss something.
+// had rules of ours the last time. It returns false if that may miss something.
 func (d *Driver) observeOwnChains(ctx context.Context) (Tables, bool) {
 	nat := d.last[rules.NAT]
 	if d.backend != NFT || d.family != IPv4 || nat.Foreign < ManyRules {

@@ -71,7 +71,7 @@ func both() []int { return []int{tableRemote, tableReturn} }
 // IsOurTable reports whether a routing table is one of ours.
 func IsOurTable(table int) bool { return table == tableRemote || table == tableReturn }
 
-// sighting is what else there is to a route that was observed.
+// sighting is what was read about an observed route in addition to the fields of route.
 type sighting struct {
 	scope, tos uint8
 	gateway    netip.Addr
