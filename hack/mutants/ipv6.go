@@ -57,6 +57,7 @@ func ipv6Mutants() []mutant {
 		in("", "strict-of-ipv6-has-no-end", "TestStrictEndsWithoutAnAgent", "rules/ipv6.go", "notInSet(SetPods6, Source), AgentPresent{Set: SetPresent6}},", "notInSet(SetPods6, Source)},"),
 		in("", "heir-of-ipv6-has-the-egress-ip", "TestReusedAddressHasNoEgressIP", "rules/content.go", "if b.Senders {", "if b.Senders && !b.six {"),
 		in("", "boot-lock-looks-at-ipv4-alone", "TestNothingLeavesBetweenBootAndAgent", "lock.go", "{setPods, setIPs, setPods6, setIPs6}", "{setPods, setIPs}"),
+		in("", "refused-pods-have-one-lock", "TestDriftNeverLeaksAndIsRepaired", "apply_target.go", "k.pods[p.IP] = m.Refused()", "k.pods[p.IP] = 0"),
 		in("", "small-uplink-serves-ipv6", "TestOverlayThatCannotCarryIPv6", "ipv6.go", "r.uplink.MTU-overlay.Overhead < overlay.MinIPv6MTU:", "r.uplink.MTU-overlay.Overhead < overlay.MinIPv6MTU-1:"),
 		in("", "disabled-overlay-serves-ipv6", "TestOverlayThatCannotCarryIPv6", "ipv6.go", `case disabled != "0":`, `case disabled == "":`),
 		in("", "steady-without-maps-of-ipv6", "TestSteadyPassOfIPv6", "bpf/entries.go", "m.table4.hold(m.ip4, e.four) && m.table6.hold(m.ip6, e.six)", "m.table4.hold(m.ip4, e.four)"),

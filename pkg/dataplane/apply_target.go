@@ -130,7 +130,11 @@ func usable(s State, known *digest, unusable map[netip.Addr]error) (State, []err
 		p = p.usable(hosted)
 		if i, twice := byIP[p.IP]; twice {
 			errs = append(errs, fmt.Errorf("pod %v: listed twice", p.IP))
-			out.Pods[i] = Pod{IP: p.IP, Kind: Drop}
+			kind := Drop
+			if p.Kind == closed || out.Pods[i].Kind == closed {
+				kind = closed
+			}
+			out.Pods[i] = Pod{IP: p.IP, Kind: kind}
 			continue
 		}
 		byIP[p.IP] = len(out.Pods)
@@ -148,7 +152,7 @@ func (p Pod) usable(hosted map[netip.Addr]bool) Pod {
 	switch {
 	case p.Kind == Local && (!hosted[p.EgressIP] || p.EgressIP.Is4() != p.IP.Is4()), p.Kind == Remote && !reachable(p.Via):
 		return Pod{IP: p.IP, Kind: stopped(p.IP)}
-	case p.Kind > hold:
+	case p.Kind > closed:
 		return Pod{IP: p.IP, Kind: Drop}
 	default:
 		return p
@@ -224,7 +228,9 @@ func desire(s State, known *digest, m Marks, idx indices) kernel {
 			k.pods[p.IP] = 0
 			continue
 		case p.Kind == Drop && p.IP.Is6():
-			k.pods[p.IP] = 0 // refused for that: see rules.Build6
+			k.pods[p.IP] = m.Refused()
+		case p.Kind == closed:
+			k.pods[p.IP] = 0
 		case p.Kind == Local:
 			k.pods[p.IP] = m.Index(idx[p.EgressIP])
 		case p.Kind == Remote:

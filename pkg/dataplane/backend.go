@@ -78,7 +78,7 @@ func renderTable(p rules.Params) (nftables.Table, error) {
 	m := nftables.Marks{
 		All:  p.Marks.Remote() | p.Marks.Return() | p.Marks.IndexMask(),
 		Way:  p.Marks.Remote() | p.Marks.IndexMask(),
-		Ways: []uint32{0, p.Marks.Remote()},
+		Ways: []uint32{0, p.Marks.Remote(), p.Marks.Remote() | p.Marks.IndexMask()},
 	}
 	for _, i := range p.Indices {
 		m.Ways = append(m.Ways, p.Marks.Index(i))

@@ -213,7 +213,7 @@ func (r *round) aimed() State {
 	s.Pods = slices.Clone(s.Pods)
 	for i, p := range s.Pods {
 		if p.IP.Is6() && !p.IP.Is4In6() && p.Kind != Node {
-			s.Pods[i] = Pod{IP: p.IP, Kind: Drop}
+			s.Pods[i] = Pod{IP: p.IP, Kind: closed}
 		}
 	}
 	return s

@@ -1,6 +1,7 @@
 package dataplane
 
 import (
+	"strings"
 	"testing"
 	"time"
 
@@ -140,9 +141,15 @@ func TestReusedAddressHasNoEgressIP(t *testing.T) {
 			w.seen.only(9001, w.eip(1))
 			stays := startSender(t, there, w.bastion, 9001)
 			w.flows(t, stays, w.eip(1))
-			here.leaves(t, w.eip(1))
 			w.seen.only(9002)
-			w.silent(t, startSender(t, drop, w.bastion, 9002))
+			dropped := startSender(t, drop, w.bastion, 9002)
+			testenv.UntilWithin(t, patience, "the kernel has recorded who sends", func() bool {
+				n1.apply(t) // it records nothing while the agent is away
+				here.leaves(t, w.eip(1))
+				bound := n1.Run(t, rules.list("egress-bound"))
+				return strings.Contains(bound, here.ip.String()) && strings.Contains(bound, drop.ip.String())
+			})
+			w.silent(t, dropped)
 
 			end := func(p *podMachine) { p.node.Run(t, "ip link delete v-"+p.Name) }
 			// A pod that has ended while an agent was there says nothing of the next one, which

@@ -129,6 +129,8 @@ func TestPodsLeaveWithTheirEgressIPsOfBothFamilies(t *testing.T) {
 		}
 		w.bastion.reaches6(t, p.ip6.String())
 	}
+	w.shunt.reaches6(t, w.here.ip6.String())
+	w.shunt.reaches6(t, w.third.ip6.String())
 	w.there.ping6(t, bastionIP6, 1500)
 	w.third.ping6(t, bastionIP6, 1450)
 	testenv.UntilWithin(t, patience, "the pod learns the path MTU of the overlay", func() bool {
@@ -159,9 +161,9 @@ func TestPodsLeaveWithTheirEgressIPsOfBothFamilies(t *testing.T) {
 
 	// A router advertises the network, and another one.
 	w.n2.Run(t, "sysctl -qw net.ipv6.conf.eth0.accept_ra=2 net.ipv6.conf.eth0.autoconf=1 net.ipv6.conf.eth0.use_tempaddr=2")
-	testenv.UntilWithin(t, patience, "the host takes an advertised address", func() bool {
+	testenv.UntilWithin(t, patience, "the host takes an advertised and a temporary address", func() bool {
 		w.router.advertise(t, "fd00:7::/64", "fd00:77::/64")
-		return strings.Contains(w.n2.Run(t, "ip -6 address show dev eth0 scope global dynamic"), "fd00:77:")
+		return strings.Contains(w.n2.Run(t, "ip -6 address show dev eth0 scope global temporary"), "fd00:77:")
 	})
 	if r := w.n2.apply(t); len(r.IPv6.Networks) != 2 {
 		t.Errorf("networks %v", r.IPv6.Networks)

@@ -36,6 +36,14 @@ func (r rulesOf) ip() string {
 	return "ip"
 }
 
+// egressBits is the prefix length of an egress IP on the uplink.
+func (r rulesOf) egressBits() string {
+	if r.six {
+		return "/128"
+	}
+	return "/24"
+}
+
 // iptablesOfFamily is iptables of the world's family.
 func (r rulesOf) iptablesOfFamily() string {
 	if r.six {

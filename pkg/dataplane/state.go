@@ -95,6 +95,8 @@ const (
 	Drop
 	// hold: it is dropped for a moment, and nothing is said.
 	hold
+	// closed is Drop of IPv6 where the rules give no marks to IPv6.
+	closed
 )
 
 // Pod is one pod address and its path.

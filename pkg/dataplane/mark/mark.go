@@ -34,6 +34,10 @@ func (m Marks) Return() uint32 { return 1 << (bits.Len32(m.Mask&^m.Remote()) - 1
 // IndexMask holds the bits that encode the index.
 func (m Marks) IndexMask() uint32 { return m.Mask &^ m.Remote() &^ m.Return() }
 
+// Refused is the mark of packets that must not leave, and whose sender is told so: REMOTE with
+// all bits of an index, which no other packet has.
+func (m Marks) Refused() uint32 { return m.Remote() | m.IndexMask() }
+
 // MaxIndex is the greatest index that fits; indices begin at 1.
 func (m Marks) MaxIndex() int { return 1<<bits.OnesCount32(m.IndexMask()) - 1 }
 

@@ -48,6 +48,14 @@ func (b builder) locked() []Rule {
 		rules = append(rules, when(heir()...).then(Return{}))
 	}
 	rules = append(rules, b.neighbours()...)
+	if b.six {
+		refused := Mark{Value: b.wayBits(), Mask: b.wayBits()}
+		for _, state := range outbound() {
+			for _, r := range b.refusal() {
+				rules = append(rules, when(append(slices.Clone(r.Matches), refused, state, outside)...).then(r.Action))
+			}
+		}
+	}
 	for _, state := range outbound() {
 		for _, r := range b.refusal() {
 			rules = append(rules, when(append(slices.Clone(r.Matches), unmarked, state, inSet(SetLocked, Source), outside)...).then(r.Action))

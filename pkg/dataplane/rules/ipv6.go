@@ -28,7 +28,9 @@ const onLink HopLimit = 255
 // are the same as for IPv4, by other names; see ofIPv6. What differs:
 //
 //   - A pod's packet that must not leave unmarked is refused with an answer, so that its pod
-//     goes on with IPv4 at once. Chain LEAVING6, in hook postrouting, drops what did not pass
+//     goes on with IPv4 at once. So is one with all bits of a way in its mark, which no way has:
+//     that of a pod that has none. Where nothing refuses it, it is led to the overlay, which
+//     drops it. Chain LEAVING6, in hook postrouting, drops what did not pass
 //     forward, as with a load balancer in the kernel (IPVS).
 //   - Neighbour discovery passes.
 //   - Nothing is about the overlay's outer packets and probes, which are of IPv4.
