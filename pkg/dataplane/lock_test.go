@@ -53,8 +53,8 @@ func TestNothingLeavesBetweenBootAndAgent(t *testing.T) {
 			w.linger(t)
 			w.silent(t, one)
 			w.silent(t, two)
-			elsewhere.serveWhoami(t, elsewhere.at(80))
-			if from, err := here.whoami(t, elsewhere.at(80)); err != nil || from != here.ip.String() {
+			elsewhere.serveWhoami(t, elsewhere.web())
+			if from, err := here.whoami(t, elsewhere.web()); err != nil || from != here.ip.String() {
 				t.Fatalf("pod to pod: seen as %q, %v", from, err)
 			}
 

@@ -1,7 +1,6 @@
 package dataplane
 
 import (
-	"fmt"
 	"net"
 	"strconv"
 	"testing"
@@ -103,5 +102,5 @@ func (m *machine) over(protocol string) string {
 	return protocol + "4"
 }
 
-// at is a port of a pod.
-func (p *podMachine) at(port int) string { return net.JoinHostPort(p.ip.String(), fmt.Sprint(port)) }
+// web is port 80 of a pod.
+func (p *podMachine) web() string { return net.JoinHostPort(p.ip.String(), "80") }

@@ -38,8 +38,8 @@ func TestStrictHoldsWhatIsNotKnownYet(t *testing.T) {
 			for _, s := range senders {
 				w.silent(t, s)
 			}
-			plain.serveWhoami(t, plain.at(80))
-			if from, err := there.whoami(t, plain.at(80)); err != nil || from != there.ip.String() {
+			plain.serveWhoami(t, plain.web())
+			if from, err := there.whoami(t, plain.web()); err != nil || from != there.ip.String() {
 				t.Fatalf("pod to pod: seen as %q, %v", from, err)
 			}
 			for i := range pods {
