@@ -63,69 +63,73 @@ func (o onUplink) remove(n *node, device string) string {
 // Kills the mutants that give egress IPs the host's prefix length everywhere, and that
 // let packets without a mark of ours pass the guard with an egress IP.
 func TestAddressIsTheNamespacesAlone(t *testing.T) {
-	for _, on := range allUplinks() {
-		t.Run(on.String(), func(t *testing.T) {
-			w := newWorld(t, 2, onlyNFT())
-			n1, n2 := w.nodes[0], w.nodes[1]
-			n1.Run(t, fmt.Sprintf("sysctl -qw net.ipv4.conf.eth0.promote_secondaries=%d net.ipv4.conf.all.route_localnet=%d; ip address flush dev eth0\n%s",
-				on.promote, on.localnet, on.configure(n1, "eth0")))
-			here, away, plain := n1.addPod(t, "here", 2), n1.addPod(t, "away", 3), n1.addPod(t, "plain", 4)
-			n1.host(eip1, 7)
-			n1.host(eip3, 9)
-			n2.host(eip2, 8)
-			here.set(local(eip1, 7))
-			away.set(remote(8, n2))
-			plain.set(Pod{Kind: Node})
-			w.applyAll(t)
+	for _, rules := range []rulesOf{onlyNFT()} {
+		t.Run(rules.name, func(t *testing.T) {
+			for _, on := range allUplinks() {
+				t.Run(on.String(), func(t *testing.T) {
+					w := newWorld(t, 2, rules)
+					n1, n2 := w.nodes[0], w.nodes[1]
+					n1.Run(t, fmt.Sprintf("sysctl -qw net.ipv4.conf.eth0.promote_secondaries=%d net.ipv4.conf.all.route_localnet=%d; ip address flush dev eth0\n%s",
+						on.promote, on.localnet, on.configure(n1, "eth0")))
+					here, away, plain := n1.addPod(t, "here", 2), n1.addPod(t, "away", 3), n1.addPod(t, "plain", 4)
+					n1.host(eip1, 7)
+					n1.host(eip3, 9)
+					n2.host(eip2, 8)
+					here.set(local(eip1, 7))
+					away.set(remote(8, n2))
+					plain.set(Pod{Kind: Node})
+					w.applyAll(t)
 
-			cable, outer := newCapture(t, w.router, "eth0"), newCapture(t, n2.machine, "eth0")
-			// While the host has no address, the kernel takes that of another device.
-			own := []string{n1.ip.String(), n1.gateway()}
-			outer.only(9789, own...)
-			w.seen.only(9001, eip1)
-			w.seen.only(9002, eip2)
-			w.seen.only(9003, own...)
-			w.seen.only(9004, own...)
-			cable.only(9005, own...)
-			senders := map[*sender]string{
-				startSender(t, here, w.bastion, 9001):  eip1,
-				startSender(t, away, w.bastion, 9002):  eip2,
-				startSender(t, plain, w.bastion, 9003): own[0],
-				startSender(t, n1, w.bastion, 9004):    own[0],
-			}
-			w.router.serveEcho(t, 9005)
-			n1.sendsTo(t, "192.168.7.1:9005")
-			device := "eth0"
-			for _, d := range disturbances() {
-				if d.strips && on.inOrder {
-					continue
-				}
-				w.seen.says(d.name)
-				cable.says(d.name)
-				outer.says(d.name)
-				gone := d.gone(on, n1, device)
-				if d.renames != "" {
-					device = d.renames
-				}
-				n1.Run(t, gone)
-				w.linger(t)
-				if d.served {
-					_, _ = n1.tryApply(t)
-				}
-				n1.Run(t, d.back(on, n1, device))
-				if !on.inOrder {
-					n1.leaves(t, own[0])
-				}
-				w.linger(t)
-				n1.apply(t)
-				n1.settled(t)
-				n1.leaves(t, own[0])
-				for s, source := range senders {
-					w.flows(t, s, source)
-				}
-			}
-			if cable.from(9005, own[0]) == 0 || outer.from(9789, own[0]) == 0 {
-				t.Error("the captures beside the host have not seen its packets")
+					cable, outer := newCapture(t, w.router, "eth0"), newCapture(t, n2.machine, "eth0")
+					// While the host has no address, the kernel takes that of another device.
+					own := []string{n1.ip.String(), n1.gateway()}
+					outer.only(9789, own...)
+					w.seen.only(9001, eip1)
+					w.seen.only(9002, eip2)
+					w.seen.only(9003, own...)
+					w.seen.only(9004, own...)
+					cable.only(9005, own...)
+					senders := map[*sender]string{
+						startSender(t, here, w.bastion, 9001):  eip1,
+						startSender(t, away, w.bastion, 9002):  eip2,
+						startSender(t, plain, w.bastion, 9003): own[0],
+						startSender(t, n1, w.bastion, 9004):    own[0],
+					}
+					w.router.serveEcho(t, 9005)
+					n1.sendsTo(t, "192.168.7.1:9005")
+					device := "eth0"
+					for _, d := range disturbances() {
+						if d.strips && on.inOrder {
+							continue
+						}
+						w.seen.says(d.name)
+						cable.says(d.name)
+						outer.says(d.name)
+						gone := d.gone(on, n1, device)
+						if d.renames != "" {
+							device = d.renames
+						}
+						n1.Run(t, gone)
+						w.linger(t)
+						if d.served {
+							_, _ = n1.tryApply(t)
+						}
+						n1.Run(t, d.back(on, n1, device))
+						if !on.inOrder {
+							n1.leaves(t, own[0])
+						}
+						w.linger(t)
+						n1.apply(t)
+						n1.settled(t)
+						n1.leaves(t, own[0])
+						for s, source := range senders {
+							w.flows(t, s, source)
+						}
+					}
+					if cable.from(9005, own[0]) == 0 || outer.from(9789, own[0]) == 0 {
+						t.Error("the captures beside the host have not seen its packets")
+					}
+				})
 			}
 		})
 	}
@@ -193,63 +197,67 @@ func (m *machine) sendsTo(t *testing.T, address string) {
 //
 // Kills the mutant that leaves the former form.
 func TestAddressOfFormerFormIsReplacedUnderTraffic(t *testing.T) {
-	for _, first := range []bool{false, true} {
-		t.Run(fmt.Sprintf("egress IPs first: %t", first), func(t *testing.T) {
-			w := newWorld(t, 2, onlyNFT())
-			n1, n2 := w.nodes[0], w.nodes[1]
-			here, there := n1.addPod(t, "here", 2), n2.addPod(t, "there", 2)
-			n1.host(eip1, 7)
-			n1.host(eip2, 8)
-			here.set(local(eip1, 7))
-			there.set(remote(8, n1))
-			w.applyAll(t)
-			n1.Run(t, "sysctl -qw net.ipv4.conf.eth0.promote_secondaries=1")
-			pods := []*podMachine{here, there}
-			if first {
-				pods = nil // the overlay has lost its source, and the guard of this version drops such packets
-				n1.Run(t, "ip address delete 192.168.7.11/24 dev eth0; ip address add 192.168.7.11/24 dev eth0; ip route replace default via 192.168.7.1")
-			}
-			w.bastion.serveEcho(t, 7000)
-			w.seen.only(7000, eip1, eip2)
-			var all sync.WaitGroup
-			ctx, cancel := context.WithCancel(t.Context())
-			lost := make([]error, 2)
-			sent := make([]atomic.Int64, 2)
-			for i, p := range pods {
-				c := p.dial(t, "udp4", bastionIP+":7000")
-				echoes(t, c, 10)
-				all.Go(func() {
-					for ctx.Err() == nil && lost[i] == nil {
-						lost[i] = tryEcho(c, 10, testenv.Stretch(time.Second))
-						sent[i].Add(1)
+	for _, rules := range faultRules() {
+		t.Run(rules.name, func(t *testing.T) {
+			for _, first := range []bool{false, true} {
+				t.Run(fmt.Sprintf("egress IPs first: %t", first), func(t *testing.T) {
+					w := newWorld(t, 2, rules)
+					n1, n2 := w.nodes[0], w.nodes[1]
+					here, there := n1.addPod(t, "here", 2), n2.addPod(t, "there", 2)
+					n1.host(eip1, 7)
+					n1.host(eip2, 8)
+					here.set(local(eip1, 7))
+					there.set(remote(8, n1))
+					w.applyAll(t)
+					n1.Run(t, "sysctl -qw net.ipv4.conf.eth0.promote_secondaries=1")
+					pods := []*podMachine{here, there}
+					if first {
+						pods = nil // the overlay has lost its source, and the guard of this version drops such packets
+						n1.Run(t, "ip address delete 192.168.7.11/24 dev eth0; ip address add 192.168.7.11/24 dev eth0; ip route replace default via 192.168.7.1")
 					}
+					w.bastion.serveEcho(t, 7000)
+					w.seen.only(7000, eip1, eip2)
+					var all sync.WaitGroup
+					ctx, cancel := context.WithCancel(t.Context())
+					lost := make([]error, 2)
+					sent := make([]atomic.Int64, 2)
+					for i, p := range pods {
+						c := p.dial(t, "udp4", bastionIP+":7000")
+						echoes(t, c, 10)
+						all.Go(func() {
+							for ctx.Err() == nil && lost[i] == nil {
+								lost[i] = tryEcho(c, 10, testenv.Stretch(time.Second))
+								sent[i].Add(1)
+							}
+						})
+					}
+					// Pods send before, during and after the passes, however soon these are over.
+					sending := func(packets int64) {
+						t.Helper()
+						if goal := packets + min(sent[0].Load(), sent[1].Load()); !first {
+							testenv.UntilWithin(t, patience, "packets of each pod", func() bool { return min(sent[0].Load(), sent[1].Load()) >= goal })
+						}
+					}
+					sending(5)
+					n1.apply(t)
+					n1.settled(t)
+					sending(5)
+					cancel()
+					all.Wait()
+					if lost[0] != nil || lost[1] != nil {
+						t.Errorf("lost: %v, of %d and %d packets", lost, sent[0].Load(), sent[1].Load())
+					}
+					shown := n1.Run(t, "ip -4 -oneline address show dev eth0")
+					for _, ip := range []string{eip1, eip2} {
+						if !strings.Contains(shown, ip+"/32 scope nowhere eth0:eip") {
+							t.Errorf("%s has not the form that it needs:\n%s", ip, shown)
+						}
+					}
+					n1.leaves(t, n1.ip.String())
+					here.leaves(t, eip1)
+					there.leaves(t, eip2)
 				})
 			}
-			// Pods send before, during and after the passes, however soon these are over.
-			sending := func(packets int64) {
-				t.Helper()
-				if goal := packets + min(sent[0].Load(), sent[1].Load()); !first {
-					testenv.UntilWithin(t, patience, "packets of each pod", func() bool { return min(sent[0].Load(), sent[1].Load()) >= goal })
-				}
-			}
-			sending(5)
-			n1.apply(t)
-			n1.settled(t)
-			sending(5)
-			cancel()
-			all.Wait()
-			if lost[0] != nil || lost[1] != nil {
-				t.Errorf("lost: %v, of %d and %d packets", lost, sent[0].Load(), sent[1].Load())
-			}
-			shown := n1.Run(t, "ip -4 -oneline address show dev eth0")
-			for _, ip := range []string{eip1, eip2} {
-				if !strings.Contains(shown, ip+"/32 scope nowhere eth0:eip") {
-					t.Errorf("%s has not the form that it needs:\n%s", ip, shown)
-				}
-			}
-			n1.leaves(t, n1.ip.String())
-			here.leaves(t, eip1)
-			there.leaves(t, eip2)
 		})
 	}
 }
@@ -257,48 +265,56 @@ func TestAddressOfFormerFormIsReplacedUnderTraffic(t *testing.T) {
 // given: a setting of the kernel that changes; then an egress IP gets the form that is
 // safe with it, and is reachable in each.
 func TestFormFollowsTheSettings(t *testing.T) {
-	w := newWorld(t, 1, onlyNFT())
-	n := w.nodes[0]
-	here := n.addPod(t, "here", 2)
-	n.host(eip1, 7)
-	here.set(local(eip1, 7))
-	for _, c := range []struct{ set, want string }{
-		{"promote_secondaries=0", "/24 brd 192.168.7.255 scope global secondary eth0:eip"},
-		{"promote_secondaries=1", "/32 scope nowhere eth0:eip"},
-		{"arp_ignore=1", "/32 scope nowhere eth0:eip"},
-		{"arp_ignore=2", "/32 scope nowhere eth0:eip"},
-		{"arp_ignore=3", "/32 scope global eth0:eip"},
-		{"arp_ignore=0", "/32 scope nowhere eth0:eip"},
-		{"promote_secondaries=0", "/24 brd 192.168.7.255 scope global secondary eth0:eip"},
-	} {
-		n.Run(t, "sysctl -qw net.ipv4.conf.eth0."+c.set)
-		n.apply(t)
-		n.settled(t)
-		if shown := n.Run(t, "ip -4 -oneline address show dev eth0"); !strings.Contains(shown, eip1+c.want) {
-			t.Errorf("%s: want %s%s, have\n%s", c.set, eip1, c.want, shown)
-		}
-		w.router.Run(t, "ip neigh flush dev eth0")
-		here.leaves(t, eip1)
-		n.leaves(t, n.ip.String())
+	for _, rules := range faultRules() {
+		t.Run(rules.name, func(t *testing.T) {
+			w := newWorld(t, 1, rules)
+			n := w.nodes[0]
+			here := n.addPod(t, "here", 2)
+			n.host(eip1, 7)
+			here.set(local(eip1, 7))
+			for _, c := range []struct{ set, want string }{
+				{"promote_secondaries=0", "/24 brd 192.168.7.255 scope global secondary eth0:eip"},
+				{"promote_secondaries=1", "/32 scope nowhere eth0:eip"},
+				{"arp_ignore=1", "/32 scope nowhere eth0:eip"},
+				{"arp_ignore=2", "/32 scope nowhere eth0:eip"},
+				{"arp_ignore=3", "/32 scope global eth0:eip"},
+				{"arp_ignore=0", "/32 scope nowhere eth0:eip"},
+				{"promote_secondaries=0", "/24 brd 192.168.7.255 scope global secondary eth0:eip"},
+			} {
+				n.Run(t, "sysctl -qw net.ipv4.conf.eth0."+c.set)
+				n.apply(t)
+				n.settled(t)
+				if shown := n.Run(t, "ip -4 -oneline address show dev eth0"); !strings.Contains(shown, eip1+c.want) {
+					t.Errorf("%s: want %s%s, have\n%s", c.set, eip1, c.want, shown)
+				}
+				w.router.Run(t, "ip neigh flush dev eth0")
+				here.leaves(t, eip1)
+				n.leaves(t, n.ip.String())
+			}
+		})
 	}
 }
 
 // given: a NodePort; when a client outside asks for it at an egress IP, then it gets no
 // answer: the answer would come from the egress IP, which is another namespace's.
 func TestNoNodePortAtAnEgressIP(t *testing.T) {
-	w := newWorld(t, 1, onlyNFT())
-	n := w.nodes[0]
-	web := n.addPod(t, "web", 2)
-	web.serveWhoami(t, ":80")
-	n.host(eip1, 7)
-	web.set(Pod{Kind: Node})
-	n.apply(t)
-	n.Run(t, fmt.Sprintf("iptables-nft -t nat -A PREROUTING -p tcp --dport %d -m addrtype --dst-type LOCAL -j DNAT --to-destination %v:80", nodePort, web.ip))
-	if got, err := w.bastion.whoami(t, fmt.Sprintf("%v:%d", n.ip, nodePort)); err != nil || got != bastionIP {
-		t.Errorf("at the host's address: %q, %v", got, err)
-	}
-	if w.bastion.answers(t, fmt.Sprintf("%s:%d", eip1, nodePort)) {
-		t.Error("the NodePort answers at the egress IP")
+	for _, rules := range faultRules() {
+		t.Run(rules.name, func(t *testing.T) {
+			w := newWorld(t, 1, rules)
+			n := w.nodes[0]
+			web := n.addPod(t, "web", 2)
+			web.serveWhoami(t, ":80")
+			n.host(eip1, 7)
+			web.set(Pod{Kind: Node})
+			n.apply(t)
+			n.Run(t, fmt.Sprintf("%s -t nat -A PREROUTING -p tcp --dport %d -m addrtype --dst-type LOCAL -j DNAT --to-destination %v:80", rules.iptables(), nodePort, web.ip))
+			if got, err := w.bastion.whoami(t, fmt.Sprintf("%v:%d", n.ip, nodePort)); err != nil || got != bastionIP {
+				t.Errorf("at the host's address: %q, %v", got, err)
+			}
+			if w.bastion.answers(t, fmt.Sprintf("%s:%d", eip1, nodePort)) {
+				t.Error("the NodePort answers at the egress IP")
+			}
+		})
 	}
 }
 
@@ -306,31 +322,35 @@ func TestNoNodePortAtAnEgressIP(t *testing.T) {
 // the egress host's error reaches the server, although the host sends it from the
 // egress IP.
 func TestServersLearnThePathMTUOfTheOverlay(t *testing.T) {
-	w := newWorld(t, 2, onlyNFT())
-	n1, n2 := w.nodes[0], w.nodes[1]
-	there := n2.addPod(t, "there", 2)
-	n1.host(eip1, 7)
-	there.set(remote(7, n1))
-	w.applyAll(t)
-	var server *net.UDPConn
-	w.bastion.Do(t, func() {
-		var err error
-		server, err = net.ListenUDP("udp4", &net.UDPAddr{IP: net.ParseIP(bastionIP), Port: 7000})
-		must(t, err)
-	})
-	defer server.Close()
-	raw, err := server.SyscallConn()
-	must(t, err)
-	must(t, raw.Control(func(fd uintptr) {
-		must(t, unix.SetsockoptInt(int(fd), unix.IPPROTO_IP, unix.IP_MTU_DISCOVER, unix.IP_PMTUDISC_DO))
-	}))
-	_, err = there.dial(t, "udp4", bastionIP+":7000").Write([]byte("x"))
-	must(t, err)
-	must(t, server.SetReadDeadline(time.Now().Add(testenv.Stretch(patience))))
-	_, from, err := server.ReadFromUDPAddrPort(make([]byte, 1))
-	must(t, err)
-	testenv.UntilWithin(t, patience, "the server learns the path MTU", func() bool {
-		_, err := server.WriteToUDPAddrPort(make([]byte, 1472), from)
-		return errors.Is(err, unix.EMSGSIZE)
-	})
+	for _, rules := range faultRules() {
+		t.Run(rules.name, func(t *testing.T) {
+			w := newWorld(t, 2, rules)
+			n1, n2 := w.nodes[0], w.nodes[1]
+			there := n2.addPod(t, "there", 2)
+			n1.host(eip1, 7)
+			there.set(remote(7, n1))
+			w.applyAll(t)
+			var server *net.UDPConn
+			w.bastion.Do(t, func() {
+				var err error
+				server, err = net.ListenUDP("udp4", &net.UDPAddr{IP: net.ParseIP(bastionIP), Port: 7000})
+				must(t, err)
+			})
+			defer server.Close()
+			raw, err := server.SyscallConn()
+			must(t, err)
+			must(t, raw.Control(func(fd uintptr) {
+				must(t, unix.SetsockoptInt(int(fd), unix.IPPROTO_IP, unix.IP_MTU_DISCOVER, unix.IP_PMTUDISC_DO))
+			}))
+			_, err = there.dial(t, "udp4", bastionIP+":7000").Write([]byte("x"))
+			must(t, err)
+			must(t, server.SetReadDeadline(time.Now().Add(testenv.Stretch(patience))))
+			_, from, err := server.ReadFromUDPAddrPort(make([]byte, 1))
+			must(t, err)
+			testenv.UntilWithin(t, patience, "the server learns the path MTU", func() bool {
+				_, err := server.WriteToUDPAddrPort(make([]byte, 1472), from)
+				return errors.Is(err, unix.EMSGSIZE)
+			})
+		})
+	}
 }

@@ -22,20 +22,34 @@ func (n *node) masqueradeFirst(t *testing.T) {
 			nft add rule ip6 theirs post ip6 saddr fd00:10:244::/48 ip6 daddr != fd00:10:244::/48 masquerade`)
 		return
 	}
+	if !n.cfg.IPTables {
+		n.Run(t, `nft 'table ip theirs { chain post { type nat hook postrouting priority 0; ip saddr 10.244.0.0/16 ip daddr != 10.244.0.0/16 masquerade; }; }'`)
+		return
+	}
 	n.Run(t, "iptables-nft -t nat -I POSTROUTING -s 10.244.0.0/16 ! -d 10.244.0.0/16 -j MASQUERADE")
 }
 
 // masqueradeSecond is when the others have noticed that theirs must not come first.
 func (n *node) masqueradeSecond(t *testing.T) {
 	t.Helper()
-	if n.six {
+	switch {
+	case n.six:
 		n.Run(t, "nft delete table ip6 theirs")
+	case !n.cfg.IPTables:
+		n.Run(t, "nft delete table ip theirs")
 	}
 	n.apply(t)
 }
 
-// guardRules are rules to test the guard with, one for each family.
-func guardRules() []rulesOf { return []rulesOf{onlyNFT(), ownTable().ofIPv6()} }
+// guardRules are rules to test the guard with: the default for each family, and with the whole
+// matrix iptables, too.
+func guardRules() []rulesOf {
+	list := []rulesOf{ownTable(), ownTable().ofIPv6()}
+	if wholeMatrix() {
+		list = append(list, onlyNFT())
+	}
+	return list
+}
 
 // guarded is what tests of the guard begin with: a host and its pod with an egress IP,
 // whose packets may have no other source.
@@ -55,7 +69,7 @@ func guarded(t *testing.T, rules rulesOf, before string) (*world, *node, *podMac
 // given: a host whose address moves to a bridge above its interface; when it gets
 // another egress IP, then that works too, and the interface has no guard any more.
 func TestGuardFollowsTheUplink(t *testing.T) {
-	w, n, here := guarded(t, onlyNFT(), "true")
+	w, n, here := guarded(t, ownTable(), "true")
 	late := n.addPod(t, "late", 3)
 	here.leaves(t, eip1)
 	n.Run(t, `mac=$(cat /sys/class/net/eth0/address)

@@ -76,27 +76,31 @@ func TestAddressThatSomebodyElseHas(t *testing.T) {
 // pods whose way is the overlay are cut off, others are not, and the error
 // names the device.
 func TestOverlayPortInUse(t *testing.T) {
-	w := newWorld(t, 2, onlyNFT())
-	n1, n2 := w.nodes[0], w.nodes[1]
-	n1.host(eip1, 7)
-	n1.apply(t)
-	n2.Run(t, "ip link add cnivx type vxlan id 9 dstport 9789 local "+n2.ip.String()+"; ip link set cnivx up")
-	there, here := n2.addPod(t, "there", 2), n2.addPod(t, "here", 3)
-	n2.host(eip2, 8)
-	there.set(remote(7, n1))
-	here.set(local(eip2, 8))
-	_, err := n2.tryApply(t)
-	if !errors.Is(err, overlay.ErrPortInUse) || !strings.Contains(err.Error(), "cnivx") {
-		t.Fatalf("error %v", err)
+	for _, rules := range faultRules() {
+		t.Run(rules.name, func(t *testing.T) {
+			w := newWorld(t, 2, rules)
+			n1, n2 := w.nodes[0], w.nodes[1]
+			n1.host(eip1, 7)
+			n1.apply(t)
+			n2.Run(t, "ip link add cnivx type vxlan id 9 dstport 9789 local "+n2.ip.String()+"; ip link set cnivx up")
+			there, here := n2.addPod(t, "there", 2), n2.addPod(t, "here", 3)
+			n2.host(eip2, 8)
+			there.set(remote(7, n1))
+			here.set(local(eip2, 8))
+			_, err := n2.tryApply(t)
+			if !errors.Is(err, overlay.ErrPortInUse) || !strings.Contains(err.Error(), "cnivx") {
+				t.Fatalf("error %v", err)
+			}
+			s := startSender(t, there, w.bastion, 9001)
+			w.seen.only(9001)
+			w.silent(t, s)
+			here.leaves(t, eip2)
+			n2.Run(t, "ip link del cnivx")
+			w.seen.only(9001, eip1)
+			n2.apply(t)
+			w.flows(t, s, eip1)
+		})
 	}
-	s := startSender(t, there, w.bastion, 9001)
-	w.seen.only(9001)
-	w.silent(t, s)
-	here.leaves(t, eip2)
-	n2.Run(t, "ip link del cnivx")
-	w.seen.only(9001, eip1)
-	n2.apply(t)
-	w.flows(t, s, eip1)
 }
 
 // given: a host whose kernel chooses another source than its InternalIP; then the overlay's
@@ -107,80 +111,88 @@ func TestOverlayPortInUse(t *testing.T) {
 // Kills mutants outer-source-left-to-the-kernel, former-outer-source-stays and
 // any-source-will-do.
 func TestOverlayHasTheHostsOwnSource(t *testing.T) {
-	w := newWorld(t, 2, onlyNFT())
-	n1, n2 := w.nodes[0], w.nodes[1]
-	pod := n2.addPod(t, "pod", 2)
-	n1.host(eip1, 7)
-	pod.set(remote(7, n1))
-	other := testenv.Addr("192.168.7.77")
-	choose := func(source netip.Addr) {
-		n2.Run(t, fmt.Sprintf("ip route replace 192.168.7.0/24 dev eth0 src %v", source))
-	}
-	n2.Run(t, "ip address add 192.168.7.77/24 dev eth0")
-	choose(other)
-	n1.apply(t)
-	hosts := n1.state.Hosts
-	_, err := n2.tryApply(t)
-	s := startSender(t, pod, w.bastion, 9001)
-	w.seen.only(9001, eip1)
-	if n2.dp.source.IsValid() {
-		must(t, err)
-		w.flows(t, s, eip1)
-		for _, n := range w.nodes {
-			n.state.Hosts = []netip.Addr{n1.ip, other}
-		}
-		n2.state.HostIP = other
-		choose(n2.ip)
-		w.applyAll(t)
-		w.flows(t, s, eip1)
-		for _, n := range w.nodes {
-			n.state.Hosts = hosts
-		}
-		n2.state.HostIP = n2.ip
-		choose(other)
-		w.applyAll(t)
-		w.flows(t, s, eip1)
-	}
+	for _, rules := range faultRules() {
+		t.Run(rules.name, func(t *testing.T) {
+			w := newWorld(t, 2, rules)
+			n1, n2 := w.nodes[0], w.nodes[1]
+			pod := n2.addPod(t, "pod", 2)
+			n1.host(eip1, 7)
+			pod.set(remote(7, n1))
+			other := testenv.Addr("192.168.7.77")
+			choose := func(source netip.Addr) {
+				n2.Run(t, fmt.Sprintf("ip route replace 192.168.7.0/24 dev eth0 src %v", source))
+			}
+			n2.Run(t, "ip address add 192.168.7.77/24 dev eth0")
+			choose(other)
+			n1.apply(t)
+			hosts := n1.state.Hosts
+			_, err := n2.tryApply(t)
+			s := startSender(t, pod, w.bastion, 9001)
+			w.seen.only(9001, eip1)
+			if n2.dp.source.IsValid() {
+				must(t, err)
+				w.flows(t, s, eip1)
+				for _, n := range w.nodes {
+					n.state.Hosts = []netip.Addr{n1.ip, other}
+				}
+				n2.state.HostIP = other
+				choose(n2.ip)
+				w.applyAll(t)
+				w.flows(t, s, eip1)
+				for _, n := range w.nodes {
+					n.state.Hosts = hosts
+				}
+				n2.state.HostIP = n2.ip
+				choose(other)
+				w.applyAll(t)
+				w.flows(t, s, eip1)
+			}
 
-	n2.dp.keepsSource, n2.dp.steady = true, nil // as before Linux 6.0
-	_, err = n2.tryApply(t)
-	if !errors.Is(err, errSource) || !strings.Contains(err.Error(), "192.168.7.77 instead of 192.168.7.12") {
-		t.Fatalf("apply: %v", err)
+			n2.dp.keepsSource, n2.dp.steady = true, nil // as before Linux 6.0
+			_, err = n2.tryApply(t)
+			if !errors.Is(err, errSource) || !strings.Contains(err.Error(), "192.168.7.77 instead of 192.168.7.12") {
+				t.Fatalf("apply: %v", err)
+			}
+			w.silent(t, s)
+			choose(n2.ip)
+			n2.settled(t)
+			w.flows(t, s, eip1)
+		})
 	}
-	w.silent(t, s)
-	choose(n2.ip)
-	n2.settled(t)
-	w.flows(t, s, eip1)
 }
 
 // given: a host that serves; when its own address goes away, then Apply says
 // so, and nothing leaks before or after; when it is back, traffic flows.
 func TestUplinkThatVanishes(t *testing.T) {
-	w := newWorld(t, 2, onlyNFT())
-	n1, n2 := w.nodes[0], w.nodes[1]
-	here, there := n1.addPod(t, "here", 2), n2.addPod(t, "there", 2)
-	n1.host(eip1, 7)
-	here.set(local(eip1, 7))
-	there.set(remote(7, n1))
-	w.applyAll(t)
-	a, b := startSender(t, here, w.bastion, 9001), startSender(t, there, w.bastion, 9002)
-	w.seen.only(9001, eip1)
-	w.seen.only(9002, eip1)
-	w.flows(t, a, eip1)
-	n1.Run(t, "ip address flush dev eth0")
-	n1.host(eip2, 8)
-	for range 2 {
-		if r, err := n1.tryApply(t); !errors.Is(err, address.ErrNoUplink) || r.Uplink != "" || r.Hosted[1].Configured {
-			t.Fatalf("report %+v, error %v", r, err)
-		}
-		w.linger(t)
+	for _, rules := range faultRules() {
+		t.Run(rules.name, func(t *testing.T) {
+			w := newWorld(t, 2, rules)
+			n1, n2 := w.nodes[0], w.nodes[1]
+			here, there := n1.addPod(t, "here", 2), n2.addPod(t, "there", 2)
+			n1.host(eip1, 7)
+			here.set(local(eip1, 7))
+			there.set(remote(7, n1))
+			w.applyAll(t)
+			a, b := startSender(t, here, w.bastion, 9001), startSender(t, there, w.bastion, 9002)
+			w.seen.only(9001, eip1)
+			w.seen.only(9002, eip1)
+			w.flows(t, a, eip1)
+			n1.Run(t, "ip address flush dev eth0")
+			n1.host(eip2, 8)
+			for range 2 {
+				if r, err := n1.tryApply(t); !errors.Is(err, address.ErrNoUplink) || r.Uplink != "" || r.Hosted[1].Configured {
+					t.Fatalf("report %+v, error %v", r, err)
+				}
+				w.linger(t)
+			}
+			n1.Run(t, "ip address add 192.168.7.11/24 dev eth0; ip route replace default via 192.168.7.1")
+			w.router.Run(t, "ip neigh flush dev eth0")
+			n1.apply(t)
+			n1.settled(t)
+			w.flows(t, a, eip1)
+			w.flows(t, b, eip1)
+		})
 	}
-	n1.Run(t, "ip address add 192.168.7.11/24 dev eth0; ip route replace default via 192.168.7.1")
-	w.router.Run(t, "ip neigh flush dev eth0")
-	n1.apply(t)
-	n1.settled(t)
-	w.flows(t, a, eip1)
-	w.flows(t, b, eip1)
 }
 
 // given: rules of others in one backend; when they move to the other, then so

@@ -97,47 +97,51 @@ func (k uplinkKind) build(t *testing.T, w *world, n *node) {
 // with the egress IPs of this host and of another, the host and other pods leave with the
 // host's address, pods reach each other, and nothing is left when it is over.
 func TestKindsOfUplinks(t *testing.T) {
-	for _, kind := range uplinkKinds() {
-		t.Run(kind.name, func(t *testing.T) {
-			if kind.rarer && !wholeMatrix() {
-				t.Skip("with the whole matrix only")
-			}
-			kind.known(t)
-			w := newWorld(t, 2, onlyNFT())
-			n1, n2 := w.nodes[0], w.nodes[1]
-			kind.build(t, w, n1)
-			mine, far := n1.addPod(t, "mine", 2), n1.addPod(t, "far", 3)
-			there, plain := n2.addPod(t, "there", 2), n1.addPod(t, "plain", 4)
-			before := n1.objects(t)
-			n1.host(eip1, 7)
-			n2.host(eip2, 8)
-			mine.set(local(eip1, 7))
-			there.set(remote(7, n1))
-			far.set(remote(8, n2))
-			w.applyAll(t)
-			for _, n := range w.nodes {
-				n.settled(t)
-			}
-			t.Run("packets", func(t *testing.T) {
-				port := uint16(9001)
-				for _, s := range []struct {
-					from interface{ enter() error }
-					want string
-				}{{mine, eip1}, {there, eip1}, {far, eip2}, {plain, n1.ip.String()}, {n1, n1.ip.String()}} {
-					sends := startSender(t, s.from, w.bastion, port)
-					w.seen.only(port, s.want)
-					w.flows(t, sends, s.want)
-					port++
-				}
-				there.ping(t, mine.ip.String(), 1300)
-				plain.ping(t, there.ip.String(), 1300)
-				there.ping(t, bastionIP, 1300)
-			})
-			n1.settled(t)
-			n1.stop(t)
-			n1.clean(t)
-			if diff := cmp.Diff(before, n1.objects(t)); diff != "" {
-				t.Errorf("the host is not as it was (-before +after):\n%s", diff)
+	for _, rules := range faultRules() {
+		t.Run(rules.name, func(t *testing.T) {
+			for _, kind := range uplinkKinds() {
+				t.Run(kind.name, func(t *testing.T) {
+					if kind.rarer && !wholeMatrix() {
+						t.Skip("with the whole matrix only")
+					}
+					kind.known(t)
+					w := newWorld(t, 2, rules)
+					n1, n2 := w.nodes[0], w.nodes[1]
+					kind.build(t, w, n1)
+					mine, far := n1.addPod(t, "mine", 2), n1.addPod(t, "far", 3)
+					there, plain := n2.addPod(t, "there", 2), n1.addPod(t, "plain", 4)
+					before := n1.objects(t)
+					n1.host(eip1, 7)
+					n2.host(eip2, 8)
+					mine.set(local(eip1, 7))
+					there.set(remote(7, n1))
+					far.set(remote(8, n2))
+					w.applyAll(t)
+					for _, n := range w.nodes {
+						n.settled(t)
+					}
+					t.Run("packets", func(t *testing.T) {
+						port := uint16(9001)
+						for _, s := range []struct {
+							from interface{ enter() error }
+							want string
+						}{{mine, eip1}, {there, eip1}, {far, eip2}, {plain, n1.ip.String()}, {n1, n1.ip.String()}} {
+							sends := startSender(t, s.from, w.bastion, port)
+							w.seen.only(port, s.want)
+							w.flows(t, sends, s.want)
+							port++
+						}
+						there.ping(t, mine.ip.String(), 1300)
+						plain.ping(t, there.ip.String(), 1300)
+						there.ping(t, bastionIP, 1300)
+					})
+					n1.settled(t)
+					n1.stop(t)
+					n1.clean(t)
+					if diff := cmp.Diff(before, n1.objects(t)); diff != "" {
+						t.Errorf("the host is not as it was (-before +after):\n%s", diff)
+					}
+				})
 			}
 		})
 	}

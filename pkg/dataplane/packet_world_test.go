@@ -213,6 +213,17 @@ func openRules() []rulesOf {
 	}
 }
 
+// faultRules are those of tests of single faults: the default, and with the whole matrix one
+// way for each of our backends.
+func faultRules() []rulesOf {
+	switch matrix() {
+	case everyWay, legacyAlone:
+		return someRules()
+	default:
+		return []rulesOf{ownTable()}
+	}
+}
+
 // service adds what kube-proxy would for a ClusterIP with one endpoint.
 func (r rulesOf) service(t *testing.T, n *node, clusterIP, endpoint string) {
 	t.Helper()
