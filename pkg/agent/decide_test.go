@@ -191,7 +191,7 @@ func TestIPv6WithoutNetworksWarns(t *testing.T) {
 	if len(d.warnings) > 0 {
 		t.Errorf("with the Node's network: warnings %q", d.warnings)
 	}
-	if locked := (dataplane.Pod{IP: testenv.Addr("fd00:244:1::5"), Kind: dataplane.Drop}); !slices.ContainsFunc(d.state.Pods, func(p dataplane.Pod) bool { return equalPods(p, locked) }) ||
+	if locked := (dataplane.Pod{IP: testenv.Addr("fd00:244:1::5"), Kind: dataplane.Refuse}); !slices.ContainsFunc(d.state.Pods, func(p dataplane.Pod) bool { return equalPods(p, locked) }) ||
 		!slices.Contains(d.state.Subnets, netip.MustParsePrefix("fd00:244:1::/64")) {
 		t.Errorf("state %+v", d.state)
 	}

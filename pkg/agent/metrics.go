@@ -147,7 +147,11 @@ func (m *metrics) observeFamilies(s dataplane.State, r dataplane.Report) {
 		for path, kind := range map[string]dataplane.PodKind{
 			"node": dataplane.Node, "local": dataplane.Local, "remote": dataplane.Remote, "drop": dataplane.Drop,
 		} {
-			m.pods.WithLabelValues(f.String(), path).Set(float64(paths[f][kind]))
+			pods := paths[f][kind]
+			if kind == dataplane.Drop {
+				pods += paths[f][dataplane.Refuse]
+			}
+			m.pods.WithLabelValues(f.String(), path).Set(float64(pods))
 		}
 		m.hosted.WithLabelValues("true", f.String()).Set(float64(configured[f]))
 		m.hosted.WithLabelValues("false", f.String()).Set(float64(max(hosted[f]-configured[f], 0)))

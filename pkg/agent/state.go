@@ -57,6 +57,8 @@ func podState(p egress.PodPath, hosted map[netip.Addr]bool) dataplane.Pod {
 		via := p.Via[:min(len(p.Via), dataplane.MaxVia)]
 		sources := p.Sources[:min(len(p.Sources), len(via))]
 		return dataplane.Pod{IP: p.IP, Kind: dataplane.Remote, NetID: p.NetID, Via: slices.Clone(via), Sources: slices.Clone(sources)}
+	case p.Kind == egress.PathRefuse:
+		return dataplane.Pod{IP: p.IP, Kind: dataplane.Refuse}
 	default:
 		return dataplane.Pod{IP: p.IP, Kind: dataplane.Drop}
 	}

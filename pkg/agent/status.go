@@ -153,7 +153,7 @@ func backendOf(backends []dataplane.Backend) (name string, iptables []string) {
 func ipv6Of(o observation) string {
 	locked := func(p dataplane.Pod) bool {
 		serves := o.report.IPv6.Known && o.report.IPv6.Reason == ""
-		return !p.IP.Is4() && (p.Kind == dataplane.Drop || p.Kind != dataplane.Node && !serves)
+		return !p.IP.Is4() && (p.Kind == dataplane.Drop || p.Kind == dataplane.Refuse || p.Kind != dataplane.Node && !serves)
 	}
 	switch {
 	case !slices.ContainsFunc(o.decision.state.Pods, locked):

@@ -151,21 +151,12 @@ func isAddress(ip netip.Addr) bool { return ip.IsValid() && !ip.Is4In6() }
 func (p Pod) usable(hosted map[netip.Addr]bool) Pod {
 	switch {
 	case p.Kind == Local && (!hosted[p.EgressIP] || p.EgressIP.Is4() != p.IP.Is4()), p.Kind == Remote && !reachable(p.Via):
-		return Pod{IP: p.IP, Kind: stopped(p.IP)}
+		return Pod{IP: p.IP, Kind: Drop}
 	case p.Kind > closed:
 		return Pod{IP: p.IP, Kind: Drop}
 	default:
 		return p
 	}
-}
-
-// stopped is what happens to a pod whose way does not work now. It may soon, so that its
-// connections of IPv6 must not be told that they have ended.
-func stopped(pod netip.Addr) PodKind {
-	if pod.Is4() {
-		return Drop
-	}
-	return hold
 }
 
 func reachable(via []netip.Addr) bool {
@@ -227,7 +218,7 @@ func desire(s State, known *digest, m Marks, idx indices) kernel {
 		case p.Kind == Node:
 			k.pods[p.IP] = 0
 			continue
-		case p.Kind == Drop && p.IP.Is6():
+		case p.Kind == Refuse && p.IP.Is6():
 			k.pods[p.IP] = m.Refused()
 		case p.Kind == closed:
 			k.pods[p.IP] = 0

@@ -34,7 +34,7 @@ func TestUsablePartOfAState(t *testing.T) {
 			{IP: testenv.Addr("fd00::2"), Kind: Local, EgressIP: v6},
 			{IP: testenv.Addr("fd00::3"), Kind: Local, EgressIP: testenv.Addr(eip1)},
 			{IP: testenv.Addr("fd00::4"), Kind: Remote, Via: []netip.Addr{v6}},
-			{IP: testenv.Addr("fd00::5"), Kind: Drop},
+			{IP: testenv.Addr("fd00::5"), Kind: Refuse},
 			{IP: testenv.Addr("::ffff:10.244.1.7"), Kind: Node},
 		},
 	}
@@ -52,9 +52,9 @@ func TestUsablePartOfAState(t *testing.T) {
 			{IP: pods[4], Kind: Drop},
 			{IP: v6, Kind: Remote, Via: []netip.Addr{host}},
 			{IP: testenv.Addr("fd00::2"), Kind: Local, EgressIP: v6},
-			{IP: testenv.Addr("fd00::3"), Kind: hold},
-			{IP: testenv.Addr("fd00::4"), Kind: hold},
-			{IP: testenv.Addr("fd00::5"), Kind: Drop},
+			{IP: testenv.Addr("fd00::3"), Kind: Drop},
+			{IP: testenv.Addr("fd00::4"), Kind: Drop},
+			{IP: testenv.Addr("fd00::5"), Kind: Refuse},
 		},
 	}
 	samePrefix := func(a, b netip.Prefix) bool { return a == b }

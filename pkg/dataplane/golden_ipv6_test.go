@@ -32,7 +32,7 @@ func TestGoldenOfBothFamilies(t *testing.T) {
 			{IP: testenv.Addr("fd00:10:1::2"), Kind: Local, NetID: 7, EgressIP: six},
 			{IP: testenv.Addr("10.244.1.3"), Kind: Drop},
 			{IP: testenv.Addr("fd00:10:1::3"), Kind: Remote, NetID: 9, Via: []netip.Addr{via}, Sources: []netip.Addr{testenv.Addr("fd00:7::203")}},
-			{IP: testenv.Addr("fd00:10:1::4"), Kind: Drop},
+			{IP: testenv.Addr("fd00:10:1::4"), Kind: Refuse},
 			{IP: testenv.Addr("fd00:10:1::5"), Kind: Node},
 			{IP: testenv.Addr("fd00:10:1::6"), Kind: Local, NetID: 10, EgressIP: testenv.Addr("fd00:7::209")}, // not hosted
 		},

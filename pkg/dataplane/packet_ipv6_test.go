@@ -200,9 +200,9 @@ func TestNoEgressByIPv6(t *testing.T) {
 				n.state.Strict = true
 			}
 			here.set(local(eip1, 7))
-			here.set6(Drop)
+			here.set6(Refuse)
 			drop.set(Pod{Kind: Drop})
-			drop.set6(Drop)
+			drop.set6(Refuse)
 			plain.set6(Node)
 			w.applyAll(t)
 
@@ -292,7 +292,7 @@ func TestHostWithoutIPv6(t *testing.T) {
 			here.ip6 = testenv.Addr("fd00:10:244:1::2")
 			n.host(eip1, 7)
 			here.set(local(eip1, 7))
-			here.set6(Drop)
+			here.set6(Refuse)
 			n.state.Strict = true
 			n.state.Subnets = append(n.state.Subnets, netip.MustParsePrefix("fd00:10:244:1::/64"))
 			n.dp.ip6tables = nil

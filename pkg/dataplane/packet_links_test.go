@@ -190,7 +190,7 @@ func TestNoPodLeavesWithAnotherIPv6Address(t *testing.T) {
 	here, plain := n.addPod6(t, "here", 2), n.addPod6(t, "plain", 3)
 	n.host(eip1, 7)
 	here.set(local(eip1, 7))
-	here.set6(Drop)
+	here.set6(Refuse)
 	plain.set(Pod{Kind: Node})
 	plain.set6(Node)
 	n.apply(t)

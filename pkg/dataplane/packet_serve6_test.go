@@ -67,7 +67,7 @@ func newDualWorld(t *testing.T) dualWorld {
 	w.plain.set(Pod{Kind: Node})
 	w.plain.way6(Pod{Kind: Node})
 	w.shunt.set(Pod{Kind: Drop})
-	w.shunt.way6(Pod{Kind: Drop})
+	w.shunt.way6(Pod{Kind: Refuse})
 	for _, n := range w.nodes {
 		n.state.Strict = true
 	}

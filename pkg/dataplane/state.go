@@ -90,12 +90,12 @@ const (
 	Local
 	// Remote: over the overlay to one of Via.
 	Remote
-	// Drop: traffic to the outside is dropped; that of IPv6 is refused, so that clients go
-	// on with IPv4.
+	// Drop: traffic to the outside is dropped, and nothing is said: a moment later it may be
+	// Local or Remote, and connections go on.
 	Drop
-	// hold: it is dropped for a moment, and nothing is said.
-	hold
-	// closed is Drop of IPv6 where the rules give no marks to IPv6.
+	// Refuse: it is dropped, and that of IPv6 is refused, so that clients go on with IPv4.
+	Refuse
+	// closed is Refuse of IPv6 where the rules give no marks to IPv6.
 	closed
 )
 

@@ -62,29 +62,29 @@ func TestFamilies(t *testing.T) {
 		"one family's host is offline":             {both().offline("w1"), "192.168.7.200@w0", "leaves drops", egress.ReasonHostOffline},
 		"a conflict of one family":                 {both().namespace("blue", ipv6), "192.168.7.200@w0", "leaves drops", egress.ReasonMultipleNamespaces},
 		"a shared netid concerns both":             {both().namespace("blue", "fd00:7::201").netID("blue", 1001), "", "drops drops", egress.ReasonDuplicateNetID},
-		"a shared netid with the other family":     {one(ipv6, ipv6).namespace("blue", ipv4).netID("blue", 1001), "", "drops drops", egress.ReasonDuplicateNetID},
-		"IPv6 only":                                {one(ipv6, ipv6), "fd00:7::200@w0", "drops leaves", egress.ReasonNotReported},
+		"a shared netid with the other family":     {one(ipv6, ipv6).namespace("blue", ipv4).netID("blue", 1001), "", "refuses drops", egress.ReasonDuplicateNetID},
+		"IPv6 only":                                {one(ipv6, ipv6), "fd00:7::200@w0", "refuses leaves", egress.ReasonNotReported},
 		"IPv6 only, and IPv4 is left alone":        {one(ipv6, ipv6).otherFamily("node"), "fd00:7::200@w0", "node leaves", egress.ReasonNotReported},
-		"IPv4 only":                                {one(ipv4, ipv4), "192.168.7.200@w0", "leaves drops", egress.ReasonNotReported},
+		"IPv4 only":                                {one(ipv4, ipv4), "192.168.7.200@w0", "leaves refuses", egress.ReasonNotReported},
 		"IPv4 only, and IPv6 is left alone":        {one(ipv4, ipv4).otherFamily("node"), "192.168.7.200@w0", "leaves node", egress.ReasonNotReported},
-		"what is not known is the default":         {one(ipv4, ipv4).otherFamily("leave"), "192.168.7.200@w0", "leaves drops", egress.ReasonNotReported},
+		"what is not known is the default":         {one(ipv4, ipv4).otherFamily("leave"), "192.168.7.200@w0", "leaves refuses", egress.ReasonNotReported},
 		"what is left alone is not what is wanted": {one(ipv6, "fd00:7::201").otherFamily("node"), "", "node drops", egress.ReasonNotClaimed},
-		"what is no address may be of any family":  {one("x").otherFamily("node"), "", "drops drops", egress.ReasonBadAddress},
+		"what is no address may be of any family":  {one("x").otherFamily("node"), "", "drops refuses", egress.ReasonBadAddress},
 		"an unusable address of IPv6":              {one("fe80::1").otherFamily("node"), "", "node drops", egress.ReasonBadAddress},
-		"upper case is the same":                   {one("FD00:7:0::200", ipv6), "fd00:7::200@w0", "drops leaves", egress.ReasonNotReported},
+		"upper case is the same":                   {one("FD00:7:0::200", ipv6), "fd00:7::200@w0", "refuses leaves", egress.ReasonNotReported},
 		"an agent that serves IPv4 only": {edited(one(ipv6, ipv6), func(h *v1.HostSubnet) {
 			h.Status.Agent.Families = []string{v1.FamilyIPv4}
-		}), "", "drops drops", egress.ReasonFamilyNotServed},
-		"an agent that does not say": {edited(one(ipv6, ipv6), func(h *v1.HostSubnet) { h.Status.Agent.Families = nil }), "", "drops drops", egress.ReasonFamilyNotServed},
+		}), "", "refuses drops", egress.ReasonFamilyNotServed},
+		"an agent that does not say": {edited(one(ipv6, ipv6), func(h *v1.HostSubnet) { h.Status.Agent.Families = nil }), "", "refuses drops", egress.ReasonFamilyNotServed},
 		"an uplink that is not known to have it": {edited(one(ipv6, ipv6), func(h *v1.HostSubnet) {
 			h.Status.Agent.UplinkNetworks = nil
-		}), "", "drops drops", egress.ReasonOutsideNetwork},
-		"outside the uplink's networks": {one("fd00:9::1", "fd00:9::1"), "", "drops drops", egress.ReasonOutsideNetwork},
-		"the address of all routers":    {one("fd00:7::", "fd00:7::"), "", "drops drops", egress.ReasonBadAddress},
-		"a host's address":              {one("fd00:7::10", "fd00:7::10"), "", "drops drops", egress.ReasonHostAddress},
+		}), "", "refuses drops", egress.ReasonOutsideNetwork},
+		"outside the uplink's networks": {one("fd00:9::1", "fd00:9::1"), "", "refuses drops", egress.ReasonOutsideNetwork},
+		"the address of all routers":    {one("fd00:7::", "fd00:7::"), "", "refuses drops", egress.ReasonBadAddress},
+		"a host's address":              {one("fd00:7::10", "fd00:7::10"), "", "refuses drops", egress.ReasonHostAddress},
 		"a pod's address": {edited(one(ipv6, ipv6), func(h *v1.HostSubnet) {
 			h.Status.IPv6Networks = []string{"fd00:7::200/120"}
-		}), "", "drops drops", egress.ReasonPodAddress},
+		}), "", "refuses drops", egress.ReasonPodAddress},
 	} {
 		t.Run(name, func(t *testing.T) {
 			cluster, _ := egress.Snapshot(test.given.Objects)
@@ -98,7 +98,7 @@ func TestFamilies(t *testing.T) {
 			var ways []string
 			for _, path := range plan.Pods {
 				ways = append(ways, map[egress.PathKind]string{
-					egress.PathNode: "node", egress.PathLocal: "leaves", egress.PathRemote: "leaves", egress.PathDrop: "drops",
+					egress.PathNode: "node", egress.PathLocal: "leaves", egress.PathRemote: "leaves", egress.PathDrop: "drops", egress.PathRefuse: "refuses",
 				}[path.Kind])
 			}
 			if got := strings.Join(active, " "); got != test.active || strings.Join(ways, " ") != test.ways || red.Reason != test.reason {

@@ -64,8 +64,12 @@ const (
 	PathLocal
 	// PathRemote: it goes over the overlay to one of Via.
 	PathRemote
-	// PathDrop: egress IPs are requested and none is active.
+	// PathDrop: egress IPs of the pod's family are requested and none is active. That may
+	// change at any moment, so that nothing is said to the pod.
 	PathDrop
+	// PathRefuse: egress IPs are requested, and none of the pod's family. What the pod sends
+	// by it is dropped, and the pod may be told, so that it goes on with the other family.
+	PathRefuse
 )
 
 // PodPath is where the traffic of one pod goes.

@@ -156,7 +156,10 @@ func podPath(r Resolution, host string, pod Pod) (PodPath, bool) {
 	active := namespace.activeOf(pod.IP)
 	switch {
 	case namespace.Drops[FamilyOf(pod.IP)]:
-		path.Kind = PathDrop
+		path.Kind = PathRefuse
+		if namespace.requests(FamilyOf(pod.IP)) {
+			path.Kind = PathDrop
+		}
 		return path, true
 	case len(active) == 0:
 		path.Kind = PathNode

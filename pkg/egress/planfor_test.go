@@ -108,7 +108,7 @@ func TestPodPaths(t *testing.T) {
 		"by IPv6, a namespace with egress IPs does not leave, and others do": {
 			given: one().namespace("blue"), host: "w0", pods: []egress.Pod{pod("red", "fd00::1"), pod("blue", "fd00::2"), pod("green", "fd00::3")},
 			want: []egress.PodPath{
-				{IP: testenv.Addr("fd00::1"), NetID: 1001, Kind: egress.PathDrop, Namespace: "red", Name: "pod"},
+				{IP: testenv.Addr("fd00::1"), NetID: 1001, Kind: egress.PathRefuse, Namespace: "red", Name: "pod"},
 				{IP: testenv.Addr("fd00::2"), NetID: 1002, Kind: egress.PathNode, Namespace: "blue", Name: "pod"},
 			},
 		},

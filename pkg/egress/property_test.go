@@ -168,7 +168,7 @@ func trace(w *world, plans map[string]egress.Plan, plan egress.Plan, path egress
 				return wrong
 			}
 		}
-	case egress.PathDrop:
+	case egress.PathDrop, egress.PathRefuse:
 		if len(all) == 0 {
 			return "is dropped without having requested anything"
 		}

@@ -172,6 +172,11 @@ type NamespaceResult struct {
 	Message string
 }
 
+// requests reports whether egress IPs of a family are requested, usable or not.
+func (n *NamespaceResult) requests(f Family) bool {
+	return slices.ContainsFunc(n.Requests, func(r RequestResult) bool { return RequestFamily(r.IP) == f })
+}
+
 // Readiness is whether traffic leaves as it should. The values are those of a
 // condition's status.
 type Readiness string
