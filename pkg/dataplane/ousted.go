@@ -34,7 +34,7 @@ func (o *oustings) note(command string, t iptables.Transaction, now time.Duratio
 			o.chains = map[string]ousting{}
 		}
 		name := fmt.Sprintf("%s, table %s, chain %s", command, t.Table, found.Chain)
-		at := append(o.chains[name].at, now)
+		at := slices.Concat(o.chains[name].at, []time.Duration{now})
 		o.chains[name] = ousting{at: at[max(0, len(at)-oustedOften):], rule: found.Rule}
 	}
 }

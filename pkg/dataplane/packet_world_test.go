@@ -184,7 +184,7 @@ func allRules() []rulesOf {
 	case fewWays, legacyAlone:
 		return someRules()
 	default:
-		return []rulesOf{onlyNFT(), bothLegacyFirst(), ownTableLegacy(), ownTableNative()}
+		return []rulesOf{onlyNFT(), bothLegacyFirst(), ownTableLegacy()}
 	}
 }
 
