@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"net/netip"
 	"slices"
 	"strings"
 	"testing"
@@ -248,13 +249,29 @@ func (b *bed) back(t *testing.T, node string) {
 	if err := b.AwaitReady(t.Context(), node); err != nil {
 		t.Fatal(err)
 	}
-	var err error
-	if b.egress, err = b.AwaitPods(t.Context(), egressNamespace, "app=client", len(b.Nodes())); err != nil {
-		t.Fatal(err)
+	b.eventually(t, func() (err error) {
+		if b.egress, err = b.AwaitPods(t.Context(), egressNamespace, "app=client", len(b.Nodes())); err != nil {
+			return err
+		}
+		if b.plain, err = b.AwaitPods(t.Context(), plainNamespace, "app=client", len(b.Nodes())); err != nil {
+			return err
+		}
+		for _, p := range slices.Concat(b.egress, b.plain) {
+			err = errors.Join(err, b.isAt(t, p))
+		}
+		return err
+	})
+}
+
+// isAt asks the server of a pod for its name. Until the kubelet of a node that was booted again
+// has reported, the API server has its pods' addresses of before, which others may have now.
+func (b *bed) isAt(t *testing.T, p testbed.Pod) error {
+	t.Helper()
+	out, err := b.Exec(t.Context(), p.Place(), "traffic", "get", "-timeout", quick, "http://"+netip.AddrPortFrom(p.IP, 8080).String())
+	if err == nil && !strings.HasPrefix(out, p.Name+" saw ") {
+		err = fmt.Errorf("%s on %s is not at %s yet: %s", p.Name, p.Node, p.IP, out)
 	}
-	if b.plain, err = b.AwaitPods(t.Context(), plainNamespace, "app=client", len(b.Nodes())); err != nil {
-		t.Fatal(err)
-	}
+	return err
 }
 
 // testPowerCut: an automatic egress IP moves to the other host in about a second
