@@ -111,7 +111,7 @@ func TestPropertyNoPodThatRequestsGoesByItself(t *testing.T) {
 				if len(wants) == 0 || len(p.Via) == 0 || slices.Contains(p.Via, d.state.HostIP) {
 					t.Fatalf("pod %v requests %v and goes over %v", p.IP, wants, p.Via)
 				}
-			case dataplane.Drop:
+			case dataplane.Drop, dataplane.Refuse:
 			}
 		}
 		for ip, namespace := range owners {

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"slices"
+	"strings"
 	"time"
 
 	"github.com/egressip-operator/egressip-operator/test/chaos/traffic"
@@ -70,10 +71,11 @@ func (c *chaos) rulesFlushed() fault {
 // others cannot own; kube-proxy brings its own back within half a minute.
 func (c *chaos) rulesetReloaded() fault {
 	node := c.node()
-	file := "flush ruleset"
+	steps := []string{"flush ruleset"}
 	for _, f := range []struct{ family, cluster string }{{"ip", testbed.ClusterCIDR}, {"ip6", testbed.ClusterCIDRv6}} {
-		file += fmt.Sprintf("; table %[1]s admin { chain post { type nat hook postrouting priority 100; %[1]s saddr %[2]s %[1]s daddr != %[2]s oifname eth0 masquerade; }; }", f.family, f.cluster)
+		steps = append(steps, fmt.Sprintf("table %[1]s admin { chain post { type nat hook postrouting priority 100; %[1]s saddr %[2]s %[1]s daddr != %[2]s oifname eth0 masquerade; }; }", f.family, f.cluster))
 	}
+	file := strings.Join(steps, "; ")
 	return fault{
 		what: node, broken: []string{node},
 		begin: func(ctx context.Context) error {

@@ -148,7 +148,7 @@ func (b *Brain) View(viewer string) View {
 		switch path.Kind {
 		case egress.PathNode:
 			view.Paths[path.Namespace] = "none"
-		case egress.PathDrop:
+		case egress.PathDrop, egress.PathRefuse:
 			view.Paths[path.Namespace] = "dropped"
 		case egress.PathLocal:
 			view.Paths[path.Namespace] = fmt.Sprintf("local %v", []netip.Addr{path.EgressIP})
