@@ -60,6 +60,9 @@ func (w *world) turnToIPv6(t *testing.T) {
 	w.seen = w.withIPv6(t).seen6
 	w.bastion.serveWhoami(t, net.JoinHostPort(bastionIP6, "8080"))
 	w.router.six, w.bastion.six = true, true
+	// While a host has no address, the bastion was seen to learn by a redirect that the host is on
+	// its own segment, and to keep that after the address was back.
+	w.bastion.Run(t, "sysctl -qw net.ipv6.conf.eth0.accept_redirects=0")
 	for _, n := range w.nodes {
 		n.six = true
 		n.Run(t, `ip6tables-nft -t nat -A POSTROUTING -s fd00:10:244::/48 ! -d fd00:10:244::/48 -j MASQUERADE
