@@ -14,7 +14,7 @@ import (
 )
 
 // TestChaos is a short run, always the same. Its seed was chosen for what it breaks:
-// eight faults of eight kinds; one with a bound for its outage ends it. "make chaos" runs
+// eight faults of seven kinds; one with a bound for its outage ends it. "make chaos" runs
 // for longer.
 func TestChaos(t *testing.T) {
 	root, err := binaries.Repository()
