@@ -56,7 +56,7 @@ func TestNetworks(t *testing.T) {
 		"10.7.1.0/24 CiliumNode node1 (cilium.io) node1 no only the CNI says so",
 		"10.244.0.0/25 CiliumNode node1 (cilium.io) node1 yes -\n",
 		"10.8.1.0/26 BlockAffinity b (crd.projectcalico.org) node1 yes -\n",
-		"fd00:7::/64 CiliumNode node1 (cilium.io) node1 no IPv6 networks of one node",
+		"fd00:7::/64 CiliumNode node1 (cilium.io) node1 no only the CNI says so",
 		"fd00:8::/48 IPPool six (crd.projectcalico.org) - yes -\n",
 		"10.8 IPPool bad (crd.projectcalico.org) - no it is not a network\n",
 		"\nnode2: Pod shop/a is nowhere.\n",
