@@ -49,6 +49,7 @@ func ipv6Mutants() []mutant {
 		in("/routing", "ipv4-waits-for-ipv6", "TestTablesOfOthersForIPv6", "routing.go", "other := func(r netlink.Rule) bool { return r.Family != c.family }", "other := func(r netlink.Rule) bool { return r.Family < 0 }"),
 		in("", "ipv6-of-others-is-not-seen", "TestOthersInOurTablesStopIPv6Only", "ipv6.go", "return d.routed.inUse6(d.nl)", "_, err = d.routed.inUse6(d.nl)\n\treturn nil, err"),
 		in("/routing", "ipv6-has-no-end", "TestRoutesOfOurTablesOnly", "routing.go", "rs := []route{{table: tableRemote, dst: everywhere, kind: unix.RTN_UNREACHABLE, metric: unreachableMetric}}", "rs := []route{{table: tableRemote, dst: everywhere, kind: unix.RTN_UNREACHABLE, metric: unreachableMetric}}[metric/metric6:]"),
+		in("", "ipv6-passes-the-guard", "TestGuardIsPutBack", "bpf/guard_program.go", `asm.JNE.Imm(asm.R1, ipv6().protocol(), "pass")`, `asm.JNE.Imm(asm.R1, 0, "pass")`),
 		in("", "host-sends-with-its-egress-ip", "TestAddressOfIPv6IsTheNamespacesAlone", "bpf/guard_program.go", `asm.JNE.Imm(asm.R1, ipv6().protocol(), "pass")`, `asm.JNE.Imm(asm.R1, 0, "pass")`),
 		in("", "other-way-out-of-ipv6-is-open", "TestDefaultRouteOfIPv6OverAnotherInterface", "ways_out.go", "if !r.serve6 {", "if len(links) > 0 {"),
 		in("", "ipv6-has-no-ports", "TestConnectionsSpreadAndKeepTheirHost", "bpf/flow_program.go", `asm.JEq.Imm(asm.R1, unix.IPPROTO_UDP, "ports6"),`, `asm.JEq.Imm(asm.R1, unix.IPPROTO_UDP, "flow6"),`),
