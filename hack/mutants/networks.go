@@ -20,10 +20,11 @@ func networkMutants() []mutant {
 	return []mutant{
 		m("one-word-makes-pods", brain, which, "podnetworks.go", "if host.hasPods(network) {", "if true {"),
 		m("pods-are-anywhere", brain, which, "podnetworks.go", "!tooWideForPods(p) && p == p.Masked()", "p == p.Masked()"),
-		m("pods-on-uplinks", brain, which, "podnetworks.go", "return slices.ContainsFunc(onUplinks, p.Overlaps)\n", "return len(onUplinks) > 99\n"),
+		m("pods-on-uplinks", brain, which, "podnetworks.go", "return elsewhere(p)\n", "return elsewhere(p) && false\n"),
+		m("pods-among-hosts", brain, which, "podnetworks.go", " || slices.ContainsFunc(own, p.Contains)\n\t}\n}", " || len(own) > 99\n\t}\n}"),
 		m("egress-ips-are-pods", brain, which, "podnetworks.go", "return !singles[p.Addr()]", "return false"),
 		m("pods-of-the-outside", brain, where, "podnetworks.go", "if route.Outward || !route", "if !route"),
-		m("any-route-is-of-pods", brain, where, "podnetworks.go", "tooWideForPods(network) || slices", "slices"),
+		m("any-route-is-of-pods", brain, where, "podnetworks.go", "tooWideForPods(network) || elsewhere", "elsewhere"),
 		m("pods-of-ipv4-alone", brain, where, "podnetworks.go", "if usablePod(pod.IP) && !isHost", "if usable4(pod.IP) && !isHost"),
 		m("ipv6-pods-are-anywhere", brain, which, "podnetworks.go", "return p.Bits() < widestPodNetwork6", "return p.Bits() < widestPodNetwork"),
 		m("restart-forgets-pods", brain, where, "podnetworks.go", "f.all = believed(c, in.Host) // a restart", "// a restart"),

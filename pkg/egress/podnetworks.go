@@ -65,8 +65,10 @@ func believed(c Cluster, name string) []netip.Prefix {
 }
 
 // usablePodNetworks are those that can be networks of pods, in order and none within
-// another: no single address that is an egress IP, and no wider network with an address on
-// the uplink of a host, where there are other machines. Single addresses may be there.
+// another: no single address that is an egress IP, and no wider network with an address of a
+// host or on its uplink, where there are other machines. Single addresses may be there. A host
+// that serves no IPv6 does not report its uplink's networks of it, so that its address is all
+// that shows them.
 func usablePodNetworks(c Cluster, networks []netip.Prefix) []netip.Prefix {
 	if len(networks) == 0 {
 		return nil
@@ -78,15 +80,40 @@ func usablePodNetworks(c Cluster, networks []netip.Prefix) []netip.Prefix {
 		}
 	}
 	withoutEgressIPs(c, singles)
-	onUplinks := segments(c)
+	elsewhere := withOthers(c)
 	usable := slices.DeleteFunc(slices.Clone(networks), func(p netip.Prefix) bool {
 		if p.IsSingleIP() {
 			return !singles[p.Addr()]
 		}
-		return slices.ContainsFunc(onUplinks, p.Overlaps)
+		return elsewhere(p)
 	})
 	slices.SortFunc(usable, netip.Prefix.Compare)
 	return outermost(usable)
+}
+
+// withOthers returns what reports whether a network has machines that are no pods: it has an
+// address of a host, or one on its uplink.
+func withOthers(c Cluster) func(netip.Prefix) bool {
+	onUplinks, own := segments(c), ownAddresses(c)
+	return func(p netip.Prefix) bool {
+		return slices.ContainsFunc(onUplinks, p.Overlaps) || slices.ContainsFunc(own, p.Contains)
+	}
+}
+
+// ownAddresses are those of confirmed hosts, of both families.
+func ownAddresses(c Cluster) []netip.Addr {
+	var own []netip.Addr
+	for i := range c.Hosts {
+		host := &c.Hosts[i]
+		if !host.Confirmed {
+			continue
+		}
+		own = append(own, host.IP)
+		for _, p := range host.addresses6() {
+			own = append(own, p.Addr())
+		}
+	}
+	return own
 }
 
 // segments are the networks of confirmed hosts' uplinks in which egress IPs can be.
@@ -133,18 +160,7 @@ func usableClusterNetworks(c Cluster, n ClusterNetworks) (pods, services []netip
 // An egress IP is on the uplink of its host, so that no network with one counts where that
 // is known.
 func whyUnusable(c Cluster) func(netip.Prefix) string {
-	onUplinks := segments(c)
-	var own []netip.Addr
-	for i := range c.Hosts {
-		host := &c.Hosts[i]
-		if !host.Confirmed {
-			continue
-		}
-		own = append(own, host.IP)
-		for _, p := range host.addresses6() {
-			own = append(own, p.Addr())
-		}
-	}
+	onUplinks, own := segments(c), ownAddresses(c)
 	return func(p netip.Prefix) string {
 		widest := widestClusterNetwork
 		if !p.Addr().Is4() {
@@ -234,7 +250,7 @@ func toLocate(pods []Pod, hosts []netip.Addr, networks []netip.Prefix) []netip.A
 // ownPodNetworks are the networks of pods with the given addresses, as the host's kernel
 // leads to them, and those of candidates that it leads to pods exactly so.
 func ownPodNetworks(c Cluster, addresses []netip.Addr, asked map[netip.Addr]netip.Prefix, routes []PodRoute) []netip.Prefix {
-	onUplinks := segments(c)
+	elsewhere := withOthers(c)
 	var networks []netip.Prefix
 	for _, route := range routes {
 		if route.Outward || !route.Network.Contains(route.IP) {
@@ -247,7 +263,7 @@ func ownPodNetworks(c Cluster, addresses []netip.Addr, asked map[netip.Addr]neti
 			continue
 		}
 		network := route.Network.Masked()
-		if tooWideForPods(network) || slices.ContainsFunc(onUplinks, network.Overlaps) {
+		if tooWideForPods(network) || elsewhere(network) {
 			network = single(route.IP)
 		}
 		networks = append(networks, network)

@@ -21,7 +21,7 @@ func (g *given) podNetworks(name string, seen, listed []string) *given {
 }
 
 // Mutants killed: one-word-makes-pods, pods-are-anywhere, pods-on-uplinks,
-// egress-ips-are-pods.
+// pods-among-hosts, egress-ips-are-pods.
 func TestWhichPodNetworksAreInside(t *testing.T) {
 	const network, single = "10.9.1.0/24", "192.168.7.77/32"
 	cluster := func() *given {
@@ -51,8 +51,11 @@ func TestWhichPodNetworksAreInside(t *testing.T) {
 		"of IPv6":                             {cluster().podNetworks("w0", []string{"fd00:9:1::/64"}, []string{"fd00:9:1::/64"}), "fd00:9:1::/64", true},
 		"of IPv6, by the agent alone":         {cluster().podNetworks("w0", []string{"fd00:9:1::/64"}, nil), "fd00:9:1::/64", false},
 		"of IPv6, wider than a host has":      {cluster().podNetworks("w0", []string{"fd00:9:1::/63"}, []string{"fd00:9:1::/63"}), "fd00:9:1::/63", false},
-		"of IPv6, link-local":                 {cluster().podNetworks("w0", []string{"fe80::/64"}, []string{"fe80::/64"}), "fe80::/64", false},
-		"beyond the bound":                    {cluster().podNetworks("w0", append(manyNetworks(egress.MaxPodNetworks), network), one), network, false},
+		"of IPv6, with a host's address": {edited(cluster().podNetworks("w0", []string{"fd00:9:1::/64"}, []string{"fd00:9:1::/64"}), func(h *v1.HostSubnet) {
+			h.Status.IPv6Networks = []string{"fd00:9:1::11/128"}
+		}), "fd00:9:1::/64", false},
+		"of IPv6, link-local": {cluster().podNetworks("w0", []string{"fe80::/64"}, []string{"fe80::/64"}), "fe80::/64", false},
+		"beyond the bound":    {cluster().podNetworks("w0", append(manyNetworks(egress.MaxPodNetworks), network), one), network, false},
 	} {
 		t.Run(name, func(t *testing.T) {
 			plan := planFor(t, test.given, "w1")
