@@ -118,7 +118,7 @@ type Assignment struct {
 	IP string `json:"ip"`
 	// host is the HostSubnet that claims it.
 	Host string `json:"host"`
-	// family is FamilyIPv4 or FamilyIPv6. It is there in activeIPs.
+	// family is FamilyIPv4 or FamilyIPv6. It is set in activeIPs only.
 	// +optional
 	Family string `json:"family,omitempty"`
 }

@@ -119,7 +119,7 @@ func (w *networked) addPod(t *testing.T, n *node, name string, last int) *podMac
 	return p
 }
 
-// inside are who is seen inside the cluster, and by whom.
+// inside lists, for each connection inside the cluster, which address its server sees.
 func (w *networked) inside(t *testing.T) (seen []string) {
 	t.Helper()
 	n1, n2 := w.nodes[0], w.nodes[1]
