@@ -46,12 +46,13 @@ func (c *Cluster) routed(ctx context.Context, name string) error {
 // hasRoute returns nil if a node has a route to the pods of another one.
 func (c *Cluster) hasRoute(ctx context.Context, from, to string) error {
 	i, _ := c.nodeIndex(to)
-	out, err := c.NodeExec(ctx, from, "ip", "-4", "route", "show", podCIDR(i))
+	pods := c.options.first(podCIDR(i), podCIDRv6(i))
+	out, err := c.NodeExec(ctx, from, "ip", c.options.first("-4", "-6"), "route", "show", pods)
 	if err != nil {
 		return err
 	}
 	if strings.TrimSpace(out) == "" {
-		return fmt.Errorf("%s has no route to the pods of %s, %s: see the log of its CNI (%s)", from, to, podCIDR(i), c.options.CNI)
+		return fmt.Errorf("%s has no route to the pods of %s, %s: see the log of its CNI (%s)", from, to, pods, c.options.CNI)
 	}
 	return nil
 }

@@ -4,12 +4,22 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"net"
 	"os"
 	"path/filepath"
+	"strconv"
 	"time"
 )
 
-const apiURL = "https://" + controlPlaneIP + ":6443"
+// apiPort is the API server's.
+const apiPort = "6443"
+
+// apiAddress is where places of the test bed reach the API server, apiURL its URL.
+func (c *Cluster) apiAddress() string {
+	return net.JoinHostPort(c.options.first(controlPlaneIP, controlPlaneIPv6), apiPort)
+}
+
+func (c *Cluster) apiURL() string { return "https://" + c.apiAddress() }
 
 // Daemons of the control plane.
 const (
@@ -63,19 +73,19 @@ func (c *Cluster) awaitAPI(ctx context.Context) error {
 // startControlPlane starts everything that is neither on a node nor a client of
 // the API server.
 func (c *Cluster) startControlPlane(ctx context.Context, listener *os.File) error {
-	err := errors.Join(
-		c.start(ctx, ControlPlane, relay, []*os.File{listener}, "node", "relay", controlPlaneIP+":6443"),
-		c.start(ctx, Bastion, bastionServer, nil, "traffic", "serve", "-name", Bastion, "-log", c.accessLogPath(), fmt.Sprintf("%s:%d", BastionIP, BastionPort)),
-	)
-	if c.options.DualStack {
-		err = errors.Join(err, c.start(ctx, Bastion, bastionServer6, nil, "traffic", "serve", "-name", Bastion, "-log", c.accessLogPath(), fmt.Sprintf("[%s]:%d", BastionIPv6, BastionPort)))
+	err := c.start(ctx, ControlPlane, relay, []*os.File{listener}, "node", "relay", c.apiAddress())
+	servers := c.options.families(bastionServer, bastionServer6)
+	for i, address := range c.options.families(BastionIP, BastionIPv6) {
+		err = errors.Join(err, c.start(ctx, Bastion, servers[i], nil, "traffic", "serve", "-name", Bastion, "-log", c.accessLogPath(),
+			net.JoinHostPort(address, strconv.Itoa(BastionPort))))
 	}
 	return errors.Join(err, c.StartDaemon(ctx, Etcd), c.StartDaemon(ctx, APIServer))
 }
 
 func (c *Cluster) controlPlaneArgs() map[string][]string {
 	pki := func(file string) string { return filepath.Join(c.pkiDir(), file) }
-	const client, peer = "http://127.0.0.1:2379", "http://127.0.0.1:2380"
+	loopback := c.options.first("127.0.0.1", "::1")
+	client, peer := "http://"+net.JoinHostPort(loopback, "2379"), "http://"+net.JoinHostPort(loopback, "2380")
 	return map[string][]string{
 		Etcd: {
 			"--name=cp", "--data-dir=" + filepath.Join(c.dir, "etcd"), "--unsafe-no-fsync",
@@ -83,26 +93,27 @@ func (c *Cluster) controlPlaneArgs() map[string][]string {
 			"--initial-advertise-peer-urls=" + peer, "--initial-cluster=cp=" + peer, "--log-level=warn",
 		},
 		APIServer: {
-			"--etcd-servers=" + client, "--advertise-address=" + controlPlaneIP, "--bind-address=0.0.0.0", "--secure-port=6443",
+			"--etcd-servers=" + client, "--advertise-address=" + c.options.first(controlPlaneIP, controlPlaneIPv6),
+			"--bind-address=" + c.options.first("0.0.0.0", "::"), "--secure-port=" + apiPort,
 			"--cert-dir=" + filepath.Join(c.dir, "apiserver"), "--tls-cert-file=" + pki("apiserver.crt"), "--tls-private-key-file=" + pki("apiserver.key"),
 			"--client-ca-file=" + pki("ca.crt"), "--kubelet-certificate-authority=" + pki("ca.crt"),
 			"--kubelet-client-certificate=" + pki("apiserver-kubelet-client.crt"), "--kubelet-client-key=" + pki("apiserver-kubelet-client.key"),
 			"--kubelet-preferred-address-types=InternalIP", "--service-account-issuer=https://kubernetes.default.svc",
 			"--service-account-key-file=" + pki("sa.pub"), "--service-account-signing-key-file=" + pki("sa.key"),
-			"--service-cluster-ip-range=" + c.options.both(ServiceCIDR, ServiceCIDRv6), "--authorization-mode=Node,RBAC", "--enable-admission-plugins=NodeRestriction",
+			"--service-cluster-ip-range=" + c.options.joined(ServiceCIDR, ServiceCIDRv6), "--authorization-mode=Node,RBAC", "--enable-admission-plugins=NodeRestriction",
 			"--allow-privileged=true", "--endpoint-reconciler-type=lease", "--profiling=false",
 		},
 		ControllerManager: {
 			"--kubeconfig=" + pki("kube-controller-manager.conf"), "--authentication-kubeconfig=" + pki("kube-controller-manager.conf"),
-			"--authorization-kubeconfig=" + pki("kube-controller-manager.conf"), "--bind-address=127.0.0.1",
+			"--authorization-kubeconfig=" + pki("kube-controller-manager.conf"), "--bind-address=" + loopback,
 			"--root-ca-file=" + pki("ca.crt"), "--service-account-private-key-file=" + pki("sa.key"), "--use-service-account-credentials=true",
 			// Each node gets its own from us; the controller manager's IPAM could choose another.
-			"--leader-elect=false", "--cluster-cidr=" + c.options.both(ClusterCIDR, ClusterCIDRv6), "--allocate-node-cidrs=false",
+			"--leader-elect=false", "--cluster-cidr=" + c.options.joined(ClusterCIDR, ClusterCIDRv6), "--allocate-node-cidrs=false",
 			"--node-monitor-grace-period=" + c.options.NodeMonitorGrace.String(), "--node-monitor-period=2s",
 		},
 		Scheduler: {
 			"--kubeconfig=" + pki("kube-scheduler.conf"), "--authentication-kubeconfig=" + pki("kube-scheduler.conf"),
-			"--authorization-kubeconfig=" + pki("kube-scheduler.conf"), "--bind-address=127.0.0.1", "--leader-elect=false",
+			"--authorization-kubeconfig=" + pki("kube-scheduler.conf"), "--bind-address=" + loopback, "--leader-elect=false",
 		},
 	}
 }

@@ -20,7 +20,8 @@
 // run side by side.
 //
 // With Options.DualStack all of these have addresses of IPv6, too: the LAN is fd00:7::/64,
-// pods are in fd00:254:0:N::/64, the bastion is fd00:1:8::72.
+// pods are in fd00:254:0:N::/64, the bastion is fd00:1:8::72. With Options.IPv6Only they have
+// these alone: no interface but the loopback ones has an address of IPv4.
 //
 // Pods are connected by a plain plugin and static routes, or by a CNI with a daemon on each
 // node (Options.CNI): that starts once all Nodes have their podCIDR, says what it does in

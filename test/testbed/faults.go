@@ -59,10 +59,12 @@ func (c *Cluster) UnblockUDP(ctx context.Context, node string, port uint16) erro
 
 func (c *Cluster) blockUDP(ctx context.Context, node string, port uint16, verb string) error {
 	var errs []error
-	for _, side := range []string{"--dport", "--sport"} {
-		_, err := c.NodeExec(ctx, node, "iptables-"+string(c.options.Backend), "-w", "-t", "raw", verb, "PREROUTING",
-			"!", "-i", "lo", "-p", "udp", side, fmt.Sprint(port), "-j", "DROP")
-		errs = append(errs, err)
+	for _, program := range c.iptables() {
+		for _, side := range []string{"--dport", "--sport"} {
+			_, err := c.NodeExec(ctx, node, program, "-w", "-t", "raw", verb, "PREROUTING",
+				"!", "-i", "lo", "-p", "udp", side, fmt.Sprint(port), "-j", "DROP")
+			errs = append(errs, err)
+		}
 	}
 	if err := errors.Join(errs...); err != nil {
 		return fmt.Errorf("block UDP port %d: %w", port, err)

@@ -81,8 +81,9 @@ type Pod struct {
 	Name      string
 	UID       string
 	Node      string
-	IP        netip.Addr
-	// IPv6 is the zero Addr without DualStack.
+	// IP is its first address, of IPv6 in a test bed of that alone.
+	IP netip.Addr
+	// IPv6 is the zero Addr in a test bed of IPv4 alone.
 	IPv6  netip.Addr
 	Ready bool
 }

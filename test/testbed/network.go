@@ -24,19 +24,16 @@ func (c *Cluster) makeNetworks(ctx context.Context) error {
 	b.plug(Router, routerIP, routerIPv6)
 	b.place(Bastion)
 	b.ip(Router, fmt.Sprintf("link add eth1 mtu %d type veth peer name eth0 netns %s", c.options.MTU, c.netnsName(Bastion)))
-	b.ip(Router, "addr add "+routerOuterIP+"/24 dev eth1")
 	b.ip(Router, "link set eth1 up")
-	b.ip(Bastion, "addr add "+BastionIP+"/24 dev eth0")
 	b.ip(Bastion, fmt.Sprintf("link set eth0 mtu %d up", c.options.MTU))
-	b.ip(Bastion, "route add default via "+routerOuterIP)
-	b.sysctl(Router, "net.ipv4.ip_forward=1")
-	b.outsideIPv6()
+	b.addresses(Router, "eth1", routerOuterIP, routerOuterIPv6)
+	b.addresses(Bastion, "eth0", BastionIP, BastionIPv6)
+	b.route(Bastion, "default via "+routerOuterIP, "default via "+routerOuterIPv6)
+	b.forwards(Router)
 	b.place(ControlPlane)
 	b.plug(ControlPlane, controlPlaneIP, controlPlaneIPv6)
-	b.ip(ControlPlane, "route add default via "+routerIP)
 	b.place(LANHost)
 	b.plug(LANHost, LANHostIP, LANHostIPv6)
-	b.ip(LANHost, "route add default via "+routerIP)
 	b.routes(ControlPlane, 0)
 	b.serviceRoute(ControlPlane)
 	b.routes(LANHost, 0)
@@ -51,15 +48,12 @@ func (c *Cluster) makeNodeNetwork(ctx context.Context, i int) error {
 	b.place(name)
 	// Before there is any device, so that new ones inherit it; and on those
 	// that are there.
-	b.sysctl(name, "net.ipv4.ip_forward=1", "net.ipv4.conf.all.rp_filter=1", "net.ipv4.conf.default.rp_filter=1", "net.ipv4.conf.lo.rp_filter=1",
+	b.forwards(name)
+	b.sysctl(name, "net.ipv4.conf.all.rp_filter=1", "net.ipv4.conf.default.rp_filter=1", "net.ipv4.conf.lo.rp_filter=1",
 		// As the kernel has it, whatever this machine has: egress IPs look as in OpenShift then.
 		"net.ipv4.conf.all.promote_secondaries=0", "net.ipv4.conf.default.promote_secondaries=0")
-	if c.options.DualStack {
-		b.sysctl(name, "net.ipv6.conf.all.forwarding=1")
-	}
 	b.plug(name, nodeIP(i).String(), nodeIPv6(i).String())
 	b.sysctl(name, "net.ipv4.conf.eth0.rp_filter=1")
-	b.ip(name, "route add default via "+routerIP)
 	if b.err != nil || !c.staticRoutes() {
 		return b.err
 	}
@@ -77,29 +71,19 @@ func (c *Cluster) Masquerade(ctx context.Context, node string) error {
 	if !ok {
 		return fmt.Errorf("masquerade on %s: there is no such node", node)
 	}
-	err := c.masquerade(ctx, node, "iptables", podCIDR(i), ClusterCIDR)
-	if c.options.DualStack {
-		err = errors.Join(err, c.masquerade(ctx, node, "ip6tables", podCIDRv6(i), ClusterCIDRv6))
+	clusters, programs := c.options.families(ClusterCIDR, ClusterCIDRv6), c.iptables()
+	var errs []error
+	for f, pods := range c.options.families(podCIDR(i), podCIDRv6(i)) {
+		_, err := c.NodeExec(ctx, node, programs[f], "-w", "-t", "nat", "-A", "POSTROUTING", "-s", pods, "!", "-d", clusters[f],
+			"-m", "comment", "--comment", "pods leave with the node's address", "-j", "MASQUERADE")
+		errs = append(errs, err)
 	}
-	return err
+	return errors.Join(errs...)
 }
 
-// masquerade has a node translate what leaves the cluster to its own address.
-func (c *Cluster) masquerade(ctx context.Context, node, program, pods, cluster string) error {
-	_, err := c.NodeExec(ctx, node, program+"-"+string(c.options.Backend), "-w", "-t", "nat", "-A", "POSTROUTING", "-s", pods, "!", "-d", cluster,
-		"-m", "comment", "--comment", "pods leave with the node's address", "-j", "MASQUERADE")
-	return err
-}
-
-// outsideIPv6 gives router and bastion their addresses of IPv6.
-func (b *batch) outsideIPv6() {
-	if !b.c.options.DualStack {
-		return
-	}
-	b.sysctl(Router, "net.ipv6.conf.all.forwarding=1")
-	b.ip(Router, "addr add "+routerOuterIPv6+"/64 dev eth1 nodad")
-	b.ip(Bastion, "addr add "+BastionIPv6+"/64 dev eth0 nodad")
-	b.ip(Bastion, "-6 route add default via "+routerOuterIPv6)
+// iptables names the programs that make nodes' own rules, one for each family.
+func (c *Cluster) iptables() []string {
+	return c.options.families("iptables-"+string(c.options.Backend), "ip6tables-"+string(c.options.Backend))
 }
 
 // batch makes networks step by step, until one fails.
@@ -139,22 +123,42 @@ func (b *batch) optional(place string, settings ...string) {
 	}
 }
 
-// plug connects a place's new eth0 to the LAN. Its MAC address stays the same
-// over reboots, as a network card's does. The address of IPv6 is for test beds with
-// DualStack, and so is the way outside by it.
+// plug connects a place's new eth0 to the LAN, with the way outside. Its MAC address stays the
+// same over reboots, as a network card's does.
 func (b *batch) plug(place, address, address6 string) {
 	b.ip(lan, fmt.Sprintf("link add %s mtu %d type veth peer name eth0 mtu %d address %s netns %s",
 		portName(place), b.c.options.MTU, b.c.options.MTU, macOf(address), b.c.netnsName(place)))
 	b.ip(lan, "link set "+portName(place)+" master br0 up")
-	b.ip(place, "addr add "+address+"/24 brd + dev eth0")
 	b.ip(place, "link set eth0 up")
-	if !b.c.options.DualStack {
-		return
-	}
-	b.ip(place, "addr add "+address6+"/64 dev eth0 nodad")
+	b.addresses(place, "eth0", address, address6)
 	if place != Router {
-		b.ip(place, "-6 route add default via "+routerIPv6)
+		b.route(place, "default via "+routerIP, "default via "+routerIPv6)
 	}
+}
+
+// addresses gives a device its address of each family that the test bed has.
+func (b *batch) addresses(place, device, address, address6 string) {
+	if b.c.options.ipv4() {
+		b.ip(place, "addr add "+address+"/24 brd + dev "+device)
+	}
+	if b.c.options.ipv6() {
+		b.ip(place, "addr add "+address6+"/64 dev "+device+" nodad")
+	}
+}
+
+// route adds a route of each family that the test bed has.
+func (b *batch) route(place, route, route6 string) {
+	if b.c.options.ipv4() {
+		b.ip(place, "-4 route add "+route)
+	}
+	if b.c.options.ipv6() {
+		b.ip(place, "-6 route add "+route6)
+	}
+}
+
+// forwards makes a place a router of each family that the test bed has.
+func (b *batch) forwards(place string) {
+	b.sysctl(place, b.c.options.families("net.ipv4.ip_forward=1", "net.ipv6.conf.all.forwarding=1")...)
 }
 
 // routes adds routes to the pods of each node other than the except-th.
@@ -163,21 +167,19 @@ func (b *batch) routes(place string, except int) {
 		if i == except {
 			continue
 		}
-		b.ip(place, fmt.Sprintf("route add %s via %s", podCIDR(i), nodeIP(i)))
-		if b.c.options.DualStack {
-			b.ip(place, fmt.Sprintf("-6 route add %s via %s", podCIDRv6(i), nodeIPv6(i)))
-		}
+		b.route(place, fmt.Sprintf("%s via %s", podCIDR(i), nodeIP(i)), fmt.Sprintf("%s via %s", podCIDRv6(i), nodeIPv6(i)))
 	}
 }
 
 // serviceRoute leads to ClusterIPs through any node that answers: the API server calls
 // webhooks by them.
 func (b *batch) serviceRoute(place string) {
-	route := []string{"route add " + ServiceCIDR}
+	route, route6 := ServiceCIDR, ServiceCIDRv6
 	for i := 1; i <= b.c.options.Nodes; i++ {
-		route = append(route, "nexthop via "+nodeIP(i).String())
+		route += " nexthop via " + nodeIP(i).String()
+		route6 += " nexthop via " + nodeIPv6(i).String()
 	}
-	b.ip(place, strings.Join(route, " "))
+	b.route(place, route, route6)
 	b.optional(place, "net.ipv4.fib_multipath_use_neigh=1")
 }
 
@@ -187,7 +189,8 @@ func (c *Cluster) netnsName(place string) string { return c.options.Prefix + "-"
 // characters.
 func portName(place string) string { return ("p-" + place)[:min(15, len("p-"+place))] }
 
-// macOf is the MAC address of a LAN address: 02:eb:192:168:7:x in hexadecimal.
+// macOf is the MAC address of a LAN address of IPv4, which a place has or, in a test bed of
+// IPv6 alone, would have: 02:eb:192:168:7:x in hexadecimal.
 func macOf(address string) net.HardwareAddr {
 	ip := net.ParseIP(address).To4()
 	return net.HardwareAddr{0x02, 0xeb, ip[0], ip[1], ip[2], ip[3]}

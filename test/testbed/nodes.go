@@ -23,34 +23,41 @@ func (c *Cluster) Nodes() []string {
 	return names
 }
 
-// NodeIP returns the LAN address of a node; the zero Addr if there is no such
-// node.
+// NodeIP returns the first LAN address of a node, of IPv6 with IPv6Only; the zero Addr if
+// there is no such node.
 func (c *Cluster) NodeIP(name string) netip.Addr {
-	if i, ok := c.nodeIndex(name); ok {
-		return nodeIP(i)
+	i, ok := c.nodeIndex(name)
+	switch {
+	case !ok:
+		return netip.Addr{}
+	case c.options.IPv6Only:
+		return nodeIPv6(i)
 	}
-	return netip.Addr{}
+	return nodeIP(i)
 }
 
-// DualStack reports whether the test bed has IPv6, too.
+// DualStack reports whether the test bed has both families.
 func (c *Cluster) DualStack() bool { return c.options.DualStack }
 
-// NodeIPv6 is NodeIP for IPv6; the zero Addr without DualStack.
+// IPv6Only reports whether the test bed has IPv6 alone.
+func (c *Cluster) IPv6Only() bool { return c.options.IPv6Only }
+
+// NodeIPv6 is NodeIP for IPv6; the zero Addr in a test bed of IPv4 alone.
 func (c *Cluster) NodeIPv6(name string) netip.Addr {
-	if i, ok := c.nodeIndex(name); ok && c.options.DualStack {
+	if i, ok := c.nodeIndex(name); ok && c.options.ipv6() {
 		return nodeIPv6(i)
 	}
 	return netip.Addr{}
 }
 
-// BridgeIP returns the address of a node on its pods' bridge; the zero Addr if there is no
-// such node.
+// BridgeIP returns the first address of a node on its pods' bridge; the zero Addr if there is
+// no such node.
 func (c *Cluster) BridgeIP(name string) netip.Addr {
 	i, ok := c.nodeIndex(name)
 	if !ok {
 		return netip.Addr{}
 	}
-	return netip.MustParsePrefix(podCIDR(i)).Addr().Next()
+	return netip.MustParsePrefix(c.options.first(podCIDR(i), podCIDRv6(i))).Addr().Next()
 }
 
 // nodeIndex returns the number of a node, from 1.
@@ -73,15 +80,12 @@ func (c *Cluster) startNode(ctx context.Context, name string) error {
 		return fmt.Errorf("start node: %w", err)
 	}
 	config := node.Config{
-		Name: name, IPs: c.options.both(nodeIP(i).String(), nodeIPv6(i).String()), Prefix: c.options.Prefix,
-		PodCIDR: podCIDR(i), PodAddresses: c.options.PodAddresses, ClusterCIDRs: c.options.both(ClusterCIDR, ClusterCIDRv6),
-		Dir: dir, Tools: c.tools, CNI: cniDir(), PKI: c.pkiDir(), API: apiURL,
+		Name: name, IPs: c.options.joined(nodeIP(i).String(), nodeIPv6(i).String()), Prefix: c.options.Prefix,
+		PodCIDRs: c.options.families(podCIDR(i), podCIDRv6(i)), PodAddresses: c.options.PodAddresses, ClusterCIDRs: c.options.joined(ClusterCIDR, ClusterCIDRv6),
+		Dir: dir, Tools: c.tools, CNI: cniDir(), PKI: c.pkiDir(), API: c.apiURL(),
 		Images: append([]string{c.trafficImage()}, c.options.Images...), Sandbox: TrafficImage,
 		Legacy: c.options.Backend == Legacy, MTU: c.options.MTU,
 		Network: string(c.options.CNI), NetworkTool: c.cniTool, Nodes: c.options.Nodes, ProxyMode: string(c.options.ProxyMode),
-	}
-	if c.options.DualStack {
-		config.PodCIDRv6 = podCIDRv6(i)
 	}
 	file := filepath.Join(dir, "node.json")
 	if err := node.WriteConfig(file, config); err != nil {
@@ -156,8 +160,8 @@ func (c *Cluster) setPodCIDR(ctx context.Context, name string) error {
 	if !ok {
 		return fmt.Errorf("no node %q", name)
 	}
-	cidrs := strings.ReplaceAll(c.options.both(podCIDR(i), podCIDRv6(i)), ",", `","`)
-	patch := fmt.Sprintf(`{"spec":{"podCIDR":%q,"podCIDRs":["%s"]}}`, podCIDR(i), cidrs)
+	cidrs := c.options.families(podCIDR(i), podCIDRv6(i))
+	patch := fmt.Sprintf(`{"spec":{"podCIDR":%q,"podCIDRs":["%s"]}}`, cidrs[0], strings.Join(cidrs, `","`))
 	err := Poll(ctx, 120*time.Second, func() error {
 		if _, err := c.nodeProcess(name); err != nil {
 			return err

@@ -10,6 +10,7 @@ import (
 	"path/filepath"
 	"regexp"
 	"slices"
+	"strings"
 	"time"
 )
 
@@ -31,7 +32,7 @@ const (
 	routerOuterIP  = "10.1.8.1"
 )
 
-// Addresses of IPv6 that a test bed with DualStack has in addition.
+// Addresses of IPv6, which a test bed with DualStack has in addition, one with IPv6Only alone.
 const (
 	BastionIPv6   = "fd00:1:8::72"
 	LANHostIPv6   = "fd00:7::60"
@@ -41,6 +42,10 @@ const (
 	routerIPv6       = "fd00:7::1"
 	controlPlaneIPv6 = "fd00:7::10"
 	routerOuterIPv6  = "fd00:1:8::1"
+
+	// firstServiceIP and firstServiceIPv6 are the API server's own in each range of ClusterIPs.
+	firstServiceIP   = "10.96.0.1"
+	firstServiceIPv6 = "fd00:96::1"
 )
 
 // Places in which commands run, in addition to the nodes.
@@ -131,6 +136,9 @@ type Options struct {
 	// DualStack gives nodes, pods, Services, the bastion and everything between them
 	// addresses of IPv6, too; with Bridge and PTP alone.
 	DualStack bool
+	// IPv6Only gives all of these addresses of IPv6 and none of IPv4, but for loopback
+	// interfaces; with Bridge and PTP alone.
+	IPv6Only bool
 	// NoPodCIDRs leaves the Nodes without a podCIDR, as a CNI does that gives addresses
 	// out of pools of its own. The pods have the same addresses as otherwise.
 	NoPodCIDRs bool
@@ -189,17 +197,28 @@ func (o Options) outOfRange() (errs []error) {
 	if o.ProxyMode != ProxyIPTables && o.ProxyMode != ProxyNFTables {
 		errs = append(errs, fmt.Errorf("mode %q of kube-proxy: want %s or %s", o.ProxyMode, ProxyIPTables, ProxyNFTables))
 	}
-	if o.CNI.Program() != "" && (o.NoPodCIDRs || o.PodAddresses != 0) {
-		errs = append(errs, fmt.Errorf("CNI %s gives pods all addresses of their Node's podCIDR", o.CNI))
-	}
-	if o.CNI.Program() != "" && o.DualStack {
-		errs = append(errs, fmt.Errorf("CNI %s is run with IPv4 alone", o.CNI))
-	}
 	if o.MTU < 600 || o.MTU > 9000 {
 		errs = append(errs, fmt.Errorf("MTU %d: want 600 to 9000", o.MTU))
 	}
 	if o.PodAddresses != 0 && (o.PodAddresses < 8 || o.PodAddresses > 250) {
 		errs = append(errs, fmt.Errorf("%d pod addresses: want 8 to 250", o.PodAddresses))
+	}
+	return append(errs, o.atOdds()...)
+}
+
+// atOdds returns an error for each pair of values that cannot be together.
+func (o Options) atOdds() (errs []error) {
+	if o.CNI.Program() != "" && (o.NoPodCIDRs || o.PodAddresses != 0) {
+		errs = append(errs, fmt.Errorf("CNI %s gives pods all addresses of their Node's podCIDR", o.CNI))
+	}
+	if o.CNI.Program() != "" && o.ipv6() {
+		errs = append(errs, fmt.Errorf("CNI %s is run with IPv4 alone", o.CNI))
+	}
+	if o.DualStack && o.IPv6Only {
+		errs = append(errs, errors.New("both families, and IPv6 alone: want one of the two"))
+	}
+	if o.ipv6() && o.MTU < 1280 {
+		errs = append(errs, fmt.Errorf("MTU %d: a link has no IPv6 below 1280", o.MTU))
 	}
 	return errs
 }
@@ -216,13 +235,28 @@ func nodeIPv6(i int) netip.Addr { return netip.MustParseAddr(fmt.Sprintf("fd00:7
 
 func podCIDRv6(i int) string { return fmt.Sprintf("fd00:254:0:%x::/64", i) }
 
-// both joins an address or network of IPv4 with that of IPv6, if the test bed has both.
-func (o Options) both(v4, v6 string) string {
-	if o.DualStack {
-		return v4 + "," + v6
+// ipv4 and ipv6 report whether the test bed has addresses of a family.
+func (o Options) ipv4() bool { return !o.IPv6Only }
+
+func (o Options) ipv6() bool { return o.DualStack || o.IPv6Only }
+
+// families returns, of what there is for IPv4 and for IPv6, that of the families which the
+// test bed has, IPv4 first.
+func (o Options) families(v4, v6 string) []string {
+	switch {
+	case o.DualStack:
+		return []string{v4, v6}
+	case o.IPv6Only:
+		return []string{v6}
 	}
-	return v4
+	return []string{v4}
 }
+
+// joined is families as flags of Kubernetes take them.
+func (o Options) joined(v4, v6 string) string { return strings.Join(o.families(v4, v6), ",") }
+
+// first is the first of families: Nodes, pods and Services have their first address of it.
+func (o Options) first(v4, v6 string) string { return o.families(v4, v6)[0] }
 
 // baseDir holds the directories of all test beds.
 func baseDir() (string, error) {

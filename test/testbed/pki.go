@@ -14,6 +14,7 @@ import (
 	"net"
 	"os"
 	"path/filepath"
+	"slices"
 	"time"
 )
 
@@ -35,24 +36,24 @@ func (c *Cluster) makePKI(relayPort int) error {
 	if err != nil {
 		return fmt.Errorf("make certificates: %w", err)
 	}
-	serviceIP := "10.96.0.1"
+	names := slices.Concat([]string{"127.0.0.1", "localhost", "kubernetes", "kubernetes.default", "kubernetes.default.svc"},
+		c.options.families(controlPlaneIP, controlPlaneIPv6), c.options.families(firstServiceIP, firstServiceIPv6))
 	errs := []error{
 		a.serviceAccountKey(),
-		a.certificate("apiserver", pkix.Name{CommonName: "kube-apiserver"}, "127.0.0.1", controlPlaneIP, serviceIP,
-			"localhost", "kubernetes", "kubernetes.default", "kubernetes.default.svc"),
+		a.certificate("apiserver", pkix.Name{CommonName: "kube-apiserver"}, names...),
 		a.certificate("apiserver-kubelet-client", pkix.Name{CommonName: "kube-apiserver-kubelet-client", Organization: []string{"system:masters"}}),
 		a.certificate("admin", pkix.Name{CommonName: "admin", Organization: []string{"system:masters"}}),
 		a.kubeconfig("admin", fmt.Sprintf("https://127.0.0.1:%d", relayPort)),
 		a.certificate(lanAdmin, pkix.Name{CommonName: "admin", Organization: []string{"system:masters"}}),
-		a.kubeconfig(lanAdmin, apiURL),
+		a.kubeconfig(lanAdmin, c.apiURL()),
 	}
 	for _, name := range []string{"kube-controller-manager", "kube-scheduler", "kube-proxy"} {
-		errs = append(errs, a.certificate(name, pkix.Name{CommonName: "system:" + name}), a.kubeconfig(name, apiURL))
+		errs = append(errs, a.certificate(name, pkix.Name{CommonName: "system:" + name}), a.kubeconfig(name, c.apiURL()))
 	}
 	for i := 1; i <= c.options.Nodes; i++ {
 		name := nodeName(i)
 		subject := pkix.Name{CommonName: "system:node:" + name, Organization: []string{"system:nodes"}}
-		errs = append(errs, a.certificate(name, subject, name, nodeIP(i).String()), a.kubeconfig(name, apiURL))
+		errs = append(errs, a.certificate(name, subject, append(c.options.families(nodeIP(i).String(), nodeIPv6(i).String()), name)...), a.kubeconfig(name, c.apiURL()))
 	}
 	if err := errors.Join(errs...); err != nil {
 		return fmt.Errorf("make certificates: %w", err)

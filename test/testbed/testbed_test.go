@@ -32,11 +32,6 @@ spec:
         imagePullPolicy: Never
         args: [serve, ":8080"]
         readinessProbe: {httpGet: {port: 8080, path: /}, periodSeconds: 1}
----
-apiVersion: v1
-kind: Service
-metadata: {name: web, namespace: default}
-spec: {selector: {app: web}, ports: [{port: 80, targetPort: 8080}]}
 `
 
 // One test bed of each backend serves all that the tests of other packages
@@ -53,16 +48,10 @@ func TestCluster(t *testing.T) {
 				t.Fatal(err)
 			}
 			t.Cleanup(func() { mustBeGone(t, c) })
-			if _, err := c.Apply(ctx, webManifest); err != nil {
-				t.Fatal(err)
-			}
-			pods, err := c.AwaitPods(ctx, "default", "app=web", 2)
-			if err != nil {
-				t.Fatal(err)
-			}
-			t.Run("pods reach the world with their node's address", testWorld(c, pods))
+			pods := deployWeb(ctx, t, c)
+			t.Run("pods reach the world with their node's address", testWorld(c, pods, worldIPv4()))
 			if o.DualStack {
-				t.Run("pods reach the world by IPv6", testWorldIPv6(c, pods))
+				t.Run("pods reach the world by IPv6", testWorld(c, pods, worldIPv6()))
 			}
 			t.Run("the node's rules are in the chosen backend", testBackend(c))
 			t.Run("rp_filter is strict on every device", testStrict(c))
@@ -78,111 +67,32 @@ func TestCluster(t *testing.T) {
 	}
 }
 
-func testWorld(c *Cluster, pods []Pod) func(*testing.T) {
-	return func(t *testing.T) {
-		service, err := c.Kubectl(t.Context(), "-n", "default", "get", "service", "web", "-o", "jsonpath={.spec.clusterIP}")
-		if err != nil {
-			t.Fatal(err)
-		}
-		for _, p := range pods {
-			node := c.NodeIP(p.Node)
-			bastion := fmt.Sprintf("%s:%d", BastionIP, BastionPort)
-			for _, command := range []string{
-				"get http://" + bastion + "/?from=" + p.Name,
-				"post -size 3000000 http://" + bastion + "/?bytes=3000000",
-				"udp -df -size 1472 " + bastion,
-				"watch -for 1ms udp://" + bastion,
-				fmt.Sprintf("stream -for 1ms %s:%d", BastionIP, BastionEchoPort),
-			} {
-				out, err := c.PodExec(t.Context(), p.Namespace, p.Name, strings.Fields("/traffic "+command)...)
-				if err != nil || !strings.Contains(out, node.String()+":") {
-					t.Errorf("%s on %s: traffic %s: %q, %v; want it seen as %s", p.Name, p.Node, command, out, err, node)
-				}
-			}
-			for _, command := range []string{"ping " + BastionIP, "api /version", "get http://" + service + "/"} {
-				if out, err := c.PodExec(t.Context(), p.Namespace, p.Name, strings.Fields("/traffic "+command)...); err != nil {
-					t.Errorf("%s on %s: traffic %s: %q, %v", p.Name, p.Node, command, out, err)
-				}
-			}
-			entries, err := c.AccessLog().Find("from=" + p.Name)
-			if err != nil || len(entries) != 1 || entries[0].Source != node {
-				t.Errorf("access log of %s: %v, %v; want one line of %s", p.Name, entries, err, node)
-			}
-			// A neighbour on the LAN that is no node reaches pods directly.
-			if out, err := c.Exec(t.Context(), LANHost, "traffic", "get", fmt.Sprintf("http://%s:8080/", p.IP)); err != nil || !strings.Contains(out, LANHostIP) {
-				t.Errorf("from the LAN to %s: %q, %v", p.Name, out, err)
-			}
-		}
+// A test bed of IPv6 alone does all that without IPv4.
+func TestIPv6Only(t *testing.T) {
+	ctx, cancel := context.WithTimeout(t.Context(), 6*time.Minute)
+	defer cancel()
+	c, err := Up(ctx, Options{Prefix: "tbsix", Nodes: 2, IPv6Only: true, Progress: os.Stderr})
+	if err != nil {
+		t.Fatal(err)
 	}
+	t.Cleanup(func() { mustBeGone(t, c) })
+	pods := deployWeb(ctx, t, c)
+	t.Run("pods reach the world with their node's address", testWorld(c, pods, worldIPv6()))
+	t.Run("no interface but the loopback one has an address of IPv4", testNoIPv4(c, pods))
+	t.Run("a node blocks UDP", testBlockUDP(c))
 }
 
-func testWorldIPv6(c *Cluster, pods []Pod) func(*testing.T) {
-	return func(t *testing.T) {
-		const service = `
-apiVersion: v1
-kind: Service
-metadata: {name: web6, namespace: default}
-spec: {selector: {app: web}, ipFamilies: [IPv6], ports: [{port: 80, targetPort: 8080}]}
-`
-		if _, err := c.Apply(t.Context(), service); err != nil {
-			t.Fatal(err)
-		}
-		clusterIP, err := c.Kubectl(t.Context(), "-n", "default", "get", "service", "web6", "-o", "jsonpath={.spec.clusterIP}")
-		if err != nil {
-			t.Fatal(err)
-		}
-		k, err := c.Capture(t.Context(), Bastion, "eth0", func(p Packet) bool { return p.Source.Addr().Is6() || p.Destination.Addr().Is6() })
-		if err != nil {
-			t.Fatal(err)
-		}
-		for _, p := range pods {
-			node := c.NodeIPv6(p.Node)
-			bastion := fmt.Sprintf("[%s]:%d", BastionIPv6, BastionPort)
-			for _, command := range []string{
-				"get http://" + bastion + "/?from6=" + p.Name,
-				"udp -df -size 1452 " + bastion,
-				fmt.Sprintf("stream -for 1ms [%s]:%d", BastionIPv6, BastionEchoPort),
-			} {
-				out, err := c.PodExec(t.Context(), p.Namespace, p.Name, strings.Fields("/traffic "+command)...)
-				if err != nil || !strings.Contains(out, "["+node.String()+"]:") {
-					t.Errorf("%s on %s: traffic %s: %q, %v; want it seen as %s", p.Name, p.Node, command, out, err, node)
-				}
-			}
-			err := Poll(t.Context(), 30*time.Second, func() error {
-				_, err := c.PodExec(t.Context(), p.Namespace, p.Name, "/traffic", "get", "http://["+clusterIP+"]/")
-				return err
-			})
-			if err != nil {
-				t.Errorf("%s on %s to the Service: %v", p.Name, p.Node, err)
-			}
-			if out, err := c.PodExec(t.Context(), p.Namespace, p.Name, "/traffic", "ping", BastionIPv6); err != nil {
-				t.Errorf("%s on %s: ping: %q, %v", p.Name, p.Node, out, err)
-			}
-			entries, err := c.AccessLog().Find("from6=" + p.Name)
-			if err != nil || len(entries) != 1 || entries[0].Source != node {
-				t.Errorf("access log of %s: %v, %v; want one line of %s", p.Name, entries, err, node)
-			}
-			if out, err := c.Exec(t.Context(), LANHost, "traffic", "get", fmt.Sprintf("http://[%s]:8080/", p.IPv6)); err != nil || !strings.Contains(out, LANHostIPv6) {
-				t.Errorf("from the LAN to %s: %q, %v", p.Name, out, err)
-			}
-		}
-		packets, err := k.Stop()
-		if err != nil {
-			t.Fatal(err)
-		}
-		protocols := map[uint8]int{}
-		for _, p := range packets {
-			protocols[p.Protocol]++
-			if want := netip.MustParseAddr(BastionIPv6); p.Source.Addr() != want && p.Destination.Addr() != want {
-				t.Errorf("captured %v to %v", p.Source, p.Destination)
-			}
-		}
-		for _, protocol := range []uint8{unix.IPPROTO_TCP, unix.IPPROTO_UDP, unix.IPPROTO_ICMPV6} {
-			if protocols[protocol] < 2*len(pods) {
-				t.Errorf("captured %d packets of protocol %d, want 2 of each pod at least", protocols[protocol], protocol)
-			}
-		}
+// deployWeb has a web server run in a pod on each node.
+func deployWeb(ctx context.Context, t *testing.T, c *Cluster) []Pod {
+	t.Helper()
+	if _, err := c.Apply(ctx, webManifest); err != nil {
+		t.Fatal(err)
 	}
+	pods, err := c.AwaitPods(ctx, "default", "app=web", len(c.Nodes()))
+	if err != nil {
+		t.Fatal(err)
+	}
+	return pods
 }
 
 func testBackend(c *Cluster) func(*testing.T) {

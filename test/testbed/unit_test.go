@@ -35,6 +35,9 @@ func TestOptionsAreChecked(t *testing.T) {
 		{CNI: Flannel, NoPodCIDRs: true},
 		{CNI: KubeRouter, PodAddresses: 9},
 		{CNI: Flannel, DualStack: true},
+		{CNI: Flannel, IPv6Only: true},
+		{DualStack: true, IPv6Only: true},
+		{MTU: 1200, IPv6Only: true},
 	} {
 		if _, err := o.withDefaults(); err == nil {
 			t.Errorf("%+v was accepted", o)

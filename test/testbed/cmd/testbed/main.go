@@ -36,6 +36,7 @@ func run(args []string) int {
 	flags.StringVar((*string)(&o.ProxyMode), "proxy", "iptables", "mode of kube-proxy: iptables or nftables")
 	flags.IntVar(&o.MTU, "mtu", 1500, "MTU of the LAN and of pods, in bytes")
 	flags.BoolVar(&o.DualStack, "dual-stack", false, "addresses of IPv6 for nodes, pods, Services and the bastion, too")
+	flags.BoolVar(&o.IPv6Only, "ipv6-only", false, "addresses of IPv6 for all of these, and none of IPv4")
 	flags.Func("image", "docker-archive to load on every node; may be repeated", func(path string) error {
 		o.Images = append(o.Images, path)
 		return nil

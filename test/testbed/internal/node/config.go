@@ -5,6 +5,8 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"slices"
+	"strings"
 )
 
 // Config describes one node. It travels as a JSON file from the test bed to
@@ -16,12 +18,11 @@ type Config struct {
 	// test bed's, which names its cgroup.
 	IPs    string
 	Prefix string
-	// PodCIDR is the node's own, and PodCIDRv6 that of IPv6, if pods have addresses of it.
+	// PodCIDRs are the node's own, one for each family in which pods have addresses.
 	// ClusterCIDRs are all nodes', one or two with a comma between them.
-	PodCIDR      string
-	PodCIDRv6    string
+	PodCIDRs     []string
 	ClusterCIDRs string
-	// PodAddresses bounds the addresses of PodCIDR that pods get; 0 for all.
+	// PodAddresses bounds the addresses of the first of PodCIDRs that pods get; 0 for all.
 	PodAddresses int
 	// Dir is the node's own directory: its state, logs and private mounts.
 	Dir string
@@ -48,6 +49,11 @@ type Config struct {
 	Nodes int
 	// ProxyMode is kube-proxy's mode.
 	ProxyMode string
+}
+
+// ipv6Only reports whether the node has addresses of IPv6 alone.
+func (c Config) ipv6Only() bool {
+	return !slices.ContainsFunc(strings.Split(c.IPs, ","), func(ip string) bool { return !strings.Contains(ip, ":") })
 }
 
 // PIDFile is where Enter writes the process id, in the machine's PID

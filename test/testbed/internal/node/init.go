@@ -217,7 +217,7 @@ func (s *supervisor) run() error {
 func writeConfigs(c Config) error {
 	files := map[string]string{
 		filepath.Join(c.Dir, "containerd.toml"): fmt.Sprintf(containerdConfig, criSocket, c.Sandbox, c.CNI, snapshotter(c)),
-		filepath.Join(c.Dir, "kubelet.yaml"):    fmt.Sprintf(kubeletConfig, filepath.Join(c.PKI, "ca.crt"), criSocket, c.PodCIDR, filepath.Join(c.PKI, c.Name+".crt"), filepath.Join(c.PKI, c.Name+".key")),
+		filepath.Join(c.Dir, "kubelet.yaml"):    fmt.Sprintf(kubeletConfig, anyAddress(c), filepath.Join(c.PKI, "ca.crt"), criSocket, c.PodCIDRs[0], filepath.Join(c.PKI, c.Name+".crt"), filepath.Join(c.PKI, c.Name+".key")),
 	}
 	if text := networkConfig(c); text != "" {
 		files[networkFile] = text
@@ -229,6 +229,14 @@ func writeConfigs(c Config) error {
 		}
 	}
 	return errors.Join(errs...)
+}
+
+// anyAddress stands for all addresses of the node.
+func anyAddress(c Config) string {
+	if c.ipv6Only() {
+		return "::"
+	}
+	return "0.0.0.0"
 }
 
 // snapshotter is overlayfs where the file system of the state supports it.
@@ -271,7 +279,7 @@ state = "/run/containerd"
 
 const kubeletConfig = `apiVersion: kubelet.config.k8s.io/v1beta1
 kind: KubeletConfiguration
-address: 0.0.0.0
+address: %q
 authentication: {anonymous: {enabled: false}, webhook: {enabled: true}, x509: {clientCAFile: %q}}
 authorization: {mode: Webhook}
 cgroupDriver: cgroupfs

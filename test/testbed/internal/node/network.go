@@ -71,26 +71,30 @@ func networkConfig(c Config) string {
 // podRanges are the ranges of which each pod gets an address, podRoutes its routes, as the
 // CNI plugin host-local takes them.
 func podRanges(c Config) string {
-	ranges := "[" + podRange(c) + "]"
-	if c.PodCIDRv6 != "" {
-		ranges += fmt.Sprintf(`, [{"subnet": %q}]`, c.PodCIDRv6)
+	ranges := make([]string, len(c.PodCIDRs))
+	for i, cidr := range c.PodCIDRs {
+		ranges[i] = fmt.Sprintf(`[{"subnet": %q}]`, cidr)
 	}
-	return ranges
+	ranges[0] = "[" + podRange(c) + "]"
+	return strings.Join(ranges, ", ")
 }
 
 func podRoutes(c Config) string {
-	routes := `{"dst": "0.0.0.0/0"}`
-	if c.PodCIDRv6 != "" {
-		routes += `, {"dst": "::/0"}`
+	routes := make([]string, len(c.PodCIDRs))
+	for i, cidr := range c.PodCIDRs {
+		routes[i] = `{"dst": "0.0.0.0/0"}`
+		if strings.Contains(cidr, ":") {
+			routes[i] = `{"dst": "::/0"}`
+		}
 	}
-	return routes
+	return strings.Join(routes, ", ")
 }
 
-// podRange is the range of pod addresses of IPv4 as the CNI plugin host-local takes it.
+// podRange is the first range of pod addresses as the CNI plugin host-local takes it.
 func podRange(c Config) string {
-	subnet, err := netip.ParsePrefix(c.PodCIDR)
+	subnet, err := netip.ParsePrefix(c.PodCIDRs[0])
 	if c.PodAddresses == 0 || err != nil {
-		return fmt.Sprintf(`{"subnet": %q}`, c.PodCIDR)
+		return fmt.Sprintf(`{"subnet": %q}`, c.PodCIDRs[0])
 	}
 	// The first address is the node's own, of its bridge.
 	first := subnet.Addr().Next().Next()
@@ -98,7 +102,7 @@ func podRange(c Config) string {
 	for range c.PodAddresses - 1 {
 		last = last.Next()
 	}
-	return fmt.Sprintf(`{"subnet": %q, "rangeStart": %q, "rangeEnd": %q}`, c.PodCIDR, first, last)
+	return fmt.Sprintf(`{"subnet": %q, "rangeStart": %q, "rangeEnd": %q}`, c.PodCIDRs[0], first, last)
 }
 
 // networkDaemons are the daemons of the node's network: one, or none.
