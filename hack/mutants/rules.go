@@ -10,6 +10,7 @@ func ruleMutants() []mutant {
 		warnings = "./pkg/dataplane/warning"
 
 		strangers = "TestEgressIPsAndOverlayTakeNothingFromStrangers"
+		overwrite = "TestMarksThatOthersOverwrite"
 	)
 	m := func(name, pkg, test string, plain bool, file, old, mutated string) mutant {
 		return mutant{name: name, pkg: pkg, test: test, plain: plain, edits: []edit{{file: file, old: old, new: mutated}}}
@@ -18,12 +19,23 @@ func ruleMutants() []mutant {
 		m("rule-left-out", kernel, "TestGolden", true, "rules/snat.go", "when(inSet(SetInside, Destination)).then(Return{}),", ""),
 		m("ports-are-no-params", "./pkg/dataplane/rules", "TestParamsAreComparedWhole", true, "content.go", " && p.RandomPorts == o.RandomPorts", ""),
 		m("tree-mixes-indices", kernel, "TestPropertyIndicesAreReadBackFromRules", false, "rules/snat.go", "(1<<shift - 1)", "(1<<(shift+4) - 1)"),
-		m("lock-in-filter-alone", kernel, "TestOthersPutTheirRulesBeforeOurs", true, "rules/content.go", "if !b.Maps {\n\t\tr.Chains[ChainLocked]", "if false {\n\t\tr.Chains[ChainLocked]"),
+		{name: "lock-in-filter-alone", pkg: kernel, test: "TestOthersPutTheirRulesBeforeOurs", plain: true, edits: []edit{
+			{file: "rules/content.go", old: "r.Jumps = append(r.Jumps, HookJump{From: Forward, To: ChainLocked})", new: ""},
+			{file: "rules/content.go", old: "{From: Postrouting, To: ChainLeaving, Late: b.Maps}", new: ""},
+		}},
 		m("lost-first-place-is-not-noticed", kernel, "TestOthersPutTheirRulesBeforeOurs", true, "iptables/transaction.go", "if slices.ContainsFunc(jumps, behind) {", "if false && slices.ContainsFunc(jumps, behind) {"),
 		m("source-nat-behind-others", kernel, "TestPodNetworksOfOthers", true, "nftables/render.go", "const NATPriority = 50", "const NATPriority = 120"),
 		m("other-bits-are-cleared", kernel, "TestMarksOfOthersOnPackets", true, "nftables/render.go", "meta(expr.MetaKeyMARK), replaced(a.Mask, a.Value)", "meta(expr.MetaKeyMARK), replaced(^uint32(0), a.Value)"),
 		m("other-bits-are-cleared-by-sets", kernel, "TestMarksOfOthersOnPackets", true, "backend.go", "Mask: m.d.cfg.Marks.Mask}", "Mask: ^uint32(0)}"),
 		m("bits-of-others-are-ways", kernel, "TestMarksOfOthersOnPackets", true, "nftables/render.go", "rules.SetMark{Value: mark, Mask: m.All}", "rules.SetMark{Value: mark, Mask: mark}"),
+		m("marks-before-others", kernel, overwrite, true, "rules/content.go", "To: ChainMarking, Late: true}", "To: ChainMarking}"),
+		m("mark-of-the-overlay-is-lost", kernel, overwrite, true, "rules/content.go", "when(b.fromOverlay, Original).then(RestoreMark{b.wayBits()}),", ""),
+		m("overwritten-marks-pass", kernel, overwrite, true, "rules/content.go", "rules = append(rules, b.again()...)", ""),
+		m("other-marks-are-unlocked", kernel, overwrite, true, "rules/filter.go", "Mask: b.Marks.Remote() | b.first()}", "Mask: b.wayBits()}"),
+		m("pinned-mark-is-lost", kernel, overwrite, true, "rules/snat.go", "when(lost, saved, inSet(SetLocked, Source)).then(RestoreMark{b.wayBits()}),", ""),
+		m("two-marks-leave", kernel, overwrite, true, "rules/content.go", "served.then(DropIfMarksDiffer{way}))", "served.then(RestoreMark{way}))"),
+		m("leaving-without-a-lock", kernel, overwrite, true, "rules/content.go", "rules = append(rules, when(elsewhere, b.lostIndex(), state, inSet(SetLocked, Source), notInSet(SetInside, Destination)).then(Drop{}))", "_ = state"),
+		m("lost-marks-of-the-overlay-leave", kernel, overwrite, true, "rules/content.go", "rules = append(rules, when(b.fromOverlay, elsewhere, gone, Original).then(Drop{}))", "_ = gone"),
 		m("everybody-is-an-owner", kernel, "TestMachineThatAnswersForEverybody", true, "neigh/probe.go", "if !has(a.Everybody, mac) {", "if true {"),
 		m("everybody-is-not-told", kernel, "TestMachineThatAnswersForEverybody", true, "segment.go", "r.warn(warning.AnswersForAll(mac, r.uplink.Name))", "_ = mac"),
 		m("native-nat-before-iptables-is-not-told", kernel, "TestNativeNATBesideRulesInIPTables", true, "look.go", "c.Translates && c.Priority < r.natPriority() ||", "c.Translates && c.Priority < nftables.NATPriority ||"),

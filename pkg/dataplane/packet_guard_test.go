@@ -133,31 +133,34 @@ func TestGuardIsPutBack(t *testing.T) {
 	})
 	must(t, err)
 	defer accepts.Close()
+	damages := map[string]func(*node){
+		"detached": func(n *node) { must(t, bpf.RemoveGuards(n.dp.nl)) },
+		"not the first": func(*node) {
+			link, err := net.InterfaceByName("eth0")
+			must(t, err)
+			must(t, tcx.RawAttachProgram(tcx.RawAttachProgramOptions{
+				Target: link.Index, Program: accepts, Attach: ebpf.AttachTCXEgress, Anchor: tcx.Head(),
+			}))
+		},
+	}
 	for _, rules := range guardRules() {
-		t.Run(rules.name, func(t *testing.T) {
-			w, n, here := guarded(t, rules, "true")
-			s := startSender(t, here, w.bastion, 9001)
-			for name, damage := range map[string]func(){
-				"detached": func() { must(t, bpf.RemoveGuards(n.dp.nl)) },
-				"not the first": func() {
-					link, err := net.InterfaceByName("eth0")
-					must(t, err)
-					must(t, tcx.RawAttachProgram(tcx.RawAttachProgramOptions{
-						Target: link.Index, Program: accepts, Attach: ebpf.AttachTCXEgress, Anchor: tcx.Head(),
-					}))
-				},
-			} {
-				n.Do(t, damage)
+		for name, damage := range damages {
+			t.Run(rules.name+", "+name, func(t *testing.T) {
+				// A world for each: connections that others' rules have translated outlive the
+				// damage, and a new one may find theirs by its port.
+				w, n, here := guarded(t, rules, "true")
+				s := startSender(t, here, w.bastion, 9001)
+				n.Do(t, func() { damage(n) })
 				if n.apply(t).Changes == 0 {
-					t.Errorf("%s: nothing was repaired", name)
+					t.Error("nothing was repaired")
 				}
 				n.settled(t)
 				n.masqueradeFirst(t)
 				w.linger(t)
 				n.masqueradeSecond(t)
 				w.flows(t, s, w.eip(1))
-			}
-		})
+			})
+		}
 	}
 }
 

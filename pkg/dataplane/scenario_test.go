@@ -203,6 +203,7 @@ func forget(flows []*tracedFlow, s staleness, sources []netip.Addr) {
 func mutate(t iptables.Table, rule func(chain, spec string) string) iptables.Table {
 	own := map[string][]string{}
 	for chain, specs := range t.Own {
+		own[chain] = nil // others may lead to it
 		for _, spec := range specs {
 			if spec = rule(chain, spec); spec != "" {
 				own[chain] = append(own[chain], spec)

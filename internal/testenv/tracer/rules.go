@@ -244,6 +244,11 @@ func (h *Host) parseMatch(option string, w *words) (condition, error) {
 			return nil, unknown("connection status", value)
 		}
 		return func(_ *Host, p *Packet) bool { return p.tracked() && p.Conn.Confirmed }, nil
+	case "--src-type":
+		if value != "LOCAL" {
+			return nil, unknown("type of address", value)
+		}
+		return func(h *Host, p *Packet) bool { return p.Src == h.Addr }, nil
 	case "--mark":
 		return parseMark(w.module, value)
 	case "--match-set":

@@ -152,6 +152,9 @@ func (h *Host) Forward(p Packet) (Outcome, error) {
 			return Outcome{Dropped: table + " FORWARD"}, err
 		}
 	}
+	if v, err := h.Walk("mangle", "POSTROUTING", &p); err != nil || v == Drop {
+		return Outcome{Dropped: "mangle POSTROUTING"}, err
+	}
 	if p.State == New && !p.Conn.Bound {
 		if _, err := h.Walk("nat", "POSTROUTING", &p); err != nil {
 			return Outcome{}, err

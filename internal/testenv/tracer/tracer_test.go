@@ -47,6 +47,7 @@ func TestMatches(t *testing.T) {
 		"--ctdir ORIGINAL":        true, "--ctdir REPLY": false,
 		"--ctstate INVALID,NEW": true, "--ctstate ESTABLISHED": false,
 		"--ctstatus CONFIRMED":   false,
+		"--src-type LOCAL":       false,
 		"--match-set marked src": true, "--match-set marked dst": false,
 	} {
 		for rule, want := range map[string]bool{match: want, "! " + match: !want} {

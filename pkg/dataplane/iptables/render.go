@@ -93,6 +93,8 @@ func renderMatch(m rules.Match) string {
 		return not(m.Not) + "-i " + m.Name
 	case rules.OutInterface:
 		return not(m.Not) + "-o " + m.Name
+	case rules.SourceLocal:
+		return "-m addrtype --src-type LOCAL"
 	case rules.UDPPort:
 		return fmt.Sprintf("-p udp -m udp --dport %d", m)
 	case rules.TCPPort:
@@ -150,6 +152,8 @@ func renderAction(a rules.Action) string {
 		return fmt.Sprintf("-j CONNMARK --set-xmark %#x/%#x", a.Value, a.Mask)
 	case rules.SaveMark:
 		return fmt.Sprintf("-j CONNMARK --save-mark --nfmask %#x --ctmask %#x", a.Mask, a.Mask)
+	case rules.RestoreMark:
+		return fmt.Sprintf("-j CONNMARK --restore-mark --nfmask %#x --ctmask %#x", a.Mask, a.Mask)
 	case rules.SourceNAT:
 		if a.RandomPort {
 			return snatTarget + a.To.String() + " --random-fully"

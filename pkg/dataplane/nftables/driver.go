@@ -217,7 +217,7 @@ func (d *Driver) readSet(name string) (Elements, error) {
 	for _, e := range list {
 		value := string(e.Val)
 		switch name {
-		case setMarks, setMarks6, setSave:
+		case setMarks, setMarks6, setSave, setRestore:
 			if value, err = verdictText(e.Val); err != nil {
 				return nil, fmt.Errorf("read set %s of table inet %s: %w", name, Name, err)
 			}

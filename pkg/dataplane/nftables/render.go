@@ -17,8 +17,15 @@ import (
 // NATPriority is the priority of our source NAT.
 const NATPriority = 50
 
-// priorities are those of our base chains. Before connection tracking, before whatever
-// marks packets by the same bits, before filters, and before other software's source
+// latePriorities are those of chains that come after what others do in a hook, but before
+// the kernel goes on: 225 is SELinux, at 300 connection tracking ends, and 100 is when
+// packets get their new source, whatever the priorities of the rules that choose it.
+func latePriorities() map[rules.Hook]int32 {
+	return map[rules.Hook]int32{rules.Prerouting: 299, rules.Postrouting: 99}
+}
+
+// priorities are those of our other base chains. Before connection tracking, before whatever
+// changes the marks that the overlay's program has given, before filters, and before other software's source
 // NAT: standard priorities are -300, -150, 0 and 100.
 func priorities() map[rules.Stage]int32 {
 	return map[rules.Stage]int32{rules.Raw: -301, rules.Mangle: -151, rules.Filter: -1, rules.NAT: NATPriority}
@@ -37,7 +44,7 @@ type Marks struct {
 // left out: in nftables, a packet that one base chain accepts is still seen by all
 // others.
 func Render(content, content6 rules.Content, m Marks) (Table, error) {
-	t := Table{Chains: map[string]Chain{}, Maps: map[string]Elements{setSame: {}, setSave: {}, setSNAT: {}, setSNAT6: {}}}
+	t := Table{Chains: map[string]Chain{}, Maps: map[string]Elements{setSame: {}, setSave: {}, setRestore: {}, setSNAT: {}, setSNAT6: {}}}
 	r := renderer{table: t, marks: m}
 	r.content(content)
 	r.ipv6 = true
@@ -47,6 +54,7 @@ func Render(content, content6 rules.Content, m Marks) (Table, error) {
 		r.chain(markChain(mark), nil, []rules.Rule{{Action: rules.SetMark{Value: mark, Mask: m.All}}})
 		r.chain(saveChain(mark), nil, []rules.Rule{{Action: rules.SetConnMark{Value: mark, Mask: m.Way}}})
 		t.Maps[setSave][markKey(mark)] = "jump " + saveChain(mark)
+		t.Maps[setRestore][markKey(mark)] = "jump " + markChain(mark)
 		t.Maps[setSame][markKey(mark)+markKey(mark)] = ""
 	}
 	return t, r.err
@@ -164,9 +172,12 @@ func (r *renderer) chain(name string, base *Base, list []rules.Rule) {
 
 // enter leads the packets of a hook that are of the rules' family into a chain.
 func (r *renderer) enter(stage rules.Stage, jump rules.HookJump) {
-	name := fmt.Sprintf("%s-%s", stage, jump.From)
+	name, priority := fmt.Sprintf("%s-%s", stage, jump.From), priorities()[stage]
+	if jump.Late {
+		name, priority = name+"-late", latePriorities()[jump.From]
+	}
 	c := r.table.Chains[name]
-	c.Base = &Base{Hook: jump.From, Priority: priorities()[stage], NAT: stage == rules.NAT}
+	c.Base = &Base{Hook: jump.From, Priority: priority, NAT: stage == rules.NAT}
 	family := byte(unix.NFPROTO_IPV4)
 	if r.ipv6 {
 		family = unix.NFPROTO_IPV6
@@ -199,6 +210,8 @@ func (r *renderer) match(m rules.Match) []expr.Any {
 		return slices.Concat(meta(expr.MetaKeyIIFNAME), compare(m.Not, interfaceName(m.Name)))
 	case rules.OutInterface:
 		return slices.Concat(meta(expr.MetaKeyOIFNAME), compare(m.Not, interfaceName(m.Name)))
+	case rules.SourceLocal:
+		return slices.Concat([]expr.Any{&expr.Fib{Register: register, FlagSADDR: true, ResultADDRTYPE: true}}, equal(native(unix.RTN_LOCAL)))
 	case rules.UDPPort:
 		return port(unix.IPPROTO_UDP, uint16(m))
 	case rules.TCPPort:
@@ -267,6 +280,8 @@ func (r *renderer) action(a rules.Action) []expr.Any {
 		return r.setMark(a)
 	case rules.SaveMark:
 		return slices.Concat(meta(expr.MetaKeyMARK), masked(native(a.Mask)), mapped(setSave, 0))
+	case rules.RestoreMark:
+		return slices.Concat(ct(expr.CtKeyMARK), masked(native(a.Mask)), mapped(setRestore, 0))
 	case rules.DropIfMarksDiffer:
 		return slices.Concat(
 			meta(expr.MetaKeyMARK), masked(native(a.Mask)),

@@ -21,6 +21,8 @@ const (
 	setSNAT = "egress-snat"
 	// setSave leads each mark to the chain that copies it to the connection.
 	setSave = "egress-save"
+	// setRestore leads each mark of a connection to the chain that gives it to the packet.
+	setRestore = "egress-restore"
 	// setMarks leads each pod to the chain that gives its packets their mark. Set
 	// egress-pods has the same pods: up to Linux 6.1 at least, a map cannot be asked
 	// whether it has a key.
@@ -34,7 +36,7 @@ const (
 )
 
 // mapNames lists those whose elements change with the rules.
-func mapNames() []string { return []string{setSame, setSave, setSNAT, setSNAT6} }
+func mapNames() []string { return []string{setSame, setSave, setRestore, setSNAT, setSNAT6} }
 
 // resetFor is how long a connection stays in the set of those that get a reset.
 const resetFor = 15 * time.Minute
@@ -70,6 +72,7 @@ func sets(t *nftables.Table) []*nftables.Set {
 		{Table: t, Name: rules.SetBound, KeyType: ip, Dynamic: true, Size: maxSenders},
 		{Table: t, Name: setSame, KeyType: concat(mark, mark), KeyByteOrder: binaryutil.NativeEndian},
 		{Table: t, Name: setSave, KeyType: mark, DataType: nftables.TypeVerdict, IsMap: true, KeyByteOrder: binaryutil.NativeEndian},
+		{Table: t, Name: setRestore, KeyType: mark, DataType: nftables.TypeVerdict, IsMap: true, KeyByteOrder: binaryutil.NativeEndian},
 		{Table: t, Name: setSNAT, KeyType: mark, DataType: ip, IsMap: true, KeyByteOrder: binaryutil.NativeEndian},
 		{Table: t, Name: setMarks6, KeyType: ip6, DataType: nftables.TypeVerdict, IsMap: true},
 		{Table: t, Name: rules.SetIPs6, KeyType: ip6},

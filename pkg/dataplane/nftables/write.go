@@ -83,7 +83,7 @@ func encode(set string, keys []string, values Elements) []nftables.SetElement {
 	for _, key := range keys {
 		e := nftables.SetElement{Key: []byte(key)}
 		switch value := values[key]; set {
-		case setMarks, setMarks6, setSave:
+		case setMarks, setMarks6, setSave, setRestore:
 			e.VerdictData = &expr.Verdict{Kind: expr.VerdictJump, Chain: value[len("jump "):]}
 		case rules.SetInside, rules.SetInside6:
 			size := len(key) / 2

@@ -48,6 +48,8 @@ const (
 const (
 	ChainNotrack     = ChainPrefix + "NOTRACK"
 	ChainPrerouting  = ChainPrefix + "PREROUTING"
+	ChainMarking     = ChainPrefix + "MARKING"
+	ChainLeaving     = ChainPrefix + "LEAVING"
 	ChainForward     = ChainPrefix + "FORWARD"
 	ChainFrom        = ChainPrefix + "FROM-OVERLAY"
 	ChainTo          = ChainPrefix + "TO-OVERLAY"
@@ -117,10 +119,12 @@ func (p Params) Equal(o Params) bool {
 // Build gives the content of all our chains. The walk of a packet through them:
 //
 //	raw     the outer packets of the overlay need no connection tracking
-//	mangle  PREROUTING marks: a pod's packet with its way, a reply with RETURN
+//	mangle  MARKING marks: a pod's packet with its way, a reply with RETURN. It comes
+//	        first in PREROUTING; in nftables last, after all that others do there
 //	        ARRIVED takes the marks off what is for the host itself
-//	        FORWARD locks: what is marked leaves by its way, or not at all;
-//	        in iptables, LOCKED is here as well, in case others come first in filter
+//	        FORWARD marks again, and locks: what is marked leaves by its way, or not at all;
+//	        in iptables, LOCKED is here as well, in case others come first in filter;
+//	        LEAVING gives back marks of egress IPs that others have changed meanwhile
 //	filter  RESET answers pods that go on with connections that have ended;
 //	        LOCKED is the lock that holds when mangle has been flushed;
 //	        OUTPUT locks what leaves past FORWARD, as by IPVS;
@@ -210,22 +214,27 @@ func (b builder) raw() Ruleset {
 func (b builder) mangle() Ruleset {
 	r := Ruleset{
 		Chains: map[string][]Rule{
-			ChainPrerouting: b.prerouting(),
-			ChainForward:    b.forward(),
-			ChainFrom:       b.fromOverlayChain(),
-			ChainTo:         b.toOverlayChain(),
-			ChainPinned:     b.pinned(),
-			ChainArrived:    b.arrived(),
+			ChainMarking: b.marking(),
+			ChainLeaving: slices.Concat(b.restored(), b.lost()),
+			ChainForward: b.forward(),
+			ChainFrom:    b.fromOverlayChain(),
+			ChainTo:      b.toOverlayChain(),
+			ChainPinned:  b.pinned(),
+			ChainArrived: b.arrived(),
 		},
-		Jumps: []HookJump{{From: Prerouting, To: ChainPrerouting}, {From: Input, To: ChainArrived}, {From: Forward, To: ChainForward}},
+		Jumps: []HookJump{{From: Prerouting, To: ChainPrerouting}, {From: Input, To: ChainArrived}, {From: Forward, To: ChainForward}, {From: Postrouting, To: ChainLeaving, Late: b.Maps}},
 	}
+	if b.Maps {
+		r.Chains[ChainPrerouting] = b.arrival()
+		r.Jumps = append(r.Jumps, HookJump{From: Prerouting, To: ChainMarking, Late: true})
+		return r
+	}
+	r.Chains[ChainPrerouting] = append(b.arrival(), when().then(Jump{ChainMarking}))
 	// In iptables, other software may put rules before ours, as Calico does in PREROUTING of
 	// this table and in FORWARD of filter: what these accept is not marked, and does not meet
 	// the lock there.
-	if !b.Maps {
-		r.Chains[ChainLocked] = b.locked()
-		r.Jumps = append(r.Jumps, HookJump{From: Forward, To: ChainLocked})
-	}
+	r.Chains[ChainLocked] = b.locked()
+	r.Jumps = append(r.Jumps, HookJump{From: Forward, To: ChainLocked})
 	return r
 }
 
@@ -237,16 +246,30 @@ func (b builder) arrived() []Rule {
 	return []Rule{when(Mark{Value: 0, Mask: all, Not: true}, inSet(SetPods, Source)).then(SetMark{0, all})}
 }
 
-// prerouting marks packets before they are routed.
-func (b builder) prerouting() []Rule {
-	ret, remote, all := b.Marks.Return(), b.Marks.Remote(), b.allBits()
-	rules := []Rule{
+// arrival is for packets that come over the overlay, as long as they have the mark that the
+// program there has given them.
+func (b builder) arrival() []Rule {
+	ret, way := b.Marks.Return(), b.wayBits()
+	return []Rule{
 		// A connection that comes over the overlay goes back over it, so that both
 		// directions take the same way, whatever the CNI.
 		when(b.fromOverlay, Original).then(SetConnMark{ret, ret}),
-		when(b.fromOverlay).then(Return{}),
+		when(b.fromOverlay, Original, Unconfirmed{}).then(SaveMark{way}),
+		when(b.fromOverlay, Original).then(DropIfMarksDiffer{way}),
 	}
-	rules = append(rules, b.neighbours()...)
+}
+
+// marking gives packets of this host's pods, and replies, the mark of their way, and those
+// that came over the overlay the mark that they came with. It follows from the packet
+// alone, so that it can be done again wherever it matters: other software may have set the
+// whole mark meanwhile, as the VPC CNI of Amazon does in nftables, and whoever shapes
+// traffic by marks.
+func (b builder) marking() []Rule {
+	ret, remote, all := b.Marks.Return(), b.Marks.Remote(), b.allBits()
+	rules := append([]Rule{
+		when(b.fromOverlay, Original).then(RestoreMark{b.wayBits()}),
+		when(b.fromOverlay).then(Return{}),
+	}, b.neighbours()...)
 	if b.Senders {
 		rules = append(rules,
 			when(Unconfirmed{}, inSet(SetLocked, Source), AgentPresent{Set: SetPresent}).then(LearnSender{Pairs: SetSenders, Addresses: SetBound}),
@@ -264,6 +287,16 @@ func (b builder) prerouting() []Rule {
 		}
 	}
 	return rules
+}
+
+// again marks packets once more, but for those that stay inside the cluster.
+func (b builder) again() []Rule {
+	mark := Jump{ChainMarking}
+	return []Rule{
+		when(b.fromOverlay).then(mark),
+		when(b.toOverlay).then(mark),
+		when(inSet(SetPods, Source), notInSet(SetInside, Destination)).then(mark),
+	}
 }
 
 // forward is the lock on what is marked.
@@ -286,6 +319,7 @@ func (b builder) forward() []Rule {
 	if !b.six {
 		rules = append(rules, when(UDPPort(b.OverlayPort), Original, inSet(SetHosts, Destination)).then(Drop{}))
 	}
+	rules = append(rules, b.again()...)
 	return append(rules,
 		when(b.fromOverlay).then(Goto{ChainFrom}),
 		when(b.toOverlay).then(Goto{ChainTo}),
@@ -307,7 +341,7 @@ func (b builder) fromOverlayChain() []Rule {
 		when(unnatable()).then(Drop{}),
 		when(Reply).then(Return{}),
 		// A network without an egress IP here must not leave with the host's address.
-		when(Mark{Value: 0, Mask: b.Marks.IndexMask()}).then(Drop{}),
+		when(b.lostIndex()).then(Drop{}),
 		when(inSet(SetInside, Destination)).then(Drop{}),
 		when().then(Goto{ChainPinned}),
 	}
@@ -330,6 +364,52 @@ func (b builder) toOverlayChain() []Rule {
 	}
 }
 
+// restored gives back the marks with which packets have passed FORWARD, before they get their
+// source or reach the program at the overlay, if others have changed them meanwhile. Of a
+// packet's mark and its connection's, one is enough. Two that contradict each other are not.
+func (b builder) restored() []Rule {
+	ret, remote, first, all, way := b.Marks.Return(), b.Marks.Remote(), b.first(), b.allBits(), b.wayBits()
+	elsewhere := b.toOverlay
+	elsewhere.Not = true
+	has := func(bits uint32) Match { return ConnMark{Value: bits, Mask: bits} }
+	rules := []Rule{
+		when(b.toOverlay, Reply, has(ret)).then(SetMark{ret, all}),
+		when(b.toOverlay, Original, has(remote)).then(RestoreMark{way}),
+		when(elsewhere, Mark{Value: 0, Mask: all, Not: true}, ConnMark{Value: 0, Mask: ret | first}, inSet(SetPods, Source), notInSet(SetLocked, Source)).then(SetMark{0, all}),
+	}
+	for _, served := range []matches{
+		{elsewhere, Original, has(ret | first)},
+		{elsewhere, Original, has(first), inSet(SetLocked, Source), notInSet(SetInside, Destination)},
+	} {
+		rules = append(rules,
+			append(slices.Clone(served), b.lostIndex()).then(RestoreMark{way}),
+			served.then(DropIfMarksDiffer{way}))
+	}
+	return rules
+}
+
+// lost drops what should have an index, and has lost both marks.
+func (b builder) lost() []Rule {
+	var rules []Rule
+	elsewhere := b.toOverlay
+	elsewhere.Not = true
+	if b.Senders {
+		// It may be an heir's: see there.
+		rules = append(rules, when(inSet(SetBound, Source), AgentPresent{Set: SetPresent, Not: true}).then(Return{}))
+	}
+	for _, state := range outbound() {
+		rules = append(rules, when(elsewhere, b.lostIndex(), state, inSet(SetLocked, Source), notInSet(SetInside, Destination)).then(Drop{}))
+	}
+	if b.Maps {
+		// Before Linux 5.7 no packet matches here.
+		ret := b.Marks.Return()
+		for _, gone := range []Match{b.lostIndex(), ConnMark{Value: 0, Mask: ret}} {
+			rules = append(rules, when(b.fromOverlay, elsewhere, gone, Original).then(Drop{}))
+		}
+	}
+	return rules
+}
+
 // pinned keeps connections on the way that they began on. The kernel chooses a
 // connection's source with its first packet and never again, so the way of that
 // packet is saved in the connection's mark, and later packets with another way are
@@ -349,3 +429,9 @@ func (b builder) allBits() uint32 {
 
 // wayBits are the bits that say which way a packet leaves.
 func (b builder) wayBits() uint32 { return b.Marks.Remote() | b.Marks.IndexMask() }
+
+// first is the bit that every index has.
+func (b builder) first() uint32 { return b.Marks.Index(b.Marks.FirstIndex()) }
+
+// lostIndex matches packets without an index in their marks.
+func (b builder) lostIndex() Mark { return Mark{Value: 0, Mask: b.first()} }

@@ -30,7 +30,7 @@ func (b builder) filter() Ruleset {
 // locked drops packets that must not leave unmarked, and are unmarked.
 func (b builder) locked() []Rule {
 	ret := b.Marks.Return()
-	unmarked, outside := Mark{Value: 0, Mask: b.wayBits()}, notInSet(SetInside, Destination)
+	unmarked, outside := b.unmarked(), notInSet(SetInside, Destination)
 	notToOverlay := b.toOverlay
 	notToOverlay.Not = true
 	rules := []Rule{
@@ -48,6 +48,10 @@ func (b builder) locked() []Rule {
 		rules = append(rules, when(heir()...).then(Return{}))
 	}
 	rules = append(rules, b.neighbours()...)
+	if b.Maps {
+		// FORWARD has seen this mark, too: it is in the same table.
+		rules = append(rules, b.again()...)
+	}
 	if b.six {
 		refused := Mark{Value: b.wayBits(), Mask: b.wayBits()}
 		for _, state := range outbound() {
@@ -68,6 +72,10 @@ func (b builder) locked() []Rule {
 	}
 	return rules
 }
+
+// unmarked matches packets whose mark is none of a way. Every way has one of two bits:
+// others that overlap ours are of other software.
+func (b builder) unmarked() Mark { return Mark{Value: 0, Mask: b.Marks.Remote() | b.first()} }
 
 // output is the lock on pods' packets that leave as if the host had sent them, as IPVS
 // has them do, and transparent proxies.

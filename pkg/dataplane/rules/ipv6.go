@@ -10,10 +10,10 @@ import (
 // does the same.
 const suffix6 = "6"
 
-// Our chains in the rules for IPv6, where these only drop. ChainLeaving6 has no like.
+// Our chains in the rules for IPv6, where these only drop.
 const (
 	ChainLocked6  = ChainLocked + suffix6
-	ChainLeaving6 = ChainPrefix + "LEAVING" + suffix6
+	ChainLeaving6 = ChainLeaving + suffix6
 )
 
 // neighbourDiscovery are the types of ICMPv6 messages without which there is no IPv6
@@ -30,7 +30,7 @@ const onLink HopLimit = 255
 //   - A pod's packet that must not leave unmarked is refused with an answer, so that its pod
 //     goes on with IPv4 at once. So is one with all bits of a way in its mark, which no way has:
 //     that of a pod that has none. Where nothing refuses it, it is led to the overlay, which
-//     drops it. Chain LEAVING6, in hook postrouting, drops what did not pass
+//     drops it. Chain LEAVING6, in hook postrouting, also drops what did not pass
 //     forward, as with a load balancer in the kernel (IPVS).
 //   - Neighbour discovery passes.
 //   - Nothing is about the overlay's outer packets and probes, which are of IPv4.
@@ -62,8 +62,7 @@ func Build6(p Params) Content {
 	}
 	content := ofIPv6(b.content())
 	mangle := content[Mangle]
-	maps.Copy(mangle.Chains, leaving.Chains)
-	mangle.Jumps = append(mangle.Jumps, leaving.Jumps...)
+	mangle.Chains[ChainLeaving6] = slices.Insert(mangle.Chains[ChainLeaving6], len(b.restored()), leaving.Chains[ChainLeaving6]...)
 	content[Mangle] = mangle
 	return content
 }
@@ -101,7 +100,7 @@ func (b builder) closed(stop []Rule) []Rule {
 	rules := append(b.neighbours(), when(inSet(SetInside6, Destination)).then(Return{}))
 	var unmarked []Match
 	if b.Serve6 {
-		unmarked = []Match{Mark{Value: 0, Mask: b.wayBits()}}
+		unmarked = []Match{b.unmarked()}
 		if b.Senders {
 			rules = append(rules, ruleOfIPv6(when(heir()...).then(Return{})))
 		}

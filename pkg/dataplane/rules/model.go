@@ -53,8 +53,11 @@ type HookJump struct {
 	From Hook
 	To   string
 	// Last: the chain comes after the rules of other software, but before a
-	// final rule that drops or rejects everything. All others come first.
+	// final rule that drops or rejects everything.
 	Last bool
+	// Late: the chain comes after all that other software does in this hook. It is for
+	// backends with maps, see [Params]. Chains that are neither Last nor Late come first.
+	Late bool
 }
 
 // Rule applies its action to packets that all of its matches match. A rule has
@@ -81,6 +84,9 @@ type OutInterface struct {
 
 // SourceIn matches source addresses of a network, which is of the rules' family.
 type SourceIn struct{ Network netip.Prefix }
+
+// SourceLocal matches packets whose source is an address of the host itself.
+type SourceLocal struct{}
 
 // UDPPort matches UDP packets to a destination port.
 type UDPPort uint16
@@ -192,6 +198,7 @@ type EndpointsInSet struct{ Set string }
 func (InInterface) match()    {}
 func (OutInterface) match()   {}
 func (SourceIn) match()       {}
+func (SourceLocal) match()    {}
 func (UDPPort) match()        {}
 func (TCPPort) match()        {}
 func (ICMPv6Type) match()     {}
@@ -258,6 +265,11 @@ type SetConnMark struct{ Value, Mask uint32 }
 // The packet goes on. For nftables, see SetMarkFromSet: one rule for each mark.
 type SaveMark struct{ Mask uint32 }
 
+// RestoreMark copies the bits of Mask of the connection's mark to the packet's, and clears
+// the other bits of ours where the backend has maps. The packet goes on. For nftables, see
+// SetMarkFromSet.
+type RestoreMark struct{ Mask uint32 }
+
 // DropIfMarksDiffer drops a packet whose mark differs from its connection's in
 // the bits of Mask. Others go on, with their marks as they were.
 //
@@ -306,6 +318,7 @@ func (SetMarkFromSet) action()    {}
 func (LearnSender) action()       {}
 func (SetConnMark) action()       {}
 func (SaveMark) action()          {}
+func (RestoreMark) action()       {}
 func (DropIfMarksDiffer) action() {}
 func (SourceNAT) action()         {}
 func (SourceNATByMark) action()   {}

@@ -12,14 +12,23 @@ import (
 const maxLinear = 32
 
 func (b builder) nat() Ruleset {
-	first := b.Marks.Index(b.Marks.FirstIndex())
+	ret, first := b.Marks.Return(), b.first()
+	lost, saved := b.lostIndex(), ConnMark{Value: first, Mask: first}
+	unsaved := saved
+	unsaved.Not = true
 	post := []Rule{
 		// A CNI's MASQUERADE must not touch the inner packet.
 		when(b.toOverlay).then(KeepSource{}),
-		when(Mark{Value: 0, Mask: first}).then(Return{}),
+		when(lost, unsaved).then(Return{}),
 		// Packets of the host itself, which other software may have marked.
-		when(ConnMark{Value: 0, Mask: first}).then(Return{}),
+		when(SourceLocal{}).then(Return{}),
 		when(inSet(SetInside, Destination)).then(Return{}),
+		// Others may have taken one of the two marks since FORWARD made them equal; or given
+		// one to packets that are none of ours.
+		when(lost, saved, inSet(SetLocked, Source)).then(RestoreMark{b.wayBits()}),
+		when(lost, ConnMark{Value: ret | first, Mask: ret | first}).then(RestoreMark{b.wayBits()}),
+		when(lost).then(Return{}),
+		when(unsaved, ConnMark{Value: 0, Mask: ret}, notInSet(SetLocked, Source)).then(Return{}),
 	}
 	if b.Maps {
 		to := make(map[uint32]netip.Addr, len(b.Indices))
