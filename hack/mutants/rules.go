@@ -36,6 +36,8 @@ func ruleMutants() []mutant {
 		m("two-marks-leave", kernel, overwrite, true, "rules/content.go", "served.then(DropIfMarksDiffer{way}))", "served.then(RestoreMark{way}))"),
 		m("leaving-without-a-lock", kernel, overwrite, true, "rules/content.go", "rules = append(rules, when(elsewhere, b.lostIndex(), state, inSet(SetLocked, Source), notInSet(SetInside, Destination)).then(Drop{}))", "_ = state"),
 		m("lost-marks-of-the-overlay-leave", kernel, overwrite, true, "rules/content.go", "rules = append(rules, when(b.fromOverlay, elsewhere, gone, Original).then(Drop{}))", "_ = gone"),
+		m("strays-stay", kernel, "TestEgressIPReturnsAfterItsServersSent", true, "apply_flows.go", "return f.Dest == f.Asked.Addr()", "return false"),
+		m("strays-of-others-go", kernel, "TestEgressIPReturnsAfterItsServersSent", true, "apply_flows.go", "return f.Dest == f.Asked.Addr()", "return true"),
 		m("everybody-is-an-owner", kernel, "TestMachineThatAnswersForEverybody", true, "neigh/probe.go", "if !has(a.Everybody, mac) {", "if true {"),
 		m("everybody-is-not-told", kernel, "TestMachineThatAnswersForEverybody", true, "segment.go", "r.warn(warning.AnswersForAll(mac, r.uplink.Name))", "_ = mac"),
 		m("native-nat-before-iptables-is-not-told", kernel, "TestNativeNATBesideRulesInIPTables", true, "look.go", "c.Translates && c.Priority < r.natPriority() ||", "c.Translates && c.Priority < nftables.NATPriority ||"),

@@ -17,6 +17,9 @@ type tracker interface {
 	// Find returns the connections that match; of the given sources alone, unless there are
 	// none.
 	Find(sources []netip.Addr, match func(conntrack.Flow) bool) ([]conntrack.Entry, error)
+	// FindTo returns the connections that match, among those that were opened to the given
+	// addresses.
+	FindTo(asked []netip.Addr, match func(conntrack.Flow) bool) ([]conntrack.Entry, error)
 	// Forget makes the kernel forget connections, and counts them.
 	Forget(entries []conntrack.Entry) (int, error)
 }
@@ -29,6 +32,13 @@ func (kernelTracker) Find(sources []netip.Addr, match func(conntrack.Flow) bool)
 		return conntrack.FindFrom(sources, match)
 	}
 	return conntrack.Find(match)
+}
+
+func (kernelTracker) FindTo(asked []netip.Addr, match func(conntrack.Flow) bool) ([]conntrack.Entry, error) {
+	if len(asked) > maxSources {
+		return conntrack.Find(func(f conntrack.Flow) bool { return slices.Contains(asked, f.Asked.Addr()) && match(f) })
+	}
+	return conntrack.FindTo(asked, match)
 }
 
 func (kernelTracker) Forget(entries []conntrack.Entry) (int, error) {
@@ -228,3 +238,9 @@ func (s staleness) isInside(ip netip.Addr) bool {
 	}
 	return false
 }
+
+// stray reports whether a connection to an egress IP is one of a packet that came while the
+// host did not have the address, and was forwarded: the server's end of a pod's connection
+// that began when the host had it. As long as it is tracked, what the pod sends would get
+// another port. One that others have led elsewhere, as to a service's endpoint, is theirs.
+func stray(f conntrack.Flow) bool { return f.Dest == f.Asked.Addr() }

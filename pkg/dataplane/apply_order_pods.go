@@ -5,8 +5,8 @@ import (
 	"slices"
 )
 
-// maxSources is for how many pods connection tracking is searched one by one: each search
-// walks through all of it, but tells of one pod's connections only.
+// maxSources is for how many addresses connection tracking is searched one by one: each search
+// walks through all of it, but tells of the connections of one only.
 const maxSources = 4
 
 // orderPods is order where the kernels differ in their pods alone.

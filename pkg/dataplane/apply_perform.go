@@ -255,7 +255,9 @@ func (e *execution) guard(idx indices) (int, error) {
 }
 
 // addAddresses adds and announces. An egress IP that cannot be added is
-// refused; one that cannot be announced is served all the same.
+// refused; one that cannot be announced is served all the same. Once an address is there,
+// and before it is served, strays are forgotten: no others come any more, as packets to it
+// end at the host.
 func (e *execution) addAddresses(batch []change) (int, error) {
 	if e.uplink.Link == nil {
 		for _, c := range batch {
@@ -266,7 +268,14 @@ func (e *execution) addAddresses(batch []change) (int, error) {
 	added, refused := address.Add(e.d.nl, e.uplink, ipsOf(batch))
 	maps.Copy(e.refused, refused) // reported with the egress IP
 	e.d.announcer.Add(e.uplink.Link, added)
-	return len(added), neigh.Announce(e.uplink.Link, added)
+	return len(added), errors.Join(neigh.Announce(e.uplink.Link, added), e.forgetStrays(added))
+}
+
+// forgetStrays makes the kernel forget what came for egress IPs before they were there.
+func (e *execution) forgetStrays(ips []netip.Addr) error {
+	entries, err := e.d.tracked.FindTo(ips, stray)
+	_, errForget := e.d.tracked.Forget(entries)
+	return errors.Join(err, errForget)
 }
 
 // release deletes an egress IP of ours from whatever interface has it.

@@ -123,7 +123,7 @@ func inventory() []kind {
 		},
 		{
 			object: "tracked connections",
-			mark:   "not ours; those of pods whose path changes are deleted",
+			mark:   "not ours; those of pods whose path changes are deleted, and those to an egress IP from before the host had it",
 			remove: endConnections,
 		},
 		{

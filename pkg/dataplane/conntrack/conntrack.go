@@ -67,6 +67,7 @@ const (
 	attrFilterOrig  = 1
 	attrFilterReply = 2
 	filterSource    = 1 << 0 // of the addresses and ports of a direction, the source address
+	filterDest      = 1 << 1 // and the destination address
 
 	attrProtoInfoTCP = 1
 	attrTCPState     = 1
@@ -90,9 +91,7 @@ func Find(match func(Flow) bool) ([]Entry, error) {
 func FindFrom(sources []netip.Addr, match func(Flow) bool) ([]Entry, error) {
 	var found []Entry
 	for _, source := range sources {
-		some, err := nlutil.Whole(func() ([]Entry, error) {
-			return walk(familyOf(source), ofSource(source), func(f Flow) bool { return f.Source == source && match(f) })
-		})
+		some, err := find(source, opened(attrIPv4Source, filterSource, source), func(f Flow) bool { return f.Source == source && match(f) })
 		if err != nil {
 			return found, fmt.Errorf("list tracked connections of %v: %w", source, err)
 		}
@@ -101,16 +100,35 @@ func FindFrom(sources []netip.Addr, match func(Flow) bool) ([]Entry, error) {
 	return found, nil
 }
 
-// ofSource is the part of a request that asks for connections that a source has opened; nil
-// where the kernel does not understand it.
-func ofSource(source netip.Addr) []nl.NetlinkRequestData {
-	if source.Is6() {
+// FindTo returns the connections that match and that were opened to one of a few addresses,
+// as their sources asked for it. The kernel filters as for [FindFrom].
+func FindTo(asked []netip.Addr, match func(Flow) bool) ([]Entry, error) {
+	var found []Entry
+	for _, ip := range asked {
+		some, err := find(ip, opened(attrIPv4Dest, filterDest, ip), func(f Flow) bool { return f.Asked.Addr() == ip && match(f) })
+		if err != nil {
+			return found, fmt.Errorf("list tracked connections to %v: %w", ip, err)
+		}
+		found = append(found, some...)
+	}
+	return found, nil
+}
+
+// find is a search among the connections of an address's family.
+func find(of netip.Addr, asked []nl.NetlinkRequestData, match func(Flow) bool) ([]Entry, error) {
+	return nlutil.Whole(func() ([]Entry, error) { return walk(familyOf(of), asked, match) })
+}
+
+// opened is the part of a request that asks for connections with an address in their first
+// packet, as its source or destination; nil where the kernel does not understand it.
+func opened(attr int, filtered uint32, ip netip.Addr) []nl.NetlinkRequestData {
+	if ip.Is6() {
 		return nil
 	}
 	tuple := nl.NewRtAttr(attrTupleOrig|unix.NLA_F_NESTED, nil)
-	tuple.AddRtAttr(attrTupleIP|unix.NLA_F_NESTED, nil).AddRtAttr(attrIPv4Source, source.AsSlice())
+	tuple.AddRtAttr(attrTupleIP|unix.NLA_F_NESTED, nil).AddRtAttr(attr, ip.AsSlice())
 	filter := nl.NewRtAttr(attrFilter|unix.NLA_F_NESTED, nil)
-	filter.AddRtAttr(attrFilterOrig, binary.NativeEndian.AppendUint32(nil, filterSource))
+	filter.AddRtAttr(attrFilterOrig, binary.NativeEndian.AppendUint32(nil, filtered))
 	filter.AddRtAttr(attrFilterReply, binary.NativeEndian.AppendUint32(nil, 0))
 	return []nl.NetlinkRequestData{tuple, filter}
 }

@@ -127,21 +127,23 @@ func TestZonesAreLeftAlone(t *testing.T) {
 	}
 }
 
-// given: connections of several sources; then those of one are found, and the kernel tells of
-// no others.
+// given: connections of several sources; then those of one are found, or those to one, and the
+// kernel tells of no others.
 //
 // Kills the mutants that ask for the destination, or for all.
-func TestKernelTellsOfOneSource(t *testing.T) {
+func TestKernelTellsOfOneAddress(t *testing.T) {
 	host := netnstest.New(t, "host")
 	h := host.Handle(t)
 	host.Run(t, `iptables-nft -t mangle -A PREROUTING -m conntrack --ctstate INVALID -j ACCEPT
 		ip6tables-nft -t mangle -A PREROUTING -m conntrack --ctstate INVALID -j ACCEPT`)
 	wanted, other := netip.MustParseAddr("10.244.1.5"), netip.MustParseAddr("10.244.1.6")
 	wanted6, other6, asked6 := netip.MustParseAddr("fd00::5"), netip.MustParseAddr("fd00::6"), netip.MustParseAddrPort("[fd96::10]:53")
+	direct := netip.MustParseAddr("10.244.1.8")
 	for i, f := range []Flow{
 		{Source: wanted, Dest: other, SourceOutside: wanted},
 		{Source: wanted, Dest: other, SourceOutside: wanted},
 		{Source: other, Dest: wanted, SourceOutside: other},
+		{Source: other, Dest: direct, SourceOutside: other, Asked: netip.AddrPortFrom(direct, 53)},
 		{Source: wanted6, Dest: other6, SourceOutside: wanted6, Asked: asked6},
 		{Source: other6, Dest: wanted6, SourceOutside: other6, Asked: asked6},
 	} {
@@ -152,7 +154,7 @@ func TestKernelTellsOfOneSource(t *testing.T) {
 			t.Errorf("of IPv6, found %+v: %v", found, err)
 		}
 		told := 0
-		if _, err := walk(familyOf(wanted), ofSource(wanted), func(Flow) bool { told++; return false }); err != nil || told != 2 {
+		if _, err := walk(familyOf(wanted), opened(attrIPv4Source, filterSource, wanted), func(Flow) bool { told++; return false }); err != nil || told != 2 {
 			t.Errorf("the kernel told of %d connections: %v", told, err)
 		}
 		found, err := FindFrom([]netip.Addr{wanted, netip.MustParseAddr("10.244.1.7")}, func(f Flow) bool { return f.SourcePort == 2001 })
@@ -162,8 +164,21 @@ func TestKernelTellsOfOneSource(t *testing.T) {
 		if n, err := Forget(found); n != 1 || err != nil {
 			t.Errorf("forgot %d: %v", n, err)
 		}
+		service := netip.MustParseAddr("10.96.0.10") // see track
+		told = 0
+		if _, err := walk(familyOf(wanted), opened(attrIPv4Dest, filterDest, direct), func(Flow) bool { told++; return false }); err != nil || told != 1 {
+			t.Errorf("the kernel told of %d connections to one address: %v", told, err)
+		}
+		for _, c := range []struct {
+			to   netip.Addr
+			want int
+		}{{direct, 1}, {service, 2}, {asked6.Addr(), 2}, {wanted, 0}, {wanted6, 0}} {
+			if found, err := FindTo([]netip.Addr{c.to}, func(Flow) bool { return true }); err != nil || len(found) != c.want {
+				t.Errorf("to %v, found %+v: %v", c.to, found, err)
+			}
+		}
 	})
-	if left := tracked(t, host); len(left) != 4 {
+	if left := tracked(t, host); len(left) != 5 {
 		t.Errorf("%d kinds of connections are left", len(left))
 	}
 }
