@@ -2,14 +2,12 @@ package dataplane
 
 import (
 	"fmt"
-	"reflect"
 	"slices"
 	"strings"
 	"testing"
 
 	"pgregory.net/rapid"
 
-	"github.com/egressip-operator/egressip-operator/pkg/dataplane/nftables"
 	"github.com/egressip-operator/egressip-operator/pkg/dataplane/rules"
 )
 
@@ -20,32 +18,6 @@ func TestPropertyNoPacketLeaksAtAnyMoment(t *testing.T) {
 	rapid.Check(t, func(t *rapid.T) {
 		if err := drawScenario(t).run(mutant{}); err != nil {
 			t.Fatal(err)
-		}
-	})
-}
-
-// Where only pods differ, their changes alone are those of a pass that looks at all, in the
-// same order.
-//
-// Mutant killed: pods-alone-in-any-order.
-func TestPropertyPodsAlone(t *testing.T) {
-	rapid.Check(t, func(t *rapid.T) {
-		strict := rapid.Bool().Draw(t, "strict")
-		before := drawState(t, "before", strict)
-		after := before
-		after.Pods = drawState(t, "after", strict).Pods
-		m := DefaultMarks()
-		from, _, _ := aim(before, digested(before, nil), m, nil, nil, nil)
-		to, _, _ := aim(after, digested(after, nil), m, nil, nil, nil)
-		idx := union(from.prepared, from.serving)
-		in := orderInput{
-			observed: from.desired, desired: to.desired, marks: m, use: []Backend{NFTables}, known: idx,
-			rules: rules.Params{Marks: m, Indices: idx},
-			table: func(rules.Params) nftables.Table { return nftables.Table{} },
-		}
-		all, alone := withoutOverlay(order(in)), orderPods(in)
-		if len(all)+len(alone) > 0 && !reflect.DeepEqual(all, alone) {
-			t.Fatalf("changes are\n%+v\nand of pods alone\n%+v", all, alone)
 		}
 	})
 }

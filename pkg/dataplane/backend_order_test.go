@@ -1,7 +1,6 @@
 package dataplane
 
 import (
-	"context"
 	"errors"
 	"fmt"
 	"maps"
@@ -9,7 +8,6 @@ import (
 	"testing"
 
 	"github.com/egressip-operator/egressip-operator/internal/testenv"
-	"github.com/egressip-operator/egressip-operator/pkg/dataplane/iptables"
 	"github.com/egressip-operator/egressip-operator/pkg/dataplane/nftables"
 	"github.com/egressip-operator/egressip-operator/pkg/dataplane/rules"
 )
@@ -120,28 +118,6 @@ func TestBackendChangeSurvivesDeaths(t *testing.T) {
 		}
 		if left := k.rules[NFT][rules.Mangle].Own; len(left) > 0 {
 			t.Fatalf("death after %d changes: chains are left in iptables: %v", died, left)
-		}
-	}
-}
-
-// given: rules in a table of our own, and iptables that cannot be read; then each pass
-// says so, and works.
-//
-// Mutant killed: warning-of-one-pass.
-func TestUnreadableIPTablesIsAWarningInEachPass(t *testing.T) {
-	w := newWorld(t, 1, ownTable())
-	n := w.nodes[0]
-	broken := &iptables.Driver{}
-	n.dp.iptables[Legacy] = broken
-	for range 2 {
-		var r Report
-		n.Do(t, func() {
-			var err error
-			r, err = n.dp.Apply(context.WithoutCancel(t.Context()), n.state)
-			must(t, err)
-		})
-		if len(r.Warnings) != 1 {
-			t.Errorf("warnings %q", r.Warnings)
 		}
 	}
 }

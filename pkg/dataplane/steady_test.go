@@ -2,14 +2,12 @@ package dataplane
 
 import (
 	"net/netip"
-	"slices"
 	"testing"
 
 	"github.com/vishvananda/netlink"
 
 	"github.com/egressip-operator/egressip-operator/internal/testenv"
 	"github.com/egressip-operator/egressip-operator/pkg/dataplane/bpf"
-	"github.com/egressip-operator/egressip-operator/pkg/dataplane/conntrack"
 	"github.com/egressip-operator/egressip-operator/pkg/dataplane/internal/nlutil"
 )
 
@@ -113,66 +111,5 @@ func TestSteadyPassFindsDrift(t *testing.T) {
 	n.apply(t)
 	if n.dp.steady == before {
 		t.Error("nothing was read again after a while")
-	}
-}
-
-// given: networks inside of which one contains another, as the cluster's pod network does those
-// of nodes; then passes settle, and when the larger one goes, then the others are inside still.
-//
-// Mutant killed: networks-within-networks-change-for-ever.
-func TestNetworksWithinNetworks(t *testing.T) {
-	w := newWorld(t, 1, ownTable())
-	n := w.nodes[0]
-	within := n.state.Inside
-	n.state.Inside = slices.Concat(within, []netip.Prefix{netip.MustParsePrefix("10.0.0.0/8"), netip.MustParsePrefix("10.244.1.0/24")})
-	n.apply(t)
-	if r := n.apply(t); r.Changes != 0 {
-		t.Fatalf("a second pass made %d changes", r.Changes)
-	}
-	n.settled(t)
-	n.state.Inside = within
-	n.apply(t)
-	n.settled(t)
-	content, err := n.dp.nft.Observe()
-	must(t, err)
-	for _, want := range within {
-		found := false
-		for _, p := range content.Inside() {
-			found = found || p.Overlaps(want) && p.Bits() <= want.Bits()
-		}
-		if !found {
-			t.Errorf("%v is not inside any more", want)
-		}
-	}
-}
-
-// given: a pod that has connected before it was known; when it gets an egress IP, then that
-// connection is forgotten, and those of others are not.
-//
-// Mutant killed: new-pods-had-no-connections.
-func TestConnectionsFromBeforeAPodWasKnown(t *testing.T) {
-	w := newWorld(t, 1, ownTable())
-	n := w.nodes[0]
-	p, other := n.addPod(t, "p", 2), n.addPod(t, "other", 3)
-	n.host(eip1, 7)
-	n.apply(t)
-	n.apply(t) // the sweep after the start is over
-	w.connects(t, p, "tcp4", 9001)
-	w.connects(t, other, "tcp4", 9002)
-	tracked := func(of *podMachine) (count int) {
-		n.Do(t, func() {
-			found, err := conntrack.Find(func(f conntrack.Flow) bool { return f.Source == of.ip && f.SourceOutside == n.ip })
-			must(t, err)
-			count = len(found)
-		})
-		return count
-	}
-	if tracked(p) != 1 || tracked(other) != 1 {
-		t.Fatalf("the test wants a connection of each, not %d and %d", tracked(p), tracked(other))
-	}
-	p.set(local(eip1, 7))
-	n.apply(t)
-	if tracked(p) != 0 || tracked(other) != 1 {
-		t.Errorf("tracked are %d connections of the pod and %d of the other one", tracked(p), tracked(other))
 	}
 }
