@@ -63,7 +63,7 @@ func (o onUplink) remove(n *node, device string) string {
 // Kills the mutants that give egress IPs the host's prefix length everywhere, and that
 // let packets without a mark of ours pass the guard with an egress IP.
 func TestAddressIsTheNamespacesAlone(t *testing.T) {
-	for _, rules := range []rulesOf{onlyNFT()} {
+	for _, rules := range []rulesOf{onlyNFT(), ownTable()} {
 		t.Run(rules.name, func(t *testing.T) {
 			for _, on := range allUplinks() {
 				t.Run(on.String(), func(t *testing.T) {
@@ -81,7 +81,9 @@ func TestAddressIsTheNamespacesAlone(t *testing.T) {
 					w.applyAll(t)
 
 					cable, outer := newCapture(t, w.router, "eth0"), newCapture(t, n2.machine, "eth0")
-					// While the host has no address, the kernel takes that of another device.
+					// While the host has no address, the kernel takes that of another device. What began
+					// so keeps it, and is answered as well.
+					w.router.Run(t, fmt.Sprintf("ip route add %v via %v", n1.pods, n1.ip))
 					own := []string{n1.ip.String(), n1.gateway()}
 					outer.only(9789, own...)
 					w.seen.only(9001, eip1)
