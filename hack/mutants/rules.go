@@ -22,6 +22,7 @@ func ruleMutants() []mutant {
 		{name: "lock-in-filter-alone", pkg: kernel, test: "TestOthersPutTheirRulesBeforeOurs", plain: true, edits: []edit{
 			{file: "rules/content.go", old: "r.Jumps = append(r.Jumps, HookJump{From: Forward, To: ChainLocked})", new: ""},
 			{file: "rules/content.go", old: "{From: Postrouting, To: ChainLeaving, Late: b.Maps}", new: ""},
+			{file: "rules/content.go", old: "rules = append(rules, b.again()...)", new: ""},
 		}},
 		m("lost-first-place-is-not-noticed", kernel, "TestOthersPutTheirRulesBeforeOurs", true, "iptables/transaction.go", "if slices.ContainsFunc(jumps, behind) {", "if false && slices.ContainsFunc(jumps, behind) {"),
 		m("source-nat-behind-others", kernel, "TestPodNetworksOfOthers", true, "nftables/render.go", "const NATPriority = 50", "const NATPriority = 120"),
