@@ -140,3 +140,64 @@ func TestMarksThatOthersOverwrite(t *testing.T) {
 		})
 	}
 }
+
+// given: other software that marks, with bits of ours, what comes to pods and to egress IPs from
+// the uplink, and all that pods send; then pods of all ways reach those of another node, and
+// are reached by these and by a machine outside, with the addresses that they would have
+// without such marks, and what is outside answers egress IPs.
+//
+// Mutants killed: answers-to-pods-keep-marks, answers-to-egress-ips-keep-marks,
+// answers-of-pods-keep-marks.
+func TestMarksOfOthersOnAnswers(t *testing.T) {
+	for _, rules := range append(someRules(), ownTable().ofIPv6()) {
+		t.Run(rules.name, func(t *testing.T) {
+			w := newWorld(t, 2, rules)
+			n1, n2 := w.nodes[0], w.nodes[1]
+			here, there, plain, dropped := n1.addPod(t, "here", 2), n1.addPod(t, "there", 3), n1.addPod(t, "plain", 4), n1.addPod(t, "dropped", 5)
+			web := n2.addPod(t, "web", 2)
+			pods := []*podMachine{here, there, plain, dropped}
+			for _, p := range append(pods, web) {
+				p.serveWhoami(t, p.web())
+			}
+			n1.host(w.eip(1), 7)
+			n2.host(w.eip(2), 8)
+			here.set(local(w.eip(1), 7))
+			there.set(remote(8, n2))
+			plain.set(Pod{Kind: Node})
+			dropped.set(Pod{Kind: Drop})
+			web.set(Pod{Kind: Node})
+			w.applyAll(t)
+			ipt, networks, client := rules.iptablesOfFamily(), "10.244.0.0/16", "192.168.7.1"
+			if rules.six {
+				networks, client = "fd00:10:244::/48", "fd00:7::1"
+			} else {
+				w.router.Run(t, fmt.Sprintf("ip route add %v via %v", n1.pods, n1.ip))
+			}
+			marks := n1.dp.cfg.Marks
+			for _, mark := range []uint32{marks.Mask, marks.Return(), marks.Remote(), marks.Index(marks.FirstIndex() + 9)} {
+				for _, n := range w.nodes {
+					n.Run(t, fmt.Sprintf(`%[1]s -t raw -F PREROUTING 2>/dev/null
+						for d in %[2]s %[3]s %[4]s; do %[1]s -t raw -A PREROUTING -i eth0 -d $d -j MARK --set-mark %[5]d; done
+						%[1]s -t raw -A PREROUTING -i cni0 -s %[2]s -j MARK --set-mark %[5]d`, ipt, networks, w.eip(1), w.eip(2), mark))
+					n.apply(t) // where our rules are in the same chain
+				}
+				reaches := func(from *machine, source string, to *podMachine) {
+					t.Helper()
+					if got, err := from.whoami(t, to.web()); err != nil || got != source {
+						t.Fatalf("mark %#x: %s at %s: seen as %q, %v", mark, from.Name, to.Name, got, err)
+					}
+				}
+				for _, p := range pods {
+					reaches(p.machine, p.ip.String(), web)
+					reaches(web.machine, web.ip.String(), p)
+					reaches(w.router, client, p)
+				}
+				here.leaves(t, w.eip(1))
+				there.leaves(t, w.eip(2))
+				if dropped.answers(t, w.bastion.outside(8080)) {
+					t.Errorf("mark %#x: the dropped pod leaves", mark)
+				}
+			}
+		})
+	}
+}

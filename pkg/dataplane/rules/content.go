@@ -270,6 +270,13 @@ func (b builder) marking() []Rule {
 		when(b.fromOverlay, Original).then(RestoreMark{b.wayBits()}),
 		when(b.fromOverlay).then(Return{}),
 	}, b.neighbours()...)
+	// Our bits on packets of pods are nobody else's. What a pod sends to begin a connection
+	// gets its mark below, whatever it had.
+	foreign := Mark{Value: 0, Mask: all, Not: true}
+	rules = append(rules,
+		when(foreign, inSet(SetPods, Destination)).then(SetMark{0, all}),
+		when(foreign, inSet(SetIPs, Destination)).then(SetMark{0, all}),
+		when(foreign, Reply, inSet(SetPods, Source)).then(SetMark{0, all}))
 	if b.Senders {
 		rules = append(rules,
 			when(Unconfirmed{}, inSet(SetLocked, Source), AgentPresent{Set: SetPresent}).then(LearnSender{Pairs: SetSenders, Addresses: SetBound}),
