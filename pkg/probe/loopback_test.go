@@ -355,13 +355,12 @@ func TestWhatCannotBeProbed(t *testing.T) {
 	if _, err := NewProber(ProberConfig{}); err == nil {
 		t.Error("a prober without numbers works")
 	}
-	if _, err := NewProber(ProberConfig{Config: DefaultConfig(), Source: netip.IPv6Loopback()}); err == nil {
-		t.Error("a prober with an IPv6 source works")
+	if _, err := NewProber(ProberConfig{Config: DefaultConfig(), Source: netip.MustParseAddr("::ffff:127.0.0.1")}); err == nil {
+		t.Error("a prober with a source of IPv4 in the form of IPv6 works")
 	}
 	for _, c := range []ResponderConfig{
 		{Addr: loopback(2)},
 		{Host: "node2"},
-		{Host: "node2", Addr: netip.IPv6Loopback()},
 		{Host: "node2", Addr: loopback(2), SourceRate: -1},
 	} {
 		if _, err := NewResponder(c); err == nil {
@@ -394,4 +393,29 @@ func TestWhatCannotBeProbed(t *testing.T) {
 	if err := p.Run(t.Context()); err == nil {
 		t.Error("probes from an address that is not there")
 	}
+}
+
+// A host with an address of IPv6 is probed as one of IPv4 is, also on the direct way: it
+// answers, and without its agent its kernel refuses. A host of the other family is none of its
+// targets.
+//
+// Mutant killed: refusals-are-of-ipv4.
+func TestProbesOverIPv6(t *testing.T) {
+	port, self := freePort(t), netip.IPv6Loopback()
+	p, err := NewProber(ProberConfig{Config: DefaultConfig(), Source: self, Port: port, Device: "lo"})
+	if err != nil {
+		t.Fatal(err)
+	}
+	targets := []Target{{Name: "node2", Addr: self, Overlay: true}}
+	if err := p.SetTargets(append(targets, Target{Name: "node3", Addr: loopback(3)})); err == nil || len(p.Hosts()) != 1 {
+		t.Errorf("targets of both families: %v; %v", err, p.Hosts())
+	}
+	if err := p.SetTargets(targets); err != nil {
+		t.Fatal(err)
+	}
+	spawn(t, p.Run)
+	testenv.Until(t, "probes are refused", func() bool { return p.Stats().Refused > 3 })
+	spawn(t, newResponder(t, ResponderConfig{Host: "node2", Addr: self, Port: port, SourceRate: 1000}, self).Run)
+	testenv.Until(t, "the host answers", func() bool { return p.Hosts()["node2"].Instance != 0 })
+	testenv.Until(t, "it is online", func() bool { return p.Hosts()["node2"].State == Online })
 }

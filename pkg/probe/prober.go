@@ -14,8 +14,8 @@ import (
 // ProberConfig says how a Prober works.
 type ProberConfig struct {
 	Config Config
-	// Source is the own host's address: responders answer only hosts. The zero
-	// value leaves the choice to the kernel.
+	// Source is the own host's address: responders answer only hosts. Targets must be of its
+	// family. The zero value leaves the choice to the kernel.
 	Source netip.Addr
 	// Port is the responders' UDP port; 0 is Port.
 	Port uint16
@@ -66,8 +66,8 @@ func NewProber(c ProberConfig) (*Prober, error) {
 	if c.Now == nil {
 		c.Now = time.Now //nolint:forbidigo // the default of an injected clock
 	}
-	if c.Source.IsValid() && !c.Source.Is4() {
-		return nil, fmt.Errorf("source %v of probes: not an IPv4 address", c.Source)
+	if c.Source.Is4In6() {
+		return nil, fmt.Errorf("source %v of probes: not an address of IPv4 or IPv6", c.Source)
 	}
 	tracker, err := NewTracker(c.Config)
 	if err != nil {
@@ -99,9 +99,9 @@ func newRandom() (*rand.ChaCha8, error) {
 
 // SetTargets replaces the probed hosts, at any time. A host that stays keeps its
 // health and its place in the interval. The error names the targets that have no name
-// or no IPv4 address, and those with a duplicate name; all others are taken.
+// or no address of the source's family, and those with a duplicate name; all others are taken.
 func (p *Prober) SetTargets(targets []Target) error {
-	good, err := usableTargets(targets)
+	good, err := usableTargets(targets, p.config.Source)
 	names := make([]string, 0, len(good))
 	for _, t := range good {
 		names = append(names, t.Name)

@@ -20,14 +20,23 @@ func (p *Prober) open() (*net.UDPConn, error) {
 	if p.config.Source.IsValid() {
 		source.IP = p.config.Source.AsSlice()
 	}
-	conn, err := net.ListenUDP("udp4", &source)
+	conn, err := net.ListenUDP(network(p.config.Source), &source)
 	if err != nil {
 		return nil, fmt.Errorf("open the prober's socket: %w", err)
 	}
-	if err := errors.Join(conn.SetReadBuffer(receiveBuffer), setOptions(conn)); err != nil {
+	if err := errors.Join(conn.SetReadBuffer(receiveBuffer), setOptions(conn, p.config.Source.Is6())); err != nil {
 		return nil, errors.Join(fmt.Errorf("set up the prober's socket: %w", err), conn.Close())
 	}
 	return conn, nil
+}
+
+// network is the name of UDP over the family of an address, as package net has it. Without an
+// address it is IPv4.
+func network(ip netip.Addr) string {
+	if ip.Is6() {
+		return "udp6"
+	}
+	return "udp4"
 }
 
 // ask sends the questions.
@@ -50,7 +59,12 @@ func (p *Prober) ask(ctx context.Context, conn *net.UDPConn) {
 		way.look(conn)
 		for _, q := range questions {
 			wire = q.message.Append(wire[:0])
-			if err := p.send(conn, wire, way.to(q), netip.AddrPortFrom(q.addr, p.config.Port)); err != nil {
+			control := way.to(q)
+			err := way.prepare(conn, control)
+			if err == nil {
+				err = p.send(conn, wire, control, netip.AddrPortFrom(q.addr, p.config.Port))
+			}
+			if err != nil {
 				// No route or no buffer: the probe is missed at its timeout, as
 				// any other.
 				failed++

@@ -10,7 +10,7 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// refusal is an ICMP "port unreachable": the kernel of a host that is up, but has no
+// refusal is an ICMP or ICMPv6 "port unreachable": the kernel of a host that is up, but has no
 // listener, sends back the question.
 type refusal struct {
 	by       netip.Addr
@@ -21,25 +21,44 @@ type refusal struct {
 const maxRefusals = 64
 
 // setOptions makes the kernel keep ICMP errors in the socket's error queue (ip(7),
-// IP_RECVERR); a socket that is not connected gets none otherwise. Questions have no UDP
-// checksum: what answers them in the kernel could not correct one that a network card was
-// still to compute.
-func setOptions(conn *net.UDPConn) error {
+// IP_RECVERR; ipv6(7), IPV6_RECVERR); a socket that is not connected gets none otherwise.
+// Questions have no UDP checksum: what answers them in the kernel could not correct one that a
+// network card was still to compute. Over IPv6, sockets neither send nor take such datagrams
+// unless they ask for it; see overlayWay.
+func setOptions(conn *net.UDPConn, ipv6 bool) error {
+	if ipv6 {
+		return setAll(conn, option{unix.IPPROTO_IPV6, unix.IPV6_RECVERR, 1}, option{unix.IPPROTO_UDP, udpNoCheck6RX, 1})
+	}
+	return setAll(conn, option{unix.IPPROTO_IP, unix.IP_RECVERR, 1}, option{unix.SOL_SOCKET, unix.SO_NO_CHECK, 1})
+}
+
+// takeWithoutChecksum makes a socket of IPv6 take datagrams without a UDP checksum.
+func takeWithoutChecksum(conn *net.UDPConn) error {
+	return setAll(conn, option{unix.IPPROTO_UDP, udpNoCheck6RX, 1})
+}
+
+// Options of UDP sockets, of linux/udp.h.
+const (
+	udpNoCheck6TX = 101
+	udpNoCheck6RX = 102
+)
+
+// option is one of a socket, by its level and its name.
+type option struct{ level, name, value int }
+
+// setAll sets options.
+func setAll(conn *net.UDPConn, options ...option) error {
 	raw, err := conn.SyscallConn()
 	if err != nil {
 		return fmt.Errorf("reach the socket: %w", err)
 	}
-	var set error
+	var set []error
 	err = raw.Control(func(fd uintptr) {
-		set = errors.Join(
-			unix.SetsockoptInt(int(fd), unix.IPPROTO_IP, unix.IP_RECVERR, 1),
-			unix.SetsockoptInt(int(fd), unix.SOL_SOCKET, unix.SO_NO_CHECK, 1),
-		)
+		for _, o := range options {
+			set = append(set, unix.SetsockoptInt(int(fd), o.level, o.name, o.value))
+		}
 	})
-	if err == nil {
-		err = set
-	}
-	if err != nil {
+	if err = errors.Join(append(set, err)...); err != nil {
 		return fmt.Errorf("set options: %w", err)
 	}
 	return nil
@@ -71,34 +90,51 @@ func refusals(conn *net.UDPConn) []refusal {
 }
 
 // refusedBy returns the sender of a refusal, if the control messages report one:
-// struct sock_extended_err of linux/errqueue.h and the sender's sockaddr_in behind it.
+// struct sock_extended_err of linux/errqueue.h and the sender's sockaddr behind it.
 // It does not panic, whatever the bytes are.
 func refusedBy(control []byte) (netip.Addr, bool) {
-	const (
-		origin, kind, code = 4, 5, 6
-		sender             = 16 // sizeof(struct sock_extended_err)
-		senderEnd          = sender + unix.SizeofSockaddrInet4
-	)
 	messages, err := unix.ParseSocketControlMessage(control)
 	if err != nil {
 		return netip.Addr{}, false
 	}
 	for _, m := range messages {
-		d := m.Data
-		if m.Header.Level != unix.IPPROTO_IP || m.Header.Type != unix.IP_RECVERR || len(d) < senderEnd {
-			continue
+		for _, k := range refusalKinds() {
+			if by, ok := k.sender(m); ok {
+				return by, true
+			}
 		}
-		if d[origin] != unix.SO_EE_ORIGIN_ICMP || d[kind] != icmpUnreachable || d[code] != icmpPort ||
-			binary.NativeEndian.Uint16(d[sender:]) != unix.AF_INET {
-			continue
-		}
-		return netip.AddrFrom4([4]byte(d[sender+4 : sender+8])), true
 	}
 	return netip.Addr{}, false
 }
 
-// Of RFC 792, destination unreachable.
-const (
-	icmpUnreachable = 3
-	icmpPort        = 3
-)
+// refusalKind is how refusals of a family are reported.
+type refusalKind struct {
+	level, message int32
+	// origin, kind and code are those of the error, family is that of the sender's sockaddr,
+	// of size bytes, with an address of length bytes at an offset.
+	origin, kind, code byte
+	family             uint16
+	size, at, length   int
+}
+
+// refusalKinds are "port unreachable" of RFC 792 and of RFC 4443.
+func refusalKinds() []refusalKind {
+	return []refusalKind{
+		{unix.IPPROTO_IP, unix.IP_RECVERR, unix.SO_EE_ORIGIN_ICMP, 3, 3, unix.AF_INET, unix.SizeofSockaddrInet4, 4, 4},
+		{unix.IPPROTO_IPV6, unix.IPV6_RECVERR, unix.SO_EE_ORIGIN_ICMP6, 1, 4, unix.AF_INET6, unix.SizeofSockaddrInet6, 8, 16},
+	}
+}
+
+// sender reads the sender of a refusal of this kind.
+func (k refusalKind) sender(m unix.SocketControlMessage) (netip.Addr, bool) {
+	const (
+		origin, kind, code = 4, 5, 6
+		sender             = 16 // sizeof(struct sock_extended_err)
+	)
+	d := m.Data
+	if m.Header.Level != k.level || m.Header.Type != k.message || len(d) < sender+k.size ||
+		d[origin] != k.origin || d[kind] != k.kind || d[code] != k.code || binary.NativeEndian.Uint16(d[sender:]) != k.family {
+		return netip.Addr{}, false
+	}
+	return netip.AddrFromSlice(d[sender+k.at : sender+k.at+k.length])
+}

@@ -2,6 +2,7 @@ package probe
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"net"
 	"net/netip"
@@ -17,7 +18,7 @@ const DefaultSourceRate = 100
 type ResponderConfig struct {
 	// Host is the own host's name, as in its HostSubnet.
 	Host string
-	// Addr is the own host's IPv4 address: the responder answers on no other, in
+	// Addr is the own host's address: the responder answers on no other, in
 	// particular not on egress IPs.
 	Addr netip.Addr
 	// Port is the UDP port; 0 is Port.
@@ -70,8 +71,8 @@ func NewResponder(c ResponderConfig) (*Responder, error) {
 		c.Now = time.Now //nolint:forbidigo // the default of an injected clock
 	}
 	c.Addr = c.Addr.Unmap()
-	if c.Host == "" || !c.Addr.Is4() {
-		return nil, fmt.Errorf("answer probes for host %q on %v: needs a name and an IPv4 address", c.Host, c.Addr)
+	if c.Host == "" || !c.Addr.IsValid() {
+		return nil, fmt.Errorf("answer probes for host %q on %v: needs a name and an address", c.Host, c.Addr)
 	}
 	if c.SourceRate < 0 {
 		return nil, fmt.Errorf("answer %d probes a second: must be more than 0", c.SourceRate)
@@ -123,9 +124,14 @@ func (r *Responder) Run(ctx context.Context) error {
 	case <-r.known:
 	}
 	addr := net.UDPAddrFromAddrPort(netip.AddrPortFrom(r.config.Addr, r.config.Port))
-	conn, err := net.ListenUDP("udp4", addr)
+	conn, err := net.ListenUDP(network(r.config.Addr), addr)
 	if err != nil {
 		return fmt.Errorf("listen for probes on %v: %w", addr, err)
+	}
+	if r.config.Addr.Is6() {
+		if err := takeWithoutChecksum(conn); err != nil {
+			return errors.Join(fmt.Errorf("set up the socket of answers to probes: %w", err), conn.Close())
+		}
 	}
 	// The end of ctx ends the read.
 	stop := context.AfterFunc(ctx, func() { _ = conn.Close() })

@@ -106,7 +106,7 @@ func (r *Runner) SetTargets(t Targets) error {
 	}
 	r.targets = Targets{Self: t.Self, Probe: slices.Clone(t.Probe), Answer: slices.Clone(t.Answer)}
 	raise(r.wake)
-	_, err := usableTargets(t.Probe)
+	_, err := usableTargets(t.Probe, t.Self)
 	return err
 }
 
