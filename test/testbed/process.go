@@ -15,6 +15,8 @@ import (
 	"time"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/egressip-operator/egressip-operator/internal/testenv"
 )
 
 // process is one process for all time: ids are used again, but not with the
@@ -292,8 +294,10 @@ func inside(netns string) ([]process, error) {
 
 // Poll calls f until it returns nil. It pauses for 50 ms between two calls, or for as
 // long as the last call took: f often starts kubectl, whose processor time the cluster
-// would lack. After limit, or when ctx ends, it returns f's last error.
+// would lack. After limit, stretched as the machine needs it (testenv.Stretch), or when ctx
+// ends, it returns f's last error.
 func Poll(ctx context.Context, limit time.Duration, f func() error) error {
+	limit = testenv.Stretch(limit)
 	ctx, cancel := context.WithTimeout(ctx, limit)
 	defer cancel()
 	for {
