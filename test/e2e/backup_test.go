@@ -26,7 +26,7 @@ func (b *bed) testBackup(t *testing.T) {
 		_, err := b.Kubectl(ctx, "delete", "namespace", restoredNamespace, "--ignore-not-found", "--timeout=25s")
 		return err
 	})
-	b.claim(t, egressIP)
+	b.claim(t, b.egressIP)
 	b.patch(t, "hostsubnet", secondHost, `{"egressCIDRs": ["192.168.7.208/29"]}`)
 	apply := func(manifest string) {
 		t.Helper()
@@ -38,22 +38,22 @@ func (b *bed) testBackup(t *testing.T) {
 	// The other way round, the controller may create the NetNamespace between kubectl's two
 	// requests.
 	apply(fmt.Sprintf("apiVersion: network.openshift.io/v1\nkind: NetNamespace\nmetadata: {name: %s}\negressIPs: [%s, %s]\n---\n",
-		restoredNamespace, egressIP, automaticIP) + namespace)
-	verify := b.watchBastion(t, egressIP, automaticIP)
+		restoredNamespace, b.egressIP, automaticIP) + namespace)
+	verify := b.watchBastion(t, b.egressIP, automaticIP)
 	leave := func() {
 		t.Helper()
 		b.eventually(t, func() error {
 			return b.hasField(t, "netnamespace", restoredNamespace, `{.status.conditions[?(@.type=="EgressReady")].status}`, "True")
 		})
-		apply(senders())
+		apply(b.senders())
 		pods, err := b.AwaitPods(t.Context(), restoredNamespace, "app=sender", len(b.Nodes()))
 		if err != nil {
 			t.Fatal(err)
 		}
-		b.leaveWith(t, pods, func(testbed.Pod) string { return egressIP })
+		b.leaveWith(t, pods, func(testbed.Pod) string { return b.egressIP })
 		for object, want := range map[string]string{
-			"netnamespace/" + restoredNamespace: egressIP + " " + automaticIP,
-			"hostsubnet/" + egressHost:          egressIP,
+			"netnamespace/" + restoredNamespace: b.egressIP + " " + automaticIP,
+			"hostsubnet/" + egressHost:          b.egressIP,
 			"hostsubnet/" + secondHost:          automaticIP,
 		} {
 			if got, err := b.Kubectl(t.Context(), "get", object, "-o", "jsonpath={.egressIPs[*]}"); err != nil || got != want {
@@ -128,7 +128,7 @@ func (b *bed) backUp(t *testing.T, object string) string {
 }
 
 // senders are pods that send to the bastion without end, one on each node.
-func senders() string {
+func (b *bed) senders() string {
 	return fmt.Sprintf(`
 apiVersion: apps/v1
 kind: DaemonSet
@@ -143,6 +143,6 @@ spec:
       - name: sender
         image: %s
         imagePullPolicy: Never
-        args: [watch, -every, 100ms, -timeout, 1s, "tcp://%s:%d"]
-`, restoredNamespace, testbed.TrafficImage, testbed.BastionIP, testbed.BastionEchoPort)
+        args: [watch, -every, 100ms, -timeout, 1s, "tcp://%s"]
+`, restoredNamespace, testbed.TrafficImage, b.echo())
 }

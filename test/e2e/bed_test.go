@@ -21,13 +21,9 @@ import (
 )
 
 const (
-	// egressIP is requested by egressNamespace and claimed by egressHost.
-	egressIP        = "192.168.7.200"
 	egressNamespace = "egress-test"
 	plainNamespace  = "no-egress-ip"
 	egressHost      = "node3"
-	// egressRange holds the egress IPs of all steps, and no other machine.
-	egressRange = "192.168.7.192/27"
 
 	// settle bounds the wait for what the cluster does by itself.
 	settle = 30 * time.Second
@@ -42,6 +38,8 @@ const (
 // namespaces, one on each node.
 type bed struct {
 	*testbed.Cluster
+	// family is that of the step that is played.
+	family
 	backend testbed.Backend
 	root    string // of the repository
 	// rules is where the operator's rules are: "nftables" or "iptables".
@@ -52,15 +50,14 @@ type bed struct {
 	values     []string
 	// beside are the egress IPs of namespaces that have them through all steps.
 	beside []string
+	// lostPower are the nodes that were off at any time.
+	lostPower map[string]bool
 	// egress and plain are the pods of egressNamespace and plainNamespace,
 	// sorted by node.
 	egress, plain []testbed.Pod
 	// before is what each node's kernel held before the operator came.
 	before map[string]testbed.Snapshot
 }
-
-// bastionURL is the bastion's web server.
-func bastionURL() string { return fmt.Sprintf("http://%s:%d", testbed.BastionIP, testbed.BastionPort) }
 
 // newBedOf brings a test bed up, without the operator.
 func newBedOf(t *testing.T, options testbed.Options) *bed {
@@ -69,7 +66,10 @@ func newBedOf(t *testing.T, options testbed.Options) *bed {
 	if err != nil {
 		t.Fatal(err)
 	}
-	b := &bed{backend: options.Backend, root: root, rules: "nftables"}
+	b := &bed{family: ipv4(), lostPower: map[string]bool{}, backend: options.Backend, root: root, rules: "nftables"}
+	if options.IPv6Only {
+		b.family = ipv6()
+	}
 	if options.Backend == testbed.Legacy {
 		// Of the two ways to install, and the two backends, each suite takes one.
 		b.rules, b.kustomized = "iptables", true
@@ -211,6 +211,12 @@ spec:
 	return pods
 }
 
+// PowerOff is the test bed's, and notes which node it was.
+func (b *bed) PowerOff(ctx context.Context, node string) error {
+	b.lostPower[node] = true
+	return b.Cluster.PowerOff(ctx, node)
+}
+
 // patch changes an object by a merge patch.
 func (b *bed) patch(t *testing.T, kind, name, patch string) {
 	t.Helper()
@@ -243,8 +249,8 @@ func list(ips []string) string {
 // the namespace leaves with it. When the test ends both are withdrawn.
 func (b *bed) givenEgressIP(t *testing.T) {
 	t.Helper()
-	b.request(t, egressNamespace, egressIP)
-	b.claim(t, egressIP)
+	b.request(t, egressNamespace, b.egressIP)
+	b.claim(t, b.egressIP)
 	t.Cleanup(func() {
 		// t.Context is over by now.
 		ctx, cancel := context.WithTimeout(context.Background(), settle)
@@ -255,7 +261,7 @@ func (b *bed) givenEgressIP(t *testing.T) {
 			}
 		}
 	})
-	b.leaveWith(t, b.egress, func(testbed.Pod) string { return egressIP })
+	b.leaveWith(t, b.egress, func(testbed.Pod) string { return b.egressIP })
 }
 
 // leaveWith waits until each pod is seen by the bastion with the wanted
@@ -270,7 +276,7 @@ func (b *bed) leaveWithin(t *testing.T, bound time.Duration, pods []testbed.Pod,
 	t.Helper()
 	for _, p := range pods {
 		b.within(t, bound, func() error {
-			got, err := b.traffic(t, p, "get", "-timeout", quick, bastionURL())
+			got, err := b.traffic(t, p, "get", "-timeout", quick, b.bastionURL())
 			if err == nil && got != want(p) {
 				err = fmt.Errorf("seen as %s", got)
 			}
@@ -283,7 +289,7 @@ func (b *bed) leaveWithin(t *testing.T, bound time.Duration, pods []testbed.Pod,
 }
 
 // nodeAddress is what a pod without egress IP leaves with.
-func (b *bed) nodeAddress(p testbed.Pod) string { return b.NodeIP(p.Node).String() }
+func (b *bed) nodeAddress(p testbed.Pod) string { return b.nodeIP(p.Node) }
 
 // each runs f for all of a list at once, and fails the test with their errors: what
 // must not be answered takes its whole timeout.
@@ -401,8 +407,7 @@ const maxLoggedPackets = 20
 func ofTheHostItself(p testbed.Packet) bool {
 	const reset, hopsOfAHost = 4, 64 - 1
 	if p.Protocol == unix.IPPROTO_TCP {
-		return p.TCPFlags&reset != 0 && p.Hops == hopsOfAHost && len(p.Payload) == 0 &&
-			!netip.MustParsePrefix(egressRange).Contains(p.Source.Addr())
+		return p.TCPFlags&reset != 0 && p.Hops == hopsOfAHost && len(p.Payload) == 0 && !isAnEgressIP(p.Source.Addr())
 	}
 	if p.Protocol == unix.IPPROTO_ICMPV6 {
 		return ofTheHostItself6(p)
@@ -414,7 +419,12 @@ func ofTheHostItself(p testbed.Packet) bool {
 	source, _ := netip.AddrFromSlice(p.Payload[quoted+sourceAt:][:4])
 	target, _ := netip.AddrFromSlice(p.Payload[quoted+sourceAt+4:][:4])
 	return p.Payload[1] == tooBig ||
-		p.Payload[1] == host && source == p.Destination.Addr() && netip.MustParsePrefix(egressRange).Contains(target)
+		p.Payload[1] == host && source == p.Destination.Addr() && isAnEgressIP(target)
+}
+
+// isAnEgressIP reports whether an address is one of egress IPs.
+func isAnEgressIP(a netip.Addr) bool {
+	return netip.MustParsePrefix(egressRange).Contains(a) || netip.MustParsePrefix(egressRange6).Contains(a)
 }
 
 // ofTheHostItself6 is the same for errors of ICMPv6.
@@ -426,5 +436,5 @@ func ofTheHostItself6(p testbed.Packet) bool {
 	source, _ := netip.AddrFromSlice(p.Payload[quoted+sourceAt:][:16])
 	target, _ := netip.AddrFromSlice(p.Payload[quoted+sourceAt+16:][:16])
 	return p.Payload[0] == tooBig ||
-		p.Payload[0] == unreachable && p.Payload[1] == host && source == p.Destination.Addr() && netip.MustParsePrefix(egressRange6).Contains(target)
+		p.Payload[0] == unreachable && p.Payload[1] == host && source == p.Destination.Addr() && isAnEgressIP(target)
 }

@@ -20,7 +20,7 @@ const repairedIn = 2 * time.Second
 func (b *bed) testDrift(t *testing.T) {
 	b.givenEgressIP(t)
 	for _, c := range []struct{ node, damage string }{
-		{egressHost, "ip address del " + egressIP + "/24 dev eth0"},
+		{egressHost, "ip address del " + b.egressIP + "/24 dev eth0"},
 		{"node1", "ip route flush table 2000"},
 		{"node1", "ip rule del table 2000"},
 		{egressHost, "ip rule del table 2001"},
@@ -44,15 +44,15 @@ func (b *bed) testDrift(t *testing.T) {
 	}
 	// The overlay comes back with another MAC address: ask the packets.
 	for _, node := range []string{"node1", egressHost} {
-		verify := b.watchBastion(t, egressIP)
+		verify := b.watchBastion(t, b.egressIP)
 		if _, err := b.NodeExec(t.Context(), node, "ip", "link", "del", "egress0"); err != nil {
 			t.Fatal(err)
 		}
 		b.within(t, repairedIn+time.Second, func() error {
-			_, err := b.traffic(t, b.egress[0], "get", "-timeout", "300ms", bastionURL())
+			_, err := b.traffic(t, b.egress[0], "get", "-timeout", "300ms", b.bastionURL())
 			return err
 		})
-		b.leaveWith(t, b.egress, func(testbed.Pod) string { return egressIP })
+		b.leaveWith(t, b.egress, func(testbed.Pod) string { return b.egressIP })
 		verify()
 	}
 }
@@ -67,7 +67,7 @@ func (b *bed) guarded(t *testing.T, node string) {
 			t.Errorf("%s: %q was done: %s", node, damage, out)
 		}
 	}
-	b.leaveWith(t, b.egress, func(testbed.Pod) string { return egressIP })
+	b.leaveWith(t, b.egress, func(testbed.Pod) string { return b.egressIP })
 }
 
 // repaired damages a node, and demands that it be as before soon.
@@ -93,7 +93,7 @@ func (b *bed) repaired(t *testing.T, node, what string, damage func() error) {
 	if len(diff) > 0 {
 		t.Errorf("%s: %s: after %s:\n%s", node, what, repairedIn, strings.Join(diff, "\n"))
 	}
-	b.leaveWith(t, b.egress, func(testbed.Pod) string { return egressIP })
+	b.leaveWith(t, b.egress, func(testbed.Pod) string { return b.egressIP })
 }
 
 // damageRules takes the lines of iptables-save that begin with from and speak
@@ -149,14 +149,14 @@ func (b *bed) settledSnapshot(t *testing.T, node string) testbed.Snapshot {
 // is the kernel's, and does not notice.
 func (b *bed) testAgentRestart(t *testing.T) {
 	b.givenEgressIP(t)
-	verify := b.watchBastion(t, egressIP)
+	verify := b.watchBastion(t, b.egressIP)
 	const length = 20 * time.Second
 	waits := map[string]func(bool) (string, error){}
 	for _, p := range b.egress {
 		for name, args := range map[string][]string{
-			"new connections":   {"watch", "-every", "25ms", "-timeout", "2s", bastionURL()},
-			"datagrams":         {"watch", "-every", "25ms", "-timeout", "2s", fmt.Sprintf("udp://%s:%d", testbed.BastionIP, testbed.BastionPort)},
-			"an old connection": {"stream", "-every", "25ms", "-timeout", "2s", fmt.Sprintf("%s:%d", testbed.BastionIP, testbed.BastionEchoPort)},
+			"new connections":   {"watch", "-every", "25ms", "-timeout", "2s", b.bastionURL()},
+			"datagrams":         {"watch", "-every", "25ms", "-timeout", "2s", "udp://" + b.server()},
+			"an old connection": {"stream", "-every", "25ms", "-timeout", "2s", b.echo()},
 		} {
 			command := []string{"traffic", args[0], "-for", length.String()}
 			wait, err := b.Background(t.Context(), p.Place(), append(command, args[1:]...)...)
@@ -185,7 +185,7 @@ func (b *bed) testAgentRestart(t *testing.T) {
 		if err != nil {
 			t.Errorf("%s: %v", what, err)
 		}
-		answered, bad := readResults(t, out)
+		answered, bad := b.readResults(t, out)
 		if len(bad) > 0 || answered < 400 {
 			t.Errorf("%s: %d answers, %d bad ones, such as %v, at last %v", what, answered, len(bad), bad[:min(3, len(bad))], bad[max(0, len(bad)-1):])
 		}
@@ -200,7 +200,7 @@ func isAgent(args []string) bool {
 
 // readResults counts the answers in the output of watch or stream that show
 // the egress IP, and returns the other lines.
-func readResults(t *testing.T, out string) (answered int, bad []string) {
+func (f family) readResults(t *testing.T, out string) (answered int, bad []string) {
 	t.Helper()
 	for line := range strings.Lines(out) {
 		var r struct{ Saw, Error string }
@@ -208,7 +208,7 @@ func readResults(t *testing.T, out string) (answered int, bad []string) {
 			t.Errorf("strange line %q: %v", line, err)
 			continue
 		}
-		if r.Error == "" && strings.HasPrefix(r.Saw, egressIP+":") {
+		if r.Error == "" && f.isEgressIP(r.Saw) {
 			answered++
 		} else {
 			bad = append(bad, line)
@@ -232,13 +232,13 @@ func (b *bed) snapshots(t *testing.T) map[string]testbed.Snapshot {
 // the agents leave what drops pods, until "cleanup" has run.
 func (b *bed) testRemoval(t *testing.T) {
 	// With an egress IP in use, so that there is something to remove.
-	ips := []string{egressIP}
-	if b.NodeIPv6(egressHost).IsValid() {
+	ips := []string{b.egressIP}
+	if b.DualStack() {
 		ips = append(ips, egressIP6)
 	}
 	b.request(t, egressNamespace, ips...)
 	b.claim(t, ips...)
-	b.leaveWith(t, b.egress, func(testbed.Pod) string { return egressIP })
+	b.leaveWith(t, b.egress, func(testbed.Pod) string { return b.egressIP })
 	if len(ips) > 1 {
 		b.leave6With(t, b.egress)
 	}
@@ -285,7 +285,7 @@ func (b *bed) testRemoval(t *testing.T) {
 func (b *bed) cleanUp(t *testing.T) {
 	t.Helper()
 	// No address is left that nothing manages.
-	b.eventually(t, func() error { return b.hasAddress(t, false) })
+	b.eventually(t, func() error { return b.hasEgressIP(t, egressHost, b.egressIP, false) })
 	for _, node := range b.Nodes() {
 		// An agent that has yet to end owns what it made.
 		b.eventually(t, func() error {

@@ -28,7 +28,7 @@ func (b *bed) testProbesBlocked(t *testing.T) {
 	b.leadElsewhere(t, egressHost)
 	b.givenEgressIP(t)
 	b.witnessed(t, egressHost)
-	verify := b.watchBastion(t, egressIP)
+	verify := b.watchBastion(t, b.egressIP)
 	unblock := func(ctx context.Context) error {
 		return onEach(b.Nodes(), func(node string) error { return b.UnblockUDP(ctx, node, probePort) })
 	}
@@ -59,8 +59,8 @@ func (b *bed) testProbesBlocked(t *testing.T) {
 // egress IP itself. Neither takes anything away.
 func (b *bed) testStaleNode(t *testing.T) {
 	b.givenEgressIP(t)
-	verify := b.watchBastion(t, egressIP)
-	stale := map[string]string{"a-stale-host": b.NodeIP(egressHost).String(), "a-stale-ip": egressIP}
+	verify := b.watchBastion(t, b.egressIP)
+	stale := map[string]string{"a-stale-host": b.nodeIP(egressHost), "a-stale-ip": b.egressIP}
 	b.afterwards(t, func(ctx context.Context) error {
 		var errs []error
 		for name := range stale {
@@ -84,7 +84,7 @@ func (b *bed) testStaleNode(t *testing.T) {
 		for name, address := range stale {
 			b.eventually(t, func() error { return b.hasEvent(t, name, "NodeAddressRefused", address+" as its first InternalIP") })
 		}
-		if err := b.hasField(t, "hostsubnet", egressHost, "{.hostIP}", b.NodeIP(egressHost).String()); err != nil {
+		if err := b.hasField(t, "hostsubnet", egressHost, "{.hostIP}", b.nodeIP(egressHost)); err != nil {
 			t.Error(err)
 		}
 		if err := b.hasCondition(t, egressHost, "Online", "True", "NodeReady"); err != nil {
@@ -99,11 +99,10 @@ func (b *bed) testStaleNode(t *testing.T) {
 func (b *bed) testNoAgent(t *testing.T) {
 	const without = "node1"
 	b.withdrawAfter(t)
-	b.request(t, egressNamespace, egressIP, secondIP)
-	const ranges = `{"egressCIDRs": ["192.168.7.200/29"]}`
-	b.patch(t, "hostsubnet", egressHost, ranges)
-	b.leaveWith(t, b.egress, func(testbed.Pod) string { return egressIP })
-	verify := b.watchBastion(t, egressIP, secondIP)
+	b.request(t, egressNamespace, b.egressIP, b.secondIP)
+	b.patch(t, "hostsubnet", egressHost, b.automatic())
+	b.leaveWith(t, b.egress, func(testbed.Pod) string { return b.egressIP })
+	verify := b.watchBastion(t, b.egressIP, b.secondIP)
 	show := b.breakAgent(t, without)
 	var others []testbed.Pod // the host without an agent may send nothing to others
 	for _, p := range b.egress {
@@ -115,23 +114,23 @@ func (b *bed) testNoAgent(t *testing.T) {
 		if _, err := b.Kubectl(t.Context(), "delete", "hostsubnet", without); err != nil {
 			t.Fatal(err)
 		}
-		b.eventually(t, func() error { return b.hasField(t, "hostsubnet", without, "{.hostIP}", b.NodeIP(without).String()) })
-		b.patch(t, "hostsubnet", without, ranges)
+		b.eventually(t, func() error { return b.hasField(t, "hostsubnet", without, "{.hostIP}", b.nodeIP(without)) })
+		b.patch(t, "hostsubnet", without, b.automatic())
 		b.eventually(t, func() error {
 			return errors.Join(
 				b.hasCondition(t, without, "Online", "True", ""),
 				b.hasField(t, "netnamespace", egressNamespace, "{.status.egressIPs[1].reason}", "NoEligibleHost"))
 		})
 	})
-	for node, want := range map[string]string{egressHost: egressIP, without: ""} {
+	for node, want := range map[string]string{egressHost: b.egressIP, without: ""} {
 		if err := b.hasField(t, "hostsubnet", node, "{.egressIPs[*]}", want); err != nil {
 			t.Error(err)
 		}
 	}
 	show()
-	b.within(t, time.Minute, func() error { return b.hasField(t, "hostsubnet", without, "{.egressIPs[*]}", secondIP) })
+	b.within(t, time.Minute, func() error { return b.hasField(t, "hostsubnet", without, "{.egressIPs[*]}", b.secondIP) })
 	b.inState(t, "Active", "Standby")
-	b.leaveWith(t, b.egress, func(testbed.Pod) string { return egressIP })
+	b.leaveWith(t, b.egress, func(testbed.Pod) string { return b.egressIP })
 	verify()
 }
 
@@ -175,20 +174,20 @@ func (b *bed) testNodeAgain(t *testing.T) {
 		_, err := b.Kubectl(ctx, "patch", "netnamespace", plainNamespace, "--type=merge", "-p", list(nil))
 		return err
 	})
-	b.request(t, egressNamespace, egressIP)
-	b.claim(t, egressIP)
+	b.request(t, egressNamespace, b.egressIP)
+	b.claim(t, b.egressIP)
 	b.request(t, plainNamespace, automaticIP)
 	b.patch(t, "hostsubnet", secondHost, `{"egressCIDRs": ["192.168.7.208/29"]}`)
 	leave := func() {
 		t.Helper()
-		b.leaveWith(t, b.egress, func(testbed.Pod) string { return egressIP })
+		b.leaveWith(t, b.egress, func(testbed.Pod) string { return b.egressIP })
 		b.leaveWith(t, b.plain, func(testbed.Pod) string { return automaticIP })
 	}
 	leave()
 	nodes := []string{egressHost, secondHost}
 	settings := func() error {
 		return errors.Join(
-			b.hasField(t, "hostsubnet", egressHost, "{.egressIPs[*]}", egressIP),
+			b.hasField(t, "hostsubnet", egressHost, "{.egressIPs[*]}", b.egressIP),
 			b.hasField(t, "hostsubnet", secondHost, "{.egressCIDRs[*]}", "192.168.7.208/29"))
 	}
 	conditions := func(gone string, online string) {
@@ -202,7 +201,7 @@ func (b *bed) testNodeAgain(t *testing.T) {
 			t.Error(err)
 		}
 	}
-	verify := b.watchBastion(t, egressIP, automaticIP)
+	verify := b.watchBastion(t, b.egressIP, automaticIP)
 	done := b.keepSending(t, slices.Concat(b.egress, b.plain))
 	if _, err := b.Kubectl(t.Context(), append([]string{"delete", "node"}, nodes...)...); err != nil {
 		t.Fatal(err)
@@ -231,7 +230,7 @@ func (b *bed) keepSending(t *testing.T, pods []testbed.Pod) (done func()) {
 	var waits []func(bool) (string, error)
 	for _, p := range pods {
 		wait, err := b.Background(t.Context(), p.Place(), "traffic", "watch",
-			"-every", "50ms", "-for", "15s", "-timeout", "1s", bastionURL())
+			"-every", "50ms", "-for", "15s", "-timeout", "1s", b.bastionURL())
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -252,7 +251,7 @@ func (b *bed) testLeaderPaused(t *testing.T) {
 	c := b.givenHostWithoutController(t)
 	leader, host, other := c.leader, c.without, c.standby
 
-	verify, oneOwner := b.watchBastion(t, egressIP), b.oneOwner(t)
+	verify, oneOwner := b.watchBastion(t, b.egressIP), b.oneOwner(t)
 	done := b.keepSending(t, b.egress)
 	former, err := b.PIDs(leader, isController)
 	if err != nil || len(former) != 1 {
@@ -268,10 +267,10 @@ func (b *bed) testLeaderPaused(t *testing.T) {
 	if err := b.LinkDown(t.Context(), host); err != nil {
 		t.Fatal(err)
 	}
-	b.eventually(t, func() error { return b.hasField(t, "hostsubnet", other, "{.egressIPs[*]}", egressIP) })
+	b.eventually(t, func() error { return b.hasField(t, "hostsubnet", other, "{.egressIPs[*]}", b.egressIP) })
 	for _, p := range b.egress {
 		if p.Node != host {
-			b.leaveWith(t, []testbed.Pod{p}, func(testbed.Pod) string { return egressIP })
+			b.leaveWith(t, []testbed.Pod{p}, func(testbed.Pod) string { return b.egressIP })
 		}
 	}
 	if now := b.leader(t); strings.HasPrefix(now, leader+"_") {

@@ -22,10 +22,10 @@ const moveWithin = 4 * time.Second
 func (b *bed) givenAutomatic(t *testing.T) (host, other string) {
 	t.Helper()
 	b.withdrawAfter(t)
-	b.request(t, egressNamespace, egressIP)
+	b.request(t, egressNamespace, b.egressIP)
 	hosts := []string{egressHost, secondHost}
 	for _, node := range hosts {
-		b.patch(t, "hostsubnet", node, `{"egressCIDRs": ["192.168.7.200/29"]}`)
+		b.patch(t, "hostsubnet", node, b.automatic())
 	}
 	b.eventually(t, func() error {
 		host = ""
@@ -34,7 +34,7 @@ func (b *bed) givenAutomatic(t *testing.T) (host, other string) {
 			if err != nil {
 				return err
 			}
-			if claims == egressIP {
+			if claims == b.egressIP {
 				host = node
 			}
 		}
@@ -44,7 +44,7 @@ func (b *bed) givenAutomatic(t *testing.T) (host, other string) {
 		return nil
 	})
 	other = hosts[1-slices.Index(hosts, host)]
-	b.leaveWith(t, b.egress, func(testbed.Pod) string { return egressIP })
+	b.leaveWith(t, b.egress, func(testbed.Pod) string { return b.egressIP })
 	b.witnessed(t, host)
 	return host, other
 }
@@ -189,15 +189,15 @@ func (b *bed) leader(t *testing.T) (holder string) {
 // Mutant killed: a heir that never looks.
 func (b *bed) testPowerCutOfTheLeader(t *testing.T) {
 	host, other := b.givenAutomatic(t)
-	b.leaveWith(t, b.egress, func(testbed.Pod) string { return egressIP })
+	b.leaveWith(t, b.egress, func(testbed.Pod) string { return b.egressIP })
 	b.leadOn(t, host)
 	leader := b.leader(t)
-	verify := b.watchBastion(t, egressIP)
+	verify := b.watchBastion(t, b.egressIP)
 	b.movesSoon(t, host, other, "lost power, and the leader with it", func() error { return b.PowerOff(t.Context(), host) })
 	if now := b.leader(t); now == leader || !strings.HasPrefix(leader, host+"_") {
 		t.Errorf("the leader was %q, is %q: want one on %s, and another", leader, now, host)
 	}
-	b.eventually(t, func() error { return b.hasField(t, "hostsubnet", other, "{.egressIPs[*]}", egressIP) })
+	b.eventually(t, func() error { return b.hasField(t, "hostsubnet", other, "{.egressIPs[*]}", b.egressIP) })
 	if err := b.PowerOn(t.Context(), host); err != nil {
 		t.Fatal(err)
 	}
@@ -228,7 +228,7 @@ func (b *bed) trusted(t *testing.T, host string) {
 	b.within(t, trustedWithin, func() error {
 		return b.hasField(t, "hostsubnet", host, `{.status.conditions[?(@.type=="Online")].status}`, "True")
 	})
-	b.leaveWithin(t, trustedWithin, b.egress, func(testbed.Pod) string { return egressIP })
+	b.leaveWithin(t, trustedWithin, b.egress, func(testbed.Pod) string { return b.egressIP })
 }
 
 // awayFrom is a pod that is on none of the nodes.
@@ -279,9 +279,9 @@ func (b *bed) isAt(t *testing.T, p testbed.Pod) error {
 func (b *bed) testPowerCut(t *testing.T) {
 	host, other := b.givenAutomatic(t)
 	b.leadElsewhere(t, host)
-	verify := b.watchBastion(t, egressIP)
+	verify := b.watchBastion(t, b.egressIP)
 	b.movesSoon(t, host, other, "lost power", func() error { return b.PowerOff(t.Context(), host) })
-	b.eventually(t, func() error { return b.hasField(t, "hostsubnet", other, "{.egressIPs[*]}", egressIP) })
+	b.eventually(t, func() error { return b.hasField(t, "hostsubnet", other, "{.egressIPs[*]}", b.egressIP) })
 	b.eventually(t, func() error {
 		return b.hasField(t, "hostsubnet", host, `{.status.conditions[?(@.type=="Online")].reason}`, "Silent")
 	})
@@ -305,7 +305,7 @@ func (b *bed) testPowerCut(t *testing.T) {
 func (b *bed) testCutOff(t *testing.T) {
 	host, other := b.givenAutomatic(t)
 	b.leadElsewhere(t, host)
-	verify := b.watchBastion(t, egressIP)
+	verify := b.watchBastion(t, b.egressIP)
 	rest := []string{testbed.ControlPlane}
 	for _, node := range b.Nodes() {
 		if node != host {
@@ -320,15 +320,11 @@ func (b *bed) testCutOff(t *testing.T) {
 		}
 	})
 	b.movesSoon(t, host, other, "was cut off", func() error { return b.Partition(t.Context(), []string{host}, rest) })
-	hosts := func(node string) (bool, error) {
-		out, err := b.NodeExec(t.Context(), node, "ip", "-o", "addr", "show", "label", "eth0:eip")
-		return strings.Contains(out, egressIP+"/"), err
+	if err := b.hasEgressIP(t, host, b.egressIP, false); err != nil {
+		t.Errorf("a host that is cut off: %v", err)
 	}
-	if still, err := hosts(host); err != nil || still {
-		t.Errorf("%s is cut off and has %s: %t, %v", host, egressIP, still, err)
-	}
-	if does, err := hosts(other); err != nil || !does {
-		t.Errorf("%s has %s: %t, %v", other, egressIP, does, err)
+	if err := b.hasEgressIP(t, other, b.egressIP, true); err != nil {
+		t.Error(err)
 	}
 	if err := b.Mend(t.Context()); err != nil {
 		t.Fatal(err)
@@ -349,7 +345,7 @@ func (b *bed) testEvacuation(t *testing.T) {
 			t.Error(err)
 		}
 	})
-	verify := b.watchBastion(t, egressIP)
+	verify := b.watchBastion(t, b.egressIP)
 	outage := b.outage(t, b.awayFrom(t, host, other), func() {
 		if _, err := b.Kubectl(t.Context(), "annotate", "node", host, annotation+"=true"); err != nil {
 			t.Error(err)
@@ -359,10 +355,10 @@ func (b *bed) testEvacuation(t *testing.T) {
 	if outage > moveWithin {
 		t.Errorf("no new connection for %s while the host was evacuated, want less than %s", outage, moveWithin)
 	}
-	b.eventually(t, func() error { return b.hasField(t, "hostsubnet", other, "{.egressIPs[*]}", egressIP) })
+	b.eventually(t, func() error { return b.hasField(t, "hostsubnet", other, "{.egressIPs[*]}", b.egressIP) })
 	b.eventually(t, func() error {
 		return b.hasField(t, "hostsubnet", host, `{.status.conditions[?(@.type=="Evacuating")].status}`, "True")
 	})
-	b.leaveWith(t, b.egress, func(testbed.Pod) string { return egressIP })
+	b.leaveWith(t, b.egress, func(testbed.Pod) string { return b.egressIP })
 	verify()
 }

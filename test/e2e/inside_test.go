@@ -3,6 +3,7 @@ package e2e
 import (
 	"context"
 	"fmt"
+	"net"
 	"slices"
 	"testing"
 
@@ -19,17 +20,17 @@ func (b *bed) testInbound(t *testing.T) {
 			other = b.Nodes()[1]
 		}
 		for _, policy := range []string{"Cluster", "Local"} {
-			s := b.service(t, fmt.Sprintf("in-%s-%s", p.Node, map[string]string{"Cluster": "c", "Local": "l"}[policy]), policy, endpoint{p.IP.String(), p.Node})
-			b.reaches(t, testbed.Bastion, b.NodeIP(p.Node).String(), s.tcpPort, s.udpPort, map[string]string{"Local": testbed.BastionIP}[policy])
+			s := b.service(t, fmt.Sprintf("in-%s-%s", p.Node, map[string]string{"Cluster": "c", "Local": "l"}[policy]), policy, endpoint{b.podIP(p), p.Node})
+			b.reaches(t, testbed.Bastion, b.nodeIP(p.Node), s.tcpPort, s.udpPort, map[string]string{"Local": b.bastion}[policy])
 			if policy == "Cluster" {
-				b.reaches(t, testbed.Bastion, b.NodeIP(other).String(), s.tcpPort, s.udpPort, "")
+				b.reaches(t, testbed.Bastion, b.nodeIP(other), s.tcpPort, s.udpPort, "")
 				continue
 			}
-			if out, err := b.Exec(t.Context(), testbed.Bastion, "traffic", "get", "-timeout", quick, fmt.Sprintf("http://%s:%s/", b.NodeIP(other), s.tcpPort)); err == nil {
+			if out, err := b.Exec(t.Context(), testbed.Bastion, "traffic", "get", "-timeout", quick, "http://"+net.JoinHostPort(b.nodeIP(other), s.tcpPort)); err == nil {
 				t.Errorf("policy Local, through %s, where there is no endpoint: answered %q", other, out)
 			}
 		}
-		b.reaches(t, testbed.LANHost, p.IP.String(), "8080", "8080", testbed.LANHostIP)
+		b.reaches(t, testbed.LANHost, b.podIP(p), "8080", "8080", b.lanHost)
 	}
 }
 
@@ -37,11 +38,11 @@ func (b *bed) testInbound(t *testing.T) {
 // pod must see the client as wantSaw, if that is not empty.
 func (b *bed) reaches(t *testing.T, place, address, tcp, udp, wantSaw string) {
 	t.Helper()
-	url := fmt.Sprintf("http://%s:%s/", address, tcp)
+	url := "http://" + net.JoinHostPort(address, tcp)
 	for i, args := range [][]string{
 		{"get", url},
-		{"post", "-size", megabytes, url + "?bytes=" + megabytes},
-		{"udp", address + ":" + udp},
+		{"post", "-timeout", "20s", "-size", megabytes, url + "/?bytes=" + megabytes},
+		{"udp", net.JoinHostPort(address, udp)},
 	} {
 		check := func() error {
 			out, err := b.Exec(t.Context(), place, append([]string{"traffic"}, args...)...)
@@ -67,7 +68,7 @@ func (b *bed) reaches(t *testing.T, place, address, tcp, udp, wantSaw string) {
 func (b *bed) testInside(t *testing.T) {
 	b.givenEgressIP(t)
 	for _, node := range b.Nodes() {
-		wait, err := b.Background(context.WithoutCancel(t.Context()), node, "traffic", "serve", b.NodeIP(node).String()+":9080")
+		wait, err := b.Background(context.WithoutCancel(t.Context()), node, "traffic", "serve", net.JoinHostPort(b.nodeIP(node), "9080"))
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -79,7 +80,7 @@ func (b *bed) testInside(t *testing.T) {
 	}
 	services := map[string]service{}
 	for _, p := range b.plain {
-		services[p.Name] = b.service(t, "to-"+p.Node, "Cluster", endpoint{p.IP.String(), p.Node})
+		services[p.Name] = b.service(t, "to-"+p.Node, "Cluster", endpoint{b.podIP(p), p.Node})
 	}
 	for i, from := range b.egress {
 		plain := b.plain[i]
@@ -89,13 +90,13 @@ func (b *bed) testInside(t *testing.T) {
 		b.insideFrom(t, from, plain, services)
 	}
 	// The egress host's own traffic, and that of its other pods.
-	if out, err := b.NodeExec(t.Context(), egressHost, "traffic", "get", bastionURL()); err != nil {
+	if out, err := b.NodeExec(t.Context(), egressHost, "traffic", "get", b.bastionURL()); err != nil {
 		t.Error(err)
-	} else if saw, err := sawIn(out); err != nil || saw != b.NodeIP(egressHost).String() {
+	} else if saw, err := sawIn(out); err != nil || saw != b.nodeIP(egressHost) {
 		t.Errorf("%s itself is seen as %s, %v", egressHost, saw, err)
 	}
 	for _, p := range b.plain {
-		if saw, err := b.traffic(t, p, "get", bastionURL()); err != nil || saw != b.nodeAddress(p) {
+		if saw, err := b.traffic(t, p, "get", b.bastionURL()); err != nil || saw != b.nodeAddress(p) {
 			t.Errorf("%s on %s: seen as %s, %v", p.Name, p.Node, saw, err)
 		}
 	}
@@ -113,20 +114,20 @@ func (b *bed) insideFrom(t *testing.T, from, plain testbed.Pod, services map[str
 	t.Helper()
 	for _, to := range slices.Concat(b.plain, b.egress) {
 		if to.Name != from.Name {
-			b.sees(t, from, fmt.Sprintf("http://%s:8080/", to.IP), from.IP.String())
+			b.sees(t, from, "http://"+net.JoinHostPort(b.podIP(to), "8080"), b.podIP(from))
 		}
 	}
 	for _, to := range b.plain {
-		b.sees(t, from, "http://"+services[to.Name].clusterIP+"/", from.IP.String())
+		b.sees(t, from, "http://"+net.JoinHostPort(services[to.Name].clusterIP, "80"), b.podIP(from))
 	}
 	for _, node := range b.Nodes() {
-		url := fmt.Sprintf("http://%s:9080/", b.NodeIP(node))
+		url := "http://" + net.JoinHostPort(b.nodeIP(node), "9080")
 		want, err := b.traffic(t, plain, "get", url)
 		if err != nil {
 			t.Fatal(err)
 		}
-		if node == from.Node || want == plain.IP.String() {
-			want = from.IP.String() // no masquerading to the own node, nor by some CNIs to others
+		if node == from.Node || want == b.podIP(plain) {
+			want = b.podIP(from) // no masquerading to the own node, nor by some CNIs to others
 		}
 		b.sees(t, from, url, want)
 	}

@@ -42,7 +42,7 @@ func (b *bed) testIPv6(t *testing.T) {
 	}
 	annotate(`"node"`)
 	b.leave6(t, b.egress)
-	b.leaveWith(t, b.egress, func(testbed.Pod) string { return egressIP })
+	b.leaveWith(t, b.egress, func(testbed.Pod) string { return egressIP4 })
 	annotate("null")
 	b.drop6(t, b.egress)
 	b.request(t, egressNamespace)

@@ -38,18 +38,16 @@ func (b *bed) placed(t *testing.T) (c controllers) {
 	return c
 }
 
-const ranges = `{"egressCIDRs": ["192.168.7.200/29"]}`
-
 // givenHostWithoutController has an automatic egress IP on the node without a controller,
 // which could move to the node of the one that stands by.
 func (b *bed) givenHostWithoutController(t *testing.T) controllers {
 	t.Helper()
 	c := b.placed(t)
 	b.withdrawAfter(t)
-	b.request(t, egressNamespace, egressIP)
-	b.patch(t, "hostsubnet", c.without, ranges)
-	b.leaveWith(t, b.egress, func(testbed.Pod) string { return egressIP })
-	b.patch(t, "hostsubnet", c.standby, ranges)
+	b.request(t, egressNamespace, b.egressIP)
+	b.patch(t, "hostsubnet", c.without, b.automatic())
+	b.leaveWith(t, b.egress, func(testbed.Pod) string { return b.egressIP })
+	b.patch(t, "hostsubnet", c.standby, b.automatic())
 	b.witnessed(t, c.without)
 	return c
 }
@@ -66,7 +64,7 @@ func (b *bed) testLeaderSeesNobody(t *testing.T) {
 		// For longer than any verdict or Lease takes, without anything to wait for:
 		// nothing may happen.
 		hold(t, 10*time.Second)
-		if err := b.hasField(t, "hostsubnet", c.without, "{.egressIPs[*]}", egressIP); err != nil {
+		if err := b.hasField(t, "hostsubnet", c.without, "{.egressIPs[*]}", b.egressIP); err != nil {
 			t.Error(err)
 		}
 	})
@@ -96,8 +94,8 @@ func (b *bed) testAPIServerGone(t *testing.T) {
 			return err
 		})
 		// The new leader works.
-		b.request(t, egressNamespace, egressIP, secondIP)
-		b.eventually(t, func() error { return b.hasField(t, "hostsubnet", c.standby, "{.egressIPs[*]}", secondIP) })
+		b.request(t, egressNamespace, b.egressIP, b.secondIP)
+		b.eventually(t, func() error { return b.hasField(t, "hostsubnet", c.standby, "{.egressIPs[*]}", b.secondIP) })
 	})
 }
 
@@ -106,7 +104,7 @@ func (b *bed) testAPIServerGone(t *testing.T) {
 // two lists, and no two controllers write claims in turns.
 func (b *bed) leaderCut(t *testing.T, c controllers, from []string, do func()) {
 	t.Helper()
-	verify, oneOwner := b.watchBastion(t, egressIP, secondIP), b.oneOwner(t)
+	verify, oneOwner := b.watchBastion(t, b.egressIP, b.secondIP), b.oneOwner(t)
 	b.afterwards(t, b.Mend)
 	var others []testbed.Pod // the leader's may be cut from all that the probers need
 	for _, p := range b.egress {

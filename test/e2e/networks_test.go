@@ -72,14 +72,14 @@ func (b *bed) testPool(t *testing.T) {
 	})
 	for place, command := range map[string]string{
 		testbed.Bastion: "ip address add " + pooled + "/32 dev eth0",
-		testbed.Router:  "ip route add " + pooled + " via " + testbed.BastionIP,
+		testbed.Router:  "ip route add " + pooled + " via " + b.bastion,
 	} {
 		if _, err := b.Exec(t.Context(), place, strings.Fields(command)...); err != nil {
 			t.Fatal(err)
 		}
 	}
 	b.givenEgressIP(t)
-	b.pings(t, func(testbed.Pod) string { return egressIP })
+	b.pings(t, func(testbed.Pod) string { return b.egressIP })
 	if _, err := b.Apply(t.Context(), crd); err != nil {
 		t.Fatal(err)
 	}
@@ -97,7 +97,7 @@ func (b *bed) testPool(t *testing.T) {
 		return nil
 	})
 	// The rest leaves as before.
-	b.leaveWith(t, b.egress, func(testbed.Pod) string { return egressIP })
+	b.leaveWith(t, b.egress, func(testbed.Pod) string { return b.egressIP })
 }
 
 // pings waits until pooled is asked from the wanted address by each pod with an egress IP.

@@ -28,7 +28,7 @@ func (b *bed) testNewPods(t *testing.T) {
 			t.Error(err)
 		}
 	})
-	verify := b.watchBastion(t, egressIP)
+	verify := b.watchBastion(t, b.egressIP)
 	names := b.newPods(t)
 	// One kubectl that waits: polling would take processor time that the pods need.
 	if out, err := b.Kubectl(t.Context(), "-n", egressNamespace, "wait", "pods", "-l", "app=new",
@@ -62,12 +62,12 @@ spec:
   terminationGracePeriodSeconds: 0
   containers:
 `, name, egressNamespace, node)
-			for network, port := range map[string]int{"tcp": testbed.BastionPort + 1, "udp": testbed.BastionPort} {
+			for network, server := range map[string]string{"tcp": b.echo(), "udp": b.server()} {
 				fmt.Fprintf(&manifest, `  - name: %[1]s
     image: %[2]s
     imagePullPolicy: Never
-    args: [watch, -every, 20ms, -for, 5s, -timeout, 2s, "%[1]s://%[3]s:%[4]d"]
-`, network, testbed.TrafficImage, testbed.BastionIP, port)
+    args: [watch, -every, 20ms, -for, 5s, -timeout, 2s, "%[1]s://%[3]s"]
+`, network, testbed.TrafficImage, server)
 			}
 		}
 	}
@@ -107,7 +107,7 @@ func (b *bed) answered(t *testing.T, pod, container string) {
 			continue
 		}
 		answers++
-		if !strings.HasPrefix(result.Saw, egressIP+":") {
+		if !b.isEgressIP(result.Saw) {
 			t.Errorf("%s, %s: seen as %s", pod, container, result.Saw)
 		}
 		if end := result.At.Add(time.Duration(result.Ms * float64(time.Millisecond))); first.IsZero() || end.Before(first) {

@@ -26,10 +26,10 @@ import (
 func (b *bed) lossless(t *testing.T, pods []testbed.Pod, length time.Duration, do func()) {
 	t.Helper()
 	waits := map[string]func(bool) (string, error){}
-	seen := b.watchEcho(t, testbed.BastionIP)
+	seen := b.watchEcho(t, b.bastion)
 	for _, p := range pods {
 		wait, err := b.Background(t.Context(), p.Place(), "traffic", "watch",
-			"-every", "50ms", "-for", length.String(), "-timeout", "2s", fmt.Sprintf("tcp://%s:%d", testbed.BastionIP, testbed.BastionEchoPort))
+			"-every", "50ms", "-for", length.String(), "-timeout", "2s", "tcp://"+b.echo())
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -45,7 +45,7 @@ func (b *bed) lossless(t *testing.T, pods []testbed.Pod, length time.Duration, d
 		if err != nil {
 			t.Errorf("the prober on %s: %v", node, err)
 		}
-		good, bad := readResults(t, out)
+		good, bad := b.readResults(t, out)
 		if answered += good; len(bad) > 0 {
 			t.Errorf("%d of %d connections from %s were lost: %s", len(bad), good+len(bad), node, strings.Join(bad[:min(3, len(bad))], ""))
 		}

@@ -10,14 +10,6 @@ import (
 	"github.com/egressip-operator/egressip-operator/test/testbed"
 )
 
-const (
-	// egressIP6 is requested by egressNamespace and claimed by secondHost, so that each family
-	// has a host of its own.
-	egressIP6 = "fd00:7::200"
-	// egressRange6 is egressRange for IPv6.
-	egressRange6 = "fd00:7::200/123"
-)
-
 // testServe6: a namespace has an egress IP of each family, each on its host. Its pods leave
 // with these, whatever they send, and neither the host nor anyone else does.
 func (b *bed) testServe6(t *testing.T) {
@@ -29,36 +21,36 @@ func (b *bed) testServe6(t *testing.T) {
 		})
 	}
 	// A request that no host claims: dropped, not leaked.
-	b.request(t, egressNamespace, egressIP, egressIP6)
-	b.claim(t, egressIP)
-	b.leaveWith(t, b.egress, func(testbed.Pod) string { return egressIP })
+	b.request(t, egressNamespace, egressIP4, egressIP6)
+	b.claim(t, egressIP4)
+	b.leaveWith(t, b.egress, func(testbed.Pod) string { return egressIP4 })
 	b.drop6(t, b.egress)
 
 	// In another form, of which the canonical one is shown.
-	b.patch(t, "hostsubnet", secondHost, list([]string{strings.ToUpper(egressIP6) + "/64"}))
+	b.patch(t, "hostsubnet", secondHost, list([]string{ipv6().egressIPAsWritten}))
 	b.eventually(t, func() error {
 		return b.hasField(t, "hostsubnet", secondHost, "{.egressIPs}", `["`+egressIP6+`"]`)
 	})
 	b.leave6With(t, b.egress)
-	b.leaveWith(t, b.egress, func(testbed.Pod) string { return egressIP })
+	b.leaveWith(t, b.egress, func(testbed.Pod) string { return egressIP4 })
 	b.eventually(t, func() error {
-		return b.hasField(t, "netnamespace", egressNamespace, "{.status.activeIPs[*].ip}", egressIP+" "+egressIP6)
+		return b.hasField(t, "netnamespace", egressNamespace, "{.status.activeIPs[*].ip}", egressIP4+" "+egressIP6)
 	})
 	for _, object := range []string{"netnamespace/" + egressNamespace, "hostsubnet/" + egressHost, "hostsubnet/" + secondHost} {
 		if _, err := b.Kubectl(t.Context(), "wait", "--for=condition=EgressReady", object, "--timeout=10s"); err != nil {
 			t.Error(err)
 		}
 	}
-	verify := b.watchBastion(t, egressIP, egressIP6)
+	verify := b.watchBastion(t, egressIP4, egressIP6)
 	b.packets6(t)
 	verify()
 
 	b.othersLeave6(t)
 	// The request of one family is withdrawn: the other goes on.
-	b.request(t, egressNamespace, egressIP)
+	b.request(t, egressNamespace, egressIP4)
 	b.drop6(t, b.egress)
-	b.leaveWith(t, b.egress, func(testbed.Pod) string { return egressIP })
-	b.eventually(t, func() error { return b.hasAddress6(t, secondHost, false) })
+	b.leaveWith(t, b.egress, func(testbed.Pod) string { return egressIP4 })
+	b.eventually(t, func() error { return b.hasEgressIP(t, secondHost, egressIP6, false) })
 }
 
 // packets6 sends every kind of packet by IPv6, from the egress host and over the overlay.
@@ -131,34 +123,24 @@ func (b *bed) leave6With(t *testing.T, pods []testbed.Pod) {
 	}
 }
 
-// hasAddress6 reports whether a node has the egress IP of IPv6.
-func (b *bed) hasAddress6(t *testing.T, node string, want bool) error {
-	t.Helper()
-	out, err := b.NodeExec(t.Context(), node, "ip", "-6", "-oneline", "address", "show", "dev", "eth0")
-	if has := strings.Contains(out, " "+egressIP6+"/128 "); err == nil && has != want {
-		err = fmt.Errorf("%s has %s: %t, want %t:\n%s", node, egressIP6, has, want, out)
-	}
-	return err
-}
-
 // testPowerCut6: automatic hosts get the egress IPs of both families, and that of IPv6 moves
 // when its host loses power, as that of IPv4 does. Connections of both families are opened
 // all the time: none has another source.
 func (b *bed) testPowerCut6(t *testing.T) {
 	b.withdrawAfter(t)
-	b.request(t, egressNamespace, egressIP, egressIP6)
+	b.request(t, egressNamespace, egressIP4, egressIP6)
 	hosts := []string{egressHost, secondHost}
 	for _, node := range hosts {
-		b.patch(t, "hostsubnet", node, `{"egressCIDRs": ["192.168.7.200/29", "fd00:7::200/125"]}`)
+		b.patch(t, "hostsubnet", node, `{"egressCIDRs": ["`+firstEight4+`", "`+firstEight6+`"]}`)
 	}
 	host := b.hostOf(t, egressIP6, hosts)
 	other := hosts[1-slices.Index(hosts, host)]
 	b.leave6With(t, b.egress)
-	b.leaveWith(t, b.egress, func(testbed.Pod) string { return egressIP })
+	b.leaveWith(t, b.egress, func(testbed.Pod) string { return egressIP4 })
 	b.witnessed(t, host)
 	b.leadElsewhere(t, host)
 
-	verify := b.watchBastion(t, egressIP, egressIP6)
+	verify := b.watchBastion(t, egressIP4, egressIP6)
 	away := b.awayFrom(t, host, other)
 	beside, err := b.Background(t.Context(), away.Place(), "traffic", "watch",
 		"-every", "50ms", "-for", "8s", "-timeout", "1s", fmt.Sprintf("tcp://%s:%d", testbed.BastionIP, testbed.BastionEchoPort))
@@ -176,13 +158,13 @@ func (b *bed) testPowerCut6(t *testing.T) {
 	}
 	if out, err := beside(false); err != nil {
 		t.Errorf("the prober of IPv4: %v", err)
-	} else if answered, _ := readResults(t, out); answered < 40 {
+	} else if answered, _ := ipv4().readResults(t, out); answered < 40 {
 		t.Errorf("%d connections by IPv4 were answered to the egress IP meanwhile", answered)
 	}
 	if now := b.hostOf(t, egressIP6, hosts); now != other {
 		t.Errorf("%s is on %s, want %s", egressIP6, now, other)
 	}
-	if err := b.hasAddress6(t, other, true); err != nil {
+	if err := b.hasEgressIP(t, other, egressIP6, true); err != nil {
 		t.Error(err)
 	}
 	if err := b.PowerOn(t.Context(), host); err != nil {

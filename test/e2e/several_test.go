@@ -24,7 +24,6 @@ import (
 
 const (
 	secondHost = "node2"
-	secondIP   = "192.168.7.201"
 	// fallbackWithin is well above what it takes, and well below what a Node
 	// takes to be NotReady.
 	fallbackWithin = 3 * time.Second
@@ -55,13 +54,13 @@ func (b *bed) withdrawAfter(t *testing.T) {
 // the first is offline; the first again when it is back.
 func (b *bed) testOrdered(t *testing.T) {
 	b.withdrawAfter(t)
-	b.request(t, egressNamespace, egressIP, secondIP)
-	b.claim(t, egressIP)
-	b.patch(t, "hostsubnet", secondHost, list([]string{secondIP}))
-	b.leaveWith(t, b.egress, func(testbed.Pod) string { return egressIP })
+	b.request(t, egressNamespace, b.egressIP, b.secondIP)
+	b.claim(t, b.egressIP)
+	b.patch(t, "hostsubnet", secondHost, list([]string{b.secondIP}))
+	b.leaveWith(t, b.egress, func(testbed.Pod) string { return b.egressIP })
 	b.inState(t, "Active", "Standby")
 
-	verify := b.watchBastion(t, egressIP, secondIP)
+	verify := b.watchBastion(t, b.egressIP, b.secondIP)
 	var alive, remote []testbed.Pod
 	for _, p := range b.egress {
 		if p.Node != egressHost {
@@ -89,14 +88,14 @@ func (b *bed) testOrdered(t *testing.T) {
 	if outage > fallbackWithin {
 		t.Errorf("no new connection for %s after the host of the active egress IP lost power, want less than %s", outage, fallbackWithin)
 	}
-	b.leaveWith(t, alive, func(testbed.Pod) string { return secondIP })
+	b.leaveWith(t, alive, func(testbed.Pod) string { return b.secondIP })
 	b.inState(t, "HostOffline", "Active")
 
 	if err := b.PowerOn(t.Context(), egressHost); err != nil {
 		t.Fatal(err)
 	}
 	b.back(t, egressHost)
-	b.leaveWithin(t, trustedWithin, b.egress, func(testbed.Pod) string { return egressIP })
+	b.leaveWithin(t, trustedWithin, b.egress, func(testbed.Pod) string { return b.egressIP })
 	b.inState(t, "Active", "Standby")
 	verify()
 }
@@ -107,12 +106,12 @@ func (b *bed) testOrdered(t *testing.T) {
 func (b *bed) testOverlayClosed(t *testing.T) {
 	const overlayPort = 9789
 	b.withdrawAfter(t)
-	b.request(t, egressNamespace, egressIP, secondIP)
-	b.claim(t, egressIP)
-	b.patch(t, "hostsubnet", secondHost, list([]string{secondIP}))
-	b.leaveWith(t, b.egress, func(testbed.Pod) string { return egressIP })
+	b.request(t, egressNamespace, b.egressIP, b.secondIP)
+	b.claim(t, b.egressIP)
+	b.patch(t, "hostsubnet", secondHost, list([]string{b.secondIP}))
+	b.leaveWith(t, b.egress, func(testbed.Pod) string { return b.egressIP })
 	b.witnessed(t, egressHost)
-	verify := b.watchBastion(t, egressIP, secondIP)
+	verify := b.watchBastion(t, b.egressIP, b.secondIP)
 	var others []testbed.Pod
 	var remote testbed.Pod
 	for _, p := range b.egress {
@@ -142,13 +141,13 @@ func (b *bed) testOverlayClosed(t *testing.T) {
 	if outage > fallbackWithin {
 		t.Errorf("no new connection for %s after the overlay's port was closed, want less than %s", outage, fallbackWithin)
 	}
-	b.leaveWith(t, others, func(testbed.Pod) string { return secondIP })
+	b.leaveWith(t, others, func(testbed.Pod) string { return b.secondIP })
 	b.eventually(t, func() error { return b.hasCondition(t, egressHost, "Online", "Unknown", "Silent") })
 	if err := open(t.Context()); err != nil {
 		t.Fatal(err)
 	}
 	b.within(t, trustedWithin, func() error { return b.hasCondition(t, egressHost, "Online", "True", "NodeReady") })
-	b.leaveWithin(t, trustedWithin, b.egress, func(testbed.Pod) string { return egressIP })
+	b.leaveWithin(t, trustedWithin, b.egress, func(testbed.Pod) string { return b.egressIP })
 	verify()
 }
 
@@ -156,7 +155,7 @@ func (b *bed) testOverlayClosed(t *testing.T) {
 // is done, and returns the longest time in which none that began was answered.
 func (b *bed) outage(t *testing.T, p testbed.Pod, do func()) time.Duration {
 	t.Helper()
-	return b.outageTo(t, p, testbed.BastionIP, do)
+	return b.outageTo(t, p, b.bastion, do)
 }
 
 // outageTo is outage with one of the bastion's addresses.
@@ -214,11 +213,11 @@ func (b *bed) idle(t *testing.T, p testbed.Pod) (ended func() (time.Time, string
 	var out string
 	var err error
 	done := make(chan struct{})
-	log := b.watchEcho(t, testbed.BastionIP)
+	log := b.watchEcho(t, b.bastion)
 	go func() {
 		defer close(done)
 		out, err = b.Exec(t.Context(), p.Place(), "traffic", "idle", "-for", length.String(),
-			fmt.Sprintf("%s:%d", testbed.BastionIP, testbed.BastionEchoPort))
+			b.echo())
 	}()
 	b.eventually(t, log)
 	return func() (time.Time, string) {
@@ -266,11 +265,11 @@ func (b *bed) inState(t *testing.T, states ...string) {
 func (b *bed) testBalanced(t *testing.T) {
 	b.withdrawAfter(t)
 	b.patch(t, "netnamespace", egressNamespace,
-		`{"egressIPs": ["`+egressIP+`", "`+secondIP+`"], "metadata": {"annotations": {"`+modeKey+`": "balanced"}}}`)
-	b.claim(t, egressIP)
-	b.patch(t, "hostsubnet", secondHost, list([]string{secondIP}))
+		`{"egressIPs": ["`+b.egressIP+`", "`+b.secondIP+`"], "metadata": {"annotations": {"`+modeKey+`": "balanced"}}}`)
+	b.claim(t, b.egressIP)
+	b.patch(t, "hostsubnet", secondHost, list([]string{b.secondIP}))
 	b.inState(t, "Active", "Active")
-	own := map[string]string{egressHost: egressIP, secondHost: secondIP}
+	own := map[string]string{egressHost: b.egressIP, secondHost: b.secondIP}
 	var remote []testbed.Pod
 	for _, p := range b.egress {
 		if own[p.Node] == "" {
@@ -282,20 +281,20 @@ func (b *bed) testBalanced(t *testing.T) {
 	if len(remote) == 0 {
 		t.Fatal("no pod is away from both egress hosts")
 	}
-	verify := b.watchBastion(t, egressIP, secondIP)
+	verify := b.watchBastion(t, b.egressIP, b.secondIP)
 	for _, p := range remote {
 		b.eventually(t, func() error {
-			_, err := b.traffic(t, p, "get", "-timeout", quick, bastionURL())
+			_, err := b.traffic(t, p, "get", "-timeout", quick, b.bastionURL())
 			return err
 		})
 		seen := b.connections(t, p, 300)
-		total := seen[egressIP] + seen[secondIP]
+		total := seen[b.egressIP] + seen[b.secondIP]
 		if total < 200 {
 			t.Fatalf("%s on %s: only %d connections were answered: %v", p.Name, p.Node, total, seen)
 		}
 		// Of 300 fair choices fewer than a third fall to one side once in 10^8
 		// runs.
-		for _, ip := range []string{egressIP, secondIP} {
+		for _, ip := range []string{b.egressIP, b.secondIP} {
 			if seen[ip]*3 < total {
 				t.Errorf("%s on %s: %d of %d connections with %s, want at least a third", p.Name, p.Node, seen[ip], total, ip)
 			}
@@ -317,7 +316,7 @@ func (b *bed) connections(t *testing.T, p testbed.Pod, n int) map[string]int {
 	t.Helper()
 	const every = 10 * time.Millisecond
 	out, err := b.Exec(t.Context(), p.Place(), "traffic", "watch", "-every", every.String(),
-		"-for", (time.Duration(n) * every).String(), "-timeout", "3s", "-id", "balance", fmt.Sprintf("tcp://%s:%d", testbed.BastionIP, testbed.BastionEchoPort))
+		"-for", (time.Duration(n) * every).String(), "-timeout", "3s", "-id", "balance", "tcp://"+b.echo())
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -340,9 +339,9 @@ func (b *bed) connections(t *testing.T, p testbed.Pod, n int) map[string]int {
 // writes among their claims is corrected.
 func (b *bed) testAutomatic(t *testing.T) {
 	b.withdrawAfter(t)
-	b.request(t, egressNamespace, egressIP, secondIP)
+	b.request(t, egressNamespace, b.egressIP, b.secondIP)
 	for _, node := range []string{egressHost, secondHost} {
-		b.patch(t, "hostsubnet", node, `{"egressCIDRs": ["192.168.7.200/29"]}`)
+		b.patch(t, "hostsubnet", node, b.automatic())
 	}
 	hosts := map[string]string{}
 	b.eventually(t, func() error {
@@ -354,21 +353,21 @@ func (b *bed) testAutomatic(t *testing.T) {
 			}
 			hosts[claims] = node
 		}
-		if hosts[egressIP] == "" || hosts[secondIP] == "" {
+		if hosts[b.egressIP] == "" || hosts[b.secondIP] == "" {
 			return fmt.Errorf("claims by host: %v; want one on each", hosts)
 		}
 		return nil
 	})
-	b.leaveWith(t, b.egress, func(testbed.Pod) string { return egressIP })
+	b.leaveWith(t, b.egress, func(testbed.Pod) string { return b.egressIP })
 
 	// The claims of such a host are the controller's. One inside egressCIDRs would wait
 	// for a NetNamespace for a while: it could come from a backup.
-	host := hosts[egressIP]
-	b.patch(t, "hostsubnet", host, list([]string{"192.168.7.210"}))
+	host := hosts[b.egressIP]
+	b.patch(t, "hostsubnet", host, list([]string{b.besideIP}))
 	b.eventually(t, func() error {
-		return b.hasField(t, "hostsubnet", host, "{.egressIPs[*]}", egressIP)
+		return b.hasField(t, "hostsubnet", host, "{.egressIPs[*]}", b.egressIP)
 	})
-	b.leaveWith(t, b.egress, func(testbed.Pod) string { return egressIP })
+	b.leaveWith(t, b.egress, func(testbed.Pod) string { return b.egressIP })
 
 	// No namespace requests the addresses any more, so no host claims them.
 	b.request(t, egressNamespace)
@@ -380,7 +379,7 @@ func (b *bed) testAutomatic(t *testing.T) {
 // testRights: an ordinary user cannot write egress IPs, and an agent writes the
 // status of its own node alone.
 func (b *bed) testRights(t *testing.T) {
-	_, err := b.Kubectl(t.Context(), "--as=jane", "--as-group=system:authenticated", "patch", "netnamespace", egressNamespace, "--type=merge", "-p", list([]string{egressIP}))
+	_, err := b.Kubectl(t.Context(), "--as=jane", "--as-group=system:authenticated", "patch", "netnamespace", egressNamespace, "--type=merge", "-p", list([]string{b.egressIP}))
 	if err == nil || !strings.Contains(err.Error(), "Forbidden") {
 		t.Errorf("a user without rights patches a NetNamespace: %v", err)
 	}

@@ -3,7 +3,6 @@ package e2e
 import (
 	"fmt"
 	"path"
-	"strings"
 	"testing"
 
 	"github.com/egressip-operator/egressip-operator/test/testbed"
@@ -16,17 +15,17 @@ func (b *bed) testStory(t *testing.T) {
 	b.leaveWith(t, b.egress, b.nodeAddress)
 
 	// A request that no host claims: dropped, not leaked.
-	b.request(t, egressNamespace, egressIP)
+	b.request(t, egressNamespace, b.egressIP)
 	b.dropped(t, b.egress)
 
-	// A host claims it, in the notation with a prefix length, and shows the
+	// A host claims it, in another form such as that with a prefix length, and shows the
 	// canonical one.
-	b.claim(t, egressIP+"/24")
+	b.claim(t, b.egressIPAsWritten)
 	b.eventually(t, func() error {
-		return b.hasField(t, "hostsubnet", egressHost, "{.egressIPs}", `["`+egressIP+`"]`)
+		return b.hasField(t, "hostsubnet", egressHost, "{.egressIPs}", `["`+b.egressIP+`"]`)
 	})
-	b.eventually(t, func() error { return b.hasAddress(t, true) })
-	b.leaveWith(t, b.egress, func(testbed.Pod) string { return egressIP })
+	b.eventually(t, func() error { return b.hasEgressIP(t, egressHost, b.egressIP, true) })
+	b.leaveWith(t, b.egress, func(testbed.Pod) string { return b.egressIP })
 	b.leaveWith(t, b.plain, b.nodeAddress)
 	for _, condition := range []string{"netnamespace/" + egressNamespace, "hostsubnet/" + egressHost} {
 		if _, err := b.Kubectl(t.Context(), "wait", "--for=condition=EgressReady", condition, "--timeout=10s"); err != nil {
@@ -43,7 +42,7 @@ func (b *bed) testStory(t *testing.T) {
 
 	// The claim is withdrawn: the address goes, the namespace is dropped.
 	b.claim(t)
-	b.eventually(t, func() error { return b.hasAddress(t, false) })
+	b.eventually(t, func() error { return b.hasEgressIP(t, egressHost, b.egressIP, false) })
 	b.dropped(t, b.egress)
 
 	// So is the request: as if nothing had been.
@@ -56,12 +55,12 @@ func (b *bed) inLog(t *testing.T) {
 	t.Helper()
 	for _, p := range b.egress {
 		mark := "/story/" + path.Base(t.Name()) + "/" + p.Name
-		if _, err := b.traffic(t, p, "get", bastionURL()+mark); err != nil {
+		if _, err := b.traffic(t, p, "get", b.bastionURL()+mark); err != nil {
 			t.Error(err)
 		}
 		lines, err := b.AccessLog().Find(mark)
-		if err != nil || len(lines) != 1 || lines[0].Source.String() != egressIP {
-			t.Errorf("access log of %s: %v, %v; want one line from %s", p.Name, lines, err, egressIP)
+		if err != nil || len(lines) != 1 || lines[0].Source.String() != b.egressIP {
+			t.Errorf("access log of %s: %v, %v; want one line from %s", p.Name, lines, err, b.egressIP)
 		}
 	}
 }
@@ -70,9 +69,9 @@ func (b *bed) inLog(t *testing.T) {
 // of them reaches the bastion.
 func (b *bed) dropped(t *testing.T, pods []testbed.Pod) {
 	t.Helper()
-	b.awaitDropped(t, pods, bastionURL())
+	b.awaitDropped(t, pods, b.bastionURL())
 	verify := b.watchBastion(t)
-	b.unanswered(t, pods, "get "+bastionURL(), "udp "+testbed.BastionIP+":8080", "ping "+testbed.BastionIP)
+	b.unanswered(t, pods, "get "+b.bastionURL(), "udp "+b.server(), "ping "+b.bastion)
 	verify()
 }
 
@@ -89,32 +88,6 @@ func (b *bed) awaitDropped(t *testing.T, pods []testbed.Pod, url string) {
 	})
 }
 
-// hasAddress reports whether the egress host has the address, the way that
-// OpenShift has it.
-func (b *bed) hasAddress(t *testing.T, want bool) error {
-	t.Helper()
-	out, err := b.NodeExec(t.Context(), egressHost, "ip", "address", "show", "dev", "eth0")
-	if err != nil {
-		return err
-	}
-	for line := range strings.Lines(out) {
-		if !strings.Contains(line, "inet "+egressIP+"/") {
-			continue
-		}
-		if !want {
-			return fmt.Errorf("%s still has %s", egressHost, line)
-		}
-		if !strings.Contains(line, "inet "+egressIP+"/24") || !strings.Contains(line, "scope global secondary eth0:eip") {
-			t.Errorf("the address is there, but otherwise than it should: %s", line)
-		}
-		return nil
-	}
-	if want {
-		return fmt.Errorf("%s has no %s:\n%s", egressHost, egressIP, out)
-	}
-	return nil
-}
-
 // hasField compares a field of an object, in jsonpath.
 func (b *bed) hasField(t *testing.T, kind, name, field, want string) error {
 	t.Helper()
@@ -128,10 +101,10 @@ func (b *bed) hasField(t *testing.T, kind, name, field, want string) error {
 // testConflict: neither namespace gets the address, and neither leaks.
 func (b *bed) testConflict(t *testing.T) {
 	b.givenEgressIP(t)
-	b.request(t, plainNamespace, egressIP)
+	b.request(t, plainNamespace, b.egressIP)
 	b.dropped(t, b.egress)
 	b.dropped(t, b.plain)
 	b.request(t, plainNamespace)
-	b.leaveWith(t, b.egress, func(testbed.Pod) string { return egressIP })
+	b.leaveWith(t, b.egress, func(testbed.Pod) string { return b.egressIP })
 	b.leaveWith(t, b.plain, b.nodeAddress)
 }

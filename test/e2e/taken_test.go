@@ -1,0 +1,70 @@
+package e2e
+
+import (
+	"context"
+	"fmt"
+	"strings"
+	"testing"
+
+	"github.com/egressip-operator/egressip-operator/test/testbed"
+)
+
+// testTaken: another machine on the LAN has an egress IP that a host claims. While it had it
+// first, the host does not take it, and the namespace is dropped; when it takes it later, the
+// host keeps it. Either is reported, and over when the machine gives the address up.
+func (b *bed) testTaken(t *testing.T) {
+	b.withdrawAfter(t)
+	taken := false
+	set := func(ctx context.Context, verb string) error {
+		taken = verb == "add"
+		address := fmt.Sprintf("%s/%d dev eth0", b.egressIP, b.bits)
+		if b.is6() && taken {
+			address += " nodad" // that would look for a host first, and find it
+		}
+		_, err := b.Exec(ctx, testbed.LANHost, append([]string{"ip", "address", verb}, strings.Fields(address)...)...)
+		return err
+	}
+	b.afterwards(t, func(ctx context.Context) error {
+		if !taken {
+			return nil
+		}
+		return set(ctx, "del")
+	})
+	change := func(verb string) {
+		t.Helper()
+		if err := set(t.Context(), verb); err != nil {
+			t.Fatal(err)
+		}
+	}
+	inUse := func(status string) {
+		t.Helper()
+		b.eventually(t, func() error {
+			if taken {
+				// What it asks with the address as source, all neighbours hear.
+				_, _ = b.Exec(t.Context(), testbed.LANHost, "ping", "-c1", "-W1", "-I", b.egressIP, b.nodeIP(secondHost))
+			}
+			return b.hasCondition(t, egressHost, "AddressInUse", status, "")
+		})
+	}
+
+	change("add")
+	b.request(t, egressNamespace, b.egressIP)
+	b.claim(t, b.egressIP)
+	inUse("True")
+	b.dropped(t, b.egress)
+	if err := b.hasEgressIP(t, egressHost, b.egressIP, false); err != nil {
+		t.Error(err)
+	}
+	change("del")
+	b.leaveWith(t, b.egress, func(testbed.Pod) string { return b.egressIP })
+	inUse("False")
+
+	change("add")
+	inUse("True")
+	if err := b.hasEgressIP(t, egressHost, b.egressIP, true); err != nil {
+		t.Error(err)
+	}
+	change("del")
+	inUse("False")
+	b.leaveWith(t, b.egress, func(testbed.Pod) string { return b.egressIP })
+}
