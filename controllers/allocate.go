@@ -38,6 +38,8 @@ func atMost(capacity int) int {
 // claimWrite is a list of claims that differs from what is stored.
 type claimWrite struct {
 	before, patched *v1.HostSubnet
+	// wanted is the list; patched becomes what the API server answers.
+	wanted []string
 }
 
 // writeClaims writes the claims of automatic hosts that differ from the allocation.
@@ -46,9 +48,12 @@ type claimWrite struct {
 //
 // No address is ever written to one list while another list in the API has it. The
 // allocation claims only what no list had in the view, and the view is at least as
-// new as everything that this controller, and all before it, have written. Each write
+// new as everything that this controller, and all before it, have written; what a write
+// without an answer may have added to a list is not claimed for another host. Each write
 // is conditional on the version in the view, so it fails if someone else wrote in
 // between. The order of the writes does not matter, so they are concurrent.
+//
+// A host whose last write is still under way gets its claims later.
 //
 // Hosts in judged have another version than in the view, so that a write of their claims
 // would fail: it is left to the next round, which follows at once.
@@ -58,36 +63,54 @@ func (r *egressReconciler) writeClaims(ctx context.Context, v view, a egress.All
 	// Both are needed in few passes, and then perhaps for thousands of claims.
 	configured, published := sync.OnceValue(v.configured), sync.OnceValue(v.published)
 	released := releasesByHost(a)
-	var writes []claimWrite
-	for _, claims := range a.Hosts {
+	doubts := r.unanswered.doubts()
+	wanted := make([][]string, len(a.Hosts))
+	for i, claims := range a.Hosts {
+		wanted[i] = r.withhold(v.host(claims.Host), claims.Claims, configured, doubts, waiting)
+	}
+	var writes []passWrite
+	for i, claims := range a.Hosts {
 		h := v.host(claims.Host)
-		wanted := r.withhold(h, claims.Claims, configured, waiting)
-		if slices.Equal(wanted, h.EgressIPs) || judged[h.Name] || !r.fence.mayWrite(h) {
+		list := wanted[i]
+		if slices.Equal(list, h.EgressIPs) {
+			list = doubts.again(h)
+		}
+		if slices.Equal(list, h.EgressIPs) || judged[h.Name] || !r.fence.mayWrite(h) || r.writes.underWay(writesClaims, h.Name) {
 			continue
 		}
-		patched := h.DeepCopy()
-		patched.EgressIPs = wanted
-		writes = append(writes, claimWrite{before: h, patched: patched})
+		w := &claimWrite{before: h, patched: h.DeepCopy(), wanted: list}
+		w.patched.EgressIPs = slices.Clone(list)
+		r.unanswered.add(w)
+		writes = append(writes, passWrite{
+			key: writeKey{writesClaims, h.Name},
+			send: func() error {
+				return r.writer.Patch(ctx, w.patched, client.MergeFromWithOptions(w.before, client.MergeFromWithOptimisticLock{}))
+			},
+			answered: func(err error) error {
+				r.unanswered.answered(w, err)
+				if err != nil {
+					// The others do not wait for this one: what they claim was on no list.
+					return unlessGone(fmt.Errorf("write egressIPs of HostSubnet %s: %w", w.before.Name, err))
+				}
+				wrote = true
+				r.wroteClaims(ctx, w, released[w.before.Name], published)
+				return nil
+			},
+		})
 	}
 	maps.DeleteFunc(r.waitingSince, func(ip netip.Addr, _ time.Time) bool { return waiting[ip] == 0 })
-	errs := concurrently(claimWriters, len(writes), func(i int) error {
-		w := writes[i]
-		return r.writer.Patch(ctx, w.patched, client.MergeFromWithOptions(w.before, client.MergeFromWithOptimisticLock{}))
-	})
-	for i, w := range writes {
-		if errs[i] != nil {
-			// The others do not wait for this one: what they claim was on no list.
-			errs[i] = unlessGone(fmt.Errorf("write egressIPs of HostSubnet %s: %w", w.before.Name, errs[i]))
-			continue
-		}
-		r.observer.wroteHost(w.patched)
-		r.history.wrote(w.patched)
-		wrote = true
-		log.FromContext(ctx).Info("wrote the claims of an automatic host", "hostSubnet", w.before.Name,
-			"before", w.before.EgressIPs, "now", w.patched.EgressIPs)
-		r.reportReleases(w.before, w.patched.EgressIPs, released[w.before.Name], published)
-	}
+	errs := r.writes.do(claimWriters, writes)
 	return wrote, waiting.any(), errors.Join(errs...)
+}
+
+// wroteClaims remembers and reports a list that was written. released are those of the host
+// in the allocation, published what is reported; see view.
+func (r *egressReconciler) wroteClaims(ctx context.Context, w *claimWrite, released []egress.Release, published func() map[hostAddress]bool) {
+	r.observer.wroteHost(w.patched)
+	r.history.wrote(w.patched.UID, w.patched.EgressIPs)
+	log.FromContext(ctx).Info("wrote the claims of an automatic host", "hostSubnet", w.before.Name,
+		"before", w.before.EgressIPs, "now", w.patched.EgressIPs)
+	r.reportReleases(w.before, w.patched.EgressIPs, released, published)
 }
 
 // claimWaits are the claims that wait for something that is done elsewhere.
@@ -144,15 +167,20 @@ func (r *egressReconciler) paceEvacuation(v view, a egress.Allocation, waiting c
 }
 
 // withhold returns the claims as they are written: without those that another host still
-// has. These are added to waiting. configured returns who has what; see view.
-func (r *egressReconciler) withhold(h *v1.HostSubnet, claims []netip.Addr, configured func() map[string][]string, waiting claimWaits) []string {
+// has. These are added to waiting. configured returns who has what; see view. Those that may
+// be on the list of another host are left out until that is known.
+func (r *egressReconciler) withhold(
+	h *v1.HostSubnet, claims []netip.Addr, configured func() map[string][]string, doubts *doubts, waiting claimWaits,
+) []string {
 	now := r.clock.Now()
-	elsewhere := func(ip netip.Addr) bool {
-		return slices.ContainsFunc(configured()[ip.String()], func(host string) bool { return host != h.Name })
-	}
+	another := func(host string) bool { return host != h.Name }
 	wanted := make([]string, 0, len(claims))
 	for _, ip := range claims {
-		if !slices.Contains(h.EgressIPs, ip.String()) && elsewhere(ip) {
+		listed := slices.Contains(h.EgressIPs, ip.String())
+		if !listed && doubts.elsewhere(ip.String(), h.Name) {
+			continue
+		}
+		if !listed && slices.ContainsFunc(configured()[ip.String()], another) {
 			since, ok := r.waitingSince[ip]
 			if !ok {
 				since = now

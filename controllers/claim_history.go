@@ -5,8 +5,6 @@ import (
 	"time"
 
 	"k8s.io/apimachinery/pkg/types"
-
-	v1 "github.com/egressip-operator/egressip-operator/api/v1"
 )
 
 // claimHistory remembers where the claims of automatic hosts come from. Those that a
@@ -77,20 +75,20 @@ func (c *claimHistory) waits(claim origin, now time.Time) bool {
 	return !claim.settled && now.Sub(claim.since) < c.retention
 }
 
-// wrote remembers the list that the controller has written.
-func (c *claimHistory) wrote(h *v1.HostSubnet) {
+// wrote remembers the list that the controller has written to a HostSubnet.
+func (c *claimHistory) wrote(uid types.UID, claims []string) {
 	if c.retention == 0 {
 		return
 	}
-	if c.known[h.UID] == nil {
+	if c.known[uid] == nil {
 		if c.known == nil {
 			c.known = make(map[types.UID]map[netip.Addr]origin)
 		}
-		c.known[h.UID] = make(map[netip.Addr]origin)
+		c.known[uid] = make(map[netip.Addr]origin)
 	}
-	for _, ip := range parsed(h.EgressIPs) {
-		if _, ok := c.known[h.UID][ip]; !ok {
-			c.known[h.UID][ip] = origin{settled: true}
+	for _, ip := range parsed(claims) {
+		if _, ok := c.known[uid][ip]; !ok {
+			c.known[uid][ip] = origin{settled: true}
 		}
 	}
 }

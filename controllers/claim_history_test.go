@@ -271,7 +271,7 @@ func TestOwnClaimsAreNotAwaited(t *testing.T) {
 	now := time.Unix(1e9, 0)
 	c.awaited(view{hosts: []*v1.HostSubnet{h}}, now)
 	h.EgressIPs = []string{"10.0.0.1"}
-	c.wrote(h)
+	c.wrote(h.UID, h.EgressIPs)
 	if all := c.awaited(view{hosts: []*v1.HostSubnet{h}}, now); len(all) > 0 {
 		t.Errorf("%v are awaited, which the controller wrote", all)
 	}
@@ -285,7 +285,7 @@ func TestOwnClaimsAreNotAwaited(t *testing.T) {
 func TestClaimHistoryForgets(t *testing.T) {
 	c := claimHistory{retention: time.Minute}
 	h := &v1.HostSubnet{ObjectMeta: metav1.ObjectMeta{Name: "node1", UID: "a"}, EgressCIDRs: []string{"10.0.0.0/24"}, EgressIPs: []string{"10.0.0.1"}}
-	c.wrote(h)
+	c.wrote(h.UID, h.EgressIPs)
 	c.awaited(view{hosts: []*v1.HostSubnet{h}}, time.Unix(1e9, 0))
 	c.awaited(view{}, time.Unix(1e9, 0))
 	if all := slices.Collect(maps.Keys(c.known)); len(all) > 0 {

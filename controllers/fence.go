@@ -33,6 +33,7 @@ type fence struct {
 	writer   client.Client
 	observer *observer
 	clock    clock.PassiveClock
+	writes   *passWrites
 	// deposed is called when a later writer was found, and over is set.
 	deposed func(error)
 	over    bool
@@ -57,9 +58,9 @@ const (
 	lastPatience  = 30 * time.Second
 )
 
-func newFence(d deps, o *observer) *fence {
+func newFence(d deps, o *observer, writes *passWrites) *fence {
 	return &fence{
-		live: d.live, writer: d.writer, observer: o, clock: d.clock, deposed: d.deposed,
+		live: d.live, writer: d.writer, observer: o, clock: d.clock, writes: writes, deposed: d.deposed,
 		mine: mark{writer: d.claimsWriter}, patience: firstPatience,
 	}
 }
@@ -110,13 +111,17 @@ func (f *fence) review(ctx context.Context, v view) (permission, error) {
 }
 
 // close marks all HostSubnets where marks matter, until a list shows this controller's
-// mark on all of them.
+// mark on all of them. While one of these marks gets no answer, it does nothing: hosts that
+// were passed before get claims, and others do not.
 func (f *fence) close(ctx context.Context) (permission, error) {
 	otherwise := noClaims
 	if f.passed != nil && f.unseenHosts == nil {
 		otherwise = claimsAllowed
 	}
 	for range maxLists {
+		if f.writes.marksUnderWay() {
+			return otherwise, nil
+		}
 		hosts, err := f.list(ctx)
 		if err != nil {
 			return otherwise, err
@@ -198,15 +203,24 @@ func (f *fence) unseen(v view) bool {
 // markAll writes this controller's mark to each host that has not changed since it was
 // read.
 func (f *fence) markAll(ctx context.Context, hosts []*v1.HostSubnet) error {
-	return errors.Join(concurrently(claimWriters, len(hosts), func(i int) error {
-		h := hosts[i]
+	writes := make([]passWrite, 0, len(hosts))
+	for _, h := range hosts {
 		patched := h.DeepCopy()
 		metav1.SetMetaDataAnnotation(&patched.ObjectMeta, v1.AnnotationClaimsWriter, f.mine.String())
-		if err := f.writer.Patch(ctx, patched, client.MergeFromWithOptions(h, client.MergeFromWithOptimisticLock{})); err != nil {
-			return unlessGone(fmt.Errorf("mark HostSubnet %s: %w", h.Name, err))
-		}
-		return nil
-	})...)
+		writes = append(writes, passWrite{
+			key: writeKey{writesMark, h.Name},
+			send: func() error {
+				return f.writer.Patch(ctx, patched, client.MergeFromWithOptions(h, client.MergeFromWithOptimisticLock{}))
+			},
+			answered: func(err error) error {
+				if err != nil {
+					return unlessGone(fmt.Errorf("mark HostSubnet %s: %w", h.Name, err))
+				}
+				return nil
+			},
+		})
+	}
+	return errors.Join(f.writes.do(claimWriters, writes)...)
 }
 
 func (f *fence) depose(err error) error {

@@ -42,9 +42,9 @@ func fenced(deposed func(error)) (*fence, *listing) {
 	l.stamp(l.hosts["node1"], true)
 	l.stamp(l.hosts["node2"], true)
 	cache := &lagging{store: l.store}
-	return newFence(deps{
-		live: l, writer: l, clock: testclock.NewFakeClock(time.Unix(1e9, 0)), claimsWriter: "me", deposed: deposed,
-	}, newObserver(cache, testclock.NewFakeClock(time.Unix(1e9, 0)), noProbes, 0)), l
+	clock := testclock.NewFakeClock(time.Unix(1e9, 0))
+	d := deps{live: l, writer: l, clock: clock, claimsWriter: "me", deposed: deposed}
+	return newFence(d, newObserver(cache, clock, noProbes, 0), newPassWrites(clock)), l
 }
 
 // edit changes a stored host.

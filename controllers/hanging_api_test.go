@@ -9,6 +9,7 @@ import (
 	"slices"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -85,10 +86,10 @@ func (h *hanging) hangs(name string) string {
 }
 
 // TestHangingWritesHoldUpNoOther: the API server takes one write of claims, and all writes
-// of one status, and never answers. What others need is written meanwhile, and the write
-// of claims ends by its timeout and is tried again. Every write has a timeout.
+// of one status, and never answers. What others need is decided and written meanwhile, and
+// the write of claims ends by its timeout and is tried again. Every write has a timeout.
 //
-// Mutants killed: claims-one-by-one, events-wait-for-ever.
+// Mutants killed: passes-wait-for-answers, events-wait-for-ever.
 func TestHangingWritesHoldUpNoOther(t *testing.T) {
 	a := startAPI(t)
 	const claims, status = "claims of node1", "status of mute"
@@ -109,7 +110,7 @@ func TestHangingWritesHoldUpNoOther(t *testing.T) {
 		h.EgressCIDRs = []string{fmt.Sprintf("10.%d.0.0/24", i+1)}
 		a.create(t, &h)
 	}
-	for i, name := range []string{"shop", "bank", "mute"} {
+	for i, name := range []string{"shop", "bank", "mute"} { // nobody can have that of mute
 		n := objects.NetNamespace(name, uint32(10+i), fmt.Sprintf("10.%d.0.1", i+1))
 		a.create(t, &n)
 	}
@@ -126,8 +127,11 @@ func TestHangingWritesHoldUpNoOther(t *testing.T) {
 
 	testenv.Eventually(t, func(context.Context) string { return requests.hangs(claims) })
 	a.awaitHost(t, "node2", func(h *v1.HostSubnet) string { return wantEgressIPs(h.EgressIPs, "10.2.0.1") })
+	late := objects.NetNamespace("late", 20, "10.2.0.20")
+	a.create(t, &late)
+	a.awaitHost(t, "node2", func(h *v1.HostSubnet) string { return wantEgressIPs(h.EgressIPs, "10.2.0.1", "10.2.0.20") })
 	if wrong := requests.hangs(claims); wrong != "" {
-		t.Errorf("when bank's egress IP was claimed: %s", wrong)
+		t.Errorf("when the egress IPs of bank and of late were claimed: %s", wrong)
 	}
 	a.awaitNamespace(t, "shop", wantActive("10.1.0.1", "node1"))
 
@@ -140,14 +144,87 @@ func TestHangingWritesHoldUpNoOther(t *testing.T) {
 		t.Errorf("when all others had been written: %s", wrong)
 	}
 
+	requests.bounded(t)
 	requests.mu.Lock()
 	defer requests.mu.Unlock()
 	if ended := requests.ended[claims]; len(ended) != 1 || !errors.Is(ended[0], context.DeadlineExceeded) {
 		t.Errorf("the write of claims ended with %v, want its timeout", ended)
 	}
-	if len(requests.unbounded) > 0 {
-		t.Errorf("these may wait for longer than %s: %q", longest, slices.Compact(slices.Sorted(slices.Values(requests.unbounded))))
+}
+
+// TestHangingVerdictsAndMarksHoldUpNoOther: the API server answers no write of one host's
+// status, and none of the mark of another, which has become automatic. Passes go on: the
+// first host's egress IP moves as soon as it is offline, and what is requested is claimed.
+//
+// Mutant killed: hanging-marks-stop-all.
+func TestHangingVerdictsAndMarksHoldUpNoOther(t *testing.T) {
+	a := startAPI(t)
+	const verdict, mark = "verdict on node1", "mark of node3"
+	var hangs atomic.Bool
+	hung, requests := a.hang(func(r *http.Request) (name string) {
+		switch {
+		case r.Method != http.MethodPatch || !hangs.Load():
+		case strings.HasSuffix(r.URL.Path, "/hostsubnets/node1/status"):
+			return verdict
+		case strings.HasSuffix(r.URL.Path, "/hostsubnets/node3") && strings.Contains(bodyOf(t, r), v1.AnnotationClaimsWriter):
+			return mark
+		}
+		return ""
+	})
+	for i, name := range []string{"node1", "node2", "node3"} {
+		a.node(t, name, "", fmt.Sprintf("192.168.7.%d", i+11))
+		h := objects.HostSubnet(name, fmt.Sprintf("192.168.7.%d", i+11))
+		a.create(t, &h)
 	}
+	a.agents(t)
+	hung.controlAlone(t, controllers.Options{})
+	a.ranges(t, "node1", "10.1.0.0/24")
+	shop := objects.NetNamespace("shop", 10, "10.1.0.1")
+	a.create(t, &shop)
+	a.awaitNamespace(t, "shop", wantActive("10.1.0.1", "node1"))
+	a.ranges(t, "node2", "10.1.0.0/24", "10.2.0.0/24")
+	bank := objects.NetNamespace("bank", 11, "10.2.0.1")
+	a.create(t, &bank)
+	a.awaitNamespace(t, "bank", wantActive("10.2.0.1", "node2"))
+
+	hangs.Store(true)
+	a.ranges(t, "node3", "10.3.0.0/24")
+	testenv.Eventually(t, func(context.Context) string { return requests.hangs(mark) })
+	a.ready(t, "node1", corev1.ConditionFalse)
+	testenv.Eventually(t, func(context.Context) string { return requests.hangs(verdict) })
+	a.awaitHost(t, "node2", func(h *v1.HostSubnet) string { return wantEgressIPs(h.EgressIPs, "10.1.0.1", "10.2.0.1") })
+	a.request(t, "bank", "10.2.0.2")
+	a.awaitHost(t, "node2", func(h *v1.HostSubnet) string { return wantEgressIPs(h.EgressIPs, "10.1.0.1", "10.2.0.2") })
+	for _, what := range []string{mark, verdict} {
+		if wrong := requests.hangs(what); wrong != "" {
+			t.Errorf("when the egress IPs were claimed: %s", wrong)
+		}
+		if n := requests.endedCount(what); n > 0 {
+			t.Errorf("%s ended %d times before that", what, n)
+		}
+	}
+
+	hangs.Store(false)
+	a.request(t, "bank", "10.3.0.1")
+	a.awaitHost(t, "node3", func(h *v1.HostSubnet) string { return wantEgressIPs(h.EgressIPs, "10.3.0.1") })
+	requests.bounded(t)
+}
+
+// bounded checks that no write may wait for too long.
+func (h *hanging) bounded(t *testing.T) {
+	t.Helper()
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	if len(h.unbounded) > 0 {
+		t.Errorf("these may wait for longer than %s: %q", longest, slices.Compact(slices.Sorted(slices.Values(h.unbounded))))
+	}
+}
+
+// endedCount is how many requests of that name have ended.
+func (h *hanging) endedCount(name string) int {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	return len(h.ended[name])
 }
 
 // bodyOf is what a request sends.

@@ -2,9 +2,7 @@ package controllers
 
 import (
 	"context"
-	"errors"
 	"fmt"
-	"slices"
 	"sync"
 	"time"
 
@@ -175,20 +173,13 @@ func forgetUnwanted[T any](about map[statusKey]T, wanted map[statusKey]wantedSta
 	}
 }
 
-// writeNow writes statuses at once, several concurrently, and returns when all are
-// written. wrote reports whether any changed an object.
-func (p *publisher) writeNow(ctx context.Context, wanted []wantedStatus) (wrote bool, err error) {
+// writeNow writes a status at once, and returns when it is written. wrote reports whether
+// that changed the object.
+func (p *publisher) writeNow(ctx context.Context, wanted wantedStatus) (wrote bool, err error) {
 	p.mu.Lock()
-	for _, w := range wanted {
-		p.wanted[w.key] = w
-	}
+	p.wanted[wanted.key] = wanted
 	p.mu.Unlock()
-	changed := make([]bool, len(wanted))
-	errs := concurrently(statusWriters, len(wanted), func(i int) (err error) {
-		changed[i], err = p.write(ctx, wanted[i].key)
-		return err
-	})
-	return slices.Contains(changed, true), errors.Join(errs...)
+	return p.write(ctx, wanted.key)
 }
 
 // repair has a status written again if someone else changed the controller's part.

@@ -295,7 +295,7 @@ func TestVerdictsAreNotOvertakenByOlderOnes(t *testing.T) {
 		synctest.Wait()
 		done := make(chan bool)
 		go func() {
-			wrote, err := p.writeNow(t.Context(), []wantedStatus{wantHost(metav1.ConditionFalse)})
+			wrote, err := p.writeNow(t.Context(), wantHost(metav1.ConditionFalse))
 			done <- wrote && err == nil
 		}()
 		synctest.Wait()
@@ -324,7 +324,7 @@ func TestWritesThatChangeNothing(t *testing.T) {
 		attempts := func(t *testing.T, want int) {
 			t.Helper()
 			for range 100 {
-				if wrote, err := p.writeNow(t.Context(), []wantedStatus{wanted}); wrote || err != nil {
+				if wrote, err := p.writeNow(t.Context(), wanted); wrote || err != nil {
 					t.Errorf("wrote %v, %v", wrote, err)
 				}
 				p.publish(p.view(), []wantedStatus{wanted})

@@ -38,6 +38,9 @@ type egressReconciler struct {
 	observer  *observer
 	publisher *publisher
 	fence     *fence
+	writes    *passWrites
+	// unanswered are the writes of claims that may be stored or not.
+	unanswered unanswered
 	// waitingSince is since when a claim waits for the address's former host.
 	waitingSince map[netip.Addr]time.Time
 	// loggedWaiting is the error that logWhileWaiting logged last.
@@ -58,23 +61,29 @@ type egressReconciler struct {
 
 func setupEgress(mgr manager.Manager, d deps, o *observer, status *publisher, p *probes) error {
 	const batch = 10 * time.Millisecond
+	r := newEgressReconciler(d, o, status)
+	if err := mgr.Add(r.writes); err != nil {
+		return err
+	}
 	b := builder.ControllerManagedBy(mgr).Named("cluster")
 	if p != nil {
 		b = b.WatchesRawSource(source.Channel(p.changed, wholePass(0)))
 	}
 	return b.
 		WithOptions(controllerOptions()).
+		WatchesRawSource(source.Channel(r.writes.changed, wholePass(0))).
 		WatchesRawSource(source.Channel(o.pods.changed, wholePass(0))).
 		WatchesRawSource(source.Channel(o.networks.changed, wholePass(batch))).
 		Watches(&v1.NetNamespace{}, wholePass(batch), builder.WithPredicates(unless(sameRequests))).
 		Watches(&v1.HostSubnet{}, wholePass(batch), builder.WithPredicates(unless(sameClaims))).
 		Watches(&corev1.Node{}, wholePass(batch), builder.WithPredicates(unless(sameNode))).
-		Complete(d.gate.guard(newEgressReconciler(d, o, status)))
+		Complete(d.gate.guard(r))
 }
 
 func newEgressReconciler(d deps, o *observer, p *publisher) *egressReconciler {
+	writes := newPassWrites(d.clock)
 	return &egressReconciler{
-		deps: d, observer: o, publisher: p, fence: newFence(d, o), history: claimHistory{retention: o.claimRetention},
+		deps: d, observer: o, publisher: p, fence: newFence(d, o, writes), writes: writes, history: claimHistory{retention: o.claimRetention},
 		waitingSince: make(map[netip.Addr]time.Time),
 		movingSince:  make(map[string]time.Time),
 		inUse:        make(map[[2]string]bool),
@@ -90,12 +99,14 @@ func (r *egressReconciler) Reconcile(ctx context.Context, _ reconcile.Request) (
 	if r.fence.over {
 		return reconcile.Result{}, nil // this controller is about to end
 	}
+	late := r.writes.settle()
 	var last round
 	for range maxRounds {
 		if last = r.runRound(ctx); last.next != stepRepeat {
 			break
 		}
 	}
+	last.err = errors.Join(append(late, last.err)...)
 	if last.decided {
 		r.publish(last)
 	}
@@ -172,6 +183,9 @@ func (r *egressReconciler) runRound(ctx context.Context) round {
 	case errFence == nil && allowed == waitForCaches:
 		return round{next: stepWait}
 	}
+	for _, w := range r.unanswered.settle(v) {
+		r.history.wrote(w.before.UID, w.wanted) // perhaps
+	}
 	began := r.clock.Now()
 	v.awaited = r.history.awaited(v, began)
 	d := v.decide(&r.memo)
@@ -201,13 +215,13 @@ const verdictsAtOnce = 16
 
 // writeVerdicts writes the statuses of hosts whose verdict changed, as many as one round
 // may, and returns all these hosts. The agents wait for them: they decide where traffic
-// goes.
+// goes. It waits neither for nor with those that are still under way.
 func (r *egressReconciler) writeVerdicts(ctx context.Context, v view, d decision) (judged map[string]bool, err error) {
 	judged = make(map[string]bool)
 	var changed []wantedStatus
 	for i, w := range wantedHosts(v, d, v.witnesses()) {
 		h := v.hosts[i]
-		if !verdictChanged(h.Status.Conditions, w.host.Conditions) {
+		if !verdictChanged(h.Status.Conditions, w.host.Conditions) || r.writes.underWay(writesVerdict, h.Name) {
 			continue
 		}
 		changed = append(changed, w)
@@ -220,10 +234,7 @@ func (r *egressReconciler) writeVerdicts(ctx context.Context, v view, d decision
 		for _, w := range some {
 			logVerdict(ctx, v, w)
 		}
-		var err error
-		if wrote, err = r.publisher.writeNow(ctx, some); err != nil {
-			errs = append(errs, err)
-		}
+		errs = append(errs, r.writes.do(statusWriters, r.verdictWrites(ctx, some, &wrote))...)
 		if wrote {
 			break
 		}
@@ -235,6 +246,26 @@ func (r *egressReconciler) writeVerdicts(ctx context.Context, v view, d decision
 		judged[w.key.name] = true
 	}
 	return judged, errors.Join(errs...)
+}
+
+// verdictWrites are the writes of verdicts. wrote is set if one of them changes an object.
+func (r *egressReconciler) verdictWrites(ctx context.Context, wanted []wantedStatus, wrote *bool) []passWrite {
+	writes := make([]passWrite, 0, len(wanted))
+	for _, w := range wanted {
+		var changed bool
+		writes = append(writes, passWrite{
+			key: writeKey{writesVerdict, w.key.name},
+			send: func() (err error) {
+				changed, err = r.publisher.writeNow(ctx, w)
+				return err
+			},
+			answered: func(err error) error {
+				*wrote = *wrote || changed
+				return err
+			},
+		})
+	}
+	return writes
 }
 
 // logVerdict logs a verdict that is about to be written, if the host was online before and

@@ -61,8 +61,20 @@ func controllerMutants() []mutant {
 			edits: []edit{{file: "../pkg/online/judge.go", old: "e.nodeDown() && e.probed(ProbeAnswers, ProbeHeldDown)", new: "e.nodeDown() && e.probed(ProbeHeldDown)"}},
 		},
 		{
-			name: "claims-one-by-one", pkg: controller, test: "TestHangingWritesHoldUpNoOther", plain: true,
-			edits: []edit{{file: "allocate.go", old: "concurrently(claimWriters, len(writes)", new: "concurrently(1, len(writes)"}},
+			name: "passes-wait-for-answers", pkg: controller, test: "TestHangingWritesHoldUpNoOther", plain: true,
+			edits: []edit{{file: "pass_writes.go", old: "passPatience = 500 * time.Millisecond", new: "passPatience = time.Hour"}},
+		},
+		{
+			name: "hanging-marks-stop-all", pkg: controller, test: "TestHangingVerdictsAndMarksHoldUpNoOther", plain: true,
+			edits: []edit{{file: "fence.go", old: "if f.writes.marksUnderWay() {", new: "if f.over {"}},
+		},
+		{
+			name: "unanswered-forgotten", pkg: controller, test: "TestUnansweredClaimsAreOnNoOtherList", plain: true,
+			edits: []edit{{file: "allocate.go", old: "if !listed && doubts.elsewhere(ip.String(), h.Name) {", new: "if !listed && doubts.elsewhere(ip.String(), h.Name) && ip.IsUnspecified() {"}},
+		},
+		{
+			name: "unanswered-never-known", pkg: controller, test: "TestUnansweredClaimsAreOnNoOtherList", plain: true,
+			edits: []edit{{file: "unanswered.go", old: "if w := d.asked[h.Name]; w != nil {", new: "if w := d.asked[h.Name]; w != nil && w.before == nil {"}},
 		},
 		{
 			name: "events-wait-for-ever", pkg: controller, test: "TestHangingWritesHoldUpNoOther", plain: true,
