@@ -5,15 +5,16 @@ import (
 	"fmt"
 	"slices"
 	"strings"
+	"sync"
 
+	"github.com/go-logr/logr"
 	corev1 "k8s.io/api/core/v1"
 	"k8s.io/apimachinery/pkg/api/meta"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/runtime"
 	"k8s.io/client-go/kubernetes"
-	typedcorev1 "k8s.io/client-go/kubernetes/typed/core/v1"
 	"k8s.io/client-go/rest"
-	"k8s.io/client-go/tools/record"
+	"k8s.io/utils/clock"
 
 	v1 "github.com/egressip-operator/egressip-operator/api/v1"
 	"github.com/egressip-operator/egressip-operator/pkg/egress"
@@ -52,10 +53,9 @@ type recorder interface {
 // It uses core/v1 events: those of events.k8s.io are merged by object and reason
 // whatever their message, so the second address of a namespace would not be reported.
 //
-// Warnings have a queue of their own. A queue has room for 1000 events, which are written
-// one by one, and drops the rest without a word: after a start, when every assignment is
-// reported, a host that fails must not be among these.
-func newRecorder(ctx context.Context, cfg *rest.Config, scheme *runtime.Scheme) (_ recorder, stop func(), err error) {
+// Warnings have a queue of their own, so that they do not wait for all assignments that are
+// reported after a start.
+func newRecorder(ctx context.Context, log logr.Logger, cfg *rest.Config, scheme *runtime.Scheme, m *metrics) (_ recorder, stop func(), err error) {
 	// An event that gets no answer must not hold up all that come after it.
 	cfg = rest.CopyConfig(cfg)
 	cfg.Timeout = requestTimeout
@@ -63,17 +63,14 @@ func newRecorder(ctx context.Context, cfg *rest.Config, scheme *runtime.Scheme) 
 	if err != nil {
 		return nil, nil, fmt.Errorf("set up the client of events: %w", err)
 	}
-	const perObject = 512 // a namespace with all of its egress IPs, twice
-	queue := func() (record.EventRecorder, func()) {
-		broadcaster := record.NewBroadcaster(record.WithContext(ctx), record.WithCorrelatorOptions(record.CorrelatorOptions{
-			BurstSize: perObject, MaxEvents: perObject, QPS: 1,
-		}))
-		broadcaster.StartRecordingToSink(&typedcorev1.EventSinkImpl{Interface: clientset.CoreV1().Events("")})
-		return broadcaster.NewRecorder(scheme, corev1.EventSource{Component: FieldManager}), broadcaster.Shutdown
+	ctx, cancel := context.WithCancel(ctx)
+	var working sync.WaitGroup
+	queue := func() *eventQueue {
+		q := newEventQueue(log, clock.RealClock{}, scheme, clientset.CoreV1().Events(""), m)
+		working.Go(func() { q.run(ctx) })
+		return q
 	}
-	warnings, stopWarnings := queue()
-	others, stopOthers := queue()
-	return byType{warnings: warnings, others: others}, func() { stopWarnings(); stopOthers() }, nil
+	return byType{warnings: queue(), others: queue()}, func() { cancel(); working.Wait() }, nil
 }
 
 // byType writes warnings and other events independently.

@@ -1,23 +1,15 @@
 package controllers
 
 import (
-	"encoding/json"
 	"fmt"
-	"net/http"
-	"net/http/httptest"
 	"strings"
 	"testing"
-	"time"
 
 	"github.com/google/go-cmp/cmp"
-	corev1 "k8s.io/api/core/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
-	"k8s.io/apimachinery/pkg/runtime"
-	"k8s.io/client-go/rest"
 	"k8s.io/client-go/tools/record"
 
 	v1 "github.com/egressip-operator/egressip-operator/api/v1"
-	"github.com/egressip-operator/egressip-operator/internal/testenv"
 )
 
 // TestNamespaceNotices: one event for each change, on each object concerned, and
@@ -166,51 +158,5 @@ func TestWarningsAreReportedOnce(t *testing.T) {
 		if got := says(status, c.reason, c.message); got != c.want {
 			t.Errorf("%s: event %q", c.message, got)
 		}
-	}
-}
-
-// TestWarningsDoNotQueueBehindOthers: a warning is written while other events wait, such as those
-// of all assignments after a start.
-//
-// Mutant killed: warnings-queue-with-others.
-func TestWarningsDoNotQueueBehindOthers(t *testing.T) {
-	arrived, release, warned := make(chan struct{}), make(chan struct{}), make(chan string, 1)
-	server := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-		var event corev1.Event
-		err := json.NewDecoder(r.Body).Decode(&event)
-		switch {
-		case err != nil:
-			t.Errorf("%s %s: %v", r.Method, r.URL.Path, err)
-		case event.Type == corev1.EventTypeWarning:
-			warned <- event.Reason
-		default:
-			close(arrived)
-			<-release
-		}
-		w.Header().Set("Content-Type", "application/json")
-		_ = json.NewEncoder(w).Encode(event)
-	}))
-	scheme := runtime.NewScheme()
-	if err := v1.AddToScheme(scheme); err != nil {
-		t.Fatal(err)
-	}
-	r, stop, err := newRecorder(t.Context(), &rest.Config{Host: server.URL}, scheme)
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer stop()
-	defer server.Close() // waits for what is released
-	defer close(release)
-	host := &v1.HostSubnet{ObjectMeta: metav1.ObjectMeta{Name: "node1"}}
-	r.Event(host, corev1.EventTypeNormal, eventAssigned, "An address is assigned.")
-	<-arrived
-	r.Event(host, corev1.EventTypeWarning, eventHostOffline, "The host is silent.")
-	select {
-	case reason := <-warned:
-		if reason != eventHostOffline {
-			t.Errorf("a warning %s", reason)
-		}
-	case <-time.After(testenv.Patience):
-		t.Error("no warning is written while other events wait")
 	}
 }

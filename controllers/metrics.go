@@ -20,6 +20,7 @@ type metrics struct {
 	moves             prometheus.Counter
 	statusWrites      *prometheus.CounterVec
 	statusErrors      *prometheus.CounterVec
+	eventsLost        *prometheus.CounterVec
 	allocationSeconds prometheus.Histogram
 	passSeconds       prometheus.Histogram
 }
@@ -54,6 +55,10 @@ func newMetrics() *metrics {
 			Name: "egressip_status_write_errors_total",
 			Help: "Status writes that failed, by kind of object. Each is tried again.",
 		}, []string{"kind"}),
+		eventsLost: prometheus.NewCounterVec(prometheus.CounterOpts{
+			Name: "egressip_events_lost_total",
+			Help: "Events that are not written, by reason. What they report is in statuses, too.",
+		}, []string{"reason"}),
 		allocationSeconds: prometheus.NewHistogram(prometheus.HistogramOpts{
 			Name:    "egressip_allocation_duration_seconds",
 			Help:    "Time to decide which host has which egress IP.",
@@ -78,7 +83,7 @@ func (m *metrics) register(registry prometheus.Registerer) (unregister func(), e
 	}
 	var errs []error
 	for _, c := range []prometheus.Collector{
-		m.requests, m.claims, m.dropped, m.hosts, m.moves, m.statusWrites, m.statusErrors, m.allocationSeconds, m.passSeconds,
+		m.requests, m.claims, m.dropped, m.hosts, m.moves, m.statusWrites, m.statusErrors, m.eventsLost, m.allocationSeconds, m.passSeconds,
 	} {
 		if err := registry.Register(c); err != nil {
 			errs = append(errs, fmt.Errorf("register a metric: %w", err))

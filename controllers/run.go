@@ -103,7 +103,7 @@ func run(ctx context.Context, cfg *rest.Config, o Options, registry prometheus.R
 	if err != nil {
 		return false, fmt.Errorf("register metrics: %w", err)
 	}
-	recorder, stopEvents, err := newRecorder(ctx, cfg, scheme)
+	recorder, stopEvents, err := newRecorder(ctx, log, cfg, scheme, s.metrics)
 	if err != nil {
 		return false, err
 	}

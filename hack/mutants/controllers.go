@@ -77,6 +77,14 @@ func controllerMutants() []mutant {
 			edits: []edit{{file: "unanswered.go", old: "if w := d.asked[h.Name]; w != nil {", new: "if w := d.asked[h.Name]; w != nil && w.before == nil {"}},
 		},
 		{
+			name: "events-are-dropped", pkg: controller, test: "TestNoEventIsLost", plain: true,
+			edits: []edit{{file: "event_queue.go", old: "maxQueuedEvents = 50_000", new: "maxQueuedEvents = 1000"}},
+		},
+		{
+			name: "events-are-lost-silently", pkg: controller, test: "TestLostEventsAreCounted", plain: true,
+			edits: []edit{{file: "event_queue.go", old: "\t\tq.lost(lostQueueFull, nil, *about, reason, message)\n", new: ""}},
+		},
+		{
 			name: "events-wait-for-ever", pkg: controller, test: "TestHangingWritesHoldUpNoOther", plain: true,
 			edits: []edit{{file: "events.go", old: "cfg.Timeout = requestTimeout", new: "cfg.Timeout = 0"}},
 		},
