@@ -23,7 +23,7 @@ DUAL_STACK ?=
 IPV6 ?=
 CELL ?=
 
-.PHONY: help demo generate build kubernetes-versions test test-unit test-conformance test-system race cover smoke vet chaos failover displacement fuzz e2e bench lint fmt verify image up down shell matrix packet-matrix filters kernels mutants tools prerequisites vulncheck
+.PHONY: help demo generate build kubernetes-versions test test-unit test-conformance test-system race cover smoke vet chaos failover displacement fuzz e2e bench scale lint fmt verify image up down shell matrix packet-matrix filters kernels mutants tools prerequisites vulncheck
 
 help: ## Show this list
 	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / { printf "  %-19s %s\n", $$1, $$2 }' Makefile
@@ -109,6 +109,10 @@ displacement: prerequisites ## Measure how long others' rules stand before ours 
 
 fuzz: ## Run each fuzz test for FUZZTIME
 	go run ./hack/smoke -benchmarks=false -fuzztime $(FUZZTIME)
+
+# Not part of make test: it takes minutes, and its figures depend on what else runs.
+scale: ## Measure the controller with 1,000 hosts, 10,000 namespaces, 12,000 egress IPs
+	EGRESSIP_TEST_HOSTS=1000 EGRESSIP_TEST_NAMESPACES=10000 go test -count=1 -v -timeout 60m -run 'TestScale$$' ./controllers
 
 bench: ## Run the benchmarks
 	go test -run '^$$' -bench . -benchmem ./pkg/... ./controllers
