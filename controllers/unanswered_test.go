@@ -45,8 +45,8 @@ func (l *late) Patch(ctx context.Context, object client.Object, patch client.Pat
 	if !first {
 		return l.store.Patch(ctx, object, patch, o...)
 	}
-	sent := h.DeepCopy()
-	time.AfterFunc(time.Until(l.stores), func() { _ = l.store.Patch(context.Background(), sent, patch) })
+	sent, later := h.DeepCopy(), context.WithoutCancel(ctx)
+	time.AfterFunc(time.Until(l.stores), func() { _ = l.store.Patch(later, sent, patch) })
 	time.Sleep(requestTimeout)
 	return errLate
 }
