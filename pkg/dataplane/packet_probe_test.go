@@ -97,8 +97,8 @@ func TestProbesTravelTheOverlay(t *testing.T) {
 			host.answers(t, true, time.Hour)
 			p.finds("all is well", probe.Online, probe.NoCause)
 
-			host.Run(t, `nft add table ip guard; nft 'add chain ip guard in { type filter hook input priority -10; policy drop; }'
-				nft add rule ip guard in udp dport 9789 accept`)
+			// In one transaction: no probe is lost.
+			host.Run(t, `nft 'table ip guard { chain in { type filter hook input priority -10; policy drop; udp dport 9789 accept; }; }'`)
 			p.goesOn("a firewall lets the overlay in, and nothing else", ready)
 
 			host.answers(t, false, time.Hour)
