@@ -5,9 +5,14 @@ import (
 	"fmt"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/egressip-operator/egressip-operator/test/testbed"
 )
+
+// asksAgain is when a host has surely asked who else has its egress IPs: it does so once a
+// minute, if nothing that it hears says so before.
+const asksAgain = 100 * time.Second
 
 // testTaken: another machine on the LAN has an egress IP that a host claims. While it had it
 // first, the host does not take it, and the namespace is dropped; when it takes it later, the
@@ -38,7 +43,7 @@ func (b *bed) testTaken(t *testing.T) {
 	}
 	inUse := func(status string) {
 		t.Helper()
-		b.eventually(t, func() error {
+		b.within(t, asksAgain, func() error {
 			if taken {
 				// The host hears what the machine asks for with the address as source, if it must
 				// ask. By itself it asks once a minute.
