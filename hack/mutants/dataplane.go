@@ -6,7 +6,7 @@ const kernel = "./pkg/dataplane"
 // that cannot go on or are forgotten, and about what is prepared. Their tests need root.
 func kernelMutants() []mutant {
 	const (
-		content     = "rules/content.go"
+		marking     = "rules/marking.go"
 		filter      = "rules/filter.go"
 		boot        = "TestNothingLeavesBetweenBootAndAgent"
 		unprobed    = "TestRoundUntilAddressesAreProbed"
@@ -147,9 +147,9 @@ func kernelMutants() []mutant {
 		m("strict-without-end", away, "presence.go", "return max(r.d.cfg.AwayAfter, 0)", "return 0"),
 		m("presence-is-not-renewed", away, "presence.go", "if present {", "if present && false {"),
 		m("presence-of-a-waiting-agent-ends", away, "presence.go", "if present && ends {", "if present && ends && false {"),
-		m("heir-has-the-egress-ip", reused, content, "when(heir()...).then(Return{}))\n\t}\n\trules = append(rules, when(Reply", ")\n\t}\n\trules = append(rules, when(Reply"),
+		m("heir-has-the-egress-ip", reused, marking, "when(heir()...).then(Return{}))\n\t}\n\trules = append(rules, when(Reply", ")\n\t}\n\trules = append(rules, when(Reply"),
 		m("heir-is-locked", reused, filter, "rules = append(rules, when(heir()...).then(Return{}))\n\t}\n\trules = append(rules, b.neighbours()...)", "}\n\trules = append(rules, b.neighbours()...)"),
-		m("heir-is-learned", reused, content, "inSet(SetLocked, Source), AgentPresent{Set: SetPresent}).then(LearnSender", "inSet(SetLocked, Source)).then(LearnSender"),
+		m("heir-is-learned", reused, marking, "inSet(SetLocked, Source), AgentPresent{Set: SetPresent}).then(LearnSender", "inSet(SetLocked, Source)).then(LearnSender"),
 		m("senders-are-remembered", reused, "nftables/members.go", "|| !gone[keyAddr(", "|| gone[keyAddr("),
 		m("present-before-the-sets-are", reused, "presence.go", "present, _, err := d.present(where)\n\t\tif present {", "present, _, err := true, false, error(nil)\n\t\tif present {"),
 		m("nothing-prepared", "TestStandbyTakesOverWithoutAChangeOfRules", "index.go", "taken := maps.Clone(used)", "standby = nil\n\ttaken := maps.Clone(used)"),

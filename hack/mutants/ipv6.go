@@ -55,7 +55,7 @@ func ipv6Mutants() []mutant {
 		in("", "ipv6-has-no-ports", "TestConnectionsSpreadAndKeepTheirHost", "bpf/flow_program.go", `asm.JEq.Imm(asm.R1, unix.IPPROTO_UDP, "ports6"),`, `asm.JEq.Imm(asm.R1, unix.IPPROTO_UDP, "flow6"),`),
 		in("", "strict-is-of-ipv4-alone", "TestStrictHoldsWhatIsNotKnownYet", "apply_round.go", "masked6(strictNetworks(s))", "masked6(nil)"),
 		in("", "strict-of-ipv6-has-no-end", "TestStrictEndsWithoutAnAgent", "rules/ipv6.go", "notInSet(SetPods6, Source), AgentPresent{Set: SetPresent6}},", "notInSet(SetPods6, Source)},"),
-		in("", "heir-of-ipv6-has-the-egress-ip", "TestReusedAddressHasNoEgressIP", "rules/content.go", "if b.Senders {\n\t\trules = append(rules,\n", "if b.Senders && !b.six {\n\t\trules = append(rules,\n"),
+		in("", "heir-of-ipv6-has-the-egress-ip", "TestReusedAddressHasNoEgressIP", "rules/marking.go", "if b.Senders {\n\t\trules = append(rules,\n", "if b.Senders && !b.six {\n\t\trules = append(rules,\n"),
 		in("", "boot-lock-looks-at-ipv4-alone", "TestNothingLeavesBetweenBootAndAgent", "lock.go", "{setPods, setIPs, setPods6, setIPs6}", "{setPods, setIPs}"),
 		in("", "moves-are-told", "TestEgressIPMovesUnderTraffic", "apply_target.go", "case p.Kind == Refuse && p.IP.Is6():", "case p.Kind >= Drop && p.Kind < closed && p.IP.Is6():"),
 		in("", "refused-pods-have-one-lock", "TestDriftNeverLeaksAndIsRepaired", "apply_target.go", "k.pods[p.IP] = m.Refused()", "k.pods[p.IP] = 0"),

@@ -73,10 +73,6 @@ func (b builder) locked() []Rule {
 	return rules
 }
 
-// unmarked matches packets whose mark is none of a way. Every way has one of two bits:
-// others that overlap ours are of other software.
-func (b builder) unmarked() Mark { return Mark{Value: 0, Mask: b.Marks.Remote() | b.first()} }
-
 // output is the lock on pods' packets that leave as if the host had sent them, as IPVS
 // has them do, and transparent proxies.
 func (b builder) output() []Rule {
