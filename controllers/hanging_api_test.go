@@ -131,7 +131,7 @@ func TestHangingWritesHoldUpNoOther(t *testing.T) {
 	a.create(t, &late)
 	a.awaitHost(t, "node2", func(h *v1.HostSubnet) string { return wantEgressIPs(h.EgressIPs, "10.2.0.1", "10.2.0.20") })
 	if wrong := requests.hangs(claims); wrong != "" {
-		t.Errorf("when the egress IPs of bank and of late were claimed: %s", wrong)
+		t.Errorf("when the egress IPs of namespaces bank and late were claimed: %s", wrong)
 	}
 	a.awaitNamespace(t, "shop", wantActive("10.1.0.1", "node1"))
 

@@ -18,7 +18,7 @@ import (
 const NATPriority = 50
 
 // latePriorities are those of chains that come after what others do in a hook, but before
-// the kernel goes on: 225 is SELinux, at 300 connection tracking ends, and 100 is when
+// the kernel goes on: 225 is SELinux, 300 the helpers of connection tracking, and 100 is when
 // packets get their new source, whatever the priorities of the rules that choose it.
 func latePriorities() map[rules.Hook]int32 {
 	return map[rules.Hook]int32{rules.Prerouting: 299, rules.Postrouting: 99}

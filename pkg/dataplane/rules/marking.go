@@ -99,7 +99,7 @@ func (b builder) lost() []Rule {
 		rules = append(rules, when(elsewhere, b.lostIndex(), state, inSet(SetLocked, Source), notInSet(SetInside, Destination)).then(Drop{}))
 	}
 	if b.Maps {
-		// Before Linux 5.7 no packet matches here.
+		// No packet matches where the kernel does not know the input device in this hook.
 		ret := b.Marks.Return()
 		for _, gone := range []Match{b.lostIndex(), ConnMark{Value: 0, Mask: ret}} {
 			rules = append(rules, when(b.fromOverlay, elsewhere, gone, Original).then(Drop{}))
