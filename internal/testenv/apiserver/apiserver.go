@@ -1,11 +1,14 @@
 // Package apiserver starts real API servers for tests, each with an etcd of its
 // own, on the loopback.
 //
-// Concurrency: each call starts another one, so tests that run in parallel share
-// nothing.
+// Concurrency: each call of Start starts another one, and a Pool lends each to one test
+// at a time, so tests that run in parallel share nothing.
 package apiserver
 
 import (
+	"context"
+	"errors"
+	"fmt"
 	"io"
 	"os"
 	"testing"
@@ -35,13 +38,25 @@ type Options struct {
 // missing, or those in the directory that KUBEBUILDER_ASSETS names.
 func Start(t *testing.T, o Options) *envtest.Environment {
 	t.Helper()
+	env, err := start(t.Context(), o)
+	if err != nil {
+		t.Fatalf("start the API server: %v", err)
+	}
+	t.Cleanup(func() {
+		if err := env.Stop(); err != nil {
+			t.Errorf("stop the API server: %v", err)
+		}
+	})
+	return env
+}
+
+func start(ctx context.Context, o Options) (*envtest.Environment, error) {
 	assets := os.Getenv("KUBEBUILDER_ASSETS")
 	if assets == "" {
-		dir, err := binaries.Dir(t.Context(), binaries.APIServer()...)
-		if err != nil {
-			t.Fatalf("build the API server: %v", err)
+		var err error
+		if assets, err = binaries.Dir(ctx, binaries.APIServer()...); err != nil {
+			return nil, fmt.Errorf("build it: %w", err)
 		}
-		assets = dir
 	}
 	env := &envtest.Environment{
 		BinaryAssetsDirectory: assets,
@@ -57,14 +72,9 @@ func Start(t *testing.T, o Options) *envtest.Environment {
 	if o.DisableAdmission != "" {
 		server.Configure().Append("disable-admission-plugins", o.DisableAdmission)
 	}
-	// Before the start: one that fails late, as by a CRD, leaves both running.
-	t.Cleanup(func() {
-		if err := env.Stop(); err != nil {
-			t.Errorf("stop the API server: %v", err)
-		}
-	})
 	if _, err := env.Start(); err != nil {
-		t.Fatalf("start the API server: %v", err)
+		// One that fails late, as by a CRD, leaves both running.
+		return nil, errors.Join(err, env.Stop())
 	}
-	return env
+	return env, nil
 }
