@@ -32,9 +32,13 @@ func Stretch(span time.Duration) time.Duration {
 	return time.Duration(float64(span) * factor)
 }
 
-// pollEvery is the pause between two looks, unless a look takes longer: then the pause is
-// as long, so that looking takes at most half of a processor's time.
-const pollEvery = 10 * time.Millisecond
+// pollEvery is the pause between two looks. One that follows a look that took long is
+// calmFactor times as long as the look, so that looking takes a fifth of a processor's time
+// at most.
+const (
+	pollEvery  = 10 * time.Millisecond
+	calmFactor = 4
+)
 
 // Eventually waits until wrong returns "", and fails the test with its last
 // answer if that takes longer than Patience.
@@ -99,7 +103,7 @@ func Await(ctx context.Context, limit time.Duration, wrong func(context.Context)
 		last = now
 		select {
 		case <-ctx.Done(): // One more look: the process may have been kept waiting.
-		case <-time.After(max(pollEvery, time.Since(began))):
+		case <-time.After(max(pollEvery, calmFactor*time.Since(began))):
 		}
 	}
 }

@@ -13,7 +13,7 @@ import (
 	"github.com/egressip-operator/egressip-operator/internal/testenv/netnstest"
 )
 
-func TestMain(m *testing.M) { os.Exit(netnstest.Run(m)) }
+func TestMain(m *testing.M) { os.Exit(netnstest.RunApart(m)) }
 
 // machine is a network namespace that stands for one machine.
 type machine struct {

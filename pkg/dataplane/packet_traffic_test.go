@@ -13,6 +13,7 @@ import (
 	"sync/atomic"
 	"testing"
 	"time"
+	"unsafe"
 
 	"golang.org/x/sys/unix"
 
@@ -189,9 +190,9 @@ func checksum(b []byte) uint16 {
 }
 
 // sender sends without a pause from a pod to one port of the bastion, which is
-// that pod's alone: a UDP packet from a new port each millisecond, one over a
-// long-lived UDP socket, and a TCP connection every ten. It is there to meet
-// every gap in the order of changes.
+// that pod's alone: over a long-lived UDP socket each millisecond, a UDP packet from a
+// new port every two, and a TCP connection every ten. It is there to meet every gap in
+// the order of changes.
 type sender struct {
 	port uint16
 	// answered counts what came back.
@@ -202,20 +203,27 @@ type sender struct {
 // the machine needs them.
 //
 // The sockets of a goroutine are made in the machine, whatever thread it is moved
-// to: so each is made by a thread that is there.
+// to: so each is made by a thread that is there. That costs a switch of threads for each
+// call: what is called a thousand times a second makes its sockets first, and goes on
+// with repeat.
 func until(ctx context.Context, m interface{ enter() error }, every time.Duration, f func()) {
 	_ = netnstest.OnThread(func() error {
 		if err := m.enter(); err != nil {
 			return err
 		}
-		tick := time.NewTicker(testenv.Stretch(every))
-		defer tick.Stop()
-		for ctx.Err() == nil {
-			f()
-			<-tick.C
-		}
+		repeat(ctx, every, f)
 		return nil
 	})
+}
+
+// repeat is until for an f that makes no sockets.
+func repeat(ctx context.Context, every time.Duration, f func()) {
+	tick := time.NewTicker(testenv.Stretch(every))
+	defer tick.Stop()
+	for ctx.Err() == nil {
+		f()
+		<-tick.C
+	}
 }
 
 // startSender starts a sender on a pod or a node, which stops with the test.
@@ -223,43 +231,78 @@ func startSender(t *testing.T, p interface{ enter() error }, bastion *machine, p
 	t.Helper()
 	s := &sender{port: port}
 	bastion.serveEcho(t, port)
-	udp, tcp, to := bastion.over("udp"), bastion.over("tcp"), bastion.outside(int(port))
+	tcp, to := bastion.over("tcp"), bastion.outside(int(port))
+	long, short := newUDPSocket(t, p, to), newUDPSocket(t, p, to)
 	ctx, cancel := context.WithCancel(context.WithoutCancel(t.Context()))
 	var all sync.WaitGroup
-	loop := func(every time.Duration, f func()) {
-		all.Go(func() { until(ctx, p, every, f) })
-	}
-	loop(2*time.Millisecond, func() { s.udpOnce(udp, to) })
-	loop(10*time.Millisecond, func() { s.tcpOnce(tcp, to) })
-	var long net.Conn
-	loop(time.Millisecond, func() {
-		if long == nil {
-			long, _ = net.Dial(udp, to)
-			return
-		}
-		_, _ = long.Write([]byte("x"))
-		_ = long.SetReadDeadline(time.Now().Add(time.Microsecond))
-		if _, err := long.Read(make([]byte, 8)); err == nil {
-			s.answered.Add(1)
-		}
+	all.Go(func() { until(ctx, p, 10*time.Millisecond, func() { s.tcpOnce(tcp, to) }) })
+	all.Go(func() {
+		connected, odd := false, false
+		repeat(ctx, time.Millisecond, func() {
+			if odd = !odd; odd {
+				_ = short.connect()
+				short.send()
+			}
+			if !connected {
+				connected = long.connect() == nil
+				return
+			}
+			long.send()
+			if long.received() {
+				s.answered.Add(1)
+			}
+		})
 	})
 	t.Cleanup(func() {
 		cancel()
 		all.Wait()
-		if long != nil {
-			_ = long.Close()
-		}
 	})
 	return s
 }
 
-func (s *sender) udpOnce(network, to string) {
-	c, err := net.Dial(network, to)
-	if err != nil {
-		return
+// udpSocket is a UDP socket of a pod or a node. What is done with it is done there,
+// whatever thread does it, and never waits.
+type udpSocket struct {
+	fd int
+	to unix.Sockaddr
+}
+
+func newUDPSocket(t *testing.T, p interface{ enter() error }, to string) *udpSocket {
+	t.Helper()
+	s := &udpSocket{}
+	family, addr := unix.AF_INET, netip.MustParseAddrPort(to)
+	if addr.Addr().Is4() {
+		s.to = &unix.SockaddrInet4{Port: int(addr.Port()), Addr: addr.Addr().As4()}
+	} else {
+		family, s.to = unix.AF_INET6, &unix.SockaddrInet6{Port: int(addr.Port()), Addr: addr.Addr().As16()}
 	}
-	defer c.Close()
-	_, _ = c.Write([]byte("x"))
+	must(t, netnstest.OnThread(func() (err error) {
+		if err = p.enter(); err != nil {
+			return err
+		}
+		s.fd, err = unix.Socket(family, unix.SOCK_DGRAM|unix.SOCK_CLOEXEC|unix.SOCK_NONBLOCK, 0)
+		return err
+	}))
+	t.Cleanup(func() { must(t, unix.Close(s.fd)) })
+	return s
+}
+
+// connect gives the socket a new port, and a way that is looked up anew.
+func (s *udpSocket) connect() error {
+	// What went wrong before is not this connection's. One that is not connected has no port
+	// to give back.
+	_, _ = unix.GetsockoptInt(s.fd, unix.SOL_SOCKET, unix.SO_ERROR)
+	_, _, _ = unix.Syscall(unix.SYS_CONNECT, uintptr(s.fd), uintptr(unsafe.Pointer(&unix.RawSockaddr{Family: unix.AF_UNSPEC})), unix.SizeofSockaddrInet4)
+	return unix.Connect(s.fd, s.to)
+}
+
+// send sends a packet, which may be refused: by a route that is not there, for example.
+func (s *udpSocket) send() { _, _ = unix.Write(s.fd, []byte("x")) }
+
+// received reports whether an answer is there, and takes it.
+func (s *udpSocket) received() bool {
+	_, err := unix.Read(s.fd, make([]byte, 8))
+	return err == nil
 }
 
 func (s *sender) tcpOnce(network, to string) {

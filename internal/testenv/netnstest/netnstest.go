@@ -30,6 +30,10 @@ import (
 // up, and returns the exit code for the process.
 func Run(m *testing.M) int { return isolated.Run(m, loopbackUp) }
 
+// RunApart is Run for tests that take long: each has a process and namespaces of its own,
+// and several run at the same time.
+func RunApart(m *testing.M) int { return isolated.RunApart(m, loopbackUp) }
+
 func loopbackUp() error {
 	lo, err := netlink.LinkByName("lo")
 	if err == nil {
