@@ -23,6 +23,9 @@ func suite(t *testing.T, backend testbed.Backend) {
 		options.CNI = testbed.PTP
 	}
 	b := newBedOf(t, options)
+	if backend == testbed.NFT {
+		b.values = append(b.values, "agent.announceInterval="+asksEvery.String())
+	}
 	if backend == testbed.Legacy {
 		// As WireGuard and some CNIs set it: reverse path filtering, strict
 		// here, then looks at marks too. One of the two suites has it.

@@ -10,9 +10,12 @@ import (
 	"github.com/egressip-operator/egressip-operator/test/testbed"
 )
 
-// asksAgain is when a host has surely asked who else has its egress IPs: it does so once a
-// minute, if nothing that it hears says so before.
-const asksAgain = 100 * time.Second
+// asksEvery is the interval at which hosts ask who else has their egress IPs, where that
+// is tested; it is a minute by default. asksAgain is when they surely have asked.
+const (
+	asksEvery = 10 * time.Second
+	asksAgain = asksEvery + 30*time.Second
+)
 
 // testTaken: another machine on the LAN has an egress IP that a host claims. While it had it
 // first, the host does not take it, and the namespace is dropped; when it takes it later, the
@@ -46,7 +49,7 @@ func (b *bed) testTaken(t *testing.T) {
 		b.within(t, asksAgain, func() error {
 			if taken {
 				// The host hears what the machine asks for with the address as source, if it must
-				// ask. By itself it asks once a minute.
+				// ask. By itself it asks every asksEvery.
 				_, _ = b.Exec(t.Context(), testbed.LANHost, "ip", "neigh", "flush", "dev", "eth0")
 				_, _ = b.Exec(t.Context(), testbed.LANHost, "ping", "-c1", "-W1", "-I", b.egressIP, b.nodeIP(egressHost))
 			}
