@@ -42,6 +42,7 @@ func TestRunApart(t *testing.T) {
 			"--- PASS: TestInnerMeetsOne", "--- PASS: TestInnerMeetsTwo", "--- FAIL: TestInnerFails", "panic: as asked", "a word of its own\n", "\nFAIL\n",
 		}},
 		{"one that fails", "TestInnerFails", true, []string{"a word of its own\n", "\nFAIL\n"}},
+		{"none", "TestInnerNone", false, []string{"testing: warning: no tests to run\nPASS\n"}},
 		{"those that pass", "TestInnerMeets", false, []string{"--- PASS: TestInnerMeetsOne", "\nPASS\n"}},
 	} {
 		t.Run(c.name, func(t *testing.T) {
