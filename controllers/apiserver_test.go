@@ -39,21 +39,14 @@ type api struct {
 	bin string
 }
 
-// servers are the API servers of the tests, which have the CRDs of config/crd.
-//
-//nolint:gochecknoglobals // TestMain ends what any test may start
-var servers = apiserver.Pool{Options: apiserver.Options{CRDs: []string{"../config/crd"}}}
-
-func TestMain(m *testing.M) { os.Exit(servers.Run(m)) }
-
-// startAPI returns an API server that is the test's alone, with nothing in it.
+// startAPI brings up etcd and an API server that end with the test.
 func startAPI(t *testing.T) *api {
 	t.Helper()
 	scheme := runtime.NewScheme()
 	if err := errors.Join(clientgoscheme.AddToScheme(scheme), v1.AddToScheme(scheme)); err != nil {
 		t.Fatal(err)
 	}
-	env := servers.Start(t)
+	env := apiserver.Start(t, apiserver.Options{CRDs: []string{"../config/crd"}, Scheme: scheme})
 	c, err := client.New(env.Config, client.Options{Scheme: scheme})
 	if err != nil {
 		t.Fatal(err)

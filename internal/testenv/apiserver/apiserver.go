@@ -1,14 +1,11 @@
 // Package apiserver starts real API servers for tests, each with an etcd of its
 // own, on the loopback.
 //
-// Concurrency: each call of Start starts another one, and a Pool lends each to one test
-// at a time, so tests that run in parallel share nothing.
+// Concurrency: each call starts another one, so tests that run in parallel share
+// nothing.
 package apiserver
 
 import (
-	"context"
-	"errors"
-	"fmt"
 	"io"
 	"os"
 	"testing"
@@ -38,25 +35,13 @@ type Options struct {
 // missing, or those in the directory that KUBEBUILDER_ASSETS names.
 func Start(t *testing.T, o Options) *envtest.Environment {
 	t.Helper()
-	env, err := start(t.Context(), o)
-	if err != nil {
-		t.Fatalf("start the API server: %v", err)
-	}
-	t.Cleanup(func() {
-		if err := env.Stop(); err != nil {
-			t.Errorf("stop the API server: %v", err)
-		}
-	})
-	return env
-}
-
-func start(ctx context.Context, o Options) (*envtest.Environment, error) {
 	assets := os.Getenv("KUBEBUILDER_ASSETS")
 	if assets == "" {
-		var err error
-		if assets, err = binaries.Dir(ctx, binaries.APIServer()...); err != nil {
-			return nil, fmt.Errorf("build it: %w", err)
+		dir, err := binaries.Dir(t.Context(), binaries.APIServer()...)
+		if err != nil {
+			t.Fatalf("build the API server: %v", err)
 		}
+		assets = dir
 	}
 	env := &envtest.Environment{
 		BinaryAssetsDirectory: assets,
@@ -72,9 +57,14 @@ func start(ctx context.Context, o Options) (*envtest.Environment, error) {
 	if o.DisableAdmission != "" {
 		server.Configure().Append("disable-admission-plugins", o.DisableAdmission)
 	}
+	// Before the start: one that fails late, as by a CRD, leaves both running.
+	t.Cleanup(func() {
+		if err := env.Stop(); err != nil {
+			t.Errorf("stop the API server: %v", err)
+		}
+	})
 	if _, err := env.Start(); err != nil {
-		// One that fails late, as by a CRD, leaves both running.
-		return nil, errors.Join(err, env.Stop())
+		t.Fatalf("start the API server: %v", err)
 	}
-	return env, nil
+	return env
 }
