@@ -214,7 +214,7 @@ func setOf(set string, ip netip.Addr) string {
 	if ip.Is4() {
 		return set
 	}
-	return map[string]string{setPods: setPods6, setLocked: setLocked6, setInside: setInside6, setIPs: setIPs6}[set]
+	return map[string]string{setPods: setPods6, setHosts: setHosts6, setLocked: setLocked6, setInside: setInside6, setIPs: setIPs6}[set]
 }
 
 // networks adds changes of the sets of what is inside, and reports whether there are any.

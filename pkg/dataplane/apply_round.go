@@ -32,8 +32,10 @@ type round struct {
 	// there should be.
 	ipv6    bool
 	ipv6Err error
-	// serve6: egress IPs of IPv6 are served.
-	serve6 bool
+	// serve6: egress IPs of IPv6 are served. overErr is why there is no overlay, if it would
+	// be over IPv6.
+	serve6  bool
+	overErr error
 	// desired is what the kernel must be after the round, and indices are those
 	// with a source NAT rule and an entry in the guard then.
 	desired kernel
@@ -194,6 +196,7 @@ func (r *round) ruleParams(idx indices, s State) rules.Params {
 		Strict6:     masked6(strictNetworks(s)),
 		IPv6:        r.ipv6,
 		Serve6:      r.serve6,
+		OverIPv6:    r.serve6 && s.overIPv6(),
 	}
 }
 
@@ -241,6 +244,7 @@ func (r *round) prepare() error {
 	}
 	r.uplink, r.uplinkErr = address.FindUplink(r.d.nl, r.state.HostIP)
 	r.report.Uplink, r.report.UplinkCIDR, r.report.UplinkMTU = r.uplink.Name, r.uplink.CIDR, r.uplink.MTU
+	r.d.news.host = r.state.HostIP
 	if r.uplinkErr == nil {
 		r.d.news.uplink = r.uplink.Link.Attrs().Index
 	}
@@ -299,8 +303,19 @@ func (r *round) ensureOverlay() error {
 	return errors.Join(append(errs, err)...)
 }
 
+// overlayMTU is that of the overlay, once the uplink is known.
+func (r *round) overlayMTU() int { return r.uplink.MTU - overlay.Overhead(r.state.HostIP) }
+
 func (r *round) ensureDevice() (netlink.Link, error) {
-	mtu := r.uplink.MTU - overlay.Overhead
+	if r.overErr != nil {
+		// Without rules for IPv6 nothing keeps others off one that is there.
+		removed, err := overlay.Remove(r.d.nl)
+		if removed {
+			r.report.Changes++
+		}
+		return nil, errors.Join(fmt.Errorf("make an overlay over IPv6: %w", r.overErr), err)
+	}
+	mtu := r.overlayMTU()
 	if r.uplinkErr != nil {
 		// The one that is there stays as it is.
 		link, err := r.d.nl.LinkByName(overlayName)

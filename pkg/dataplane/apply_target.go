@@ -127,7 +127,7 @@ func usable(s State, known *digest, unusable map[netip.Addr]error) (State, []err
 			errs = append(errs, fmt.Errorf("pod %v: not an address of IPv4 or IPv6", p.IP))
 			continue
 		}
-		p = p.usable(hosted)
+		p = p.usable(hosted, s.overIPv6())
 		if i, twice := byIP[p.IP]; twice {
 			errs = append(errs, fmt.Errorf("pod %v: listed twice", p.IP))
 			kind := Drop
@@ -147,10 +147,10 @@ func usable(s State, known *digest, unusable map[netip.Addr]error) (State, []err
 func isAddress(ip netip.Addr) bool { return ip.IsValid() && !ip.Is4In6() }
 
 // usable is the pod with the part of its way that works. hosted are the egress IPs of the
-// host.
-func (p Pod) usable(hosted map[netip.Addr]bool) Pod {
+// host, and overIPv6 is that of the State.
+func (p Pod) usable(hosted map[netip.Addr]bool, overIPv6 bool) Pod {
 	switch {
-	case p.Kind == Local && (!hosted[p.EgressIP] || p.EgressIP.Is4() != p.IP.Is4()), p.Kind == Remote && !reachable(p.Via):
+	case p.Kind == Local && (!hosted[p.EgressIP] || p.EgressIP.Is4() != p.IP.Is4()), p.Kind == Remote && !reachable(p.Via, overIPv6):
 		return Pod{IP: p.IP, Kind: Drop}
 	case p.Kind > closed:
 		return Pod{IP: p.IP, Kind: Drop}
@@ -159,12 +159,16 @@ func (p Pod) usable(hosted map[netip.Addr]bool) Pod {
 	}
 }
 
-func reachable(via []netip.Addr) bool {
-	return len(via) > 0 && len(via) <= MaxVia && len(only4(via)) == len(via)
+// reachable reports whether the overlay leads to all of some hosts: their addresses are of its
+// outer packets' family.
+func reachable(via []netip.Addr, overIPv6 bool) bool {
+	known := func(ip netip.Addr) bool { return isAddress(ip) && ip.Is6() == overIPv6 }
+	return len(via) > 0 && len(via) <= MaxVia && len(only(via, known)) == len(via)
 }
 
-func only4(addrs []netip.Addr) []netip.Addr {
-	return slices.DeleteFunc(slices.Clone(addrs), func(a netip.Addr) bool { return !a.Is4() })
+// only returns the addresses of which something holds.
+func only(addrs []netip.Addr, holds func(netip.Addr) bool) []netip.Addr {
+	return slices.DeleteFunc(slices.Clone(addrs), func(a netip.Addr) bool { return !holds(a) })
 }
 
 func masked4(prefixes []netip.Prefix) []netip.Prefix {

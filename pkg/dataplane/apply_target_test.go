@@ -19,7 +19,7 @@ func TestUsablePartOfAState(t *testing.T) {
 		pods[i] = netip.AddrFrom4([4]byte{10, 244, 1, byte(2 + i)})
 	}
 	s := State{
-		Hosts:   []netip.Addr{host, v6},
+		Hosts:   []netip.Addr{host, v6, testenv.Addr("::ffff:10.1.1.2")},
 		Inside:  []netip.Prefix{netip.MustParsePrefix("10.244.0.1/16"), netip.MustParsePrefix("0.0.0.0/0"), netip.MustParsePrefix("10.244.0.0/16")},
 		Hosted:  []Hosted{{testenv.Addr(eip1), 7}, {testenv.Addr(eip2), 7}, {v6, 7}, {testenv.Addr("::ffff:10.1.1.1"), 8}, {testenv.Addr(eip1), 9}, {testenv.Addr(eip3), 10}},
 		Standby: []Hosted{{testenv.Addr(eip1), 7}, {testenv.Addr("192.168.7.204"), 11}, {v6, 12}},
@@ -40,7 +40,7 @@ func TestUsablePartOfAState(t *testing.T) {
 	}
 	got, problems := usable(s, digested(s, nil), map[netip.Addr]error{testenv.Addr(eip3): errors.New("refused")})
 	want := State{
-		Hosts:   []netip.Addr{host},
+		Hosts:   []netip.Addr{host, v6},
 		Inside:  []netip.Prefix{netip.MustParsePrefix("10.244.0.0/16")},
 		Hosted:  []Hosted{{testenv.Addr(eip1), 7}, {v6, 7}},
 		Standby: []Hosted{{testenv.Addr("192.168.7.204"), 11}},

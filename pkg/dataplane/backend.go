@@ -47,7 +47,7 @@ func (d *Dataplane) chooseBackend(trial rules.Params) (choice, error) {
 // supported reports, as an error, why the kernel cannot hold our rules in a table of
 // our own.
 func (d *Dataplane) supported(p rules.Params) error {
-	p.Serve6 = false // see supported6
+	p.Serve6, p.OverIPv6 = false, false // see supported6
 	p.Strict, p.Strict6 = []netip.Prefix{netip.MustParsePrefix("192.0.2.0/24")}, []netip.Prefix{netip.MustParsePrefix("2001:db8::/64")}
 	p.Resets, p.Senders, p.IPv6 = true, true, d.ipv6
 	table, err := renderTable(p)
@@ -62,7 +62,7 @@ func (d *Dataplane) supported(p rules.Params) error {
 func (d *Dataplane) supported6(p rules.Params) error {
 	if d.serve6.rules.due() {
 		p.Strict6 = []netip.Prefix{netip.MustParsePrefix("2001:db8::/64")}
-		p.Resets, p.Senders, p.IPv6, p.Serve6 = true, true, true, true
+		p.Resets, p.Senders, p.IPv6, p.Serve6, p.OverIPv6 = true, true, true, true, true
 		table, err := renderTable(p)
 		if err == nil {
 			err = d.nft.Supported(table)
@@ -291,6 +291,7 @@ func observeTable(_ context.Context, v view, k *kernel) error {
 	}
 	k.pods, k.locked = pods, locked
 	k.hosts, k.ips = content.Addresses(setHosts), content.Addresses(setIPs)
+	maps.Copy(k.hosts, content.Addresses(setHosts6))
 	maps.Copy(k.ips, content.Addresses(setIPs6))
 	if content.Exists {
 		k.inside = v.d.nft.Inside()

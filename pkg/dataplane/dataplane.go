@@ -216,10 +216,11 @@ func (d *Dataplane) Close() error {
 // open opens the BPF maps, once, and loads the programs, again where they send with a
 // former address of the host. Other hosts know it by hostIP, so the overlay's packets
 // must have that as source, whichever the kernel would choose. Maps and programs for IPv6
-// come when they are wanted; IPv4 does not depend on them.
+// come when they are wanted; IPv4 does not depend on them, unless the overlay is over IPv6.
 func (d *Dataplane) open(hostIP netip.Addr) error {
+	over6 := State{HostIP: hostIP}.overIPv6()
 	if d.maps == nil {
-		maps, err := bpf.OpenMaps(d.nl, d.cfg.PinDir, overlayName, false)
+		maps, err := bpf.OpenMaps(d.nl, d.cfg.PinDir, overlayName, bpf.Shape{OverIPv6: over6})
 		if err != nil {
 			return err
 		}
@@ -227,11 +228,11 @@ func (d *Dataplane) open(hostIP netip.Addr) error {
 		d.setAnswers(maps)
 	}
 	source := netip.Addr{}
-	if hostIP.Is4() && !d.keepsSource {
+	if isAddress(hostIP) && !d.keepsSource {
 		source = hostIP
 	}
 	try6 := d.serve6.wanted && d.ipv6 && d.choice.table && d.serve6.maps.due()
-	if d.sendsFrom(source) && !try6 {
+	if d.sendsFrom(source, over6) && !try6 {
 		return nil
 	}
 	if source.IsValid() {
@@ -243,30 +244,42 @@ func (d *Dataplane) open(hostIP netip.Addr) error {
 		}
 	}
 	if try6 {
-		d.serve6.maps = made(d.load(true, source))
+		d.serve6.maps = made(d.load(bpf.Shape{IPv6: true, OverIPv6: over6}, source))
 	}
-	if d.sendsFrom(source) {
+	if d.sendsFrom(source, over6) {
 		return nil
 	}
-	err := d.load(d.maps.HasIPv6(), source)
-	if err != nil && d.maps.HasIPv6() {
+	return d.loadAny(source, over6)
+}
+
+// loadAny loads the programs with maps for IPv6, if there are any or the overlay needs them, and
+// else, or if that fails and the overlay does not, without.
+func (d *Dataplane) loadAny(source netip.Addr, over6 bool) error {
+	withIPv6 := d.maps.HasIPv6() && !d.maps.OverIPv6() || over6
+	err := d.load(bpf.Shape{IPv6: withIPv6, OverIPv6: over6}, source)
+	if err != nil && withIPv6 {
 		d.serve6.maps = made(err)
-		err = d.load(false, source)
+	}
+	if err != nil && withIPv6 && !over6 {
+		err = d.load(bpf.Shape{}, source)
 	}
 	return err
 }
 
-// sendsFrom reports whether programs are loaded that give the overlay's packets a source.
-func (d *Dataplane) sendsFrom(source netip.Addr) bool { return d.programs != nil && d.source == source }
+// sendsFrom reports whether programs are loaded that give the overlay's packets a source, and
+// have them of IPv6 or not.
+func (d *Dataplane) sendsFrom(source netip.Addr, over6 bool) bool {
+	return d.programs != nil && d.source == source && d.maps.OverIPv6() == over6
+}
 
 // load loads the programs with the open BPF maps, or with others if those are not of the
-// families that are asked for, and takes both in place of those that are there; attached
+// shape that is asked for, and takes both in place of those that are there; attached
 // programs work on. If it fails, these stay.
-func (d *Dataplane) load(withIPv6 bool, source netip.Addr) error {
+func (d *Dataplane) load(shape bpf.Shape, source netip.Addr) error {
 	maps := d.maps
-	if maps.HasIPv6() != withIPv6 {
+	if maps.HasIPv6() != shape.IPv6 || maps.OverIPv6() != shape.OverIPv6 {
 		var err error
-		if maps, err = bpf.OpenMaps(d.nl, d.cfg.PinDir, overlayName, withIPv6); err != nil {
+		if maps, err = bpf.OpenMaps(d.nl, d.cfg.PinDir, overlayName, shape); err != nil {
 			return err
 		}
 	}

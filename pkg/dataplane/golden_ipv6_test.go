@@ -68,6 +68,17 @@ func TestGoldenOfBothFamilies(t *testing.T) {
 		Marks: m, Overlay: overlayName, OverlayPort: 9789, ProbePort: 9790, Resets: true, Senders: true, IPv6: true, Serve6: true, Maps: true,
 		Indices: aimed.serving, Strict6: masked6(s.Subnets),
 	})
+	for _, text := range ruleLines(content) {
+		line("%s", text)
+	}
+	isGolden(t, "both-families", out.String())
+}
+
+// ruleLines are rules in the words of the model, one a line.
+func ruleLines(content rules.Content) (lines []string) {
+	line := func(format string, args ...any) {
+		lines = append(lines, strings.ReplaceAll(fmt.Sprintf(format, args...), "-> rules.", "-> "))
+	}
 	for _, stage := range rules.Stages() {
 		for _, j := range content[stage].Jumps {
 			line("%s %s: %s last=%t", stage, j.From, j.To, j.Last)
@@ -82,8 +93,53 @@ func TestGoldenOfBothFamilies(t *testing.T) {
 			}
 		}
 	}
-	path := filepath.Join("testdata", "both-families.golden")
-	got := strings.ReplaceAll(out.String(), "-> rules.", "-> ")
+	return lines
+}
+
+// What hosts with addresses of IPv6 have in addition, as text: the sets of hosts and of what is
+// inside, and the rules about what hosts send each other. The rules for IPv4 are the same.
+//
+// Mutant killed: any change of such a rule.
+func TestGoldenOfHostsOfIPv6(t *testing.T) {
+	four, one, two := testenv.Addr("192.168.7.13"), testenv.Addr("fd00:7::11"), testenv.Addr("fd00:7::12")
+	known := digested(State{HostIP: one, Hosts: []netip.Addr{four, one, two}, Inside: []netip.Prefix{netip.MustParsePrefix("fd00:10::/32")}}, nil)
+	var out strings.Builder
+	line := func(format string, args ...any) { fmt.Fprintf(&out, format+"\n", args...) }
+	line("# A host with an address of IPv6, another one, and one with an address of IPv4.\n\n# Sets")
+	for _, ip := range sortedAddrs(known.hostSet) {
+		line("%s %v", setOf(setHosts, ip), ip)
+	}
+	for _, p := range masked(slices.Collect(maps.Keys(known.inside))) {
+		line("%s %v", setOf(setInside, p.Addr()), p)
+	}
+	line("\n# Rules for IPv6")
+	p := rules.Params{
+		Marks: DefaultMarks(), Overlay: overlayName, OverlayPort: 9789, ProbePort: 9790, Resets: true, Senders: true, IPv6: true, Serve6: true, Maps: true,
+	}
+	before := ruleLines(rules.Build6(p))
+	before4 := ruleLines(rules.Build(p))
+	p.OverIPv6 = true
+	after := ruleLines(rules.Build6(p))
+	for _, text := range after {
+		if !slices.Contains(before, text) {
+			line("%s", text)
+		}
+	}
+	for _, text := range before {
+		if !slices.Contains(after, text) {
+			t.Errorf("gone: %s", text)
+		}
+	}
+	if !slices.Equal(before4, ruleLines(rules.Build(p))) {
+		t.Error("the rules for IPv4 are others")
+	}
+	isGolden(t, "hosts-of-ipv6", out.String())
+}
+
+// isGolden compares a text with a file.
+func isGolden(t *testing.T, name, got string) {
+	t.Helper()
+	path := filepath.Join("testdata", name+".golden")
 	if *updateGolden {
 		must(t, os.WriteFile(path, []byte(got), 0o644))
 	}

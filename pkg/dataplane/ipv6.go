@@ -52,6 +52,7 @@ func withoutIPv6(s State) State {
 	s.Inside, s.Subnets = masked4(s.Inside), masked4(s.Subnets)
 	six := func(h Hosted) bool { return h.IP.Is6() }
 	s.Hosted, s.Standby = slices.DeleteFunc(slices.Clone(s.Hosted), six), slices.DeleteFunc(slices.Clone(s.Standby), six)
+	s.Hosts = only(s.Hosts, netip.Addr.Is4)
 	s.Pods = slices.DeleteFunc(slices.Clone(s.Pods), func(p Pod) bool { return p.IP.Is6() && !p.IP.Is4In6() })
 	return s
 }
@@ -100,10 +101,11 @@ func made(err error) attempt {
 // due reports whether it must be tried.
 func (a attempt) due() bool { return !a.tried || a.err != nil && monotonic()-a.at >= againAfter }
 
-// usesIPv6 reports whether a State has egress IPs of IPv6, or pods that use one.
+// usesIPv6 reports whether a State has egress IPs of IPv6, or pods that use one, or the overlay
+// is over IPv6.
 func usesIPv6(s State) bool {
 	six := func(h Hosted) bool { return h.IP.Is6() }
-	return slices.ContainsFunc(s.Hosted, six) || slices.ContainsFunc(s.Standby, six) ||
+	return s.overIPv6() || slices.ContainsFunc(s.Hosted, six) || slices.ContainsFunc(s.Standby, six) ||
 		slices.ContainsFunc(s.Pods, func(p Pod) bool { return p.IP.Is6() && (p.Kind == Local || p.Kind == Remote) })
 }
 
@@ -111,6 +113,7 @@ func usesIPv6(s State) bool {
 var (
 	errIPv6InIPTables = errors.New("the rules are in iptables, where they only drop IPv6: use --backend=nftables")
 	errNoKernelIPv6   = errors.New("the kernel has no IPv6")
+	errOnlyIPv6       = errors.New("the host's address is one of IPv6, so it has egress IPs of IPv6 only")
 	errNoIPv6Forward  = errors.New("the host does not forward IPv6 (net.ipv6.conf.all.forwarding is not 1)")
 	errIPv6MTU        = errors.New("IPv6 needs an MTU of 1280 inside the overlay")
 	errNoOverlayIPv6  = errors.New("IPv6 is disabled on " + overlayName + " (net.ipv6.conf." + overlayName + ".disable_ipv6, which new devices take from net.ipv6.conf.default)")
@@ -141,12 +144,15 @@ func (r *round) prepareServe6() {
 	if why != nil {
 		r.report.IPv6 = IPv6Report{Known: true, Reason: why.Error()}
 	}
-	r.serve6 = r.d.serve6.wanted && why == nil
-	if !r.d.serve6.wanted || why == nil {
-		return
+	r.serve6, r.overErr = r.d.serve6.wanted && why == nil, nil
+	if r.state.overIPv6() {
+		r.overErr = why
 	}
 	for _, h := range r.state.Hosted {
-		if h.IP.Is6() {
+		switch {
+		case h.IP.Is4() && r.state.overIPv6():
+			r.unusable[h.IP] = errOnlyIPv6
+		case h.IP.Is6() && r.d.serve6.wanted && why != nil:
 			r.unusable[h.IP] = why
 		}
 	}
@@ -163,8 +169,8 @@ func (r *round) whyNotIPv6() (why, err error) {
 		return errIPv6InIPTables, nil
 	case d.serve6.maps.err != nil:
 		return d.serve6.maps.err, nil
-	case r.uplinkErr == nil && r.uplink.MTU-overlay.Overhead < overlay.MinIPv6MTU:
-		return fmt.Errorf("%w: %s has %d, which leaves %d", errIPv6MTU, r.uplink.Name, r.uplink.MTU, r.uplink.MTU-overlay.Overhead), nil
+	case r.uplinkErr == nil && r.overlayMTU() < overlay.MinIPv6MTU:
+		return fmt.Errorf("%w: %s has %d, which leaves %d", errIPv6MTU, r.uplink.Name, r.uplink.MTU, r.overlayMTU()), nil
 	}
 	if err := settingsAgainstIPv6(sysctl.Get); err != nil {
 		return err, nil
@@ -207,6 +213,13 @@ func (r *round) aimed() State {
 	if r.serve6 {
 		return s
 	}
+	// No set but that of what is inside has hosts of IPv6 then.
+	for _, h := range s.Hosts {
+		if h.Is6() {
+			s.Inside = append(s.Inside, netip.PrefixFrom(h, h.BitLen()))
+		}
+	}
+	s.Hosts = only(s.Hosts, netip.Addr.Is4)
 	six := func(h Hosted) bool { return h.IP.Is6() }
 	s.Hosted = slices.DeleteFunc(slices.Clone(s.Hosted), six)
 	s.Standby = slices.DeleteFunc(slices.Clone(s.Standby), six)

@@ -47,8 +47,10 @@ func (r *round) outward() (indices []int) {
 	if r.uplinkErr == nil {
 		indices = append(indices, r.uplink.Link.Attrs().Index)
 	}
-	if route, err := defaultRoute(r.d.nl); err == nil {
-		indices = append(indices, route.LinkIndex)
+	for _, ipv6 := range []bool{false, true} {
+		if route, err := defaultRoute(r.d.nl, ipv6); err == nil {
+			indices = append(indices, route.LinkIndex)
+		}
 	}
 	if link, err := overlay.Find(r.d.nl); err == nil && link != nil {
 		indices = append(indices, link.Attrs().Index)

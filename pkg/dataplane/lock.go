@@ -8,6 +8,7 @@ import (
 
 	"github.com/vishvananda/netlink"
 
+	"github.com/egressip-operator/egressip-operator/pkg/dataplane/address"
 	"github.com/egressip-operator/egressip-operator/pkg/dataplane/ipset"
 	"github.com/egressip-operator/egressip-operator/pkg/dataplane/warning"
 )
@@ -75,14 +76,24 @@ func (d *Dataplane) served() (bool, error) {
 }
 
 // defaultSource returns the source address of the host's own packets that take the
-// default route.
+// default route: of IPv4, or of IPv6 where there is none of IPv4.
 func defaultSource(nl *netlink.Handle) (netip.Addr, error) {
-	route, err := defaultRoute(nl)
+	route, err := defaultRoute(nl, false)
+	if errors.Is(err, errNoDefaultRoute) {
+		if route6, err6 := defaultRoute(nl, true); err6 == nil {
+			route, err = route6, nil
+		}
+	}
 	if err != nil {
 		return netip.Addr{}, fmt.Errorf("find the host's address by its default route: %w", err)
 	}
-	if ip, ok := netip.AddrFromSlice(route.Src.To4()); ok {
-		return ip, nil
+	chosen, _ := netip.AddrFromSlice(route.Src)
+	ip, err := address.Source(nl, route.LinkIndex, chosen.Unmap())
+	if err == nil && !ip.IsValid() {
+		err = errors.New("the route has none")
 	}
-	return netip.Addr{}, errors.New("find the host's address by its default route: the route has none")
+	if err != nil {
+		return netip.Addr{}, fmt.Errorf("find the host's address by its default route: %w", err)
+	}
+	return ip, nil
 }

@@ -64,7 +64,9 @@ func (r *round) look() {
 
 // facts reads what is not read in each pass.
 func (r *round) facts() warning.Facts {
-	f := warning.Facts{Uplink: r.uplink.Name, Overlay: overlayName, Port: r.d.cfg.OverlayPort, Mask: r.d.cfg.Marks.Mask}
+	f := warning.Facts{
+		Uplink: r.uplink.Name, Overlay: overlayName, Port: r.d.cfg.OverlayPort, Mask: r.d.cfg.Marks.Mask, OverIPv6: r.state.overIPv6(),
+	}
 	note := func(what string, err error) {
 		if err != nil {
 			f.Unknown = append(f.Unknown, fmt.Errorf("%s: %w", what, err))
@@ -86,9 +88,13 @@ func (r *round) facts() warning.Facts {
 	return f
 }
 
-// readSettings reads settings of the host that are not ours to change.
+// readSettings reads settings of the host that are not ours to change. They are of IPv4, which
+// a host with an address of IPv6 may not use at all.
 func (r *round) readSettings(f *warning.Facts) {
 	f.Settings = map[string]string{}
+	if r.state.overIPv6() {
+		return
+	}
 	f.Unknown = slices.Clone(f.Unknown)
 	read := func(name, path string) {
 		value, err := sysctl.Get(path)
@@ -154,10 +160,15 @@ func (r *round) readSets(f *warning.Facts) error {
 // readChains reads the base chains of others, those of iptables from what was read of
 // them already.
 func (r *round) readChains(f *warning.Facts) error {
-	_, iptablesKnown := r.d.iptablesSeen[NFT]
+	six := r.state.overIPv6()
+	ofIPTables, program := r.d.iptablesSeen, "iptables"
+	if six {
+		ofIPTables, program = r.d.ip6tablesSeen, "ip6tables"
+	}
+	_, iptablesKnown := ofIPTables[NFT]
 	arrive := iptables.Arrivals{Port: r.d.cfg.OverlayPort, Hosts: r.otherHosts(), Uplink: r.uplink.Name}
 	seen, err := r.d.outlook.chains.Look(r.d.nft, nftables.Question{
-		Device: overlayName, Port: arrive.Port, IPTables: !iptablesKnown, Hosts: arrive.Hosts, Pods: r.otherPods(),
+		Device: overlayName, Port: arrive.Port, IPTables: !iptablesKnown, Hosts: arrive.Hosts, Pods: r.otherPods(), IPv6: six,
 	})
 	for _, c := range seen {
 		f.Chains = append(f.Chains, warning.Chain{
@@ -167,8 +178,8 @@ func (r *round) readChains(f *warning.Facts) error {
 	}
 	f.IPTables = !r.members.table
 	for _, b := range iptables.Backends() {
-		table := r.d.iptablesSeen[b][rules.Filter]
-		name := fmt.Sprintf("iptables-%s, table filter, chain ", b)
+		table := ofIPTables[b][rules.Filter]
+		name := fmt.Sprintf("%s-%s, table filter, chain ", program, b)
 		f.Chains = append(f.Chains,
 			warning.Chain{Name: name + "INPUT", Hook: "input", Closed: table.Closed("INPUT"), Opens: table.Opens(arrive)},
 			warning.Chain{Name: name + "FORWARD", Hook: "forward", Closed: table.Closed("FORWARD"), Opens: slices.Contains(table.Base["FORWARD"], "-j "+rules.ChainAccept)})
@@ -178,13 +189,14 @@ func (r *round) readChains(f *warning.Facts) error {
 
 // otherHosts are the hosts that send packets over the overlay to this one.
 func (r *round) otherHosts() []netip.Addr {
-	return slices.DeleteFunc(slices.Clone(r.state.Hosts), func(ip netip.Addr) bool { return ip == r.state.HostIP })
+	return only(r.state.Hosts, func(ip netip.Addr) bool { return ip != r.state.HostIP && ip.Is6() == r.state.overIPv6() })
 }
 
-// otherPods are addresses of the networks that pods on other hosts may be in, one for each.
+// otherPods are addresses of the networks that pods on other hosts may be in, one for each, of
+// the family of hosts.
 func (r *round) otherPods() (list []netip.Addr) {
 	for _, p := range r.state.Inside {
-		if p.Addr().Is4() {
+		if p.Addr().Is6() == r.state.overIPv6() {
 			list = append(list, p.Addr())
 		}
 	}

@@ -2,6 +2,7 @@ package dataplane
 
 import (
 	"encoding/binary"
+	"net/netip"
 
 	"github.com/vishvananda/netlink/nl"
 	"golang.org/x/sys/unix"
@@ -16,8 +17,9 @@ import (
 type news struct {
 	socket *nl.NetlinkSocket
 	buffer []byte
-	// overlay and uplink are the devices, by their index.
+	// overlay and uplink are the devices, by their index. host is the host's own address.
 	overlay, uplink int
+	host            netip.Addr
 	// routes: our routes or policy rules may have changed since that was last taken.
 	routes bool
 }
@@ -72,12 +74,23 @@ func (n *news) concerns(typ uint16, data []byte) bool {
 	case unix.RTM_NEWLINK, unix.RTM_DELLINK, unix.RTM_NEWADDR, unix.RTM_DELADDR:
 		// With a device, and with its last address, its routes go without a word.
 		n.routes = n.routes || n.ofOverlay(data)
-		return n.ofOverlay(data) || address.MayConcern(data)
+		return n.ofOverlay(data) || address.MayConcern(data) || n.movesHost(typ, data)
 	case unix.RTM_NEWQDISC, unix.RTM_DELQDISC, unix.RTM_NEWTFILTER, unix.RTM_DELTFILTER, unix.RTM_NEWTCLASS, unix.RTM_DELTCLASS:
 	default:
 		n.routes = true // policy rules, or more than the socket could hold
 	}
 	return true
+}
+
+// movesHost reports whether a message is that the host's own address of IPv6 has gone, or is
+// elsewhere than at the uplink. That it is there still, as with each router advertisement, is
+// no news.
+func (n *news) movesHost(typ uint16, data []byte) bool {
+	if typ != unix.RTM_NEWADDR && typ != unix.RTM_DELADDR {
+		return false
+	}
+	ip, link := address.OfMessage(data)
+	return ip.IsValid() && ip == n.host && (typ == unix.RTM_DELADDR || link != n.uplink)
 }
 
 // ofOverlay reports whether a message is about the overlay, for those kinds that begin

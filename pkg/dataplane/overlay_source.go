@@ -55,7 +55,7 @@ func (r *round) checkSources() (err error) {
 	for range min(len(hosts), sourceChecks) {
 		known.next = (known.next + 1) % len(hosts)
 		other := hosts[known.next]
-		if !other.Is4() || other == r.state.HostIP {
+		if other.Is6() != r.state.overIPv6() || other == r.state.HostIP {
 			continue
 		}
 		delete(known.wrong, other)

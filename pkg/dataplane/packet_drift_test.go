@@ -296,7 +296,7 @@ func (w *world) linger(t *testing.T) {
 // given: an agent that died, its rules in place and connections open; when the
 // next one starts, then it changes nothing, and the connections live.
 func TestRestartChangesNothing(t *testing.T) {
-	for _, rules := range append(allRules(), ownTable().ofIPv6()) {
+	for _, rules := range append(allRules(), ownTable().ofIPv6(), ownTable().withoutIPv4()) {
 		t.Run(rules.name, func(t *testing.T) {
 			w := newWorld(t, 2, rules)
 			n1, n2 := w.nodes[0], w.nodes[1]
@@ -337,7 +337,7 @@ func TestRestartChangesNothing(t *testing.T) {
 //
 // Mutants killed: moves-are-told, pending-ipv6-is-reset.
 func TestEgressIPMovesUnderTraffic(t *testing.T) {
-	for _, rules := range append(someRules(), ownTable().ofIPv6()) {
+	for _, rules := range append(someRules(), ownTable().ofIPv6(), ownTable().withoutIPv4()) {
 		t.Run(rules.name, func(t *testing.T) {
 			w := newWorld(t, 3, rules)
 			n1, n2, n3 := w.nodes[0], w.nodes[1], w.nodes[2]

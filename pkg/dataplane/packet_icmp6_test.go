@@ -52,10 +52,10 @@ func (m *machine) tryPing6(t *testing.T, to string, size int, wait time.Duration
 	return err
 }
 
-func (m *machine) ping6(t *testing.T, to string, size int) {
+func (m *machine) ping6(t *testing.T, size int) {
 	t.Helper()
-	testenv.UntilWithin(t, patience, fmt.Sprintf("ping of %d bytes from %s to %s", size, m.Name, to), func() bool {
-		return m.tryPing6(t, to, size, testenv.Stretch(time.Second)) == nil
+	testenv.UntilWithin(t, patience, fmt.Sprintf("ping of %d bytes from %s to the bastion", size, m.Name), func() bool {
+		return m.tryPing6(t, bastionIP6, size, testenv.Stretch(time.Second)) == nil
 	})
 }
 

@@ -99,7 +99,7 @@ func speak(t *testing.T, c net.Conn, payload string) {
 // remember nothing of a packet's first fragment: the others go elsewhere; and ipv6-has-no-ports.
 func TestConnectionsSpreadAndKeepTheirHost(t *testing.T) {
 	const connections = 60
-	for _, rules := range []rulesOf{onlyNFT(), ownTable().ofIPv6()} {
+	for _, rules := range []rulesOf{onlyNFT(), ownTable().ofIPv6(), ownTable().withoutIPv4()} {
 		t.Run(rules.name, func(t *testing.T) {
 			w := newWorld(t, 4, rules)
 			n1, n2, n3, pods := w.nodes[0], w.nodes[1], w.nodes[2], w.nodes[3]
@@ -174,8 +174,14 @@ func vxlanPacket(netID uint32, src, dst netip.AddrPort, text string) []byte {
 // sendUDP sends one packet from the machine.
 func (m *machine) sendUDP(t *testing.T, to string, payload []byte) {
 	t.Helper()
+	m.sendUDPOver(t, "udp4", to, payload)
+}
+
+// sendUDPOver is sendUDP over a network of package net.
+func (m *machine) sendUDPOver(t *testing.T, network, to string, payload []byte) {
+	t.Helper()
 	m.Do(t, func() {
-		c, err := net.Dial("udp4", to)
+		c, err := net.Dial(network, to)
 		must(t, err)
 		defer c.Close()
 		_, err = c.Write(payload)
@@ -256,4 +262,21 @@ func TestProgramDropsWhatItDoesNotKnow(t *testing.T) {
 	if out := other.Run(t, "tc -statistics filter show dev egress0 egress"); !strings.Contains(out, "direct-action") {
 		t.Fatalf("programs: %s", out)
 	}
+}
+
+// vxlanPacket6 is vxlanPacket with an inner packet of IPv6.
+func vxlanPacket6(netID uint32, src, dst netip.AddrPort, text string) []byte {
+	udp := binary.BigEndian.AppendUint16(nil, src.Port())
+	udp = binary.BigEndian.AppendUint16(udp, dst.Port())
+	udp = binary.BigEndian.AppendUint16(udp, uint16(8+len(text)))
+	udp = append(append(udp, 0, 0), text...)
+	addresses := append(src.Addr().AsSlice(), dst.Addr().AsSlice()...)
+	pseudo := append(slices.Clone(addresses), 0, 0, 0, byte(len(udp)), 0, 0, 0, unix.IPPROTO_UDP)
+	binary.BigEndian.PutUint16(udp[6:], checksum(slices.Concat(pseudo, udp, []byte{0})))
+
+	ip := binary.BigEndian.AppendUint16([]byte{0x60, 0, 0, 0}, uint16(len(udp)))
+	ip = append(append(ip, unix.IPPROTO_UDP, 64), addresses...)
+	b := binary.BigEndian.AppendUint32([]byte{0x08, 0, 0, 0}, netID<<8)
+	b = append(b, 2, 0, 0, 0, 0, 1, 2, 0, 0, 0, 0, 2, 0x86, 0xdd) // inner Ethernet
+	return append(append(b, ip...), udp...)
 }

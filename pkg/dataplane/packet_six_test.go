@@ -2,8 +2,12 @@ package dataplane
 
 import (
 	"net"
+	"net/netip"
+	"slices"
 	"strconv"
 	"testing"
+
+	"github.com/egressip-operator/egressip-operator/internal/testenv"
 )
 
 // eip63 is an egress IP of IPv6, like eip61.
@@ -17,6 +21,31 @@ func (r rulesOf) ofIPv6() rulesOf {
 	r.name += ", IPv6"
 	r.six = true
 	return r
+}
+
+// withoutIPv4 are rules of IPv6 in a world whose hosts have neither addresses nor routes of
+// IPv4: the overlay, probes and all else is over IPv6.
+func (r rulesOf) withoutIPv4() rulesOf {
+	r = r.ofIPv6()
+	r.name += " alone"
+	r.alone = true
+	return r
+}
+
+// takeIPv4 takes IPv4 away from the hosts of a world of IPv6.
+func (w *world) takeIPv4(t *testing.T) {
+	t.Helper()
+	four := func(p netip.Prefix) bool { return p.Addr().Is4() }
+	for _, n := range w.nodes {
+		n.alone, n.ip = true, testenv.Addr(n.ip6())
+		n.Run(t, `sysctl -qw net.ipv4.ip_forward=0
+			for d in eth0 cni0; do ip -4 address flush dev $d; done; ip -4 route flush table main`)
+		n.state.HostIP, n.state.Hosts = n.ip, nil
+		n.state.Inside, n.state.Subnets = slices.DeleteFunc(n.state.Inside, four), slices.DeleteFunc(n.state.Subnets, four)
+		for _, o := range w.nodes {
+			n.state.Hosts = append(n.state.Hosts, testenv.Addr(o.ip6()))
+		}
+	}
 }
 
 // named is the name of a set or chain of our table, in its form for the world's family.

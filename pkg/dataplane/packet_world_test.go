@@ -39,6 +39,8 @@ type node struct {
 	cfg   Config
 	dp    *Dataplane
 	state State
+	// alone: it has no IPv4.
+	alone bool
 	// rights are the capabilities that the agent has; nil for all.
 	rights []string
 }
@@ -71,8 +73,9 @@ type rulesOf struct {
 	native bool
 	// shared: others can change our table, as with kernels before Linux 6.9.
 	shared bool
-	// six: pods, egress IPs and the bastion are of IPv6; see ofIPv6.
-	six bool
+	// six: pods, egress IPs and the bastion are of IPv6; see ofIPv6. alone: hosts have no IPv4
+	// at all; see withoutIPv4.
+	six, alone bool
 }
 
 // table: ours are in a table of our own.
@@ -264,6 +267,9 @@ func newWorld(t *testing.T, nodes int, rules rulesOf) *world {
 	if rules.six {
 		w.turnToIPv6(t)
 	}
+	if rules.alone {
+		w.takeIPv4(t)
+	}
 	return w
 }
 
@@ -363,6 +369,9 @@ func (n *node) addPod(t *testing.T, name string, last int) *podMachine {
 	if n.six {
 		p.addIPv6(t)
 		p.six, p.ip = true, p.ip6
+	}
+	if n.alone {
+		p.Run(t, "ip -4 address flush dev eth0")
 	}
 	return p
 }

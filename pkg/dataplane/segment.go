@@ -61,10 +61,12 @@ func (r *round) probe(ctx context.Context, pending []netip.Addr) {
 // nobodys are addresses that no machine on the segment has: one reserved for
 // documentation, and the network's own. A machine that answers for them answers for
 // every address.
-func (r *round) nobodys() []netip.Addr {
-	ips := []netip.Addr{netip.AddrFrom4([4]byte{203, 0, 113, 1})}
-	if r.uplink.CIDR.Bits() < 31 {
-		ips = append(ips, r.uplink.CIDR.Masked().Addr())
+func (r *round) nobodys() (ips []netip.Addr) {
+	if !r.state.overIPv6() {
+		ips = append(ips, netip.AddrFrom4([4]byte{203, 0, 113, 1}))
+		if r.uplink.CIDR.Bits() < 31 {
+			ips = append(ips, r.uplink.CIDR.Masked().Addr())
+		}
 	}
 	if r.serve6 {
 		// The first address of a network of IPv6 is that of its routers.

@@ -25,6 +25,7 @@ const (
 	setPresent = rules.SetPresent
 
 	setPods6    = rules.SetPods6
+	setHosts6   = rules.SetHosts6
 	setLocked6  = rules.SetLocked6
 	setInside6  = rules.SetInside6
 	setIPs6     = rules.SetIPs6

@@ -17,11 +17,13 @@ import (
 // canonical order, free of the shape of iptables, so that another backend can
 // serve it.
 type State struct {
-	// HostIP is the host's own address. The interface that has it is the
-	// uplink, looked up in each pass.
+	// HostIP is the host's own address, of IPv4 or IPv6. The interface that has it is the
+	// uplink, looked up in each pass. The overlay leads to hosts with addresses of its family
+	// alone.
 	HostIP netip.Addr
 	// Hosts are the addresses of all hosts, HostIP included: the overlay takes
-	// packets from these alone, and traffic to them is never egress traffic.
+	// packets from these alone, as far as they are of the family of HostIP, and traffic to
+	// them is never egress traffic.
 	Hosts []netip.Addr
 	// Inside are the pod and service networks of the cluster, of IPv6 all of its addresses,
 	// and whatever else traffic to is never egress traffic.
@@ -42,6 +44,9 @@ type State struct {
 	// Locate are addresses of pods of which the report says how the kernel leads there.
 	Locate []netip.Addr
 }
+
+// overIPv6 reports whether the overlay's outer packets are of IPv6.
+func (s State) overIPv6() bool { return s.HostIP.Is6() && !s.HostIP.Is4In6() }
 
 // clone returns a State that shares nothing with s.
 func (s State) clone() State {
@@ -107,8 +112,9 @@ type Pod struct {
 	NetID uint32
 	// EgressIP is the source address, for Local, of the family of IP.
 	EgressIP netip.Addr
-	// Via are the egress hosts for Remote, at most MaxVia, by the IPv4 addresses that the
-	// overlay knows them by; a connection keeps the one that it began with.
+	// Via are the egress hosts for Remote, at most MaxVia, by the addresses that the overlay
+	// knows them by, of the family of State.HostIP; a connection keeps the one that it began
+	// with.
 	Via []netip.Addr
 	// Sources are the source addresses that the hosts of Via give, in their
 	// order. A connection whose source would change with its host ends. Where

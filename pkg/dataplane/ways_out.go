@@ -16,49 +16,57 @@ var errNoDefaultRoute = errors.New("there is no default route")
 // that of the default route, which should be the same.
 func (r *round) waysOut() (links []netlink.Link, err error) {
 	links = []netlink.Link{r.uplink.Link}
-	r.defaultRoute = r.uplink.Name
-	route, err := defaultRoute(r.d.nl)
+	r.defaultRoute = ""
+	for _, ipv6 := range []bool{false, true} {
+		own := ipv6 == r.state.overIPv6()
+		if ipv6 && !r.serve6 && !own {
+			continue
+		}
+		link, err := r.defaultLink(ipv6)
+		if err != nil {
+			return nil, err
+		}
+		if link == nil {
+			continue
+		}
+		if own { // the other family may do without
+			r.defaultRoute = link.Attrs().Name
+		}
+		if !slices.ContainsFunc(links, func(l netlink.Link) bool { return l.Attrs().Index == link.Attrs().Index }) {
+			links = append(links, link)
+		}
+	}
+	return links, nil
+}
+
+// defaultLink returns the interface of the default route of a family; nil where there is none.
+func (r *round) defaultLink(ipv6 bool) (netlink.Link, error) {
+	family := "IPv4"
+	if ipv6 {
+		family = "IPv6"
+	}
+	route, err := defaultRoute(r.d.nl, ipv6)
 	switch {
 	case errors.Is(err, errNoDefaultRoute):
-		r.defaultRoute = ""
-		return r.waysOut6(links)
+		return nil, nil
 	case err != nil:
-		return nil, fmt.Errorf("find the interface of the default route: %w", err)
+		return nil, fmt.Errorf("find the interface of the default route of %s: %w", family, err)
 	case route.LinkIndex == r.uplink.Link.Attrs().Index:
-		return r.waysOut6(links)
+		return r.uplink.Link, nil
 	}
-	other, err := r.d.nl.LinkByIndex(route.LinkIndex)
+	link, err := r.d.nl.LinkByIndex(route.LinkIndex)
 	if err != nil {
-		return nil, fmt.Errorf("look up the interface of the default route: %w", err)
+		return nil, fmt.Errorf("look up the interface of the default route of %s: %w", family, err)
 	}
-	r.defaultRoute = other.Attrs().Name
-	return r.waysOut6(append(links, other))
+	return link, nil
 }
 
-// waysOut6 adds the interface of the default route of IPv6, where that is another one.
-func (r *round) waysOut6(links []netlink.Link) ([]netlink.Link, error) {
-	if !r.serve6 {
-		return links, nil
+// defaultRoute returns the route that the host's own packets of a family to the outside take.
+func defaultRoute(nl *netlink.Handle, ipv6 bool) (netlink.Route, error) {
+	// Addresses reserved for documentation: only the default route leads there.
+	if ipv6 {
+		return routeTo(nl, net.IP{0: 0x3f, 1: 0xff, 15: 1})
 	}
-	route, err := routeTo(r.d.nl, net.IP{0: 0x3f, 1: 0xff, 15: 1})
-	switch {
-	case errors.Is(err, errNoDefaultRoute):
-		return links, nil
-	case err != nil:
-		return nil, fmt.Errorf("find the interface of the default route of IPv6: %w", err)
-	case slices.ContainsFunc(links, func(l netlink.Link) bool { return l.Attrs().Index == route.LinkIndex }):
-		return links, nil
-	}
-	other, err := r.d.nl.LinkByIndex(route.LinkIndex)
-	if err != nil {
-		return nil, fmt.Errorf("look up the interface of the default route of IPv6: %w", err)
-	}
-	return append(links, other), nil
-}
-
-// defaultRoute returns the route that the host's own packets to the outside take.
-func defaultRoute(nl *netlink.Handle) (netlink.Route, error) {
-	// An address reserved for documentation: only the default route leads there.
 	return routeTo(nl, net.IPv4(192, 0, 2, 1))
 }
 
@@ -66,7 +74,8 @@ func defaultRoute(nl *netlink.Handle) (netlink.Route, error) {
 func routeTo(nl *netlink.Handle, ip net.IP) (netlink.Route, error) {
 	routes, err := nl.RouteGet(ip)
 	switch {
-	case errors.Is(err, unix.ENETUNREACH), errors.Is(err, unix.EHOSTUNREACH), errors.Is(err, unix.EACCES), errors.Is(err, unix.EINVAL):
+	case errors.Is(err, unix.ENETUNREACH), errors.Is(err, unix.EHOSTUNREACH), errors.Is(err, unix.EACCES), errors.Is(err, unix.EINVAL),
+		errors.Is(err, unix.EAFNOSUPPORT):
 		return netlink.Route{}, fmt.Errorf("%w: %w", errNoDefaultRoute, err) // none, or one that leads nowhere
 	case err != nil:
 		return netlink.Route{}, err

@@ -4,6 +4,7 @@ import (
 	"slices"
 	"testing"
 
+	"github.com/egressip-operator/egressip-operator/internal/testenv"
 	"github.com/egressip-operator/egressip-operator/internal/testenv/netnstest"
 )
 
@@ -21,7 +22,7 @@ func TestWaysOut(t *testing.T) {
 		ip address add 198.51.100.1/24 dev eth1; ip address add 2001:db8:2::1/64 dev eth2 nodad`)
 	for _, c := range []struct {
 		name, routes string
-		serve6       bool
+		serve6, six  bool
 		want         []string
 		route        string
 	}{
@@ -36,9 +37,17 @@ func TestWaysOut(t *testing.T) {
 			name: "three", routes: "ip route add default via 198.51.100.254; ip -6 route add default via 2001:db8:2::2", serve6: true,
 			want: []string{"eth0", "eth1", "eth2"}, route: "eth1",
 		},
+		{
+			name: "three of a host of IPv6", routes: "ip route add default via 198.51.100.254; ip -6 route add default via 2001:db8:2::2", serve6: true, six: true,
+			want: []string{"eth0", "eth1", "eth2"}, route: "eth2",
+		},
+		{name: "no default route of a host of IPv6", routes: "ip route add default via 198.51.100.254", serve6: true, six: true, want: []string{"eth0", "eth1"}},
 	} {
 		host.Run(t, "(ip route del default; ip route del blackhole default; ip -6 route del default) 2>/dev/null || true; "+c.routes)
 		r := round{pass: &pass{d: &Dataplane{nl: h}}, uplink: uplinkOf(uplink), serve6: c.serve6}
+		if c.six {
+			r.state.HostIP = testenv.Addr("2001:db8::11")
+		}
 		links, err := r.waysOut()
 		must(t, err)
 		var got []string

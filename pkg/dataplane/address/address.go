@@ -40,7 +40,7 @@ var ErrNoUplink = errors.New("no interface has this address: check that the node
 // FindUplink looks for the interface that has hostIP. It does so each time, as the
 // address may move, for example to a bridge.
 func FindUplink(nl *netlink.Handle, hostIP netip.Addr) (Uplink, error) {
-	all, err := list(nl)
+	all, err := listOf(nl, hostIP)
 	if err != nil {
 		return Uplink{}, err
 	}
@@ -198,6 +198,35 @@ func deviceName(nl *netlink.Handle, index int) (string, error) {
 		return "", fmt.Errorf("look up interface %d: %w", index, err)
 	}
 	return link.Attrs().Name, nil
+}
+
+// listOf returns the addresses of the family of one.
+func listOf(nl *netlink.Handle, ip netip.Addr) ([]holder, error) {
+	if ip.Is6() {
+		return list6()
+	}
+	return list(nl)
+}
+
+// Source returns the host's own address that stands for a source which the kernel chose for
+// packets by a device: that one, or if it is an egress IP of ours, as a machine may boot with,
+// another one of the family there. It is invalid if there is none.
+func Source(nl *netlink.Handle, link int, chosen netip.Addr) (netip.Addr, error) {
+	all, err := listOf(nl, chosen)
+	if err != nil {
+		return netip.Addr{}, err
+	}
+	var other netip.Addr
+	for _, h := range all {
+		ip := Prefix(h.addr).Addr()
+		switch {
+		case ip == chosen && !h.ours:
+			return ip, nil
+		case h.addr.LinkIndex == link && !h.ours && ip.IsGlobalUnicast() && !other.IsValid():
+			other = ip
+		}
+	}
+	return other, nil
 }
 
 // listBoth returns the addresses of both families.

@@ -69,6 +69,16 @@ func MayConcern(data []byte) bool {
 	return len(data) < unix.SizeofIfAddrmsg || data[0] != unix.AF_INET6 || parse6(data).ours
 }
 
+// OfMessage returns which address of IPv6 a message is about, and on which device; an invalid
+// one if it is about one of IPv4, or about a device.
+func OfMessage(data []byte) (ip netip.Addr, link int) {
+	if len(data) < unix.SizeofIfAddrmsg || data[0] != unix.AF_INET6 {
+		return netip.Addr{}, 0
+	}
+	h := parse6(data)
+	return Prefix(h.addr).Addr(), h.addr.LinkIndex
+}
+
 // parse6 reads an address from a message.
 func parse6(data []byte) holder {
 	h := holder{addr: netlink.Addr{Scope: int(data[3]), LinkIndex: int(binary.NativeEndian.Uint32(data[4:]))}}

@@ -18,7 +18,7 @@ func TestMapsOfRunningProgramsAreAdopted(t *testing.T) {
 			dir := netnstest.PinDir(t)
 			first, _ := attachAll(t, host, h, dir)
 			must(t, first.PutHosted(Network{NetID: 77}, 0x101))
-			must(t, first.ip4.returns.Put(testenv.Addr("10.0.0.5").As4(), &returnValue{NetID: 77, Host: 1}))
+			must(t, first.ip4.returns.Put(testenv.Addr("10.0.0.5").As4(), &returnValue[uint32]{NetID: 77, Host: 1}))
 			switch lost {
 			case "pins":
 				_, err := RemoveMaps(dir)
@@ -31,7 +31,7 @@ func TestMapsOfRunningProgramsAreAdopted(t *testing.T) {
 			if changes != 0 {
 				t.Errorf("programs that were as they should be were replaced: %d changes", changes)
 			}
-			var back returnValue
+			var back returnValue[uint32]
 			must(t, second.ip4.returns.Lookup(testenv.Addr("10.0.0.5").As4(), &back))
 			hosted, err := second.Hosted()
 			must(t, err)

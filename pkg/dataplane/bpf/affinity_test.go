@@ -14,7 +14,7 @@ import (
 // and no ports for other protocols.
 func TestAffinityOfThePodsThatAreAskedFor(t *testing.T) {
 	h := netnstest.Enter(t)
-	m, err := OpenMaps(h, netnstest.PinDir(t), device, true)
+	m, err := OpenMaps(h, netnstest.PinDir(t), device, Shape{IPv6: true})
 	must(t, err)
 	defer m.Close()
 	host := hostOrder(testenv.Addr("192.0.2.2"))

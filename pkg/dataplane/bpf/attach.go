@@ -27,7 +27,7 @@ type Programs struct {
 }
 
 // LoadPrograms loads the programs that use the given maps. probePort is the UDP port of
-// probes, 0 for none. source is the IPv4 source of the overlay's outer packets, which the
+// probes, 0 for none. source is the source of the overlay's outer packets, of their family, which the
 // kernel must be able to set, see SetsSource; the kernel chooses one if it is the zero Addr.
 func LoadPrograms(m mark.Marks, maps *Maps, probePort uint16, source netip.Addr) (_ *Programs, err error) {
 	p := &Programs{}

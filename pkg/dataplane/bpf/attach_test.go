@@ -12,7 +12,7 @@ import (
 
 func TestProgramsAreAttachedAgain(t *testing.T) {
 	h := netnstest.Enter(t)
-	maps, err := OpenMaps(h, netnstest.PinDir(t), device, true)
+	maps, err := OpenMaps(h, netnstest.PinDir(t), device, Shape{IPv6: true})
 	must(t, err)
 	defer maps.Close()
 	progs, err := LoadPrograms(mark.Default(), maps, 9788, netip.Addr{})

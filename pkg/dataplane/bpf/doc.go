@@ -10,7 +10,8 @@
 //	egress_flows    connection -> egress host        written and read outward
 //
 // Each is there for IPv4 and, with a 6 behind its name, for IPv6, where that is asked for; the
-// programs have a part for each family. A third program, the guard, stands at the uplink and
+// programs have a part for each family. Hosts in them are of one family, that of the outer
+// packets; see Shape. A third program, the guard, stands at the uplink and
 // has maps of its own. The package
 // knows what the programs do, and not why a pod has a route. Maps, Programs and
 // Guard hold file handles until Close; one goroutine at a time may use each.

@@ -10,10 +10,7 @@ import (
 )
 
 // Entries are those of maps pods and hosted, in a form that is compared fast.
-type Entries struct {
-	four held[[4]byte, uint32]
-	six  held[[16]byte, [16]byte]
-}
+type Entries struct{ four, six func(familyMaps) bool }
 
 // EntriesOf returns the entries that maps have with these routes and networks.
 func (m *Maps) EntriesOf(routes map[netip.Addr]Route, hosted map[Network]uint32) Entries {
@@ -22,7 +19,7 @@ func (m *Maps) EntriesOf(routes map[netip.Addr]Route, hosted map[Network]uint32)
 
 // Hold reports whether the maps hold these entries and no others.
 func (m *Maps) Hold(e Entries) bool {
-	return m.table4.hold(m.ip4, e.four) && m.table6.hold(m.ip6, e.six)
+	return e.four(m.ip4) && e.six(m.ip6)
 }
 
 func same[K, V comparable](have entries[K, V], want map[K]V) bool {
@@ -95,8 +92,8 @@ func (e *entries[K, V]) readBatch(m *ebpf.Map) (full bool, err error) {
 
 // Batches reports whether the kernel is known to give many entries of a map in one call.
 func (m *Maps) Batches() bool {
-	some := entries[[4]byte, podValue[uint32]]{keys: make([][4]byte, 1), values: make([]podValue[uint32], 1)}
-	_, err := some.readBatch(m.ip4.pods)
+	some := entries[uint32, uint32]{keys: make([]uint32, 1), values: make([]uint32, 1)}
+	_, err := some.readBatch(m.ip4.hosted)
 	return err == nil
 }
 

@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"net/netip"
+	"slices"
 
 	"github.com/cilium/ebpf"
 	"golang.org/x/sys/unix"
@@ -52,20 +53,21 @@ func (f family) protocol() int32 { return int32(nlutil.BigEndian16(f.etherType))
 // label makes a label of a program the family's own.
 func (f family) label(name string) string { return name + f.suffix }
 
-// specs are the maps of a family. Their values name egress hosts by IPv4 addresses, those
-// of the outer packets, whatever the inner ones are.
-func (f family) specs() []*ebpf.MapSpec {
-	podSize := binarySize(podValue[uint32]{})
-	if f.length == 16 {
-		podSize = binarySize(podValue[[16]byte]{})
-	}
+// specs are the maps of a family. Their values name egress hosts by addresses of the outer
+// packets, whatever the inner ones are.
+func (f family) specs(o outer) []*ebpf.MapSpec {
 	length := uint32(f.length) //nolint:gosec // 16 at most
 	return []*ebpf.MapSpec{
-		{Name: "egress_pods" + f.suffix, Type: ebpf.Hash, KeySize: length, ValueSize: podSize, MaxEntries: maxPods},
+		{Name: "egress_pods" + f.suffix, Type: ebpf.Hash, KeySize: length, ValueSize: f.podSize(o), MaxEntries: maxPods},
 		{Name: "egress_hosted" + f.suffix, Type: ebpf.Hash, KeySize: 4, ValueSize: 4, MaxEntries: maxHosted},
-		{Name: "egress_returns" + f.suffix, Type: ebpf.LRUHash, KeySize: length, ValueSize: binarySize(returnValue{}), MaxEntries: maxReturns},
-		{Name: "egress_flows" + f.suffix, Type: ebpf.LRUHash, KeySize: f.flowKeySize(), ValueSize: 4, MaxEntries: maxFlows},
+		{Name: "egress_returns" + f.suffix, Type: ebpf.LRUHash, KeySize: length, ValueSize: 4 + o.size(), MaxEntries: maxReturns},
+		{Name: "egress_flows" + f.suffix, Type: ebpf.LRUHash, KeySize: f.flowKeySize(), ValueSize: o.size(), MaxEntries: maxFlows},
 	}
+}
+
+// podSize is that of podValue.
+func (f family) podSize(o outer) uint32 {
+	return 8 + MaxVia*o.size() + MaxVia*uint32(f.length) //nolint:gosec // 264 at most
 }
 
 // familyMaps are the maps of one family; nil where they are not open.
@@ -84,59 +86,82 @@ func (m *familyMaps) all() []**ebpf.Map {
 	return []**ebpf.Map{&m.pods, &m.hosted, &m.returns, &m.flows}
 }
 
-// form is how a family's maps have addresses: as keys K, and as sources S in map pods.
-type form[K, S comparable] struct {
-	key    func(netip.Addr) K
-	addr   func(K) netip.Addr
-	source func(netip.Addr) S
-	origin func(S) netip.Addr
+// form is how maps have the addresses of a family: as A.
+type form[A comparable] struct {
+	of   func(netip.Addr) A
+	addr func(A) netip.Addr
 }
 
-func form4() form[[4]byte, uint32] {
-	return form[[4]byte, uint32]{key: netip.Addr.As4, addr: netip.AddrFrom4, source: hostOrder, origin: addrFromHost}
+// number is an IPv4 address in host order, bytes4 and bytes6 are the bytes of addresses.
+func number() form[uint32]   { return form[uint32]{of: hostOrder, addr: addrFromHost} }
+func bytes4() form[[4]byte]  { return form[[4]byte]{of: netip.Addr.As4, addr: netip.AddrFrom4} }
+func bytes6() form[[16]byte] { return form[[16]byte]{of: netip.Addr.As16, addr: netip.AddrFrom16} }
+
+// has reports whether an address is of the form's family.
+func (f form[A]) has(ip netip.Addr) bool {
+	var a A
+	return ip.IsValid() && f.addr(a).Is4() == ip.Is4()
 }
 
-func form6() form[[16]byte, [16]byte] {
-	return form[[16]byte, [16]byte]{key: netip.Addr.As16, addr: netip.AddrFrom16, source: netip.Addr.As16, origin: netip.AddrFrom16}
+// table is what user space has of one family's maps pods and hosted. They have addresses as
+// keys K, as sources S and as hosts H.
+type table[K, S, H comparable] struct {
+	key    form[K]
+	source form[S]
+	host   form[H]
+	ipv6   bool
+	pods   entries[K, podValue[S, H]]
+	hosted entries[uint32, uint32]
+}
+
+// tables are those of IPv4 and of IPv6, with hosts of the outer packets' family.
+func tables(o outer) (four, six routeTable) {
+	if o.six() {
+		return &table[[4]byte, uint32, [16]byte]{key: bytes4(), source: number(), host: bytes6()},
+			&table[[16]byte, [16]byte, [16]byte]{key: bytes6(), source: bytes6(), host: bytes6(), ipv6: true}
+	}
+	return &table[[4]byte, uint32, uint32]{key: bytes4(), source: number(), host: number()},
+		&table[[16]byte, [16]byte, uint32]{key: bytes6(), source: bytes6(), host: number(), ipv6: true}
+}
+
+// routeTable is a table, whatever form it has addresses in.
+type routeTable interface {
+	routes(m familyMaps, to map[netip.Addr]Route) error
+	networks(m familyMaps, to map[Network]uint32) error
+	put(m familyMaps, ip netip.Addr, r Route) error
+	del(m familyMaps, ip netip.Addr) error
+	held(routes map[netip.Addr]Route, hosted map[Network]uint32) func(familyMaps) bool
 }
 
 // value is a route as the tc program reads it.
-func (f form[K, S]) value(r Route) podValue[S] {
-	value := podValue[S]{NetID: r.NetID, Count: uint32(len(r.Via))}
+func (t *table[K, S, H]) value(r Route) podValue[S, H] {
+	value := podValue[S, H]{NetID: r.NetID, Count: uint32(len(r.Via))}
 	for i, h := range r.Via {
-		value.Via[i] = hostOrder(h)
+		value.Via[i] = t.host.of(h)
 		if i < len(r.Sources) && r.Sources[i].IsValid() {
-			value.Sources[i] = f.source(r.Sources[i])
+			value.Sources[i] = t.source.of(r.Sources[i])
 		}
 	}
 	return value
 }
 
 // route is the reverse.
-func (f form[K, S]) route(v podValue[S]) Route {
+func (t *table[K, S, H]) route(v podValue[S, H]) Route {
 	r := Route{NetID: v.NetID}
 	var none S
 	for i, h := range v.Via[:min(v.Count, MaxVia)] {
-		r.Via = append(r.Via, addrFromHost(h))
+		r.Via = append(r.Via, t.host.addr(h))
 		var source netip.Addr
 		if v.Sources[i] != none {
-			source = f.origin(v.Sources[i])
+			source = t.source.addr(v.Sources[i])
 		}
 		r.Sources = append(r.Sources, source)
 	}
 	return r
 }
 
-// table is what user space has of one family's maps pods and hosted.
-type table[K, S comparable] struct {
-	form[K, S]
-	ipv6   bool
-	pods   entries[K, podValue[S]]
-	hosted entries[uint32, uint32]
-}
-
 // routes adds all entries of map pods.
-func (t *table[K, S]) routes(m familyMaps, to map[netip.Addr]Route) error {
+func (t *table[K, S, H]) routes(m familyMaps, to map[netip.Addr]Route) error {
 	if m.pods == nil {
 		return nil
 	}
@@ -144,13 +169,13 @@ func (t *table[K, S]) routes(m familyMaps, to map[netip.Addr]Route) error {
 		return fmt.Errorf("list BPF map pods: %w", err)
 	}
 	for key, value := range t.pods.all() {
-		to[t.addr(key)] = t.route(value)
+		to[t.key.addr(key)] = t.route(value)
 	}
 	return nil
 }
 
 // networks adds all entries of map hosted.
-func (t *table[K, S]) networks(m familyMaps, to map[Network]uint32) error {
+func (t *table[K, S, H]) networks(m familyMaps, to map[Network]uint32) error {
 	if m.hosted == nil {
 		return nil
 	}
@@ -164,67 +189,77 @@ func (t *table[K, S]) networks(m familyMaps, to map[Network]uint32) error {
 }
 
 // put sets the route of a pod.
-func (t *table[K, S]) put(m familyMaps, ip netip.Addr, r Route) error {
+func (t *table[K, S, H]) put(m familyMaps, ip netip.Addr, r Route) error {
 	if m.pods == nil {
 		return errNoMaps
 	}
+	if !t.leads(r) {
+		return errOtherFamily
+	}
 	value := t.value(r)
-	return m.pods.Put(t.key(ip), &value)
+	return m.pods.Put(t.key.of(ip), &value)
+}
+
+// leads reports whether all egress hosts of a route are of the outer packets' family.
+func (t *table[K, S, H]) leads(r Route) bool {
+	return !slices.ContainsFunc(r.Via, func(ip netip.Addr) bool { return !t.host.has(ip) })
 }
 
 // del deletes the route of a pod.
-func (t *table[K, S]) del(m familyMaps, ip netip.Addr) error {
+func (t *table[K, S, H]) del(m familyMaps, ip netip.Addr) error {
 	if m.pods == nil {
 		return nil
 	}
-	return m.pods.Delete(t.key(ip))
+	return m.pods.Delete(t.key.of(ip))
 }
 
-// errNoMaps is the error of an address of IPv6 where the maps of that are not open.
-var errNoMaps = errors.New("there are no maps for its family")
+// errNoMaps is the error of an address of IPv6 where the maps of that are not open;
+// errOtherFamily is that of a host that is not of the outer packets' family.
+var (
+	errNoMaps      = errors.New("there are no maps for its family")
+	errOtherFamily = errors.New("an egress host has an address of another family than the overlay's packets")
+)
 
-// held is what a family's maps should hold, in a form that is compared fast.
-type held[K, S comparable] struct {
-	pods   map[K]podValue[S]
-	hosted map[uint32]uint32
-}
-
-func (t *table[K, S]) held(routes map[netip.Addr]Route, hosted map[Network]uint32) held[K, S] {
-	h := held[K, S]{pods: make(map[K]podValue[S], len(routes)), hosted: make(map[uint32]uint32, len(hosted))}
+// held returns a function that reports whether maps hold these routes and networks and
+// nothing else. Maps that are not open need not be looked at.
+func (t *table[K, S, H]) held(routes map[netip.Addr]Route, hosted map[Network]uint32) func(familyMaps) bool {
+	// In a form that is compared fast.
+	pods, marks := make(map[K]podValue[S, H], len(routes)), make(map[uint32]uint32, len(hosted))
 	for ip, r := range routes {
-		if ip.Is4() != t.ipv6 {
-			h.pods[t.key(ip)] = t.value(r)
+		switch {
+		case ip.Is4() == t.ipv6:
+		case !t.leads(r):
+			return func(familyMaps) bool { return false }
+		default:
+			pods[t.key.of(ip)] = t.value(r)
 		}
 	}
 	for n, mark := range hosted {
 		if n.IPv6 == t.ipv6 {
-			h.hosted[n.NetID] = mark
+			marks[n.NetID] = mark
 		}
 	}
-	return h
-}
-
-// hold reports whether the maps hold that and nothing else. Maps that are not open need
-// not be looked at.
-func (t *table[K, S]) hold(m familyMaps, want held[K, S]) bool {
-	if m.pods == nil {
-		return len(want.pods)+len(want.hosted) == 0
+	return func(m familyMaps) bool {
+		if m.pods == nil {
+			return len(pods)+len(marks) == 0
+		}
+		return t.pods.read(m.pods) == nil && same(t.pods, pods) && t.hosted.read(m.hosted) == nil && same(t.hosted, marks)
 	}
-	return t.pods.read(m.pods) == nil && same(t.pods, want.pods) && t.hosted.read(m.hosted) == nil && same(t.hosted, want.hosted)
 }
 
-// flowsOf are the entries of map flows of some pods, by a key that is of the family's size.
-func flowsOf[F comparable](m *ebpf.Map, source func(F) netip.Addr, pods map[netip.Addr]bool) (map[F]uint32, error) {
-	found := map[F]uint32{}
+// flowsOf are the entries of map flows of some pods, by a key F that is of the family's size.
+// The map has hosts as H.
+func flowsOf[F, H comparable](m *ebpf.Map, source func(F) netip.Addr, hosts form[H], pods map[netip.Addr]bool) (map[F]netip.Addr, error) {
+	found := map[F]netip.Addr{}
 	if m == nil {
 		return found, nil
 	}
 	var key F
-	var host uint32
+	var host H
 	it := m.Iterate()
 	for it.Next(&key, &host) {
 		if pods[source(key)] {
-			found[key] = host
+			found[key] = hosts.addr(host)
 		}
 	}
 	// Where so many connections come and go that the iteration aborts, the partial

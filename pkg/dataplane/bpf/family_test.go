@@ -47,7 +47,7 @@ func run(t *testing.T, p *ebpf.Program, frame []byte, mark uint32, own bool) int
 // Mutant killed: families-share-networks.
 func TestMapsKeepTheFamiliesApart(t *testing.T) {
 	h, dir := netnstest.Enter(t), netnstest.PinDir(t)
-	m, err := OpenMaps(h, dir, device, true)
+	m, err := OpenMaps(h, dir, device, Shape{IPv6: true})
 	must(t, err)
 	pod4, pod6 := testenv.Addr("10.0.0.5"), testenv.Addr("fd00::5")
 	via := []netip.Addr{testenv.Addr("192.0.2.2"), testenv.Addr("192.0.2.3")}
@@ -65,7 +65,7 @@ func TestMapsKeepTheFamiliesApart(t *testing.T) {
 	must(t, m.Close())
 
 	// Without IPv6 its entries are not seen, and nothing can be put there.
-	m, err = OpenMaps(h, dir, device, false)
+	m, err = OpenMaps(h, dir, device, Shape{})
 	must(t, err)
 	if got, err := m.Hosted(); err != nil || len(got) != 1 || m.HasIPv6() {
 		t.Errorf("hosted without IPv6: %v, %v", got, err)
@@ -75,7 +75,7 @@ func TestMapsKeepTheFamiliesApart(t *testing.T) {
 	}
 	must(t, m.Close())
 
-	m, err = OpenMaps(h, dir, device, true)
+	m, err = OpenMaps(h, dir, device, Shape{IPv6: true})
 	must(t, err)
 	defer m.Close()
 	found, err := m.Routes()
@@ -106,7 +106,7 @@ func TestMapsKeepTheFamiliesApart(t *testing.T) {
 // Mutants killed: ports-behind-no-header, later-fragments-have-ports.
 func TestFlowsOfIPv6(t *testing.T) {
 	h := netnstest.Enter(t)
-	maps, err := OpenMaps(h, netnstest.PinDir(t), device, true)
+	maps, err := OpenMaps(h, netnstest.PinDir(t), device, Shape{IPv6: true})
 	must(t, err)
 	defer maps.Close()
 	m := mark.Default()
@@ -155,7 +155,7 @@ func TestFlowsOfIPv6(t *testing.T) {
 		if len(a.six) != len(c.want) {
 			t.Errorf("%s: noted %v", name, a.six)
 		}
-		hosts := map[uint32]bool{}
+		hosts := map[netip.Addr]bool{}
 		for _, k := range c.want {
 			host, noted := a.six[k]
 			if !noted {
@@ -198,7 +198,7 @@ func TestFlowsOfIPv6(t *testing.T) {
 			t.Errorf("%s: verdict %d", name, got)
 		}
 	}
-	must(t, maps.ip6.returns.Put(pod.As16(), &returnValue{NetID: 7, Host: 1}))
+	must(t, maps.ip6.returns.Put(pod.As16(), &returnValue[uint32]{NetID: 7, Host: 1}))
 	if got := run(t, programs.outward, frame6(to, pod, 17, udp), m.Return(), false); got != tcActOK {
 		t.Errorf("a reply: verdict %d", got)
 	}
@@ -257,7 +257,7 @@ func BenchmarkPrograms(b *testing.B) {
 	h := netnstest.Enter(b)
 	m := mark.Default()
 	open := func(withIPv6 bool) (*ebpf.Program, *ebpf.Program) {
-		maps, err := OpenMaps(h, netnstest.PinDir(b), device, withIPv6)
+		maps, err := OpenMaps(h, netnstest.PinDir(b), device, Shape{IPv6: withIPv6})
 		netnstest.Must(b, err)
 		b.Cleanup(func() { netnstest.Must(b, maps.Close()) })
 		programs, err := LoadPrograms(m, maps, 9788, netip.Addr{})

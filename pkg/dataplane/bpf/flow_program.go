@@ -16,7 +16,8 @@ const atFragment = -192
 
 // chooseHost puts one of a route's several hosts into regHost, and goes to "send". A
 // connection keeps the one that it began with, as long as that is among them.
-func (f family) chooseHost(maps familyMaps) asm.Instructions {
+func (f family) chooseHost(o outer, maps familyMaps) asm.Instructions {
+	noted, at := o.noted()
 	choose, chosen := f.label("choose"), f.label("chosen")
 	insns := slices.Concat(
 		asm.Instructions{
@@ -26,17 +27,12 @@ func (f family) chooseHost(maps familyMaps) asm.Instructions {
 		f.readFlow(),
 
 		labelled(f.label("flow"), lookup(maps.flows, f.atFlow)),
-		asm.Instructions{
-			asm.JEq.Imm(asm.R0, 0, choose),
-			asm.LoadMem(regHost, asm.R0, 0, asm.Word),
-		},
+		asm.Instructions{asm.JEq.Imm(asm.R0, 0, choose)},
+		o.take(asm.R0, 0),
 	)
 	for i := range MaxVia {
-		insns = append(insns,
-			asm.JLE.Imm(regCount, int32(i), choose),
-			asm.LoadMem(asm.R1, regRoute, int16(8+4*i), asm.Word),
-			asm.JEq.Reg(asm.R1, regHost, chosen),
-		)
+		insns = append(insns, asm.JLE.Imm(regCount, int32(i), choose))
+		insns = append(insns, o.isVia(i, chosen)...)
 	}
 	return slices.Concat(insns,
 		asm.Instructions{
@@ -46,18 +42,18 @@ func (f family) chooseHost(maps familyMaps) asm.Instructions {
 			asm.RSh.Imm(asm.R0, 32),
 			asm.Mod.Reg(asm.R0, regCount),
 			asm.And.Imm(asm.R0, MaxVia-1), // for the verifier, which does not follow a modulo
-			asm.LSh.Imm(asm.R0, 2),
-			asm.Mov.Reg(asm.R1, regRoute),
-			asm.Add.Reg(asm.R1, asm.R0),
-			asm.LoadMem(regHost, asm.R1, 8, asm.Word),
-			asm.StoreMem(asm.RFP, atScratch, regHost, asm.Word),
+			asm.LSh.Imm(asm.R0, o.shift()),
+			asm.Mov.Reg(asm.R2, regRoute),
+			asm.Add.Reg(asm.R2, asm.R0),
 		},
-		update(maps.flows, f.atFlow, atScratch),
+		o.take(asm.R2, o.atVia(0)),
+		noted,
+		update(maps.flows, f.atFlow, at),
 
 		// Of a first fragment, note the host for those that follow.
 		labelled(chosen, f.ifFirstFragment("send")),
-		asm.Instructions{asm.StoreMem(asm.RFP, atScratch, regHost, asm.Word)},
-		update(maps.flows, f.atFlow, atScratch),
+		noted,
+		update(maps.flows, f.atFlow, at),
 		asm.Instructions{asm.Ja.Label("send")},
 	)
 }

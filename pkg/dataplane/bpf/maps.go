@@ -44,21 +44,21 @@ func (r Route) Equal(o Route) bool {
 	return r.NetID == o.NetID && slices.Equal(r.Via, o.Via) && slices.Equal(r.Sources, o.Sources)
 }
 
-// podValue is Route as the tc programs read it, egress hosts in host order. S is the form of
-// a source address.
-type podValue[S comparable] struct {
+// podValue is Route as the tc programs read it. S is the form of a source address, H that of
+// an egress host: of IPv4 a number in host order, of IPv6 bytes.
+type podValue[S, H comparable] struct {
 	NetID, Count uint32
-	Via          [MaxVia]uint32
+	Via          [MaxVia]H
 	// Sources are not for the program, but for an agent that restarts.
 	Sources [MaxVia]S
 }
 
 // returnValue is an entry of map returns: the network of a remote pod and the
-// host that it is on, in host order.
-type returnValue struct{ NetID, Host uint32 }
-
-// binarySize is the size of a value of fixed size.
-func binarySize(v any) uint32 { return uint32(binary.Size(v)) } //nolint:gosec // some hundred bytes
+// host that it is on.
+type returnValue[H comparable] struct {
+	NetID uint32
+	Host  H
+}
 
 // Maps are the BPF maps of the tc programs. They are pinned, so that traffic flows
 // on while the agent is away, and the next one finds them. Those of IPv6 are there where
@@ -69,13 +69,30 @@ type Maps struct {
 	// answer: what the kernel answers to probes.
 	answer *ebpf.Map
 
-	table4 table[[4]byte, uint32]
-	table6 table[[16]byte, [16]byte]
+	outer          outer
+	table4, table6 routeTable
+}
+
+// Shape says which maps there are, and what is in them.
+type Shape struct {
+	// IPv6: there are maps for inner packets of IPv6, too.
+	IPv6 bool
+	// OverIPv6: hosts have addresses of IPv6, and the outer packets do. Then there are maps
+	// for both families.
+	OverIPv6 bool
+}
+
+// outer is the family of hosts' addresses.
+func (s Shape) outer() outer {
+	if s.OverIPv6 {
+		return outer{ipv6()}
+	}
+	return outer{ipv4()}
 }
 
 // mapSpecs are all maps, with those of IPv6 last.
-func mapSpecs() []*ebpf.MapSpec {
-	return slices.Concat(ipv4().specs(), []*ebpf.MapSpec{answerSpec()}, ipv6().specs())
+func mapSpecs(o outer) []*ebpf.MapSpec {
+	return slices.Concat(ipv4().specs(o), []*ebpf.MapSpec{answerSpec(o)}, ipv6().specs(o))
 }
 
 // OpenMaps opens the maps that are pinned in dir. One that is not pinned is adopted
@@ -84,9 +101,9 @@ func mapSpecs() []*ebpf.MapSpec {
 // were loaded with, so that a new map changes nothing until programs that use it
 // replace them.
 //
-// dir must be in a bpffs; where it is not, one is mounted. Those of IPv6, which take some
-// MiB of memory, are opened if withIPv6 is set.
-func OpenMaps(nl *netlink.Handle, dir, device string, withIPv6 bool) (_ *Maps, err error) {
+// dir must be in a bpffs; where it is not, one is mounted. Those of IPv6 take some MiB of
+// memory.
+func OpenMaps(nl *netlink.Handle, dir, device string, shape Shape) (_ *Maps, err error) {
 	if err := ensureBPFFS(dir); err != nil {
 		return nil, err
 	}
@@ -100,13 +117,13 @@ func OpenMaps(nl *netlink.Handle, dir, device string, withIPv6 bool) (_ *Maps, e
 		return nil, err
 	}
 	defer func() { err = errors.Join(err, closeMaps(attached)) }()
-	m := newMaps(dir)
+	m := newMaps(dir, shape.outer())
 	wanted := m.all()
-	if !withIPv6 {
+	if !shape.IPv6 && !shape.OverIPv6 {
 		wanted = wanted[:len(wanted)-len(m.ip6.all())]
 	}
 	for i, to := range wanted {
-		spec := mapSpecs()[i]
+		spec := mapSpecs(m.outer)[i]
 		if err := adoptMap(dir, spec, attached[spec.Name]); err != nil {
 			return nil, errors.Join(err, m.Close())
 		}
@@ -119,15 +136,17 @@ func OpenMaps(nl *netlink.Handle, dir, device string, withIPv6 bool) (_ *Maps, e
 	return m, nil
 }
 
-func newMaps(dir string) *Maps {
-	return &Maps{
-		dir:    dir,
-		table4: table[[4]byte, uint32]{form: form4()}, table6: table[[16]byte, [16]byte]{form: form6(), ipv6: true},
-	}
+func newMaps(dir string, o outer) *Maps {
+	m := &Maps{dir: dir, outer: o}
+	m.table4, m.table6 = tables(o)
+	return m
 }
 
 // HasIPv6 reports whether there are maps for IPv6.
 func (m *Maps) HasIPv6() bool { return m.ip6.pods != nil }
+
+// OverIPv6 reports whether hosts have addresses of IPv6 in the maps.
+func (m *Maps) OverIPv6() bool { return m.outer.six() }
 
 // adoptMap pins the map of an attached program, where none is pinned.
 func adoptMap(dir string, spec *ebpf.MapSpec, attached *ebpf.Map) error {
@@ -181,7 +200,7 @@ func (m *Maps) Close() error {
 // when the last program that uses it has gone.
 func RemoveMaps(dir string) (removed int, err error) {
 	var errs []error
-	for _, spec := range mapSpecs() {
+	for _, spec := range mapSpecs(Shape{}.outer()) {
 		err := os.Remove(filepath.Join(dir, spec.Name))
 		switch {
 		case err == nil:
@@ -200,7 +219,7 @@ func RemoveMaps(dir string) (removed int, err error) {
 // PinnedMaps lists the paths of the maps that are pinned in dir.
 func PinnedMaps(dir string) (list []string, err error) {
 	var errs []error
-	for _, spec := range mapSpecs() {
+	for _, spec := range mapSpecs(Shape{}.outer()) {
 		path := filepath.Join(dir, spec.Name)
 		switch _, err := os.Lstat(path); {
 		case err == nil:

@@ -27,7 +27,7 @@ func must(t *testing.T, err error) {
 
 func TestBPFMapsSurviveTheirHandles(t *testing.T) {
 	h, dir := netnstest.New(t, "host").Handle(t), netnstest.PinDir(t)
-	m, err := OpenMaps(h, dir, device, true)
+	m, err := OpenMaps(h, dir, device, Shape{IPv6: true})
 	must(t, err)
 	route := Route{
 		NetID: 77, Via: []netip.Addr{testenv.Addr("192.0.2.2"), testenv.Addr("192.0.2.3")},
@@ -37,7 +37,7 @@ func TestBPFMapsSurviveTheirHandles(t *testing.T) {
 	must(t, m.PutHosted(Network{NetID: 77}, 0x101))
 	must(t, m.Close())
 
-	m, err = OpenMaps(h, dir, device, true)
+	m, err = OpenMaps(h, dir, device, Shape{IPv6: true})
 	must(t, err)
 	defer m.Close()
 	pods, err := m.Routes()
@@ -57,7 +57,7 @@ func TestBPFMapsSurviveTheirHandles(t *testing.T) {
 	if err := m.PutRoute(testenv.Addr("10.0.0.5"), Route{NetID: 1}); err == nil {
 		t.Fatal("a route to nowhere was accepted")
 	}
-	if n, err := RemoveMaps(dir); err != nil || n != len(mapSpecs()) {
+	if n, err := RemoveMaps(dir); err != nil || n != len(mapSpecs(Shape{}.outer())) {
 		t.Fatalf("remove maps: %d, %v", n, err)
 	}
 	if _, err := os.Stat(dir); !os.IsNotExist(err) {
@@ -87,7 +87,7 @@ func attachAll(t *testing.T, host *netnstest.Machine, h *netlink.Handle, dir str
 	t.Helper()
 	host.Do(t, func() {
 		var err error
-		maps, err = OpenMaps(h, dir, device, true)
+		maps, err = OpenMaps(h, dir, device, Shape{IPv6: true})
 		must(t, err)
 		t.Cleanup(func() { must(t, maps.Close()) })
 		progs, err := LoadPrograms(mark.Default(), maps, 9788, netip.Addr{})

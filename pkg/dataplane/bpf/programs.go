@@ -1,7 +1,6 @@
 package bpf
 
 import (
-	"encoding/binary"
 	"net/netip"
 	"slices"
 
@@ -33,27 +32,13 @@ const (
 // packetHost is PACKET_HOST of if_packet.h.
 const packetHost = 0
 
-// tunnelKeySize is the size of the part of struct bpf_tunnel_key that is used,
-// tunnel_id and remote_ipv4: one of the sizes that every kernel takes.
-const tunnelKeySize = 8
-
-// wholeTunnelKeySize is the size of struct bpf_tunnel_key since Linux 6.0, and
-// tunnelLocal the offset of local_ipv4 in it.
-const (
-	wholeTunnelKeySize = 44
-	tunnelLocal        = 28
-)
-
-// zeroChecksum leaves the outer UDP checksum out, as VXLAN does by default.
-const zeroChecksum = 2
-
 // Registers with a meaning throughout a program; those of a call's arguments,
 // R1 to R5, and of its result, R0, do not outlive a call.
 const (
 	regPacket = asm.R6 // the program's context, struct __sk_buff
 	regRoute  = asm.R7 // a value of map pods or returns
 	regCount  = asm.R8 // how many egress hosts the route names
-	regHost   = asm.R9 // the host that the packet goes to
+	regHost   = asm.R9 // the host that the packet goes to; see outer
 )
 
 // Places on the outward program's stack, from its frame pointer; see also family.
@@ -121,12 +106,15 @@ func onlyIPv6(label string) asm.Instructions {
 // to the host that map returns names for its inner destination; everything else is dropped. The two never mix: a dropped namespace's packet,
 // whose source has no entry, must not take the way of another's replies. The outer source is as given, or the kernel's choice.
 func outward(m mark.Marks, maps *Maps, probePort uint16, source netip.Addr) *ebpf.ProgramSpec {
-	four, other, six := ipv4(), "drop", asm.Instructions{}
+	o, four, other, six := maps.outer, ipv4(), "drop", asm.Instructions{}
+	// Probes are of the same family as what they travel in.
+	unmarked := map[family]asm.Instructions{ipv4(): {asm.Ja.Label("drop")}, ipv6(): {asm.Ja.Label("drop")}}
+	unmarked[o.family] = o.sendProbe(probePort)
 	if maps.HasIPv6() {
 		other = "IPv6"
 		six = slices.Concat(
 			onlyIPv6(other),
-			ipv6().outward(m, maps.ip6, asm.Instructions{asm.Ja.Label("drop")}),
+			ipv6().outward(o, m, maps.ip6, unmarked[ipv6()]),
 		)
 	}
 	return &ebpf.ProgramSpec{Name: "egress_out", Type: ebpf.SchedCLS, License: "Apache-2.0", Instructions: slices.Concat(
@@ -135,9 +123,9 @@ func outward(m mark.Marks, maps *Maps, probePort uint16, source netip.Addr) *ebp
 			asm.LoadMem(asm.R2, regPacket, skbProtocol, asm.Word),
 			asm.JNE.Imm(asm.R2, four.protocol(), other),
 		},
-		four.outward(m, maps.ip4, sendProbe(probePort)),
+		four.outward(o, m, maps.ip4, unmarked[four]),
 
-		labelled("send", setTunnelKey(source)),
+		labelled("send", o.setTunnelKey(source)),
 		asm.Instructions{
 			asm.JNE.Imm(asm.R0, 0, "drop"),
 			// The route lookup of the outer packet inherits the mark, and would loop.
@@ -156,7 +144,7 @@ func outward(m mark.Marks, maps *Maps, probePort uint16, source netip.Addr) *ebp
 // outward is the part of the outward program for packets of one family: it goes to "send"
 // with the route and the host in registers, or to "drop". unmarked is for packets without
 // REMOTE or RETURN.
-func (f family) outward(m mark.Marks, maps familyMaps, unmarked asm.Instructions) asm.Instructions {
+func (f family) outward(o outer, m mark.Marks, maps familyMaps, unmarked asm.Instructions) asm.Instructions {
 	return slices.Concat(
 		load(f.source, f.atFlow, 2*f.length),
 		asm.Instructions{
@@ -174,9 +162,9 @@ func (f family) outward(m mark.Marks, maps familyMaps, unmarked asm.Instructions
 		asm.Instructions{
 			asm.JEq.Imm(asm.R0, 0, "drop"),
 			asm.Mov.Reg(regRoute, asm.R0),
-			asm.LoadMem(regHost, regRoute, 4, asm.Word),
-			asm.Ja.Label("send"),
 		},
+		o.take(regRoute, 4),
+		asm.Instructions{asm.Ja.Label("send")},
 
 		labelled(f.label("remote"), lookup(maps.pods, f.atFlow)),
 		asm.Instructions{
@@ -187,35 +175,7 @@ func (f family) outward(m mark.Marks, maps familyMaps, unmarked asm.Instructions
 			asm.JGT.Imm(regCount, MaxVia, "drop"),
 			// Noted for routes with one host too: it may get others in addition.
 		},
-		f.chooseHost(maps),
-	)
-}
-
-// setTunnelKey has the kernel send the packet in VXLAN: network from regRoute, to regHost.
-// R0 is 0 if it can.
-func setTunnelKey(source netip.Addr) asm.Instructions {
-	at, size, insns := int16(atKey), int32(tunnelKeySize), asm.Instructions{}
-	if source.IsValid() {
-		at, size = atWholeKey, wholeTunnelKeySize
-		ip := source.As4()
-		for offset := tunnelKeySize; offset < wholeTunnelKeySize; offset += 4 {
-			insns = append(insns, asm.StoreImm(asm.RFP, at+int16(offset), 0, asm.Word)) //nolint:gosec // 44 at most
-		}
-		insns = append(insns,
-			asm.Mov.Imm32(asm.R1, int32(binary.BigEndian.Uint32(ip[:]))), //nolint:gosec // the same bits
-			asm.StoreMem(asm.RFP, at+tunnelLocal, asm.R1, asm.Word),
-		)
-	}
-	return append(insns,
-		asm.LoadMem(asm.R1, regRoute, 0, asm.Word),
-		asm.StoreMem(asm.RFP, at, asm.R1, asm.Word),
-		asm.StoreMem(asm.RFP, at+4, regHost, asm.Word),
-		asm.Mov.Reg(asm.R1, regPacket),
-		asm.Mov.Reg(asm.R2, asm.RFP),
-		asm.Add.Imm(asm.R2, int32(at)),
-		asm.Mov.Imm(asm.R3, size),
-		asm.Mov.Imm(asm.R4, zeroChecksum),
-		asm.FnSkbSetTunnelKey.Call(),
+		f.chooseHost(o, maps),
 	)
 }
 
@@ -225,14 +185,15 @@ func setTunnelKey(source netip.Addr) asm.Instructions {
 // this host, or unknown: the rules drop those. What a host sends in its own name is a
 // probe.
 func inward(maps *Maps, probePort uint16, clock bool) *ebpf.ProgramSpec {
-	four, other, six := ipv4(), "drop", asm.Instructions{}
+	o, four, other, six := maps.outer, ipv4(), "drop", asm.Instructions{}
 	if maps.HasIPv6() {
 		other = "IPv6"
 		six = slices.Concat(
 			onlyIPv6(other),
-			getTunnelKey(),
+			o.getTunnelKey(),
 			load(ipv6().source, ipv6().atInner, 2*ipv6().length),
-			ipv6().inward(maps.ip6),
+			o.isHosts(ipv6(), probePort),
+			ipv6().inward(o, maps.ip6),
 		)
 	}
 	return &ebpf.ProgramSpec{Name: "egress_in", Type: ebpf.SchedCLS, License: "Apache-2.0", Instructions: slices.Concat(
@@ -244,10 +205,11 @@ func inward(maps *Maps, probePort uint16, clock bool) *ebpf.ProgramSpec {
 			asm.LoadMem(asm.R2, regPacket, skbProtocol, asm.Word),
 			asm.JNE.Imm(asm.R2, four.protocol(), other),
 		},
-		getTunnelKey(),
-		isHosts(probePort),
-		four.inward(maps.ip4),
-		answerProbe(maps, probePort, clock),
+		o.getTunnelKey(),
+		load(four.source, four.atInner, 2*four.length),
+		o.isHosts(four, probePort),
+		four.inward(o, maps.ip4),
+		o.answerProbe(maps, probePort, clock),
 		asm.Instructions{
 			asm.Mov.Imm(asm.R0, tcActOK).WithSymbol("pass"),
 			asm.Return(),
@@ -258,25 +220,11 @@ func inward(maps *Maps, probePort uint16, clock bool) *ebpf.ProgramSpec {
 	)}
 }
 
-// getTunnelKey puts the VNI at fp-8, and the outer source at fp-4. That of a packet of
-// IPv6 has no place there: it is dropped.
-func getTunnelKey() asm.Instructions {
-	return asm.Instructions{
-		asm.Mov.Reg(asm.R1, regPacket),
-		asm.Mov.Reg(asm.R2, asm.RFP),
-		asm.Add.Imm(asm.R2, -8),
-		asm.Mov.Imm(asm.R3, tunnelKeySize),
-		asm.Mov.Imm(asm.R4, 0),
-		asm.FnSkbGetTunnelKey.Call(),
-		asm.JNE.Imm(asm.R0, 0, "drop"),
-	}
-}
-
 // inward is the part of the inward program for packets of one family, whose inner
 // addresses are on the stack.
-func (f family) inward(maps familyMaps) asm.Instructions {
+func (f family) inward(o outer, maps familyMaps) asm.Instructions {
 	return slices.Concat(
-		lookup(maps.hosted, -8),
+		lookup(maps.hosted, o.atTunnel()),
 		asm.Instructions{
 			asm.JEq.Imm(asm.R0, 0, "pass"),
 			asm.LoadMem(regRoute, asm.R0, 0, asm.Word),
@@ -287,7 +235,7 @@ func (f family) inward(maps familyMaps) asm.Instructions {
 			asm.JNE.Imm(asm.R0, 0, "pass"),
 			asm.StoreMem(regPacket, skbMark, regRoute, asm.Word),
 		},
-		update(maps.returns, f.atInner, -8),
+		update(maps.returns, f.atInner, o.atTunnel()),
 		asm.Instructions{
 			asm.Ja.Label("pass"),
 		},

@@ -17,7 +17,7 @@ import (
 // The kernel's verifier takes the programs whatever bits the marks have.
 func TestProgramsLoadWithAnyMarks(t *testing.T) {
 	h := netnstest.Enter(t)
-	maps, err := OpenMaps(h, netnstest.PinDir(t), device, true)
+	maps, err := OpenMaps(h, netnstest.PinDir(t), device, Shape{IPv6: true})
 	must(t, err)
 	defer maps.Close()
 	sources := []netip.Addr{{}}
@@ -40,7 +40,7 @@ func TestProgramsLoadWithAnyMarks(t *testing.T) {
 // the other one is loaded, and it does not ask for what was refused.
 func TestProgramsLoadWithoutAClock(t *testing.T) {
 	h := netnstest.Enter(t)
-	maps, err := OpenMaps(h, netnstest.PinDir(t), device, true)
+	maps, err := OpenMaps(h, netnstest.PinDir(t), device, Shape{IPv6: true})
 	must(t, err)
 	defer maps.Close()
 	const port = 9788

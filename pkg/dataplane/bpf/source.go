@@ -21,7 +21,7 @@ func SetsSource() (sets bool, err error) {
 				asm.Add.Imm(regRoute, atScratch),
 				asm.Mov.Imm(regHost, 0),
 			},
-			setTunnelKey(netip.IPv4Unspecified()),
+			outer{ipv4()}.setTunnelKey(netip.IPv4Unspecified()),
 			asm.Instructions{asm.Return()},
 		),
 	})

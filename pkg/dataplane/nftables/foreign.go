@@ -18,7 +18,7 @@ import (
 	"github.com/egressip-operator/egressip-operator/pkg/dataplane/internal/nlutil"
 )
 
-// ForeignChain is a base chain of others, for IPv4.
+// ForeignChain is a base chain of others, for one family of packets.
 type ForeignChain struct {
 	Family, Table, Name string
 	// Hook is prerouting, input, forward, output or postrouting.
@@ -54,10 +54,12 @@ type Question struct {
 	Hosts, Pods []netip.Addr
 	// IPTables: those of iptables count too. Otherwise they are read elsewhere.
 	IPTables bool
+	// IPv6: the packets are of IPv6, else of IPv4.
+	IPv6 bool
 }
 
 func (q Question) equal(o Question) bool {
-	return q.Device == o.Device && q.Port == o.Port && q.IPTables == o.IPTables && slices.Equal(q.Hosts, o.Hosts) && slices.Equal(q.Pods, o.Pods)
+	return q.Device == o.Device && q.Port == o.Port && q.IPTables == o.IPTables && q.IPv6 == o.IPv6 && slices.Equal(q.Hosts, o.Hosts) && slices.Equal(q.Pods, o.Pods)
 }
 
 // Foreign keeps what was last seen of base chains of others.
@@ -79,7 +81,7 @@ func (f *Foreign) Look(d *Driver, q Question) ([]ForeignChain, error) {
 	if err != nil || f.known && generation == f.generation && q.equal(f.question) {
 		return f.seen, err
 	}
-	all, err := nlutil.Whole(func() (foreignChains, error) { return readForeign(q.IPTables) })
+	all, err := nlutil.Whole(func() (foreignChains, error) { return readForeign(q.IPTables, q.IPv6) })
 	if err != nil {
 		return nil, fmt.Errorf("list the chains of others: %w", err)
 	}
@@ -101,14 +103,21 @@ type foreignChains struct {
 	names map[foreignTable][]string
 	// iptables: those of iptables count.
 	iptables bool
+	// families are the names of tables' families that count, by their numbers.
+	families map[byte]string
 }
 
 // policyDrop is the policy of a base chain to drop, as the kernel has it.
 const policyDrop = 0
 
-// readForeign lists the chains of all tables that IPv4 packets pass.
-func readForeign(iptables bool) (foreignChains, error) {
-	all := foreignChains{names: map[foreignTable][]string{}, iptables: iptables}
+// readForeign lists the chains of all tables that packets of a family pass.
+func readForeign(iptables, ipv6 bool) (foreignChains, error) {
+	all := foreignChains{names: map[foreignTable][]string{}, iptables: iptables, families: map[byte]string{unix.NFPROTO_INET: "inet"}}
+	if ipv6 {
+		all.families[unix.NFPROTO_IPV6] = "ip6"
+	} else {
+		all.families[unix.NFPROTO_IPV4] = "ip"
+	}
 	req := nl.NewNetlinkRequest(unix.NFNL_SUBSYS_NFTABLES<<8|unix.NFT_MSG_GETCHAIN, unix.NLM_F_DUMP)
 	req.AddData(&nl.Nfgenmsg{NfgenFamily: unix.AF_UNSPEC, Version: nl.NFNETLINK_V0})
 	var errParse error
@@ -124,7 +133,7 @@ func (f *foreignChains) add(msg []byte) error {
 	if len(msg) < nl.SizeofNfgenmsg {
 		return fmt.Errorf("parse a message of nftables: it has %d bytes", len(msg))
 	}
-	family, ok := map[byte]string{unix.NFPROTO_IPV4: "ip", unix.NFPROTO_INET: "inet"}[msg[0]]
+	family, ok := f.families[msg[0]]
 	if !ok {
 		return nil
 	}
@@ -134,7 +143,7 @@ func (f *foreignChains) add(msg []byte) error {
 	}
 	c, hook := parseChain(list)
 	c.Family = family
-	if c.Table == Name && family == "inet" || !f.iptables && family == "ip" && slices.Contains(iptablesTables(), c.Table) {
+	if c.Table == Name && family == "inet" || !f.iptables && family != "inet" && slices.Contains(iptablesTables(), c.Table) {
 		return nil
 	}
 	table := foreignTable{family, c.Table}
@@ -234,8 +243,11 @@ func (d *Driver) look(c *ForeignChain, names map[foreignTable][]string, q Questi
 // rulesOf lists the rules of a chain in the table of another.
 func (d *Driver) rulesOf(c ForeignChain, name string) ([]*nftables.Rule, error) {
 	family := nftables.TableFamilyINet
-	if c.Family == "ip" {
+	switch c.Family {
+	case "ip":
 		family = nftables.TableFamilyIPv4
+	case "ip6":
+		family = nftables.TableFamilyIPv6
 	}
 	table := &nftables.Table{Name: c.Table, Family: family}
 	rules, err := d.conn.GetRules(table, &nftables.Chain{Name: name, Table: table})
@@ -329,8 +341,8 @@ func letsPass(r *nftables.Rule, sources []netip.Addr) bool {
 		case *expr.Verdict:
 			return matches && e.Kind != expr.VerdictDrop && e.Kind != expr.VerdictReturn
 		default:
-			matches = matches || isSource(last) && slices.ContainsFunc(sources, func(ip netip.Addr) bool {
-				return mayMatch(e, underMask(ip.AsSlice()[:last.Len], mask))
+			matches = matches || slices.ContainsFunc(sources, func(ip netip.Addr) bool {
+				return isSource(last, ip) && mayMatch(e, underMask(ip.AsSlice()[:last.Len], mask))
 			})
 			if l, ok := e.(*expr.Lookup); ok && matches && l.IsDestRegSet {
 				return true // a map to verdicts
@@ -340,10 +352,14 @@ func letsPass(r *nftables.Rule, sources []netip.Addr) bool {
 	return false
 }
 
-// isSource reports whether the source of IPv4 is read, or the part of it that a prefix of
-// whole bytes has.
-func isSource(p *expr.Payload) bool {
-	return p != nil && p.Base == expr.PayloadBaseNetworkHeader && p.Offset == 12 && p.Len <= 4
+// isSource reports whether the source of a packet of an address's family is read, or the part
+// of it that a prefix of whole bytes has.
+func isSource(p *expr.Payload, ip netip.Addr) bool {
+	offset := uint32(12)
+	if ip.Is6() {
+		offset = 8
+	}
+	return p != nil && p.Base == expr.PayloadBaseNetworkHeader && p.Offset == offset && int(p.Len) <= ip.BitLen()/8
 }
 
 func underMask(value, mask []byte) []byte {

@@ -62,6 +62,7 @@ func sets(t *nftables.Table) []*nftables.Set {
 		{Table: t, Name: rules.SetIPs, KeyType: ip},
 		{Table: t, Name: rules.SetPods6, KeyType: ip6},
 		{Table: t, Name: rules.SetLocked6, KeyType: ip6},
+		{Table: t, Name: rules.SetHosts6, KeyType: ip6},
 		{Table: t, Name: rules.SetInside6, KeyType: ip6, Interval: true},
 		{
 			Table: t, Name: rules.SetResets, HasTimeout: true, Timeout: resetFor,

@@ -19,10 +19,19 @@ import (
 const (
 	// Name is the name of the device.
 	Name = "egress0"
-	// Overhead is what VXLAN over IPv4 adds: outer IP, UDP and VXLAN
-	// headers and the inner Ethernet header.
-	Overhead = 50
+	// overhead4 is what VXLAN over IPv4 adds: outer IP, UDP and VXLAN headers and the inner
+	// Ethernet header. overhead6 is the same over IPv6.
+	overhead4, overhead6 = 50, 70
 )
+
+// Overhead is what the overlay adds to a packet, in bytes, between hosts with addresses of the
+// family of hostIP.
+func Overhead(hostIP netip.Addr) int {
+	if hostIP.Is6() {
+		return overhead6
+	}
+	return overhead4
+}
 
 func address() netip.Prefix { return netip.MustParsePrefix("169.254.77.1/32") }
 

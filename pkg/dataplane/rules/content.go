@@ -14,7 +14,7 @@ const (
 	// SetLocked: pods whose namespaces request egress IPs; their unmarked
 	// packets are dropped, in case marking fails.
 	SetLocked = "egress-locked"
-	// SetHosts: all hosts.
+	// SetHosts: all hosts to which the overlay leads, of its outer packets' family.
 	SetHosts = "egress-hosts"
 	// SetInside: pod and service networks, and all hosts.
 	SetInside = "egress-inside"
@@ -36,6 +36,7 @@ const (
 	// The like of some for IPv6. In iptables, SetPods6 has every classified pod without a
 	// mark.
 	SetPods6    = SetPods + suffix6
+	SetHosts6   = SetHosts + suffix6
 	SetLocked6  = SetLocked + suffix6
 	SetInside6  = SetInside + suffix6
 	SetIPs6     = SetIPs + suffix6
@@ -100,8 +101,9 @@ type Params struct {
 	// one that has ended is not taken for it while there is no agent. Others cannot.
 	Senders bool
 	// IPv6: there are rules for IPv6, too. Serve6: they serve egress IPs of IPv6, and do not
-	// only drop; the backend has maps.
-	IPv6, Serve6 bool
+	// only drop; the backend has maps. OverIPv6: hosts have addresses of IPv6, and so have the
+	// outer packets of the overlay, and probes. It needs Serve6.
+	IPv6, Serve6, OverIPv6 bool
 	// RandomPorts: connections get random source ports.
 	RandomPorts bool
 	// Maps: the backend finds the egress IP of a mark in a map. Others get a tree of
@@ -112,7 +114,7 @@ type Params struct {
 // Equal reports whether the content of our chains is the same with both.
 func (p Params) Equal(o Params) bool {
 	return p.Marks == o.Marks && p.Overlay == o.Overlay && p.OverlayPort == o.OverlayPort && p.ProbePort == o.ProbePort &&
-		p.Resets == o.Resets && p.Senders == o.Senders && p.IPv6 == o.IPv6 && p.Serve6 == o.Serve6 && p.Maps == o.Maps && p.RandomPorts == o.RandomPorts &&
+		p.Resets == o.Resets && p.Senders == o.Senders && p.IPv6 == o.IPv6 && p.Serve6 == o.Serve6 && p.OverIPv6 == o.OverIPv6 && p.Maps == o.Maps && p.RandomPorts == o.RandomPorts &&
 		maps.Equal(p.Indices, o.Indices) && slices.Equal(p.Strict, o.Strict) && slices.Equal(p.Strict6, o.Strict6)
 }
 
@@ -183,10 +185,14 @@ func heir() []Match {
 	return []Match{inSet(SetBound, Source), AgentPresent{Set: SetPresent, Not: true}, KnownSender{Set: SetSenders, Not: true}}
 }
 
-// hostPorts match the packets that only hosts may send, one match for each port. The
-// outer packets of the overlay, and probes, are of IPv4.
+// betweenHosts reports whether there are rules about what hosts send each other: the outer
+// packets of the overlay, and probes. Those of IPv4 are always there: none but hosts reach the
+// port of the overlay by it, and where hosts have addresses of IPv6, nobody.
+func (b builder) betweenHosts() bool { return !b.six || b.OverIPv6 }
+
+// hostPorts match the packets that only hosts may send, one match for each port.
 func (b builder) hostPorts() []Match {
-	if b.six {
+	if !b.betweenHosts() {
 		return nil
 	}
 	ports := []Match{UDPPort(b.OverlayPort)}
@@ -200,7 +206,7 @@ func (b builder) hostPorts() []Match {
 // must be hosts: a pod's own packet to that port anywhere else needs its source
 // rewritten, which takes a tracked connection.
 func (b builder) raw() Ruleset {
-	if b.six {
+	if !b.betweenHosts() {
 		return Ruleset{}
 	}
 	return Ruleset{
@@ -263,7 +269,7 @@ func (b builder) forward() []Rule {
 	}
 	// What hosts themselves send there is not tracked, and never translated. This was
 	// led to the port by a service.
-	if !b.six {
+	if b.betweenHosts() {
 		rules = append(rules, when(UDPPort(b.OverlayPort), Original, inSet(SetHosts, Destination)).then(Drop{}))
 	}
 	rules = append(rules, b.again()...)

@@ -91,12 +91,12 @@ func (b builder) output() []Rule {
 func (b builder) input() []Rule {
 	// The overlay carries nothing for the host itself but answers to its probes.
 	var rules []Rule
-	if b.ProbePort != 0 && !b.six {
+	if b.ProbePort != 0 && b.betweenHosts() {
 		rules = append(rules, when(b.fromOverlay, Reply).then(Return{}))
 	}
 	rules = append(rules, when(b.fromOverlay).then(Drop{}))
 	rules = append(rules, b.neighbours()...)
-	if !b.six {
+	if b.betweenHosts() {
 		// Translated, as by a service: a pod sent it to another port or address.
 		rules = append(rules, when(UDPPort(b.OverlayPort), Original).then(Drop{}))
 	}

@@ -33,7 +33,7 @@ const onLink HopLimit = 255
 //     drops it. Chain LEAVING6, in hook postrouting, also drops what did not pass
 //     forward, as with a load balancer in the kernel (IPVS).
 //   - Neighbour discovery passes.
-//   - Nothing is about the overlay's outer packets and probes, which are of IPv4.
+//   - Nothing is about the overlay's outer packets and probes, unless those are of IPv6.
 //
 // Elsewhere they only drop: a pod that must not leave with another address than its
 // namespace's egress IPs does not leave at all.

@@ -15,6 +15,9 @@ type Facts struct {
 	Uplink, Overlay string
 	Port            uint16
 	Mask            uint32
+	// OverIPv6: the host's own address is one of IPv6, and so are the overlay's packets.
+	// Then DefaultRoute and Chains are of IPv6, and there are no Settings.
+	OverIPv6 bool
 	// Settings are sysctls below net.ipv4, by name, such as conf.eth0.rp_filter.
 	Settings map[string]string
 	// DefaultRoute is the interface of the default route. It is empty where there is
@@ -131,19 +134,22 @@ func forwarding(f Facts) (list []Warning) {
 }
 
 func defaultRoute(f Facts) []Warning {
+	object := "ip route show default"
+	if f.OverIPv6 {
+		object = "ip -6 route show default"
+	}
 	switch f.DefaultRoute {
 	case f.Uplink:
 		return nil
 	case "":
-		return []Warning{{
-			Reason: NoDefaultRoute, Object: "ip route show default",
-			Problem: "the host has no default route: packets of pods whose egress IP it has cannot leave, and the answers to pods whose " +
-				"egress IP is on another host are dropped by the reverse path filter",
-			Remedy: "add a default route",
-		}}
+		problem := "the host has no default route: packets of pods whose egress IP it has cannot leave"
+		if !f.OverIPv6 {
+			problem += ", and the answers to pods whose egress IP is on another host are dropped by the reverse path filter"
+		}
+		return []Warning{{Reason: NoDefaultRoute, Object: object, Problem: problem, Remedy: "add a default route"}}
 	}
 	return []Warning{{
-		Reason: DefaultRouteElsewhere, Object: "ip route show default",
+		Reason: DefaultRouteElsewhere, Object: object,
 		Problem: fmt.Sprintf("the default route leads out of %s, but egress IPs are on %s, which has the host's address: "+
 			"their packets leave by %[1]s, and the answers come by %[2]s", f.DefaultRoute, f.Uplink),
 		Remedy: fmt.Sprintf("move the default route to %s, or make an address of %s the node's InternalIP", f.Uplink, f.DefaultRoute),

@@ -209,6 +209,21 @@ func Unreached(hosts []string) []Warning {
 	}}
 }
 
+// OutOfReach is that of egress hosts whose hostIPs are of another family than that of this one,
+// so that the overlay does not lead to them. The names are in order.
+func OutOfReach(hosts []string, own netip.Addr) Warning {
+	here, there := "IPv4", "IPv6"
+	if own.Is6() {
+		here, there = there, here
+	}
+	return Warning{
+		Reason: HostUnreachable, Object: "host " + hosts[0],
+		Problem: fmt.Sprintf("the hostIP %v of this node is one of %s, and those of these egress hosts are of %s: %s: the overlay does not lead there from here, "+
+			"so that pods here use egress IPs elsewhere, or are dropped if they have none", own, here, there, someOf(hosts)),
+		Remedy: "give all nodes an InternalIP of one family (--node-ip of the kubelet), or have the egress IPs on hosts of the node's family",
+	}
+}
+
 // someOf lists the first few names, and how many more there are.
 func someOf(names []string) string {
 	text := strings.Join(names[:min(maxNamed, len(names))], ", ")

@@ -141,3 +141,24 @@ func TestMTUs(t *testing.T) {
 		}
 	}
 }
+
+// TestHostsOfIPv6: what is missed is what a host of that family needs, and each warning names
+// the command that shows it.
+func TestHostsOfIPv6(t *testing.T) {
+	t.Parallel()
+	f := Facts{Uplink: "eth0", Overlay: "egress0", OverIPv6: true}
+	list := From(f)
+	if len(list) != 1 || list[0].Reason != NoDefaultRoute || list[0].Object != "ip -6 route show default" || strings.Contains(list[0].Problem, "reverse path") {
+		t.Errorf("without a default route: %v", list)
+	}
+	f.DefaultRoute = "eth1"
+	if list = From(f); len(list) != 1 || list[0].Reason != DefaultRouteElsewhere || list[0].Object != "ip -6 route show default" {
+		t.Errorf("with one elsewhere: %v", list)
+	}
+	text := OutOfReach([]string{"node3", "node4"}, netip.MustParseAddr("2001:db8::1")).String()
+	for _, want := range []string{"HostUnreachable (host node3)", "2001:db8::1 of this node is one of IPv6", "of IPv4: node3, node4:"} {
+		if !strings.Contains(text, want) {
+			t.Errorf("%q does not say %q", text, want)
+		}
+	}
+}
