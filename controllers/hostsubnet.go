@@ -86,7 +86,7 @@ func nodeBond(h *v1.HostSubnet, node *corev1.Node) egress.Bond {
 	return bondOf(h, v1.AnnotationNodeUID, node.UID)
 }
 
-// create creates the HostSubnet of a Node that has an IPv4 address. A Node without
+// create creates the HostSubnet of a Node that has a usable InternalIP. A Node without
 // one is reconciled again when it gets one. It is bound at once.
 func (r *hostSubnets) create(ctx context.Context, node *corev1.Node) (reconcile.Result, error) {
 	if node == nil || !node.DeletionTimestamp.IsZero() {
@@ -102,7 +102,7 @@ func (r *hostSubnets) create(ctx context.Context, node *corev1.Node) (reconcile.
 		return reconcile.Result{RequeueAfter: recheck}, nil
 	}
 	if !choice.IP.IsValid() {
-		log.FromContext(ctx).Info("no HostSubnet is created: the Node has no IPv4 InternalIP", "node", node.Name)
+		log.FromContext(ctx).Info("no HostSubnet is created: the Node has no InternalIP of IPv4, nor a global one of IPv6", "node", node.Name)
 		return reconcile.Result{}, nil
 	}
 	fill(h, node, choice)
@@ -206,7 +206,7 @@ func fill(h *v1.HostSubnet, node *corev1.Node, choice egress.HostIPChoice) {
 
 // chooseHostIP chooses the host's address among those that its Node lists.
 func (r *hostSubnets) chooseHostIP(ctx context.Context, h *v1.HostSubnet, node *corev1.Node) (egress.HostIPChoice, error) {
-	listed := internalIPv4s(node)
+	listed := egress.HostIPs(internalIPs(node))
 	present, _ := netip.ParseAddr(h.HostIP)
 	if len(listed) == 0 || listed[0] == present {
 		return egress.ChooseHostIP(listed, present, nil), nil
@@ -233,7 +233,7 @@ func (r *hostSubnets) addressOwners(ctx context.Context, except string) (map[net
 		h := &hosts.Items[i]
 		ip, err := netip.ParseAddr(h.HostIP)
 		node := nodes[h.Name]
-		if err == nil && h.Name != except && node != nil && slices.Contains(internalIPv4s(node), ip) {
+		if err == nil && h.Name != except && node != nil && slices.Contains(internalIPs(node), ip) {
 			established[h.Name] = true
 		}
 	}
@@ -251,12 +251,12 @@ func refusal(node *corev1.Node, choice egress.HostIPChoice) string {
 		node.Name, choice.Refused, choice.Why, used)
 }
 
-// internalIPv4s are the InternalIPs that are IPv4, in the Node's order. The kubelet
-// considers the first its own.
-func internalIPv4s(node *corev1.Node) []netip.Addr {
+// internalIPs are the InternalIPs, in the Node's order. The kubelet considers the first its
+// own.
+func internalIPs(node *corev1.Node) []netip.Addr {
 	var all []netip.Addr
 	for _, address := range node.Status.Addresses {
-		if ip, err := netip.ParseAddr(address.Address); err == nil && address.Type == corev1.NodeInternalIP && ip.Is4() {
+		if ip, err := netip.ParseAddr(address.Address); err == nil && address.Type == corev1.NodeInternalIP && !ip.Is4In6() && ip.Zone() == "" {
 			all = append(all, ip)
 		}
 	}
@@ -270,14 +270,11 @@ func hostIPs(h *v1.HostSubnet, node *corev1.Node) []string {
 	if h.HostIP != "" {
 		ips = append(ips, h.HostIP)
 	}
-	if node == nil {
+	if own, err := netip.ParseAddr(h.HostIP); node == nil || err == nil && own.Is6() {
 		return ips
 	}
-	for _, address := range node.Status.Addresses {
-		ip, err := netip.ParseAddr(address.Address)
-		if err == nil && address.Type == corev1.NodeInternalIP && ip.Is6() && !ip.Is4In6() && ip.Zone() == "" {
-			return append(ips, ip.String())
-		}
+	if six := egress.HostIPs(slices.DeleteFunc(internalIPs(node), netip.Addr.Is4)); len(six) > 0 {
+		ips = append(ips, six[0].String())
 	}
 	return ips
 }

@@ -45,6 +45,23 @@ func TestHostSubnets(t *testing.T) {
 		a.awaitHost(t, "node2", func(h *v1.HostSubnet) string { return wantHost(h, "192.168.7.12", "", node2.UID) })
 	})
 
+	t.Run("a Node without IPv4 has one of IPv6, until it has IPv4", func(t *testing.T) {
+		node6 := a.node(t, "node6", "fd00:10:6::/64", "fe80::16", "fd00:7::16", "2001:db8:7::16")
+		is := func(want ...string) func(h *v1.HostSubnet) string {
+			return func(h *v1.HostSubnet) string {
+				if !slices.Equal(h.Status.HostIPs, want) {
+					return fmt.Sprintf("hostIPs are %q, want %q", h.Status.HostIPs, want)
+				}
+				return wantHost(h, want[0], "", node6.UID)
+			}
+		}
+		a.awaitHost(t, "node6", is("fd00:7::16"))
+		a.nodeStatus(t, "node6", func(s *corev1.NodeStatus) {
+			s.Addresses = append(s.Addresses, corev1.NodeAddress{Type: corev1.NodeInternalIP, Address: "192.168.7.16"})
+		})
+		a.awaitHost(t, "node6", is("192.168.7.16", "fd00:7::16"))
+	})
+
 	t.Run("what a user claims stays as written", func(t *testing.T) {
 		a.claim(t, "node1", "192.168.7.201", "192.168.7.200/24")
 		a.awaitHost(t, "node1", func(h *v1.HostSubnet) string {

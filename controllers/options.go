@@ -65,8 +65,8 @@ func (o Options) Validate() error {
 	if err := config.WithInterval(o.ProbeInterval).Validate(); err != nil {
 		errs = append(errs, fmt.Errorf("--probe-interval %s: give a duration such as %s: %w", o.ProbeInterval, config.Interval, err))
 	}
-	if o.ProbeSource.IsValid() && !o.ProbeSource.Is4() {
-		errs = append(errs, fmt.Errorf("--host-ip %s: give the node's IPv4 address", o.ProbeSource))
+	if o.ProbeSource.Is4In6() || o.ProbeSource.Zone() != "" {
+		errs = append(errs, fmt.Errorf("--host-ip %s: give an address of the node, of IPv4 or of IPv6 without zone", o.ProbeSource))
 	}
 	if o.DefaultCapacity < 0 {
 		errs = append(errs, fmt.Errorf("--default-capacity %d: give a number of egress IPs, or 0 for no limit", o.DefaultCapacity))

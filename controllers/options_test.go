@@ -30,13 +30,14 @@ func TestOptions(t *testing.T) {
 		"a long probe interval": {
 			controllers.Options{ProbeInterval: time.Hour}, []string{"--probe-interval 1h0m0s: give a duration such as 200ms", "within 10ms and 1m"},
 		},
-		"an IPv6 source of probes": {
-			controllers.Options{ProbeSource: netip.MustParseAddr("fd00::1")}, []string{"--host-ip fd00::1: give the node's IPv4 address"},
+		"an IPv6 source of probes": {controllers.Options{ProbeSource: netip.MustParseAddr("fd00::1")}, nil},
+		"a source of probes with a zone": {
+			controllers.Options{ProbeSource: netip.MustParseAddr("fe80::1%eth0")}, []string{"--host-ip fe80::1%eth0: give an address of the node"},
 		},
 		"everything": {
 			controllers.Options{
 				MetricsAddress: "m", HealthAddress: "h", DefaultCapacity: -1,
-				ProbeInterval: time.Hour, ProbeSource: netip.MustParseAddr("fd00::1"),
+				ProbeInterval: time.Hour, ProbeSource: netip.MustParseAddr("::ffff:192.0.2.1"),
 			},
 			[]string{"--metrics-bind-address", "--health-probe-bind-address", "--default-capacity", "--probe-interval", "--host-ip"},
 		},

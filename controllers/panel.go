@@ -49,7 +49,7 @@ func (v *view) readProbes(probed probeStates, nodes map[string]*corev1.Node, sel
 		if probed[h.Name].State != online.NotProbed {
 			states[h.Name] = nodeState(nodes[h.Name])
 		}
-		if ip, err := netip.ParseAddr(h.HostIP); err == nil && ip == self {
+		if self.IsValid() && (h.HostIP == self.String() || slices.Contains(h.Status.HostIPs, self.String())) {
 			own = h.Name
 		}
 	}
@@ -100,7 +100,7 @@ func (p *panels) pick(v view, hosts []egress.Peer, now time.Time) map[string][]s
 	watched := make([]egress.Witness, 0, len(hosts))
 	var missing []egress.Witness
 	for _, h := range hosts {
-		host := egress.Witness{Name: h.Name, Zone: v.candidates[h.Name].zone}
+		host := egress.Witness{Name: h.Name, Zone: v.candidates[h.Name].zone, Family: egress.FamilyOf(h.IP)}
 		watched = append(watched, host)
 		if _, known := p.picked[host]; !known {
 			missing = append(missing, host)
@@ -128,11 +128,19 @@ func (p *panels) electorate(v view, now time.Time) []egress.Witness {
 		f := p.fitness[h.Name].Next(c.can, c.probed, now)
 		fitness[h.Name] = f
 		if f.Appointable() || c.witness && f.Stays(now) {
-			witnesses = append(witnesses, egress.Witness{Name: h.Name, Zone: c.zone})
+			witnesses = append(witnesses, egress.Witness{Name: h.Name, Zone: c.zone, Family: familyOf(h)})
 		}
 	}
 	p.fitness = fitness
 	return witnesses
+}
+
+// familyOf is the family of a host's address; IPv4 if it has none.
+func familyOf(h *v1.HostSubnet) egress.Family {
+	if ip, err := netip.ParseAddr(h.HostIP); err == nil {
+		return egress.FamilyOf(ip)
+	}
+	return egress.IPv4
 }
 
 // sameWitnesses reports whether the same hosts are published as witnesses.

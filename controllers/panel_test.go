@@ -2,6 +2,7 @@ package controllers
 
 import (
 	"fmt"
+	"net/netip"
 	"slices"
 	"testing"
 	"time"
@@ -120,5 +121,52 @@ func TestPickKeepsWitnesses(t *testing.T) {
 	v.probed[first[1]] = online.ProbeAnswers
 	if again := pick(time.Second); !slices.Equal(again, first) {
 		t.Errorf("when they are back, the witnesses are %v, not %v", again, first)
+	}
+}
+
+// TestWitnessesOfTwoFamilies: a host is probed by those that reach it.
+//
+// Mutant killed: witnesses-of-any-family.
+func TestWitnessesOfTwoFamilies(t *testing.T) {
+	t.Parallel()
+	v, nodes := panelView()
+	for i, h := range v.hosts {
+		h.HostIP = fmt.Sprintf("192.0.2.%d", i+1)
+		if i%2 == 1 {
+			h.HostIP = fmt.Sprintf("2001:db8::%d", i+1)
+		}
+	}
+	v.readCandidates(nodes)
+	var peers []egress.Peer
+	for _, h := range v.hosts {
+		peers = append(peers, egress.Peer{Name: h.Name, IP: netip.MustParseAddr(h.HostIP)})
+	}
+	for name, panel := range (&panels{}).pick(v, peers, time.Unix(0, 0)) {
+		for _, w := range panel {
+			if (name[4]-w[4])%2 != 0 {
+				t.Errorf("%s has the witness %s", name, w)
+			}
+		}
+	}
+}
+
+// TestSourceOfProbes: hosts answer the hostIP of the controller's node, whichever of its
+// addresses the kubelet names first.
+func TestSourceOfProbes(t *testing.T) {
+	t.Parallel()
+	hosts := []v1.HostSubnet{
+		{HostIP: "192.0.2.1", Status: v1.HostSubnetStatus{HostIPs: []string{"192.0.2.1", "2001:db8::1"}}},
+		{HostIP: "2001:db8::2", Status: v1.HostSubnetStatus{HostIPs: []string{"2001:db8::2"}}},
+		{HostIP: "x", Status: v1.HostSubnetStatus{HostIPs: []string{"x", "2001:db8::3"}}},
+	}
+	for given, want := range map[string]string{
+		"192.0.2.1": "192.0.2.1", "2001:db8::1": "192.0.2.1", "2001:db8::2": "2001:db8::2", "2001:db8::3": "2001:db8::3", "192.0.2.9": "192.0.2.9",
+	} {
+		if got := sourceOf(hosts, netip.MustParseAddr(given)); got.String() != want {
+			t.Errorf("of %s: %v, want %s", given, got, want)
+		}
+	}
+	if got := sourceOf(hosts, netip.Addr{}); got.IsValid() {
+		t.Errorf("without an address: %v", got)
 	}
 }

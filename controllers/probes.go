@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"net/netip"
+	"slices"
 	"sync"
 	"time"
 
@@ -107,14 +108,29 @@ func (p *probes) setTargets(ctx context.Context) error {
 		return fmt.Errorf("read the caches: %w", err)
 	}
 	cluster, _ := p.memo.Snapshot(egress.Objects{HostSubnets: hosts.Items, NetNamespaces: namespaces.Items})
-	targets := probe.Targets{Self: p.source}
+	targets := probe.Targets{Self: sourceOf(hosts.Items, p.source)}
 	for _, peer := range egress.ProbedHosts(cluster, p.memo.Resolve(cluster)) {
+		if peer.IP.Is6() != targets.Self.Is6() {
+			continue // out of reach: its Node decides
+		}
 		targets.Probe = append(targets.Probe, probe.Target{Name: peer.Name, Addr: peer.IP, Overlay: peer.Overlay})
 	}
 	if err := p.runner.SetTargets(targets); err != nil {
 		return fmt.Errorf("set the probe targets: %w", err)
 	}
 	return nil
+}
+
+// sourceOf is the address by which hosts know the node with an address: its hostIP, which is
+// one of IPv4 where the node's first address is one of IPv6 and it has both.
+func sourceOf(hosts []v1.HostSubnet, given netip.Addr) netip.Addr {
+	for i := range hosts {
+		h := &hosts[i]
+		if ip, err := netip.ParseAddr(h.HostIP); err == nil && ip != given && slices.Contains(h.Status.HostIPs, given.String()) {
+			return ip
+		}
+	}
+	return given
 }
 
 // requestPass requests a pass.

@@ -35,7 +35,7 @@ type view struct {
 	networks   map[string][]netip.Prefix
 	// ipv6Capacity is by host too, of those for which a cloud gives one for each family.
 	ipv6Capacity map[string]int
-	// hostIPs are, by host, hostIP and an IPv6 address of the Node.
+	// hostIPs are, by host, hostIP and, if that is one of IPv4, an IPv6 address of the Node.
 	hostIPs map[string][]string
 	// ipv6 are the IPv6 networks and addresses of Nodes, by host.
 	ipv6 map[string][]string

@@ -32,12 +32,14 @@ type HostSubnet struct {
 	// +kubebuilder:validation:MaxLength=253
 	Host string `json:"host,omitempty"`
 
-	// hostIP is the Node's internal IPv4 address. Its egress IPs are added to
-	// the interface that has this address. The controller fills it in when the
+	// hostIP is the Node's internal address: the first of IPv4, or of a Node that has
+	// none, the first global or unique local one of IPv6. Its egress IPs are added to
+	// the interface that has this address, and other hosts reach it there by the overlay, if
+	// theirs are of the same family. The controller fills it in when the
 	// Node exists; until then the host has no egress IPs.
 	// +optional
 	// +kubebuilder:validation:MaxLength=64
-	// +kubebuilder:validation:XValidation:rule="isIP(self) && ip(self).family() == 4",messageExpression="'\"' + self + '\" is no address of a node: give its bare IPv4 address, such as 192.168.7.11'",message="give the node's bare IPv4 address, such as 192.168.7.11"
+	// +kubebuilder:validation:XValidation:rule="isIP(self) && (ip(self).family() == 4 || ip(self).isGlobalUnicast() && ip.isCanonical(self))",messageExpression="'\"' + self + '\" is no address of a node: give its bare address, such as 192.168.7.11 or, of a node without IPv4, fd00:7::11, in canonical form'",message="give the node's bare address, such as 192.168.7.11 or, of a node without IPv4, fd00:7::11, in canonical form"
 	HostIP string `json:"hostIP,omitempty"`
 
 	// subnet is the IPv4 CIDR of the Node's pods, from spec.podCIDR; it may be
@@ -113,8 +115,8 @@ type HostSubnetStatus struct {
 	// +optional
 	Placement *PlacementStatus `json:"placement,omitempty"`
 
-	// hostIPs are hostIP and the first IPv6 address that the Node lists as its InternalIP, if
-	// there is one (by the controller).
+	// hostIPs are hostIP and, if that is one of IPv4, the first IPv6 address that the Node lists
+	// as its InternalIP, if there is one (by the controller).
 	// +optional
 	// +listType=atomic
 	// +kubebuilder:validation:MaxItems=2
@@ -257,7 +259,8 @@ type AgentStatus struct {
 	// +kubebuilder:validation:items:MaxLength=64
 	UplinkNetworks []string `json:"uplinkNetworks,omitempty"`
 	// families are the IP families that this host can serve: IPv4, IPv6. It depends on the
-	// agent and the kernel. An agent that does not report any serves IPv4 only.
+	// agent and the kernel. An agent that does not report any serves IPv4 only. A host whose
+	// hostIP is one of IPv6 never serves IPv4.
 	// +optional
 	// +listType=atomic
 	// +kubebuilder:validation:MaxItems=2

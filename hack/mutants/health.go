@@ -13,7 +13,7 @@ func healthMutants() []mutant {
 		},
 		{
 			name: "witness-of-itself", pkg: brain, test: "TestPropertyNoZoneHasAMajority",
-			edits: []edit{{file: "panel.go", old: "if v.hash == hash && v.name == host {", new: "if v.name == \"\" {"}},
+			edits: []edit{{file: "panel.go", old: "v.family != host.Family || v.hash == hash && v.name == host.Name {", new: "v.family != host.Family {"}},
 		},
 		{
 			name: "panel-reshuffles", pkg: brain, test: "TestPropertyPanelsAreStable",
@@ -316,7 +316,7 @@ func healthMutants() []mutant {
 		},
 		{
 			name: "uplink-of-another-address", pkg: brain, test: "TestDecideHost", plain: true,
-			edits: []edit{{file: "decide.go", old: "u.IsValid() && u.Addr() == c.Hosts[i].IP {", new: "u.IsValid() {"}},
+			edits: []edit{{file: "decide.go", old: "u.IsValid() && u.Addr() == c.Hosts[i].IP && u.Addr().Is4() {", new: "u.IsValid() {"}},
 		},
 		{
 			name: "users-vote", pkg: onlinePackage, test: "TestBallotOf", plain: true,

@@ -76,7 +76,7 @@ func (o *objectValue) Set(s string) error {
 
 func (*objectValue) Type() string { return "object" }
 
-// addressValue is a flag with an IPv4 address.
+// addressValue is a flag with an address of IPv4 or IPv6.
 type addressValue netip.Addr
 
 func (a *addressValue) String() string {
@@ -88,13 +88,10 @@ func (a *addressValue) String() string {
 
 func (a *addressValue) Set(s string) error {
 	ip, err := netip.ParseAddr(s)
-	if err != nil {
-		return errors.New("give an address, such as 192.168.7.11")
+	if err != nil || ip.Is4In6() || ip.Zone() != "" {
+		return errors.New("give an address, such as 192.168.7.11 or fd00:7::11")
 	}
-	// If the node's first address is IPv6, the kernel chooses the IPv4 address.
-	if *a = (addressValue{}); ip.Is4() {
-		*a = addressValue(ip)
-	}
+	*a = addressValue(ip)
 	return nil
 }
 

@@ -129,6 +129,9 @@ func decide(in input) (decision, bool) {
 	if decided.PodNetworksUnknown {
 		d.warnings = append(d.warnings, warning.NoPodNetworks())
 	}
+	if len(decided.OutOfReach) > 0 {
+		d.warnings = append(d.warnings, warning.OutOfReach(decided.OutOfReach, decided.Plan.HostIP))
+	}
 	if decided.AddressesOmitted > 0 {
 		d.warnings = append(d.warnings, warning.AddressesOmitted(decided.AddressesOmitted))
 	}

@@ -50,10 +50,27 @@ func podFromAPI(pod *corev1.Pod) localPod {
 		addresses: addressesOf(pod), created: pod.CreationTimestamp.Time,
 		hostNetwork: pod.Spec.HostNetwork, terminating: pod.DeletionTimestamp != nil, ended: ended(pod),
 	}
-	if ip, err := netip.ParseAddr(pod.Status.HostIP); err == nil && ip.Unmap().Is4() {
-		p.hostIP = ip.Unmap()
-	}
+	p.hostIP = hostIPFrom(pod)
 	return p
+}
+
+// hostIPFrom returns the address of the pod's node that is its hostIP, as the pod reports it;
+// invalid if it does not.
+func hostIPFrom(pod *corev1.Pod) netip.Addr {
+	var listed []netip.Addr
+	add := func(text string) {
+		if ip, err := netip.ParseAddr(text); err == nil {
+			listed = append(listed, ip.Unmap())
+		}
+	}
+	add(pod.Status.HostIP)
+	for _, h := range pod.Status.HostIPs {
+		add(h.IP)
+	}
+	if usable := egress.HostIPs(listed); len(usable) > 0 {
+		return usable[0]
+	}
+	return netip.Addr{}
 }
 
 // podsOf returns the pods whose traffic needs a path: those with an

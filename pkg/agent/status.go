@@ -85,7 +85,10 @@ func statusOf(o observation, version string, appliedGeneration int64) ownStatus 
 	if o.report.UplinkCIDR.IsValid() {
 		s.agent.UplinkCIDR = o.report.UplinkCIDR.String()
 	}
-	s.agent.Families, s.agent.IPv6Reason = []string{v1.FamilyIPv4}, clipTo(o.report.IPv6.Reason, maxClaimMessage)
+	s.agent.IPv6Reason = clipTo(o.report.IPv6.Reason, maxClaimMessage)
+	if !o.decision.state.HostIP.Is6() {
+		s.agent.Families = []string{v1.FamilyIPv4}
+	}
 	if o.report.IPv6.Known && o.report.IPv6.Reason == "" {
 		s.agent.Families = append(s.agent.Families, v1.FamilyIPv6)
 	}

@@ -28,6 +28,7 @@ func stripPod(obj any) (any, error) {
 		Status: corev1.PodStatus{
 			Phase:                      pod.Status.Phase,
 			HostIP:                     pod.Status.HostIP,
+			HostIPs:                    pod.Status.HostIPs,
 			PodIP:                      pod.Status.PodIP,
 			PodIPs:                     pod.Status.PodIPs,
 			InitContainerStatuses:      stripContainers(pod.Status.InitContainerStatuses),

@@ -74,6 +74,9 @@ func invalidReason(ip netip.Addr) string {
 // usable4 reports whether a host or pod can have the address, of IPv4.
 func usable4(ip netip.Addr) bool { return ip.Is4() && invalidReason(ip) == "" }
 
+// usableHost reports whether a host can have the address as hostIP.
+func usableHost(ip netip.Addr) bool { return invalidReason(ip) == "" }
+
 // usablePod reports whether a pod can have the address.
 func usablePod(ip netip.Addr) bool { return invalidReason(ip) == "" }
 

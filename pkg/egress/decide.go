@@ -79,6 +79,10 @@ type HostDecision struct {
 	// StrayIPv6 is an IPv6 address of a pod that must not send outside the cluster, and is
 	// itself in no network that is known to be inside; invalid if there is none.
 	StrayIPv6 netip.Addr
+	// OutOfReach names egress hosts of namespaces with pods here to which the overlay does not
+	// lead, as their hostIPs are of another family, in order. The pods use other egress IPs of
+	// their namespaces, or are dropped.
+	OutOfReach []string
 	// Stray is one of the host's pods whose address is in no network that is known to be
 	// one of pods; its IP is invalid if there is none. The network is not covered by strict
 	// classification, and not inside.
@@ -96,7 +100,8 @@ func DecideHost(in HostInput) (HostDecision, bool) {
 	in.PodNetworks = slices.Concat(in.PodNetworks, pods)
 	inside := slices.Concat(in.Inside, pods, services, apiServers(cluster, in.APIServers))
 	found := findPods(in, cluster, inside)
-	plan, ok := PlanFor(cluster, ResolveFrom(cluster, resolution, reach), in.Host, in.Pods, slices.Concat(inside, found.all))
+	paths, outOfReach := pathsFrom(cluster, resolution, reach)
+	plan, ok := PlanFor(cluster, paths, in.Host, in.Pods, slices.Concat(inside, found.all))
 	if !ok {
 		return HostDecision{}, false
 	}
@@ -112,7 +117,7 @@ func DecideHost(in HostInput) (HostDecision, bool) {
 	// The Node may have no podCIDR, as with a CNI that gives addresses out of pools, or
 	// is not known yet.
 	var stray Pod
-	plan.Subnets, stray = strictNetworks(withPodNetworks(slices.Concat(plan.Subnets, found.wide()), in.PodNetworks), in.PodNetworks, in.Pods, plan.Hosts)
+	plan.Subnets, stray = strictNetworks(withPodNetworks(slices.Concat(plan.Subnets, found.wide()), in.PodNetworks), in.PodNetworks, in.Pods, plan.Hosts, FamilyOf(plan.HostIP))
 	if in.Strict {
 		plan.Pods = append(plan.Pods, unmanagedPods(in.Managed, in.Pods)...)
 		slices.SortStableFunc(plan.Pods, func(a, b PodPath) int { return a.IP.Compare(b.IP) })
@@ -126,10 +131,37 @@ func DecideHost(in HostInput) (HostDecision, bool) {
 		Watched:            Watched(cluster, resolution, in.Host, in.Pods),
 		Witnessed:          Witnessed(cluster, in.Host),
 		NoHostSubnet:       noHostSubnet,
-		PodNetworksUnknown: in.Strict && !slices.ContainsFunc(plan.Subnets, func(p netip.Prefix) bool { return p.Addr().Is4() }),
+		PodNetworksUnknown: in.Strict && !slices.ContainsFunc(plan.Subnets, func(p netip.Prefix) bool { return FamilyOf(p.Addr()) == FamilyOf(plan.HostIP) }),
+		OutOfReach:         usedOf(outOfReach, resolution, in.Pods),
 		StrayIPv6:          strayIPv6(plan),
 		Stray:              stray,
 	}, true
+}
+
+// pathsFrom is the resolution that the packets of a host's pods follow. Hosts to which the
+// overlay does not lead from there, which are returned, are offline for them, and may take
+// their last egress IP: what is sent to such a host would be lost, and no probe can be wrong
+// about it.
+func pathsFrom(c Cluster, settled Resolution, r Reach) (paths Resolution, outOfReach []string) {
+	outOfReach = c.OutOfReach(r.Host)
+	if len(outOfReach) == 0 {
+		return ResolveFrom(c, settled, r), nil
+	}
+	offline := make(map[string]bool, len(outOfReach))
+	for _, name := range outOfReach {
+		offline[name] = true
+	}
+	c = WithOffline(c, offline)
+	return ResolveFrom(c, Resolve(c), r), outOfReach
+}
+
+// usedOf are those of the named hosts that pods would use.
+func usedOf(names []string, r Resolution, pods []Pod) []string {
+	if len(names) == 0 {
+		return nil
+	}
+	used := usedHosts(r, pods)
+	return slices.DeleteFunc(names, func(name string) bool { return !used[name] })
 }
 
 // withSelf returns the cluster with what the host knows better than the API: its
@@ -145,7 +177,7 @@ func withSelf(in HostInput) (_ Cluster, noHostSubnet bool) {
 	}
 	// A host need not be told that it has its address; without it, it cannot do anything.
 	c.Hosts[i].Confirmed = c.Hosts[i].IP.IsValid()
-	if u := in.Uplink; u.IsValid() && u.Addr() == c.Hosts[i].IP {
+	if u := in.Uplink; u.IsValid() && u.Addr() == c.Hosts[i].IP && u.Addr().Is4() {
 		// An uplink with a /32, as clouds assign it, does not say which addresses
 		// its segment carries.
 		if u.Bits() < u.Addr().BitLen() && !c.Hosts[i].Cloud {

@@ -14,8 +14,19 @@ type HostIPChoice struct {
 	Why     string
 }
 
-// ChooseHostIP chooses the hostIP of a host from the IPv4 addresses that its Node
-// lists, in the Node's order. present is the hostIP so far; invalid for none.
+// HostIPs are the InternalIPs of a Node that may be its hostIP, in the Node's order: those of
+// IPv4, and of a Node that has none, those of IPv6 that other networks reach: global and unique
+// local ones. The overlay leads only to hosts with a hostIP of one's own family, so a node with
+// both has the one that nodes with IPv4 alone can have.
+func HostIPs(internal []netip.Addr) []netip.Addr {
+	if four := only(internal, netip.Addr.Is4); len(four) > 0 {
+		return four
+	}
+	return only(internal, usableHost)
+}
+
+// ChooseHostIP chooses the hostIP of a host from the addresses that its Node lists, see
+// HostIPs. present is the hostIP so far; invalid for none.
 //
 // It is the first address, which the kubelet considers the node's own, unless that
 // belongs to someone else: a kubelet must not take the address of another host or an

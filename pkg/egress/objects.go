@@ -175,14 +175,14 @@ func (r *reader) host(object *v1.HostSubnet, given given) Host {
 	}
 	h.Awaited = sortedUnique(slices.Clone(given.awaited))
 	h.Capacity, h.IPv6Capacity = capacityOf(object, given), ipv6CapacityOf(object, given)
-	if ip, err := netip.ParseAddr(object.HostIP); err == nil && usable4(ip) {
+	if ip, err := netip.ParseAddr(object.HostIP); err == nil && usableHost(ip) {
 		h.IP = ip
 	} else if object.HostIP == "" {
 		r.problem(kindHostSubnet, h.Name, fieldHostIP, "", ReasonBadHost,
-			"there is none yet, so the host takes no egress traffic: the controller sets it when a Node of that name reports its IPv4 address.")
+			"there is none yet, so the host takes no egress traffic: the controller sets it when a Node of that name reports its InternalIP.")
 	} else {
 		r.problem(kindHostSubnet, h.Name, fieldHostIP, object.HostIP, ReasonBadHost,
-			"%q is not a valid host address, so the host takes no egress traffic. Set it to the node's IPv4 address.", object.HostIP)
+			"%q is not a valid host address, so the host takes no egress traffic. Set it to the node's InternalIP, of IPv4 if it has one.", object.HostIP)
 	}
 	h.Unheard, h.Confirmed = given.unheard, confirmed(h.IP, object)
 	if agent := object.Status.Agent; agent != nil {

@@ -86,10 +86,13 @@ func (r *reader) uplink(h *Host, agent *v1.AgentStatus) {
 	if agent == nil || agent.UplinkCIDR == "" {
 		return
 	}
-	network, ok := parseNetwork4(agent.UplinkCIDR)
+	network, _, ok := parseRange(agent.UplinkCIDR)
+	if ok && network.Addr().Is6() {
+		return // with the other networks of IPv6
+	}
 	if !ok {
 		r.problem(kindHostSubnet, h.Name, "status.agent.uplinkCIDR", agent.UplinkCIDR, ReasonBadCIDR,
-			"%q is not an IPv4 CIDR: the uplink's network is not known.", agent.UplinkCIDR)
+			"%q is not a CIDR: the uplink's network is not known.", agent.UplinkCIDR)
 		return
 	}
 	// An uplink with a /32 does not tell which addresses its segment carries.

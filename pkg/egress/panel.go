@@ -17,6 +17,8 @@ type Witness struct {
 	// topology.kubernetes.io/zone names it. Hosts without a label are considered
 	// to be in one zone.
 	Zone string
+	// Family is that of its hostIP. Hosts of another one do not reach it.
+	Family Family
 }
 
 // Panels picks the witnesses of each host: by name of the host, in order of name. They
@@ -31,7 +33,7 @@ type Witness struct {
 //     (rendezvous hashing). So all witnesses have about the same number of hosts, and
 //     a witness that comes or goes changes only panels that it is or was in.
 //
-// A host is never in its own panel.
+// A host is never in its own panel, and only hosts that reach it are.
 func Panels(hosts, witnesses []Witness) map[string][]string {
 	e := newElectorate(witnesses)
 	panels := make(map[string][]string, len(hosts))
@@ -51,9 +53,10 @@ type electorate struct {
 }
 
 type voter struct {
-	name string
-	hash uint64
-	zone int
+	name   string
+	hash   uint64
+	zone   int
+	family Family
 }
 
 type ranked struct {
@@ -77,13 +80,13 @@ func newElectorate(witnesses []Witness) *electorate {
 			e.zones[w.Zone] = zone
 			e.first = append(e.first, make([]ranked, 0, MaxPanel+1))
 		}
-		e.voters = append(e.voters, voter{name: w.Name, hash: nameHash(w.Name), zone: zone})
+		e.voters = append(e.voters, voter{name: w.Name, hash: nameHash(w.Name), zone: zone, family: w.Family})
 	}
 	return e
 }
 
 func (e *electorate) panel(host Witness) []string {
-	size := panelSize(e.rank(host.Name))
+	size := panelSize(e.rank(host))
 	own, known := e.zones[host.Zone]
 	if !known {
 		own = -1
@@ -114,14 +117,14 @@ func panelSize(witnesses int) int {
 
 // rank finds the first voters of each zone for a host, and returns how many voters
 // there are apart from the host.
-func (e *electorate) rank(host string) (others int) {
+func (e *electorate) rank(host Witness) (others int) {
 	for zone := range e.first {
 		e.first[zone] = e.first[zone][:0]
 	}
-	hash := nameHash(host)
+	hash := nameHash(host.Name)
 	for i := range e.voters {
 		v := &e.voters[i]
-		if v.hash == hash && v.name == host {
+		if v.family != host.Family || v.hash == hash && v.name == host.Name {
 			continue
 		}
 		others++

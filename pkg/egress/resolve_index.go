@@ -241,6 +241,9 @@ func (x *index) invalidOn(h int, ip netip.Addr) (Reason, string) {
 	if ip.Is6() && !host.ServesIPv6 {
 		return ReasonFamilyNotServed, "its agent does not report that it serves egress IPs of IPv6; status.agent.ipv6Reason of the HostSubnet says why, if the agent knows"
 	}
+	if ip.Is4() && host.IP.Is6() {
+		return ReasonFamilyNotServed, "its hostIP " + host.IP.String() + " is one of IPv6, so it has egress IPs of IPv6 only"
+	}
 	if host.hasItself(ip) {
 		return ReasonHostAddress, "its agent finds it on the host, where something else has put it"
 	}

@@ -19,7 +19,7 @@ func ServingHosts(c Cluster, r Resolution) []Peer {
 	var peers []Peer
 	for h := range c.Hosts {
 		host := &c.Hosts[h]
-		if host.IP.Is4() && isEgressHost(c, r, h) {
+		if host.IP.IsValid() && isEgressHost(c, r, h) {
 			peers = append(peers, Peer{Name: host.Name, IP: host.IP, Overlay: host.AnswersOverlay})
 		}
 	}
@@ -51,7 +51,7 @@ func (c Cluster) peers(names map[string]bool) []Peer {
 	peers := make([]Peer, 0, len(names))
 	for i := range c.Hosts {
 		h := &c.Hosts[i]
-		if names[h.Name] && h.IP.Is4() {
+		if names[h.Name] && h.IP.IsValid() {
 			peers = append(peers, Peer{Name: h.Name, IP: h.IP, Overlay: h.AnswersOverlay})
 		}
 	}
@@ -96,7 +96,35 @@ func Watched(c Cluster, r Resolution, host string, pods []Pod) []Peer {
 		names[name] = true
 	}
 	delete(names, host)
-	return c.peers(names)
+	return c.inReach(host, c.peers(names))
+}
+
+// inReach are those peers to which the overlay leads from a host.
+func (c Cluster) inReach(host string, peers []Peer) []Peer {
+	self, known := c.Host(host)
+	return slices.DeleteFunc(peers, func(p Peer) bool { return known && !self.reaches(p.IP) })
+}
+
+// reaches reports whether the overlay leads from the host to one with an address: only if that
+// is of the family of its own. Of a host without an address that is not known.
+func (h *Host) reaches(ip netip.Addr) bool {
+	return !h.IP.IsValid() || FamilyOf(ip) == FamilyOf(h.IP)
+}
+
+// OutOfReach names the hosts to which the overlay does not lead from one, in order, because
+// their hostIPs are of another family.
+func (c Cluster) OutOfReach(host string) []string {
+	self, known := c.Host(host)
+	if !known {
+		return nil
+	}
+	var names []string
+	for i := range c.Hosts {
+		if h := &c.Hosts[i]; h.IP.IsValid() && !self.reaches(h.IP) {
+			names = append(names, h.Name)
+		}
+	}
+	return names
 }
 
 // usedHosts names the hosts that the packets of the pods may take.
@@ -130,7 +158,7 @@ func ownWitnesses(c Cluster, r Resolution, host string) []string {
 	all := make([]Witness, 0, len(c.Hosts))
 	for i := range c.Hosts {
 		h := &c.Hosts[i]
-		if h.IP.Is4() {
+		if h.IP.IsValid() && c.Hosts[self].reaches(h.IP) {
 			all = append(all, Witness{Name: h.Name})
 		}
 	}
