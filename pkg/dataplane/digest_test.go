@@ -9,8 +9,8 @@ import (
 	"github.com/egressip-operator/egressip-operator/internal/testenv"
 )
 
-// The sets of the kernel get hosts of IPv4, networks without host bits and each once, and all
-// hosts as inside.
+// The sets of the kernel get the hosts of one family, that of the own address, networks without
+// host bits and each once, and all hosts as inside.
 func TestDigestIsWhatSetsHold(t *testing.T) {
 	d := digested(State{
 		Hosts:  []netip.Addr{testenv.Addr("192.168.7.12"), testenv.Addr("fd00:7::12"), {}, testenv.Addr("192.168.7.11")},
@@ -20,12 +20,13 @@ func TestDigestIsWhatSetsHold(t *testing.T) {
 	if want := []netip.Addr{testenv.Addr("192.168.7.11"), testenv.Addr("192.168.7.12")}; !slices.Equal(hosts, want) {
 		t.Errorf("hosts are %v", hosts)
 	}
-	if len(d.hosts) != 2 || len(d.networks) != 2 {
+	if len(d.hosts) != 3 || len(d.networks) != 2 {
 		t.Errorf("usable are hosts %v and networks %v", d.hosts, d.networks)
 	}
 	inside := masked(slices.Collect(maps.Keys(d.inside)))
 	want := []netip.Prefix{
 		netip.MustParsePrefix("10.244.0.0/16"), netip.MustParsePrefix("192.168.7.11/32"), netip.MustParsePrefix("192.168.7.12/32"), netip.MustParsePrefix("fd00::/48"),
+		netip.MustParsePrefix("fd00:7::12/128"),
 	}
 	if !slices.Equal(inside, want) {
 		t.Errorf("inside are %v", inside)
@@ -55,5 +56,9 @@ func TestDigestIsMadeAgainForOthersOnly(t *testing.T) {
 	third := digested(s, second)
 	if _, known := third.hostSet[s.Hosts[1]]; !known || len(third.hostSet) != 2 {
 		t.Errorf("another host is not in %v", third.hostSet)
+	}
+	s.HostIP = testenv.Addr("fd00:7::11")
+	if fourth := digested(s, third); len(fourth.hostSet) != 0 || len(fourth.hosts) != 2 {
+		t.Errorf("of a host with an address of IPv6, the overlay knows %v of %v", fourth.hostSet, fourth.hosts)
 	}
 }
