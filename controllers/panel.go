@@ -100,7 +100,7 @@ func (p *panels) pick(v view, hosts []egress.Peer, now time.Time) map[string][]s
 	watched := make([]egress.Witness, 0, len(hosts))
 	var missing []egress.Witness
 	for _, h := range hosts {
-		host := egress.Witness{Name: h.Name, Zone: v.candidates[h.Name].zone, Family: egress.FamilyOf(h.IP)}
+		host := egress.Witness{Name: h.Name, Zone: v.candidates[h.Name].zone, Family: familyAt(h.IP)}
 		watched = append(watched, host)
 		if _, known := p.picked[host]; !known {
 			missing = append(missing, host)
@@ -135,10 +135,16 @@ func (p *panels) electorate(v view, now time.Time) []egress.Witness {
 	return witnesses
 }
 
-// familyOf is the family of a host's address; IPv4 if it has none.
+// familyOf is the family of a host's address, see familyAt.
 func familyOf(h *v1.HostSubnet) egress.Family {
-	if ip, err := netip.ParseAddr(h.HostIP); err == nil {
-		return egress.FamilyOf(ip)
+	ip, _ := netip.ParseAddr(h.HostIP) // what is none is not valid
+	return familyAt(ip)
+}
+
+// familyAt is the family of a host with an address; IPv4 if it has none.
+func familyAt(ip netip.Addr) egress.Family {
+	if ip.Is6() {
+		return egress.IPv6
 	}
 	return egress.IPv4
 }
