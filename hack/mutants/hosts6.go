@@ -19,6 +19,8 @@ func hosts6Mutants() []mutant {
 		in(kernel, "anybody-sends-over-ipv6", "TestOverlayOverIPv6TakesPacketsOfHostsAlone", "rules/content.go", "return !b.six || b.OverIPv6", "return !b.six"),
 		in(kernel, "probes-are-of-ipv4", "TestProbesTravelTheOverlayOfIPv6", "bpf/programs.go", "unmarked[o.family] = o.sendProbe(probePort)", "unmarked[four] = o.sendProbe(probePort)"),
 		in(kernel, "maps-keep-their-layout", "TestOverlayChangesItsFamily", "dataplane.go", "|| maps.OverIPv6() != shape.OverIPv6 {", "{"),
+		in(kernel, "ipv6-ends-with-hosts-of-ipv6", "TestOverlayChangesItsFamily", "dataplane.go", "withIPv6 := d.maps.HasIPv6() || over6", "withIPv6 := d.maps.HasIPv6() && !d.maps.OverIPv6() || over6"),
+		in(kernel, "ports-open-before-the-overlay-goes", "TestOverlayOfIPv6IsGuardedUntilItIsGone", "apply_round.go", "if p.Serve6 && !p.OverIPv6 {", "if p.Serve6 && !p.OverIPv6 && p.Maps {"),
 		in(kernel, "overlay-over-ipv6-anyway", "TestNoOverlayOverIPv6", "apply_round.go", "if r.overErr != nil {", "if r.overErr != nil && r.d == nil {"),
 		in(probePackage, "refusals-are-of-ipv4", "TestProbesOverIPv6", "refusal.go", "range refusalKinds() {", "range refusalKinds()[:1] {"),
 		in(controller, "witnesses-of-any-family", "TestWitnessesOfTwoFamilies", "panel.go", "Zone: c.zone, Family: familyOf(h)}", "Zone: c.zone}"),

@@ -77,6 +77,9 @@ func (e *execution) depends(c change) bool {
 		unforgotten := e.failed[phaseForget] != nil && c.op != delAddress
 		return e.failed[phaseGrow] != nil || e.failed[phaseMark] != nil || unforgotten
 	case phaseRewrite, phaseUnlock, phaseShrink:
+		if c.set == setHosts6 && e.failed[phaseOverlay] != nil {
+			return true // see guardedParams
+		}
 		return e.failed[phaseGrow] != nil || e.failed[phaseMark] != nil || e.failed[phaseForget] != nil
 	default:
 		return false

@@ -41,6 +41,8 @@ func TestChangesThatDependOnAFailureAreLeftOut(t *testing.T) {
 		{"mark of a refused egress IP", change{phase: phaseMark, mark: refused}, func(e *execution) { e.refused[testenv.Addr(eip1)] = failed }, true},
 		{"mark of another one", change{phase: phaseMark, mark: fine}, func(e *execution) { e.refused[testenv.Addr(eip1)] = failed }, false},
 		{"mark that drops", change{phase: phaseMark, mark: m.Remote()}, func(e *execution) { e.refused[testenv.Addr(eip1)] = failed }, false},
+		{"hosts of IPv6 while the overlay takes their packets", change{phase: phaseShrink, op: delMember, set: setHosts6}, func(e *execution) { e.failed[phaseOverlay] = failed }, true},
+		{"hosts of IPv4 after the overlay failed", change{phase: phaseShrink, op: delMember, set: setHosts}, func(e *execution) { e.failed[phaseOverlay] = failed }, false},
 		{"route without maps", change{phase: phaseRoute, op: putRoute}, func(e *execution) { e.d.maps = nil }, true},
 	} {
 		e := newExecution()

@@ -108,7 +108,7 @@ func (r *round) run(ctx context.Context) (again bool, err error) {
 	r.addresses = goal.desired.addresses
 	failed := r.perform(ctx, order(orderInput{
 		observed: observed, desired: r.desired, marks: m, use: use, use6: use6, known: known,
-		rules: r.ruleParams(r.indices, goal.state),
+		rules: r.guardedParams(goal.state, observed),
 		table: r.renderTable,
 		links: r.planLinks(observed, r.desired),
 		sweep: !r.d.swept,
@@ -198,6 +198,19 @@ func (r *round) ruleParams(idx indices, s State) rules.Params {
 		Serve6:      r.serve6,
 		OverIPv6:    r.serve6 && s.overIPv6(),
 	}
+}
+
+// guardedParams are ruleParams of a State, once the indices are known. As long as the kernel knows
+// hosts by addresses of IPv6, the overlay may take packets from them: until it does not, the
+// rules keep others off its port.
+func (r *round) guardedParams(s State, observed kernel) rules.Params {
+	p := r.ruleParams(r.indices, s)
+	if p.Serve6 && !p.OverIPv6 {
+		for ip := range observed.hosts {
+			p.OverIPv6 = p.OverIPv6 || ip.Is6()
+		}
+	}
+	return p
 }
 
 // randomPorts reports whether connections get random source ports: if that is asked for, and

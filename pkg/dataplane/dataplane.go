@@ -253,9 +253,9 @@ func (d *Dataplane) open(hostIP netip.Addr) error {
 }
 
 // loadAny loads the programs with maps for IPv6, if there are any or the overlay needs them, and
-// else, or if that fails and the overlay does not, without.
+// else, or if that fails and the overlay does not need them, without.
 func (d *Dataplane) loadAny(source netip.Addr, over6 bool) error {
-	withIPv6 := d.maps.HasIPv6() && !d.maps.OverIPv6() || over6
+	withIPv6 := d.maps.HasIPv6() || over6
 	err := d.load(bpf.Shape{IPv6: withIPv6, OverIPv6: over6}, source)
 	if err != nil && withIPv6 {
 		d.serve6.maps = made(err)

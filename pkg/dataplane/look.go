@@ -51,7 +51,7 @@ func (r *round) look() {
 		rest = lookSoon
 	}
 	o := &r.d.outlook
-	if o.at == 0 || o.uplink != r.uplink.Name || monotonic()-o.at >= rest {
+	if o.at == 0 || o.uplink != r.uplink.Name || o.facts.OverIPv6 != r.state.overIPv6() || monotonic()-o.at >= rest {
 		r.d.changed.Store(false)
 		o.facts, o.at, o.uplink = r.facts(), monotonic(), r.uplink.Name
 	}

@@ -1,12 +1,14 @@
 package dataplane
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"net"
 	"net/netip"
 	"slices"
 	"strings"
+	"sync"
 	"testing"
 	"time"
 
@@ -182,9 +184,11 @@ func TestProbesTravelTheOverlayOfIPv6(t *testing.T) {
 }
 
 // given: hosts with addresses of both families, known to each other by those of IPv4; when
-// they get to know each other by those of IPv6, then the overlay is over IPv6, with maps of
-// another layout, and meanwhile no packet has left with another source. A host that is known
-// by IPv4 alone is out of reach from there on.
+// they get to know each other by those of IPv6, and by those of IPv4 again, then the overlay is
+// over that family, with maps of another layout, and meanwhile no packet has left with another
+// source. A host that is known by IPv4 alone is out of reach of those known by IPv6.
+//
+// Mutants killed: maps-keep-their-layout, ipv6-ends-with-hosts-of-ipv6.
 func TestOverlayChangesItsFamily(t *testing.T) {
 	w := newDualWorld(t)
 	w.applyAll(t)
@@ -206,23 +210,79 @@ func TestOverlayChangesItsFamily(t *testing.T) {
 	for _, p := range w.members() {
 		p.set(Pod{Kind: Drop})
 	}
-	for _, n := range w.nodes {
-		n.state.HostIP, n.state.Hosts = testenv.Addr(n.ip6()), nil
-		for _, o := range w.nodes {
-			n.state.Hosts = append(n.state.Hosts, testenv.Addr(o.ip6()))
-		}
-		n.lead(testenv.Addr(w.n2.ip6()))
-		n.apply(t)
-	}
+	w.know(t, byIPv6)
 	flow("over IPv6")
 	w.applySettled(t)
 
-	w.seen6.says("a host is known by IPv4 alone")
+	w.seen6.says("the hosts are known by IPv4 again")
+	w.know(t, byIPv4)
+	flow("over IPv4 again")
+	w.applyAll(t) // the rules of an overlay over IPv6 have outlived it for one pass
+	w.applySettled(t)
+
+	w.seen6.says("the hosts are known by IPv6 again, and one by IPv4 alone")
+	w.know(t, byIPv6)
+	flow("over IPv6 again")
 	w.drain6(t)
 	w.n3.lead(w.n2.ip)
 	w.n3.apply(t)
 	w.silent6(t, port[w.third])
 	w.linger(t)
+}
+
+// given: hosts that are known by IPv6, one of which has an egress IP, and a machine that is no host
+// and sends to the overlay of that one all the time; when the hosts get to know each other by
+// IPv4, then none of what the machine sends goes on, at no moment.
+//
+// Mutant killed: ports-open-before-the-overlay-goes.
+func TestOverlayOfIPv6IsGuardedUntilItIsGone(t *testing.T) {
+	const port = 9300
+	w := newDualWorld(t)
+	w.n1.unhost(eip1)
+	for _, p := range w.members() {
+		p.set(Pod{Kind: Drop})
+	}
+	w.seen6.only(port)
+	w.know(t, byIPv6)
+	w.third.leaves6(t, eip61)
+	to, c := netip.AddrPortFrom(testenv.Addr(bastionIP6), port), w.router.dial(t, "udp6", net.JoinHostPort(w.n2.ip6(), "9789"))
+	ctx, cancel := context.WithCancel(context.WithoutCancel(t.Context()))
+	var forging sync.WaitGroup
+	forging.Go(func() {
+		from := uint16(1024)
+		repeat(ctx, 100*time.Microsecond, func() {
+			from = max(from+1, 1024) // each a connection of its own
+			_, _ = c.Write(vxlanPacket6(7, netip.AddrPortFrom(w.third.ip6, from), to, "forged"))
+		})
+	})
+	for range 5 {
+		w.know(t, byIPv4)
+		w.know(t, byIPv6)
+	}
+	cancel()
+	forging.Wait()
+	w.drain6(t)
+	w.third.leaves6(t, eip61)
+}
+
+// byIPv4 and byIPv6 are addresses that a node may be known by.
+func byIPv4(n *node) netip.Addr { return testenv.Addr(fmt.Sprintf("192.168.7.1%d", n.index)) }
+func byIPv6(n *node) netip.Addr { return testenv.Addr(n.ip6()) }
+
+// know has the hosts get to know each other by some address of theirs.
+func (w dualWorld) know(t *testing.T, by func(*node) netip.Addr) {
+	t.Helper()
+	for _, n := range w.nodes {
+		n.state.HostIP, n.state.Hosts = by(n), nil
+		for _, o := range w.nodes {
+			n.state.Hosts = append(n.state.Hosts, by(o))
+		}
+		n.lead(by(w.n2))
+		n.apply(t)
+		if seen := n.dp.outlook.facts; seen.OverIPv6 != by(n).Is6() {
+			t.Errorf("%s warns of what was seen of the other family", n.Name)
+		}
+	}
 }
 
 // lead has all pods with a way over the overlay take it to a host.

@@ -101,8 +101,8 @@ type Params struct {
 	// one that has ended is not taken for it while there is no agent. Others cannot.
 	Senders bool
 	// IPv6: there are rules for IPv6, too. Serve6: they serve egress IPs of IPv6, and do not
-	// only drop; the backend has maps. OverIPv6: hosts have addresses of IPv6, and so have the
-	// outer packets of the overlay, and probes. It needs Serve6.
+	// only drop; the backend has maps. OverIPv6: hosts have addresses of IPv6, or had them a
+	// moment ago, and so have the outer packets of the overlay, and probes. It needs Serve6.
 	IPv6, Serve6, OverIPv6 bool
 	// RandomPorts: connections get random source ports.
 	RandomPorts bool
