@@ -211,6 +211,10 @@ func (r *hostSubnets) chooseHostIP(ctx context.Context, h *v1.HostSubnet, node *
 	if len(listed) == 0 || listed[0] == present {
 		return egress.ChooseHostIP(listed, present, nil), nil
 	}
+	own, _ := egress.Snapshot(egress.Objects{HostSubnets: []v1.HostSubnet{*h}})
+	if choice, stays := own.Hosts[0].StillIPv4(listed); stays {
+		return choice, nil
+	}
 	owners, err := r.addressOwners(ctx, node.Name)
 	if err != nil {
 		return egress.HostIPChoice{}, err

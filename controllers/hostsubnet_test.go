@@ -60,6 +60,19 @@ func TestHostSubnets(t *testing.T) {
 			s.Addresses = append(s.Addresses, corev1.NodeAddress{Type: corev1.NodeInternalIP, Address: "192.168.7.16"})
 		})
 		a.awaitHost(t, "node6", is("192.168.7.16", "fd00:7::16"))
+
+		// While its agent finds that one, it stays, whatever the kubelet lists.
+		a.awaitHost(t, "node6", func(h *v1.HostSubnet) string {
+			if h.Status.Agent == nil || h.Status.Agent.UplinkCIDR != "192.168.7.16/32" {
+				return fmt.Sprintf("its agent reports %+v", h.Status.Agent)
+			}
+			return ""
+		})
+		a.nodeStatus(t, "node6", func(s *corev1.NodeStatus) {
+			s.Addresses = []corev1.NodeAddress{{Type: corev1.NodeInternalIP, Address: "fd00:7::16"}}
+		})
+		a.awaitEvent(t, "HostSubnet", "node6", "NodeAddressRefused", "still has its hostIP of IPv4")
+		a.awaitHost(t, "node6", is("192.168.7.16", "fd00:7::16"))
 	})
 
 	t.Run("what a user claims stays as written", func(t *testing.T) {

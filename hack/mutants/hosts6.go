@@ -25,6 +25,8 @@ func hosts6Mutants() []mutant {
 		in(probePackage, "refusals-are-of-ipv4", "TestProbesOverIPv6", "refusal.go", "range refusalKinds() {", "range refusalKinds()[:1] {"),
 		in(controller, "witnesses-of-any-family", "TestWitnessesOfTwoFamilies", "panel.go", "Zone: c.zone, Family: familyOf(h)}", "Zone: c.zone}"),
 		in(brain, "ipv6-comes-first", "TestHostIPsOfANode", "hostip.go", "len(four) > 0 {", "len(four) > 0 && four[0] == internal[0] {"),
+		in(brain, "what-the-kubelet-forgets-is-gone", "TestHostKeepsItsIPv4", "hostip.go", "!h.IP.Is4() || !h.Confirmed || !h.AgentReady ||", "!h.IP.Is4() || h.Confirmed || h.AgentReady ||"),
+		in(brain, "what-the-agent-has-lost-stays", "TestHostKeepsItsIPv4", "hostip.go", "|| !h.AgentReady ||", "||"),
 		in(brain, "out-of-reach-is-used", families, "decide.go", "c = WithOffline(c, offline)", "_ = offline"),
 		in(brain, "out-of-reach-is-probed", families, "watchers.go", "return known && !self.reaches(p.IP) })", "return known && !p.IP.IsValid() })"),
 		in(brain, "hosts-of-ipv6-take-ipv4", "TestHostOfIPv6", "resolve_index.go", "if ip.Is4() && host.IP.Is6() {", "if ip.Is4() && !host.IP.IsValid() {"),

@@ -25,6 +25,18 @@ func HostIPs(internal []netip.Addr) []netip.Addr {
 	return only(internal, usableHost)
 }
 
+// StillIPv4 returns the choice for a host whose Node lists addresses of IPv6 alone, see HostIPs,
+// while its agent finds the hostIP of IPv4 on the uplink, and is ready: that stays. A kubelet that
+// starts before the machine has its route of IPv4 may list so for a while, and as a host of IPv6
+// it would be out of reach of all that it works with. It returns false for any other host. An
+// agent that does not find the address is not ready, and still publishes where it was last.
+func (h *Host) StillIPv4(listed []netip.Addr) (HostIPChoice, bool) {
+	if !h.IP.Is4() || !h.Confirmed || !h.AgentReady || len(listed) == 0 || listed[0].Is4() {
+		return HostIPChoice{}, false
+	}
+	return HostIPChoice{IP: h.IP, Refused: listed[0], Why: "of IPv6, and the host still has its hostIP of IPv4"}, true
+}
+
 // ChooseHostIP chooses the hostIP of a host from the addresses that its Node lists, see
 // HostIPs. present is the hostIP so far; invalid for none.
 //

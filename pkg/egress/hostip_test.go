@@ -56,3 +56,37 @@ func TestChooseHostIP(t *testing.T) {
 		})
 	}
 }
+
+// A host keeps its hostIP of IPv4 while its agent works with it, even if the Node lists none of
+// IPv4 for a while. Nothing else keeps it: an agent that has lost the address still publishes
+// where it was, and is not ready.
+//
+// Mutants killed: what-the-kubelet-forgets-is-gone, what-the-agent-has-lost-stays.
+func TestHostKeepsItsIPv4(t *testing.T) {
+	t.Parallel()
+	four, six := netip.MustParseAddr("10.0.0.11"), netip.MustParseAddr("fd00::11")
+	has := egress.Host{IP: four, Confirmed: true, AgentReady: true}
+	with := func(change func(*egress.Host)) egress.Host {
+		h := has
+		change(&h)
+		return h
+	}
+	for name, c := range map[string]struct {
+		host   egress.Host
+		listed []netip.Addr
+		want   bool
+	}{
+		"its agent has it":               {has, []netip.Addr{six}, true},
+		"its agent has another":          {with(func(h *egress.Host) { h.Confirmed = false }), []netip.Addr{six}, false},
+		"its agent has lost it":          {with(func(h *egress.Host) { h.AgentReady = false }), []netip.Addr{six}, false},
+		"the Node lists another of IPv4": {has, []netip.Addr{netip.MustParseAddr("10.0.0.12")}, false},
+		"the Node lists nothing":         {has, nil, false},
+		"it is one of IPv6":              {with(func(h *egress.Host) { h.IP = netip.MustParseAddr("fd00::12") }), []netip.Addr{six}, false},
+		"there is none":                  {egress.Host{}, []netip.Addr{six}, false},
+	} {
+		choice, stays := c.host.StillIPv4(c.listed)
+		if stays != c.want || stays && (choice.IP != four || choice.Refused != six || choice.Why == "") {
+			t.Errorf("%s: %+v, %t", name, choice, stays)
+		}
+	}
+}
