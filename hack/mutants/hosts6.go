@@ -27,6 +27,7 @@ func hosts6Mutants() []mutant {
 		in(brain, "ipv6-comes-first", "TestHostIPsOfANode", "hostip.go", "len(four) > 0 {", "len(four) > 0 && four[0] == internal[0] {"),
 		in(brain, "what-the-kubelet-forgets-is-gone", "TestHostKeepsItsIPv4", "hostip.go", "!h.IP.Is4() || !h.Confirmed || !h.AgentReady ||", "!h.IP.Is4() || h.Confirmed || h.AgentReady ||"),
 		in(brain, "what-the-agent-has-lost-stays", "TestHostKeepsItsIPv4", "hostip.go", "|| !h.AgentReady ||", "||"),
+		in(brain, "host-has-its-address-twice", "TestHostHasItsAddressOnce", "family.go", "if ip := p.Addr(); ip != c.Hosts[h].IP {", "if ip := p.Addr(); ip.IsValid() {"),
 		in(brain, "out-of-reach-is-used", families, "decide.go", "c = WithOffline(c, offline)", "_ = offline"),
 		in(brain, "out-of-reach-is-probed", families, "watchers.go", "return known && !self.reaches(p.IP) })", "return known && !p.IP.IsValid() })"),
 		in(brain, "hosts-of-ipv6-take-ipv4", "TestHostOfIPv6", "resolve_index.go", "if ip.Is4() && host.IP.Is6() {", "if ip.Is4() && !host.IP.IsValid() {"),

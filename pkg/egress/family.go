@@ -250,7 +250,9 @@ func addressesOf(c Cluster) map[netip.Addr][]int {
 	}
 	for h := range c.Hosts {
 		for _, p := range c.Hosts[h].addresses6() {
-			byIP[p.Addr()] = append(byIP[p.Addr()], h)
+			if ip := p.Addr(); ip != c.Hosts[h].IP {
+				byIP[ip] = append(byIP[ip], h)
+			}
 		}
 	}
 	return byIP

@@ -176,6 +176,24 @@ func TestHostOfIPv6(t *testing.T) {
 	}
 }
 
+// The hostIP of IPv6 is one of the Node's addresses, too: a message names its host once.
+//
+// Mutant killed: host-has-its-address-twice.
+func TestHostHasItsAddressOnce(t *testing.T) {
+	t.Parallel()
+	g := new(given).namespace("blue", "fd00:7::10").host("w0").ipv6()
+	edited(g, func(h *v1.HostSubnet) {
+		h.HostIP, h.Status.Agent.UplinkCIDR = "fd00:7::10", "fd00:7::10/64"
+		h.Status.Agent.Families = []string{v1.FamilyIPv6}
+		h.Status.IPv6Networks = []string{"fd00:7::10/128"}
+	})
+	cluster, _ := egress.Snapshot(g.Objects)
+	blue, _ := egress.Resolve(cluster).Namespace("blue")
+	if len(blue.Requests) != 1 || blue.Requests[0].Reason != egress.ReasonHostAddress || !strings.Contains(blue.Requests[0].Message, "the address of host w0 itself") {
+		t.Errorf("requests are %+v", blue.Requests)
+	}
+}
+
 // Only addresses that other networks reach are a host's.
 func TestHostIPsThatAreNone(t *testing.T) {
 	t.Parallel()
