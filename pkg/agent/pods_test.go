@@ -142,3 +142,31 @@ func TestHostIPOf(t *testing.T) {
 		}
 	}
 }
+
+// TestHostIPFrom: of the addresses that a pod reports of its node, the one counts that the
+// controller chooses too, also where the kubelet names one of IPv6 first. The cache keeps them.
+//
+// Mutant killed: pods-know-one-address.
+func TestHostIPFrom(t *testing.T) {
+	t.Parallel()
+	for want, listed := range map[string][]string{
+		"10.1.8.11":  {"fd00:7::11", "10.1.8.11"},
+		"10.1.8.12":  {"10.1.8.12", "fd00:7::12"},
+		"fd00:7::13": {"fe80::13", "fd00:7::13"},
+		"invalid IP": {"fe80::14"},
+	} {
+		p := pod("a", "10.244.1.5", func(p *corev1.Pod) {
+			p.Status.HostIP, p.Status.HostIPs = listed[0], nil
+			for _, ip := range listed {
+				p.Status.HostIPs = append(p.Status.HostIPs, corev1.HostIP{IP: ip})
+			}
+		})
+		slim, err := stripPod(&p)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if got := hostIPFrom(slim.(*corev1.Pod)); got.String() != want {
+			t.Errorf("of %q: %v, want %s", listed, got, want)
+		}
+	}
+}

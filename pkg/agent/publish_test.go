@@ -96,6 +96,22 @@ func TestStatusOf(t *testing.T) {
 				s.agent.Families, s.agent.UplinkNetworks = []string{"IPv4", "IPv6"}, []string{"2001:db8:7::/64", "fd00:7::/64"}
 			},
 		},
+		"the hostIP is one of IPv6": {
+			func(o *observation) {
+				o.decision.state.HostIP = testenv.Addr("fd00:7::11")
+				o.report.IPv6 = dataplane.IPv6Report{Known: true, Networks: testenv.Prefixes("fd00:7::/64")}
+			},
+			func(s *ownStatus) {
+				s.agent.Families, s.agent.UplinkNetworks = []string{"IPv6"}, []string{"fd00:7::/64"}
+			},
+		},
+		"the hostIP is one of IPv6, and the host cannot serve that": {
+			func(o *observation) {
+				o.decision.state.HostIP = testenv.Addr("fd00:7::11")
+				o.report.IPv6 = dataplane.IPv6Report{Known: true, Reason: "no forwarding"}
+			},
+			func(s *ownStatus) { s.agent.Families, s.agent.IPv6Reason = nil, "no forwarding" },
+		},
 		"the host cannot serve IPv6": {
 			func(o *observation) { o.report.IPv6 = dataplane.IPv6Report{Known: true, Reason: "no forwarding"} },
 			func(s *ownStatus) { s.agent.IPv6Reason = "no forwarding" },
