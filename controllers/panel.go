@@ -45,11 +45,12 @@ func (v *view) readCandidates(nodes map[string]*corev1.Node) {
 // readProbes reads the results of probes. self is the controller's own address.
 func (v *view) readProbes(probed probeStates, nodes map[string]*corev1.Node, self netip.Addr) {
 	own, states := "", make(map[string]online.NodeState, len(probed))
+	written := self.String()
 	for _, h := range v.hosts {
 		if probed[h.Name].State != online.NotProbed {
 			states[h.Name] = nodeState(nodes[h.Name])
 		}
-		if self.IsValid() && (h.HostIP == self.String() || slices.Contains(h.Status.HostIPs, self.String())) {
+		if self.IsValid() && (h.HostIP == written || slices.Contains(h.Status.HostIPs, written)) {
 			own = h.Name
 		}
 	}

@@ -124,9 +124,13 @@ func (p *probes) setTargets(ctx context.Context) error {
 // sourceOf is the address by which hosts know the node with an address: its hostIP, which is
 // one of IPv4 where the node's first address is one of IPv6 and it has both.
 func sourceOf(hosts []v1.HostSubnet, given netip.Addr) netip.Addr {
+	written := given.String()
 	for i := range hosts {
 		h := &hosts[i]
-		if ip, err := netip.ParseAddr(h.HostIP); err == nil && ip != given && slices.Contains(h.Status.HostIPs, given.String()) {
+		if !slices.Contains(h.Status.HostIPs, written) {
+			continue
+		}
+		if ip, err := netip.ParseAddr(h.HostIP); err == nil {
 			return ip
 		}
 	}

@@ -52,9 +52,18 @@ func withoutIPv6(s State) State {
 	s.Inside, s.Subnets = masked4(s.Inside), masked4(s.Subnets)
 	six := func(h Hosted) bool { return h.IP.Is6() }
 	s.Hosted, s.Standby = slices.DeleteFunc(slices.Clone(s.Hosted), six), slices.DeleteFunc(slices.Clone(s.Standby), six)
-	s.Hosts = only(s.Hosts, netip.Addr.Is4)
+	s.Hosts, _ = splitHosts(s.Hosts)
 	s.Pods = slices.DeleteFunc(slices.Clone(s.Pods), func(p Pod) bool { return p.IP.Is6() && !p.IP.Is4In6() })
 	return s
+}
+
+// splitHosts returns the hosts of either family. Where all are of IPv4, as in most clusters,
+// that is the list itself.
+func splitHosts(hosts []netip.Addr) (four, six []netip.Addr) {
+	if !slices.ContainsFunc(hosts, netip.Addr.Is6) {
+		return hosts, nil
+	}
+	return only(hosts, netip.Addr.Is4), only(hosts, netip.Addr.Is6)
 }
 
 // onlyIPv4 is what there is of IPv4.
@@ -214,12 +223,11 @@ func (r *round) aimed() State {
 		return s
 	}
 	// No set but that of what is inside has hosts of IPv6 then.
-	for _, h := range s.Hosts {
-		if h.Is6() {
-			s.Inside = append(s.Inside, netip.PrefixFrom(h, h.BitLen()))
-		}
+	four, others := splitHosts(s.Hosts)
+	for _, h := range others {
+		s.Inside = append(s.Inside, netip.PrefixFrom(h, h.BitLen()))
 	}
-	s.Hosts = only(s.Hosts, netip.Addr.Is4)
+	s.Hosts = four
 	six := func(h Hosted) bool { return h.IP.Is6() }
 	s.Hosted = slices.DeleteFunc(slices.Clone(s.Hosted), six)
 	s.Standby = slices.DeleteFunc(slices.Clone(s.Standby), six)

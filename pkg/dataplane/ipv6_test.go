@@ -3,10 +3,25 @@ package dataplane
 import (
 	"errors"
 	"io/fs"
+	"net/netip"
+	"slices"
 	"testing"
 
+	"github.com/egressip-operator/egressip-operator/internal/testenv"
 	"github.com/egressip-operator/egressip-operator/pkg/dataplane/sysctl"
 )
+
+// Hosts are told apart by family; where all are of IPv4, as thousands may be, none is copied.
+func TestHostsOfEitherFamily(t *testing.T) {
+	one, two, six := testenv.Addr("192.168.7.11"), testenv.Addr("192.168.7.12"), testenv.Addr("fd00:7::12")
+	if four, others := splitHosts([]netip.Addr{one, six, two}); !slices.Equal(four, []netip.Addr{one, two}) || !slices.Equal(others, []netip.Addr{six}) {
+		t.Errorf("%v and %v", four, others)
+	}
+	all := []netip.Addr{one, two}
+	if four, others := splitHosts(all); &four[0] != &all[0] || len(four) != 2 || len(others) != 0 {
+		t.Errorf("%v and %v", four, others)
+	}
+}
 
 // given: a setting that says no, or that cannot be read; then the host does not serve egress
 // IPs of IPv6, and says why. Mutant killed: unreadable-forwards.
