@@ -115,8 +115,8 @@ type HostSubnetStatus struct {
 	// +optional
 	Placement *PlacementStatus `json:"placement,omitempty"`
 
-	// hostIPs are hostIP and, if that is one of IPv4, the first IPv6 address that the Node lists
-	// as its InternalIP, if there is one (by the controller).
+	// hostIPs are hostIP and, if that is one of IPv4, the first global or unique local address of
+	// IPv6 that the Node lists as its InternalIP, if there is one (by the controller).
 	// +optional
 	// +listType=atomic
 	// +kubebuilder:validation:MaxItems=2

@@ -57,7 +57,7 @@ status, conditions and events. Several may run; one of them leads.`,
 		"UDP `port` of probes; 0 disables probes: use it without hostNetwork, where hosts do not answer")
 	f.DurationVar(&o.ProbeInterval, "probe-interval", probe.DefaultConfig().Interval,
 		"time between two probes of a host; it is offline after three without an answer, if most of its witnesses find the same")
-	f.Var((*addressValue)(&o.ProbeSource), "host-ip", "`address` of this node from which probes are sent; chosen by the kernel by default")
+	f.Var((*addressValue)(&o.ProbeSource), "host-ip", "`address` of this node from which probes are sent; by default one of IPv4 that the kernel chooses")
 	limits.add(f)
 	return cmd
 }
