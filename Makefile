@@ -23,7 +23,7 @@ DUAL_STACK ?=
 IPV6 ?=
 CELL ?=
 
-.PHONY: help demo generate build kubernetes-versions test test-unit test-conformance test-system race cover smoke vet chaos failover displacement fuzz e2e bench scale lint fmt verify image up down shell matrix packet-matrix filters kernels mutants tools prerequisites vulncheck
+.PHONY: help demo generate build kubernetes-versions test test-unit test-conformance test-system race cover smoke vet chaos failover displacement fuzz e2e ipv6-only bench scale lint fmt verify image up down shell matrix packet-matrix filters kernels mutants tools prerequisites vulncheck
 
 help: ## Show this list
 	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / { printf "  %-19s %s\n", $$1, $$2 }' Makefile
@@ -83,6 +83,9 @@ test-system: tools image
 
 e2e: prerequisites tools image ## Run the end-to-end tests alone
 	go test -timeout 40m -v ./test/e2e/...
+
+ipv6-only: prerequisites tools image ## Play the main job on a cluster without any IPv4 (root)
+	EGRESSIP_TEST_IPV6_ONLY=yes go test -timeout 20m -v -run 'TestIPv6Only$$' ./test/e2e
 
 matrix: prerequisites tools image ## Try it on each CNI and kube-proxy mode, or on CELL alone (root)
 	go run ./hack/matrix -cell "$(CELL)"
