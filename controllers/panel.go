@@ -50,7 +50,7 @@ func (v *view) readProbes(probed probeStates, nodes map[string]*corev1.Node, sel
 		if probed[h.Name].State != online.NotProbed {
 			states[h.Name] = nodeState(nodes[h.Name])
 		}
-		if self.IsValid() && (h.HostIP == written || slices.Contains(h.Status.HostIPs, written)) {
+		if self.IsValid() && hasAddress(h, written) {
 			own = h.Name
 		}
 	}
@@ -101,7 +101,7 @@ func (p *panels) pick(v view, hosts []egress.Peer, now time.Time) map[string][]s
 	watched := make([]egress.Witness, 0, len(hosts))
 	var missing []egress.Witness
 	for _, h := range hosts {
-		host := egress.Witness{Name: h.Name, Zone: v.candidates[h.Name].zone, Family: familyAt(h.IP)}
+		host := egress.Witness{Name: h.Name, Zone: v.candidates[h.Name].zone, Family: egress.HostFamily(h.IP)}
 		watched = append(watched, host)
 		if _, known := p.picked[host]; !known {
 			missing = append(missing, host)
@@ -136,18 +136,10 @@ func (p *panels) electorate(v view, now time.Time) []egress.Witness {
 	return witnesses
 }
 
-// familyOf is the family of a host's address, see familyAt.
+// familyOf is the family of a host's address.
 func familyOf(h *v1.HostSubnet) egress.Family {
 	ip, _ := netip.ParseAddr(h.HostIP) // what is none is not valid
-	return familyAt(ip)
-}
-
-// familyAt is the family of a host with an address; IPv4 if it has none.
-func familyAt(ip netip.Addr) egress.Family {
-	if ip.Is6() {
-		return egress.IPv6
-	}
-	return egress.IPv4
+	return egress.HostFamily(ip)
 }
 
 // sameWitnesses reports whether the same hosts are published as witnesses.

@@ -109,10 +109,7 @@ func (p *probes) setTargets(ctx context.Context) error {
 	}
 	cluster, _ := p.memo.Snapshot(egress.Objects{HostSubnets: hosts.Items, NetNamespaces: namespaces.Items})
 	targets := probe.Targets{Self: sourceOf(hosts.Items, p.source)}
-	for _, peer := range egress.ProbedHosts(cluster, p.memo.Resolve(cluster)) {
-		if peer.IP.Is6() != targets.Self.Is6() {
-			continue // out of reach: its Node decides
-		}
+	for _, peer := range egress.ProbedHosts(cluster, p.memo.Resolve(cluster), targets.Self) {
 		targets.Probe = append(targets.Probe, probe.Target{Name: peer.Name, Addr: peer.IP, Overlay: peer.Overlay})
 	}
 	if err := p.runner.SetTargets(targets); err != nil {
@@ -127,7 +124,7 @@ func sourceOf(hosts []v1.HostSubnet, given netip.Addr) netip.Addr {
 	written := given.String()
 	for i := range hosts {
 		h := &hosts[i]
-		if !slices.Contains(h.Status.HostIPs, written) {
+		if !hasAddress(h, written) {
 			continue
 		}
 		if ip, err := netip.ParseAddr(h.HostIP); err == nil {
@@ -135,6 +132,12 @@ func sourceOf(hosts []v1.HostSubnet, given netip.Addr) netip.Addr {
 		}
 	}
 	return given
+}
+
+// hasAddress reports whether a host has an address, as it is written: as its hostIP, or as the
+// other one that its Node lists.
+func hasAddress(h *v1.HostSubnet, written string) bool {
+	return h.HostIP == written || slices.Contains(h.Status.HostIPs, written)
 }
 
 // requestPass requests a pass.

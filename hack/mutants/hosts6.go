@@ -32,6 +32,7 @@ func hosts6Mutants() []mutant {
 		in(brain, "host-has-its-address-twice", "TestHostHasItsAddressOnce", "family.go", "if ip := p.Addr(); ip != c.Hosts[h].IP {", "if ip := p.Addr(); ip.IsValid() {"),
 		in(brain, "out-of-reach-is-used", families, "decide.go", "c = WithOffline(c, offline)", "_ = offline"),
 		in(brain, "out-of-reach-is-probed", families, "watchers.go", "return known && !self.reaches(p.IP) })", "return known && !self.reaches(p.IP) && !p.IP.IsValid() })"),
+		in(brain, "controllers-probe-out-of-reach", "TestProbedHostsOfTwoFamilies", "watchers.go", "return HostFamily(p.IP) != HostFamily(from) })", "return !p.IP.IsValid() })"),
 		in(brain, "hosts-of-ipv6-take-ipv4", "TestHostOfIPv6", "resolve_index.go", "if ip.Is4() && host.IP.Is6() {", "if ip.Is4() && !host.IP.IsValid() {"),
 		in(brain, "strict-misses-ipv4", "TestStrictWithoutIPv4", "decide.go", "return FamilyOf(p.Addr()) == FamilyOf(plan.HostIP) })", "return p.Addr().Is4() })"),
 		in(brain, "witnesses-out-of-reach", "TestPanelsOfTwoFamilies", "panel.go", "v.family != host.Family || v.hash", "v.hash"),

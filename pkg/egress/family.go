@@ -25,6 +25,15 @@ func FamilyOf(ip netip.Addr) Family {
 	return IPv6
 }
 
+// HostFamily returns the family by which others know a host with an address; IPv4 if it has
+// none.
+func HostFamily(ip netip.Addr) Family {
+	if ip.Is6() {
+		return IPv6
+	}
+	return IPv4
+}
+
 // String names the family as the API does.
 func (f Family) String() string { return [...]string{familyIPv4, familyIPv6}[f] }
 

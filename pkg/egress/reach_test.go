@@ -67,6 +67,24 @@ func twoFamilies(self string) egress.HostInput {
 	}
 }
 
+// Controllers probe what they reach: hosts of the family of the address that they probe from.
+//
+// Mutant killed: controllers-probe-out-of-reach.
+func TestProbedHostsOfTwoFamilies(t *testing.T) {
+	t.Parallel()
+	c := twoFamilies("a").Cluster
+	for from, want := range map[string]string{"fd00:7::1": "b", "192.0.2.4": "c", "": "c"} {
+		ip, _ := netip.ParseAddr(from)
+		var got []string
+		for _, p := range egress.ProbedHosts(c, egress.Resolve(c), ip) {
+			got = append(got, p.Name)
+		}
+		if text := strings.Join(got, " "); text != want {
+			t.Errorf("from %q: %q, want %q", from, text, want)
+		}
+	}
+}
+
 // A host whose hostIP is of another family than one's own is out of reach: pods use other
 // egress IPs of their namespace, or are dropped if it has none, and the host says which hosts
 // it cannot reach. Nothing is sent there, nor asked. Hosts of one family do not care.

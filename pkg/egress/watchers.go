@@ -26,9 +26,10 @@ func ServingHosts(c Cluster, r Resolution) []Peer {
 	return peers
 }
 
-// ProbedHosts are the hosts that controllers probe, in order of name: those that serve,
-// and their witnesses.
-func ProbedHosts(c Cluster, r Resolution) []Peer {
+// ProbedHosts are the hosts that a controller probes from an address, in order of name: those
+// that serve, and their witnesses, but for those of the other family than the address, which
+// are out of its reach. Without an address it probes from one of IPv4.
+func ProbedHosts(c Cluster, r Resolution, from netip.Addr) []Peer {
 	names := make(map[string]bool)
 	for h := range c.Hosts {
 		host := &c.Hosts[h]
@@ -40,7 +41,7 @@ func ProbedHosts(c Cluster, r Resolution) []Peer {
 			names[name] = true
 		}
 	}
-	return c.peers(names)
+	return slices.DeleteFunc(c.peers(names), func(p Peer) bool { return HostFamily(p.IP) != HostFamily(from) })
 }
 
 // peers are the hosts of these names that have an address, in order of name.

@@ -64,7 +64,7 @@ func TestWatched(t *testing.T) {
 			}
 		})
 	}
-	if got := peerNames(egress.ProbedHosts(c, r)); !slices.Equal(got, append([]string{"h000"}, c.Hosts[0].Witnesses...)) {
+	if got := peerNames(egress.ProbedHosts(c, r, netip.Addr{})); !slices.Equal(got, append([]string{"h000"}, c.Hosts[0].Witnesses...)) {
 		t.Errorf("controllers probe %v, want the egress host and its witnesses", got)
 	}
 	if got := peerNames(egress.ServingHosts(c, r)); !slices.Equal(got, []string{"h000"}) {
