@@ -32,13 +32,15 @@ func Stretch(span time.Duration) time.Duration {
 	return time.Duration(float64(span) * factor)
 }
 
-// pollEvery is the pause between two looks. One that follows a look that took long is
-// calmFactor times as long as the look, so that looking takes a fifth of a processor's time
-// at most.
-const (
-	pollEvery  = 10 * time.Millisecond
-	calmFactor = 4
-)
+// pollEvery is the pause between two looks.
+const pollEvery = 10 * time.Millisecond
+
+// pauseAfter returns the pause after a look that took some time: four times that, so that quick
+// looks, such as commands, take a fifth of a processor's time at most; but no more than 100 ms,
+// unless the look itself took more.
+func pauseAfter(took time.Duration) time.Duration {
+	return max(pollEvery, took, min(4*took, 100*time.Millisecond))
+}
 
 // Eventually waits until wrong returns "", and fails the test with its last
 // answer if that takes longer than Patience.
@@ -103,7 +105,7 @@ func Await(ctx context.Context, limit time.Duration, wrong func(context.Context)
 		last = now
 		select {
 		case <-ctx.Done(): // One more look: the process may have been kept waiting.
-		case <-time.After(max(pollEvery, calmFactor*time.Since(began))):
+		case <-time.After(pauseAfter(time.Since(began))):
 		}
 	}
 }

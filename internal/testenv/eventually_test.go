@@ -32,6 +32,19 @@ func TestAwaitReturnsTheLastAnswer(t *testing.T) {
 	}
 }
 
+// A look that takes long is not followed by a pause in which most of the patience ends.
+func TestPauseAfter(t *testing.T) {
+	t.Parallel()
+	for took, want := range map[time.Duration]time.Duration{
+		0: pollEvery, time.Millisecond: pollEvery, 5 * time.Millisecond: 20 * time.Millisecond,
+		50 * time.Millisecond: 100 * time.Millisecond, 3 * time.Second: 3 * time.Second,
+	} {
+		if got := pauseAfter(took); got != want {
+			t.Errorf("after %v: %v, want %v", took, got, want)
+		}
+	}
+}
+
 // The answer that names what is wrong must not be lost to "context deadline
 // exceeded" of the last question.
 func TestAwaitPrefersAnAnswerFromBeforeTheEnd(t *testing.T) {

@@ -287,7 +287,7 @@ func newUDPSocket(t *testing.T, p interface{ enter() error }, to string) *udpSoc
 	return s
 }
 
-// connect gives the socket a new port, and a way that is looked up anew.
+// connect gives the socket a new port, and has its route looked up again.
 func (s *udpSocket) connect() error {
 	// What went wrong before is not this connection's. One that is not connected has no port
 	// to give back.

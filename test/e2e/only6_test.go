@@ -11,8 +11,8 @@ import (
 // pods, Services, the API server and the machines outside have those of IPv6 alone. Pods of
 // other namespaces, with and without an egress IP, send all the time.
 //
-// It runs where EGRESSIP_TEST_IPV6_ONLY is set: the cluster of the other suites has nodes,
-// pods and egress IPs of both families, and takes as long.
+// It runs where EGRESSIP_TEST_IPV6_ONLY is set, as a cluster of its own takes minutes. TestNFT
+// plays many of the steps by IPv6, on nodes with both families.
 func TestIPv6Only(t *testing.T) {
 	if os.Getenv("EGRESSIP_TEST_IPV6_ONLY") == "" {
 		t.Skip("EGRESSIP_TEST_IPV6_ONLY is not set: see \"make ipv6-only\"")

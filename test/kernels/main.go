@@ -217,7 +217,8 @@ func (o options) planned(b bench, s suite) plan.Run {
 		s.limit = o.limit
 	}
 	// A test program that ends by itself says where it stands.
-	args := []string{"-test.v", "-test.timeout", (s.limit * 9 / 10).String()}
+	// It runs one test at a time: on an emulated machine, each is slow enough alone.
+	args := []string{"-test.v", "-test.parallel", "1", "-test.timeout", (s.limit * 9 / 10).String()}
 	if tests := s.tests; tests != "" || o.tests != "" {
 		if o.tests != "" {
 			tests = o.tests

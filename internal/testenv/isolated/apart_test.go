@@ -37,13 +37,15 @@ func TestRunApart(t *testing.T) {
 		name, run string
 		fails     bool
 		prints    []string
+		// profiles is how many tests ended by themselves, and wrote what they covered.
+		profiles int
 	}{
 		{"all", "^TestInner", true, []string{
 			"--- PASS: TestInnerMeetsOne", "--- PASS: TestInnerMeetsTwo", "--- FAIL: TestInnerFails", "panic: as asked", "a word of its own\n", "\nFAIL\n",
-		}},
-		{"one that fails", "TestInnerFails", true, []string{"a word of its own\n", "\nFAIL\n"}},
-		{"none", "TestInnerNone", false, []string{"testing: warning: no tests to run\nPASS\n"}},
-		{"those that pass", "TestInnerMeets", false, []string{"--- PASS: TestInnerMeetsOne", "\nPASS\n"}},
+		}, 3},
+		{"one that fails", "TestInnerFails", true, []string{"a word of its own\n", "\nFAIL\n"}, 1},
+		{"none", "TestInnerNone", false, []string{"testing: warning: no tests to run\nPASS\n"}, 1},
+		{"those that pass", "TestInnerMeets", false, []string{"--- PASS: TestInnerMeetsOne", "\nPASS\n"}, 2},
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			t.Parallel()
@@ -76,8 +78,13 @@ func TestRunApart(t *testing.T) {
 			if err != nil {
 				t.Fatal(err)
 			}
-			if n := bytes.Count(covered, []byte("mode:")); n != 1 {
-				t.Errorf("the profile has %d heads", n)
+			lines := bytes.Split(covered, []byte("\n"))
+			if n := bytes.Count(covered, []byte("mode:")); n != 1 || !bytes.HasPrefix(lines[0], []byte("mode:")) || len(lines) < 2 {
+				t.Fatalf("the profile has %d heads, and %d lines", n, len(lines))
+			}
+			block, _, _ := bytes.Cut(lines[1], []byte(" "))
+			if n := bytes.Count(covered, block); n != c.profiles {
+				t.Errorf("the profile is of %d tests, want %d", n, c.profiles)
 			}
 		})
 	}
