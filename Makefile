@@ -5,7 +5,7 @@ export GOFLAGS = -trimpath
 SHELL = /bin/bash
 
 # Evaluated where it is used: builds what is missing, out of hack/tools/go.mod.
-LINT_TOOLS = $(shell go run ./hack/binaries lint)
+GOLANGCI_LINT = $(shell go run ./hack/binaries golangci-lint)/golangci-lint
 GENERATE_TOOLS = $(shell go run ./hack/binaries controller-gen helm)
 VERSION ?= $(shell git describe --tags --always --dirty 2>/dev/null || echo dev)
 TESTBED = go run ./test/testbed/cmd/testbed
@@ -127,13 +127,13 @@ vet: ## Compile and vet everything
 	go vet ./...
 
 lint: ## Run the linters
-	$(LINT_TOOLS)/golangci-lint run --allow-parallel-runners ./...
+	$(GOLANGCI_LINT) run --allow-parallel-runners ./...
 
 vulncheck: ## Look for known vulnerabilities (asks vuln.go.dev)
-	$(LINT_TOOLS)/govulncheck ./...
+	$$(go run ./hack/binaries govulncheck)/govulncheck ./...
 
 fmt: ## Format the code
-	$(LINT_TOOLS)/golangci-lint fmt ./...
+	$(GOLANGCI_LINT) fmt ./...
 
 verify: ## Regenerate and tidy: fails on a difference
 	go run ./hack/verify $(MAKE) --no-print-directory generate fmt '&&' go mod tidy '&&' go -C hack/tools mod tidy

@@ -51,6 +51,39 @@ func TestVersionComesFromTheModule(t *testing.T) {
 	}
 }
 
+// The module and that of the tools use the same versions of what both require. Then packages
+// are compiled once for both, and what is tested is what Kubernetes itself is built from.
+func TestModulesAgree(t *testing.T) {
+	root, err := Repository()
+	if err != nil {
+		t.Fatal(err)
+	}
+	var mods [2][]byte
+	for i, dir := range []string{".", moduleDir} {
+		if mods[i], err = os.ReadFile(filepath.Join(root, dir, "go.mod")); err != nil {
+			t.Fatal(err)
+		}
+	}
+	common := 0
+	for line := range strings.Lines(string(mods[0])) {
+		f := strings.Fields(line)
+		if len(f) < 2 || !strings.HasPrefix(f[1], "v") {
+			continue
+		}
+		other, err := versionIn(mods[1], f[0])
+		if err != nil {
+			continue // the tools do without it
+		}
+		common++
+		if other != f[1] {
+			t.Errorf("%s is %s in go.mod and %s in %s/go.mod: go get %[1]s@<the later one>, and go mod tidy, in both", f[0], f[1], other, moduleDir)
+		}
+	}
+	if common == 0 {
+		t.Error("no module is required by both")
+	}
+}
+
 // Programs of two modules lie in two directories: one cannot be returned for both.
 func TestToolsOfOneModule(t *testing.T) {
 	if _, err := moduleOf([]string{"kubectl", "flannel"}); err == nil {
