@@ -14,6 +14,7 @@ import (
 
 	"github.com/go-logr/logr"
 	"github.com/go-logr/logr/funcr"
+	"github.com/prometheus/client_golang/prometheus"
 	corev1 "k8s.io/api/core/v1"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	"k8s.io/apimachinery/pkg/api/meta"
@@ -24,6 +25,7 @@ import (
 	"k8s.io/client-go/rest"
 	"sigs.k8s.io/controller-runtime/pkg/client"
 	"sigs.k8s.io/controller-runtime/pkg/envtest"
+	ctrlmetrics "sigs.k8s.io/controller-runtime/pkg/metrics"
 
 	v1 "github.com/egressip-operator/egressip-operator/api/v1"
 	"github.com/egressip-operator/egressip-operator/controllers"
@@ -37,11 +39,15 @@ type api struct {
 	env *envtest.Environment
 	cfg *rest.Config
 	bin string
+	// metrics are those of its controllers.
+	metrics ctrlmetrics.RegistererGatherer
 }
 
-// startAPI brings up etcd and an API server that end with the test.
+// startAPI brings up etcd and an API server that end with the test. The test runs in parallel
+// with others from then on: most of the time it waits.
 func startAPI(t *testing.T) *api {
 	t.Helper()
+	t.Parallel()
 	scheme := runtime.NewScheme()
 	if err := errors.Join(clientgoscheme.AddToScheme(scheme), v1.AddToScheme(scheme)); err != nil {
 		t.Fatal(err)
@@ -51,7 +57,7 @@ func startAPI(t *testing.T) *api {
 	if err != nil {
 		t.Fatal(err)
 	}
-	return &api{Client: c, env: env, cfg: env.Config, bin: env.BinaryAssetsDirectory}
+	return &api{Client: c, env: env, cfg: env.Config, bin: env.BinaryAssetsDirectory, metrics: prometheus.NewRegistry()}
 }
 
 // control runs the controller, and agents beside it, until stop is called or the test
@@ -71,10 +77,10 @@ func (a *api) controlAlone(t *testing.T, o controllers.Options) (stop func()) {
 	ctx, cancel := context.WithCancel(logr.NewContext(context.WithoutCancel(t.Context()), logger))
 	done := make(chan error, 1)
 	go func() {
-		err := controllers.Run(ctx, a.cfg, o)
+		err := controllers.RunWithMetrics(ctx, a.cfg, o, a.metrics)
 		for err != nil && ctx.Err() == nil {
 			log.add("ended: " + err.Error())
-			err = controllers.Run(ctx, a.cfg, o)
+			err = controllers.RunWithMetrics(ctx, a.cfg, o, a.metrics)
 		}
 		done <- err
 	}()

@@ -9,5 +9,10 @@ import (
 
 // RunBeside is Run for one of several controllers in one process.
 func RunBeside(ctx context.Context, cfg *rest.Config, o Options) error {
-	return runUntilLed(ctx, cfg, o, prometheus.NewRegistry())
+	return RunWithMetrics(ctx, cfg, o, prometheus.NewRegistry())
+}
+
+// RunWithMetrics is Run with another registry of metrics.
+func RunWithMetrics(ctx context.Context, cfg *rest.Config, o Options, registry prometheus.Registerer) error {
+	return runUntilLed(ctx, cfg, o, registry)
 }

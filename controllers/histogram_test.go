@@ -4,9 +4,6 @@ import (
 	"fmt"
 	"testing"
 	"time"
-
-	"github.com/prometheus/client_golang/prometheus"
-	ctrlmetrics "sigs.k8s.io/controller-runtime/pkg/metrics"
 )
 
 // observations are those of a histogram.
@@ -15,10 +12,10 @@ type observations struct {
 	seconds float64
 }
 
-// histogram reads a histogram of the controller.
-func histogram(t *testing.T, name string) (o observations) {
+// histogram reads a histogram of the controllers.
+func (a *api) histogram(t *testing.T, name string) (o observations) {
 	t.Helper()
-	families, err := ctrlmetrics.Registry.(prometheus.Gatherer).Gather()
+	families, err := a.metrics.Gather()
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -16,6 +16,7 @@ import (
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/client-go/rest"
 	"sigs.k8s.io/controller-runtime/pkg/client"
+	ctrlmetrics "sigs.k8s.io/controller-runtime/pkg/metrics"
 
 	"github.com/egressip-operator/egressip-operator/controllers"
 	"github.com/egressip-operator/egressip-operator/internal/testenv"
@@ -54,6 +55,7 @@ func get(ctx context.Context, url string) (string, error) {
 func TestRunThroughTrouble(t *testing.T) {
 	whole := t
 	a := startAPI(t)
+	a.metrics = ctrlmetrics.Registry // which the endpoint serves
 	a.create(t, &corev1.Namespace{ObjectMeta: metav1.ObjectMeta{Name: system}})
 	a.node(t, "node1", "10.254.1.0/24", "192.168.7.11")
 	a.node(t, "node2", "10.254.2.0/24", "192.168.7.12")

@@ -152,13 +152,13 @@ func (s *scale) step(what string, do func() string) {
 	clear(s.wrote)
 	clear(s.listed)
 	s.mu.Unlock()
-	decisions, passes := histogram(s.t, "egressip_allocation_duration_seconds"), histogram(s.t, "egressip_reconcile_duration_seconds")
+	decisions, passes := s.histogram(s.t, "egressip_allocation_duration_seconds"), s.histogram(s.t, "egressip_reconcile_duration_seconds")
 	began := time.Now()
 	if wrong := do(); wrong != "" {
 		s.t.Fatalf("%s: %s", what, wrong)
 	}
 	took := time.Since(began)
-	d, p := histogram(s.t, "egressip_allocation_duration_seconds").less(decisions), histogram(s.t, "egressip_reconcile_duration_seconds").less(passes)
+	d, p := s.histogram(s.t, "egressip_allocation_duration_seconds").less(decisions), s.histogram(s.t, "egressip_reconcile_duration_seconds").less(passes)
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	s.t.Logf("%s: %s; writes %v; lists %v; %s in %s", what, took.Round(time.Millisecond), s.wrote, s.listed, d.text("decisions"), p.text("passes"))
