@@ -13,7 +13,7 @@ type kind struct {
 	// prepare draws what is broken.
 	prepare func(*chaos) fault
 	// within bounds the outage, where a longer one is a defect whatever the machine;
-	// 0 for no bound.
+	// 0 for no bound, where a fault may leave no host that can take over.
 	within time.Duration
 }
 
@@ -31,26 +31,26 @@ type fault struct {
 
 func kinds() []kind {
 	return append(controlPlaneKinds(), []kind{
-		{name: "power lost", weight: 4, prepare: (*chaos).powerLost},
+		{name: "power lost", weight: 4, prepare: (*chaos).powerLost, within: movedWithin},
 		{name: "reboot with old addresses", weight: 2, prepare: (*chaos).rebootWithAddresses},
 		{name: "cable pulled", weight: 3, prepare: (*chaos).cablePulled},
 		{name: "one direction cut", weight: 3, prepare: (*chaos).oneDirection},
-		{name: "overlay closed", weight: 3, prepare: (*chaos).overlayClosed},
+		{name: "overlay closed", weight: 3, prepare: (*chaos).overlayClosed, within: movedWithin},
 		{name: "carrier flaps", weight: 2, prepare: (*chaos).carrierFlaps},
-		{name: "host's address removed", weight: 2, prepare: (*chaos).addressRemoved},
-		{name: "egress IP taken", weight: 2, prepare: (*chaos).addressTaken},
-		{name: "foreign source NAT", weight: 2, prepare: (*chaos).foreignNAT},
+		{name: "host's address removed", weight: 2, prepare: (*chaos).addressRemoved, within: movedWithin},
+		{name: "egress IP taken", weight: 2, prepare: (*chaos).addressTaken, within: movedWithin},
+		{name: "foreign source NAT", weight: 2, prepare: (*chaos).foreignNAT, within: repairedWithin},
 		{name: "two nodes partitioned", weight: 3, prepare: (*chaos).partitioned},
-		{name: "agents killed", weight: 3, prepare: (*chaos).agentsKilled},
-		{name: "an agent crash-loops", weight: 1, prepare: (*chaos).agentCrashLoops},
-		{name: "API server and etcd stopped", weight: 2, prepare: (*chaos).apiStopped},
-		{name: "leader killed", weight: 2, prepare: (*chaos).leaderKilled},
+		{name: "agents killed", weight: 3, prepare: (*chaos).agentsKilled, within: repairedWithin},
+		{name: "an agent crash-loops", weight: 1, prepare: (*chaos).agentCrashLoops, within: repairedWithin},
+		{name: "API server and etcd stopped", weight: 2, prepare: (*chaos).apiStopped, within: repairedWithin},
+		{name: "leader killed", weight: 2, prepare: (*chaos).leaderKilled, within: repairedWithin},
 		{name: "egress IP re-assigned", weight: 3, prepare: (*chaos).reassigned},
-		{name: "claims swapped", weight: 2, prepare: (*chaos).claimsSwapped},
-		{name: "rules flushed", weight: 3, prepare: (*chaos).rulesFlushed},
-		{name: "ruleset reloaded", weight: 1, prepare: (*chaos).rulesetReloaded},
-		{name: "pods churned", weight: 3, prepare: (*chaos).podsChurned},
-		{name: "node evacuated", weight: 1, prepare: (*chaos).evacuated},
+		{name: "claims swapped", weight: 2, prepare: (*chaos).claimsSwapped, within: evacuatedWithin},
+		{name: "rules flushed", weight: 3, prepare: (*chaos).rulesFlushed, within: repairedWithin},
+		{name: "ruleset reloaded", weight: 1, prepare: (*chaos).rulesetReloaded, within: repairedWithin},
+		{name: "pods churned", weight: 3, prepare: (*chaos).podsChurned, within: repairedWithin},
+		{name: "node evacuated", weight: 1, prepare: (*chaos).evacuated, within: evacuatedWithin},
 	}...)
 }
 

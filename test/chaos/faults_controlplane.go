@@ -19,12 +19,19 @@ import (
 	"github.com/egressip-operator/egressip-operator/test/testbed"
 )
 
-// harmlessWithin bounds the outage of a fault in which no host breaks that is used: it
-// leaves room for a move that was not needed, on a busy machine.
-const harmlessWithin = 1500 * time.Millisecond
-
-// evacuatedWithin bounds the outage of a fault during which a host is evacuated.
-const evacuatedWithin = 3 * time.Second
+// Bounds of outages, on a busy machine.
+const (
+	// harmlessWithin is for a fault in which no host breaks that is used: it leaves room for
+	// a move that was not needed.
+	harmlessWithin = 1500 * time.Millisecond
+	// repairedWithin is for one in which nothing has to move, and something of ours is
+	// started or put back, or pods are new.
+	repairedWithin = 2500 * time.Millisecond
+	// evacuatedWithin is for one in which claims move between hosts that work.
+	evacuatedWithin = 3 * time.Second
+	// movedWithin is for one in which a single host breaks, and claims move to another.
+	movedWithin = 4 * time.Second
+)
 
 func controlPlaneKinds() []kind {
 	return []kind{
