@@ -4,6 +4,8 @@ import (
 	"context"
 	"encoding/json"
 	"fmt"
+	"maps"
+	"sync"
 
 	corev1 "k8s.io/api/core/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
@@ -48,17 +50,38 @@ func bindCreated(ctx context.Context, w client.Writer, object client.Object, mar
 	return unlessGone(w.Patch(ctx, object, client.RawPatch(types.MergePatchType, patch)))
 }
 
-// told holds, by name of the object, the last warning that was written in this term as
+// told remembers, by name of the object, the last warning that was written in this term as
 // leader, so that each is written once.
-type told map[string]string
+type told struct {
+	mu   sync.Mutex
+	last map[string]string
+}
 
-func (w told) warn(r recorder, object client.Object, reason, message string) {
+func newTold() *told { return &told{last: make(map[string]string)} }
+
+func (w *told) warn(r recorder, object client.Object, reason, message string) {
 	key := string(object.GetUID()) + " " + message
-	if w[object.GetName()] == key {
-		return
+	w.mu.Lock()
+	before := w.last[object.GetName()]
+	w.last[object.GetName()] = key
+	w.mu.Unlock()
+	if before != key {
+		r.Event(object, corev1.EventTypeWarning, reason, message)
 	}
-	w[object.GetName()] = key
-	r.Event(object, corev1.EventTypeWarning, reason, message)
+}
+
+// forget forgets the warning on the object of that name.
+func (w *told) forget(name string) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	delete(w.last, name)
+}
+
+// keep forgets the warnings on all objects but those of which there is true.
+func (w *told) keep(there func(name string) bool) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	maps.DeleteFunc(w.last, func(name, _ string) bool { return !there(name) })
 }
 
 // adopted is the warning on an object that came from elsewhere and got a new owner.

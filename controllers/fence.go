@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"slices"
 	"time"
 
 	"golang.org/x/sync/errgroup"
@@ -22,8 +23,8 @@ const maxLists = 4
 // and clocks say. docs/adr/0011 has the argument.
 //
 // A controller may write claims to a HostSubnet only at a version that carries its mark,
-// and only after one list from the API server has shown its mark on every HostSubnet
-// where marks matter. A mark is never written over a later one. So once a list shows the
+// and only after one list from the API server has shown its mark on that one, and an earlier
+// controller's on none. A mark is never written over a later one. So once a list shows the
 // marks of this controller, no earlier controller can write claims any more, and what
 // they have written is in the list.
 //
@@ -39,8 +40,8 @@ type fence struct {
 	over    bool
 
 	mine mark
-	// passed are the HostSubnets in the last list that showed this controller's mark
-	// on all, nil if there was none. Claims are written to these only.
+	// passed are the HostSubnets with this controller's mark in the last list that showed
+	// no earlier one, nil if there was none. Claims are written to these only.
 	passed map[types.UID]bool
 	// unseenHosts and unseenNamespaces were listed at listedAt, and a view may not
 	// show them yet. patience is how long that may take.
@@ -97,30 +98,42 @@ func (f *fence) review(ctx context.Context, v view) (permission, error) {
 		f.patience, f.namespacesListed = min(2*f.patience, lastPatience), false
 		return f.close(ctx)
 	}
-	lacking, err := compareMarks(f.mine, v.hosts)
-	if err != nil {
+	if _, err := compareMarks(f.mine, v.hosts); err != nil {
 		return noClaims, f.depose(err)
 	}
+	due := false
 	for _, h := range marked(v.hosts) {
-		// A mark that no list has shown may have come with the object.
-		if len(lacking) > 0 || !f.passed[h.UID] {
-			return f.close(ctx)
+		switch {
+		case f.mayWrite(h):
+		case !f.writes.underWay(writesMark, h.Name):
+			// A mark that no list has shown may have come with the object.
+			due = true
+		case hasMark(h):
+			return claimsAllowed, nil // no list would help
 		}
+	}
+	if due {
+		return f.close(ctx)
 	}
 	return claimsAllowed, nil
 }
 
 // close marks all HostSubnets where marks matter, until a list shows this controller's
-// mark on all of them. While one of these marks gets no answer, it does nothing: hosts that
-// were passed before get claims, and others do not.
+// mark on all of them.
+//
+// A mark may get no answer, or be refused. If the host has an earlier controller's mark,
+// that one may still write claims there, so nothing else changes until it is replaced:
+// hosts that were passed before get claims, and others do not. A host that has no mark
+// holds up no other: a list with this controller's mark on another host came before
+// whatever an earlier one may write there, which must list all again, and ends.
 func (f *fence) close(ctx context.Context) (permission, error) {
 	otherwise := noClaims
 	if f.passed != nil && f.unseenHosts == nil {
 		otherwise = claimsAllowed
 	}
 	for range maxLists {
-		if f.writes.marksUnderWay() {
-			return otherwise, nil
+		if f.passed == nil && f.writes.marksUnderWay() {
+			return noClaims, nil
 		}
 		hosts, err := f.list(ctx)
 		if err != nil {
@@ -133,9 +146,13 @@ func (f *fence) close(ctx context.Context) (permission, error) {
 		if err != nil {
 			return noClaims, f.depose(err)
 		}
-		if len(lacking) == 0 {
+		if len(lacking) == 0 || !slices.ContainsFunc(lacking, hasMark) && (f.unseenHosts != nil || f.passesMore(hosts)) {
 			f.pass(hosts)
 			return lookAgain, nil
+		}
+		lacking = slices.DeleteFunc(lacking, func(h *v1.HostSubnet) bool { return f.writes.underWay(writesMark, h.Name) })
+		if len(lacking) == 0 {
+			return otherwise, nil
 		}
 		// A conflict is resolved by the next list.
 		if _, err := result(0, f.markAll(ctx, lacking)); err != nil {
@@ -168,11 +185,19 @@ func (f *fence) list(ctx context.Context) ([]*v1.HostSubnet, error) {
 	return pointers(hosts.Items), nil
 }
 
+// passesMore reports whether a list shows this controller's mark on a host that was not
+// passed before.
+func (f *fence) passesMore(hosts []*v1.HostSubnet) bool {
+	return slices.ContainsFunc(hosts, func(h *v1.HostSubnet) bool { return markOf(h) == f.mine && !f.passed[h.UID] })
+}
+
 // pass remembers the list by which claims may be written.
 func (f *fence) pass(hosts []*v1.HostSubnet) {
 	f.passed = make(map[types.UID]bool, len(hosts))
-	for _, h := range marked(hosts) {
-		f.passed[h.UID] = true
+	for _, h := range hosts {
+		if markOf(h) == f.mine {
+			f.passed[h.UID] = true
+		}
 	}
 	for _, h := range hosts {
 		f.observer.wroteHost(h)

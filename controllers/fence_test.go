@@ -6,7 +6,9 @@ import (
 	"testing"
 	"time"
 
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/runtime/schema"
 	"k8s.io/apimachinery/pkg/types"
 	testclock "k8s.io/utils/clock/testing"
 	"sigs.k8s.io/controller-runtime/pkg/client"
@@ -115,5 +117,71 @@ func TestMarkThatCameWithTheObject(t *testing.T) {
 	}
 	if _, err := f.close(t.Context()); err != nil || !f.mayWrite(l.hosts["node1"]) {
 		t.Errorf("after a list it gets no claims: %v", err)
+	}
+}
+
+// refusing refuses to change the hosts of these names.
+type refusing struct {
+	*listing
+	names map[string]bool
+}
+
+func (r *refusing) Patch(ctx context.Context, object client.Object, p client.Patch, o ...client.PatchOption) error {
+	if r.names[object.GetName()] {
+		return apierrors.NewForbidden(schema.GroupResource{Resource: "hostsubnets"}, object.GetName(), errors.New("by a webhook"))
+	}
+	return r.listing.Patch(ctx, object, p, o...)
+}
+
+// TestMarksThatCannotBeWritten: a mark is refused. It holds up hosts that become automatic
+// later if the host has an earlier controller's mark, which might still write there, and
+// else no other. Those that were passed before get claims in any case.
+//
+// Mutants killed: refused-marks-hold-up-others, earlier-marks-hold-up-nobody.
+func TestMarksThatCannotBeWritten(t *testing.T) {
+	for _, test := range []struct {
+		name, mark string
+		want       bool
+	}{
+		{"no mark", "", true},
+		{"an unreadable mark", "mine!", true},
+		{"an earlier mark", "0 former", false},
+	} {
+		t.Run(test.name, func(t *testing.T) {
+			f, l := fenced(func(err error) { t.Error(err) })
+			f.writer = &refusing{listing: l, names: map[string]bool{"node2": true}}
+			if _, err := f.close(t.Context()); err != nil {
+				t.Fatal(err)
+			}
+			l.edit("node2", func(h *v1.HostSubnet) {
+				h.EgressCIDRs = []string{"192.168.7.0/24"}
+				if test.mark != "" {
+					h.Annotations = map[string]string{v1.AnnotationClaimsWriter: test.mark}
+				}
+			})()
+			node3 := &v1.HostSubnet{
+				ObjectMeta: metav1.ObjectMeta{Name: "node3", UID: "node3"}, EgressCIDRs: []string{"192.168.7.0/24"},
+			}
+			l.mu.Lock()
+			l.hosts["node3"] = node3
+			l.stamp(node3, true)
+			l.mu.Unlock()
+
+			var got permission
+			var errs []error
+			for range 3 {
+				var err error
+				got, err = f.review(t.Context(), view{hosts: []*v1.HostSubnet{l.hosts["node1"], l.hosts["node2"], l.hosts["node3"]}})
+				errs = append(errs, err)
+			}
+			if got != claimsAllowed || !apierrors.IsForbidden(errors.Join(errs...)) {
+				t.Errorf("permission %d, errors %v; want that claims are allowed, and the refusal", got, errs)
+			}
+			for name, want := range map[string]bool{"node1": true, "node2": false, "node3": test.want} {
+				if f.mayWrite(l.hosts[name]) != want {
+					t.Errorf("claims may be written to %s: %t, want %t", name, !want, want)
+				}
+			}
+		})
 	}
 }

@@ -154,9 +154,10 @@ func TestHangingWritesHoldUpNoOther(t *testing.T) {
 
 // TestHangingVerdictsAndMarksHoldUpNoOther: the API server answers no write of one host's
 // status, and none of the mark of another, which has become automatic. Passes go on: the
-// first host's egress IP moves as soon as it is offline, and what is requested is claimed.
+// first host's egress IP moves as soon as it is offline, what is requested is claimed, and a
+// host that becomes automatic after them gets its claims.
 //
-// Mutant killed: hanging-marks-stop-all.
+// Mutants killed: hanging-marks-stop-all, new-hosts-wait-for-marks.
 func TestHangingVerdictsAndMarksHoldUpNoOther(t *testing.T) {
 	a := startAPI(t)
 	const verdict, mark = "verdict on node1", "mark of node3"
@@ -171,7 +172,7 @@ func TestHangingVerdictsAndMarksHoldUpNoOther(t *testing.T) {
 		}
 		return ""
 	})
-	for i, name := range []string{"node1", "node2", "node3"} {
+	for i, name := range []string{"node1", "node2", "node3", "node4"} {
 		a.node(t, name, "", fmt.Sprintf("192.168.7.%d", i+11))
 		h := objects.HostSubnet(name, fmt.Sprintf("192.168.7.%d", i+11))
 		a.create(t, &h)
@@ -195,6 +196,9 @@ func TestHangingVerdictsAndMarksHoldUpNoOther(t *testing.T) {
 	a.awaitHost(t, "node2", func(h *v1.HostSubnet) string { return wantEgressIPs(h.EgressIPs, "10.1.0.1", "10.2.0.1") })
 	a.request(t, "bank", "10.2.0.2")
 	a.awaitHost(t, "node2", func(h *v1.HostSubnet) string { return wantEgressIPs(h.EgressIPs, "10.1.0.1", "10.2.0.2") })
+	a.ranges(t, "node4", "10.4.0.0/24")
+	a.request(t, "shop", "10.4.0.1")
+	a.awaitHost(t, "node4", func(h *v1.HostSubnet) string { return wantEgressIPs(h.EgressIPs, "10.4.0.1") })
 	for _, what := range []string{mark, verdict} {
 		if wrong := requests.hangs(what); wrong != "" {
 			t.Errorf("when the egress IPs were claimed: %s", wrong)

@@ -32,19 +32,25 @@ type hostSubnets struct {
 	deps
 	// retention is how long a HostSubnet is kept after its Node.
 	retention time.Duration
-	told      told
+	told      *told
 }
 
+// hostSubnetWorkers is how many HostSubnets are worked on at a time: one whose write gets no
+// answer holds up no other. They see each other through the cache only, which lags in any case.
+const hostSubnetWorkers = 8
+
 func setupHostSubnets(mgr manager.Manager, d deps, retention time.Duration) error {
+	options := controllerOptions()
+	options.MaxConcurrentReconciles = hostSubnetWorkers
 	return builder.ControllerManagedBy(mgr).Named("hostsubnets").
-		WithOptions(controllerOptions()).
+		WithOptions(options).
 		Watches(&corev1.Node{}, &handler.EnqueueRequestForObject{}, builder.WithPredicates(unless(sameNode))).
 		Watches(&v1.HostSubnet{}, &handler.EnqueueRequestForObject{}, builder.WithPredicates(unless(sameFields))).
 		Complete(d.gate.guard(newHostSubnets(d, retention)))
 }
 
 func newHostSubnets(d deps, retention time.Duration) *hostSubnets {
-	return &hostSubnets{deps: d, retention: retention, told: make(told)}
+	return &hostSubnets{deps: d, retention: retention, told: newTold()}
 }
 
 // Reconcile makes one HostSubnet match its Node.
@@ -57,7 +63,7 @@ func (r *hostSubnets) Reconcile(ctx context.Context, request reconcile.Request) 
 	}
 	if err := r.cache.Get(ctx, request.NamespacedName, h); apierrors.IsNotFound(err) {
 		if node == nil {
-			delete(r.told, request.Name)
+			r.told.forget(request.Name)
 		}
 		return r.create(ctx, node)
 	} else if err != nil {

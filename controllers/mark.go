@@ -61,7 +61,7 @@ func namespaceOf(writer string) string {
 func latestMark(hosts []*v1.HostSubnet) *v1.HostSubnet {
 	var latest *v1.HostSubnet
 	for _, h := range hosts {
-		if markOf(h) == (mark{}) {
+		if !hasMark(h) {
 			continue
 		}
 		if latest == nil || compareTerms(markOf(latest), markOf(h)) < 0 {
@@ -77,6 +77,9 @@ func compareTerms(a, b mark) int {
 
 // markOf is the mark of a HostSubnet, the zero mark for none.
 func markOf(h *v1.HostSubnet) mark { return parseMark(h.Annotations[v1.AnnotationClaimsWriter]) }
+
+// hasMark reports whether some controller has marked the HostSubnet.
+func hasMark(h *v1.HostSubnet) bool { return markOf(h) != mark{} }
 
 // marked returns the HostSubnets on which a mark matters: those that are automatic, and
 // those that were when a controller marked them and may be so again. Where there is none,

@@ -19,6 +19,7 @@ import (
 	"sigs.k8s.io/controller-runtime/pkg/log"
 	"sigs.k8s.io/controller-runtime/pkg/manager"
 	"sigs.k8s.io/controller-runtime/pkg/reconcile"
+	"sigs.k8s.io/controller-runtime/pkg/source"
 
 	v1 "github.com/egressip-operator/egressip-operator/api/v1"
 	"github.com/egressip-operator/egressip-operator/pkg/egress"
@@ -42,32 +43,41 @@ type netNamespaces struct {
 	listed   []*v1.NetNamespace
 	listedAt time.Time
 	// given are netids that the cache may not show yet, by namespace.
-	given map[string]grant
-	told  told
+	given  map[string]grant
+	told   *told
+	writes *passWrites
 }
 
-// grant is a netid that was given to a namespace, and when.
+// grant is a netid that was given to a namespace, and when that was written.
 type grant struct {
 	netID uint32
 	at    time.Time
+	// open: it may be stored or not, or will be. Nobody else gets it meanwhile.
+	open bool
 }
 
 func setupNetNamespaces(mgr manager.Manager, d deps) error {
 	const batch = 20 * time.Millisecond
+	r := newNetNamespaces(d)
+	if err := mgr.Add(r.writes); err != nil {
+		return err
+	}
 	return builder.ControllerManagedBy(mgr).Named("netnamespaces").
 		WithOptions(controllerOptions()).
+		WatchesRawSource(source.Channel(r.writes.changed, wholePass(0))).
 		Watches(&corev1.Namespace{}, wholePass(batch), builder.WithPredicates(unless(sameNamespace))).
 		Watches(&v1.NetNamespace{}, wholePass(batch), builder.WithPredicates(unless(sameIdentity))).
-		Complete(d.gate.guard(newNetNamespaces(d)))
+		Complete(d.gate.guard(r))
 }
 
 func newNetNamespaces(d deps) *netNamespaces {
-	return &netNamespaces{deps: d, given: make(map[string]grant), told: make(told)}
+	return &netNamespaces{deps: d, given: make(map[string]grant), told: newTold(), writes: newPassWrites(d.clock)}
 }
 
 // Reconcile makes NetNamespaces match Namespaces. New ones come first: whatever must be
-// done about the others does not delay them.
+// done about the others does not delay them, nor does a write that gets no answer.
 func (r *netNamespaces) Reconcile(ctx context.Context, _ reconcile.Request) (reconcile.Result, error) {
+	late := errors.Join(r.writes.settle()...)
 	var namespaceList corev1.NamespaceList
 	var list v1.NetNamespaceList
 	if err := errors.Join(r.cache.List(ctx, &namespaceList), r.cache.List(ctx, &list)); err != nil {
@@ -88,7 +98,7 @@ func (r *netNamespaces) Reconcile(ctx context.Context, _ reconcile.Request) (rec
 	numbered, wait, errNumbers := r.number(namespaces, netNamespaces)
 	errCreated := r.create(ctx, namespaces, netNamespaces, numbered)
 	errKept := r.keepAll(ctx, namespaces, list.Items, numbered)
-	return result(wait, errNumbers, errCreated, errKept)
+	return result(wait, late, errNumbers, errCreated, errKept)
 }
 
 // missing returns a NetNamespace that the API has and the cache does not show yet, ""
@@ -121,18 +131,24 @@ func (r *netNamespaces) number(
 			delete(r.given, name)
 		}
 	}
+	repeated := make(map[string]uint32)
 	now := r.clock.Now()
 	for name, g := range r.given {
 		switch {
-		case namespaces[name] == nil:
+		case r.writes.underWay(writesNetNamespace, name):
+		case namespaces[name] == nil, g.open && inUse[g.netID]:
 			delete(r.given, name)
+			continue
+		case g.open:
+			repeated[name] = g.netID
 		case now.Sub(g.at) < cacheLag:
-			inUse[g.netID] = true
 			wait = cacheLag
 		default:
 			// The cache had time to show it: it was deleted at once.
 			delete(r.given, name)
+			continue
 		}
+		inUse[g.netID] = true
 	}
 	var without []string
 	for name, namespace := range namespaces {
@@ -153,6 +169,7 @@ func (r *netNamespaces) number(
 		})
 		err = fmt.Errorf("no netid is free for namespaces %s: delete unused NetNamespaces", strings.Join(none, ", "))
 	}
+	maps.Copy(numbered, repeated)
 	return numbered, wait, err
 }
 
@@ -160,33 +177,47 @@ func (r *netNamespaces) number(
 func (r *netNamespaces) create(
 	ctx context.Context, namespaces map[string]*corev1.Namespace, existing map[string]*v1.NetNamespace, numbered map[string]uint32,
 ) error {
-	var missing []*v1.NetNamespace
+	var writes []passWrite
 	for _, name := range slices.Sorted(maps.Keys(numbered)) {
-		if existing[name] == nil {
-			missing = append(missing, &v1.NetNamespace{
-				ObjectMeta: metav1.ObjectMeta{
-					Name: name, Annotations: map[string]string{v1.AnnotationNamespaceUID: string(namespaces[name].UID)},
-				},
-				NetName: name, NetID: new(numbered[name]),
-			})
+		if existing[name] != nil {
+			continue
 		}
-	}
-	errs := concurrently(objectWriters, len(missing), func(i int) error { return r.createOne(ctx, missing[i]) })
-	now := r.clock.Now()
-	for _, n := range missing {
-		if n.UID != "" {
-			r.given[n.Name] = grant{netID: *n.NetID, at: now}
+		n := &v1.NetNamespace{
+			ObjectMeta: metav1.ObjectMeta{
+				Name: name, Annotations: map[string]string{v1.AnnotationNamespaceUID: string(namespaces[name].UID)},
+			},
+			NetName: name, NetID: new(numbered[name]),
 		}
+		r.given[name] = grant{netID: *n.NetID, open: true}
+		writes = append(writes, passWrite{
+			key:  writeKey{writesNetNamespace, name},
+			send: func() error { return r.createOne(ctx, n) },
+			answered: func(err error) error {
+				r.granted(name, n.UID != "", err)
+				if apierrors.IsAlreadyExists(err) {
+					return nil // the cache will show it
+				}
+				return err
+			},
+		})
 	}
-	return errors.Join(errs...)
+	return errors.Join(r.writes.do(objectWriters, writes)...)
+}
+
+// granted notes the answer to a write of a netid.
+func (r *netNamespaces) granted(namespace string, stored bool, err error) {
+	g, ok := r.given[namespace]
+	switch {
+	case !ok: // the cache has shown it
+	case stored || err == nil:
+		r.given[namespace] = grant{netID: g.netID, at: r.clock.Now()}
+	case refused(err):
+		delete(r.given, namespace)
+	}
 }
 
 func (r *netNamespaces) createOne(ctx context.Context, n *v1.NetNamespace) error {
-	err := r.writer.Create(ctx, n)
-	if apierrors.IsAlreadyExists(err) {
-		return nil // the cache will show it
-	}
-	if err != nil {
+	if err := r.writer.Create(ctx, n); err != nil {
 		return fmt.Errorf("create NetNamespace %s: %w", n.Name, err)
 	}
 	log.FromContext(ctx).V(1).Info("created a NetNamespace", "netNamespace", n.Name, "netid", *n.NetID)
@@ -200,7 +231,7 @@ func (r *netNamespaces) createOne(ctx context.Context, n *v1.NetNamespace) error
 func (r *netNamespaces) keepAll(
 	ctx context.Context, namespaces map[string]*corev1.Namespace, list []v1.NetNamespace, numbered map[string]uint32,
 ) error {
-	var work []*v1.NetNamespace
+	var writes []passWrite
 	there := make(map[string]bool, len(list))
 	for i := range list {
 		n := &list[i]
@@ -208,32 +239,46 @@ func (r *netNamespaces) keepAll(
 		owner := namespaces[n.Name]
 		b := r.bondOf(n, owner)
 		switch {
-		case !n.DeletionTimestamp.IsZero():
+		case !n.DeletionTimestamp.IsZero(), r.writes.underWay(writesNetNamespace, n.Name):
 		case b.Binding() == egress.BindingLeave:
 		case b.Binding() == egress.BindingDoubtful:
 			r.told.warn(r.recorder, n, eventKept, doubtful(b, "a Namespace", contents(n)))
 		case owner != nil && b.Binding() == egress.BindingSettled && !incomplete(n):
 		default:
-			work = append(work, n)
+			writes = append(writes, r.keepWrite(ctx, n, owner, numbered))
 		}
 	}
-	maps.DeleteFunc(r.told, func(name, _ string) bool { return !there[name] })
-	bound := make([]*v1.NetNamespace, len(work))
-	errs := concurrently(objectWriters, len(work), func(i int) (err error) {
-		bound[i], err = r.keep(ctx, work[i], namespaces[work[i].Name], numbered)
-		return err
-	})
-	now := r.clock.Now()
-	for i, n := range bound {
-		if n == nil {
-			continue
-		}
-		if id, ok := n.ID(); ok && work[i].NetID == nil {
-			r.given[n.Name] = grant{netID: id, at: now}
-		}
-		r.report(work[i], namespaces[n.Name])
+	r.told.keep(func(name string) bool { return there[name] })
+	return errors.Join(r.writes.do(objectWriters, writes)...)
+}
+
+// keepWrite is what keep writes.
+func (r *netNamespaces) keepWrite(ctx context.Context, n *v1.NetNamespace, owner *corev1.Namespace, numbered map[string]uint32) passWrite {
+	id, grants := numbered[n.Name]
+	if grants = grants && owner != nil && n.NetID == nil; grants {
+		r.given[n.Name] = grant{netID: id, open: true}
 	}
-	return errors.Join(errs...)
+	var bound *v1.NetNamespace
+	return passWrite{
+		key: writeKey{writesNetNamespace, n.Name},
+		send: func() (err error) {
+			bound, err = r.keep(ctx, n, owner, numbered)
+			return err
+		},
+		answered: func(err error) error {
+			switch {
+			case !grants:
+			case bound == nil && err == nil: // nothing was written
+				delete(r.given, n.Name)
+			default:
+				r.granted(n.Name, false, err)
+			}
+			if bound != nil && err == nil {
+				r.report(n, owner)
+			}
+			return err
+		},
+	}
 }
 
 // incomplete reports whether the controller has something to fill in or to refuse.

@@ -28,16 +28,18 @@ type passWrite struct {
 	answered func(error) error
 }
 
-// writeKey is what is written to which HostSubnet.
-type writeKey struct{ what, host string }
+// writeKey is what is written to the object of which name.
+type writeKey struct{ what, name string }
 
 const (
 	writesClaims  = "claims"
 	writesMark    = "mark"
 	writesVerdict = "verdict"
+	// writesNetNamespace creates, binds or deletes one.
+	writesNetNamespace = "NetNamespace"
 )
 
-// passWrites are the writes of the cluster reconciler's passes. An object whose write gets
+// passWrites are the writes of a reconciler whose passes concern all objects. One whose write gets
 // no answer must not hold up all others: a pass waits for each write for passPatience
 // only. A write that takes longer goes on, at most one for each key; its answer is taken
 // by the pass after it, which it requests.
@@ -164,10 +166,10 @@ func (w *passWrites) settle() (errs []error) {
 }
 
 // underWay reports whether a write goes on that an earlier pass began.
-func (w *passWrites) underWay(what, host string) bool {
+func (w *passWrites) underWay(what, name string) bool {
 	w.mu.Lock()
 	defer w.mu.Unlock()
-	return w.late[writeKey{what, host}]
+	return w.late[writeKey{what, name}]
 }
 
 // marksUnderWay reports whether a mark is under way that an earlier pass began.

@@ -66,7 +66,34 @@ func controllerMutants() []mutant {
 		},
 		{
 			name: "hanging-marks-stop-all", pkg: controller, test: "TestHangingVerdictsAndMarksHoldUpNoOther", plain: true,
-			edits: []edit{{file: "fence.go", old: "if f.writes.marksUnderWay() {", new: "if f.over {"}},
+			edits: []edit{
+				{file: "fence.go", old: "case !f.writes.underWay(writesMark, h.Name):", new: "case true:"},
+				{file: "fence.go", old: "\t\t\treturn otherwise, nil\n", new: "\t\t\treturn noClaims, nil\n"},
+			},
+		},
+		{
+			name: "new-hosts-wait-for-marks", pkg: controller, test: "TestHangingVerdictsAndMarksHoldUpNoOther", plain: true,
+			edits: []edit{{file: "fence.go", old: "!slices.ContainsFunc(lacking, hasMark) &&", new: "f.over &&"}},
+		},
+		{
+			name: "refused-marks-hold-up-others", pkg: controller, test: "TestMarksThatCannotBeWritten", plain: true,
+			edits: []edit{{file: "fence.go", old: "!slices.ContainsFunc(lacking, hasMark) &&", new: "f.over &&"}},
+		},
+		{
+			name: "earlier-marks-hold-up-nobody", pkg: controller, test: "TestMarksThatCannotBeWritten", plain: true,
+			edits: []edit{{file: "fence.go", old: "!slices.ContainsFunc(lacking, hasMark) &&", new: "!f.over &&"}},
+		},
+		{
+			name: "creations-are-waited-for", pkg: controller, test: "TestHangingCreationsAndBindingsHoldUpNoOther", plain: true,
+			edits: []edit{{file: "pass_writes.go", old: "passPatience = 500 * time.Millisecond", new: "passPatience = time.Hour"}},
+		},
+		{
+			name: "one-host-at-a-time", pkg: controller, test: "TestHangingCreationsAndBindingsHoldUpNoOther", plain: true,
+			edits: []edit{{file: "hostsubnet.go", old: "const hostSubnetWorkers = 8", new: "const hostSubnetWorkers = 1"}},
+		},
+		{
+			name: "unanswered-netids-are-free", pkg: controller, test: "TestUnansweredNetIDsAreNobodyElses", plain: true,
+			edits: []edit{{file: "netnamespace.go", old: "\tcase refused(err):", new: "\tdefault:"}},
 		},
 		{
 			name: "unanswered-forgotten", pkg: controller, test: "TestUnansweredClaimsAreOnNoOtherList", plain: true,
@@ -175,7 +202,7 @@ func controllerMutants() []mutant {
 		},
 		{
 			name: "mark-not-listed-again", pkg: controller, test: "TestFenceListsAfterItsMarks", plain: true,
-			edits: []edit{{file: "fence.go", old: "if len(lacking) == 0 {", new: "if f.markAll(ctx, lacking) == nil {"}},
+			edits: []edit{{file: "fence.go", old: "if len(lacking) == 0 || !slices.ContainsFunc(lacking, hasMark) && (f.unseenHosts != nil || f.passesMore(hosts)) {", new: "if f.markAll(ctx, lacking) == nil {"}},
 		},
 		{
 			name: "equal-epoch-accepted", pkg: controller, test: "TestCompareMarks", plain: true,
