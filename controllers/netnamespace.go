@@ -140,7 +140,9 @@ func (r *netNamespaces) number(
 			delete(r.given, name)
 			continue
 		case g.open:
-			repeated[name] = g.netID
+			if namespaces[name].DeletionTimestamp.IsZero() {
+				repeated[name] = g.netID
+			}
 		case now.Sub(g.at) < cacheLag:
 			wait = cacheLag
 		default:
@@ -153,7 +155,7 @@ func (r *netNamespaces) number(
 	var without []string
 	for name, namespace := range namespaces {
 		_, given := r.given[name]
-		if given || !namespace.DeletionTimestamp.IsZero() {
+		if given || !namespace.DeletionTimestamp.IsZero() || r.writes.underWay(writesNetNamespace, name) {
 			continue
 		}
 		if n := existing[name]; n == nil || n.NetID == nil {

@@ -6,10 +6,10 @@
 // elsewhere (-overlay). Run the tests first: one that fails without a mutant would
 // appear to notice all of its mutants.
 //
-//	go run ./hack/mutants [-only name] [-package ./pkg/egress] [-after name] [-checks 3000]
+//	go run ./hack/mutants [-only name] [-package ./pkg/egress] [-after name] [-jobs 2] [-checks 3000]
 //
-// All of them take hours: -package plants those of one package, and -after goes on behind
-// the one that was last.
+// All of them take hours: -package plants those of one package, -after goes on behind
+// the one that was last, and -jobs plants several at the same time.
 package main
 
 import (
@@ -26,7 +26,10 @@ import (
 	"path/filepath"
 	"slices"
 	"strings"
+	"sync"
 	"time"
+
+	"golang.org/x/sync/errgroup"
 )
 
 func main() { os.Exit(status()) }
@@ -47,6 +50,8 @@ type options struct {
 	// pkg is the package whose mutants are planted, after the one that was planted last;
 	// empty for all.
 	pkg, after string
+	// jobs is how many are planted at a time, each in a copy of its own.
+	jobs int
 	// checks is how many clusters each property draws; seed makes the draw the
 	// same in each run.
 	checks, seed int
@@ -58,6 +63,7 @@ func run(ctx context.Context, arguments []string, out io.Writer) error {
 	flags.StringVar(&o.only, "only", "", "plant only the mutant of this name")
 	flags.StringVar(&o.pkg, "package", "", "plant only the mutants of this package, such as ./pkg/egress")
 	flags.StringVar(&o.after, "after", "", "begin behind the mutant of this name, to go on where a run ended")
+	flags.IntVar(&o.jobs, "jobs", 1, "number of mutants that are planted at the same time")
 	flags.IntVar(&o.checks, "checks", 3000, "number of clusters that each property draws")
 	flags.IntVar(&o.seed, "seed", 1, "seed of the random clusters")
 	if err := flags.Parse(arguments); err != nil {
@@ -77,17 +83,26 @@ func run(ctx context.Context, arguments []string, out io.Writer) error {
 	// Each line as soon as it is known: the whole takes hours.
 	const line = "%-24s %-48s %-12s %s\n"
 	fmt.Fprintf(out, line, "MUTANT", "TEST", "OUTCOME", "SECONDS")
+	var mu sync.Mutex
 	var errs []error
+	var g errgroup.Group
+	g.SetLimit(max(o.jobs, 1))
 	for _, m := range chosen {
-		start := time.Now()
-		err := kill(ctx, root, m, o)
-		outcome := "killed"
-		if err != nil {
-			outcome = "NOT KILLED"
-			errs = append(errs, fmt.Errorf("%s: %w", m.name, err))
-		}
-		fmt.Fprintf(out, line, m.name, m.test, outcome, fmt.Sprintf("%.1f", time.Since(start).Seconds()))
+		g.Go(func() error {
+			start := time.Now()
+			err := kill(ctx, root, m, o)
+			mu.Lock()
+			defer mu.Unlock()
+			outcome := "killed"
+			if err != nil {
+				outcome = "NOT KILLED"
+				errs = append(errs, fmt.Errorf("%s: %w", m.name, err))
+			}
+			fmt.Fprintf(out, line, m.name, m.test, outcome, fmt.Sprintf("%.1f", time.Since(start).Seconds()))
+			return nil
+		})
 	}
+	_ = g.Wait() // the errors are in errs
 	fmt.Fprintf(out, "%d planted, %d killed\n", len(chosen), len(chosen)-len(errs))
 	return errors.Join(errs...)
 }
