@@ -150,7 +150,12 @@ type remote struct {
 
 func (r remote) Patch(ctx context.Context, object client.Object, patch client.Patch, _ ...client.PatchOption) error {
 	sent := object.DeepCopyObject().(*v1.HostSubnet)
+	_, refused := r.within(r.refused)
+	refused = refused && sent.Name == r.unwritten
 	err := r.call(ctx, requestTimeout, func() error {
+		if refused {
+			return apierrors.NewForbidden(schema.GroupResource{Group: v1.GroupName, Resource: "hostsubnets"}, sent.Name, errors.New("by a webhook"))
+		}
 		r.store.mu.Lock()
 		claims := !slices.Equal(r.store.hosts[sent.Name].EgressIPs, sent.EgressIPs)
 		r.store.mu.Unlock()

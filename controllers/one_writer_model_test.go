@@ -30,6 +30,9 @@ type plight struct {
 	paused []span
 	// cut: what it sends arrives when the span is over, or never.
 	cut []span
+	// refused: what it writes to host unwritten is refused, while all else is not.
+	refused   []span
+	unwritten string
 	// fooled: it considers the leader's host dead.
 	fooled []span
 	// lag is how far its caches are behind.

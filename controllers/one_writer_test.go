@@ -44,7 +44,9 @@ func drawHistory(t *rapid.T) history {
 	}
 	for range rapid.IntRange(2, 3).Draw(t, "controllers") {
 		h.plights = append(h.plights, plight{
-			paused: spans("paused"), cut: spans("cut"), fooled: spans("fooled"), lag: milliseconds(2*time.Second, "lag"),
+			paused: spans("paused"), cut: spans("cut"),
+			refused: spans("refused"), unwritten: rapid.SampledFrom([]string{"node0", "node1", "node2"}).Draw(t, "unwritten"),
+			fooled: spans("fooled"), lag: milliseconds(2*time.Second, "lag"),
 			jumps: drawJumps(t), bare: rapid.Bool().Draw(t, "bare"),
 		})
 	}
