@@ -66,8 +66,9 @@ test-unit: tools
 
 # The system tests are left out: their work is done by programs that they start, which
 # the detector would not see. Three packages at a time on two processors: most of the time
-# they wait, those of the API server for objects, the others for the kernel. All is compiled first: else the tests of controllers, which need most packages,
-# begin when others are half done, and are at work alone in the end.
+# they wait, those of the API server for objects, the others for the kernel. All is compiled
+# first: else the tests of controllers, which need most packages, begin when others are half
+# done, and are at work alone in the end.
 race: tools ## Run the unit tests with the race detector (root, a C compiler)
 	@mkdir -p build
 	CGO_ENABLED=1 go build -race ./...

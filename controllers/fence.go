@@ -122,10 +122,10 @@ func (f *fence) review(ctx context.Context, v view) (permission, error) {
 // mark on all of them.
 //
 // A mark may get no answer, or be refused. If the host has an earlier controller's mark,
-// that one may still write claims there, so nothing else changes until it is replaced:
-// hosts that were passed before get claims, and others do not. A host that has no mark
-// holds up no other: a list with this controller's mark on another host came before
-// whatever an earlier one may write there, which must list all again, and ends.
+// that controller may still write claims there. Until the mark is replaced, hosts that were
+// passed before get claims, and others do not. A host without a mark holds up no other: an
+// earlier controller that marks it must list all hosts before it writes claims there, and
+// then finds this controller's marks.
 func (f *fence) close(ctx context.Context) (permission, error) {
 	otherwise := noClaims
 	if f.passed != nil && f.unseenHosts == nil {

@@ -129,8 +129,9 @@ func TestUnansweredNetIDsAreNobodyElses(t *testing.T) {
 	a.namespace(t, bank) // it comes first where both are without
 	a.awaitNamespace(t, bank, func(*v1.NetNamespace) string { return "" })
 	mu.Lock()
-	a.create(t, kept)
+	late := kept.DeepCopy()
 	mu.Unlock()
+	a.create(t, late)
 
 	var list v1.NetNamespaceList
 	if err := a.List(t.Context(), &list); err != nil {
@@ -143,7 +144,7 @@ func TestUnansweredNetIDsAreNobodyElses(t *testing.T) {
 		}
 		owner[*n.NetID] = n.Name
 	}
-	if owner[*kept.NetID] != shop {
-		t.Errorf("netid %d has %q, want %s", *kept.NetID, owner[*kept.NetID], shop)
+	if owner[*late.NetID] != shop {
+		t.Errorf("netid %d has %q, want %s", *late.NetID, owner[*late.NetID], shop)
 	}
 }

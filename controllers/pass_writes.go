@@ -39,10 +39,10 @@ const (
 	writesNetNamespace = "NetNamespace"
 )
 
-// passWrites are the writes of a reconciler whose passes concern all objects. One whose write gets
-// no answer must not hold up all others: a pass waits for each write for passPatience
-// only. A write that takes longer goes on, at most one for each key; its answer is taken
-// by the pass after it, which it requests.
+// passWrites are the writes of a reconciler whose passes concern all objects. An object whose
+// write gets no answer must not hold up all others: a pass waits for each write for
+// passPatience only. A write that takes longer goes on, at most one for each key; its answer
+// is taken by the pass after it, which it requests.
 type passWrites struct {
 	clock clock.Clock
 	// changed receives an event when an answer came late.
