@@ -12,6 +12,7 @@ import (
 	"time"
 
 	"github.com/egressip-operator/egressip-operator/internal/testenv"
+	"github.com/egressip-operator/egressip-operator/pkg/dataplane/bpf"
 	"github.com/egressip-operator/egressip-operator/pkg/dataplane/conntrack"
 )
 
@@ -218,26 +219,46 @@ func TestForgottenConnectionsAreNotTurnedRound(t *testing.T) {
 	}
 }
 
-// given: an egress host that has lost its marking of packets; when a pod elsewhere
-// begins a connection, then it does not come about until that is repaired: its answers
-// would not come over the overlay.
+// given: an egress host that has lost its marking of packets, or where others overwrite the
+// marks of connections; when a pod elsewhere begins a connection, then it does not come about
+// until that is repaired: its answers would not come over the overlay. With or without the
+// guard at the uplink, no packet leaves.
 //
 // Mutant killed: connections begin that mangle has not noted.
 func TestNoConnectionWhoseAnswersStray(t *testing.T) {
+	const port = 9001
+	overwrite := "nft add table inet foreign; " +
+		"nft 'add chain inet foreign forward { type filter hook forward priority -10; }'; " +
+		"nft add rule inet foreign forward ct mark set 0"
 	for _, rules := range append(openRules(), ownTableShared().ofIPv6()) {
-		t.Run(rules.name, func(t *testing.T) {
-			w, p := withHosts(t, rules, 1, false)
-			n1 := w.nodes[0]
-			p.set(remote(7, n1))
-			w.applyAll(t)
-			p.leaves(t, w.eip(1))
-			n1.Run(t, rules.unjump("mangle", "PREROUTING"))
-			if p.answers(t, w.bastion.outside(8080)) {
-				t.Error("a connection came about")
-			}
-			w.applyAll(t)
-			p.leaves(t, w.eip(1))
-		})
+		for _, damage := range []struct {
+			name, made, mended string
+			unguarded          bool
+		}{
+			{name: "no marking", made: rules.unjump("mangle", "PREROUTING")},
+			{name: "marks overwritten", made: overwrite, mended: "nft delete table inet foreign"},
+			{name: "marks overwritten, no guard", made: overwrite, mended: "nft delete table inet foreign", unguarded: true},
+		} {
+			t.Run(rules.name+"/"+damage.name, func(t *testing.T) {
+				w, p := withHosts(t, rules, 1, false)
+				n1 := w.nodes[0]
+				p.set(remote(7, n1))
+				w.applyAll(t)
+				p.leaves(t, w.eip(1))
+				w.seen.only(port)
+				n1.Run(t, damage.made)
+				if damage.unguarded {
+					n1.Do(t, func() { must(t, bpf.RemoveGuards(n1.dp.nl)) })
+				}
+				if p.answers(t, w.bastion.outside(port)) {
+					t.Error("a connection came about")
+				}
+				w.drain(t)
+				n1.Run(t, damage.mended)
+				w.applyAll(t)
+				p.leaves(t, w.eip(1))
+			})
+		}
 	}
 }
 
