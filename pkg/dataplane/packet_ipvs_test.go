@@ -65,6 +65,12 @@ func TestServicesByIPVS(t *testing.T) {
 			n2.sendAs(t, of(plain), outside, []byte("x"))
 			testenv.UntilWithin(t, patience, "what may leave", func() bool { return w.seen.from(port, n2.ip.String()) > 0 })
 			w.linger(t)
+			if !rules.table() || rules.shared { // others can take the lock of stage mangle away
+				n2.Run(t, rules.flush("mangle", ""))
+				n2.sendAs(t, of(there), netip.AddrPortFrom(outside.Addr(), port+1), []byte("x"))
+				w.linger(t)
+				w.applyAll(t)
+			}
 
 			near := n1.addPod(t, "near", 2)
 			seen := near.receiveUDP(t, port)

@@ -185,6 +185,10 @@ func TestPodsLeaveWithTheirEgressIPsOfBothFamilies(t *testing.T) {
 // Mutants killed: pending-ipv6-is-reset, ipv6-resets-are-not-noted.
 func TestEgressIPsOfIPv6Change(t *testing.T) {
 	w := newDualWorld(t)
+	for _, n := range w.nodes {
+		n.cfg.ResetConnections = true
+		n.start(t)
+	}
 	w.applyAll(t)
 	w.bastion.serveEchoOf(t, "6", 7000)
 	port := map[*podMachine]uint16{w.here: 9101, w.there: 9102, w.third: 9103}
@@ -243,6 +247,7 @@ func TestEgressIPsOfIPv6Change(t *testing.T) {
 	w.drain6(t)
 	may("after another egress IP", eip62)
 	flow(eip62)
+	w.seen6.only(7000) // it is not the other end that resets it
 	if err := tryEcho(cut, 10, testenv.Stretch(patience)); !errors.Is(err, unix.ECONNRESET) {
 		t.Errorf("a connection whose source has changed: %v", err)
 	}
