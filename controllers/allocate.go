@@ -43,8 +43,8 @@ type claimWrite struct {
 }
 
 // writeClaims writes the claims of automatic hosts that differ from the allocation.
-// wrote reports whether anything was written, waits whether a claim waits for the
-// address's former host.
+// wrote reports whether anything was written, left whether some lists are left to the next
+// round, and waits whether a claim waits for the address's former host.
 //
 // No address is ever written to one list while another list in the API has it. The
 // allocation claims only what no list had in the view, and the view is at least as
@@ -53,11 +53,12 @@ type claimWrite struct {
 // is conditional on the version in the view, so it fails if someone else wrote in
 // between. The order of the writes does not matter, so they are concurrent.
 //
-// A host whose last write is still under way gets its claims later.
+// A host whose last write is still under way gets its claims later. So do those that are
+// more than one round may write, unless all before them fail.
 //
 // Hosts in judged have another version than in the view, so that a write of their claims
 // would fail: it is left to the next round, which follows at once.
-func (r *egressReconciler) writeClaims(ctx context.Context, v view, a egress.Allocation, judged map[string]bool) (wrote, waits bool, err error) {
+func (r *egressReconciler) writeClaims(ctx context.Context, v view, a egress.Allocation, judged map[string]bool) (wrote, left, waits bool, err error) {
 	waiting := make(claimWaits)
 	a = r.paceEvacuation(v, a, waiting)
 	// Both are needed in few passes, and then perhaps for thousands of claims.
@@ -68,7 +69,8 @@ func (r *egressReconciler) writeClaims(ctx context.Context, v view, a egress.All
 	for i, claims := range a.Hosts {
 		wanted[i] = r.withhold(v.host(claims.Host), claims.Claims, configured, doubts, waiting)
 	}
-	var writes []passWrite
+	r.displaced.keep(a)
+	var changed []*claimWrite
 	for i, claims := range a.Hosts {
 		h := v.host(claims.Host)
 		list := wanted[i]
@@ -78,29 +80,53 @@ func (r *egressReconciler) writeClaims(ctx context.Context, v view, a egress.All
 		if slices.Equal(list, h.EgressIPs) || judged[h.Name] || !r.fence.mayWrite(h) || r.writes.underWay(writesClaims, h.Name) {
 			continue
 		}
-		w := &claimWrite{before: h, patched: h.DeepCopy(), wanted: list}
-		w.patched.EgressIPs = slices.Clone(list)
-		r.unanswered.add(w)
-		writes = append(writes, passWrite{
-			key: writeKey{writesClaims, h.Name},
-			send: func() error {
-				return r.writer.Patch(ctx, w.patched, client.MergeFromWithOptions(w.before, client.MergeFromWithOptimisticLock{}))
-			},
-			answered: func(err error) error {
-				r.unanswered.answered(w, err)
-				if err != nil {
-					// The others do not wait for this one: what they claim was on no list.
-					return unlessGone(fmt.Errorf("write egressIPs of HostSubnet %s: %w", w.before.Name, err))
-				}
-				wrote = true
-				r.wroteClaims(ctx, w, released[w.before.Name], published)
-				return nil
-			},
-		})
+		changed = append(changed, &claimWrite{before: h, wanted: list})
 	}
 	maps.DeleteFunc(r.waitingSince, func(ip netip.Addr, _ time.Time) bool { return waiting[ip] == 0 })
-	errs := r.writes.do(claimWriters, writes)
-	return wrote, waiting.any(), errors.Join(errs...)
+	batches, others := r.displaced.batches(changed, released)
+	if len(judged) > 0 {
+		left = len(others) > 0 // what follows from the verdicts comes first
+	} else {
+		batches = append(batches, others...)
+	}
+	var errs []error
+	for _, some := range batches {
+		if wrote {
+			left = true
+			break
+		}
+		writes := make([]passWrite, 0, len(some))
+		for _, w := range some {
+			writes = append(writes, r.claimsWrite(ctx, w, func() {
+				wrote = true
+				r.wroteClaims(ctx, w, released[w.before.Name], published)
+			}))
+		}
+		errs = append(errs, r.writes.do(claimWriters, writes)...)
+	}
+	return wrote, left, waiting.any(), errors.Join(errs...)
+}
+
+// claimsWrite is the request that stores a list of claims. wrote is called when it is stored.
+func (r *egressReconciler) claimsWrite(ctx context.Context, w *claimWrite, wrote func()) passWrite {
+	w.patched = w.before.DeepCopy()
+	w.patched.EgressIPs = slices.Clone(w.wanted)
+	r.unanswered.add(w)
+	return passWrite{
+		key: writeKey{writesClaims, w.before.Name},
+		send: func() error {
+			return r.writer.Patch(ctx, w.patched, client.MergeFromWithOptions(w.before, client.MergeFromWithOptimisticLock{}))
+		},
+		answered: func(err error) error {
+			r.unanswered.answered(w, err)
+			if err != nil {
+				// The others do not wait for this one: what they claim was on no list.
+				return unlessGone(fmt.Errorf("write egressIPs of HostSubnet %s: %w", w.before.Name, err))
+			}
+			wrote()
+			return nil
+		},
+	}
 }
 
 // wroteClaims remembers and reports a list that was written. released are those of the host
@@ -108,6 +134,7 @@ func (r *egressReconciler) writeClaims(ctx context.Context, v view, a egress.All
 func (r *egressReconciler) wroteClaims(ctx context.Context, w *claimWrite, released []egress.Release, published func() map[hostAddress]bool) {
 	r.observer.wroteHost(w.patched)
 	r.history.wrote(w.patched.UID, w.patched.EgressIPs)
+	r.displaced.wrote(w.before.EgressIPs, w.patched.EgressIPs, released)
 	log.FromContext(ctx).Info("wrote the claims of an automatic host", "hostSubnet", w.before.Name,
 		"before", w.before.EgressIPs, "now", w.patched.EgressIPs)
 	r.reportReleases(w.before, w.patched.EgressIPs, released, published)

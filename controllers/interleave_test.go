@@ -48,6 +48,8 @@ type store struct {
 	// refused is a HostSubnet whose list the API server refuses to write, busy one
 	// that somebody else writes each time.
 	refused, busy string
+	// mute is one whose status it refuses to write.
+	mute string
 	// wrong is what must never happen.
 	wrong []string
 }
@@ -145,6 +147,9 @@ func (s statusOf) Apply(_ context.Context, applied runtime.ApplyConfiguration, _
 		var h v1.HostSubnet
 		if err := json.Unmarshal(encoded, &h); err != nil {
 			return err
+		}
+		if h.Name == s.store.mute {
+			return apierrors.NewInvalid(schema.GroupKind{Kind: "HostSubnet"}, h.Name, nil)
 		}
 		stored := s.store.hosts[h.Name]
 		others := slices.DeleteFunc(slices.Clone(stored.Status.Conditions), func(c metav1.Condition) bool {

@@ -45,6 +45,8 @@ type egressReconciler struct {
 	waitingSince map[netip.Addr]time.Time
 	// loggedWaiting is the error that logWhileWaiting logged last.
 	loggedWaiting string
+	// displaced are the egress IPs that are about to move.
+	displaced displaced
 	// movingSince is since when an address that a status has assigned is on no list.
 	movingSince map[string]time.Time
 	// history is where claims come from.
@@ -85,6 +87,7 @@ func newEgressReconciler(d deps, o *observer, p *publisher) *egressReconciler {
 	return &egressReconciler{
 		deps: d, observer: o, publisher: p, fence: newFence(d, o, writes), writes: writes, history: claimHistory{retention: o.claimRetention},
 		waitingSince: make(map[netip.Addr]time.Time),
+		displaced:    make(displaced),
 		movingSince:  make(map[string]time.Time),
 		inUse:        make(map[[2]string]bool),
 	}
@@ -190,15 +193,18 @@ func (r *egressReconciler) runRound(ctx context.Context) round {
 	v.awaited = r.history.awaited(v, began)
 	d := v.decide(&r.memo)
 	r.metrics.allocationSeconds.Observe(r.clock.Since(began).Seconds())
-	judged, errVerdicts := r.writeVerdicts(ctx, v, d)
-	var wrote, waiting bool
+	judged, left, errVerdicts := r.writeVerdicts(ctx, v, d)
+	var wrote, leftClaims, waiting bool
 	var errClaims error
 	if allowed == claimsAllowed {
-		wrote, waiting, errClaims = r.writeClaims(ctx, v, d.allocation, judged)
+		wrote, leftClaims, waiting, errClaims = r.writeClaims(ctx, v, d.allocation, judged)
 	}
 	failed := errors.Join(errFence, errVerdicts, errClaims)
 	done := round{decided: true, view: v, decision: d, err: failed}
 	switch {
+	case left || leftClaims:
+		// What failed is tried again meanwhile. The pause after errors grows.
+		done.next = stepRepeat
 	case apierrors.IsConflict(failed) || (failed != nil && (len(judged) > 0 || wrote)):
 		done.next = stepRetry
 	case len(judged) > 0 || wrote:
@@ -214,9 +220,10 @@ func (r *egressReconciler) runRound(ctx context.Context) round {
 const verdictsAtOnce = 16
 
 // writeVerdicts writes the statuses of hosts whose verdict changed, as many as one round
-// may, and returns all these hosts. The agents wait for them: they decide where traffic
-// goes. It waits neither for nor with those that are still under way.
-func (r *egressReconciler) writeVerdicts(ctx context.Context, v view, d decision) (judged map[string]bool, err error) {
+// may, and returns all these hosts, and whether some are left to the next round. The agents
+// wait for them: they decide where traffic goes. It waits neither for nor with those that are
+// still under way.
+func (r *egressReconciler) writeVerdicts(ctx context.Context, v view, d decision) (judged map[string]bool, left bool, err error) {
 	judged = make(map[string]bool)
 	var changed []wantedStatus
 	for i, w := range wantedHosts(v, d, v.witnesses()) {
@@ -231,21 +238,22 @@ func (r *egressReconciler) writeVerdicts(ctx context.Context, v view, d decision
 	var wrote bool
 	var errs []error
 	for some := range slices.Chunk(changed, verdictsAtOnce) {
+		if wrote {
+			left = true
+			break
+		}
 		for _, w := range some {
 			logVerdict(ctx, v, w)
 		}
 		errs = append(errs, r.writes.do(statusWriters, r.verdictWrites(ctx, some, &wrote))...)
-		if wrote {
-			break
-		}
 	}
 	if !wrote {
-		return nil, errors.Join(errs...)
+		return nil, false, errors.Join(errs...)
 	}
 	for _, w := range changed {
 		judged[w.key.name] = true
 	}
-	return judged, errors.Join(errs...)
+	return judged, left, errors.Join(errs...)
 }
 
 // verdictWrites are the writes of verdicts. wrote is set if one of them changes an object.

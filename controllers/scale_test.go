@@ -36,7 +36,12 @@ func TestScale(t *testing.T) {
 	s.control(t, controllers.Options{LeaderElection: true, LeaderElectionNamespace: system})
 	s.step("a NetNamespace for each Namespace, and a HostSubnet for each Node", s.created)
 	s.step("all hosts are made automatic by the test", func() string { s.automatic(); return "" })
-	s.step("all egress IPs are requested by the test", func() string { s.request(); return "" })
+	s.step("all egress IPs are requested by the test, and meanwhile a host fails", func() string {
+		failing := make(chan string, 1)
+		go func() { failing <- s.failAmidst(scaleHost(2)) }()
+		s.request()
+		return <-failing
+	})
 	s.step("then until each is claimed", s.placed(s.requests()))
 	s.step("then until each status says so", s.told)
 	s.step("then until an event reports each assignment", s.reported)
