@@ -40,6 +40,7 @@ const (
 	eventDeleted            = "SettingsDeleted"
 	eventAddressRefused     = "NodeAddressRefused"
 	eventOtherInstall       = "OtherInstall"
+	eventNotMarked          = "ClaimsNotFenced"
 )
 
 // recorder writes events, as record.EventRecorder does.

@@ -8,6 +8,7 @@ import (
 	"time"
 
 	"golang.org/x/sync/errgroup"
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/types"
 	"k8s.io/utils/clock"
@@ -33,6 +34,7 @@ type fence struct {
 	live     client.Reader
 	writer   client.Client
 	observer *observer
+	recorder recorder
 	clock    clock.PassiveClock
 	writes   *passWrites
 	// deposed is called when a later writer was found, and over is set.
@@ -50,6 +52,8 @@ type fence struct {
 	namespacesListed bool
 	listedAt         time.Time
 	patience         time.Duration
+	// told are the events on HostSubnets that cannot be marked.
+	told *told
 }
 
 // The patience with caches before everything is listed again grows between these
@@ -61,8 +65,8 @@ const (
 
 func newFence(d deps, o *observer, writes *passWrites) *fence {
 	return &fence{
-		live: d.live, writer: d.writer, observer: o, clock: d.clock, writes: writes, deposed: d.deposed,
-		mine: mark{writer: d.claimsWriter}, patience: firstPatience,
+		live: d.live, writer: d.writer, observer: o, recorder: d.recorder, clock: d.clock, writes: writes, deposed: d.deposed,
+		mine: mark{writer: d.claimsWriter}, patience: firstPatience, told: newTold(),
 	}
 }
 
@@ -239,13 +243,28 @@ func (f *fence) markAll(ctx context.Context, hosts []*v1.HostSubnet) error {
 			},
 			answered: func(err error) error {
 				if err != nil {
+					f.reportRefused(h, err)
 					return unlessGone(fmt.Errorf("mark HostSubnet %s: %w", h.Name, err))
 				}
+				f.told.forget(h.Name)
 				return nil
 			},
 		})
 	}
 	return errors.Join(f.writes.do(claimWriters, writes)...)
+}
+
+// reportRefused reports that a HostSubnet cannot be marked.
+func (f *fence) reportRefused(h *v1.HostSubnet, err error) {
+	if apierrors.IsConflict(err) || apierrors.IsNotFound(err) {
+		return
+	}
+	held := "this host gets no egress IPs"
+	if hasMark(h) {
+		held = "hosts that it has not marked yet get no egress IPs"
+	}
+	f.told.warn(f.recorder, h, eventNotMarked, fmt.Sprintf(
+		"The controller cannot write its annotation %s, and until it can, %s: %v", v1.AnnotationClaimsWriter, held, err))
 }
 
 func (f *fence) depose(err error) error {

@@ -3,6 +3,7 @@ package controllers
 import (
 	"context"
 	"errors"
+	"strings"
 	"testing"
 	"time"
 
@@ -10,6 +11,7 @@ import (
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/runtime/schema"
 	"k8s.io/apimachinery/pkg/types"
+	"k8s.io/client-go/tools/record"
 	testclock "k8s.io/utils/clock/testing"
 	"sigs.k8s.io/controller-runtime/pkg/client"
 
@@ -45,7 +47,7 @@ func fenced(deposed func(error)) (*fence, *listing) {
 	l.stamp(l.hosts["node2"], true)
 	cache := &lagging{store: l.store}
 	clock := testclock.NewFakeClock(time.Unix(1e9, 0))
-	d := deps{live: l, writer: l, clock: clock, claimsWriter: "me", deposed: deposed}
+	d := deps{live: l, writer: l, recorder: &record.FakeRecorder{}, clock: clock, claimsWriter: "me", deposed: deposed}
 	return newFence(d, newObserver(cache, clock, noProbes, 0), newPassWrites(clock)), l
 }
 
@@ -142,14 +144,17 @@ func TestMarksThatCannotBeWritten(t *testing.T) {
 	for _, test := range []struct {
 		name, mark string
 		want       bool
+		event      string
 	}{
-		{"no mark", "", true},
-		{"an unreadable mark", "mine!", true},
-		{"an earlier mark", "0 former", false},
+		{"no mark", "", true, "this host gets no egress IPs"},
+		{"an unreadable mark", "mine!", true, "this host gets no egress IPs"},
+		{"an earlier mark", "0 former", false, "hosts that it has not marked yet get no egress IPs"},
 	} {
 		t.Run(test.name, func(t *testing.T) {
 			f, l := fenced(func(err error) { t.Error(err) })
 			f.writer = &refusing{listing: l, names: map[string]bool{"node2": true}}
+			recorder := record.NewFakeRecorder(10)
+			f.recorder = recorder
 			if _, err := f.close(t.Context()); err != nil {
 				t.Fatal(err)
 			}
@@ -176,6 +181,9 @@ func TestMarksThatCannotBeWritten(t *testing.T) {
 			}
 			if got != claimsAllowed || !apierrors.IsForbidden(errors.Join(errs...)) {
 				t.Errorf("permission %d, errors %v; want that claims are allowed, and the refusal", got, errs)
+			}
+			if event := <-recorder.Events; !strings.Contains(event, eventNotMarked) || !strings.Contains(event, test.event) || len(recorder.Events) > 0 {
+				t.Errorf("event %q and %d more; want one with %q", event, len(recorder.Events), test.event)
 			}
 			for name, want := range map[string]bool{"node1": true, "node2": false, "node3": test.want} {
 				if f.mayWrite(l.hosts[name]) != want {

@@ -4,9 +4,12 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"maps"
+	"slices"
 	"testing"
 	"time"
 
+	corev1 "k8s.io/api/core/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/types"
 	"k8s.io/client-go/tools/record"
@@ -60,5 +63,29 @@ func TestImportsCostNothing(t *testing.T) {
 	}
 	if api.gets > 0 || len(events.Events) != count {
 		t.Errorf("%d live reads and %d events, want none and %d", api.gets, len(events.Events), count)
+	}
+}
+
+// TestNoSecondWriteBesideOne: a namespace whose NetNamespace is being written, for instance
+// deleted, gets no netid, and so no other write, until that has its answer.
+//
+// Mutant killed: two-writes-of-one-netnamespace.
+func TestNoSecondWriteBesideOne(t *testing.T) {
+	r := newNetNamespaces(deps{clock: testclock.NewFakeClock(time.Unix(1e9, 0))})
+	namespaces := map[string]*corev1.Namespace{"again": {ObjectMeta: metav1.ObjectMeta{Name: "again"}}, "other": {ObjectMeta: metav1.ObjectMeta{Name: "other"}}}
+	r.writes.late[writeKey{writesNetNamespace, "again"}] = true
+	numbers := func() (names []string) {
+		numbered, _, err := r.number(namespaces, nil)
+		if err != nil {
+			t.Fatal(err)
+		}
+		return slices.Sorted(maps.Keys(numbered))
+	}
+	if got := numbers(); !slices.Equal(got, []string{"other"}) {
+		t.Errorf("while it is being written, %q get netids, want other alone", got)
+	}
+	delete(r.writes.late, writeKey{writesNetNamespace, "again"})
+	if got := numbers(); !slices.Equal(got, []string{"again", "other"}) {
+		t.Errorf("afterwards %q get netids, want both", got)
 	}
 }
