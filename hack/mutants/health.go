@@ -331,6 +331,18 @@ func healthMutants() []mutant {
 			edits: []edit{{file: "peers.go", old: "s.Configured > 0", new: "s.Configured == s.Hosted"}},
 		},
 		{
+			name: "taken-egress-ips-must-work", pkg: onlinePackage, test: "TestServes", plain: true,
+			edits: []edit{{file: "peers.go", old: "s.Hosted == s.Taken ||", new: "s.Hosted == 0 ||"}},
+		},
+		{
+			name: "taken-are-not-counted", pkg: "./pkg/agent", test: "TestServiceOfReport", plain: true,
+			edits: []edit{{file: "health.go", old: "\t\t\ts.Taken++\n"}},
+		},
+		{
+			name: "others-addresses-are-faults", pkg: kernel, test: "TestReportGivesAReasonForEachEgressIP", plain: true,
+			edits: []edit{{file: "apply.go", old: "r.Error, r.Taken = reason.Error(), isTaken(reason)", new: "r.Error = reason.Error()"}},
+		},
+		{
 			name: "serves-without-overlay", pkg: onlinePackage, test: "TestServes", plain: true,
 			edits: []edit{{file: "peers.go", old: "s.Overlay && ", new: ""}},
 		},

@@ -73,8 +73,11 @@ func (h *health) setService(s online.Service) {
 func serviceOf(r dataplane.Report, withdrawn bool) online.Service {
 	s := online.Service{Withdrawn: withdrawn, Overlay: r.Overlay, Hosted: len(r.Hosted)}
 	for _, h := range r.Hosted {
-		if h.Configured {
+		switch {
+		case h.Configured:
 			s.Configured++
+		case h.Taken:
+			s.Taken++
 		}
 	}
 	return s

@@ -8,6 +8,7 @@ import (
 	"net/netip"
 	"time"
 
+	"github.com/egressip-operator/egressip-operator/pkg/dataplane/address"
 	"github.com/egressip-operator/egressip-operator/pkg/dataplane/overlay"
 	"github.com/egressip-operator/egressip-operator/pkg/dataplane/warning"
 )
@@ -18,6 +19,11 @@ var (
 	errTaken   = errors.New("another machine on the network answers for this address")
 	errNotYet  = errors.New("not added yet")
 )
+
+// isTaken reports whether an egress IP is not configured because it is somebody's already.
+func isTaken(reason error) bool {
+	return errors.Is(reason, errTaken) || errors.Is(reason, address.ErrForeign) || errors.Is(reason, address.ErrGateway)
+}
 
 // maxRounds bounds how often one Apply looks again: to probe for owners of new
 // addresses, and to drop what depends on something that failed.
@@ -159,7 +165,7 @@ func (p *pass) finish(err error) (Report, error) {
 		_, added := p.addresses[h.IP]
 		switch reason := p.unusable[h.IP]; {
 		case reason != nil:
-			r.Error = reason.Error()
+			r.Error, r.Taken = reason.Error(), isTaken(reason)
 			errs = append(errs, fmt.Errorf("egress IP %v: %w", h.IP, reason))
 		case p.rulesErr != nil:
 			r.Error = p.rulesErr.Error()

@@ -2,16 +2,21 @@ package dataplane
 
 import (
 	"errors"
+	"fmt"
 	"net/netip"
 	"testing"
 	"time"
 
 	"github.com/egressip-operator/egressip-operator/internal/testenv"
+	"github.com/egressip-operator/egressip-operator/pkg/dataplane/address"
 	"github.com/egressip-operator/egressip-operator/pkg/dataplane/warning"
 )
 
 // Each hosted egress IP is reported as configured, or with the reason that comes
-// first in this order: its own, that of the rules, that of the pass.
+// first in this order: its own, that of the rules, that of the pass. One that is somebody
+// else's says so.
+//
+// Mutant killed: others-addresses-are-faults.
 func TestReportGivesAReasonForEachEgressIP(t *testing.T) {
 	ip := testenv.Addr(eip1)
 	there := map[netip.Addr]struct{}{ip: {}}
@@ -22,11 +27,15 @@ func TestReportGivesAReasonForEachEgressIP(t *testing.T) {
 		err           error
 		configured    bool
 		reason, inUse string
+		taken         bool
 	}{
 		{name: "in place", pass: pass{addresses: there}, configured: true},
 		{name: "in place, though something failed", pass: pass{addresses: there}, err: all, configured: true},
 		{name: "refused", pass: pass{addresses: there, rulesErr: rules, unusable: map[netip.Addr]error{ip: own}}, err: all, reason: "own"},
 		{name: "of others", pass: pass{unusable: map[netip.Addr]error{ip: own}, inUseBy: map[netip.Addr]string{ip: "02:00:00:00:00:01"}}, reason: "own", inUse: "02:00:00:00:00:01"},
+		{name: "of another machine", pass: pass{unusable: map[netip.Addr]error{ip: fmt.Errorf("%w: it", errTaken)}}, reason: errTaken.Error() + ": it", taken: true},
+		{name: "of the host", pass: pass{unusable: map[netip.Addr]error{ip: address.ErrForeign}}, reason: address.ErrForeign.Error(), taken: true},
+		{name: "of its gateway", pass: pass{unusable: map[netip.Addr]error{ip: address.ErrGateway}}, reason: address.ErrGateway.Error(), taken: true},
 		{name: "in place, and of others", pass: pass{addresses: there, inUseBy: map[netip.Addr]string{ip: "02:00:00:00:00:01"}}, configured: true, inUse: "02:00:00:00:00:01"},
 		{name: "without guard", pass: pass{addresses: there, guardErr: rules}, err: all, reason: "rules"},
 		{name: "without rules", pass: pass{addresses: there, rulesErr: rules}, err: all, reason: "rules"},
@@ -36,10 +45,10 @@ func TestReportGivesAReasonForEachEgressIP(t *testing.T) {
 		c.pass.d, c.pass.state.Hosted = &Dataplane{}, []Hosted{{IP: ip, NetID: 7}}
 		r, err := c.pass.finish(c.err)
 		got := r.Hosted[0]
-		if got.IP != ip || got.Configured != c.configured || got.Error != c.reason || got.InUseBy != c.inUse {
+		if got.IP != ip || got.Configured != c.configured || got.Error != c.reason || got.InUseBy != c.inUse || got.Taken != c.taken {
 			t.Errorf("%s: %+v", c.name, got)
 		}
-		if failed := c.err != nil || c.reason == "own"; failed != (err != nil) {
+		if failed := c.err != nil || c.reason == "own" || c.taken; failed != (err != nil) {
 			t.Errorf("%s: error %v", c.name, err)
 		}
 	}

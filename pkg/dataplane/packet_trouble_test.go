@@ -54,7 +54,7 @@ func TestAddressThatSomebodyElseHas(t *testing.T) {
 			here.set(local(w.eip(1), 7))
 			plain.set(Pod{Kind: Node})
 			r, err := n1.tryApply(t)
-			if !errors.Is(err, errTaken) || len(r.Hosted) != 1 || r.Hosted[0].Configured || r.Hosted[0].Error == "" {
+			if !errors.Is(err, errTaken) || len(r.Hosted) != 1 || r.Hosted[0].Configured || !r.Hosted[0].Taken || r.Hosted[0].Error == "" {
 				t.Fatalf("report %+v, error %v", r.Hosted, err)
 			}
 			if r.Hosted[0].InUseBy != owner.String() {

@@ -259,6 +259,9 @@ type HostedReport struct {
 	// InUseBy is the MAC address of another machine on the segment that has the
 	// address too; empty if there is none. That may be why it is not configured.
 	InUseBy string
+	// Taken: it is not configured because another machine has it, or this one has it as an
+	// address of its own, or as its gateway's. The data plane may be well.
+	Taken bool
 	// Usage is how much it is used; 0 until that is counted.
 	Usage Usage
 }

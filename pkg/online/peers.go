@@ -66,13 +66,14 @@ type Service struct {
 	// Overlay: it can take packets from other hosts.
 	Overlay bool
 	// Hosted is how many egress IPs it must have, Configured for how many of them
-	// the kernel is configured.
-	Hosted, Configured int
+	// the kernel is configured, and Taken how many are not because somebody else has them.
+	Hosted, Configured, Taken int
 }
 
 // Serves reports whether other hosts may send their packets to the host: its
 // overlay is there, and any of its egress IPs. That one of several could not be
-// configured must not move all others away.
+// configured must not move all others away. One that somebody else has says nothing of this
+// host: its former host may be alive, and need a moment to give it up.
 func (s Service) Serves() bool {
-	return !s.Withdrawn && s.Overlay && (s.Hosted == 0 || s.Configured > 0)
+	return !s.Withdrawn && s.Overlay && (s.Hosted == s.Taken || s.Configured > 0)
 }

@@ -80,7 +80,7 @@ func TestCountReached(t *testing.T) {
 	}
 }
 
-// Mutants killed: all-egress-ips-must-work, serves-without-overlay.
+// Mutants killed: all-egress-ips-must-work, serves-without-overlay, taken-egress-ips-must-work.
 func TestServes(t *testing.T) {
 	t.Parallel()
 	for name, c := range map[string]struct {
@@ -91,6 +91,9 @@ func TestServes(t *testing.T) {
 		"all egress IPs are configured":      {online.Service{Overlay: true, Hosted: 2, Configured: 2}, true},
 		"one of two could not be configured": {online.Service{Overlay: true, Hosted: 2, Configured: 1}, true},
 		"none could be configured":           {online.Service{Overlay: true, Hosted: 2}, false},
+		"others have all of them":            {online.Service{Overlay: true, Hosted: 2, Taken: 2}, true},
+		"others have one, and one is not":    {online.Service{Overlay: true, Hosted: 2, Taken: 1}, false},
+		"others have one, and one is":        {online.Service{Overlay: true, Hosted: 2, Configured: 1, Taken: 1}, true},
 		"has no overlay":                     {online.Service{Hosted: 2, Configured: 2}, false},
 		"is withdrawn":                       {online.Service{Withdrawn: true, Overlay: true}, false},
 		"before the first pass":              {online.Service{}, false},
