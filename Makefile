@@ -102,8 +102,8 @@ packet-matrix: prerequisites ## Run the packet tests beside every kind of rules 
 
 # What is not installed is left out. Packages are not installed here: where systemd runs,
 # that would start firewalld on the machine itself.
-filters: prerequisites ## Run the packet tests with ufw and firewalld, where they are installed (root)
-	EGRESSIP_TEST_MATRIX=all go test -timeout 40m -v -run PacketFiltersOfNodes ./pkg/dataplane
+filters: prerequisites ## Run the packet tests with ufw, firewalld and NetworkManager, where they are installed (root)
+	EGRESSIP_TEST_MATRIX=all go test -timeout 40m -v -run 'PacketFiltersOfNodes|UnderNetwork' ./pkg/dataplane
 
 kernels: ## Run packet tests, tc programs and more in Debian's older kernels, emulated (root; hours)
 	go run ./test/kernels
