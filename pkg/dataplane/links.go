@@ -61,6 +61,12 @@ func (r *round) planLinks(observed, desired kernel) (plan linkPlan) {
 	former := observed.links.Bound()
 	finally := bindLinks(facts, pods, desired.locked, former)
 	plan.meanwhile = holdHeirs(bindLinks(facts, pods, locked, former), former, observed.links.Guarded())
+	if r.state.Strict && err == nil {
+		finally.Known = knownAside(desired.pods, finally)
+		both := maps.Clone(desired.pods)
+		maps.Copy(both, observed.pods)
+		plan.meanwhile.Known = knownAside(both, plan.meanwhile)
+	}
 	if !reflect.DeepEqual(finally, plan.meanwhile) {
 		plan.finally = &finally
 	}
@@ -158,6 +164,17 @@ func holdHeirs(l nftables.Links, former map[netip.Addr]int, guarded map[netip.Ad
 		})
 	}
 	return l
+}
+
+// knownAside returns the addresses of pods that belong to no link. A pod that starts while no
+// agent is at work, and gets the address of one that has ended, would be taken for that: with
+// the address of one without egress IPs it would leave with the node's.
+func knownAside(pods map[netip.Addr]uint32, l nftables.Links) []netip.Addr {
+	aside := maps.Clone(pods)
+	for _, ip := range slices.Concat(l.Guarded, l.Unbound) {
+		delete(aside, ip)
+	}
+	return sortedAddrs(aside)
 }
 
 // seenAt returns the link that leads to a pod; 0 where that is not known.

@@ -3,6 +3,7 @@ package dataplane
 import (
 	"net/netip"
 	"reflect"
+	"slices"
 	"testing"
 
 	"github.com/egressip-operator/egressip-operator/internal/testenv"
@@ -73,5 +74,20 @@ func TestHeirsAreHeld(t *testing.T) {
 	want := map[int][]netip.Addr{10: {stays}, 11: {isNew}, 12: {}}
 	if !reflect.DeepEqual(got.Sources, want) || len(got.Guarded) != 4 {
 		t.Errorf("%v, guarded are %v; want %v, and four", got.Sources, got.Guarded, want)
+	}
+}
+
+// TestKnownAside: the addresses of pods that come by no new link are those that the agent knows
+// and that belong to none; without strict classification, or where links cannot be read, it is
+// no address.
+func TestKnownAside(t *testing.T) {
+	a, b, c, d := testenv.Addr("10.244.1.5"), testenv.Addr("10.244.1.6"), testenv.Addr("10.244.1.7"), testenv.Addr("fd00::5")
+	pods := map[netip.Addr]uint32{a: 0, b: 7, c: 7, d: 0}
+	got := knownAside(pods, nftables.Links{Guarded: []netip.Addr{b}, Unbound: []netip.Addr{c}})
+	if want := []netip.Addr{a, d}; !slices.Equal(got, want) {
+		t.Errorf("%v, want %v", got, want)
+	}
+	if len(pods) != 4 {
+		t.Errorf("the pods have changed: %v", pods)
 	}
 }

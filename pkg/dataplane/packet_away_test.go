@@ -197,3 +197,62 @@ func TestReusedAddressHasNoEgressIP(t *testing.T) {
 		})
 	}
 }
+
+// given: strict classification, and a node whose agent has just ended; when a pod without
+// egress IPs ends, and a pod that the agent has never seen gets its address, then nothing of
+// it leaves with the node's address while the agent counts as present; pods that go on are
+// not touched. Then it leaves as without us, until an agent knows it.
+//
+// Mutants killed: known-addresses-come-by-new-links, known-links-are-new,
+// known-addresses-never-leave.
+func TestReusedAddressOfAPlainPod(t *testing.T) {
+	for _, rules := range bothFamilies() {
+		t.Run(rules.name, func(t *testing.T) {
+			w := newWorld(t, 2, rules)
+			n1, n2 := w.nodes[0], w.nodes[1]
+			for _, n := range w.nodes {
+				n.state.Strict = true
+				n.cfg.AwayAfter = testenv.Stretch(5 * time.Second)
+				n.start(t)
+			}
+			there, plain, other := n2.addPod(t, "there", 2), n2.addPod(t, "plain", 3), n2.addPod(t, "other", 4)
+			n1.host(w.eip(1), 7)
+			there.set(remote(7, n1))
+			plain.set(Pod{Kind: Node})
+			other.set(Pod{Kind: Node})
+			w.applyAll(t)
+			w.seen.only(9001, w.eip(1))
+			w.seen.only(9002, n2.own())
+			w.seen.only(9003)
+			stays, goesOn := startSender(t, there, w.bastion, 9001), startSender(t, other, w.bastion, 9002)
+			w.flows(t, stays, w.eip(1))
+			w.flows(t, goesOn, n2.own())
+
+			w.seen.says("present")
+			n2.stop(t)
+			n2.Run(t, "ip link delete v-plain")
+			heir := n2.addPod(t, "heir", 3)
+			sends := startSender(t, heir, w.bastion, 9003)
+			w.silent(t, sends)
+			w.flows(t, goesOn, n2.own())
+			w.flows(t, stays, w.eip(1))
+
+			w.seen.says("away")
+			w.seen.only(9003, n2.own())
+			w.away(t)
+			w.flows(t, sends, n2.own())
+
+			w.seen.says("back")
+			w.seen.only(9003, n2.own(), w.eip(1))
+			for _, n := range w.nodes {
+				n.start(t)
+			}
+			plain.unset()
+			heir.set(remote(7, n1))
+			w.applyAll(t)
+			w.flows(t, sends, w.eip(1))
+			w.flows(t, goesOn, n2.own())
+			w.applySettled(t)
+		})
+	}
+}

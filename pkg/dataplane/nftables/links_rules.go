@@ -22,16 +22,20 @@ const (
 	chainForeign = "foreign"
 	// chainForeign6 is the same for IPv6.
 	chainForeign6 = "foreign6"
+	chainNew      = "new"
 )
 
 // linkChains are the chains of a table of links.
 //
 //	arrival  from a link that may send with its own addresses only: bound
 //	         with an address that belongs to a link: foreign
+//	         with an address of another pod that is known: new
 //	bound    passes what is its own, or of no link that is known; drops the rest
 //	foreign  passes what comes from the address's own link, or from a link that leads to
 //	         no pod; drops the rest. A link that is not known passes while no agent looks
 //	         after the links: it may lead to a new pod with the address.
+//	new      passes what comes from a link that is known; drops the rest while an agent
+//	         looks after the links
 func linkChains(t *nftables.Table) (map[string]Chain, error) {
 	four := func(e ...[]expr.Any) []expr.Any { return append(etherType(unix.ETH_P_IP), slices.Concat(e...)...) }
 	six := func(e ...[]expr.Any) []expr.Any { return append(etherType(unix.ETH_P_IPV6), slices.Concat(e...)...) }
@@ -42,6 +46,8 @@ func linkChains(t *nftables.Table) (map[string]Chain, error) {
 		slices.Concat(iif(), in(setBoundLinks), verdict(expr.VerdictGoto, chainBound)),
 		four(source, in(setGuarded), verdict(expr.VerdictGoto, chainForeign)),
 		six(source6, in(setGuarded6), verdict(expr.VerdictGoto, chainForeign6)),
+		four(source, in(setKnown), verdict(expr.VerdictGoto, chainNew)),
+		six(source6, in(setKnown6), verdict(expr.VerdictGoto, chainNew)),
 	}
 	bound := [][]expr.Any{
 		four(linkAndSource(), in(setSources), passes),
@@ -74,9 +80,14 @@ func linkChains(t *nftables.Table) (map[string]Chain, error) {
 			slices.Concat(meta(expr.MetaKeyNFPROTO), in(setAttended), drops),
 		}
 	}
+	fromNew := [][]expr.Any{
+		slices.Concat(iif(), in(setPodLinks), passes),
+		slices.Concat(iif(), in(setOtherLinks), passes),
+		slices.Concat(meta(expr.MetaKeyNFPROTO), in(setAttended), drops),
+	}
 	r := renderer{table: Table{Chains: map[string]Chain{}}}
 	for name, list := range map[string][][]expr.Any{
-		chainArrival: arrival, chainBound: bound,
+		chainArrival: arrival, chainBound: bound, chainNew: fromNew,
 		chainForeign: foreign(linkAndSource(), in(setSources)), chainForeign6: foreign(linkAndSource6(), in(setSources6)),
 	} {
 		c := Chain{}

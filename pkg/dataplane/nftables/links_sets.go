@@ -21,6 +21,9 @@ type Links struct {
 	Sources map[int][]netip.Addr
 	// Guarded are the addresses of Sources that no other pod may send with.
 	Guarded []netip.Addr
+	// Known are addresses of pods that belong to no link, but come by no new one: it may lead
+	// to another pod, of which the agent does not know yet.
+	Known []netip.Addr
 	// Unbound are addresses of which it is not known which link has them.
 	Unbound []netip.Addr
 	// Pods are all links that lead to pods, Others all that do not.
@@ -34,6 +37,8 @@ const (
 	setSources6   = "sources6"
 	setGuarded    = "guarded"
 	setGuarded6   = "guarded6"
+	setKnown      = "known"
+	setKnown6     = "known6"
 	setUnbound    = "unbound"
 	setUnbound6   = "unbound6"
 	setPodLinks   = "pod-links"
@@ -49,6 +54,8 @@ func linkSets(t *nftables.Table) []*nftables.Set {
 		{Table: t, Name: setSources6, KeyType: concat(index, ip6)},
 		{Table: t, Name: setGuarded, KeyType: ip},
 		{Table: t, Name: setGuarded6, KeyType: ip6},
+		{Table: t, Name: setKnown, KeyType: ip},
+		{Table: t, Name: setKnown6, KeyType: ip6},
 		{Table: t, Name: setUnbound, KeyType: ip},
 		{Table: t, Name: setUnbound6, KeyType: ip6},
 		{Table: t, Name: setPodLinks, KeyType: index},
@@ -90,6 +97,9 @@ func (l Links) sets() map[string]Elements {
 	}
 	for _, ip := range l.Guarded {
 		sets[ofFamily(ip, setGuarded, setGuarded6)][addrKey(ip)] = ""
+	}
+	for _, ip := range l.Known {
+		sets[ofFamily(ip, setKnown, setKnown6)][addrKey(ip)] = ""
 	}
 	for _, ip := range l.Unbound {
 		sets[ofFamily(ip, setUnbound, setUnbound6)][addrKey(ip)] = ""
