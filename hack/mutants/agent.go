@@ -65,6 +65,14 @@ func agentMutants() []mutant {
 			edits: []edit{{file: "decide.go", old: "if h := &in.hostSubnets[i]; uplinkMTU(h) > 0 &&", new: "if h := &in.hostSubnets[i]; uplinkMTU(h) > 9000 &&"}},
 		},
 		{
+			name: "omitted-addresses-are-not-told", pkg: agent, test: "TestAddressesThatAreNotPublishedWarn", plain: true,
+			edits: []edit{{file: "decide.go", old: "if decided.AddressesOmitted > 0 {", new: "if decided.AddressesOmitted > 2 {"}},
+		},
+		{
+			name: "hosts-of-the-other-family-are-not-told", pkg: agent, test: "TestHostsOutOfReachWarn", plain: true,
+			edits: []edit{{file: "decide.go", old: "if len(decided.OutOfReach) > 0 {", new: "if len(decided.OutOfReach) > 1 {"}},
+		},
+		{
 			name: "ready-for-ever", pkg: agent, test: "TestLoopHealth", plain: true,
 			edits: []edit{{file: "health.go", old: "case h.lastErr != nil && h.clock", new: "case h.lastErr != nil && false && h.clock"}},
 		},

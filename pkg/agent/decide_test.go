@@ -159,21 +159,6 @@ func TestDecide(t *testing.T) {
 	}
 }
 
-// TestStrictWithoutNetworksWarns: where nothing tells which addresses are pods',
-// strict classification does nothing, and says so.
-func TestStrictWithoutNetworksWarns(t *testing.T) {
-	t.Parallel()
-	in := given()
-	in.strict = true
-	if d, _ := decide(in); len(d.warnings) > 0 {
-		t.Errorf("with a podCIDR: %q", d.warnings)
-	}
-	in.hostSubnets[0].Subnet = ""
-	if d, _ := decide(in); len(d.warnings) != 1 {
-		t.Errorf("without any network: warnings %q", d.warnings)
-	}
-}
-
 // TestIPv6WithoutNetworksWarns: pods that must not leave by IPv6 need to know where the
 // cluster is. Mutant killed: stray-ipv6-is-not-told.
 func TestIPv6WithoutNetworksWarns(t *testing.T) {
@@ -240,22 +225,6 @@ func TestDecideIPv6(t *testing.T) {
 	in.hostSubnets[0].Status.Agent.Families = nil
 	if d, _ = decide(in); pod6(d).Kind != dataplane.Drop || len(d.state.Hosted) != 1 {
 		t.Errorf("by a host that does not serve IPv6: %+v, hosted %v", pod6(d), d.state.Hosted)
-	}
-}
-
-// TestPodOutsideEveryNetworkWarns: where a CNI gives addresses out of pools of its own,
-// what says so names one of them and the setting.
-func TestPodOutsideEveryNetworkWarns(t *testing.T) {
-	t.Parallel()
-	in := given()
-	in.pods = localPods([]corev1.Pod{pod("cart", "10.244.1.5"), pod("pooled", "10.9.133.70")}, nil)
-	if d, _ := decide(in); len(d.warnings) != 1 || !strings.Contains(d.warnings[0].String(), "pooled") ||
-		!strings.Contains(d.warnings[0].String(), "10.9.133.70") {
-		t.Errorf("warnings: %v", d.warnings)
-	}
-	in.podNetworks = testenv.Prefixes("10.9.0.0/16")
-	if d, _ := decide(in); len(d.warnings) > 0 {
-		t.Errorf("in clusterCIDRs: %v", d.warnings)
 	}
 }
 

@@ -78,6 +78,10 @@ type pass struct {
 	unseen bool
 	// podChanges are those of the report's changes that were about pods alone.
 	podChanges int
+	// changeWarned: there is a warning of a change that was made. done are those of changes
+	// that no later round makes again.
+	changeWarned bool
+	done         []warning.Warning
 }
 
 // sight is what worked after a pass.

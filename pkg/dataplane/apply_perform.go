@@ -8,6 +8,7 @@ import (
 	"slices"
 
 	"github.com/egressip-operator/egressip-operator/pkg/dataplane/address"
+	"github.com/egressip-operator/egressip-operator/pkg/dataplane/bpf"
 	"github.com/egressip-operator/egressip-operator/pkg/dataplane/conntrack"
 	"github.com/egressip-operator/egressip-operator/pkg/dataplane/neigh"
 	"github.com/egressip-operator/egressip-operator/pkg/dataplane/warning"
@@ -59,6 +60,12 @@ type execution struct {
 func (e *execution) warn(w warning.Warning) {
 	e.changeWarned = true
 	e.round.warn(w)
+}
+
+// warnOnce is warn for what no later round of the pass tries again.
+func (e *execution) warnOnce(w warning.Warning) {
+	e.warn(w)
+	e.done = append(e.done, w)
 }
 
 // depends reports whether a change needs something that failed.
@@ -231,11 +238,11 @@ func (e *execution) forget(sources []netip.Addr) (int, error) {
 		noted = nil
 	}
 	if unsent := conntrack.ElicitACK(e.d.nl, noted); unsent != nil {
-		e.warn(warning.LateResets(unsent))
+		e.warnOnce(warning.LateResets(unsent))
 	}
 	if unnoted != nil {
 		// Such connections end all the same, if later: nothing else waits for it.
-		e.warn(warning.SomeResets(unnoted))
+		e.warnOnce(warning.SomeResets(unnoted))
 	}
 	return n, err
 }
@@ -249,10 +256,10 @@ func (e *execution) guard(idx indices) (int, error) {
 	if err != nil {
 		return 0, err
 	}
-	n, warnings, err := e.d.guard.Ensure(e.d.nl, links, e.d.cfg.Marks, idx)
+	n, before, err := e.d.guard.Ensure(e.d.nl, links, e.d.cfg.Marks, idx)
 	e.guardWarnings = nil
-	for _, w := range warnings {
-		e.guardWarnings = append(e.guardWarnings, warning.Warning{Reason: warning.FilterFirst, Problem: w})
+	for _, b := range before {
+		e.guardWarnings = append(e.guardWarnings, warning.FilterBefore(b.Filter, b.Device, b.Preference, bpf.GuardPreference))
 	}
 	return n, err
 }

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"maps"
 	"net/netip"
+	"slices"
 
 	"github.com/vishvananda/netlink"
 
@@ -52,10 +53,8 @@ type round struct {
 	// default route; empty where there is none.
 	guardWarnings []warning.Warning
 	defaultRoute  string
-	// podWarnings are those that depend on the pods; changeWarned: there is one of a change
-	// that was made.
-	podWarnings  []warning.Warning
-	changeWarned bool
+	// podWarnings are those that depend on the pods.
+	podWarnings []warning.Warning
 	// errs are what failed, but for what is reported with an egress IP.
 	errs []error
 	// settings are those of the host that the round depends on, as they were at its begin.
@@ -145,18 +144,22 @@ func (r *round) view() view {
 
 // use returns the backends that our rules belong in.
 func (r *round) use(observed kernel) ([]Backend, error) {
-	r.report.Warnings = observed.warnings
+	r.report.Warnings = slices.Concat(observed.warnings, r.done)
 	if r.members.table {
 		r.report.Backends = []Backend{NFTables}
 		return r.report.Backends, nil
 	}
-	use, warnings, err := iptables.ChooseBackends(r.d.cfg.Backends, observed.rules)
+	use, mixed, err := iptables.ChooseBackends(r.d.cfg.Backends, observed.rules)
 	if err != nil {
 		return nil, err
 	}
 	r.report.Backends = use
-	for _, w := range warnings {
-		r.warn(warning.Warning{Reason: warning.ForeignNATFirst, Object: "iptables", Problem: w})
+	for _, b := range mixed {
+		if slices.Contains(use, b) {
+			r.warn(warning.NATInBoth())
+			break
+		}
+		r.warn(warning.NATElsewhere("iptables-" + string(b)))
 	}
 	r.d.iptablesUsed = use
 	if old := r.cannotRandomise(); len(old) > 0 {

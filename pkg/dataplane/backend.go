@@ -117,7 +117,7 @@ func (d *Dataplane) observeIPTables(ctx context.Context, table bool) (seen map[B
 			continue
 		}
 		if table || !d.needs(b, err) {
-			warnings = append(warnings, warning.UnreadableBackend(string(b), err))
+			warnings = append(warnings, warning.UnreadableBackend("iptables-"+string(b), err))
 			continue
 		}
 		errs = append(errs, fmt.Errorf("read the rules of iptables-%s: %w", b, err))

@@ -277,17 +277,27 @@ func (r *round) warnIPv6() {
 
 // observeIP6Tables reads the rules for IPv6 of the backends of iptables. Where ours do
 // not belong there, they are read once, for what is left of another configuration, and from
-// time to time where packets of IPv6 must pass the chains of others.
+// time to time where packets of IPv6 must pass the chains of others. One backend that can be read
+// is enough for the lock.
 func observeIP6Tables(ctx context.Context, v view, k *kernel) {
 	d := v.d
 	if d.ip6tablesSeen == nil || v.ip6tables || v.serve6 && monotonic()-d.ip6tablesAt >= iptablesRest {
 		d.ip6tablesSeen, d.ip6tablesAt = map[Backend]iptables.Tables{}, monotonic()
+		unreadable := map[Backend]error{}
 		for b, driver := range d.ip6tables {
 			tables, err := driver.Observe(ctx)
+			if err != nil {
+				unreadable[b] = err
+				continue
+			}
+			d.ip6tablesSeen[b] = tables
+		}
+		for b, err := range unreadable {
 			switch {
-			case err == nil:
-				d.ip6tablesSeen[b] = tables
-			case v.ip6tables:
+			case !v.ip6tables:
+			case len(d.ip6tablesSeen) > 0:
+				k.warnings = append(k.warnings, warning.UnreadableBackend("ip6tables-"+string(b), err))
+			default:
 				k.warnings = append(k.warnings, warning.IPv6(err))
 			}
 		}

@@ -320,7 +320,7 @@ func TestAddressesStayWithTheirLinks(t *testing.T) {
 }
 
 // given: a kernel that does not let the agent check sources; then a warning says so, and all
-// else works.
+// else works. When it does, then there is no warning, and sources are checked.
 //
 // Mutants killed: unchecked-sources-fail.
 func TestSourcesThatCannotBeChecked(t *testing.T) {
@@ -329,15 +329,21 @@ func TestSourcesThatCannotBeChecked(t *testing.T) {
 	here := n.addPod(t, "here", 2)
 	n.host(eip1, 7)
 	here.set(local(eip1, 7))
+	var other *nftables.Driver
 	n.Do(t, func() {
-		other, err := nftables.Open(true)
+		var err error
+		other, err = nftables.Open(true)
 		must(t, err)
-		t.Cleanup(func() { must(t, other.Close()) })
 		must(t, other.PutLinks(nftables.Links{Sources: map[int][]netip.Addr{99: {here.ip}}}, 0))
 	})
-	r := n.apply(t)
-	if text := warning.Lines(r.Warnings); !strings.Contains(text, "SourcesUnchecked (nftables)") || !strings.Contains(text, "another process owns the table") {
+	if text := warning.Lines(n.warns(t)); !strings.Contains(text, "SourcesUnchecked (nftables)") || !strings.Contains(text, "another process owns the table") {
 		t.Errorf("warnings: %s", text)
 	}
 	here.leaves(t, eip1)
+	must(t, other.Close()) // its tables go with it
+	n.warnsNoMore(t)
+	w.seen.only(9101)
+	here.sendsAs(t, testenv.Addr("172.30.1.1"), 9101)
+	here.leaves(t, eip1)
+	w.drain(t)
 }

@@ -11,13 +11,43 @@ import (
 	"github.com/egressip-operator/egressip-operator/pkg/dataplane/warning"
 )
 
-// warns applies, after a look at everything, and returns the warnings.
+// warns applies, after a look at everything, and returns the warnings, each of which must name
+// an object and a remedy.
 func (n *node) warns(t *testing.T) []warning.Warning {
 	t.Helper()
 	n.dp.outlook.at, n.dp.iptablesAt = 0, -iptablesRest
 	r, err := n.tryApply(t)
 	must(t, err)
+	for _, w := range r.Warnings {
+		if w.Object == "" || w.Remedy == "" {
+			t.Errorf("without an object or a remedy: %v", w)
+		}
+	}
 	return r.Warnings
+}
+
+// warnsOnly expects one warning of the node, with a reason and an object, whose line has some
+// parts.
+func (n *node) warnsOnly(t *testing.T, reason warning.Reason, object string, parts ...string) {
+	t.Helper()
+	found := n.warns(t)
+	if len(found) != 1 || found[0].Reason != reason || found[0].Object != object {
+		t.Errorf("want one warning %s (%s), and there are:\n%s", reason, object, warning.Lines(found))
+		return
+	}
+	for _, part := range parts {
+		if !strings.Contains(found[0].String(), part) {
+			t.Errorf("does not say %q: %v", part, found[0])
+		}
+	}
+}
+
+// warnsNoMore expects that what a warning was about has gone, and the warning with it.
+func (n *node) warnsNoMore(t *testing.T) {
+	t.Helper()
+	if found := n.warns(t); len(found) > 0 {
+		t.Errorf("afterwards:\n%s", warning.Lines(found))
+	}
 }
 
 // given: a host with pods that leave there and elsewhere; when something of others
@@ -52,7 +82,7 @@ func TestWarningsNameWhatOthersHave(t *testing.T) {
 			warning.ForwardingOff: "(net.ipv4.conf.default.forwarding)",
 		}},
 		{"forwarding off at the bridge of pods", "sysctl -qw net.ipv4.conf.cni0.forwarding=0", "sysctl -qw net.ipv4.conf.cni0.forwarding=1", reasons{
-			warning.RoutedElsewhere: "drops what pod 10.244.1.",
+			warning.RoutedElsewhere: "(pod 10.244.1.2): the host drops what pod 10.244.1.2 sends",
 		}},
 		{"no default route", "ip route delete default", back, reasons{warning.NoDefaultRoute: "no default route"}},
 		{"default route elsewhere", "ip route replace default via 172.31.0.1 dev dum0", back, reasons{
@@ -134,9 +164,6 @@ func TestWarningsNameWhatOthersHave(t *testing.T) {
 				if strings.Contains(w.String(), part) {
 					delete(missing, w.Reason)
 				}
-				if w.Remedy == "" {
-					t.Errorf("without a remedy: %v", w)
-				}
 			}
 			if len(missing) > 0 {
 				t.Errorf("missing: %v in\n%s", missing, warning.Lines(found))
@@ -172,13 +199,9 @@ func TestWarningOfAFilterBeforeTheGuard(t *testing.T) {
 	n.host(eip1, 7)
 	n.dp.guard = bpf.OldGuard()
 	n.Run(t, "tc qdisc add dev eth0 clsact; tc filter add dev eth0 egress prio 1 protocol ip u32 match u32 0 0 flowid 1:1")
-	if found := n.warns(t); len(found) != 1 || found[0].Reason != warning.FilterFirst || !strings.Contains(found[0].Problem, "preference 1 at the egress of eth0") {
-		t.Errorf("warnings: %s", warning.Lines(found))
-	}
+	n.warnsOnly(t, warning.FilterFirst, "device eth0", "preference 1 at the egress of eth0", "a preference above 77")
 	n.Run(t, "tc filter delete dev eth0 egress prio 1")
-	if found := n.warns(t); len(found) > 0 {
-		t.Errorf("afterwards: %s", warning.Lines(found))
-	}
+	n.warnsNoMore(t)
 }
 
 // What is not ours to change stays as it is, and nothing is read while nothing changes.

@@ -129,25 +129,25 @@ func guardedMap(f family, marks map[netip.Addr]uint32) (_ *ebpf.Map, err error) 
 }
 
 // Ensure attaches the guard for the given egress IPs, each with its index, to
-// interfaces, then detaches it from all others, and counts the changes. The warnings
-// name what of others weakens it.
-func (g *Guard) Ensure(nl *netlink.Handle, links []netlink.Link, m mark.Marks, idx map[netip.Addr]int) (changes int, warnings []string, err error) {
+// interfaces, then detaches it from all others, and counts the changes. Before are the filters
+// of others that weaken it.
+func (g *Guard) Ensure(nl *netlink.Handle, links []netlink.Link, m mark.Marks, idx map[netip.Addr]int) (changes int, before []Before, err error) {
 	if err := g.load(m, idx); err != nil {
 		return 0, nil, err
 	}
 	at := map[int]bool{}
 	g.first = map[int]ebpf.ProgramID{}
 	for _, link := range links {
-		n, warned, err := g.attach(nl, link)
+		n, found, err := g.attach(nl, link)
 		changes += n
 		if err != nil {
 			return changes, nil, fmt.Errorf("attach tc program %s to %s: %w", GuardName, link.Attrs().Name, err)
 		}
-		warnings = append(warnings, warned...)
+		before = append(before, found...)
 		at[link.Attrs().Index] = true
 	}
 	if g.at != nil && maps.Equal(g.at, at) {
-		return changes, warnings, nil
+		return changes, before, nil
 	}
 	// An interface that is now a port of a bridge, say, has a guard that does not know
 	// of new egress IPs.
@@ -156,7 +156,7 @@ func (g *Guard) Ensure(nl *netlink.Handle, links []netlink.Link, m mark.Marks, i
 	if err == nil {
 		g.at = at
 	}
-	return changes, warnings, err
+	return changes, before, err
 }
 
 // Stands reports whether the guard is still in first place where the last Ensure found it
@@ -171,7 +171,7 @@ func (g *Guard) Stands() bool {
 	return true
 }
 
-func (g *Guard) attach(nl *netlink.Handle, link netlink.Link) (changes int, warnings []string, err error) {
+func (g *Guard) attach(nl *netlink.Handle, link netlink.Link) (changes int, before []Before, err error) {
 	if !g.filterOnly {
 		n, err := g.attachFirst(link)
 		if !errors.Is(err, errNoTCX) {

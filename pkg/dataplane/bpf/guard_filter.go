@@ -18,12 +18,22 @@ const (
 	guardPriority = 77
 )
 
+// GuardPreference is that of the guard's filter, as tc shows it.
+const GuardPreference = guardPriority
+
+// Before is a filter of others at the egress of an interface that comes before the guard, which
+// does not see the packets that it accepts.
+type Before struct {
+	Filter, Device string
+	Preference     int
+}
+
 // ErrForeignFilter is the error of a filter of others at the guard's place.
 var ErrForeignFilter = errors.New("others use its handle and priority")
 
-// attachFilter attaches the guard as a filter of the clsact qdisc. The warnings name
-// filters that come before it.
-func (g *Guard) attachFilter(nl *netlink.Handle, link netlink.Link) (changes int, warnings []string, err error) {
+// attachFilter attaches the guard as a filter of the clsact qdisc, and returns the filters that
+// come before it.
+func (g *Guard) attachFilter(nl *netlink.Handle, link netlink.Link) (changes int, before []Before, err error) {
 	n, err := ensureClsact(nl, link)
 	changes += n
 	if err != nil {
@@ -39,8 +49,7 @@ func (g *Guard) attachFilter(nl *netlink.Handle, link netlink.Link) (changes int
 		b, ok := f.(*netlink.BpfFilter)
 		switch {
 		case a.Priority < guardPriority:
-			warnings = append(warnings, fmt.Sprintf("the tc filter %s with preference %d at the egress of %s comes before the guard, "+
-				"which does not see the packets that it accepts: give it a preference above %d", filterName(f), a.Priority, link.Attrs().Name, guardPriority))
+			before = append(before, Before{Filter: filterName(f), Device: link.Attrs().Name, Preference: int(a.Priority)})
 		case a.Priority != guardPriority || a.Handle != guardHandle:
 		case !ok || !isGuard(b):
 			return changes, nil, ErrForeignFilter
@@ -49,9 +58,9 @@ func (g *Guard) attachFilter(nl *netlink.Handle, link netlink.Link) (changes int
 		}
 	}
 	if placed {
-		return changes, warnings, nil
+		return changes, before, nil
 	}
-	return changes, warnings, nlutil.Count(&changes, "replace tc filter", nl.FilterReplace(&netlink.BpfFilter{
+	return changes, before, nlutil.Count(&changes, "replace tc filter", nl.FilterReplace(&netlink.BpfFilter{
 		FilterAttrs: netlink.FilterAttrs{
 			LinkIndex: link.Attrs().Index, Parent: netlink.HANDLE_MIN_EGRESS,
 			Handle: guardHandle, Priority: guardPriority, Protocol: unix.ETH_P_ALL,

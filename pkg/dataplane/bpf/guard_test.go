@@ -28,14 +28,14 @@ func hooks() map[string]func() Guard {
 }
 
 // ensure calls Ensure inside the host, and expects success.
-func (g *Guard) ensure(t *testing.T, host *netnstest.Machine, h *netlink.Handle, idx map[netip.Addr]int, links ...netlink.Link) (n int, warnings []string) {
+func (g *Guard) ensure(t *testing.T, host *netnstest.Machine, h *netlink.Handle, idx map[netip.Addr]int, links ...netlink.Link) (n int, before []Before) {
 	t.Helper()
 	host.Do(t, func() {
 		var err error
-		n, warnings, err = g.Ensure(h, links, mark.Default(), idx)
+		n, before, err = g.Ensure(h, links, mark.Default(), idx)
 		must(t, err)
 	})
-	return n, warnings
+	return n, before
 }
 
 func listed(t *testing.T, host *netnstest.Machine, h *netlink.Handle) (at []string) {
@@ -186,7 +186,7 @@ func TestGuardIsTheFirstProgram(t *testing.T) {
 }
 
 // given: tc as others use it; then the guard works beside it where the kernel has TCX;
-// elsewhere the error or the warning names the object.
+// elsewhere the error or what is returned names the object.
 func TestGuardBesideFiltersOfOthers(t *testing.T) {
 	host, h, link := netnstest.Host(t, "eth0")
 	first, old := Guard{}, Guard{filterOnly: true}
@@ -195,8 +195,8 @@ func TestGuardBesideFiltersOfOthers(t *testing.T) {
 	with := HasTCX()
 	host.Run(t, "tc qdisc add dev eth0 ingress")
 	if with {
-		if _, warnings := first.ensure(t, host, h, nil, link); len(warnings) > 0 {
-			t.Errorf("beside an ingress qdisc: %v", warnings)
+		if _, before := first.ensure(t, host, h, nil, link); len(before) > 0 {
+			t.Errorf("beside an ingress qdisc: %v", before)
 		}
 	}
 	host.Do(t, func() {
@@ -207,17 +207,17 @@ func TestGuardBesideFiltersOfOthers(t *testing.T) {
 	})
 	host.Run(t, `tc qdisc del dev eth0 ingress; tc qdisc add dev eth0 clsact
 		tc filter add dev eth0 egress prio 1 protocol ip u32 match u32 0 0 flowid 1:1`)
-	if _, warnings := old.ensure(t, host, h, nil, link); len(warnings) != 1 || !strings.Contains(warnings[0], "preference 1 at the egress of eth0") {
-		t.Errorf("a filter that accepts all before the guard: %v", warnings)
+	if _, before := old.ensure(t, host, h, nil, link); !slices.Equal(before, []Before{{Filter: "of kind u32", Device: "eth0", Preference: 1}}) {
+		t.Errorf("a filter that accepts all before the guard: %v", before)
 	}
 	if with {
-		if _, warnings := first.ensure(t, host, h, nil, link); len(warnings) > 0 {
-			t.Errorf("a filter behind the guard: %v", warnings)
+		if _, before := first.ensure(t, host, h, nil, link); len(before) > 0 {
+			t.Errorf("a filter behind the guard: %v", before)
 		}
 	}
 	host.Run(t, "tc filter del dev eth0 egress prio 1")
-	if _, warnings := old.ensure(t, host, h, nil, link); len(warnings) != 0 {
-		t.Errorf("after it has gone: %v", warnings)
+	if _, before := old.ensure(t, host, h, nil, link); len(before) != 0 {
+		t.Errorf("after it has gone: %v", before)
 	}
 }
 

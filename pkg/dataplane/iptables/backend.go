@@ -43,8 +43,9 @@ func Backends() []Backend { return []Backend{NFT, Legacy} }
 // hold NAT rules of others, ours must be in both.
 //
 // Configured backends, if any, override what is found. Observed has an entry
-// for each backend that is installed and can be read.
-func ChooseBackends(configured []Backend, observed map[Backend]Tables) (use []Backend, warnings []string, err error) {
+// for each backend that is installed and can be read. Mixed are the backends whose NAT rules
+// of others may come before ours: all in use, or those that are not configured.
+func ChooseBackends(configured []Backend, observed map[Backend]Tables) (use, mixed []Backend, err error) {
 	if len(configured) > 0 {
 		for _, b := range configured {
 			if _, installed := observed[b]; !installed {
@@ -54,13 +55,12 @@ func ChooseBackends(configured []Backend, observed map[Backend]Tables) (use []Ba
 				use = append(use, b)
 			}
 		}
-		for b := range observed {
+		for _, b := range Backends() {
 			if !slices.Contains(use, b) && hasForeignNAT(observed[b]) {
-				warnings = append(warnings, fmt.Sprintf(
-					"iptables-%s has NAT rules but is not among the configured backends: a MASQUERADE there may come before our source NAT", b))
+				mixed = append(mixed, b)
 			}
 		}
-		return use, warnings, nil
+		return use, mixed, nil
 	}
 	for _, criterion := range []func(Tables) bool{hasForeignNAT, hasForeignRules, hasOwnChains, isInstalled} {
 		for _, b := range Backends() {
@@ -73,7 +73,7 @@ func ChooseBackends(configured []Backend, observed map[Backend]Tables) (use []Ba
 		}
 	}
 	if len(use) == 2 && hasForeignNAT(observed[NFT]) {
-		return use, []string{"both iptables backends, nft and legacy, have NAT rules: ours are in both; let all software on the host use one"}, nil
+		return use, use, nil
 	}
 	if len(use) == 0 {
 		return nil, nil, errors.New("the rules of no iptables backend can be read")

@@ -98,7 +98,7 @@ func From(f Facts) (list []Warning) {
 	}
 	for _, err := range f.Unknown {
 		list = append(list, Warning{
-			Reason: Unknown, Problem: fmt.Sprintf("what would deserve a warning may go unnoticed: %v", err),
+			Reason: Unknown, Object: "host", Problem: fmt.Sprintf("what would deserve a warning may go unnoticed: %v", err),
 			Remedy: "see the agent's log; the agent keeps trying",
 		})
 	}
@@ -288,19 +288,19 @@ func ways(f Facts) (list []Warning) {
 		return nil // nothing has a way
 	}
 	for _, w := range f.Ways {
-		rule, remedy := w.Rule, "see ip route get 192.0.2.1 from "+w.Pod.String()+" iif DEVICE mark MARK"
-		if rule != "" {
-			remedy = "let that rule not match pods with egress IPs, or remove it"
+		object, remedy := "pod "+w.Pod.String(), "see ip route get 192.0.2.1 from "+w.Pod.String()+" iif DEVICE mark MARK"
+		if w.Rule != "" {
+			object, remedy = w.Rule, "let that rule not match pods with egress IPs, or remove it"
 		}
 		switch {
 		case w.Err != nil:
 			list = append(list, Warning{
-				Reason: RoutedElsewhere, Object: rule,
+				Reason: RoutedElsewhere, Object: object,
 				Problem: fmt.Sprintf("the host drops what pod %v sends to the outside: %v", w.Pod, w.Err), Remedy: remedy,
 			})
 		case !slices.Contains(w.Wanted, w.Got):
 			list = append(list, Warning{
-				Reason: RoutedElsewhere, Object: rule,
+				Reason: RoutedElsewhere, Object: object,
 				Problem: fmt.Sprintf("what pod %v sends to the outside would leave by %s, not by %s", w.Pod, w.Got, strings.Join(w.Wanted, " or ")),
 				Remedy:  remedy,
 			})

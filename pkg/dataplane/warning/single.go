@@ -10,37 +10,82 @@ import (
 
 // What follows are warnings of single findings, each where it is found.
 
-// UnreadableBackend is that of rules of others in iptables that cannot be read, where
-// ours are elsewhere.
-func UnreadableBackend(backend string, err error) Warning {
+// UnreadableBackend is that of rules of others in iptables that cannot be read, where nothing
+// of ours must be. The name is that of its commands, such as iptables-nft.
+func UnreadableBackend(name string, err error) Warning {
 	return Warning{
-		Reason: RulesUnreadable, Object: "iptables-" + backend,
-		Problem: fmt.Sprintf("the rules of iptables-%s cannot be read, so that rules of others there go unnoticed: %v", backend, err),
-		Remedy:  "load the kernel modules of that backend, or ignore this where nothing on the host uses it",
+		Reason: RulesUnreadable, Object: name,
+		Problem: fmt.Sprintf("the rules of %s cannot be read, so that rules of others there go unnoticed: %v", name, err),
+		Remedy:  "load the kernel modules of that backend, or mend what the error names; ignore this where nothing on the host uses that backend",
 	}
 }
+
+// NATElsewhere is that of a backend of iptables in which ours are not, as configured, and in
+// which others translate sources. The name is as in UnreadableBackend.
+func NATElsewhere(name string) Warning {
+	return Warning{
+		Reason: ForeignNATFirst, Object: name,
+		Problem: "it has NAT rules but is not among the configured backends: a MASQUERADE there may come before our source NAT",
+		Remedy:  "let all software on the host use one backend, and set --backend to that",
+	}
+}
+
+// NATInBoth is that of both backends of iptables, if others translate sources in both.
+func NATInBoth() Warning {
+	return Warning{
+		Reason: ForeignNATFirst, Object: "iptables-nft and iptables-legacy",
+		Problem: "both backends have NAT rules, so that ours are in both",
+		Remedy:  "let all software on the host use one",
+	}
+}
+
+// FilterBefore is that of a tc filter of others that comes before the guard, whose preference
+// is given too.
+func FilterBefore(filter, device string, preference, guard int) Warning {
+	return Warning{
+		Reason: FilterFirst, Object: "device " + device,
+		Problem: fmt.Sprintf("the tc filter %s with preference %d at the egress of %s comes before the guard, which does not see the packets that it accepts",
+			filter, preference, device),
+		Remedy: fmt.Sprintf("give it a preference above %d", guard),
+	}
+}
+
+// What an admin can do about connections that hang, and the setting that they are about.
+const (
+	resets        = "--reset-connections"
+	restartHanged = "mend what the error names; restart pods that hang"
+)
 
 // NoResets is that of pods that get no resets at all.
 func NoResets(err error) Warning {
 	return Warning{
-		Reason: NotReset, Problem: fmt.Sprintf("pods get no resets for connections that cannot go on: %v", err),
+		Reason: NotReset, Object: resets, Problem: fmt.Sprintf("pods get no resets for connections that cannot go on: %v", err),
 		Remedy: "load the kernel modules that the error names, or set --reset-connections=false",
 	}
 }
 
 // LateResets is that of connections that are reset when their pods send, not at once.
 func LateResets(err error) Warning {
-	return Warning{Reason: NotReset, Problem: fmt.Sprintf("some connections that cannot go on are reset only when their pods send: %v", err)}
+	return Warning{
+		Reason: NotReset, Object: resets,
+		Problem: fmt.Sprintf("some connections that cannot go on are reset only when their pods send: %v", err), Remedy: restartHanged,
+	}
 }
 
 // SomeResets is that of connections that are not reset.
 func SomeResets(err error) Warning {
-	return Warning{Reason: NotReset, Problem: fmt.Sprintf("some connections that cannot go on are not reset: %v", err)}
+	return Warning{
+		Reason: NotReset, Object: resets,
+		Problem: fmt.Sprintf("some connections that cannot go on are not reset: %v", err), Remedy: restartHanged,
+	}
 }
 
 // NotWatching is that of a watch for other owners that does not work.
 func NotWatching(uplink string, err error) Warning {
-	return Warning{Reason: NotWatched, Object: "device " + uplink, Problem: fmt.Sprintf("other owners of egress IPs may go unnoticed: %v", err)}
+	return Warning{
+		Reason: NotWatched, Object: "device " + uplink, Problem: fmt.Sprintf("other owners of egress IPs may go unnoticed: %v", err),
+		Remedy: "mend what the error names; the agent needs the capability NET_RAW, and keeps trying",
+	}
 }
 
 // NotAnnounced is that of egress IPs whose announcement failed.
@@ -48,6 +93,7 @@ func NotAnnounced(uplink string, err error) Warning {
 	return Warning{
 		Reason: NotWatched, Object: "device " + uplink,
 		Problem: fmt.Sprintf("egress IPs are not announced although %s has changed: %v", uplink, err),
+		Remedy:  "mend what the error names; neighbours that use the former MAC address learn the new one by arping -U, or when they ask again",
 	}
 }
 
@@ -81,12 +127,17 @@ func PortsPreserved(backend string) Warning {
 }
 
 // Missing is that of something that could not be done yet and that nothing waits for.
-func Missing(err error) Warning { return Warning{Reason: Incomplete, Problem: err.Error()} }
+func Missing(err error) Warning {
+	return Warning{
+		Reason: Incomplete, Object: "boot lock", Problem: err.Error(),
+		Remedy: "the agent does the rest as soon as it runs: see condition AgentReady then",
+	}
+}
 
 // NotSeen is that of a host that could not be seen: other warnings are as of before.
 func NotSeen() Warning {
 	return Warning{
-		Reason: Unknown, Problem: "the kernel could not be observed: warnings are as of when it was seen last",
+		Reason: Unknown, Object: "kernel", Problem: "the kernel could not be observed: warnings are as of when it was seen last",
 		Remedy: "see condition AgentReady",
 	}
 }
@@ -151,7 +202,10 @@ func SourcesUnbound(pods []netip.Addr, via string) Warning {
 
 // NotLocated is that of a host on which it cannot be seen where the routes to pods lead.
 func NotLocated(err error) Warning {
-	return Warning{Reason: Unknown, Problem: fmt.Sprintf("the networks of pods may not be found: %v", err)}
+	return Warning{
+		Reason: Unknown, Object: "routes to pods", Problem: fmt.Sprintf("the networks of pods may not be found: %v", err),
+		Remedy: "see the agent's log; the agent keeps trying",
+	}
 }
 
 // StrayIPv6 is that of a pod that must not leave by IPv6, and has an address in no network
@@ -169,7 +223,7 @@ func StrayIPv6(ip netip.Addr) Warning {
 // number.
 func AddressesOmitted(n int) Warning {
 	return Warning{
-		Reason:  AddressesOutside,
+		Reason: AddressesOutside, Object: "--exclude-cidrs",
 		Problem: fmt.Sprintf("this node has %d addresses more than it can publish: pods with egress IPs reach them by their egress hosts only", n),
 		Remedy:  "name their networks in --exclude-cidrs (in the chart: excludeCIDRs)",
 	}

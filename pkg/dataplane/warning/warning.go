@@ -74,14 +74,17 @@ const (
 	Unknown Reason = "Unknown"
 )
 
-// severity is the place of a reason among all of them.
-func severity(r Reason) int {
-	return slices.Index([]Reason{
+// reasons lists all of them, in that order.
+func reasons() []Reason {
+	return []Reason{
 		ForwardingOff, NoDefaultRoute, ForwardRejects, RoutedElsewhere, HostUnreachable, IPv6NotServed, OverlayPortClosed, OverlayPortShared, PortsRunOut,
 		DefaultRouteElsewhere, ReversePathFilter, ForeignNATFirst, RulesFlushed, FirstPlaceLost, SetsRestored, MarksOverlap, IPv6NotDropped, SourcesUnchecked, FilterFirst, RulesUnreadable, MTUDiffers,
 		IPv6NetworksUnknown, StrictWithoutEffect, AddressesOutside, AnsweredForAll, NotWatched, NotReset, Incomplete, Unknown,
-	}, r)
+	}
 }
+
+// severity is the place of a reason among all of them.
+func severity(r Reason) int { return slices.Index(reasons(), r) }
 
 // Warning is something that the admin should know and that stops nothing of ours.
 type Warning struct {

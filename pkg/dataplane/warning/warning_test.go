@@ -52,15 +52,6 @@ func TestPropertyTidy(t *testing.T) {
 	})
 }
 
-// Each reason has a place among the others.
-func TestSeverity(t *testing.T) {
-	for _, r := range []Reason{ForwardingOff, NoDefaultRoute, HostUnreachable, MTUDiffers, IPv6NotDropped, IPv6NetworksUnknown, Incomplete, Unknown} {
-		if severity(r) < 0 {
-			t.Errorf("%s has none", r)
-		}
-	}
-}
-
 // Facts that are as they should be deserve no warning; what is not known is one, and
 // nothing is concluded from it.
 //
