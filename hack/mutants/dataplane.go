@@ -14,6 +14,9 @@ func kernelMutants() []mutant {
 		dead        = "TestConnectionsThroughADeadHostAreReset"
 		onlyDead    = "TestOnlyConnectionsThroughTheDeadHostAreReset"
 		probes      = "TestProbesTravelTheOverlay"
+		asked       = "TestForgedQuestionsGetNoAnswer"
+		answered    = "TestForgedAnswersSayNothing"
+		schedule    = "../probe/schedule.go"
 		off         = "TestNoResetWhereSwitchedOff"
 		noIPv6      = "TestNoEgressByIPv6"
 		away        = "TestStrictEndsWithoutAnAgent"
@@ -44,6 +47,19 @@ func kernelMutants() []mutant {
 		m("answers-once-and-for-all", probes, "bpf/probe.go", `asm.JGT.Reg(asm.R0, asm.R1, "away"),`, ""),
 		m("overlay-gives-no-answers", probes, filter, "when(b.fromOverlay, Reply).then(Return{})", "when(b.fromOverlay, Original).then(Return{})"),
 		m("probes-take-another-way", probes, "../probe/overlay_way.go", "return w.control", "return nil"),
+		{name: "strangers-ask", pkg: kernel, test: asked, plain: true, edits: openToStrangers()},
+		{name: "strangers-answer", pkg: kernel, test: answered, plain: true, edits: openToStrangers()},
+		{name: "pods-ask", pkg: kernel, test: asked, plain: true, edits: openToPods()},
+		{name: "pods-answer-for-their-node", pkg: kernel, test: answered, plain: true, edits: openToPods()},
+		m("answers-are-answered", asked, "bpf/probe.go", `asm.JNE.Imm(asm.R1, probeQuestion, "drop"),`, ""),
+		m("any-source-is-a-host", asked, "bpf/probe.go", "asm.JEq.Reg(asm.R1, asm.R2, to),", "asm.JNE.Imm(asm.R2, 0, to),"),
+		m("questions-for-others-are-answered", asked, "bpf/probe.go", `asm.Instructions{asm.JNE.Imm(asm.R1, 0, "drop")},`, ""),
+		m("forged-sequences-count", answered, schedule, "q.addr != from || q.sequence != m.Sequence ||", "q.addr != from ||"),
+		m("forged-hosts-count", answered, schedule, " || q.to.hash != m.Host {", " {"),
+		m("questions-count-as-answers", answered, schedule, "m.Kind != Answer || q == nil", "q == nil"),
+		m("answers-count-from-anywhere", answered, schedule, "q.done || q.addr != from ||", "q.done ||"),
+		m("forged-refusals-count", answered, schedule, "q.addr != by || q.sequence != m.Sequence {", "q.addr != by {"),
+		m("overlay-begins-with-an-answer", answered, filter, "when(b.fromOverlay, Reply).then(Return{})", "when(b.fromOverlay).then(Return{})"),
 		m("neighbours-address-passes", sends, links, "slices.Concat(iif(), in(setPodLinks), drops),", "slices.Concat(iif(), in(setPodLinks), passes),"),
 		m("new-link-passes", sends, links, "in(setAttended), drops),", "in(setAttended), passes),"),
 		m("other-sources-pass", sends, links, "four(drops),", "four(passes),"),
@@ -176,5 +192,23 @@ func bootMutants() []mutant {
 		m("unit-in-no-order", first, "Before=%s\n\n[Service]", "# Before=%s\n\n[Service]"),
 		m("unit-not-required", first, "for _, before := range u.Before {\n\t\tlink", "for _, before := range u.Before[:0] {\n\t\tlink"),
 		m("unit-only-wanted", without, `link := u.path(unitDir, before+".requires", unitName)`, `link := u.path(unitDir, before+".wants", unitName)`),
+	}
+}
+
+// openToStrangers lets every machine send to the overlay's port of a host: what keeps strangers
+// off, and what keeps off what was translated, which is tracked as what they send is.
+func openToStrangers() []edit {
+	return []edit{
+		{file: "rules/filter.go", old: "when(port, notInSet(SetHosts, Source)).then(Drop{}),\n", new: ""},
+		{file: "rules/filter.go", old: "rules = append(rules, when(UDPPort(b.OverlayPort), Original).then(Drop{}))", new: ""},
+	}
+}
+
+// openToPods is the same for what pods send to the overlays of other hosts.
+func openToPods() []edit {
+	return []edit{
+		{file: "rules/content.go", old: "when(port, inSet(SetHosts, Destination), notInSet(SetHosts, Source)).then(Drop{}),\n", new: ""},
+		{file: "rules/content.go", old: "when(port, inSet(SetInside, Source), notInSet(SetHosts, Source), notInSet(SetInside, Destination)).then(Drop{}),\n", new: "when(port, inSet(SetIPs, Destination)).then(Drop{}),\n"},
+		{file: "rules/content.go", old: "rules = append(rules, when(UDPPort(b.OverlayPort), Original, inSet(SetHosts, Destination)).then(Drop{}))", new: ""},
 	}
 }
