@@ -61,7 +61,7 @@ func kernelMutants() []mutant {
 		m("forged-refusals-count", answered, schedule, "q.addr != by || q.sequence != m.Sequence {", "q.addr != by {"),
 		m("overlay-begins-with-an-answer", answered, filter, "when(b.fromOverlay, Reply).then(Return{})", "when(b.fromOverlay).then(Return{})"),
 		m("neighbours-address-passes", sends, links, "slices.Concat(iif(), in(setPodLinks), drops),", "slices.Concat(iif(), in(setPodLinks), passes),"),
-		m("new-link-passes", sends, links, "in(setAttended), drops),", "in(setAttended), passes),"),
+		m("new-link-passes", sends, links, "in(setAttended), drops),\n\t\t}\n\t}\n", "in(setAttended), passes),\n\t\t}\n\t}\n"),
 		m("other-sources-pass", sends, links, "four(drops),", "four(passes),"),
 		m("tags-hide-sources", sends, links, "noVLAN(), drops))", "noVLAN(), passes))"),
 		m("routed-links-are-unknown", sends, "links.go", "if f.Links[via].Crosses {", "if f.Links[via].Crosses && false {"),
