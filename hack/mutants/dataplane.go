@@ -85,6 +85,7 @@ func kernelMutants() []mutant {
 		m("unchecked-sources-fail", "TestSourcesThatCannotBeChecked", "apply_perform.go", "if first.op == putLinks {", "if first.op == putLinks && err == nil {"),
 		m("no-reset", dead, "apply_perform.go", "e.staleness.resettable(entry.Flow)", "false"),
 		m("no-ack-is-elicited", dead, "conntrack/elicit.go", "if len(flows) == 0 {", "if len(flows) < 1000 {"),
+		m("elicited-acks-are-limited", "TestConnectionsAreResetAfterAnotherAnswer", "conntrack/elicit.go", "data, ttl = 20, 20, 1, 64", "data, ttl = 20, 20, 0, 64"),
 		m("closed-is-reset", dead, "apply_flows.go", "return false // neither end has it", "// neither end has it"),
 		m("translated-is-reset", "TestConnectionsThroughAServiceAreResetByTheServer", "apply_flows.go",
 			"|| translated ||", "|| translated && false ||"),

@@ -145,6 +145,62 @@ func TestConnectionsThroughADeadHostAreReset(t *testing.T) {
 	}
 }
 
+// given: a connection whose pod has just answered a segment outside of its window, of which
+// its kernel answers one in 500 ms; when its host dies, then it is reset at once all the same.
+//
+// Mutant killed: elicited-acks-are-limited.
+func TestConnectionsAreResetAfterAnotherAnswer(t *testing.T) {
+	for _, rules := range []rulesOf{ownTable(), ownTable().ofIPv6()} {
+		t.Run(rules.name, func(t *testing.T) {
+			w, p := withHosts(t, rules, 2, true)
+			n1, n2, n3 := w.nodes[0], w.nodes[1], w.nodes[2]
+			p.set(remoteFrom(map[*node]string{n1: w.eip(1)}))
+			w.applyAll(t)
+			var l net.Listener
+			w.bastion.Do(t, func() {
+				var err error
+				l, err = new(net.ListenConfig).Listen(t.Context(), w.bastion.over("tcp"), w.bastion.outside(echoPort+1))
+				must(t, err)
+			})
+			defer func() { must(t, l.Close()) }()
+			c := p.dial(t, w.bastion.over("tcp"), w.bastion.outside(echoPort+1))
+			server, err := l.Accept()
+			must(t, err)
+			defer func() { must(t, server.Close()) }()
+			probesWindow(t, server)
+
+			p.set(remoteFrom(map[*node]string{n2: w.eip(2)}))
+			n3.apply(t)
+			resetsIdle(t, c)
+		})
+	}
+}
+
+// probesWindow has one end of an idle connection send segments that are outside of the
+// other's window, until one is answered.
+func probesWindow(t *testing.T, c net.Conn) {
+	t.Helper()
+	raw, err := c.(*net.TCPConn).SyscallConn()
+	must(t, err)
+	received := func() (segments uint32) {
+		must(t, raw.Control(func(fd uintptr) {
+			info, err := unix.GetsockoptTCPInfo(int(fd), unix.IPPROTO_TCP, unix.TCP_INFO)
+			must(t, err)
+			segments = info.Segs_in
+		}))
+		return segments
+	}
+	before := received()
+	testenv.UntilWithin(t, patience, "a window probe is answered", func() bool {
+		must(t, raw.Control(func(fd uintptr) {
+			// The kernel sends a window probe when a socket goes on after its repair.
+			must(t, unix.SetsockoptInt(int(fd), unix.IPPROTO_TCP, unix.TCP_REPAIR, 1))
+			must(t, unix.SetsockoptInt(int(fd), unix.IPPROTO_TCP, unix.TCP_REPAIR, 0))
+		}))
+		return received() > before
+	})
+}
+
 // given: a connection to a service whose endpoint is outside; when its egress host dies,
 // then the server resets it: a reset of ours would come from the endpoint, which the pod
 // does not know.

@@ -18,11 +18,16 @@ import (
 // ACK. Where the kernel has forgotten the connection, a rule can answer that ACK by
 // a reset: a pod that only waits for data then need not wait for its keep-alive.
 //
-// The pod gets a segment without data from the other end, whose sequence number is
-// outside of the window. TCP answers such a segment with an ACK, and is otherwise
-// not affected (RFC 9293, section 3.10.7.4). The segment is sent on the pod's own
-// link, past connection tracking, which would take it for the beginning of a
-// connection by the other end.
+// The pod gets a segment from the other end whose sequence number is outside of the
+// window. TCP answers such a segment with an ACK, and is otherwise not affected
+// (RFC 9293, section 3.10.7.4). The segment is sent on the pod's own link, past
+// connection tracking, which would take it for the beginning of a connection by the
+// other end.
+//
+// The segment has a byte of data: of those without, Linux answers one in 500 ms on each
+// connection (net.ipv4.tcp_invalid_ratelimit), and may just have answered another, such as
+// a keep-alive or a repeated SYN-ACK. The odds that it is the byte that the pod waits for
+// are one in 2^31: the pod would then read a zero before its reset.
 //
 // A pod whose link-layer address is not known gets none.
 func ElicitACK(h *netlink.Handle, flows []Flow) (err error) {
@@ -50,7 +55,7 @@ func ElicitACK(h *netlink.Handle, flows []Flow) (err error) {
 		// Of two that are half of the sequence space apart, one at least is outside.
 		at := rand.Uint32()
 		for _, sequence := range []uint32{at, at + 1<<31} {
-			if err := unix.Sendto(fd, bareSegment(netip.AddrPortFrom(f.Dest, f.DestPort), netip.AddrPortFrom(f.Source, f.SourcePort), sequence), 0, to); err != nil {
+			if err := unix.Sendto(fd, oneByte(netip.AddrPortFrom(f.Dest, f.DestPort), netip.AddrPortFrom(f.Source, f.SourcePort), sequence), 0, to); err != nil {
 				errs = append(errs, fmt.Errorf("send to pod %v: %w", f.Source, err))
 				break
 			}
@@ -87,21 +92,23 @@ func linkOf(h *netlink.Handle, pod netip.Addr) (*unix.SockaddrLinklayer, error) 
 	return nil, nil
 }
 
-// bareSegment is an IP packet with a TCP segment without data.
-func bareSegment(from, to netip.AddrPort, sequence uint32) []byte {
-	const ipHeader, tcpHeader, ttl = 20, 20, 64
+// oneByte is an IP packet with a TCP segment that has one byte of data.
+func oneByte(from, to netip.AddrPort, sequence uint32) []byte {
+	const ipHeader, tcpHeader, data, ttl = 20, 20, 1, 64
 	addresses := append(from.Addr().AsSlice(), to.Addr().AsSlice()...)
 	tcp := binary.BigEndian.AppendUint16(nil, from.Port())
 	tcp = binary.BigEndian.AppendUint16(tcp, to.Port())
 	tcp = binary.BigEndian.AppendUint32(tcp, sequence)
 	tcp = append(tcp, 0, 0, 0, 0, tcpHeader/4<<4, 0x10 /* ACK */, 0, 0, 0, 0, 0, 0)
-	// The sum over the pseudo headers of both families is the same.
-	binary.BigEndian.PutUint16(tcp[16:], internetChecksum(addresses, []byte{0, unix.IPPROTO_TCP, 0, tcpHeader}, tcp))
+	// The sum over the pseudo headers of both families is the same. The data is zero, and
+	// adds nothing.
+	binary.BigEndian.PutUint16(tcp[16:], internetChecksum(addresses, []byte{0, unix.IPPROTO_TCP, 0, tcpHeader + data}, tcp))
+	tcp = append(tcp, make([]byte, data)...)
 	if to.Addr().Is6() {
-		ip := []byte{0x60, 0, 0, 0, 0, tcpHeader, unix.IPPROTO_TCP, ttl}
+		ip := []byte{0x60, 0, 0, 0, 0, tcpHeader + data, unix.IPPROTO_TCP, ttl}
 		return append(append(ip, addresses...), tcp...)
 	}
-	ip := []byte{0x45, 0, 0, ipHeader + tcpHeader, 0, 0, 0x40 /* DF */, 0, ttl, unix.IPPROTO_TCP, 0, 0}
+	ip := []byte{0x45, 0, 0, ipHeader + tcpHeader + data, 0, 0, 0x40 /* DF */, 0, ttl, unix.IPPROTO_TCP, 0, 0}
 	ip = append(ip, addresses...)
 	binary.BigEndian.PutUint16(ip[10:], internetChecksum(ip))
 	return append(ip, tcp...)
