@@ -79,7 +79,7 @@ func newBedOf(t *testing.T, options testbed.Options) *bed {
 			t.Fatalf("%v: run \"make image\" first", err)
 		}
 	}
-	options.Images, options.Progress = []string{b.image()}, os.Stderr
+	options.Images, options.Progress = append(options.Images, b.image()), os.Stderr
 	b.Cluster, err = testbed.Up(t.Context(), options)
 	if err != nil {
 		t.Fatal(err)

@@ -154,6 +154,17 @@ func (p *probers) see(packet testbed.Packet, want map[string]string) {
 	p.last[id] = packet.At
 }
 
+// gaps says how long each prober was without a new connection at most.
+func (p *probers) gaps() string {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	var all []string
+	for _, id := range slices.Sorted(maps.Keys(p.longest)) {
+		all = append(all, fmt.Sprintf("%s %s", id, p.longest[id].Round(time.Millisecond)))
+	}
+	return "longest gaps: " + strings.Join(all, ", ")
+}
+
 // verify ends the watch and the probers, and fails the test for each packet with a wrong source
 // and each gap, but for those of a prober whose node was off.
 func (p *probers) verify(t *testing.T) {
