@@ -20,7 +20,8 @@ func word(i uint32) uint32 { return unix.NFT_REG32_00 + i }
 const (
 	statusConfirmed = 1 << 3 // IPS_CONFIRMED
 	tcpOptionMSS    = 2
-	icmp6Prohibited = 1 // ICMPV6_ADM_PROHIBITED
+	icmp6Prohibited = 1  // ICMPV6_ADM_PROHIBITED
+	metaKindOfInput = 26 // NFT_META_IIFKIND
 )
 
 func native(v uint32) []byte { return binary.NativeEndian.AppendUint32(nil, v) }

@@ -212,6 +212,10 @@ func (r *renderer) match(m rules.Match) []expr.Any {
 		return slices.Concat(meta(expr.MetaKeyOIFNAME), compare(m.Not, interfaceName(m.Name)))
 	case rules.SourceLocal:
 		return slices.Concat([]expr.Any{&expr.Fib{Register: register, FlagSADDR: true, ResultADDRTYPE: true}}, equal(native(unix.RTN_LOCAL)))
+	case rules.InKind:
+		return slices.Concat(meta(metaKindOfInput), equal(interfaceName(string(m))))
+	case rules.WrongWay:
+		return slices.Concat([]expr.Any{&expr.Fib{Register: register, FlagSADDR: true, FlagIIF: true, ResultOIF: true}}, equal(native(0)))
 	case rules.UDPPort:
 		return port(unix.IPPROTO_UDP, uint16(m))
 	case rules.TCPPort:

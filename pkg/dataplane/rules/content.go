@@ -48,6 +48,7 @@ const (
 // Our chains. Each has the name of the hook that leads to it, or of its job.
 const (
 	ChainNotrack     = ChainPrefix + "NOTRACK"
+	ChainForged      = ChainPrefix + "FORGED"
 	ChainPrerouting  = ChainPrefix + "PREROUTING"
 	ChainMarking     = ChainPrefix + "MARKING"
 	ChainLeaving     = ChainPrefix + "LEAVING"
@@ -209,12 +210,30 @@ func (b builder) raw() Ruleset {
 	if !b.betweenHosts() {
 		return Ruleset{}
 	}
-	return Ruleset{
+	r := Ruleset{
 		Chains: map[string][]Rule{ChainNotrack: {
 			when(UDPPort(b.OverlayPort), inSet(SetHosts, Source), inSet(SetHosts, Destination)).then(NoTrack{}),
 		}},
 		Jumps: []HookJump{{From: Prerouting, To: ChainNotrack}, {From: Output, To: ChainNotrack}},
 	}
+	if b.Maps {
+		r.Chains[ChainForged] = b.forged()
+		r.Jumps = append([]HookJump{{From: Prerouting, To: ChainForged}}, r.Jumps...)
+	}
+	return r
+}
+
+// forged drops what a pod sends to hosts' ports with the address of another host as source,
+// which the kernel's reverse path filter does only where it is strict. Pods come by a veth or
+// over a bridge, and what hosts send comes by the device that leads to them. On other devices
+// either way is right: a host may have two in one network.
+func (b builder) forged() (rules []Rule) {
+	for _, port := range b.hostPorts() {
+		for _, kind := range []InKind{"veth", "bridge"} {
+			rules = append(rules, when(port, kind, inSet(SetHosts, Source), inSet(SetHosts, Destination), WrongWay{}).then(Drop{}))
+		}
+	}
+	return rules
 }
 
 func (b builder) mangle() Ruleset {

@@ -88,6 +88,14 @@ type SourceIn struct{ Network netip.Prefix }
 // SourceLocal matches packets whose source is an address of the host itself.
 type SourceLocal struct{}
 
+// InKind matches packets that came in by a virtual device of a kind, such as veth. Devices of
+// hardware are of none.
+type InKind string
+
+// WrongWay matches packets that came in by another device than that which leads to their
+// source. It is for hook prerouting.
+type WrongWay struct{}
+
 // UDPPort matches UDP packets to a destination port.
 type UDPPort uint16
 
@@ -199,6 +207,8 @@ func (InInterface) match()    {}
 func (OutInterface) match()   {}
 func (SourceIn) match()       {}
 func (SourceLocal) match()    {}
+func (InKind) match()         {}
+func (WrongWay) match()       {}
 func (UDPPort) match()        {}
 func (TCPPort) match()        {}
 func (ICMPv6Type) match()     {}
