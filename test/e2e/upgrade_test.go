@@ -117,7 +117,7 @@ func (b *bed) backendIs(t *testing.T, want string) error {
 	if err != nil {
 		return err
 	}
-	for _, got := range strings.Fields(out) {
+	for got := range strings.FieldsSeq(out) {
 		if !strings.HasPrefix(got, want) {
 			return fmt.Errorf("backends are %s, want %s", out, want)
 		}

@@ -202,20 +202,28 @@ func (r *renderer) identified(exprs []expr.Any) Rule {
 	return Rule{ID: fmt.Sprintf("%016x", h.Sum64()), Exprs: exprs}
 }
 
-func (r *renderer) match(m rules.Match) []expr.Any {
+// whence matches devices, and what leads to a source.
+func whence(m rules.Match) []expr.Any {
 	switch m := m.(type) {
-	case rules.SourceIn:
-		return r.sourceIn(m.Network)
 	case rules.InInterface:
 		return slices.Concat(meta(expr.MetaKeyIIFNAME), compare(m.Not, interfaceName(m.Name)))
 	case rules.OutInterface:
 		return slices.Concat(meta(expr.MetaKeyOIFNAME), compare(m.Not, interfaceName(m.Name)))
-	case rules.SourceLocal:
-		return slices.Concat([]expr.Any{&expr.Fib{Register: register, FlagSADDR: true, ResultADDRTYPE: true}}, equal(native(unix.RTN_LOCAL)))
 	case rules.InKind:
 		return slices.Concat(meta(metaKindOfInput), equal(interfaceName(string(m))))
-	case rules.WrongWay:
+	case rules.SourceLocal:
+		return slices.Concat([]expr.Any{&expr.Fib{Register: register, FlagSADDR: true, ResultADDRTYPE: true}}, equal(native(unix.RTN_LOCAL)))
+	default: // WrongWay
 		return slices.Concat([]expr.Any{&expr.Fib{Register: register, FlagSADDR: true, FlagIIF: true, ResultOIF: true}}, equal(native(0)))
+	}
+}
+
+func (r *renderer) match(m rules.Match) []expr.Any {
+	switch m := m.(type) {
+	case rules.SourceIn:
+		return r.sourceIn(m.Network)
+	case rules.InInterface, rules.OutInterface, rules.SourceLocal, rules.InKind, rules.WrongWay:
+		return whence(m)
 	case rules.UDPPort:
 		return port(unix.IPPROTO_UDP, uint16(m))
 	case rules.TCPPort:
