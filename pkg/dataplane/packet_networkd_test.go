@@ -42,25 +42,29 @@ func (n *node) startNetworkd(t *testing.T) (stop func()) {
 	return stop
 }
 
-// given: a host whose address is from systemd-networkd, which takes it away after three
-// seconds without carrier and gives it back then; when that happens, and when networkd
-// starts again, then no packet of the host or of other pods has an egress IP, and
-// all have their network again without an agent's help.
-func TestAddressUnderNetworkd(t *testing.T) {
+// daemon is one that gives a host its address.
+type daemon struct {
+	name, path string
+	start      func(*node, *testing.T) (stop func())
+}
+
+// addressUnder plays the loss of a host's address with the daemon that it is from.
+func addressUnder(t *testing.T, d daemon) {
+	t.Helper()
 	for _, rules := range faultRules() {
 		t.Run(rules.name, func(t *testing.T) {
-			if _, err := os.Stat(networkd); err != nil {
-				t.Skipf("without systemd-networkd: %v", err)
+			if _, err := os.Stat(d.path); err != nil {
+				t.Skipf("without %s: %v", d.name, err)
 			}
 			w := newWorld(t, 1, rules)
 			n := w.nodes[0]
 			n.Run(t, "ip address flush dev eth0; sysctl -qw net.ipv4.conf.all.promote_secondaries=1")
-			stop := n.startNetworkd(t)
+			stop := d.start(n, t)
 			has := func() bool {
-				return strings.Contains(n.Run(t, "ip -4 -oneline address show dev eth0; ip route show default"), "192.168.7.11/24") &&
+				return strings.Contains(n.Run(t, "ip -4 -oneline address show dev eth0"), "192.168.7.11/24") &&
 					n.Run(t, "ip route show default") != ""
 			}
-			testenv.UntilWithin(t, patience, "networkd gives the host its address", has)
+			testenv.UntilWithin(t, patience, d.name+" gives the host its address", has)
 			here, plain := n.addPod(t, "here", 2), n.addPod(t, "plain", 3)
 			n.host(eip1, 7)
 			here.set(local(eip1, 7))
@@ -79,19 +83,29 @@ func TestAddressUnderNetworkd(t *testing.T) {
 			}
 			flows()
 			w.lan.Run(t, "ip link set p-n1 down")
-			testenv.UntilWithin(t, patience, "networkd takes the address away", func() bool { return !has() })
+			testenv.UntilWithin(t, patience, d.name+" takes the address away", func() bool { return !has() })
 			w.lan.Run(t, "ip link set p-n1 up")
-			testenv.UntilWithin(t, patience, "networkd gives it back", has)
+			testenv.UntilWithin(t, patience, d.name+" gives it back", has)
 			flows()
 			n.apply(t)
 			n.settled(t)
 			flows()
 			stop()
-			n.startNetworkd(t)
+			w.linger(t)
+			flows()
+			d.start(n, t)
 			w.linger(t)
 			testenv.UntilWithin(t, patience, "the host has its address", has)
 			flows()
 			n.settled(t)
 		})
 	}
+}
+
+// given: a host whose address is from systemd-networkd, which takes it away after three
+// seconds without carrier and gives it back then; when that happens, and when networkd
+// starts again, then no packet of the host or of other pods has an egress IP, and
+// all have their network again without an agent's help.
+func TestAddressUnderNetworkd(t *testing.T) {
+	addressUnder(t, daemon{name: "systemd-networkd", path: networkd, start: (*node).startNetworkd})
 }

@@ -154,7 +154,7 @@ func (h *heard) of(token uint64) []netip.Addr {
 	return slices.Compact(slices.Clone(h.to[token]))
 }
 
-// asked is the question of a forger: what it sends, and whom the host may answer.
+// asked is the question of a forger: what it sends, and which address the host may answer.
 type asked struct {
 	what   string
 	by     *machine

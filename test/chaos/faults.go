@@ -37,7 +37,7 @@ func kinds() []kind {
 		{name: "one direction cut", weight: 3, prepare: (*chaos).oneDirection},
 		{name: "overlay closed", weight: 3, prepare: (*chaos).overlayClosed, within: movedWithin},
 		{name: "carrier flaps", weight: 2, prepare: (*chaos).carrierFlaps},
-		{name: "host's address removed", weight: 2, prepare: (*chaos).addressRemoved, within: givenUpWithin},
+		{name: "host's address removed", weight: 2, prepare: (*chaos).addressRemoved, within: movedWithin},
 		{name: "egress IP taken", weight: 2, prepare: (*chaos).addressTaken, within: movedWithin},
 		{name: "foreign source NAT", weight: 2, prepare: (*chaos).foreignNAT, within: repairedWithin},
 		{name: "two nodes partitioned", weight: 3, prepare: (*chaos).partitioned},

@@ -31,9 +31,6 @@ const (
 	evacuatedWithin = 3 * time.Second
 	// movedWithin is for one in which a single host breaks, and claims move to another.
 	movedWithin = 4 * time.Second
-	// givenUpWithin is for one in which that host lives and reaches nobody: the next host waits
-	// until it has found that, and has given its egress IPs up.
-	givenUpWithin = 6 * time.Second
 )
 
 func controlPlaneKinds() []kind {
