@@ -141,5 +141,29 @@ func agentMutants() []mutant {
 			name: "just-silent-is-unreached", pkg: agent, test: "TestSilentForLong", plain: true,
 			edits: []edit{{file: "peers.go", old: ">= unreachedAfter", new: ">= 0"}},
 		},
+		{
+			name: "answers-are-forgotten", pkg: agent, test: "TestPropertyOwnHostSubnetIsTheNewestKnown", plain: true,
+			edits: []edit{{file: "own.go", old: "o.live.Generation > cached.Generation", new: "false"}},
+		},
+		{
+			name: "answers-beat-the-watch", pkg: agent, test: "TestPropertyOwnHostSubnetIsTheNewestKnown", plain: true,
+			edits: []edit{{file: "own.go", old: "o.live.Generation > cached.Generation", new: "true"}},
+		},
+		{
+			name: "answers-out-of-order", pkg: agent, test: "TestPropertyOwnHostSubnetIsTheNewestKnown", plain: true,
+			edits: []edit{{file: "own.go", old: "if q.number < o.answered {", new: "if q.number < 0 {"}},
+		},
+		{
+			name: "deletions-are-not-answers", pkg: agent, test: "TestPropertyOwnHostSubnetIsTheNewestKnown", plain: true,
+			edits: []edit{{file: "own.go", old: "cached = slices.Clone(cached)\n\tif o.live == nil {", new: "cached = slices.Clone(cached)\n\tif o.live == nil {\n\t\treturn cached\n\t}\n\tif o.live == nil {"}},
+		},
+		{
+			name: "successors-are-overlooked", pkg: agent, test: "TestPropertyOwnHostSubnetIsTheNewestKnown", plain: true,
+			edits: []edit{{file: "own.go", old: "return o.cached.uid == cached.UID", new: "return o.live == nil && o.cached.uid == cached.UID"}},
+		},
+		{
+			name: "answers-do-not-count", pkg: agent, test: "TestClaimsThatADeadWatchDoesNotDeliver", plain: true,
+			edits: []edit{{file: "caches.go", old: "c.own.correct(c.options.NodeName, hostSubnets.Items)", new: "hostSubnets.Items"}},
+		},
 	}
 }

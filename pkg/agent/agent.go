@@ -176,7 +176,7 @@ func (a *agent) wireProbes(cfg *rest.Config, mgr manager.Manager, k applier) err
 	if err != nil {
 		return err
 	}
-	ask, err := apiAsker(cfg, mgr.GetScheme(), mgr.GetRESTMapper(), a.options.NodeName, a.objects.ownHostSubnet)
+	ask, err := apiAsker(cfg, mgr.GetScheme(), mgr.GetRESTMapper(), a.objects)
 	if err != nil {
 		return err
 	}

@@ -112,6 +112,8 @@ type caches struct {
 	sandboxes func() []cri.Pod
 
 	serviceCIDRs bool // the API server has that kind
+	// own is this node's HostSubnet where the cache was found to lag.
+	own own
 	// kubeadm reports whether the ConfigMap of kubeadm has been read; nil for never.
 	kubeadm func() bool
 }
@@ -288,7 +290,7 @@ func (c *caches) gather(ctx context.Context) (input, error) {
 	return input{
 		node:          c.options.NodeName,
 		netNamespaces: netNamespaces.Items,
-		hostSubnets:   hostSubnets.Items,
+		hostSubnets:   c.own.correct(c.options.NodeName, hostSubnets.Items),
 		pods:          localPods(pods.Items, sandboxes),
 		serviceCIDRs:  serviceCIDRs.Items,
 		apiServers:    apiServers.Items,
@@ -299,11 +301,23 @@ func (c *caches) gather(ctx context.Context) (input, error) {
 	}, nil
 }
 
-// ownHostSubnet returns this node's HostSubnet, shared with the cache.
+// ownHostSubnet returns this node's HostSubnet, shared with the cache; nil with an error.
 func (c *caches) ownHostSubnet(ctx context.Context) (*v1.HostSubnet, error) {
 	var h v1.HostSubnet
 	if err := c.cache.Get(ctx, client.ObjectKey{Name: c.options.NodeName}, &h); err != nil {
 		return nil, err
 	}
 	return &h, nil
+}
+
+// answered takes this node's HostSubnet from an answer of the API server; nil if it has
+// none. current reports that the cache has the same.
+func (c *caches) answered(q question, live *v1.HostSubnet) (current bool) {
+	current, news := c.own.answer(q, live)
+	if news {
+		c.log.Info("the API server has another version of this node's HostSubnet than its watch has delivered: taking that one",
+			"exists", live != nil, "generation", versionOf(live).generation, "delivered", q.cached.generation)
+		c.changed.raise()
+	}
+	return current
 }

@@ -43,7 +43,8 @@ type isolation struct {
 	// contact returns how many hosts are watched and how many of them answer.
 	contact func() (watched, answering int)
 	// ask sends a request to the API server. err says that it cannot be reached;
-	// current, that it has the same HostSubnet of this host as the cache.
+	// current, that it has the same HostSubnet of this host as the cache. If it has
+	// another one, that holds from now on.
 	ask func(context.Context) (current bool, err error)
 	// changed is raised when the host withdraws or returns.
 	changed signal
@@ -126,9 +127,7 @@ func (i *isolation) look(current bool) (uncertain bool) {
 
 // apiAsker returns a function that requests this node's HostSubnet from the API
 // server, on connections of its own: an old connection may be dead unnoticed.
-func apiAsker(cfg *rest.Config, scheme *runtime.Scheme, mapper meta.RESTMapper, node string,
-	cached func(context.Context) (*v1.HostSubnet, error),
-) (func(context.Context) (bool, error), error) {
+func apiAsker(cfg *rest.Config, scheme *runtime.Scheme, mapper meta.RESTMapper, objects *caches) (func(context.Context) (bool, error), error) {
 	cfg = rest.CopyConfig(cfg)
 	cfg.Timeout = askWithin
 	cfg.NextProtos = []string{"http/1.1"} // a request that fails closes its connection
@@ -143,23 +142,26 @@ func apiAsker(cfg *rest.Config, scheme *runtime.Scheme, mapper meta.RESTMapper, 
 		return nil, fmt.Errorf("set up the client that checks whether the API server is reached: %w", err)
 	}
 	return func(ctx context.Context) (bool, error) {
-		var live v1.HostSubnet
-		err := c.Get(ctx, client.ObjectKey{Name: node}, &live)
-		if err != nil && !apierrors.IsNotFound(err) {
-			if status := apierrors.APIStatus(nil); errors.As(err, &status) && status.Status().Code >= http.StatusBadRequest &&
-				status.Status().Code < http.StatusInternalServerError {
-				return false, nil // it answers, if with a refusal
-			}
-			return false, fmt.Errorf("ask the API server for HostSubnet %s: %w", node, err)
+		cached, err := objects.ownHostSubnet(ctx)
+		if client.IgnoreNotFound(err) != nil {
+			return false, err
 		}
-		known, errCached := cached(ctx)
-		switch {
-		case apierrors.IsNotFound(err):
-			return apierrors.IsNotFound(errCached), nil
-		case errCached != nil:
-			return false, nil //nolint:nilerr // reached, and not current
-		default:
-			return known.UID == live.UID && known.Generation == live.Generation, nil
-		}
+		return askOnce(ctx, c, objects, objects.own.asks(cached))
 	}, nil
+}
+
+// askOnce sends a request, and has the caches take the answer.
+func askOnce(ctx context.Context, c client.Reader, objects *caches, q question) (current bool, err error) {
+	live := &v1.HostSubnet{}
+	err = c.Get(ctx, client.ObjectKey{Name: objects.options.NodeName}, live)
+	switch status := apierrors.APIStatus(nil); {
+	case err == nil:
+		return objects.answered(q, live), nil
+	case apierrors.IsNotFound(err):
+		return objects.answered(q, nil), nil
+	case errors.As(err, &status) && status.Status().Code >= http.StatusBadRequest && status.Status().Code < http.StatusInternalServerError:
+		return false, nil // it answers, if with a refusal
+	default:
+		return false, fmt.Errorf("ask the API server for HostSubnet %s: %w", objects.options.NodeName, err)
+	}
 }

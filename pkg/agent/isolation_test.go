@@ -13,8 +13,6 @@ import (
 	"github.com/go-logr/logr/testr"
 	"k8s.io/apimachinery/pkg/api/meta"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
-	"k8s.io/apimachinery/pkg/runtime"
-	"k8s.io/client-go/rest"
 	"k8s.io/utils/clock"
 
 	v1 "github.com/egressip-operator/egressip-operator/api/v1"
@@ -257,26 +255,4 @@ func TestPublishAddressInUse(t *testing.T) {
 		pass(time.Minute)
 		api.expectWrites(t, 3)
 	})
-}
-
-// TestAskingAnAPIServerThatIsAway: the answer comes in time, and is an error.
-func TestAskingAnAPIServerThatIsAway(t *testing.T) {
-	t.Parallel()
-	scheme := runtime.NewScheme()
-	if err := v1.AddToScheme(scheme); err != nil {
-		t.Fatal(err)
-	}
-	mapper := meta.NewDefaultRESTMapper(nil)
-	mapper.Add(v1.GroupVersion().WithKind("HostSubnet"), meta.RESTScopeRoot)
-	ask, err := apiAsker(&rest.Config{Host: "http://127.0.0.1:1"}, scheme, mapper, "node1", func(context.Context) (*v1.HostSubnet, error) {
-		return &v1.HostSubnet{}, nil
-	})
-	if err != nil {
-		t.Fatal(err)
-	}
-	ctx, cancel := context.WithTimeout(t.Context(), 10*askWithin)
-	defer cancel()
-	if current, err := ask(ctx); err == nil || current || ctx.Err() != nil {
-		t.Errorf("current %t, error %v, %v", current, err, ctx.Err())
-	}
 }
