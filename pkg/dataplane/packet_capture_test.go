@@ -101,6 +101,9 @@ func newCaptureOf(t *testing.T, m *machine, device string, ethertype uint16) *ca
 	return c
 }
 
+// The types of ICMPv6 that are of neighbour discovery.
+const neighbourDiscovery, neighbourDiscoveryEnd = 133, 137
+
 func (c *capture) note(b []byte) {
 	var p packet
 	var header int
@@ -111,6 +114,9 @@ func (c *capture) note(b []byte) {
 		header = 40
 		if p.proto == unix.IPPROTO_DSTOPTS && len(b) >= header+8 {
 			p.proto, header = b[header], header+8*(int(b[header+1])+1)
+		}
+		if p.proto == unix.IPPROTO_ICMPV6 && len(b) > header && b[header] >= neighbourDiscovery && b[header] <= neighbourDiscoveryEnd {
+			return // as ARP, which is no packet of IPv4
 		}
 	case len(b) >= 20 && b[0]>>4 == 4:
 		p = packet{src: netip.AddrFrom4([4]byte(b[12:16])), dst: netip.AddrFrom4([4]byte(b[16:20])), proto: b[9]}

@@ -1,7 +1,6 @@
 package dataplane
 
 import (
-	"encoding/binary"
 	"errors"
 	"net/netip"
 	"testing"
@@ -15,20 +14,9 @@ import (
 // hooks that packets of IPVS take: output and postrouting, and not forward.
 func (m *machine) sendAs(t *testing.T, src, dst netip.AddrPort, payload []byte) {
 	t.Helper()
-	b := []byte{0x45, 0, 0, 0, 0, 0, 0, 0, 64, unix.IPPROTO_UDP, 0, 0}
-	b = append(append(b, src.Addr().AsSlice()...), dst.Addr().AsSlice()...)
-	b = binary.BigEndian.AppendUint16(b, src.Port())
-	b = binary.BigEndian.AppendUint16(b, dst.Port())
-	b = binary.BigEndian.AppendUint16(b, uint16(8+len(payload)))
-	b = append(append(b, 0, 0), payload...)
-	m.Do(t, func() {
-		s, err := unix.Socket(unix.AF_INET, unix.SOCK_RAW|unix.SOCK_CLOEXEC, unix.IPPROTO_RAW)
+	if err := newForger(t, m, dst.Addr()).send(dst.Addr(), udpPacket(src, dst, payload)); !errors.Is(err, unix.EPERM) { // a rule drops it
 		must(t, err)
-		defer func() { must(t, unix.Close(s)) }()
-		if err := unix.Sendto(s, b, 0, &unix.SockaddrInet4{Addr: dst.Addr().As4()}); !errors.Is(err, unix.EPERM) { // a rule drops it
-			must(t, err)
-		}
-	})
+	}
 }
 
 // given: kube-proxy in mode ipvs, by which a pod's packet to a service goes up to hook

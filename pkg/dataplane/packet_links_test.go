@@ -1,7 +1,6 @@
 package dataplane
 
 import (
-	"encoding/binary"
 	"fmt"
 	"net"
 	"net/netip"
@@ -28,27 +27,26 @@ func (n *node) addRoutedPod(t *testing.T, name string, last int) *podMachine {
 	return p
 }
 
-// datagram is a UDP packet to a port of the bastion.
-func datagram(from netip.Addr, port uint16) []byte {
-	b := []byte{0x45, 0, 0, 29, 0, 1, 0, 0, 64, unix.IPPROTO_UDP, 0, 0}
-	b = append(append(b, from.AsSlice()...), testenv.Addr(bastionIP).AsSlice()...)
-	binary.BigEndian.PutUint16(b[10:], checksum(b))
-	b = binary.BigEndian.AppendUint16(b, 4242)
-	b = binary.BigEndian.AppendUint16(b, port)
-	return append(b, 0, 9, 0, 0, 'x')
+// toBastion is a UDP packet to a port of the bastion.
+func toBastion(from netip.Addr, port uint16) []byte {
+	return udpPacket(netip.AddrPortFrom(from, 4242), netip.AddrPortFrom(bastionOf(from), port), []byte("x"))
+}
+
+// bastionOf is the bastion's address of the family of another.
+func bastionOf(ip netip.Addr) netip.Addr {
+	if ip.Is6() {
+		return testenv.Addr(bastionIP6)
+	}
+	return testenv.Addr(bastionIP)
 }
 
 // sendsAs sends packets to a port of the bastion with any source.
 func (p *podMachine) sendsAs(t *testing.T, from netip.Addr, port uint16) {
 	t.Helper()
-	p.Do(t, func() {
-		fd, err := unix.Socket(unix.AF_INET, unix.SOCK_RAW|unix.SOCK_CLOEXEC, unix.IPPROTO_RAW)
-		must(t, err)
-		defer unix.Close(fd)
-		for range 3 {
-			must(t, unix.Sendto(fd, datagram(from, port), 0, &unix.SockaddrInet4{Addr: testenv.Addr(bastionIP).As4()}))
-		}
-	})
+	f := newForger(t, p.machine, from)
+	for range 3 {
+		must(t, f.send(bastionOf(from), toBastion(from, port)))
+	}
 }
 
 // sendsTagged sends the same in Ethernet frames to the bridge, with tags that name no VLAN.
@@ -58,7 +56,7 @@ func (p *podMachine) sendsTagged(t *testing.T, from netip.Addr, port uint16, tag
 	for range tags {
 		frame = append(frame, 0x81, 0, 0, 0)
 	}
-	frame = append(append(frame, 8, 0), datagram(from, port)...)
+	frame = append(append(frame, 8, 0), toBastion(from, port)...)
 	p.Do(t, func() {
 		link, err := net.InterfaceByName("eth0")
 		must(t, err)
@@ -160,25 +158,6 @@ func TestNoPodSendsWithTheAddressOfOneWithAnEgressIP(t *testing.T) {
 	}
 }
 
-// sendsAs6 is sendsAs for IPv6.
-func (p *podMachine) sendsAs6(t *testing.T, from netip.Addr, port uint16) {
-	t.Helper()
-	to := testenv.Addr(bastionIP6)
-	b := []byte{0x60, 0, 0, 0, 0, 9, unix.IPPROTO_UDP, 64}
-	b = append(append(b, from.AsSlice()...), to.AsSlice()...)
-	b = binary.BigEndian.AppendUint16(b, 4242)
-	b = binary.BigEndian.AppendUint16(b, port)
-	b = append(b, 0, 9, 0, 0, 'x')
-	p.Do(t, func() {
-		fd, err := unix.Socket(unix.AF_INET6, unix.SOCK_RAW|unix.SOCK_CLOEXEC, unix.IPPROTO_RAW)
-		must(t, err)
-		defer unix.Close(fd)
-		for range 3 {
-			must(t, unix.Sendto(fd, b, 0, &unix.SockaddrInet6{Addr: to.As16()}))
-		}
-	})
-}
-
 // given: a pod of a namespace with egress IPs that has an IPv6 address; when it sends with
 // another one, then nothing comes outside. It reaches the cluster by IPv6 all the same, and
 // other pods leave by it as before.
@@ -199,9 +178,9 @@ func TestNoPodLeavesWithAnotherIPv6Address(t *testing.T) {
 	for i, from := range []netip.Addr{plain.ip6, testenv.Addr("fd00:10:244:1::99"), testenv.Addr("fd00:99::1")} {
 		port := uint16(9101 + i)
 		w.seen6.only(port)
-		here.sendsAs6(t, from, port)
+		here.sendsAs(t, from, port)
 	}
-	plain.sendsAs6(t, plain.ip6, 9001)
+	plain.sendsAs(t, plain.ip6, 9001)
 	testenv.UntilWithin(t, patience, "packets of the other pod", func() bool { return w.seen6.from(9001, plain.ip6.String()) > 0 })
 	n.settled(t)
 }

@@ -109,7 +109,7 @@ func TestOverlayOverIPv6TakesPacketsOfHostsAlone(t *testing.T) {
 	port := uint16(5000)
 	packet := func(netID uint32, to netip.AddrPort, text string) []byte {
 		port++ // each a connection of its own
-		return vxlanPacket6(netID, netip.AddrPortFrom(pod.ip, port), to, text)
+		return vxlan(netID, netip.AddrPortFrom(pod.ip, port), to, []byte(text))
 	}
 	out, in := netip.MustParseAddrPort(at), netip.AddrPortFrom(near.ip, 9000)
 	overlay := net.JoinHostPort(host.ip.String(), "9789")
@@ -252,7 +252,7 @@ func TestOverlayOfIPv6IsGuardedUntilItIsGone(t *testing.T) {
 		from := uint16(1024)
 		repeat(ctx, 100*time.Microsecond, func() {
 			from = max(from+1, 1024) // each a connection of its own
-			_, _ = c.Write(vxlanPacket6(7, netip.AddrPortFrom(w.third.ip6, from), to, "forged"))
+			_, _ = c.Write(vxlan(7, netip.AddrPortFrom(w.third.ip6, from), to, []byte("forged")))
 		})
 	})
 	for range 5 {

@@ -2,6 +2,7 @@ package dataplane
 
 import (
 	"context"
+	"encoding/binary"
 	"fmt"
 	"net/netip"
 	"sync"
@@ -46,6 +47,18 @@ func (f *forgeries) answer(o overlaid) {
 		m.Kind, m.Ready, m.Away, m.Instance = probe.Answer, f.with.Ready, f.with.Away, 4711
 		c.answer(o, m)
 	}
+}
+
+// refuses says that a port to which a packet went is closed.
+func (f forger) refuses(from, to netip.Addr, packet []byte) {
+	b, protocol := append([]byte{3, 3, 0, 0, 0, 0, 0, 0}, packet...), byte(unix.IPPROTO_ICMP)
+	if from.Is6() {
+		b[0], b[1], protocol = 1, 4, unix.IPPROTO_ICMPV6
+		binary.BigEndian.PutUint16(b[2:], checksumOver(from, to, protocol, b))
+	} else {
+		binary.BigEndian.PutUint16(b[2:], checksum(b))
+	}
+	_ = f.send(to, ipPacket(from, to, protocol, b))
 }
 
 // recorded are the last answers of a host.
@@ -106,7 +119,7 @@ func (p probing) saysNothing(what string, arrives bool, state probe.State, befor
 // answers-count-from-anywhere, forged-refusals-count, strangers-answer,
 // pods-answer-for-their-node, overlay-begins-with-an-answer.
 func TestForgedAnswersSayNothing(t *testing.T) {
-	for _, rules := range someRules() {
+	for _, rules := range append(someRules(), ownTable().withoutIPv4()) {
 		t.Run(rules.name, func(t *testing.T) {
 			w, host, asker, stranger := newForgedWorld(t, rules)
 			third := w.nodes[2]
@@ -122,7 +135,7 @@ func TestForgedAnswersSayNothing(t *testing.T) {
 			p := asker.probes(t, host)
 			p.finds("all is well", probe.Online, probe.NoCause)
 
-			lan, ofAsker, ofHost := newForger(t, stranger.machine), newForger(t, near.machine), newForger(t, far.machine)
+			lan, ofAsker, ofHost := newForger(t, stranger.machine, host.ip), newForger(t, near.machine, host.ip), newForger(t, far.machine, host.ip)
 			atPort := func(ip netip.Addr) netip.AddrPort { return netip.AddrPortFrom(ip, probePort) }
 			// over answers over the overlay, with two sources.
 			over := func(f forger, outer netip.Addr, inner netip.AddrPort, change func(*probe.Message)) func(overlaid, probe.Message) {
@@ -137,16 +150,12 @@ func TestForgedAnswersSayNothing(t *testing.T) {
 			direct := func(f forger, from netip.Addr, change func(*probe.Message)) func(overlaid, probe.Message) {
 				return func(q overlaid, m probe.Message) {
 					change(&m)
-					f.send(from, asker.ip, unix.IPPROTO_UDP, datagramOf(atPort(from), q.inner.from, m.Append(nil)))
+					f.udp(atPort(from), q.inner.from, m.Append(nil))
 				}
 			}
 			refuses := func(q overlaid, _ probe.Message) {
 				q.message.Sequence++
-				quoted := append([]byte{0x45, 0, 0, 76, 0, 0, 0, 0, 64, unix.IPPROTO_UDP, 0, 0}, append(asker.ip.AsSlice(), host.ip.AsSlice()...)...)
-				b := append([]byte{3, 3, 0, 0, 0, 0, 0, 0}, append(quoted, datagramOf(q.inner.from, q.inner.to, q.message.Append(nil))...)...)
-				sum := checksum(b)
-				b[2], b[3] = byte(sum>>8), byte(sum)
-				lan.send(host.ip, asker.ip, unix.IPPROTO_ICMP, b)
+				lan.refuses(host.ip, asker.ip, udpPacket(q.inner.from, q.inner.to, q.message.Append(nil)))
 			}
 			token := func(m *probe.Message) { m.Token++ }
 			none := func(*probe.Message) {}
@@ -184,7 +193,7 @@ func TestForgedAnswersSayNothing(t *testing.T) {
 			forged.choose(probe.Message{})
 			p.during("nobody forges", func(s probe.Stats) uint64 { return s.Ready }) // what was sent has arrived
 
-			host.Run(t, `nft 'table ip guard { chain in { type filter hook input priority -10; udp dport 9789 drop; }; }'`)
+			host.Run(t, `nft 'table inet guard { chain in { type filter hook input priority -10; udp dport 9789 drop; }; }'`)
 			p.finds("the host is cut off", probe.Offline, probe.Silent)
 			for _, f := range list {
 				forged.choose(probe.Message{Ready: true}, f)

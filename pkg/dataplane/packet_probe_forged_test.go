@@ -65,22 +65,14 @@ func (w *world) tapOverlay(t *testing.T, n *node, each func(overlaid)) {
 	})
 }
 
-// readOverlaid reads an IPv4 packet: UDP to the overlay's port, VXLAN, Ethernet, IPv4, UDP, message.
+// readOverlaid reads a packet: UDP to the overlay's port, VXLAN, Ethernet, IP, UDP, message.
 func readOverlaid(b []byte) (o overlaid, ok bool) {
 	const vxlan, ethernet = 8, 14
-	ends := func(b []byte) (from, to netip.AddrPort, rest []byte, ok bool) {
-		if len(b) < 28 || b[0] != 0x45 || b[9] != unix.IPPROTO_UDP {
-			return from, to, nil, false
-		}
-		from = netip.AddrPortFrom(netip.AddrFrom4([4]byte(b[12:])), binary.BigEndian.Uint16(b[20:]))
-		to = netip.AddrPortFrom(netip.AddrFrom4([4]byte(b[16:])), binary.BigEndian.Uint16(b[22:]))
-		return from, to, b[28:], true
-	}
 	var rest []byte
-	if o.outer.from, o.outer.to, rest, ok = ends(b); !ok || o.outer.to.Port() != 9789 || len(rest) < vxlan+ethernet {
+	if o.outer.from, o.outer.to, rest, ok = readDatagram(b); !ok || o.outer.to.Port() != 9789 || len(rest) < vxlan+ethernet {
 		return o, false
 	}
-	if o.inner.from, o.inner.to, rest, ok = ends(rest[vxlan+ethernet:]); !ok {
+	if o.inner.from, o.inner.to, rest, ok = readDatagram(rest[vxlan+ethernet:]); !ok {
 		return o, false
 	}
 	m, err := probe.Parse(rest)
@@ -88,42 +80,23 @@ func readOverlaid(b []byte) (o overlaid, ok bool) {
 	return o, err == nil
 }
 
-// forger sends packets from a machine with any source, for as long as the test runs.
-type forger struct {
-	name string
-	fd   int
-}
-
-func newForger(t *testing.T, m *machine) forger {
-	t.Helper()
-	f := forger{name: m.Name}
-	m.Do(t, func() {
-		var err error
-		f.fd, err = unix.Socket(unix.AF_INET, unix.SOCK_RAW|unix.SOCK_CLOEXEC, unix.IPPROTO_RAW)
-		must(t, err)
-	})
-	t.Cleanup(func() { must(t, unix.Close(f.fd)) })
-	return f
-}
-
-// send sends a packet. A rule of the machine may drop it.
-func (f forger) send(from, to netip.Addr, protocol byte, payload []byte) {
-	b := []byte{0x45, 0, 0, 0, 0, 0, 0, 0, 64, protocol, 0, 0}
-	b = append(append(append(b, from.AsSlice()...), to.AsSlice()...), payload...)
-	_ = unix.Sendto(f.fd, b, 0, &unix.SockaddrInet4{Addr: to.As4()})
+// readDatagram reads a UDP packet of either family, without options.
+func readDatagram(b []byte) (from, to netip.AddrPort, payload []byte, ok bool) {
+	var src, dst netip.Addr
+	switch {
+	case len(b) >= 28 && b[0] == 0x45 && b[9] == unix.IPPROTO_UDP:
+		src, dst, b = netip.AddrFrom4([4]byte(b[12:])), netip.AddrFrom4([4]byte(b[16:])), b[20:]
+	case len(b) >= 48 && b[0]>>4 == 6 && b[6] == unix.IPPROTO_UDP:
+		src, dst, b = netip.AddrFrom16([16]byte(b[8:])), netip.AddrFrom16([16]byte(b[24:])), b[40:]
+	default:
+		return from, to, nil, false
+	}
+	return netip.AddrPortFrom(src, binary.BigEndian.Uint16(b)), netip.AddrPortFrom(dst, binary.BigEndian.Uint16(b[2:])), b[8:], true
 }
 
 // overlay sends a message as a packet of the overlay, in a VNI.
 func (f forger) overlay(vni uint32, o overlaid) {
-	f.send(o.outer.from.Addr(), o.outer.to.Addr(), unix.IPPROTO_UDP, datagramOf(o.outer.from, o.outer.to, vxlan(vni, o.inner.from, o.inner.to, o.message.Append(nil))))
-}
-
-// datagramOf is a UDP datagram without a checksum.
-func datagramOf(from, to netip.AddrPort, payload []byte) []byte {
-	b := binary.BigEndian.AppendUint16(nil, from.Port())
-	b = binary.BigEndian.AppendUint16(b, to.Port())
-	b = binary.BigEndian.AppendUint16(b, uint16(8+len(payload)))
-	return append(append(b, 0, 0), payload...)
+	f.udp(o.outer.from, o.outer.to, vxlan(vni, o.inner.from, o.inner.to, o.message.Append(nil)))
 }
 
 // between is a message from one address to another inside the overlay, whose outer addresses are
@@ -172,7 +145,7 @@ type asked struct {
 // Mutants killed: strangers-ask, pods-ask, answers-are-answered, any-source-is-a-host,
 // questions-for-others-are-answered.
 func TestForgedQuestionsGetNoAnswer(t *testing.T) {
-	for _, rules := range someRules() {
+	for _, rules := range append(someRules(), ownTable().withoutIPv4()) {
 		t.Run(rules.name, func(t *testing.T) {
 			w, host, other, stranger := newForgedWorld(t, rules)
 			near, far := host.addPod(t, "near", 2), other.addPod(t, "far", 2)
@@ -184,10 +157,10 @@ func TestForgedQuestionsGetNoAnswer(t *testing.T) {
 			w.tapOverlay(t, host, answers.note)
 			got := map[string]*capture{}
 			for _, m := range []*machine{stranger.machine, near.machine, far.machine} {
-				got[m.Name] = newCaptureOf(t, m, "eth0", unix.ETH_P_IP)
+				got[m.Name] = newCaptureOf(t, m, "eth0", rules.ethertype())
 			}
 
-			lan, bastion, self := stranger.ip, testenv.Addr(bastionIP), netip.AddrPortFrom(host.ip, probePort)
+			lan, bastion, self := stranger.ip, netip.MustParseAddrPort(w.bastion.outside(9009)), netip.AddrPortFrom(host.ip, probePort)
 			question := func(outer, inner netip.Addr) overlaid {
 				return between(outer, host.ip, netip.AddrPortFrom(inner, 40000), self, probe.Message{Kind: probe.Question})
 			}
@@ -198,7 +171,7 @@ func TestForgedQuestionsGetNoAnswer(t *testing.T) {
 			}
 			list := []asked{
 				{"a machine on the LAN", stranger.machine, question(lan, lan), nil},
-				{"a machine outside", w.bastion, question(bastion, bastion), nil},
+				{"a machine outside", w.bastion, question(bastion.Addr(), bastion.Addr()), nil},
 				{"a pod of the host", near.machine, question(near.ip, near.ip), nil},
 				{"a pod of the host, as the host", near.machine, question(near.ip, host.ip), nil},
 				{"a pod of the host, as a host", near.machine, question(other.ip, other.ip), nil},
@@ -210,12 +183,12 @@ func TestForgedQuestionsGetNoAnswer(t *testing.T) {
 				{"the LAN as a host, for another one", stranger.machine, changed(func(o *overlaid) { o.inner.to = netip.AddrPortFrom(other.ip, probePort) }), nil},
 				{"the LAN as a host, with an answer", stranger.machine, changed(func(o *overlaid) { o.message.Kind = probe.Answer }), nil},
 				{"the LAN as a host, with an answer to the outside", stranger.machine, changed(func(o *overlaid) {
-					o.message.Kind, o.inner.from, o.inner.to = probe.Answer, netip.AddrPortFrom(other.ip, probePort), netip.AddrPortFrom(bastion, 9009)
+					o.message.Kind, o.inner.from, o.inner.to = probe.Answer, netip.AddrPortFrom(other.ip, probePort), bastion
 				}), nil},
 			}
 			w.seen.only(9009)
 			for i, a := range list {
-				f := newForger(t, a.by)
+				f := newForger(t, a.by, host.ip)
 				a.packet.message.Token = uint64(i + 1)
 				for _, vni := range []uint32{probesVNI, 7} {
 					f.overlay(vni, a.packet)
@@ -223,7 +196,7 @@ func TestForgedQuestionsGetNoAnswer(t *testing.T) {
 				}
 			}
 			// A host is answered: the test would see it.
-			last, control := uint64(100), newForger(t, other.machine)
+			last, control := uint64(100), newForger(t, other.machine, host.ip)
 			testenv.UntilWithin(t, patience, "a host is answered", func() bool {
 				o := question(other.ip, other.ip)
 				o.message.Token = last
@@ -269,10 +242,17 @@ func newForgedWorld(t *testing.T, rules rulesOf) (w *world, host, other *node, s
 		n.cfg.ProbePort = probePort
 		n.start(t)
 	}
-	host.host(eip1, 7)
-	stranger = lanMachine{newMachine(t, "stranger"), testenv.Addr("192.168.7.66")}
-	w.plug(t, stranger.machine, stranger.ip.String()+"/24")
-	stranger.Run(t, "ip route add default via 192.168.7.1")
+	host.host(w.eip(1), 7)
+	address, length, router := "192.168.7.66", "/24", "192.168.7.1"
+	if rules.six {
+		address, length, router = "fd00:7::66", "/64 nodad", "fd00:7::1"
+	}
+	stranger = lanMachine{newMachine(t, "stranger"), testenv.Addr(address)}
+	stranger.six = rules.six
+	// It asks for neighbours with its link-local address, which would not be ready for a second.
+	stranger.Run(t, "sysctl -qw net.ipv6.conf.default.accept_dad=0")
+	w.plug(t, stranger.machine, address+length)
+	stranger.Run(t, "ip route add default via "+router)
 	return w, host, other, stranger
 }
 

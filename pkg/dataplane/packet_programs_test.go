@@ -1,7 +1,6 @@
 package dataplane
 
 import (
-	"encoding/binary"
 	"fmt"
 	"net"
 	"net/netip"
@@ -10,8 +9,6 @@ import (
 	"sync"
 	"testing"
 	"time"
-
-	"golang.org/x/sys/unix"
 
 	"github.com/egressip-operator/egressip-operator/internal/testenv"
 	"github.com/egressip-operator/egressip-operator/pkg/dataplane/bpf"
@@ -153,24 +150,6 @@ func TestConnectionsSpreadAndKeepTheirHost(t *testing.T) {
 	}
 }
 
-// vxlanPacket is the payload of an outer UDP packet: a UDP packet of a pod that
-// carries its own text, in network netID.
-func vxlanPacket(netID uint32, src, dst netip.AddrPort, text string) []byte {
-	udp := binary.BigEndian.AppendUint16(nil, src.Port())
-	udp = binary.BigEndian.AppendUint16(udp, dst.Port())
-	udp = binary.BigEndian.AppendUint16(udp, uint16(8+len(text)))
-	udp = append(append(udp, 0, 0), text...)
-
-	ip := append([]byte{0x45, 0}, binary.BigEndian.AppendUint16(nil, uint16(20+len(udp)))...)
-	ip = append(ip, 0, 0, 0, 0, 64, unix.IPPROTO_UDP, 0, 0)
-	ip = append(append(ip, src.Addr().AsSlice()...), dst.Addr().AsSlice()...)
-	binary.BigEndian.PutUint16(ip[10:], checksum(ip))
-
-	b := binary.BigEndian.AppendUint32([]byte{0x08, 0, 0, 0}, netID<<8)
-	b = append(b, 2, 0, 0, 0, 0, 1, 2, 0, 0, 0, 0, 2, 0x08, 0x00) // inner Ethernet
-	return append(append(b, ip...), udp...)
-}
-
 // sendUDP sends one packet from the machine.
 func (m *machine) sendUDP(t *testing.T, to string, payload []byte) {
 	t.Helper()
@@ -209,7 +188,7 @@ func TestOverlayTakesPacketsOfHostsAndKnownNetworksAlone(t *testing.T) {
 			port := uint16(5000)
 			packet := func(netID uint32, to netip.AddrPort, text string) []byte {
 				port++ // each a connection of its own
-				return vxlanPacket(netID, netip.AddrPortFrom(pod.ip, port), to, text)
+				return vxlan(netID, netip.AddrPortFrom(pod.ip, port), to, []byte(text))
 			}
 			out, in := netip.MustParseAddrPort(bastionIP+":9000"), netip.AddrPortFrom(near.ip, 9000)
 			overlay := host.ip.String() + ":9789"
@@ -262,21 +241,4 @@ func TestProgramDropsWhatItDoesNotKnow(t *testing.T) {
 	if out := other.Run(t, "tc -statistics filter show dev egress0 egress"); !strings.Contains(out, "direct-action") {
 		t.Fatalf("programs: %s", out)
 	}
-}
-
-// vxlanPacket6 is vxlanPacket with an inner packet of IPv6.
-func vxlanPacket6(netID uint32, src, dst netip.AddrPort, text string) []byte {
-	udp := binary.BigEndian.AppendUint16(nil, src.Port())
-	udp = binary.BigEndian.AppendUint16(udp, dst.Port())
-	udp = binary.BigEndian.AppendUint16(udp, uint16(8+len(text)))
-	udp = append(append(udp, 0, 0), text...)
-	addresses := append(src.Addr().AsSlice(), dst.Addr().AsSlice()...)
-	pseudo := append(slices.Clone(addresses), 0, 0, 0, byte(len(udp)), 0, 0, 0, unix.IPPROTO_UDP)
-	binary.BigEndian.PutUint16(udp[6:], checksum(slices.Concat(pseudo, udp, []byte{0})))
-
-	ip := binary.BigEndian.AppendUint16([]byte{0x60, 0, 0, 0}, uint16(len(udp)))
-	ip = append(append(ip, unix.IPPROTO_UDP, 64), addresses...)
-	b := binary.BigEndian.AppendUint32([]byte{0x08, 0, 0, 0}, netID<<8)
-	b = append(b, 2, 0, 0, 0, 0, 1, 2, 0, 0, 0, 0, 2, 0x86, 0xdd) // inner Ethernet
-	return append(append(b, ip...), udp...)
 }

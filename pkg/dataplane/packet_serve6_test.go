@@ -139,8 +139,8 @@ func TestPodsLeaveWithTheirEgressIPsOfBothFamilies(t *testing.T) {
 
 	// Another pod of the host sends with the address of one that has an egress IP there.
 	w.seen6.only(9201)
-	w.plain.sendsAs6(t, w.there.ip6, 9201)
-	w.plain.sendsAs6(t, w.plain.ip6, 9202)
+	w.plain.sendsAs(t, w.there.ip6, 9201)
+	w.plain.sendsAs(t, w.plain.ip6, 9202)
 	testenv.UntilWithin(t, patience, "packets of the other pod itself", func() bool { return w.seen6.from(9202, w.plain.ip6.String()) > 0 })
 
 	// Nothing leaves in the name of neighbour discovery.

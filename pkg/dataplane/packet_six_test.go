@@ -7,6 +7,8 @@ import (
 	"strconv"
 	"testing"
 
+	"golang.org/x/sys/unix"
+
 	"github.com/egressip-operator/egressip-operator/internal/testenv"
 )
 
@@ -54,6 +56,14 @@ func (r rulesOf) named(name string) string {
 		return name + "6"
 	}
 	return name
+}
+
+// ethertype is that of packets of the world's family.
+func (r rulesOf) ethertype() uint16 {
+	if r.six {
+		return unix.ETH_P_IPV6
+	}
+	return unix.ETH_P_IP
 }
 
 // ip is the command for addresses, routes and policy rules of the world's family.

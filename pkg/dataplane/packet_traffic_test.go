@@ -168,30 +168,6 @@ func (m *machine) tryPing(t *testing.T, to string, size int, wait time.Duration)
 // forge makes a VXLAN packet with a UDP packet inside.
 func forge(vni uint32, from, to netip.AddrPort) []byte { return vxlan(vni, from, to, []byte("x")) }
 
-// vxlan is forge with what the UDP packet has to say.
-func vxlan(vni uint32, from, to netip.AddrPort, payload []byte) []byte {
-	b := []byte{0x08, 0, 0, 0, byte(vni >> 16), byte(vni >> 8), byte(vni), 0}
-	b = append(b, 2, 0, 0, 0, 0, 1, 2, 0, 0, 0, 0, 2, 0x08, 0)
-	ip := []byte{0x45, 0, 0, byte(28 + len(payload)), 0, 1, 0, 0, 64, unix.IPPROTO_UDP, 0, 0}
-	ip = append(append(ip, from.Addr().AsSlice()...), to.Addr().AsSlice()...)
-	binary.BigEndian.PutUint16(ip[10:], checksum(ip))
-	b = append(b, ip...)
-	b = binary.BigEndian.AppendUint16(b, from.Port())
-	b = binary.BigEndian.AppendUint16(b, to.Port())
-	return append(append(b, 0, byte(8+len(payload)), 0, 0), payload...)
-}
-
-func checksum(b []byte) uint16 {
-	var sum uint32
-	for i := 0; i+1 < len(b); i += 2 {
-		sum += uint32(binary.BigEndian.Uint16(b[i:]))
-	}
-	for sum > 0xffff {
-		sum = sum>>16 + sum&0xffff
-	}
-	return ^uint16(sum)
-}
-
 // sender sends without a pause from a pod to one port of the bastion, which is
 // that pod's alone: over a long-lived UDP socket each millisecond, a UDP packet from a
 // new port every two, and a TCP connection every ten. It is there to meet every gap in

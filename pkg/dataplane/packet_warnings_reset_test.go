@@ -1,14 +1,10 @@
 package dataplane
 
 import (
-	"encoding/binary"
 	"net/netip"
 	"slices"
 	"testing"
 
-	"golang.org/x/sys/unix"
-
-	"github.com/egressip-operator/egressip-operator/internal/testenv"
 	"github.com/egressip-operator/egressip-operator/pkg/dataplane/conntrack"
 	"github.com/egressip-operator/egressip-operator/pkg/dataplane/warning"
 )
@@ -110,16 +106,11 @@ func TestWarningOfPortsThatRunOut(t *testing.T) {
 		})
 	}
 	w.router.Run(t, "iptables-nft -t raw -A PREROUTING -p udp --dport 9001 -j DROP")
-	p.Do(t, func() {
-		fd, err := unix.Socket(unix.AF_INET, unix.SOCK_RAW|unix.SOCK_CLOEXEC, unix.IPPROTO_RAW)
-		must(t, err)
-		defer unix.Close(fd)
-		b := datagram(p.ip, 9001)
-		for port := range 52_000 { // more than four fifths of all
-			binary.BigEndian.PutUint16(b[20:], uint16(1024+port))
-			must(t, unix.Sendto(fd, b, 0, &unix.SockaddrInet4{Addr: testenv.Addr(bastionIP).As4()}))
-		}
-	})
+	f := newForger(t, p.machine, p.ip)
+	to := netip.MustParseAddrPort(bastionIP + ":9001")
+	for port := range 52_000 { // more than four fifths of all
+		must(t, f.send(to.Addr(), udpPacket(netip.AddrPortFrom(p.ip, uint16(1024+port)), to, []byte("x"))))
+	}
 	count()
 	n.warnsOnly(t, warning.PortsRunOut, "egress IP "+eip1, "connections to UDP "+bastionIP+":9001", "more egress IPs")
 	n.Do(t, func() {
