@@ -9,6 +9,7 @@ import (
 // TestAPIServer plays the corpus on a real API server with the controller
 // running.
 func TestAPIServer(t *testing.T) {
+	t.Parallel()
 	corpus, deviations := load(t)
 	c := startCluster(t)
 	t.Run("scenarios", func(t *testing.T) {
@@ -48,4 +49,21 @@ func TestAPIServer(t *testing.T) {
 	t.Run("health", func(t *testing.T) { testNotReady(t, c, corpus, deviations) })
 	t.Run("vectors", func(t *testing.T) { testVectors(t, c, corpus, deviations) })
 	t.Run("every word", func(t *testing.T) { testEveryWord(t, c) })
+}
+
+// TestAPIServerInIPv6 plays the scenarios where hosts and egress IPs have addresses of IPv6, on
+// an API server of its own, beside the others.
+func TestAPIServerInIPv6(t *testing.T) {
+	t.Parallel()
+	corpus, deviations := load(t)
+	c := startCluster(t)
+	var count tally
+	for _, scenario := range corpus.Scenarios {
+		t.Run(scenario.Name, func(t *testing.T) {
+			out := conformance.Play(t.Context(), conformance.InIPv6{Driver: newDriver(t, c, scenario.Profile)}, scenario)
+			logNotHere(t, out)
+			count.judge(t, onAPIServer(scenario.Name, deviations), deviations, out.Wrong)
+		})
+	}
+	count.report(t, "scenarios on an API server with the controller, in IPv6", len(corpus.Scenarios))
 }

@@ -8,6 +8,7 @@ import (
 	"net/netip"
 	"reflect"
 	"slices"
+	"strings"
 
 	"k8s.io/apimachinery/pkg/api/meta"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
@@ -27,6 +28,7 @@ type Brain struct {
 	hosts      map[string]*v1.HostSubnet
 	offline    map[string]bool
 	capacity   map[string]int
+	capacity6  map[string]int
 	networks   map[string][]netip.Prefix
 	broken     []string
 }
@@ -43,6 +45,7 @@ func NewBrain(profile string) *Brain {
 		hosts:      make(map[string]*v1.HostSubnet),
 		offline:    make(map[string]bool),
 		capacity:   make(map[string]int),
+		capacity6:  make(map[string]int),
 		networks:   make(map[string][]netip.Prefix),
 	}
 }
@@ -155,7 +158,11 @@ func (b *Brain) patchHost(step Step) error {
 // AgentReports sets what the node's agent reports when it begins. Scenarios have no
 // agents, and a host that has not reported takes no egress traffic.
 func AgentReports(h *v1.HostSubnet) {
-	h.Status.Agent = &v1.AgentStatus{UplinkCIDR: h.HostIP + "/32"}
+	if h.Status.Agent == nil {
+		h.Status.Agent = &v1.AgentStatus{}
+	}
+	h.Status.Agent.UplinkCIDR = h.HostIP + "/32"
+	h.Status.Agent.Families, h.Status.Agent.UplinkNetworks = []string{v1.FamilyIPv4, v1.FamilyIPv6}, []string{network6().String()}
 	meta.SetStatusCondition(&h.Status.Conditions, metav1.Condition{
 		Type: v1.ConditionAgentReady, Status: metav1.ConditionTrue, Reason: "Ready",
 	})
@@ -181,6 +188,9 @@ func (b *Brain) createNode(step Step) error {
 		return err
 	}
 	b.capacity[step.Name] = config.Capacity
+	if config.IPv6Capacity != 0 {
+		b.capacity6[step.Name] = config.IPv6Capacity
+	}
 	if len(config.Networks) > 0 {
 		b.networks[step.Name] = config.Networks
 	}
@@ -197,16 +207,21 @@ func CloudConfig(step Step) string {
 	if step.Capacity != nil {
 		capacity = fmt.Sprintf("%q:%d", kind, *step.Capacity)
 	}
-	return fmt.Sprintf(`[{"interface":"eth0","ifaddr":{"ipv4":%q},"capacity":{%s}}]`, step.Network, capacity)
+	family := "ipv4"
+	if strings.Contains(step.Network, ":") {
+		family = "ipv6"
+	}
+	return fmt.Sprintf(`[{"interface":"eth0","ifaddr":{%q:%q},"capacity":{%s}}]`, family, step.Network, capacity)
 }
 
 // Objects is the cluster as the API would hold it, in an order that is not
 // sorted.
 func (b *Brain) Objects() egress.Objects {
 	objects := egress.Objects{
-		Verdicts: make(map[string]online.Verdict),
-		Capacity: maps.Clone(b.capacity),
-		Networks: maps.Clone(b.networks),
+		Verdicts:     make(map[string]online.Verdict),
+		Capacity:     maps.Clone(b.capacity),
+		IPv6Capacity: maps.Clone(b.capacity6),
+		Networks:     maps.Clone(b.networks),
 	}
 	for name := range b.offline {
 		objects.Verdicts[name] = online.Verdict{}

@@ -87,6 +87,21 @@ func TestBrain(t *testing.T) {
 	count.report(t, "scenarios on the brain", len(corpus.Scenarios))
 }
 
+// TestBrainInIPv6: each scenario has the same outcome where hosts and egress IPs have
+// addresses of IPv6.
+func TestBrainInIPv6(t *testing.T) {
+	corpus, deviations := load(t)
+	var count tally
+	for _, scenario := range corpus.Scenarios {
+		t.Run(scenario.Name, func(t *testing.T) {
+			out := conformance.Play(t.Context(), conformance.InIPv6{Driver: conformance.NewBrain(scenario.Profile)}, scenario)
+			logNotHere(t, out)
+			count.judge(t, scenario.Name, deviations, out.Wrong)
+		})
+	}
+	count.report(t, "scenarios on the brain, in IPv6", len(corpus.Scenarios))
+}
+
 func TestAgentOnTheBrain(t *testing.T) {
 	corpus, deviations := load(t)
 	var count tally

@@ -14,6 +14,8 @@
 // small corpora written by hand: every-word.json uses each word, and each scenario of
 // unknown-words.json has one that is unknown.
 //
+// The scenarios about whole clusters are also played in IPv6 ([InIPv6]), with the same outcomes.
+//
 // A scenario that we answer otherwise on purpose is listed in docs/compatibility.md,
 // under the heading Deviations, with the reason.
 //

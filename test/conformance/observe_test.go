@@ -8,6 +8,7 @@ import (
 	"slices"
 
 	corev1 "k8s.io/api/core/v1"
+	"k8s.io/apimachinery/pkg/api/equality"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"sigs.k8s.io/controller-runtime/pkg/client"
@@ -92,7 +93,9 @@ func (d *driver) reportAsAgents(ctx context.Context) error {
 	for i := range hosts.Items {
 		h := &hosts.Items[i]
 		before := h.DeepCopy()
-		if !objects.AgentReports(h) {
+		objects.AgentReports(h)
+		conformance.AgentReports(h)
+		if equality.Semantic.DeepEqual(before.Status, h.Status) {
 			continue
 		}
 		// If the controller writes at the same time, the next look reports.
@@ -185,7 +188,11 @@ func (s seen) outdated(resolution egress.Resolution) string {
 func addCloud(objects *egress.Objects, name string, config egress.CloudConfig) {
 	if objects.Capacity == nil {
 		objects.Capacity = make(map[string]int)
+		objects.IPv6Capacity = make(map[string]int)
 		objects.Networks = make(map[string][]netip.Prefix)
+	}
+	if config.IPv6Capacity != 0 {
+		objects.IPv6Capacity[name] = config.IPv6Capacity
 	}
 	if config.Capacity != 0 {
 		objects.Capacity[name] = config.Capacity
