@@ -69,7 +69,7 @@ func (r *egressReconciler) writeClaims(ctx context.Context, v view, a egress.All
 	for i, claims := range a.Hosts {
 		wanted[i] = r.withhold(v.host(claims.Host), claims.Claims, configured, doubts, waiting)
 	}
-	r.displaced.keep(a)
+	r.displaced.Keep(a)
 	var changed []*claimWrite
 	for i, claims := range a.Hosts {
 		h := v.host(claims.Host)
@@ -83,14 +83,14 @@ func (r *egressReconciler) writeClaims(ctx context.Context, v view, a egress.All
 		changed = append(changed, &claimWrite{before: h, wanted: list})
 	}
 	maps.DeleteFunc(r.waitingSince, func(ip netip.Addr, _ time.Time) bool { return waiting[ip] == 0 })
-	batches, others := r.displaced.batches(changed, released)
+	moves, others := batches(changed, r.displaced, released)
 	if len(judged) > 0 {
 		left = len(others) > 0 // what follows from the verdicts comes first
 	} else {
-		batches = append(batches, others...)
+		moves = append(moves, others...)
 	}
 	var errs []error
-	for _, some := range batches {
+	for _, some := range moves {
 		if wrote {
 			left = true
 			break
@@ -134,7 +134,7 @@ func (r *egressReconciler) claimsWrite(ctx context.Context, w *claimWrite, wrote
 func (r *egressReconciler) wroteClaims(ctx context.Context, w *claimWrite, released []egress.Release, published func() map[hostAddress]bool) {
 	r.observer.wroteHost(w.patched)
 	r.history.wrote(w.patched.UID, w.patched.EgressIPs)
-	r.displaced.wrote(w.before.EgressIPs, w.patched.EgressIPs, released)
+	r.displaced.Wrote(w.before.EgressIPs, w.patched.EgressIPs, released)
 	log.FromContext(ctx).Info("wrote the claims of an automatic host", "hostSubnet", w.before.Name,
 		"before", w.before.EgressIPs, "now", w.patched.EgressIPs)
 	r.reportReleases(w.before, w.patched.EgressIPs, released, published)

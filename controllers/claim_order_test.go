@@ -2,8 +2,6 @@ package controllers
 
 import (
 	"fmt"
-	"maps"
-	"net/netip"
 	"slices"
 	"testing"
 	"time"
@@ -15,9 +13,7 @@ import (
 	"sigs.k8s.io/controller-runtime/pkg/reconcile"
 
 	v1 "github.com/egressip-operator/egressip-operator/api/v1"
-	"github.com/egressip-operator/egressip-operator/internal/testenv"
 	"github.com/egressip-operator/egressip-operator/internal/testenv/objects"
-	"github.com/egressip-operator/egressip-operator/pkg/egress"
 )
 
 // manyPlacements are a store in which each of very many hosts, node0000 and so on, gets the
@@ -99,39 +95,6 @@ func TestMovesComeBeforePlacements(t *testing.T) {
 		}
 	}
 	t.Errorf("%s has not moved", moved)
-}
-
-// TestWhatIsDisplaced: an egress IP is displaced from its release until a host claims it, also
-// while that waits for the former host, or while no host can take it; not if no namespace
-// requests it.
-//
-// Kills the mutants unplaced-is-forgotten and unrequested-is-displaced.
-func TestWhatIsDisplaced(t *testing.T) {
-	ip := testenv.Addr
-	release := func(address string, why egress.Reason) egress.Release {
-		return egress.Release{IP: ip(address), Host: "one", Reason: why}
-	}
-	d := make(displaced)
-	d.wrote([]string{"10.0.0.1", "10.0.0.2", "10.0.0.3", "10.0.0.4"}, []string{"10.0.0.4"}, []egress.Release{
-		release("10.0.0.1", egress.ReasonHostOffline), release("10.0.0.2", egress.ReasonHostOffline),
-		release("10.0.0.3", egress.ReasonNotRequested), release("10.0.0.4", egress.ReasonHostOffline),
-	})
-	is := func(when string, want ...string) {
-		t.Helper()
-		if got := slices.Sorted(maps.Keys(d)); !slices.Equal(got, want) {
-			t.Errorf("%s: %q are displaced, want %q", when, got, want)
-		}
-	}
-	is("after the release", "10.0.0.1", "10.0.0.2")
-	d.keep(egress.Allocation{
-		Hosts:    []egress.HostClaims{{Host: "two", Claims: []netip.Addr{ip("10.0.0.1")}}},
-		Unplaced: []egress.Unplaced{{IP: ip("10.0.0.2")}},
-	})
-	is("one to be claimed, one without a host", "10.0.0.1", "10.0.0.2")
-	d.wrote(nil, []string{"10.0.0.1"}, nil)
-	is("one is claimed", "10.0.0.2")
-	d.keep(egress.Allocation{})
-	is("the other is not requested any more")
 }
 
 // TestRefusalsDoNotPauseTheRest: hundreds of hosts fail at once, or get their first egress

@@ -46,7 +46,7 @@ type egressReconciler struct {
 	// loggedWaiting is the error that logWhileWaiting logged last.
 	loggedWaiting string
 	// displaced are the egress IPs that are about to move.
-	displaced displaced
+	displaced egress.Displaced
 	// movingSince is since when an address that a status has assigned is on no list.
 	movingSince map[string]time.Time
 	// history is where claims come from.
@@ -87,7 +87,7 @@ func newEgressReconciler(d deps, o *observer, p *publisher) *egressReconciler {
 	return &egressReconciler{
 		deps: d, observer: o, publisher: p, fence: newFence(d, o, writes), writes: writes, history: claimHistory{retention: o.claimRetention},
 		waitingSince: make(map[netip.Addr]time.Time),
-		displaced:    make(displaced),
+		displaced:    make(egress.Displaced),
 		movingSince:  make(map[string]time.Time),
 		inUse:        make(map[[2]string]bool),
 	}

@@ -8,12 +8,12 @@ func claimMutants() []mutant {
 			edits: []edit{{file: "netnamespace.go", old: "!namespace.DeletionTimestamp.IsZero() || r.writes.underWay(writesNetNamespace, name)", new: "!namespace.DeletionTimestamp.IsZero()"}},
 		},
 		{
-			name: "unplaced-is-forgotten", pkg: controller, test: "TestWhatIsDisplaced", plain: true,
-			edits: []edit{{file: "claim_order.go", old: "range a.Unplaced {", new: "range a.Unplaced[:0] {"}},
+			name: "unplaced-is-forgotten", pkg: brain, test: "TestWhatIsDisplaced", plain: true,
+			edits: []edit{{file: "displaced.go", old: "range a.Unplaced {", new: "range a.Unplaced[:0] {"}},
 		},
 		{
-			name: "unrequested-is-displaced", pkg: controller, test: "TestWhatIsDisplaced", plain: true,
-			edits: []edit{{file: "claim_order.go", old: "return release.Reason != egress.ReasonNotRequested", new: "return release.Reason != \"\""}},
+			name: "unrequested-is-displaced", pkg: brain, test: "TestWhatIsDisplaced", plain: true,
+			edits: []edit{{file: "displaced.go", old: "return r.Reason != ReasonNotRequested", new: "return r.Reason != \"\""}},
 		},
 		{
 			name: "placements-beside-moves", pkg: controller, test: "TestMovesComeBeforePlacements", plain: true,
@@ -25,11 +25,11 @@ func claimMutants() []mutant {
 		},
 		{
 			name: "releases-wait-for-placements", pkg: controller, test: "TestMovesComeBeforePlacements", plain: true,
-			edits: []edit{{file: "claim_order.go", old: "slices.ContainsFunc(released[w.before.Name], urgentRelease)\n", new: "len(released) < 0\n"}},
+			edits: []edit{{file: "claim_order.go", old: "released[w.before.Name]) {", new: "nil) {"}},
 		},
 		{
 			name: "displaced-wait-for-placements", pkg: controller, test: "TestMovesComeBeforePlacements", plain: true,
-			edits: []edit{{file: "claim_order.go", old: "return d[ip] }) ||", new: "return false }) ||"}},
+			edits: []edit{{file: "claim_order.go", old: "displaced.Moves(w.wanted, ", new: "displaced.Moves(nil, "}},
 		},
 		{
 			name: "refused-claims-pause-the-rest", pkg: controller, test: "TestRefusalsDoNotPauseTheRest", plain: true,
