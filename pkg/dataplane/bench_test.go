@@ -13,6 +13,7 @@ import (
 	"github.com/egressip-operator/egressip-operator/internal/testenv"
 	"github.com/egressip-operator/egressip-operator/internal/testenv/netnstest"
 	"github.com/egressip-operator/egressip-operator/pkg/dataplane/internal/nlutil"
+	"github.com/egressip-operator/egressip-operator/pkg/probe"
 )
 
 // Where the rules are in the benchmarks.
@@ -161,4 +162,59 @@ func BenchmarkCountUsages(b *testing.B) {
 			b.Fatalf("counted %+v: %v", got[ip], err)
 		}
 	})
+}
+
+// One operation is a question of another host, which the kernel of a host in a cluster of 1,000
+// answers, and one that it drops because its inner source is none of its outer one. The
+// processor time is that of the kernel for all of it: the question comes by a veth, and the
+// answer leaves by it.
+func BenchmarkAnswer(b *testing.B) {
+	const self, asker = "172.16.0.1", "172.16.0.2"
+	d, _ := bigHost(b, Config{ProbePort: probePort}, 1000, 1)
+	must(b, d.AnswerProbes(Answer{HostIP: testenv.Addr(self), Instance: 7, Host: probe.HostHash("host"), Ready: true, Valid: time.Hour}))
+	h, err := netlink.NewHandle() // what is within b.Run has another thread, in another namespace
+	must(b, err)
+	b.Cleanup(h.Close)
+	uplink, err := h.LinkByName("eth0")
+	must(b, err)
+	far, err := h.LinkByName("far")
+	must(b, err)
+	must(b, h.NeighSet(&netlink.Neigh{
+		LinkIndex: uplink.Attrs().Index, IP: testenv.Addr(asker).AsSlice(), HardwareAddr: far.Attrs().HardwareAddr, State: netlink.NUD_PERMANENT,
+	}))
+	fd, err := unix.Socket(unix.AF_PACKET, unix.SOCK_RAW|unix.SOCK_CLOEXEC, 0)
+	must(b, err)
+	b.Cleanup(func() { must(b, unix.Close(fd)) })
+	for _, of := range []struct {
+		name, inner string
+		answers     int
+	}{{"answered", asker, 1}, {"dropped", "172.16.0.3", 0}} {
+		b.Run(of.name, func(b *testing.B) {
+			o := between(testenv.Addr(asker), testenv.Addr(self), netip.AddrPortFrom(testenv.Addr(of.inner), 40000), netip.AddrPortFrom(testenv.Addr(self), probePort),
+				probe.Message{Kind: probe.Question, Token: 1})
+			frame := slices.Concat(uplink.Attrs().HardwareAddr, far.Attrs().HardwareAddr, []byte{0x08, 0},
+				udpPacket(o.outer.from, o.outer.to, vxlan(probesVNI, o.inner.from, o.inner.to, o.message.Append(nil))))
+			to := &unix.SockaddrLinklayer{Ifindex: far.Attrs().Index}
+			send := func() { must(b, unix.Sendto(fd, frame, 0, to)) }
+			for range 100 {
+				send()
+			}
+			before, began := received(b, h, "far"), cpu(b)
+			for b.Loop() {
+				send()
+			}
+			b.ReportMetric(float64((cpu(b)-began).Nanoseconds())/float64(b.N), "cpu-ns/op")
+			if got := received(b, h, "far") - before; got < uint64(b.N*of.answers) || got > uint64(b.N*of.answers+10) {
+				b.Errorf("%d answers to %d questions", got, b.N)
+			}
+		})
+	}
+}
+
+// received counts the packets that came to a device.
+func received(b *testing.B, h *netlink.Handle, device string) uint64 {
+	b.Helper()
+	link, err := h.LinkByName(device)
+	must(b, err)
+	return link.Attrs().Statistics.RxPackets
 }
