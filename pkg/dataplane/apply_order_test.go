@@ -52,7 +52,7 @@ func TestMutantsOfRulesAndOrder(t *testing.T) {
 	remote := fmt.Sprintf("%#x/%#x", DefaultMarks().Remote(), DefaultMarks().Remote())
 	for _, m := range []mutant{
 		{name: "answers are marked too", rule: func(c, spec string) string {
-			return strings.Replace(spec, "-m conntrack --ctdir ORIGINAL -j SET", "-j SET", 1)
+			return strings.Replace(spec, "-m conntrack --ctdir ORIGINAL -j "+rules.ChainWay, "-j "+rules.ChainWay, 1)
 		}},
 		{name: "second lock removed", rule: without(rules.ChainForward, "--mark "+remote+" -j DROP")},
 		{name: "INVALID passes", rule: without(rules.ChainForward, unnatable)},
@@ -60,7 +60,7 @@ func TestMutantsOfRulesAndOrder(t *testing.T) {
 		{name: "unserved networks pass", rule: without(rules.ChainFrom, "--mark 0x0/")},
 		{name: "connections are not pinned", rule: without(rules.ChainPinned, "-j DROP")},
 		{name: "overlay's packets are masqueraded", rule: without(rules.ChainPostrouting, "-o "+overlayName)},
-		{name: "third lock removed", rule: without(rules.ChainLocked, "-j DROP")},
+		{name: "third lock removed", rule: without(rules.ChainHeld, "-j DROP")},
 		{name: "marks stay on packets inside", rule: without(rules.ChainForward, "-m set --match-set "+setInside+" dst")},
 		{name: "pods may reach the overlay's port", rule: without(rules.ChainForward, "--dport")},
 		{name: "marked before the rules", order: move(phaseMark, phaseGrow)},

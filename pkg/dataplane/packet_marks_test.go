@@ -58,13 +58,15 @@ func TestMarksOfOthersOnPackets(t *testing.T) {
 }
 
 // given: other software that overwrites the mark of each packet, or of its connection, at
-// any point behind ours; then no pod leaves with another source than without it, and nobody
+// any point behind ours, on the egress host or on the pod's; then no pod leaves with another source than without it, and nobody
 // else with an egress IP. Where our rules have a table of their own, marks of packets that
 // have lost ours are given back, and all that leave without it do so with it.
 //
 // Mutants killed: other-marks-are-unlocked, overwritten-marks-pass, pinned-mark-is-lost,
 // marks-before-others, mark-of-the-overlay-is-lost, leaving-without-a-lock, two-marks-leave,
-// lost-marks-of-the-overlay-leave.
+// lost-marks-of-the-overlay-leave, foreign-marks-of-plain-pods-pass, held-marks-are-not-given-back,
+// lost-marks-to-the-overlay, marked-packets-are-not-ours, locked-packets-are-not-ours,
+// ways-to-the-overlay-are-not-given-again.
 func TestMarksThatOthersOverwrite(t *testing.T) {
 	for _, rules := range append(someRules(), ownTable().ofIPv6()) {
 		t.Run(rules.name, func(t *testing.T) {
@@ -77,67 +79,80 @@ func TestMarksThatOthersOverwrite(t *testing.T) {
 			far.set(remote(7, n1))
 			plain.set(Pod{Kind: Node})
 			w.applyAll(t)
-			senders := []struct {
-				*machine
-				port   int
-				source string
-			}{{here.machine, 9001, w.eip(1)}, {far.machine, 9002, w.eip(1)}, {plain.machine, 9003, n1.own()}, {n1.machine, 9004, n1.own()}}
-			for _, s := range senders {
+			all := []markedSender{
+				{here.machine, 9001, w.eip(1)}, {far.machine, 9002, w.eip(1)}, {plain.machine, 9003, n1.own()}, {n1.machine, 9004, n1.own()},
+			}
+			for _, s := range all {
 				w.seen.only(uint16(s.port), s.source)
 			}
-			send := func() {
-				for _, s := range senders {
-					c := s.dial(t, s.over("udp"), s.outside(s.port))
-					_, err := c.Write([]byte("x"))
-					must(t, err)
+			w.overwritesMarks(t, rules, n1, all)
+			w.overwritesMarks(t, rules, n2, all[1:2])
+		})
+	}
+}
+
+// markedSender sends to a port of its own, and must be seen with a source.
+type markedSender struct {
+	*machine
+	port   int
+	source string
+}
+
+// overwritesMarks has other software on a node overwrite marks at any point, while some send by
+// that node.
+func (w *world) overwritesMarks(t *testing.T, rules rulesOf, at *node, senders []markedSender) {
+	t.Helper()
+	send := func() {
+		for _, s := range senders {
+			c := s.dial(t, s.over("udp"), s.outside(s.port))
+			_, err := c.Write([]byte("x"))
+			must(t, err)
+		}
+		w.drain(t)
+	}
+	overwrite := func(hook, what string) {
+		w.seen.says(what + " in " + hook + " of " + at.Name)
+		at.Run(t, fmt.Sprintf("nft 'table inet others; delete table inet others; table inet others { chain c { type filter hook %s; %s; }; }'", hook, what))
+	}
+	marks := at.dp.cfg.Marks
+	// No bits; bits of ours that no way has alone; the marks of both egress IPs; all.
+	zero, bits := "mark set 0", "mark set 5"
+	values := []string{zero, bits, "mark set 0xffffffff"}
+	for i := range 2 {
+		values = append(values, fmt.Sprintf("mark set %#x", marks.Index(marks.FirstIndex()+i)))
+	}
+	for _, hook := range []string{"prerouting priority -140", "prerouting priority -90", "forward priority -160", "forward priority -140", "forward priority 10", "postrouting priority -140", "postrouting priority 60"} {
+		for _, value := range values {
+			for _, of := range []string{"meta ", "ct "} {
+				// In iptables, nothing of ours is behind these but source NAT.
+				if late := strings.HasPrefix(hook, "post"); late && !rules.table() && value != zero && value != bits {
+					continue
 				}
-				w.drain(t)
-			}
-			overwrite := func(hook, what string) {
-				w.seen.says(what + " in " + hook)
-				n1.Run(t, fmt.Sprintf("nft 'table inet others; delete table inet others; table inet others { chain c { type filter hook %s; %s; }; }'", hook, what))
-			}
-			marks := n1.dp.cfg.Marks
-			// No bits; bits of ours that no way has alone; the marks of both egress IPs; all.
-			zero, bits := "mark set 0", "mark set 5"
-			values := []string{zero, bits, "mark set 0xffffffff"}
-			for i := range 2 {
-				values = append(values, fmt.Sprintf("mark set %#x", marks.Index(marks.FirstIndex()+i)))
-			}
-			for _, hook := range []string{"prerouting priority -140", "prerouting priority -90", "forward priority -140", "forward priority 10", "postrouting priority -140", "postrouting priority 60"} {
-				for _, value := range values {
-					for _, of := range []string{"meta ", "ct "} {
-						// In iptables, nothing of ours is behind these but source NAT.
-						if late := strings.HasPrefix(hook, "post"); late && !rules.table() && value != zero && value != bits {
-							continue
-						}
-						overwrite(hook, of+value)
-						send()
-						if carried := of == "meta " && (value == zero || value == bits); carried && rules.table() {
-							for _, s := range senders {
-								if from, err := s.whoami(t, s.outside(8080)); err != nil || from != s.source {
-									t.Errorf("%s in %s: %s is seen as %q (%v), expected %s", of+value, hook, s.Name, from, err, s.source)
-								}
-							}
+				overwrite(hook, of+value)
+				send()
+				if carried := of == "meta " && (value == zero || value == bits); carried && rules.table() {
+					for _, s := range senders {
+						if from, err := s.whoami(t, s.outside(8080)); err != nil || from != s.source {
+							t.Errorf("%s in %s of %s: %s is seen as %q (%v), expected %s", of+value, hook, at.Name, s.Name, from, err, s.source)
 						}
 					}
 				}
-				if rules.table() {
-					overwrite(hook, "meta mark set 0; ct mark set 0")
-					send()
-				}
 			}
-			if !rules.table() {
-				n1.Run(t, rules.flush("mangle", ""))
-				overwrite("prerouting priority -90", "meta "+bits)
-				send()
-				n1.apply(t)
-			}
-			n1.Run(t, "nft delete table inet others")
-			for _, s := range senders {
-				s.leaves(t, s.source)
-			}
-		})
+		}
+		if rules.table() {
+			overwrite(hook, "meta mark set 0; ct mark set 0")
+			send()
+		}
+	}
+	if !rules.table() {
+		at.Run(t, rules.flush("mangle", ""))
+		overwrite("prerouting priority -90", "meta "+bits)
+		send()
+		at.apply(t)
+	}
+	at.Run(t, "nft delete table inet others")
+	for _, s := range senders {
+		s.leaves(t, s.source)
 	}
 }
 

@@ -151,6 +151,16 @@ func (r *renderer) snat(randomPort bool) expr.Any {
 	return &expr.NAT{Type: expr.NATTypeSourceNAT, Family: family, RegAddrMin: register, FullyRandom: randomPort}
 }
 
+// marksDiffer matches packets whose mark is not their connection's, or is no way.
+func marksDiffer(mask uint32) []expr.Any {
+	return append(
+		slices.Concat(meta(expr.MetaKeyMARK), masked(native(mask))),
+		&expr.Ct{Key: expr.CtKeyMARK, Register: word(1)},
+		&expr.Bitwise{SourceRegister: word(1), DestRegister: word(1), Len: 4, Mask: native(mask), Xor: native(0)},
+		&expr.Lookup{SourceRegister: register, SetName: setSame, Invert: true},
+	)
+}
+
 // sourceIn matches source addresses of a network.
 func (r *renderer) sourceIn(p netip.Prefix) []expr.Any {
 	mask := net.CIDRMask(p.Bits(), p.Addr().BitLen())
@@ -236,6 +246,8 @@ func (r *renderer) match(m rules.Match) []expr.Any {
 		return slices.Concat(protocol(unix.IPPROTO_TCP), transport(13, 1), masked([]byte{byte(m.Among)}), compare(m.Not, []byte{byte(m.Set)}))
 	case rules.Mark:
 		return slices.Concat(meta(expr.MetaKeyMARK), masked(native(m.Mask)), compare(m.Not, native(m.Value)))
+	case rules.MarksDiffer:
+		return marksDiffer(m.Mask)
 	case rules.ConnMark:
 		return slices.Concat(ct(expr.CtKeyMARK), masked(native(m.Mask)), compare(m.Not, native(m.Value)))
 	case rules.Direction:
@@ -295,13 +307,7 @@ func (r *renderer) action(a rules.Action) []expr.Any {
 	case rules.RestoreMark:
 		return slices.Concat(ct(expr.CtKeyMARK), masked(native(a.Mask)), mapped(setRestore, 0))
 	case rules.DropIfMarksDiffer:
-		return slices.Concat(
-			meta(expr.MetaKeyMARK), masked(native(a.Mask)),
-			[]expr.Any{
-				&expr.Ct{Key: expr.CtKeyMARK, Register: word(1)},
-				&expr.Bitwise{SourceRegister: word(1), DestRegister: word(1), Len: 4, Mask: native(a.Mask), Xor: native(0)},
-				&expr.Lookup{SourceRegister: register, SetName: setSame, Invert: true},
-			}, verdict(expr.VerdictDrop, ""))
+		return append(marksDiffer(a.Mask), verdict(expr.VerdictDrop, "")...)
 	case rules.SourceNATByMark:
 		return r.snatByMark(a)
 	case rules.KeepSource:

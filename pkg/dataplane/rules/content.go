@@ -51,7 +51,12 @@ const (
 	ChainForged      = ChainPrefix + "FORGED"
 	ChainPrerouting  = ChainPrefix + "PREROUTING"
 	ChainMarking     = ChainPrefix + "MARKING"
+	ChainForeign     = ChainPrefix + "FOREIGN"
+	ChainWay         = ChainPrefix + "WAY"
 	ChainLeaving     = ChainPrefix + "LEAVING"
+	ChainTaken       = ChainPrefix + "TAKEN"
+	ChainRestored    = ChainPrefix + "RESTORED"
+	ChainSame        = ChainPrefix + "SAME"
 	ChainForward     = ChainPrefix + "FORWARD"
 	ChainFrom        = ChainPrefix + "FROM-OVERLAY"
 	ChainTo          = ChainPrefix + "TO-OVERLAY"
@@ -60,6 +65,7 @@ const (
 	ChainArrived     = ChainPrefix + "ARRIVED"
 	ChainOutput      = ChainPrefix + "OUTPUT"
 	ChainLocked      = ChainPrefix + "LOCKED"
+	ChainHeld        = ChainPrefix + "HELD"
 	ChainReset       = ChainPrefix + "RESET"
 	ChainAccept      = ChainPrefix + "ACCEPT"
 	ChainPostrouting = ChainPrefix + "POSTROUTING"
@@ -122,14 +128,17 @@ func (p Params) Equal(o Params) bool {
 // Build gives the content of all our chains. The walk of a packet through them:
 //
 //	raw     the outer packets of the overlay need no connection tracking
-//	mangle  MARKING marks: a pod's packet with its way, a reply with RETURN. It comes
-//	        first in PREROUTING; in nftables last, after all that others do there
+//	mangle  MARKING marks: a pod's packet with its way (WAY), a reply with RETURN; and takes
+//	        bits of ours off what must have none (FOREIGN). It comes first in PREROUTING;
+//	        in nftables last, after all that others do there
 //	        ARRIVED takes the marks off what is for the host itself
 //	        FORWARD marks again, and locks: what is marked leaves by its way, or not at all;
 //	        in iptables, LOCKED is here as well, in case others come first in filter;
-//	        LEAVING gives back marks of egress IPs that others have changed meanwhile
+//	        LEAVING sorts out what is none of ours; TAKEN, at the overlay, and RESTORED give
+//	        back marks that others have changed meanwhile
 //	filter  RESET answers pods that go on with connections that have ended;
-//	        LOCKED is the lock that holds when mangle has been flushed;
+//	        LOCKED, with HELD for pods with egress IPs, is the lock that holds when mangle has
+//	        been flushed;
 //	        OUTPUT locks what leaves past FORWARD, as by IPVS;
 //	        INPUT keeps others off the overlay and off the egress IPs
 //	nat     index -> egress IP, before the source NAT of other software
@@ -183,7 +192,7 @@ func outbound() []Match { return []Match{Original, unnatable()} }
 // heir matches packets of a pod that has the address of another one, which has ended
 // since there is no agent any more. The egress IP is not its own.
 func heir() []Match {
-	return []Match{inSet(SetBound, Source), AgentPresent{Set: SetPresent, Not: true}, KnownSender{Set: SetSenders, Not: true}}
+	return []Match{AgentPresent{Set: SetPresent, Not: true}, inSet(SetBound, Source), KnownSender{Set: SetSenders, Not: true}}
 }
 
 // betweenHosts reports whether there are rules about what hosts send each other: the outer
@@ -227,10 +236,11 @@ func (b builder) raw() Ruleset {
 // which the kernel's reverse path filter does only where it is strict. Pods come by a veth or
 // over a bridge, and what hosts send comes by the device that leads to them. On other devices
 // either way is right: a host may have two in one network.
-func (b builder) forged() (rules []Rule) {
+func (b builder) forged() []Rule {
+	rules := []Rule{when(notInSet(SetHosts, Source)).then(Return{})}
 	for _, port := range b.hostPorts() {
 		for _, kind := range []InKind{"veth", "bridge"} {
-			rules = append(rules, when(port, kind, inSet(SetHosts, Source), inSet(SetHosts, Destination), WrongWay{}).then(Drop{}))
+			rules = append(rules, when(port, kind, inSet(SetHosts, Destination), WrongWay{}).then(Drop{}))
 		}
 	}
 	return rules
@@ -239,13 +249,18 @@ func (b builder) forged() (rules []Rule) {
 func (b builder) mangle() Ruleset {
 	r := Ruleset{
 		Chains: map[string][]Rule{
-			ChainMarking: b.marking(),
-			ChainLeaving: slices.Concat(b.restored(), b.lost()),
-			ChainForward: b.forward(),
-			ChainFrom:    b.fromOverlayChain(),
-			ChainTo:      b.toOverlayChain(),
-			ChainPinned:  b.pinned(),
-			ChainArrived: b.arrived(),
+			ChainMarking:  b.marking(),
+			ChainForeign:  b.foreign(),
+			ChainWay:      b.way(),
+			ChainSame:     b.same(),
+			ChainLeaving:  b.leaving(),
+			ChainTaken:    b.taken(),
+			ChainRestored: slices.Concat(b.restored(), b.lost()),
+			ChainForward:  b.forward(),
+			ChainFrom:     b.fromOverlayChain(),
+			ChainTo:       b.toOverlayChain(),
+			ChainPinned:   b.pinned(),
+			ChainArrived:  b.arrived(),
 		},
 		Jumps: []HookJump{{From: Prerouting, To: ChainPrerouting}, {From: Input, To: ChainArrived}, {From: Forward, To: ChainForward}, {From: Postrouting, To: ChainLeaving, Late: b.Maps}},
 	}
@@ -258,7 +273,7 @@ func (b builder) mangle() Ruleset {
 	// In iptables, other software may put rules before ours, as Calico does in PREROUTING of
 	// this table and in FORWARD of filter: what these accept is not marked, and does not meet
 	// the lock there.
-	r.Chains[ChainLocked] = b.locked()
+	r.Chains[ChainLocked], r.Chains[ChainHeld] = b.locked(), b.held()
 	r.Jumps = append(r.Jumps, HookJump{From: Forward, To: ChainLocked})
 	return r
 }
@@ -267,8 +282,7 @@ func (b builder) mangle() Ruleset {
 // That of a service is one, where kube-proxy is in mode ipvs: from here on IPVS sends
 // them out again, past hook forward. The mark would be inherited.
 func (b builder) arrived() []Rule {
-	all := b.allBits()
-	return []Rule{when(Mark{Value: 0, Mask: all, Not: true}, inSet(SetPods, Source)).then(SetMark{0, all})}
+	return []Rule{when(b.marked(), inSet(SetPods, Source)).then(SetMark{0, b.allBits()})}
 }
 
 // forward is the lock on what is marked.
@@ -291,13 +305,15 @@ func (b builder) forward() []Rule {
 	if b.betweenHosts() {
 		rules = append(rules, when(UDPPort(b.OverlayPort), Original, inSet(SetHosts, Destination)).then(Drop{}))
 	}
+	rules = append(rules,
+		when(b.fromOverlay).then(Goto{ChainFrom}),
+		when(b.toOverlay).then(Goto{ChainTo}))
 	rules = append(rules, b.again()...)
 	return append(rules,
-		when(b.fromOverlay).then(Goto{ChainFrom}),
-		when(b.toOverlay).then(Goto{ChainTo}),
+		when(Mark{Value: 0, Mask: all}).then(Return{}),
 		// Traffic inside the cluster is left alone. Routing is done at this
 		// point and needs the mark no more: a CNI's tunnel would inherit it.
-		when(Mark{Value: 0, Mask: all, Not: true}, inSet(SetInside, Destination)).then(SetMark{0, all}),
+		when(inSet(SetInside, Destination)).then(SetMark{0, all}),
 		when(Mark{Value: 0, Mask: all}).then(Return{}),
 		// Second lock: the overlay is the only way outside for REMOTE.
 		when(Mark{Value: remote, Mask: remote}).then(Drop{}),
@@ -309,6 +325,7 @@ func (b builder) forward() []Rule {
 // fromOverlayChain takes packets that other hosts sent over the overlay.
 func (b builder) fromOverlayChain() []Rule {
 	return []Rule{
+		when().then(Jump{ChainMarking}),
 		when(b.toOverlay).then(Drop{}),
 		when(unnatable()).then(Drop{}),
 		when(Reply).then(Return{}),
@@ -324,6 +341,8 @@ func (b builder) toOverlayChain() []Rule {
 	ret, remote := b.Marks.Return(), b.Marks.Remote()
 	return []Rule{
 		when(unnatable()).then(Drop{}),
+		when(Reply, ConnMark{Value: ret, Mask: ret}).then(SetMark{ret, b.allBits()}),
+		when(Original).then(Jump{ChainWay}),
 		when(Mark{Value: 0, Mask: remote | ret}).then(Drop{}),
 		// Path MTU discovery fails where ICMP is filtered.
 		when(TCPFlags{Among: SYN | RST, Set: SYN}).then(ClampMSS{}),

@@ -7,6 +7,7 @@ func (b builder) filter() Ruleset {
 	return Ruleset{
 		Chains: map[string][]Rule{
 			ChainLocked: b.locked(),
+			ChainHeld:   b.held(),
 			ChainReset:  b.reset(),
 			ChainInput:  b.input(),
 			ChainOutput: b.output(),
@@ -29,8 +30,7 @@ func (b builder) filter() Ruleset {
 
 // locked drops packets that must not leave unmarked, and are unmarked.
 func (b builder) locked() []Rule {
-	ret := b.Marks.Return()
-	unmarked, outside := b.unmarked(), notInSet(SetInside, Destination)
+	ret, marking := b.Marks.Return(), Jump{ChainMarking}
 	notToOverlay := b.toOverlay
 	notToOverlay.Not = true
 	rules := []Rule{
@@ -44,30 +44,54 @@ func (b builder) locked() []Rule {
 		when(b.fromOverlay, Original, ConnMark{Value: ret, Mask: ret, Not: true}).then(Drop{}),
 		when(notToOverlay, Reply, ConnMark{Value: ret, Mask: ret}).then(Drop{}),
 	}
+	rules = append(rules, b.neighbours()...)
+	if b.Maps {
+		// FORWARD has seen these marks, too: it is in the same table. It has made them equal
+		// to their connections'.
+		differ := MarksDiffer{b.wayBits()}
+		rules = append(rules,
+			when(b.fromOverlay, differ).then(marking),
+			when(b.toOverlay, differ).then(marking),
+			when(b.marked(), notInSet(SetLocked, Source), inSet(SetPods, Source), notInSet(SetInside, Destination)).then(marking))
+	}
+	rules = append(rules, when(inSet(SetLocked, Source)).then(Goto{ChainHeld}))
+	rules = append(rules, b.refused()...)
+	for _, subnet := range b.Strict {
+		for _, state := range outbound() {
+			rules = append(rules, when(SourceIn{subnet}, b.unmarked(), state, notInSet(SetPods, Source), AgentPresent{Set: SetPresent}, notInSet(SetInside, Destination)).then(Drop{}))
+		}
+	}
+	return rules
+}
+
+// held is about what sources that are locked send.
+func (b builder) held() (rules []Rule) {
 	if b.Senders {
 		rules = append(rules, when(heir()...).then(Return{}))
 	}
-	rules = append(rules, b.neighbours()...)
+	rules = append(rules, when(inSet(SetInside, Destination)).then(Return{}))
 	if b.Maps {
-		// FORWARD has seen this mark, too: it is in the same table.
-		rules = append(rules, b.again()...)
+		rules = append(rules, when(MarksDiffer{b.wayBits()}).then(Jump{ChainMarking}))
 	}
-	if b.six {
-		refused := Mark{Value: b.wayBits(), Mask: b.wayBits()}
-		for _, state := range outbound() {
-			for _, r := range b.refusal() {
-				rules = append(rules, when(append(slices.Clone(r.Matches), refused, state, outside)...).then(r.Action))
-			}
-		}
-	}
+	rules = append(rules, b.refused()...)
 	for _, state := range outbound() {
 		for _, r := range b.refusal() {
-			rules = append(rules, when(append(slices.Clone(r.Matches), unmarked, state, inSet(SetLocked, Source), outside)...).then(r.Action))
+			rules = append(rules, when(append(slices.Clone(r.Matches), b.unmarked(), state)...).then(r.Action))
 		}
 	}
-	for _, subnet := range b.Strict {
-		for _, state := range outbound() {
-			rules = append(rules, when(SourceIn{subnet}, unmarked, state, notInSet(SetPods, Source), AgentPresent{Set: SetPresent}, outside).then(Drop{}))
+	return rules
+}
+
+// refused answers packets of IPv6 that have all bits of a way in their marks: those of pods
+// that have none.
+func (b builder) refused() (rules []Rule) {
+	if !b.six {
+		return nil
+	}
+	all := Mark{Value: b.wayBits(), Mask: b.wayBits()}
+	for _, state := range outbound() {
+		for _, r := range b.refusal() {
+			rules = append(rules, when(append(slices.Clone(r.Matches), all, state, notInSet(SetInside, Destination))...).then(r.Action))
 		}
 	}
 	return rules

@@ -46,7 +46,7 @@ func Build6(p Params) Content {
 	maps.DeleteFunc(b.Indices, func(ip netip.Addr, _ int) bool { return ip.Is4() })
 	leaving := Ruleset{
 		Chains: map[string][]Rule{ChainLeaving6: b.closed([]Rule{when().then(Drop{})})},
-		Jumps:  []HookJump{{From: Postrouting, To: ChainLeaving6}},
+		Jumps:  []HookJump{{From: Postrouting, To: ChainLeaving6, Late: p.Maps}}, // one hook for both families
 	}
 	if !p.Serve6 {
 		// Hosts that do not know yet that this one serves no IPv6 send it packets, which
@@ -62,7 +62,11 @@ func Build6(p Params) Content {
 	}
 	content := ofIPv6(b.content())
 	mangle := content[Mangle]
-	mangle.Chains[ChainLeaving6] = slices.Insert(mangle.Chains[ChainLeaving6], len(b.restored()), leaving.Chains[ChainLeaving6]...)
+	restored, closed := ChainRestored+suffix6, leaving.Chains[ChainLeaving6]
+	mangle.Chains[restored] = slices.Insert(mangle.Chains[restored], len(b.restored()), closed...)
+	for _, chain := range []string{ChainLeaving6, ChainTaken + suffix6} {
+		mangle.Chains[chain] = append(mangle.Chains[chain], closed...)
+	}
 	content[Mangle] = mangle
 	return content
 }

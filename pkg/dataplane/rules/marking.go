@@ -1,18 +1,23 @@
 package rules
 
-import "slices"
-
 // arrival is for packets that come over the overlay, as long as they have the mark that the
 // program there has given them.
 func (b builder) arrival() []Rule {
 	ret, way := b.Marks.Return(), b.wayBits()
-	return []Rule{
+	var rules []Rule
+	if b.Maps {
+		elsewhere := b.fromOverlay
+		elsewhere.Not = true
+		rules = append(rules, when(elsewhere).then(Return{}))
+	}
+	return append(
+		rules,
 		// A connection that comes over the overlay goes back over it, so that both
 		// directions take the same way, whatever the CNI.
 		when(b.fromOverlay, Original).then(SetConnMark{ret, ret}),
 		when(b.fromOverlay, Original, Unconfirmed{}).then(SaveMark{way}),
 		when(b.fromOverlay, Original).then(DropIfMarksDiffer{way}),
-	}
+	)
 }
 
 // marking gives packets of this host's pods, and replies, the mark of their way, and those
@@ -26,23 +31,13 @@ func (b builder) marking() []Rule {
 		when(b.fromOverlay, Original).then(RestoreMark{b.wayBits()}),
 		when(b.fromOverlay).then(Return{}),
 	}, b.neighbours()...)
-	// Our bits on packets of pods are nobody else's. What a pod sends to begin a connection
-	// gets its mark below, whatever it had.
-	foreign := Mark{Value: 0, Mask: all, Not: true}
 	rules = append(rules,
-		when(foreign, inSet(SetPods, Destination)).then(SetMark{0, all}),
-		when(foreign, inSet(SetIPs, Destination)).then(SetMark{0, all}),
-		when(foreign, Reply, inSet(SetPods, Source)).then(SetMark{0, all}))
-	if b.Senders {
-		rules = append(rules,
-			when(Unconfirmed{}, inSet(SetLocked, Source), AgentPresent{Set: SetPresent}).then(LearnSender{Pairs: SetSenders, Addresses: SetBound}),
-			when(heir()...).then(Return{}))
-	}
-	rules = append(rules, when(Reply, ConnMark{Value: ret, Mask: ret}).then(SetMark{ret, all}))
+		when(b.marked()).then(Jump{ChainForeign}),
+		when(Reply, ConnMark{Value: ret, Mask: ret}).then(SetMark{ret, all}))
 	// Packets that no NAT touches get the mark too, so that FORWARD can drop
 	// them if they are bound for the outside.
 	for _, state := range outbound() {
-		rules = append(rules, when(state).then(SetMarkFromSet{SetPods}))
+		rules = append(rules, when(state).then(Jump{ChainWay}))
 	}
 	for _, subnet := range b.Strict {
 		for _, state := range outbound() {
@@ -52,57 +47,103 @@ func (b builder) marking() []Rule {
 	return rules
 }
 
-// again marks packets once more, but for those that stay inside the cluster.
-func (b builder) again() []Rule {
-	mark := Jump{ChainMarking}
+// way gives what a pod sends its mark.
+func (b builder) way() (rules []Rule) {
+	if b.Senders {
+		rules = append(rules,
+			when(Unconfirmed{}, inSet(SetLocked, Source), AgentPresent{Set: SetPresent}).then(LearnSender{Pairs: SetSenders, Addresses: SetBound}),
+			when(heir()...).then(Return{}))
+	}
+	return append(rules, when().then(SetMarkFromSet{SetPods}))
+}
+
+// foreign takes marks off: our bits on packets of pods are nobody else's. What a pod sends to
+// begin a connection gets its mark after that, whatever it had.
+func (b builder) foreign() []Rule {
+	all := b.allBits()
 	return []Rule{
-		when(b.fromOverlay).then(mark),
-		when(b.toOverlay).then(mark),
-		when(inSet(SetPods, Source), notInSet(SetInside, Destination)).then(mark),
+		when(inSet(SetPods, Destination)).then(SetMark{0, all}),
+		when(inSet(SetIPs, Destination)).then(SetMark{0, all}),
+		when(Reply, inSet(SetPods, Source)).then(SetMark{0, all}),
 	}
 }
 
-// restored gives back the marks with which packets have passed FORWARD, before they get their
-// source or reach the program at the overlay, if others have changed them meanwhile. Of a
-// packet's mark and its connection's, one is enough. Two that contradict each other are not.
-func (b builder) restored() []Rule {
-	ret, remote, first, all, way := b.Marks.Return(), b.Marks.Remote(), b.first(), b.allBits(), b.wayBits()
-	elsewhere := b.toOverlay
-	elsewhere.Not = true
-	has := func(bits uint32) Match { return ConnMark{Value: bits, Mask: bits} }
+// again marks packets of pods once more, but for those that stay inside the cluster, and
+// those of pods without egress IPs that have no mark: they must have none.
+func (b builder) again() []Rule {
+	outside := notInSet(SetInside, Destination)
 	rules := []Rule{
-		when(b.toOverlay, Reply, has(ret)).then(SetMark{ret, all}),
-		when(b.toOverlay, Original, has(remote)).then(RestoreMark{way}),
-		when(elsewhere, Mark{Value: 0, Mask: all, Not: true}, ConnMark{Value: 0, Mask: ret | first}, inSet(SetPods, Source), notInSet(SetLocked, Source)).then(SetMark{0, all}),
+		when(b.marked(), notInSet(SetLocked, Source), inSet(SetPods, Source), outside).then(Jump{ChainMarking}),
+		when(b.marked(), Reply, inSet(SetLocked, Source), outside).then(Jump{ChainMarking}),
 	}
-	for _, served := range []matches{
-		{elsewhere, Original, has(ret | first)},
-		{elsewhere, Original, has(first), inSet(SetLocked, Source), notInSet(SetInside, Destination)},
-	} {
-		rules = append(rules,
-			append(slices.Clone(served), b.lostIndex()).then(RestoreMark{way}),
-			served.then(DropIfMarksDiffer{way}))
+	for _, state := range outbound() {
+		rules = append(rules, when(state, inSet(SetLocked, Source), outside).then(Jump{ChainWay}))
 	}
 	return rules
+}
+
+// leaving is about packets that leave. Most are none of ours, and go on at once: they have
+// no mark, nor has their connection, and their source must have none.
+func (b builder) leaving() []Rule {
+	rules := []Rule{when(b.toOverlay).then(Goto{ChainTaken})}
+	ours := []Match{b.marked(), ConnMark{Value: 0, Mask: b.allBits(), Not: true}, inSet(SetLocked, Source)}
+	if b.Maps {
+		ours = append(ours, b.fromOverlay)
+	}
+	for _, m := range ours {
+		rules = append(rules, when(m).then(Goto{ChainRestored}))
+	}
+	return rules
+}
+
+// taken gives packets back the marks with which they reach the program at the overlay.
+func (b builder) taken() []Rule {
+	ret, remote := b.Marks.Return(), b.Marks.Remote()
+	return []Rule{
+		when(Reply, ConnMark{Value: ret, Mask: ret}).then(SetMark{ret, b.allBits()}),
+		when(Original, ConnMark{Value: remote, Mask: remote}).then(RestoreMark{b.wayBits()}),
+	}
+}
+
+// restored gives packets back the marks with which they have passed FORWARD, before they get
+// their source, if others have changed them meanwhile. Of a packet's mark and its connection's,
+// one is enough. Two that contradict each other are not.
+func (b builder) restored() []Rule {
+	ret, first := b.Marks.Return(), b.first()
+	has := func(bits uint32) Match { return ConnMark{Value: bits, Mask: bits} }
+	same := Jump{ChainSame}
+	return []Rule{
+		when(b.marked(), ConnMark{Value: 0, Mask: ret | first}, inSet(SetPods, Source), notInSet(SetLocked, Source)).then(SetMark{0, b.allBits()}),
+		when(Original, has(ret|first)).then(same),
+		when(Original, has(first), inSet(SetLocked, Source), notInSet(SetInside, Destination)).then(same),
+	}
+}
+
+// same gives back a mark that has lost its index, and drops what has another way than its
+// connection.
+func (b builder) same() []Rule {
+	way := b.wayBits()
+	return []Rule{
+		when(b.lostIndex()).then(RestoreMark{way}),
+		when().then(DropIfMarksDiffer{way}),
+	}
 }
 
 // lost drops what should have an index, and has lost both marks.
 func (b builder) lost() []Rule {
 	var rules []Rule
-	elsewhere := b.toOverlay
-	elsewhere.Not = true
 	if b.Senders {
 		// It may be an heir's: see there.
-		rules = append(rules, when(inSet(SetBound, Source), AgentPresent{Set: SetPresent, Not: true}).then(Return{}))
+		rules = append(rules, when(AgentPresent{Set: SetPresent, Not: true}, inSet(SetBound, Source)).then(Return{}))
 	}
 	for _, state := range outbound() {
-		rules = append(rules, when(elsewhere, b.lostIndex(), state, inSet(SetLocked, Source), notInSet(SetInside, Destination)).then(Drop{}))
+		rules = append(rules, when(b.lostIndex(), state, inSet(SetLocked, Source), notInSet(SetInside, Destination)).then(Drop{}))
 	}
 	if b.Maps {
 		// No packet matches where the kernel does not know the input device in this hook.
 		ret := b.Marks.Return()
 		for _, gone := range []Match{b.lostIndex(), ConnMark{Value: 0, Mask: ret}} {
-			rules = append(rules, when(b.fromOverlay, elsewhere, gone, Original).then(Drop{}))
+			rules = append(rules, when(b.fromOverlay, gone, Original).then(Drop{}))
 		}
 	}
 	return rules
@@ -127,6 +168,9 @@ func (b builder) allBits() uint32 {
 
 // wayBits are the bits that say which way a packet leaves.
 func (b builder) wayBits() uint32 { return b.Marks.Remote() | b.Marks.IndexMask() }
+
+// marked matches packets with any of our bits in their marks.
+func (b builder) marked() Mark { return Mark{Value: 0, Mask: b.allBits(), Not: true} }
 
 // first is the bit that every index has.
 func (b builder) first() uint32 { return b.Marks.Index(b.Marks.FirstIndex()) }

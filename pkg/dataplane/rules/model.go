@@ -142,6 +142,10 @@ type ConnMark struct {
 	Not         bool
 }
 
+// MarksDiffer matches packets whose mark differs from their connection's in the bits of Mask,
+// and those with a mark that is no way. It is for backends with maps, see [Params].
+type MarksDiffer struct{ Mask uint32 }
+
 // Direction matches packets of tracked connections by their direction.
 type Direction string
 
@@ -216,6 +220,7 @@ func (HopLimit) match()       {}
 func (TCPFlags) match()       {}
 func (Mark) match()           {}
 func (ConnMark) match()       {}
+func (MarksDiffer) match()    {}
 func (Direction) match()      {}
 func (ConnState) match()      {}
 func (Unconfirmed) match()    {}
