@@ -165,5 +165,9 @@ func agentMutants() []mutant {
 			name: "answers-do-not-count", pkg: agent, test: "TestClaimsThatADeadWatchDoesNotDeliver", plain: true,
 			edits: []edit{{file: "caches.go", old: "c.own.correct(c.options.NodeName, hostSubnets.Items)", new: "hostSubnets.Items"}},
 		},
+		{
+			name: "answers-bring-back-the-deleted", pkg: agent, test: "TestOwnHostSubnetThatTheWatchHasNotDelivered", plain: true,
+			edits: []edit{{file: "own.go", old: "\tif o.answered == 0 ||", new: "\tif i < 0 && o.live != nil {\n\t\treturn append(cached, *o.live)\n\t}\n\tif o.answered == 0 ||"}},
+		},
 	}
 }

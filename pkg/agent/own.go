@@ -54,7 +54,8 @@ func (o *own) asks(cached *v1.HostSubnet) question {
 }
 
 // answer takes what the API server has: nil if there is none. current reports that the
-// cache had the same when the request was sent, and news that this was not known.
+// cache had the same when the request was sent, and news that it had something else, which was
+// not known.
 func (o *own) answer(q question, live *v1.HostSubnet) (current, news bool) {
 	o.mu.Lock()
 	defer o.mu.Unlock()
@@ -63,23 +64,19 @@ func (o *own) answer(q question, live *v1.HostSubnet) (current, news bool) {
 	if q.number < o.answered {
 		return current, false // overtaken by a later one
 	}
-	news = !current && (!o.lags || is != versionOf(o.live))
+	news = !current && q.cached != ownVersion{} && (!o.lags || is != versionOf(o.live))
 	o.answered, o.cached, o.live, o.lags = q.number, q.cached, live, !current
 	return current, news
 }
 
-// correct returns the HostSubnets of the cache, with this node's one replaced where an
-// older one is there. What it is given is not changed.
+// correct returns the HostSubnets of the cache, with this node's one replaced, or left out, where
+// an older one is there. Where there is none, the host has nothing to give up, and the answer may
+// be the older one. What correct is given is not changed.
 func (o *own) correct(node string, cached []v1.HostSubnet) []v1.HostSubnet {
 	o.mu.Lock()
 	defer o.mu.Unlock()
 	i := slices.IndexFunc(cached, func(h v1.HostSubnet) bool { return h.Name == node })
-	switch {
-	case o.answered == 0 || i < 0 && (o.live == nil || o.cached != ownVersion{}):
-		return cached
-	case i < 0:
-		return append(slices.Clip(cached), *o.live)
-	case !o.newerThan(&cached[i]):
+	if o.answered == 0 || i < 0 || !o.newerThan(&cached[i]) {
 		return cached
 	}
 	cached = slices.Clone(cached)

@@ -87,7 +87,10 @@ func TestPropertyOwnHostSubnetIsTheNewestKnown(t *testing.T) {
 				known = max(known, r.version)
 			}
 			if at(watched) == nil {
-				continue // what is read next may be older or younger than an answer, and no one can tell
+				if got := o.correct("node1", nil); got != nil {
+					t.Fatalf("the cache has no HostSubnet: decides by %+v", got)
+				}
+				continue
 			}
 			given := []v1.HostSubnet{{ObjectMeta: metav1.ObjectMeta{Name: "node0"}}, *at(watched)}
 			before := slices.Clone(given)
@@ -106,28 +109,24 @@ func TestPropertyOwnHostSubnetIsTheNewestKnown(t *testing.T) {
 	})
 }
 
-// TestOwnHostSubnetThatTheWatchHasNotDelivered: one that was created is used, until the
-// cache has any.
+// TestOwnHostSubnetThatTheWatchHasNotDelivered: one that was created is used once the watch
+// has delivered it, and not before: it may have been deleted again.
+//
+// Mutant killed: answers-bring-back-the-deleted.
 func TestOwnHostSubnetThatTheWatchHasNotDelivered(t *testing.T) {
 	t.Parallel()
 	var o own
-	if got := o.correct("node1", nil); got != nil {
-		t.Errorf("nothing is known, and there is %v", got)
-	}
 	created := &v1.HostSubnet{ObjectMeta: metav1.ObjectMeta{Name: "node1", UID: "1", Generation: 1}}
-	if current, news := o.answer(o.asks(nil), nil); !current || news {
-		t.Errorf("there is none: current %t, news %t", current, news)
-	}
-	for _, want := range []bool{true, false} {
-		if current, news := o.answer(o.asks(nil), created); current || news != want {
-			t.Errorf("one was created: current %t, news %t", current, news)
+	for _, live := range []*v1.HostSubnet{nil, created, created} {
+		if current, news := o.answer(o.asks(nil), live); current != (live == nil) || news {
+			t.Errorf("the API server has %v: current %t, news %t", live, current, news)
+		}
+		if got := o.correct("node1", nil); got != nil {
+			t.Errorf("the API server has %v, the cache none: decides by %v", live, got)
 		}
 	}
-	if got := o.correct("node1", nil); len(got) != 1 || got[0].UID != "1" {
-		t.Errorf("one was created, and there is %v", got)
-	}
-	if got := o.correct("node1", []v1.HostSubnet{{ObjectMeta: metav1.ObjectMeta{Name: "node1", UID: "2"}}}); len(got) != 1 || got[0].UID != "2" {
-		t.Errorf("another one was created, and there is %v", got)
+	if got := o.correct("node1", []v1.HostSubnet{*created}); len(got) != 1 || got[0].UID != "1" {
+		t.Errorf("the cache has one, and there is %v", got)
 	}
 }
 
