@@ -32,7 +32,7 @@ func ruleMutants() []mutant {
 		m("marks-before-others", kernel, overwrite, true, "rules/content.go", "To: ChainMarking, Late: true}", "To: ChainMarking}"),
 		m("mark-of-the-overlay-is-lost", kernel, overwrite, true, "rules/marking.go", "when(b.fromOverlay, Original).then(RestoreMark{b.wayBits()}),", ""),
 		m("overwritten-marks-pass", kernel, overwrite, true, "rules/content.go", "rules = append(rules, b.again()...)", ""),
-		m("foreign-marks-of-plain-pods-pass", kernel, overwrite, true, "rules/marking.go", "when(b.marked(), notInSet(SetLocked, Source), inSet(SetPods, Source), outside).then(Jump{ChainMarking}),\n", ""),
+		m("foreign-marks-of-plain-pods-pass", kernel, overwrite, true, "rules/marking.go", "inSet(SetPods, Source), notInSet(SetInside, Destination)).then(Jump{ChainMarking})", "inSet(SetPods, Source), notInSet(SetInside, Destination)).then(SetMark{0, 0})"),
 		m("held-marks-are-not-given-back", kernel, overwrite, true, "rules/filter.go", "rules = append(rules, when(MarksDiffer{b.wayBits()}).then(Jump{ChainMarking}))", ""),
 		m("lost-marks-to-the-overlay", kernel, overwrite, true, "rules/marking.go", "when(Original, ConnMark{Value: remote, Mask: remote}).then(RestoreMark{b.wayBits()}),", "when(Original, ConnMark{Value: remote, Mask: remote}).then(Return{}),"),
 		m("marked-packets-are-not-ours", kernel, overwrite, true, "rules/marking.go", "ours := []Match{b.marked(), ConnMark{Value: 0, Mask: b.allBits(), Not: true}, inSet(SetLocked, Source)}", "ours := []Match{inSet(SetLocked, Source)}"),

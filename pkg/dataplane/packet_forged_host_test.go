@@ -7,9 +7,10 @@ import (
 	"github.com/egressip-operator/egressip-operator/internal/testenv"
 )
 
-// given: hosts whose reverse path filter is loose, or off, or that have IPv6, which has none, and pods that may write any source;
-// when they send to the overlay of an egress host with another host's address, in the name of
-// a namespace, then nothing leaves. What that host itself sends does.
+// given: hosts whose reverse path filter is loose, or off, or that have IPv6 alone, which has
+// none, and pods that may write any source; when they send to the overlay of an egress host with
+// another host's address, in the name of a namespace, then nothing leaves. What that host itself
+// sends does.
 //
 // Mutants killed: forged-hosts-pass, forged-hosts-pass-from-bridges, ways-of-hosts-are-wrong.
 func TestPodsCannotSendAsHosts(t *testing.T) {

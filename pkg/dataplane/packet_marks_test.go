@@ -58,9 +58,10 @@ func TestMarksOfOthersOnPackets(t *testing.T) {
 }
 
 // given: other software that overwrites the mark of each packet, or of its connection, at
-// any point behind ours, on the egress host or on the pod's; then no pod leaves with another source than without it, and nobody
-// else with an egress IP. Where our rules have a table of their own, marks of packets that
-// have lost ours are given back, and all that leave without it do so with it.
+// any point behind ours, on the egress host or on the pod's; then no pod leaves with another
+// source than without it, and nobody else with an egress IP. Where our rules have a table of
+// their own, marks of packets that have lost ours are given back, and all that leave without it
+// do so with it.
 //
 // Mutants killed: other-marks-are-unlocked, overwritten-marks-pass, pinned-mark-is-lost,
 // marks-before-others, mark-of-the-overlay-is-lost, leaving-without-a-lock, two-marks-leave,

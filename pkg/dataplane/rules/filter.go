@@ -52,7 +52,7 @@ func (b builder) locked() []Rule {
 		rules = append(rules,
 			when(b.fromOverlay, differ).then(marking),
 			when(b.toOverlay, differ).then(marking),
-			when(b.marked(), notInSet(SetLocked, Source), inSet(SetPods, Source), notInSet(SetInside, Destination)).then(marking))
+			b.plainAgain())
 	}
 	rules = append(rules, when(inSet(SetLocked, Source)).then(Goto{ChainHeld}))
 	rules = append(rules, b.refused()...)

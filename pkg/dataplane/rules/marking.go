@@ -73,13 +73,18 @@ func (b builder) foreign() []Rule {
 func (b builder) again() []Rule {
 	outside := notInSet(SetInside, Destination)
 	rules := []Rule{
-		when(b.marked(), notInSet(SetLocked, Source), inSet(SetPods, Source), outside).then(Jump{ChainMarking}),
+		b.plainAgain(),
 		when(b.marked(), Reply, inSet(SetLocked, Source), outside).then(Jump{ChainMarking}),
 	}
 	for _, state := range outbound() {
 		rules = append(rules, when(state, inSet(SetLocked, Source), outside).then(Jump{ChainWay}))
 	}
 	return rules
+}
+
+// plainAgain is the part of again about pods without egress IPs.
+func (b builder) plainAgain() Rule {
+	return when(b.marked(), notInSet(SetLocked, Source), inSet(SetPods, Source), notInSet(SetInside, Destination)).then(Jump{ChainMarking})
 }
 
 // leaving is about packets that leave. Most are none of ours, and go on at once: they have

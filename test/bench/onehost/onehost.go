@@ -9,9 +9,12 @@ package onehost
 import (
 	"context"
 	"errors"
+	"flag"
 	"fmt"
+	"net/netip"
 	"os"
 	"os/exec"
+	"os/signal"
 	"runtime"
 	"slices"
 	"syscall"
@@ -63,9 +66,28 @@ nft 'add table ip nat; add chain ip nat post { type nat hook postrouting priorit
 ip netns exec server nft 'add table ip t; add chain ip t pre { type filter hook prerouting priority -400; policy drop; }'
 ip neigh replace 192.168.7.72 lladdr $(ip -n server -o link show eth0 | sed 's/.*ether \([^ ]*\).*/\1/') dev up0`
 
-// Run runs the program once more, with namespaces of its own, and there calls measure, once the
-// host and its pods are up. They end with the program.
-func Run(ctx context.Context, measure func(context.Context) error) error {
+// Address returns the address of a pod, by its number from 0 on.
+func Address(i int) netip.Addr { return netip.AddrFrom4([4]byte{10, 244, 1, byte(2 + i)}) }
+
+// Locked reports whether a pod has an egress IP: half of them do, and two of those that send.
+func Locked(i int) bool { return i < 2 || i > Links/2 }
+
+// Main is a program that measures, with flags for the rounds of each comparison and the packets in
+// one. It runs itself once more, with namespaces of its own, and there calls measure, once the host
+// and its pods are up. They end with the program.
+func Main(name string, rounds int, measure func(ctx context.Context, rounds, packets int) error) {
+	flag.IntVar(&rounds, "rounds", rounds, "rounds of each, with what is measured and without")
+	packets := flag.Int("packets", 5000, "packets in a round")
+	flag.Parse()
+	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, unix.SIGTERM)
+	defer stop()
+	if err := run(ctx, func() error { return measure(ctx, rounds, *packets) }); err != nil {
+		fmt.Fprintf(os.Stderr, "%s: %v\n", name, err)
+		os.Exit(1) //nolint:gocritic // the process ends
+	}
+}
+
+func run(ctx context.Context, measure func() error) error {
 	if os.Getenv(inside) == "" {
 		cmd := exec.CommandContext(ctx, "/proc/self/exe", os.Args[1:]...)
 		cmd.Env = append(os.Environ(), inside+"=1")
@@ -77,7 +99,7 @@ func Run(ctx context.Context, measure func(context.Context) error) error {
 	if out, err := exec.CommandContext(ctx, "sh", "-ec", world).CombinedOutput(); err != nil {
 		return fmt.Errorf("make the host and its neighbours: %w\n%s", err, out)
 	}
-	return measure(ctx)
+	return measure()
 }
 
 // Compare has a pod send with something in place and without it, in turn, and prints what a packet

@@ -9,38 +9,23 @@ package main
 import (
 	"context"
 	"errors"
-	"flag"
-	"fmt"
 	"net/netip"
-	"os"
-	"os/signal"
-
-	"golang.org/x/sys/unix"
 
 	"github.com/egressip-operator/egressip-operator/pkg/dataplane"
 	"github.com/egressip-operator/egressip-operator/test/bench/onehost"
 )
 
 func main() {
-	rounds := flag.Int("rounds", 40, "rounds of each, with what is ours and without")
-	packets := flag.Int("packets", 5000, "packets in a round")
-	flag.Parse()
-	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, unix.SIGTERM)
-	defer stop()
-	err := onehost.Run(ctx, func(ctx context.Context) error {
+	onehost.Main("packets", 40, func(ctx context.Context, rounds, packets int) error {
 		for _, pod := range onehost.Pods() {
 			put := func() error { return put(ctx) }
 			remove := func() error { return dataplane.Cleanup(ctx, config()) }
-			if err := onehost.Compare(pod, *rounds, *packets, put, remove); err != nil {
+			if err := onehost.Compare(pod, rounds, packets, put, remove); err != nil {
 				return err
 			}
 		}
 		return nil
 	})
-	if err != nil {
-		fmt.Fprintln(os.Stderr, "packets:", err)
-		os.Exit(1) //nolint:gocritic // the process ends
-	}
 }
 
 func config() dataplane.Config {
@@ -58,9 +43,6 @@ func put(ctx context.Context) (err error) {
 	return err
 }
 
-// Of the pods that send, those before plain have egress IPs, and so has half of the rest.
-const plain = 2
-
 func state() dataplane.State {
 	host, pods := netip.MustParseAddr("192.168.7.11"), netip.MustParsePrefix("10.244.1.0/24")
 	s := dataplane.State{
@@ -71,8 +53,8 @@ func state() dataplane.State {
 		s.Hosted = append(s.Hosted, dataplane.Hosted{IP: netip.AddrFrom4([4]byte{192, 168, 7, byte(200 + i)}), NetID: uint32(7 + i)})
 	}
 	for i := range onehost.Links {
-		p := dataplane.Pod{IP: netip.AddrFrom4([4]byte{10, 244, 1, byte(2 + i)}), Kind: dataplane.Node}
-		if i < plain || i > onehost.Links/2 {
+		p := dataplane.Pod{IP: onehost.Address(i), Kind: dataplane.Node}
+		if onehost.Locked(i) {
 			h := s.Hosted[i%len(s.Hosted)]
 			p.Kind, p.NetID, p.EgressIP = dataplane.Local, h.NetID, h.IP
 		}

@@ -17,13 +17,10 @@ package main
 import (
 	"context"
 	"errors"
-	"flag"
 	"fmt"
 	"maps"
 	"net"
 	"net/netip"
-	"os"
-	"os/signal"
 	"slices"
 	"time"
 
@@ -35,57 +32,42 @@ import (
 	"github.com/egressip-operator/egressip-operator/test/bench/onehost"
 )
 
-// Of the pods that send, those before plain have egress IPs, and so has half of the rest.
-const plain = 2
+func main() { onehost.Main("sources", 100, measure) }
 
-func main() {
-	rounds := flag.Int("rounds", 100, "rounds of each, with the tables and without")
-	packets := flag.Int("packets", 5000, "packets in a round")
-	flag.Parse()
-	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, unix.SIGTERM)
-	defer stop()
-	if err := run(ctx, *rounds, *packets); err != nil {
-		fmt.Fprintln(os.Stderr, "sources:", err)
-		os.Exit(1) //nolint:gocritic // the process ends
+func measure(_ context.Context, rounds, packets int) (err error) {
+	d, err := nftables.Open(true)
+	if err != nil {
+		return err
 	}
-}
-
-func run(ctx context.Context, rounds, packets int) error {
-	return onehost.Run(ctx, func(context.Context) (err error) {
-		d, err := nftables.Open(true)
-		if err != nil {
+	defer func() { err = errors.Join(err, d.Close()) }()
+	want, err := checked()
+	if err != nil {
+		return err
+	}
+	if err := passes(d, want, rounds); err != nil {
+		return err
+	}
+	put := func() error { return d.PutLinks(want, 0) }
+	remove := func() error { _, err := d.RemoveLinks(); return err }
+	for _, pod := range onehost.Pods() {
+		if err := onehost.Compare(pod, rounds, packets, put, remove); err != nil {
 			return err
 		}
-		defer func() { err = errors.Join(err, d.Close()) }()
-		want, err := checked()
-		if err != nil {
-			return err
-		}
-		if err := passes(d, want, rounds); err != nil {
-			return err
-		}
-		put := func() error { return d.PutLinks(want, 0) }
-		remove := func() error { _, err := d.RemoveLinks(); return err }
-		for _, pod := range onehost.Pods() {
-			if err := onehost.Compare(pod, rounds, packets, put, remove); err != nil {
-				return err
-			}
-		}
-		return nil
-	})
+	}
+	return nil
 }
 
 // checked are the links that the tables have.
 func checked() (nftables.Links, error) {
 	l := nftables.Links{Sources: map[int][]netip.Addr{}}
 	for i := range onehost.Links {
-		ip := netip.AddrFrom4([4]byte{10, 244, 1, byte(2 + i)})
+		ip := onehost.Address(i)
 		link, err := net.InterfaceByName(fmt.Sprintf("v-%d", 2+i))
 		if err != nil {
 			return l, err
 		}
 		l.Pods = append(l.Pods, link.Index)
-		if i < plain || i > onehost.Links/2 {
+		if onehost.Locked(i) {
 			l.Sources[link.Index], l.Guarded = []netip.Addr{ip}, append(l.Guarded, ip)
 		}
 	}
@@ -108,7 +90,7 @@ func passes(d *nftables.Driver, want nftables.Links, rounds int) error {
 	defer nl.Close()
 	var pods []netip.Addr
 	for i := range onehost.Links {
-		pods = append(pods, netip.AddrFrom4([4]byte{10, 244, 1, byte(2 + i)}))
+		pods = append(pods, onehost.Address(i))
 	}
 	less := want
 	less.Guarded = want.Guarded[1:]
