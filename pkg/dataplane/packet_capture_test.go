@@ -115,7 +115,8 @@ func (c *capture) note(b []byte) {
 		if p.proto == unix.IPPROTO_DSTOPTS && len(b) >= header+8 {
 			p.proto, header = b[header], header+8*(int(b[header+1])+1)
 		}
-		if p.proto == unix.IPPROTO_ICMPV6 && len(b) > header && b[header] >= neighbourDiscovery && b[header] <= neighbourDiscoveryEnd {
+		onLink := b[7] == 255 // else somebody has forwarded it
+		if onLink && p.proto == unix.IPPROTO_ICMPV6 && len(b) > header && b[header] >= neighbourDiscovery && b[header] <= neighbourDiscoveryEnd {
 			return // as ARP, which is no packet of IPv4
 		}
 	case len(b) >= 20 && b[0]>>4 == 4:
