@@ -57,8 +57,11 @@ func TestPacketsAgain(t *testing.T) {
 // newCell brings up the test bed of a cell, without the operator.
 func newCell(t *testing.T, prefix string, cell matrix.Cell) *bed {
 	t.Helper()
-	b := newBedOf(t, testbed.Options{Prefix: prefix, Backend: cell.Node, CNI: cell.CNI, ProxyMode: cell.Proxy})
+	b := newBedOf(t, testbed.Options{Prefix: prefix, Backend: cell.Node, CNI: cell.CNI, ProxyMode: cell.Proxy, DualStack: cell.IPv6})
 	b.rules, b.kustomized = cell.Rules, false
+	if cell.IPv6 {
+		b.family = ipv6()
+	}
 	if cell.Rules != "nftables" {
 		b.values = append(b.values, "backend="+cell.Rules)
 	}

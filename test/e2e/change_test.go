@@ -20,13 +20,14 @@ const repairedIn = 2 * time.Second
 func (b *bed) testDrift(t *testing.T) {
 	b.givenEgressIP(t)
 	for _, c := range []struct{ node, damage string }{
-		{egressHost, "ip address del " + b.egressIP + "/24 dev eth0"},
-		{"node1", "ip route flush table 2000"},
-		{"node1", "ip rule del table 2000"},
-		{egressHost, "ip rule del table 2001"},
+		{egressHost, "address del " + b.egressIPOnUplink() + " dev eth0"},
+		{"node1", "route flush table 2000"},
+		{"node1", "rule del table 2000"},
+		{egressHost, "rule del table 2001"},
 	} {
-		b.repaired(t, c.node, c.damage, func() error {
-			_, err := b.NodeExec(t.Context(), c.node, strings.Fields(c.damage)...)
+		damage := b.ip() + " " + c.damage
+		b.repaired(t, c.node, damage, func() error {
+			_, err := b.NodeExec(t.Context(), c.node, strings.Fields(damage)...)
 			return err
 		})
 	}
@@ -36,7 +37,7 @@ func (b *bed) testDrift(t *testing.T) {
 			continue
 		}
 		b.repaired(t, node, "without marks of pods", func() error {
-			_, err := b.NodeExec(t.Context(), node, "ipset", "flush", "egress-pods")
+			_, err := b.NodeExec(t.Context(), node, "ipset", "flush", b.named("egress-pods"))
 			return err
 		})
 		b.repaired(t, node, "without jumps to our chains", func() error { return b.damageRules(t, node, "-A ", "-D ") })
@@ -101,7 +102,7 @@ func (b *bed) repaired(t *testing.T, node, what string, damage func() error) {
 // chains. Rules of others stay.
 func (b *bed) damageRules(t *testing.T, node, from, to string) error {
 	t.Helper()
-	save, err := b.NodeExec(t.Context(), node, "iptables-"+string(b.backend)+"-save")
+	save, err := b.NodeExec(t.Context(), node, b.iptables()+"-"+string(b.backend)+"-save")
 	if err != nil {
 		return err
 	}
@@ -123,7 +124,7 @@ func (b *bed) damageRules(t *testing.T, node, from, to string) error {
 	if lines == 0 {
 		return fmt.Errorf("no rules of ours:\n%s", save)
 	}
-	return b.ExecInput(t.Context(), node, damage.String(), "iptables-"+string(b.backend)+"-restore", "--noflush", "--wait")
+	return b.ExecInput(t.Context(), node, damage.String(), b.iptables()+"-"+string(b.backend)+"-restore", "--noflush", "--wait")
 }
 
 // settledSnapshot takes snapshots until two in a row are equal.
@@ -234,7 +235,7 @@ func (b *bed) testRemoval(t *testing.T) {
 	// With an egress IP in use, so that there is something to remove.
 	ips := []string{b.egressIP}
 	if b.DualStack() {
-		ips = append(ips, egressIP6)
+		ips = []string{egressIP4, egressIP6}
 	}
 	b.request(t, egressNamespace, ips...)
 	b.claim(t, ips...)

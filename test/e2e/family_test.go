@@ -82,6 +82,36 @@ func (f family) bastionURL() string { return "http://" + f.server() }
 // is6 reports whether it is IPv6.
 func (f family) is6() bool { return f.name == "IPv6" }
 
+// egressIPOnUplink is the egress IP as its host has it. ip and iptables are the commands for the
+// family, named is a set of ours for it.
+func (f family) egressIPOnUplink() string {
+	if f.is6() {
+		return f.egressIP + "/128"
+	}
+	return f.egressIP + uplinkLength4
+}
+
+func (f family) ip() string {
+	if f.is6() {
+		return "ip -6"
+	}
+	return "ip"
+}
+
+func (f family) iptables() string {
+	if f.is6() {
+		return "ip6tables"
+	}
+	return "iptables"
+}
+
+func (f family) named(set string) string {
+	if f.is6() {
+		return set + "6"
+	}
+	return set
+}
+
 // isEgressIP reports whether a server has seen the egress IP: what it saw is ADDRESS:PORT.
 func (f family) isEgressIP(saw string) bool {
 	seen, err := netip.ParseAddrPort(saw)

@@ -18,6 +18,8 @@ type Cell struct {
 	Node testbed.Backend
 	// Rules is the operator's --backend: "nftables" or "iptables".
 	Rules string
+	// IPv6: nodes and pods have both families, and the suite is played by IPv6.
+	IPv6 bool
 }
 
 // Name of the cell, as in "flannel+nftables" (CNI and kube-proxy); what is unusual follows.
@@ -29,6 +31,9 @@ func (c Cell) Name() string {
 	if c.Rules != "nftables" {
 		name += "+" + c.Rules + "-rules"
 	}
+	if c.IPv6 {
+		name += "+ipv6"
+	}
 	return name
 }
 
@@ -38,19 +43,22 @@ func (c Cell) Name() string {
 func Cells() []Cell {
 	const nftables, iptables = "nftables", "iptables"
 	return []Cell{
-		{testbed.Bridge, testbed.ProxyIPTables, testbed.NFT, nftables},
-		{testbed.Bridge, testbed.ProxyNFTables, testbed.NFT, nftables},
-		{testbed.Bridge, testbed.ProxyIPTables, testbed.Legacy, iptables},
-		{testbed.PTP, testbed.ProxyIPTables, testbed.NFT, nftables},
-		{testbed.PTP, testbed.ProxyNFTables, testbed.NFT, nftables},
-		{testbed.Flannel, testbed.ProxyIPTables, testbed.NFT, nftables},
-		{testbed.Flannel, testbed.ProxyIPTables, testbed.NFT, iptables},
-		{testbed.Flannel, testbed.ProxyNFTables, testbed.NFT, nftables},
-		{testbed.FlannelHostGW, testbed.ProxyIPTables, testbed.NFT, nftables},
-		{testbed.FlannelNFT, testbed.ProxyNFTables, testbed.NFT, nftables},
-		{testbed.KubeRouter, testbed.ProxyIPTables, testbed.NFT, nftables},
-		{testbed.KubeRouter, testbed.ProxyIPTables, testbed.NFT, iptables},
-		{testbed.KubeRouter, testbed.ProxyNFTables, testbed.NFT, nftables},
+		{testbed.Bridge, testbed.ProxyIPTables, testbed.NFT, nftables, false},
+		{testbed.Bridge, testbed.ProxyNFTables, testbed.NFT, nftables, false},
+		{testbed.Bridge, testbed.ProxyIPTables, testbed.Legacy, iptables, false},
+		{testbed.Bridge, testbed.ProxyIPTables, testbed.NFT, iptables, true},
+		{testbed.Bridge, testbed.ProxyIPTables, testbed.Legacy, iptables, true},
+		{testbed.PTP, testbed.ProxyIPTables, testbed.NFT, nftables, false},
+		{testbed.PTP, testbed.ProxyNFTables, testbed.NFT, nftables, true},
+		{testbed.PTP, testbed.ProxyNFTables, testbed.NFT, nftables, false},
+		{testbed.Flannel, testbed.ProxyIPTables, testbed.NFT, nftables, false},
+		{testbed.Flannel, testbed.ProxyIPTables, testbed.NFT, iptables, false},
+		{testbed.Flannel, testbed.ProxyNFTables, testbed.NFT, nftables, false},
+		{testbed.FlannelHostGW, testbed.ProxyIPTables, testbed.NFT, nftables, false},
+		{testbed.FlannelNFT, testbed.ProxyNFTables, testbed.NFT, nftables, false},
+		{testbed.KubeRouter, testbed.ProxyIPTables, testbed.NFT, nftables, false},
+		{testbed.KubeRouter, testbed.ProxyIPTables, testbed.NFT, iptables, false},
+		{testbed.KubeRouter, testbed.ProxyNFTables, testbed.NFT, nftables, false},
 	}
 }
 

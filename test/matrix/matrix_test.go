@@ -34,7 +34,7 @@ func TestTableSaysWhatWasNotRun(t *testing.T) {
 	first := Cells()[0]
 	table := Table([]Result{{Cell: first.Name(), CNI: "v1", Date: "2026-01-02", Steps: map[string]string{"story": "pass", "packets": "fail"}}})
 	lines := strings.Split(table, "\n")
-	if want := "| bridge v1 | iptables | nft | nftables | yes | **no** | not run |"; !strings.HasPrefix(lines[2], want) || !strings.Contains(lines[2], "| 2026-01-02 |") {
+	if want := "| bridge v1 | iptables | nft | nftables | IPv4 | yes | **no** | not run |"; !strings.HasPrefix(lines[2], want) || !strings.Contains(lines[2], "| 2026-01-02 |") {
 		t.Errorf("got %s\nwant %s...", lines[2], want)
 	}
 	if strings.Contains(lines[3], "yes") || strings.Count(lines[3], "not run") != len(Steps())+1 {

@@ -144,7 +144,7 @@ func Insert(document, table string) (string, error) {
 // Table renders the results of all cells, run or not.
 func Table(results []Result) string {
 	var b strings.Builder
-	heads := []string{"CNI", "kube-proxy", "node's iptables", "our rules"}
+	heads := []string{"CNI", "kube-proxy", "node's iptables", "our rules", "played by"}
 	for _, s := range Steps() {
 		heads = append(heads, s.Key)
 	}
@@ -153,7 +153,11 @@ func Table(results []Result) string {
 	row(&b, slices.Repeat([]string{"---"}, len(heads)))
 	for _, c := range Cells() {
 		i := slices.IndexFunc(results, func(r Result) bool { return r.Cell == c.Name() })
-		cells := []string{string(c.CNI), string(c.Proxy), string(c.Node), c.Rules}
+		family := "IPv4"
+		if c.IPv6 {
+			family = "IPv6"
+		}
+		cells := []string{string(c.CNI), string(c.Proxy), string(c.Node), c.Rules, family}
 		var r Result
 		if i >= 0 {
 			r = results[i]
