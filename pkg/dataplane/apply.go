@@ -69,9 +69,9 @@ type pass struct {
 	// addresses are the egress IPs that the last complete round wanted on the
 	// uplink.
 	addresses map[netip.Addr]struct{}
-	// rulesErr is why the rules may not be in place after the last round, guardErr why
-	// the guard is not.
-	rulesErr, guardErr error
+	// rulesErr is why the rules may not be in place after the last round, rules6Err why those
+	// for IPv6 in iptables are not, guardErr why the guard is not.
+	rulesErr, rules6Err, guardErr error
 	// locksBoot: the presence that the pass leaves does not end by itself.
 	locksBoot bool
 	// unseen: the kernel could not be observed, so that nothing was changed.
@@ -112,7 +112,7 @@ func (p *pass) run(ctx context.Context) error {
 	for range maxRounds {
 		r := &round{pass: p}
 		again, err := r.run(ctx)
-		p.rulesErr, p.guardErr = r.rulesErr, r.guardErr
+		p.rulesErr, p.rules6Err, p.guardErr = r.rulesErr, r.rules6Err, r.guardErr
 		p.report.Warnings = append(p.report.Warnings, r.guardWarnings...)
 		if err != nil {
 			p.unseen = true
@@ -173,6 +173,8 @@ func (p *pass) finish(err error) (Report, error) {
 			errs = append(errs, fmt.Errorf("egress IP %v: %w", h.IP, reason))
 		case p.rulesErr != nil:
 			r.Error = p.rulesErr.Error()
+		case p.rules6Err != nil && h.IP.Is6():
+			r.Error = p.rules6Err.Error()
 		case p.guardErr != nil:
 			r.Error = p.guardErr.Error()
 		case added, p.unseen && p.d.sight.configured[h.IP] && p.d.sight.holds():

@@ -271,28 +271,43 @@ func (c *changes) tables(in orderInput) (released, mended bool) {
 			c.table(phaseRewrite, b, name, table, final()[name])
 		}
 	}
-	c.tables6(in, final)
+	c.tables6(in, between, final)
 	mended = slices.ContainsFunc(c.list, func(ch change) bool { return ch.phase == phaseRules })
 	return len(between.Indices) > len(in.rules.Indices), mended
 }
 
-// tables6 adds the transactions of iptables for IPv6.
-func (c *changes) tables6(in orderInput, final func() iptables.Rendered) {
+// tables6 adds the transactions of iptables for IPv6. between are the rules that keep egress
+// IPs which are about to go.
+func (c *changes) tables6(in orderInput, between rules.Params, final func() iptables.Rendered) {
 	for _, b := range iptables.Backends() {
-		phase, want := phaseRewrite, iptables.Rendered{}
+		have := in.observed.rules6[b]
+		var steps []step6
 		switch {
 		case slices.Contains(in.use6, b):
-			phase, want = phaseRules, iptables.Render(rules.Build6(in.rules))
+			steps = []step6{{phaseRules, iptables.Render(rules.Build6(between))}, {phaseRewrite, iptables.Render(rules.Build6(in.rules))}}
 		case usesTable(in.use) && in.rules.Serve6:
 			// What accepts packets of the overlay is the same for both families.
-			want = closedForward(final, in.observed.rules6[b])
+			steps = []step6{{phaseRewrite, closedForward(final, have)}}
+		default:
+			steps = []step6{{phaseRewrite, nil}}
 		}
 		for _, name := range rules.Stages() {
-			if t := iptables.Plan(name, in.observed.rules6[b][name], want[name]); t.Changes > 0 {
-				c.add(change{phase: phase, op: putRules, backend: b, ipv6: true, transaction: t})
+			table := have[name]
+			for _, step := range steps {
+				t := iptables.Plan(name, table, step.want[name])
+				if t.Changes > 0 {
+					c.add(change{phase: step.phase, op: putRules, backend: b, ipv6: true, transaction: t})
+				}
+				table = t.After
 			}
 		}
 	}
+}
+
+// step6 is what the rules for IPv6 must be after a phase.
+type step6 struct {
+	phase phase
+	want  iptables.Rendered
 }
 
 // copyFormer adds to the sets of the backend in use what only those of the former one

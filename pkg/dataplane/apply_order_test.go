@@ -2,12 +2,16 @@ package dataplane
 
 import (
 	"fmt"
+	"maps"
+	"net/netip"
 	"slices"
 	"strings"
 	"testing"
 
 	"pgregory.net/rapid"
 
+	"github.com/egressip-operator/egressip-operator/internal/testenv"
+	"github.com/egressip-operator/egressip-operator/pkg/dataplane/iptables"
 	"github.com/egressip-operator/egressip-operator/pkg/dataplane/rules"
 )
 
@@ -20,6 +24,52 @@ func TestPropertyNoPacketLeaksAtAnyMoment(t *testing.T) {
 			t.Fatal(err)
 		}
 	})
+}
+
+// given: rules in iptables that serve an egress IP of each family, as the kernel shows them; then
+// their indices are known from there; when another egress IP of IPv6 takes the place of that one,
+// then its source NAT rule stays until no packet has its mark any more, and goes then.
+//
+// Mutants killed: source-nat-of-ipv6-goes-first, indices-of-ipv6-are-forgotten.
+func TestSourceNATOfIPv6GoesLast(t *testing.T) {
+	m := DefaultMarks()
+	k := emptyKernel()
+	k.rules = map[Backend]iptables.Tables{NFT: {}}
+	former, four, next := testenv.Addr(eip61), testenv.Addr(eip1), testenv.Addr(eip62)
+	plan := func(idx indices) []change {
+		known, _ := knownIndices(m, k)
+		return order(orderInput{
+			observed: k, desired: emptyKernel(), marks: m, use: []Backend{NFT}, use6: []Backend{NFT}, known: known,
+			rules: rules.Params{Marks: m, Overlay: overlayName, OverlayPort: 9789, IPv6: true, Serve6: true, Indices: idx},
+		})
+	}
+	sources := func() (list []netip.Addr) {
+		for _, nat := range k.rules6[NFT].MarkedNATs() {
+			list = append(list, nat.To)
+		}
+		slices.SortFunc(list, netip.Addr.Compare)
+		return list
+	}
+	first := indices{former: m.FirstIndex(), four: m.FirstIndex() + 1}
+	for _, c := range plan(first) {
+		k.do(c, func() {})
+	}
+	if known, used := knownIndices(m, k); !maps.Equal(known, first) || len(used) != len(first) {
+		t.Fatalf("known are %v, used %v, want %v", known, used, first)
+	}
+	for _, c := range plan(indices{next: m.FirstIndex() + 2, four: m.FirstIndex() + 1}) {
+		want := []netip.Addr{former, next}
+		if c.phase >= phaseRewrite {
+			want = []netip.Addr{next}
+		}
+		k.do(c, func() {})
+		if c.ipv6 && c.transaction.Table == rules.NAT && !slices.Equal(sources(), want) {
+			t.Errorf("phase %d: sources are %v, want %v", c.phase, sources(), want)
+		}
+	}
+	if !slices.Equal(sources(), []netip.Addr{next}) {
+		t.Errorf("sources are %v in the end", sources())
+	}
 }
 
 func TestMutantsOfRulesAndOrder(t *testing.T) {

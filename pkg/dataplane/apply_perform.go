@@ -75,7 +75,7 @@ func (e *execution) depends(c change) bool {
 	}
 	switch c.phase {
 	case phaseAddress:
-		return e.rulesErr != nil || e.guardErr != nil
+		return e.rulesErr != nil || e.guardErr != nil || e.rules6Err != nil && c.ip.Is6()
 	case phaseServe, phaseMark:
 		return e.refusedMark(c.mark)
 	case phaseRelease:
@@ -119,9 +119,7 @@ func (e *execution) do(ctx context.Context, batch []change) {
 	}
 	first := batch[0]
 	if first.ipv6 && !e.members.table {
-		// Nothing else depends on it.
-		e.report.IPv6Locked = false
-		e.warn(warning.IPv6(err))
+		e.fail6(first, err)
 		return
 	}
 	if first.op == putLinks {
@@ -141,12 +139,30 @@ func (e *execution) do(ctx context.Context, batch []change) {
 		return
 	}
 	if first.phase == phaseRules || first.op == widenGuard {
-		// Those that were served before may still be; no others begin now.
-		for ip := range e.indices {
-			if _, before := e.served[ip]; !before {
-				e.refused[ip] = err
-			}
+		e.refuseNew(err, func(netip.Addr) bool { return true })
+	}
+}
+
+// refuseNew refuses those egress IPs of a kind that were not served before. Others may still be;
+// no more begin now.
+func (e *execution) refuseNew(err error, kind func(netip.Addr) bool) {
+	for ip := range e.indices {
+		if _, before := e.served[ip]; !before && kind(ip) {
+			e.refused[ip] = err
 		}
+	}
+}
+
+// fail6 keeps account of rules for IPv6 that iptables refused. Nothing of IPv4 depends on them.
+func (e *execution) fail6(c change, err error) {
+	e.report.IPv6Locked = false
+	e.warn(warning.IPv6(err))
+	if !e.serve6 {
+		return
+	}
+	e.errs, e.rules6Err = append(e.errs, err), err
+	if c.phase == phaseRules {
+		e.refuseNew(err, netip.Addr.Is6)
 	}
 }
 

@@ -47,8 +47,9 @@ type round struct {
 	served map[netip.Addr]struct{}
 	// members are the sets in use.
 	members members
-	// rulesErr is why the rules may not be in place, guardErr why the guard is not.
-	rulesErr, guardErr error
+	// rulesErr is why the rules may not be in place, rules6Err why those for IPv6 in iptables
+	// are not, guardErr why the guard is not.
+	rulesErr, rules6Err, guardErr error
 	// guardWarnings are what weakens the guard. defaultRoute is the interface of the
 	// default route; empty where there is none.
 	guardWarnings []warning.Warning
@@ -83,6 +84,7 @@ func (r *round) run(ctx context.Context) (again bool, err error) {
 	}
 
 	use6 := r.use6(use, observed)
+	r.try6(ctx, use6)
 	r.warnIPv6()
 
 	m := r.d.cfg.Marks
@@ -156,7 +158,7 @@ func (r *round) use(observed kernel) ([]Backend, error) {
 	r.report.Backends = use
 	for _, b := range mixed {
 		if slices.Contains(use, b) {
-			r.warn(warning.NATInBoth())
+			r.warn(warning.NATInBoth("iptables"))
 			break
 		}
 		r.warn(warning.NATElsewhere("iptables-" + string(b)))

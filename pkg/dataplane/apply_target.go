@@ -17,8 +17,7 @@ import (
 // overlay device and the policy routes, is not in it.
 type kernel struct {
 	// pods is set egress-pods: every pod, and the mark of its packets. The addresses of
-	// IPv6 are in a set of their own, in iptables all with the mark 0. So it is with locked,
-	// ips and inside.
+	// IPv6 are in a set of their own. So it is with locked, hosts, ips and inside.
 	pods map[netip.Addr]uint32
 	// locked is set egress-locked: pods whose packets never leave unmarked.
 	locked map[netip.Addr]struct{}

@@ -61,8 +61,8 @@ func (d *Dataplane) supported(p rules.Params) error {
 // egress IPs of IPv6.
 func (d *Dataplane) supported6(p rules.Params) error {
 	if d.serve6.rules.due() {
-		p.Strict6 = []netip.Prefix{netip.MustParsePrefix("2001:db8::/64")}
-		p.Resets, p.Senders, p.IPv6, p.Serve6, p.OverIPv6 = true, true, true, true, true
+		p = everyRuleOfIPv6(p)
+		p.Resets, p.Senders = true, true
 		table, err := renderTable(p)
 		if err == nil {
 			err = d.nft.Supported(table)
@@ -70,6 +70,13 @@ func (d *Dataplane) supported6(p rules.Params) error {
 		d.serve6.rules = made(err)
 	}
 	return d.serve6.rules.err
+}
+
+// everyRuleOfIPv6 has the rules serve IPv6 in all that they can, for trial.
+func everyRuleOfIPv6(p rules.Params) rules.Params {
+	p.Strict6 = []netip.Prefix{netip.MustParsePrefix("2001:db8::/64")}
+	p.IPv6, p.Serve6, p.OverIPv6 = true, true, true
+	return p
 }
 
 // renderTable writes the rules as the table of our own.
@@ -168,12 +175,13 @@ func (m members) ensure(wantResets, ipv6 bool) (changes int, resets bool, resets
 	resets = wantResets
 	var errs []error
 	for _, s := range ourSets() {
-		if s.Name == setResets && !resets || s.IPv6 && !ipv6 {
+		ofResets := s.Name == setResets || s.Name == setResets6
+		if ofResets && !resets || s.IPv6 && !ipv6 {
 			continue
 		}
 		n, err := ipset.Ensure(m.d.nl, s)
 		changes += n
-		if s.Name == setResets && err != nil {
+		if ofResets && err != nil {
 			// Not every kernel has this kind of set, and all else works without.
 			resets, resetsErr = false, err
 			continue
@@ -252,7 +260,7 @@ func (m members) entries(batch []change) ipset.Entries {
 		if c.ip.IsValid() {
 			entry = netip.PrefixFrom(c.ip, c.ip.BitLen())
 		}
-		if c.set == setPods {
+		if c.set == setPods || c.set == setPods6 {
 			value = ipset.Value{Mark: c.mark, Mask: m.d.cfg.Marks.Mask}
 		}
 		entries[entry] = value

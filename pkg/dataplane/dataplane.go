@@ -231,7 +231,7 @@ func (d *Dataplane) open(hostIP netip.Addr) error {
 	if isAddress(hostIP) && !d.keepsSource {
 		source = hostIP
 	}
-	try6 := d.serve6.wanted && d.ipv6 && d.choice.table && d.serve6.maps.due()
+	try6 := d.serve6.wanted && d.ipv6 && (d.choice.table || len(d.ip6tables) > 0) && d.serve6.maps.due()
 	if d.sendsFrom(source, over6) && !try6 {
 		return nil
 	}

@@ -12,6 +12,7 @@ import (
 
 	"github.com/egressip-operator/egressip-operator/internal/testenv"
 	"github.com/egressip-operator/egressip-operator/pkg/dataplane/bpf"
+	"github.com/egressip-operator/egressip-operator/pkg/dataplane/iptables"
 	"github.com/egressip-operator/egressip-operator/pkg/dataplane/rules"
 )
 
@@ -72,6 +73,32 @@ func TestGoldenOfBothFamilies(t *testing.T) {
 		line("%s", text)
 	}
 	isGolden(t, "both-families", out.String())
+}
+
+// What the same rules are in ip6tables, as text.
+//
+// Mutant killed: any change of such a rule.
+func TestGoldenOfIPv6InIPTables(t *testing.T) {
+	m := DefaultMarks()
+	content := iptables.Render(rules.Build6(rules.Params{
+		Marks: m, Overlay: overlayName, OverlayPort: 9789, ProbePort: 9790, Resets: true, IPv6: true, Serve6: true,
+		Indices: indices{testenv.Addr(eip1): m.FirstIndex(), testenv.Addr(eip61): m.FirstIndex() + 1},
+		Strict6: []netip.Prefix{netip.MustParsePrefix("fd00:10:1::/64")},
+	}))
+	var out strings.Builder
+	fmt.Fprintln(&out, "# Rules of a strict host with one egress IP of each family, for IPv6.")
+	for _, stage := range rules.Stages() {
+		fmt.Fprintf(&out, "\n*%s\n", stage)
+		for _, j := range content[stage].Jumps {
+			fmt.Fprintf(&out, "-A %s -j %s last=%t\n", j.From, j.To, j.Last)
+		}
+		for _, chain := range slices.Sorted(maps.Keys(content[stage].Chains)) {
+			for _, spec := range content[stage].Chains[chain] {
+				fmt.Fprintf(&out, "-A %s %s\n", chain, spec)
+			}
+		}
+	}
+	isGolden(t, "ipv6-in-iptables", out.String())
 }
 
 // ruleLines are rules in the words of the model, one a line.

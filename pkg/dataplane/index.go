@@ -81,7 +81,7 @@ func knownIndices(m Marks, observed kernel) (known indices, used map[int]bool) {
 	}
 	doubtful := map[netip.Addr]bool{}
 	for _, b := range iptables.Backends() {
-		for _, nat := range observed.rules[b].MarkedNATs() {
+		for _, nat := range slices.Concat(observed.rules[b].MarkedNATs(), observed.rules6[b].MarkedNATs()) {
 			i, ip := indexOf(m, nat.Mark), nat.To
 			if i == 0 {
 				continue

@@ -328,7 +328,7 @@ func observeSets(_ context.Context, v view, k *kernel) error {
 	for _, set := range []struct {
 		name string
 		to   map[netip.Addr]struct{}
-	}{{setLocked, k.locked}, {setLocked6, k.locked}, {setHosts, k.hosts}, {setIPs, k.ips}} {
+	}{{setLocked, k.locked}, {setLocked6, k.locked}, {setHosts, k.hosts}, {setHosts6, k.hosts}, {setIPs, k.ips}, {setIPs6, k.ips}} {
 		errs = append(errs, addressesInSet(set.name, set.to))
 	}
 	for _, set := range []string{setInside, setInside6} {
@@ -353,16 +353,15 @@ func addressesInSet(name string, to map[netip.Addr]struct{}) error {
 // podsInSet reads the pods of the ipsets, and their marks.
 func podsInSet(m Marks) (map[netip.Addr]uint32, error) {
 	entries, err := ipset.List(setPods)
-	pods := make(map[netip.Addr]uint32, len(entries))
-	for entry, value := range entries {
-		if value.Mask != m.Mask {
-			value.Mark = ^uint32(0) // of another configuration: none that is wanted
-		}
-		pods[entry.Addr()] = value.Mark
-	}
 	entries6, err6 := ipset.List(setPods6)
-	for entry := range entries6 {
-		pods[entry.Addr()] = 0
+	pods := make(map[netip.Addr]uint32, len(entries)+len(entries6))
+	for _, list := range []ipset.Entries{entries, entries6} {
+		for entry, value := range list {
+			if value.Mask != m.Mask {
+				value.Mark = ^uint32(0) // of another configuration: none that is wanted
+			}
+			pods[entry.Addr()] = value.Mark
+		}
 	}
 	return pods, errors.Join(err, err6)
 }

@@ -1,7 +1,6 @@
 package dataplane
 
 import (
-	"context"
 	"errors"
 	"fmt"
 	"io/fs"
@@ -11,7 +10,6 @@ import (
 	"slices"
 	"time"
 
-	"github.com/egressip-operator/egressip-operator/pkg/dataplane/iptables"
 	"github.com/egressip-operator/egressip-operator/pkg/dataplane/overlay"
 	"github.com/egressip-operator/egressip-operator/pkg/dataplane/sysctl"
 	"github.com/egressip-operator/egressip-operator/pkg/dataplane/warning"
@@ -21,15 +19,6 @@ import (
 func kernelHasIPv6() bool {
 	_, err := os.Stat("/proc/net/if_inet6")
 	return err == nil
-}
-
-// openIP6Tables opens the backends of iptables that are installed for IPv6, where the
-// kernel has IPv6.
-func openIP6Tables() map[Backend]*iptables.Driver {
-	if !kernelHasIPv6() {
-		return nil
-	}
-	return iptables.OpenIPv6()
 }
 
 // linkLocal6 and multicast6 never leave a link: nothing else of IPv6 works without them.
@@ -74,9 +63,6 @@ func (f former) onlyIPv4() former {
 	return f
 }
 
-// errNoIP6Tables is why they are not, where our rules are in iptables.
-var errNoIP6Tables = errors.New("there is no ip6tables on this host")
-
 // serve6 is what was found out about egress IPs of IPv6.
 type serve6 struct {
 	// wanted: a State of this process had such egress IPs, or pods that use one. Maps,
@@ -120,18 +106,17 @@ func usesIPv6(s State) bool {
 
 // Reasons why a host does not serve egress IPs of IPv6.
 var (
-	errIPv6InIPTables = errors.New("the rules are in iptables, where they only drop IPv6: use --backend=nftables")
-	errNoKernelIPv6   = errors.New("the kernel has no IPv6")
-	errOnlyIPv6       = errors.New("the host's address is one of IPv6, so it has egress IPs of IPv6 only")
-	errNoIPv6Forward  = errors.New("the host does not forward IPv6 (net.ipv6.conf.all.forwarding is not 1)")
-	errIPv6MTU        = errors.New("IPv6 needs an MTU of 1280 inside the overlay")
-	errNoOverlayIPv6  = errors.New("IPv6 is disabled on " + overlayName + " (net.ipv6.conf." + overlayName + ".disable_ipv6, which new devices take from net.ipv6.conf.default)")
+	errNoKernelIPv6  = errors.New("the kernel has no IPv6")
+	errOnlyIPv6      = errors.New("the host's address is one of IPv6, so it has egress IPs of IPv6 only")
+	errNoIPv6Forward = errors.New("the host does not forward IPv6 (net.ipv6.conf.all.forwarding is not 1)")
+	errIPv6MTU       = errors.New("IPv6 needs an MTU of 1280 inside the overlay")
+	errNoOverlayIPv6 = errors.New("IPv6 is disabled on " + overlayName + " (net.ipv6.conf." + overlayName + ".disable_ipv6, which new devices take from net.ipv6.conf.default)")
 )
 
 // prepareIPv6 decides whether this round has rules and sets for IPv6, and whether it serves
 // egress IPs of it. In iptables there are none as long as the State does not need them.
 func (r *round) prepareIPv6() {
-	r.ipv6 = r.d.ipv6 && (r.members.table || mentionsIPv6(r.state))
+	r.ipv6 = r.d.ipv6 && (r.members.table || r.d.serve6.wanted || mentionsIPv6(r.state))
 	if r.ipv6 && !r.members.table && len(r.d.ip6tables) == 0 {
 		r.ipv6 = false
 		r.ipv6Err = errNoIP6Tables
@@ -150,18 +135,27 @@ func (r *round) prepareServe6() {
 	if err != nil {
 		r.errs = append(r.errs, err)
 	}
-	if why != nil {
-		r.report.IPv6 = IPv6Report{Known: true, Reason: why.Error()}
+	if why == nil {
+		r.serve6, r.overErr = r.d.serve6.wanted, nil
+	} else {
+		r.cannotServe6(why)
 	}
-	r.serve6, r.overErr = r.d.serve6.wanted && why == nil, nil
+	for _, h := range r.state.Hosted {
+		if h.IP.Is4() && r.state.overIPv6() {
+			r.unusable[h.IP] = errOnlyIPv6
+		}
+	}
+}
+
+// cannotServe6 has this round not serve egress IPs of IPv6.
+func (r *round) cannotServe6(why error) {
+	r.serve6, r.overErr = false, nil
+	r.report.IPv6 = IPv6Report{Known: true, Reason: why.Error()}
 	if r.state.overIPv6() {
 		r.overErr = why
 	}
 	for _, h := range r.state.Hosted {
-		switch {
-		case h.IP.Is4() && r.state.overIPv6():
-			r.unusable[h.IP] = errOnlyIPv6
-		case h.IP.Is6() && r.d.serve6.wanted && why != nil:
+		if h.IP.Is6() && r.d.serve6.wanted {
 			r.unusable[h.IP] = why
 		}
 	}
@@ -174,8 +168,8 @@ func (r *round) whyNotIPv6() (why, err error) {
 	switch {
 	case !d.ipv6:
 		return errNoKernelIPv6, nil
-	case !r.members.table:
-		return errIPv6InIPTables, nil
+	case !r.members.table && len(d.ip6tables) == 0:
+		return errNoIP6Tables, nil
 	case d.serve6.maps.err != nil:
 		return d.serve6.maps.err, nil
 	case r.uplinkErr == nil && r.overlayMTU() < overlay.MinIPv6MTU:
@@ -184,8 +178,10 @@ func (r *round) whyNotIPv6() (why, err error) {
 	if err := settingsAgainstIPv6(sysctl.Get); err != nil {
 		return err, nil
 	}
-	if err := d.supported6(r.ruleParams(nil, r.state)); err != nil {
-		return err, nil
+	if r.members.table {
+		if err := d.supported6(r.ruleParams(nil, r.state)); err != nil {
+			return err, nil
+		}
 	}
 	return d.routed.inUse6(d.nl)
 }
@@ -240,28 +236,6 @@ func (r *round) aimed() State {
 	return s
 }
 
-// use6 returns the backends that our rules for IPv6 belong in: those of the other
-// family, if they are there.
-func (r *round) use6(use []Backend, observed kernel) []Backend {
-	r.report.IPv6Locked = r.ipv6 && r.members.table
-	if !r.ipv6 || r.members.table {
-		return nil
-	}
-	var use6 []Backend
-	for _, preferred := range [][]Backend{use, iptables.Backends()} {
-		for _, b := range preferred {
-			if _, readable := observed.rules6[b]; readable {
-				use6 = append(use6, b)
-			}
-		}
-		if len(use6) > 0 {
-			break
-		}
-	}
-	r.report.IPv6Locked = len(use6) > 0
-	return use6
-}
-
 // warnIPv6 reports that the pods of a State which need it are not kept from leaving, and that
 // those which have egress IPs of IPv6 are dropped.
 func (r *round) warnIPv6() {
@@ -273,34 +247,4 @@ func (r *round) warnIPv6() {
 	if why := r.report.IPv6.Reason; why != "" && slices.ContainsFunc(r.state.Pods, uses) {
 		r.warnOfPods(warning.NoIPv6(why))
 	}
-}
-
-// observeIP6Tables reads the rules for IPv6 of the backends of iptables. Where ours do
-// not belong there, they are read once, for what is left of another configuration, and from
-// time to time where packets of IPv6 must pass the chains of others. One backend that can be read
-// is enough for the lock.
-func observeIP6Tables(ctx context.Context, v view, k *kernel) {
-	d := v.d
-	if d.ip6tablesSeen == nil || v.ip6tables || v.serve6 && monotonic()-d.ip6tablesAt >= iptablesRest {
-		d.ip6tablesSeen, d.ip6tablesAt = map[Backend]iptables.Tables{}, monotonic()
-		unreadable := map[Backend]error{}
-		for b, driver := range d.ip6tables {
-			tables, err := driver.Observe(ctx)
-			if err != nil {
-				unreadable[b] = err
-				continue
-			}
-			d.ip6tablesSeen[b] = tables
-		}
-		for b, err := range unreadable {
-			switch {
-			case !v.ip6tables:
-			case len(d.ip6tablesSeen) > 0:
-				k.warnings = append(k.warnings, warning.UnreadableBackend("ip6tables-"+string(b), err))
-			default:
-				k.warnings = append(k.warnings, warning.IPv6(err))
-			}
-		}
-	}
-	maps.Copy(k.rules6, d.ip6tablesSeen)
 }

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"net/netip"
+	"slices"
 	"strings"
 	"testing"
 
@@ -29,7 +30,7 @@ func (n *node) lock(t *testing.T, hostIP netip.Addr) (r Report, err error) {
 // Mutants killed: Lock without Strict; Lock that takes over a host in service;
 // boot-lock-looks-at-ipv4-alone.
 func TestNothingLeavesBetweenBootAndAgent(t *testing.T) {
-	for _, rules := range append(allRules(), ownTable().ofIPv6(), ownTable().withoutIPv4()) {
+	for _, rules := range slices.Concat(allRules(), rulesOfIPv6(), rulesWithoutIPv4()) {
 		t.Run(rules.name, func(t *testing.T) {
 			w := newWorld(t, 2, rules)
 			n1, n2 := w.nodes[0], w.nodes[1]

@@ -1,6 +1,7 @@
 package dataplane
 
 import (
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -44,7 +45,7 @@ func (n *node) isPresent(t *testing.T) (is bool) {
 // Mutants killed: strict-without-end, presence-is-not-renewed,
 // presence-of-a-waiting-agent-ends, strict-of-ipv6-has-no-end.
 func TestStrictEndsWithoutAnAgent(t *testing.T) {
-	for _, rules := range append(someRules(), ownTable().ofIPv6()) {
+	for _, rules := range slices.Concat(someRules(), rulesOfIPv6()) {
 		t.Run(rules.name, func(t *testing.T) {
 			w := newWorld(t, 2, rules)
 			n1, n2 := w.nodes[0], w.nodes[1]

@@ -7,6 +7,7 @@ import (
 	"net"
 	"net/netip"
 	"os"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -21,7 +22,7 @@ import (
 //
 // Mutant killed: refused-pods-have-one-lock.
 func TestDriftNeverLeaksAndIsRepaired(t *testing.T) {
-	for _, rules := range append(openRules(), ownTableShared().ofIPv6()) {
+	for _, rules := range append(openRules(), ownTableShared().ofIPv6(), onlyNFT().ofIPv6()) {
 		t.Run(rules.name, func(t *testing.T) {
 			w := newWorld(t, 2, rules)
 			n1, n2 := w.nodes[0], w.nodes[1]
@@ -125,7 +126,20 @@ func TestDriftNeverLeaksAndIsRepaired(t *testing.T) {
 
 // damagesOfIPv6 are those that concern IPv6, after that of the egress IP.
 func damagesOfIPv6(rules rulesOf, egressIP string) []string {
-	return []string{
+	more := []string{
+		"nft flush map inet egressip egress-snat6",
+		"nft insert rule inet egressip forward6 accept",
+		"nft insert rule inet egressip postrouting6 accept",
+	}
+	if !rules.table() {
+		ip6tables := rules.iptablesOfFamily()
+		more = []string{
+			rules.unjump("nat", "POSTROUTING"),
+			ip6tables + " -D FORWARD -j EGRESSIP-LOCKED6",
+			ip6tables + " -t nat -I POSTROUTING -s fd00:10:244::/48 -j MASQUERADE",
+		}
+	}
+	return append([]string{
 		egressIP,
 		"ip -6 rule del priority 90",
 		"ip -6 rule del priority 91",
@@ -143,10 +157,7 @@ func damagesOfIPv6(rules rulesOf, egressIP string) []string {
 		rules.flush("mangle", "EGRESSIP-PREROUTING"),
 		rules.flush("filter", ""),
 		rules.flush("nat", "EGRESSIP-POSTROUTING"),
-		"nft flush map inet egressip egress-snat6",
-		"nft insert rule inet egressip forward6 accept",
-		"nft insert rule inet egressip postrouting6 accept",
-	}
+	}, more...)
 }
 
 // given: a host that has forgotten a pod's connections, and hosts that lost parts of
@@ -159,7 +170,7 @@ func damagesOfIPv6(rules rulesOf, egressIP string) []string {
 // noted them as to be answered over the overlay; answers take any way.
 func TestForgottenConnectionsAreNotTurnedRound(t *testing.T) {
 	const port = 9001
-	for _, rules := range append(openRules(), ownTableShared().ofIPv6()) {
+	for _, rules := range append(openRules(), ownTableShared().ofIPv6(), onlyNFT().ofIPv6()) {
 		lost := rules.unjump("mangle", "PREROUTING")
 		for _, damage := range []struct {
 			name string
@@ -230,7 +241,7 @@ func TestNoConnectionWhoseAnswersStray(t *testing.T) {
 	overwrite := "nft add table inet foreign; " +
 		"nft 'add chain inet foreign forward { type filter hook forward priority -10; }'; " +
 		"nft add rule inet foreign forward ct mark set 0"
-	for _, rules := range append(openRules(), ownTableShared().ofIPv6()) {
+	for _, rules := range append(openRules(), ownTableShared().ofIPv6(), onlyNFT().ofIPv6()) {
 		for _, damage := range []struct {
 			name, made, mended string
 			unguarded          bool
@@ -317,7 +328,7 @@ func (w *world) linger(t *testing.T) {
 // given: an agent that died, its rules in place and connections open; when the
 // next one starts, then it changes nothing, and the connections live.
 func TestRestartChangesNothing(t *testing.T) {
-	for _, rules := range append(allRules(), ownTable().ofIPv6(), ownTable().withoutIPv4()) {
+	for _, rules := range slices.Concat(allRules(), rulesOfIPv6(), rulesWithoutIPv4()) {
 		t.Run(rules.name, func(t *testing.T) {
 			w := newWorld(t, 2, rules)
 			n1, n2 := w.nodes[0], w.nodes[1]
@@ -358,7 +369,7 @@ func TestRestartChangesNothing(t *testing.T) {
 //
 // Mutants killed: moves-are-told, pending-ipv6-is-reset.
 func TestEgressIPMovesUnderTraffic(t *testing.T) {
-	for _, rules := range append(someRules(), ownTable().ofIPv6(), ownTable().withoutIPv4()) {
+	for _, rules := range slices.Concat(someRules(), rulesOfIPv6(), rulesWithoutIPv4()) {
 		t.Run(rules.name, func(t *testing.T) {
 			w := newWorld(t, 3, rules)
 			n1, n2, n3 := w.nodes[0], w.nodes[1], w.nodes[2]

@@ -261,7 +261,7 @@ func TestNoEgressByIPv6(t *testing.T) {
 			w.seen6.only(9001, here.ip6.String())
 			n1.stop(t)
 			n1.clean(t)
-			if left := n1.Run(t, "ip6tables-nft-save | grep EGRESSIP || true; ipset list -n | grep ^egress- || true"); left != "" {
+			if left := n1.Run(t, "for b in nft legacy; do ip6tables-$b-save 2>/dev/null | grep EGRESSIP || true; done; ipset list -n | grep ^egress- || true"); left != "" {
 				t.Errorf("cleanup leaves\n%s", left)
 			}
 		})

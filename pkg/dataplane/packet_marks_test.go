@@ -2,6 +2,7 @@ package dataplane
 
 import (
 	"fmt"
+	"slices"
 	"strings"
 	"testing"
 )
@@ -69,7 +70,7 @@ func TestMarksOfOthersOnPackets(t *testing.T) {
 // lost-marks-to-the-overlay, marked-packets-are-not-ours, locked-packets-are-not-ours,
 // ways-to-the-overlay-are-not-given-again.
 func TestMarksThatOthersOverwrite(t *testing.T) {
-	for _, rules := range append(someRules(), ownTable().ofIPv6()) {
+	for _, rules := range slices.Concat(someRules(), rulesOfIPv6()) {
 		t.Run(rules.name, func(t *testing.T) {
 			w := newWorld(t, 2, rules)
 			n1, n2 := w.nodes[0], w.nodes[1]
@@ -165,7 +166,7 @@ func (w *world) overwritesMarks(t *testing.T, rules rulesOf, at *node, senders [
 // Mutants killed: answers-to-pods-keep-marks, answers-to-egress-ips-keep-marks,
 // answers-of-pods-keep-marks.
 func TestMarksOfOthersOnAnswers(t *testing.T) {
-	for _, rules := range append(someRules(), ownTable().ofIPv6()) {
+	for _, rules := range slices.Concat(someRules(), rulesOfIPv6()) {
 		t.Run(rules.name, func(t *testing.T) {
 			w := newWorld(t, 2, rules)
 			n1, n2 := w.nodes[0], w.nodes[1]

@@ -119,7 +119,7 @@ func TestPodsComeAndGo(t *testing.T) {
 //
 // Mutant killed: first-pod-of-ipv6-waits.
 func TestFirstPodWithAnEgressIPOfIPv6(t *testing.T) {
-	w := newDualWorld(t)
+	w := newDualWorld(t, ownTable())
 	w.here.unset6()
 	for _, n := range w.nodes {
 		n.apply(t)

@@ -119,6 +119,8 @@ func (p probing) saysNothing(what string, arrives bool, state probe.State, befor
 // answers-count-from-anywhere, forged-refusals-count, strangers-answer,
 // pods-answer-for-their-node, overlay-begins-with-an-answer.
 func TestForgedAnswersSayNothing(t *testing.T) {
+	// In iptables, that pods cannot send as hosts is up to the kernel's reverse path filter, and
+	// IPv6 has none.
 	for _, rules := range append(someRules(), ownTable().withoutIPv4()) {
 		t.Run(rules.name, func(t *testing.T) {
 			w, host, asker, stranger := newForgedWorld(t, rules)

@@ -145,6 +145,8 @@ type asked struct {
 // Mutants killed: strangers-ask, pods-ask, answers-are-answered, any-source-is-a-host,
 // questions-for-others-are-answered.
 func TestForgedQuestionsGetNoAnswer(t *testing.T) {
+	// In iptables, that pods cannot send as hosts is up to the kernel's reverse path filter, and
+	// IPv6 has none.
 	for _, rules := range append(someRules(), ownTable().withoutIPv4()) {
 		t.Run(rules.name, func(t *testing.T) {
 			w, host, other, stranger := newForgedWorld(t, rules)

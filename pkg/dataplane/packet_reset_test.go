@@ -94,7 +94,7 @@ func withHosts(t *testing.T, rules rulesOf, hosts int, reset bool) (*world, *pod
 //
 // Mutants killed: no-reset, moved-address-is-reset, no-ack-is-elicited, closed-is-reset.
 func TestConnectionsThroughADeadHostAreReset(t *testing.T) {
-	for _, rules := range append(allRules(), ownTable().ofIPv6()) {
+	for _, rules := range slices.Concat(allRules(), rulesOfIPv6()) {
 		t.Run(rules.name, func(t *testing.T) {
 			w, p := withHosts(t, rules, 2, true)
 			n1, n2, n3 := w.nodes[0], w.nodes[1], w.nodes[2]
@@ -207,7 +207,7 @@ func probesWindow(t *testing.T, c net.Conn) {
 //
 // Mutant killed: translated-is-reset.
 func TestConnectionsThroughAServiceAreResetByTheServer(t *testing.T) {
-	for _, rules := range append(someRules(), ownTable().ofIPv6()) {
+	for _, rules := range slices.Concat(someRules(), rulesOfIPv6()) {
 		t.Run(rules.name, func(t *testing.T) {
 			w, p := withHosts(t, rules, 2, true)
 			n1, n2, n3 := w.nodes[0], w.nodes[1], w.nodes[2]

@@ -18,7 +18,7 @@ const eip63 = "fd00:7::203"
 // ofIPv6 are the same rules in a world of IPv6, for tests that ask the same of both families.
 // There, pods, egress IPs and the bastion have addresses of IPv6, the capture is one of IPv6,
 // and the CNI masquerades. Between hosts and in the overlay's outer packets, IPv4 is used as
-// ever. The rules must be in a table of our own.
+// ever.
 func (r rulesOf) ofIPv6() rulesOf {
 	r.name += ", IPv6"
 	r.six = true
@@ -90,11 +90,35 @@ func (r rulesOf) iptablesOfFamily() string {
 	return r.iptables()
 }
 
+// servingIPv6 are one way for each of our backends that serves egress IPs of IPv6.
+func servingIPv6() []rulesOf {
+	if wholeMatrix() {
+		return []rulesOf{ownTable(), onlyNFT(), onlyLegacy(), bothLegacyFirst()}
+	}
+	return []rulesOf{ownTable(), onlyNFT()}
+}
+
+// rulesOfIPv6 are these in a world of IPv6.
+func rulesOfIPv6() (list []rulesOf) {
+	for _, rules := range servingIPv6() {
+		list = append(list, rules.ofIPv6())
+	}
+	return list
+}
+
+// rulesWithoutIPv4 are these in a world without IPv4.
+func rulesWithoutIPv4() (list []rulesOf) {
+	for _, rules := range servingIPv6() {
+		list = append(list, rules.withoutIPv4())
+	}
+	return list
+}
+
 // bothFamilies are rules in a table of our own, in a world of each family.
 func bothFamilies() []rulesOf { return []rulesOf{ownTable(), ownTable().ofIPv6()} }
 
 // turnToIPv6 makes a world one of IPv6.
-func (w *world) turnToIPv6(t *testing.T) {
+func (w *world) turnToIPv6(t *testing.T, rules rulesOf) {
 	t.Helper()
 	w.seen = w.withIPv6(t).seen6
 	w.bastion.serveWhoami(t, net.JoinHostPort(bastionIP6, "8080"))
@@ -104,8 +128,10 @@ func (w *world) turnToIPv6(t *testing.T) {
 	w.bastion.Run(t, "sysctl -qw net.ipv6.conf.eth0.accept_redirects=0")
 	for _, n := range w.nodes {
 		n.six = true
-		n.Run(t, `ip6tables-nft -t nat -A POSTROUTING -s fd00:10:244::/48 ! -d fd00:10:244::/48 -j MASQUERADE
-			ip6tables-nft -A FORWARD -m conntrack --ctstate INVALID -j DROP`)
+		for _, b := range rules.masquerade {
+			n.Run(t, "ip6tables-"+string(b)+" -t nat -A POSTROUTING -s fd00:10:244::/48 ! -d fd00:10:244::/48 -j MASQUERADE")
+		}
+		n.Run(t, rules.iptablesOfFamily()+" -A FORWARD -m conntrack --ctstate INVALID -j DROP")
 	}
 }
 

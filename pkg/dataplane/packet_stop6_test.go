@@ -7,13 +7,13 @@ import (
 )
 
 // given: pods that send without a pause by IPv6; when the agent of the egress host starts
-// again with its rules in iptables, where they do not serve IPv6, and the pods' nodes do not
-// know that yet, then the egress host forwards nothing of what they send; also where it
-// has no ip6tables. IPv4 goes on. With rules in nftables again, so does IPv6.
+// again with its rules in iptables, then these go on to leave with their egress IP; when there is
+// no ip6tables, and the pods' nodes do not know that yet, then the egress host forwards nothing of
+// what they send. IPv4 goes on. With rules in nftables again, so does IPv6.
 //
 // Mutant killed: overlay-takes-ipv6-without-rules.
 func TestEgressHostThatStopsServingIPv6(t *testing.T) {
-	w := newDualWorld(t)
+	w := newDualWorld(t, ownTable())
 	w.applyAll(t)
 	port := map[*podMachine]uint16{w.here: 9101, w.third: 9103}
 	for p, to := range port {
@@ -26,30 +26,39 @@ func TestEgressHostThatStopsServingIPv6(t *testing.T) {
 			before := w.seen6.from(to, eip61)
 			testenv.UntilWithin(t, patience, "packets of "+p.Name, func() bool { return w.seen6.from(to, eip61) > before+20 })
 		}
+		for _, p := range w.members() {
+			p.leaves(t, eip1)
+		}
+		w.n2.settled(t)
+	}
+	begin := func(what string, inIPTables bool) {
+		w.seen6.says(what)
+		w.n2.cfg.IPTables = inIPTables
+		w.n2.start(t)
 	}
 	flows()
-	for _, without := range []bool{false, true} {
-		w.seen6.says("rules in iptables")
-		w.n2.cfg.IPTables = true
-		w.n2.start(t)
-		if without {
-			w.seen6.says("rules in iptables, without ip6tables")
-			w.n2.dp.ip6tables = nil
-		}
+	for range 2 {
+		begin("rules in iptables", true)
+		w.n2.apply(t)
+		flows()
+
+		begin("rules in iptables, without ip6tables", true)
+		w.n2.dp.ip6tables = nil
 		r, err := w.n2.tryApply(t)
-		if want := "egress IP " + eip61 + ": " + errIPv6InIPTables.Error(); err == nil || err.Error() != want || r.IPv6.Reason != errIPv6InIPTables.Error() {
+		if want := "egress IP " + eip61 + ": " + errNoIP6Tables.Error(); err == nil || err.Error() != want || r.IPv6.Reason != errNoIP6Tables.Error() {
 			t.Errorf("reported are %+v, %v", r.IPv6, err)
+		}
+		if w.n2.dp.maps.HasIPv6() {
+			t.Error("the programs at the overlay take packets of IPv6")
 		}
 		w.silent6(t, 9101, 9103)
 		for _, p := range w.members() {
 			p.leaves(t, eip1)
 		}
-		w.seen6.says("rules in nftables again")
-		w.n2.cfg.IPTables = false
-		w.n2.start(t)
+
+		begin("rules in nftables again", false)
 		w.n2.apply(t)
 		flows()
-		w.n2.settled(t)
 	}
 }
 

@@ -4,6 +4,7 @@ import (
 	"io"
 	"net"
 	"net/netip"
+	"slices"
 	"strconv"
 	"testing"
 	"time"
@@ -22,7 +23,7 @@ import (
 //
 // Mutants killed: strays-stay, strays-of-others-go.
 func TestEgressIPReturnsAfterItsServersSent(t *testing.T) {
-	for _, rules := range append(someRules(), ownTable().ofIPv6()) {
+	for _, rules := range slices.Concat(someRules(), rulesOfIPv6()) {
 		t.Run(rules.name, func(t *testing.T) {
 			w := newWorld(t, 2, rules)
 			n1, n2 := w.nodes[0], w.nodes[1]

@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"net"
 	"net/netip"
+	"slices"
 	"testing"
 
 	"github.com/egressip-operator/egressip-operator/internal/testenv"
@@ -17,7 +18,7 @@ import (
 // connection would be tracked, without source rewriting, before its pod is known; and
 // strict-is-of-ipv4-alone.
 func TestStrictHoldsWhatIsNotKnownYet(t *testing.T) {
-	for _, rules := range append(allRules(), ownTable().ofIPv6()) {
+	for _, rules := range slices.Concat(allRules(), rulesOfIPv6()) {
 		t.Run(rules.name, func(t *testing.T) {
 			w := newWorld(t, 2, rules)
 			n1, n2 := w.nodes[0], w.nodes[1]

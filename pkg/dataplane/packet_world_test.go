@@ -118,7 +118,10 @@ func ownTableShared() rulesOf {
 // flush takes the rules out of a chain of ours, or of a whole stage where chain is "".
 func (r rulesOf) flush(stage, chain string) string {
 	if !r.table() {
-		return r.iptables() + " -t " + stage + " -F " + chain
+		if chain != "" {
+			chain = r.named(chain)
+		}
+		return r.iptablesOfFamily() + " -t " + stage + " -F " + chain
 	}
 	if chain != "" {
 		return "nft flush chain inet egressip " + r.named(strings.ToLower(strings.TrimPrefix(chain, "EGRESSIP-")))
@@ -129,22 +132,23 @@ func (r rulesOf) flush(stage, chain string) string {
 // unjump takes a jump from a hook to our chain of its name away.
 func (r rulesOf) unjump(stage, hook string) string {
 	if !r.table() {
-		return fmt.Sprintf("%s -t %s -D %s -j EGRESSIP-%s", r.iptables(), stage, hook, hook)
+		return fmt.Sprintf("%s -t %s -D %s -j %s", r.iptablesOfFamily(), stage, hook, r.named("EGRESSIP-"+hook))
 	}
 	return "nft flush chain inet egressip " + stage + "-" + strings.ToLower(hook)
 }
 
 // empty takes all members out of a set.
 func (r rulesOf) empty(set string) string {
+	if set != setHosts || r.alone { // else hosts have addresses of IPv4
+		set = r.named(set)
+	}
 	switch {
 	case !r.table():
 		return "ipset flush " + set
-	case set == setPods:
+	case strings.HasPrefix(set, setPods):
 		return "nft flush map inet egressip " + r.named("egress-marks")
-	case set == setHosts: // of both families
-		return "nft flush set inet egressip " + set
 	default:
-		return "nft flush set inet egressip " + r.named(set)
+		return "nft flush set inet egressip " + set
 	}
 }
 
@@ -153,7 +157,7 @@ func (r rulesOf) list(set string) string {
 	if r.table() {
 		return "nft list set inet egressip " + r.named(set)
 	}
-	return "ipset list " + set
+	return "ipset list " + r.named(set)
 }
 
 func (r rulesOf) next() string {
@@ -265,7 +269,7 @@ func newWorld(t *testing.T, nodes int, rules rulesOf) *world {
 	w.seen = newCapture(t, w.bastion, "eth0")
 	w.bastion.serveWhoami(t, bastionIP+":8080")
 	if rules.six {
-		w.turnToIPv6(t)
+		w.turnToIPv6(t, rules)
 	}
 	if rules.alone {
 		w.takeIPv4(t)

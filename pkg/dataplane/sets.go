@@ -29,6 +29,7 @@ const (
 	setLocked6  = rules.SetLocked6
 	setInside6  = rules.SetInside6
 	setIPs6     = rules.SetIPs6
+	setResets6  = rules.SetResets6
 	setPresent6 = rules.SetPresent6
 )
 
@@ -46,9 +47,12 @@ func ourSets() []ipset.Set {
 		{Name: setResets, Type: "hash:ip,port,ip", Timeout: resetFor},
 		{Name: setPresent, Type: "hash:net", Timeout: defaultAwayAfter},
 		{Name: setPresent6, Type: "hash:net", Timeout: defaultAwayAfter, IPv6: true},
-		{Name: setPods6, Type: "hash:ip", IPv6: true},
+		{Name: setPods6, Type: "hash:ip", Marks: true, IPv6: true},
 		{Name: setLocked6, Type: "hash:ip", IPv6: true},
+		{Name: setHosts6, Type: "hash:ip", IPv6: true},
 		{Name: setInside6, Type: "hash:net", IPv6: true},
+		{Name: setIPs6, Type: "hash:ip", IPv6: true},
+		{Name: setResets6, Type: "hash:ip,port,ip", Timeout: resetFor, IPv6: true},
 	}
 }
 
@@ -79,7 +83,11 @@ func destroySets(nl *netlink.Handle) (changes int, err error) {
 
 // putReset notes a connection of a pod, which must get a reset when it goes on.
 func putReset(h *netlink.Handle, f conntrack.Flow) error {
-	err := ipset.PutConnection(h, setResets, ipset.Connection{
+	set := setResets
+	if f.Source.Is6() {
+		set = setResets6
+	}
+	err := ipset.PutConnection(h, set, ipset.Connection{
 		Source: f.Source, Protocol: f.Protocol, SourcePort: f.SourcePort, Dest: f.Dest,
 	})
 	if err != nil {

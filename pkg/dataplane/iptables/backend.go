@@ -82,7 +82,10 @@ func ChooseBackends(configured []Backend, observed map[Backend]Tables) (use, mix
 	return use[:1], nil, nil
 }
 
-func hasForeignNAT(t Tables) bool { return t[rules.NAT].Foreign > 0 }
+// ForeignNAT reports whether others have rules in table nat.
+func (t Tables) ForeignNAT() bool { return t[rules.NAT].Foreign > 0 }
+
+func hasForeignNAT(t Tables) bool { return t.ForeignNAT() }
 
 func hasForeignRules(t Tables) bool {
 	for _, table := range t {

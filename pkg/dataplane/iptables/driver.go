@@ -185,6 +185,34 @@ func (d *Driver) listNAT(chain string) ([]string, error) {
 	return specs, nil
 }
 
+// Try has the kernel make rules for trial, in chains of ours that nothing leads to, and deletes
+// these. The error says what it refused.
+func (d *Driver) Try(ctx context.Context, r Rendered) error {
+	const trial = rules.ChainPrefix + "TRY-"
+	renamed := strings.NewReplacer(rules.ChainPrefix, trial)
+	var errs []error
+	for _, name := range rules.Stages() {
+		table := RenderedTable{Chains: map[string][]string{}}
+		for chain, specs := range r[name].Chains {
+			list := make([]string, 0, len(specs))
+			for _, spec := range specs {
+				list = append(list, renamed.Replace(spec))
+			}
+			table.Chains[renamed.Replace(chain)] = list
+		}
+		there := Plan(name, Table{}, table)
+		if there.Changes == 0 {
+			continue
+		}
+		if err := d.Commit(ctx, there); err != nil {
+			errs = append(errs, fmt.Errorf("try rules for table %s: %w", name, err))
+			continue
+		}
+		errs = append(errs, d.Commit(ctx, Plan(name, there.After, RenderedTable{})))
+	}
+	return errors.Join(errs...)
+}
+
 // Commit makes the changes of a transaction.
 func (d *Driver) Commit(ctx context.Context, t Transaction) error {
 	d.last = nil

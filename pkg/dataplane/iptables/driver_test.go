@@ -191,3 +191,40 @@ func transport(m rules.Match) bool {
 		return false
 	}
 }
+
+// Rules that are tried are gone afterwards, whether the kernel takes them or not, and so do the
+// rules of others stay. What it refuses is named.
+//
+// Mutant killed: trials-stay.
+func TestTriedRulesAreGone(t *testing.T) {
+	fine := Render(rules.Content{
+		rules.Mangle: {Chains: map[string][]rules.Rule{"EGRESSIP-A": {{Action: rules.Jump{Chain: "EGRESSIP-B"}}}, "EGRESSIP-B": {{Action: rules.Drop{}}}}, Jumps: jumpFrom(rules.Forward)},
+		rules.Filter: {Chains: map[string][]rules.Rule{"EGRESSIP-A": {{Matches: []rules.Match{rules.HopLimit(255)}, Action: rules.Prohibit{}}}}},
+	})
+	// Only table filter can answer.
+	refused := Render(rules.Content{
+		rules.Filter: {Chains: map[string][]rules.Rule{"EGRESSIP-A": {{Action: rules.Prohibit{}}}}},
+		rules.Mangle: {Chains: map[string][]rules.Rule{"EGRESSIP-A": {{Action: rules.Prohibit{}}}}},
+	})
+	for _, b := range Backends() {
+		t.Run(string(b), func(t *testing.T) {
+			command(t, "ip6tables-"+string(b)+" -A FORWARD -j REJECT")
+			d, err := Open(b, IPv6)
+			if err != nil {
+				t.Fatal(err)
+			}
+			defer command(t, "ip6tables-"+string(b)+" -D FORWARD -j REJECT")
+			before := observe(t, d)
+			if err := d.Try(t.Context(), fine); err != nil {
+				t.Errorf("good rules: %v", err)
+			}
+			if err := d.Try(t.Context(), refused); err == nil || !strings.Contains(err.Error(), "try rules for table mangle") {
+				t.Errorf("bad rules: %v", err)
+			}
+			seen := observe(t, d)
+			if own := ListOwn(b, IPv6, seen); len(own) > 0 || !reflect.DeepEqual(seen[rules.Filter], before[rules.Filter]) {
+				t.Errorf("left are %v, and in table filter %v", own, seen[rules.Filter])
+			}
+		})
+	}
+}

@@ -101,6 +101,8 @@ func renderMatch(m rules.Match) string {
 		return fmt.Sprintf("-p tcp -m tcp --dport %d", m)
 	case rules.ICMPv6Type:
 		return fmt.Sprintf("-p ipv6-icmp -m icmp6 --icmpv6-type %d", m)
+	case rules.HopLimit:
+		return fmt.Sprintf("-m hl --hl-eq %d", m)
 	case rules.TCPFlags:
 		return fmt.Sprintf("-p tcp -m tcp %s--tcp-flags %s %s", not(m.Not), flags(m.Among), flags(m.Set))
 	case rules.Mark:

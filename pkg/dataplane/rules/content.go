@@ -33,8 +33,7 @@ const (
 	SetSenders = "egress-senders"
 	SetBound   = "egress-bound"
 
-	// The like of some for IPv6. In iptables, SetPods6 has every classified pod without a
-	// mark.
+	// The like of some for IPv6.
 	SetPods6    = SetPods + suffix6
 	SetHosts6   = SetHosts + suffix6
 	SetLocked6  = SetLocked + suffix6
@@ -108,7 +107,7 @@ type Params struct {
 	// one that has ended is not taken for it while there is no agent. Others cannot.
 	Senders bool
 	// IPv6: there are rules for IPv6, too. Serve6: they serve egress IPs of IPv6, and do not
-	// only drop; the backend has maps. OverIPv6: hosts have addresses of IPv6, or had them a
+	// only drop. OverIPv6: hosts have addresses of IPv6, or had them a
 	// moment ago, and so have the outer packets of the overlay, and probes. It needs Serve6.
 	IPv6, Serve6, OverIPv6 bool
 	// RandomPorts: connections get random source ports.
@@ -166,8 +165,9 @@ type builder struct {
 	Params
 	fromOverlay InInterface
 	toOverlay   OutInterface
-	// six: the rules are for IPv6; see ofIPv6.
-	six bool
+	// six: the rules are for IPv6; see ofIPv6. mute: they are for a stage that drops packets
+	// without an answer.
+	six, mute bool
 }
 
 // matches are the conditions of a rule that gets its action by then.
@@ -273,6 +273,7 @@ func (b builder) mangle() Ruleset {
 	// In iptables, other software may put rules before ours, as Calico does in PREROUTING of
 	// this table and in FORWARD of filter: what these accept is not marked, and does not meet
 	// the lock there.
+	b.mute = true
 	r.Chains[ChainLocked], r.Chains[ChainHeld] = b.locked(), b.held()
 	r.Jumps = append(r.Jumps, HookJump{From: Forward, To: ChainLocked})
 	return r

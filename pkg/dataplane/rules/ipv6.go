@@ -33,6 +33,8 @@ const onLink HopLimit = 255
 //     drops it. Chain LEAVING6, in hook postrouting, also drops what did not pass
 //     forward, as with a load balancer in the kernel (IPVS).
 //   - Neighbour discovery passes.
+//   - In iptables, the second LOCKED, in table mangle, refuses nobody: only table filter can
+//     answer. LEAVING6 drops what does not get there.
 //   - Nothing is about the overlay's outer packets and probes, unless those are of IPv6.
 //
 // Elsewhere they only drop: a pod that must not leave with another address than its
@@ -71,10 +73,14 @@ func Build6(p Params) Content {
 	return content
 }
 
-// refusal is what happens to packets that must not leave unmarked.
+// refusal is what happens to packets that must not leave unmarked; nothing where that would be
+// an answer, and the stage has none.
 func (b builder) refusal() []Rule {
-	if !b.six {
+	switch {
+	case !b.six:
 		return []Rule{when().then(Drop{})}
+	case b.mute:
+		return nil
 	}
 	// An ICMPv6 error ends an attempt to connect, too, but the kernel sends one a second.
 	segment := TCPFlags{Among: RST, Set: RST, Not: true}
@@ -82,14 +88,15 @@ func (b builder) refusal() []Rule {
 }
 
 // neighbours let neighbour discovery pass. What pods send to the outside in its name is
-// forwarded, and has a lower hop limit then; iptables may have no match for that.
+// forwarded, and has a lower hop limit then. Rules that only drop do not ask for it: not every
+// ip6tables has a match for that.
 func (b builder) neighbours() (rules []Rule) {
 	if !b.six {
 		return nil
 	}
 	for _, t := range neighbourDiscovery() {
 		m := when(t)
-		if b.Maps {
+		if b.Serve6 || b.Maps {
 			m = when(t, onLink)
 		}
 		rules = append(rules, m.then(Return{}))

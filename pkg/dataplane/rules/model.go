@@ -105,8 +105,7 @@ type TCPPort uint16
 // ICMPv6Type matches ICMPv6 messages of a type.
 type ICMPv6Type uint8
 
-// HopLimit matches packets of IPv6 with a hop limit. It is for backends with maps, see
-// [Params].
+// HopLimit matches packets of IPv6 with a hop limit.
 type HopLimit uint8
 
 // TCPFlags matches TCP segments that have, of the flags in Among, exactly

@@ -31,9 +31,10 @@ func NATElsewhere(name string) Warning {
 }
 
 // NATInBoth is that of both backends of iptables, if others translate sources in both.
-func NATInBoth() Warning {
+// The program is iptables or ip6tables.
+func NATInBoth(program string) Warning {
 	return Warning{
-		Reason: ForeignNATFirst, Object: "iptables-nft and iptables-legacy",
+		Reason: ForeignNATFirst, Object: program + "-nft and " + program + "-legacy",
 		Problem: "both backends have NAT rules, so that ours are in both",
 		Remedy:  "let all software on the host use one",
 	}
