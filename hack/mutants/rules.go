@@ -51,6 +51,7 @@ func ruleMutants() []mutant {
 		m("everybody-is-an-owner", kernel, "TestMachineThatAnswersForEverybody", true, "neigh/probe.go", "if !has(a.Everybody, mac) {", "if true {"),
 		m("everybody-is-not-told", kernel, "TestMachineThatAnswersForEverybody", true, "segment.go", "r.warn(warning.AnswersForAll(mac, r.uplink.Name))", "_ = mac"),
 		m("native-nat-before-iptables-is-not-told", kernel, "TestNativeNATBesideRulesInIPTables", true, "look.go", "c.Translates && c.Priority < r.natPriority() ||", "c.Translates && c.Priority < nftables.NATPriority ||"),
+		m("table-behind-others-is-a-remedy", kernel, "TestNativeNATBesideRulesInIPTables", true, "look.go", "BehindTable: c.Priority > nftables.NATPriority", "BehindTable: true"),
 		m("old-jumps-stay", iptables, "TestPropertyJumpsFindTheirPlaces", false, "transaction.go",
 			"foreign := slices.DeleteFunc(slices.Clone(specs), leadsToOwnChain)", "foreign := slices.Clone(specs)"),
 		m("last-jump-behind-reject", iptables, "TestPropertyJumpsFindTheirPlaces", false, "transaction.go",

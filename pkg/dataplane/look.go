@@ -173,7 +173,8 @@ func (r *round) readChains(f *warning.Facts) error {
 	for _, c := range seen {
 		f.Chains = append(f.Chains, warning.Chain{
 			Name: c.String(), Hook: c.Hook, Closed: c.Closed, Opens: c.Names,
-			NATFirst: c.Translates && c.Priority < r.natPriority() || c.TranslatesHere && c.Priority == r.natPriority(),
+			NATFirst:    c.Translates && c.Priority < r.natPriority() || c.TranslatesHere && c.Priority == r.natPriority(),
+			BehindTable: c.Priority > nftables.NATPriority,
 		})
 	}
 	f.IPTables = !r.members.table

@@ -1,6 +1,7 @@
 package dataplane
 
 import (
+	"strings"
 	"testing"
 
 	"github.com/egressip-operator/egressip-operator/pkg/dataplane/warning"
@@ -8,9 +9,10 @@ import (
 
 // given: rules in iptables; when other software adds source NAT in a chain of nftables that
 // comes before, then a pod with an egress IP leaves with it or not at all, and a warning names
-// the chain; when that has gone, or comes behind ours, then all is well.
+// the chain, and the table of our own, where ours would come before it; when that has gone, or
+// comes behind ours, then all is well.
 //
-// Mutant killed: native-nat-before-iptables-is-not-told.
+// Mutants killed: native-nat-before-iptables-is-not-told, table-behind-others-is-a-remedy.
 func TestNativeNATBesideRulesInIPTables(t *testing.T) {
 	all := []rulesOf{onlyNFT()}
 	if wholeMatrix() {
@@ -28,16 +30,17 @@ func TestNativeNATBesideRulesInIPTables(t *testing.T) {
 			w.seen.only(9001, eip1)
 			w.seen.only(9002, eip1)
 			a, b := startSender(t, here, w.bastion, 9001), startSender(t, there, w.bastion, 9002)
-			for priority, first := range map[string]bool{"99": true, "101": false} {
+			for priority, want := range map[string]struct{ first, tableHelps bool }{"49": {true, false}, "99": {true, true}, "101": {false, false}} {
 				w.flows(t, a, eip1)
 				w.flows(t, b, eip1)
 				w.seen.says("native source NAT at priority " + priority)
 				n1.Run(t, `nft 'table ip cni { chain post { type nat hook postrouting priority `+priority+`; ip saddr 10.244.0.0/16 ip daddr != 10.244.0.0/16 masquerade; }; }'`)
 				found := n1.warns(t)
-				if first {
+				if want.first {
 					w.linger(t)
-					if len(found) != 1 || found[0].Reason != warning.ForeignNATFirst || found[0].Object != "table ip cni chain post" {
-						t.Errorf("warnings: %s", warning.Lines(found))
+					if len(found) != 1 || found[0].Reason != warning.ForeignNATFirst || found[0].Object != "table ip cni chain post" ||
+						strings.Contains(found[0].Remedy, "--backend=nftables") != want.tableHelps {
+						t.Errorf("at %s, warnings: %s", priority, warning.Lines(found))
 					}
 				} else {
 					w.flows(t, a, eip1)

@@ -72,6 +72,8 @@ type Chain struct {
 	Hook string
 	// NATFirst: it translates sources, and comes before ours or may come.
 	NATFirst bool
+	// BehindTable: in a table of our own, our source NAT would come before it.
+	BehindTable bool
 	// Closed: it drops or rejects what no rule accepts. Opens: a rule there accepts our
 	// packets, or seems to.
 	Closed, Opens bool
@@ -205,10 +207,15 @@ func chains(f Facts) (list []Warning) {
 	for _, c := range f.Chains {
 		switch {
 		case c.NATFirst:
+			remedy := fmt.Sprintf("exempt packets with our marks there (meta mark & %#x != 0 accept), or give the chain priority 100", f.Mask)
+			if f.IPTables && c.BehindTable {
+				// A chain of a CNI, such as kindnet's, cannot be changed.
+				remedy = "set --backend=nftables; or " + remedy
+			}
 			list = append(list, Warning{
 				Reason: ForeignNATFirst, Object: c.Name,
 				Problem: "source NAT there comes before ours, or may come: packets that it translates are dropped where they would leave",
-				Remedy:  "exempt packets with our marks there (meta mark & " + fmt.Sprintf("%#x", f.Mask) + " != 0 accept), or give the chain priority 100",
+				Remedy:  remedy,
 			})
 		case c.Closed && !c.Opens && c.Hook == "forward":
 			list = append(list, Warning{
