@@ -70,6 +70,7 @@ func sameIdentity(before, after *v1.NetNamespace) bool {
 func sameRequests(before, after *v1.NetNamespace) bool {
 	return before.UID == after.UID && before.Generation == after.Generation &&
 		before.Annotations[v1.AnnotationMode] == after.Annotations[v1.AnnotationMode] &&
+		before.Annotations[v1.AnnotationFailBack] == after.Annotations[v1.AnnotationFailBack] &&
 		before.Annotations[v1.AnnotationOtherFamily] == after.Annotations[v1.AnnotationOtherFamily]
 }
 

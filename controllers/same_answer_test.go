@@ -98,6 +98,9 @@ func drawView(t *rapid.T) view {
 	for i := range rapid.IntRange(1, 3).Draw(t, "namespaces") {
 		n := objects.NetNamespace(fmt.Sprintf("team%d", i), uint32(10+i), lists.Draw(t, "requests")...)
 		n.Annotations = map[string]string{v1.AnnotationMode: rapid.SampledFrom([]string{v1.ModeOrdered, v1.ModeBalanced}).Draw(t, "mode"), v1.AnnotationOtherFamily: rapid.SampledFrom([]string{"", v1.OtherFamilyNode}).Draw(t, "other family")}
+		if len(n.EgressIPs) > 0 && rapid.Bool().Draw(t, "keeps") {
+			n.Annotations[v1.AnnotationFailBack], n.Status.Active = v1.FailBackNever, &v1.Assignment{IP: n.EgressIPs[len(n.EgressIPs)-1]}
+		}
 		v.namespaces = append(v.namespaces, &n)
 	}
 	return v

@@ -173,6 +173,15 @@ const (
 	// ModeBalanced spreads connections over all egress IPs whose hosts are
 	// online, as OpenShift SDN did from 4.8 on.
 	ModeBalanced = "balanced"
+	// AnnotationFailBack on a NetNamespace in mode ordered says what happens when the host of an
+	// egress IP that is earlier in the list can be used again: FailBackAlways (the default) or
+	// FailBackNever.
+	AnnotationFailBack = "egressip.network.openshift.io/fail-back"
+	// FailBackAlways: the namespace goes back to the earlier one.
+	FailBackAlways = "always"
+	// FailBackNever: it keeps the egress IP that it uses, as its status says, until that
+	// cannot be used, so that connections are cut once and not twice.
+	FailBackNever = "never"
 	// AnnotationOtherFamily on a NetNamespace that requests egress IPs of one family only,
 	// IPv4 or IPv6, says what becomes of the other: OtherFamilyDropped (the default) or
 	// OtherFamilyNode.

@@ -81,7 +81,11 @@ func TestStatusRaisesNoPass(t *testing.T) {
 		"netname":             func(n *v1.NetNamespace) { n.NetName = "other" },
 		"egressIPs":           func(n *v1.NetNamespace) { n.EgressIPs = nil },
 		"egressIPs, unusable": func(n *v1.NetNamespace) { n.EgressIPs = append(n.EgressIPs, "nonsense") },
-		"mode":                func(n *v1.NetNamespace) { n.Annotations = map[string]string{v1.AnnotationMode: v1.ModeBalanced} },
+		"what it keeps": func(n *v1.NetNamespace) {
+			n.Annotations = map[string]string{v1.AnnotationFailBack: v1.FailBackNever}
+			n.Status.Active = &v1.Assignment{IP: n.EgressIPs[0], Host: "node1"}
+		},
+		"mode": func(n *v1.NetNamespace) { n.Annotations = map[string]string{v1.AnnotationMode: v1.ModeBalanced} },
 	} {
 		after := namespace.DeepCopy()
 		if change(after); !raised(&namespace, after) {

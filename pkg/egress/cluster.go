@@ -64,6 +64,9 @@ type Namespace struct {
 	// with any request, valid or not, never leaves with a node's address.
 	Invalid []string
 	Mode    Mode
+	// Keeps are the egress IPs that the namespace used last, as its status says, if it asks to
+	// keep them as long as they can be used, although earlier ones can, too.
+	Keeps []netip.Addr
 	// Other is what becomes of the family of which the namespace requests no egress IPs.
 	Other OtherFamily
 	// Elsewhere: in a view of one family, it requests usable egress IPs of the other.

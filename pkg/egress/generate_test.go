@@ -144,6 +144,10 @@ func drawNamespaces(t *rapid.T, s shape, objects *egress.Objects) {
 			}
 			mode := rapid.SampledFrom([]string{"", v1.ModeOrdered, v1.ModeBalanced}).Draw(t, "mode")
 			namespace.Annotations = map[string]string{v1.AnnotationMode: mode}
+			if len(namespace.EgressIPs) > 0 && rapid.IntRange(0, 3).Draw(t, "keeps") == 0 {
+				namespace.Annotations[v1.AnnotationFailBack] = v1.FailBackNever
+				namespace.Status.Active = &v1.Assignment{IP: rapid.SampledFrom(namespace.EgressIPs).Draw(t, "used")}
+			}
 		}
 		objects.NetNamespaces = append(objects.NetNamespaces, namespace)
 	}

@@ -309,7 +309,7 @@ func (l *likeness) host(h int, before, now *Host) {
 func (n *Namespace) equal(other *Namespace) bool {
 	return n.Name == other.Name && n.NetID == other.NetID && n.Unnumbered == other.Unnumbered && n.Mode == other.Mode &&
 		n.Other == other.Other && n.Elsewhere == other.Elsewhere &&
-		slices.Equal(n.Requests, other.Requests) && slices.Equal(n.Invalid, other.Invalid)
+		slices.Equal(n.Requests, other.Requests) && slices.Equal(n.Invalid, other.Invalid) && slices.Equal(n.Keeps, other.Keeps)
 }
 
 // allocated returns the host without what no allocation depends on.

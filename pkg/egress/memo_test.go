@@ -166,7 +166,9 @@ func (w *world) change(t *rapid.T, stamp func(*types.UID, *string)) {
 func (w *world) changeNamespace(t *rapid.T, stamp func(*types.UID, *string)) {
 	i := rapid.IntRange(0, len(w.NetNamespaces)-1).Draw(t, "namespace")
 	n := &w.NetNamespaces[i]
-	switch rapid.IntRange(0, 2).Draw(t, "of the namespace") {
+	switch rapid.IntRange(0, 3).Draw(t, "of the namespace") {
+	case 3:
+		n.Status.Active = &v1.Assignment{IP: rapid.SampledFrom(egressAddresses(24)).Draw(t, "used")}
 	case 0:
 		n.EgressIPs = rapid.SliceOfNDistinct(rapid.SampledFrom(egressAddresses(24)), 0, 3, rapid.ID).Draw(t, "egressIPs")
 	case 1:

@@ -13,11 +13,12 @@ import (
 	"github.com/egressip-operator/egressip-operator/pkg/online"
 )
 
-// What the API calls families, and the annotation that says what becomes of one.
+// What the API calls families, and annotations that messages name.
 const (
 	familyIPv4            = v1.FamilyIPv4
 	familyIPv6            = v1.FamilyIPv6
 	otherFamilyAnnotation = v1.AnnotationOtherFamily
+	failBackAnnotation    = v1.AnnotationFailBack
 )
 
 // Objects is what the brain knows about the cluster, as stored in the API.
@@ -123,6 +124,12 @@ func (r *reader) namespace(object *v1.NetNamespace) Namespace {
 				"%q is not a valid egress IP: %s. Use a bare unicast %s.", written, why, addressLike(written))
 		}
 	}
+	r.annotations(object, &n)
+	return n
+}
+
+// annotations reads those that say how a namespace uses its egress IPs.
+func (r *reader) annotations(object *v1.NetNamespace, n *Namespace) {
 	switch mode := object.Annotations[v1.AnnotationMode]; mode {
 	case "", v1.ModeOrdered:
 		n.Mode = Ordered
@@ -140,7 +147,28 @@ func (r *reader) namespace(object *v1.NetNamespace) Namespace {
 		r.problem(kindNetNamespace, n.Name, "annotation "+v1.AnnotationOtherFamily, other, ReasonBadOtherFamily,
 			"%q is not known: %q is used. Set it to %q or %q.", other, v1.OtherFamilyDropped, v1.OtherFamilyDropped, v1.OtherFamilyNode)
 	}
-	return n
+	switch back := object.Annotations[v1.AnnotationFailBack]; back {
+	case "", v1.FailBackAlways:
+	case v1.FailBackNever:
+		n.Keeps = used(object)
+	default:
+		r.problem(kindNetNamespace, n.Name, "annotation "+v1.AnnotationFailBack, back, ReasonBadFailBack,
+			"%q is not known: %q is used. Set it to %q or %q.", back, v1.FailBackAlways, v1.FailBackAlways, v1.FailBackNever)
+	}
+}
+
+// used are the egress IPs that a namespace uses, as its status says.
+func used(object *v1.NetNamespace) (ips []netip.Addr) {
+	active := object.Status.ActiveIPs
+	if object.Status.Active != nil {
+		active = append([]v1.Assignment{*object.Status.Active}, active...)
+	}
+	for _, a := range active {
+		if ip, err := netip.ParseAddr(a.IP); err == nil && !slices.Contains(ips, ip) {
+			ips = append(ips, ip)
+		}
+	}
+	return ips
 }
 
 func (r *reader) host(object *v1.HostSubnet, given given) Host {

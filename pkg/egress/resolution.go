@@ -78,6 +78,11 @@ const (
 	ReasonBadMode Reason = "BadMode"
 	// ReasonBadOtherFamily: so has the annotation about the other family.
 	ReasonBadOtherFamily Reason = "BadOtherFamily"
+	// ReasonBadFailBack: so has the annotation about going back to an earlier egress IP.
+	ReasonBadFailBack Reason = "BadFailBack"
+	// ReasonKept: the namespace keeps the egress IP that it uses, although this one is earlier
+	// in its list.
+	ReasonKept Reason = "Kept"
 	// ReasonBadHost: a HostSubnet without a usable hostIP.
 	ReasonBadHost Reason = "BadHost"
 	// ReasonOutsideRange: a claim of an automatic host that none of its ranges

@@ -24,7 +24,8 @@ import (
 //     netid get any: 0 is that of another.
 //
 // A namespace uses the first of its assigned egress IPs whose host is online
-// (Ordered), or MaxActive of them (Balanced); with none it is dropped. A claim counts while
+// (Ordered), or the one that it used last if it keeps that, or MaxActive of them (Balanced); with
+// none it is dropped. A claim counts while
 // its host is offline, so that no other host takes the address over by itself.
 //
 // Each family of addresses is decided by itself, by these rules: a namespace may have
@@ -113,13 +114,14 @@ func (r *resolver) active(n int) []Assignment {
 	if reason, _ := r.namespaceConflict(n); reason != "" {
 		return nil
 	}
-	best, count := useless, 0
+	best, count, kept := useless, 0, false
 	for _, a := range r.requested[n] {
-		switch t := r.tier(a); {
+		t := r.tier(a)
+		switch {
 		case t < best:
-			best, count = t, 1
+			best, count, kept = t, 1, r.keeps(n, a)
 		case t == best:
-			count++
+			count, kept = count+1, kept || r.keeps(n, a)
 		}
 	}
 	if best == useless {
@@ -128,13 +130,19 @@ func (r *resolver) active(n int) []Assignment {
 	count = min(count, r.Namespaces[n].Mode.limit())
 	active := make([]Assignment, 0, count)
 	for _, a := range r.requested[n] {
-		if len(active) < count && r.tier(a) == best {
+		if len(active) < count && r.tier(a) == best && (!kept || r.keeps(n, a)) {
 			host := &r.Hosts[a.hosts[0]]
 			active = append(active, Assignment{IP: a.ip, Host: host.Name, HostIP: host.IP})
 			r.activeHosts = append(r.activeHosts, a.hosts[0])
 		}
 	}
 	return active
+}
+
+// keeps reports whether the namespace uses an address already, and wants to go on with it.
+func (r *resolver) keeps(n int, a *address) bool {
+	namespace := &r.Namespaces[n]
+	return namespace.Mode == Ordered && len(namespace.Keeps) > 0 && slices.Contains(namespace.Keeps, a.ip)
 }
 
 // tier is how well the address suits the namespace that requests it.
@@ -214,8 +222,16 @@ func (r *resolver) standbyReason(n int, a *address, active []Assignment) Reason 
 		return ReasonEvacuated
 	case r.Namespaces[n].Mode == Balanced && len(active) == MaxActive:
 		return ReasonTooMany
+	case r.Namespaces[n].Mode == Ordered && len(active) == 1 && r.earlier(n, a.ip, active[0].IP):
+		return ReasonKept
 	}
 	return ReasonAssigned
+}
+
+// earlier reports whether an egress IP comes before another one in the namespace's list.
+func (x *index) earlier(n int, ip, other netip.Addr) bool {
+	requests := x.Namespaces[n].Requests
+	return slices.Index(requests, ip) < slices.Index(requests, other)
 }
 
 func uses(active []Assignment, ip netip.Addr) bool {

@@ -176,6 +176,8 @@ func (r *resolver) requestMessage(n int, a *address, result *RequestResult) stri
 			result.Host, ip, MaxActive)
 	case result.State == Standby && result.Reason == ReasonAddressInUse:
 		return fmt.Sprintf("Host %s cannot take %s, because another machine answers for it: another egress IP is used.", result.Host, ip)
+	case result.Reason == ReasonKept:
+		return fmt.Sprintf("Host %s has %s; namespace %s keeps the egress IP that it uses, as annotation %s says.", result.Host, ip, r.Namespaces[n].Name, failBackAnnotation)
 	case result.State == Standby:
 		return "Host " + result.Host + " has " + result.IP + "; an earlier egress IP in egressIPs of the NetNamespace is used."
 	case result.Reason == ReasonAgentUnknown:
@@ -209,7 +211,7 @@ func (r *resolver) claimMessage(h int, a *address, result *ClaimResult) string {
 	case result.State == Standby && r.Hosts[h].Evacuating:
 		return fmt.Sprintf("Ready for namespace %s, which uses another egress IP while the host is being evacuated.", result.Namespace)
 	case result.State == Standby:
-		return "Ready for namespace " + result.Namespace + ", which uses an earlier egress IP in its list."
+		return "Ready for namespace " + result.Namespace + ", which uses another of its egress IPs."
 	case result.Reason == ReasonAgentUnknown:
 		return agentUnknownMessage(&r.Hosts[h])
 	case result.State == HostOffline:

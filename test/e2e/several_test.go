@@ -28,6 +28,7 @@ const (
 	// takes to be NotReady.
 	fallbackWithin = 3 * time.Second
 	modeKey        = "egressip.network.openshift.io/mode"
+	failBackKey    = "egressip.network.openshift.io/fail-back"
 )
 
 // withdrawAfter withdraws everything that a test requested when it ends.
@@ -37,7 +38,7 @@ func (b *bed) withdrawAfter(t *testing.T) {
 		ctx, cancel := context.WithTimeout(context.Background(), settle)
 		defer cancel()
 		patches := map[string]string{
-			"netnamespace/" + egressNamespace: `{"egressIPs": [], "metadata": {"annotations": {"` + modeKey + `": null}}}`,
+			"netnamespace/" + egressNamespace: `{"egressIPs": [], "metadata": {"annotations": {"` + modeKey + `": null, "` + failBackKey + `": null}}}`,
 		}
 		for _, node := range b.Nodes() {
 			patches["hostsubnet/"+node] = `{"egressIPs": [], "egressCIDRs": []}`
@@ -51,7 +52,7 @@ func (b *bed) withdrawAfter(t *testing.T) {
 }
 
 // testOrdered: of two egress IPs the first is used; the second while the host of
-// the first is offline; the first again when it is back.
+// the first is offline; the first again when it is back, unless the namespace keeps what it uses.
 func (b *bed) testOrdered(t *testing.T) {
 	b.withdrawAfter(t)
 	b.request(t, egressNamespace, b.egressIP, b.secondIP)
@@ -91,10 +92,15 @@ func (b *bed) testOrdered(t *testing.T) {
 	b.leaveWith(t, alive, func(testbed.Pod) string { return b.secondIP })
 	b.inState(t, "HostOffline", "Active")
 
+	// The namespace keeps what works, if it asks for that, and goes back else.
+	b.failBack(t, `"never"`)
 	if err := b.PowerOn(t.Context(), egressHost); err != nil {
 		t.Fatal(err)
 	}
 	b.back(t, egressHost)
+	b.inState(t, "Standby", "Active")
+	b.leaveWithin(t, trustedWithin, b.egress, func(testbed.Pod) string { return b.secondIP })
+	b.failBack(t, "null")
 	b.leaveWithin(t, trustedWithin, b.egress, func(testbed.Pod) string { return b.egressIP })
 	b.inState(t, "Active", "Standby")
 	verify()
@@ -258,6 +264,12 @@ func (b *bed) inState(t *testing.T, states ...string) {
 	b.eventually(t, func() error {
 		return b.hasField(t, "netnamespace", egressNamespace, "{.status.egressIPs[*].state}", strings.Join(states, " "))
 	})
+}
+
+// failBack says whether the namespace goes back to an earlier egress IP, as a value of JSON.
+func (b *bed) failBack(t *testing.T, value string) {
+	t.Helper()
+	b.patch(t, "netnamespace", egressNamespace, `{"metadata": {"annotations": {"`+failBackKey+`": `+value+`}}}`)
 }
 
 // testBalanced: connections of a pod elsewhere spread over the egress IPs; a pod
