@@ -10,6 +10,11 @@ func familyMutants() []mutant {
 		planted.plain = true
 		return planted
 	}
+	apart := func(name, file, old, mutated string) mutant {
+		planted := plain(name, file, old, mutated)
+		planted.test = "TestNamespaceWhoseEgressHostsAreOutOfReach"
+		return planted
+	}
 	const packets, alone, placed = "TestPropertyNoPacketLeavesWithAnotherAddress", "TestPropertyFamiliesAreDecidedByThemselves", "TestPropertyConverges"
 	return []mutant{
 		m("other-family-leaves", packets, "family.go", "n.Requesting() && n.Other == OtherDropped", "n.Requesting() && n.Other == OtherNode"),
@@ -21,6 +26,10 @@ func familyMutants() []mutant {
 		plain("any-host-serves-ipv6", "resolve_index.go", "if ip.Is6() && !host.ServesIPv6 {", "if ip.Is6() && len(host.Networks) == 0 {"),
 		plain("unknown-network-serves-ipv6", "resolve_index.go", "known := ip.Is6()", "known := false"),
 		plain("address-of-all-routers", "address.go", "return \"it is the address of all routers of \" + network.String() + \" (RFC 4291)\"", "return \"\""),
+		apart("hosts-out-of-reach-are-not-told", "resolve.go", "if f, found := r.outOfReach(n); found {", "if f, found := r.outOfReach(n); found && false {"),
+		apart("gone-hosts-are-out-of-reach", "parted.go", "|| !host.Confirmed || host.Gone {", "|| !host.Confirmed {"),
+		apart("spare-is-out-of-reach", "parted.go", "if r.tier(a) != useless {", "if r.tier(a) != useless && reached == [2]bool{} {"),
+		apart("what-is-out-of-reach-is-remembered", "memo.go", " && partedHosts(before) == partedHosts(now)", ""),
 		m("probe-drops-a-family", "TestPropertyProbesNeverDrop", "family_join.go", "if other.Drops[f] || r.Drops[f]", "if r.Drops[f]"),
 	}
 }

@@ -46,7 +46,7 @@ func memoMutants() []mutant {
 		memo("index-of-other-further", "slices.Equal(h.Further, other.Further) &&\n\t\th.Gone", "h.Gone"),
 		rare("index-of-other-addresses", "slices.Equal(h.Subnets, other.Subnets) && slices.Equal(h.IPv6, other.IPv6) &&\n", "slices.Equal(h.Subnets, other.Subnets) &&\n"),
 		memo("places-are-forgotten", "m.allocated && sameCapacities(m.places, places)", "m.allocated"),
-		rare("missing-pods-are-forgotten", "len(x.requested[n]) > 0 && !e.missing ||", "false ||"),
+		rare("missing-pods-are-forgotten", "len(x.requested[n]) > 0 && !e.everywhere ||", "false ||"),
 		indexes("always-indexes", "memo.go", "!same.aligned ||", "same.aligned ||"),
 		indexes("never-indexes", "resolve_patch.go", "2*x.built+100", "9*x.built+9999"),
 		indexes("patch-in-any-order", "resolve_patch.go", "slices.Insert(p.sorted, at, a)", "slices.Insert(p.sorted, at-at, a)"),

@@ -255,14 +255,15 @@ type likeness struct {
 	// aligned: the index differs by the changes only.
 	aligned bool
 	changed changes
-	// missing: the same hosts have pods in no known network, which concerns all namespaces.
-	missing bool
+	// everywhere: what concerns all namespaces is the same: which hosts have pods in no known
+	// network, and the hosts of each family.
+	everywhere bool
 }
 
 // compare compares two clusters.
 func compare(before, now Cluster) likeness {
 	equal := len(before.Namespaces) == len(now.Namespaces) && len(before.Hosts) == len(now.Hosts)
-	l := likeness{all: equal, aligned: equal, allocation: equal, missing: podsMissing(before) == podsMissing(now)}
+	l := likeness{all: equal, aligned: equal, allocation: equal, everywhere: podsMissing(before) == podsMissing(now) && partedHosts(before) == partedHosts(now)}
 	l.namespaces = make([]int, len(now.Namespaces))
 	for n, b := 0, 0; n < len(now.Namespaces); n++ {
 		for b < len(before.Namespaces) && before.Namespaces[b].Name < now.Namespaces[n].Name {
@@ -367,7 +368,7 @@ func (e *earlier) namespace(x *index, n int) (NamespaceResult, bool) {
 		return NamespaceResult{}, false
 	}
 	result := e.resolution.Namespaces[e.namespaces[n]]
-	if len(x.requested[n]) > 0 && !e.missing || len(x.Namespaces[n].Invalid) > 0 || x.conflicts[n].reason != "" && len(x.requested[n]) > 0 {
+	if len(x.requested[n]) > 0 && !e.everywhere || len(x.Namespaces[n].Invalid) > 0 || x.conflicts[n].reason != "" && len(x.requested[n]) > 0 {
 		return NamespaceResult{}, false
 	}
 	for i, a := range x.requested[n] {

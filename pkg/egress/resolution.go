@@ -117,6 +117,9 @@ const (
 	// ReasonPodNetworksMissing: a pod is in no network that is known to be inside. Of a
 	// namespace: it may send to that pod with an egress IP.
 	ReasonPodNetworksMissing Reason = "PodNetworksMissing"
+	// ReasonHostsOutOfReach: from some hosts the overlay leads to none of the namespace's egress
+	// hosts.
+	ReasonHostsOutOfReach Reason = "HostsOutOfReach"
 	// ReasonDropped: the namespace requests egress IPs and none is active.
 	ReasonDropped Reason = "Dropped"
 )

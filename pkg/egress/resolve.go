@@ -43,6 +43,7 @@ func resolve(x *index, before *earlier) Resolution {
 		eligibility: newEligibility(x),
 		state:       make([]State, x.addresses.count()),
 		missing:     podsMissing(c),
+		parted:      partedHosts(c),
 	}
 	resolution := Resolution{
 		Namespaces: make([]NamespaceResult, 0, len(c.Namespaces)),
@@ -78,8 +79,9 @@ type resolver struct {
 	state []State
 	// activeHosts are the hosts of the assignments that active returned last.
 	activeHosts []int
-	// missing are the hosts with pods in networks that are not known.
+	// missing are the hosts with pods in networks that are not known, parted those of each family.
 	missing missingPods
+	parted  parted
 }
 
 func (r *resolver) namespace(n int) NamespaceResult {
@@ -262,7 +264,7 @@ func (r *resolver) summary(n int, result *NamespaceResult) (Readiness, Reason, s
 	case !r.Namespaces[n].Requesting():
 		return ReadyTrue, ReasonNotRequested, "No egress IP is requested: traffic leaves with the node's address."
 	case !result.Dropped:
-		return r.activeSummary(result.Active)
+		return r.activeSummary(n, result.Active)
 	}
 	reason, message := r.droppedSummary(n, result)
 	return ReadyFalse, reason, message
@@ -270,8 +272,8 @@ func (r *resolver) summary(n int, result *NamespaceResult) (Readiness, Reason, s
 
 // activeSummary reports the first active assignment that is not known to work. Those
 // that are known not to work come first. Where all work, it may still be that the
-// namespace sends with them to pods, too.
-func (r *resolver) activeSummary(active []Assignment) (Readiness, Reason, string) {
+// namespace sends with them to pods, too, or that some hosts do not reach them.
+func (r *resolver) activeSummary(n int, active []Assignment) (Readiness, Reason, string) {
 	unknown, unknownReason := "", Reason("")
 	for i, a := range active {
 		switch ready, reason, why := inUse(&r.Hosts[r.activeHosts[i]], a.IP); {
@@ -286,6 +288,9 @@ func (r *resolver) activeSummary(active []Assignment) (Readiness, Reason, string
 	}
 	if r.missing.hosts > 0 {
 		return ReadyUnknown, ReasonPodNetworksMissing, activeMessage(active) + " " + r.missing.message()
+	}
+	if f, found := r.outOfReach(n); found {
+		return ReadyUnknown, ReasonHostsOutOfReach, activeMessage(active) + " " + r.parted.message(f)
 	}
 	return ReadyTrue, ReasonAssigned, activeMessage(active)
 }
