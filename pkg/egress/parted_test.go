@@ -23,23 +23,24 @@ func TestNamespaceWhoseEgressHostsAreOutOfReach(t *testing.T) {
 		}
 		return g.configured("w0", six, four).configured("w1", second)
 	}
-	for name, c := range map[string]struct {
+	for _, c := range []struct {
+		name  string
 		given *given
 		ready egress.Readiness
 		says  string
 	}{
-		"on a host of IPv4":                       {mixed(six), egress.ReadyUnknown, "does not lead there from host w1 and 1 more, with a hostIP of IPv6"},
-		"on a host of IPv6":                       {mixed(second), egress.ReadyUnknown, "does not lead there from host w0, with a hostIP of IPv4"},
-		"on one of each":                          {mixed(six, second), egress.ReadyTrue, ""},
-		"on one of each, of which one is offline": {mixed(six, second).offline("w1"), egress.ReadyUnknown, "from host w1 and 1 more"},
-		"of IPv4":                                 {mixed(four), egress.ReadyTrue, ""},
-		"on a host of IPv4, the others are gone":  {mixed(six).gone("w1").gone("w2"), egress.ReadyTrue, ""},
-		"on a host of IPv4, the others are new":   {mixed(six).unreported("w1").unreported("w2"), egress.ReadyTrue, ""},
+		{"on a host of IPv4", mixed(six), egress.ReadyUnknown, "does not lead there from host w1 and 1 more, with a hostIP of IPv6"},
+		{"on a host of IPv6", mixed(second), egress.ReadyUnknown, "does not lead there from host w0, with a hostIP of IPv4"},
+		{"on one of each", mixed(six, second), egress.ReadyTrue, ""},
+		{"on one of each, of which one is offline", mixed(six, second).offline("w1"), egress.ReadyUnknown, "from host w1 and 1 more"},
+		{"of IPv4", mixed(four), egress.ReadyTrue, ""},
+		{"on a host of IPv4, the others are gone", mixed(six).gone("w1").gone("w2"), egress.ReadyTrue, ""},
+		{"on a host of IPv4, the others are new", mixed(six).unreported("w1").unreported("w2"), egress.ReadyTrue, ""},
 	} {
 		cluster, _ := egress.Snapshot(c.given.Objects)
 		n := egress.Resolve(cluster).Namespaces[0]
 		if told := n.Reason == egress.ReasonHostsOutOfReach; n.Ready != c.ready || !strings.Contains(n.Message, c.says) || told != (c.says != "") {
-			t.Errorf("%s: %s %s %s", name, n.Ready, n.Reason, n.Message)
+			t.Errorf("%s: %s %s %s", c.name, n.Ready, n.Reason, n.Message)
 		}
 	}
 
