@@ -289,8 +289,12 @@ func TestSteadyClusterIsNotListed(t *testing.T) {
 	a.create(t, &corev1.Namespace{ObjectMeta: metav1.ObjectMeta{Name: system}})
 	listed := &lists{}
 	counted := a.through(func(r *http.Request, next http.RoundTripper) (*http.Response, error) {
-		listed.note(r)
-		return next.RoundTrip(r)
+		answer, err := next.RoundTrip(r)
+		// Before Kubernetes 1.33 there are no ServiceCIDRs to list; it is asked for them again.
+		if err != nil || answer.StatusCode != http.StatusNotFound {
+			listed.note(r)
+		}
+		return answer, err
 	})
 	counted.control(t, controllers.Options{LeaderElection: true, LeaderElectionNamespace: system, FindNetworks: true})
 	for i, name := range []string{"node1", "node2"} {
