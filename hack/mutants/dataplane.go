@@ -108,6 +108,7 @@ func kernelMutants() []mutant {
 		{name: "pods-alone-in-any-order", pkg: kernel, test: "TestPropertyPodsAlone", edits: []edit{
 			{file: podsOrder, old: "c.forget(in.sweep, c.pods(in))\n\tc.sort()", new: "c.forget(in.sweep, c.pods(in))"},
 		}},
+		m("guard-stays-at-a-former-uplink", "TestUplinkBecomesAnotherDevice", "bpf/guard.go", "if g.at != nil && maps.Equal(g.at, at) {", "if g.at != nil {"),
 		m("any-host-for-a-flows-own", onlyDead, "apply_flows.go", "if len(before.Via) > 1 {", "if len(before.Via) > MaxVia {"),
 		{name: "reset-though-off", pkg: kernel, test: off, plain: true, edits: []edit{
 			{file: filter, old: "if !b.Resets {", new: "if false {"},

@@ -6,6 +6,8 @@ import (
 	"testing"
 
 	"github.com/google/go-cmp/cmp"
+
+	"github.com/egressip-operator/egressip-operator/internal/testenv"
 )
 
 // uplinkKind is a way to connect a host to the segment.
@@ -56,9 +58,9 @@ func (k uplinkKind) known(t *testing.T) {
 	m := newMachine(t, "try")
 	add := "ip link add try0 type " + k.needs
 	if k.needs == "vlan" {
-		add = "ip link add link lo name try0 type vlan id 5"
+		add = "ip link add below type bridge && ip link add link below name try0 type vlan id 5"
 	}
-	if out := m.Run(t, "if "+add+" 2>&1; then ip link del try0; else echo refused; fi"); strings.Contains(out, "refused") {
+	if out := m.Run(t, "if "+add+" 2>&1; then echo made; else echo refused; fi"); strings.Contains(out, "refused") {
 		t.Skipf("this kernel has no device of kind %s: %s", k.needs, out)
 	}
 }
@@ -144,5 +146,70 @@ func TestKindsOfUplinks(t *testing.T) {
 				})
 			}
 		})
+	}
+}
+
+// given: a host that serves egress IPs, while its pods, those of another node, other pods and the
+// host itself send without a pause; when its interface becomes a port of a bridge or a bond, or
+// gets a VLAN, which has the host's address from then on, then nobody sends with a wrong source at
+// any moment; after the next pass, egress IPs and guard are at the new device alone.
+//
+// Mutant killed: guard-stays-at-a-former-uplink.
+func TestUplinkBecomesAnotherDevice(t *testing.T) {
+	for _, rules := range faultRules() {
+		for _, kind := range uplinkKinds() {
+			if kind.device == "eth0" || kind.rarer && !wholeMatrix() {
+				continue // the same device, with other settings
+			}
+			t.Run(rules.name+", "+kind.name, func(t *testing.T) {
+				kind.known(t)
+				w := newWorld(t, 2, rules)
+				n1, n2 := w.nodes[0], w.nodes[1]
+				mine, plain, there := n1.addPod(t, "mine", 2), n1.addPod(t, "plain", 3), n2.addPod(t, "there", 2)
+				n1.host(eip1, 7)
+				mine.set(local(eip1, 7))
+				plain.set(Pod{Kind: Node})
+				there.set(remote(7, n1))
+				w.applyAll(t)
+				own := n1.ip.String()
+				senders := []struct {
+					port uint16
+					from interface{ enter() error }
+					want string
+				}{{9001, mine, eip1}, {9002, there, eip1}, {9003, plain, own}, {9004, n1, own}}
+				for _, s := range senders {
+					w.seen.only(s.port, s.want)
+					w.flows(t, startSender(t, s.from, w.bastion, s.port), s.want)
+				}
+				flows := func() {
+					t.Helper()
+					for _, s := range senders {
+						before := w.seen.from(s.port, s.want)
+						testenv.UntilWithin(t, patience, fmt.Sprintf("packets to port %d from %s", s.port, s.want), func() bool {
+							return w.seen.from(s.port, s.want) > before+20
+						})
+					}
+				}
+				w.seen.says("its address goes to " + kind.device)
+				kind.build(t, w, n1)
+				w.router.Run(t, "ip neigh flush dev eth0")
+				n2.Run(t, "ip neigh flush dev eth0")
+				w.linger(t)
+				w.seen.says("after a pass")
+				if r := n1.apply(t); r.Uplink != kind.device {
+					t.Fatalf("uplink %s", r.Uplink)
+				}
+				n2.apply(t)
+				flows()
+				n1.settled(t)
+				if at := n1.guards(t); at != kind.device {
+					t.Errorf("guards at %s", at)
+				}
+				w.seen.says("after a restart")
+				n1.start(t)
+				n1.settled(t)
+				flows()
+			})
+		}
 	}
 }

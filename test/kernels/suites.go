@@ -74,8 +74,9 @@ func suites() []suite {
 	return append(list,
 		suite{name: "conformance", pkg: "test/conformance/kernel", limit: 25 * time.Minute, variants: whole},
 		suite{name: "packets", pkg: "pkg/dataplane", tests: packets, matrix: "few", limit: 60 * time.Minute, variants: whole},
-		suite{name: "packets, ipvs", pkg: "pkg/dataplane", tests: "^TestServicesByIPVS$", matrix: "few", limit: 10 * time.Minute, variants: whole},
-		suite{name: "packets, legacy", pkg: "pkg/dataplane", tests: withoutTable, matrix: "legacy", limit: 60 * time.Minute, variants: both[1:]},
+		suite{name: "ipvs", pkg: "pkg/dataplane", tests: "^TestServicesByIPVS$", matrix: "few", limit: 10 * time.Minute, variants: whole},
+		suite{name: "uplinks", pkg: "pkg/dataplane", tests: "^Test(KindsOfUplinks|UplinkBecomesAnotherDevice)$", matrix: "all", limit: 60 * time.Minute, variants: whole},
+		suite{name: "packets without nf_tables", pkg: "pkg/dataplane", tests: withoutTable, matrix: "legacy", limit: 60 * time.Minute, variants: both[1:]},
 	)
 }
 
@@ -113,5 +114,5 @@ func (s suite) in(v variant) bool { return slices.Contains(s.variants, v.name) }
 
 // file is a name for files of a suite.
 func (s suite) file() string {
-	return strings.NewReplacer(", ", "-", " ", "-", "/", "-").Replace(s.name)
+	return strings.NewReplacer(" ", "-", "/", "-").Replace(s.name)
 }
