@@ -118,12 +118,14 @@ func (r *round) readSettings(f *warning.Facts) {
 	}
 }
 
-// ciliumDevice is there where Cilium is; ciliumMarks are the bits of marks that it uses
-// on hosts.
-const (
-	ciliumDevice = "cilium_host"
-	ciliumMarks  = 0xffff0f00
-)
+// marking lists software that a device gives away, with the bits of marks that it uses on
+// hosts. Those of Antrea are for its Egress, but for the highest two.
+func marking() []warning.Software {
+	return []warning.Software{
+		{Name: "Cilium", Device: "cilium_host", Bits: 0xffff0f00},
+		{Name: "Antrea", Device: "antrea-gw0", Bits: 0xc00000ff},
+	}
+}
 
 func (r *round) readDevices(f *warning.Facts) error {
 	links, err := nlutil.Whole(r.d.nl.LinkList)
@@ -135,8 +137,10 @@ func (r *round) readDevices(f *warning.Facts) error {
 		if vxlan, ok := link.(*netlink.Vxlan); ok && name != overlayName && vxlan.Port == int(r.d.cfg.OverlayPort) {
 			f.SharePort = append(f.SharePort, name)
 		}
-		if name == ciliumDevice {
-			f.Marking = append(f.Marking, warning.Software{Name: "Cilium", Device: name, Bits: ciliumMarks})
+		for _, s := range marking() {
+			if name == s.Device {
+				f.Marking = append(f.Marking, s)
+			}
 		}
 	}
 	return nil

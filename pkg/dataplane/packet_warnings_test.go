@@ -149,6 +149,7 @@ func TestWarningsNameWhatOthersHave(t *testing.T) {
 		},
 		{"marks that do not overlap", "ip rule add fwmark 0x4000/0x4000 lookup 51820 priority 32764; ip rule add fwmark 0x10000 lookup 9 priority 32765", "ip rule delete priority 32764; ip rule delete priority 32765", nil},
 		{"marks of Cilium", "ip link add cilium_host type bridge", "ip link delete cilium_host", reasons{warning.MarksOverlap: "(device cilium_host): Cilium uses the bits"}},
+		{"marks of Antrea", "ip link add antrea-gw0 type bridge", "ip link delete antrea-gw0", reasons{warning.MarksOverlap: "(device antrea-gw0): Antrea uses the bits"}},
 		{"tc filter", "tc qdisc add dev eth0 clsact; tc filter add dev eth0 egress prio 1 protocol ip u32 match u32 0 0 flowid 1:1", "tc filter delete dev eth0 egress prio 1", nil},
 	} {
 		t.Run(c.name, func(t *testing.T) {
