@@ -98,8 +98,10 @@ func (b *bed) testOrdered(t *testing.T) {
 		t.Fatal(err)
 	}
 	b.back(t, egressHost)
-	b.inState(t, "Standby", "Active")
-	b.leaveWithin(t, trustedWithin, b.egress, func(testbed.Pod) string { return b.secondIP })
+	b.within(t, trustedWithin, func() error {
+		return b.hasField(t, "netnamespace", egressNamespace, "{.status.egressIPs[*].state}", "Standby Active")
+	})
+	b.leaveWith(t, b.egress, func(testbed.Pod) string { return b.secondIP })
 	b.failBack(t, "null")
 	b.leaveWithin(t, trustedWithin, b.egress, func(testbed.Pod) string { return b.egressIP })
 	b.inState(t, "Active", "Standby")
