@@ -20,6 +20,7 @@ SEED ?= $(shell echo $$RANDOM)
 MINUTES ?= 30
 KILLS ?= 50
 DUAL_STACK ?=
+IPV6_ONLY ?=
 IPV6 ?=
 CELL ?=
 
@@ -116,8 +117,8 @@ upgrade: prerequisites tools image ## Upgrade from the version of commit FROM, a
 	go run ./hack/image -binary build/former/egressip-operator -tag egressip-operator:former -o build/former/image.tar
 	EGRESSIP_TEST_FORMER=$(CURDIR)/build/former go test -count=1 -v -timeout 30m -run 'TestUpgrade$$' ./test/e2e
 
-chaos: prerequisites tools image ## Break a cluster at random for MINUTES, the same way for the same SEED; DUAL_STACK=yes for both families
-	go run ./test/chaos -seed $(SEED) -for $(MINUTES)m $(if $(DUAL_STACK),-dual-stack)
+chaos: prerequisites tools image ## Break a cluster at random for MINUTES, the same way for the same SEED; DUAL_STACK=yes for both families, IPV6_ONLY=yes for IPv6 alone
+	go run ./test/chaos -seed $(SEED) -for $(MINUTES)m $(if $(DUAL_STACK),-dual-stack) $(if $(IPV6_ONLY),-ipv6-only)
 
 failover: prerequisites tools image ## Measure the outage of KILLS power cuts of each kind; IPV6=yes for egress IPs of IPv6
 	go run ./test/bench/failover -kills $(KILLS) $(if $(IPV6),-ipv6)

@@ -27,7 +27,7 @@ func TestChaos(t *testing.T) {
 	}
 	var out strings.Builder
 	err = play(t.Context(), options{
-		seed: 40769, length: 10 * time.Minute, faults: 8, last: apiStoppedAfterCuts, every: 100 * time.Millisecond, twoOwners: 2 * time.Second, prefix: "chaost",
+		families: families{ipv4: true}, seed: 40769, length: 10 * time.Minute, faults: 8, last: apiStoppedAfterCuts, every: 100 * time.Millisecond, twoOwners: 2 * time.Second, prefix: "chaost",
 		image: image, chart: filepath.Join(root, "charts", "egressip-operator"), out: &out,
 	})
 	t.Log(out.String())

@@ -22,6 +22,8 @@ type fault struct {
 	what string
 	// broken are nodes whose own pods are not expected to get through.
 	broken []string
+	// lasts: the outage may last as long as the fault, whatever bounds those of its kind.
+	lasts bool
 	// before makes what the fault needs, and is no part of it; may be nil.
 	before func(context.Context) error
 	begin  func(context.Context) error

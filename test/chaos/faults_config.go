@@ -14,12 +14,9 @@ import (
 
 // reassigned gives namespace automatic another egress IP.
 func (c *chaos) reassigned() fault {
-	next := []string{spareIP}
-	if c.o.dualStack {
-		next = append(next, spareIP6)
-	}
-	if slices.Contains(c.current["automatic"], spareIP) {
-		next = teams()[2].all(c.o.dualStack)
+	next := c.o.families.of([]string{spareIP}, []string{spareIP6})
+	if slices.Contains(c.current["automatic"], next[0]) {
+		next = teams()[2].all(c.o.families)
 	}
 	return fault{
 		what: fmt.Sprintf("namespace automatic gets %v instead of %v", next, c.current["automatic"]),
@@ -92,20 +89,24 @@ func (c *chaos) rulesetReloaded() fault {
 	}
 }
 
+// ourPriority is that of our source NAT.
+const ourPriority = 50
+
 // foreignNAT: other software translates the source of what leaves the cluster, in a table
 // of its own, before or behind us.
 func (c *chaos) foreignNAT() fault {
-	node, priority := c.node(), []int{10, 110}[c.random.IntN(2)]
-	table := fmt.Sprintf("table ip chaos { chain post { type nat hook postrouting priority %d; ip saddr %[2]s ip daddr != %[2]s oifname eth0 masquerade; }; }",
-		priority, testbed.ClusterCIDR)
+	node, priority, f := c.node(), []int{10, 110}[c.random.IntN(2)], c.o.families.first()
+	table := fmt.Sprintf("table %[3]s chaos { chain post { type nat hook postrouting priority %[1]d; %[3]s saddr %[2]s %[3]s daddr != %[2]s oifname eth0 masquerade; }; }",
+		priority, f.cluster, f.table)
 	return fault{
 		what: fmt.Sprintf("%s, priority %d", node, priority), broken: []string{node},
+		lasts: priority < ourPriority, // the guard drops what it translates
 		begin: func(ctx context.Context) error {
 			_, err := c.NodeShell(ctx, node, "nft", table)
 			return err
 		},
 		end: func(ctx context.Context) error {
-			_, err := c.NodeShell(ctx, node, "nft", "delete table ip chaos")
+			_, err := c.NodeShell(ctx, node, "nft", "delete table "+f.table+" chaos")
 			return err
 		},
 	}

@@ -204,7 +204,7 @@ func (c *chaos) withoutAgent() fault {
 			if _, err := c.Kubectl(ctx, "delete", "hostsubnet", node); err != nil {
 				return err
 			}
-			return ranges(ctx, list(automaticRanges(c.o.dualStack)))
+			return ranges(ctx, list(automaticRanges(c.o.families)))
 		},
 		end: func(ctx context.Context) error {
 			claims, err := c.Kubectl(ctx, "get", "hostsubnet", node, "-o", "jsonpath={.egressIPs[*]}")

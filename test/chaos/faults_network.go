@@ -88,8 +88,12 @@ func (c *chaos) carrierFlaps() fault {
 // addressRemoved: a host's own address is taken off and put back, as by a DHCP client or a
 // restart of the network. The routes go with it.
 func (c *chaos) addressRemoved() fault {
-	node, promote := c.node(), c.random.IntN(2)
-	address := c.NodeIP(node).String() + "/24"
+	node, promote, f := c.node(), c.random.IntN(2), c.o.families.first()
+	address := c.NodeIP(node).String() + f.node
+	ip := func(ctx context.Context, args ...string) error {
+		_, err := c.NodeExec(ctx, node, slices.Concat(f.ip, args)...)
+		return err
+	}
 	var routes string
 	set := func(ctx context.Context, value int) error {
 		_, err := c.NodeShell(ctx, node, "sh", "-c", fmt.Sprintf("echo %d > /proc/sys/net/ipv4/conf/eth0/promote_secondaries", value))
@@ -98,22 +102,19 @@ func (c *chaos) addressRemoved() fault {
 	return fault{
 		what: fmt.Sprintf("%s, promote_secondaries=%d", node, promote), broken: []string{node},
 		begin: func(ctx context.Context) (err error) {
-			if routes, err = c.NodeExec(ctx, node, "ip", "-4", "route", "show", "table", "main"); err != nil {
+			if routes, err = c.NodeExec(ctx, node, slices.Concat(f.ip, strings.Fields("route show table main"))...); err != nil {
 				return err
 			}
 			if err = set(ctx, promote); err != nil {
 				return err
 			}
-			_, err = c.NodeExec(ctx, node, "ip", "addr", "del", address, "dev", "eth0")
-			return err
+			return ip(ctx, "addr", "del", address, "dev", "eth0")
 		},
 		end: func(ctx context.Context) error {
-			_, err := c.NodeExec(ctx, node, "ip", "addr", "add", address, "brd", "+", "dev", "eth0")
-			errs := []error{err, set(ctx, 0)}
+			errs := []error{ip(ctx, append([]string{"addr", "add", address, "dev", "eth0"}, f.added...)...), set(ctx, 0)}
 			for route := range strings.Lines(routes) {
 				if strings.Contains(route, "dev eth0") && !strings.Contains(route, "proto kernel") {
-					_, err := c.NodeExec(ctx, node, append([]string{"ip", "route", "replace"}, strings.Fields(route)...)...)
-					errs = append(errs, err)
+					errs = append(errs, ip(ctx, append([]string{"route", "replace"}, strings.Fields(route)...)...))
 				}
 			}
 			return errors.Join(errs...)
@@ -123,9 +124,10 @@ func (c *chaos) addressRemoved() fault {
 
 // addressTaken: another machine of the LAN gets an egress IP that a host has.
 func (c *chaos) addressTaken() fault {
-	ip := teams()[c.random.IntN(2)].ips[c.random.IntN(2)]
-	change := func(ctx context.Context, verb string) error {
-		_, err := c.Exec(ctx, testbed.ControlPlane, "ip", "addr", verb, ip+"/32", "dev", "eth0")
+	f := c.o.families.first()
+	ip := teams()[c.random.IntN(2)].all(c.o.families)[c.random.IntN(2)]
+	change := func(ctx context.Context, verb string, more ...string) error {
+		_, err := c.Exec(ctx, testbed.ControlPlane, append([]string{"ip", "addr", verb, ip + f.host, "dev", "eth0"}, more...)...)
 		return err
 	}
 	return fault{
@@ -137,7 +139,7 @@ func (c *chaos) addressTaken() fault {
 				return errors.Join(fmt.Errorf("no MAC address in %q", link), err)
 			}
 			c.owners.ignore(fields[2])
-			return change(ctx, "add")
+			return change(ctx, "add", f.added...)
 		},
 		end: func(ctx context.Context) error { return change(ctx, "del") },
 	}

@@ -27,18 +27,18 @@ func (c *chaos) boot(ctx context.Context, node string, addresses ...string) erro
 // rebootWithAddresses: the node comes back as a machine does that was restored as
 // it was, with the egress IPs that it had.
 func (c *chaos) rebootWithAddresses() fault {
-	node := c.node()
+	node, f := c.node(), c.o.families.first()
 	var had []string
 	return fault{
 		what: node, broken: []string{node},
 		begin: func(ctx context.Context) error {
-			out, err := c.NodeExec(ctx, node, "ip", "-o", "-4", "addr", "show", "label", "eth0:eip")
+			out, err := c.NodeExec(ctx, node, append(f.ip, "-o", "addr", "show", "dev", "eth0")...)
 			if err != nil {
 				return err
 			}
 			for line := range strings.Lines(out) {
-				if fields := strings.Fields(line); len(fields) > 3 {
-					had = append(had, fields[3]+" label eth0:eip")
+				if fields := strings.Fields(line); len(fields) > 3 && strings.Contains(line, f.eip) {
+					had = append(had, strings.Join(append([]string{fields[3], f.eip}, f.added...), " "))
 				}
 			}
 			return c.PowerOff(ctx, node)

@@ -30,7 +30,8 @@ func run() int {
 	flag.DurationVar(&o.length, "for", 30*time.Minute, "how long faults are made")
 	flag.DurationVar(&o.every, "every", 40*time.Millisecond, "pause between two connections, and two datagrams, of a pod")
 	flag.DurationVar(&o.twoOwners, "two-owners", 2*time.Second, "how long two machines may answer for one address")
-	flag.BoolVar(&o.dualStack, "dual-stack", false, "nodes, pods and egress IPs of both families; each pod sends by both, half as often by each")
+	flag.BoolVar(&o.families.ipv6, "dual-stack", false, "nodes, pods and egress IPs of both families; each pod sends by both, half as often by each")
+	ipv6Only := flag.Bool("ipv6-only", false, "nodes, pods and egress IPs of IPv6 alone; nobody watches then who answers for egress IPs")
 	flag.DurationVar(&o.within, "within", 0, "end, and keep what the operator says, after an outage longer than this by a fault that has no bound of its own; 0 for never")
 	flag.IntVar(&o.stretch, "stretch", 1, "how many times longer each fault lasts, such as 30 for minutes")
 	flag.StringVar(&o.only, "only", "", "make faults of this kind alone")
@@ -38,6 +39,7 @@ func run() int {
 	flag.StringVar(&o.chart, "chart", filepath.Join("charts", "egressip-operator"), "the Helm chart to install")
 	flag.StringVar(&o.report, "report", filepath.Join("build", "chaos.txt"), "file for the table")
 	flag.Parse()
+	o.families.ipv4, o.families.ipv6 = !*ipv6Only, o.families.ipv6 || *ipv6Only
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
 	defer stop()
 	if err := play(ctx, o); err != nil {
@@ -59,7 +61,7 @@ type options struct {
 	last      string // the fault that ends the run, in addition to those drawn
 	stretch   int
 	within    time.Duration
-	dualStack bool
+	families  families
 	prefix    string
 	image     string
 	chart     string

@@ -37,12 +37,7 @@ type team struct {
 }
 
 // all are its egress IPs of the families that the run has.
-func (t team) all(dualStack bool) []string {
-	if !dualStack {
-		return t.ips
-	}
-	return slices.Concat(t.ips, t.ips6)
-}
+func (t team) all(f families) []string { return f.of(t.ips, t.ips6) }
 
 func teams() []team {
 	return []team{
@@ -58,11 +53,8 @@ func teams() []team {
 }
 
 // automaticRanges are what the automatic hosts may have.
-func automaticRanges(dualStack bool) []string {
-	if !dualStack {
-		return []string{"192.168.7.208/29"}
-	}
-	return []string{"192.168.7.208/29", "fd00:7::210/124"}
+func automaticRanges(f families) []string {
+	return f.of([]string{"192.168.7.208/29"}, []string{"fd00:7::210/124"})
 }
 
 // spareIP and spareIP6 are other egress IPs for namespace automatic.
@@ -96,7 +88,8 @@ func play(ctx context.Context, o options) (err error) {
 		o.prefix = "chaos"
 	}
 	c.Cluster, err = testbed.Up(ctx, testbed.Options{
-		Prefix: o.prefix, Nodes: 4, PodAddresses: 12, Images: []string{o.image}, DualStack: o.dualStack, Progress: os.Stderr,
+		Prefix: o.prefix, Nodes: 4, PodAddresses: 12, Images: []string{o.image}, Progress: os.Stderr,
+		DualStack: o.families.ipv4 && o.families.ipv6, IPv6Only: !o.families.ipv4,
 	})
 	if err != nil {
 		return err
@@ -133,9 +126,10 @@ func (c *chaos) setUp(ctx context.Context) (stop func() error, err error) {
 		}
 		return errors.Join(errs...)
 	}
+	o := c.o.families
 	// The first packet of a new pod counts like any other, also on a booting node.
 	err = c.InstallChart(ctx, c.o.chart, "metrics.secure=false", "metrics.bindAddress=127.0.0.1",
-		"agent.bootLock.enabled=true", "clusterCIDRs={"+c.both(testbed.ClusterCIDR, testbed.ClusterCIDRv6)+"}", "serviceCIDRs={"+c.both(testbed.ServiceCIDR, testbed.ServiceCIDRv6)+"}")
+		"agent.bootLock.enabled=true", "clusterCIDRs={"+o.joined(testbed.ClusterCIDR, testbed.ClusterCIDRv6)+"}", "serviceCIDRs={"+o.joined(testbed.ServiceCIDR, testbed.ServiceCIDRv6)+"}")
 	if err != nil {
 		return stop, err
 	}
@@ -164,7 +158,7 @@ func (c *chaos) setUp(ctx context.Context) (stop func() error, err error) {
 		return stop, err
 	}
 	stops = append(stops, c.watch.Stop)
-	c.owners, end, err = watchOwners(ctx, c.Cluster, append(all, spareIP))
+	c.owners, end, err = watchOwners(ctx, c.Cluster, c.o.families.of(append(all, spareIP), nil))
 	if err != nil {
 		return stop, err
 	}
@@ -179,7 +173,7 @@ func (c *chaos) request(ctx context.Context) error {
 		if _, err := c.Kubectl(ctx, "create", "namespace", t.Name); err != nil {
 			return err
 		}
-		ips := t.all(c.o.dualStack)
+		ips := t.all(c.o.families)
 		c.rules.allow(t.Name, ips...)
 		c.current[t.Name] = ips
 		err := testbed.Poll(ctx, time.Minute, func() error {
@@ -198,28 +192,18 @@ func (c *chaos) request(ctx context.Context) error {
 		}
 	}
 	for i, host := range manualHosts() {
-		c.claims[host] = []string{teams()[0].ips[i], teams()[1].ips[i]}
-		if c.o.dualStack {
-			c.claims[host] = append(c.claims[host], teams()[0].ips6[i], teams()[1].ips6[i])
-		}
+		a, b := teams()[0], teams()[1]
+		c.claims[host] = c.o.families.of([]string{a.ips[i], b.ips[i]}, []string{a.ips6[i], b.ips6[i]})
 		if err := c.patch(ctx, "hostsubnet/"+host, fmt.Sprintf(`{"egressIPs": %s}`, list(c.claims[host]))); err != nil {
 			return err
 		}
 	}
 	for _, host := range automaticHosts() {
-		if err := c.patch(ctx, "hostsubnet/"+host, fmt.Sprintf(`{"egressCIDRs": %s}`, list(automaticRanges(c.o.dualStack)))); err != nil {
+		if err := c.patch(ctx, "hostsubnet/"+host, fmt.Sprintf(`{"egressCIDRs": %s}`, list(automaticRanges(c.o.families)))); err != nil {
 			return err
 		}
 	}
 	return nil
-}
-
-// both joins an address or network of IPv4 with that of IPv6, if the run has both.
-func (c *chaos) both(ipv4, ipv6 string) string {
-	if !c.o.dualStack {
-		return ipv4
-	}
-	return ipv4 + "," + ipv6
 }
 
 func list(ips []string) string {

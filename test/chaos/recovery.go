@@ -210,8 +210,10 @@ func (c *chaos) senders() []traffic.Pod {
 	var all []traffic.Pod
 	for _, t := range teams() {
 		for _, node := range c.Nodes() {
-			all = append(all, traffic.Pod{Namespace: t.Name, Node: node})
-			if c.o.dualStack {
+			if c.o.families.ipv4 {
+				all = append(all, traffic.Pod{Namespace: t.Name, Node: node})
+			}
+			if c.o.families.ipv6 {
 				all = append(all, traffic.Pod{Namespace: t.Name, Node: node, IPv6: true})
 			}
 		}

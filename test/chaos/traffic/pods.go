@@ -50,8 +50,11 @@ func Serve(ctx context.Context, c *testbed.Cluster, namespaces []Namespace) (sto
 
 // servers are the bastion's addresses for a namespace: one of each family that the cluster has.
 func servers(c *testbed.Cluster, n Namespace) []string {
-	all := []string{netip.AddrPortFrom(netip.MustParseAddr(testbed.BastionIP), n.Port).String()}
-	if c.DualStack() {
+	var all []string
+	if !c.IPv6Only() {
+		all = append(all, netip.AddrPortFrom(netip.MustParseAddr(testbed.BastionIP), n.Port).String())
+	}
+	if c.DualStack() || c.IPv6Only() {
 		all = append(all, netip.AddrPortFrom(netip.MustParseAddr(testbed.BastionIPv6), n.Port).String())
 	}
 	return all
