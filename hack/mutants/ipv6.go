@@ -65,6 +65,7 @@ func ipv6Mutants() []mutant {
 		in("", "refused-rules-of-ipv6-stop-ipv4", "TestRefusedRulesOfIPv6", "apply_perform.go", "e.refuseNew(err, netip.Addr.Is6)", "e.refuseNew(err, netip.Addr.IsValid)"),
 		in("/iptables", "trials-stay", "TestTriedRulesAreGone", "driver.go", "errs = append(errs, d.Commit(ctx, Plan(name, there.After, RenderedTable{})))", ""),
 		in("", "refused-rules-serve-ipv6", "TestRefusedRulesOfIPv6AreTriedAgain", "ip6tables.go", "if err := d.serve6.rules.err; err != nil {", "if err := d.serve6.rules.err; err != nil && !r.ipv6 {"),
+		in("", "unreadable-rules-serve-ipv6", "TestUnreadableRulesServeNoIPv6", "ip6tables.go", "\t\tr.cannotServe6(errUnreadable6)\n", ""),
 		in("", "source-nat-of-ipv6-is-beside-that-of-others", "TestSourcesOfIPv6AreTranslatedInTheOtherBackend", "ip6tables.go", "default:\n\t\t\tuse6 = append(use6, b)", "default:"),
 		in("", "mixed-backends-of-ipv6-are-not-told", "TestSourcesOfIPv6AreTranslatedInTheOtherBackend", "ip6tables.go", "r.warn(warning.NATElsewhere(\"ip6tables-\" + string(b)))", ""),
 		in("", "source-nat-of-ipv6-goes-first", "TestSourceNATOfIPv6GoesLast", "apply_order.go", "{phaseRules, iptables.Render(rules.Build6(between))}", "{phaseRules, iptables.Render(rules.Build6(in.rules))}"),

@@ -176,14 +176,22 @@ func (c *capture) total(port uint16) int {
 // drain waits until the capture has seen all that was sent before.
 func (w *world) drain(t *testing.T) {
 	t.Helper()
-	const port = 9 // discard
-	before := w.seen.total(port)
-	c := w.router.dial(t, w.bastion.over("udp"), w.bastion.outside(port))
+	w.drains(t, w.seen, w.bastion.over("udp"), w.bastion.outside(discard))
+}
+
+// discard is a port at which nothing listens.
+const discard = 9
+
+// drains waits until a capture has a packet to the bastion that is sent now.
+func (w *world) drains(t *testing.T, seen *capture, network, to string) {
+	t.Helper()
+	before := seen.total(discard)
+	c := w.router.dial(t, network, to)
 	testenv.UntilWithin(t, patience, "the capture catches up", func() bool {
 		// One may be lost while the router looks for its neighbour. Errors are the bastion's
 		// answers to those before: nothing listens there.
 		_, _ = c.Write([]byte("x"))
-		return w.seen.total(port) > before
+		return seen.total(discard) > before
 	})
 }
 

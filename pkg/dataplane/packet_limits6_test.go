@@ -23,11 +23,7 @@ func TestOverlayThatCannotCarryIPv6(t *testing.T) {
 		t.Run(rules.name, func(t *testing.T) {
 			w := newDualWorld(t, rules)
 			w.applyAll(t)
-			port := map[*podMachine]uint16{w.here: 9101, w.there: 9102, w.third: 9103}
-			for p, to := range port {
-				w.seen6.only(to, eip61)
-				p.sendsAll6(t, to)
-			}
+			w.membersSend(t)
 			for _, c := range []struct {
 				name, damage, repair string
 				why                  error

@@ -52,12 +52,7 @@ func TestHostsWithoutIPv4(t *testing.T) {
 			w.bastion.serveEchoOf(t, "6", 7000)
 			for _, p := range []*podMachine{here, there} {
 				p.leaves6(t, eip61)
-				echoes(t, p.dial(t, "tcp6", "["+bastionIP6+"]:7000"), 3<<20)
-				echoes(t, p.dial(t, "udp6", "["+bastionIP6+"]:7000"), 1000)
-				fragments := p.dial(t, "udp6", "["+bastionIP6+"]:7000")
-				testenv.UntilWithin(t, patience, "a large packet of "+p.Name+" passes", func() bool {
-					return tryEcho(fragments, 4000, testenv.Stretch(200*time.Millisecond)) == nil
-				})
+				p.echoesLarge6(t)
 			}
 			here.ping6(t, 1500)
 			there.ping6(t, 1430)
@@ -196,11 +191,7 @@ func TestProbesTravelTheOverlayOfIPv6(t *testing.T) {
 func TestOverlayChangesItsFamily(t *testing.T) {
 	w := newDualWorld(t, ownTable())
 	w.applyAll(t)
-	port := map[*podMachine]uint16{w.here: 9101, w.there: 9102, w.third: 9103}
-	for p, to := range port {
-		w.seen6.only(to, eip61)
-		p.sendsAll6(t, to)
-	}
+	port := w.membersSend(t)
 	flow := func(what string) {
 		t.Helper()
 		for p, to := range port {

@@ -21,11 +21,7 @@ func TestOthersInOurTablesStopIPv6Only(t *testing.T) {
 		t.Run(rules.name, func(t *testing.T) {
 			w := newDualWorld(t, rules)
 			w.applyAll(t)
-			port := map[*podMachine]uint16{w.here: 9101, w.there: 9102, w.third: 9103}
-			for p, to := range port {
-				w.seen6.only(to, eip61)
-				p.sendsAll6(t, to)
-			}
+			port := w.membersSend(t)
 			flows := func(p *podMachine) {
 				t.Helper()
 				before := w.seen6.from(port[p], eip61)

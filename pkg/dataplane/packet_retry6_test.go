@@ -9,6 +9,7 @@ import (
 	"time"
 
 	"github.com/egressip-operator/egressip-operator/internal/testenv"
+	"github.com/egressip-operator/egressip-operator/pkg/dataplane/iptables"
 	"github.com/egressip-operator/egressip-operator/pkg/dataplane/warning"
 )
 
@@ -96,6 +97,38 @@ func TestRefusedRulesOfIPv6AreTriedAgain(t *testing.T) {
 	w.silent6(t, 9101, 9102)
 	w.there.leaves(t, eip1)
 	w.n2.dp.serve6.rules.at -= againAfter
+	w.n2.apply(t)
+	flows()
+	w.there.leaves(t, eip1)
+	w.n2.settled(t)
+}
+
+// given: a host that serves IPv6 with rules in iptables, by the only backend that it has; when the
+// rules of that cannot be read any more, then IPv6 is dropped there and the report says why, and
+// IPv4 goes on; when they can, then so does IPv6.
+//
+// Mutant killed: unreadable-rules-serve-ipv6.
+func TestUnreadableRulesServeNoIPv6(t *testing.T) {
+	w := newDualWorld(t, onlyNFT())
+	w.n2.dp.ip6tables = map[Backend]*iptables.Driver{NFT: w.n2.dp.ip6tables[NFT]}
+	w.applyAll(t)
+	port := w.membersSend(t)
+	flows := func() {
+		t.Helper()
+		for p, to := range port {
+			before := w.seen6.from(to, eip61)
+			testenv.UntilWithin(t, patience, "packets of "+p.Name, func() bool { return w.seen6.from(to, eip61) > before+20 })
+		}
+	}
+	flows()
+	mend := w.n2.unreadable(t, "ip6")
+	r, err := w.n2.tryApply(t)
+	if !errors.Is(err, errUnreadable6) || r.IPv6.Reason != errUnreadable6.Error() {
+		t.Errorf("reported are %+v, %v", r, err)
+	}
+	w.silent6(t, 9101, 9102, 9103)
+	w.there.leaves(t, eip1)
+	mend()
 	w.n2.apply(t)
 	flows()
 	w.there.leaves(t, eip1)

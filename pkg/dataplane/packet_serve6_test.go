@@ -7,6 +7,7 @@ import (
 	"net"
 	"net/netip"
 	"slices"
+	"strconv"
 	"strings"
 	"sync"
 	"testing"
@@ -30,6 +31,20 @@ func (p *podMachine) way6(way Pod) {
 	way.IP = p.ip6
 	p.unset6()
 	p.node.state.Pods = append(p.node.state.Pods, way)
+}
+
+// echoesLarge6 expects that the bastion's echo at port 7000 answers by IPv6: by TCP, and by UDP with
+// packets that fit and with those that do not.
+func (p *podMachine) echoesLarge6(t *testing.T) {
+	t.Helper()
+	const echo = "[" + bastionIP6 + "]:7000"
+	echoes(t, p.dial(t, "tcp6", echo), 3<<20)
+	echoes(t, p.dial(t, "udp6", echo), 1000)
+	// In fragments. The first may be larger than the overlay carries, and the pod is told so.
+	fragments := p.dial(t, "udp6", echo)
+	testenv.UntilWithin(t, patience, "a large packet of "+p.Name+" passes", func() bool {
+		return tryEcho(fragments, 4000, testenv.Stretch(200*time.Millisecond)) == nil
+	})
 }
 
 // leaves6 expects that a machine's connection to the bastion by IPv6 comes from want.
@@ -115,13 +130,7 @@ func TestPodsLeaveWithTheirEgressIPsOfBothFamilies(t *testing.T) {
 			check()
 			w.applySettled(t)
 			for _, p := range w.members() {
-				echoes(t, p.dial(t, "tcp6", "["+bastionIP6+"]:7000"), 3<<20)
-				echoes(t, p.dial(t, "udp6", "["+bastionIP6+"]:7000"), 1000)
-				// In fragments. The first may be larger than the overlay carries, and the pod is told so.
-				fragments := p.dial(t, "udp6", "["+bastionIP6+"]:7000")
-				testenv.UntilWithin(t, patience, "a large packet of "+p.Name+" passes", func() bool {
-					return tryEcho(fragments, 4000, testenv.Stretch(200*time.Millisecond)) == nil
-				})
+				p.echoesLarge6(t)
 				p.ping6(t, 88)
 				// Inside, and from the outside, each is itself.
 				for _, o := range w.members() {
@@ -197,11 +206,7 @@ func TestEgressIPsOfIPv6Change(t *testing.T) {
 			}
 			w.applyAll(t)
 			w.bastion.serveEchoOf(t, "6", 7000)
-			port := map[*podMachine]uint16{w.here: 9101, w.there: 9102, w.third: 9103}
-			for p, to := range port {
-				w.seen6.only(to, eip61)
-				p.sendsAll6(t, to)
-			}
+			port := w.membersSend(t)
 			flow := func(source string) {
 				t.Helper()
 				for p, to := range port {
@@ -274,14 +279,22 @@ func TestEgressIPsOfIPv6Change(t *testing.T) {
 	}
 }
 
+// membersSend has these pods send without a pause by IPv6, each to a port of its own, and expects
+// their egress IP as source.
+func (w dualWorld) membersSend(t *testing.T) map[*podMachine]uint16 {
+	t.Helper()
+	port := map[*podMachine]uint16{w.here: 9101, w.there: 9102, w.third: 9103}
+	for p, to := range port {
+		w.seen6.only(to, eip61)
+		p.sendsAll6(t, to)
+	}
+	return port
+}
+
 // drain6 waits until the capture has seen all that was sent by IPv6 before.
 func (w dualWorld) drain6(t *testing.T) {
 	t.Helper()
-	before := w.seen6.total(9)
-	c := w.router.dial(t, "udp6", net.JoinHostPort(bastionIP6, "9"))
-	_, err := c.Write([]byte("x"))
-	must(t, err)
-	testenv.UntilWithin(t, patience, "the capture of IPv6 catches up", func() bool { return w.seen6.total(9) > before })
+	w.drains(t, w.seen6, "udp6", net.JoinHostPort(bastionIP6, strconv.Itoa(discard)))
 }
 
 // sendsAll6 has a pod send to a port of the bastion by IPv6 until the test ends: by UDP from

@@ -34,11 +34,19 @@ func podsMissing(c Cluster) missingPods {
 // message says what that means for a namespace. It does not name the pods: they come and
 // go, and each namespace has this message.
 func (m missingPods) message() string {
-	hosts := "host " + m.first + " has"
+	have := "has"
 	if m.hosts > 1 {
-		hosts = fmt.Sprintf("host %s and %d more have", m.first, m.hosts-1)
+		have = "have"
 	}
-	return fmt.Sprintf("But %s pods in networks that are not known to be inside the cluster, and what this namespace sends to them "+
+	return fmt.Sprintf("But %s %s pods in networks that are not known to be inside the cluster, and what this namespace sends to them "+
 		"may leave by the egress host, with an egress IP as source. EgressReady of HostSubnet %s names one: "+
-		"add the networks of such pods to --cluster-cidrs (in the chart: clusterCIDRs).", hosts, m.first)
+		"add the networks of such pods to --cluster-cidrs (in the chart: clusterCIDRs).", countedHosts(m.first, m.hosts), have, m.first)
+}
+
+// countedHosts names the first of some hosts, and counts the others.
+func countedHosts(first string, hosts int) string {
+	if hosts == 1 {
+		return "host " + first
+	}
+	return fmt.Sprintf("host %s and %d more", first, hosts-1)
 }

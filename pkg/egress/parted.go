@@ -50,10 +50,6 @@ func (r *resolver) outOfReach(n int) (f Family, found bool) {
 // message says what that means for a namespace. Whether it has pods there is not known to whoever
 // decides this.
 func (p parted) message(f Family) string {
-	hosts := "host " + p.first[f]
-	if p.hosts[f] > 1 {
-		hosts = fmt.Sprintf("host %s and %d more", p.first[f], p.hosts[f]-1)
-	}
 	return fmt.Sprintf("But the overlay does not lead there from %s, with a hostIP of %s, so that what pods there send by IPv6 is dropped: "+
-		"give the namespace an egress IP on such a host, too.", hosts, f)
+		"give the namespace an egress IP on such a host, too.", countedHosts(p.first[f], p.hosts[f]), f)
 }

@@ -1,9 +1,11 @@
 package main
 
 import (
+	"fmt"
 	"slices"
 	"strings"
 
+	"github.com/egressip-operator/egressip-operator/pkg/dataplane/address"
 	"github.com/egressip-operator/egressip-operator/test/testbed"
 )
 
@@ -34,7 +36,7 @@ func (f families) first() family {
 	}
 	return family{
 		table: "ip6", ip: []string{"ip", "-6"}, cluster: testbed.ClusterCIDRv6, host: "/128", node: "/64",
-		added: []string{"nodad"}, eip: "metric 1000000077",
+		added: []string{"nodad"}, eip: fmt.Sprintf("metric %d", address.Metric),
 	}
 }
 

@@ -8,6 +8,7 @@ import (
 	"strings"
 	"time"
 
+	"github.com/egressip-operator/egressip-operator/pkg/dataplane/nftables"
 	"github.com/egressip-operator/egressip-operator/test/chaos/traffic"
 	"github.com/egressip-operator/egressip-operator/test/testbed"
 )
@@ -89,9 +90,6 @@ func (c *chaos) rulesetReloaded() fault {
 	}
 }
 
-// ourPriority is that of our source NAT.
-const ourPriority = 50
-
 // foreignNAT: other software translates the source of what leaves the cluster, in a table
 // of its own, before or behind us.
 func (c *chaos) foreignNAT() fault {
@@ -100,7 +98,7 @@ func (c *chaos) foreignNAT() fault {
 		priority, f.cluster, f.table)
 	return fault{
 		what: fmt.Sprintf("%s, priority %d", node, priority), broken: []string{node},
-		lasts: priority < ourPriority, // the guard drops what it translates
+		lasts: priority < nftables.NATPriority, // the guard drops what it translates
 		begin: func(ctx context.Context) error {
 			_, err := c.NodeShell(ctx, node, "nft", table)
 			return err

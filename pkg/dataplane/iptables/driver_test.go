@@ -192,8 +192,8 @@ func transport(m rules.Match) bool {
 	}
 }
 
-// Rules that are tried are gone afterwards, whether the kernel takes them or not, and so do the
-// rules of others stay. What it refuses is named.
+// Rules that are tried are gone afterwards, whether the kernel takes them or not; those of others
+// stay. What it refuses is named.
 //
 // Mutant killed: trials-stay.
 func TestTriedRulesAreGone(t *testing.T) {
