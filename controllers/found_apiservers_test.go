@@ -65,7 +65,7 @@ func TestAPIServerAddressIsRefused(t *testing.T) {
 	}
 	o.NetNamespaces, o.HostSubnets = namespaces.Items, hosts.Items
 	cluster, _ := egress.Snapshot(o)
-	shop, _ := egress.Resolve(cluster).Namespace("shop")
+	shop, _ := egress.Resolve(cluster).Group("shop")
 	if shop.Reason != egress.ReasonAPIServerAddress || !shop.Dropped {
 		t.Errorf("others decide: %+v", shop)
 	}

@@ -102,7 +102,7 @@ func (m *metrics) observe(v view, resolution egress.Resolution, moving map[strin
 		requests[f], claims[f] = map[egress.State]int{}, map[egress.State]int{}
 	}
 	dropped := 0
-	for _, n := range resolution.Namespaces {
+	for _, n := range resolution.Groups {
 		for _, request := range n.Requests {
 			requests[egress.RequestFamily(request.IP)][request.State]++
 		}

@@ -19,7 +19,7 @@ func TestMetricsOfEachFamily(t *testing.T) {
 	}
 	defer unregister()
 	m.observe(view{}, egress.Resolution{
-		Namespaces: []egress.NamespaceResult{
+		Groups: []egress.GroupResult{
 			{Name: "shop", Requests: []egress.RequestResult{{IP: "192.168.7.200", State: egress.Active}, {IP: "fd00:7::200", State: egress.Unassigned}}, Dropped: true},
 			{Name: "till", Requests: []egress.RequestResult{{IP: "a.b.c.d", State: egress.Invalid}, {IP: "fd00:7::1%eth0", State: egress.Invalid}}, Dropped: true},
 			{Name: "stock", Requests: []egress.RequestResult{{IP: "fd00:7::201", State: egress.Active}}, Dropped: true},

@@ -189,7 +189,7 @@ func wantedStatuses(v view, d decision, witnesses map[string][]string, moving ma
 	problems := problemsByObject(d)
 	wanted := wantedHosts(v, d, witnesses)
 	// The brain answers in order of name, as the view is.
-	for i, result := range d.resolution.Namespaces {
+	for i, result := range d.resolution.Groups {
 		n := v.namespaces[i]
 		if moving[n.Name] {
 			continue
@@ -244,7 +244,7 @@ func hostStatus(
 }
 
 // namespaceStatus is all that the controller writes into a NetNamespace's status.
-func namespaceStatus(n *v1.NetNamespace, result egress.NamespaceResult, problems []egress.Problem) v1.NetNamespaceStatus {
+func namespaceStatus(n *v1.NetNamespace, result egress.GroupResult, problems []egress.Problem) v1.NetNamespaceStatus {
 	// This field is never left out: an apply that removes all fields leaves the API
 	// server with a null, which the schema refuses.
 	status := v1.NetNamespaceStatus{ObservedGeneration: n.Generation}

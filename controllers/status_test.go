@@ -33,7 +33,7 @@ func TestMessagesAreClipped(t *testing.T) {
 			t.Errorf("the message ends in %q", c.Message[len(c.Message)-30:])
 		}
 	}
-	result := egress.NamespaceResult{Message: strings.Repeat("x", 1<<20), Requests: make([]egress.RequestResult, maxRequests+1)}
+	result := egress.GroupResult{Message: strings.Repeat("x", 1<<20), Requests: make([]egress.RequestResult, maxRequests+1)}
 	for i := range result.Requests {
 		result.Requests[i] = egress.RequestResult{IP: fmt.Sprint(i), Message: strings.Repeat("x", 1<<20)}
 	}

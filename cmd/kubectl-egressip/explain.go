@@ -23,7 +23,7 @@ func explain(w io.Writer, o egress.Objects, namespace string) error {
 		table:       newTable(w, "NAMESPACE", "NETID", "EGRESS IP", "HOST", "STATE", "REASON"),
 	}
 	found := false
-	for _, n := range egress.Resolve(cluster).Namespaces {
+	for _, n := range egress.Resolve(cluster).Groups {
 		if namespace != "" && n.Name != namespace {
 			continue
 		}
@@ -59,7 +59,7 @@ type explanation struct {
 }
 
 // addRequests adds a namespace that requests egress IPs.
-func (e *explanation) addRequests(n egress.NamespaceResult) {
+func (e *explanation) addRequests(n egress.GroupResult) {
 	if n.Dropped {
 		e.remedies = append(e.remedies, fmt.Sprintf("%s: %s", n.Name, n.Message))
 	}
@@ -80,7 +80,7 @@ func (e *explanation) addRequests(n egress.NamespaceResult) {
 }
 
 // netID is the netid as the table shows it.
-func netID(n egress.NamespaceResult) string {
+func netID(n egress.GroupResult) string {
 	if n.Unnumbered {
 		return "-"
 	}
@@ -141,7 +141,7 @@ func status(w io.Writer, o egress.Objects) error {
 		}
 	}
 	requesting, dropped := 0, 0
-	for _, n := range resolution.Namespaces {
+	for _, n := range resolution.Groups {
 		if len(n.Requests) > 0 {
 			requesting++
 		}
@@ -150,7 +150,7 @@ func status(w io.Writer, o egress.Objects) error {
 		}
 	}
 	_, err := fmt.Fprintf(w, "\nNamespaces: %d, with requests: %d, dropped: %d%s\n",
-		len(resolution.Namespaces), requesting, dropped, map[bool]string{true: ` (see "kubectl egressip explain")`}[dropped > 0])
+		len(resolution.Groups), requesting, dropped, map[bool]string{true: ` (see "kubectl egressip explain")`}[dropped > 0])
 	return errors.Join(err, printAll(w, remedies))
 }
 

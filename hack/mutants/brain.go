@@ -84,7 +84,7 @@ func resolveMutants() []mutant {
 		},
 		{
 			name: "netid-shared", pkg: brain, test: "TestPropertyNoPacketLeavesWithAnotherAddress",
-			edits: []edit{{file: "resolve_index.go", old: "requesting[namespace.NetID] > 1", new: "requesting[namespace.NetID] > 2"}},
+			edits: []edit{{file: "resolve_index.go", old: "requesting[group.NetID] > 1", new: "requesting[group.NetID] > 2"}},
 		},
 		{
 			name: "same-host-used", pkg: brain, test: "TestPropertyNoPacketLeavesWithAnotherAddress",

@@ -10,7 +10,7 @@ func failBackMutants() []mutant {
 		m("what-is-kept-is-remembered", "TestWhatIsKeptIsReadAgain", "memo.go", " && slices.Equal(n.Keeps, other.Keeps)", ""),
 		m("namespaces-always-fail-back", keeps, "resolve.go", "r.tier(a) == best && (!kept || r.keeps(n, a))", "r.tier(a) == best"),
 		m("kept-though-it-is-worse", keeps, "resolve.go", "best, count, kept = t, 1, r.keeps(n, a)", "best, count, kept = t, 1, kept || r.keeps(n, a)"),
-		m("balanced-keeps-one", keeps, "resolve.go", "return namespace.Mode == Ordered && len(namespace.Keeps) > 0 &&", "return len(namespace.Keeps) > 0 &&"),
+		m("balanced-keeps-one", keeps, "resolve.go", "return group.Mode == Ordered && len(group.Keeps) > 0 &&", "return len(group.Keeps) > 0 &&"),
 		m("kept-is-not-said", keeps, "resolve.go", "\t\treturn ReasonKept\n", "\t\treturn ReasonAssigned\n"),
 	}
 }

@@ -248,7 +248,7 @@ func healthMutants() []mutant {
 		},
 		{
 			name: "spares-end-the-hold-down", pkg: brain, test: "TestPropertyHoldDownIsNoOutage",
-			edits: []edit{{file: "lastresort.go", old: "if dropped[request.Namespace][FamilyOf(request.IP)] {", new: "if request.Namespace != \"\" {"}},
+			edits: []edit{{file: "lastresort.go", old: "if dropped[request.Group][FamilyOf(request.IP)] {", new: "if request.Group != \"\" {"}},
 		},
 		{
 			name: "unheard-last-resort-gets-claims", pkg: brain, test: "TestLastResort", plain: true,
@@ -304,7 +304,7 @@ func healthMutants() []mutant {
 		},
 		{
 			name: "unusable-requests-are-none", pkg: brain, test: "TestNothingRequested", plain: true,
-			edits: []edit{{file: "giveup.go", old: "Namespace.Requesting)", new: "func(n Namespace) bool { return len(n.Requests) > 0 })"}},
+			edits: []edit{{file: "giveup.go", old: "Group.Requesting)", new: "func(n Group) bool { return len(n.Requests) > 0 })"}},
 		},
 		{
 			name: "no-pod-networks", pkg: brain, test: "TestDecideHost", plain: true,

@@ -32,7 +32,7 @@ func memoMutants() []mutant {
 		memo("version-forgotten", "|| read.version != now || !read.given", "|| !read.given"),
 		memo("given-forgotten", "read.version != now || !read.given.equal(given)", "read.version != now"),
 		memo("changed-host-holds", "e.hosts[a.hosts[0]] == none ||", "false ||"),
-		memo("new-result-old-claim", "|| !held[a.namespaces[0]] {", "{"),
+		memo("new-result-old-claim", "|| !held[a.groups[0]] {", "{"),
 		memo("other-host-holds", "r.Host == host && (", "("),
 		memo("capacity-needs-no-allocation", "h.Witnesses, h.Invalid = nil, false, nil, nil", "h.Witnesses, h.Invalid, h.Capacity = nil, false, nil, nil, 0"),
 		memo("index-of-other-claims", "\treturn slices.Equal(h.Claims, other.Claims) && slices.Equal(h.Excess, other.Excess)\n}", "\treturn slices.Equal(h.Excess, other.Excess)\n}"),

@@ -28,7 +28,7 @@ func TestStateOf(t *testing.T) {
 		Hosts:   testenv.Addrs("10.1.8.11", "10.1.8.12"),
 		Inside:  testenv.Prefixes("10.96.0.0/16", "10.244.0.0/16"),
 		Subnets: testenv.Prefixes("10.244.1.0/24"),
-		Hosted:  []egress.HostedIP{{IP: testenv.Addr("192.168.7.200"), NetID: 17, Namespace: "shop"}},
+		Hosted:  []egress.HostedIP{{IP: testenv.Addr("192.168.7.200"), NetID: 17, Group: "shop"}},
 		Orphans: testenv.Addrs("192.168.7.201"),
 	}
 	var many []netip.Addr

@@ -181,7 +181,7 @@ func claimsOf(o observation) []v1.ClaimStatus {
 	for _, c := range o.decision.result.Claims {
 		claim := v1.ClaimStatus{
 			IP:        c.IP.String(),
-			Namespace: c.Namespace,
+			Namespace: c.Group,
 			State:     v1.EgressIPState(c.State),
 			Reason:    string(c.Reason),
 			Message:   clipTo(c.Message, maxClaimMessage),
@@ -216,11 +216,11 @@ func inUseMessage(c egress.ClaimResult, report dataplane.HostedReport) string {
 	mac := report.InUseBy
 	if report.Configured {
 		return fmt.Sprintf("%s of namespace %s is on this host, and %s says on the segment to have it too, so that answers may go there. "+
-			"Find it by its MAC address and take the address off it, or give the namespace another.", c.IP, c.Namespace, mac)
+			"Find it by its MAC address and take the address off it, or give the namespace another.", c.IP, c.Group, mac)
 	}
 	return fmt.Sprintf("%s of namespace %s is not put on this host: %s answers for it on the segment, which may be a host that was cut off "+
 		"and has not given it up yet, or a machine that is not of this cluster. Find it by its MAC address and take the address off it, "+
-		"or give the namespace another; the agent keeps trying.", c.IP, c.Namespace, mac)
+		"or give the namespace another; the agent keeps trying.", c.IP, c.Group, mac)
 }
 
 // inUseOf lists the claims that another machine has; empty for none.

@@ -38,10 +38,10 @@ type Release struct {
 
 // Unplaced is a request that no host can take.
 type Unplaced struct {
-	IP        netip.Addr
-	Namespace string
-	Reason    Reason
-	Message   string
+	IP      netip.Addr
+	Group   string
+	Reason  Reason
+	Message string
 }
 
 // Allocate decides which claims each automatic host should have now.
@@ -115,7 +115,7 @@ func allocate(x *index) Allocation {
 // request is one requested address that may be placed.
 type request struct {
 	*address
-	namespace int
+	group int
 }
 
 // claim is an address in the list of a host.
@@ -137,8 +137,8 @@ type allocator struct {
 // the spare of a namespace that cannot be placed.
 func (a *allocator) placingOrder() []request {
 	var byCount [][]int
-	for n := range a.Namespaces {
-		count := len(a.Namespaces[n].Requests)
+	for n := range a.Groups {
+		count := len(a.Groups[n].Requests)
 		for len(byCount) <= count {
 			byCount = append(byCount, nil)
 		}
@@ -146,10 +146,10 @@ func (a *allocator) placingOrder() []request {
 	}
 	order := make([]request, 0, a.addresses.count())
 	for rank := range byCount {
-		for _, namespaces := range byCount[rank+1:] {
-			for _, n := range namespaces {
+		for _, groups := range byCount[rank+1:] {
+			for _, n := range groups {
 				if address := a.requested[n][rank]; a.refusal(address) == "" {
-					order = append(order, request{address: address, namespace: n})
+					order = append(order, request{address: address, group: n})
 				}
 			}
 		}
@@ -161,9 +161,9 @@ func (a *allocator) placingOrder() []request {
 // on the host; "" if one may.
 func (a *allocator) refusal(address *address) Reason {
 	switch {
-	case len(address.namespaces) == 0:
+	case len(address.groups) == 0:
 		return ReasonNotRequested
-	case len(address.namespaces) > 1:
+	case len(address.groups) > 1:
 		return ReasonMultipleNamespaces
 	case address.hostIP:
 		return ReasonHostAddress
@@ -179,7 +179,7 @@ func (a *allocator) refusal(address *address) Reason {
 		// A manual claim is the user's decision.
 		return ReasonMultipleHosts
 	}
-	if reason := a.netIDs[address.namespaces[0]]; reason != ReasonNoNetID {
+	if reason := a.netIDs[address.groups[0]]; reason != ReasonNoNetID {
 		return reason
 	}
 	// The netid will come: a claim that waits for it is ready then.
@@ -328,9 +328,9 @@ func (a *allocator) allocation(p *placement, unplaced []request) Allocation {
 		return cmp.Or(a.IP.Compare(b.IP), strings.Compare(a.Host, b.Host))
 	})
 	for _, request := range unplaced {
-		name := a.Namespaces[request.namespace].Name
+		name := a.Groups[request.group].Name
 		allocation.Unplaced = append(allocation.Unplaced, Unplaced{
-			IP: request.ip, Namespace: name, Reason: ReasonNoEligibleHost,
+			IP: request.ip, Group: name, Reason: ReasonNoEligibleHost,
 			Message: fmt.Sprintf("No host can take %s of namespace %s: no host with that address in egressCIDRs is online, has capacity left "+
 				"and has no other egress IP of the namespace. Add a host, extend egressCIDRs of a HostSubnet, or add capacity.", request.ip, name),
 		})

@@ -17,16 +17,16 @@ func TestEvacuatingManualHostStandsBy(t *testing.T) {
 	c := threeHosts() // one uses a; two uses b, then c
 	c.Hosts[1].Evacuating = true
 	r := egress.Resolve(c)
-	if got := r.Namespaces[1].Active; len(got) != 1 || got[0].Host != "c" {
+	if got := r.Groups[1].Active; len(got) != 1 || got[0].Host != "c" {
 		t.Errorf("namespace two uses %v, want host c", got)
 	}
-	if got := r.Namespaces[1].Requests[0]; got.State != egress.Standby || got.Reason != egress.ReasonEvacuated {
+	if got := r.Groups[1].Requests[0]; got.State != egress.Standby || got.Reason != egress.ReasonEvacuated {
 		t.Errorf("its first egress IP: %+v", got)
 	}
 	// The last one is not taken.
 	c.Hosts[0].Evacuating = true
 	r = egress.Resolve(c)
-	if got := r.Namespaces[0].Active; len(got) != 1 || got[0].Host != "a" || r.Namespaces[0].Dropped {
+	if got := r.Groups[0].Active; len(got) != 1 || got[0].Host != "a" || r.Groups[0].Dropped {
 		t.Errorf("namespace one uses %v, want its only one, on host a", got)
 	}
 	if got := r.Hosts[0]; got.Reason != egress.ReasonEvacuated || !got.Ready {
@@ -34,7 +34,7 @@ func TestEvacuatingManualHostStandsBy(t *testing.T) {
 	}
 	// Nor where the other is dead.
 	c.Hosts[2].Online = false
-	if got := egress.Resolve(c).Namespaces[1].Active; len(got) != 1 || got[0].Host != "b" {
+	if got := egress.Resolve(c).Groups[1].Active; len(got) != 1 || got[0].Host != "b" {
 		t.Errorf("namespace two uses %v, want host b, the other is dead", got)
 	}
 }

@@ -23,17 +23,17 @@ type placement struct {
 	reserved map[netip.Addr]int
 	// siblings are the addresses by host and namespace, one each, of namespaces that
 	// request many.
-	siblings map[hostNamespace]netip.Addr
+	siblings map[hostGroup]netip.Addr
 }
 
-type hostNamespace struct{ host, namespace int }
+type hostGroup struct{ host, group int }
 
 func newPlacement(x *index) *placement {
 	p := &placement{
 		index:    x,
 		at:       make([]int, x.addresses.count()),
 		load:     make([]int, len(x.Hosts)),
-		siblings: make(map[hostNamespace]netip.Addr),
+		siblings: make(map[hostGroup]netip.Addr),
 		reserved: make(map[netip.Addr]int),
 	}
 	for id := range p.at {
@@ -57,8 +57,8 @@ func (p *placement) put(r request, h int) {
 	p.at[r.id] = h
 	p.placed++
 	p.load[h]++
-	if len(p.requested[r.namespace]) > few {
-		p.siblings[hostNamespace{h, r.namespace}] = r.ip
+	if len(p.requested[r.group]) > few {
+		p.siblings[hostGroup{h, r.group}] = r.ip
 	}
 }
 
@@ -73,7 +73,7 @@ func (p *placement) remove(r request) {
 	p.at[r.id] = none
 	p.placed--
 	p.load[h]--
-	delete(p.siblings, hostNamespace{h, r.namespace})
+	delete(p.siblings, hostGroup{h, r.group})
 }
 
 // few is how many addresses are looked through faster than a map.
@@ -81,9 +81,9 @@ const few = 8
 
 // sibling is the address of the same namespace that the host has.
 func (p *placement) sibling(h int, r request) (netip.Addr, bool) {
-	requests := p.requested[r.namespace]
+	requests := p.requested[r.group]
 	if len(requests) > few {
-		ip, ok := p.siblings[hostNamespace{h, r.namespace}]
+		ip, ok := p.siblings[hostGroup{h, r.group}]
 		return ip, ok
 	}
 	for _, address := range requests {
@@ -122,7 +122,7 @@ func (p *placement) addresses() []request {
 	list := make([]request, 0, p.placed)
 	for _, address := range p.inOrder() {
 		if p.at[address.id] != none {
-			list = append(list, request{address: address, namespace: address.namespaces[0]})
+			list = append(list, request{address: address, group: address.groups[0]})
 		}
 	}
 	return list

@@ -99,10 +99,10 @@ func TestUnplacedRequestsAreTold(t *testing.T) {
 	g := new(given).namespace("red", "192.168.7.200", "192.168.7.201").automatic("w0", "192.168.7.0/24")
 	cluster, _ := egress.Snapshot(g.Objects)
 	answer := egress.Allocate(cluster)
-	if len(answer.Unplaced) != 1 || answer.Unplaced[0].IP.String() != "192.168.7.201" || answer.Unplaced[0].Namespace != "red" {
+	if len(answer.Unplaced) != 1 || answer.Unplaced[0].IP.String() != "192.168.7.201" || answer.Unplaced[0].Group != "red" {
 		t.Errorf("unplaced: %+v", answer.Unplaced)
 	}
-	if answer := egress.Allocate(egress.Cluster{Namespaces: cluster.Namespaces}); len(answer.Unplaced) > 0 {
+	if answer := egress.Allocate(egress.Cluster{Groups: cluster.Groups}); len(answer.Unplaced) > 0 {
 		t.Errorf("a cluster without automatic hosts places nothing, and says %+v", answer.Unplaced)
 	}
 }
@@ -123,7 +123,7 @@ func large(automatic bool) egress.Cluster {
 	}
 	for n := range 10000 {
 		ip := testenv.Addr(fmt.Sprintf("10.2.%d.%d", n/200, 1+n%200))
-		c.Namespaces = append(c.Namespaces, egress.Namespace{Name: fmt.Sprintf("ns-%05d", n), NetID: uint32(100 + n), Requests: []netip.Addr{ip}})
+		c.Groups = append(c.Groups, egress.Group{Name: fmt.Sprintf("ns-%05d", n), NetID: uint32(100 + n), Requests: []netip.Addr{ip}})
 		c.Hosts[n%5000].Claims = append(c.Hosts[n%5000].Claims, ip)
 	}
 	return c

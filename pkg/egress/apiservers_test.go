@@ -55,7 +55,7 @@ func TestAPIServersAreNoEgressIPs(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			cluster, _ := egress.Snapshot(c.given.Objects)
 			for what, view := range map[string]egress.Cluster{"cluster": cluster, "for routing": cluster.ForRouting()} {
-				result := egress.Resolve(view).Namespaces[0] // blue, if it is there
+				result := egress.Resolve(view).Groups[0] // blue, if it is there
 				if got := result.Requests[0]; got.Reason != c.reason || !strings.Contains(got.Message, c.says) || result.Dropped != (c.reason != egress.ReasonAssigned) {
 					t.Errorf("%s: dropped %t, %+v; want %s with %q", what, result.Dropped, got, c.reason, c.says)
 				}

@@ -11,8 +11,8 @@ import (
 // Snapshot makes it; bad input is not in it, but for the traces that Invalid
 // fields keep so that a namespace with nothing but bad requests stays dropped.
 type Cluster struct {
-	// Namespaces in order of name.
-	Namespaces []Namespace
+	// Groups in order of name.
+	Groups []Group
 	// Hosts in order of name.
 	Hosts []Host
 	// WithIPv6: a namespace requests, or a host claims, egress IPs of IPv6.
@@ -52,8 +52,9 @@ func (c Cluster) Host(name string) (Host, bool) {
 	return c.Hosts[h], true
 }
 
-// Namespace is one NetNamespace.
-type Namespace struct {
+// Group is a set of pods with an identity in the overlay, egress IPs and a mode: those of one
+// namespace, as its NetNamespace says.
+type Group struct {
 	Name  string
 	NetID uint32
 	// Unnumbered: the NetNamespace has no netid yet, and NetID means nothing.
@@ -74,7 +75,7 @@ type Namespace struct {
 }
 
 // Requesting reports whether the namespace requests egress IPs at all, usable or not.
-func (n Namespace) Requesting() bool { return len(n.Requests)+len(n.Invalid) > 0 }
+func (n Group) Requesting() bool { return len(n.Requests)+len(n.Invalid) > 0 }
 
 // Mode is how a namespace uses several egress IPs.
 type Mode int

@@ -18,7 +18,7 @@ func hostInput() egress.HostInput {
 	return egress.HostInput{
 		Host: "a",
 		Cluster: egress.Cluster{
-			Namespaces: []egress.Namespace{{Name: "free", NetID: 16}, {Name: "shop", NetID: 17, Requests: []netip.Addr{testenv.Addr("192.0.2.100")}}},
+			Groups: []egress.Group{{Name: "free", NetID: 16}, {Name: "shop", NetID: 17, Requests: []netip.Addr{testenv.Addr("192.0.2.100")}}},
 			Hosts: []egress.Host{
 				host("a", "192.0.2.1", "10.244.1.0/24", testenv.Addr("192.0.2.100")),
 				host("b", "192.0.2.2", "10.244.2.0/24"),
@@ -84,7 +84,7 @@ func TestDecideHost(t *testing.T) {
 		"withdrawn, with another host": {
 			func(in *egress.HostInput) {
 				in.Reach.Withdrawn = true
-				in.Cluster.Namespaces[1].Requests = append(in.Cluster.Namespaces[1].Requests, testenv.Addr("192.0.2.101"))
+				in.Cluster.Groups[1].Requests = append(in.Cluster.Groups[1].Requests, testenv.Addr("192.0.2.101"))
 				in.Cluster.Hosts[1].Claims = []netip.Addr{testenv.Addr("192.0.2.101")}
 			}, "192.0.2.1",
 			nil,

@@ -35,7 +35,7 @@ func (g *given) used(ips ...string) *given {
 
 func activeIPs(r egress.Resolution) string {
 	var ips []string
-	for _, a := range r.Namespaces[0].Active {
+	for _, a := range r.Groups[0].Active {
 		ips = append(ips, a.IP.String())
 	}
 	return strings.Join(ips, " ")
@@ -85,7 +85,7 @@ func TestNamespaceKeepsItsEgressIP(t *testing.T) {
 		})
 	}
 	cluster, _ := egress.Snapshot(shop().used(second).Objects)
-	r := egress.Resolve(cluster).Namespaces[0]
+	r := egress.Resolve(cluster).Groups[0]
 	kept := r.Requests[0]
 	if kept.State != egress.Standby || kept.Reason != egress.ReasonKept || !strings.Contains(kept.Message, "namespace shop keeps the egress IP that it uses") {
 		t.Errorf("the first one: %+v", kept)
@@ -134,7 +134,7 @@ func TestPropertyOneKeepsWhatWorks(t *testing.T) {
 				})
 			}
 			cluster, _ := egress.Snapshot(g.Objects)
-			n := egress.Resolve(cluster).Namespaces[0]
+			n := egress.Resolve(cluster).Groups[0]
 			status := &g.NetNamespaces[0].Status
 			for _, request := range n.Requests {
 				if status.Active != nil && request.IP == status.Active.IP && request.State == egress.Standby {

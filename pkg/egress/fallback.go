@@ -61,13 +61,13 @@ func WithOffline(c Cluster, offline map[string]bool) Cluster {
 // gives it. If the host is dead indeed, its packets are lost either way; if not, they are
 // not lost.
 func KeepLastEgressIP(probed, settled Resolution) Resolution {
-	probed.Namespaces = slices.Clone(probed.Namespaces)
-	for i, namespace := range probed.Namespaces {
-		if !namespace.Dropped {
+	probed.Groups = slices.Clone(probed.Groups)
+	for i, group := range probed.Groups {
+		if !group.Dropped {
 			continue
 		}
-		if kept, found := settled.Namespace(namespace.Name); found {
-			probed.Namespaces[i] = kept.except(&namespace)
+		if kept, found := settled.Group(group.Name); found {
+			probed.Groups[i] = kept.except(&group)
 		}
 	}
 	return probed

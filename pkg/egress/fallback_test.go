@@ -17,7 +17,7 @@ func threeHosts() egress.Cluster {
 		return egress.Host{Name: name, IP: netip.MustParseAddr(ip), Claims: []netip.Addr{netip.MustParseAddr(claim)}, Online: true, Confirmed: true, AgentReady: true}
 	}
 	return egress.Cluster{
-		Namespaces: []egress.Namespace{
+		Groups: []egress.Group{
 			{Name: "one", NetID: 11, Requests: []netip.Addr{netip.MustParseAddr("192.0.2.101")}},
 			{Name: "two", NetID: 12, Requests: []netip.Addr{netip.MustParseAddr("192.0.2.102"), netip.MustParseAddr("192.0.2.103")}},
 		},
@@ -47,8 +47,8 @@ func TestAProbeChoosesAnotherAndNeverTakesTheLast(t *testing.T) {
 		}
 		r := egress.KeepLastEgressIP(egress.Resolve(egress.WithOffline(c, silent)), settled)
 		for i, want := range []string{test.one, test.two} {
-			if got := r.Namespaces[i].Active; len(got) != 1 || got[0].Host != want {
-				t.Errorf("silent %v: namespace %s uses %v, want host %s", test.silent, r.Namespaces[i].Name, got, want)
+			if got := r.Groups[i].Active; len(got) != 1 || got[0].Host != want {
+				t.Errorf("silent %v: namespace %s uses %v, want host %s", test.silent, r.Groups[i].Name, got, want)
 			}
 		}
 	}
@@ -89,11 +89,11 @@ func TestResolveFrom(t *testing.T) {
 			r := egress.ResolveFrom(c, settled, test.reach)
 			for i, want := range []string{test.one, test.two} {
 				got := ""
-				if active := r.Namespaces[i].Active; len(active) == 1 {
+				if active := r.Groups[i].Active; len(active) == 1 {
 					got = active[0].Host
 				}
-				if got != want || r.Namespaces[i].Dropped != (want == "") {
-					t.Errorf("namespace %s uses %q, dropped %t; want host %q", r.Namespaces[i].Name, got, r.Namespaces[i].Dropped, want)
+				if got != want || r.Groups[i].Dropped != (want == "") {
+					t.Errorf("namespace %s uses %q, dropped %t; want host %q", r.Groups[i].Name, got, r.Groups[i].Dropped, want)
 				}
 			}
 		})
@@ -114,8 +114,8 @@ func TestPropertyProbesNeverDrop(t *testing.T) {
 		}
 		settled := egress.Resolve(c)
 		probed := egress.KeepLastEgressIP(egress.Resolve(egress.WithOffline(c, silent)), settled)
-		for i, namespace := range settled.Namespaces {
-			got := probed.Namespaces[i]
+		for i, namespace := range settled.Groups {
+			got := probed.Groups[i]
 			if got.Name != namespace.Name || got.Dropped != namespace.Dropped || got.Drops != namespace.Drops {
 				t.Fatalf("namespace %s: dropped %t, without probes %t", namespace.Name, got.Dropped, namespace.Dropped)
 			}

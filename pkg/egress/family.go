@@ -80,14 +80,14 @@ const (
 )
 
 // has reports whether the namespace's list has anything that is decided with a family.
-func (n *Namespace) has(f Family) bool {
+func (n *Group) has(f Family) bool {
 	return slices.ContainsFunc(n.Requests, func(ip netip.Addr) bool { return FamilyOf(ip) == f }) ||
 		slices.ContainsFunc(n.Invalid, func(written string) bool { return textOf(f, written) })
 }
 
 // requests reports whether the namespace requests egress IPs of a family, usable or not.
 // What is no address at all may have been meant for either.
-func (n *Namespace) requests(f Family) bool {
+func (n *Group) requests(f Family) bool {
 	return n.has(f) || slices.ContainsFunc(n.Invalid, func(written string) bool {
 		_, known := familyOfText(written)
 		return !known
@@ -96,7 +96,7 @@ func (n *Namespace) requests(f Family) bool {
 
 // drops reports whether traffic of a family is dropped: without an active egress IP no
 // family of which the namespace requests any leaves, and by default neither does the other.
-func (n *Namespace) drops(f Family, active bool) bool {
+func (n *Group) drops(f Family, active bool) bool {
 	if active {
 		return false
 	}
@@ -105,7 +105,7 @@ func (n *Namespace) drops(f Family, active bool) bool {
 
 // otherMessage says what becomes of the other family, if that is worth a word: pods without
 // egress IPs of IPv6 are as good as pods without IPv6.
-func (n *Namespace) otherMessage(f Family) string {
+func (n *Group) otherMessage(f Family) string {
 	switch {
 	case !n.Requesting() || n.requests(f.other()):
 		return ""
@@ -187,9 +187,9 @@ func (c Cluster) view(f Family, placed map[string]int) Cluster {
 	if !c.WithIPv6 && f == IPv4 {
 		return c
 	}
-	view := Cluster{Namespaces: make([]Namespace, len(c.Namespaces)), Hosts: make([]Host, len(c.Hosts)), Family: f}
-	for i := range c.Namespaces {
-		view.Namespaces[i] = c.Namespaces[i].of(f)
+	view := Cluster{Groups: make([]Group, len(c.Groups)), Hosts: make([]Host, len(c.Hosts)), Family: f}
+	for i := range c.Groups {
+		view.Groups[i] = c.Groups[i].of(f)
 	}
 	for i := range c.Hosts {
 		view.Hosts[i] = c.Hosts[i].of(f, placed)
@@ -198,7 +198,7 @@ func (c Cluster) view(f Family, placed map[string]int) Cluster {
 }
 
 // of returns the namespace as it is for one family.
-func (n Namespace) of(f Family) Namespace {
+func (n Group) of(f Family) Group {
 	if n.has(f.other()) && n.has(f) {
 		n.Other = otherRequested
 	}

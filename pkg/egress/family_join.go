@@ -18,11 +18,11 @@ func (c Cluster) resolveEach(resolve func(view Cluster) Resolution) Resolution {
 // object with egress IPs of one family has the result of that.
 func (c Cluster) join(ipv4, ipv6 Resolution) Resolution {
 	joined := Resolution{
-		Namespaces: make([]NamespaceResult, len(c.Namespaces)),
-		Hosts:      make([]HostResult, len(c.Hosts)),
+		Groups: make([]GroupResult, len(c.Groups)),
+		Hosts:  make([]HostResult, len(c.Hosts)),
 	}
-	for i := range c.Namespaces {
-		joined.Namespaces[i] = c.Namespaces[i].join(ipv4.Namespaces[i], ipv6.Namespaces[i])
+	for i := range c.Groups {
+		joined.Groups[i] = c.Groups[i].join(ipv4.Groups[i], ipv6.Groups[i])
 	}
 	for i := range c.Hosts {
 		joined.Hosts[i] = c.Hosts[i].join(ipv4.Hosts[i], ipv6.Hosts[i])
@@ -30,7 +30,7 @@ func (c Cluster) join(ipv4, ipv6 Resolution) Resolution {
 	return joined
 }
 
-func (n *Namespace) join(ipv4, ipv6 NamespaceResult) NamespaceResult {
+func (n *Group) join(ipv4, ipv6 GroupResult) GroupResult {
 	if !n.has(IPv6) {
 		return ipv4
 	}
@@ -56,7 +56,7 @@ func (r Readiness) rank() int {
 
 // inListOrder puts the results of both families in the order of the namespace's list: those
 // of usable requests, then the others.
-func (n *Namespace) inListOrder(ipv4, ipv6 []RequestResult) []RequestResult {
+func (n *Group) inListOrder(ipv4, ipv6 []RequestResult) []RequestResult {
 	rest := [2][]RequestResult{IPv4: ipv4, IPv6: ipv6}
 	joined := make([]RequestResult, 0, len(ipv4)+len(ipv6))
 	next := func(f Family) {
@@ -122,7 +122,7 @@ func (a Allocation) join(ipv6 Allocation) Allocation {
 
 // except returns the result with what another one says about the families that it does not
 // drop.
-func (r NamespaceResult) except(other *NamespaceResult) NamespaceResult {
+func (r GroupResult) except(other *GroupResult) GroupResult {
 	for _, f := range []Family{IPv4, IPv6} {
 		if other.Drops[f] || r.Drops[f] && len(onlyActive(other.Active, f)) == 0 {
 			continue
@@ -145,6 +145,6 @@ func onlyActive(active []Assignment, f Family) []Assignment {
 }
 
 // activeOf are the assignments in use of the address's family.
-func (r *NamespaceResult) activeOf(ip netip.Addr) []Assignment {
+func (r *GroupResult) activeOf(ip netip.Addr) []Assignment {
 	return onlyActive(r.Active, FamilyOf(ip))
 }

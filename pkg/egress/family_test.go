@@ -89,7 +89,7 @@ func TestFamilies(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			cluster, _ := egress.Snapshot(test.given.Objects)
 			resolution := egress.Resolve(cluster)
-			red, _ := resolution.Namespace("red")
+			red, _ := resolution.Group("red")
 			var active []string
 			for _, a := range red.Active {
 				active = append(active, a.IP.String()+"@"+a.Host)
@@ -116,7 +116,7 @@ func TestUsableIPv6(t *testing.T) {
 		"64:ff9b::1": false, "::192.0.2.1": false, "fd00::1/64": false,
 	} {
 		cluster, problems := egress.Snapshot(new(given).namespace("red", written).Objects)
-		if got := len(cluster.Namespaces[0].Requests) == 1; got != usable || got == (len(problems) > 0) {
+		if got := len(cluster.Groups[0].Requests) == 1; got != usable || got == (len(problems) > 0) {
 			t.Errorf("%s is usable: %t, problems %v", written, got, problems)
 		}
 	}

@@ -283,7 +283,7 @@ func TestGeneratorDrawsFullClusters(t *testing.T) {
 	seen := map[egress.Reason]int{}
 	draw := func(t *rapid.T) {
 		w := &world{Objects: drawObjects(t, full())}
-		for _, n := range egress.Resolve(w.cluster()).Namespaces {
+		for _, n := range egress.Resolve(w.cluster()).Groups {
 			for _, request := range n.Requests {
 				seen[request.Reason]++
 			}

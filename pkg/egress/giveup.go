@@ -9,7 +9,7 @@ import (
 // is uninstalled may take everything off its node: nothing that is dropped because of a
 // request would leave with the node's address then.
 func NothingRequested(c Cluster) bool {
-	return !slices.ContainsFunc(c.Namespaces, Namespace.Requesting)
+	return !slices.ContainsFunc(c.Groups, Group.Requesting)
 }
 
 // GiveUp returns the plan of a host that gives all its egress IPs up: packets of pods

@@ -10,15 +10,15 @@ import (
 // Mutant killed: unusable-requests-are-none.
 func TestNothingRequested(t *testing.T) {
 	for name, c := range map[string]struct {
-		namespaces []egress.Namespace
+		namespaces []egress.Group
 		want       bool
 	}{
 		"no namespaces":           {nil, true},
-		"namespaces alone":        {[]egress.Namespace{{Name: "one"}, {Name: "two"}}, true},
-		"a request":               {[]egress.Namespace{{Name: "one"}, {Name: "two", Requests: []netip.Addr{netip.MustParseAddr("10.0.0.200")}}}, false},
-		"one that cannot be used": {[]egress.Namespace{{Name: "one", Invalid: []string{"x"}}}, false},
+		"namespaces alone":        {[]egress.Group{{Name: "one"}, {Name: "two"}}, true},
+		"a request":               {[]egress.Group{{Name: "one"}, {Name: "two", Requests: []netip.Addr{netip.MustParseAddr("10.0.0.200")}}}, false},
+		"one that cannot be used": {[]egress.Group{{Name: "one", Invalid: []string{"x"}}}, false},
 	} {
-		if got := egress.NothingRequested(egress.Cluster{Namespaces: c.namespaces}); got != c.want {
+		if got := egress.NothingRequested(egress.Cluster{Groups: c.namespaces}); got != c.want {
 			t.Errorf("%s: %t", name, got)
 		}
 	}

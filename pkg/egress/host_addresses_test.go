@@ -51,7 +51,7 @@ func TestFurtherAddressesAreNoEgressIPs(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			cluster, _ := egress.Snapshot(c.given.Objects)
 			for what, view := range map[string]egress.Cluster{"cluster": cluster, "for routing": cluster.ForRouting()} {
-				result := egress.Resolve(view).Namespaces[0]
+				result := egress.Resolve(view).Groups[0]
 				if got := result.Requests[0]; got.Reason != c.reason || !strings.Contains(got.Message, c.says) {
 					t.Errorf("%s: %s, %q; want %s with %q", what, got.Reason, got.Message, c.reason, c.says)
 				}

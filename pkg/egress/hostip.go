@@ -71,8 +71,8 @@ func ChooseHostIP(listed []netip.Addr, present netip.Addr, taken func(netip.Addr
 // that a namespace requests or a host claims, or the address of a host that is
 // established, by name.
 func AddressOwners(c Cluster, established map[string]bool) map[netip.Addr]string {
-	owners := make(map[netip.Addr]string, len(c.Namespaces)+len(c.Hosts))
-	for _, n := range c.Namespaces {
+	owners := make(map[netip.Addr]string, len(c.Groups)+len(c.Hosts))
+	for _, n := range c.Groups {
 		for _, ip := range n.Requests {
 			owners[ip] = "an egress IP of namespace " + n.Name
 		}

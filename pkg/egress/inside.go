@@ -117,8 +117,8 @@ func nodeAddresses(c Cluster) []netip.Prefix {
 
 // withoutEgressIPs deletes all requested and claimed addresses.
 func withoutEgressIPs(c Cluster, ips map[netip.Addr]bool) {
-	for i := range c.Namespaces {
-		for _, ip := range c.Namespaces[i].Requests {
+	for i := range c.Groups {
+		for _, ip := range c.Groups[i].Requests {
 			delete(ips, ip)
 		}
 	}

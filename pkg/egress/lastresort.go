@@ -22,20 +22,20 @@ func LastResort(c Cluster, heldDown map[string]bool) map[string]online.Verdict {
 		}
 	}
 	dropped := make(map[string][2]bool)
-	for _, namespace := range Resolve(c).Namespaces {
-		if !namespace.Dropped {
+	for _, group := range Resolve(c).Groups {
+		if !group.Dropped {
 			continue
 		}
-		dropped[namespace.Name] = namespace.Drops
-		for _, request := range namespace.Requests {
-			if f, _ := familyOfText(request.IP); namespace.Drops[f] && request.State == HostOffline && heldDown[request.Host] {
+		dropped[group.Name] = group.Drops
+		for _, request := range group.Requests {
+			if f, _ := familyOfText(request.IP); group.Drops[f] && request.State == HostOffline && heldDown[request.Host] {
 				serve(request.Host)
 			}
 		}
 	}
 	missing := make(map[netip.Addr]bool)
 	for _, request := range Allocate(c).Unplaced {
-		if dropped[request.Namespace][FamilyOf(request.IP)] {
+		if dropped[request.Group][FamilyOf(request.IP)] {
 			missing[request.IP] = true
 		}
 	}

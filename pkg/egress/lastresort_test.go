@@ -172,7 +172,7 @@ func TestPropertyHoldDownIsNoOutage(t *testing.T) {
 // dropped are the namespaces without an egress IP that works, in order.
 func dropped(w *world) []string {
 	var names []string
-	for _, n := range egress.Resolve(w.cluster()).Namespaces {
+	for _, n := range egress.Resolve(w.cluster()).Groups {
 		if n.Dropped {
 			names = append(names, n.Name)
 		}

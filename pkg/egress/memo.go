@@ -21,8 +21,8 @@ type Decision struct {
 // the same. It changes how long a decision takes, and nothing else. The zero value is
 // ready. It is not for concurrent use.
 type Memo struct {
-	namespaces map[string]*readNamespace
-	hosts      map[string]*readHost
+	groups map[string]*readGroup
+	hosts  map[string]*readHost
 	// reads counts how often objects were read.
 	reads int
 	// families are the memories of what was decided, by family.
@@ -42,11 +42,11 @@ type memory struct {
 	places *Cluster
 }
 
-// readNamespace and readHost are what was read from one version of an object.
-type readNamespace struct {
-	version   version
-	namespace Namespace
-	problems  []Problem
+// readGroup and readHost are what was read from one version of an object.
+type readGroup struct {
+	version  version
+	group    Group
+	problems []Problem
 	// ipv6: it has egress IPs of IPv6.
 	ipv6 bool
 	// seen is the number of the last reading in which the object was there.
@@ -197,26 +197,26 @@ func (m *Memo) Snapshot(objects Objects) (Cluster, []Problem) {
 		m = new(Memo)
 	}
 	cluster := Cluster{
-		Namespaces: make([]Namespace, 0, len(objects.NetNamespaces)),
-		Hosts:      make([]Host, 0, len(objects.HostSubnets)),
+		Groups: make([]Group, 0, len(objects.NetNamespaces)),
+		Hosts:  make([]Host, 0, len(objects.HostSubnets)),
 	}
 	var all reader
-	if m.namespaces == nil {
-		m.namespaces = make(map[string]*readNamespace, len(objects.NetNamespaces))
+	if m.groups == nil {
+		m.groups = make(map[string]*readGroup, len(objects.NetNamespaces))
 		m.hosts = make(map[string]*readHost, len(objects.HostSubnets))
 	}
 	m.reads++
 	for i := range objects.NetNamespaces {
 		object := &objects.NetNamespaces[i]
-		read, known := m.namespaces[object.Name]
+		read, known := m.groups[object.Name]
 		if now := (version{string(object.UID), object.ResourceVersion}); !known || !now.known() || read.version != now {
 			var r reader
-			read = &readNamespace{version: now, namespace: r.namespace(object), problems: r.problems}
-			read.ipv6 = read.namespace.has(IPv6)
-			m.namespaces[object.Name] = read
+			read = &readGroup{version: now, group: r.namespace(object), problems: r.problems}
+			read.ipv6 = read.group.has(IPv6)
+			m.groups[object.Name] = read
 		}
 		read.seen = m.reads
-		cluster.Namespaces = append(cluster.Namespaces, read.namespace)
+		cluster.Groups = append(cluster.Groups, read.group)
 		cluster.WithIPv6 = cluster.WithIPv6 || read.ipv6
 		all.problems = append(all.problems, read.problems...)
 	}
@@ -236,8 +236,8 @@ func (m *Memo) Snapshot(objects Objects) (Cluster, []Problem) {
 		cluster.WithIPv6 = cluster.WithIPv6 || read.ipv6
 		all.problems = append(all.problems, read.problems...)
 	}
-	if len(m.namespaces) > len(objects.NetNamespaces) {
-		maps.DeleteFunc(m.namespaces, func(_ string, read *readNamespace) bool { return read.seen != m.reads })
+	if len(m.groups) > len(objects.NetNamespaces) {
+		maps.DeleteFunc(m.groups, func(_ string, read *readGroup) bool { return read.seen != m.reads })
 	}
 	if len(m.hosts) > len(objects.HostSubnets) {
 		maps.DeleteFunc(m.hosts, func(_ string, read *readHost) bool { return read.seen != m.reads })
@@ -247,9 +247,9 @@ func (m *Memo) Snapshot(objects Objects) (Cluster, []Problem) {
 
 // likeness is what two clusters have in common.
 type likeness struct {
-	// namespaces and hosts are, by position in the second cluster, the position of the
+	// groups and hosts are, by position in the second cluster, the position of the
 	// same value in the first; none for those that are new or changed.
-	namespaces, hosts []int
+	groups, hosts []int
 	// all: nothing differs. allocation: nothing differs that it depends on.
 	all, allocation bool
 	// aligned: the index differs by the changes only.
@@ -262,21 +262,21 @@ type likeness struct {
 
 // compare compares two clusters.
 func compare(before, now Cluster) likeness {
-	equal := len(before.Namespaces) == len(now.Namespaces) && len(before.Hosts) == len(now.Hosts)
+	equal := len(before.Groups) == len(now.Groups) && len(before.Hosts) == len(now.Hosts)
 	l := likeness{all: equal, aligned: equal, allocation: equal, everywhere: podsMissing(before) == podsMissing(now) && partedHosts(before) == partedHosts(now)}
-	l.namespaces = make([]int, len(now.Namespaces))
-	for n, b := 0, 0; n < len(now.Namespaces); n++ {
-		for b < len(before.Namespaces) && before.Namespaces[b].Name < now.Namespaces[n].Name {
+	l.groups = make([]int, len(now.Groups))
+	for n, b := 0, 0; n < len(now.Groups); n++ {
+		for b < len(before.Groups) && before.Groups[b].Name < now.Groups[n].Name {
 			b++
 		}
-		if b < len(before.Namespaces) && before.Namespaces[b].equal(&now.Namespaces[n]) {
-			l.namespaces[n] = b
+		if b < len(before.Groups) && before.Groups[b].equal(&now.Groups[n]) {
+			l.groups[n] = b
 			continue
 		}
-		l.namespaces[n] = none
+		l.groups[n] = none
 		l.all, l.allocation = false, false
-		l.aligned = l.aligned && before.Namespaces[n].Name == now.Namespaces[n].Name
-		l.changed.namespaces = append(l.changed.namespaces, n)
+		l.aligned = l.aligned && before.Groups[n].Name == now.Groups[n].Name
+		l.changed.groups = append(l.changed.groups, n)
 	}
 	l.hosts = make([]int, len(now.Hosts))
 	for h, b := 0, 0; h < len(now.Hosts); h++ {
@@ -307,7 +307,7 @@ func (l *likeness) host(h int, before, now *Host) {
 	}
 }
 
-func (n *Namespace) equal(other *Namespace) bool {
+func (n *Group) equal(other *Group) bool {
 	return n.Name == other.Name && n.NetID == other.NetID && n.Unnumbered == other.Unnumbered && n.Mode == other.Mode &&
 		n.Other == other.Other && n.Elsewhere == other.Elsewhere &&
 		slices.Equal(n.Requests, other.Requests) && slices.Equal(n.Invalid, other.Invalid) && slices.Equal(n.Keeps, other.Keeps)
@@ -360,20 +360,20 @@ type earlier struct {
 	resolution Resolution
 }
 
-// namespace returns the earlier result of a namespace if it holds: that of one that
+// group returns the earlier result of a group if it holds: that of one that
 // requests nothing, or whose egress IPs all were assigned and still are, on hosts that
 // are as they were.
-func (e *earlier) namespace(x *index, n int) (NamespaceResult, bool) {
-	if e == nil || e.namespaces[n] == none {
-		return NamespaceResult{}, false
+func (e *earlier) group(x *index, n int) (GroupResult, bool) {
+	if e == nil || e.groups[n] == none {
+		return GroupResult{}, false
 	}
-	result := e.resolution.Namespaces[e.namespaces[n]]
-	if len(x.requested[n]) > 0 && !e.everywhere || len(x.Namespaces[n].Invalid) > 0 || x.conflicts[n].reason != "" && len(x.requested[n]) > 0 {
-		return NamespaceResult{}, false
+	result := e.resolution.Groups[e.groups[n]]
+	if len(x.requested[n]) > 0 && !e.everywhere || len(x.Groups[n].Invalid) > 0 || x.conflicts[n].reason != "" && len(x.requested[n]) > 0 {
+		return GroupResult{}, false
 	}
 	for i, a := range x.requested[n] {
 		if a.reason != ReasonAssigned || e.hosts[a.hosts[0]] == none || !result.Requests[i].settled(x.Hosts[a.hosts[0]].Name) {
-			return NamespaceResult{}, false
+			return GroupResult{}, false
 		}
 	}
 	return result, true
@@ -392,7 +392,7 @@ func (e *earlier) host(x *index, h int, held []bool) (HostResult, bool) {
 		return HostResult{}, false
 	}
 	for _, a := range x.claimed[h] {
-		if a.reason != ReasonAssigned || !held[a.namespaces[0]] {
+		if a.reason != ReasonAssigned || !held[a.groups[0]] {
 			return HostResult{}, false
 		}
 	}

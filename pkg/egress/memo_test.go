@@ -76,7 +76,7 @@ func TestMemoryOfRareChanges(t *testing.T) {
 			g.HostSubnets[i].UID, g.HostSubnets[i].ResourceVersion = "uid", "1"
 		}
 		var memo egress.Memo
-		if red, _ := memo.Decide(g.Objects).Resolution.Namespace("red"); red.Reason != egress.ReasonAssigned {
+		if red, _ := memo.Decide(g.Objects).Resolution.Group("red"); red.Reason != egress.ReasonAssigned {
 			t.Fatalf("%s: before it, red is %+v", name, red)
 		}
 		g.HostSubnets = slices.Clone(g.HostSubnets)
@@ -84,7 +84,7 @@ func TestMemoryOfRareChanges(t *testing.T) {
 		test.change(other)
 		other.ResourceVersion = "2"
 		g.HostSubnets[1] = *other
-		if red, _ := memo.Decide(g.Objects).Resolution.Namespace("red"); red.Reason != test.want {
+		if red, _ := memo.Decide(g.Objects).Resolution.Group("red"); red.Reason != test.want {
 			t.Errorf("%s: red is %+v, want reason %s", name, red, test.want)
 		}
 	}

@@ -48,7 +48,7 @@ func TestPodsInNetworksThatNobodyKnows(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			c, _ := egress.Snapshot(test.given.Objects)
 			r := egress.Resolve(c)
-			plain, red, host := r.Namespaces[0], r.Namespaces[1], r.Hosts[1]
+			plain, red, host := r.Groups[0], r.Groups[1], r.Hosts[1]
 			if plain.Ready != egress.ReadyTrue || plain.Reason != egress.ReasonNotRequested {
 				t.Errorf("a namespace without egress IPs is %s, %s", plain.Ready, plain.Reason)
 			}

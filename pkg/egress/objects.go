@@ -69,7 +69,7 @@ func Snapshot(objects Objects) (Cluster, []Problem) {
 
 // sorted brings what was read in canonical order, and finds hosts that share an address.
 func (r *reader) sorted(cluster Cluster) (Cluster, []Problem) {
-	slices.SortFunc(cluster.Namespaces, func(a, b Namespace) int { return strings.Compare(a.Name, b.Name) })
+	slices.SortFunc(cluster.Groups, func(a, b Group) int { return strings.Compare(a.Name, b.Name) })
 	slices.SortFunc(cluster.Hosts, func(a, b Host) int { return strings.Compare(a.Name, b.Name) })
 	r.duplicateHostIPs(cluster.Hosts)
 	findFurther(cluster.Hosts)
@@ -102,9 +102,9 @@ func (r *reader) problem(kind, name, field, value string, reason Reason, format 
 	})
 }
 
-func (r *reader) namespace(object *v1.NetNamespace) Namespace {
+func (r *reader) namespace(object *v1.NetNamespace) Group {
 	id, numbered := object.ID()
-	n := Namespace{Name: object.Name, NetID: id, Unnumbered: !numbered}
+	n := Group{Name: object.Name, NetID: id, Unnumbered: !numbered}
 	if n.NetID > MaxNetID {
 		r.problem(kindNetNamespace, n.Name, "netid", fmt.Sprint(n.NetID), ReasonBadNetID,
 			"%d is not a valid netid: use a number from 0 to %d.", n.NetID, MaxNetID)
@@ -129,7 +129,7 @@ func (r *reader) namespace(object *v1.NetNamespace) Namespace {
 }
 
 // annotations reads those that say how a namespace uses its egress IPs.
-func (r *reader) annotations(object *v1.NetNamespace, n *Namespace) {
+func (r *reader) annotations(object *v1.NetNamespace, n *Group) {
 	switch mode := object.Annotations[v1.AnnotationMode]; mode {
 	case "", v1.ModeOrdered:
 		n.Mode = Ordered

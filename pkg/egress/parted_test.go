@@ -38,7 +38,7 @@ func TestNamespaceWhoseEgressHostsAreOutOfReach(t *testing.T) {
 		{"on a host of IPv4, the others are new", mixed(six).unreported("w1").unreported("w2"), egress.ReadyTrue, ""},
 	} {
 		cluster, _ := egress.Snapshot(c.given.Objects)
-		n := egress.Resolve(cluster).Namespaces[0]
+		n := egress.Resolve(cluster).Groups[0]
 		if told := n.Reason == egress.ReasonHostsOutOfReach; n.Ready != c.ready || !strings.Contains(n.Message, c.says) || told != (c.says != "") {
 			t.Errorf("%s: %s %s %s", c.name, n.Ready, n.Reason, n.Message)
 		}
@@ -48,11 +48,11 @@ func TestNamespaceWhoseEgressHostsAreOutOfReach(t *testing.T) {
 	g.NetNamespaces[0].UID, g.NetNamespaces[0].ResourceVersion = "uid", "1"
 	var memo egress.Memo
 	g.gone("w1").gone("w2")
-	if n := memo.Decide(g.Objects).Resolution.Namespaces[0]; n.Ready != egress.ReadyTrue {
+	if n := memo.Decide(g.Objects).Resolution.Groups[0]; n.Ready != egress.ReadyTrue {
 		t.Fatalf("before: %+v", n)
 	}
 	g.edit("w2", func(h *v1.HostSubnet) { h.Status.Conditions = h.Status.Conditions[:1] })
-	if n := memo.Decide(g.Objects).Resolution.Namespaces[0]; n.Reason != egress.ReasonHostsOutOfReach {
+	if n := memo.Decide(g.Objects).Resolution.Groups[0]; n.Reason != egress.ReasonHostsOutOfReach {
 		t.Errorf("after w2 has come back: %+v", n)
 	}
 }

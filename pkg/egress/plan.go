@@ -49,8 +49,8 @@ type Plan struct {
 type HostedIP struct {
 	IP    netip.Addr
 	NetID uint32
-	// Namespace is for reports.
-	Namespace string
+	// Group is for reports.
+	Group string
 }
 
 // PathKind is how a pod's traffic leaves the cluster.

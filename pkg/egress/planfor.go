@@ -56,7 +56,7 @@ func hosted(r Resolution, host string) []HostedIP {
 	var ips []HostedIP
 	for _, claim := range result.Claims {
 		if claim.Assigned() {
-			ips = append(ips, HostedIP{IP: claim.IP, NetID: claim.NetID, Namespace: claim.Namespace})
+			ips = append(ips, HostedIP{IP: claim.IP, NetID: claim.NetID, Group: claim.Group})
 		}
 	}
 	return ips
@@ -64,8 +64,8 @@ func hosted(r Resolution, host string) []HostedIP {
 
 func orphans(c Cluster, hosted []HostedIP) []netip.Addr {
 	count := 0
-	for i := range c.Namespaces {
-		count += len(c.Namespaces[i].Requests)
+	for i := range c.Groups {
+		count += len(c.Groups[i].Requests)
 	}
 	for i := range c.Hosts {
 		count += len(c.Hosts[i].Claims)
@@ -81,8 +81,8 @@ func orphans(c Cluster, hosted []HostedIP) []netip.Addr {
 			}
 		}
 	}
-	for i := range c.Namespaces {
-		add(c.Namespaces[i].Requests)
+	for i := range c.Groups {
+		add(c.Groups[i].Requests)
 	}
 	for i := range c.Hosts {
 		add(c.Hosts[i].Claims)
@@ -148,16 +148,16 @@ func samePath(a, b PodPath) bool {
 }
 
 func podPath(r Resolution, host string, pod Pod) (PodPath, bool) {
-	namespace, known := r.Namespace(pod.Namespace)
+	group, known := r.Group(pod.Namespace)
 	if !known {
 		return PodPath{}, false
 	}
-	path := PodPath{IP: pod.IP, NetID: namespace.NetID, Namespace: pod.Namespace, Name: pod.Name}
-	active := namespace.activeOf(pod.IP)
+	path := PodPath{IP: pod.IP, NetID: group.NetID, Namespace: pod.Namespace, Name: pod.Name}
+	active := group.activeOf(pod.IP)
 	switch {
-	case namespace.Drops[FamilyOf(pod.IP)]:
+	case group.Drops[FamilyOf(pod.IP)]:
 		path.Kind = PathRefuse
-		if namespace.requests(FamilyOf(pod.IP)) {
+		if group.requests(FamilyOf(pod.IP)) {
 			path.Kind = PathDrop
 		}
 		return path, true

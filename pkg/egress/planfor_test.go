@@ -143,7 +143,7 @@ func TestPlanOfAHost(t *testing.T) {
 		Inside:  testenv.Prefixes("10.96.0.0/12", "10.244.0.0/24", "10.244.1.0/24", "169.254.0.0/16", "2001:db8::11/128", "fd00:1::/64", "fd00:2::/64"),
 		Subnets: testenv.Prefixes("10.244.1.0/24", "fd00:1::/64"),
 		// On standby, and hosted nevertheless.
-		Hosted:  []egress.HostedIP{{IP: testenv.Addr("192.168.7.201"), NetID: 1001, Namespace: "red"}},
+		Hosted:  []egress.HostedIP{{IP: testenv.Addr("192.168.7.201"), NetID: 1001, Group: "red"}},
 		Orphans: []netip.Addr{testenv.Addr("192.168.7.200"), testenv.Addr("192.168.7.202")},
 	}
 	if d := diff(want, plan); d != "" {

@@ -31,7 +31,7 @@ func TestPropertyConverges(t *testing.T) {
 		w.settle(t)
 		cluster := w.cluster()
 		requested := make(map[netip.Addr]int)
-		for _, n := range cluster.Namespaces {
+		for _, n := range cluster.Groups {
 			for _, ip := range n.Requests {
 				requested[ip]++
 			}
@@ -82,7 +82,7 @@ func exceeds(h egress.Host) bool {
 // siblings names two egress IPs of one namespace and family on one automatic host.
 func siblings(c egress.Cluster, hosts []egress.Host) string {
 	owner := make(map[netip.Addr]string)
-	for _, n := range c.Namespaces {
+	for _, n := range c.Groups {
 		for _, ip := range n.Requests {
 			owner[ip] = n.Name + " " + egress.FamilyOf(ip).String()
 		}
@@ -346,7 +346,7 @@ func bruteForce(c egress.Cluster) int {
 			listed[ip] = true
 		}
 	}
-	for _, n := range c.Namespaces {
+	for _, n := range c.Groups {
 		for _, ip := range n.Requests {
 			if !listed[ip] {
 				open = append(open, request{ip, n})
@@ -358,7 +358,7 @@ func bruteForce(c egress.Cluster) int {
 
 type request struct {
 	ip        netip.Addr
-	namespace egress.Namespace
+	namespace egress.Group
 }
 
 func place(c egress.Cluster, claims []map[netip.Addr]bool, open []request) int {

@@ -245,8 +245,8 @@ func TestPropertyOfflineHostKeepsItsAddresses(t *testing.T) {
 				t.Fatalf("%s has other addresses when %s is offline:\n%s", name, gone, d)
 			}
 		}
-		was := egress.Resolve(w.cluster()).Namespaces
-		for i, n := range egress.Resolve(off.cluster()).Namespaces {
+		was := egress.Resolve(w.cluster()).Groups
+		for i, n := range egress.Resolve(off.cluster()).Groups {
 			used := slices.ContainsFunc(was[i].Active, func(a egress.Assignment) bool { return a.Host == gone })
 			if !used && !equalAssignments(was[i].Active, n.Active) {
 				t.Fatalf("%s did not use %s, but changes from %v to %v", n.Name, gone, was[i].Active, n.Active)
@@ -279,7 +279,7 @@ func TestPropertyStrangersDoNoHarm(t *testing.T) {
 			ObjectMeta: metav1.ObjectMeta{Name: "x-stranger"}, HostIP: rapid.SampledFrom([]string{"", "172.16.0.9"}).Draw(t, "hostIP"),
 		})
 		before, after := egress.Resolve(w.cluster()), egress.Resolve(more.cluster())
-		after.Namespaces = slices.DeleteFunc(after.Namespaces, func(n egress.NamespaceResult) bool { return n.Name == "stranger" })
+		after.Groups = slices.DeleteFunc(after.Groups, func(n egress.GroupResult) bool { return n.Name == "stranger" })
 		after.Hosts = slices.DeleteFunc(after.Hosts, func(h egress.HostResult) bool { return h.Name == "x-stranger" })
 		if d := diff(before, after); d != "" {
 			t.Fatalf("others are harmed:\n%s", d)
@@ -300,7 +300,7 @@ func TestPropertyEverythingIsExplained(t *testing.T) {
 			}
 		}
 		resolution := egress.Resolve(w.cluster())
-		for _, n := range resolution.Namespaces {
+		for _, n := range resolution.Groups {
 			explained(n.Name, n.Message)
 			for _, r := range n.Requests {
 				explained(n.Name+" "+r.IP, r.Message)
@@ -317,7 +317,7 @@ func TestPropertyEverythingIsExplained(t *testing.T) {
 			explained(r.Host+" releases", r.Message)
 		}
 		for _, u := range answer.Unplaced {
-			explained(u.Namespace+" unplaced", u.Message)
+			explained(u.Group+" unplaced", u.Message)
 		}
 	})
 }
@@ -366,7 +366,7 @@ func (w *world) only(f egress.Family) *world {
 
 // ofFamily are the results of one family, of namespaces and hosts.
 func ofFamily(r egress.Resolution, f egress.Family) (results []any) {
-	for _, n := range r.Namespaces {
+	for _, n := range r.Groups {
 		for _, request := range n.Requests {
 			if egress.RequestFamily(request.IP) == f {
 				results = append(results, request)

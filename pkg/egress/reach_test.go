@@ -55,8 +55,8 @@ func twoFamilies(self string) egress.HostInput {
 	return egress.HostInput{
 		Host: self,
 		Cluster: egress.Cluster{
-			WithIPv6:   true,
-			Namespaces: []egress.Namespace{{Name: "shop", NetID: 17, Requests: []netip.Addr{testenv.Addr("fd00:7::100"), testenv.Addr("fd00:7::101")}}},
+			WithIPv6: true,
+			Groups:   []egress.Group{{Name: "shop", NetID: 17, Requests: []netip.Addr{testenv.Addr("fd00:7::100"), testenv.Addr("fd00:7::101")}}},
 			Hosts: []egress.Host{
 				host("a", "fd00:7::1"), host("b", "fd00:7::2", testenv.Addr("fd00:7::101")),
 				host("c", "192.0.2.3", testenv.Addr("fd00:7::100")), host("d", "192.0.2.4"),
@@ -93,7 +93,7 @@ func TestProbedHostsOfTwoFamilies(t *testing.T) {
 func TestHostsOfTwoFamilies(t *testing.T) {
 	t.Parallel()
 	only := func(ip string) func(*egress.HostInput) {
-		return func(in *egress.HostInput) { in.Cluster.Namespaces[0].Requests = []netip.Addr{testenv.Addr(ip)} }
+		return func(in *egress.HostInput) { in.Cluster.Groups[0].Requests = []netip.Addr{testenv.Addr(ip)} }
 	}
 	for name, c := range map[string]struct {
 		self   string
@@ -112,7 +112,7 @@ func TestHostsOfTwoFamilies(t *testing.T) {
 		"the first is in reach":         {"d", func(*egress.HostInput) {}, "remote 192.0.2.3 fd00:7::100", []string{"b"}, []string{"c"}},
 		"the one is in reach":           {"d", only("fd00:7::100"), "remote 192.0.2.3 fd00:7::100", nil, []string{"c"}},
 		"balanced: one of two is in reach": {"d", func(in *egress.HostInput) {
-			in.Cluster.Namespaces[0].Mode = egress.Balanced
+			in.Cluster.Groups[0].Mode = egress.Balanced
 		}, "remote 192.0.2.3 fd00:7::100", []string{"b"}, []string{"c"}},
 		"no pod uses what is out of reach": {"a", func(in *egress.HostInput) { in.Pods = nil }, "", nil, nil},
 	} {
@@ -183,8 +183,8 @@ func TestHostOfIPv6(t *testing.T) {
 		t.Errorf("host %+v", host)
 	}
 	resolution := egress.Resolve(cluster)
-	red, _ := resolution.Namespace("red")
-	blue, _ := resolution.Namespace("blue")
+	red, _ := resolution.Group("red")
+	blue, _ := resolution.Group("blue")
 	if len(red.Active) > 0 || red.Reason != egress.ReasonFamilyNotServed || !strings.Contains(red.Message, "one of IPv6") {
 		t.Errorf("an egress IP of IPv4: %+v", red)
 	}
@@ -206,7 +206,7 @@ func TestHostHasItsAddressOnce(t *testing.T) {
 		h.Status.IPv6Networks = []string{"fd00:7::10/128"}
 	})
 	cluster, _ := egress.Snapshot(g.Objects)
-	blue, _ := egress.Resolve(cluster).Namespace("blue")
+	blue, _ := egress.Resolve(cluster).Group("blue")
 	if len(blue.Requests) != 1 || blue.Requests[0].Reason != egress.ReasonHostAddress || !strings.Contains(blue.Requests[0].Message, "the address of host w0 itself") {
 		t.Errorf("requests are %+v", blue.Requests)
 	}

@@ -126,22 +126,22 @@ const (
 
 // Resolution is what becomes of each object's requests and claims.
 type Resolution struct {
-	// Namespaces in order of name, one for each of the Cluster's.
-	Namespaces []NamespaceResult
+	// Groups in order of name, one for each of the Cluster's.
+	Groups []GroupResult
 	// Hosts in order of name, one for each of the Cluster's.
 	Hosts []HostResult
 }
 
-// Namespace returns what becomes of the namespace with that name; false where
+// Group returns what becomes of the group with that name; false where
 // the Cluster has none.
-func (r Resolution) Namespace(name string) (NamespaceResult, bool) {
-	n, ok := slices.BinarySearchFunc(r.Namespaces, name, func(n NamespaceResult, name string) int {
+func (r Resolution) Group(name string) (GroupResult, bool) {
+	n, ok := slices.BinarySearchFunc(r.Groups, name, func(n GroupResult, name string) int {
 		return strings.Compare(n.Name, name)
 	})
 	if !ok {
-		return NamespaceResult{}, false
+		return GroupResult{}, false
 	}
-	return r.Namespaces[n], true
+	return r.Groups[n], true
 }
 
 // Host returns what becomes of the claims of the host with that name; false
@@ -156,8 +156,8 @@ func (r Resolution) Host(name string) (HostResult, bool) {
 	return r.Hosts[h], true
 }
 
-// NamespaceResult is what becomes of one namespace.
-type NamespaceResult struct {
+// GroupResult is what becomes of one group.
+type GroupResult struct {
 	Name  string
 	NetID uint32
 	// Unnumbered: there is no netid yet, and NetID means nothing.
@@ -181,7 +181,7 @@ type NamespaceResult struct {
 }
 
 // requests reports whether egress IPs of a family are requested, usable or not.
-func (n *NamespaceResult) requests(f Family) bool {
+func (n *GroupResult) requests(f Family) bool {
 	return slices.ContainsFunc(n.Requests, func(r RequestResult) bool { return RequestFamily(r.IP) == f })
 }
 
@@ -233,8 +233,8 @@ type HostResult struct {
 // ClaimResult is what becomes of one claimed egress IP.
 type ClaimResult struct {
 	IP netip.Addr
-	// Namespace that requests it, where one alone does.
-	Namespace string
+	// Group that requests it, where one alone does.
+	Group string
 	// NetID of that namespace.
 	NetID   uint32
 	State   State

@@ -9,12 +9,12 @@ import (
 func TestLookUpByName(t *testing.T) {
 	t.Parallel()
 	c := egress.Cluster{
-		Namespaces: []egress.Namespace{{Name: "a", NetID: 1}, {Name: "b", NetID: 2}, {Name: "d", NetID: 4}},
-		Hosts:      []egress.Host{{Name: "a"}, {Name: "b"}, {Name: "d"}},
+		Groups: []egress.Group{{Name: "a", NetID: 1}, {Name: "b", NetID: 2}, {Name: "d", NetID: 4}},
+		Hosts:  []egress.Host{{Name: "a"}, {Name: "b"}, {Name: "d"}},
 	}
 	r := egress.Resolve(c)
 	for _, name := range []string{"a", "b", "d"} {
-		namespace, ok := r.Namespace(name)
+		namespace, ok := r.Group(name)
 		if !ok || namespace.Name != name {
 			t.Errorf("namespace %s of the resolution: got %q, %t", name, namespace.Name, ok)
 		}
@@ -28,7 +28,7 @@ func TestLookUpByName(t *testing.T) {
 		}
 	}
 	for _, name := range []string{"", "0", "c", "e"} {
-		if _, ok := r.Namespace(name); ok {
+		if _, ok := r.Group(name); ok {
 			t.Errorf("the resolution has a namespace %q", name)
 		}
 		if _, ok := r.Host(name); ok {

@@ -46,20 +46,20 @@ func resolve(x *index, before *earlier) Resolution {
 		parted:      partedHosts(c),
 	}
 	resolution := Resolution{
-		Namespaces: make([]NamespaceResult, 0, len(c.Namespaces)),
-		Hosts:      make([]HostResult, 0, len(c.Hosts)),
+		Groups: make([]GroupResult, 0, len(c.Groups)),
+		Hosts:  make([]HostResult, 0, len(c.Hosts)),
 	}
-	held := make([]bool, len(c.Namespaces))
-	for n := range c.Namespaces {
-		result, holds := before.namespace(x, n)
+	held := make([]bool, len(c.Groups))
+	for n := range c.Groups {
+		result, holds := before.group(x, n)
 		if !holds {
-			result = r.namespace(n)
+			result = r.group(n)
 		}
 		for i, a := range x.requested[n] {
 			r.state[a.id] = result.Requests[i].State
 		}
 		held[n] = holds
-		resolution.Namespaces = append(resolution.Namespaces, result)
+		resolution.Groups = append(resolution.Groups, result)
 	}
 	for h := range c.Hosts {
 		result, holds := before.host(x, h, held)
@@ -84,36 +84,36 @@ type resolver struct {
 	parted  parted
 }
 
-func (r *resolver) namespace(n int) NamespaceResult {
-	namespace := &r.Namespaces[n]
-	result := NamespaceResult{
-		Name: namespace.Name, NetID: namespace.NetID, Unnumbered: namespace.Unnumbered, Mode: namespace.Mode,
+func (r *resolver) group(n int) GroupResult {
+	group := &r.Groups[n]
+	result := GroupResult{
+		Name: group.Name, NetID: group.NetID, Unnumbered: group.Unnumbered, Mode: group.Mode,
 		Active: r.active(n),
 	}
-	result.Dropped = namespace.Requesting() && len(result.Active) == 0
-	result.Drops[r.Family] = namespace.drops(r.Family, len(result.Active) > 0)
-	result.Drops[r.Family.other()] = namespace.drops(r.Family.other(), false)
-	if len(namespace.Requests) > 0 {
-		result.Requests = make([]RequestResult, 0, len(namespace.Requests)+len(namespace.Invalid))
+	result.Dropped = group.Requesting() && len(result.Active) == 0
+	result.Drops[r.Family] = group.drops(r.Family, len(result.Active) > 0)
+	result.Drops[r.Family.other()] = group.drops(r.Family.other(), false)
+	if len(group.Requests) > 0 {
+		result.Requests = make([]RequestResult, 0, len(group.Requests)+len(group.Invalid))
 	}
 	for _, a := range r.requested[n] {
 		result.Requests = append(result.Requests, r.request(n, a, result.Active))
 	}
-	for _, written := range namespace.Invalid {
+	for _, written := range group.Invalid {
 		result.Requests = append(result.Requests, RequestResult{
 			IP: written, State: Invalid, Reason: ReasonBadAddress,
-			Message: badAddressMessage(kindNetNamespace, namespace.Name, written),
+			Message: badAddressMessage(kindNetNamespace, group.Name, written),
 		})
 	}
 	result.Ready, result.Reason, result.Message = r.summary(n, &result)
-	result.Message += namespace.otherMessage(r.Family)
+	result.Message += group.otherMessage(r.Family)
 	return result
 }
 
 // active returns the assignments in use, and notes their hosts.
 func (r *resolver) active(n int) []Assignment {
 	r.activeHosts = r.activeHosts[:0]
-	if reason, _ := r.namespaceConflict(n); reason != "" {
+	if reason, _ := r.groupConflict(n); reason != "" {
 		return nil
 	}
 	best, count, kept := useless, 0, false
@@ -129,7 +129,7 @@ func (r *resolver) active(n int) []Assignment {
 	if best == useless {
 		return nil
 	}
-	count = min(count, r.Namespaces[n].Mode.limit())
+	count = min(count, r.Groups[n].Mode.limit())
 	active := make([]Assignment, 0, count)
 	for _, a := range r.requested[n] {
 		if len(active) < count && r.tier(a) == best && (!kept || r.keeps(n, a)) {
@@ -143,8 +143,8 @@ func (r *resolver) active(n int) []Assignment {
 
 // keeps reports whether the namespace uses an address already, and wants to go on with it.
 func (r *resolver) keeps(n int, a *address) bool {
-	namespace := &r.Namespaces[n]
-	return namespace.Mode == Ordered && len(namespace.Keeps) > 0 && slices.Contains(namespace.Keeps, a.ip)
+	group := &r.Groups[n]
+	return group.Mode == Ordered && len(group.Keeps) > 0 && slices.Contains(group.Keeps, a.ip)
 }
 
 // tier is how well the address suits the namespace that requests it.
@@ -197,7 +197,7 @@ func (r *resolver) request(n int, a *address, active []Assignment) RequestResult
 	}
 	result.State = stateOf(result.Reason)
 	if result.Reason == ReasonAssigned {
-		conflict, _ := r.namespaceConflict(n)
+		conflict, _ := r.groupConflict(n)
 		switch {
 		case conflict == "" && uses(active, ip):
 			result.State = Active
@@ -222,9 +222,9 @@ func (r *resolver) standbyReason(n int, a *address, active []Assignment) Reason 
 		return ReasonAddressInUse
 	case t == leaving:
 		return ReasonEvacuated
-	case r.Namespaces[n].Mode == Balanced && len(active) == MaxActive:
+	case r.Groups[n].Mode == Balanced && len(active) == MaxActive:
 		return ReasonTooMany
-	case r.Namespaces[n].Mode == Ordered && len(active) == 1 && r.earlier(n, a.ip, active[0].IP):
+	case r.Groups[n].Mode == Ordered && len(active) == 1 && r.earlier(n, a.ip, active[0].IP):
 		return ReasonKept
 	}
 	return ReasonAssigned
@@ -232,7 +232,7 @@ func (r *resolver) standbyReason(n int, a *address, active []Assignment) Reason 
 
 // earlier reports whether an egress IP comes before another one in the namespace's list.
 func (x *index) earlier(n int, ip, other netip.Addr) bool {
-	requests := x.Namespaces[n].Requests
+	requests := x.Groups[n].Requests
 	return slices.Index(requests, ip) < slices.Index(requests, other)
 }
 
@@ -259,9 +259,9 @@ func stateOf(reason Reason) State {
 }
 
 // summary is the condition EgressReady.
-func (r *resolver) summary(n int, result *NamespaceResult) (Readiness, Reason, string) {
+func (r *resolver) summary(n int, result *GroupResult) (Readiness, Reason, string) {
 	switch {
-	case !r.Namespaces[n].Requesting():
+	case !r.Groups[n].Requesting():
 		return ReadyTrue, ReasonNotRequested, "No egress IP is requested: traffic leaves with the node's address."
 	case !result.Dropped:
 		return r.activeSummary(n, result.Active)
@@ -317,8 +317,8 @@ func inUse(host *Host, ip netip.Addr) (Readiness, Reason, string) {
 }
 
 // droppedSummary is why the namespace has no active egress IP.
-func (r *resolver) droppedSummary(n int, result *NamespaceResult) (Reason, string) {
-	if conflict, ip := r.namespaceConflict(n); conflict != "" {
+func (r *resolver) droppedSummary(n int, result *GroupResult) (Reason, string) {
+	if conflict, ip := r.groupConflict(n); conflict != "" {
 		if conflict == ReasonMultipleNamespaces {
 			return conflict, dropped + r.multipleNamespacesMessage(r.addresses.get(ip))
 		}
@@ -350,9 +350,9 @@ func (r *resolver) host(h int) HostResult {
 
 func (r *resolver) claim(h int, a *address) ClaimResult {
 	result := ClaimResult{IP: a.ip, Reason: a.reason}
-	if len(a.namespaces) == 1 {
-		namespace := &r.Namespaces[a.namespaces[0]]
-		result.Namespace, result.NetID = namespace.Name, namespace.NetID
+	if len(a.groups) == 1 {
+		group := &r.Groups[a.groups[0]]
+		result.Group, result.NetID = group.Name, group.NetID
 	}
 	switch {
 	case r.bad[h] != "":
@@ -363,7 +363,7 @@ func (r *resolver) claim(h int, a *address) ClaimResult {
 	result.State = stateOf(result.Reason)
 	if result.Reason == ReasonAssigned {
 		result.State = r.state[a.id]
-		conflict, _ := r.namespaceConflict(a.namespaces[0])
+		conflict, _ := r.groupConflict(a.groups[0])
 		switch {
 		case result.State == HostOffline && !r.Hosts[h].Confirmed:
 			result.Reason = ReasonAgentUnknown

@@ -90,8 +90,8 @@ func (r *eligibility) covered(ip netip.Addr) bool {
 }
 
 // fits reports whether a host could be given the address now.
-func (r *eligibility) fits(ip netip.Addr, namespace int) bool {
-	siblings := r.siblingsOf(namespace)
+func (r *eligibility) fits(ip netip.Addr, group int) bool {
+	siblings := r.siblingsOf(group)
 	for prefix := range r.lengths.of(ip) {
 		for _, h := range r.open[prefix] {
 			if reason, _ := r.invalidOn(h, ip); reason == "" && !r.Hosts[h].Failing[ip] && !siblings[h] {
@@ -103,10 +103,10 @@ func (r *eligibility) fits(ip netip.Addr, namespace int) bool {
 }
 
 // siblingsOf are the hosts that claim any egress IP of the namespace.
-func (r *eligibility) siblingsOf(namespace int) map[int]bool {
-	if r.siblings == nil || r.siblingsFor != namespace {
-		r.siblings, r.siblingsFor = make(map[int]bool), namespace
-		for _, a := range r.requested[namespace] {
+func (r *eligibility) siblingsOf(group int) map[int]bool {
+	if r.siblings == nil || r.siblingsFor != group {
+		r.siblings, r.siblingsFor = make(map[int]bool), group
+		for _, a := range r.requested[group] {
 			for _, h := range a.hosts {
 				r.siblings[h] = true
 			}

@@ -48,9 +48,9 @@ type address struct {
 	ip netip.Addr
 	// id is its number: addresses are numbered from 0.
 	id int
-	// namespaces request it, hosts claim it; both in order, without hosts whose
+	// groups request it, hosts claim it; both in order, without hosts whose
 	// claims do not count. listed are the hosts with those whose Nodes are gone.
-	namespaces, hosts, listed []int
+	groups, hosts, listed []int
 	// yielded: a host whose Node is gone lists it too. If the host that claims it
 	// released it, it would be without a host that is there, so it does not move.
 	yielded bool
@@ -81,9 +81,9 @@ func newIndex(c Cluster) *index {
 		x.bad[h] = x.badHost(h)
 	}
 	x.number()
-	x.netIDs = netIDs(c.Namespaces)
-	x.conflicts = make([]conflict, len(c.Namespaces))
-	for n := range c.Namespaces {
+	x.netIDs = netIDs(c.Groups)
+	x.conflicts = make([]conflict, len(c.Groups))
+	for n := range c.Groups {
 		x.markSameHost(n)
 		x.conflicts[n] = x.findConflict(n)
 	}
@@ -100,19 +100,19 @@ func newIndex(c Cluster) *index {
 // number finds all addresses, and who requests and claims them.
 func (x *index) number() {
 	count := 0
-	for n := range x.Namespaces {
-		count += len(x.Namespaces[n].Requests)
+	for n := range x.Groups {
+		count += len(x.Groups[n].Requests)
 	}
 	for h := range x.Hosts {
 		count += len(x.Hosts[h].Claims)
 	}
 	numbering := numbering{index: x, pointers: make([]*address, 0, count), positions: make([]int, 0, count)}
 	x.addresses = newAddressTable(count / 2)
-	x.requested, x.claimed = make([][]*address, len(x.Namespaces)), make([][]*address, len(x.Hosts))
-	for n := range x.Namespaces {
-		x.requested[n] = numbering.list(x.Namespaces[n].Requests)
+	x.requested, x.claimed = make([][]*address, len(x.Groups)), make([][]*address, len(x.Hosts))
+	for n := range x.Groups {
+		x.requested[n] = numbering.list(x.Groups[n].Requests)
 		for _, a := range x.requested[n] {
-			a.namespaces = numbering.add(a.namespaces, n)
+			a.groups = numbering.add(a.groups, n)
 		}
 	}
 	for h := range x.Hosts {
@@ -270,39 +270,39 @@ func (x *index) invalidOn(h int, ip netip.Addr) (Reason, string) {
 // netIDs are, by namespace, why its packets cannot be told from those of other
 // namespaces that have egress IPs; "" if they can. Only packets of namespaces that
 // request usable egress IPs use the overlay.
-func netIDs(namespaces []Namespace) []Reason {
-	requesting := make(map[uint32]int, len(namespaces))
-	for n := range namespaces {
-		if namespaces[n].usesOverlay() {
-			requesting[namespaces[n].NetID]++
+func netIDs(groups []Group) []Reason {
+	requesting := make(map[uint32]int, len(groups))
+	for n := range groups {
+		if groups[n].usesOverlay() {
+			requesting[groups[n].NetID]++
 		}
 	}
-	reasons := make([]Reason, len(namespaces))
-	for n := range namespaces {
-		namespace := &namespaces[n]
+	reasons := make([]Reason, len(groups))
+	for n := range groups {
+		group := &groups[n]
 		switch {
-		case namespace.Unnumbered:
+		case group.Unnumbered:
 			reasons[n] = ReasonNoNetID
-		case namespace.NetID > MaxNetID:
+		case group.NetID > MaxNetID:
 			reasons[n] = ReasonBadNetID
-		case requesting[namespace.NetID] > 1:
+		case requesting[group.NetID] > 1:
 			reasons[n] = ReasonDuplicateNetID
 		}
 	}
 	return reasons
 }
 
-func (n *Namespace) usesOverlay() bool { return (len(n.Requests) > 0 || n.Elsewhere) && !n.Unnumbered }
+func (n *Group) usesOverlay() bool { return (len(n.Requests) > 0 || n.Elsewhere) && !n.Unnumbered }
 
 // sharing are the namespaces that request usable egress IPs and have the netid.
 func (x *index) sharing(id uint32) []int {
-	var namespaces []int
-	for n := range x.Namespaces {
-		if x.Namespaces[n].usesOverlay() && x.Namespaces[n].NetID == id {
-			namespaces = append(namespaces, n)
+	var groups []int
+	for n := range x.Groups {
+		if x.Groups[n].usesOverlay() && x.Groups[n].NetID == id {
+			groups = append(groups, n)
 		}
 	}
-	return namespaces
+	return groups
 }
 
 // findReason decides about one egress IP. ReasonAssigned means that request and claim
@@ -316,11 +316,11 @@ func (x *index) findReason(a *address) Reason {
 		return ReasonPodAddress
 	case a.named != nil:
 		return a.named.refusal()
-	case len(a.namespaces) > 1:
+	case len(a.groups) > 1:
 		return ReasonMultipleNamespaces
 	}
-	if len(a.namespaces) == 1 {
-		if reason := x.netIDs[a.namespaces[0]]; reason != "" {
+	if len(a.groups) == 1 {
+		if reason := x.netIDs[a.groups[0]]; reason != "" {
 			return reason
 		}
 	}
@@ -336,7 +336,7 @@ func (x *index) findReason(a *address) Reason {
 		}
 	}
 	switch {
-	case len(a.namespaces) == 0:
+	case len(a.groups) == 0:
 		return ReasonNotRequested
 	case len(a.hosts) == 0:
 		return ReasonNotClaimed
@@ -346,10 +346,10 @@ func (x *index) findReason(a *address) Reason {
 	return ReasonAssigned
 }
 
-// namespaceConflict is why the namespace is dropped entirely, valid assignments
+// groupConflict is why the namespace is dropped entirely, valid assignments
 // included: another namespace requests one of its egress IPs, which is returned, or its
 // packets cannot be told from another's. It is "" if there is no conflict.
-func (x *index) namespaceConflict(n int) (Reason, netip.Addr) {
+func (x *index) groupConflict(n int) (Reason, netip.Addr) {
 	return x.conflicts[n].reason, x.conflicts[n].ip
 }
 
@@ -358,7 +358,7 @@ func (x *index) findConflict(n int) conflict {
 		return conflict{reason: reason}
 	}
 	for _, a := range x.requested[n] {
-		if len(a.namespaces) > 1 {
+		if len(a.groups) > 1 {
 			return conflict{reason: ReasonMultipleNamespaces, ip: a.ip}
 		}
 	}

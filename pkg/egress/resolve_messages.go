@@ -73,7 +73,7 @@ func (x *index) capacityMessage(h int, ip netip.Addr) string {
 
 func (x *index) multipleNamespacesMessage(a *address) string {
 	return fmt.Sprintf("Multiple namespaces (%s) claiming EgressIP %s: remove it from egressIPs of all but one NetNamespace.",
-		x.namespaceNames(a.namespaces), a.ip)
+		x.groupNames(a.groups), a.ip)
 }
 
 func (x *index) multipleHostsMessage(a *address) string {
@@ -82,30 +82,30 @@ func (x *index) multipleHostsMessage(a *address) string {
 }
 
 func (x *index) sameHostMessage(a *address) string {
-	namespace, host := x.Namespaces[a.namespaces[0]], x.Hosts[a.hosts[0]]
+	group, host := x.Groups[a.groups[0]], x.Hosts[a.hosts[0]]
 	var same []int
-	for i, b := range x.requested[a.namespaces[0]] {
+	for i, b := range x.requested[a.groups[0]] {
 		if b.sameHost && b.hosts[0] == a.hosts[0] {
 			same = append(same, i)
 		}
 	}
 	return fmt.Sprintf("Multiple EgressIPs (%s) for namespace %s (netid %d) on node %s: claim all but one of them on other HostSubnets.",
-		names(same, func(i int) string { return namespace.Requests[i].String() }), namespace.Name, namespace.NetID, host.Name)
+		names(same, func(i int) string { return group.Requests[i].String() }), group.Name, group.NetID, host.Name)
 }
 
 func (x *index) netIDMessage(n int, reason Reason) string {
-	id := x.Namespaces[n].NetID
+	id := x.Groups[n].NetID
 	if reason == ReasonNoNetID {
 		return fmt.Sprintf("NetNamespace %s has no netid yet: the controller gives it one when a Namespace of that name exists. Or set one that is free.",
-			x.Namespaces[n].Name)
+			x.Groups[n].Name)
 	}
 	if reason == ReasonBadNetID {
 		return fmt.Sprintf("netid %d of NetNamespace %s is greater than %d: set it to a free one.",
-			id, x.Namespaces[n].Name, MaxNetID)
+			id, x.Groups[n].Name, MaxNetID)
 	}
 	return fmt.Sprintf("NetNamespaces (%s) request egress IPs and share netid %d, so their packets cannot be distinguished: "+
 		"give each its own netid, or keep egressIPs in only one of them.",
-		x.namespaceNames(x.sharing(id)), id)
+		x.groupNames(x.sharing(id)), id)
 }
 
 func (x *index) hostAddressMessage(a *address) string {
@@ -148,7 +148,7 @@ func (x *index) defectMessage(a *address, reason Reason) string {
 	case ReasonMultipleNamespaces:
 		return x.multipleNamespacesMessage(a)
 	case ReasonNoNetID, ReasonBadNetID, ReasonDuplicateNetID:
-		return x.netIDMessage(a.namespaces[0], reason)
+		return x.netIDMessage(a.groups[0], reason)
 	case ReasonMultipleHosts:
 		return x.multipleHostsMessage(a)
 	case ReasonOutsideNetwork, ReasonBadAddress, ReasonFamilyNotServed:
@@ -177,7 +177,7 @@ func (r *resolver) requestMessage(n int, a *address, result *RequestResult) stri
 	case result.State == Standby && result.Reason == ReasonAddressInUse:
 		return fmt.Sprintf("Host %s cannot take %s, because another machine answers for it: another egress IP is used.", result.Host, ip)
 	case result.Reason == ReasonKept:
-		return fmt.Sprintf("Host %s has %s; namespace %s keeps the egress IP that it uses, as annotation %s says.", result.Host, ip, r.Namespaces[n].Name, failBackAnnotation)
+		return fmt.Sprintf("Host %s has %s; namespace %s keeps the egress IP that it uses, as annotation %s says.", result.Host, ip, r.Groups[n].Name, failBackAnnotation)
 	case result.State == Standby:
 		return "Host " + result.Host + " has " + result.IP + "; an earlier egress IP in egressIPs of the NetNamespace is used."
 	case result.Reason == ReasonAgentUnknown:
@@ -186,7 +186,7 @@ func (r *resolver) requestMessage(n int, a *address, result *RequestResult) stri
 		return fmt.Sprintf("Host %s, which claims %s, is offline: repair it, or claim the address on another host.", result.Host, ip)
 	case result.Reason == ReasonNoEligibleHost:
 		return fmt.Sprintf("No host can take %s: each host with that address in egressCIDRs is offline, has no agent that reports ready, has no capacity left, "+
-			"or claims another egress IP of namespace %s. Add a host, or capacity.", ip, r.Namespaces[n].Name)
+			"or claims another egress IP of namespace %s. Add a host, or capacity.", ip, r.Groups[n].Name)
 	case result.Reason == ReasonNotClaimed && r.eligibility.covered(ip):
 		return fmt.Sprintf("No host claims %s yet: the controller will assign it.", ip)
 	case result.Reason == ReasonNotClaimed:
@@ -203,19 +203,19 @@ func (r *resolver) claimMessage(h int, a *address, result *ClaimResult) string {
 		return fmt.Sprintf("The Node of host %s is gone, and host %s claims %s: remove it here.",
 			r.Hosts[h].Name, r.hostNames(a.hosts), result.IP)
 	case result.Reason == ReasonDropped:
-		return fmt.Sprintf("Namespace %s is dropped because of another of its egress IPs; nothing uses %s.", result.Namespace, result.IP)
+		return fmt.Sprintf("Namespace %s is dropped because of another of its egress IPs; nothing uses %s.", result.Group, result.IP)
 	case result.Reason == ReasonNotRequested:
 		return fmt.Sprintf("No namespace requests %s: add it to egressIPs of a NetNamespace, or remove it here.", result.IP)
 	case result.State == Active:
-		return "Traffic of namespace " + result.Namespace + " leaves with " + result.IP.String() + "."
+		return "Traffic of namespace " + result.Group + " leaves with " + result.IP.String() + "."
 	case result.State == Standby && r.Hosts[h].Evacuating:
-		return fmt.Sprintf("Ready for namespace %s, which uses another egress IP while the host is being evacuated.", result.Namespace)
+		return fmt.Sprintf("Ready for namespace %s, which uses another egress IP while the host is being evacuated.", result.Group)
 	case result.State == Standby:
-		return "Ready for namespace " + result.Namespace + ", which uses another of its egress IPs."
+		return "Ready for namespace " + result.Group + ", which uses another of its egress IPs."
 	case result.Reason == ReasonAgentUnknown:
 		return agentUnknownMessage(&r.Hosts[h])
 	case result.State == HostOffline:
-		return fmt.Sprintf("The host is offline; %s of namespace %s is not used.", result.IP, result.Namespace)
+		return fmt.Sprintf("The host is offline; %s of namespace %s is not used.", result.IP, result.Group)
 	}
 	return r.defectMessage(a, result.Reason)
 }
@@ -285,7 +285,7 @@ func failedClaim(host *Host, claims []ClaimResult) (Reason, string) {
 		if report.taken() {
 			reason = ReasonAddressInUse
 		}
-		return reason, fmt.Sprintf("Host %s does not have %s of namespace %s: %s", host.Name, claims[i].IP, claims[i].Namespace,
+		return reason, fmt.Sprintf("Host %s does not have %s of namespace %s: %s", host.Name, claims[i].IP, claims[i].Group,
 			cmp.Or(report.Message, "its agent reports that the kernel is not configured for it."))
 	}
 	return "", ""
@@ -358,8 +358,8 @@ func (x *index) hostNames(hosts []int) string {
 	return names(hosts, func(h int) string { return x.Hosts[h].Name })
 }
 
-func (x *index) namespaceNames(namespaces []int) string {
-	return names(namespaces, func(n int) string { return x.Namespaces[n].Name })
+func (x *index) groupNames(groups []int) string {
+	return names(groups, func(n int) string { return x.Groups[n].Name })
 }
 
 // maxNames keeps messages readable, and small enough for an API object, if a mistake

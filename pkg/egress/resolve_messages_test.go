@@ -21,7 +21,7 @@ func TestMessagesKeepTheKnownWords(t *testing.T) {
 		t.Run(want, func(t *testing.T) {
 			cluster, _ := egress.Snapshot(g.Objects)
 			resolution := egress.Resolve(cluster)
-			for _, n := range resolution.Namespaces {
+			for _, n := range resolution.Groups {
 				if !strings.Contains(n.Message, want) {
 					t.Errorf("%s: %q", n.Name, n.Message)
 				}
@@ -46,7 +46,7 @@ func TestConflictAmongThousandsFitsIntoAMessage(t *testing.T) {
 		g.namespace(strings.Repeat("n", 1+i%60)+string(rune('a'+i%26)), "192.168.7.200")
 	}
 	cluster, _ := egress.Snapshot(g.Objects)
-	if message := egress.Resolve(cluster).Namespaces[0].Message; len(message) > 1500 {
+	if message := egress.Resolve(cluster).Groups[0].Message; len(message) > 1500 {
 		t.Errorf("the message has %d characters", len(message))
 	}
 }

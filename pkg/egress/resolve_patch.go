@@ -7,7 +7,7 @@ import (
 
 // changes are the positions of namespaces and hosts whose requests, netids and claims
 // differ between two clusters that have the same namespaces and hosts otherwise.
-type changes struct{ namespaces, hosts []int }
+type changes struct{ groups, hosts []int }
 
 // patch makes the index that of c, which differs from its cluster by the changes. The
 // result is that of newIndex(c), but for addresses that are not requested or claimed any more,
@@ -20,15 +20,15 @@ type changes struct{ namespaces, hosts []int }
 func (x *index) patch(c Cluster, changed changes) {
 	before := x.Cluster
 	x.Cluster = c
-	p := patch{index: x, touched: make(map[*address]bool), namespaces: make(map[int]bool)}
-	for _, n := range changed.namespaces {
-		p.namespaces[n] = true
+	p := patch{index: x, touched: make(map[*address]bool), groups: make(map[int]bool)}
+	for _, n := range changed.groups {
+		p.groups[n] = true
 		p.requests(n)
 	}
 	for _, h := range changed.hosts {
 		p.claims(h)
 	}
-	p.numbers(before, changed.namespaces)
+	p.numbers(before, changed.groups)
 	p.insert()
 	p.derive()
 }
@@ -41,8 +41,8 @@ type patch struct {
 	*index
 	// touched are the addresses, and namespaces the namespaces, of which something may
 	// differ.
-	touched    map[*address]bool
-	namespaces map[int]bool
+	touched map[*address]bool
+	groups  map[int]bool
 	// added are the addresses that are new.
 	added []*address
 }
@@ -50,11 +50,11 @@ type patch struct {
 // requests reads the requests of a namespace.
 func (p *patch) requests(n int) {
 	for _, a := range p.requested[n] {
-		p.touched[a], a.namespaces = true, without(a.namespaces, n)
+		p.touched[a], a.groups = true, without(a.groups, n)
 	}
-	p.requested[n] = p.list(p.Namespaces[n].Requests)
+	p.requested[n] = p.list(p.Groups[n].Requests)
 	for _, a := range p.requested[n] {
-		p.touched[a], a.namespaces = true, with(a.namespaces, n)
+		p.touched[a], a.groups = true, with(a.groups, n)
 	}
 }
 
@@ -90,16 +90,16 @@ func (p *patch) list(ips []netip.Addr) []*address {
 // numbers decides about netids again if some of them changed.
 func (p *patch) numbers(before Cluster, changed []int) {
 	if !slices.ContainsFunc(changed, func(n int) bool {
-		was, is := &before.Namespaces[n], &p.Namespaces[n]
+		was, is := &before.Groups[n], &p.Groups[n]
 		return was.NetID != is.NetID || was.Unnumbered != is.Unnumbered || was.usesOverlay() != is.usesOverlay()
 	}) {
 		return
 	}
 	was := p.netIDs
-	p.netIDs = netIDs(p.Namespaces)
+	p.netIDs = netIDs(p.Groups)
 	for n, reason := range p.netIDs {
 		if reason != was[n] {
-			p.namespaces[n] = true
+			p.groups[n] = true
 		}
 	}
 }
@@ -119,21 +119,21 @@ func (p *patch) insert() {
 func (p *patch) derive() {
 	for a := range p.touched {
 		a.countHosts(p.Hosts)
-		for _, n := range a.namespaces {
-			p.namespaces[n] = true
+		for _, n := range a.groups {
+			p.groups[n] = true
 		}
 	}
-	for n := range p.namespaces {
+	for n := range p.groups {
 		p.conflicts[n] = p.findConflict(n)
 		for _, a := range p.requested[n] {
 			p.touched[a] = true
 		}
 	}
 	// Others that request an address, which is a conflict, mark it too.
-	marking := make(map[int]bool, len(p.namespaces))
+	marking := make(map[int]bool, len(p.groups))
 	for a := range p.touched {
 		a.sameHost = false
-		for _, n := range a.namespaces {
+		for _, n := range a.groups {
 			marking[n] = true
 		}
 	}

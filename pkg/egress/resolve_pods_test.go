@@ -34,7 +34,7 @@ func TestPodAddresses(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			cluster, _ := egress.Snapshot(test.given.Objects)
-			red, _ := egress.Resolve(cluster).Namespace("red")
+			red, _ := egress.Resolve(cluster).Group("red")
 			if got := red.Requests[0]; got.Reason != test.reason || red.Dropped != (test.reason != egress.ReasonAssigned) {
 				t.Errorf("request %+v, dropped: %t", got, red.Dropped)
 			}
@@ -80,7 +80,7 @@ func TestNamedNetworksHaveNoEgressIPs(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			cluster, _ := egress.Snapshot(test.given.Objects)
-			red, _ := egress.Resolve(cluster).Namespace("red")
+			red, _ := egress.Resolve(cluster).Group("red")
 			if got := red.Requests[0]; got.Reason != test.reason || !strings.Contains(got.Message, test.of) || red.Dropped != (test.reason != egress.ReasonAssigned) {
 				t.Errorf("request %+v, dropped: %t", got, red.Dropped)
 			}

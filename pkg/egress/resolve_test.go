@@ -323,7 +323,7 @@ func TestNamespaces(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			cluster, _ := egress.Snapshot(test.given.Objects)
 			got := make(map[string]string)
-			for _, n := range egress.Resolve(cluster).Namespaces {
+			for _, n := range egress.Resolve(cluster).Groups {
 				var active []string
 				for _, a := range n.Active {
 					active = append(active, a.IP.String()+"@"+a.Host)

@@ -28,10 +28,10 @@ func standbys(c Cluster, host string) []HostedIP {
 		}
 	}
 	var list []HostedIP
-	for _, n := range c.Namespaces {
+	for _, n := range c.Groups {
 		for _, ip := range n.Requests {
 			if found[ip] {
-				list = append(list, HostedIP{IP: ip, NetID: n.NetID, Namespace: n.Name})
+				list = append(list, HostedIP{IP: ip, NetID: n.NetID, Group: n.Name})
 				delete(found, ip)
 			}
 		}

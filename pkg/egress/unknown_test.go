@@ -93,7 +93,7 @@ func TestReadyIsWhatTheHostReports(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			cluster, _ := egress.Snapshot(test.given.Objects)
-			n := egress.Resolve(cluster).Namespaces[0]
+			n := egress.Resolve(cluster).Groups[0]
 			var active []string
 			for _, a := range n.Active {
 				active = append(active, a.IP.String()+"@"+a.Host)
@@ -134,7 +134,7 @@ func TestTheOlderOfTwoHostsHasTheAddress(t *testing.T) {
 		g.edit(name, func(h *v1.HostSubnet) { h.CreationTimestamp = metav1.NewTime(time.Unix(int64(1000+i), 0)) })
 	}
 	cluster, problems := egress.Snapshot(g.Objects)
-	if n := egress.Resolve(cluster).Namespaces[0]; len(n.Active) != 1 {
+	if n := egress.Resolve(cluster).Groups[0]; len(n.Active) != 1 {
 		t.Errorf("the older host does not serve: %s", n.Message)
 	}
 	if len(problems) != 1 || problems[0].Name != "w0" {
@@ -294,7 +294,7 @@ func TestPropertyProbesTakeNoLastWay(t *testing.T) {
 		}
 		w.settle(t)
 		served := make(map[string]bool)
-		for _, n := range egress.Resolve(w.cluster()).Namespaces {
+		for _, n := range egress.Resolve(w.cluster()).Groups {
 			served[n.Name] = len(n.Active) > 0
 		}
 		atOnce := rapid.Bool().Draw(t, "at once")
@@ -307,7 +307,7 @@ func TestPropertyProbesTakeNoLastWay(t *testing.T) {
 			}
 		}
 		check := func(when string) {
-			for _, n := range egress.Resolve(w.cluster()).Namespaces {
+			for _, n := range egress.Resolve(w.cluster()).Groups {
 				if served[n.Name] && len(n.Active) == 0 {
 					t.Fatalf("%s: %s was served, and is dropped: %s", when, n.Name, n.Message)
 				}
@@ -329,7 +329,7 @@ func TestBalancedOverMoreThanTheKernelUses(t *testing.T) {
 		g.host("w"+string(rune('a'+i)), ip)
 	}
 	cluster, _ := egress.Snapshot(g.Objects)
-	n := egress.Resolve(cluster).Namespaces[0]
+	n := egress.Resolve(cluster).Groups[0]
 	var left int
 	for _, r := range n.Requests {
 		if r.State == egress.Standby && r.Reason == egress.ReasonTooMany {

@@ -137,8 +137,8 @@ func usedHosts(r Resolution, pods []Pod) map[string]bool {
 			continue
 		}
 		seen[pod.Namespace] = true
-		namespace, _ := r.Namespace(pod.Namespace)
-		for _, request := range namespace.Requests {
+		group, _ := r.Group(pod.Namespace)
+		for _, request := range group.Requests {
 			if request.State == Active || request.State == Standby || request.State == HostOffline {
 				names[request.Host] = true
 			}

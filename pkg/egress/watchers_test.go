@@ -23,13 +23,13 @@ func peerNames(peers []egress.Peer) []string {
 // manyHosts are hosts of which the first has the egress IP of namespace one, and the
 // next seven as witnesses.
 func manyHosts(count int) egress.Cluster {
-	c := egress.Cluster{Namespaces: []egress.Namespace{{Name: "one", NetID: 11, Requests: []netip.Addr{netip.MustParseAddr("192.0.2.201")}}}}
+	c := egress.Cluster{Groups: []egress.Group{{Name: "one", NetID: 11, Requests: []netip.Addr{netip.MustParseAddr("192.0.2.201")}}}}
 	ip := netip.MustParseAddr("10.9.0.1")
 	for h := range count {
 		c.Hosts = append(c.Hosts, egress.Host{Name: fmt.Sprintf("h%03d", h), IP: ip, Online: true, Confirmed: true, AgentReady: true})
 		ip = ip.Next()
 	}
-	c.Hosts[0].Claims = c.Namespaces[0].Requests
+	c.Hosts[0].Claims = c.Groups[0].Requests
 	for h := 1; h < count && h <= egress.MaxPanel; h++ {
 		c.Hosts[0].Witnesses = append(c.Hosts[0].Witnesses, c.Hosts[h].Name)
 	}
@@ -175,7 +175,7 @@ func largeCluster() (egress.Cluster, []egress.Pod) {
 	var pods []egress.Pod
 	for n := range 10_000 {
 		name := fmt.Sprintf("ns%04d", n)
-		c.Namespaces = append(c.Namespaces, egress.Namespace{Name: name, NetID: uint32(100 + n)})
+		c.Groups = append(c.Groups, egress.Group{Name: name, NetID: uint32(100 + n)})
 		if n < 250 {
 			pods = append(pods, egress.Pod{Namespace: name})
 		}
@@ -183,7 +183,7 @@ func largeCluster() (egress.Cluster, []egress.Pod) {
 	for h := range c.Hosts {
 		c.Hosts[h].Witnesses = c.Hosts[0].Witnesses
 	}
-	slices.SortFunc(c.Namespaces, func(a, b egress.Namespace) int { return strings.Compare(a.Name, b.Name) })
+	slices.SortFunc(c.Groups, func(a, b egress.Group) int { return strings.Compare(a.Name, b.Name) })
 	return c, pods
 }
 

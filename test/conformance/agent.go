@@ -125,7 +125,7 @@ func (b *Brain) View(viewer string) View {
 	cluster, _ := egress.Snapshot(b.Objects())
 	var pods []egress.Pod
 	ip := netip.MustParseAddr("10.128.0.10")
-	for _, n := range cluster.Namespaces {
+	for _, n := range cluster.Groups {
 		pods = append(pods, egress.Pod{Namespace: n.Name, Name: "pod", UID: n.Name, IP: ip})
 		ip = ip.Next()
 	}

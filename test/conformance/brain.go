@@ -287,7 +287,7 @@ func (b *Brain) State() State {
 			state.Assignments[hosted.IP.String()] = name
 		}
 	}
-	for _, namespace := range resolution.Namespaces {
+	for _, namespace := range resolution.Groups {
 		state.Active[namespace.Name] = activeOf(namespace)
 		state.Requests[namespace.Name] = slices.Clone(b.namespaces[namespace.Name].EgressIPs)
 		if id, ok := b.namespaces[namespace.Name].ID(); ok {
@@ -302,7 +302,7 @@ func (b *Brain) State() State {
 	return state
 }
 
-func activeOf(namespace egress.NamespaceResult) any {
+func activeOf(namespace egress.GroupResult) any {
 	switch {
 	case namespace.Dropped:
 		return "dropped"

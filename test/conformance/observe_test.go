@@ -160,8 +160,8 @@ func (s seen) busy(d *driver) string {
 // outdated says which status is not of the objects as they are.
 func (s seen) outdated(resolution egress.Resolution) string {
 	for _, n := range s.namespaces {
-		i := slices.IndexFunc(resolution.Namespaces, func(r egress.NamespaceResult) bool { return r.Name == n.Name })
-		result := resolution.Namespaces[i]
+		i := slices.IndexFunc(resolution.Groups, func(r egress.GroupResult) bool { return r.Name == n.Name })
+		result := resolution.Groups[i]
 		if len(result.Requests) == 0 {
 			if len(n.Status.EgressIPs) > 0 {
 				return fmt.Sprintf("NetNamespace %s has the status of a request", n.Name)
