@@ -35,11 +35,25 @@ func atMost(capacity int) int {
 	return min(capacity, maxClaims)
 }
 
-// claimWrite is a list of claims that differs from what is stored.
+// lists are those of a HostSubnet with claims: egressIPs, and assignedEgressIPs.
+type lists struct{ claims, assigned []string }
+
+func listsOf(h *v1.HostSubnet) lists {
+	return lists{claims: h.EgressIPs, assigned: h.AssignedEgressIPs}
+}
+
+func (l lists) equal(other lists) bool {
+	return slices.Equal(l.claims, other.claims) && slices.Equal(l.assigned, other.assigned)
+}
+
+// all are the claims of both lists.
+func (l lists) all() []string { return slices.Concat(l.claims, l.assigned) }
+
+// claimWrite are lists of claims that differ from what is stored.
 type claimWrite struct {
 	before, patched *v1.HostSubnet
-	// wanted is the list; patched becomes what the API server answers.
-	wanted []string
+	// wanted are the lists; patched becomes what the API server answers.
+	wanted lists
 }
 
 // writeClaims writes the claims of automatic hosts that differ from the allocation.
@@ -65,19 +79,23 @@ func (r *egressReconciler) writeClaims(ctx context.Context, v view, a egress.All
 	configured, published := sync.OnceValue(v.configured), sync.OnceValue(v.published)
 	released := releasesByHost(a)
 	doubts := r.unanswered.doubts()
-	wanted := make([][]string, len(a.Hosts))
+	wanted := make([]lists, len(a.Hosts))
 	for i, claims := range a.Hosts {
-		wanted[i] = r.withhold(v.host(claims.Host), claims.Claims, configured, doubts, waiting)
+		h := v.host(claims.Host)
+		wanted[i] = lists{claims: h.EgressIPs, assigned: r.withhold(h, claims.Assigned, configured, doubts, waiting)}
+		if claims.Automatic {
+			wanted[i].claims = r.withhold(h, claims.Claims, configured, doubts, waiting)
+		}
 	}
 	r.displaced.Keep(a)
 	var changed []*claimWrite
 	for i, claims := range a.Hosts {
 		h := v.host(claims.Host)
 		list := wanted[i]
-		if slices.Equal(list, h.EgressIPs) {
+		if list.equal(listsOf(h)) {
 			list = doubts.again(h)
 		}
-		if slices.Equal(list, h.EgressIPs) || judged[h.Name] || !r.fence.mayWrite(h) || r.writes.underWay(writesClaims, h.Name) {
+		if list.equal(listsOf(h)) || judged[h.Name] || !r.fence.mayWrite(h) || r.writes.underWay(writesClaims, h.Name) {
 			continue
 		}
 		changed = append(changed, &claimWrite{before: h, wanted: list})
@@ -110,7 +128,7 @@ func (r *egressReconciler) writeClaims(ctx context.Context, v view, a egress.All
 // claimsWrite is the request that stores a list of claims. wrote is called when it is stored.
 func (r *egressReconciler) claimsWrite(ctx context.Context, w *claimWrite, wrote func()) passWrite {
 	w.patched = w.before.DeepCopy()
-	w.patched.EgressIPs = slices.Clone(w.wanted)
+	w.patched.EgressIPs, w.patched.AssignedEgressIPs = slices.Clone(w.wanted.claims), slices.Clone(w.wanted.assigned)
 	r.unanswered.add(w)
 	return passWrite{
 		key: writeKey{writesClaims, w.before.Name},
@@ -133,11 +151,15 @@ func (r *egressReconciler) claimsWrite(ctx context.Context, w *claimWrite, wrote
 // in the allocation, published what is reported; see view.
 func (r *egressReconciler) wroteClaims(ctx context.Context, w *claimWrite, released []egress.Release, published func() map[hostAddress]bool) {
 	r.observer.wroteHost(w.patched)
-	r.history.wrote(w.patched.UID, w.patched.EgressIPs)
-	r.displaced.Wrote(w.before.EgressIPs, w.patched.EgressIPs, released)
-	log.FromContext(ctx).Info("wrote the claims of an automatic host", "hostSubnet", w.before.Name,
-		"before", w.before.EgressIPs, "now", w.patched.EgressIPs)
-	r.reportReleases(w.before, w.patched.EgressIPs, released, published)
+	before, now := listsOf(w.before), listsOf(w.patched)
+	r.history.wrote(w.patched.UID, now.claims)
+	r.displaced.Wrote(before.all(), now.all(), released)
+	values := []any{"hostSubnet", w.before.Name, "before", before.claims, "now", now.claims}
+	if len(before.assigned)+len(now.assigned) > 0 {
+		values = append(values, "assignedBefore", before.assigned, "assignedNow", now.assigned)
+	}
+	log.FromContext(ctx).Info("wrote the claims of a host", values...)
+	r.reportReleases(w.before, now, released, published)
 }
 
 // claimWaits are the claims that wait for something that is done elsewhere.
@@ -184,10 +206,15 @@ func (r *egressReconciler) paceEvacuation(v view, a egress.Allocation, waiting c
 	waiting[next.IP] = pending
 	a.Hosts = slices.Clone(a.Hosts)
 	for j, claims := range a.Hosts {
-		if claims.Host == next.Host {
-			a.Hosts[j].Claims = append(slices.Clone(claims.Claims), next.IP)
-			slices.SortFunc(a.Hosts[j].Claims, netip.Addr.Compare)
+		if claims.Host != next.Host {
+			continue
 		}
+		list := &a.Hosts[j].Claims
+		if slices.Contains(v.host(next.Host).AssignedEgressIPs, next.IP.String()) {
+			list = &a.Hosts[j].Assigned
+		}
+		*list = append(slices.Clone(*list), next.IP)
+		slices.SortFunc(*list, netip.Addr.Compare)
 	}
 	a.Released = slices.Delete(slices.Clone(a.Released), i, i+1)
 	return a
@@ -203,7 +230,7 @@ func (r *egressReconciler) withhold(
 	another := func(host string) bool { return host != h.Name }
 	wanted := make([]string, 0, len(claims))
 	for _, ip := range claims {
-		listed := slices.Contains(h.EgressIPs, ip.String())
+		listed := slices.Contains(h.EgressIPs, ip.String()) || slices.Contains(h.AssignedEgressIPs, ip.String())
 		if !listed && doubts.elsewhere(ip.String(), h.Name) {
 			continue
 		}
@@ -237,8 +264,8 @@ func releasesByHost(a egress.Allocation) map[string][]egress.Release {
 // reports: those that were not in use, such as what a user wrote into the list of an
 // automatic host. released are those of the host; published are those that are reported;
 // see view.
-func (r *egressReconciler) reportReleases(h *v1.HostSubnet, wanted []string, released []egress.Release, published func() map[hostAddress]bool) {
-	reported := make(map[string]bool)
+func (r *egressReconciler) reportReleases(h *v1.HostSubnet, now lists, released []egress.Release, published func() map[hostAddress]bool) {
+	reported, wanted := make(map[string]bool), now.all()
 	for _, release := range released {
 		if ip := release.IP.String(); !slices.Contains(wanted, ip) {
 			reported[ip] = true

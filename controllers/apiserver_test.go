@@ -27,13 +27,14 @@ import (
 	"sigs.k8s.io/controller-runtime/pkg/envtest"
 	ctrlmetrics "sigs.k8s.io/controller-runtime/pkg/metrics"
 
+	ovnv1 "github.com/egressip-operator/egressip-operator/api/ovn/v1"
 	v1 "github.com/egressip-operator/egressip-operator/api/v1"
 	"github.com/egressip-operator/egressip-operator/controllers"
 	"github.com/egressip-operator/egressip-operator/internal/testenv"
 	"github.com/egressip-operator/egressip-operator/internal/testenv/apiserver"
 )
 
-// api is a real API server with the CRDs of config/crd, and its administrator.
+// api is a real API server with the CRDs of config/crd and config/egressip, and its administrator.
 type api struct {
 	client.Client
 	env *envtest.Environment
@@ -49,10 +50,10 @@ func startAPI(t *testing.T) *api {
 	t.Helper()
 	t.Parallel()
 	scheme := runtime.NewScheme()
-	if err := errors.Join(clientgoscheme.AddToScheme(scheme), v1.AddToScheme(scheme)); err != nil {
+	if err := errors.Join(clientgoscheme.AddToScheme(scheme), v1.AddToScheme(scheme), ovnv1.AddToScheme(scheme)); err != nil {
 		t.Fatal(err)
 	}
-	env := apiserver.Start(t, apiserver.Options{CRDs: []string{"../config/crd"}, Scheme: scheme})
+	env := apiserver.Start(t, apiserver.Options{CRDs: []string{"../config/crd", "../config/egressip"}, Scheme: scheme})
 	c, err := client.New(env.Config, client.Options{Scheme: scheme})
 	if err != nil {
 		t.Fatal(err)

@@ -33,13 +33,13 @@ func (c *claimHistory) awaited(v view, now time.Time) map[string][]netip.Addr {
 		return nil
 	}
 	requested, listed := make(map[netip.Addr]bool), make(map[netip.Addr]int)
-	for _, n := range v.namespaces {
-		for _, ip := range parsed(n.EgressIPs) {
+	for _, n := range v.requesters() {
+		for _, ip := range parsed(n.egressIPs) {
 			requested[ip] = true
 		}
 	}
 	for _, h := range v.hosts {
-		for _, ip := range parsed(h.EgressIPs) {
+		for _, ip := range parsed(h.AllEgressIPs()) {
 			listed[ip]++
 		}
 	}
@@ -109,8 +109,8 @@ func (c *claimHistory) next(now time.Time, limit time.Duration) time.Duration {
 // status, as host and address.
 func (v *view) assignedBefore() map[[2]string]bool {
 	had := make(map[[2]string]bool)
-	for _, n := range v.namespaces {
-		for _, request := range n.Status.EgressIPs {
+	for _, n := range v.requesters() {
+		for _, request := range n.status {
 			if assigned(request.State) {
 				had[[2]string{request.Host, request.IP}] = true
 			}
@@ -118,7 +118,7 @@ func (v *view) assignedBefore() map[[2]string]bool {
 	}
 	for _, h := range v.hosts {
 		for _, claim := range h.Status.EgressIPs {
-			if claim.Namespace != "" {
+			if claim.Namespace != "" || claim.EgressIP != "" {
 				had[[2]string{h.Name, claim.IP}] = true
 			}
 		}

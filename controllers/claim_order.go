@@ -16,7 +16,7 @@ const claimsAtOnce = claimWriters
 func batches(writes []*claimWrite, displaced egress.Displaced, released map[string][]egress.Release) (moves, others [][]*claimWrite) {
 	var moving, rest []*claimWrite
 	for _, w := range writes {
-		if displaced.Moves(w.wanted, released[w.before.Name]) {
+		if displaced.Moves(w.wanted.all(), released[w.before.Name]) {
 			moving = append(moving, w)
 		} else {
 			rest = append(rest, w)

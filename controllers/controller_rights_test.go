@@ -30,11 +30,15 @@ func TestControllerWithItsOwnRights(t *testing.T) {
 		UserName: "system:serviceaccount:" + namespace + ":egressip-controller",
 		Groups:   []string{"system:serviceaccounts", "system:serviceaccounts:" + namespace, "system:authenticated"},
 	}
-	limited.control(t, controllers.Options{LeaderElection: true, LeaderElectionNamespace: namespace})
+	limited.control(t, controllers.Options{LeaderElection: true, LeaderElectionNamespace: namespace, EgressIPs: true})
 	a.node(t, "node1", "10.254.1.0/24", "192.168.7.11")
 	a.namespace(t, "shop")
 	a.request(t, "shop", "192.168.7.200")
 	a.ranges(t, "node1", "192.168.7.0/24")
 	a.awaitNamespace(t, "shop", wantActive("192.168.7.200", "node1"))
 	a.awaitEvent(t, "NetNamespace", "shop", "EgressIPAssigned", "192.168.7.200")
+	a.assignable(t, "node1")
+	a.egressIP(t, "prod", "192.168.7.201")
+	a.awaitEgressIP(t, "prod", wantItems("192.168.7.201 node1"))
+	a.awaitEvent(t, "EgressIP", "prod", "EgressIPAssigned", "192.168.7.201")
 }

@@ -108,28 +108,28 @@ func (n notice) eventType() string {
 	return corev1.EventTypeNormal
 }
 
-// namespaceNotices are the events for a NetNamespace whose status changes from before
+// namespaceNotices are the events for an object that requests egress IPs, and whose status changes from before
 // to after: one for each change, and none if only messages changed.
-func namespaceNotices(name string, before, after v1.NetNamespaceStatus) []notice {
+func namespaceNotices(group string, before, after v1.NetNamespaceStatus) []notice {
 	var notices []notice
 	was := byIP(before.EgressIPs)
 	is := byIP(after.EgressIPs)
 	for _, now := range after.EgressIPs {
-		notices = append(notices, addressNotices(name, was[now.IP], now)...)
+		notices = append(notices, addressNotices(egress.Title(group), was[now.IP], now)...)
 	}
 	for _, old := range before.EgressIPs {
 		if _, still := is[old.IP]; !still && assigned(old.State) {
-			message := fmt.Sprintf("Namespace %s no longer requests %s: host %s releases it.", name, old.IP, old.Host)
+			message := fmt.Sprintf("%s no longer requests %s: host %s releases it.", capital(egress.Title(group)), old.IP, old.Host)
 			notices = append(notices,
 				notice{reason: eventUnassigned, message: message},
 				notice{host: old.Host, reason: eventUnassigned, message: message})
 		}
 	}
-	return append(notices, trafficNotices(name, before, after)...)
+	return append(notices, trafficNotices(egress.Title(group), before, after)...)
 }
 
 // addressNotices are those of one requested address.
-func addressNotices(name string, was, now v1.RequestStatus) []notice {
+func addressNotices(title string, was, now v1.RequestStatus) []notice {
 	both := func(host string, n notice) []notice {
 		onHost := n
 		onHost.host = host
@@ -138,10 +138,10 @@ func addressNotices(name string, was, now v1.RequestStatus) []notice {
 	switch {
 	case assigned(now.State) && !assigned(was.State):
 		return both(now.Host, notice{reason: eventAssigned, message: fmt.Sprintf(
-			"%s of namespace %s is assigned to host %s.", now.IP, name, now.Host)})
+			"%s of %s is assigned to host %s.", now.IP, title, now.Host)})
 	case assigned(now.State) && was.Host != now.Host:
 		moved := notice{reason: eventMoved, message: fmt.Sprintf(
-			"%s of namespace %s moved from host %s to host %s.", now.IP, name, was.Host, now.Host)}
+			"%s of %s moved from host %s to host %s.", now.IP, title, was.Host, now.Host)}
 		onOld := moved
 		onOld.host = was.Host
 		return append(both(now.Host, moved), onOld)
@@ -151,7 +151,7 @@ func addressNotices(name string, was, now v1.RequestStatus) []notice {
 	var notices []notice
 	if assigned(was.State) && now.State == v1.StateUnassigned {
 		notices = both(was.Host, notice{warning: true, reason: eventUnassigned, message: fmt.Sprintf(
-			"%s of namespace %s is no longer assigned to host %s. %s", now.IP, name, was.Host, now.Message)})
+			"%s of %s is no longer assigned to host %s. %s", now.IP, title, was.Host, now.Message)})
 	}
 	if was.State == now.State && was.Reason == now.Reason {
 		return notices
@@ -168,7 +168,7 @@ func addressNotices(name string, was, now v1.RequestStatus) []notice {
 }
 
 // trafficNotices are those about the namespace's traffic as a whole.
-func trafficNotices(name string, before, after v1.NetNamespaceStatus) []notice {
+func trafficNotices(title string, before, after v1.NetNamespaceStatus) []notice {
 	wasDropped, isDropped := isDropped(before), isDropped(after)
 	summary := "Egress IPs are no longer requested: traffic leaves with the node's address."
 	if ready := meta.FindStatusCondition(after.Conditions, v1.ConditionEgressReady); ready != nil {
@@ -186,8 +186,8 @@ func trafficNotices(name string, before, after v1.NetNamespaceStatus) []notice {
 		was, is := firstActive(before, f), firstActive(after, f)
 		if was != nil && is != nil && was.IP != is.IP {
 			notices = append(notices, notice{reason: eventMoved, message: fmt.Sprintf(
-				"Traffic of namespace %s now leaves with %s from host %s instead of %s from host %s.",
-				name, is.IP, is.Host, was.IP, was.Host)})
+				"Traffic of %s now leaves with %s from host %s instead of %s from host %s.",
+				title, is.IP, is.Host, was.IP, was.Host)})
 		}
 	}
 	return notices
@@ -294,6 +294,9 @@ func (r *egressReconciler) reportInUse(v view) {
 			if n := v.namespace(claim.Namespace); n != nil {
 				r.recorder.Event(n, corev1.EventTypeWarning, eventAddressInUse, claim.Message)
 			}
+			if e := v.egressIP(claim.EgressIP); e != nil {
+				r.recorder.Event(e, corev1.EventTypeWarning, eventAddressInUse, claim.Message)
+			}
 		}
 	}
 	r.inUse = now
@@ -319,6 +322,9 @@ func (r *egressReconciler) reportWarnings(v view) {
 	}
 	r.warned = now
 }
+
+// capital begins a sentence with a title.
+func capital(title string) string { return strings.ToUpper(title[:1]) + title[1:] }
 
 func byIP(requests []v1.RequestStatus) map[string]v1.RequestStatus {
 	index := make(map[string]v1.RequestStatus, len(requests))

@@ -2,6 +2,7 @@ package controllers
 
 import (
 	"net/netip"
+	"slices"
 	"time"
 
 	v1 "github.com/egressip-operator/egressip-operator/api/v1"
@@ -33,12 +34,10 @@ type period struct{ since, last time.Time }
 func (f failures) update(hosts []*v1.HostSubnet, now time.Time) {
 	reported := make(map[failure]bool)
 	for _, h := range hosts {
-		if len(h.EgressCIDRs) == 0 {
-			continue
-		}
+		managed := assignedTo(h)
 		for _, claim := range h.Status.EgressIPs {
 			ip, err := netip.ParseAddr(claim.IP)
-			if err != nil || claim.Configured || claim.Reason != string(egress.ReasonNotConfigured) {
+			if err != nil || !slices.Contains(managed, claim.IP) || claim.Configured || claim.Reason != string(egress.ReasonNotConfigured) {
 				continue
 			}
 			key := failure{host: h.Name, ip: ip}

@@ -14,6 +14,7 @@ import (
 	"k8s.io/utils/clock"
 	"sigs.k8s.io/controller-runtime/pkg/client"
 
+	ovnv1 "github.com/egressip-operator/egressip-operator/api/ovn/v1"
 	v1 "github.com/egressip-operator/egressip-operator/api/v1"
 )
 
@@ -45,11 +46,12 @@ type fence struct {
 	// passed are the HostSubnets with this controller's mark in the last list that showed
 	// no earlier one, nil if there was none. Claims are written to these only.
 	passed map[types.UID]bool
-	// unseenHosts and unseenNamespaces were listed at listedAt, and a view may not
-	// show them yet. patience is how long that may take.
+	// unseenHosts, unseenNamespaces and unseenEgressIPs were listed at listedAt, and a view may
+	// not show them yet. patience is how long that may take.
 	unseenHosts      []*v1.HostSubnet
 	unseenNamespaces []*v1.NetNamespace
-	namespacesListed bool
+	unseenEgressIPs  []*ovnv1.EgressIP
+	requestsListed   bool
 	listedAt         time.Time
 	patience         time.Duration
 	// told are the events on HostSubnets that cannot be marked.
@@ -99,7 +101,7 @@ func (f *fence) review(ctx context.Context, v view) (permission, error) {
 			return waitForCaches, nil
 		}
 		// Something may have been deleted since it was listed.
-		f.patience, f.namespacesListed = min(2*f.patience, lastPatience), false
+		f.patience, f.requestsListed = min(2*f.patience, lastPatience), false
 		return f.close(ctx)
 	}
 	if _, err := compareMarks(f.mine, v.hosts); err != nil {
@@ -166,20 +168,28 @@ func (f *fence) close(ctx context.Context) (permission, error) {
 	return waitForCaches, nil // others write all the time
 }
 
-// list lists HostSubnets from the API server, and NetNamespaces if that is due.
+// list lists HostSubnets from the API server, and NetNamespaces and EgressIPs if that is due.
 func (f *fence) list(ctx context.Context) ([]*v1.HostSubnet, error) {
 	var hosts v1.HostSubnetList
 	var namespaces v1.NetNamespaceList
+	var egressIPs ovnv1.EgressIPList
 	var g errgroup.Group
-	if !f.namespacesListed {
+	if !f.requestsListed {
 		g.Go(func() error { return f.live.List(ctx, &namespaces) })
+		if f.observer.source.served() {
+			g.Go(func() error { return f.live.List(ctx, &egressIPs) })
+		}
 	}
 	if err := errors.Join(f.live.List(ctx, &hosts), g.Wait()); err != nil {
-		return nil, fmt.Errorf("list HostSubnets and NetNamespaces: %w", err)
+		return nil, fmt.Errorf("list HostSubnets, NetNamespaces and EgressIPs: %w", err)
 	}
 	f.listedAt = f.clock.Now()
-	if !f.namespacesListed {
-		f.namespacesListed = true
+	if !f.requestsListed {
+		f.requestsListed = true
+		f.unseenEgressIPs = pointers(egressIPs.Items)
+		for _, e := range f.unseenEgressIPs {
+			f.observer.wrote(e)
+		}
 		f.unseenNamespaces = pointers(namespaces.Items)
 		// What the API server lists is as good as a later look at the cache.
 		for _, n := range f.unseenNamespaces {
@@ -225,7 +235,14 @@ func (f *fence) unseen(v view) bool {
 	}) != "" {
 		return true
 	}
-	f.unseenNamespaces, f.patience = nil, firstPatience
+	f.unseenNamespaces = nil
+	if behind(f.unseenEgressIPs, func(name string) (*ovnv1.EgressIP, bool) {
+		e := v.egressIP(name)
+		return e, e != nil
+	}) != "" {
+		return true
+	}
+	f.unseenEgressIPs, f.patience = nil, firstPatience
 	return false
 }
 

@@ -15,6 +15,7 @@ import (
 	"k8s.io/client-go/rest"
 	"sigs.k8s.io/controller-runtime/pkg/client"
 
+	ovnv1 "github.com/egressip-operator/egressip-operator/api/ovn/v1"
 	v1 "github.com/egressip-operator/egressip-operator/api/v1"
 	"github.com/egressip-operator/egressip-operator/controllers"
 	"github.com/egressip-operator/egressip-operator/internal/testenv"
@@ -136,13 +137,15 @@ func TestGuardRails(t *testing.T) {
 			"requesting":         agent.Patch(t.Context(), netNamespace("shop"), client.RawPatch("application/merge-patch+json", []byte(`{"egressIPs":["192.168.7.200"]}`))),
 			"deleting":           agent.Delete(t.Context(), hostSubnet("node1")),
 			"reading secrets":    agent.List(t.Context(), &corev1.SecretList{}),
-			"reading namespaces": agent.List(t.Context(), &corev1.NamespaceList{}),
+			"reading nodes":      agent.List(t.Context(), &corev1.NodeList{}),
+			"writing EgressIPs":  agent.Delete(t.Context(), &ovnv1.EgressIP{ObjectMeta: metav1.ObjectMeta{Name: "prod"}}),
+			"writing namespaces": agent.Delete(t.Context(), &corev1.Namespace{ObjectMeta: metav1.ObjectMeta{Name: "shop"}}),
 		} {
 			if !apierrors.IsForbidden(err) {
 				t.Errorf("%s: %v, want Forbidden", what, err)
 			}
 		}
-		for _, list := range []client.ObjectList{&v1.HostSubnetList{}, &v1.NetNamespaceList{}, &corev1.PodList{}} {
+		for _, list := range []client.ObjectList{&v1.HostSubnetList{}, &v1.NetNamespaceList{}, &ovnv1.EgressIPList{}, &corev1.PodList{}, &corev1.NamespaceList{}} {
 			if err := agent.List(t.Context(), list); err != nil {
 				t.Errorf("list %T: %v", list, err)
 			}

@@ -247,7 +247,11 @@ func (r *hostSubnets) addressOwners(ctx context.Context, except string) (map[net
 			established[h.Name] = true
 		}
 	}
-	cluster, _ := egress.Snapshot(egress.Objects{NetNamespaces: namespaces.Items, HostSubnets: hosts.Items})
+	egressIPs, err := r.egressIPs.list(ctx)
+	if err != nil {
+		return nil, err
+	}
+	cluster, _ := egress.Snapshot(egress.Objects{NetNamespaces: namespaces.Items, EgressIPs: egressIPs, HostSubnets: hosts.Items})
 	return egress.AddressOwners(cluster, established), nil
 }
 

@@ -9,6 +9,7 @@ import (
 	"testing"
 
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/runtime/schema"
 	"k8s.io/client-go/rest"
 
 	v1 "github.com/egressip-operator/egressip-operator/api/v1"
@@ -118,14 +119,20 @@ func TestColumnsOfBothFamilies(t *testing.T) {
 	}
 }
 
-// row is what the API server has kubectl print of an object, by column.
+// row is what the API server has kubectl print of one of our objects, by column.
 func (a *api) row(t *testing.T, resource, name string) map[string]any {
+	t.Helper()
+	return a.rowOf(t, v1.GroupVersion(), resource, name)
+}
+
+// rowOf is row for any group.
+func (a *api) rowOf(t *testing.T, group schema.GroupVersion, resource, name string) map[string]any {
 	t.Helper()
 	c, err := rest.HTTPClientFor(a.cfg)
 	if err != nil {
 		t.Fatal(err)
 	}
-	url := strings.TrimSuffix(a.cfg.Host, "/") + "/apis/" + v1.GroupVersion().String() + "/" + resource + "/" + name
+	url := strings.TrimSuffix(a.cfg.Host, "/") + "/apis/" + group.String() + "/" + resource + "/" + name
 	request, err := http.NewRequestWithContext(t.Context(), http.MethodGet, url, http.NoBody)
 	if err != nil {
 		t.Fatal(err)

@@ -81,14 +81,19 @@ func markOf(h *v1.HostSubnet) mark { return parseMark(h.Annotations[v1.Annotatio
 // hasMark reports whether some controller has marked the HostSubnet.
 func hasMark(h *v1.HostSubnet) bool { return markOf(h) != mark{} }
 
-// marked returns the HostSubnets on which a mark matters: those that are automatic, and
+// assigns reports whether the controller assigns egress IPs to the host, as is stored.
+func assigns(h *v1.HostSubnet) bool {
+	return len(h.EgressCIDRs) > 0 || len(h.AssignedEgressIPs) > 0 || h.Status.Placement != nil && h.Status.Placement.EgressAssignable
+}
+
+// marked returns the HostSubnets on which a mark matters: those that the controller assigns to, and
 // those that were when a controller marked them and may be so again. Where there is none,
 // the first by name has the mark: another install finds this one by it.
 func marked(hosts []*v1.HostSubnet) []*v1.HostSubnet {
 	var found []*v1.HostSubnet
 	var first *v1.HostSubnet
 	for _, h := range hosts {
-		if _, ok := h.Annotations[v1.AnnotationClaimsWriter]; ok || len(h.EgressCIDRs) > 0 {
+		if _, ok := h.Annotations[v1.AnnotationClaimsWriter]; ok || assigns(h) {
 			found = append(found, h)
 		}
 		if first == nil || h.Name < first.Name {

@@ -29,7 +29,7 @@ func newMetrics() *metrics {
 	return &metrics{
 		requests: prometheus.NewGaugeVec(prometheus.GaugeOpts{
 			Name: "egressip_requests",
-			Help: "Egress IPs requested by namespaces, by family and state.",
+			Help: "Egress IPs that NetNamespaces and EgressIPs request, by family and state.",
 		}, []string{"family", "state"}),
 		claims: prometheus.NewGaugeVec(prometheus.GaugeOpts{
 			Name: "egressip_claims",
@@ -37,7 +37,7 @@ func newMetrics() *metrics {
 		}, []string{"family", "state"}),
 		dropped: prometheus.NewGauge(prometheus.GaugeOpts{
 			Name: "egressip_dropped_namespaces",
-			Help: "Namespaces that request egress IPs of a family of which none is active, so that its traffic to the outside is dropped.",
+			Help: "NetNamespaces and EgressIPs that request egress IPs of a family of which none is active, so that its traffic to the outside is dropped.",
 		}),
 		hosts: prometheus.NewGaugeVec(prometheus.GaugeOpts{
 			Name: "egressip_hosts",

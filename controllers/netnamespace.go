@@ -21,6 +21,7 @@ import (
 	"sigs.k8s.io/controller-runtime/pkg/reconcile"
 	"sigs.k8s.io/controller-runtime/pkg/source"
 
+	ovnv1 "github.com/egressip-operator/egressip-operator/api/ovn/v1"
 	v1 "github.com/egressip-operator/egressip-operator/api/v1"
 	"github.com/egressip-operator/egressip-operator/pkg/egress"
 )
@@ -67,6 +68,7 @@ func setupNetNamespaces(mgr manager.Manager, d deps) error {
 		WatchesRawSource(source.Channel(r.writes.changed, wholePass(0))).
 		Watches(&corev1.Namespace{}, wholePass(batch), builder.WithPredicates(unless(sameNamespace))).
 		Watches(&v1.NetNamespace{}, wholePass(batch), builder.WithPredicates(unless(sameIdentity))).
+		WatchesRawSource(source.Channel(d.egressIPs.changed(), wholePass(batch))).
 		Complete(d.gate.guard(r))
 }
 
@@ -84,6 +86,10 @@ func (r *netNamespaces) Reconcile(ctx context.Context, _ reconcile.Request) (rec
 		return reconcile.Result{}, fmt.Errorf("read the caches: %w", err)
 	}
 	namespaces, netNamespaces := byName(namespaceList.Items), byName(list.Items)
+	egressIPList, err := r.egressIPs.list(ctx)
+	if err != nil {
+		return reconcile.Result{}, err
+	}
 	if !r.verified {
 		missing, err := r.missing(ctx, netNamespaces)
 		if err != nil {
@@ -95,10 +101,11 @@ func (r *netNamespaces) Reconcile(ctx context.Context, _ reconcile.Request) (rec
 		}
 		r.verified, r.listed = true, nil
 	}
-	numbered, wait, errNumbers := r.number(namespaces, netNamespaces)
+	numbered, wait, errNumbers := r.number(namespaces, netNamespaces, egressIPList)
 	errCreated := r.create(ctx, namespaces, netNamespaces, numbered)
 	errKept := r.keepAll(ctx, namespaces, list.Items, numbered)
-	return result(wait, late, errNumbers, errCreated, errKept)
+	errEgressIPs := r.numberEgressIPs(ctx, egressIPList, numbered)
+	return result(wait, late, errNumbers, errCreated, errKept, errEgressIPs)
 }
 
 // missing returns a NetNamespace that the API has and the cache does not show yet, ""
@@ -119,10 +126,10 @@ func (r *netNamespaces) missing(ctx context.Context, cached map[string]*v1.NetNa
 	}), nil
 }
 
-// number chooses netids for the namespaces that have none, and returns when to look
-// again for those that the cache should show by then.
+// number chooses netids for the namespaces and EgressIPs that have none, by the names of their
+// groups, and returns when to look again for those that the cache should show by then.
 func (r *netNamespaces) number(
-	namespaces map[string]*corev1.Namespace, existing map[string]*v1.NetNamespace,
+	namespaces map[string]*corev1.Namespace, existing map[string]*v1.NetNamespace, egressIPList []ovnv1.EgressIP,
 ) (numbered map[string]uint32, wait time.Duration, err error) {
 	inUse := make(map[uint32]bool, len(existing))
 	for name, n := range existing {
@@ -131,16 +138,51 @@ func (r *netNamespaces) number(
 			delete(r.given, name)
 		}
 	}
-	repeated := make(map[string]uint32)
+	unnumbered := r.unnumbered(egressIPList, inUse)
+	repeated, wait := r.repeated(namespaces, unnumbered, inUse)
+	var without []string
+	for name, namespace := range namespaces {
+		if n := existing[name]; namespace.DeletionTimestamp.IsZero() && (n == nil || n.NetID == nil) {
+			without = append(without, name)
+		}
+	}
+	without = slices.DeleteFunc(append(without, slices.Collect(maps.Keys(unnumbered))...), func(name string) bool {
+		_, given := r.given[name]
+		return given || r.writes.underWay(writesNetID, name)
+	})
+	numbered = egress.AllocateNetIDs(without, inUse)
+	if len(numbered) < len(without) {
+		slices.Sort(without)
+		none := slices.DeleteFunc(without, func(name string) bool {
+			_, ok := numbered[name]
+			return ok
+		})
+		err = fmt.Errorf("no netid is free for %s: delete unused NetNamespaces", strings.Join(none, ", "))
+	}
+	maps.Copy(numbered, repeated)
+	return numbered, wait, err
+}
+
+// repeated are netids that were given and that must be written again, and wait is how long to wait
+// for those that the cache should show. It forgets those that it need not show any more. All others are in use.
+func (r *netNamespaces) repeated(
+	namespaces map[string]*corev1.Namespace, unnumbered map[string]bool, inUse map[uint32]bool,
+) (repeated map[string]uint32, wait time.Duration) {
+	repeated = make(map[string]uint32)
 	now := r.clock.Now()
 	for name, g := range r.given {
+		_, ofEgressIP := egress.NameOfEgressIP(name)
+		wanted := unnumbered[name]
+		if !ofEgressIP {
+			wanted = namespaces[name] != nil
+		}
 		switch {
-		case r.writes.underWay(writesNetNamespace, name):
-		case namespaces[name] == nil, g.open && inUse[g.netID]:
+		case r.writes.underWay(writesNetID, name):
+		case !wanted, g.open && inUse[g.netID]:
 			delete(r.given, name)
 			continue
 		case g.open:
-			if namespaces[name].DeletionTimestamp.IsZero() {
+			if ofEgressIP || namespaces[name].DeletionTimestamp.IsZero() {
 				repeated[name] = g.netID
 			}
 		case now.Sub(g.at) < cacheLag:
@@ -152,27 +194,7 @@ func (r *netNamespaces) number(
 		}
 		inUse[g.netID] = true
 	}
-	var without []string
-	for name, namespace := range namespaces {
-		_, given := r.given[name]
-		if given || !namespace.DeletionTimestamp.IsZero() || r.writes.underWay(writesNetNamespace, name) {
-			continue
-		}
-		if n := existing[name]; n == nil || n.NetID == nil {
-			without = append(without, name)
-		}
-	}
-	numbered = egress.AllocateNetIDs(without, inUse)
-	if len(numbered) < len(without) {
-		slices.Sort(without)
-		none := slices.DeleteFunc(without, func(name string) bool {
-			_, ok := numbered[name]
-			return ok
-		})
-		err = fmt.Errorf("no netid is free for namespaces %s: delete unused NetNamespaces", strings.Join(none, ", "))
-	}
-	maps.Copy(numbered, repeated)
-	return numbered, wait, err
+	return repeated, wait
 }
 
 // create creates the missing NetNamespaces.
@@ -181,7 +203,7 @@ func (r *netNamespaces) create(
 ) error {
 	var writes []passWrite
 	for _, name := range slices.Sorted(maps.Keys(numbered)) {
-		if existing[name] != nil {
+		if existing[name] != nil || namespaces[name] == nil {
 			continue
 		}
 		n := &v1.NetNamespace{
@@ -192,7 +214,7 @@ func (r *netNamespaces) create(
 		}
 		r.given[name] = grant{netID: *n.NetID, open: true}
 		writes = append(writes, passWrite{
-			key:  writeKey{writesNetNamespace, name},
+			key:  writeKey{writesNetID, name},
 			send: func() error { return r.createOne(ctx, n) },
 			answered: func(err error) error {
 				r.granted(name, n.UID != "", err)
@@ -241,7 +263,7 @@ func (r *netNamespaces) keepAll(
 		owner := namespaces[n.Name]
 		b := r.bondOf(n, owner)
 		switch {
-		case !n.DeletionTimestamp.IsZero(), r.writes.underWay(writesNetNamespace, n.Name):
+		case !n.DeletionTimestamp.IsZero(), r.writes.underWay(writesNetID, n.Name):
 		case b.Binding() == egress.BindingLeave:
 		case b.Binding() == egress.BindingDoubtful:
 			r.told.warn(r.recorder, n, eventKept, doubtful(b, "a Namespace", contents(n)))
@@ -262,7 +284,7 @@ func (r *netNamespaces) keepWrite(ctx context.Context, n *v1.NetNamespace, owner
 	}
 	var bound *v1.NetNamespace
 	return passWrite{
-		key: writeKey{writesNetNamespace, n.Name},
+		key: writeKey{writesNetID, n.Name},
 		send: func() (err error) {
 			bound, err = r.keep(ctx, n, owner, numbered)
 			return err

@@ -73,9 +73,9 @@ func TestImportsCostNothing(t *testing.T) {
 func TestNoSecondWriteBesideOne(t *testing.T) {
 	r := newNetNamespaces(deps{clock: testclock.NewFakeClock(time.Unix(1e9, 0))})
 	namespaces := map[string]*corev1.Namespace{"again": {ObjectMeta: metav1.ObjectMeta{Name: "again"}}, "other": {ObjectMeta: metav1.ObjectMeta{Name: "other"}}}
-	r.writes.late[writeKey{writesNetNamespace, "again"}] = true
+	r.writes.late[writeKey{writesNetID, "again"}] = true
 	numbers := func() (names []string) {
-		numbered, _, err := r.number(namespaces, nil)
+		numbered, _, err := r.number(namespaces, nil, nil)
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -84,7 +84,7 @@ func TestNoSecondWriteBesideOne(t *testing.T) {
 	if got := numbers(); !slices.Equal(got, []string{"other"}) {
 		t.Errorf("while it is being written, %q get netids, want other alone", got)
 	}
-	delete(r.writes.late, writeKey{writesNetNamespace, "again"})
+	delete(r.writes.late, writeKey{writesNetID, "again"})
 	if got := numbers(); !slices.Equal(got, []string{"again", "other"}) {
 		t.Errorf("afterwards %q get netids, want both", got)
 	}

@@ -15,6 +15,7 @@ import (
 	"k8s.io/utils/clock"
 	"sigs.k8s.io/controller-runtime/pkg/client"
 
+	ovnv1 "github.com/egressip-operator/egressip-operator/api/ovn/v1"
 	v1 "github.com/egressip-operator/egressip-operator/api/v1"
 	"github.com/egressip-operator/egressip-operator/pkg/egress"
 	"github.com/egressip-operator/egressip-operator/pkg/online"
@@ -43,9 +44,13 @@ type observer struct {
 	// claims that users wrote are kept without a request.
 	hostRetention, claimRetention time.Duration
 
+	// source has the EgressIPs; nil for none.
+	source *egressIPs
+
 	mu         sync.Mutex
 	hosts      assumeCache[*v1.HostSubnet]
 	namespaces assumeCache[*v1.NetNamespace]
+	egressIPs  assumeCache[*ovnv1.EgressIP]
 	failures   failures
 	silence    silence
 }
@@ -53,7 +58,7 @@ type observer struct {
 func newObserver(cache client.Reader, clock clock.PassiveClock, probes func() probeStates, defaultCapacity int) *observer {
 	return &observer{
 		cache: cache, clock: clock, probes: probes, failures: make(failures), silence: make(silence), defaultCapacity: defaultCapacity,
-		hosts: make(assumeCache[*v1.HostSubnet]), namespaces: make(assumeCache[*v1.NetNamespace]),
+		hosts: make(assumeCache[*v1.HostSubnet]), namespaces: make(assumeCache[*v1.NetNamespace]), egressIPs: make(assumeCache[*ovnv1.EgressIP]),
 	}
 }
 
@@ -76,11 +81,19 @@ func (o *observer) observeWith(ctx context.Context, probed probeStates) (view, e
 	if err := errors.Join(o.cache.List(ctx, &namespaces), o.cache.List(ctx, &hosts), o.cache.List(ctx, &nodes)); err != nil {
 		return view{}, fmt.Errorf("read the caches: %w", err)
 	}
-	v := view{defaultCapacity: o.defaultCapacity, retention: o.hostRetention}
+	egressIPs, err := o.source.list(ctx)
+	if err != nil {
+		return view{}, err
+	}
+	v := view{servesEgressIPs: o.source.served(), defaultCapacity: o.defaultCapacity, retention: o.hostRetention}
 	o.mu.Lock()
 	for i := range namespaces.Items {
 		v.namespaces = append(v.namespaces, o.namespaces.newest(&namespaces.Items[i]))
 	}
+	for i := range egressIPs {
+		v.egressIPs = append(v.egressIPs, o.egressIPs.newest(&egressIPs[i]))
+	}
+	slices.SortFunc(v.egressIPs, byObjectName)
 	for i := range hosts.Items {
 		v.hosts = append(v.hosts, o.hosts.newest(&hosts.Items[i]))
 	}
@@ -94,6 +107,7 @@ func (o *observer) observeWith(ctx context.Context, probed probeStates) (view, e
 		v.changesIn = next
 	}
 	o.namespaces.prune(func(name string) bool { return v.namespace(name) != nil })
+	o.egressIPs.prune(func(name string) bool { return v.egressIP(name) != nil })
 	o.hosts.prune(func(name string) bool { return v.host(name) != nil })
 	o.pods.prune(func(name string) bool { return v.host(name) != nil })
 	o.mu.Unlock()
@@ -125,6 +139,8 @@ func (o *observer) wrote(object client.Object) {
 		o.hosts.wrote(object)
 	case *v1.NetNamespace:
 		o.namespaces.wrote(object)
+	case *ovnv1.EgressIP:
+		o.egressIPs.wrote(object)
 	}
 }
 
@@ -137,6 +153,8 @@ func (o *observer) newest(cached client.Object) client.Object {
 		return o.hosts.newest(cached)
 	case *v1.NetNamespace:
 		return o.namespaces.newest(cached)
+	case *ovnv1.EgressIP:
+		return o.egressIPs.newest(cached)
 	default:
 		return cached
 	}
@@ -186,6 +204,7 @@ func nodeState(node *corev1.Node) online.NodeState {
 // readNodes reads the annotations of Nodes.
 func (v *view) readNodes(nodes map[string]*corev1.Node) {
 	v.evacuating = make(map[string]bool)
+	v.assignable = make(map[string]bool)
 	v.capacity = make(map[string]int)
 	v.ipv6Capacity = make(map[string]int)
 	v.networks = make(map[string][]netip.Prefix)
@@ -202,6 +221,8 @@ func (v *view) readNodes(nodes map[string]*corev1.Node) {
 		}
 		v.ipv6[h.Name] = ipv6Networks(node)
 		v.listed[h.Name] = listedAddresses(node)
+		_, labelled := node.Labels[ovnv1.LabelEgressAssignable]
+		v.assignable[h.Name] = labelled && v.servesEgressIPs
 		v.evacuating[h.Name] = node.Annotations[v1.AnnotationEvacuate] == "true"
 		written := node.Annotations[egress.AnnotationCloudConfig]
 		config, err := egress.ParseCloudConfig(written)
@@ -247,7 +268,7 @@ func (v *view) readNetworks(reader *networkReader, nodes map[string]*corev1.Node
 		}
 	}
 	if reader.reads() {
-		named = append(named, egress.FormerAPIServers(v.namespaces, v.hosts, named)...)
+		named = append(named, egress.FormerAPIServers(v.requested(), v.hosts, named)...)
 	}
 	v.found = egress.PublishFound(hosts, named)
 }

@@ -36,6 +36,8 @@ type Options struct {
 	// ClaimRetention is how long claims that a user wrote into the list of an
 	// automatic host are kept although no namespace requests them; 0 for not at all.
 	ClaimRetention time.Duration
+	// EgressIPs: those of k8s.ovn.org/v1 are served, too, where their definition is ours.
+	EgressIPs bool
 	// FindNetworks: networks of pods and services that objects of the CNI and of the cluster
 	// name are published.
 	FindNetworks bool

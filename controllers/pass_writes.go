@@ -35,8 +35,8 @@ const (
 	writesClaims  = "claims"
 	writesMark    = "mark"
 	writesVerdict = "verdict"
-	// writesNetNamespace creates, binds or deletes one.
-	writesNetNamespace = "NetNamespace"
+	// writesNetID creates, binds or deletes a NetNamespace, or gives an EgressIP its netid.
+	writesNetID = "netid"
 )
 
 // passWrites are the writes of a reconciler whose passes concern all objects. An object whose

@@ -81,16 +81,16 @@ func sameRequests(before, after *v1.NetNamespace) bool {
 // egress IP.
 func sameClaims(before, after *v1.HostSubnet) bool {
 	return before.UID == after.UID && before.Generation == after.Generation &&
-		sameUplink(before, after) && sameVotes(before, after) && sameWitnesses(before, after) && sameReports(before, after) && samePodNetworks(before, after) && sameRefused(before, after) &&
+		sameUplink(before, after) && assigns(before) == assigns(after) && sameVotes(before, after) && sameWitnesses(before, after) && sameReports(before, after) && samePods(before, after) && sameRefused(before, after) &&
 		sameTruth(before, after, v1.ConditionAgentReady) && sameTruth(before, after, v1.ConditionAddressInUse) &&
 		reasonOf(before, v1.ConditionWarnings) == reasonOf(after, v1.ConditionWarnings)
 }
 
-// samePodNetworks reports whether the host's agent says the same about the networks of its
-// pods.
-func samePodNetworks(before, after *v1.HostSubnet) bool {
+// samePods reports whether the host's agent says the same about its pods: about their networks,
+// and about those whose egress IPs two objects say.
+func samePods(before, after *v1.HostSubnet) bool {
 	b, a := agentStatus(before), agentStatus(after)
-	return slices.Equal(b.PodNetworks, a.PodNetworks) && b.PodNetworksMissing == a.PodNetworksMissing
+	return slices.Equal(b.PodNetworks, a.PodNetworks) && b.PodNetworksMissing == a.PodNetworksMissing && slices.Equal(b.Overlaps, a.Overlaps)
 }
 
 // sameRefused reports whether the same networks and addresses are published that no egress IP

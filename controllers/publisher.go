@@ -7,7 +7,6 @@ import (
 	"time"
 
 	"github.com/go-logr/logr"
-	"k8s.io/apimachinery/pkg/api/equality"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	toolscache "k8s.io/client-go/tools/cache"
 	"k8s.io/client-go/util/workqueue"
@@ -219,7 +218,7 @@ func (p *publisher) due(w wantedStatus, stored client.Object) (statusChange, boo
 	}
 	last, tried := p.noops[w.key]
 	same := tried && last.resourceVersion == stored.GetResourceVersion() &&
-		equality.Semantic.DeepEqual(last.wanted.host, w.host) && equality.Semantic.DeepEqual(last.wanted.namespace, w.namespace)
+		last.wanted.equal(w)
 	return change, !same
 }
 

@@ -79,6 +79,7 @@ func setupEgress(mgr manager.Manager, d deps, o *observer, status *publisher, p 
 		Watches(&v1.NetNamespace{}, wholePass(batch), builder.WithPredicates(unless(sameRequests))).
 		Watches(&v1.HostSubnet{}, wholePass(batch), builder.WithPredicates(unless(sameClaims))).
 		Watches(&corev1.Node{}, wholePass(batch), builder.WithPredicates(unless(sameNode))).
+		WatchesRawSource(source.Channel(d.egressIPs.changed(), wholePass(batch))).
 		Complete(d.gate.guard(r))
 }
 
@@ -187,7 +188,7 @@ func (r *egressReconciler) runRound(ctx context.Context) round {
 		return round{next: stepWait}
 	}
 	for _, w := range r.unanswered.settle(v) {
-		r.history.wrote(w.before.UID, w.wanted) // perhaps
+		r.history.wrote(w.before.UID, w.wanted.claims) // perhaps
 	}
 	began := r.clock.Now()
 	v.awaited = r.history.awaited(v, began)
@@ -304,21 +305,21 @@ func (r *egressReconciler) publish(last round) {
 	r.publisher.publish(last.view, wantedStatuses(last.view, last.decision, witnesses, moving))
 }
 
-// moving returns the namespaces that keep their status because one of their addresses
+// moving returns the groups that keep their status because one of their addresses
 // is between two hosts: it was released, and the claim of the next host follows within
 // awaitReleaseFor. Reporting that would report a false outage. An address that takes
 // longer has no host, and is reported so.
 func (r *egressReconciler) moving(v view, d decision) map[string]bool {
 	between := d.between()
-	namespaces := make(map[string]bool)
+	groups := make(map[string]bool)
 	if len(between) == 0 {
 		clear(r.movingSince)
-		return namespaces
+		return groups
 	}
 	now := r.clock.Now()
 	still := make(map[string]bool)
-	for _, n := range v.namespaces {
-		for _, request := range n.Status.EgressIPs {
+	for _, n := range v.requesters() {
+		for _, request := range n.status {
 			if !assigned(request.State) || !between[request.IP] {
 				continue
 			}
@@ -329,10 +330,10 @@ func (r *egressReconciler) moving(v view, d decision) map[string]bool {
 				r.movingSince[request.IP] = now
 			}
 			if now.Sub(since) < awaitReleaseFor {
-				namespaces[n.Name] = true
+				groups[n.group] = true
 			}
 		}
 	}
 	maps.DeleteFunc(r.movingSince, func(ip string, _ time.Time) bool { return !still[ip] })
-	return namespaces
+	return groups
 }

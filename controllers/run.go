@@ -28,6 +28,7 @@ import (
 	metricsserver "sigs.k8s.io/controller-runtime/pkg/metrics/server"
 	"sigs.k8s.io/controller-runtime/pkg/reconcile"
 
+	ovnv1 "github.com/egressip-operator/egressip-operator/api/ovn/v1"
 	v1 "github.com/egressip-operator/egressip-operator/api/v1"
 	"github.com/egressip-operator/egressip-operator/internal/apiconn"
 	"github.com/egressip-operator/egressip-operator/internal/endpoint"
@@ -86,7 +87,7 @@ func runUntilLed(ctx context.Context, cfg *rest.Config, o Options, registry prom
 func run(ctx context.Context, cfg *rest.Config, o Options, registry prometheus.Registerer) (led bool, err error) {
 	log := ctrl.LoggerFrom(ctx).WithName("controller")
 	scheme := runtime.NewScheme()
-	if err := errors.Join(clientgoscheme.AddToScheme(scheme), v1.AddToScheme(scheme)); err != nil {
+	if err := errors.Join(clientgoscheme.AddToScheme(scheme), v1.AddToScheme(scheme), ovnv1.AddToScheme(scheme)); err != nil {
 		return false, fmt.Errorf("register the API's kinds: %w", err)
 	}
 	cfg = rest.AddUserAgent(rest.CopyConfig(cfg), FieldManager)
@@ -134,6 +135,8 @@ type setup struct {
 	lock *leaseLock
 	// gate holds all reconcilers back while another install works.
 	gate *installGate
+	// egressIPs is nil if they are not served.
+	egressIPs *egressIPs
 	// client is for all requests but watches and those for the Lease.
 	client client.Client
 }
@@ -212,6 +215,10 @@ func (s setup) all(log logr.Logger) error {
 		return fmt.Errorf("set up the client: %w", err)
 	}
 	o := newObserver(s.mgr.GetCache(), clock.RealClock{}, probed, s.options.DefaultCapacity)
+	if s.options.EgressIPs {
+		s.egressIPs = newEgressIPs(log, s.client, s.mgr.GetCache())
+		o.source = s.egressIPs
+	}
 	o.self, o.pods = s.options.ProbeSource, newPodLookup(log, clock.RealClock{}, s.client)
 	if err := s.mgr.Add(o.pods); err != nil {
 		return fmt.Errorf("set up the look-up of Pods: %w", err)
@@ -234,6 +241,12 @@ func (s setup) all(log logr.Logger) error {
 		s.reconciler("cluster", func(mgr manager.Manager, d deps) error { return setupEgress(mgr, d, o, status, p) }),
 	); err != nil {
 		return err
+	}
+	if s.egressIPs != nil { // its listeners are all there now
+		s.egressIPs.repair = status.repair
+		if err := s.mgr.Add(s.egressIPs); err != nil {
+			return fmt.Errorf("set up the reader of EgressIPs: %w", err)
+		}
 	}
 	if p != nil && s.lock != nil {
 		s.lock.dead = (&leaderMonitor{log: log.WithName("leader-monitor"), clock: clock.RealClock{}, observer: o}).dead
@@ -324,7 +337,7 @@ func (s setup) deps(w client.Client) deps {
 	return deps{
 		cache: s.mgr.GetCache(), live: s.client, writer: client.WithFieldOwner(w, FieldManager),
 		recorder: s.recorder, metrics: s.metrics, clock: clock.RealClock{},
-		claimsWriter: s.claimsWriter, deposed: s.term.end, gate: s.gate,
+		claimsWriter: s.claimsWriter, deposed: s.term.end, gate: s.gate, egressIPs: s.egressIPs,
 	}
 }
 
@@ -349,6 +362,7 @@ type deps struct {
 	claimsWriter string
 	deposed      func(error)
 	gate         *installGate
+	egressIPs    *egressIPs
 }
 
 // controllerOptions make failed passes be retried soon, for as long as they fail.

@@ -9,8 +9,10 @@ import (
 	"github.com/google/go-cmp/cmp"
 	"github.com/google/go-cmp/cmp/cmpopts"
 	"k8s.io/apimachinery/pkg/api/meta"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"pgregory.net/rapid"
 
+	ovnv1 "github.com/egressip-operator/egressip-operator/api/ovn/v1"
 	v1 "github.com/egressip-operator/egressip-operator/api/v1"
 	"github.com/egressip-operator/egressip-operator/internal/testenv"
 	"github.com/egressip-operator/egressip-operator/internal/testenv/objects"
@@ -31,6 +33,9 @@ func TestPropertyAllDecideTheSame(t *testing.T) {
 		for _, n := range v.namespaces {
 			published.NetNamespaces = append(published.NetNamespaces, *n)
 		}
+		for _, e := range v.egressIPs {
+			published.EgressIPs = append(published.EgressIPs, *e)
+		}
 		for i, wanted := range wantedHosts(v, d, v.witnesses()) {
 			h := v.hosts[i].DeepCopy()
 			h.Status.Placement, h.Status.Witnesses = wanted.host.Placement, wanted.host.Witnesses
@@ -46,9 +51,9 @@ func TestPropertyAllDecideTheSame(t *testing.T) {
 		}
 		ours, _ := egress.Snapshot(v.objects())
 		for i, h := range ours.Hosts {
-			if got := theirs.Hosts[i]; got.Closed != h.Closed || got.Capacity != h.Capacity || got.IPv6Capacity != h.IPv6Capacity || !slices.Equal(got.Networks, h.Networks) {
-				t.Fatalf("host %s: closed %t, capacity %d, networks %s for an agent, %t, %d, %s for the controller",
-					h.Name, got.Closed, got.Capacity, got.Networks, h.Closed, h.Capacity, h.Networks)
+			if got := theirs.Hosts[i]; got.Closed != h.Closed || got.Assignable != h.Assignable || got.Managed != h.Managed || got.Capacity != h.Capacity || got.IPv6Capacity != h.IPv6Capacity || !slices.Equal(got.Networks, h.Networks) {
+				t.Fatalf("host %s: closed %t, assignable %t, capacity %d, networks %s for an agent, %t, %t, %d, %s for the controller",
+					h.Name, got.Closed, got.Assignable, got.Capacity, got.Networks, h.Closed, h.Assignable, h.Capacity, h.Networks)
 			}
 		}
 	})
@@ -58,6 +63,7 @@ func TestPropertyAllDecideTheSame(t *testing.T) {
 func drawView(t *rapid.T) view {
 	v := view{
 		verdicts: make(map[string]online.Verdict), evacuating: make(map[string]bool), gone: make(map[string]bool),
+		servesEgressIPs: true, assignable: make(map[string]bool),
 		capacity: make(map[string]int), networks: make(map[string][]netip.Prefix), ipv6Capacity: make(map[string]int),
 		defaultCapacity: rapid.SampledFrom([]int{0, 0, 1}).Draw(t, "default capacity"),
 	}
@@ -77,6 +83,8 @@ func drawView(t *rapid.T) view {
 		if rapid.IntRange(0, 3).Draw(t, "API server") == 0 {
 			h.Status.FoundNetworks = []v1.FoundNetwork{{CIDR: "192.168.7.200/32", Source: "EndpointSlice default/kubernetes", Use: v1.UseAPIServers}}
 		}
+		v.assignable[h.Name] = rapid.Bool().Draw(t, "assignable")
+		h.AssignedEgressIPs = lists.Draw(t, "assigned")
 		v.hosts = append(v.hosts, &h)
 		v.verdicts[h.Name] = rapid.SampledFrom([]online.Verdict{
 			{Online: true, Reason: online.ReasonNodeReady, Message: "Ready."},
@@ -102,6 +110,13 @@ func drawView(t *rapid.T) view {
 			n.Annotations[v1.AnnotationFailBack], n.Status.Active = v1.FailBackNever, &v1.Assignment{IP: n.EgressIPs[len(n.EgressIPs)-1]}
 		}
 		v.namespaces = append(v.namespaces, &n)
+	}
+	for i := range rapid.IntRange(0, 2).Draw(t, "EgressIPs") {
+		v.egressIPs = append(v.egressIPs, &ovnv1.EgressIP{
+			ObjectMeta: metav1.ObjectMeta{Name: fmt.Sprintf("eip%d", i)},
+			Spec:       ovnv1.EgressIPSpec{EgressIPs: lists.Draw(t, "requests of EgressIPs")},
+			Status:     ovnv1.EgressIPStatus{NetID: new(uint32(3000 + i))},
+		})
 	}
 	return v
 }

@@ -11,6 +11,7 @@ import (
 	"k8s.io/apimachinery/pkg/types"
 	"sigs.k8s.io/controller-runtime/pkg/client"
 
+	ovnv1 "github.com/egressip-operator/egressip-operator/api/ovn/v1"
 	v1 "github.com/egressip-operator/egressip-operator/api/v1"
 	"github.com/egressip-operator/egressip-operator/pkg/egress"
 	"github.com/egressip-operator/egressip-operator/pkg/online"
@@ -43,6 +44,7 @@ const (
 
 const (
 	kindNetNamespace = "NetNamespace"
+	kindEgressIP     = "EgressIP"
 	kindHostSubnet   = "HostSubnet"
 )
 
@@ -56,9 +58,16 @@ type wantedStatus struct {
 	key statusKey
 	// uid is that of the object that was decided on.
 	uid types.UID
-	// One of both is set, by the kind.
+	// One of them is set, by the kind.
 	host      *v1.HostSubnetStatus
 	namespace *v1.NetNamespaceStatus
+	egressIP  *ovnv1.EgressIPStatus
+}
+
+// equal reports whether the same is wanted.
+func (w wantedStatus) equal(other wantedStatus) bool {
+	return equality.Semantic.DeepEqual(w.host, other.host) && equality.Semantic.DeepEqual(w.namespace, other.namespace) &&
+		equality.Semantic.DeepEqual(w.egressIP, other.egressIP)
 }
 
 // statusChange is how a stored status must be changed.
@@ -85,6 +94,11 @@ func (w wantedStatus) change(stored client.Object, now metav1.Time) (c statusCha
 		status.Conditions = timed(object.Status.Conditions, status.Conditions, now)
 		return statusChange{status: &status, priority: namespacePriority(object.Status, status)},
 			!sameNamespaceStatus(object.Status, status)
+	case *ovnv1.EgressIP:
+		status := *w.egressIP
+		status.Conditions = timed(object.Status.Conditions, status.Conditions, now)
+		return statusChange{status: &status, priority: namespacePriority(asNamespace(object.Status), asNamespace(status))},
+			!sameEgressIPStatus(object.Status, status)
 	default:
 		return statusChange{}, false
 	}
@@ -184,18 +198,27 @@ func timed(before, conditions []metav1.Condition, now metav1.Time) []metav1.Cond
 }
 
 // wantedStatuses are the wanted statuses of all objects, with the witnesses of each
-// host, but for the namespaces in moving: these keep the status that they have.
+// host, but for the groups in moving: these keep the status that they have.
 func wantedStatuses(v view, d decision, witnesses map[string][]string, moving map[string]bool) []wantedStatus {
 	problems := problemsByObject(d)
 	wanted := wantedHosts(v, d, witnesses)
-	// The brain answers in order of name, as the view is.
-	for i, result := range d.resolution.Groups {
-		n := v.namespaces[i]
-		if moving[n.Name] {
+	for _, n := range v.namespaces {
+		result, decided := d.resolution.Group(n.Name)
+		if moving[n.Name] || !decided {
 			continue
 		}
 		status := namespaceStatus(n, result, problems[statusKey{kindNetNamespace, n.Name}])
 		wanted = append(wanted, wantedStatus{key: statusKey{kindNetNamespace, n.Name}, uid: n.UID, namespace: &status})
+	}
+	for _, e := range v.egressIPs {
+		group := egress.GroupOfEgressIP(e.Name)
+		result, decided := d.resolution.Group(group)
+		// A new one has its netid in a moment: until then there is nothing to report.
+		if moving[group] || !decided || result.Unnumbered && len(e.Status.Conditions) == 0 {
+			continue
+		}
+		status := egressIPStatus(e, result, problems[statusKey{kindEgressIP, e.Name}])
+		wanted = append(wanted, wantedStatus{key: statusKey{kindEgressIP, e.Name}, uid: e.UID, egressIP: &status})
 	}
 	return wanted
 }
@@ -259,18 +282,29 @@ func namespaceStatus(n *v1.NetNamespace, result egress.GroupResult, problems []e
 			status.ActiveIPs = append(status.ActiveIPs, v1.Assignment{IP: a.IP.String(), Host: a.Host, Family: egress.FamilyOf(a.IP).String()})
 		}
 	}
+	status.EgressIPs = requestStatuses(result)
+	status.Conditions = publishable([]metav1.Condition{readyCondition(result, problems)}, n.Generation)
+	return status
+}
+
+// requestStatuses are what becomes of each request.
+func requestStatuses(result egress.GroupResult) []v1.RequestStatus {
+	var statuses []v1.RequestStatus
 	for _, request := range result.Requests[:min(len(result.Requests), maxRequests)] {
-		status.EgressIPs = append(status.EgressIPs, v1.RequestStatus{
+		statuses = append(statuses, v1.RequestStatus{
 			IP: request.IP, Host: request.Host, State: v1.EgressIPState(request.State),
 			Reason: string(request.Reason), Message: clip(request.Message, maxRequestMessage),
 		})
 	}
-	ready := metav1.Condition{
+	return statuses
+}
+
+// readyCondition is the condition EgressReady of an object that requests egress IPs.
+func readyCondition(result egress.GroupResult, problems []egress.Problem) metav1.Condition {
+	return metav1.Condition{
 		Type: v1.ConditionEgressReady, Status: metav1.ConditionStatus(result.Ready),
 		Reason: string(result.Reason), Message: withProblems(result.Message, problems),
 	}
-	status.Conditions = publishable([]metav1.Condition{ready}, n.Generation)
-	return status
 }
 
 // hostReady is the condition EgressReady of a host: every field that users write is

@@ -7,9 +7,12 @@ import (
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
 	"k8s.io/apimachinery/pkg/runtime"
+	"k8s.io/apimachinery/pkg/runtime/schema"
 	"sigs.k8s.io/controller-runtime/pkg/client"
 
+	ovnv1 "github.com/egressip-operator/egressip-operator/api/ovn/v1"
 	v1 "github.com/egressip-operator/egressip-operator/api/v1"
+	"github.com/egressip-operator/egressip-operator/pkg/egress"
 )
 
 // write writes the newest wanted status of one object where it differs from what is
@@ -67,7 +70,7 @@ func (p *publisher) send(ctx context.Context, object client.Object, key statusKe
 		return nil, failed(err)
 	}
 	u := &unstructured.Unstructured{Object: map[string]any{"status": encoded}}
-	u.SetGroupVersionKind(v1.GroupVersion().WithKind(key.kind))
+	u.SetGroupVersionKind(versionOf(key.kind).WithKind(key.kind))
 	u.SetName(key.name)
 	u.SetUID(object.GetUID())
 	err = p.writer.Status().Apply(ctx, client.ApplyConfigurationFromUnstructured(u), client.FieldOwner(FieldManager), client.ForceOwnership)
@@ -94,6 +97,12 @@ func (p *publisher) report(ctx context.Context, before, after client.Object) {
 			p.metrics.moves.Add(float64(moves(before.Status, after.Status)))
 			notices = namespaceNotices(after.Name, before.Status, after.Status)
 		}
+	case *ovnv1.EgressIP:
+		if before, ok := before.(*ovnv1.EgressIP); ok {
+			was, is := asNamespace(before.Status), asNamespace(after.Status)
+			p.metrics.moves.Add(float64(moves(was, is)))
+			notices = namespaceNotices(egress.GroupOfEgressIP(after.Name), was, is)
+		}
 	}
 	for _, n := range notices {
 		on := after
@@ -108,18 +117,32 @@ func (p *publisher) report(ctx context.Context, before, after client.Object) {
 	}
 }
 
-// keyOf returns the key of a HostSubnet or NetNamespace.
+// keyOf returns the key of an object with a status.
 func keyOf(object client.Object) statusKey {
-	if _, ok := object.(*v1.HostSubnet); ok {
+	switch object.(type) {
+	case *v1.HostSubnet:
 		return statusKey{kindHostSubnet, object.GetName()}
+	case *ovnv1.EgressIP:
+		return statusKey{kindEgressIP, object.GetName()}
 	}
 	return statusKey{kindNetNamespace, object.GetName()}
 }
 
+// versionOf returns the group and version of a kind.
+func versionOf(kind string) schema.GroupVersion {
+	if kind == kindEgressIP {
+		return ovnv1.GroupVersion()
+	}
+	return v1.GroupVersion()
+}
+
 // newObject returns an empty object of the kind.
 func newObject(kind string) client.Object {
-	if kind == kindHostSubnet {
+	switch kind {
+	case kindHostSubnet:
 		return &v1.HostSubnet{}
+	case kindEgressIP:
+		return &ovnv1.EgressIP{}
 	}
 	return &v1.NetNamespace{}
 }

@@ -4,6 +4,7 @@ import (
 	corev1 "k8s.io/api/core/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 
+	ovnv1 "github.com/egressip-operator/egressip-operator/api/ovn/v1"
 	v1 "github.com/egressip-operator/egressip-operator/api/v1"
 	"github.com/egressip-operator/egressip-operator/pkg/egress"
 )
@@ -28,8 +29,10 @@ func transformNode(object any) (any, error) {
 			metav1.SetMetaDataAnnotation(&kept.ObjectMeta, key, value)
 		}
 	}
-	if value, ok := node.Labels[corev1.LabelTopologyZone]; ok {
-		kept.Labels = map[string]string{corev1.LabelTopologyZone: value}
+	for _, key := range []string{corev1.LabelTopologyZone, ovnv1.LabelEgressAssignable} {
+		if value, ok := node.Labels[key]; ok {
+			metav1.SetMetaDataLabel(&kept.ObjectMeta, key, value)
+		}
 	}
 	for _, address := range node.Status.Addresses {
 		if address.Type == corev1.NodeInternalIP || address.Type == corev1.NodeExternalIP {

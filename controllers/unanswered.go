@@ -27,7 +27,7 @@ func (u *unanswered) answered(w *claimWrite, err error) {
 	known := err == nil || refused(err)
 	again := func(other *claimWrite) bool {
 		return other != w && other.before.UID == w.before.UID &&
-			other.before.ResourceVersion == w.before.ResourceVersion && slices.Equal(other.wanted, w.wanted)
+			other.before.ResourceVersion == w.before.ResourceVersion && other.wanted.equal(w.wanted)
 	}
 	if known || slices.ContainsFunc(*u, again) {
 		*u = slices.DeleteFunc(*u, func(other *claimWrite) bool { return other == w })
@@ -51,8 +51,9 @@ func (u *unanswered) settle(v view) (settled []*claimWrite) {
 func (u *unanswered) doubts() *doubts {
 	d := &doubts{adds: make(map[string][]*claimWrite), asked: make(map[string]*claimWrite)}
 	for _, w := range *u {
-		for _, ip := range w.wanted {
-			if !slices.Contains(w.before.EgressIPs, ip) {
+		before := listsOf(w.before).all()
+		for _, ip := range w.wanted.all() {
+			if !slices.Contains(before, ip) {
 				d.adds[ip] = append(d.adds[ip], w)
 			}
 		}
@@ -79,14 +80,14 @@ func (d *doubts) elsewhere(ip, host string) bool {
 	return false
 }
 
-// again is the list to write to a host for which there is nothing else to write: the same
+// again are the lists to write to a host for which there is nothing else to write: the same
 // as before, if another host waits for what became of that. Without a new version of the
 // HostSubnet, or an answer, it would wait for ever.
-func (d *doubts) again(h *v1.HostSubnet) []string {
+func (d *doubts) again(h *v1.HostSubnet) lists {
 	if w := d.asked[h.Name]; w != nil {
 		return w.wanted
 	}
-	return h.EgressIPs
+	return listsOf(h)
 }
 
 // newer reports whether a is another version than b, and not an older one.

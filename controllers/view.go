@@ -11,6 +11,7 @@ import (
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"sigs.k8s.io/controller-runtime/pkg/client"
 
+	ovnv1 "github.com/egressip-operator/egressip-operator/api/ovn/v1"
 	v1 "github.com/egressip-operator/egressip-operator/api/v1"
 	"github.com/egressip-operator/egressip-operator/pkg/egress"
 	"github.com/egressip-operator/egressip-operator/pkg/online"
@@ -20,6 +21,7 @@ import (
 // changed: it is shared with the caches.
 type view struct {
 	namespaces []*v1.NetNamespace // in order of name
+	egressIPs  []*ovnv1.EgressIP  // in order of name
 	hosts      []*v1.HostSubnet   // in order of name
 	// probed, votes and verdicts are by host: the results of this controller's
 	// probes, what agents report, and what follows from both and from Nodes.
@@ -33,6 +35,10 @@ type view struct {
 	evacuating map[string]bool
 	capacity   map[string]int
 	networks   map[string][]netip.Prefix
+	// servesEgressIPs: EgressIPs are ours to serve.
+	servesEgressIPs bool
+	// assignable are the hosts whose Nodes have the label for EgressIPs.
+	assignable map[string]bool
 	// ipv6Capacity is by host too, of those for which a cloud gives one for each family.
 	ipv6Capacity map[string]int
 	// hostIPs are, by host, hostIP and, if that is one of IPv4, an IPv6 address of the Node.
@@ -98,7 +104,7 @@ func (d *decision) between() map[string]bool {
 		}); ok {
 			listed = d.resolution.Hosts[i].Claims
 		}
-		for _, ip := range wanted.Claims {
+		for _, ip := range wanted.All() {
 			if _, ok := slices.BinarySearchFunc(listed, ip, func(c egress.ClaimResult, ip netip.Addr) int { return c.IP.Compare(ip) }); !ok {
 				ips[ip.String()] = true
 			}
@@ -114,8 +120,9 @@ func (v *view) placement(host string) *v1.PlacementStatus {
 		capacity = atMost(v.defaultCapacity)
 	}
 	p := &v1.PlacementStatus{
-		Capacity: int32(max(capacity, 0)), //nolint:gosec // at most maxClaims
-		Closed:   v.verdicts[host].Closed, NodeAddresses: append([]string{}, v.listed[host]...),
+		Capacity:         int32(max(capacity, 0)), //nolint:gosec // at most maxClaims
+		EgressAssignable: v.assignable[host],
+		Closed:           v.verdicts[host].Closed, NodeAddresses: append([]string{}, v.listed[host]...),
 		PodNetworks: append([]string{}, v.podNetworks[host]...), Networks: []string{},
 	}
 	for _, network := range v.networks[host] {
@@ -135,13 +142,17 @@ func (v *view) placement(host string) *v1.PlacementStatus {
 func (v *view) objects() egress.Objects {
 	objects := egress.Objects{
 		NetNamespaces: make([]v1.NetNamespace, 0, len(v.namespaces)),
+		EgressIPs:     make([]ovnv1.EgressIP, 0, len(v.egressIPs)),
 		HostSubnets:   make([]v1.HostSubnet, 0, len(v.hosts)),
-		Verdicts:      v.verdicts, Evacuating: v.evacuating,
+		Verdicts:      v.verdicts, Evacuating: v.evacuating, Assignable: v.assignable,
 		Capacity: v.capacity, IPv6Capacity: v.ipv6Capacity, DefaultCapacity: atMost(v.defaultCapacity),
 		Networks: v.networks, Gone: v.gone, Awaited: v.awaited, Failing: v.failing, Unheard: v.unheard,
 	}
 	for _, n := range v.namespaces {
 		objects.NetNamespaces = append(objects.NetNamespaces, *n)
+	}
+	for _, e := range v.egressIPs {
+		objects.EgressIPs = append(objects.EgressIPs, *e)
 	}
 	for _, h := range v.hosts {
 		objects.HostSubnets = append(objects.HostSubnets, *h)
@@ -213,21 +224,58 @@ func onlineStatus(verdict online.Verdict) metav1.ConditionStatus {
 	return metav1.ConditionFalse
 }
 
-// allConfigured reports whether all automatic hosts that are online have what they
-// claim, as their agents report.
+// allConfigured reports whether all hosts that are online have what the controller has assigned
+// to them, as their agents report.
 func (v *view) allConfigured() bool {
 	for _, h := range v.hosts {
-		if len(h.EgressCIDRs) == 0 || !v.verdicts[h.Name].Online {
+		if !v.verdicts[h.Name].Online {
 			continue
 		}
 		has := configured(h)
-		for _, ip := range h.EgressIPs {
+		for _, ip := range assignedTo(h) {
 			if !slices.Contains(has, ip) {
 				return false
 			}
 		}
 	}
 	return true
+}
+
+// assignedTo is what the lists of a host have that the controller manages.
+func assignedTo(h *v1.HostSubnet) []string {
+	if len(h.EgressCIDRs) == 0 {
+		return h.AssignedEgressIPs
+	}
+	return h.AllEgressIPs()
+}
+
+// requester is an object that requests egress IPs.
+type requester struct {
+	// group is its name for the brain.
+	group     string
+	egressIPs []string
+	status    []v1.RequestStatus
+}
+
+// requesters are the NetNamespaces and EgressIPs.
+func (v *view) requesters() []requester {
+	all := make([]requester, 0, len(v.namespaces)+len(v.egressIPs))
+	for _, n := range v.namespaces {
+		all = append(all, requester{group: n.Name, egressIPs: n.EgressIPs, status: n.Status.EgressIPs})
+	}
+	for _, e := range v.egressIPs {
+		all = append(all, requester{group: egress.GroupOfEgressIP(e.Name), egressIPs: e.Spec.EgressIPs, status: e.Status.EgressIPs})
+	}
+	return all
+}
+
+// requested is all that is requested, as it is written.
+func (v *view) requested() []string {
+	var all []string
+	for _, r := range v.requesters() {
+		all = append(all, r.egressIPs...)
+	}
+	return all
 }
 
 // configured are, by address, the hosts that are online and still have it, as their agents
@@ -247,12 +295,12 @@ func (v *view) configured() map[string][]string {
 	return hosts
 }
 
-// published are the addresses that statuses of NetNamespaces have assigned, each with its
+// published are the addresses that statuses of requesters have assigned, each with its
 // host.
 func (v *view) published() map[hostAddress]bool {
 	all := make(map[hostAddress]bool)
-	for _, n := range v.namespaces {
-		for _, request := range n.Status.EgressIPs {
+	for _, n := range v.requesters() {
+		for _, request := range n.status {
 			if assigned(request.State) {
 				all[hostAddress{request.Host, request.IP}] = true
 			}
@@ -273,6 +321,15 @@ func (v *view) namespace(name string) *v1.NetNamespace {
 	return v.namespaces[i]
 }
 
+// egressIP returns the EgressIP of that name, or nil.
+func (v *view) egressIP(name string) *ovnv1.EgressIP {
+	i, ok := slices.BinarySearchFunc(v.egressIPs, name, compareName[*ovnv1.EgressIP])
+	if !ok {
+		return nil
+	}
+	return v.egressIPs[i]
+}
+
 // host returns the HostSubnet of that name, or nil.
 func (v *view) host(name string) *v1.HostSubnet {
 	i, ok := slices.BinarySearchFunc(v.hosts, name, compareName[*v1.HostSubnet])
@@ -284,12 +341,19 @@ func (v *view) host(name string) *v1.HostSubnet {
 
 // object returns the object with that status, or nil.
 func (v *view) object(key statusKey) client.Object {
-	if key.kind == kindHostSubnet {
+	switch key.kind {
+	case kindHostSubnet:
 		if h := v.host(key.name); h != nil {
 			return h
 		}
-	} else if n := v.namespace(key.name); n != nil {
-		return n
+	case kindEgressIP:
+		if e := v.egressIP(key.name); e != nil {
+			return e
+		}
+	default:
+		if n := v.namespace(key.name); n != nil {
+			return n
+		}
 	}
 	return nil
 }

@@ -62,6 +62,14 @@ type HostSubnet struct {
 	// +kubebuilder:validation:XValidation:rule="oldSelf.orValue([]) == self || [self.filter(x, isIP(x) || isCIDR(x)).map(x, isIP(x) ? ip(x) : cidr(x).ip())].all(ips, ips.all(x, ips.indexOf(x) == ips.lastIndexOf(x)))",optionalOldSelf=true,messageExpression="[self.map(x, x.split('/')[0])].map(ips, ips.filter(x, !ips.exists_one(y, x == y))[0])[0] + ' is listed more than once: list each egress IP once, with or without prefix length'",message="list each egress IP once, in one form, with or without prefix length"
 	EgressIPs []string `json:"egressIPs,omitempty"`
 
+	// assignedEgressIPs are the addresses of EgressIPs (k8s.ovn.org/v1) that this host has, in
+	// addition to egressIPs. The controller sets them.
+	// +optional
+	// +listType=atomic
+	// +kubebuilder:validation:MaxItems=512
+	// +kubebuilder:validation:items:MaxLength=64
+	AssignedEgressIPs []string `json:"assignedEgressIPs,omitempty"`
+
 	// egressCIDRs are the ranges from which the controller may assign egress
 	// IPs to this host: IPv4 and IPv6 CIDRs without host bits, in canonical form.
 	// +optional
@@ -77,6 +85,14 @@ type HostSubnet struct {
 	// its own fields, by server-side apply.
 	// +optional
 	Status HostSubnetStatus `json:"status,omitzero"`
+}
+
+// AllEgressIPs are egressIPs and assignedEgressIPs. The result may share memory with the object.
+func (h *HostSubnet) AllEgressIPs() []string {
+	if len(h.AssignedEgressIPs) == 0 {
+		return h.EgressIPs
+	}
+	return append(append(make([]string, 0, len(h.EgressIPs)+len(h.AssignedEgressIPs)), h.EgressIPs...), h.AssignedEgressIPs...)
 }
 
 // HostSubnetList is a list of HostSubnets.
@@ -196,6 +212,10 @@ type PlacementStatus struct {
 	// closed is true while the host keeps the egress IPs that it has and is given no
 	// more, for instance because its Node is not Ready.
 	Closed bool `json:"closed"`
+	// egressAssignable is true while the Node has the label k8s.ovn.org/egress-assignable, so
+	// that the controller may assign egress IPs of EgressIPs to it.
+	// +optional
+	EgressAssignable bool `json:"egressAssignable"`
 	// nodeAddresses are the InternalIPs and ExternalIPs of the Node that are IPv4.
 	// Traffic to those that the host's agent sees too is not egress traffic.
 	// +optional
@@ -337,6 +357,12 @@ type AgentStatus struct {
 	// +optional
 	// +kubebuilder:validation:Enum=Overlay
 	Probes string `json:"probes,omitempty"`
+	// overlaps are pods of this host whose egress IPs more than one object says: one pod for
+	// each two objects.
+	// +optional
+	// +listType=atomic
+	// +kubebuilder:validation:MaxItems=16
+	Overlaps []Overlap `json:"overlaps,omitempty"`
 	// silent are the hosts that do not answer this agent, or answer that they
 	// cannot serve, of those whose status.witnesses contain this host. A host
 	// counts as offline if the controller and most of its witnesses find it
@@ -346,6 +372,20 @@ type AgentStatus struct {
 	// +kubebuilder:validation:MaxItems=256
 	// +kubebuilder:validation:items:MaxLength=253
 	Silent []string `json:"silent,omitempty"`
+}
+
+// Overlap is a pod whose egress IPs two objects say. Each is "EgressIP/NAME", or the name of a
+// NetNamespace.
+type Overlap struct {
+	// used is the object whose egress IPs the pod has.
+	// +kubebuilder:validation:MaxLength=512
+	Used string `json:"used"`
+	// ignored is the other one.
+	// +kubebuilder:validation:MaxLength=512
+	Ignored string `json:"ignored"`
+	// pod is the pod, as NAMESPACE/NAME.
+	// +kubebuilder:validation:MaxLength=512
+	Pod string `json:"pod"`
 }
 
 // Values of AgentStatus.Families.
@@ -370,6 +410,9 @@ type ClaimStatus struct {
 	// namespace is the NetNamespace that requests it; empty if none does.
 	// +optional
 	Namespace string `json:"namespace,omitempty"`
+	// egressIP is the EgressIP that requests it; empty if none does.
+	// +optional
+	EgressIP string `json:"egressIP,omitempty"`
 	// state is the state of the claim.
 	State EgressIPState `json:"state"`
 	// configured is true if the address is on the uplink and its rules are in

@@ -9,7 +9,7 @@ const (
 
 // mutants is the whole list.
 func mutants() []mutant {
-	return slices.Concat(resolveMutants(), insideMutants(), networkMutants(), memoMutants(), familyMutants(), failBackMutants(), healthMutants(), probeMutants(), allocateMutants(), ownershipMutants(), netIDMutants(), agentMutants(), controllerMutants(), claimMutants(), endpointMutants(), criMutants(), kernelMutants(), passMutants(), ruleMutants(), ipv6Mutants(), hosts6Mutants(), bootMutants())
+	return slices.Concat(resolveMutants(), insideMutants(), networkMutants(), memoMutants(), familyMutants(), failBackMutants(), egressIPMutants(), healthMutants(), probeMutants(), allocateMutants(), ownershipMutants(), netIDMutants(), agentMutants(), controllerMutants(), claimMutants(), endpointMutants(), criMutants(), kernelMutants(), passMutants(), ruleMutants(), ipv6Mutants(), hosts6Mutants(), bootMutants())
 }
 
 // insideMutants are mistakes about whose word makes an address one of the cluster.
@@ -80,7 +80,7 @@ func resolveMutants() []mutant {
 		},
 		{
 			name: "claims-unsorted", pkg: brain, test: "TestPropertyOrderOfObjectsMeansNothing",
-			edits: []edit{{file: "objects.go", old: "h.Claims = sortedUnique(h.Claims)", new: "h.Claims = slices.Compact(h.Claims)"}},
+			edits: []edit{{file: "objects.go", old: "h.Claims = sortedUnique(slices.Concat(h.Claims, h.Assigned))", new: "h.Claims = slices.Compact(slices.Concat(h.Claims, h.Assigned))"}},
 		},
 		{
 			name: "netid-shared", pkg: brain, test: "TestPropertyNoPacketLeavesWithAnotherAddress",

@@ -5,7 +5,7 @@ func claimMutants() []mutant {
 	return []mutant{
 		{
 			name: "two-writes-of-one-netnamespace", pkg: controller, test: "TestNoSecondWriteBesideOne", plain: true,
-			edits: []edit{{file: "netnamespace.go", old: "!namespace.DeletionTimestamp.IsZero() || r.writes.underWay(writesNetNamespace, name)", new: "!namespace.DeletionTimestamp.IsZero()"}},
+			edits: []edit{{file: "netnamespace.go", old: "return given || r.writes.underWay(writesNetID, name)", new: "return given"}},
 		},
 		{
 			name: "unplaced-is-forgotten", pkg: brain, test: "TestWhatIsDisplaced", plain: true,
@@ -29,7 +29,7 @@ func claimMutants() []mutant {
 		},
 		{
 			name: "displaced-wait-for-placements", pkg: controller, test: "TestMovesComeBeforePlacements", plain: true,
-			edits: []edit{{file: "claim_order.go", old: "displaced.Moves(w.wanted, ", new: "displaced.Moves(nil, "}},
+			edits: []edit{{file: "claim_order.go", old: "displaced.Moves(w.wanted.all(), ", new: "displaced.Moves(nil, "}},
 		},
 		{
 			name: "refused-claims-pause-the-rest", pkg: controller, test: "TestRefusalsDoNotPauseTheRest", plain: true,

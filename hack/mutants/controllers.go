@@ -125,11 +125,15 @@ func controllerMutants() []mutant {
 		},
 		{
 			name: "closed-unpublished", pkg: controller, test: "TestPropertyAllDecideTheSame",
-			edits: []edit{{file: "view.go", old: "Closed:   v.verdicts[host].Closed, ", new: ""}},
+			edits: []edit{{file: "view.go", old: "Closed:           v.verdicts[host].Closed, ", new: ""}},
+		},
+		{
+			name: "assignable-unpublished", pkg: controller, test: "TestPropertyAllDecideTheSame",
+			edits: []edit{{file: "view.go", old: "\t\tEgressAssignable: v.assignable[host],\n", new: ""}},
 		},
 		{
 			name: "capacity-unpublished", pkg: controller, test: "TestPropertyAllDecideTheSame",
-			edits: []edit{{file: "view.go", old: "Capacity: int32(max(capacity, 0)),", new: "Capacity: maxClaims + 0*int32(capacity),"}},
+			edits: []edit{{file: "view.go", old: "Capacity:         int32(max(capacity, 0)),", new: "Capacity: maxClaims + 0*int32(capacity),"}},
 		},
 		{
 			name: "network-unpublished", pkg: controller, test: "TestPropertyAllDecideTheSame",
@@ -262,7 +266,7 @@ func controllerMutants() []mutant {
 		},
 		{
 			name: "numbers-only-new-ones", pkg: controller, test: "TestOneStep",
-			edits: []edit{{file: "netnamespace.go", old: "n == nil || n.NetID == nil {", new: "n == nil {"}},
+			edits: []edit{{file: "netnamespace.go", old: "(n == nil || n.NetID == nil) {", new: "n == nil {"}},
 		},
 		{
 			name: "told-each-time", pkg: controller, test: "TestNamespaceNotices",

@@ -234,7 +234,7 @@ func healthMutants() []mutant {
 		{
 			name: "all-held-serve", pkg: brain, test: "TestLastResort", plain: true,
 			edits: []edit{{
-				file: "lastresort.go", old: "if heldDown[claims.Host] && slices.ContainsFunc(claims.Claims, func(ip netip.Addr) bool { return missing[ip] }) {",
+				file: "lastresort.go", old: "if heldDown[claims.Host] && slices.ContainsFunc(claims.All(), func(ip netip.Addr) bool { return missing[ip] }) {",
 				new: "if heldDown[claims.Host] {",
 			}},
 		},
@@ -296,7 +296,7 @@ func healthMutants() []mutant {
 		},
 		{
 			name: "runtime-only-is-unmanaged", pkg: brain, test: "TestDecideHost", plain: true,
-			edits: []edit{{file: "decide.go", old: "if !managed[p.Namespace] && !p.RuntimeOnly {", new: "if !managed[p.Namespace] {"}},
+			edits: []edit{{file: "decide.go", old: "&& !managed[p.Namespace] && !p.RuntimeOnly {", new: "&& !managed[p.Namespace] {"}},
 		},
 		{
 			name: "strict-drops-the-unmanaged", pkg: brain, test: "TestDecideHost", plain: true,
@@ -356,7 +356,7 @@ func healthMutants() []mutant {
 		},
 		{
 			name: "standby-for-the-living", pkg: brain, test: "TestPropertyStandbysComeTrue",
-			edits: []edit{{file: "standby.go", old: "c.Hosts[dead].Online, c.Hosts[dead].Claims = false, nil", new: "c.Hosts[dead].Online = false"}},
+			edits: []edit{{file: "standby.go", old: "\tc.Hosts[dead].Claims = slices.DeleteFunc(slices.Clone(c.Hosts[dead].Claims), func(ip netip.Addr) bool { return slices.Contains(lost, ip) })\n", new: ""}},
 		},
 	}
 }

@@ -62,7 +62,7 @@ func ownershipMutants() []mutant {
 		},
 		{
 			name: "no-netid-is-zero", pkg: brain, test: "TestNamespaces",
-			edits: []edit{{file: "objects.go", old: "Unnumbered: !numbered", new: "Unnumbered: !numbered && id > 0"}},
+			edits: []edit{{file: "objects.go", old: "Name: object.Name, NetID: id, Unnumbered: !numbered", new: "Name: object.Name, NetID: id, Unnumbered: !numbered && id > 0"}},
 		},
 	}
 }

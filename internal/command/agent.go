@@ -46,6 +46,7 @@ bpffs. Stopping it changes nothing in the kernel; "cleanup" removes everything.`
 		"service networks as comma-separated `CIDRs`, in addition to those of ServiceCIDR objects (Kubernetes 1.33)")
 	f.Var(&excludeCIDRs, "exclude-cidrs",
 		"further networks as comma-separated `CIDRs` to which all pods send as if there were no egress IPs")
+	f.BoolVar(&o.EgressIPs, "egressip-api", true, egressIPAPIUsage)
 	f.BoolVar(&o.Strict, "strict", true,
 		"drop traffic that leaves the cluster from addresses of this node's pod CIDR, or of --cluster-cidrs if it has none, that belong to no known pod")
 	f.DurationVar(&o.AwayAfter, "away-after", 2*time.Minute,

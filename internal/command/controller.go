@@ -13,6 +13,9 @@ import (
 	"github.com/egressip-operator/egressip-operator/pkg/probe"
 )
 
+// egressIPAPIUsage is the same for controller and agents, which must agree.
+const egressIPAPIUsage = "serve EgressIPs (k8s.ovn.org/v1), unless their CustomResourceDefinition is another software's"
+
 func controllerCommand(version string) *cobra.Command {
 	var common commonOptions
 	o := controllers.Options{Version: version}
@@ -50,6 +53,7 @@ status, conditions and events. Several may run; one of them leads.`,
 		"how long a HostSubnet is kept after its Node is gone, 0 to delete it at once")
 	f.DurationVar(&o.ClaimRetention, "claim-retention", 5*time.Minute,
 		"how long egress IPs that a user, or a restore, wrote into the list of an automatic host are kept although no namespace requests them, 0 for not at all")
+	f.BoolVar(&o.EgressIPs, "egressip-api", true, egressIPAPIUsage)
 	f.BoolVar(&o.FindNetworks, "find-networks", true,
 		"read the networks of pods and services from objects of the CNI and of the cluster, where they exist and may be read")
 	f.Var((*cidrsValue)(&o.ServiceCIDRs), "service-cidrs", "service networks as comma-separated `CIDRs`, as agents have them: egress IPs there are refused")

@@ -9,6 +9,7 @@ import (
 	"github.com/go-logr/logr"
 	"github.com/prometheus/client_golang/prometheus"
 	"golang.org/x/sync/errgroup"
+	corev1 "k8s.io/api/core/v1"
 	"k8s.io/apimachinery/pkg/runtime"
 	clientgoscheme "k8s.io/client-go/kubernetes/scheme"
 	"k8s.io/client-go/rest"
@@ -20,8 +21,10 @@ import (
 	ctrlmetrics "sigs.k8s.io/controller-runtime/pkg/metrics"
 	metricsserver "sigs.k8s.io/controller-runtime/pkg/metrics/server"
 
+	ovnv1 "github.com/egressip-operator/egressip-operator/api/ovn/v1"
 	v1 "github.com/egressip-operator/egressip-operator/api/v1"
 	"github.com/egressip-operator/egressip-operator/internal/apiconn"
+	"github.com/egressip-operator/egressip-operator/internal/egressips"
 	"github.com/egressip-operator/egressip-operator/internal/endpoint"
 	"github.com/egressip-operator/egressip-operator/pkg/cri"
 	"github.com/egressip-operator/egressip-operator/pkg/dataplane"
@@ -111,7 +114,7 @@ func serve(ctx context.Context, cfg *rest.Config, o Options, k applier, registry
 // newManager makes what holds the caches and serves the metrics.
 func newManager(cfg *rest.Config, o Options, log logr.Logger) (manager.Manager, error) {
 	scheme := runtime.NewScheme()
-	if err := errors.Join(clientgoscheme.AddToScheme(scheme), v1.AddToScheme(scheme)); err != nil {
+	if err := errors.Join(clientgoscheme.AddToScheme(scheme), v1.AddToScheme(scheme), ovnv1.AddToScheme(scheme)); err != nil {
 		return nil, fmt.Errorf("register the API's kinds: %w", err)
 	}
 	mgr, err := manager.New(cfg, manager.Options{
@@ -137,6 +140,12 @@ func (a *agent) wire(cfg *rest.Config, mgr manager.Manager, k applier) error {
 	a.cache = mgr.GetCache()
 	a.health = &health{clock: clock.RealClock{}, waiting: "the API server"}
 	a.objects = &caches{cache: a.cache, log: a.log, options: a.options, changed: newSignal()}
+	if a.options.EgressIPs {
+		a.objects.egressIPs = egressips.New(egressips.Config{
+			Live: writer, Cache: a.cache, Log: a.log.WithName("egressips"), Clock: clock.RealClock{},
+			Also: []client.Object{&corev1.Namespace{}}, Handler: a.objects.handler(), Known: a.objects.changed.raise,
+		})
+	}
 	a.publisher = &publisher{
 		log: a.log, clock: clock.RealClock{}, node: a.options.NodeName, version: a.options.Version, metrics: a.metrics, wake: newSignal(),
 		cached: a.objects.ownHostSubnet,
@@ -216,6 +225,9 @@ func (a *agent) run(ctx context.Context) error {
 		a.stayPresent(ctx)
 		return nil
 	})
+	if a.objects.egressIPs != nil {
+		g.Go(func() error { return a.objects.egressIPs.Start(ctx) })
+	}
 	g.Go(func() error { return a.work(ctx) })
 	return g.Wait()
 }

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"maps"
 	"net/http"
 	"reflect"
 	"slices"
@@ -25,8 +26,10 @@ import (
 	"sigs.k8s.io/controller-runtime/pkg/client"
 	"sigs.k8s.io/controller-runtime/pkg/client/apiutil"
 
+	ovnv1 "github.com/egressip-operator/egressip-operator/api/ovn/v1"
 	v1 "github.com/egressip-operator/egressip-operator/api/v1"
 	"github.com/egressip-operator/egressip-operator/internal/apiconn"
+	"github.com/egressip-operator/egressip-operator/internal/egressips"
 	"github.com/egressip-operator/egressip-operator/pkg/cri"
 	"github.com/egressip-operator/egressip-operator/pkg/egress"
 )
@@ -52,6 +55,7 @@ func cacheOptions(node string, daemonSet types.NamespacedName) cache.Options {
 				Field:     fields.OneTermEqualSelector("spec.nodeName", node),
 				Transform: stripPod,
 			},
+			&corev1.Namespace{}: {Transform: stripNamespace},
 			&corev1.ConfigMap{}: {
 				Namespaces: map[string]cache.Config{metav1.NamespaceSystem: {}},
 				Field:      fields.OneTermEqualSelector("metadata.name", egress.KubeadmConfigMap),
@@ -73,7 +77,7 @@ func cacheOptions(node string, daemonSet types.NamespacedName) cache.Options {
 	return o
 }
 
-// mapper knows Pods, ConfigMaps, DaemonSets and EndpointSlices without discovery, so that an agent can start,
+// mapper knows Pods, Namespaces, ConfigMaps, DaemonSets and EndpointSlices without discovery, so that an agent can start,
 // and wait, without an API server: a new cache immediately maps the kinds that it
 // has options for.
 type mapper struct{ meta.RESTMapper }
@@ -90,12 +94,17 @@ func newMapper(cfg *rest.Config, client *http.Client) (meta.RESTMapper, error) {
 func (m mapper) RESTMapping(kind schema.GroupKind, versions ...string) (*meta.RESTMapping, error) {
 	for resource, known := range map[schema.GroupVersionResource]schema.GroupVersionKind{
 		corev1.SchemeGroupVersion.WithResource("pods"):                corev1.SchemeGroupVersion.WithKind("Pod"),
+		corev1.SchemeGroupVersion.WithResource("namespaces"):          corev1.SchemeGroupVersion.WithKind("Namespace"),
 		corev1.SchemeGroupVersion.WithResource("configmaps"):          corev1.SchemeGroupVersion.WithKind("ConfigMap"),
 		appsv1.SchemeGroupVersion.WithResource("daemonsets"):          appsv1.SchemeGroupVersion.WithKind("DaemonSet"),
 		discoveryv1.SchemeGroupVersion.WithResource("endpointslices"): discoveryv1.SchemeGroupVersion.WithKind("EndpointSlice"),
 	} {
 		if kind == known.GroupKind() {
-			return &meta.RESTMapping{Resource: resource, GroupVersionKind: known, Scope: meta.RESTScopeNamespace}, nil
+			scope := meta.RESTScopeNamespace
+			if kind.Kind == "Namespace" {
+				scope = meta.RESTScopeRoot
+			}
+			return &meta.RESTMapping{Resource: resource, GroupVersionKind: known, Scope: scope}, nil
 		}
 	}
 	return m.RESTMapper.RESTMapping(kind, versions...)
@@ -112,6 +121,11 @@ type caches struct {
 	sandboxes func() []cri.Pod
 
 	serviceCIDRs bool // the API server has that kind
+	// egressIPs are those that are served, with the Namespaces that their selectors are for; nil
+	// for none.
+	egressIPs *egressips.Source
+	// labels are those that pods had last.
+	labels lastLabels
 	// own is this node's HostSubnet where the cache was found to lag.
 	own own
 	// kubeadm reports whether the ConfigMap of kubeadm has been read; nil for never.
@@ -144,6 +158,14 @@ func (c *caches) start(ctx context.Context, waitsFor func(string)) error {
 			return fmt.Errorf("watch %s: %w", kind.name, err)
 		}
 		if !toolscache.WaitForCacheSync(ctx.Done(), informer.HasSynced) {
+			return ctx.Err()
+		}
+	}
+	if c.egressIPs != nil {
+		waitsFor("EgressIPs and Namespaces from the API server")
+		select {
+		case <-c.egressIPs.Ready():
+		case <-ctx.Done():
 			return ctx.Err()
 		}
 	}
@@ -220,14 +242,9 @@ func sameInput(before, after any) bool {
 	case *corev1.Pod:
 		a, ok := after.(*corev1.Pod)
 		return ok && samePod(b, a)
-	case *v1.HostSubnet:
-		a, ok := after.(*v1.HostSubnet)
-		return ok && b.UID == a.UID && b.Generation == a.Generation && uplinkMTU(b) == uplinkMTU(a) && sameToTheBrain(
-			egress.Objects{HostSubnets: []v1.HostSubnet{*b}}, egress.Objects{HostSubnets: []v1.HostSubnet{*a}})
-	case *v1.NetNamespace:
-		a, ok := after.(*v1.NetNamespace)
-		return ok && b.UID == a.UID && b.NetName == a.NetName && sameToTheBrain(
-			egress.Objects{NetNamespaces: []v1.NetNamespace{*b}}, egress.Objects{NetNamespaces: []v1.NetNamespace{*a}})
+	case *corev1.Namespace:
+		a, ok := after.(*corev1.Namespace)
+		return ok && maps.Equal(b.Labels, a.Labels)
 	case *discoveryv1.EndpointSlice:
 		a, ok := after.(*discoveryv1.EndpointSlice)
 		return ok && slices.Equal(endpointsOf([]discoveryv1.EndpointSlice{*b}), endpointsOf([]discoveryv1.EndpointSlice{*a}))
@@ -237,6 +254,26 @@ func sameInput(before, after any) bool {
 	case *networkingv1.ServiceCIDR:
 		a, ok := after.(*networkingv1.ServiceCIDR)
 		return ok && slices.Equal(b.Spec.CIDRs, a.Spec.CIDRs)
+	default:
+		return sameObject(before, after)
+	}
+}
+
+// sameObject is sameInput for the objects that the brain reads.
+func sameObject(before, after any) bool {
+	switch b := before.(type) {
+	case *v1.HostSubnet:
+		a, ok := after.(*v1.HostSubnet)
+		return ok && b.UID == a.UID && b.Generation == a.Generation && uplinkMTU(b) == uplinkMTU(a) && sameToTheBrain(
+			egress.Objects{HostSubnets: []v1.HostSubnet{*b}}, egress.Objects{HostSubnets: []v1.HostSubnet{*a}})
+	case *v1.NetNamespace:
+		a, ok := after.(*v1.NetNamespace)
+		return ok && b.UID == a.UID && b.NetName == a.NetName && sameToTheBrain(
+			egress.Objects{NetNamespaces: []v1.NetNamespace{*b}}, egress.Objects{NetNamespaces: []v1.NetNamespace{*a}})
+	case *ovnv1.EgressIP:
+		a, ok := after.(*ovnv1.EgressIP)
+		return ok && b.UID == a.UID && sameToTheBrain(
+			egress.Objects{EgressIPs: []ovnv1.EgressIP{*b}}, egress.Objects{EgressIPs: []ovnv1.EgressIP{*a}})
 	default:
 		return false
 	}
@@ -280,6 +317,12 @@ func (c *caches) gather(ctx context.Context) (input, error) {
 	if c.kubeadm != nil && c.kubeadm() {
 		errs = append(errs, c.cache.List(ctx, &configMaps))
 	}
+	var namespaces corev1.NamespaceList
+	if c.egressIPs.Served() {
+		errs = append(errs, c.cache.List(ctx, &namespaces))
+	}
+	egressIPs, err := c.egressIPs.List(ctx)
+	errs = append(errs, err)
 	if err := errors.Join(errs...); err != nil {
 		return input{}, fmt.Errorf("read the caches: %w", err)
 	}
@@ -291,7 +334,9 @@ func (c *caches) gather(ctx context.Context) (input, error) {
 		node:          c.options.NodeName,
 		netNamespaces: netNamespaces.Items,
 		hostSubnets:   c.own.correct(c.options.NodeName, hostSubnets.Items),
-		pods:          localPods(pods.Items, sandboxes),
+		egressIPs:     egressIPs,
+		namespaces:    labelsOf(namespaces.Items),
+		pods:          c.labels.correct(localPods(pods.Items, sandboxes)),
 		serviceCIDRs:  serviceCIDRs.Items,
 		apiServers:    apiServers.Items,
 		kubeadm:       kubeadmNetworks(configMaps.Items),

@@ -6,7 +6,9 @@ import (
 
 	discoveryv1 "k8s.io/api/discovery/v1"
 	networkingv1 "k8s.io/api/networking/v1"
+	"k8s.io/apimachinery/pkg/labels"
 
+	ovnv1 "github.com/egressip-operator/egressip-operator/api/ovn/v1"
 	v1 "github.com/egressip-operator/egressip-operator/api/v1"
 	"github.com/egressip-operator/egressip-operator/pkg/dataplane"
 	"github.com/egressip-operator/egressip-operator/pkg/dataplane/warning"
@@ -17,7 +19,10 @@ import (
 type input struct {
 	node          string
 	netNamespaces []v1.NetNamespace
+	egressIPs     []ovnv1.EgressIP
 	hostSubnets   []v1.HostSubnet
+	// namespaces are the labels of Namespaces, by name.
+	namespaces map[string]labels.Set
 	// pods are those of this node.
 	pods         []localPod
 	serviceCIDRs []networkingv1.ServiceCIDR
@@ -77,6 +82,8 @@ type decision struct {
 	outside            egress.Pod
 	podNetworksOmitted int
 	podNetworksUnknown bool
+	// overlaps are pods whose egress IPs two objects say.
+	overlaps []egress.Overlap
 	// withdrawn: the node gives up its egress IPs.
 	withdrawn bool
 	// warnings are what the admin should know and what stops nothing.
@@ -91,6 +98,7 @@ type decision struct {
 func decide(in input) (decision, bool) {
 	cluster, problems := in.memo.Snapshot(egress.Objects{
 		NetNamespaces: in.netNamespaces,
+		EgressIPs:     in.egressIPs,
 		HostSubnets:   in.hostSubnets,
 	})
 	hostIP, known := hostIPOf(in.pods)
@@ -99,7 +107,7 @@ func decide(in input) (decision, bool) {
 	}
 	decided, ok := egress.DecideHost(egress.HostInput{
 		Host: in.node, Cluster: cluster, HostIP: hostIP, Uplink: in.uplink, Addresses: in.addresses,
-		Pods: podsOf(in.pods), Managed: managedNamespaces(in.netNamespaces),
+		Pods: podsOf(in.pods), Namespaces: in.namespaces, Managed: managedNamespaces(in.netNamespaces),
 		Inside: insideNetworks(in.inside, in.serviceCIDRs), PodNetworks: in.podNetworks, ClusterNetworks: in.kubeadm,
 		APIServers: endpointsOf(in.apiServers), PodRoutes: routesOf(in.podRoutes),
 		Strict: in.strict, Reach: in.reach, Memo: in.memo,
@@ -110,6 +118,7 @@ func decide(in input) (decision, bool) {
 	d := decision{
 		state: stateOf(decided.Plan, in.strict), result: decided.Result, peers: decided.Watched, witnessed: decided.Witnessed,
 		noHostSubnet: decided.NoHostSubnet, withdrawn: in.reach.Withdrawn, addresses: decided.Addresses,
+		overlaps:         decided.Overlaps,
 		addressesUnknown: len(in.addresses) == 0,
 		podNetworks:      decided.PodNetworks, outside: decided.Outside, podNetworksOmitted: decided.PodNetworksOmitted,
 		podNetworksUnknown: len(decided.Locate) > 0 && len(in.podRoutes) == 0,

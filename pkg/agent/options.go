@@ -43,6 +43,8 @@ type Options struct {
 	// PodNetworks are those of Inside that hold pods: for Strict, where the Node
 	// has no podCIDR.
 	PodNetworks []netip.Prefix
+	// EgressIPs: those of k8s.ovn.org/v1 are served, too, where their definition is ours.
+	EgressIPs bool
 	// Strict: traffic that leaves the cluster is dropped if it comes from an
 	// address of this node's pod CIDR that belongs to no pod that the agent knows.
 	Strict bool

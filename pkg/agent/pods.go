@@ -7,6 +7,7 @@ import (
 	"time"
 
 	corev1 "k8s.io/api/core/v1"
+	"k8s.io/apimachinery/pkg/labels"
 	"k8s.io/apimachinery/pkg/types"
 
 	"github.com/egressip-operator/egressip-operator/pkg/cri"
@@ -28,6 +29,7 @@ const (
 type localPod struct {
 	source               podSource
 	namespace, name, uid string
+	labels               labels.Set
 	// addresses are its addresses of both families.
 	addresses []netip.Addr
 	// created is when the pod, or its sandbox, was created.
@@ -47,7 +49,7 @@ type localPod struct {
 func podFromAPI(pod *corev1.Pod) localPod {
 	p := localPod{
 		source: fromAPI, namespace: pod.Namespace, name: pod.Name, uid: string(pod.UID),
-		addresses: addressesOf(pod), created: pod.CreationTimestamp.Time,
+		labels: pod.Labels, addresses: addressesOf(pod), created: pod.CreationTimestamp.Time,
 		hostNetwork: pod.Spec.HostNetwork, terminating: pod.DeletionTimestamp != nil, ended: ended(pod),
 	}
 	p.hostIP = hostIPFrom(pod)
@@ -98,7 +100,7 @@ func podsOf(pods []localPod) []egress.Pod {
 	answer := make([]egress.Pod, 0, len(owners))
 	for ip, pod := range owners {
 		answer = append(answer, egress.Pod{
-			Namespace: pod.namespace, Name: pod.name, UID: pod.uid, IP: ip,
+			Namespace: pod.namespace, Name: pod.name, UID: pod.uid, IP: ip, Labels: pod.labels,
 			RuntimeOnly: !inAPI[types.NamespacedName{Namespace: pod.namespace, Name: pod.name}],
 		})
 	}

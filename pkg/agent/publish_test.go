@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"net/netip"
+	"reflect"
 	"slices"
 	"strings"
 	"sync"
@@ -591,4 +592,29 @@ func TestPublishWithoutHostSubnet(t *testing.T) {
 		pass(time.Second)
 		api.expectWrites(t, 3)
 	})
+}
+
+// Each field of an agent's status that changes is written: one that is not compared would stay as
+// it was, until another one changes.
+//
+// Mutant killed: overlaps-are-not-compared.
+func TestEachFieldOfTheStatusCounts(t *testing.T) {
+	fields := reflect.TypeFor[v1.AgentStatus]()
+	for i := range fields.NumField() {
+		var changed ownStatus
+		field := reflect.ValueOf(&changed.agent).Elem().Field(i)
+		switch field.Kind() {
+		case reflect.String:
+			field.SetString("x")
+		case reflect.Int32:
+			field.SetInt(1)
+		case reflect.Slice:
+			field.Set(reflect.MakeSlice(field.Type(), 1, 1))
+		default:
+			t.Fatalf("field %s has kind %s: set it here", fields.Field(i).Name, field.Kind())
+		}
+		if changed.equal(ownStatus{}) {
+			t.Errorf("a change of status.agent.%s is not written", fields.Field(i).Name)
+		}
+	}
 }

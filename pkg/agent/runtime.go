@@ -10,7 +10,7 @@ import (
 func podFromRuntime(pod cri.Pod) localPod {
 	return localPod{
 		source: fromRuntime, namespace: pod.Namespace, name: pod.Name, uid: pod.UID,
-		addresses: pod.Addresses, created: pod.CreatedAt,
+		labels: pod.Labels, addresses: pod.Addresses, created: pod.CreatedAt,
 	}
 }
 

@@ -102,6 +102,9 @@ func statusOf(o observation, version string, appliedGeneration int64) ownStatus 
 	for _, network := range o.decision.podNetworks {
 		s.agent.PodNetworks = append(s.agent.PodNetworks, network.String())
 	}
+	for _, overlap := range o.decision.overlaps {
+		s.agent.Overlaps = append(s.agent.Overlaps, v1.Overlap{Used: overlap.Used, Ignored: overlap.Ignored, Pod: overlap.Pod})
+	}
 	s.agent.PodNetworksMissing = clipTo(o.missing, maxClaimMessage)
 	s.agent.Backend, s.agent.IPTables = backendOf(o.report.Backends)
 	s.agent.BackendReason = clip(o.report.BackendReason)
@@ -180,11 +183,15 @@ func claimsOf(o observation) []v1.ClaimStatus {
 	var claims []v1.ClaimStatus
 	for _, c := range o.decision.result.Claims {
 		claim := v1.ClaimStatus{
-			IP:        c.IP.String(),
-			Namespace: c.Group,
-			State:     v1.EgressIPState(c.State),
-			Reason:    string(c.Reason),
-			Message:   clipTo(c.Message, maxClaimMessage),
+			IP:      c.IP.String(),
+			State:   v1.EgressIPState(c.State),
+			Reason:  string(c.Reason),
+			Message: clipTo(c.Message, maxClaimMessage),
+		}
+		if name, ok := egress.NameOfEgressIP(c.Group); ok {
+			claim.EgressIP = name
+		} else {
+			claim.Namespace = c.Group
 		}
 		if hosted[c.IP] {
 			report, known := reports[c.IP]
@@ -215,12 +222,12 @@ func claimsOf(o observation) []v1.ClaimStatus {
 func inUseMessage(c egress.ClaimResult, report dataplane.HostedReport) string {
 	mac := report.InUseBy
 	if report.Configured {
-		return fmt.Sprintf("%s of namespace %s is on this host, and %s says on the segment to have it too, so that answers may go there. "+
-			"Find it by its MAC address and take the address off it, or give the namespace another.", c.IP, c.Group, mac)
+		return fmt.Sprintf("%s of %s is on this host, and %s says on the segment to have it too, so that answers may go there. "+
+			"Find it by its MAC address and take the address off it, or request another.", c.IP, egress.Title(c.Group), mac)
 	}
-	return fmt.Sprintf("%s of namespace %s is not put on this host: %s answers for it on the segment, which may be a host that was cut off "+
+	return fmt.Sprintf("%s of %s is not put on this host: %s answers for it on the segment, which may be a host that was cut off "+
 		"and has not given it up yet, or a machine that is not of this cluster. Find it by its MAC address and take the address off it, "+
-		"or give the namespace another; the agent keeps trying.", c.IP, c.Group, mac)
+		"or request another; the agent keeps trying.", c.IP, egress.Title(c.Group), mac)
 }
 
 // inUseOf lists the claims that another machine has; empty for none.
@@ -274,6 +281,7 @@ func (s ownStatus) equal(t ownStatus) bool {
 		s.agent.IPv6 == t.agent.IPv6 && s.agent.Probes == t.agent.Probes &&
 		slices.Equal(s.agent.Silent, t.agent.Silent) && slices.Equal(s.agent.Addresses, t.agent.Addresses) &&
 		slices.Equal(s.agent.PodNetworks, t.agent.PodNetworks) && s.agent.PodNetworksMissing == t.agent.PodNetworksMissing &&
+		slices.Equal(s.agent.Overlaps, t.agent.Overlaps) &&
 		slices.Equal(s.claims, t.claims) && s.inUse == t.inUse && s.inUseKnown == t.inUseKnown &&
 		sameCondition(s.ready, t.ready) && sameCondition(s.warnings, t.warnings)
 }

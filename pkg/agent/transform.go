@@ -19,6 +19,7 @@ func stripPod(obj any) (any, error) {
 			UID:               pod.UID,
 			ResourceVersion:   pod.ResourceVersion,
 			CreationTimestamp: pod.CreationTimestamp,
+			Labels:            pod.Labels,
 			DeletionTimestamp: pod.DeletionTimestamp,
 		},
 		Spec: corev1.PodSpec{
@@ -36,6 +37,17 @@ func stripPod(obj any) (any, error) {
 			EphemeralContainerStatuses: stripContainers(pod.Status.EphemeralContainerStatuses),
 		},
 	}, nil
+}
+
+// stripNamespace keeps the labels of a Namespace.
+func stripNamespace(obj any) (any, error) {
+	namespace, ok := obj.(*corev1.Namespace)
+	if !ok {
+		return obj, nil
+	}
+	return &corev1.Namespace{ObjectMeta: metav1.ObjectMeta{
+		Name: namespace.Name, UID: namespace.UID, ResourceVersion: namespace.ResourceVersion, Labels: namespace.Labels,
+	}}, nil
 }
 
 // stripContainers keeps only whether each container runs or has ended.

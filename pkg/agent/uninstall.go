@@ -105,7 +105,7 @@ func (l *loop) giveUp(ctx context.Context) error {
 	}
 	ctx, cancel := context.WithTimeout(ctx, giveUpTimeout)
 	defer cancel()
-	if cluster, _ := egress.Snapshot(egress.Objects{NetNamespaces: l.given.netNamespaces}); egress.NothingRequested(cluster) {
+	if cluster, _ := egress.Snapshot(egress.Objects{NetNamespaces: l.given.netNamespaces, EgressIPs: l.given.egressIPs}); egress.NothingRequested(cluster) {
 		if err := l.applier.Cleanup(ctx); err != nil {
 			return fmt.Errorf("take everything off the node: %w", err)
 		}

@@ -66,6 +66,8 @@ func Sockets() []string {
 // Pod is a pod whose sandbox is READY, with addresses of its own.
 type Pod struct {
 	Namespace, Name, UID string
+	// Labels are the pod's labels when its sandbox was made, and some of the kubelet's.
+	Labels map[string]string
 	// Addresses are its addresses, of both families.
 	Addresses []netip.Addr
 	// CreatedAt is when its sandbox was created.
@@ -341,7 +343,7 @@ func podOf(status *runtimev1.PodSandboxStatus) (Pod, bool) {
 	}
 	pod := Pod{
 		Namespace: m.GetNamespace(), Name: m.GetName(), UID: m.GetUid(),
-		CreatedAt: time.Unix(0, status.GetCreatedAt()),
+		CreatedAt: time.Unix(0, status.GetCreatedAt()), Labels: status.GetLabels(),
 	}
 	texts := []string{status.GetNetwork().GetIp()}
 	for _, ip := range status.GetNetwork().GetAdditionalIps() {

@@ -2,7 +2,6 @@ package egress
 
 import (
 	"cmp"
-	"fmt"
 	"maps"
 	"net/netip"
 	"slices"
@@ -11,21 +10,34 @@ import (
 
 // Allocation is which claims automatic hosts should have.
 type Allocation struct {
-	// Hosts are the automatic hosts in order of name, each with the claims that it
-	// should have now.
+	// Hosts are the hosts that the controller assigns egress IPs to, in order of name, each with
+	// the claims that it should have now.
 	Hosts []HostClaims
-	// Released are claims that automatic hosts have and should not, in order of
+	// Released are claims that these hosts have and should not, in order of
 	// address and host.
 	Released []Release
-	// Unplaced are requests that no host claims and no automatic host can take, in
-	// order of address. It is empty in a cluster without automatic hosts.
+	// Unplaced are requests that no host claims and that the controller can assign to none, in
+	// order of address. Those of NetNamespaces are not in it in a cluster without automatic
+	// hosts, nor those of EgressIPs in one that has no host for these either.
 	Unplaced []Unplaced
 }
 
-// HostClaims are the claims of one host, in order of address.
+// HostClaims are the claims of one host that the controller manages, in order of address.
 type HostClaims struct {
-	Host   string
-	Claims []netip.Addr
+	Host string
+	// Automatic: the controller manages egressIPs of the host, and Claims is that list.
+	Automatic bool
+	Claims    []netip.Addr
+	// Assigned is the list of what EgressIPs request.
+	Assigned []netip.Addr
+}
+
+// All are both lists. The result may share memory with them.
+func (h HostClaims) All() []netip.Addr {
+	if len(h.Assigned) == 0 {
+		return h.Claims
+	}
+	return slices.Concat(h.Claims, h.Assigned)
 }
 
 // Release is a claim that must be released.
@@ -75,7 +87,7 @@ func Allocate(c Cluster) Allocation {
 
 func allocate(x *index) Allocation {
 	c := x.Cluster
-	if !slices.ContainsFunc(c.Hosts, func(h Host) bool { return h.Automatic }) {
+	if !slices.ContainsFunc(c.Hosts, func(h Host) bool { return h.Managed }) {
 		return Allocation{}
 	}
 	a := allocator{index: x}
@@ -175,7 +187,7 @@ func (a *allocator) refusal(address *address) Reason {
 		if _, ok := a.holder(address); !ok {
 			return ReasonMultipleHosts
 		}
-	case len(address.hosts) == 1 && !a.Hosts[address.hosts[0]].Automatic:
+	case len(address.hosts) == 1 && !a.Hosts[address.hosts[0]].manages(address.ip):
 		// A manual claim is the user's decision.
 		return ReasonMultipleHosts
 	}
@@ -186,13 +198,13 @@ func (a *allocator) refusal(address *address) Reason {
 	return ""
 }
 
-// listed reports, by number, which addresses are in the lists of hosts, except manual
-// hosts whose claims do not count.
+// listed reports, by number, which addresses are in the lists of hosts, except those of the
+// administrator on hosts whose claims do not count.
 func (a *allocator) listed() []bool {
 	listed := make([]bool, a.addresses.count())
 	for h := range a.Hosts {
-		if a.Hosts[h].Automatic || a.bad[h] == "" {
-			for _, address := range a.claimed[h] {
+		for _, address := range a.claimed[h] {
+			if a.bad[h] == "" || a.Hosts[h].manages(address.ip) {
 				listed[address.id] = true
 			}
 		}
@@ -200,8 +212,8 @@ func (a *allocator) listed() []bool {
 	return listed
 }
 
-// holder is the one host that claims the address or, of several automatic hosts, the
-// one for which the claim is awaited.
+// holder is the one host that claims the address or, of several that the controller assigns to,
+// the one for which the claim is awaited.
 func (a *allocator) holder(address *address) (host int, ok bool) {
 	hosts := address.hosts
 	if len(hosts) == 1 {
@@ -210,7 +222,7 @@ func (a *allocator) holder(address *address) (host int, ok bool) {
 	found := -1
 	for _, h := range hosts {
 		switch {
-		case !a.Hosts[h].Automatic:
+		case !a.Hosts[h].manages(address.ip):
 			return 0, false
 		case !awaits(&a.Hosts[h], address.ip):
 		case found >= 0:
@@ -245,10 +257,10 @@ func (a *allocator) keep(reserve bool) (p *placement, kept []request) {
 		}
 	}
 	for h := range a.Hosts {
-		if !a.Hosts[h].Automatic {
-			continue
-		}
 		for _, address := range a.claimed[h] {
+			if !a.Hosts[h].manages(address.ip) {
+				continue
+			}
 			ip, reason := address.ip, a.refusal(address)
 			if a.bad[h] != "" {
 				reason = ReasonBadHost
@@ -283,7 +295,7 @@ func (a *allocator) mustLeave(p *placement, r request, h int) Reason {
 		return ReasonHostOffline
 	case a.Hosts[h].Unheard:
 		return ReasonAgentUnknown
-	case !inRanges(&a.Hosts[h], r.ip):
+	case !a.Hosts[h].takes(r.ip, a.Groups[r.group].ofEgressIP()):
 		return ReasonOutsideRange
 	case sibling:
 		return ReasonSameHost
@@ -297,16 +309,35 @@ func inRanges(host *Host, ip netip.Addr) bool {
 	return slices.ContainsFunc(host.Ranges, func(prefix netip.Prefix) bool { return prefix.Contains(ip) })
 }
 
+// takes reports whether the host is one for an address: by its egressCIDRs, or where an EgressIP
+// requests it, by the label of its Node.
+func (h *Host) takes(ip netip.Addr, egressIP bool) bool {
+	if egressIP && h.Assignable && slices.ContainsFunc(h.Networks, func(n netip.Prefix) bool { return n.Contains(ip) }) {
+		return true
+	}
+	return inRanges(h, ip)
+}
+
+// assignsTo reports whether there are hosts to which the controller assigns what a group requests.
+func (a *allocator) assignsTo(group int) bool {
+	egressIP := a.Groups[group].ofEgressIP()
+	return slices.ContainsFunc(a.Hosts, func(h Host) bool { return h.Automatic || egressIP && h.Assignable })
+}
+
 func (a *allocator) allocation(p *placement, unplaced []request) Allocation {
 	var allocation Allocation
-	claims := make([][]netip.Addr, len(a.Hosts))
+	claims, assigned := make([][]netip.Addr, len(a.Hosts)), make([][]netip.Addr, len(a.Hosts))
 	for h, load := range p.load {
-		if load > 0 {
+		if load > 0 && a.Hosts[h].Automatic {
 			claims[h] = make([]netip.Addr, 0, load)
 		}
 	}
 	for _, address := range a.inOrder() {
-		if h := p.at[address.id]; h != none {
+		switch h := p.at[address.id]; {
+		case h == none:
+		case a.Groups[address.groups[0]].ofEgressIP():
+			assigned[h] = append(assigned[h], address.ip)
+		default:
 			claims[h] = append(claims[h], address.ip)
 		}
 	}
@@ -314,8 +345,10 @@ func (a *allocator) allocation(p *placement, unplaced []request) Allocation {
 		claims[h] = append(claims[h], ip)
 	}
 	for h := range a.Hosts {
-		if host := &a.Hosts[h]; host.Automatic {
-			allocation.Hosts = append(allocation.Hosts, HostClaims{Host: host.Name, Claims: sortedUnique(claims[h])})
+		if host := &a.Hosts[h]; host.Managed {
+			allocation.Hosts = append(allocation.Hosts, HostClaims{
+				Host: host.Name, Automatic: host.Automatic, Claims: sortedUnique(claims[h]), Assigned: assigned[h],
+			})
 		}
 	}
 	for gone, reason := range a.reasons {
@@ -329,10 +362,12 @@ func (a *allocator) allocation(p *placement, unplaced []request) Allocation {
 	})
 	for _, request := range unplaced {
 		name := a.Groups[request.group].Name
+		if !a.assignsTo(request.group) {
+			continue
+		}
 		allocation.Unplaced = append(allocation.Unplaced, Unplaced{
 			IP: request.ip, Group: name, Reason: ReasonNoEligibleHost,
-			Message: fmt.Sprintf("No host can take %s of namespace %s: no host with that address in egressCIDRs is online, has capacity left "+
-				"and has no other egress IP of the namespace. Add a host, extend egressCIDRs of a HostSubnet, or add capacity.", request.ip, name),
+			Message: unplacedMessage(request.ip, name),
 		})
 	}
 	slices.SortFunc(allocation.Unplaced, func(a, b Unplaced) int { return a.IP.Compare(b.IP) })

@@ -80,7 +80,7 @@ func (x *augmenter) placeOne(r request) bool {
 		seenHosts: make(map[int]bool),
 	}
 	for i := 0; i < len(s.steps); i++ {
-		for _, q := range slices.Clone(x.pool.queues(s.steps[i].ip)) {
+		for _, q := range slices.Clone(x.pool.queues(s.steps[i].request)) {
 			if h, found := s.look(i, q); found {
 				x.shift(s.steps, i, h)
 				return true

@@ -110,7 +110,7 @@ func TestPropertyRestoreInAnyOrder(t *testing.T) {
 		s := full()
 		s.automatic = true
 		w := &world{Objects: drawObjects(t, s)}
-		w.Capacity = nil
+		w.Capacity, w.EgressIPs = nil, nil // where those of EgressIPs are is not in any file
 		for name := range w.Verdicts {
 			w.Verdicts[name], w.Gone[name] = online.Verdict{Online: true}, false
 		}

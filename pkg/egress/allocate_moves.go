@@ -9,7 +9,7 @@ import (
 // evacuated that another host can take. One at a time: the next is released when this
 // one is claimed again.
 func (a *allocator) evacuate(now *placement) *placement {
-	if !slices.ContainsFunc(a.Hosts, func(h Host) bool { return h.Automatic && h.Evacuating }) {
+	if !slices.ContainsFunc(a.Hosts, func(h Host) bool { return h.Managed && h.Evacuating }) {
 		return now
 	}
 	// A host that is being evacuated takes nothing, so what it has affects no candidate.

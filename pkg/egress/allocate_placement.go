@@ -16,7 +16,8 @@ type placement struct {
 	// placed is how many are.
 	at     []int
 	placed int
-	// load is the number of addresses of each host, by its position.
+	// load is the number of addresses of each host, by its position, with those that the
+	// administrator has given it.
 	load []int
 	// reserved are claims that are kept although no namespace requests them, with their
 	// host. They count as load.
@@ -24,6 +25,9 @@ type placement struct {
 	// siblings are the addresses by host and namespace, one each, of namespaces that
 	// request many.
 	siblings map[hostGroup]netip.Addr
+	// byHand are the addresses by host and group, one each, that the administrator has given a
+	// host that the controller assigns to, too.
+	byHand map[hostGroup]netip.Addr
 }
 
 type hostGroup struct{ host, group int }
@@ -39,7 +43,25 @@ func newPlacement(x *index) *placement {
 	for id := range p.at {
 		p.at[id] = none
 	}
+	for h := range x.Hosts {
+		if host := &x.Hosts[h]; host.Managed && host.byHand() > 0 {
+			p.load[h] = host.byHand()
+			p.noteByHand(h)
+		}
+	}
 	return p
+}
+
+// noteByHand notes what the administrator has given a host.
+func (p *placement) noteByHand(h int) {
+	if p.byHand == nil {
+		p.byHand = make(map[hostGroup]netip.Addr)
+	}
+	for _, a := range p.claimed[h] {
+		if !p.Hosts[h].manages(a.ip) && len(a.groups) == 1 {
+			p.byHand[hostGroup{h, a.groups[0]}] = a.ip
+		}
+	}
 }
 
 func (p *placement) clone() *placement {
@@ -50,6 +72,7 @@ func (p *placement) clone() *placement {
 		load:     slices.Clone(p.load),
 		siblings: maps.Clone(p.siblings),
 		reserved: p.reserved,
+		byHand:   p.byHand,
 	}
 }
 
@@ -81,6 +104,9 @@ const few = 8
 
 // sibling is the address of the same namespace that the host has.
 func (p *placement) sibling(h int, r request) (netip.Addr, bool) {
+	if ip, ok := p.byHand[hostGroup{h, r.group}]; ok {
+		return ip, true
+	}
 	requests := p.requested[r.group]
 	if len(requests) > few {
 		ip, ok := p.siblings[hostGroup{h, r.group}]
@@ -197,41 +223,47 @@ func (p *placement) placeOn(hosts func(h int) bool, requests []request) (unplace
 // in a queue can only be too far in front.
 type pool struct {
 	*placement
-	byRange map[netip.Prefix]*queue
+	// byRange are the hosts with a range for what NetNamespaces, and for what EgressIPs request.
+	byRange [2]map[netip.Prefix]*queue
 	lengths prefixLengths
 	// found is what queues returned last.
 	found []*queue
 }
 
 func newPool(p *placement, hosts func(h int) bool) *pool {
-	all := &pool{placement: p, byRange: make(map[netip.Prefix]*queue)}
+	all := &pool{placement: p, byRange: [2]map[netip.Prefix]*queue{make(map[netip.Prefix]*queue), make(map[netip.Prefix]*queue)}}
 	for h := range p.Hosts {
 		if !hosts(h) {
 			continue
 		}
-		for _, prefix := range effectiveRanges(&p.Hosts[h]) {
-			q := all.byRange[prefix]
-			if q == nil {
-				q = &queue{placement: p}
-				all.byRange[prefix] = q
-				all.lengths.add(prefix)
+		for kind, ranges := range rangesOf(&p.Hosts[h], p.ofEgressIPs) {
+			for _, prefix := range ranges {
+				q := all.byRange[kind][prefix]
+				if q == nil {
+					q = &queue{placement: p}
+					all.byRange[kind][prefix] = q
+					all.lengths.add(prefix)
+				}
+				q.all = append(q.all, h)
+				q.hosts = append(q.hosts, h)
+				q.entries = append(q.entries, entry{host: h, load: p.load[h]})
 			}
-			q.all = append(q.all, h)
-			q.hosts = append(q.hosts, h)
-			q.entries = append(q.entries, entry{host: h, load: p.load[h]})
 		}
 	}
-	for _, q := range all.byRange {
-		heap.Init(q)
+	for _, queues := range all.byRange {
+		for _, q := range queues {
+			heap.Init(q)
+		}
 	}
 	return all
 }
 
-// queues are those of the ranges that contain the address, until the next call.
-func (p *pool) queues(ip netip.Addr) []*queue {
+// queues are those of the ranges for the request, until the next call.
+func (p *pool) queues(r request) []*queue {
 	p.found = p.found[:0]
-	for prefix := range p.lengths.of(ip) {
-		if q := p.byRange[prefix]; q != nil {
+	queues := p.byRange[kindOf(&p.Groups[r.group])]
+	for prefix := range p.lengths.of(r.ip) {
+		if q := queues[prefix]; q != nil {
 			p.found = append(p.found, q)
 		}
 	}
@@ -246,7 +278,7 @@ func (p *pool) candidate(h int, r request) bool {
 // only returns the host that can take the request, if there is exactly one.
 func (p *pool) only(r request) (int, bool) {
 	found := -1
-	for _, q := range p.queues(r.ip) {
+	for _, q := range p.queues(r) {
 		for i := 0; i < len(q.hosts); i++ {
 			h := q.hosts[i]
 			if p.full(h) {
@@ -270,7 +302,7 @@ func (p *pool) only(r request) (int, bool) {
 // best returns the candidate to choose.
 func (p *pool) best(r request) (int, bool) {
 	found := -1
-	for _, q := range p.queues(r.ip) {
+	for _, q := range p.queues(r) {
 		if h, ok := q.first(func(h int) bool { return p.candidate(h, r) }); ok {
 			if found < 0 || p.compare(h, found) < 0 {
 				found = h

@@ -51,7 +51,7 @@ func chooseMoves(now, fresh *placement, kept []request) map[netip.Addr]bool {
 	var from *donors
 	for h := range now.Hosts {
 		share := fresh.load[h]
-		if !now.Hosts[h].Automatic || now.load[h] >= share/2 {
+		if !now.Hosts[h].Managed || now.load[h] >= share/2 {
 			continue
 		}
 		if from == nil {
@@ -118,7 +118,7 @@ func (d *donors) give(h int) (request, bool) {
 func (d *donors) take(donor, h int) (request, bool) {
 	for i, r := range d.claims[donor] {
 		_, sibling := d.after.sibling(h, r)
-		if sibling || d.after.full(h) || !d.after.takes(h, r.ip) || !inRanges(&d.after.Hosts[h], r.ip) {
+		if sibling || d.after.full(h) || !d.after.takes(h, r.ip) || !d.after.Hosts[h].takes(r.ip, d.after.Groups[r.group].ofEgressIP()) {
 			continue
 		}
 		d.claims[donor] = slices.Delete(d.claims[donor], i, i+1)

@@ -107,15 +107,15 @@ func TestFormerAPIServersAreKept(t *testing.T) {
 		"the address of a Service went": {requested(published(v1.UseServices)), nil, ""},
 	} {
 		t.Run(name, func(t *testing.T) {
-			var namespaces []*v1.NetNamespace
+			var requests []string
 			for i := range test.given.NetNamespaces {
-				namespaces = append(namespaces, &test.given.NetNamespaces[i])
+				requests = append(requests, test.given.NetNamespaces[i].EgressIPs...)
 			}
 			var hosts []*v1.HostSubnet
 			for i := range test.given.HostSubnets {
 				hosts = append(hosts, &test.given.HostSubnets[i])
 			}
-			if got := shown(egress.FormerAPIServers(namespaces, hosts, test.found)); got != test.want {
+			if got := shown(egress.FormerAPIServers(requests, hosts, test.found)); got != test.want {
 				t.Errorf("got %q, want %q", got, test.want)
 			}
 		})

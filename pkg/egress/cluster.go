@@ -28,7 +28,7 @@ func (c Cluster) ForRouting() Cluster {
 	c.Hosts = slices.Clone(c.Hosts)
 	for h := range c.Hosts {
 		host := &c.Hosts[h]
-		host.AgentGone, host.PodsMissing = false, ""
+		host.AgentGone, host.PodsMissing, host.Overlaps = false, "", nil
 		var taken map[netip.Addr]Report
 		for ip, report := range host.Reports {
 			if report.taken() {
@@ -53,12 +53,16 @@ func (c Cluster) Host(name string) (Host, bool) {
 }
 
 // Group is a set of pods with an identity in the overlay, egress IPs and a mode: those of one
-// namespace, as its NetNamespace says.
+// namespace, as its NetNamespace says, or those that an EgressIP selects.
 type Group struct {
+	// Name is unique: that of the namespace, or what GroupOfEgressIP returns.
 	Name  string
 	NetID uint32
-	// Unnumbered: the NetNamespace has no netid yet, and NetID means nothing.
+	// Unnumbered: the object has no netid yet, and NetID means nothing.
 	Unnumbered bool
+	// Selects are the pods of an EgressIP; nil for those of a namespace, and for an EgressIP
+	// whose selectors cannot be used.
+	Selects *Selection
 	// Requests are the egress IPs, in the user's order, without duplicates.
 	Requests []netip.Addr
 	// Invalid are requests that are no usable address, as written. A namespace
@@ -125,6 +129,15 @@ type Host struct {
 	Excess []netip.Addr
 	// Invalid are claims that are no usable address, as written.
 	Invalid []string
+	// Assigned are those of Claims that the controller has assigned for EgressIPs, and that are
+	// on no list of the administrator's, in address order.
+	Assigned []netip.Addr
+	// Managed: the controller assigns egress IPs to the host, or has done so.
+	Managed bool
+	// Assignable: the Node has the label by which hosts are chosen for EgressIPs.
+	Assignable bool
+	// Overlaps are pods of the host whose egress IPs two groups say.
+	Overlaps []Overlap
 	// Ranges are its egressCIDRs without host bits, in order; a host with any
 	// is automatic.
 	Ranges []netip.Prefix
@@ -192,6 +205,23 @@ type Host struct {
 	// Witnesses are the hosts whose agents vote on whether the host is silent, as
 	// the controller has published them.
 	Witnesses []string
+}
+
+// manages reports whether a claim of the host is the controller's and not the administrator's.
+func (h *Host) manages(ip netip.Addr) bool {
+	if h.Automatic {
+		return true
+	}
+	_, found := slices.BinarySearchFunc(h.Assigned, ip, netip.Addr.Compare)
+	return found
+}
+
+// byHand is how many claims of the host are the administrator's.
+func (h *Host) byHand() int {
+	if h.Automatic {
+		return 0
+	}
+	return len(h.Claims) - len(h.Assigned)
 }
 
 // Report is what a host's agent reports about one claim.

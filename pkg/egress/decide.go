@@ -3,6 +3,8 @@ package egress
 import (
 	"net/netip"
 	"slices"
+
+	"k8s.io/apimachinery/pkg/labels"
 )
 
 // HostInput is everything that the decision about one host rests on.
@@ -21,6 +23,9 @@ type HostInput struct {
 	Addresses []netip.Addr
 	// Pods are the host's own pods.
 	Pods []Pod
+	// Namespaces are the labels of namespaces, by name. They matter only if there are
+	// EgressIPs.
+	Namespaces map[string]labels.Set
 	// Managed names the namespaces that have a NetNamespace, even an unusable
 	// one.
 	Managed map[string]bool
@@ -83,6 +88,8 @@ type HostDecision struct {
 	// lead, as their hostIPs are of another family, in order. The pods use other egress IPs of
 	// their namespaces, or are dropped.
 	OutOfReach []string
+	// Overlaps are pods of the host whose egress IPs two groups say.
+	Overlaps []Overlap
 	// Stray is one of the host's pods whose address is in no network that is known to be
 	// one of pods; its IP is invalid if there is none. The network is not covered by strict
 	// classification, and not inside.
@@ -94,6 +101,7 @@ type HostDecision struct {
 func DecideHost(in HostInput) (HostDecision, bool) {
 	cluster, noHostSubnet := withSelf(in)
 	resolution := in.Memo.Resolve(cluster)
+	known, overlaps := grouped(cluster, in.Pods, in.Namespaces)
 	reach := in.Reach
 	reach.Host = in.Host
 	pods, services := usableClusterNetworks(cluster, clusterNetworks(cluster, in.ClusterNetworks))
@@ -101,7 +109,7 @@ func DecideHost(in HostInput) (HostDecision, bool) {
 	inside := slices.Concat(in.Inside, pods, services, apiServers(cluster, in.APIServers))
 	found := findPods(in, cluster, inside)
 	paths, outOfReach := pathsFrom(cluster, resolution, reach)
-	plan, ok := PlanFor(cluster, paths, in.Host, in.Pods, slices.Concat(inside, found.all))
+	plan, ok := PlanFor(cluster, paths, in.Host, known, slices.Concat(inside, found.all))
 	if !ok {
 		return HostDecision{}, false
 	}
@@ -119,7 +127,7 @@ func DecideHost(in HostInput) (HostDecision, bool) {
 	var stray Pod
 	plan.Subnets, stray = strictNetworks(withPodNetworks(slices.Concat(plan.Subnets, found.wide()), in.PodNetworks), in.PodNetworks, in.Pods, plan.Hosts, FamilyOf(plan.HostIP))
 	if in.Strict {
-		plan.Pods = append(plan.Pods, unmanagedPods(in.Managed, in.Pods)...)
+		plan.Pods = append(plan.Pods, unmanagedPods(in.Managed, known)...)
 		slices.SortStableFunc(plan.Pods, func(a, b PodPath) int { return a.IP.Compare(b.IP) })
 	}
 	result, _ := resolution.Host(in.Host)
@@ -127,12 +135,13 @@ func DecideHost(in HostInput) (HostDecision, bool) {
 	addresses, omitted := toPublish(self, insideNetworks(cluster, in.Host, inside), in.Addresses)
 	return HostDecision{
 		Plan: plan, Result: result, Addresses: addresses, AddressesOmitted: omitted,
-		Locate: found.locate, PodNetworks: found.published, PodNetworksOmitted: len(found.all) - len(found.published), Outside: found.outside,
-		Watched:            Watched(cluster, resolution, in.Host, in.Pods),
+		Overlaps: overlaps[:min(len(overlaps), maxOverlaps)],
+		Locate:   found.locate, PodNetworks: found.published, PodNetworksOmitted: len(found.all) - len(found.published), Outside: found.outside,
+		Watched:            Watched(cluster, resolution, in.Host, known),
 		Witnessed:          Witnessed(cluster, in.Host),
 		NoHostSubnet:       noHostSubnet,
 		PodNetworksUnknown: in.Strict && !slices.ContainsFunc(plan.Subnets, func(p netip.Prefix) bool { return FamilyOf(p.Addr()) == FamilyOf(plan.HostIP) }),
-		OutOfReach:         usedOf(outOfReach, resolution, in.Pods),
+		OutOfReach:         usedOf(outOfReach, resolution, known),
 		StrayIPv6:          strayIPv6(plan),
 		Stray:              stray,
 	}, true
@@ -192,14 +201,14 @@ func withSelf(in HostInput) (_ Cluster, noHostSubnet bool) {
 // address. Strict classification would cut them off while the operator is being
 // installed, or for as long as no controller runs.
 //
-// Two kinds of pods get no path: those of a NetNamespace that is unusable, and
-// those that only the runtime has. Where this host does not reach the API server
+// Three kinds of pods get no path here: those of a NetNamespace that is unusable, those that an
+// EgressIP selects, which have theirs, and those that only the runtime has. Where this host does not reach the API server
 // but the kubelet does, the NetNamespace of a new namespace may ask for egress IPs
 // that are not known here.
 func unmanagedPods(managed map[string]bool, pods []Pod) []PodPath {
 	var paths []PodPath
 	for _, p := range pods {
-		if !managed[p.Namespace] && !p.RuntimeOnly {
+		if p.Group == "" && !managed[p.Namespace] && !p.RuntimeOnly {
 			paths = append(paths, PodPath{IP: p.IP, Kind: PathNode})
 		}
 	}

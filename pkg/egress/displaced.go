@@ -33,7 +33,7 @@ func (d Displaced) Keep(a Allocation) {
 	}
 	still := make(map[netip.Addr]bool)
 	for _, host := range a.Hosts {
-		for _, ip := range host.Claims {
+		for _, ip := range host.All() {
 			still[ip] = true
 		}
 	}

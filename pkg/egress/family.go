@@ -146,8 +146,8 @@ const maxListed = 512
 //
 // Of a capacity for both together, each family can have what the other leaves: what it has
 // is never taken by new ones of the other. Only if the host has more than the capacity,
-// IPv4 keeps what it has.
-func (h *Host) room(f Family, counts [2]int) int {
+// IPv4 keeps what it has, but for stays of the other family, which do not leave.
+func (h *Host) room(f Family, counts [2]int, stays int) int {
 	limit, both := h.Capacity, h.Capacity
 	if h.IPv6Capacity != 0 {
 		if both = maxListed; f == IPv6 {
@@ -159,7 +159,7 @@ func (h *Host) room(f Family, counts [2]int) int {
 	}
 	room := both - counts[f.other()]
 	if f == IPv4 {
-		room = max(room, min(counts[IPv4], both))
+		room = max(room, min(counts[IPv4], both-stays))
 	}
 	if room = min(room, limit); room <= 0 {
 		return -1
@@ -176,7 +176,7 @@ func (c Cluster) of(f Family) Cluster { return c.view(f, nil) }
 func (c Cluster) leftBy(ipv4 Allocation) Cluster {
 	placed := make(map[string]int, len(ipv4.Hosts))
 	for _, h := range ipv4.Hosts {
-		placed[h.Host] = len(h.Claims)
+		placed[h.Host] = len(h.Claims) + len(h.Assigned)
 	}
 	return c.view(IPv6, placed)
 }
@@ -213,17 +213,22 @@ func (h Host) of(f Family, placed map[string]int) Host {
 	claims := onlyFamily(h.Claims, f)
 	var counts [2]int
 	counts[f], counts[f.other()] = len(claims), len(h.Claims)-len(claims)
+	stays := 0 // of the administrator
+	if h.Managed && !h.Automatic {
+		stays = len(h.Claims) - len(h.Assigned) - len(claims) + len(onlyFamily(h.Assigned, f))
+	}
 	if count, known := placed[h.Name]; known {
-		counts[f.other()] = count
+		counts[f.other()] = count + stays
 	}
 	excess := onlyFamily(h.Excess, f)
-	room := h.room(f, counts)
-	if !h.Automatic && room != 0 {
+	room := h.room(f, counts, stays)
+	if !h.Managed && room != 0 {
 		// Excess says which do not count; this is for messages.
 		room = max(room, len(claims)-len(excess))
 	}
 	h.Capacity, h.IPv6Capacity = room, 0
 	h.Claims, h.Excess, h.Awaited = claims, excess, onlyFamily(h.Awaited, f)
+	h.Assigned = onlyFamily(h.Assigned, f)
 	h.Invalid = only(h.Invalid, func(written string) bool { return textOf(f, written) })
 	h.Ranges = networksOf(h.Ranges, f)
 	if f == IPv6 {

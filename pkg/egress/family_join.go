@@ -115,7 +115,11 @@ func (a Allocation) join(ipv6 Allocation) Allocation {
 		Unplaced: slices.Concat(a.Unplaced, ipv6.Unplaced),
 	}
 	for i, h := range a.Hosts {
-		joined.Hosts = append(joined.Hosts, HostClaims{Host: h.Host, Claims: slices.Concat(h.Claims, ipv6.Hosts[i].Claims)})
+		other := &ipv6.Hosts[i]
+		joined.Hosts = append(joined.Hosts, HostClaims{
+			Host: h.Host, Automatic: h.Automatic,
+			Claims: slices.Concat(h.Claims, other.Claims), Assigned: slices.Concat(h.Assigned, other.Assigned),
+		})
 	}
 	return joined
 }

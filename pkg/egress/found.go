@@ -77,13 +77,13 @@ func PublishFound(hosts []string, found []NamedNetwork) map[string][]v1.FoundNet
 const sourceFormerAPIServer = "EndpointSlice default/kubernetes, a while ago"
 
 // FormerAPIServers are the addresses of API servers that HostSubnets have published, that
-// found has no more, and that a NetNamespace or a HostSubnet lists as egress IPs. They must be
+// found has no more, and that is requested, or that a HostSubnet lists, as an egress IP. They must be
 // published on: an API server that is down is not among the endpoints for that time, nor does
 // it answer ARP, and comes back with its address.
 //
 // They are no more than users list, and none of them works as long as it is published. It
 // ends when no object lists the address.
-func FormerAPIServers(netNamespaces []*v1.NetNamespace, hosts []*v1.HostSubnet, found []NamedNetwork) []NamedNetwork {
+func FormerAPIServers(requested []string, hosts []*v1.HostSubnet, found []NamedNetwork) []NamedNetwork {
 	former := make(map[netip.Addr]bool)
 	for _, h := range hosts {
 		for _, f := range readFound(h.Status.FoundNetworks) {
@@ -101,14 +101,12 @@ func FormerAPIServers(netNamespaces []*v1.NetNamespace, hosts []*v1.HostSubnet, 
 		return nil
 	}
 	listed := make(map[netip.Addr]bool)
-	for _, n := range netNamespaces {
-		for _, written := range n.EgressIPs {
-			ip, _ := netip.ParseAddr(written)
-			listed[ip] = true
-		}
+	for _, written := range requested {
+		ip, _ := netip.ParseAddr(written)
+		listed[ip] = true
 	}
 	for _, h := range hosts {
-		for _, written := range h.EgressIPs {
+		for _, written := range h.AllEgressIPs() {
 			ip, _ := parseClaim(written)
 			listed[ip] = true
 		}

@@ -8,8 +8,10 @@ import (
 	"testing"
 
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/labels"
 	"pgregory.net/rapid"
 
+	ovnv1 "github.com/egressip-operator/egressip-operator/api/ovn/v1"
 	v1 "github.com/egressip-operator/egressip-operator/api/v1"
 	"github.com/egressip-operator/egressip-operator/pkg/egress"
 	"github.com/egressip-operator/egressip-operator/pkg/online"
@@ -57,10 +59,81 @@ func drawObjects(t *rapid.T, s shape) egress.Objects {
 			objects.Gone[name], objects.Verdicts[name] = true, online.Verdict{}
 		}
 	}
-	if rapid.Bool().Draw(t, "IPv6 too") {
+	dual := rapid.Bool().Draw(t, "IPv6 too")
+	if dual {
 		drawIPv6(t, s, &objects)
 	}
+	if rapid.Bool().Draw(t, "EgressIPs too") {
+		drawEgressIPs(t, s, dual, &objects)
+	}
 	return objects
+}
+
+// drawEgressIPs adds EgressIPs to a cluster of NetNamespaces, and hosts for them.
+func drawEgressIPs(t *rapid.T, s shape, dual bool, objects *egress.Objects) {
+	const count = 3
+	all := egressAddresses(s.namespaces*s.requests + count*s.requests)[s.namespaces*s.requests:]
+	if dual {
+		all = append(all, "fd00:7::300", "fd00:7::301")
+	}
+	own := rapid.Permutation(all).Draw(t, "addresses of EgressIPs")
+	strange := []string{"192.168.7.10", "0.0.0.0", "10.0.0.1"}
+	for i := range objects.NetNamespaces {
+		strange = append(strange, objects.NetNamespaces[i].EgressIPs...)
+	}
+	for i := range rapid.IntRange(1, count).Draw(t, "EgressIPs") {
+		e := ovnv1.EgressIP{ObjectMeta: metav1.ObjectMeta{Name: fmt.Sprintf("eip%d", i)}}
+		if rapid.IntRange(0, 7).Draw(t, "unnumbered") > 0 || s.automatic {
+			e.Status.NetID = new(uint32(3001 + i))
+		}
+		requests := rapid.IntRange(0, s.requests).Draw(t, "requests")
+		e.Spec.EgressIPs, own = slices.Clone(own[:requests]), own[requests:]
+		e.Spec.NamespaceSelector.MatchLabels = map[string]string{"team": rapid.SampledFrom([]string{"a", "b"}).Draw(t, "team")}
+		if rapid.Bool().Draw(t, "pods") {
+			e.Spec.PodSelector.MatchLabels = map[string]string{"app": "web"}
+		}
+		if !s.automatic {
+			for j := range e.Spec.EgressIPs {
+				if rapid.IntRange(0, 7).Draw(t, "strange") == 0 {
+					e.Spec.EgressIPs[j] = rapid.SampledFrom(strange).Draw(t, "egressIP")
+				}
+			}
+			if rapid.IntRange(0, 15).Draw(t, "joined") == 0 {
+				e.Status.NetID = new(uint32(1001))
+			}
+			if rapid.IntRange(0, 15).Draw(t, "bad selector") == 0 {
+				e.Spec.PodSelector.MatchExpressions = []metav1.LabelSelectorRequirement{{Key: "app", Operator: "Like"}}
+			}
+			e.Annotations = map[string]string{v1.AnnotationMode: rapid.SampledFrom([]string{"", v1.ModeOrdered, v1.ModeBalanced}).Draw(t, "mode")}
+			if rapid.Bool().Draw(t, "other family leaves") {
+				e.Annotations[v1.AnnotationOtherFamily] = v1.OtherFamilyNode
+			}
+		}
+		objects.EgressIPs = append(objects.EgressIPs, e)
+	}
+	objects.Assignable = map[string]bool{}
+	for i := range objects.HostSubnets {
+		h := &objects.HostSubnets[i]
+		if s.uniform {
+			continue
+		}
+		objects.Assignable[h.Name] = rapid.Bool().Draw(t, "assignable")
+		h.AssignedEgressIPs = rapid.SliceOfNDistinct(rapid.SampledFrom(all), 0, 2, rapid.ID).Draw(t, "assigned")
+		if h.Status.Agent != nil && h.Status.Agent.UplinkCIDR == "" && !s.automatic {
+			continue
+		}
+		if !s.automatic && len(strange) > 3 && rapid.IntRange(0, 3).Draw(t, "of both APIs") == 0 {
+			h.AssignedEgressIPs = append(h.AssignedEgressIPs, rapid.SampledFrom(strange).Draw(t, "also assigned"))
+		}
+	}
+}
+
+// labelsOf are the labels of a namespace of the generator.
+func labelsOf(namespace string) labels.Set {
+	if podIP(namespace).As4()[3]%2 == 0 {
+		return labels.Set{"team": "a"}
+	}
+	return labels.Set{"team": "b"}
 }
 
 // drawIPv6 adds egress IPs of IPv6 to a cluster of IPv4, which stays as it is.
@@ -202,11 +275,18 @@ func (w *world) host(name string) *v1.HostSubnet {
 
 // write stores the claims of one host.
 func (w *world) write(claims egress.HostClaims) {
-	list := make([]string, 0, len(claims.Claims))
-	for _, ip := range claims.Claims {
-		list = append(list, ip.String())
+	list := func(ips []netip.Addr) []string {
+		texts := make([]string, 0, len(ips))
+		for _, ip := range ips {
+			texts = append(texts, ip.String())
+		}
+		return texts
 	}
-	w.host(claims.Host).EgressIPs = list
+	h := w.host(claims.Host)
+	if claims.Automatic {
+		h.EgressIPs = list(claims.Claims)
+	}
+	h.AssignedEgressIPs = list(claims.Assigned)
 }
 
 // round writes one answer of the allocation and returns it.
@@ -233,7 +313,7 @@ func (w *world) settle(t *rapid.T) (released []egress.Release) {
 	return nil
 }
 
-// placement is the list of every automatic host, as "ip@host", in order.
+// placement is what the controller manages of the lists of all hosts, as "ip@host", in order.
 func (w *world) placement() []string {
 	var list []string
 	for _, h := range w.HostSubnets {
@@ -241,6 +321,9 @@ func (w *world) placement() []string {
 			for _, ip := range h.EgressIPs {
 				list = append(list, ip+"@"+h.Name)
 			}
+		}
+		for _, ip := range h.AssignedEgressIPs {
+			list = append(list, ip+"@"+h.Name+" assigned")
 		}
 	}
 	slices.Sort(list)
@@ -266,10 +349,13 @@ func (w *world) clone() *world {
 	c := &world{Objects: egress.Objects{
 		Verdicts: maps.Clone(w.Verdicts), Capacity: maps.Clone(w.Capacity), IPv6Capacity: maps.Clone(w.IPv6Capacity), DefaultCapacity: w.DefaultCapacity, Networks: w.Networks,
 		Gone: maps.Clone(w.Gone), Awaited: maps.Clone(w.Awaited),
-		Evacuating: maps.Clone(w.Evacuating), Unheard: maps.Clone(w.Unheard), Failing: maps.Clone(w.Failing),
+		Assignable: maps.Clone(w.Assignable), Evacuating: maps.Clone(w.Evacuating), Unheard: maps.Clone(w.Unheard), Failing: maps.Clone(w.Failing),
 	}}
 	for _, n := range w.NetNamespaces {
 		c.NetNamespaces = append(c.NetNamespaces, *n.DeepCopy())
+	}
+	for _, e := range w.EgressIPs {
+		c.EgressIPs = append(c.EgressIPs, *e.DeepCopy())
 	}
 	for _, h := range w.HostSubnets {
 		c.HostSubnets = append(c.HostSubnets, *h.DeepCopy())

@@ -74,7 +74,7 @@ func AddressOwners(c Cluster, established map[string]bool) map[netip.Addr]string
 	owners := make(map[netip.Addr]string, len(c.Groups)+len(c.Hosts))
 	for _, n := range c.Groups {
 		for _, ip := range n.Requests {
-			owners[ip] = "an egress IP of namespace " + n.Name
+			owners[ip] = "an egress IP of " + Title(n.Name)
 		}
 	}
 	for _, h := range c.Hosts {

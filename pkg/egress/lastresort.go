@@ -45,7 +45,7 @@ func LastResort(c Cluster, heldDown map[string]bool) map[string]online.Verdict {
 	// An allocation considers more than ranges: there is capacity, the network fits,
 	// and of several hosts no more are used than needed.
 	for _, claims := range Allocate(c.withOnline(heldDown)).Hosts {
-		if heldDown[claims.Host] && slices.ContainsFunc(claims.Claims, func(ip netip.Addr) bool { return missing[ip] }) {
+		if heldDown[claims.Host] && slices.ContainsFunc(claims.All(), func(ip netip.Addr) bool { return missing[ip] }) {
 			serve(claims.Host)
 		}
 	}

@@ -73,6 +73,7 @@ type given struct {
 	verdict                              online.Verdict
 	judged, evacuating, gone, unheard    bool
 	allEvacuating, allGone, allNetworked bool
+	assignable, allAssignable            bool
 	capacity, ipv6Capacity               int
 	defaultCapacity                      int
 	limited                              bool
@@ -85,6 +86,7 @@ type given struct {
 func (o Objects) about(host string) given {
 	g := given{
 		evacuating: o.Evacuating[host], gone: o.Gone[host], unheard: o.Unheard[host],
+		assignable: o.Assignable[host], allAssignable: o.Assignable != nil,
 		allEvacuating: o.Evacuating != nil, allGone: o.Gone != nil, allNetworked: o.Networks != nil,
 		defaultCapacity: o.DefaultCapacity, awaited: o.Awaited[host], failing: o.Failing[host], networks: o.Networks[host],
 		ipv6Capacity: o.IPv6Capacity[host],
@@ -97,6 +99,7 @@ func (o Objects) about(host string) given {
 func (g given) equal(other given) bool {
 	return slices.Equal(g.awaited, other.awaited) && maps.Equal(g.failing, other.failing) &&
 		g.verdict == other.verdict && g.judged == other.judged &&
+		g.assignable == other.assignable && g.allAssignable == other.allAssignable &&
 		g.evacuating == other.evacuating && g.gone == other.gone && g.unheard == other.unheard &&
 		g.allEvacuating == other.allEvacuating && g.allGone == other.allGone && g.allNetworked == other.allNetworked &&
 		g.capacity == other.capacity && g.defaultCapacity == other.defaultCapacity && g.limited == other.limited &&
@@ -197,28 +200,28 @@ func (m *Memo) Snapshot(objects Objects) (Cluster, []Problem) {
 		m = new(Memo)
 	}
 	cluster := Cluster{
-		Groups: make([]Group, 0, len(objects.NetNamespaces)),
+		Groups: make([]Group, 0, len(objects.NetNamespaces)+len(objects.EgressIPs)),
 		Hosts:  make([]Host, 0, len(objects.HostSubnets)),
 	}
 	var all reader
 	if m.groups == nil {
-		m.groups = make(map[string]*readGroup, len(objects.NetNamespaces))
+		m.groups = make(map[string]*readGroup, len(objects.NetNamespaces)+len(objects.EgressIPs))
 		m.hosts = make(map[string]*readHost, len(objects.HostSubnets))
 	}
 	m.reads++
+	add := func(name string, now version, read func(*reader) Group) {
+		group := m.group(name, now, read)
+		cluster.Groups = append(cluster.Groups, group.group)
+		cluster.WithIPv6 = cluster.WithIPv6 || group.ipv6
+		all.problems = append(all.problems, group.problems...)
+	}
 	for i := range objects.NetNamespaces {
 		object := &objects.NetNamespaces[i]
-		read, known := m.groups[object.Name]
-		if now := (version{string(object.UID), object.ResourceVersion}); !known || !now.known() || read.version != now {
-			var r reader
-			read = &readGroup{version: now, group: r.namespace(object), problems: r.problems}
-			read.ipv6 = read.group.has(IPv6)
-			m.groups[object.Name] = read
-		}
-		read.seen = m.reads
-		cluster.Groups = append(cluster.Groups, read.group)
-		cluster.WithIPv6 = cluster.WithIPv6 || read.ipv6
-		all.problems = append(all.problems, read.problems...)
+		add(object.Name, version{string(object.UID), object.ResourceVersion}, func(r *reader) Group { return r.namespace(object) })
+	}
+	for i := range objects.EgressIPs {
+		object := &objects.EgressIPs[i]
+		add(GroupOfEgressIP(object.Name), version{string(object.UID), object.ResourceVersion}, func(r *reader) Group { return r.egressIP(object) })
 	}
 	for i := range objects.HostSubnets {
 		object := &objects.HostSubnets[i]
@@ -236,13 +239,26 @@ func (m *Memo) Snapshot(objects Objects) (Cluster, []Problem) {
 		cluster.WithIPv6 = cluster.WithIPv6 || read.ipv6
 		all.problems = append(all.problems, read.problems...)
 	}
-	if len(m.groups) > len(objects.NetNamespaces) {
+	if len(m.groups) > len(objects.NetNamespaces)+len(objects.EgressIPs) {
 		maps.DeleteFunc(m.groups, func(_ string, read *readGroup) bool { return read.seen != m.reads })
 	}
 	if len(m.hosts) > len(objects.HostSubnets) {
 		maps.DeleteFunc(m.hosts, func(_ string, read *readHost) bool { return read.seen != m.reads })
 	}
 	return all.sorted(cluster)
+}
+
+// group reads an object, unless this version of it was read before.
+func (m *Memo) group(name string, now version, from func(*reader) Group) *readGroup {
+	read, known := m.groups[name]
+	if !known || !now.known() || read.version != now {
+		var r reader
+		read = &readGroup{version: now, group: from(&r)}
+		read.problems, read.ipv6 = r.problems, read.group.has(IPv6)
+		m.groups[name] = read
+	}
+	read.seen = m.reads
+	return read
 }
 
 // likeness is what two clusters have in common.
@@ -256,14 +272,14 @@ type likeness struct {
 	aligned bool
 	changed changes
 	// everywhere: what concerns all namespaces is the same: which hosts have pods in no known
-	// network, and the hosts of each family.
+	// network, the hosts of each family, and overlaps.
 	everywhere bool
 }
 
 // compare compares two clusters.
 func compare(before, now Cluster) likeness {
 	equal := len(before.Groups) == len(now.Groups) && len(before.Hosts) == len(now.Hosts)
-	l := likeness{all: equal, aligned: equal, allocation: equal, everywhere: podsMissing(before) == podsMissing(now) && partedHosts(before) == partedHosts(now)}
+	l := likeness{all: equal, aligned: equal, allocation: equal, everywhere: podsMissing(before) == podsMissing(now) && partedHosts(before) == partedHosts(now) && maps.Equal(overlapsOf(before), overlapsOf(now))}
 	l.groups = make([]int, len(now.Groups))
 	for n, b := 0, 0; n < len(now.Groups); n++ {
 		for b < len(before.Groups) && before.Groups[b].Name < now.Groups[n].Name {
@@ -309,14 +325,14 @@ func (l *likeness) host(h int, before, now *Host) {
 
 func (n *Group) equal(other *Group) bool {
 	return n.Name == other.Name && n.NetID == other.NetID && n.Unnumbered == other.Unnumbered && n.Mode == other.Mode &&
-		n.Other == other.Other && n.Elsewhere == other.Elsewhere &&
+		n.Other == other.Other && n.Elsewhere == other.Elsewhere && n.Selects.Equal(other.Selects) &&
 		slices.Equal(n.Requests, other.Requests) && slices.Equal(n.Invalid, other.Invalid) && slices.Equal(n.Keeps, other.Keeps)
 }
 
 // allocated returns the host without what no allocation depends on.
 func (h Host) allocated() Host {
 	h.Reports, h.AgentGone, h.Witnesses, h.Invalid = nil, false, nil, nil
-	h.Addresses, h.Listed, h.PodsMissing = nil, nil, ""
+	h.Addresses, h.Listed, h.PodsMissing, h.Overlaps = nil, nil, "", nil
 	return h
 }
 
@@ -330,7 +346,7 @@ func (h *Host) sameIndex(other *Host) bool {
 }
 
 func (h *Host) sameClaims(other *Host) bool {
-	return slices.Equal(h.Claims, other.Claims) && slices.Equal(h.Excess, other.Excess)
+	return slices.Equal(h.Claims, other.Claims) && slices.Equal(h.Excess, other.Excess) && slices.Equal(h.Assigned, other.Assigned)
 }
 
 func (h *Host) equal(other *Host) bool {
@@ -338,7 +354,7 @@ func (h *Host) equal(other *Host) bool {
 		h.PodsMissing == other.PodsMissing && h.Capacity == other.Capacity && h.IPv6Capacity == other.IPv6Capacity && h.Created.Equal(other.Created) &&
 		h.sameClaims(other) && slices.Equal(h.Ranges, other.Ranges) && slices.Equal(h.Subnets, other.Subnets) &&
 		slices.Equal(h.IPv6, other.IPv6) && slices.Equal(h.Invalid, other.Invalid) && slices.Equal(h.Awaited, other.Awaited) &&
-		h.sameAddresses(other) && h.sameFound(other) &&
+		h.sameAddresses(other) && h.sameFound(other) && slices.Equal(h.Overlaps, other.Overlaps) &&
 		slices.Equal(h.Witnesses, other.Witnesses) && maps.Equal(h.Failing, other.Failing) && maps.Equal(h.Reports, other.Reports)
 }
 
@@ -347,10 +363,10 @@ func (h *Host) sameAddresses(other *Host) bool {
 }
 
 // flags are all fields of a host that are true or false.
-func (h *Host) flags() [14]bool {
+func (h *Host) flags() [16]bool {
 	return [...]bool{
 		h.Cloud, h.Automatic, h.Confirmed, h.Unheard, h.AgentReady, h.AgentGone, h.Shadowed,
-		h.Online, h.Doubtful, h.Closed, h.Evacuating, h.Gone, h.ServesIPv6, h.SharesSegment,
+		h.Online, h.Doubtful, h.Closed, h.Evacuating, h.Gone, h.ServesIPv6, h.SharesSegment, h.Assignable, h.Managed,
 	}
 }
 

@@ -34,6 +34,9 @@ func TestPropertyMemoryChangesNothing(t *testing.T) {
 		for i := range w.NetNamespaces {
 			stamp(&w.NetNamespaces[i].UID, &w.NetNamespaces[i].ResourceVersion)
 		}
+		for i := range w.EgressIPs {
+			stamp(&w.EgressIPs[i].UID, &w.EgressIPs[i].ResourceVersion)
+		}
 		for i := range w.HostSubnets {
 			stamp(&w.HostSubnets[i].UID, &w.HostSubnets[i].ResourceVersion)
 		}
@@ -93,13 +96,27 @@ func TestMemoryOfRareChanges(t *testing.T) {
 // change changes one thing of the cluster, as the API server, an agent or the controller
 // does.
 func (w *world) change(t *rapid.T, stamp func(*types.UID, *string)) {
-	if rapid.IntRange(0, 3).Draw(t, "what") == 0 {
+	switch rapid.IntRange(0, 4).Draw(t, "what") {
+	case 0:
 		w.changeNamespace(t, stamp)
 		return
+	case 1:
+		if len(w.EgressIPs) > 0 {
+			w.changeEgressIP(t, stamp)
+			return
+		}
 	}
 	h := &w.HostSubnets[rapid.IntRange(0, len(w.HostSubnets)-1).Draw(t, "host")]
 	flip := func(m map[string]bool) { m[h.Name] = !m[h.Name] }
-	switch rapid.IntRange(0, 15).Draw(t, "of the host") {
+	switch rapid.IntRange(0, 17).Draw(t, "of the host") {
+	case 16:
+		h.AssignedEgressIPs = rapid.SliceOfNDistinct(rapid.SampledFrom(egressAddresses(33)), 0, 3, rapid.ID).Draw(t, "assigned")
+		stamp(&h.UID, &h.ResourceVersion)
+	case 17:
+		if w.Assignable == nil {
+			w.Assignable = map[string]bool{}
+		}
+		flip(w.Assignable)
 	case 15:
 		h.Status.FoundNetworks = rapid.SliceOfN(rapid.Custom(func(t *rapid.T) v1.FoundNetwork {
 			return network(rapid.SampledFrom([]string{v1.UsePods, v1.UseServices, v1.UseNodePods, v1.UseAPIServers}).Draw(t, "use"),
@@ -118,6 +135,10 @@ func (w *world) change(t *rapid.T, stamp func(*types.UID, *string)) {
 	case 14:
 		w.IPv6Capacity[h.Name] = rapid.IntRange(-1, 3).Draw(t, "IPv6 capacity")
 	case 11:
+		h.Status.Agent.Overlaps = rapid.SliceOfN(rapid.SampledFrom([]v1.Overlap{
+			{Used: "EgressIP/eip0", Ignored: "EgressIP/eip1", Pod: "ns1/web"},
+			{Used: "EgressIP/eip0", Ignored: "ns1", Pod: "ns1/web"},
+		}), 0, 2).Draw(t, "overlaps")
 		h.Status.Agent.PodNetworksMissing = rapid.SampledFrom([]string{"", "Pod a/b is nowhere.", "Pod a/c is nowhere."}).Draw(t, "missing")
 		stamp(&h.UID, &h.ResourceVersion)
 	case 0:
@@ -161,6 +182,23 @@ func (w *world) change(t *rapid.T, stamp func(*types.UID, *string)) {
 			w.HostSubnets = slices.DeleteFunc(w.HostSubnets, func(o v1.HostSubnet) bool { return o.Name == h.Name })
 		}
 	}
+}
+
+func (w *world) changeEgressIP(t *rapid.T, stamp func(*types.UID, *string)) {
+	i := rapid.IntRange(0, len(w.EgressIPs)-1).Draw(t, "EgressIP")
+	e := &w.EgressIPs[i]
+	switch rapid.IntRange(0, 3).Draw(t, "of the EgressIP") {
+	case 0:
+		e.Spec.EgressIPs = rapid.SliceOfNDistinct(rapid.SampledFrom(egressAddresses(33)), 0, 3, rapid.ID).Draw(t, "egressIPs")
+	case 1:
+		e.Status.NetID = new(uint32(rapid.IntRange(1001, 1008).Draw(t, "netid")))
+	case 2:
+		e.Spec.NamespaceSelector.MatchLabels = map[string]string{"team": rapid.SampledFrom([]string{"a", "b"}).Draw(t, "team")}
+	case 3:
+		w.EgressIPs = slices.Delete(w.EgressIPs, i, i+1)
+		return
+	}
+	stamp(&e.UID, &e.ResourceVersion)
 }
 
 func (w *world) changeNamespace(t *rapid.T, stamp func(*types.UID, *string)) {

@@ -9,6 +9,7 @@ import (
 
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 
+	ovnv1 "github.com/egressip-operator/egressip-operator/api/ovn/v1"
 	v1 "github.com/egressip-operator/egressip-operator/api/v1"
 	"github.com/egressip-operator/egressip-operator/pkg/online"
 )
@@ -19,12 +20,14 @@ const (
 	familyIPv6            = v1.FamilyIPv6
 	otherFamilyAnnotation = v1.AnnotationOtherFamily
 	failBackAnnotation    = v1.AnnotationFailBack
+	assignableLabel       = ovnv1.LabelEgressAssignable
 )
 
 // Objects is what the brain knows about the cluster, as stored in the API.
 // Names are unique within each list; the order of the lists means nothing.
 type Objects struct {
 	NetNamespaces []v1.NetNamespace
+	EgressIPs     []ovnv1.EgressIP
 	HostSubnets   []v1.HostSubnet
 	// Verdicts are the verdicts on hosts, by name, for a caller that decides who is
 	// online. Of a host that is not in it the published condition Online counts: the
@@ -37,6 +40,9 @@ type Objects struct {
 	// Gone names the hosts whose Node does not exist any more; nil means those whose
 	// published condition NodeGone is True.
 	Gone map[string]bool
+	// Assignable names the hosts whose Nodes have the label for EgressIPs; nil means those of
+	// which that is published.
+	Assignable map[string]bool
 	// Awaited are claims, by name of the host, that a user wrote into the list of an
 	// automatic host a short while ago; see Host.
 	Awaited map[string][]netip.Addr
@@ -85,6 +91,7 @@ func (r *reader) sorted(cluster Cluster) (Cluster, []Problem) {
 
 const (
 	kindNetNamespace = "NetNamespace"
+	kindEgressIP     = "EgressIP"
 	kindHostSubnet   = "HostSubnet"
 
 	fieldEgressIPs   = "egressIPs"
@@ -109,7 +116,16 @@ func (r *reader) namespace(object *v1.NetNamespace) Group {
 		r.problem(kindNetNamespace, n.Name, "netid", fmt.Sprint(n.NetID), ReasonBadNetID,
 			"%d is not a valid netid: use a number from 0 to %d.", n.NetID, MaxNetID)
 	}
-	for _, written := range object.EgressIPs {
+	r.requests(&n, kindNetNamespace, object.Name, object.EgressIPs)
+	if r.annotations(&n, kindNetNamespace, object, Ordered) {
+		n.Keeps = used(object)
+	}
+	return n
+}
+
+// requests reads the egress IPs that an object requests.
+func (r *reader) requests(n *Group, kind, name string, egressIPs []string) {
+	for _, written := range egressIPs {
 		ip, _ := netip.ParseAddr(written) // what is none is not valid
 		why := invalidReason(ip)
 		if why == "" {
@@ -120,41 +136,45 @@ func (r *reader) namespace(object *v1.NetNamespace) Group {
 		}
 		if !slices.Contains(n.Invalid, written) {
 			n.Invalid = append(n.Invalid, written)
-			r.problem(kindNetNamespace, n.Name, fieldEgressIPs, written, ReasonBadAddress,
+			r.problem(kind, name, fieldEgressIPs, written, ReasonBadAddress,
 				"%q is not a valid egress IP: %s. Use a bare unicast %s.", written, why, addressLike(written))
 		}
 	}
-	r.annotations(object, &n)
-	return n
 }
 
-// annotations reads those that say how a namespace uses its egress IPs.
-func (r *reader) annotations(object *v1.NetNamespace, n *Group) {
-	switch mode := object.Annotations[v1.AnnotationMode]; mode {
-	case "", v1.ModeOrdered:
+// annotations reads those that say how a group uses its egress IPs; unless is the mode without
+// any. It reports whether the group keeps what it uses.
+func (r *reader) annotations(n *Group, kind string, object metav1.Object, unless Mode) (keeps bool) {
+	annotations, name := object.GetAnnotations(), object.GetName()
+	switch mode := annotations[v1.AnnotationMode]; mode {
+	case "":
+		n.Mode = unless
+	case v1.ModeOrdered:
 		n.Mode = Ordered
 	case v1.ModeBalanced:
 		n.Mode = Balanced
 	default:
-		r.problem(kindNetNamespace, n.Name, "annotation "+v1.AnnotationMode, mode, ReasonBadMode,
-			"%q is not a valid mode: %q is used. Set it to %q or %q.", mode, v1.ModeOrdered, v1.ModeOrdered, v1.ModeBalanced)
+		n.Mode = unless
+		r.problem(kind, name, "annotation "+v1.AnnotationMode, mode, ReasonBadMode,
+			"%q is not a valid mode: %q is used. Set it to %q or %q.", mode, unless, v1.ModeOrdered, v1.ModeBalanced)
 	}
-	switch other := object.Annotations[v1.AnnotationOtherFamily]; other {
+	switch other := annotations[v1.AnnotationOtherFamily]; other {
 	case "", v1.OtherFamilyDropped:
 	case v1.OtherFamilyNode:
 		n.Other = OtherNode
 	default:
-		r.problem(kindNetNamespace, n.Name, "annotation "+v1.AnnotationOtherFamily, other, ReasonBadOtherFamily,
+		r.problem(kind, name, "annotation "+v1.AnnotationOtherFamily, other, ReasonBadOtherFamily,
 			"%q is not known: %q is used. Set it to %q or %q.", other, v1.OtherFamilyDropped, v1.OtherFamilyDropped, v1.OtherFamilyNode)
 	}
-	switch back := object.Annotations[v1.AnnotationFailBack]; back {
+	switch back := annotations[v1.AnnotationFailBack]; back {
 	case "", v1.FailBackAlways:
 	case v1.FailBackNever:
-		n.Keeps = used(object)
+		return true
 	default:
-		r.problem(kindNetNamespace, n.Name, "annotation "+v1.AnnotationFailBack, back, ReasonBadFailBack,
+		r.problem(kind, name, "annotation "+v1.AnnotationFailBack, back, ReasonBadFailBack,
 			"%q is not known: %q is used. Set it to %q or %q.", back, v1.FailBackAlways, v1.FailBackAlways, v1.FailBackNever)
 	}
+	return false
 }
 
 // used are the egress IPs that a namespace uses, as its status says.
@@ -201,6 +221,11 @@ func (r *reader) host(object *v1.HostSubnet, given given) Host {
 	} else {
 		h.Gone = published(object, v1.ConditionNodeGone, metav1.ConditionTrue)
 	}
+	if given.allAssignable {
+		h.Assignable = given.assignable
+	} else {
+		h.Assignable = object.Status.Placement != nil && object.Status.Placement.EgressAssignable
+	}
 	h.Awaited = sortedUnique(slices.Clone(given.awaited))
 	h.Capacity, h.IPv6Capacity = capacityOf(object, given), ipv6CapacityOf(object, given)
 	if ip, err := netip.ParseAddr(object.HostIP); err == nil && usableHost(ip) {
@@ -216,6 +241,7 @@ func (r *reader) host(object *v1.HostSubnet, given given) Host {
 	if agent := object.Status.Agent; agent != nil {
 		h.Addresses, h.PodNetworks = readAddresses(agent.Addresses), readPodNetworks(agent.PodNetworks)
 		h.PodsMissing = agent.PodNetworksMissing
+		h.Overlaps = readOverlaps(agent.Overlaps)
 		h.ServesIPv6 = slices.Contains(agent.Families, IPv6.String())
 	}
 	if placement := object.Status.Placement; placement != nil {
@@ -227,7 +253,7 @@ func (r *reader) host(object *v1.HostSubnet, given given) Host {
 	cloud := cloudNetworks(object, given)
 	h.IPv6 = ipv6Networks(object.Status.IPv6Networks)
 	r.networks(&h, object, cloud)
-	r.claims(&h, object.EgressIPs)
+	r.claims(&h, object)
 	r.ranges(&h, object.EgressCIDRs, cloud)
 	if !h.Automatic {
 		h.Excess = h.excess(object.EgressIPs)
@@ -301,8 +327,8 @@ func publishedReason(object *v1.HostSubnet, condition string) string {
 	return ""
 }
 
-func (r *reader) claims(h *Host, claims []string) {
-	for _, written := range claims {
+func (r *reader) claims(h *Host, object *v1.HostSubnet) {
+	for _, written := range object.EgressIPs {
 		ip, ok := parseClaim(written)
 		why := invalidReason(ip)
 		if !ok {
@@ -321,7 +347,15 @@ func (r *reader) claims(h *Host, claims []string) {
 				"%q is not a valid egress IP: %s. Use a unicast %s.", written, why, addressLike(written))
 		}
 	}
-	h.Claims = sortedUnique(h.Claims)
+	for _, written := range object.AssignedEgressIPs {
+		// The controller has written it.
+		if ip, err := netip.ParseAddr(written); err == nil && (h.Automatic || !slices.Contains(h.Claims, ip)) {
+			h.Assigned = append(h.Assigned, ip)
+		}
+	}
+	h.Assigned = sortedUnique(h.Assigned)
+	h.Claims = sortedUnique(slices.Concat(h.Claims, h.Assigned))
+	h.Managed = h.Automatic || h.Assignable || len(object.AssignedEgressIPs) > 0
 }
 
 func (r *reader) ranges(h *Host, ranges []string, cloud []netip.Prefix) {

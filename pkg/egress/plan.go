@@ -1,6 +1,11 @@
 package egress
 
-import "net/netip"
+import (
+	"cmp"
+	"net/netip"
+
+	"k8s.io/apimachinery/pkg/labels"
+)
 
 // Pod is a pod of the planned host that has an IP of its own: host-network
 // pods are not listed, nor pods whose containers have all ended.
@@ -9,10 +14,18 @@ type Pod struct {
 	// UID distinguishes a pod from a later one with the same name or address.
 	UID string
 	IP  netip.Addr
+	// Labels are the pod's labels.
+	Labels labels.Set
+	// Group is the EgressIP's group that decides about its traffic; "" for that of its
+	// namespace. See grouped.
+	Group string
 	// RuntimeOnly: the container runtime has the pod, and the API server does not
 	// have it (yet).
 	RuntimeOnly bool
 }
+
+// group returns the name of the group that decides about the pod's traffic.
+func (p *Pod) group() string { return cmp.Or(p.Group, p.Namespace) }
 
 // Plan is what one host's kernel must do. It knows no Kubernetes objects.
 type Plan struct {

@@ -11,7 +11,7 @@ import (
 // pods; inside are networks of the cluster in addition to the pod CIDRs of the
 // hosts, such as service CIDRs. It returns false where there is no such host.
 //
-// A pod whose Namespace has no NetNamespace yet is not in the plan: it is not known
+// A pod of a Namespace without a NetNamespace, and of no other group, is not in the plan: it is not known
 // whether it may leave with the node's address. Strict classification drops the
 // traffic of unknown pods, unless the caller adds a path for them.
 //
@@ -148,7 +148,7 @@ func samePath(a, b PodPath) bool {
 }
 
 func podPath(r Resolution, host string, pod Pod) (PodPath, bool) {
-	group, known := r.Group(pod.Namespace)
+	group, known := r.Group(pod.group())
 	if !known {
 		return PodPath{}, false
 	}

@@ -4,11 +4,13 @@ import (
 	"fmt"
 	"net/netip"
 	"slices"
+	"strings"
 	"testing"
 
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"pgregory.net/rapid"
 
+	ovnv1 "github.com/egressip-operator/egressip-operator/api/ovn/v1"
 	v1 "github.com/egressip-operator/egressip-operator/api/v1"
 	"github.com/egressip-operator/egressip-operator/internal/testenv/objects"
 	"github.com/egressip-operator/egressip-operator/pkg/egress"
@@ -37,21 +39,27 @@ func TestPropertyConverges(t *testing.T) {
 			}
 		}
 		for _, h := range cluster.Hosts {
-			if !h.Automatic {
-				continue
+			managed := h.Assigned
+			if h.Automatic {
+				managed = h.Claims
 			}
-			if len(h.Claims) > 0 && !h.Online {
-				t.Fatalf("%s is offline and claims %v", h.Name, h.Claims)
+			if len(managed) > 0 && !h.Online {
+				t.Fatalf("%s is offline and claims %v", h.Name, managed)
 			}
-			if exceeds(h) {
+			if exceeds(h, managed) {
 				t.Fatalf("%s claims %v with capacity %d, of IPv6 %d", h.Name, h.Claims, h.Capacity, h.IPv6Capacity)
 			}
-			for _, ip := range h.Claims {
+			for _, ip := range managed {
 				if requested[ip] != 1 {
-					t.Fatalf("%s claims %s, which %d namespaces request", h.Name, ip, requested[ip])
+					t.Fatalf("%s claims %s, which %d groups request", h.Name, ip, requested[ip])
 				}
-				if !slices.ContainsFunc(h.Ranges, func(p netip.Prefix) bool { return p.Contains(ip) }) {
-					t.Fatalf("%s claims %s, which is in none of %v", h.Name, ip, h.Ranges)
+				if slices.Contains(h.Assigned, ip) != w.ofEgressIP(ip) {
+					t.Fatalf("%s claims %s, of an EgressIP %t, on the other list", h.Name, ip, w.ofEgressIP(ip))
+				}
+				contains := func(p netip.Prefix) bool { return p.Contains(ip) }
+				byLabel := w.ofEgressIP(ip) && h.Assignable && slices.ContainsFunc(h.Networks, contains)
+				if !slices.ContainsFunc(h.Ranges, contains) && !byLabel {
+					t.Fatalf("%s claims %s, which is in none of %v, and in %v of which is assignable %t", h.Name, ip, h.Ranges, h.Networks, h.Assignable)
 				}
 			}
 		}
@@ -61,25 +69,30 @@ func TestPropertyConverges(t *testing.T) {
 	})
 }
 
-// exceeds reports whether a host claims more than it has capacity for.
-func exceeds(h egress.Host) bool {
-	ipv6 := 0
-	for _, ip := range h.Claims {
-		if ip.Is6() {
-			ipv6++
-		}
-	}
-	count := len(h.Claims)
-	if h.IPv6Capacity != 0 {
-		if ipv6 > max(h.IPv6Capacity, 0) {
-			return true
-		}
-		count -= ipv6
-	}
-	return h.Capacity != 0 && count > max(h.Capacity, 0)
+// ofEgressIP reports whether an EgressIP requests the address.
+func (w *world) ofEgressIP(ip netip.Addr) bool {
+	return slices.ContainsFunc(w.EgressIPs, func(e ovnv1.EgressIP) bool { return slices.Contains(e.Spec.EgressIPs, ip.String()) })
 }
 
-// siblings names two egress IPs of one namespace and family on one automatic host.
+// exceeds reports whether a host claims more than it has capacity for, of a family of which the
+// controller has put something there.
+func exceeds(h egress.Host, managed []netip.Addr) bool {
+	var counts, ours [2]int
+	for _, ip := range h.Claims {
+		counts[egress.FamilyOf(ip)]++
+		if slices.Contains(managed, ip) {
+			ours[egress.FamilyOf(ip)]++
+		}
+	}
+	above := func(count, capacity int) bool { return capacity != 0 && count > max(capacity, 0) }
+	if h.IPv6Capacity == 0 {
+		return ours[0]+ours[1] > 0 && above(counts[0]+counts[1], h.Capacity)
+	}
+	return ours[egress.IPv4] > 0 && above(counts[egress.IPv4], h.Capacity) || ours[egress.IPv6] > 0 && above(counts[egress.IPv6], h.IPv6Capacity)
+}
+
+// siblings names two egress IPs of one group and family on one host, one of which the controller
+// has put there.
 func siblings(c egress.Cluster, hosts []egress.Host) string {
 	owner := make(map[netip.Addr]string)
 	for _, n := range c.Groups {
@@ -91,7 +104,8 @@ func siblings(c egress.Cluster, hosts []egress.Host) string {
 		seen := make(map[string]netip.Addr)
 		for _, ip := range h.Claims {
 			name := owner[ip]
-			if other, two := seen[name]; h.Automatic && name != "" && two {
+			assigned := slices.Contains(h.Assigned, ip) || slices.Contains(h.Assigned, seen[name])
+			if other, two := seen[name]; (h.Automatic || assigned) && name != "" && two {
 				return fmt.Sprintf("%s has %s and %s of %s", h.Name, other, ip, name)
 			}
 			seen[name] = ip
@@ -111,7 +125,7 @@ func TestPropertyNamespaceNeverTwiceOnAHost(t *testing.T) {
 			cluster := w.cluster()
 			for i, h := range cluster.Hosts {
 				cluster.Hosts[i].Claims = answer.Hosts[slices.IndexFunc(answer.Hosts,
-					func(c egress.HostClaims) bool { return c.Host == h.Name })].Claims
+					func(c egress.HostClaims) bool { return c.Host == h.Name })].All()
 			}
 			if wrong := siblings(cluster, cluster.Hosts); wrong != "" {
 				t.Fatal(wrong)
@@ -174,7 +188,7 @@ func disturb(t *rapid.T, w *world) {
 func claimedTwice(w *world) string {
 	claimant := make(map[string]string)
 	for _, h := range w.HostSubnets {
-		for _, ip := range h.EgressIPs {
+		for _, ip := range h.AllEgressIPs() {
 			if other, taken := claimant[ip]; taken {
 				return fmt.Sprintf("%s and %s claim %s", other, h.Name, ip)
 			}
@@ -242,7 +256,7 @@ func TestPropertyHostGoesOthersStay(t *testing.T) {
 func homes(w *world) map[string]string {
 	homes := make(map[string]string)
 	for _, h := range w.HostSubnets {
-		for _, ip := range h.EgressIPs {
+		for _, ip := range h.AllEgressIPs() {
 			homes[ip] = h.Name
 		}
 	}
@@ -268,10 +282,10 @@ func TestPropertyHostComesFewMove(t *testing.T) {
 		}
 		fresh := w.clone()
 		for i := range fresh.HostSubnets {
-			fresh.HostSubnets[i].EgressIPs = nil
+			fresh.HostSubnets[i].EgressIPs, fresh.HostSubnets[i].AssignedEgressIPs = nil, nil
 		}
 		fresh.settle(t)
-		share := countFamilies(fresh.host("new").EgressIPs)
+		share := countFamilies(fresh.host("new").AllEgressIPs())
 		w.settle(t)
 		after := homes(w)
 		var moved []string
@@ -283,7 +297,7 @@ func TestPropertyHostComesFewMove(t *testing.T) {
 				}
 			}
 		}
-		counts, have := countFamilies(moved), countFamilies(w.host("new").EgressIPs)
+		counts, have := countFamilies(moved), countFamilies(w.host("new").AllEgressIPs())
 		for f := range share {
 			if counts[f] > share[f] {
 				t.Fatalf("the share of the new host is %v of each family, and %v moved", share, moved)
@@ -313,7 +327,7 @@ func TestPropertyWhatCanBePlacedIsPlaced(t *testing.T) {
 		w := &world{Objects: drawObjects(t, small)}
 		if rapid.Bool().Draw(t, "fresh") {
 			for i := range w.HostSubnets {
-				w.HostSubnets[i].EgressIPs = nil
+				w.HostSubnets[i].EgressIPs, w.HostSubnets[i].AssignedEgressIPs = nil, nil
 			}
 		}
 		// What must go goes first; what the next answer adds is then compared.
@@ -322,7 +336,7 @@ func TestPropertyWhatCanBePlacedIsPlaced(t *testing.T) {
 		}
 		for i := range w.HostSubnets {
 			if rapid.Bool().Draw(t, "emptied") {
-				w.HostSubnets[i].EgressIPs = nil
+				w.HostSubnets[i].EgressIPs, w.HostSubnets[i].AssignedEgressIPs = nil, nil
 			}
 		}
 		want := len(homes(w)) + bruteForce(w.only(egress.IPv4).cluster()) + bruteForce(w.only(egress.IPv6).cluster())
@@ -357,8 +371,8 @@ func bruteForce(c egress.Cluster) int {
 }
 
 type request struct {
-	ip        netip.Addr
-	namespace egress.Group
+	ip    netip.Addr
+	group egress.Group
 }
 
 func place(c egress.Cluster, claims []map[netip.Addr]bool, open []request) int {
@@ -393,6 +407,8 @@ func roomFor(host egress.Host, claims map[netip.Addr]bool, r request) bool {
 			return false
 		}
 	}
-	return slices.ContainsFunc(host.Ranges, func(p netip.Prefix) bool { return p.Contains(r.ip) }) &&
-		!slices.ContainsFunc(r.namespace.Requests, func(ip netip.Addr) bool { return claims[ip] })
+	contains := func(p netip.Prefix) bool { return p.Contains(r.ip) }
+	label := host.Assignable && strings.HasPrefix(r.group.Name, "EgressIP/") && slices.ContainsFunc(host.Networks, contains)
+	return (label || slices.ContainsFunc(host.Ranges, contains)) &&
+		!slices.ContainsFunc(r.group.Requests, func(ip netip.Addr) bool { return claims[ip] })
 }

@@ -10,8 +10,10 @@ import (
 	"github.com/google/go-cmp/cmp"
 	"github.com/google/go-cmp/cmp/cmpopts"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/labels"
 	"pgregory.net/rapid"
 
+	ovnv1 "github.com/egressip-operator/egressip-operator/api/ovn/v1"
 	v1 "github.com/egressip-operator/egressip-operator/api/v1"
 	"github.com/egressip-operator/egressip-operator/pkg/egress"
 )
@@ -33,6 +35,7 @@ func TestPropertyOrderOfObjectsMeansNothing(t *testing.T) {
 		w := &world{Objects: drawObjects(t, full())}
 		other := w.clone()
 		other.NetNamespaces = rapid.Permutation(other.NetNamespaces).Draw(t, "namespaces in order")
+		other.EgressIPs = rapid.Permutation(other.EgressIPs).Draw(t, "EgressIPs in order")
 		other.HostSubnets = rapid.Permutation(other.HostSubnets).Draw(t, "hosts in order")
 		for i := range other.HostSubnets {
 			h := &other.HostSubnets[i]
@@ -57,15 +60,44 @@ func TestPropertyOrderOfObjectsMeansNothing(t *testing.T) {
 	})
 }
 
-// podsOf gives each namespace one pod, with addresses of both families.
+// podsOf gives each namespace two pods, with addresses of both families. One of them has a
+// label.
 func podsOf(w *world) []egress.Pod {
 	var pods []egress.Pod
+	namespaces := make(map[string]labels.Set)
 	for _, n := range w.NetNamespaces {
+		namespaces[n.Name] = labelsOf(n.Name)
 		for _, ip := range []netip.Addr{podIP(n.Name), podIPv6(n.Name)} {
 			pods = append(pods, egress.Pod{Namespace: n.Name, Name: "pod", UID: n.Name, IP: ip})
 		}
+		web := podIP(n.Name).As4()
+		web[2] = 1
+		pods = append(pods, egress.Pod{
+			Namespace: n.Name, Name: "web", UID: "web-" + n.Name, IP: netip.AddrFrom4(web), Labels: labels.Set{"app": "web"},
+		})
 	}
-	return pods
+	grouped, _ := egress.Grouped(w.cluster(), pods, namespaces)
+	return grouped
+}
+
+// sourceOf says what the API says about a pod of podsOf: the egress IPs that it leaves with, and
+// whether a family without any leaves with the node's address.
+func (w *world) sourceOf(namespace, pod string) (egressIPs []string, otherLeaves bool) {
+	var first *ovnv1.EgressIP
+	for i := range w.EgressIPs {
+		e := &w.EgressIPs[i]
+		selects := e.Spec.NamespaceSelector.MatchLabels["team"] == labelsOf(namespace)["team"] &&
+			(len(e.Spec.PodSelector.MatchLabels) == 0 || pod == "web") && len(e.Spec.PodSelector.MatchExpressions) == 0
+		if selects && len(e.Spec.EgressIPs) > 0 && (first == nil || e.Name < first.Name) {
+			first = e
+		}
+	}
+	if first != nil {
+		return first.Spec.EgressIPs, first.Annotations[v1.AnnotationOtherFamily] == v1.OtherFamilyNode
+	}
+	i := slices.IndexFunc(w.NetNamespaces, func(n v1.NetNamespace) bool { return n.Name == namespace })
+	n := &w.NetNamespaces[i]
+	return n.EgressIPs, n.Annotations[v1.AnnotationOtherFamily] == v1.OtherFamilyNode
 }
 
 func podIP(namespace string) netip.Addr {
@@ -102,8 +134,9 @@ func TestPropertyObjectsAreNotChanged(t *testing.T) {
 	})
 }
 
-// A packet of a namespace that requests egress IPs leaves with one of them, of its own
-// family, or not at all, unless it is of a family that the namespace leaves alone: locally with an address that the host has, remotely through a
+// A packet of a pod leaves with an egress IP of the one object that says which it has, an EgressIP
+// before the NetNamespace, and of its own family, or not at all, unless it is of a family that
+// the object leaves alone: locally with an address that the host has, remotely through a
 // host that knows the netid and has for it one address, of that namespace.
 //
 // Kills the mutants netid-shared, same-host-used, invalid-forgotten, unknown-is-node,
@@ -138,8 +171,7 @@ func plansOf(w *world, pods []egress.Pod) map[string]egress.Plan {
 
 // trace follows a packet and says what is wrong with its source.
 func trace(w *world, plans map[string]egress.Plan, plan egress.Plan, path egress.PodPath) string {
-	i := slices.IndexFunc(w.NetNamespaces, func(n v1.NetNamespace) bool { return n.Name == path.Namespace })
-	all := w.NetNamespaces[i].EgressIPs
+	all, leaves := w.sourceOf(path.Namespace, path.Name)
 	requests := slices.DeleteFunc(slices.Clone(all), func(ip string) bool { return strings.Contains(ip, ":") != path.IP.Is6() })
 	if path.IP.Is6() {
 		for i, written := range requests {
@@ -148,7 +180,6 @@ func trace(w *world, plans map[string]egress.Plan, plan egress.Plan, path egress
 	}
 	switch path.Kind {
 	case egress.PathNode:
-		leaves := w.NetNamespaces[i].Annotations[v1.AnnotationOtherFamily] == v1.OtherFamilyNode
 		if len(requests) > 0 || len(all) > 0 && !leaves {
 			return "leaves with the node's address"
 		}
@@ -336,6 +367,11 @@ func TestPropertyFamiliesAreDecidedByThemselves(t *testing.T) {
 				w.NetNamespaces[i].NetID = new(uint32(2000 + i))
 			}
 		}
+		for i := range w.EgressIPs {
+			if w.EgressIPs[i].Status.NetID != nil {
+				w.EgressIPs[i].Status.NetID = new(uint32(3000 + i))
+			}
+		}
 		for _, f := range []egress.Family{egress.IPv4, egress.IPv6} {
 			alone := w.only(f)
 			if d := diff(ofFamily(egress.Resolve(alone.cluster()), f), ofFamily(egress.Resolve(w.cluster()), f)); d != "" {
@@ -357,9 +393,14 @@ func (w *world) only(f egress.Family) *world {
 		n := &alone.NetNamespaces[i]
 		n.EgressIPs = slices.DeleteFunc(n.EgressIPs, others)
 	}
+	for i := range alone.EgressIPs {
+		e := &alone.EgressIPs[i]
+		e.Spec.EgressIPs = slices.DeleteFunc(e.Spec.EgressIPs, others)
+	}
 	for i := range alone.HostSubnets {
 		h := &alone.HostSubnets[i]
 		h.EgressIPs = slices.DeleteFunc(h.EgressIPs, others)
+		h.AssignedEgressIPs = slices.DeleteFunc(h.AssignedEgressIPs, others)
 	}
 	return alone
 }
@@ -391,7 +432,7 @@ func ofFamily(r egress.Resolution, f egress.Family) (results []any) {
 // placedOf is the allocation of one family.
 func placedOf(a egress.Allocation, f egress.Family) (results []any) {
 	for _, h := range a.Hosts {
-		for _, ip := range h.Claims {
+		for _, ip := range h.All() {
 			if egress.FamilyOf(ip) == f {
 				results = append(results, h.Host+" "+ip.String())
 			}

@@ -69,6 +69,10 @@ const (
 	ReasonBadNetID Reason = "BadNetID"
 	// ReasonNoNetID: the NetNamespace has no netid yet.
 	ReasonNoNetID Reason = "NoNetID"
+	// ReasonBadSelector: a selector of an EgressIP that cannot be used.
+	ReasonBadSelector Reason = "BadSelector"
+	// ReasonOverlap: another EgressIP says the egress IPs of a pod, and counts for it.
+	ReasonOverlap Reason = "Overlap"
 	// ReasonBadCIDR: not a CIDR without host bits.
 	ReasonBadCIDR Reason = "BadCIDR"
 	// ReasonFamilyNotServed: the agent of the host that claims the address does not report

@@ -43,6 +43,7 @@ func resolve(x *index, before *earlier) Resolution {
 		eligibility: newEligibility(x),
 		state:       make([]State, x.addresses.count()),
 		missing:     podsMissing(c),
+		overlaps:    overlapsOf(c),
 		parted:      partedHosts(c),
 	}
 	resolution := Resolution{
@@ -82,6 +83,8 @@ type resolver struct {
 	// missing are the hosts with pods in networks that are not known, parted those of each family.
 	missing missingPods
 	parted  parted
+	// overlaps are, by group, those with others.
+	overlaps map[string]groupOverlaps
 }
 
 func (r *resolver) group(n int) GroupResult {
@@ -100,9 +103,9 @@ func (r *resolver) group(n int) GroupResult {
 		result.Requests = append(result.Requests, r.request(n, a, result.Active))
 	}
 	for _, written := range group.Invalid {
+		kind, name := objectOf(group.Name)
 		result.Requests = append(result.Requests, RequestResult{
-			IP: written, State: Invalid, Reason: ReasonBadAddress,
-			Message: badAddressMessage(kindNetNamespace, group.Name, written),
+			IP: written, State: Invalid, Reason: ReasonBadAddress, Message: badAddressMessage(kind, name, written),
 		})
 	}
 	result.Ready, result.Reason, result.Message = r.summary(n, &result)
@@ -192,7 +195,7 @@ func (r *resolver) request(n int, a *address, active []Assignment) RequestResult
 	if len(a.hosts) == 1 {
 		result.Host = r.Hosts[a.hosts[0]].Name
 	}
-	if result.Reason == ReasonNotClaimed && r.eligibility.covered(ip) && !r.eligibility.fits(ip, n) {
+	if result.Reason == ReasonNotClaimed && r.eligibility.covered(ip, n) && !r.eligibility.fits(ip, n) {
 		result.Reason = ReasonNoEligibleHost
 	}
 	result.State = stateOf(result.Reason)
@@ -261,6 +264,10 @@ func stateOf(reason Reason) State {
 // summary is the condition EgressReady.
 func (r *resolver) summary(n int, result *GroupResult) (Readiness, Reason, string) {
 	switch {
+	case r.Groups[n].ofEgressIP() && r.Groups[n].Selects == nil:
+		return ReadyFalse, ReasonBadSelector, "The EgressIP selects no pods."
+	case !r.Groups[n].Requesting() && r.Groups[n].ofEgressIP():
+		return ReadyTrue, ReasonNotRequested, "No egress IP is requested, so it changes nothing for the pods that it selects."
 	case !r.Groups[n].Requesting():
 		return ReadyTrue, ReasonNotRequested, "No egress IP is requested: traffic leaves with the node's address."
 	case !result.Dropped:
@@ -292,7 +299,11 @@ func (r *resolver) activeSummary(n int, active []Assignment) (Readiness, Reason,
 	if f, found := r.outOfReach(n); found {
 		return ReadyUnknown, ReasonHostsOutOfReach, activeMessage(active) + " " + r.parted.message(f)
 	}
-	return ReadyTrue, ReasonAssigned, activeMessage(active)
+	overlaps := r.overlaps[r.Groups[n].Name]
+	if overlaps.ignored.pods > 0 {
+		return ReadyFalse, ReasonOverlap, activeMessage(active) + overlaps.message()
+	}
+	return ReadyTrue, ReasonAssigned, activeMessage(active) + overlaps.message()
 }
 
 // inUse reports whether traffic that is sent to the host leaves with the egress IP, by

@@ -4,19 +4,20 @@ import (
 	"iter"
 	"math/bits"
 	"net/netip"
+	"slices"
 )
 
-// eligibility is which automatic hosts can take an egress IP. It looks addresses up by
+// eligibility is which hosts that the controller assigns to can take an egress IP. It looks addresses up by
 // prefix, so that thousands of hosts with one range cost as much as one.
 type eligibility struct {
 	*index
-	// ranges are all ranges of automatic hosts, whether the host can take anything
-	// or not.
-	ranges  map[netip.Prefix]bool
+	// ranges are all ranges of hosts for what NetNamespaces, and for what EgressIPs request,
+	// whether the host can take anything or not.
+	ranges  [2]map[netip.Prefix]bool
 	lengths prefixLengths
 	// open are the hosts that can take one more address from a range, as far as the
 	// host's network contains it.
-	open map[netip.Prefix][]int
+	open [2]map[netip.Prefix][]int
 	// siblings is the last answer of siblingsOf, for namespace siblingsFor: all requests
 	// of a namespace are looked at in a row.
 	siblings    map[int]bool
@@ -24,21 +25,70 @@ type eligibility struct {
 }
 
 func newEligibility(x *index) *eligibility {
-	r := &eligibility{index: x, ranges: make(map[netip.Prefix]bool), open: make(map[netip.Prefix][]int)}
+	r := &eligibility{index: x}
+	for kind := range r.ranges {
+		r.ranges[kind], r.open[kind] = make(map[netip.Prefix]bool), make(map[netip.Prefix][]int)
+	}
 	for h := range x.Hosts {
 		host := &x.Hosts[h]
+		open := (x.canTake(h) || x.canTakeInDoubt(h)) && (host.Capacity == 0 || len(host.Claims) < host.Capacity)
 		for _, prefix := range host.Ranges {
-			r.ranges[prefix] = true
+			r.ranges[forNamespaces][prefix] = true
 			r.lengths.add(prefix)
 		}
-		if (x.canTake(h) || x.canTakeInDoubt(h)) && (host.Capacity == 0 || len(host.Claims) < host.Capacity) {
-			for _, prefix := range effectiveRanges(host) {
-				r.open[prefix] = append(r.open[prefix], h)
+		for kind, ranges := range rangesOf(host, x.ofEgressIPs) {
+			for _, prefix := range ranges {
+				r.ranges[kind][prefix] = true
 				r.lengths.add(prefix)
+				if open {
+					r.open[kind][prefix] = append(r.open[kind][prefix], h)
+				}
 			}
 		}
 	}
 	return r
+}
+
+// Who requests what a range of a host is for.
+const (
+	forNamespaces = iota
+	forEgressIPs
+)
+
+func kindOf(g *Group) int {
+	if g.ofEgressIP() {
+		return forEgressIPs
+	}
+	return forNamespaces
+}
+
+// rangesOf are the addresses that the host is one for, as far as its network contains them, by
+// who requests them. Those for EgressIPs are left out where there are none.
+func rangesOf(host *Host, egressIPs bool) [2][]netip.Prefix {
+	var ranges [2][]netip.Prefix
+	if host.Automatic {
+		ranges[forNamespaces] = effectiveRanges(host)
+	}
+	if egressIPs {
+		ranges[forEgressIPs] = ranges[forNamespaces]
+		if host.Assignable {
+			ranges[forEgressIPs] = host.masked()
+		}
+	}
+	return ranges
+}
+
+// masked are the host's networks, and what its ranges add to them.
+func (h *Host) masked() []netip.Prefix {
+	ranges := make([]netip.Prefix, 0, len(h.Networks))
+	for _, network := range h.Networks {
+		ranges = append(ranges, network.Masked())
+	}
+	if len(h.networksOf(IPv4)) == 0 || len(h.networksOf(IPv6)) == 0 {
+		ranges = append(ranges, effectiveRanges(h)...) // of a family whose network is not known
+	}
+	slices.SortFunc(ranges, netip.Prefix.Compare)
+	return slices.Compact(ranges)
 }
 
 // canTake reports whether the controller may assign anything to the host: what is not
@@ -53,7 +103,7 @@ func (x *index) canTakeInDoubt(h int) bool { return x.Hosts[h].Doubtful && x.sui
 // is online.
 func (x *index) suits(h int) bool {
 	host := &x.Hosts[h]
-	return host.Automatic && !host.Closed && !host.Evacuating && host.Confirmed && host.AgentReady && x.bad[h] == ""
+	return (host.Automatic || host.Assignable) && !host.Closed && !host.Evacuating && host.Confirmed && host.AgentReady && x.bad[h] == ""
 }
 
 // effectiveRanges are the host's ranges as far as its network contains them: of two
@@ -79,10 +129,11 @@ func effectiveRanges(host *Host) []netip.Prefix {
 	return effective
 }
 
-// covered reports whether a range of any automatic host contains the address.
-func (r *eligibility) covered(ip netip.Addr) bool {
+// covered reports whether any host is one for the address, as the group requests it.
+func (r *eligibility) covered(ip netip.Addr, group int) bool {
+	ranges := r.ranges[kindOf(&r.Groups[group])]
 	for prefix := range r.lengths.of(ip) {
-		if r.ranges[prefix] {
+		if ranges[prefix] {
 			return true
 		}
 	}
@@ -91,9 +142,9 @@ func (r *eligibility) covered(ip netip.Addr) bool {
 
 // fits reports whether a host could be given the address now.
 func (r *eligibility) fits(ip netip.Addr, group int) bool {
-	siblings := r.siblingsOf(group)
+	siblings, open := r.siblingsOf(group), r.open[kindOf(&r.Groups[group])]
 	for prefix := range r.lengths.of(ip) {
-		for _, h := range r.open[prefix] {
+		for _, h := range open[prefix] {
 			if reason, _ := r.invalidOn(h, ip); reason == "" && !r.Hosts[h].Failing[ip] && !siblings[h] {
 				return true
 			}

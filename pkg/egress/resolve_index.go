@@ -30,7 +30,9 @@ type index struct {
 	named     namedNetworks
 	// further are the hosts with each further address that no egress IP can be.
 	further map[netip.Addr]int
-	// netIDs are, by namespace, what netID returns.
+	// ofEgressIPs: there are groups of EgressIPs.
+	ofEgressIPs bool
+	// netIDs are, by group, what netID returns.
 	netIDs []Reason
 	// conflicts are, by namespace, why it is dropped entirely.
 	conflicts []conflict
@@ -80,6 +82,7 @@ func newIndex(c Cluster) *index {
 	for h := range c.Hosts {
 		x.bad[h] = x.badHost(h)
 	}
+	x.ofEgressIPs = slices.ContainsFunc(c.Groups, func(g Group) bool { return g.ofEgressIP() })
 	x.number()
 	x.netIDs = netIDs(c.Groups)
 	x.conflicts = make([]conflict, len(c.Groups))

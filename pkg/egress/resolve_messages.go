@@ -4,6 +4,7 @@ import (
 	"cmp"
 	"fmt"
 	"net/netip"
+	"slices"
 	"strings"
 )
 
@@ -72,6 +73,9 @@ func (x *index) capacityMessage(h int, ip netip.Addr) string {
 }
 
 func (x *index) multipleNamespacesMessage(a *address) string {
+	if slices.ContainsFunc(a.groups, func(n int) bool { return x.Groups[n].ofEgressIP() }) {
+		return fmt.Sprintf("Multiple objects (%s) claiming EgressIP %s: remove it from all but one of them.", x.titles(a.groups), a.ip)
+	}
 	return fmt.Sprintf("Multiple namespaces (%s) claiming EgressIP %s: remove it from egressIPs of all but one NetNamespace.",
 		x.groupNames(a.groups), a.ip)
 }
@@ -89,12 +93,15 @@ func (x *index) sameHostMessage(a *address) string {
 			same = append(same, i)
 		}
 	}
-	return fmt.Sprintf("Multiple EgressIPs (%s) for namespace %s (netid %d) on node %s: claim all but one of them on other HostSubnets.",
-		names(same, func(i int) string { return group.Requests[i].String() }), group.Name, group.NetID, host.Name)
+	return fmt.Sprintf("Multiple EgressIPs (%s) for %s (netid %d) on node %s: claim all but one of them on other HostSubnets.",
+		names(same, func(i int) string { return group.Requests[i].String() }), Title(group.Name), group.NetID, host.Name)
 }
 
 func (x *index) netIDMessage(n int, reason Reason) string {
 	id := x.Groups[n].NetID
+	if name, ok := NameOfEgressIP(x.Groups[n].Name); ok && reason == ReasonNoNetID {
+		return fmt.Sprintf("EgressIP %s has no netid yet: the controller gives it one.", name)
+	}
 	if reason == ReasonNoNetID {
 		return fmt.Sprintf("NetNamespace %s has no netid yet: the controller gives it one when a Namespace of that name exists. Or set one that is free.",
 			x.Groups[n].Name)
@@ -102,6 +109,10 @@ func (x *index) netIDMessage(n int, reason Reason) string {
 	if reason == ReasonBadNetID {
 		return fmt.Sprintf("netid %d of NetNamespace %s is greater than %d: set it to a free one.",
 			id, x.Groups[n].Name, MaxNetID)
+	}
+	if sharing := x.sharing(id); slices.ContainsFunc(sharing, func(n int) bool { return x.Groups[n].ofEgressIP() }) {
+		return fmt.Sprintf("Several objects (%s) request egress IPs and share netid %d, so their packets cannot be distinguished: "+
+			"the controller gives an EgressIP another one.", x.titles(sharing), id)
 	}
 	return fmt.Sprintf("NetNamespaces (%s) request egress IPs and share netid %d, so their packets cannot be distinguished: "+
 		"give each its own netid, or keep egressIPs in only one of them.",
@@ -168,27 +179,34 @@ func (r *resolver) requestMessage(n int, a *address, result *RequestResult) stri
 	case result.State == Active:
 		return usedMessage(result.IP, result.Host)
 	case result.Reason == ReasonDropped:
-		return fmt.Sprintf("Host %s has %s, but nothing uses it: the namespace is dropped because of another of its egress IPs.", result.Host, ip)
+		return fmt.Sprintf("Host %s has %s, but nothing uses it: traffic is dropped because of another of the egress IPs.", result.Host, ip)
 	case result.Reason == ReasonEvacuated:
 		return fmt.Sprintf("Host %s has %s and is being evacuated: another egress IP is used.", result.Host, ip)
 	case result.Reason == ReasonTooMany:
-		return fmt.Sprintf("Host %s has %s, and is not used: connections are balanced over %d egress IPs at most. Remove some from egressIPs of the NetNamespace.",
-			result.Host, ip, MaxActive)
+		return fmt.Sprintf("Host %s has %s, and is not used: connections are balanced over %d egress IPs at most. Remove some from %s.",
+			result.Host, ip, MaxActive, listOf(r.Groups[n].Name))
 	case result.State == Standby && result.Reason == ReasonAddressInUse:
 		return fmt.Sprintf("Host %s cannot take %s, because another machine answers for it: another egress IP is used.", result.Host, ip)
 	case result.Reason == ReasonKept:
-		return fmt.Sprintf("Host %s has %s; namespace %s keeps the egress IP that it uses, as annotation %s says.", result.Host, ip, r.Groups[n].Name, failBackAnnotation)
+		return fmt.Sprintf("Host %s has %s; %s keeps the egress IP that it uses, as annotation %s says.", result.Host, ip, Title(r.Groups[n].Name), failBackAnnotation)
 	case result.State == Standby:
-		return "Host " + result.Host + " has " + result.IP + "; an earlier egress IP in egressIPs of the NetNamespace is used."
+		return "Host " + result.Host + " has " + result.IP + "; an earlier egress IP in " + listOf(r.Groups[n].Name) + " is used."
 	case result.Reason == ReasonAgentUnknown:
 		return agentUnknownMessage(&r.Hosts[a.hosts[0]])
 	case result.State == HostOffline:
 		return fmt.Sprintf("Host %s, which claims %s, is offline: repair it, or claim the address on another host.", result.Host, ip)
+	case result.Reason == ReasonNoEligibleHost && r.Groups[n].ofEgressIP():
+		return fmt.Sprintf("No host can take %s: each whose Node has label %s, and whose network or egressCIDRs contain the address, is offline, "+
+			"has no agent that reports ready, has no capacity left, or claims another egress IP of %s. Label another Node, or add capacity.",
+			ip, assignableLabel, Title(r.Groups[n].Name))
 	case result.Reason == ReasonNoEligibleHost:
 		return fmt.Sprintf("No host can take %s: each host with that address in egressCIDRs is offline, has no agent that reports ready, has no capacity left, "+
 			"or claims another egress IP of namespace %s. Add a host, or capacity.", ip, r.Groups[n].Name)
-	case result.Reason == ReasonNotClaimed && r.eligibility.covered(ip):
+	case result.Reason == ReasonNotClaimed && r.eligibility.covered(ip, n):
 		return fmt.Sprintf("No host claims %s yet: the controller will assign it.", ip)
+	case result.Reason == ReasonNotClaimed && r.Groups[n].ofEgressIP():
+		return fmt.Sprintf("No host can have %s: give a Node whose network contains it label %s (kubectl label node NAME %s=), "+
+			"or add it to egressIPs of a HostSubnet.", ip, assignableLabel, assignableLabel)
 	case result.Reason == ReasonNotClaimed:
 		return fmt.Sprintf("No host claims %s: add it to egressIPs of a HostSubnet, or add a range that contains it to egressCIDRs of HostSubnets.", ip)
 	}
@@ -203,19 +221,19 @@ func (r *resolver) claimMessage(h int, a *address, result *ClaimResult) string {
 		return fmt.Sprintf("The Node of host %s is gone, and host %s claims %s: remove it here.",
 			r.Hosts[h].Name, r.hostNames(a.hosts), result.IP)
 	case result.Reason == ReasonDropped:
-		return fmt.Sprintf("Namespace %s is dropped because of another of its egress IPs; nothing uses %s.", result.Group, result.IP)
+		return fmt.Sprintf("Traffic of %s is dropped because of another of its egress IPs; nothing uses %s.", Title(result.Group), result.IP)
 	case result.Reason == ReasonNotRequested:
 		return fmt.Sprintf("No namespace requests %s: add it to egressIPs of a NetNamespace, or remove it here.", result.IP)
 	case result.State == Active:
-		return "Traffic of namespace " + result.Group + " leaves with " + result.IP.String() + "."
+		return "Traffic of " + Title(result.Group) + " leaves with " + result.IP.String() + "."
 	case result.State == Standby && r.Hosts[h].Evacuating:
-		return fmt.Sprintf("Ready for namespace %s, which uses another egress IP while the host is being evacuated.", result.Group)
+		return fmt.Sprintf("Ready for %s, which uses another egress IP while the host is being evacuated.", Title(result.Group))
 	case result.State == Standby:
-		return "Ready for namespace " + result.Group + ", which uses another of its egress IPs."
+		return "Ready for " + Title(result.Group) + ", which uses another of its egress IPs."
 	case result.Reason == ReasonAgentUnknown:
 		return agentUnknownMessage(&r.Hosts[h])
 	case result.State == HostOffline:
-		return fmt.Sprintf("The host is offline; %s of namespace %s is not used.", result.IP, result.Group)
+		return fmt.Sprintf("The host is offline; %s of %s is not used.", result.IP, Title(result.Group))
 	}
 	return r.defectMessage(a, result.Reason)
 }
@@ -285,7 +303,7 @@ func failedClaim(host *Host, claims []ClaimResult) (Reason, string) {
 		if report.taken() {
 			reason = ReasonAddressInUse
 		}
-		return reason, fmt.Sprintf("Host %s does not have %s of namespace %s: %s", host.Name, claims[i].IP, claims[i].Group,
+		return reason, fmt.Sprintf("Host %s does not have %s of %s: %s", host.Name, claims[i].IP, Title(claims[i].Group),
 			cmp.Or(report.Message, "its agent reports that the kernel is not configured for it."))
 	}
 	return "", ""
@@ -329,15 +347,19 @@ func (a *allocator) releaseMessage(gone claim, reason Reason) string {
 	case ReasonNotConfigured:
 		return fmt.Sprintf("Host %s releases %s to another host: its kernel could not be configured for it.", host, gone.ip)
 	case ReasonNotRequested:
-		return fmt.Sprintf("Host %s releases %s: no namespace requests it any more.", host, gone.ip)
+		return fmt.Sprintf("Host %s releases %s: nothing requests it any more.", host, gone.ip)
 	case ReasonHostOffline:
 		return fmt.Sprintf("Host %s releases %s: the host is offline.", host, gone.ip)
 	case ReasonOutsideRange:
+		if a.addresses.get(gone.ip).ofEgressIP(a.index) {
+			return fmt.Sprintf("Host %s releases %s: its Node has no label %s any more, and none of its egressCIDRs contains the address.",
+				host, gone.ip, assignableLabel)
+		}
 		return fmt.Sprintf("Host %s releases %s: none of its egressCIDRs contains it.", host, gone.ip)
 	case ReasonCapacity:
 		return fmt.Sprintf("Host %s releases %s: it has capacity for %d egress IPs.", host, gone.ip, max(a.Hosts[gone.host].Capacity, 0))
 	case ReasonSameHost:
-		return fmt.Sprintf("Host %s releases %s: it has another egress IP of that namespace.", host, gone.ip)
+		return fmt.Sprintf("Host %s releases %s: it has another egress IP of the same pods.", host, gone.ip)
 	case ReasonEvacuated:
 		return fmt.Sprintf("Host %s releases %s to another host: it is being evacuated.", host, gone.ip)
 	case ReasonRebalanced:
@@ -354,12 +376,38 @@ func (a *allocator) releaseMessage(gone claim, reason Reason) string {
 	}
 }
 
+func unplacedMessage(ip netip.Addr, group string) string {
+	if _, ok := NameOfEgressIP(group); ok {
+		return fmt.Sprintf("No host can take %s of %s: no host whose Node has label %s, and whose network contains the address, is online, has capacity left "+
+			"and has no other egress IP of it. Label another Node, or add capacity.", ip, Title(group), assignableLabel)
+	}
+	return fmt.Sprintf("No host can take %s of namespace %s: no host with that address in egressCIDRs is online, has capacity left "+
+		"and has no other egress IP of the namespace. Add a host, extend egressCIDRs of a HostSubnet, or add capacity.", ip, group)
+}
+
 func (x *index) hostNames(hosts []int) string {
 	return names(hosts, func(h int) string { return x.Hosts[h].Name })
 }
 
 func (x *index) groupNames(groups []int) string {
 	return names(groups, func(n int) string { return x.Groups[n].Name })
+}
+
+func (x *index) titles(groups []int) string {
+	return names(groups, func(n int) string { return Title(x.Groups[n].Name) })
+}
+
+// ofEgressIP reports whether an EgressIP alone requests the address.
+func (a *address) ofEgressIP(x *index) bool {
+	return len(a.groups) == 1 && x.Groups[a.groups[0]].ofEgressIP()
+}
+
+// listOf names the field with the requests of a group.
+func listOf(group string) string {
+	if kind, _ := objectOf(group); kind == kindEgressIP {
+		return "spec.egressIPs of the EgressIP"
+	}
+	return "egressIPs of the NetNamespace"
 }
 
 // maxNames keeps messages readable, and small enough for an API object, if a mistake

@@ -18,7 +18,7 @@ const (
 // other automatic hosts died, in order of address.
 func standbys(c Cluster, host string) []HostedIP {
 	self, known := findHost(c.Hosts, host)
-	if !known || !c.Hosts[self].Automatic || !c.Hosts[self].Online {
+	if !known || !c.Hosts[self].Managed || !c.Hosts[self].Online {
 		return nil
 	}
 	found := make(map[netip.Addr]bool)
@@ -46,11 +46,11 @@ func mayDie(c Cluster, self int) []int {
 	var others []int
 	claims := 0
 	for h, other := range c.Hosts {
-		if !other.Automatic {
+		if !other.Managed {
 			continue
 		}
 		claims += len(other.Claims)
-		if h != self && other.Online && len(other.Claims) > 0 {
+		if h != self && other.Online && len(other.Claims) > other.byHand() {
 			others = append(others, h)
 		}
 	}
@@ -62,16 +62,17 @@ func mayDie(c Cluster, self int) []int {
 
 // takenOver are the egress IPs that the host would be given if the other one died.
 func takenOver(c Cluster, host string, dead int) []netip.Addr {
-	lost := c.Hosts[dead].Claims
+	lost := slices.DeleteFunc(slices.Clone(c.Hosts[dead].Claims), func(ip netip.Addr) bool { return !c.Hosts[dead].manages(ip) })
 	c.Hosts = slices.Clone(c.Hosts)
 	// As the controller finds it when it places what the host has lost.
-	c.Hosts[dead].Online, c.Hosts[dead].Claims = false, nil
+	c.Hosts[dead].Online, c.Hosts[dead].Assigned = false, nil
+	c.Hosts[dead].Claims = slices.DeleteFunc(slices.Clone(c.Hosts[dead].Claims), func(ip netip.Addr) bool { return slices.Contains(lost, ip) })
 	var taken []netip.Addr
 	for _, claims := range Allocate(c).Hosts {
 		if claims.Host != host {
 			continue
 		}
-		for _, ip := range claims.Claims {
+		for _, ip := range claims.All() {
 			if slices.Contains(lost, ip) {
 				taken = append(taken, ip)
 			}

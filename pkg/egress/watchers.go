@@ -62,7 +62,7 @@ func (c Cluster) peers(names map[string]bool) []Peer {
 // isEgressHost looks at hosts that have the same position in c and in r, as
 // Resolve leaves them.
 func isEgressHost(c Cluster, r Resolution, h int) bool {
-	return c.Hosts[h].Automatic ||
+	return c.Hosts[h].Managed ||
 		h < len(r.Hosts) && slices.ContainsFunc(r.Hosts[h].Claims, ClaimResult.Assigned)
 }
 
@@ -133,11 +133,11 @@ func usedHosts(r Resolution, pods []Pod) map[string]bool {
 	names := make(map[string]bool)
 	seen := make(map[string]bool)
 	for _, pod := range pods {
-		if seen[pod.Namespace] {
+		if seen[pod.group()] {
 			continue
 		}
-		seen[pod.Namespace] = true
-		group, _ := r.Group(pod.Namespace)
+		seen[pod.group()] = true
+		group, _ := r.Group(pod.group())
 		for _, request := range group.Requests {
 			if request.State == Active || request.State == Standby || request.State == HostOffline {
 				names[request.Host] = true

@@ -97,16 +97,20 @@ func essence(v any) {
 	}
 }
 
-// TestKustomizeInstallsTheSame: kubectl apply -k config/default and helm install
-// make the same objects; kustomize makes the Namespace as well.
+// TestKustomizeInstallsTheSame: kubectl apply -k config/default and config/egressip make the
+// same objects as helm install; kustomize makes the Namespace as well.
 func TestKustomizeInstallsTheSame(t *testing.T) {
 	helm, err := render(t)
 	if err != nil {
 		t.Fatal(err)
 	}
-	out, err := run(t.Context(), t, "kubectl", "kustomize", "../../config/default")
-	if err != nil {
-		t.Fatal(err)
+	out := ""
+	for _, dir := range []string{"default", "egressip"} {
+		part, err := run(t.Context(), t, "kubectl", "kustomize", "../../config/"+dir)
+		if err != nil {
+			t.Fatal(err)
+		}
+		out += "---\n" + part
 	}
 	kustomize := objects(t, out)
 	if _, ok := kustomize["Namespace "+namespace]; !ok {
@@ -266,6 +270,7 @@ func TestValues(t *testing.T) {
 		{"excludeCIDRs={everything}", "excludeCIDRs"},
 		{"markMask=all", "markMask"},
 		{"logFormat=xml", "logFormat"},
+		{"egressIPAPI.enabled=maybe", "egressIPAPI"},
 		{"typo=1", "typo"},
 	} {
 		if _, err := render(t, bad.set); err == nil || !strings.Contains(err.Error(), bad.names) {
@@ -279,7 +284,7 @@ func TestValues(t *testing.T) {
 func TestRightsToFindNetworks(t *testing.T) {
 	foreign := []string{"apiextensions.k8s.io", "crd.projectcalico.org", "projectcalico.org", "cilium.io", "config.openshift.io"}
 	for find, want := range map[string]int{"true": len(foreign), "false": 0} {
-		all, err := render(t, "controller.findNetworks="+find)
+		all, err := render(t, "controller.findNetworks="+find, "egressIPAPI.enabled=false")
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -322,8 +327,10 @@ func TestLint(t *testing.T) {
 	if out, err := run(t.Context(), t, "helm", "lint", "--strict", "--kube-version", "1.37.0", chart); err != nil {
 		t.Errorf("helm lint: %v\n%s", err, out)
 	}
-	for _, name := range []string{"network.openshift.io_netnamespaces.yaml", "network.openshift.io_hostsubnets.yaml"} {
-		generated, err := os.ReadFile(filepath.Join("../../config/crd", name))
+	for name, dir := range map[string]string{
+		"network.openshift.io_netnamespaces.yaml": "crd", "network.openshift.io_hostsubnets.yaml": "crd", "k8s.ovn.org_egressips.yaml": "egressip",
+	} {
+		generated, err := os.ReadFile(filepath.Join("../../config", dir, name))
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -332,7 +339,7 @@ func TestLint(t *testing.T) {
 			t.Fatal(err)
 		}
 		if !bytes.Equal(generated, copied) {
-			t.Errorf("%s differs between config/crd and the chart: run \"make generate\"", name)
+			t.Errorf("%s differs between config/%s and the chart: run \"make generate\"", name, dir)
 		}
 	}
 }

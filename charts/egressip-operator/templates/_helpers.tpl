@@ -20,6 +20,14 @@ app.kubernetes.io/name: egressip-operator
 {{- if or (eq $former "auto") (ne .Values.backend "auto") }}{{ .Values.backend }}{{ else }}iptables-{{ $former }}{{ end }}
 {{- end }}
 
+{{/* Says that the cluster's EgressIPs are another software's; empty if they are not. */}}
+{{- define "egressip.foreignEgressIPs" -}}
+{{- $crd := lookup "apiextensions.k8s.io/v1" "CustomResourceDefinition" "" "egressips.k8s.ovn.org" }}
+{{- if and $crd (ne (dig "metadata" "annotations" "egressip.network.openshift.io/served-by" "" $crd) "egressip-operator") -}}
+CustomResourceDefinition egressips.k8s.ovn.org is another software's, as of OVN-Kubernetes
+{{- end }}
+{{- end }}
+
 {{- define "egressip.logFlags" -}}
 - --log-format={{ .Values.logFormat }}
 - --v={{ .Values.logLevel }}

@@ -55,7 +55,7 @@ func AgentReports(h *v1.HostSubnet) (changed bool) {
 		Type: v1.ConditionAgentReady, Status: metav1.ConditionTrue, Reason: "Ready",
 	})
 	h.Status.EgressIPs = nil
-	for _, written := range h.EgressIPs {
+	for _, written := range h.AllEgressIPs() {
 		ip, _, _ := strings.Cut(written, "/")
 		if !slices.ContainsFunc(h.Status.EgressIPs, func(c v1.ClaimStatus) bool { return c.IP == ip }) {
 			h.Status.EgressIPs = append(h.Status.EgressIPs, v1.ClaimStatus{IP: ip, State: v1.StateActive, Configured: true})
