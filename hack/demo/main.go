@@ -16,6 +16,7 @@ import (
 	"os"
 	"os/signal"
 	"path/filepath"
+	"strings"
 	"syscall"
 	"time"
 
@@ -75,6 +76,7 @@ type demo struct {
 // sighting is one request of a pod, and the source that the bastion logged.
 type sighting struct {
 	step, pod, node, want, got string
+	ok                         bool
 }
 
 func (d *demo) play(ctx context.Context, image, chart string) error {
@@ -88,6 +90,7 @@ func (d *demo) play(ctx context.Context, image, chart string) error {
 		d.bothFamilies,
 		d.removeClaim,
 		d.removeRequest,
+		d.selectedPods,
 	} {
 		if err := step(ctx); err != nil {
 			return err
@@ -263,4 +266,74 @@ func (d *demo) removeRequest(ctx context.Context) error {
 		return err
 	}
 	return d.eachPodIsSeenAs(ctx, "8 request removed", "egress-test", testbed.BastionIP, d.nodeIP)
+}
+
+// documented is the example of OpenShift's and OKD's documentation, with addresses of this segment.
+const documented = `apiVersion: k8s.ovn.org/v1
+kind: EgressIP
+metadata:
+  name: egress-group1
+spec:
+  egressIPs:
+  - 192.168.7.101
+  - 192.168.7.102
+  podSelector:
+    matchLabels:
+      app: client
+  namespaceSelector:
+    matchLabels:
+      env: prod
+`
+
+func (d *demo) selectedPods(ctx context.Context) error {
+	d.title("9. The other API of OpenShift: an EgressIP selects pods by labels",
+		"Its YAML is that of OVN-Kubernetes. Each address goes to another node with the label k8s.ovn.org/egress-assignable,",
+		"and connections are spread over them; a pod on such a node leaves from there.")
+	hosts := d.cluster.Nodes()[1:]
+	for _, host := range hosts {
+		if _, err := d.kubectl(ctx, "label", "node", host, "k8s.ovn.org/egress-assignable="); err != nil {
+			return err
+		}
+	}
+	fmt.Fprint(d.out, documented)
+	out, err := d.cluster.Apply(ctx, documented)
+	d.show("$ kubectl", []string{"apply", "-f", "egress-group1.yaml"}, out)
+	if err != nil {
+		return err
+	}
+	if _, err := d.kubectl(ctx, "label", "namespace", "egress-test", "env=prod"); err != nil {
+		return err
+	}
+	if err := d.await(ctx, "the EgressIP to be ready", func(ctx context.Context) error {
+		_, err := d.cluster.Kubectl(ctx, "wait", "--for=condition=EgressReady", "egressip/egress-group1", "--timeout=1s")
+		return err
+	}); err != nil {
+		return err
+	}
+	if _, err := d.kubectl(ctx, "get", "eip"); err != nil {
+		return err
+	}
+	items, err := d.cluster.Kubectl(ctx, "get", "eip", "egress-group1", "-o", `jsonpath={range .status.items[*]}{.node} {.egressIP}{"\n"}{end}`)
+	if err != nil {
+		return err
+	}
+	on := map[string]string{}
+	var all []string
+	for line := range strings.Lines(items) {
+		if node, ip, found := strings.Cut(strings.TrimSpace(line), " "); found {
+			on[node], all = ip, append(all, ip)
+		}
+	}
+	if len(on) != len(hosts) {
+		return fmt.Errorf("the EgressIP is on %v, want one address on each of %v", on, hosts)
+	}
+	return errors.Join(
+		d.eachPodIsSeenAsOneOf(ctx, "9 EgressIP", "egress-test", testbed.BastionIP, func(node string) []string {
+			if ip := on[node]; ip != "" {
+				return []string{ip}
+			}
+			return all
+		}),
+		d.eachPodIsSeenAs(ctx, "9 EgressIP", "no-egress-ip", testbed.BastionIP, d.nodeIP),
+	)
 }

@@ -138,8 +138,10 @@ func (b *bed) kustomize(t *testing.T) {
 	if _, err := b.Apply(t.Context(), manifest); err != nil {
 		t.Fatal(err)
 	}
-	if _, err := b.Kubectl(t.Context(), "apply", "-k", filepath.Join(b.root, "config", "canonical")); err != nil {
-		t.Fatal(err)
+	for _, part := range []string{"canonical", "egressip"} {
+		if _, err := b.Kubectl(t.Context(), "apply", "-k", filepath.Join(b.root, "config", part)); err != nil {
+			t.Fatal(err)
+		}
 	}
 	for _, workload := range []string{"deployment/egressip-controller", "daemonset/egressip-agent"} {
 		if _, err := b.Kubectl(t.Context(), "-n", testbed.OperatorNamespace, "rollout", "status", workload, "--timeout=2m"); err != nil {
@@ -151,7 +153,7 @@ func (b *bed) kustomize(t *testing.T) {
 // uninstall takes out what install put in.
 func (b *bed) uninstall(ctx context.Context) error {
 	if b.kustomized {
-		for _, part := range []string{"canonical", "default"} {
+		for _, part := range []string{"canonical", "egressip", "default"} {
 			if _, err := b.Kubectl(ctx, "delete", "--wait", "--timeout=2m", "-k", filepath.Join(b.root, "config", part)); err != nil {
 				return err
 			}
@@ -168,7 +170,7 @@ func (b *bed) tell(t *testing.T) {
 	defer cancel()
 	for _, args := range [][]string{
 		{"get", "pods", "--all-namespaces", "-o", "wide"},
-		{"get", "netnamespaces,hostsubnets", "-o", "yaml"},
+		{"get", "netnamespaces,egressips,hostsubnets", "-o", "yaml"},
 		{"-n", testbed.OperatorNamespace, "logs", "daemonset/egressip-agent", "--all-pods", "--prefix", "--tail=60"},
 		{"-n", testbed.OperatorNamespace, "logs", "deployment/egressip-controller", "--tail=60"},
 	} {

@@ -139,6 +139,11 @@ func (o *owners) take(event watch.Event) {
 	if err != nil {
 		o.fault("%v", err)
 	}
+	assigned, _, err := unstructured.NestedStringSlice(h.Object, "assignedEgressIPs")
+	if err != nil {
+		o.fault("%v", err)
+	}
+	claims = append(claims, assigned...)
 	if before, known := o.claims[h.GetName()]; known && !slices.Equal(before, claims) {
 		o.wrote(h.GetAnnotations()[v1.AnnotationClaimsWriter])
 	}

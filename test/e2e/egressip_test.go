@@ -1,0 +1,237 @@
+package e2e
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"slices"
+	"strings"
+	"testing"
+
+	"github.com/egressip-operator/egressip-operator/test/testbed"
+)
+
+// assignableLabel is the label of Nodes for EgressIPs.
+const assignableLabel = "k8s.ovn.org/egress-assignable"
+
+// testEgressIP: a namespace moves from its NetNamespace to an EgressIP with the same address; then
+// pods are chosen by labels, which come and go, beside a NetNamespace with another egress IP; then
+// two EgressIPs say both what a pod has. Pods and the host send all the time, and nothing
+// leaves with an address that it must not have.
+func (b *bed) testEgressIP(t *testing.T) {
+	b.withdrawAfter(t)
+	b.afterwards(t, b.withoutEgressIPs)
+	b.request(t, egressNamespace, b.egressIP)
+	b.claim(t, b.egressIP)
+	b.leaveWith(t, b.egress, func(testbed.Pod) string { return b.egressIP })
+	b.must(t, "label", "namespace", egressNamespace, "team=shop")
+	for _, node := range []string{egressHost, secondHost} {
+		b.must(t, "label", "node", node, assignableLabel+"=")
+	}
+	if !t.Run("a namespace migrates", b.testMigration) {
+		return
+	}
+	t.Run("pods are chosen by labels", b.testSelectors)
+	t.Run("two EgressIPs choose a pod", b.testOverlap)
+}
+
+// withoutEgressIPs removes what testEgressIP makes.
+func (b *bed) withoutEgressIPs(ctx context.Context) error {
+	commands := []string{
+		"delete egressip --all --wait", "label namespace " + egressNamespace + " team-",
+		"label pod -n " + egressNamespace + " --all tier-",
+	}
+	for _, node := range []string{egressHost, secondHost} {
+		commands = append(commands, "label node "+node+" "+assignableLabel+"-")
+	}
+	var errs []error
+	for _, command := range commands {
+		_, err := b.Kubectl(ctx, strings.Fields(command)...)
+		errs = append(errs, err)
+	}
+	return errors.Join(errs...)
+}
+
+func (b *bed) must(t *testing.T, args ...string) {
+	t.Helper()
+	if _, err := b.Kubectl(t.Context(), args...); err != nil {
+		t.Fatal(err)
+	}
+}
+
+// egressIPObject makes or changes an EgressIP for the pods of egressNamespace with some labels.
+func (b *bed) egressIPObject(t *testing.T, name, podLabels string, ips ...string) {
+	t.Helper()
+	if _, err := b.Apply(t.Context(), fmt.Sprintf(`
+apiVersion: k8s.ovn.org/v1
+kind: EgressIP
+metadata: {name: %s}
+spec:
+  egressIPs: ["%s"]
+  namespaceSelector: {matchLabels: {team: shop}}
+  podSelector: {matchLabels: {%s}}
+`, name, strings.Join(ips, `", "`), podLabels)); err != nil {
+		t.Fatal(err)
+	}
+}
+
+// sending has each pod of egressNamespace open connections to the bastion all the time, until the
+// function that it returns is called: that fails the test if any packet has reached the bastion from
+// another address than these, or if hardly anything was answered.
+func (b *bed) sending(t *testing.T, allowed ...string) (verify func()) {
+	t.Helper()
+	check := b.watchBastion(t, allowed...)
+	seen := b.watchEcho(t, b.bastion)
+	var waits []func(bool) (string, error)
+	for _, p := range b.egress {
+		wait, err := b.Background(t.Context(), p.Place(), "traffic", "watch", "-every", "50ms", "-for", "5m", "-timeout", "2s", "tcp://"+b.echo())
+		if err != nil {
+			t.Fatal(err)
+		}
+		waits = append(waits, wait)
+	}
+	b.eventually(t, seen)
+	return func() {
+		t.Helper()
+		answered := 0
+		for _, wait := range waits {
+			out, _ := wait(true) // that it was ended is an error
+			answered += strings.Count(out, `"saw":`)
+		}
+		if answered < 3*len(waits) {
+			t.Errorf("only %d connections were answered", answered)
+		}
+		t.Logf("%d connections of %d pods were answered", answered, len(waits))
+		check()
+	}
+}
+
+// testMigration: the namespace's egress IP becomes that of an EgressIP. As long as both request it,
+// nobody has it. What the administrator claims for a host stays there until the claim is
+// withdrawn: then the controller gives it to a labelled host.
+func (b *bed) testMigration(t *testing.T) {
+	oneOwner := b.oneOwner(t)
+	verify := b.sending(t, b.egressIP, b.secondIP)
+	b.egressIPObject(t, "shop", "app: client", b.egressIP)
+	for _, object := range []string{"netnamespace/" + egressNamespace, "egressip/shop"} {
+		b.must(t, "wait", "--for=jsonpath={.status.conditions[?(@.type==\"EgressReady\")].reason}=MultipleNamespaces", object, "--timeout=30s")
+	}
+	b.awaitDropped(t, b.egress, b.bastionURL())
+	b.request(t, egressNamespace)
+	b.leaveWith(t, b.egress, func(testbed.Pod) string { return b.egressIP })
+	b.has(t, "shop", b.egressIP+" "+egressHost)
+	b.must(t, "wait", "--for=condition=EgressReady", "egressip/shop", "--timeout=30s")
+
+	b.claim(t)
+	b.eventually(t, func() error {
+		items, err := b.items(t, "shop")
+		if err == nil && len(items) != 1 {
+			err = fmt.Errorf("items are %q", items)
+		}
+		return err
+	})
+	b.leaveWith(t, b.egress, func(testbed.Pod) string { return b.egressIP })
+
+	// A second one goes to the other host, and connections are spread.
+	b.egressIPObject(t, "shop", "app: client", b.egressIP, b.secondIP)
+	b.eventually(t, func() error {
+		items, err := b.items(t, "shop")
+		hosts := map[string]bool{}
+		for _, item := range items {
+			hosts[strings.Fields(item)[1]] = true
+		}
+		if err == nil && len(hosts) != 2 {
+			err = fmt.Errorf("items are %q: want two, on two hosts", items)
+		}
+		return err
+	})
+	for _, p := range b.egress {
+		if p.Node == egressHost || p.Node == secondHost {
+			continue
+		}
+		b.eventually(t, func() error {
+			if seen := b.connections(t, p, 100); seen[b.egressIP] < 20 || seen[b.secondIP] < 20 {
+				return fmt.Errorf("connections of %s on %s are spread as %v", p.Name, p.Node, seen)
+			}
+			return nil
+		})
+	}
+	verify()
+	oneOwner()
+}
+
+// testSelectors: a label that comes and goes moves a pod between an EgressIP and its NetNamespace, in
+// the time of a patch. Pods without it have the NetNamespace's egress IP, and none of them has
+// any other address for a moment.
+func (b *bed) testSelectors(t *testing.T) {
+	b.egressIPObject(t, "shop", "tier: web", b.egressIP)
+	b.request(t, egressNamespace, b.secondIP)
+	b.eventually(t, func() error {
+		items, err := b.items(t, "shop")
+		if err == nil && (len(items) != 1 || !strings.HasPrefix(items[0], b.egressIP+" ")) {
+			err = fmt.Errorf("items are %q", items)
+		}
+		return err
+	})
+	b.patch(t, "hostsubnet", secondHost, list([]string{b.secondIP}))
+	b.leaveWith(t, b.egress, func(testbed.Pod) string { return b.secondIP })
+	verify := b.sending(t, b.egressIP, b.secondIP)
+	chosen, others := b.egress[0], b.egress[1:]
+	for range 3 {
+		b.must(t, "label", "pod", "-n", egressNamespace, chosen.Name, "tier=web")
+		b.leaveWith(t, []testbed.Pod{chosen}, func(testbed.Pod) string { return b.egressIP })
+		b.leaveWith(t, others, func(testbed.Pod) string { return b.secondIP })
+		b.must(t, "label", "pod", "-n", egressNamespace, chosen.Name, "tier-")
+		b.leaveWith(t, b.egress, func(testbed.Pod) string { return b.secondIP })
+	}
+	b.must(t, "label", "pod", "-n", egressNamespace, chosen.Name, "tier=web")
+	b.leaveWith(t, []testbed.Pod{chosen}, func(testbed.Pod) string { return b.egressIP })
+	b.must(t, "label", "namespace", egressNamespace, "team-")
+	b.leaveWith(t, b.egress, func(testbed.Pod) string { return b.secondIP })
+	b.must(t, "label", "namespace", egressNamespace, "team=shop")
+	b.leaveWith(t, []testbed.Pod{chosen}, func(testbed.Pod) string { return b.egressIP })
+	verify()
+	b.patch(t, "hostsubnet", secondHost, list(nil))
+	b.request(t, egressNamespace)
+	b.leaveWith(t, others, b.nodeAddress)
+	b.leaveWith(t, []testbed.Pod{chosen}, func(testbed.Pod) string { return b.egressIP })
+}
+
+// testOverlap: of two EgressIPs that choose a pod, the first by name counts, and both say so. When it
+// goes, the other one does.
+func (b *bed) testOverlap(t *testing.T) {
+	b.egressIPObject(t, "all", "app: client", b.secondIP)
+	b.leaveWith(t, b.egress, func(testbed.Pod) string { return b.secondIP })
+	verify := b.sending(t, b.egressIP, b.secondIP)
+	for name, want := range map[string]string{"shop": "False Overlap", "all": "True Assigned"} {
+		b.eventually(t, func() error {
+			return b.hasField(t, "egressip", name, `{.status.conditions[?(@.type=="EgressReady")].status} {.status.conditions[?(@.type=="EgressReady")].reason}`, want)
+		})
+	}
+	verify()
+	b.must(t, "delete", "egressip", "all")
+	b.leaveWith(t, b.egress[:1], func(testbed.Pod) string { return b.egressIP })
+	b.leaveWith(t, b.egress[1:], b.nodeAddress)
+	b.eventually(t, func() error {
+		return b.hasField(t, "egressip", "shop", `{.status.conditions[?(@.type=="EgressReady")].reason}`, "Assigned")
+	})
+}
+
+// items are "ADDRESS NODE" of an EgressIP's status.
+func (b *bed) items(t *testing.T, name string) ([]string, error) {
+	t.Helper()
+	out, err := b.Kubectl(t.Context(), "get", "egressip", name, "-o", `jsonpath={range .status.items[*]}{.egressIP} {.node}{"\n"}{end}`)
+	return slices.Collect(strings.SplitSeq(strings.TrimSpace(out), "\n")), err
+}
+
+// has waits until an EgressIP has these items.
+func (b *bed) has(t *testing.T, name string, want ...string) {
+	t.Helper()
+	b.eventually(t, func() error {
+		items, err := b.items(t, name)
+		if err == nil && !slices.Equal(items, want) {
+			err = fmt.Errorf("items of %s are %q, want %q", name, items, want)
+		}
+		return err
+	})
+}
