@@ -51,6 +51,8 @@ func kinds() []kind {
 		{name: "claims swapped", weight: 2, prepare: (*chaos).claimsSwapped, within: evacuatedWithin},
 		{name: "rules flushed", weight: 3, prepare: (*chaos).rulesFlushed, within: repairedWithin},
 		{name: "ruleset reloaded", weight: 1, prepare: (*chaos).rulesetReloaded, within: repairedWithin},
+		{name: "label of a Node moved", weight: 2, prepare: (*chaos).labelMoved, within: evacuatedWithin},
+		{name: "another EgressIP comes first", weight: 2, prepare: (*chaos).selectedByAnother, within: evacuatedWithin},
 		{name: "pods churned", weight: 3, prepare: (*chaos).podsChurned, within: repairedWithin},
 		{name: "node evacuated", weight: 1, prepare: (*chaos).evacuated, within: evacuatedWithin},
 	}...)

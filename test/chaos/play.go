@@ -23,10 +23,12 @@ const (
 )
 
 // The nodes' parts: on the first two, egress IPs are claimed by hand, on the
-// others by the controller.
+// others by the controller. All but the first have the label for EgressIPs.
 func manualHosts() []string { return []string{"node1", "node2"} }
 
 func automaticHosts() []string { return []string{"node3", "node4"} }
+
+func labelledHosts() []string { return append(manualHosts()[1:], automaticHosts()...) }
 
 // team is a namespace of the run.
 type team struct {
@@ -34,6 +36,8 @@ type team struct {
 	// ips are its egress IPs, and ips6 those of IPv6.
 	ips, ips6 []string
 	mode      string
+	// selected: an EgressIP has them, and not the namespace's NetNamespace.
+	selected bool
 }
 
 // all are its egress IPs of the families that the run has.
@@ -47,6 +51,10 @@ func teams() []team {
 			ips:       []string{"192.168.7.202", "192.168.7.203"}, ips6: []string{"fd00:7::202", "fd00:7::203"}, mode: "balanced",
 		},
 		{Namespace: traffic.Namespace{Name: "automatic", Port: 9020}, ips: []string{"192.168.7.210"}, ips6: []string{"fd00:7::210"}},
+		{
+			Namespace: traffic.Namespace{Name: "selected", Port: 9050},
+			ips:       []string{"192.168.7.220", "192.168.7.221"}, ips6: []string{"fd00:7::220", "fd00:7::221"}, selected: true,
+		},
 		{Namespace: traffic.Namespace{Name: "plain", Port: 9030}},
 		{Namespace: traffic.Namespace{Name: "host", Port: 9040, HostNetwork: true}},
 	}
@@ -57,10 +65,13 @@ func automaticRanges(f families) []string {
 	return f.of([]string{"192.168.7.208/29"}, []string{"fd00:7::210/124"})
 }
 
-// spareIP and spareIP6 are other egress IPs for namespace automatic.
+// spareIP and spareIP6 are other egress IPs for namespace automatic, otherIP and otherIP6 for
+// namespace selected.
 const (
 	spareIP  = "192.168.7.212"
 	spareIP6 = "fd00:7::212"
+	otherIP  = "192.168.7.222"
+	otherIP6 = "fd00:7::222"
 )
 
 // chaos is one run.
@@ -158,7 +169,7 @@ func (c *chaos) setUp(ctx context.Context) (stop func() error, err error) {
 		return stop, err
 	}
 	stops = append(stops, c.watch.Stop)
-	c.owners, end, err = watchOwners(ctx, c.Cluster, c.o.families.of(append(all, spareIP), nil))
+	c.owners, end, err = watchOwners(ctx, c.Cluster, c.o.families.of(append(all, spareIP, otherIP), nil))
 	if err != nil {
 		return stop, err
 	}
@@ -183,6 +194,12 @@ func (c *chaos) request(ctx context.Context) error {
 		if err != nil {
 			return err
 		}
+		if t.selected {
+			if err := c.selectFor(ctx, "selected", ips); err != nil {
+				return err
+			}
+			continue
+		}
 		patch := fmt.Sprintf(`{"metadata": {"annotations": {"egressip.network.openshift.io/mode": %q}}, "egressIPs": %s}`, t.mode, list(ips))
 		if t.mode == "" {
 			patch = fmt.Sprintf(`{"egressIPs": %s}`, list(ips))
@@ -198,12 +215,31 @@ func (c *chaos) request(ctx context.Context) error {
 			return err
 		}
 	}
+	for _, host := range labelledHosts() {
+		if err := c.patch(ctx, "node/"+host, `{"metadata": {"labels": {"`+assignable+`": ""}}}`); err != nil {
+			return err
+		}
+	}
 	for _, host := range automaticHosts() {
 		if err := c.patch(ctx, "hostsubnet/"+host, fmt.Sprintf(`{"egressCIDRs": %s}`, list(automaticRanges(c.o.families)))); err != nil {
 			return err
 		}
 	}
 	return nil
+}
+
+// selectFor makes an EgressIP for the pods of namespace selected.
+func (c *chaos) selectFor(ctx context.Context, name string, ips []string) error {
+	_, err := c.Apply(ctx, fmt.Sprintf(`
+apiVersion: k8s.ovn.org/v1
+kind: EgressIP
+metadata: {name: %s}
+spec:
+  egressIPs: %s
+  namespaceSelector: {matchLabels: {kubernetes.io/metadata.name: selected}}
+  podSelector: {matchLabels: {app: %s}}
+`, name, list(ips), traffic.App))
+	return err
 }
 
 func list(ips []string) string {

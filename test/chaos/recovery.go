@@ -152,15 +152,19 @@ func (c *chaos) lookWhetherRecovered(ctx context.Context) error {
 // wellInStatus reports whether every namespace has its egress IPs and the controller trusts
 // every host.
 func (c *chaos) wellInStatus(ctx context.Context) error {
-	out, err := c.Kubectl(ctx, "get", "netnamespaces,hostsubnets", "-o", `jsonpath={range .items[*]}{.kind} {.metadata.name} `+
+	out, err := c.Kubectl(ctx, "get", "netnamespaces,egressips,hostsubnets", "-o", `jsonpath={range .items[*]}{.kind} {.metadata.name} `+
 		`{.status.conditions[?(@.type=="Online")].status}/{.status.conditions[?(@.type=="Online")].reason} `+
 		`{.status.conditions[?(@.type=="EgressReady")].status} {.status.egressIPs[*].state}{"\n"}{end}`)
 	if err != nil {
 		return err
 	}
-	hosts, missing := 0, make(map[string]bool)
+	hosts, missing := 0, make(map[string]bool) // by kind and name
 	for _, t := range teams() {
-		missing[t.Name] = len(t.ips) > 0
+		kind := "NetNamespace"
+		if t.selected {
+			kind = "EgressIP"
+		}
+		missing[kind+" "+t.Name] = len(t.ips) > 0
 	}
 	for line := range strings.Lines(out) {
 		line = strings.TrimSpace(line)
@@ -171,8 +175,8 @@ func (c *chaos) wellInStatus(ctx context.Context) error {
 			if online, reason, _ := strings.Cut(fields[2], "/"); online != "True" || reason == "HeldDown" || reason == "LastResort" {
 				return fmt.Errorf("a host is not trusted yet: %s", line)
 			}
-		case missing[fields[1]]:
-			delete(missing, fields[1])
+		case missing[fields[0]+" "+fields[1]]:
+			delete(missing, fields[0]+" "+fields[1])
 			if len(fields) < 4 || fields[3] != "True" || strings.Contains(line, "HostOffline") || strings.Contains(line, "Unassigned") {
 				return fmt.Errorf("a namespace is not served yet: %s", line)
 			}
@@ -180,7 +184,7 @@ func (c *chaos) wellInStatus(ctx context.Context) error {
 	}
 	for name, is := range missing {
 		if is {
-			return fmt.Errorf("there is no NetNamespace %s", name)
+			return fmt.Errorf("there is no %s", name)
 		}
 	}
 	if hosts != len(c.Nodes()) {
