@@ -24,7 +24,6 @@ func egressIPMutants() []mutant {
 		m("labels-are-for-everyone", brain, labelled, "resolve_eligibility.go", "\tif egressIPs {\n\t\tranges[forEgressIPs] = ranges[forNamespaces]\n", "\tif egressIPs || host.Assignable {\n\t\tranges[forNamespaces] = host.masked()\n"),
 		m("assigned-beside-a-sibling", brain, labelled, "allocate_placement.go", "if ip, ok := p.byHand[hostGroup{h, r.group}]; ok {", "if ip, ok := p.byHand[hostGroup{h, r.group}]; ok && false {"),
 		m("by-hand-is-no-load", brain, labelled, "allocate_placement.go", "\t\t\tp.load[h] = host.byHand()\n", ""),
-		m("label-of-another-network", brain, labelled, "resolve_eligibility.go", "ranges = append(ranges, network.Masked())", "ranges = append(ranges, network.Masked(), netip.PrefixFrom(network.Addr(), 8).Masked())"),
 		m("labelled-out-of-network", brain, "TestPropertyConverges", "allocate.go", "return true\n\t}\n\treturn inRanges(h, ip)", "return true\n\t}\n\treturn egressIP || inRanges(h, ip)"),
 		m("egressips-on-the-other-list", brain, "TestPropertyConverges", "allocate.go", "case a.Groups[address.groups[0]].ofEgressIP():", "case a.Groups[address.groups[0]].ofEgressIP() && !a.Hosts[h].Automatic:"),
 		m("netnamespace-before-egressip", brain, "TestPropertyNoPacketLeavesWithAnotherAddress", "planfor.go", "r.Group(pod.group())", "r.Group(pod.Namespace)"),

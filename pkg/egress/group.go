@@ -7,6 +7,7 @@ import (
 	"strings"
 
 	"k8s.io/apimachinery/pkg/labels"
+	"k8s.io/apimachinery/pkg/selection"
 )
 
 // egressIPPrefix begins the names of groups of EgressIPs. No namespace has a slash in its name.
@@ -40,7 +41,27 @@ func objectOf(group string) (kind, name string) {
 }
 
 // Selection are the pods with certain labels in the namespaces with certain labels.
-type Selection struct{ namespaces, pods labels.Selector }
+type Selection struct {
+	namespaces, pods labels.Selector
+	// demands is a label that namespaces must have, the zero value for none: by it, selectors of
+	// one namespace each, of which there may be thousands, are found without trying all.
+	demands label
+}
+
+// label is a label with its value.
+type label struct{ key, value string }
+
+// demandedBy returns a label that all have whom a selector selects; the zero value for none.
+func demandedBy(s labels.Selector) label {
+	requirements, _ := s.Requirements()
+	for _, r := range requirements {
+		if values := r.Values(); r.Operator() == selection.Equals || r.Operator() == selection.DoubleEquals || r.Operator() == selection.In && values.Len() == 1 {
+			value, _ := values.PopAny()
+			return label{r.Key(), value}
+		}
+	}
+	return label{}
+}
 
 // Equal reports whether two selections are of the same pods. The receiver may be nil.
 func (s *Selection) Equal(other *Selection) bool {
@@ -67,6 +88,10 @@ func grouped(c Cluster, pods []Pod, namespaces map[string]labels.Set) (known []P
 	if len(selecting) == 0 {
 		return pods, nil
 	}
+	byLabel := make(map[label][]int, len(selecting))
+	for i, g := range selecting {
+		byLabel[g.Selects.demands] = append(byLabel[g.Selects.demands], i)
+	}
 	inNamespace := make(map[string][]*Group)
 	known = make([]Pod, 0, len(pods))
 	found := make(map[[2]string]string)
@@ -77,9 +102,14 @@ func grouped(c Cluster, pods []Pod, namespaces map[string]labels.Set) (known []P
 		}
 		candidates, seen := inNamespace[pod.Namespace]
 		if !seen {
-			for _, g := range selecting {
-				if g.Selects.namespaces.Matches(of) {
-					candidates = append(candidates, g)
+			possible := slices.Clone(byLabel[label{}])
+			for key, value := range of {
+				possible = append(possible, byLabel[label{key, value}]...)
+			}
+			slices.Sort(possible) // so they are in order of name
+			for _, i := range possible {
+				if selecting[i].Selects.namespaces.Matches(of) {
+					candidates = append(candidates, selecting[i])
 				}
 			}
 			inNamespace[pod.Namespace] = candidates

@@ -173,8 +173,7 @@ func TestOverlapsAreReported(t *testing.T) {
 // address of one to another host; nothing that NetNamespaces request; and they keep what the
 // administrator has listed for them, which counts for capacity and for who has what already.
 //
-// Mutants killed: labels-are-for-everyone, assigned-beside-a-sibling, by-hand-is-no-load,
-// label-of-another-network.
+// Mutants killed: labels-are-for-everyone, assigned-beside-a-sibling, by-hand-is-no-load.
 func TestHostsWithTheLabel(t *testing.T) {
 	const first, second, elsewhere = "192.168.7.200", "192.168.7.201", "192.168.9.1"
 	for name, c := range map[string]struct {

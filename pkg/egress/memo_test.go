@@ -6,6 +6,7 @@ import (
 	"slices"
 	"testing"
 
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/types"
 	"pgregory.net/rapid"
 
@@ -187,7 +188,13 @@ func (w *world) change(t *rapid.T, stamp func(*types.UID, *string)) {
 func (w *world) changeEgressIP(t *rapid.T, stamp func(*types.UID, *string)) {
 	i := rapid.IntRange(0, len(w.EgressIPs)-1).Draw(t, "EgressIP")
 	e := &w.EgressIPs[i]
-	switch rapid.IntRange(0, 3).Draw(t, "of the EgressIP") {
+	switch rapid.IntRange(0, 4).Draw(t, "of the EgressIP") {
+	case 4:
+		var bad []metav1.LabelSelectorRequirement
+		if len(e.Spec.PodSelector.MatchExpressions) == 0 {
+			bad = []metav1.LabelSelectorRequirement{{Key: "app", Operator: "Like"}}
+		}
+		e.Spec.PodSelector.MatchExpressions = bad
 	case 0:
 		e.Spec.EgressIPs = rapid.SliceOfNDistinct(rapid.SampledFrom(egressAddresses(33)), 0, 3, rapid.ID).Draw(t, "egressIPs")
 	case 1:

@@ -38,7 +38,7 @@ func (r *reader) selection(object *ovnv1.EgressIP) *Selection {
 	if namespaces == nil || pods == nil {
 		return nil
 	}
-	return &Selection{namespaces: namespaces, pods: pods}
+	return &Selection{namespaces: namespaces, pods: pods, demands: demandedBy(namespaces)}
 }
 
 // activeIPs are the egress IPs that a status says are in use.

@@ -6,7 +6,9 @@ import (
 	"testing"
 
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/labels"
 
+	ovnv1 "github.com/egressip-operator/egressip-operator/api/ovn/v1"
 	v1 "github.com/egressip-operator/egressip-operator/api/v1"
 	"github.com/egressip-operator/egressip-operator/internal/testenv/objects"
 	"github.com/egressip-operator/egressip-operator/pkg/egress"
@@ -109,4 +111,32 @@ func cpuTime(tb testing.TB) int64 {
 		tb.Fatal(err)
 	}
 	return usage.Utime.Nano() + usage.Stime.Nano()
+}
+
+// BenchmarkGroups is what it costs an agent to find the groups of its pods in a cluster with 10,000
+// EgressIPs of one namespace each.
+func BenchmarkGroups(b *testing.B) {
+	var o egress.Objects
+	namespaces := make(map[string]labels.Set)
+	var pods []egress.Pod
+	for i := range 10_000 {
+		name := fmt.Sprintf("ns-%05d", i)
+		o.EgressIPs = append(o.EgressIPs, ovnv1.EgressIP{
+			ObjectMeta: metav1.ObjectMeta{Name: name, UID: "uid", ResourceVersion: "1"},
+			Spec: ovnv1.EgressIPSpec{
+				EgressIPs:         []string{fmt.Sprintf("10.2.%d.%d", i/250, 1+i%250)},
+				NamespaceSelector: metav1.LabelSelector{MatchLabels: map[string]string{"kubernetes.io/metadata.name": name}},
+			},
+		})
+		namespaces[name] = labels.Set{"kubernetes.io/metadata.name": name, "team": "a"}
+		if i%100 == 0 {
+			pods = append(pods, egress.Pod{Namespace: name, Name: "web", Labels: labels.Set{"app": "web"}})
+		}
+	}
+	cluster, _ := egress.Snapshot(o)
+	for b.Loop() {
+		if known, _ := egress.Grouped(cluster, pods, namespaces); known[0].Group == "" {
+			b.Fatal("a pod has no group")
+		}
+	}
 }
