@@ -14,41 +14,73 @@ import (
 	"github.com/egressip-operator/egressip-operator/pkg/egress"
 )
 
-// explain prints one namespace, or all that request egress IPs, and what to do about
-// those that are not in order.
-func explain(w io.Writer, o egress.Objects, namespace string) error {
+// groupOf is the group that a user names: a namespace, or egressip/NAME in any case.
+func groupOf(written string) string {
+	kind, name, ok := strings.Cut(written, "/")
+	if ok && strings.EqualFold(kind, "EgressIP") {
+		return egress.GroupOfEgressIP(name)
+	}
+	return written
+}
+
+// explain prints one group, or all that request egress IPs, and what to do about those that are
+// not in order.
+func explain(w io.Writer, o egress.Objects, group string) error {
 	cluster, problems := egress.Snapshot(o)
 	e := explanation{
 		hostSubnets: o.HostSubnets,
-		table:       newTable(w, "NAMESPACE", "NETID", "EGRESS IP", "HOST", "STATE", "REASON"),
+		table:       newTable(w, "GROUP", "NETID", "EGRESS IP", "HOST", "STATE", "REASON"),
 	}
 	found := false
 	for _, n := range egress.Resolve(cluster).Groups {
-		if namespace != "" && n.Name != namespace {
+		if group != "" && n.Name != group {
 			continue
 		}
 		found = true
 		if len(n.Requests) > 0 {
 			e.addRequests(n)
-		} else if namespace != "" {
+		} else if group != "" {
 			e.table.row(n.Name, netID(n), "-", "-", "-", n.Reason)
 			e.remedies = append(e.remedies, n.Message)
+			if _, ok := egress.NameOfEgressIP(group); !ok && len(o.EgressIPs) > 0 {
+				e.remedies = append(e.remedies, `Those of its pods that an EgressIP selects have its egress IPs: see "kubectl egressip explain".`)
+			}
 		}
 	}
-	if namespace != "" && !found {
-		return fmt.Errorf("there is no NetNamespace %q: the controller makes one for each Namespace; "+
-			"check the name, and that the controller runs", namespace)
+	if group != "" && !found {
+		return noSuchGroup(group)
 	}
-	if err := e.table.flush("No namespace requests egress IPs."); err != nil {
+	if err := e.table.flush("No namespace and no EgressIP requests egress IPs."); err != nil {
 		return err
 	}
 	for _, p := range problems {
 		// The table covers problems with addresses.
-		if p.Kind == "NetNamespace" && p.Field != "egressIPs" && (namespace == "" || p.Name == namespace) {
+		if of, ok := groupWith(p); ok && p.Field != "egressIPs" && (group == "" || of == group) {
 			e.remedies = append(e.remedies, p.Message)
 		}
 	}
 	return printAll(w, e.remedies)
+}
+
+// groupWith is the group that a problem is of; false for one of a host.
+func groupWith(p egress.Problem) (group string, ok bool) {
+	switch p.Kind {
+	case "NetNamespace":
+		return p.Name, true
+	case "EgressIP":
+		return egress.GroupOfEgressIP(p.Name), true
+	default:
+		return "", false
+	}
+}
+
+func noSuchGroup(group string) error {
+	if name, ok := egress.NameOfEgressIP(group); ok {
+		return fmt.Errorf("there is no EgressIP %q that this operator serves: check the name, and that the "+
+			"CustomResourceDefinition is not another software's", name)
+	}
+	return fmt.Errorf("there is no NetNamespace %q: the controller makes one for each Namespace; "+
+		"check the name, and that the controller runs; an EgressIP is egressip/NAME", group)
 }
 
 // explanation collects the table of egress IPs and what to do about them.
@@ -58,9 +90,9 @@ type explanation struct {
 	remedies    []string
 }
 
-// addRequests adds a namespace that requests egress IPs.
+// addRequests adds a group that requests egress IPs.
 func (e *explanation) addRequests(n egress.GroupResult) {
-	if n.Dropped {
+	if n.Dropped || n.Reason == egress.ReasonOverlap {
 		e.remedies = append(e.remedies, fmt.Sprintf("%s: %s", n.Name, n.Message))
 	}
 	for _, r := range n.Requests {
@@ -114,12 +146,8 @@ func status(w io.Writer, o egress.Objects) error {
 	var remedies []string
 	for _, host := range cluster.Hosts {
 		result, _ := resolution.Host(host.Name)
-		mode := "manual"
-		if host.Automatic {
-			mode = "automatic"
-		}
 		agent, message := agentOf(o.HostSubnets, host.Name)
-		table.row(host.Name, hostIPs(o.HostSubnets, host), mode, yesNo(host.Online), agent, claims(result), result.Reason)
+		table.row(host.Name, hostIPs(o.HostSubnets, host), modeOf(host), yesNo(host.Online), agent, claims(result), result.Reason)
 		if message != "" {
 			remedies = append(remedies, fmt.Sprintf("%s, agent: %s", host.Name, message))
 		}
@@ -140,8 +168,11 @@ func status(w io.Writer, o egress.Objects) error {
 			remedies = append(remedies, p.Message)
 		}
 	}
-	requesting, dropped := 0, 0
+	ofEgressIPs, requesting, dropped := 0, 0, 0
 	for _, n := range resolution.Groups {
+		if _, ok := egress.NameOfEgressIP(n.Name); ok {
+			ofEgressIPs++
+		}
 		if len(n.Requests) > 0 {
 			requesting++
 		}
@@ -149,9 +180,22 @@ func status(w io.Writer, o egress.Objects) error {
 			dropped++
 		}
 	}
-	_, err := fmt.Fprintf(w, "\nNamespaces: %d, with requests: %d, dropped: %d%s\n",
-		len(resolution.Groups), requesting, dropped, map[bool]string{true: ` (see "kubectl egressip explain")`}[dropped > 0])
+	_, err := fmt.Fprintf(w, "\nNamespaces: %d, EgressIPs: %d, with requests: %d, dropped: %d%s\n",
+		len(resolution.Groups)-ofEgressIPs, ofEgressIPs, requesting, dropped, map[bool]string{true: ` (see "kubectl egressip explain")`}[dropped > 0])
 	return errors.Join(err, printAll(w, remedies))
+}
+
+// modeOf says who assigns egress IPs to a host: the administrator, or the controller, by its ranges or
+// because its Node has the label.
+func modeOf(host egress.Host) string {
+	switch {
+	case host.Automatic:
+		return "automatic"
+	case host.Assignable:
+		return "labelled"
+	default:
+		return "manual"
+	}
 }
 
 // whyNotIPv6 returns why a host cannot serve egress IPs of IPv6, as its agent reports; ""

@@ -38,16 +38,16 @@ func TestExplain(t *testing.T) {
 	}{
 		"all": {
 			want: []string{
-				"NAMESPACE   NETID   EGRESS IP    HOST    STATE        REASON\n",
-				"shop        17      10.1.8.200   node1   Active       Assigned\n",
-				"test        18      10.1.8.201   -       Unassigned   NotClaimed\n",
+				"GROUP   NETID   EGRESS IP    HOST    STATE        REASON\n",
+				"shop    17      10.1.8.200   node1   Active       Assigned\n",
+				"test    18      10.1.8.201   -       Unassigned   NotClaimed\n",
 				"\n\ntest: Traffic to the outside is dropped. No host claims 10.1.8.201",
 			},
 			not: []string{"free", "shop, 10.1.8.200", "test, 10.1.8.201"},
 		},
 		"one": {
 			namespace: "shop",
-			want:      []string{"shop        17      10.1.8.200   node1   Active   Assigned\n"},
+			want:      []string{"shop    17      10.1.8.200   node1   Active   Assigned\n"},
 			not:       []string{"test"},
 		},
 		"an egress IP in a network of services": {
@@ -57,7 +57,7 @@ func TestExplain(t *testing.T) {
 				o.NetNamespaces[1].EgressIPs = []string{"10.96.3.7"}
 			},
 			want: []string{
-				"shop        17      10.96.3.7   -      Invalid   ServiceAddress\n",
+				"shop    17      10.96.3.7   -      Invalid   ServiceAddress\n",
 				"10.96.3.7 is in a service network of the cluster (10.96.0.0/16, by ServiceCIDR kubernetes): use an address",
 			},
 		},
@@ -67,13 +67,13 @@ func TestExplain(t *testing.T) {
 				o.HostSubnets[1].Status.FoundNetworks = []v1.FoundNetwork{{CIDR: "10.1.8.200/32", Source: "EndpointSlice default/kubernetes", Use: v1.UseAPIServers}}
 			},
 			want: []string{
-				"shop        17      10.1.8.200   node1   Invalid   APIServerAddress\n",
+				"shop    17      10.1.8.200   node1   Invalid   APIServerAddress\n",
 				"10.1.8.200 is the address of an API server (EndpointSlice default/kubernetes): use an address in egressIPs that no machine has.",
 			},
 		},
 		"one that requests nothing": {
 			namespace: "free",
-			want:      []string{"free        15      -           -      -       NotRequested\n"},
+			want:      []string{"free    15      -           -      -       NotRequested\n"},
 		},
 		"the kernel of the host is not as planned": {
 			namespace: "shop",
@@ -86,7 +86,37 @@ func TestExplain(t *testing.T) {
 		},
 		"nobody requests anything": {
 			change: func(o *egress.Objects) { o.NetNamespaces = o.NetNamespaces[:1] },
-			want:   []string{"No namespace requests egress IPs.\n"},
+			want:   []string{"No namespace and no EgressIP requests egress IPs.\n"},
+		},
+		"an EgressIP": {
+			namespace: "egressip/web",
+			change:    withEgressIP,
+			want:      []string{"EgressIP/web   19      10.1.8.202   node2   Active   Assigned\n"},
+			not:       []string{"shop", "test"},
+		},
+		"EgressIPs and namespaces": {
+			change: withEgressIP,
+			want:   []string{"EgressIP/web   19  ", "shop           17  ", "test           18  "},
+		},
+		"a namespace that requests nothing, beside EgressIPs": {
+			namespace: "free",
+			change:    withEgressIP,
+			want:      []string{"NotRequested\n", "Those of its pods that an EgressIP selects have its egress IPs"},
+		},
+		"an EgressIP whose selector cannot be used": {
+			namespace: "EGRESSIP/web",
+			change: func(o *egress.Objects) {
+				withEgressIP(o)
+				o.EgressIPs[0].Spec.PodSelector.MatchLabels = map[string]string{"a b": "c"}
+			},
+			want: []string{"EgressIP web, spec.podSelector: "},
+		},
+		"an EgressIP that another one hides": {
+			change: func(o *egress.Objects) {
+				withEgressIP(o)
+				o.HostSubnets[0].Status.Agent.Overlaps = []v1.Overlap{{Used: "EgressIP/a", Ignored: "EgressIP/web", Pod: "shop/p"}}
+			},
+			want: []string{"EgressIP/web: Traffic", "But pod shop/p on host node1 leaves with the egress IPs of EgressIP a"},
 		},
 		"a mode that nobody knows": {
 			namespace: "shop",
@@ -103,12 +133,23 @@ func TestExplain(t *testing.T) {
 				c.change(&o)
 			}
 			var out bytes.Buffer
-			if err := explain(&out, o, c.namespace); err != nil {
+			if err := explain(&out, o, groupOf(c.namespace)); err != nil {
 				t.Fatal(err)
 			}
 			check(t, out.String(), c.want, c.not)
 		})
 	}
+}
+
+// withEgressIP adds an EgressIP that has its egress IP on node2.
+func withEgressIP(o *egress.Objects) {
+	web := egressIP("web", "10.1.8.202")
+	netID := uint32(19)
+	web.Status.NetID = &netID
+	o.EgressIPs = append(o.EgressIPs, web)
+	o.HostSubnets[1].AssignedEgressIPs = []string{"10.1.8.202"}
+	o.HostSubnets[1].Status.Placement = &v1.PlacementStatus{EgressAssignable: true}
+	objects.AgentReports(&o.HostSubnets[1])
 }
 
 func check(t *testing.T, out string, want, not []string) {
@@ -128,8 +169,10 @@ func check(t *testing.T, out string, want, not []string) {
 func TestExplainNoSuchNamespace(t *testing.T) {
 	t.Parallel()
 	var out bytes.Buffer
-	if err := explain(&out, given(), "shpo"); err == nil || !strings.Contains(err.Error(), `"shpo"`) {
-		t.Errorf("explain says %v", err)
+	for group, want := range map[string]string{"shpo": `no NetNamespace "shpo"`, "egressip/wbe": `no EgressIP "wbe"`} {
+		if err := explain(&out, given(), groupOf(group)); err == nil || !strings.Contains(err.Error(), want) {
+			t.Errorf("explain %s says %v", group, err)
+		}
 	}
 }
 
@@ -152,7 +195,7 @@ func TestStatus(t *testing.T) {
 		"node1   10.1.8.11   manual      yes      Ready         10.1.8.200(Active),10.1.8.202(Unassigned),none",
 		"node2   10.1.8.12   automatic   no       ApplyFailed   - ",
 		"node3   -           manual      yes      -             - ",
-		"\nNamespaces: 3, with requests: 2, dropped: 1 (see \"kubectl egressip explain\")\n",
+		"\nNamespaces: 3, EgressIPs: 0, with requests: 2, dropped: 1 (see \"kubectl egressip explain\")\n",
 		"node1, 10.1.8.202: No namespace requests 10.1.8.202",
 		"node2, agent: no room\n",
 		"node3, agent: it has not reported yet",
@@ -172,9 +215,20 @@ func TestStatus(t *testing.T) {
 		}
 	}
 
+	// A Node with the label is a host of EgressIPs.
+	out.Reset()
+	o = given()
+	withEgressIP(&o)
+	if err := status(&out, o); err != nil {
+		t.Fatal(err)
+	}
+	check(t, out.String(), []string{
+		"node2   10.1.8.12   labelled   yes      Ready   10.1.8.202(Active)", "\nNamespaces: 3, EgressIPs: 1, with requests: 3,",
+	}, []string{"node1   10.1.8.11   labelled"})
+
 	out.Reset()
 	if err := status(&out, egress.Objects{}); err != nil {
 		t.Fatal(err)
 	}
-	check(t, out.String(), []string{"There are no HostSubnets", "Namespaces: 0, with requests: 0, dropped: 0\n"}, nil)
+	check(t, out.String(), []string{"There are no HostSubnets", "Namespaces: 0, EgressIPs: 0, with requests: 0, dropped: 0\n"}, nil)
 }

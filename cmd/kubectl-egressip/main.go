@@ -7,7 +7,6 @@ package main
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"io"
 	"os"
@@ -15,15 +14,8 @@ import (
 
 	"github.com/go-logr/logr"
 	"github.com/spf13/cobra"
-	corev1 "k8s.io/api/core/v1"
-	networkingv1 "k8s.io/api/networking/v1"
-	"k8s.io/apimachinery/pkg/runtime"
 	"k8s.io/client-go/tools/clientcmd"
 	ctrl "sigs.k8s.io/controller-runtime"
-	"sigs.k8s.io/controller-runtime/pkg/client"
-
-	v1 "github.com/egressip-operator/egressip-operator/api/v1"
-	"github.com/egressip-operator/egressip-operator/pkg/egress"
 )
 
 func main() { os.Exit(run()) }
@@ -61,21 +53,22 @@ func rootCommand(out, errOut io.Writer) *cobra.Command {
 	clientcmd.BindOverrideFlags(overrides, flags, names)
 	root.AddCommand(
 		&cobra.Command{
-			Use:   "explain [namespace]",
-			Short: "Explain why namespaces have or lack their egress IPs, and what to do",
-			Example: `  kubectl egressip explain        # every namespace that requests egress IPs
-  kubectl egressip explain shop   # one namespace`,
+			Use:   "explain [NAMESPACE | egressip/NAME]",
+			Short: "Explain why namespaces and EgressIPs have or lack their egress IPs, and what to do",
+			Example: `  kubectl egressip explain                # all that request egress IPs
+  kubectl egressip explain shop           # one namespace
+  kubectl egressip explain egressip/web   # one EgressIP`,
 			Args: cobra.MaximumNArgs(1),
 			RunE: func(cmd *cobra.Command, args []string) error {
 				o, err := read(cmd.Context(), config)
 				if err != nil {
 					return err
 				}
-				namespace := ""
+				group := ""
 				if len(args) > 0 {
-					namespace = args[0]
+					group = groupOf(args[0])
 				}
-				return explain(out, o, namespace)
+				return explain(out, o, group)
 			},
 		},
 		&cobra.Command{
@@ -104,35 +97,4 @@ func rootCommand(out, errOut io.Writer) *cobra.Command {
 		},
 	)
 	return root
-}
-
-// read gets the objects that the decisions depend on from the API server.
-func read(ctx context.Context, config clientcmd.ClientConfig) (egress.Objects, error) {
-	o, _, err := connect(ctx, config)
-	return o, err
-}
-
-// connect is read, and returns the client that it read with.
-func connect(ctx context.Context, config clientcmd.ClientConfig) (egress.Objects, client.Reader, error) {
-	cfg, err := config.ClientConfig()
-	if err != nil {
-		return egress.Objects{}, nil, err
-	}
-	scheme := runtime.NewScheme()
-	if err := errors.Join(corev1.AddToScheme(scheme), networkingv1.AddToScheme(scheme), v1.AddToScheme(scheme)); err != nil {
-		return egress.Objects{}, nil, err
-	}
-	c, err := client.New(cfg, client.Options{Scheme: scheme})
-	if err != nil {
-		return egress.Objects{}, nil, err
-	}
-	var netNamespaces v1.NetNamespaceList
-	var hostSubnets v1.HostSubnetList
-	if err := c.List(ctx, &netNamespaces); err != nil {
-		return egress.Objects{}, nil, fmt.Errorf("list NetNamespaces: %w", err)
-	}
-	if err := c.List(ctx, &hostSubnets); err != nil {
-		return egress.Objects{}, nil, fmt.Errorf("list HostSubnets: %w", err)
-	}
-	return egress.Objects{NetNamespaces: netNamespaces.Items, HostSubnets: hostSubnets.Items}, c, nil
 }

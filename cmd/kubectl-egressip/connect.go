@@ -1,0 +1,89 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"slices"
+
+	corev1 "k8s.io/api/core/v1"
+	networkingv1 "k8s.io/api/networking/v1"
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
+	"k8s.io/apimachinery/pkg/api/meta"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/runtime"
+	"k8s.io/apimachinery/pkg/runtime/schema"
+	"k8s.io/client-go/tools/clientcmd"
+	"sigs.k8s.io/controller-runtime/pkg/client"
+
+	ovnv1 "github.com/egressip-operator/egressip-operator/api/ovn/v1"
+	v1 "github.com/egressip-operator/egressip-operator/api/v1"
+	"github.com/egressip-operator/egressip-operator/pkg/egress"
+)
+
+// read gets the objects that the decisions depend on from the API server.
+func read(ctx context.Context, config clientcmd.ClientConfig) (egress.Objects, error) {
+	o, _, err := connect(ctx, config)
+	return o, err
+}
+
+// connect is read, and returns the client that it read with.
+func connect(ctx context.Context, config clientcmd.ClientConfig) (egress.Objects, client.Reader, error) {
+	c, err := newReader(config)
+	if err != nil {
+		return egress.Objects{}, nil, err
+	}
+	var netNamespaces v1.NetNamespaceList
+	var hostSubnets v1.HostSubnetList
+	if err := c.List(ctx, &netNamespaces); err != nil {
+		return egress.Objects{}, nil, fmt.Errorf("list NetNamespaces: %w", err)
+	}
+	if err := c.List(ctx, &hostSubnets); err != nil {
+		return egress.Objects{}, nil, fmt.Errorf("list HostSubnets: %w", err)
+	}
+	egressIPs, err := servedEgressIPs(ctx, c)
+	return egress.Objects{NetNamespaces: netNamespaces.Items, EgressIPs: egressIPs, HostSubnets: hostSubnets.Items}, c, err
+}
+
+// newReader returns a client of the cluster that the flags choose.
+func newReader(config clientcmd.ClientConfig) (client.Reader, error) {
+	cfg, err := config.ClientConfig()
+	if err != nil {
+		return nil, err
+	}
+	scheme := runtime.NewScheme()
+	if err := errors.Join(corev1.AddToScheme(scheme), networkingv1.AddToScheme(scheme),
+		v1.AddToScheme(scheme), ovnv1.AddToScheme(scheme)); err != nil {
+		return nil, err
+	}
+	return client.New(cfg, client.Options{Scheme: scheme})
+}
+
+// servedEgressIPs are the EgressIPs, if the operator serves them and not another software. Who may
+// not read the definition, which says so, sees it by the netid: no one else gives them one.
+func servedEgressIPs(ctx context.Context, c client.Reader) ([]ovnv1.EgressIP, error) {
+	crd := &metav1.PartialObjectMetadata{}
+	crd.SetGroupVersionKind(schema.GroupVersionKind{Group: "apiextensions.k8s.io", Version: "v1", Kind: "CustomResourceDefinition"})
+	err := c.Get(ctx, client.ObjectKey{Name: ovnv1.CRDName}, crd)
+	hidden := apierrors.IsForbidden(err)
+	switch {
+	case hidden:
+	case apierrors.IsNotFound(err):
+		return nil, nil
+	case err != nil:
+		return nil, fmt.Errorf("read CustomResourceDefinition %s: %w", ovnv1.CRDName, err)
+	case crd.Annotations[ovnv1.AnnotationServedBy] != ovnv1.ServedBy:
+		return nil, nil
+	}
+	var list ovnv1.EgressIPList
+	if err := c.List(ctx, &list); err != nil && !isNoSuchKind(err) {
+		return nil, fmt.Errorf("list EgressIPs: %w", err)
+	}
+	return slices.DeleteFunc(list.Items, func(e ovnv1.EgressIP) bool {
+		_, numbered := e.ID()
+		return hidden && !numbered
+	}), nil
+}
+
+// isNoSuchKind reports whether the API server does not serve the kind that was asked for.
+func isNoSuchKind(err error) bool { return meta.IsNoMatchError(err) || apierrors.IsNotFound(err) }
