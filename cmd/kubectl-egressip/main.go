@@ -52,6 +52,7 @@ func rootCommand(out, errOut io.Writer) *cobra.Command {
 	names.ContextOverrideFlags.Namespace = clientcmd.FlagInfo{} // NetNamespaces and HostSubnets have none
 	clientcmd.BindOverrideFlags(overrides, flags, names)
 	root.AddCommand(
+		convertCommand(out, errOut, config),
 		&cobra.Command{
 			Use:   "explain [NAMESPACE | egressip/NAME]",
 			Short: "Explain why namespaces and EgressIPs have or lack their egress IPs, and what to do",
