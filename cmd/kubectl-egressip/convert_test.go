@@ -2,11 +2,10 @@ package main
 
 import (
 	"bytes"
-	"errors"
 	"flag"
-	"io"
 	"maps"
 	"os"
+	"os/exec"
 	"path/filepath"
 	"reflect"
 	"slices"
@@ -15,8 +14,6 @@ import (
 
 	corev1 "k8s.io/api/core/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
-	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
-	utilyaml "k8s.io/apimachinery/pkg/util/yaml"
 	"pgregory.net/rapid"
 	"sigs.k8s.io/controller-runtime/pkg/client"
 
@@ -244,7 +241,7 @@ func find(groups []egress.Group, name string) (egress.Group, bool) {
 	return groups[i], true
 }
 
-// TestConvertOnARealAPIServer: what is printed for a cluster can be applied there on the server, changes
+// TestConvertOnARealAPIServer: what is printed for a cluster can be applied there with kubectl, changes
 // nothing else of the objects, and back again gives what there was. A cluster without NetNamespaces,
 // as one of OVN-Kubernetes, can be read too.
 func TestConvertOnARealAPIServer(t *testing.T) {
@@ -290,7 +287,7 @@ func TestConvertOnARealAPIServer(t *testing.T) {
 	if err := s.Status().Update(t.Context(), &e); err != nil {
 		t.Fatal(err)
 	}
-	s.apply(t, convert("netnamespaces"))
+	s.apply(t, convert("netnamespaces"), "--force-conflicts")
 	for i := range o.NetNamespaces {
 		var n v1.NetNamespace
 		s.get(t, o.NetNamespaces[i].Name, &n)
@@ -316,20 +313,14 @@ func TestConvertOnARealAPIServer(t *testing.T) {
 	check(t, report, []string{"EgressIP missing, spec.namespaceSelector: it matches no Namespace.", "EgressIP shop, status.items: no node has 10.1.8.203"}, nil)
 }
 
-// apply applies manifests as applyCommand with --force-conflicts does.
-func (s *server) apply(t *testing.T, manifests string) {
+// apply applies manifests by the command that the plugin names.
+func (s *server) apply(t *testing.T, manifests string, flags ...string) {
 	t.Helper()
-	decoder := utilyaml.NewYAMLOrJSONDecoder(strings.NewReader(manifests), 4096)
-	for {
-		u := &unstructured.Unstructured{}
-		if err := decoder.Decode(u); errors.Is(err, io.EOF) {
-			return
-		} else if err != nil {
-			t.Fatal(err)
-		}
-		if err := s.Apply(t.Context(), client.ApplyConfigurationFromUnstructured(u), client.FieldOwner("egressip-convert"), client.ForceOwnership); err != nil {
-			t.Fatal(err)
-		}
+	args := slices.Concat(strings.Fields(applyCommand)[1:], []string{"--kubeconfig", s.kubeconfig}, flags)
+	cmd := exec.CommandContext(t.Context(), s.env.ControlPlane.KubectlPath, args...)
+	cmd.Stdin = strings.NewReader(manifests)
+	if out, err := cmd.CombinedOutput(); err != nil {
+		t.Fatalf("%v: %v\n%s", cmd.Args, err, out)
 	}
 }
 
