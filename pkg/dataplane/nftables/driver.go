@@ -230,6 +230,11 @@ func (d *Driver) readSet(name string) (Elements, error) {
 // Supported reports, as an error, why the kernel cannot hold the rules that a table
 // consists of. It makes them, and takes them away in the same transaction.
 func (d *Driver) Supported(wanted Table) error {
+	// Without nf_tables, the kernel answers a whole transaction with one error, and the library would
+	// wait for one answer to each of its messages, for ever.
+	if _, err := readGeneration(); err != nil {
+		return fmt.Errorf("try all rules in a table of their own: %w", err)
+	}
 	err := d.try(wanted)
 	if err == nil {
 		return nil
