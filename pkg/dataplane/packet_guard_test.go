@@ -51,6 +51,15 @@ func guardRules() []rulesOf {
 	return list
 }
 
+// needsTCX skips a test of what holds on kernels with TCX alone: without it, others' filters may
+// come before the guard, and an ingress qdisc keeps it out.
+func needsTCX(t *testing.T) {
+	t.Helper()
+	if !bpf.HasTCX() {
+		t.Skip("the kernel has no TCX (Linux 6.6)")
+	}
+}
+
 // guarded is what tests of the guard begin with: a host and its pod with an egress IP,
 // whose packets may have no other source.
 func guarded(t *testing.T, rules rulesOf, before string) (*world, *node, *podMachine) {
@@ -102,6 +111,7 @@ func (n *node) guards(t *testing.T) (at string) {
 // given: a host whose tc others use; when rules of others come before ours, then no
 // packet leaves with another source than the egress IP.
 func TestGuardHoldsBesideTCOfOthers(t *testing.T) {
+	needsTCX(t)
 	for name, before := range map[string]string{
 		"ingress qdisc": "tc qdisc add dev eth0 ingress",
 		"filter that accepts all, before ours": `tc qdisc add dev eth0 clsact
@@ -133,9 +143,10 @@ func TestGuardIsPutBack(t *testing.T) {
 	})
 	must(t, err)
 	defer accepts.Close()
+	const notTheFirst = "not the first"
 	damages := map[string]func(*node){
 		"detached": func(n *node) { must(t, bpf.RemoveGuards(n.dp.nl)) },
-		"not the first": func(*node) {
+		notTheFirst: func(*node) {
 			link, err := net.InterfaceByName("eth0")
 			must(t, err)
 			must(t, tcx.RawAttachProgram(tcx.RawAttachProgramOptions{
@@ -146,6 +157,9 @@ func TestGuardIsPutBack(t *testing.T) {
 	for _, rules := range guardRules() {
 		for name, damage := range damages {
 			t.Run(rules.name+", "+name, func(t *testing.T) {
+				if name == notTheFirst {
+					needsTCX(t)
+				}
 				// A world for each: connections that others' rules have translated outlive the
 				// damage, and a new one may find theirs by its port.
 				w, n, here := guarded(t, rules, "true")
