@@ -22,7 +22,11 @@ func (n *node) objects(t *testing.T) []string {
 		ip rule; ip -6 rule; ip route show table all | grep -v fe80 | sort
 		tc qdisc show; ipset list -n
 		sysctl net.ipv4.conf | grep rp_filter`), "\n")
-	for _, command := range []string{"iptables-nft-save", "iptables-legacy-save"} {
+	commands := []string{"iptables-legacy-save"}
+	if matrix() != legacyAlone {
+		commands = append(commands, "iptables-nft-save")
+	}
+	for _, command := range commands {
 		var tables []string
 		out := regexp.MustCompile(`(?m)\[\d+:\d+\]|^#.*\n`).ReplaceAllString(n.Run(t, command), "")
 		for part := range strings.SplitSeq(out, "COMMIT\n") {

@@ -92,10 +92,14 @@ func (r rulesOf) iptablesOfFamily() string {
 
 // servingIPv6 are one way for each of our backends that serves egress IPs of IPv6.
 func servingIPv6() []rulesOf {
-	if wholeMatrix() {
+	switch matrix() {
+	case everyWay:
 		return []rulesOf{ownTable(), onlyNFT(), onlyLegacy(), bothLegacyFirst()}
+	case legacyAlone:
+		return []rulesOf{onlyLegacy()}
+	default:
+		return []rulesOf{ownTable(), onlyNFT()}
 	}
-	return []rulesOf{ownTable(), onlyNFT()}
 }
 
 // rulesOfIPv6 are these in a world of IPv6.
