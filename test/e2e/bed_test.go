@@ -16,6 +16,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"github.com/egressip-operator/egressip-operator/internal/testenv"
 	"github.com/egressip-operator/egressip-operator/internal/testenv/binaries"
 	"github.com/egressip-operator/egressip-operator/test/testbed"
 )
@@ -30,9 +31,10 @@ const (
 	// trustedWithin bounds the wait until a host that was silent is used as before: one that
 	// fell several times is held down for up to a minute, by the controller and by each agent.
 	trustedWithin = time.Minute + settle
-	// quick is the timeout of a request that should be dropped.
-	quick = "700ms"
 )
+
+// quick is the timeout of a request that should be dropped.
+func quick() string { return testenv.Stretch(700 * time.Millisecond).String() }
 
 // bed is a test bed with the operator installed, and clients in two
 // namespaces, one on each node.
@@ -42,6 +44,8 @@ type bed struct {
 	family
 	backend testbed.Backend
 	root    string // of the repository
+	// host claims egressIP: the last node, which is egressHost in clusters of three.
+	host string
 	// rules is where the operator's rules are: "nftables" or "iptables".
 	rules string
 	// kustomized is true if the operator is installed by config/default, else by its chart
@@ -88,14 +92,17 @@ func newBedOf(t *testing.T, options testbed.Options) *bed {
 		if t.Failed() {
 			b.tell(t)
 		}
-		ctx, cancel := context.WithTimeout(context.Background(), time.Minute)
+		ctx, cancel := context.WithTimeout(context.Background(), testenv.Stretch(time.Minute))
 		defer cancel()
 		if err := b.Down(ctx); err != nil {
 			t.Error(err)
 		}
 	})
+	t.Log("the test bed is up")
+	b.host = b.Nodes()[len(b.Nodes())-1]
 	b.plain = b.deploy(t, plainNamespace)
 	b.egress = b.deploy(t, egressNamespace)
+	t.Log("pods of both namespaces are ready")
 	return b
 }
 
@@ -166,7 +173,7 @@ func (b *bed) uninstall(ctx context.Context) error {
 // tell prints what helps to understand a failure.
 func (b *bed) tell(t *testing.T) {
 	t.Helper()
-	ctx, cancel := context.WithTimeout(context.Background(), 30*time.Second)
+	ctx, cancel := context.WithTimeout(context.Background(), testenv.Stretch(30*time.Second))
 	defer cancel()
 	for _, args := range [][]string{
 		{"get", "pods", "--all-namespaces", "-o", "wide"},
@@ -201,8 +208,8 @@ spec:
         image: %[2]s
         imagePullPolicy: Never
         args: [serve, ":8080"]
-        readinessProbe: {httpGet: {port: 8080, path: /}, periodSeconds: 1}
-`, namespace, testbed.TrafficImage)
+        readinessProbe: {httpGet: {port: 8080, path: /}, periodSeconds: %[3]d}
+`, namespace, testbed.TrafficImage, int(testenv.Stretch(time.Second).Seconds()))
 	if _, err := b.Apply(t.Context(), manifest); err != nil {
 		t.Fatal(err)
 	}
@@ -227,7 +234,7 @@ func (b *bed) patch(t *testing.T, kind, name, patch string) {
 	}
 }
 
-// request and claim set egressIPs, the latter of egressHost; without any they
+// request and claim set egressIPs, the latter of the last node; without any they
 // withdraw them.
 func (b *bed) request(t *testing.T, namespace string, ips ...string) {
 	t.Helper()
@@ -236,7 +243,7 @@ func (b *bed) request(t *testing.T, namespace string, ips ...string) {
 
 func (b *bed) claim(t *testing.T, ips ...string) {
 	t.Helper()
-	b.patch(t, "hostsubnet", egressHost, list(ips))
+	b.patch(t, "hostsubnet", b.host, list(ips))
 }
 
 func list(ips []string) string {
@@ -255,9 +262,9 @@ func (b *bed) givenEgressIP(t *testing.T) {
 	b.claim(t, b.egressIP)
 	t.Cleanup(func() {
 		// t.Context is over by now.
-		ctx, cancel := context.WithTimeout(context.Background(), settle)
+		ctx, cancel := context.WithTimeout(context.Background(), testenv.Stretch(settle))
 		defer cancel()
-		for _, object := range []string{"netnamespace/" + egressNamespace, "hostsubnet/" + egressHost} {
+		for _, object := range []string{"netnamespace/" + egressNamespace, "hostsubnet/" + b.host} {
 			if _, err := b.Kubectl(ctx, "patch", object, "--type=merge", "-p", list(nil)); err != nil {
 				t.Error(err)
 			}
@@ -278,7 +285,7 @@ func (b *bed) leaveWithin(t *testing.T, bound time.Duration, pods []testbed.Pod,
 	t.Helper()
 	for _, p := range pods {
 		b.within(t, bound, func() error {
-			got, err := b.traffic(t, p, "get", "-timeout", quick, b.bastionURL())
+			got, err := b.traffic(t, p, "get", "-timeout", quick(), b.bastionURL())
 			if err == nil && got != want(p) {
 				err = fmt.Errorf("seen as %s", got)
 			}
@@ -316,7 +323,7 @@ func (b *bed) unanswered(t *testing.T, pods []testbed.Pod, commands ...string) {
 		var errs []error
 		for _, command := range commands {
 			args := strings.Fields(command)
-			if out, err := b.Exec(t.Context(), p.Place(), append([]string{"traffic", args[0], "-timeout", quick}, args[1:]...)...); err == nil {
+			if out, err := b.Exec(t.Context(), p.Place(), append([]string{"traffic", args[0], "-timeout", quick()}, args[1:]...)...); err == nil {
 				errs = append(errs, fmt.Errorf("%s on %s: %s is answered: %s", p.Name, p.Node, command, out))
 			}
 		}

@@ -11,6 +11,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/egressip-operator/egressip-operator/internal/testenv"
 	"github.com/egressip-operator/egressip-operator/test/testbed"
 )
 
@@ -74,7 +75,7 @@ func (b *bed) probers(t *testing.T) *probers {
 			})
 			b.patch(t, "hostsubnet", besideHost, list([]string{b.besideIP}))
 		}
-		if _, err := b.Apply(t.Context(), fmt.Sprintf(proberManifest, namespace, testbed.TrafficImage, net.JoinHostPort(target, "8080"))); err != nil {
+		if _, err := b.Apply(t.Context(), fmt.Sprintf(proberManifest, namespace, testbed.TrafficImage, net.JoinHostPort(target, "8080"), testenv.Stretch(100*time.Millisecond))); err != nil {
 			t.Fatal(err)
 		}
 	}
@@ -103,7 +104,7 @@ spec:
       - name: prober
         image: %[2]s
         imagePullPolicy: Never
-        args: [chatter, -every, 100ms, -id, %[1]s/$(NODE), "%[3]s"]
+        args: [chatter, -every, %[4]s, -id, %[1]s/$(NODE), "%[3]s"]
         env: [{name: NODE, valueFrom: {fieldRef: {fieldPath: spec.nodeName}}}]
 `
 
@@ -175,7 +176,7 @@ func (p *probers) verify(t *testing.T) {
 			t.Error(err)
 		}
 	}
-	if _, err := p.b.Kubectl(t.Context(), "delete", "namespace", besideNamespace, uninvolvedNamespace, "--timeout=1m"); err != nil {
+	if _, err := p.b.Kubectl(t.Context(), "delete", "namespace", besideNamespace, uninvolvedNamespace, "--timeout="+testenv.Stretch(time.Minute).String()); err != nil {
 		t.Error(err)
 	}
 	p.b.patch(t, "hostsubnet", besideHost, list(nil))
@@ -189,8 +190,8 @@ func (p *probers) verify(t *testing.T) {
 	for _, id := range slices.Sorted(maps.Keys(p.last)) {
 		gap := max(p.longest[id], now.Sub(p.last[id]))
 		t.Logf("%s: no new connection for %s at most", id, gap.Round(time.Millisecond))
-		if _, node, _ := strings.Cut(id, "/"); gap > besideGap && !p.b.lostPower[node] {
-			t.Errorf("%s: no new connection for %s, want less than %s", id, gap, besideGap)
+		if _, node, _ := strings.Cut(id, "/"); gap > testenv.Stretch(besideGap) && !p.b.lostPower[node] {
+			t.Errorf("%s: no new connection for %s, want less than %s", id, gap, testenv.Stretch(besideGap))
 		}
 	}
 	if want := 2 * len(p.b.Nodes()); len(p.last) != want || len(p.wrong) > 0 {

@@ -10,6 +10,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/egressip-operator/egressip-operator/internal/testenv"
 	"github.com/egressip-operator/egressip-operator/test/testbed"
 )
 
@@ -248,7 +249,7 @@ func (b *bed) testRemoval(t *testing.T) {
 		b.request(t, egressNamespace)
 		b.leaveWith(t, b.egress, b.nodeAddress)
 	}
-	ctx, cancel := context.WithTimeout(t.Context(), 3*time.Minute)
+	ctx, cancel := context.WithTimeout(t.Context(), testenv.Stretch(3*time.Minute))
 	defer cancel()
 	if err := b.uninstall(ctx); err != nil {
 		t.Fatal(err)
@@ -286,7 +287,7 @@ func (b *bed) testRemoval(t *testing.T) {
 func (b *bed) cleanUp(t *testing.T) {
 	t.Helper()
 	// No address is left that nothing manages.
-	b.eventually(t, func() error { return b.hasEgressIP(t, egressHost, b.egressIP, false) })
+	b.eventually(t, func() error { return b.hasEgressIP(t, b.host, b.egressIP, false) })
 	for _, node := range b.Nodes() {
 		// An agent that has yet to end owns what it made.
 		b.eventually(t, func() error {

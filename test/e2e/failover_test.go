@@ -10,6 +10,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/egressip-operator/egressip-operator/internal/testenv"
 	"github.com/egressip-operator/egressip-operator/test/testbed"
 )
 
@@ -111,7 +112,7 @@ func (b *bed) leadOn(t *testing.T, node string) {
 		return err
 	}
 	t.Cleanup(func() {
-		ctx, cancel := context.WithTimeout(context.Background(), settle)
+		ctx, cancel := context.WithTimeout(context.Background(), testenv.Stretch(settle))
 		defer cancel()
 		if err := uncordon(ctx); err != nil {
 			t.Error(err)
@@ -215,8 +216,8 @@ func (b *bed) movesSoon(t *testing.T, host, other, what string, breaks func() er
 		}
 	})
 	t.Logf("the host of an automatic egress IP %s: no new connection for %s", what, outage)
-	if outage > moveWithin {
-		t.Errorf("no new connection for %s after the host %s, want less than %s", outage, what, moveWithin)
+	if limit := testenv.Stretch(moveWithin); outage > limit {
+		t.Errorf("no new connection for %s after the host %s, want less than %s", outage, what, limit)
 	}
 }
 
@@ -267,7 +268,7 @@ func (b *bed) back(t *testing.T, node string) {
 // has reported, the API server has its pods' addresses of before, which others may have now.
 func (b *bed) isAt(t *testing.T, p testbed.Pod) error {
 	t.Helper()
-	out, err := b.Exec(t.Context(), p.Place(), "traffic", "get", "-timeout", quick, "http://"+netip.AddrPortFrom(p.IP, 8080).String())
+	out, err := b.Exec(t.Context(), p.Place(), "traffic", "get", "-timeout", quick(), "http://"+netip.AddrPortFrom(p.IP, 8080).String())
 	if err == nil && !strings.HasPrefix(out, p.Name+" saw ") {
 		err = fmt.Errorf("%s on %s is not at %s yet: %s", p.Name, p.Node, p.IP, out)
 	}
@@ -313,7 +314,7 @@ func (b *bed) testCutOff(t *testing.T) {
 		}
 	}
 	t.Cleanup(func() {
-		ctx, cancel := context.WithTimeout(context.Background(), settle)
+		ctx, cancel := context.WithTimeout(context.Background(), testenv.Stretch(settle))
 		defer cancel()
 		if err := b.Mend(ctx); err != nil {
 			t.Error(err)
@@ -339,7 +340,7 @@ func (b *bed) testEvacuation(t *testing.T) {
 	host, other := b.givenAutomatic(t)
 	const annotation = "egressip.network.openshift.io/evacuate"
 	t.Cleanup(func() {
-		ctx, cancel := context.WithTimeout(context.Background(), settle)
+		ctx, cancel := context.WithTimeout(context.Background(), testenv.Stretch(settle))
 		defer cancel()
 		if _, err := b.Kubectl(ctx, "annotate", "node", host, annotation+"-"); err != nil {
 			t.Error(err)
@@ -352,8 +353,8 @@ func (b *bed) testEvacuation(t *testing.T) {
 		}
 	})
 	t.Logf("the host of an automatic egress IP was evacuated: no new connection for %s", outage)
-	if outage > moveWithin {
-		t.Errorf("no new connection for %s while the host was evacuated, want less than %s", outage, moveWithin)
+	if limit := testenv.Stretch(moveWithin); outage > limit {
+		t.Errorf("no new connection for %s while the host was evacuated, want less than %s", outage, limit)
 	}
 	b.eventually(t, func() error { return b.hasField(t, "hostsubnet", other, "{.egressIPs[*]}", b.egressIP) })
 	b.eventually(t, func() error {

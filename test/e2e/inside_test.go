@@ -26,7 +26,7 @@ func (b *bed) testInbound(t *testing.T) {
 				b.reaches(t, testbed.Bastion, b.nodeIP(other), s.tcpPort, s.udpPort, "")
 				continue
 			}
-			if out, err := b.Exec(t.Context(), testbed.Bastion, "traffic", "get", "-timeout", quick, "http://"+net.JoinHostPort(b.nodeIP(other), s.tcpPort)); err == nil {
+			if out, err := b.Exec(t.Context(), testbed.Bastion, "traffic", "get", "-timeout", quick(), "http://"+net.JoinHostPort(b.nodeIP(other), s.tcpPort)); err == nil {
 				t.Errorf("policy Local, through %s, where there is no endpoint: answered %q", other, out)
 			}
 		}

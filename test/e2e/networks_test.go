@@ -110,7 +110,7 @@ func (b *bed) pings(t *testing.T, want func(testbed.Pod) string) {
 			if err != nil {
 				return err
 			}
-			_, err = b.Exec(t.Context(), p.Place(), "traffic", "ping", "-timeout", quick, pooled)
+			_, err = b.Exec(t.Context(), p.Place(), "traffic", "ping", "-timeout", quick(), pooled)
 			packets, stopErr := k.Stop()
 			if len(packets) == 0 {
 				err = errors.Join(err, errors.New("no packet was seen"))

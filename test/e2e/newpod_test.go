@@ -9,6 +9,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/egressip-operator/egressip-operator/internal/testenv"
 	"github.com/egressip-operator/egressip-operator/test/testbed"
 )
 
@@ -22,7 +23,7 @@ const newPodsEach = 4
 func (b *bed) testNewPods(t *testing.T) {
 	b.givenEgressIP(t)
 	t.Cleanup(func() {
-		ctx, cancel := context.WithTimeout(context.WithoutCancel(t.Context()), settle)
+		ctx, cancel := context.WithTimeout(context.WithoutCancel(t.Context()), testenv.Stretch(settle))
 		defer cancel()
 		if _, err := b.Kubectl(ctx, "-n", egressNamespace, "delete", "pods", "-l", "app=new", "--wait", "--ignore-not-found"); err != nil {
 			t.Error(err)

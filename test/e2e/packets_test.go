@@ -124,7 +124,7 @@ func (b *bed) watchReturn(t *testing.T) (verify func()) {
 func (b *bed) tooLong(t *testing.T, p testbed.Pod, size int) {
 	t.Helper()
 	b.eventually(t, func() error {
-		_, err := b.Exec(t.Context(), p.Place(), "traffic", "udp", "-df", "-timeout", quick, "-size", fmt.Sprint(size), b.server())
+		_, err := b.Exec(t.Context(), p.Place(), "traffic", "udp", "-df", "-timeout", quick(), "-size", fmt.Sprint(size), b.server())
 		if err == nil {
 			return fmt.Errorf("%s on %s: %d bytes without fragments were answered", p.Name, p.Node, size)
 		}

@@ -17,6 +17,7 @@ import (
 	"k8s.io/client-go/dynamic"
 
 	v1 "github.com/egressip-operator/egressip-operator/api/v1"
+	"github.com/egressip-operator/egressip-operator/internal/testenv"
 	"github.com/egressip-operator/egressip-operator/test/testbed"
 )
 
@@ -203,7 +204,7 @@ func (b *bed) hasCondition(t *testing.T, host, condition, status, reason string)
 func (b *bed) afterwards(t *testing.T, do func(context.Context) error) {
 	t.Helper()
 	t.Cleanup(func() {
-		ctx, cancel := context.WithTimeout(context.Background(), settle)
+		ctx, cancel := context.WithTimeout(context.Background(), testenv.Stretch(settle))
 		defer cancel()
 		if err := do(ctx); err != nil {
 			t.Error(err)

@@ -63,7 +63,7 @@ func (b *bed) packets6(t *testing.T) {
 			"post -timeout 20s -size " + megabytes + " " + bastionURL6() + "/?bytes=" + megabytes,
 			"udp " + bastion,
 			// A sender learns by its first datagram what the path carries.
-			"udp -timeout " + quick + " -size 4000 " + bastion,
+			"udp -timeout " + quick() + " -size 4000 " + bastion,
 		} {
 			b.eventually(t, func() error {
 				if saw, err := b.traffic(t, p, strings.Fields(command)...); err != nil || saw != egressIP6 {
@@ -74,7 +74,7 @@ func (b *bed) packets6(t *testing.T) {
 		}
 		for _, size := range []string{"56", "4000"} {
 			b.eventually(t, func() error {
-				_, err := b.Exec(t.Context(), p.Place(), "traffic", "ping", "-timeout", quick, "-size", size, testbed.BastionIPv6)
+				_, err := b.Exec(t.Context(), p.Place(), "traffic", "ping", "-timeout", quick(), "-size", size, testbed.BastionIPv6)
 				return err
 			})
 		}
@@ -111,7 +111,7 @@ func (b *bed) leave6With(t *testing.T, pods []testbed.Pod) {
 	t.Helper()
 	for _, p := range pods {
 		b.eventually(t, func() error {
-			saw, err := b.traffic(t, p, "get", "-timeout", quick, bastionURL6())
+			saw, err := b.traffic(t, p, "get", "-timeout", quick(), bastionURL6())
 			if err == nil && saw != egressIP6 {
 				err = fmt.Errorf("seen as %s", saw)
 			}

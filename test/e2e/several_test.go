@@ -19,6 +19,7 @@ import (
 	"k8s.io/client-go/rest"
 
 	v1 "github.com/egressip-operator/egressip-operator/api/v1"
+	"github.com/egressip-operator/egressip-operator/internal/testenv"
 	"github.com/egressip-operator/egressip-operator/test/testbed"
 )
 
@@ -35,7 +36,7 @@ const (
 func (b *bed) withdrawAfter(t *testing.T) {
 	t.Helper()
 	t.Cleanup(func() {
-		ctx, cancel := context.WithTimeout(context.Background(), settle)
+		ctx, cancel := context.WithTimeout(context.Background(), testenv.Stretch(settle))
 		defer cancel()
 		patches := map[string]string{
 			"netnamespace/" + egressNamespace: `{"egressIPs": [], "metadata": {"annotations": {"` + modeKey + `": null, "` + failBackKey + `": null}}}`,
@@ -170,15 +171,15 @@ func (b *bed) outage(t *testing.T, p testbed.Pod, do func()) time.Duration {
 func (b *bed) outageTo(t *testing.T, p testbed.Pod, bastion string, do func()) time.Duration {
 	t.Helper()
 	target := "tcp://" + net.JoinHostPort(bastion, strconv.Itoa(testbed.BastionEchoPort))
-	const length = 8 * time.Second
+	length := testenv.Stretch(8 * time.Second)
 	type answer struct {
 		out string
 		err error
 	}
 	done := make(chan answer, 1)
 	go func() {
-		out, err := b.Exec(t.Context(), p.Place(), "traffic", "watch", "-every", "20ms", "-for", length.String(),
-			"-timeout", "1s", "-id", "outage", target)
+		out, err := b.Exec(t.Context(), p.Place(), "traffic", "watch", "-every", testenv.Stretch(20*time.Millisecond).String(), "-for", length.String(),
+			"-timeout", testenv.Stretch(time.Second).String(), "-id", "outage", target)
 		done <- answer{out, err}
 	}()
 	// Until the first connections are there.
@@ -298,7 +299,7 @@ func (b *bed) testBalanced(t *testing.T) {
 	verify := b.watchBastion(t, b.egressIP, b.secondIP)
 	for _, p := range remote {
 		b.eventually(t, func() error {
-			_, err := b.traffic(t, p, "get", "-timeout", quick, b.bastionURL())
+			_, err := b.traffic(t, p, "get", "-timeout", quick(), b.bastionURL())
 			return err
 		})
 		seen := b.connections(t, p, 300)

@@ -4,7 +4,9 @@ import (
 	"fmt"
 	"path"
 	"testing"
+	"time"
 
+	"github.com/egressip-operator/egressip-operator/internal/testenv"
 	"github.com/egressip-operator/egressip-operator/test/testbed"
 )
 
@@ -22,18 +24,18 @@ func (b *bed) testStory(t *testing.T) {
 	// canonical one.
 	b.claim(t, b.egressIPAsWritten)
 	b.eventually(t, func() error {
-		return b.hasField(t, "hostsubnet", egressHost, "{.egressIPs}", `["`+b.egressIP+`"]`)
+		return b.hasField(t, "hostsubnet", b.host, "{.egressIPs}", `["`+b.egressIP+`"]`)
 	})
-	b.eventually(t, func() error { return b.hasEgressIP(t, egressHost, b.egressIP, true) })
+	b.eventually(t, func() error { return b.hasEgressIP(t, b.host, b.egressIP, true) })
 	b.leaveWith(t, b.egress, func(testbed.Pod) string { return b.egressIP })
 	b.leaveWith(t, b.plain, b.nodeAddress)
-	for _, condition := range []string{"netnamespace/" + egressNamespace, "hostsubnet/" + egressHost} {
-		if _, err := b.Kubectl(t.Context(), "wait", "--for=condition=EgressReady", condition, "--timeout=10s"); err != nil {
+	for _, condition := range []string{"netnamespace/" + egressNamespace, "hostsubnet/" + b.host} {
+		if _, err := b.Kubectl(t.Context(), "wait", "--for=condition=EgressReady", condition, "--timeout="+testenv.Stretch(10*time.Second).String()); err != nil {
 			t.Error(err)
 		}
 	}
 	for _, n := range b.Nodes() {
-		if _, err := b.Kubectl(t.Context(), "wait", "--for=condition=Warnings=False", "hostsubnet/"+n, "--timeout=20s"); err != nil {
+		if _, err := b.Kubectl(t.Context(), "wait", "--for=condition=Warnings=False", "hostsubnet/"+n, "--timeout="+testenv.Stretch(20*time.Second).String()); err != nil {
 			found, _ := b.Kubectl(t.Context(), "get", "hostsubnet", n, "-o", `jsonpath={.status.conditions[?(@.type=="Warnings")].message}`)
 			t.Errorf("%s warns: %v: %s", n, err, found)
 		}
@@ -42,7 +44,7 @@ func (b *bed) testStory(t *testing.T) {
 
 	// The claim is withdrawn: the address goes, the namespace is dropped.
 	b.claim(t)
-	b.eventually(t, func() error { return b.hasEgressIP(t, egressHost, b.egressIP, false) })
+	b.eventually(t, func() error { return b.hasEgressIP(t, b.host, b.egressIP, false) })
 	b.dropped(t, b.egress)
 
 	// So is the request: as if nothing had been.
@@ -80,7 +82,7 @@ func (b *bed) awaitDropped(t *testing.T, pods []testbed.Pod, url string) {
 	t.Helper()
 	each(t, pods, func(p testbed.Pod) error {
 		return testbed.Poll(t.Context(), settle, func() error {
-			if got, err := b.traffic(t, p, "get", "-timeout", quick, url); err == nil {
+			if got, err := b.traffic(t, p, "get", "-timeout", quick(), url); err == nil {
 				return fmt.Errorf("%s on %s should be dropped, and is seen as %s", p.Name, p.Node, got)
 			}
 			return nil

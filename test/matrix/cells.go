@@ -10,6 +10,9 @@ import (
 // Variable names the environment variable by which TestCell of test/e2e is given its cell.
 const Variable = "EGRESSIP_CELL"
 
+// Nodes names the one by which it is given the number of nodes, if that is not the usual three.
+const Nodes = "EGRESSIP_NODES"
+
 // Cell is a combination to try.
 type Cell struct {
 	CNI   testbed.CNI

@@ -14,6 +14,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/egressip-operator/egressip-operator/hack/dockerarchive"
+	"github.com/egressip-operator/egressip-operator/internal/testenv"
 	"github.com/egressip-operator/egressip-operator/internal/testenv/binaries"
 	"github.com/egressip-operator/egressip-operator/test/testbed/internal/node"
 )
@@ -103,7 +104,7 @@ func Up(ctx context.Context, options Options) (_ *Cluster, err error) {
 			return
 		}
 		// A cancelled context must not keep it from cleaning up.
-		cleanup, cancel := context.WithTimeout(context.WithoutCancel(ctx), time.Minute)
+		cleanup, cancel := context.WithTimeout(context.WithoutCancel(ctx), testenv.Stretch(time.Minute))
 		defer cancel()
 		c.keepLogs()
 		err = fmt.Errorf("test bed: %w", errors.Join(err, c.remove(cleanup)))

@@ -9,6 +9,10 @@ import (
 	"path/filepath"
 	"strconv"
 	"time"
+
+	"k8s.io/client-go/kubernetes"
+
+	"github.com/egressip-operator/egressip-operator/internal/testenv"
 )
 
 // apiPort is the API server's.
@@ -60,9 +64,17 @@ func (c *Cluster) StartDaemon(ctx context.Context, name string) error {
 
 // awaitAPI waits until the API server serves everything that is needed.
 func (c *Cluster) awaitAPI(ctx context.Context) error {
-	err := Poll(ctx, 90*time.Second, func() error {
-		_, err := c.Kubectl(ctx, "get", "--raw", "/readyz")
+	config, err := c.RESTConfig()
+	if err != nil {
 		return err
+	}
+	config.Timeout = testenv.Stretch(5 * time.Second)
+	client, err := kubernetes.NewForConfig(config)
+	if err != nil {
+		return fmt.Errorf("await the API server: %w", err)
+	}
+	err = Poll(ctx, 90*time.Second, func() error {
+		return client.RESTClient().Get().AbsPath("/readyz").Do(ctx).Error()
 	})
 	if err != nil {
 		return fmt.Errorf("the API server does not become ready (see %s): %w", filepath.Join(c.dir, "logs", APIServer+".log"), err)
@@ -109,7 +121,7 @@ func (c *Cluster) controlPlaneArgs() map[string][]string {
 			"--root-ca-file=" + pki("ca.crt"), "--service-account-private-key-file=" + pki("sa.key"), "--use-service-account-credentials=true",
 			// Each node gets its own from us; the controller manager's IPAM could choose another.
 			"--leader-elect=false", "--cluster-cidr=" + c.options.joined(ClusterCIDR, ClusterCIDRv6), "--allocate-node-cidrs=false",
-			"--node-monitor-grace-period=" + c.options.NodeMonitorGrace.String(), "--node-monitor-period=2s",
+			"--node-monitor-grace-period=" + c.options.NodeMonitorGrace.String(), "--node-monitor-period=" + testenv.Stretch(2*time.Second).String(),
 		},
 		Scheduler: {
 			"--kubeconfig=" + pki("kube-scheduler.conf"), "--authentication-kubeconfig=" + pki("kube-scheduler.conf"),

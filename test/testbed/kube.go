@@ -10,6 +10,8 @@ import (
 
 	"k8s.io/client-go/rest"
 	"k8s.io/client-go/tools/clientcmd"
+
+	"github.com/egressip-operator/egressip-operator/internal/testenv"
 )
 
 // Kubectl runs kubectl as the cluster's administrator and returns its standard
@@ -39,7 +41,7 @@ const (
 // is ready. Each of set is KEY=VALUE.
 func (c *Cluster) InstallChart(ctx context.Context, chart string, set ...string) error {
 	args := []string{
-		"upgrade", "--install", OperatorRelease, chart, "--namespace", OperatorNamespace, "--create-namespace", "--wait", "--timeout", "3m",
+		"upgrade", "--install", OperatorRelease, chart, "--namespace", OperatorNamespace, "--create-namespace", "--wait", "--timeout", testenv.Stretch(3 * time.Minute).String(),
 		"--set", "image.repository=egressip-operator", "--set", "image.tag=dev", "--set", "image.pullPolicy=Never",
 	}
 	for _, s := range set {
@@ -55,7 +57,7 @@ func (c *Cluster) InstallChart(ctx context.Context, chart string, set ...string)
 
 // UninstallChart takes the operator's chart out again.
 func (c *Cluster) UninstallChart(ctx context.Context) error {
-	_, err := c.Helm(ctx, "uninstall", OperatorRelease, "--namespace", OperatorNamespace, "--wait", "--timeout", "2m")
+	_, err := c.Helm(ctx, "uninstall", OperatorRelease, "--namespace", OperatorNamespace, "--wait", "--timeout", testenv.Stretch(2*time.Minute).String())
 	return err
 }
 

@@ -11,6 +11,7 @@ import (
 	"strings"
 	"time"
 
+	"github.com/egressip-operator/egressip-operator/internal/testenv"
 	"github.com/egressip-operator/egressip-operator/test/testbed/internal/node"
 )
 
@@ -138,11 +139,11 @@ func (c *Cluster) awaitNode(ctx context.Context, name string) error {
 		if err != nil {
 			return err
 		}
-		if _, err = c.Kubectl(ctx, "wait", "--for=condition=Ready", "node/"+name, "--timeout=5s"); err != nil {
+		if _, err = c.Kubectl(ctx, "wait", "--for=condition=Ready", "node/"+name, "--timeout="+testenv.Stretch(5*time.Second).String()); err != nil {
 			return err
 		}
 		// The node is Ready without it, and no Service works.
-		if _, err = c.NodeExec(ctx, name, "traffic", "get", "-timeout", "1s", proxyHealth); err != nil {
+		if _, err = c.NodeExec(ctx, name, "traffic", "get", "-timeout", testenv.Stretch(time.Second).String(), proxyHealth); err != nil {
 			return fmt.Errorf("kube-proxy of %s does not work, see its log: %w", name, err)
 		}
 		return c.routed(ctx, name)

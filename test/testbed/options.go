@@ -12,6 +12,8 @@ import (
 	"slices"
 	"strings"
 	"time"
+
+	"github.com/egressip-operator/egressip-operator/internal/testenv"
 )
 
 // Addresses that are the same in every test bed.
@@ -148,7 +150,7 @@ type Options struct {
 	// another process removes it then.
 	Detached bool
 	// NodeMonitorGrace is how long a node may be silent before it is NotReady;
-	// the default is 16 s.
+	// the default is 16 s, stretched as a slow machine needs it.
 	NodeMonitorGrace time.Duration
 	// Progress takes a line for each step; nil discards them.
 	Progress io.Writer `json:"-"`
@@ -162,7 +164,7 @@ func (o Options) withDefaults() (Options, error) {
 	o.CNI = cmp.Or(o.CNI, Bridge)
 	o.ProxyMode = cmp.Or(o.ProxyMode, ProxyIPTables)
 	o.MTU = cmp.Or(o.MTU, 1500)
-	o.NodeMonitorGrace = cmp.Or(o.NodeMonitorGrace, 16*time.Second)
+	o.NodeMonitorGrace = cmp.Or(o.NodeMonitorGrace, testenv.Stretch(16*time.Second))
 	if o.Progress == nil {
 		o.Progress = io.Discard
 	}

@@ -293,8 +293,8 @@ func inside(netns string) ([]process, error) {
 }
 
 // Poll calls f until it returns nil. It pauses for 50 ms between two calls, or for as
-// long as the last call took: f often starts kubectl, whose processor time the cluster
-// would lack. After limit, stretched as the machine needs it (testenv.Stretch), or when ctx
+// long as the last call took, and three times as long on a slow machine: f often starts kubectl,
+// whose processor time the cluster would lack. After limit, stretched as the machine needs it (testenv.Stretch), or when ctx
 // ends, it returns f's last error.
 func Poll(ctx context.Context, limit time.Duration, f func() error) error {
 	limit = testenv.Stretch(limit)
@@ -309,7 +309,15 @@ func Poll(ctx context.Context, limit time.Duration, f func() error) error {
 		select {
 		case <-ctx.Done():
 			return fmt.Errorf("after %s: %w", limit, err)
-		case <-time.After(max(50*time.Millisecond, time.Since(began))):
+		case <-time.After(pauseAfter(time.Since(began))):
 		}
 	}
+}
+
+// pauseAfter is the pause after a call that took some time.
+func pauseAfter(took time.Duration) time.Duration {
+	if testenv.Stretch(took) > took {
+		took *= 3
+	}
+	return max(50*time.Millisecond, took)
 }

@@ -13,6 +13,8 @@ import (
 	"time"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/egressip-operator/egressip-operator/internal/testenv"
 )
 
 // Hierarchy is a mounted cgroup hierarchy.
@@ -156,7 +158,7 @@ func RemoveCgroup(dir string) error {
 		return fmt.Errorf("remove cgroup: %w", err)
 	}
 	slices.Reverse(dirs)
-	deadline := time.Now().Add(10 * time.Second)
+	deadline := time.Now().Add(testenv.Stretch(10 * time.Second))
 	for _, d := range dirs {
 		for {
 			err := unix.Rmdir(d)

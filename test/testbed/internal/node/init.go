@@ -15,6 +15,8 @@ import (
 	"time"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/egressip-operator/egressip-operator/internal/testenv"
 )
 
 const (
@@ -112,7 +114,7 @@ func startRequired() error {
 
 // loadImages waits for containerd and gives it the images.
 func loadImages(c Config) error {
-	ctx, cancel := context.WithTimeout(context.Background(), containerdWait)
+	ctx, cancel := context.WithTimeout(context.Background(), testenv.Stretch(containerdWait))
 	defer cancel()
 	for exec.CommandContext(ctx, "ctr", "version").Run() != nil {
 		select {
@@ -133,11 +135,11 @@ func loadImages(c Config) error {
 // tries again only after seconds.
 func awaitAPI(c Config) {
 	client := &http.Client{
-		Timeout: 2 * time.Second,
+		Timeout: testenv.Stretch(2 * time.Second),
 		// Whether it answers is all that is asked of it.
 		Transport: &http.Transport{TLSClientConfig: &tls.Config{InsecureSkipVerify: true}, DisableKeepAlives: true},
 	}
-	for end := time.Now().Add(apiWait); time.Now().Before(end); time.Sleep(200 * time.Millisecond) {
+	for end := time.Now().Add(testenv.Stretch(apiWait)); time.Now().Before(end); time.Sleep(200 * time.Millisecond) {
 		response, err := client.Get(c.API + "/readyz")
 		if err != nil {
 			continue
@@ -217,7 +219,8 @@ func (s *supervisor) run() error {
 func writeConfigs(c Config) error {
 	files := map[string]string{
 		filepath.Join(c.Dir, "containerd.toml"): fmt.Sprintf(containerdConfig, criSocket, c.Sandbox, c.CNI, snapshotter(c)),
-		filepath.Join(c.Dir, "kubelet.yaml"):    fmt.Sprintf(kubeletConfig, anyAddress(c), filepath.Join(c.PKI, "ca.crt"), criSocket, c.PodCIDRs[0], filepath.Join(c.PKI, c.Name+".crt"), filepath.Join(c.PKI, c.Name+".key")),
+		filepath.Join(c.Dir, "kubelet.yaml"): fmt.Sprintf(kubeletConfig, anyAddress(c), filepath.Join(c.PKI, "ca.crt"), criSocket, c.PodCIDRs[0], filepath.Join(c.PKI, c.Name+".crt"), filepath.Join(c.PKI, c.Name+".key"),
+			testenv.Stretch(4*time.Second), int(testenv.Stretch(10*time.Second).Seconds())),
 	}
 	if text := networkConfig(c); text != "" {
 		files[networkFile] = text
@@ -297,8 +300,8 @@ imageGCHighThresholdPercent: 100
 evictionHard: {memory.available: "50Mi"}
 # Tests kill the same program again and again.
 crashLoopBackOff: {maxContainerRestartPeriod: 5s}
-nodeStatusUpdateFrequency: 4s
-nodeLeaseDurationSeconds: 10
+nodeStatusUpdateFrequency: %s
+nodeLeaseDurationSeconds: %d
 syncFrequency: 10s
 healthzBindAddress: 127.0.0.1
 shutdownGracePeriod: 0s
