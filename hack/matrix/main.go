@@ -2,18 +2,21 @@
 // plays TestCell of test/e2e on each cell of test/matrix, and writes what came of it into
 // test/matrix/results.json and docs/compatibility-matrix.md, cell by cell.
 //
-//	matrix              play all cells
+//	matrix              play all cells but those that need the kernel of a virtual machine
 //	matrix -cell NAME   play one, as in "flannel+nftables"; separated by commas, several
 //	matrix -list        print the names of the cells
 //	matrix -table       write the table again, from the results that are there
 //	matrix -log FILE -cell NAME
 //	                    take the result of a cell from the output of its test
+//	matrix -log FILE -cell NAME -kernel VERSION
+//	                    the same for a test that ran in a virtual machine, such as one of test/kernels
 //
 // It needs root, and build/image.tar from "make image".
 package main
 
 import (
 	"bytes"
+	"cmp"
 	"context"
 	"errors"
 	"flag"
@@ -41,6 +44,7 @@ func run(args []string) int {
 	list := flags.Bool("list", false, "print the names of the cells")
 	table := flags.Bool("table", false, "write the table again, and play nothing")
 	log := flags.String("log", "", "the output of a cell's test, instead of playing it")
+	kernel := flags.String("kernel", "", "the kernel's version, if the test did not run on this machine's")
 	if flags.Parse(args) != nil {
 		return 2
 	}
@@ -55,7 +59,7 @@ func run(args []string) int {
 	}
 	err := choose(&cells, *names)
 	if err == nil {
-		err = play(ctx, cells, *table, *log)
+		err = play(ctx, cells, *table, *log, *kernel)
 	}
 	if err != nil {
 		fmt.Fprintln(os.Stderr, "matrix:", err)
@@ -64,9 +68,10 @@ func run(args []string) int {
 	return 0
 }
 
-// choose replaces all cells by the named ones.
+// choose replaces all cells by the named ones, or by those that this machine's kernel can have.
 func choose(cells *[]matrix.Cell, names string) error {
 	if names == "" {
+		*cells = slices.DeleteFunc(*cells, matrix.Cell.Elsewhere)
 		return nil
 	}
 	var chosen []matrix.Cell
@@ -83,7 +88,7 @@ func choose(cells *[]matrix.Cell, names string) error {
 
 // play plays cells one after the other. Each result is written when it is there: what comes
 // after may fail.
-func play(ctx context.Context, cells []matrix.Cell, tableOnly bool, log string) error {
+func play(ctx context.Context, cells []matrix.Cell, tableOnly bool, log, kernel string) error {
 	root, err := binaries.Repository()
 	if err != nil {
 		return err
@@ -112,6 +117,7 @@ func play(ctx context.Context, cells []matrix.Cell, tableOnly bool, log string) 
 		if err != nil {
 			return err
 		}
+		r.Kernel = cmp.Or(kernel, r.Kernel)
 		r.Steps = matrix.Outcomes(string(output))
 		r.Seconds = int(time.Since(began).Seconds())
 		if !r.Passed() {

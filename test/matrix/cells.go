@@ -40,6 +40,10 @@ func (c Cell) Name() string {
 	return name
 }
 
+// Elsewhere reports whether the cell needs what the kernel of a test machine may lack: it is played
+// in a virtual machine, by test/kernels.
+func (c Cell) Elsewhere() bool { return c.Proxy == testbed.ProxyIPVS }
+
 // Cells are the combinations that "make matrix" tries: each CNI with each mode of kube-proxy
 // that its rules may meet, and the operator's rules in iptables where others work on the same
 // tables and sets.
@@ -48,6 +52,7 @@ func Cells() []Cell {
 	return []Cell{
 		{testbed.Bridge, testbed.ProxyIPTables, testbed.NFT, nftables, false},
 		{testbed.Bridge, testbed.ProxyNFTables, testbed.NFT, nftables, false},
+		{testbed.Bridge, testbed.ProxyIPVS, testbed.NFT, nftables, false},
 		{testbed.Bridge, testbed.ProxyIPTables, testbed.Legacy, iptables, false},
 		{testbed.Bridge, testbed.ProxyIPTables, testbed.NFT, iptables, true},
 		{testbed.Bridge, testbed.ProxyIPTables, testbed.Legacy, iptables, true},

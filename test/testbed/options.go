@@ -113,7 +113,12 @@ type ProxyMode string
 const (
 	ProxyIPTables ProxyMode = "iptables"
 	ProxyNFTables ProxyMode = "nftables"
+	// ProxyIPVS needs a kernel that has IPVS and dummy devices.
+	ProxyIPVS ProxyMode = "ipvs"
 )
+
+// ProxyModes returns all of them.
+func ProxyModes() []ProxyMode { return []ProxyMode{ProxyIPTables, ProxyNFTables, ProxyIPVS} }
 
 // Options describe a test bed. The zero value is a good one.
 type Options struct {
@@ -196,8 +201,8 @@ func (o Options) outOfRange() (errs []error) {
 	if !slices.Contains(CNIs(), o.CNI) {
 		errs = append(errs, fmt.Errorf("CNI %q: want one of %v", o.CNI, CNIs()))
 	}
-	if o.ProxyMode != ProxyIPTables && o.ProxyMode != ProxyNFTables {
-		errs = append(errs, fmt.Errorf("mode %q of kube-proxy: want %s or %s", o.ProxyMode, ProxyIPTables, ProxyNFTables))
+	if !slices.Contains(ProxyModes(), o.ProxyMode) {
+		errs = append(errs, fmt.Errorf("mode %q of kube-proxy: want one of %v", o.ProxyMode, ProxyModes()))
 	}
 	if o.MTU < 600 || o.MTU > 9000 {
 		errs = append(errs, fmt.Errorf("MTU %d: want 600 to 9000", o.MTU))

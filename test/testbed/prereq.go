@@ -93,7 +93,7 @@ func CheckPrerequisites(ctx context.Context, o Options) error {
 // network namespace. A kernel that has them built in has no such modules, so
 // that failure says nothing: checkKernel does.
 func loadModules(ctx context.Context) {
-	modules := []string{"overlay", "br_netfilter", "nf_conntrack", "vxlan", "veth", "ip_tables", "iptable_nat", "iptable_mangle", "iptable_filter", "ip_set", "ip_set_hash_ip", "xt_set", "sch_ingress", "cls_bpf"}
+	modules := []string{"overlay", "br_netfilter", "nf_conntrack", "vxlan", "veth", "ip_tables", "iptable_nat", "iptable_mangle", "iptable_filter", "ip_set", "ip_set_hash_ip", "xt_set", "sch_ingress", "cls_bpf", "dummy", "ip_vs", "ip_vs_rr"}
 	_ = exec.CommandContext(ctx, "modprobe", append([]string{"--all", "--quiet"}, modules...)...).Run()
 }
 
@@ -122,6 +122,9 @@ func checkKernel(ctx context.Context, o Options) error {
 	}
 	if o.Backend == Legacy {
 		trials = append(trials, struct{ feature, command string }{"iptables-legacy", "iptables-legacy -t nat -A POSTROUTING -j MASQUERADE"})
+	}
+	if o.ProxyMode == ProxyIPVS {
+		trials = append(trials, []struct{ feature, command string }{{"dummy devices", "ip link add d0 type dummy"}, {"IPVS", "cat /proc/net/ip_vs"}}...)
 	}
 	return errors.Join(append(errs, inNewNetns(func() error {
 		var errs []error

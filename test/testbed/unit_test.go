@@ -31,7 +31,7 @@ func TestOptionsAreChecked(t *testing.T) {
 		{MTU: 100},
 		{Images: []string{"/nonexistent"}},
 		{CNI: "calico"},
-		{ProxyMode: "ipvs"},
+		{ProxyMode: "userspace"},
 		{CNI: Flannel, NoPodCIDRs: true},
 		{CNI: KubeRouter, PodAddresses: 9},
 		{CNI: Flannel, DualStack: true},

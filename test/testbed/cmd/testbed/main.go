@@ -33,7 +33,7 @@ func run(args []string) int {
 	flags.IntVar(&o.Nodes, "nodes", 3, "number of nodes")
 	flags.StringVar((*string)(&o.Backend), "backend", "nft", "iptables backend of the nodes' own rules: nft or legacy")
 	flags.StringVar((*string)(&o.CNI), "cni", "bridge", "what connects pods: "+strings.Trim(fmt.Sprint(testbed.CNIs()), "[]"))
-	flags.StringVar((*string)(&o.ProxyMode), "proxy", "iptables", "mode of kube-proxy: iptables or nftables")
+	flags.StringVar((*string)(&o.ProxyMode), "proxy", "iptables", "mode of kube-proxy: iptables, nftables, or ipvs where the kernel has it")
 	flags.IntVar(&o.MTU, "mtu", 1500, "MTU of the LAN and of pods, in bytes")
 	flags.BoolVar(&o.DualStack, "dual-stack", false, "addresses of IPv6 for nodes, pods, Services and the bastion, too")
 	flags.BoolVar(&o.IPv6Only, "ipv6-only", false, "addresses of IPv6 for all of these, and none of IPv4")
