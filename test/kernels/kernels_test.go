@@ -12,6 +12,8 @@ import (
 	"testing"
 
 	"github.com/google/go-cmp/cmp"
+
+	"github.com/egressip-operator/egressip-operator/test/matrix"
 )
 
 func TestLoadingOrder(t *testing.T) {
@@ -149,7 +151,7 @@ func TestChoose(t *testing.T) {
 	}
 }
 
-// Each suite runs in some variant, and its package is there.
+// Each suite runs in some variant, and its package and its cell are there.
 func TestSuitesExist(t *testing.T) {
 	t.Parallel()
 	for _, s := range suites() {
@@ -159,5 +161,17 @@ func TestSuitesExist(t *testing.T) {
 		if !slices.ContainsFunc(variants(), s.in) {
 			t.Errorf("%s runs nowhere", s.name)
 		}
+		if _, err := matrix.Find(s.cell); s.isCluster() && err != nil {
+			t.Errorf("%s: %v", s.name, err)
+		}
+	}
+}
+
+// The pattern names steps of a cell as the test program does.
+func TestStory(t *testing.T) {
+	t.Parallel()
+	const want = "^TestCell$/^(a_namespace_leaves_with_its_egress_IP|no_namespace_beside_suffers|removing_leaves_every_node_as_it_was)$"
+	if got := story(); got != want {
+		t.Errorf("got %s\nwant %s", got, want)
 	}
 }

@@ -7,6 +7,9 @@
 // here. A guest runs them one after the other, each with a time limit, and powers off.
 // All that a guest is told is in its plan; see the package of that name.
 //
+// The suites "story" and "story ipvs" bring up a whole cluster in a guest. They run only where they
+// are named.
+//
 // It prints a table of what passed, and fails if anything did not. The output of every
 // program, and each console, stay in the output folder.
 package main
@@ -28,6 +31,7 @@ import (
 
 	"github.com/egressip-operator/egressip-operator/internal/testenv/binaries"
 	"github.com/egressip-operator/egressip-operator/test/kernels/internal/plan"
+	"github.com/egressip-operator/egressip-operator/test/testbed"
 )
 
 func main() {
@@ -35,7 +39,7 @@ func main() {
 	o := options{}
 	flag.StringVar(&o.kernels, "kernels", "", "which ones, by name, comma-separated; all by default")
 	flag.StringVar(&o.variants, "variants", "", "which variants; all by default")
-	flag.StringVar(&o.suites, "suites", "", "which suites; all by default; driver* stands for those whose names begin so")
+	flag.StringVar(&o.suites, "suites", "", "which suites; all but those of clusters by default; driver* stands for those whose names begin so")
 	flag.StringVar(&o.tests, "run", "", "run the tests that match, instead of those that the suites name")
 	flag.DurationVar(&o.limit, "limit", 0, "the time limit of each program, instead of that of its suite")
 	flag.StringVar(&o.out, "out", "build/kernels", "the folder for outputs")
@@ -71,6 +75,9 @@ func (o options) run(ctx context.Context, w io.Writer) (err error) {
 	if err := errors.Join(errKernels, errVariants, errSuites); err != nil {
 		return err
 	}
+	if o.suites == "" {
+		tests = slices.DeleteFunc(tests, suite.isCluster)
+	}
 	work, err := os.MkdirTemp("", "kernels-")
 	if err != nil {
 		return err
@@ -81,6 +88,9 @@ func (o options) run(ctx context.Context, w io.Writer) (err error) {
 		return err
 	}
 	if err := b.compile(ctx, tests); err != nil {
+		return err
+	}
+	if err := b.prepareClusters(ctx, tests); err != nil {
 		return err
 	}
 	var columns []column
@@ -115,7 +125,9 @@ func (o options) run(ctx context.Context, w io.Writer) (err error) {
 type bench struct {
 	repository, work string
 	archive          archive
-	kmod, first      string
+	// testbeds is the folder in which test beds have their files.
+	testbeds    string
+	kmod, first string
 }
 
 func prepareBench(ctx context.Context, work string, chosen []kernel) (b bench, err error) {
@@ -128,6 +140,9 @@ func prepareBench(ctx context.Context, work string, chosen []kernel) (b bench, e
 	}
 	cache, err := os.UserCacheDir()
 	if err != nil {
+		return b, err
+	}
+	if b.testbeds, err = testbed.Base(); err != nil {
 		return b, err
 	}
 	releases := []string{"bookworm"}
@@ -189,9 +204,10 @@ func (o options) boot(ctx context.Context, w io.Writer, b bench, k kernel, v var
 	if g.out, err = emptied(out, strings.ReplaceAll(k.name+" "+v.name, " ", "-")); err != nil {
 		return c, err
 	}
-	p := plan.Plan{Refuse: v.refuse}
+	p := plan.Plan{Refuse: v.refuse, Scratch: []string{b.testbeds}}
 	list = slices.DeleteFunc(slices.Clone(list), func(s suite) bool { return !s.in(v) })
 	for _, s := range list {
+		g.memory = max(g.memory, s.memory)
 		p.Runs = append(p.Runs, o.planned(b, s))
 	}
 	if len(list) == 0 {
@@ -231,10 +247,12 @@ func (o options) planned(b bench, s suite) plan.Run {
 	if s.skip != "" {
 		args = append(args, "-test.skip", s.skip)
 	}
-	return plan.Run{
+	r := plan.Run{
 		Name: s.file(), Program: b.program(s.pkg), Dir: filepath.Join(b.repository, s.pkg), Args: args,
 		Env: []string{fmt.Sprintf("EGRESSIP_TEST_PATIENCE=%g", o.patience), "EGRESSIP_TEST_MATRIX=" + s.matrix}, Limit: s.limit,
 	}
+	b.inCluster(s, &r)
+	return r
 }
 
 // depmod writes what modprobe reads, which the installation of a kernel would have done.

@@ -5,6 +5,8 @@ import (
 	"slices"
 	"strings"
 	"time"
+
+	"github.com/egressip-operator/egressip-operator/test/matrix"
 )
 
 // kernel is one of Debian's kernels.
@@ -42,9 +44,13 @@ type suite struct {
 	tests, skip string
 	// matrix is the EGRESSIP_TEST_MATRIX of pkg/dataplane.
 	matrix string
+	// cell is the one of test/matrix that is played.
+	cell string
 	// checks is how many cases a property is checked with, where the package has some.
 	checks int
 	limit  time.Duration
+	// memory is what the guest needs for it, in MiB, if that is more than usual.
+	memory int
 	// variants are the names of the variants in which it runs.
 	variants []string
 }
@@ -77,7 +83,24 @@ func suites() []suite {
 		suite{name: "ipvs", pkg: "pkg/dataplane", tests: "^TestServicesByIPVS$", matrix: "few", limit: 10 * time.Minute, variants: whole},
 		suite{name: "uplinks", pkg: "pkg/dataplane", tests: "^Test(KindsOfUplinks|UplinkBecomesAnotherDevice)$", matrix: "all", limit: 60 * time.Minute, variants: whole},
 		suite{name: "packets without nf_tables", pkg: "pkg/dataplane", tests: withoutTable, matrix: "legacy", limit: 60 * time.Minute, variants: both[1:]},
+		suite{name: "story", pkg: clusters, tests: story(), cell: "bridge+iptables", limit: 90 * time.Minute, memory: 4096, variants: whole},
+		suite{name: "story ipvs", pkg: clusters, tests: story(), cell: "bridge+ipvs", limit: 90 * time.Minute, memory: 4096, variants: whole},
 	)
+}
+
+// clusters is the package of tests that bring up a cluster: they run only where they are named, since
+// they need a machine that does nothing else, and "make image" before.
+const clusters = "test/e2e"
+
+// story is the pattern of the steps of a cell that run on two nodes: all of them take hours here.
+func story() string {
+	var names []string
+	for _, s := range matrix.Steps() {
+		if slices.Contains([]string{"story", "beside", "removal"}, s.Key) {
+			names = append(names, strings.ReplaceAll(s.Name, " ", "_"))
+		}
+	}
+	return "^TestCell$/^(" + strings.Join(names, "|") + ")$"
 }
 
 // packets are the packet tests that run.

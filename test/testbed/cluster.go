@@ -58,7 +58,7 @@ func (c *Cluster) ToolsDir() string { return c.tools }
 func (c *Cluster) Dir() string { return c.dir }
 
 func newCluster(o Options) (*Cluster, error) {
-	base, err := baseDir()
+	base, err := Base()
 	if err != nil {
 		return nil, err
 	}
@@ -344,20 +344,22 @@ func (c *Cluster) lock() (unlock func(), err error) {
 	return func() { f.Close() }, nil
 }
 
-// buildPrograms builds the test bed's own programs and their image.
+// ProgramsVariable names the environment variable with the folder of the test bed's own programs,
+// if they were built before: for machines on which that would take long.
+const ProgramsVariable = "EGRESSIP_TESTBED_PROGRAMS"
+
+// Programs are their packages, relative to the repository.
+func Programs() []string { return []string{"./test/testbed/cmd/traffic", "./test/testbed/cmd/node"} }
+
+// buildPrograms builds the test bed's own programs, or takes them from where they are, and
+// their image.
 func (c *Cluster) buildPrograms(ctx context.Context) error {
-	root, err := binaries.Repository()
-	if err != nil {
+	if built := os.Getenv(ProgramsVariable); built != "" {
+		if err := os.CopyFS(c.binDir(), os.DirFS(built)); err != nil {
+			return fmt.Errorf("take programs: %w", err)
+		}
+	} else if err := c.compilePrograms(ctx); err != nil {
 		return err
-	}
-	cmd, err := c.command(ctx, "go", "build", "-trimpath", "-ldflags=-s -w", "-o", c.binDir()+"/", "./test/testbed/cmd/traffic", "./test/testbed/cmd/node")
-	if err != nil {
-		return err
-	}
-	cmd.Dir = root
-	cmd.Env = append(cmd.Env, "CGO_ENABLED=0")
-	if out, err := cmd.CombinedOutput(); err != nil {
-		return fmt.Errorf("build programs: %w: %s", err, out)
 	}
 	return dockerarchive.Write(c.trafficImage(), dockerarchive.Image{
 		Tag:        TrafficImage,
@@ -366,4 +368,21 @@ func (c *Cluster) buildPrograms(ctx context.Context) error {
 		Cmd:        []string{"pause"},
 		Env:        []string{"PATH=/"},
 	})
+}
+
+func (c *Cluster) compilePrograms(ctx context.Context) error {
+	root, err := binaries.Repository()
+	if err != nil {
+		return err
+	}
+	cmd, err := c.command(ctx, append([]string{"go", "build", "-trimpath", "-ldflags=-s -w", "-o", c.binDir() + "/"}, Programs()...)...)
+	if err != nil {
+		return err
+	}
+	cmd.Dir = root
+	cmd.Env = append(cmd.Env, "CGO_ENABLED=0")
+	if out, err := cmd.CombinedOutput(); err != nil {
+		return fmt.Errorf("build programs: %w: %s", err, out)
+	}
+	return nil
 }

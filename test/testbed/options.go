@@ -265,8 +265,8 @@ func (o Options) joined(v4, v6 string) string { return strings.Join(o.families(v
 // first is the first of families: Nodes, pods and Services have their first address of it.
 func (o Options) first(v4, v6 string) string { return o.families(v4, v6)[0] }
 
-// baseDir holds the directories of all test beds.
-func baseDir() (string, error) {
+// Base is the directory that holds those of all test beds.
+func Base() (string, error) {
 	cache, err := os.UserCacheDir()
 	if err != nil {
 		return "", fmt.Errorf("find the cache directory: %w", err)

@@ -64,6 +64,9 @@ func work() error {
 	if err := enterRoot(p); err != nil {
 		return err
 	}
+	if err := loopbackUp(); err != nil {
+		return err
+	}
 	var u unix.Utsname
 	if err := unix.Uname(&u); err != nil {
 		return err
@@ -73,6 +76,9 @@ func work() error {
 		began := time.Now()
 		end := run(r)
 		say("%s: %s after %v", r.Name, end, time.Since(began).Round(time.Second))
+		if err := keep(r); err != nil {
+			say("%s: keep what it left: %v", r.Name, err)
+		}
 		if err := os.WriteFile(filepath.Join("/", plan.OutTag, r.Status()), []byte(end), 0o644); err != nil {
 			return err
 		}
@@ -114,6 +120,9 @@ func mountAll(list []mount) error {
 // modprobe is what the kernel runs when it needs a module, in the new root.
 const modprobe = "/usr/local/sbin/modprobe-of-guest"
 
+// kmodAsModprobe is kmod by the name by which it knows what to do.
+const kmodAsModprobe = "/usr/local/lib/guest/modprobe"
+
 // enterRoot makes the host's root, read-only under an overlay in memory, the guest's.
 func enterRoot(p plan.Plan) error {
 	const root = "/new"
@@ -146,6 +155,11 @@ func enterRoot(p plan.Plan) error {
 	}); err != nil {
 		return err
 	}
+	for _, dir := range p.Scratch {
+		if err := mountAll([]mount{{"tmpfs", root + dir, "tmpfs", 0, ""}}); err != nil {
+			return err
+		}
+	}
 	if err := os.Chdir(root); err != nil {
 		return err
 	}
@@ -162,8 +176,7 @@ func enterRoot(p plan.Plan) error {
 // without.
 func prepareModules(p plan.Plan) error {
 	kmod := plan.HostRoot + p.Kmod
-	script := fmt.Sprintf("#!/bin/sh\nLD_LIBRARY_PATH=%s/lib/x86_64-linux-gnu exec -a modprobe %s/bin/kmod \"$@\"\n", kmod, kmod)
-	script = strings.Replace(script, "#!/bin/sh", "#!/bin/bash", 1) // exec -a
+	script := fmt.Sprintf("#!/bin/sh\nLD_LIBRARY_PATH=%s/lib/x86_64-linux-gnu exec %s \"$@\"\n", kmod, kmodAsModprobe)
 	var refused strings.Builder
 	for _, m := range p.Refuse {
 		fmt.Fprintf(&refused, "install %s /bin/false\n", m)
@@ -172,9 +185,42 @@ func prepareModules(p plan.Plan) error {
 		os.MkdirAll("/etc/modprobe.d", 0o755),
 		os.WriteFile("/etc/modprobe.d/refused.conf", []byte(refused.String()), 0o644),
 		os.MkdirAll(filepath.Dir(modprobe), 0o755),
+		os.MkdirAll(filepath.Dir(kmodAsModprobe), 0o755),
+		os.Symlink(kmod+"/bin/kmod", kmodAsModprobe),
 		os.WriteFile(modprobe, []byte(script), 0o755),
 		os.WriteFile("/proc/sys/kernel/modprobe", []byte(modprobe), 0o644),
 	)
+}
+
+// loopbackUp is for programs that talk to each other in the guest's own network.
+func loopbackUp() error {
+	fd, err := unix.Socket(unix.AF_INET, unix.SOCK_DGRAM|unix.SOCK_CLOEXEC, 0)
+	if err != nil {
+		return fmt.Errorf("set lo up: %w", err)
+	}
+	defer unix.Close(fd)
+	lo, err := unix.NewIfreq("lo")
+	if err != nil {
+		return fmt.Errorf("set lo up: %w", err)
+	}
+	lo.SetUint16(unix.IFF_UP)
+	if err := unix.IoctlIfreq(fd, unix.SIOCSIFFLAGS, lo); err != nil {
+		return fmt.Errorf("set lo up: %w", err)
+	}
+	return nil
+}
+
+// keep copies folders that a program has left to the output.
+func keep(r plan.Run) error {
+	var errs []error
+	for _, pattern := range r.Keep {
+		dirs, err := filepath.Glob(pattern)
+		errs = append(errs, err)
+		for _, dir := range dirs {
+			errs = append(errs, os.CopyFS(filepath.Join("/", plan.OutTag, r.Name+"-"+filepath.Base(dir)), os.DirFS(dir)))
+		}
+	}
+	return errors.Join(errs...)
 }
 
 // run runs a program to its end, or to that of its time, and says how it ended.

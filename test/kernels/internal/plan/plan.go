@@ -27,7 +27,10 @@ type Plan struct {
 	Tree, Kmod string
 	// Refuse are modules that cannot be loaded, as on a kernel without them.
 	Refuse []string
-	Runs   []Run
+	// Scratch are folders that get a file system in memory of their own: overlays cannot lie on the
+	// guest's root, which is one.
+	Scratch []string
+	Runs    []Run
 }
 
 // Run is one program to run. Its output goes to the file Name.log of the output.
@@ -37,6 +40,8 @@ type Run struct {
 	Program, Dir string
 	Args, Env    []string
 	Limit        time.Duration
+	// Keep are patterns of folders that are copied to the output once the program has ended.
+	Keep []string
 }
 
 // Log is the name of the file with a run's output, Status that of the file with its
