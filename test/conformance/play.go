@@ -105,9 +105,12 @@ func settledInvariants(s State) (wrong []string) {
 // Deviations are the scenarios that docs/compatibility.md lists under its
 // heading Deviations, with the reasons: the names in backquotes in the first
 // column of a table.
-func Deviations(document string) map[string]string {
+func Deviations(document string) map[string]string { return DeviationsUnder("Deviations", document) }
+
+// DeviationsUnder are those that a document lists under another heading.
+func DeviationsUnder(heading, document string) map[string]string {
 	deviations := make(map[string]string)
-	_, section, found := strings.Cut(document, "\n## Deviations\n")
+	_, section, found := strings.Cut(document, "\n## "+heading+"\n")
 	if !found {
 		return deviations
 	}
