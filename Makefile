@@ -44,8 +44,8 @@ tools: ## Build the pinned Kubernetes binaries (cold: 8 to 20 minutes)
 
 generate: ## Regenerate deepcopy code, CRDs, and config/ from the chart
 	$(GENERATE_TOOLS)/controller-gen object crd paths=./api/... output:crd:dir=config/crd
-	mv config/crd/k8s.ovn.org_egressips.yaml config/egressip/
-	cp config/crd/network.openshift.io_*.yaml config/egressip/k8s.ovn.org_egressips.yaml charts/egressip-operator/files/crds/
+	mv config/crd/k8s.ovn.org_egressips.yaml config/crd/egressip.network.openshift.io_*.yaml config/egressip/
+	cp config/crd/network.openshift.io_*.yaml config/egressip/k8s.ovn.org_egressips.yaml config/egressip/egressip.network.openshift.io_*.yaml charts/egressip-operator/files/crds/
 	$(GENERATE_TOOLS)/helm template egressip-operator charts/egressip-operator --namespace egressip-system \
 	  --kube-version 1.37.0 --api-versions admissionregistration.k8s.io/v1/MutatingAdmissionPolicy --set crds.install=false | go run ./hack/kustomize -o config
 

@@ -27,6 +27,7 @@ import (
 	"sigs.k8s.io/controller-runtime/pkg/envtest"
 	ctrlmetrics "sigs.k8s.io/controller-runtime/pkg/metrics"
 
+	"github.com/egressip-operator/egressip-operator/api/egressip/v1alpha1"
 	ovnv1 "github.com/egressip-operator/egressip-operator/api/ovn/v1"
 	v1 "github.com/egressip-operator/egressip-operator/api/v1"
 	"github.com/egressip-operator/egressip-operator/controllers"
@@ -50,7 +51,7 @@ func startAPI(t *testing.T) *api {
 	t.Helper()
 	t.Parallel()
 	scheme := runtime.NewScheme()
-	if err := errors.Join(clientgoscheme.AddToScheme(scheme), v1.AddToScheme(scheme), ovnv1.AddToScheme(scheme)); err != nil {
+	if err := errors.Join(clientgoscheme.AddToScheme(scheme), v1.AddToScheme(scheme), ovnv1.AddToScheme(scheme), v1alpha1.AddToScheme(scheme)); err != nil {
 		t.Fatal(err)
 	}
 	env := apiserver.Start(t, apiserver.Options{CRDs: []string{"../config/crd", "../config/egressip"}, Scheme: scheme})

@@ -12,6 +12,7 @@ import (
 	"sigs.k8s.io/controller-runtime/pkg/client"
 	"sigs.k8s.io/controller-runtime/pkg/event"
 
+	"github.com/egressip-operator/egressip-operator/api/egressip/v1alpha1"
 	ovnv1 "github.com/egressip-operator/egressip-operator/api/ovn/v1"
 	v1 "github.com/egressip-operator/egressip-operator/api/v1"
 	"github.com/egressip-operator/egressip-operator/internal/egressips"
@@ -32,7 +33,8 @@ type egressIPs struct {
 func newEgressIPs(log logr.Logger, live client.Reader, c cache.Cache) *egressIPs {
 	e := &egressIPs{}
 	e.Source = egressips.New(egressips.Config{
-		Live: live, Cache: c, Log: log.WithName("egressips"), Clock: clock.RealClock{}, Handler: e.handler(), Known: e.tell,
+		Optional: []client.Object{&v1alpha1.EgressIPPool{}, &v1alpha1.EgressIPRequest{}},
+		Live:     live, Cache: c, Log: log.WithName("egressips"), Clock: clock.RealClock{}, Handler: e.handler(), Known: e.tell,
 	})
 	return e
 }
@@ -62,21 +64,37 @@ func (e *egressIPs) handler() toolscache.ResourceEventHandler {
 		AddFunc:    func(any) { e.tell() },
 		DeleteFunc: func(any) { e.tell() },
 		UpdateFunc: func(before, after any) {
-			b, ok := before.(*ovnv1.EgressIP)
-			a, alsoOK := after.(*ovnv1.EgressIP)
-			if !ok || !alsoOK || !sameEgressIP(b, a) {
+			if !sameForEgressIPs(before, after) {
 				e.tell()
 			}
-			if alsoOK && e.repair != nil {
+			if a, ok := after.(*ovnv1.EgressIP); ok && e.repair != nil {
 				e.repair(a)
 			}
 		},
 	}
 }
 
+// sameForEgressIPs reports whether two versions of an object differ only in what the controller
+// writes itself.
+func sameForEgressIPs(before, after any) bool {
+	b, ok := before.(client.Object)
+	a, alsoOK := after.(client.Object)
+	if !ok || !alsoOK {
+		return false
+	}
+	if b, ok := before.(*ovnv1.EgressIP); ok {
+		a, ok := after.(*ovnv1.EgressIP)
+		return ok && sameEgressIP(b, a)
+	}
+	return b.GetUID() == a.GetUID() && b.GetGeneration() == a.GetGeneration()
+}
+
 // sameEgressIP reports whether nothing changed for the reconcilers.
 func sameEgressIP(before, after *ovnv1.EgressIP) bool {
-	for _, key := range []string{v1.AnnotationMode, v1.AnnotationFailBack, v1.AnnotationOtherFamily} {
+	for _, key := range []string{
+		v1.AnnotationMode, v1.AnnotationFailBack, v1.AnnotationOtherFamily, v1alpha1.AnnotationRequest, v1alpha1.AnnotationPool,
+		v1alpha1.AnnotationAddresses, v1alpha1.AnnotationReleasedAt,
+	} {
 		if before.Annotations[key] != after.Annotations[key] {
 			return false
 		}

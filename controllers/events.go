@@ -41,6 +41,8 @@ const (
 	eventAddressRefused     = "NodeAddressRefused"
 	eventOtherInstall       = "OtherInstall"
 	eventNotMarked          = "ClaimsNotFenced"
+	eventNotGiven           = "NotGiven"
+	eventBadPool            = "BadPool"
 )
 
 // recorder writes events, as record.EventRecorder does.

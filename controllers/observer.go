@@ -85,6 +85,10 @@ func (o *observer) observeWith(ctx context.Context, probed probeStates) (view, e
 	if err != nil {
 		return view{}, err
 	}
+	pools, err := o.source.pools(ctx)
+	if err != nil {
+		return view{}, err
+	}
 	v := view{servesEgressIPs: o.source.served(), defaultCapacity: o.defaultCapacity, retention: o.hostRetention}
 	o.mu.Lock()
 	for i := range namespaces.Items {
@@ -117,6 +121,7 @@ func (o *observer) observeWith(ctx context.Context, probed probeStates) (view, e
 	v.countVotes(byNode)
 	v.judgeHosts(byNode)
 	v.readNodes(byNode)
+	v.onlyOn = restrictions(v.egressIPs, pools, nodes.Items)
 	v.readCandidates(byNode)
 	v.readNetworks(o.networks, byNode)
 	v.podNetworks = make(map[string][]string, len(v.hosts))

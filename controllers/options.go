@@ -38,6 +38,9 @@ type Options struct {
 	ClaimRetention time.Duration
 	// EgressIPs: those of k8s.ovn.org/v1 are served, too, where their definition is ours.
 	EgressIPs bool
+	// PoolRetention is how long an address of a pool is kept for a request that is gone; 0 for not
+	// at all.
+	PoolRetention time.Duration
 	// FindNetworks: networks of pods and services that objects of the CNI and of the cluster
 	// name are published.
 	FindNetworks bool
@@ -75,6 +78,9 @@ func (o Options) Validate() error {
 	}
 	if o.HostRetention < 0 {
 		errs = append(errs, fmt.Errorf("--host-retention %s: give a duration such as 1h, or 0 to delete a HostSubnet with its Node", o.HostRetention))
+	}
+	if o.PoolRetention < 0 {
+		errs = append(errs, fmt.Errorf("--pool-retention %s: give a duration such as 24h, or 0 to keep no address for a request that is gone", o.PoolRetention))
 	}
 	if o.ClaimRetention < 0 {
 		errs = append(errs, fmt.Errorf("--claim-retention %s: give a duration such as 5m, or 0 to keep no claim that is not requested", o.ClaimRetention))

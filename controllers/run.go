@@ -28,6 +28,7 @@ import (
 	metricsserver "sigs.k8s.io/controller-runtime/pkg/metrics/server"
 	"sigs.k8s.io/controller-runtime/pkg/reconcile"
 
+	"github.com/egressip-operator/egressip-operator/api/egressip/v1alpha1"
 	ovnv1 "github.com/egressip-operator/egressip-operator/api/ovn/v1"
 	v1 "github.com/egressip-operator/egressip-operator/api/v1"
 	"github.com/egressip-operator/egressip-operator/internal/apiconn"
@@ -87,7 +88,7 @@ func runUntilLed(ctx context.Context, cfg *rest.Config, o Options, registry prom
 func run(ctx context.Context, cfg *rest.Config, o Options, registry prometheus.Registerer) (led bool, err error) {
 	log := ctrl.LoggerFrom(ctx).WithName("controller")
 	scheme := runtime.NewScheme()
-	if err := errors.Join(clientgoscheme.AddToScheme(scheme), v1.AddToScheme(scheme), ovnv1.AddToScheme(scheme)); err != nil {
+	if err := errors.Join(clientgoscheme.AddToScheme(scheme), v1.AddToScheme(scheme), ovnv1.AddToScheme(scheme), v1alpha1.AddToScheme(scheme)); err != nil {
 		return false, fmt.Errorf("register the API's kinds: %w", err)
 	}
 	cfg = rest.AddUserAgent(rest.CopyConfig(cfg), FieldManager)
@@ -238,6 +239,7 @@ func (s setup) all(log logr.Logger) error {
 	if err := errors.Join(
 		s.reconciler("netnamespaces", setupNetNamespaces),
 		s.reconciler("hostsubnets", func(mgr manager.Manager, d deps) error { return setupHostSubnets(mgr, d, s.options.HostRetention) }),
+		s.pools(),
 		s.reconciler("cluster", func(mgr manager.Manager, d deps) error { return setupEgress(mgr, d, o, status, p) }),
 	); err != nil {
 		return err
@@ -323,6 +325,14 @@ func (s setup) publisher(log logr.Logger, o *observer) (*publisher, error) {
 	}
 	p := newPublisher(log, s.deps(w), o, s.mgr.GetCache())
 	return p, s.mgr.Add(p)
+}
+
+// pools adds the reconciler of pools, where EgressIPs are served.
+func (s setup) pools() error {
+	if s.egressIPs == nil {
+		return nil
+	}
+	return s.reconciler("pools", func(mgr manager.Manager, d deps) error { return setupPools(mgr, d, s.options.PoolRetention) })
 }
 
 func (s setup) reconciler(name string, add func(manager.Manager, deps) error) error {

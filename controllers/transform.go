@@ -4,7 +4,6 @@ import (
 	corev1 "k8s.io/api/core/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 
-	ovnv1 "github.com/egressip-operator/egressip-operator/api/ovn/v1"
 	v1 "github.com/egressip-operator/egressip-operator/api/v1"
 	"github.com/egressip-operator/egressip-operator/pkg/egress"
 )
@@ -29,11 +28,7 @@ func transformNode(object any) (any, error) {
 			metav1.SetMetaDataAnnotation(&kept.ObjectMeta, key, value)
 		}
 	}
-	for _, key := range []string{corev1.LabelTopologyZone, ovnv1.LabelEgressAssignable} {
-		if value, ok := node.Labels[key]; ok {
-			metav1.SetMetaDataLabel(&kept.ObjectMeta, key, value)
-		}
-	}
+	kept.Labels = node.Labels // pools select Nodes by any
 	for _, address := range node.Status.Addresses {
 		if address.Type == corev1.NodeInternalIP || address.Type == corev1.NodeExternalIP {
 			kept.Status.Addresses = append(kept.Status.Addresses, address)
@@ -49,13 +44,15 @@ func transformNode(object any) (any, error) {
 	return kept, nil
 }
 
-// transformNamespace keeps a Namespace's identity.
+// transformNamespace keeps a Namespace's identity, and the labels by which pools select it.
 func transformNamespace(object any) (any, error) {
 	namespace, ok := object.(*corev1.Namespace)
 	if !ok {
 		return object, nil
 	}
-	return &corev1.Namespace{TypeMeta: namespace.TypeMeta, ObjectMeta: transformMeta(namespace.ObjectMeta)}, nil
+	kept := &corev1.Namespace{TypeMeta: namespace.TypeMeta, ObjectMeta: transformMeta(namespace.ObjectMeta)}
+	kept.Labels = namespace.Labels
+	return kept, nil
 }
 
 func transformMeta(meta metav1.ObjectMeta) metav1.ObjectMeta {

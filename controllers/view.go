@@ -35,6 +35,8 @@ type view struct {
 	evacuating map[string]bool
 	capacity   map[string]int
 	networks   map[string][]netip.Prefix
+	// onlyOn are, by EgressIP, the hosts that its pool selects.
+	onlyOn map[string]map[string]bool
 	// servesEgressIPs: EgressIPs are ours to serve.
 	servesEgressIPs bool
 	// assignable are the hosts whose Nodes have the label for EgressIPs.
@@ -144,7 +146,7 @@ func (v *view) objects() egress.Objects {
 		NetNamespaces: make([]v1.NetNamespace, 0, len(v.namespaces)),
 		EgressIPs:     make([]ovnv1.EgressIP, 0, len(v.egressIPs)),
 		HostSubnets:   make([]v1.HostSubnet, 0, len(v.hosts)),
-		Verdicts:      v.verdicts, Evacuating: v.evacuating, Assignable: v.assignable,
+		Verdicts:      v.verdicts, Evacuating: v.evacuating, Assignable: v.assignable, OnlyOn: v.onlyOn,
 		Capacity: v.capacity, IPv6Capacity: v.ipv6Capacity, DefaultCapacity: atMost(v.defaultCapacity),
 		Networks: v.networks, Gone: v.gone, Awaited: v.awaited, Failing: v.failing, Unheard: v.unheard,
 	}

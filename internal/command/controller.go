@@ -54,6 +54,8 @@ status, conditions and events. Several may run; one of them leads.`,
 	f.DurationVar(&o.ClaimRetention, "claim-retention", 5*time.Minute,
 		"how long egress IPs that a user, or a restore, wrote into the list of an automatic host are kept although no namespace requests them, 0 for not at all")
 	f.BoolVar(&o.EgressIPs, "egressip-api", true, egressIPAPIUsage)
+	f.DurationVar(&o.PoolRetention, "pool-retention", 24*time.Hour,
+		"how long an address of an EgressIPPool is kept for an EgressIPRequest that is gone, 0 for not at all")
 	f.BoolVar(&o.FindNetworks, "find-networks", true,
 		"read the networks of pods and services from objects of the CNI and of the cluster, where they exist and may be read")
 	f.Var((*cidrsValue)(&o.ServiceCIDRs), "service-cidrs", "service networks as comma-separated `CIDRs`, as agents have them: egress IPs there are refused")

@@ -9,6 +9,7 @@ import (
 
 	"github.com/go-logr/logr"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
+	"k8s.io/apimachinery/pkg/api/meta"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/runtime/schema"
 	toolscache "k8s.io/client-go/tools/cache"
@@ -37,6 +38,8 @@ type Config struct {
 	Clock clock.Clock
 	// Also are kinds that are needed where there are EgressIPs, such as Namespaces.
 	Also []client.Object
+	// Optional are kinds whose definitions may be missing.
+	Optional []client.Object
 	// Handler gets the changes of all of these.
 	Handler toolscache.ResourceEventHandler
 	// Known is called when it becomes known whether EgressIPs are served.
@@ -47,6 +50,8 @@ type Config struct {
 type Source struct {
 	config        Config
 	known, served atomic.Bool
+	// complete: the optional kinds are there, too.
+	complete atomic.Bool
 	// ready is closed when it is known.
 	ready chan struct{}
 	said  string
@@ -67,6 +72,9 @@ func (s *Source) Known() bool { return s == nil || s.known.Load() }
 // Served reports whether EgressIPs are served.
 func (s *Source) Served() bool { return s != nil && s.served.Load() }
 
+// Complete reports whether the optional kinds are in the cache.
+func (s *Source) Complete() bool { return s != nil && s.complete.Load() }
+
 // List returns the EgressIPs of the cache, which must not be changed; none if they are not served.
 func (s *Source) List(ctx context.Context) ([]ovnv1.EgressIP, error) {
 	if !s.Served() {
@@ -79,7 +87,16 @@ func (s *Source) List(ctx context.Context) ([]ovnv1.EgressIP, error) {
 	return list.Items, nil
 }
 
-// Start looks for the definition until it is ours and the cache has what there is, or ctx ends.
+// Read reads a list of an optional kind from the cache, which must not be changed.
+func (s *Source) Read(ctx context.Context, list client.ObjectList) error {
+	if err := s.config.Cache.List(ctx, list); err != nil {
+		return fmt.Errorf("read %T from the cache: %w", list, err)
+	}
+	return nil
+}
+
+// Start looks for the definitions until they are there, that of EgressIPs is ours, and the cache has
+// what there is, or until ctx ends.
 func (s *Source) Start(ctx context.Context) error {
 	for ctx.Err() == nil {
 		pause := lookAgainAfter
@@ -91,14 +108,13 @@ func (s *Source) Start(ctx context.Context) error {
 		case !found:
 			s.know(false)
 		default:
-			err := s.watch(ctx)
-			if err == nil {
-				s.say("EgressIPs are served", nil)
-				s.know(true)
+			pause, err = s.serve(ctx)
+			if err != nil {
+				s.say("cannot watch EgressIPs yet; trying again", err)
+			}
+			if s.Served() && s.Complete() {
 				return nil
 			}
-			s.say("cannot watch EgressIPs yet; trying again", err)
-			pause = retryAfter
 		}
 		t := s.config.Clock.NewTimer(pause)
 		select {
@@ -129,10 +145,27 @@ func (s *Source) look(ctx context.Context) (bool, error) {
 	return true, nil
 }
 
-// watch fills the caches.
-func (s *Source) watch(ctx context.Context) error {
-	synced := make([]toolscache.InformerSynced, 0, 1+len(s.config.Also))
-	for _, object := range append([]client.Object{&ovnv1.EgressIP{}}, s.config.Also...) {
+// serve fills the caches, and returns when to try again.
+func (s *Source) serve(ctx context.Context) (pause time.Duration, err error) {
+	if !s.Served() {
+		if err := s.watch(ctx, append([]client.Object{&ovnv1.EgressIP{}}, s.config.Also...)); err != nil {
+			return retryAfter, err
+		}
+	}
+	err = s.watch(ctx, s.config.Optional)
+	if err != nil && !meta.IsNoMatchError(err) {
+		return retryAfter, err
+	}
+	s.complete.Store(err == nil)
+	s.say("EgressIPs are served", nil)
+	s.know(true)
+	return lookAgainAfter, nil
+}
+
+// watch fills the caches with some kinds.
+func (s *Source) watch(ctx context.Context, objects []client.Object) error {
+	synced := make([]toolscache.InformerSynced, 0, len(objects))
+	for _, object := range objects {
 		informer, err := s.config.Cache.GetInformer(ctx, object, cache.BlockUntilSynced(false))
 		if err != nil {
 			return fmt.Errorf("watch %T: %w", object, err)

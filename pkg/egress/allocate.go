@@ -295,7 +295,7 @@ func (a *allocator) mustLeave(p *placement, r request, h int) Reason {
 		return ReasonHostOffline
 	case a.Hosts[h].Unheard:
 		return ReasonAgentUnknown
-	case !a.Hosts[h].takes(r.ip, a.Groups[r.group].ofEgressIP()):
+	case !a.mayHave(h, r):
 		return ReasonOutsideRange
 	case sibling:
 		return ReasonSameHost
@@ -308,6 +308,15 @@ func (a *allocator) mustLeave(p *placement, r request, h int) Reason {
 func inRanges(host *Host, ip netip.Addr) bool {
 	return slices.ContainsFunc(host.Ranges, func(prefix netip.Prefix) bool { return prefix.Contains(ip) })
 }
+
+// mayHave reports whether the host is one for the request.
+func (x *index) mayHave(h int, r request) bool {
+	group := &x.Groups[r.group]
+	return group.mayBeOn(&x.Hosts[h]) && x.Hosts[h].takes(r.ip, group.ofEgressIP())
+}
+
+// mayBeOn reports whether the controller may assign the group's egress IPs to the host.
+func (n *Group) mayBeOn(h *Host) bool { return n.OnlyOn == nil || n.OnlyOn[h.Name] }
 
 // takes reports whether the host is one for an address: by its egressCIDRs, or where an EgressIP
 // requests it, by the label of its Node.

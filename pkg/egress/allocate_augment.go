@@ -110,7 +110,7 @@ func (s *search) look(i int, q *queue) (int, bool) {
 			return s.seenHosts[h]
 		}
 		r := s.steps[i].request
-		if !s.takes(h, r.ip) {
+		if !s.takes(h, r.ip) || !s.Groups[r.group].mayBeOn(&s.Hosts[h]) {
 			return false
 		}
 		if sibling, ok := s.sibling(h, r); ok {

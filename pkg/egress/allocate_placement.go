@@ -272,7 +272,7 @@ func (p *pool) queues(r request) []*queue {
 
 func (p *pool) candidate(h int, r request) bool {
 	_, sibling := p.sibling(h, r)
-	return !sibling && !p.full(h) && p.takes(h, r.ip)
+	return !sibling && !p.full(h) && p.takes(h, r.ip) && p.Groups[r.group].mayBeOn(&p.Hosts[h])
 }
 
 // only returns the host that can take the request, if there is exactly one.

@@ -118,7 +118,7 @@ func (d *donors) give(h int) (request, bool) {
 func (d *donors) take(donor, h int) (request, bool) {
 	for i, r := range d.claims[donor] {
 		_, sibling := d.after.sibling(h, r)
-		if sibling || d.after.full(h) || !d.after.takes(h, r.ip) || !d.after.Hosts[h].takes(r.ip, d.after.Groups[r.group].ofEgressIP()) {
+		if sibling || d.after.full(h) || !d.after.takes(h, r.ip) || !d.after.mayHave(h, r) {
 			continue
 		}
 		d.claims[donor] = slices.Delete(d.claims[donor], i, i+1)

@@ -63,6 +63,8 @@ type Group struct {
 	// Selects are the pods of an EgressIP; nil for those of a namespace, and for an EgressIP
 	// whose selectors cannot be used.
 	Selects *Selection
+	// OnlyOn names the hosts that the controller may assign to; nil for all.
+	OnlyOn map[string]bool
 	// Requests are the egress IPs, in the user's order, without duplicates.
 	Requests []netip.Addr
 	// Invalid are requests that are no usable address, as written. A namespace

@@ -110,6 +110,15 @@ func drawEgressIPs(t *rapid.T, s shape, dual bool, objects *egress.Objects) {
 			}
 		}
 		objects.EgressIPs = append(objects.EgressIPs, e)
+		if !s.uniform && rapid.IntRange(0, 2).Draw(t, "some hosts only") == 0 {
+			if objects.OnlyOn == nil {
+				objects.OnlyOn = map[string]map[string]bool{}
+			}
+			objects.OnlyOn[e.Name] = map[string]bool{}
+			for i := range objects.HostSubnets {
+				objects.OnlyOn[e.Name][objects.HostSubnets[i].Name] = rapid.Bool().Draw(t, "this host")
+			}
+		}
 	}
 	objects.Assignable = map[string]bool{}
 	for i := range objects.HostSubnets {
@@ -348,7 +357,8 @@ func equal(a, b []string) bool { return slices.Equal(a, b) }
 func (w *world) clone() *world {
 	c := &world{Objects: egress.Objects{
 		Verdicts: maps.Clone(w.Verdicts), Capacity: maps.Clone(w.Capacity), IPv6Capacity: maps.Clone(w.IPv6Capacity), DefaultCapacity: w.DefaultCapacity, Networks: w.Networks,
-		Gone: maps.Clone(w.Gone), Awaited: maps.Clone(w.Awaited),
+		OnlyOn: maps.Clone(w.OnlyOn),
+		Gone:   maps.Clone(w.Gone), Awaited: maps.Clone(w.Awaited),
 		Assignable: maps.Clone(w.Assignable), Evacuating: maps.Clone(w.Evacuating), Unheard: maps.Clone(w.Unheard), Failing: maps.Clone(w.Failing),
 	}}
 	for _, n := range w.NetNamespaces {

@@ -212,6 +212,9 @@ func (m *Memo) Snapshot(objects Objects) (Cluster, []Problem) {
 	add := func(name string, now version, read func(*reader) Group) {
 		group := m.group(name, now, read)
 		cluster.Groups = append(cluster.Groups, group.group)
+		if egressIP, ok := NameOfEgressIP(name); ok {
+			cluster.Groups[len(cluster.Groups)-1].OnlyOn = objects.OnlyOn[egressIP]
+		}
 		cluster.WithIPv6 = cluster.WithIPv6 || group.ipv6
 		all.problems = append(all.problems, group.problems...)
 	}
@@ -325,9 +328,12 @@ func (l *likeness) host(h int, before, now *Host) {
 
 func (n *Group) equal(other *Group) bool {
 	return n.Name == other.Name && n.NetID == other.NetID && n.Unnumbered == other.Unnumbered && n.Mode == other.Mode &&
-		n.Other == other.Other && n.Elsewhere == other.Elsewhere && n.Selects.Equal(other.Selects) &&
+		n.Other == other.Other && n.Elsewhere == other.Elsewhere && n.Selects.Equal(other.Selects) && sameHosts(n.OnlyOn, other.OnlyOn) &&
 		slices.Equal(n.Requests, other.Requests) && slices.Equal(n.Invalid, other.Invalid) && slices.Equal(n.Keeps, other.Keeps)
 }
+
+// sameHosts reports whether two restrictions are the same; nil is none.
+func sameHosts(a, b map[string]bool) bool { return (a == nil) == (b == nil) && maps.Equal(a, b) }
 
 // allocated returns the host without what no allocation depends on.
 func (h Host) allocated() Host {

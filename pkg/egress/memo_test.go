@@ -94,6 +94,27 @@ func TestMemoryOfRareChanges(t *testing.T) {
 	}
 }
 
+// The controller takes over what was claimed by hand, as when the administrator clears the list: the
+// claims are the same, and the allocation is another one.
+//
+// Kills the mutant index-of-others-to-manage.
+func TestMemoryOfWhoManages(t *testing.T) {
+	const ip = "192.168.7.200"
+	g := new(given).egressIP("x", ip).labelled("w0").claims("w0", ip)
+	g.HostSubnets[0].UID, g.HostSubnets[0].ResourceVersion = "uid", "1"
+	var memo egress.Memo
+	assigned := func() []netip.Addr { return memo.Decide(g.Objects).Allocation.Hosts[0].Assigned }
+	if got := assigned(); len(got) > 0 {
+		t.Errorf("what is claimed by hand is assigned: %v", got)
+	}
+	h := g.HostSubnets[0].DeepCopy()
+	h.EgressIPs, h.AssignedEgressIPs, h.ResourceVersion = nil, []string{ip}, "2"
+	g.HostSubnets = []v1.HostSubnet{*h}
+	if got := assigned(); len(got) != 1 {
+		t.Errorf("assigned are %v", got)
+	}
+}
+
 // change changes one thing of the cluster, as the API server, an agent or the controller
 // does.
 func (w *world) change(t *rapid.T, stamp func(*types.UID, *string)) {
@@ -188,7 +209,13 @@ func (w *world) change(t *rapid.T, stamp func(*types.UID, *string)) {
 func (w *world) changeEgressIP(t *rapid.T, stamp func(*types.UID, *string)) {
 	i := rapid.IntRange(0, len(w.EgressIPs)-1).Draw(t, "EgressIP")
 	e := &w.EgressIPs[i]
-	switch rapid.IntRange(0, 4).Draw(t, "of the EgressIP") {
+	switch rapid.IntRange(0, 5).Draw(t, "of the EgressIP") {
+	case 5:
+		if w.OnlyOn == nil {
+			w.OnlyOn = map[string]map[string]bool{}
+		}
+		w.OnlyOn[e.Name] = map[string]bool{"w0": rapid.Bool().Draw(t, "w0"), "w1": true}
+		return
 	case 4:
 		var bad []metav1.LabelSelectorRequirement
 		if len(e.Spec.PodSelector.MatchExpressions) == 0 {

@@ -43,6 +43,9 @@ type Objects struct {
 	// Assignable names the hosts whose Nodes have the label for EgressIPs; nil means those of
 	// which that is published.
 	Assignable map[string]bool
+	// OnlyOn names, by the name of an EgressIP, the hosts that its egress IPs may be assigned to.
+	// Those that are not in it may be assigned to all.
+	OnlyOn map[string]map[string]bool
 	// Awaited are claims, by name of the host, that a user wrote into the list of an
 	// automatic host a short while ago; see Host.
 	Awaited map[string][]netip.Addr

@@ -57,6 +57,11 @@ func TestPropertyConverges(t *testing.T) {
 					t.Fatalf("%s claims %s, of an EgressIP %t, on the other list", h.Name, ip, w.ofEgressIP(ip))
 				}
 				contains := func(p netip.Prefix) bool { return p.Contains(ip) }
+				for _, n := range cluster.Groups {
+					if n.OnlyOn != nil && !n.OnlyOn[h.Name] && slices.Contains(n.Requests, ip) {
+						t.Fatalf("%s claims %s of %s, which may be on %v", h.Name, ip, n.Name, n.OnlyOn)
+					}
+				}
 				byLabel := w.ofEgressIP(ip) && h.Assignable && slices.ContainsFunc(h.Networks, contains)
 				if !slices.ContainsFunc(h.Ranges, contains) && !byLabel {
 					t.Fatalf("%s claims %s, which is in none of %v, and in %v of which is assignable %t", h.Name, ip, h.Ranges, h.Networks, h.Assignable)
@@ -409,6 +414,9 @@ func roomFor(host egress.Host, claims map[netip.Addr]bool, r request) bool {
 	}
 	contains := func(p netip.Prefix) bool { return p.Contains(r.ip) }
 	label := host.Assignable && strings.HasPrefix(r.group.Name, "EgressIP/") && slices.ContainsFunc(host.Networks, contains)
+	if r.group.OnlyOn != nil && !r.group.OnlyOn[host.Name] {
+		return false
+	}
 	return (label || slices.ContainsFunc(host.Ranges, contains)) &&
 		!slices.ContainsFunc(r.group.Requests, func(ip netip.Addr) bool { return claims[ip] })
 }

@@ -145,7 +145,7 @@ func (r *eligibility) fits(ip netip.Addr, group int) bool {
 	siblings, open := r.siblingsOf(group), r.open[kindOf(&r.Groups[group])]
 	for prefix := range r.lengths.of(ip) {
 		for _, h := range open[prefix] {
-			if reason, _ := r.invalidOn(h, ip); reason == "" && !r.Hosts[h].Failing[ip] && !siblings[h] {
+			if reason, _ := r.invalidOn(h, ip); reason == "" && !r.Hosts[h].Failing[ip] && !siblings[h] && r.Groups[group].mayBeOn(&r.Hosts[h]) {
 				return true
 			}
 		}

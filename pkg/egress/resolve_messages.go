@@ -352,7 +352,7 @@ func (a *allocator) releaseMessage(gone claim, reason Reason) string {
 		return fmt.Sprintf("Host %s releases %s: the host is offline.", host, gone.ip)
 	case ReasonOutsideRange:
 		if a.addresses.get(gone.ip).ofEgressIP(a.index) {
-			return fmt.Sprintf("Host %s releases %s: its Node has no label %s any more, and none of its egressCIDRs contains the address.",
+			return fmt.Sprintf("Host %s releases %s: its Node has no label %s any more, or is none of those that the pool selects, and none of its egressCIDRs contains the address.",
 				host, gone.ip, assignableLabel)
 		}
 		return fmt.Sprintf("Host %s releases %s: none of its egressCIDRs contains it.", host, gone.ip)

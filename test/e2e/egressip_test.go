@@ -33,11 +33,13 @@ func (b *bed) testEgressIP(t *testing.T) {
 	}
 	t.Run("pods are chosen by labels", b.testSelectors)
 	t.Run("two EgressIPs choose a pod", b.testOverlap)
+	t.Run("a team asks a pool", b.testEgressIPPool)
 }
 
 // withoutEgressIPs removes what testEgressIP makes.
 func (b *bed) withoutEgressIPs(ctx context.Context) error {
 	commands := []string{
+		"delete egressiprequests --all -n " + egressNamespace, "delete egressippools --all",
 		"delete egressip --all --wait", "label namespace " + egressNamespace + " team-",
 		"label pod -n " + egressNamespace + " --all tier-",
 	}
@@ -215,6 +217,63 @@ func (b *bed) testOverlap(t *testing.T) {
 	b.eventually(t, func() error {
 		return b.hasField(t, "egressip", "shop", `{.status.conditions[?(@.type=="EgressReady")].reason}`, "Assigned")
 	})
+}
+
+// testEgressIPPool: a namespace asks a pool, and its pods leave with an address of it; without the
+// request with their nodes' addresses, and with the same one when it is made again. When the host of the
+// address is none for EgressIPs any more, it moves, and nothing is sent with another.
+func (b *bed) testEgressIPPool(t *testing.T) {
+	b.must(t, "delete", "egressip", "shop", "--ignore-not-found", "--wait")
+	if _, err := b.Apply(t.Context(), fmt.Sprintf(`
+apiVersion: egressip.network.openshift.io/v1alpha1
+kind: EgressIPPool
+metadata: {name: partners}
+spec: {cidrs: ["%s"], perNamespace: 1}
+`, b.egressCIDR)); err != nil {
+		t.Fatal(err)
+	}
+	ask := func() {
+		t.Helper()
+		_, err := b.Apply(t.Context(), fmt.Sprintf(`
+apiVersion: egressip.network.openshift.io/v1alpha1
+kind: EgressIPRequest
+metadata: {name: out, namespace: %s}
+spec: {pool: partners}
+`, egressNamespace))
+		if err != nil {
+			t.Fatal(err)
+		}
+	}
+	ask()
+	var given string
+	b.eventually(t, func() (err error) {
+		given, err = b.Kubectl(t.Context(), "get", "egressiprequest", "out", "-n", egressNamespace, "-o", "jsonpath={.status.egressIPs[0]}")
+		if err == nil && given == "" {
+			err = errors.New("the request has no address yet")
+		}
+		return err
+	})
+	b.leaveWith(t, b.egress, func(testbed.Pod) string { return given })
+	b.must(t, "delete", "egressiprequest", "out", "-n", egressNamespace)
+	b.leaveWith(t, b.egress, b.nodeAddress) // as without a request
+	ask()
+	b.leaveWith(t, b.egress, func(testbed.Pod) string { return given })
+	verify := b.sending(t, given)
+	items, err := b.items(t, egressNamespace+".out")
+	if err != nil || len(items) != 1 {
+		t.Fatalf("items are %q, %v", items, err)
+	}
+	// Its host is no host for EgressIPs any more: the address moves, and nothing else is sent.
+	b.must(t, "label", "node", strings.Fields(items[0])[1], assignableLabel+"-")
+	b.eventually(t, func() error {
+		now, err := b.items(t, egressNamespace+".out")
+		if err == nil && (len(now) != 1 || now[0] == items[0] || !strings.HasPrefix(now[0], given+" ")) {
+			err = fmt.Errorf("items are %q, and were %q", now, items)
+		}
+		return err
+	})
+	b.leaveWith(t, b.egress, func(testbed.Pod) string { return given })
+	verify()
 }
 
 // items are "ADDRESS NODE" of an EgressIP's status.

@@ -329,6 +329,7 @@ func TestLint(t *testing.T) {
 	}
 	for name, dir := range map[string]string{
 		"network.openshift.io_netnamespaces.yaml": "crd", "network.openshift.io_hostsubnets.yaml": "crd", "k8s.ovn.org_egressips.yaml": "egressip",
+		"egressip.network.openshift.io_egressippools.yaml": "egressip", "egressip.network.openshift.io_egressiprequests.yaml": "egressip",
 	} {
 		generated, err := os.ReadFile(filepath.Join("../../config", dir, name))
 		if err != nil {

@@ -1,0 +1,125 @@
+package egress
+
+import (
+	"fmt"
+	"net/netip"
+	"strings"
+	"time"
+
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/labels"
+
+	"github.com/egressip-operator/egressip-operator/api/egressip/v1alpha1"
+	ovnv1 "github.com/egressip-operator/egressip-operator/api/ovn/v1"
+)
+
+// ReadPool reads a pool. namespaces are the labels of namespaces.
+func ReadPool(object *v1alpha1.EgressIPPool, namespaces map[string]labels.Set) Pool {
+	p := Pool{Name: object.Name, PerNamespace: -1}
+	if object.Spec.PerNamespace != nil {
+		p.PerNamespace = int(*object.Spec.PerNamespace)
+	}
+	for _, written := range object.Spec.CIDRs {
+		cidr, _, ok := parseRange(written)
+		if !ok {
+			p.Broken = fmt.Sprintf("%q in spec.cidrs is not a CIDR.", written)
+			continue
+		}
+		p.CIDRs = append(p.CIDRs, cidr)
+	}
+	selector, err := selectorOrAll(object.Spec.NamespaceSelector)
+	if err != nil {
+		p.Broken, selector = fmt.Sprintf("spec.namespaceSelector: %v.", err), labels.Nothing()
+	}
+	if _, err := selectorOrAll(object.Spec.NodeSelector); err != nil {
+		p.Broken = fmt.Sprintf("spec.nodeSelector: %v.", err)
+	}
+	p.Allows = func(namespace string) bool {
+		of, known := namespaces[namespace]
+		return known && selector.Matches(of)
+	}
+	return p
+}
+
+// selectorOrAll reads a selector; nil selects all.
+func selectorOrAll(written *metav1.LabelSelector) (labels.Selector, error) {
+	if written == nil {
+		return labels.Everything(), nil
+	}
+	return metav1.LabelSelectorAsSelector(written)
+}
+
+// HostsOf returns the hosts to which a pool's addresses may be assigned, by the labels of their
+// Nodes; nil for all.
+func HostsOf(object *v1alpha1.EgressIPPool, nodes map[string]labels.Set) map[string]bool {
+	if object.Spec.NodeSelector == nil {
+		return nil
+	}
+	hosts := make(map[string]bool)
+	selector, err := selectorOrAll(object.Spec.NodeSelector)
+	if err != nil {
+		return hosts
+	}
+	for name, of := range nodes {
+		if selector.Matches(of) {
+			hosts[name] = true
+		}
+	}
+	return hosts
+}
+
+// ReadPoolRequest reads a request.
+func ReadPoolRequest(object *v1alpha1.EgressIPRequest) PoolRequest {
+	r := PoolRequest{Namespace: object.Namespace, Name: object.Name, Pool: object.Spec.Pool, Created: object.CreationTimestamp.Time}
+	if _, err := metav1.LabelSelectorAsSelector(&object.Spec.PodSelector); err != nil {
+		r.Broken = fmt.Sprintf("spec.podSelector: %v.", err)
+	}
+	return r
+}
+
+// ReadGiven reads what an EgressIP says that its request was given; false for one that no request
+// has made.
+func ReadGiven(object *ovnv1.EgressIP) (Given, bool) {
+	g := Given{Name: object.Name, Request: object.Annotations[v1alpha1.AnnotationRequest], Pool: object.Annotations[v1alpha1.AnnotationPool]}
+	namespace, name, _ := strings.Cut(g.Request, "/")
+	if g.Request == "" || namespace+"."+name != object.Name {
+		return Given{}, false
+	}
+	for written := range strings.SplitSeq(object.Annotations[v1alpha1.AnnotationAddresses], ",") {
+		if ip, err := netip.ParseAddr(written); err == nil {
+			g.Addresses = append(g.Addresses, ip)
+		}
+	}
+	g.ReleasedAt, _ = time.Parse(time.RFC3339, object.Annotations[v1alpha1.AnnotationReleasedAt])
+	return g, true
+}
+
+// Write makes the EgressIP say that the request was given the addresses. Whatever else it says
+// stays. request is nil for one that is gone: no pods are selected then.
+func (g Given) Write(object *ovnv1.EgressIP, request *v1alpha1.EgressIPRequest) {
+	ips := make([]string, 0, len(g.Addresses))
+	for _, ip := range g.Addresses {
+		ips = append(ips, ip.String())
+	}
+	namespace, _, _ := strings.Cut(g.Request, "/")
+	object.Name = g.Name
+	for key, value := range map[string]string{
+		v1alpha1.AnnotationRequest: g.Request, v1alpha1.AnnotationPool: g.Pool, v1alpha1.AnnotationAddresses: strings.Join(ips, ","),
+	} {
+		metav1.SetMetaDataAnnotation(&object.ObjectMeta, key, value)
+	}
+	object.Spec = ovnv1.EgressIPSpec{
+		EgressIPs:         ips,
+		NamespaceSelector: metav1.LabelSelector{MatchLabels: map[string]string{metadataName: namespace}},
+	}
+	if request == nil {
+		object.Spec.EgressIPs = []string{}
+		metav1.SetMetaDataAnnotation(&object.ObjectMeta, v1alpha1.AnnotationReleasedAt, g.ReleasedAt.UTC().Format(time.RFC3339))
+		return
+	}
+	delete(object.Annotations, v1alpha1.AnnotationReleasedAt)
+	object.Spec.PodSelector = *request.Spec.PodSelector.DeepCopy()
+}
+
+// metadataName is the label of each Namespace that has its name, which nobody can change.
+const metadataName = "kubernetes.io/metadata.name"
