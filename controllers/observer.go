@@ -53,6 +53,8 @@ type observer struct {
 	egressIPs  assumeCache[*ovnv1.EgressIP]
 	failures   failures
 	silence    silence
+	// restricted are the hosts that pools select, by pool.
+	restricted map[string]*egress.HostSet
 }
 
 func newObserver(cache client.Reader, clock clock.PassiveClock, probes func() probeStates, defaultCapacity int) *observer {
@@ -121,7 +123,9 @@ func (o *observer) observeWith(ctx context.Context, probed probeStates) (view, e
 	v.countVotes(byNode)
 	v.judgeHosts(byNode)
 	v.readNodes(byNode)
-	v.onlyOn = restrictions(v.egressIPs, pools, nodes.Items)
+	o.mu.Lock()
+	v.onlyOn, o.restricted = restrictions(v.egressIPs, pools, nodes.Items, o.restricted)
+	o.mu.Unlock()
 	v.readCandidates(byNode)
 	v.readNetworks(o.networks, byNode)
 	v.podNetworks = make(map[string][]string, len(v.hosts))

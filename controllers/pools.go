@@ -13,6 +13,7 @@ import (
 	"k8s.io/apimachinery/pkg/api/meta"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/labels"
+	"k8s.io/apimachinery/pkg/types"
 	"sigs.k8s.io/controller-runtime/pkg/builder"
 	"sigs.k8s.io/controller-runtime/pkg/client"
 	"sigs.k8s.io/controller-runtime/pkg/log"
@@ -33,10 +34,11 @@ type poolReconciler struct {
 	deps
 	// retention is how long an address is kept for a request that is gone.
 	retention time.Duration
-	// verified: the cache has shown all EgressIPs that the API had when this term began. Until
-	// then it is compared with listed.
+	// verified: the cache has shown all EgressIPs and requests that the API had when this term
+	// began. Until then it is compared with those that were listed.
 	verified bool
 	listed   []*ovnv1.EgressIP
+	requests []*v1alpha1.EgressIPRequest
 	listedAt time.Time
 	// wrote are EgressIPs that the cache may not show yet.
 	wrote map[string]written
@@ -71,7 +73,9 @@ type poolView struct {
 	requests   []v1alpha1.EgressIPRequest
 	egressIPs  map[string]*ovnv1.EgressIP
 	namespaces map[string]labels.Set
-	cluster    egress.Cluster
+	// ending are namespaces that are being deleted.
+	ending  map[string]bool
+	cluster egress.Cluster
 }
 
 // Reconcile draws for all requests, and writes what differs.
@@ -86,16 +90,15 @@ func (r *poolReconciler) Reconcile(ctx context.Context, _ reconcile.Request) (re
 	if behind {
 		return reconcile.Result{RequeueAfter: catchUp}, nil
 	}
-	in := egress.Drawing{Foreign: make(map[string]bool), Cluster: v.cluster, Now: r.clock.Now().UTC().Truncate(time.Second), Retention: r.retention}
+	in := egress.Drawing{Foreign: make(map[string]bool), Ending: v.ending, Cluster: v.cluster, Now: r.clock.Now().UTC().Truncate(time.Second), Retention: r.retention}
 	for i := range v.pools {
 		in.Pools = append(in.Pools, egress.ReadPool(&v.pools[i], v.namespaces))
 	}
 	byName := make(map[string]*v1alpha1.EgressIPRequest, len(v.requests))
 	for i := range v.requests {
-		if q := &v.requests[i]; q.DeletionTimestamp.IsZero() {
-			byName[q.Namespace+"/"+q.Name] = q
-			in.Requests = append(in.Requests, egress.ReadPoolRequest(q))
-		}
+		q := &v.requests[i]
+		byName[q.Namespace+"/"+q.Name] = q
+		in.Requests = append(in.Requests, egress.ReadPoolRequest(q))
 	}
 	for name, e := range v.egressIPs {
 		if g, ours := egress.ReadGiven(e); ours {
@@ -106,15 +109,21 @@ func (r *poolReconciler) Reconcile(ctx context.Context, _ reconcile.Request) (re
 	}
 	d := egress.Draw(in)
 	failed, errs := r.writeEgressIPs(ctx, v, d, byName)
-	for i, q := range in.Requests {
-		if key := q.Namespace + "/" + q.Name; !failed[key] { // it does not have what was not written
-			errs = append(errs, r.writeRequest(ctx, byName[key], d.Requests[i]))
+	errs = append(errs, concurrently(statusWriters, len(in.Requests), func(i int) error {
+		key := in.Requests[i].Namespace + "/" + in.Requests[i].Name
+		if failed[key] { // it does not have what was not written
+			return nil
 		}
+		return r.writeRequest(ctx, byName[key], d.Requests[i])
+	})...)
+	errs = append(errs, concurrently(statusWriters, len(v.pools), func(i int) error {
+		return r.writePool(ctx, &v.pools[i], in.Pools[i], d.Pools[i])
+	})...)
+	next := d.Next
+	if len(r.wrote) > 0 && (next == 0 || next > cacheLag) {
+		next = cacheLag + catchUp // what the cache does not show by then is gone
 	}
-	for i := range v.pools {
-		errs = append(errs, r.writePool(ctx, &v.pools[i], in.Pools[i], d.Pools[i]))
-	}
-	return result(d.Next, errs...)
+	return result(next, errs...)
 }
 
 // read reads the caches, and what was written since. behind reports that they lag.
@@ -131,18 +140,19 @@ func (r *poolReconciler) read(ctx context.Context) (v poolView, behindAPI bool, 
 		r.cache.List(ctx, &netNamespaces), r.cache.List(ctx, &hosts)); err != nil {
 		return v, false, fmt.Errorf("read the caches: %w", err)
 	}
-	v = poolView{pools: pools.Items, requests: requests.Items, namespaces: make(map[string]labels.Set), egressIPs: make(map[string]*ovnv1.EgressIP)}
+	v = poolView{pools: pools.Items, requests: requests.Items, namespaces: make(map[string]labels.Set), ending: make(map[string]bool), egressIPs: make(map[string]*ovnv1.EgressIP)}
 	for i := range namespaces.Items {
 		v.namespaces[namespaces.Items[i].Name] = namespaces.Items[i].Labels
+		v.ending[namespaces.Items[i].Name] = !namespaces.Items[i].DeletionTimestamp.IsZero()
 	}
 	for i := range cached {
 		v.egressIPs[cached[i].Name] = &cached[i]
 	}
 	if !r.verified {
-		if behindAPI, err = r.lags(ctx, v.egressIPs); err != nil || behindAPI {
+		if behindAPI, err = r.lags(ctx, v); err != nil || behindAPI {
 			return v, behindAPI, err
 		}
-		r.verified, r.listed = true, nil
+		r.verified, r.listed, r.requests = true, nil, nil
 	}
 	now := r.clock.Now()
 	for name, w := range r.wrote {
@@ -165,20 +175,28 @@ func (r *poolReconciler) read(ctx context.Context) (v poolView, behindAPI bool, 
 	return v, false, nil
 }
 
-// lags reports whether the cache does not show yet what the API has: an address that the former leader
-// gave a moment ago must not be given again.
-func (r *poolReconciler) lags(ctx context.Context, cached map[string]*ovnv1.EgressIP) (bool, error) {
+// lags reports whether the caches do not show yet what the API has: an address that the former leader
+// gave a moment ago must not be given again, nor taken away as if its request were gone.
+func (r *poolReconciler) lags(ctx context.Context, v poolView) (bool, error) {
 	if r.listed == nil || r.clock.Since(r.listedAt) >= cacheLag {
 		var live ovnv1.EgressIPList
-		if err := r.live.List(ctx, &live); err != nil {
-			return false, fmt.Errorf("list EgressIPs: %w", err)
+		var requests v1alpha1.EgressIPRequestList
+		if err := errors.Join(r.live.List(ctx, &live), r.live.List(ctx, &requests)); err != nil {
+			return false, fmt.Errorf("list EgressIPs and EgressIPRequests: %w", err)
 		}
-		r.listed, r.listedAt = pointers(live.Items), r.clock.Now()
+		r.listed, r.requests, r.listedAt = pointers(live.Items), pointers(requests.Items), r.clock.Now()
 	}
-	return behind(r.listed, func(name string) (*ovnv1.EgressIP, bool) {
-		e, ok := cached[name]
+	if behind(r.listed, func(name string) (*ovnv1.EgressIP, bool) {
+		e, ok := v.egressIPs[name]
 		return e, ok
-	}) != "", nil
+	}) != "" {
+		return true, nil
+	}
+	shown := make(map[types.UID]bool, len(v.requests))
+	for i := range v.requests {
+		shown[v.requests[i].UID] = true
+	}
+	return slices.ContainsFunc(r.requests, func(q *v1alpha1.EgressIPRequest) bool { return !shown[q.UID] }), nil
 }
 
 // writeEgressIPs makes the EgressIPs of requests as they were drawn. failed are the requests whose
@@ -192,6 +210,8 @@ func (r *poolReconciler) writeEgressIPs(
 		request := requests[g.Request]
 		if !g.ReleasedAt.IsZero() {
 			request = nil
+		} else if request == nil {
+			continue // it stays as it is until its namespace is gone
 		}
 		before := v.egressIPs[g.Name]
 		wanted := &ovnv1.EgressIP{}
@@ -231,7 +251,7 @@ func (r *poolReconciler) writeEgressIP(ctx context.Context, before, wanted *ovnv
 		return nil
 	}
 	if err := r.writer.Patch(ctx, wanted, client.MergeFromWithOptions(before, client.MergeFromWithOptimisticLock{})); err != nil {
-		return unlessGone(fmt.Errorf("write EgressIP %s: %w", wanted.Name, err))
+		return fmt.Errorf("write EgressIP %s: %w", wanted.Name, err) // one that is gone is made again
 	}
 	return nil
 }
@@ -309,23 +329,30 @@ func (e *egressIPs) pools(ctx context.Context) ([]v1alpha1.EgressIPPool, error) 
 	return list.Items, nil
 }
 
-// restrictions are, by EgressIP, the hosts that its pool selects.
-func restrictions(egressIPList []*ovnv1.EgressIP, pools []v1alpha1.EgressIPPool, nodes []corev1.Node) map[string]map[string]bool {
-	byPool := make(map[string]map[string]bool)
+// restrictions are, by EgressIP and by pool, the hosts that its pool selects. last are those by pool
+// of the last time: what did not change is the same set, which makes comparing cheap.
+func restrictions(
+	egressIPList []*ovnv1.EgressIP, pools []v1alpha1.EgressIPPool, nodes []corev1.Node, last map[string]*egress.HostSet,
+) (onlyOn, byPool map[string]*egress.HostSet) {
+	byPool = make(map[string]*egress.HostSet)
 	of := make(map[string]labels.Set, len(nodes))
 	for i := range nodes {
 		of[nodes[i].Name] = nodes[i].Labels
 	}
 	for i := range pools {
 		if hosts := egress.HostsOf(&pools[i], of); hosts != nil {
+			if before := last[pools[i].Name]; before.Equal(hosts) {
+				hosts = before
+			}
 			byPool[pools[i].Name] = hosts
 		}
 	}
-	onlyOn := make(map[string]map[string]bool)
+	onlyOn = make(map[string]*egress.HostSet)
 	for _, e := range egressIPList {
-		if hosts, restricted := byPool[e.Annotations[v1alpha1.AnnotationPool]]; restricted {
+		g, given := egress.ReadGiven(e)
+		if hosts := byPool[g.Pool]; given && hosts != nil {
 			onlyOn[e.Name] = hosts
 		}
 	}
-	return onlyOn
+	return onlyOn, byPool
 }

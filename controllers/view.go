@@ -36,7 +36,7 @@ type view struct {
 	capacity   map[string]int
 	networks   map[string][]netip.Prefix
 	// onlyOn are, by EgressIP, the hosts that its pool selects.
-	onlyOn map[string]map[string]bool
+	onlyOn map[string]*egress.HostSet
 	// servesEgressIPs: EgressIPs are ours to serve.
 	servesEgressIPs bool
 	// assignable are the hosts whose Nodes have the label for EgressIPs.

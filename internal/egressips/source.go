@@ -23,9 +23,10 @@ import (
 const (
 	// retryAfter is the pause after a request that failed.
 	retryAfter = time.Second
-	// lookAgainAfter is the pause until a definition is looked for again that is not there, or is
-	// another's.
+	// lookAgainAfter is the pause until the definition is looked for again.
 	lookAgainAfter = 30 * time.Second
+	// optionalWait is how long the optional kinds are waited for before EgressIPs are served.
+	optionalWait = 10 * time.Second
 )
 
 // Config of a Source.
@@ -55,10 +56,16 @@ type Source struct {
 	// ready is closed when it is known.
 	ready chan struct{}
 	said  string
+	// watched are the kinds that are watched, by type.
+	watched map[string]toolscache.InformerSynced
+	// missed is how often the definition was not there in a row.
+	missed int
 }
 
 // New returns a Source that knows nothing before Start.
-func New(c Config) *Source { return &Source{config: c, ready: make(chan struct{})} }
+func New(c Config) *Source {
+	return &Source{config: c, ready: make(chan struct{}), watched: make(map[string]toolscache.InformerSynced)}
+}
 
 // NeedLeaderElection is false: the caches of a standby are warm.
 func (*Source) NeedLeaderElection() bool { return false }
@@ -95,8 +102,9 @@ func (s *Source) Read(ctx context.Context, list client.ObjectList) error {
 	return nil
 }
 
-// Start looks for the definitions until they are there, that of EgressIPs is ours, and the cache has
-// what there is, or until ctx ends.
+// Start looks for the definitions, and serves EgressIPs as soon as theirs is there and is ours, until
+// ctx ends. It returns an error if the definition is not ours any more: what is in the cache then must
+// not be read, so that the program has to start again.
 func (s *Source) Start(ctx context.Context) error {
 	for ctx.Err() == nil {
 		pause := lookAgainAfter
@@ -105,15 +113,14 @@ func (s *Source) Start(ctx context.Context) error {
 		case err != nil:
 			s.say("cannot find out whether EgressIPs are served; trying again", err)
 			pause = retryAfter
+		case !found && s.Served():
+			return errors.New(s.said + "; they were served until now, so that this program has to start again")
 		case !found:
 			s.know(false)
-		default:
+		case !s.Served() || !s.Complete():
 			pause, err = s.serve(ctx)
 			if err != nil {
-				s.say("cannot watch EgressIPs yet; trying again", err)
-			}
-			if s.Served() && s.Complete() {
-				return nil
+				s.say("cannot watch EgressIPs yet, or pools of them; trying again", err)
 			}
 		}
 		t := s.config.Clock.NewTimer(pause)
@@ -133,6 +140,10 @@ func (s *Source) look(ctx context.Context) (bool, error) {
 	err := s.config.Live.Get(ctx, client.ObjectKey{Name: ovnv1.CRDName}, crd)
 	switch {
 	case apierrors.IsNotFound(err):
+		// An API server that starts may not know it yet.
+		if s.missed++; s.Served() && s.missed < 2 {
+			return true, nil
+		}
 		s.say("EgressIPs are not served: there is no CustomResourceDefinition "+ovnv1.CRDName, nil)
 		return false, nil
 	case err != nil:
@@ -142,6 +153,7 @@ func (s *Source) look(ctx context.Context) (bool, error) {
 			ovnv1.AnnotationServedBy+"="+ovnv1.ServedBy, nil)
 		return false, nil
 	}
+	s.missed = 0
 	return true, nil
 }
 
@@ -152,13 +164,16 @@ func (s *Source) serve(ctx context.Context) (pause time.Duration, err error) {
 			return retryAfter, err
 		}
 	}
-	err = s.watch(ctx, s.config.Optional)
+	// Whatever is wrong with these must not hold up the others for long.
+	wait, cancel := context.WithTimeout(ctx, optionalWait)
+	defer cancel()
+	err = s.watch(wait, s.config.Optional)
+	s.complete.Store(err == nil)
+	s.know(true)
 	if err != nil && !meta.IsNoMatchError(err) {
 		return retryAfter, err
 	}
-	s.complete.Store(err == nil)
 	s.say("EgressIPs are served", nil)
-	s.know(true)
 	return lookAgainAfter, nil
 }
 
@@ -166,6 +181,11 @@ func (s *Source) serve(ctx context.Context) (pause time.Duration, err error) {
 func (s *Source) watch(ctx context.Context, objects []client.Object) error {
 	synced := make([]toolscache.InformerSynced, 0, len(objects))
 	for _, object := range objects {
+		kind := fmt.Sprintf("%T", object)
+		if has, watched := s.watched[kind]; watched {
+			synced = append(synced, has)
+			continue
+		}
 		informer, err := s.config.Cache.GetInformer(ctx, object, cache.BlockUntilSynced(false))
 		if err != nil {
 			return fmt.Errorf("watch %T: %w", object, err)
@@ -174,10 +194,11 @@ func (s *Source) watch(ctx context.Context, objects []client.Object) error {
 		if err != nil {
 			return fmt.Errorf("watch %T: %w", object, err)
 		}
+		s.watched[kind] = registration.HasSynced
 		synced = append(synced, registration.HasSynced)
 	}
 	if !toolscache.WaitForCacheSync(ctx.Done(), synced...) {
-		return errors.Join(ctx.Err(), errors.New("the caches have not synced"))
+		return errors.Join(ctx.Err(), fmt.Errorf("%d kinds from %T on were not read in time", len(objects), objects[0]))
 	}
 	return nil
 }

@@ -3,6 +3,7 @@ package egressips_test
 import (
 	"context"
 	"errors"
+	"strings"
 	"sync/atomic"
 	"testing"
 	"time"
@@ -42,9 +43,9 @@ func (d *definitions) answers(f func(*metav1.PartialObjectMetadata) error) { d.g
 
 // As long as the API server does not answer, nothing is known. Without a definition, or with another
 // software's, there are no EgressIPs, and it is looked for again; one that is ours is served from
-// then on.
+// then on, until it is not any more: then the program has to start again.
 //
-// Mutants killed: unanswered-is-known, foreign-definition-is-ours.
+// Mutants killed: unanswered-is-known, foreign-definition-is-ours, never-looked-at-again.
 func TestSource(t *testing.T) {
 	scheme := runtime.NewScheme()
 	if err := ovnv1.AddToScheme(scheme); err != nil {
@@ -61,12 +62,7 @@ func TestSource(t *testing.T) {
 	ctx, cancel := context.WithCancel(t.Context())
 	ended := make(chan error, 1)
 	go func() { ended <- s.Start(ctx) }()
-	t.Cleanup(func() {
-		cancel()
-		if err := <-ended; err != nil {
-			t.Error(err)
-		}
-	})
+	defer cancel()
 	next := func(after time.Duration) {
 		t.Helper()
 		asked := live.asked.Load()
@@ -101,6 +97,25 @@ func TestSource(t *testing.T) {
 	testenv.Until(t, "a pause", clock.HasWaiters)
 	clock.Step(time.Minute)
 	testenv.Until(t, "EgressIPs to be served", s.Served)
+	next(time.Minute)
+	live.answers(func(*metav1.PartialObjectMetadata) error {
+		return apierrors.NewNotFound(schema.GroupResource{Resource: "customresourcedefinitions"}, ovnv1.CRDName)
+	})
+	next(time.Minute)
+	if !s.Served() {
+		t.Error("they are not served any more after one answer that there is no definition")
+	}
+	live.answers(func(*metav1.PartialObjectMetadata) error { return nil })
+	testenv.Until(t, "a pause", clock.HasWaiters)
+	clock.Step(time.Minute)
+	select {
+	case err := <-ended:
+		if err == nil || !strings.Contains(err.Error(), "another software's") {
+			t.Errorf("it ends with %v after the definition has become another's", err)
+		}
+	case <-time.After(10 * time.Second):
+		t.Error("it does not end although the definition has become another's")
+	}
 }
 
 // Without a source there are no EgressIPs, and that is known.

@@ -316,7 +316,7 @@ func (x *index) mayHave(h int, r request) bool {
 }
 
 // mayBeOn reports whether the controller may assign the group's egress IPs to the host.
-func (n *Group) mayBeOn(h *Host) bool { return n.OnlyOn == nil || n.OnlyOn[h.Name] }
+func (n *Group) mayBeOn(h *Host) bool { return n.OnlyOn.Has(h.Name) }
 
 // takes reports whether the host is one for an address: by its egressCIDRs, or where an EgressIP
 // requests it, by the label of its Node.

@@ -225,13 +225,21 @@ type pool struct {
 	*placement
 	// byRange are the hosts with a range for what NetNamespaces, and for what EgressIPs request.
 	byRange [2]map[netip.Prefix]*queue
-	lengths prefixLengths
+	// restricted are the hosts with a range on which some groups may be, for what EgressIPs request:
+	// among thousands of others it would take long to find them.
+	restricted map[restrictedRange]*queue
+	lengths    prefixLengths
 	// found is what queues returned last.
 	found []*queue
 }
 
+type restrictedRange struct {
+	prefix netip.Prefix
+	onlyOn *HostSet
+}
+
 func newPool(p *placement, hosts func(h int) bool) *pool {
-	all := &pool{placement: p, byRange: [2]map[netip.Prefix]*queue{make(map[netip.Prefix]*queue), make(map[netip.Prefix]*queue)}}
+	all := &pool{placement: p, restricted: make(map[restrictedRange]*queue), byRange: [2]map[netip.Prefix]*queue{make(map[netip.Prefix]*queue), make(map[netip.Prefix]*queue)}}
 	for h := range p.Hosts {
 		if !hosts(h) {
 			continue
@@ -244,9 +252,7 @@ func newPool(p *placement, hosts func(h int) bool) *pool {
 					all.byRange[kind][prefix] = q
 					all.lengths.add(prefix)
 				}
-				q.all = append(q.all, h)
-				q.hosts = append(q.hosts, h)
-				q.entries = append(q.entries, entry{host: h, load: p.load[h]})
+				q.add(h)
 			}
 		}
 	}
@@ -261,13 +267,34 @@ func newPool(p *placement, hosts func(h int) bool) *pool {
 // queues are those of the ranges for the request, until the next call.
 func (p *pool) queues(r request) []*queue {
 	p.found = p.found[:0]
-	queues := p.byRange[kindOf(&p.Groups[r.group])]
+	group := &p.Groups[r.group]
+	queues := p.byRange[kindOf(group)]
 	for prefix := range p.lengths.of(r.ip) {
-		if q := queues[prefix]; q != nil {
+		q := queues[prefix]
+		if q != nil && group.OnlyOn != nil {
+			q = p.restrict(q, restrictedRange{prefix, group.OnlyOn})
+		}
+		if q != nil {
 			p.found = append(p.found, q)
 		}
 	}
 	return p.found
+}
+
+// restrict returns the queue of those hosts on which a group may be.
+func (p *pool) restrict(q *queue, to restrictedRange) *queue {
+	if only, made := p.restricted[to]; made {
+		return only
+	}
+	only := &queue{placement: p.placement}
+	for _, h := range q.all {
+		if to.onlyOn.Has(p.Hosts[h].Name) {
+			only.add(h)
+		}
+	}
+	heap.Init(only)
+	p.restricted[to] = only
+	return only
 }
 
 func (p *pool) candidate(h int, r request) bool {
@@ -331,6 +358,13 @@ type queue struct {
 }
 
 type entry struct{ host, load int }
+
+// add adds a host. Then the heap must be made again.
+func (q *queue) add(h int) {
+	q.all = append(q.all, h)
+	q.hosts = append(q.hosts, h)
+	q.entries = append(q.entries, entry{host: h, load: q.load[h]})
+}
 
 // first returns the best host that is a candidate.
 func (q *queue) first(candidate func(int) bool) (int, bool) {

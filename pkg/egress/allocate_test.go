@@ -148,7 +148,16 @@ func BenchmarkPlanFor(b *testing.B) {
 }
 
 func BenchmarkAllocate(b *testing.B) {
-	settled, empty, tight := large(true), large(true), large(true)
+	settled, empty, tight, restricted := large(true), large(true), large(true), large(true)
+	some := make(map[string]bool)
+	for h := range restricted.Hosts {
+		restricted.Hosts[h].Claims = nil
+		some[restricted.Hosts[h].Name] = h%50 == 0
+	}
+	only := egress.NewHostSet(some)
+	for n := range restricted.Groups {
+		restricted.Groups[n].OnlyOn = only
+	}
 	for h := range empty.Hosts {
 		empty.Hosts[h].Claims = nil
 		tight.Hosts[h].Claims = nil
@@ -156,7 +165,7 @@ func BenchmarkAllocate(b *testing.B) {
 			tight.Hosts[h].Capacity = 2
 		}
 	}
-	for name, c := range map[string]egress.Cluster{"settled": settled, "empty": empty, "tight": tight} {
+	for name, c := range map[string]egress.Cluster{"settled": settled, "empty": empty, "tight": tight, "restricted": restricted} {
 		b.Run(name, func(b *testing.B) {
 			for b.Loop() {
 				egress.Allocate(c)

@@ -1,6 +1,7 @@
 package egress
 
 import (
+	"maps"
 	"net/netip"
 	"slices"
 	"strings"
@@ -64,7 +65,7 @@ type Group struct {
 	// whose selectors cannot be used.
 	Selects *Selection
 	// OnlyOn names the hosts that the controller may assign to; nil for all.
-	OnlyOn map[string]bool
+	OnlyOn *HostSet
 	// Requests are the egress IPs, in the user's order, without duplicates.
 	Requests []netip.Addr
 	// Invalid are requests that are no usable address, as written. A namespace
@@ -255,4 +256,19 @@ func findHost(hosts []Host, name string) (int, bool) {
 	return slices.BinarySearchFunc(hosts, name, func(h Host, name string) int {
 		return strings.Compare(h.Name, name)
 	})
+}
+
+// HostSet names hosts. Groups that may be on the same ones share one, so that thousands of them need
+// not be compared one by one.
+type HostSet struct{ names map[string]bool }
+
+// NewHostSet returns a set of the names for which there is true. The map must not be changed.
+func NewHostSet(names map[string]bool) *HostSet { return &HostSet{names: names} }
+
+// Has reports whether a host is in the set. All are in nil.
+func (s *HostSet) Has(host string) bool { return s == nil || s.names[host] }
+
+// Equal reports whether two sets have the same hosts.
+func (s *HostSet) Equal(other *HostSet) bool {
+	return s == other || s != nil && other != nil && maps.Equal(s.names, other.names)
 }

@@ -112,12 +112,13 @@ func drawEgressIPs(t *rapid.T, s shape, dual bool, objects *egress.Objects) {
 		objects.EgressIPs = append(objects.EgressIPs, e)
 		if !s.uniform && rapid.IntRange(0, 2).Draw(t, "some hosts only") == 0 {
 			if objects.OnlyOn == nil {
-				objects.OnlyOn = map[string]map[string]bool{}
+				objects.OnlyOn = map[string]*egress.HostSet{}
 			}
-			objects.OnlyOn[e.Name] = map[string]bool{}
+			some := map[string]bool{}
 			for i := range objects.HostSubnets {
-				objects.OnlyOn[e.Name][objects.HostSubnets[i].Name] = rapid.Bool().Draw(t, "this host")
+				some[objects.HostSubnets[i].Name] = rapid.Bool().Draw(t, "this host")
 			}
+			objects.OnlyOn[e.Name] = egress.NewHostSet(some)
 		}
 	}
 	objects.Assignable = map[string]bool{}

@@ -328,12 +328,9 @@ func (l *likeness) host(h int, before, now *Host) {
 
 func (n *Group) equal(other *Group) bool {
 	return n.Name == other.Name && n.NetID == other.NetID && n.Unnumbered == other.Unnumbered && n.Mode == other.Mode &&
-		n.Other == other.Other && n.Elsewhere == other.Elsewhere && n.Selects.Equal(other.Selects) && sameHosts(n.OnlyOn, other.OnlyOn) &&
+		n.Other == other.Other && n.Elsewhere == other.Elsewhere && n.Selects.Equal(other.Selects) && n.OnlyOn.Equal(other.OnlyOn) &&
 		slices.Equal(n.Requests, other.Requests) && slices.Equal(n.Invalid, other.Invalid) && slices.Equal(n.Keeps, other.Keeps)
 }
-
-// sameHosts reports whether two restrictions are the same; nil is none.
-func sameHosts(a, b map[string]bool) bool { return (a == nil) == (b == nil) && maps.Equal(a, b) }
 
 // allocated returns the host without what no allocation depends on.
 func (h Host) allocated() Host {

@@ -212,9 +212,9 @@ func (w *world) changeEgressIP(t *rapid.T, stamp func(*types.UID, *string)) {
 	switch rapid.IntRange(0, 5).Draw(t, "of the EgressIP") {
 	case 5:
 		if w.OnlyOn == nil {
-			w.OnlyOn = map[string]map[string]bool{}
+			w.OnlyOn = map[string]*egress.HostSet{}
 		}
-		w.OnlyOn[e.Name] = map[string]bool{"w0": rapid.Bool().Draw(t, "w0"), "w1": true}
+		w.OnlyOn[e.Name] = egress.NewHostSet(map[string]bool{"w0": rapid.Bool().Draw(t, "w0"), "w1": true})
 		return
 	case 4:
 		var bad []metav1.LabelSelectorRequirement

@@ -45,7 +45,7 @@ type Objects struct {
 	Assignable map[string]bool
 	// OnlyOn names, by the name of an EgressIP, the hosts that its egress IPs may be assigned to.
 	// Those that are not in it may be assigned to all.
-	OnlyOn map[string]map[string]bool
+	OnlyOn map[string]*HostSet
 	// Awaited are claims, by name of the host, that a user wrote into the list of an
 	// automatic host a short while ago; see Host.
 	Awaited map[string][]netip.Addr

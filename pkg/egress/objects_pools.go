@@ -50,22 +50,23 @@ func selectorOrAll(written *metav1.LabelSelector) (labels.Selector, error) {
 }
 
 // HostsOf returns the hosts to which a pool's addresses may be assigned, by the labels of their
-// Nodes; nil for all.
-func HostsOf(object *v1alpha1.EgressIPPool, nodes map[string]labels.Set) map[string]bool {
+// Nodes; nil for all. They may be on all while the selector cannot be used, so that none is taken
+// from its host: the pool gives no new ones then.
+func HostsOf(object *v1alpha1.EgressIPPool, nodes map[string]labels.Set) *HostSet {
 	if object.Spec.NodeSelector == nil {
 		return nil
 	}
-	hosts := make(map[string]bool)
 	selector, err := selectorOrAll(object.Spec.NodeSelector)
 	if err != nil {
-		return hosts
+		return nil
 	}
+	hosts := make(map[string]bool)
 	for name, of := range nodes {
 		if selector.Matches(of) {
 			hosts[name] = true
 		}
 	}
-	return hosts
+	return NewHostSet(hosts)
 }
 
 // ReadPoolRequest reads a request.
@@ -108,6 +109,7 @@ func (g Given) Write(object *ovnv1.EgressIP, request *v1alpha1.EgressIPRequest) 
 	} {
 		metav1.SetMetaDataAnnotation(&object.ObjectMeta, key, value)
 	}
+	before := object.Spec.PodSelector
 	object.Spec = ovnv1.EgressIPSpec{
 		EgressIPs:         ips,
 		NamespaceSelector: metav1.LabelSelector{MatchLabels: map[string]string{metadataName: namespace}},
@@ -119,6 +121,9 @@ func (g Given) Write(object *ovnv1.EgressIP, request *v1alpha1.EgressIPRequest) 
 	}
 	delete(object.Annotations, v1alpha1.AnnotationReleasedAt)
 	object.Spec.PodSelector = *request.Spec.PodSelector.DeepCopy()
+	if _, err := metav1.LabelSelectorAsSelector(&request.Spec.PodSelector); err != nil {
+		object.Spec.PodSelector = before // it would select nothing, and the pods would leave with other addresses
+	}
 }
 
 // metadataName is the label of each Namespace that has its name, which nobody can change.

@@ -97,7 +97,7 @@ func TestDraw(t *testing.T) {
 // What a request that is gone had is kept for it, and for nobody else, until its time is over; what
 // a request has stays, whatever becomes of quota and selector, and of the pool itself.
 //
-// Mutants killed: nothing-is-kept, kept-for-ever, the-quota-takes-away, a-pool-that-is-gone-takes-away,
+// Mutants killed: nothing-is-kept, kept-for-ever, the-quota-takes-away,
 // a-broken-pool-takes-away.
 func TestGivenStays(t *testing.T) {
 	d := drawing("192.168.7.8/30", "a", "b")
@@ -128,11 +128,11 @@ func TestGivenStays(t *testing.T) {
 		t.Errorf("the pool is for nobody any more: %s", got)
 	}
 	back.Pools = []egress.Pool{{Name: "p", Broken: `"192.168.7.x" in spec.cidrs is not a CIDR.`, Allows: everyone, PerNamespace: -1}}
-	if got := result(egress.Draw(back)); got != "[[192.168.7.9] [192.168.7.10] BadPool]" {
-		t.Errorf("the pool cannot be read any more: %s", got)
+	if got := egress.Draw(back); result(got) != "[[192.168.7.9] [192.168.7.10] BadPool]" || got.Requests[0].Reason != egress.ReasonGiven {
+		t.Errorf("the pool cannot be read any more: %+v", got)
 	}
 	back.Pools = nil
-	if got := egress.Draw(back); len(got.Requests[0].Addresses) == 0 || got.Given[0].Name != "b.r" {
+	if got := egress.Draw(back); len(got.Requests[0].Addresses) == 0 || got.Given[0].Name != "b.r" || got.Requests[0].Reason != egress.ReasonOutOfPool {
 		t.Errorf("the pool is gone: %+v", got)
 	}
 }
@@ -194,6 +194,99 @@ func TestPropertyDraw(t *testing.T) {
 	})
 }
 
+// A request that is made again has what it had only if it would be given anything.
+//
+// Mutants killed: again-whoever-asks, again-beyond-the-quota, again-although-it-is-used.
+func TestMadeAgain(t *testing.T) {
+	released := func(namespace, name, ip string) egress.Given {
+		return egress.Given{
+			Name: namespace + "." + name, Request: namespace + "/" + name, Pool: "p", Addresses: []netip.Addr{testenv.Addr(ip)},
+			ReleasedAt: time.Unix(1e9-60, 0),
+		}
+	}
+	d := drawing("192.168.7.8/29", "a", "a")
+	d.Requests[1].Name = "s"
+	d.Given = []egress.Given{released("a", "r", "192.168.7.9"), released("a", "s", "192.168.7.10")}
+	if got := result(egress.Draw(d)); got != "[[192.168.7.9] [192.168.7.10]]" {
+		t.Errorf("both are made again: %s", got)
+	}
+	d.Pools[0].PerNamespace = 1
+	got := egress.Draw(d)
+	if result(got) != "[[192.168.7.9] Quota]" || !slices.Equal(got.Forgotten, []string{"a.s"}) {
+		t.Errorf("beyond the quota: %+v", got)
+	}
+	used := d
+	used.Cluster, _ = egress.Snapshot(new(given).namespace("billing", "192.168.7.9").Objects)
+	if got = egress.Draw(used); result(got) != "[Quota [192.168.7.10]]" {
+		t.Errorf("what it had is requested by another one now: %+v", got)
+	}
+	d.Pools[0].Allows = func(string) bool { return false }
+	if got = egress.Draw(d); result(got) != "[NotAllowed NotAllowed]" || len(got.Given) != 1 || got.Given[0].ReleasedAt.IsZero() {
+		t.Errorf("of a namespace that the pool is not for any more: %+v", got)
+	}
+}
+
+// What is kept for requests that are gone is within the quota of their namespace: one that makes
+// requests and deletes them does not use a pool up.
+//
+// Mutant killed: kept-beyond-the-quota.
+func TestKeptWithinQuota(t *testing.T) {
+	d := drawing("192.168.7.8/29")
+	d.Pools[0].PerNamespace = 2
+	for i := range 6 {
+		d.Now = d.Now.Add(time.Minute)
+		d.Requests = []egress.PoolRequest{{Namespace: "a", Name: fmt.Sprint("r", i), Pool: "p", Created: d.Now}}
+		drawn := egress.Draw(d)
+		if len(drawn.Given) > 2 || len(drawn.Requests[0].Addresses) == 0 {
+			t.Fatalf("request %d: %+v", i, drawn)
+		}
+		d.Given = drawn.Given
+	}
+	if d.Given[0].Name != "a.r4" {
+		t.Errorf("the newest is kept, not %+v", d.Given)
+	}
+}
+
+// An address that the pool has no more stays with its request until it is given another one.
+//
+// Mutant killed: out-of-the-pool-is-out-at-once.
+func TestOutOfPool(t *testing.T) {
+	d := drawing("192.168.7.8/32", "a")
+	d.Given = egress.Draw(d).Given
+	d.Pools[0].CIDRs = testenv.Prefixes("192.168.7.11/32")
+	d.Given = append(d.Given, egress.Given{Name: "z.r", Request: "z/r", Pool: "p", Addresses: []netip.Addr{testenv.Addr("192.168.7.11")}})
+	drawn := egress.Draw(d)
+	if result(drawn) != "[[192.168.7.8]]" || drawn.Requests[0].Reason != egress.ReasonOutOfPool || len(drawn.Given) != 2 || drawn.Pools[0].Refused != 1 {
+		t.Errorf("no other is free: %+v", drawn)
+	}
+	broken := d
+	broken.Requests = slices.Clone(d.Requests)
+	broken.Requests[0].Broken = "spec.podSelector: x."
+	if drawn = egress.Draw(broken); result(drawn) != "[[192.168.7.8]]" || drawn.Requests[0].Reason != egress.ReasonBadRequest {
+		t.Errorf("the request is broken, too: %+v", drawn)
+	}
+	d.Given = d.Given[:1]
+	if drawn = egress.Draw(d); result(drawn) != "[[192.168.7.11]]" || drawn.Requests[0].Reason != egress.ReasonGiven {
+		t.Errorf("another is free: %+v", drawn)
+	}
+}
+
+// While a namespace is being deleted, its pods may outlive the request: they keep their addresses.
+//
+// Mutant killed: released-before-the-pods.
+func TestNamespaceEnds(t *testing.T) {
+	d := drawing("192.168.7.8/30", "a")
+	d.Given, d.Requests = egress.Draw(d).Given, nil
+	d.Ending = map[string]bool{"a": true}
+	if drawn := egress.Draw(d); len(drawn.Given) != 1 || !drawn.Given[0].ReleasedAt.IsZero() {
+		t.Errorf("the namespace is being deleted: %+v", drawn)
+	}
+	d.Ending = nil
+	if drawn := egress.Draw(d); len(drawn.Given) != 1 || drawn.Given[0].ReleasedAt.IsZero() {
+		t.Errorf("it is gone: %+v", drawn)
+	}
+}
+
 // Two requests have one address, as a controller may have given it that had not seen the other's: the
 // older one keeps it, and the other one is given another.
 //
@@ -205,5 +298,9 @@ func TestOneAddressOfTwo(t *testing.T) {
 	}
 	if got := result(egress.Draw(d)); got != "[[192.168.7.9] [192.168.7.8]]" {
 		t.Errorf("got %s", got)
+	}
+	d.Pools[0].CIDRs = testenv.Prefixes("192.168.7.9/32")
+	if got := egress.Draw(d); result(got) != "[[192.168.7.9] Exhausted]" || !slices.Equal(got.Forgotten, []string{"a.r"}) {
+		t.Errorf("no other is free: %+v", got)
 	}
 }

@@ -58,7 +58,7 @@ func TestPropertyConverges(t *testing.T) {
 				}
 				contains := func(p netip.Prefix) bool { return p.Contains(ip) }
 				for _, n := range cluster.Groups {
-					if n.OnlyOn != nil && !n.OnlyOn[h.Name] && slices.Contains(n.Requests, ip) {
+					if !n.OnlyOn.Has(h.Name) && slices.Contains(n.Requests, ip) {
 						t.Fatalf("%s claims %s of %s, which may be on %v", h.Name, ip, n.Name, n.OnlyOn)
 					}
 				}
@@ -414,7 +414,7 @@ func roomFor(host egress.Host, claims map[netip.Addr]bool, r request) bool {
 	}
 	contains := func(p netip.Prefix) bool { return p.Contains(r.ip) }
 	label := host.Assignable && strings.HasPrefix(r.group.Name, "EgressIP/") && slices.ContainsFunc(host.Networks, contains)
-	if r.group.OnlyOn != nil && !r.group.OnlyOn[host.Name] {
+	if !r.group.OnlyOn.Has(host.Name) {
 		return false
 	}
 	return (label || slices.ContainsFunc(host.Ranges, contains)) &&
