@@ -64,24 +64,31 @@ func toNetNamespaces(in input) conversion {
 // none, which is reported.
 func (c *conversion) namespaceOf(e *ovnv1.EgressIP, g egress.Group, spaces namespaces, counts map[string]string) (string, bool) {
 	const selector = "spec.namespaceSelector"
-	if !g.Requesting() {
+	given, ofRequest := egress.ReadGiven(e)
+	switch {
+	case !g.Requesting() && ofRequest:
+		// To delete it would give the address to others.
+		c.lost(kindEgressIP, e.Name, fieldEgressIPs, "it keeps addresses of pool %s for EgressIPRequest %s, which is gone, and becomes nothing. "+
+			"The controller removes it in time.", given.Pool, given.Request)
+		return "", false
+	case !g.Requesting():
 		c.lost(kindEgressIP, e.Name, fieldEgressIPs, "it requests nothing and selects nothing, so it becomes nothing. Delete it.")
 		return "", false
-	}
-	if g.Selects == nil {
+	case g.Selects == nil:
 		return "", false // the problem is reported
 	}
-	if !isEmpty(&e.Spec.PodSelector) {
-		c.lost(kindEgressIP, e.Name, "spec.podSelector", "a NetNamespace is for all pods of its namespace. Move these pods to a namespace of their own, or keep the EgressIP.")
-		return "", false
-	}
-	selected := spaces.selectedBy(e)
+	all, selected := isEmpty(&e.Spec.PodSelector), spaces.selectedBy(e)
 	for _, namespace := range selected {
-		if counts[namespace] == "" {
+		if all && counts[namespace] == "" {
 			counts[namespace] = e.Name
 		}
 	}
 	switch {
+	case ofRequest:
+		c.lost(kindEgressIP, e.Name, "metadata.annotations", "the controller makes it for EgressIPRequest %s, and would make it again with another address. "+
+			"Keep it, or delete the request first: its pods leave without the address then.", given.Request)
+	case !all:
+		c.lost(kindEgressIP, e.Name, "spec.podSelector", "a NetNamespace is for all pods of its namespace. Move these pods to a namespace of their own, or keep the EgressIP.")
 	case len(selected) == 0 && !spaces.complete:
 		c.lost(kindEgressIP, e.Name, selector, "it matches none of the Namespaces that are given. Add them with -f, or keep the EgressIP.")
 	case len(selected) == 0:
@@ -92,7 +99,7 @@ func (c *conversion) namespaceOf(e *ovnv1.EgressIP, g egress.Group, spaces names
 	case !spaces.given[selected[0]] && !onlyName(&e.Spec.NamespaceSelector):
 		c.lost(kindEgressIP, e.Name, selector, "which Namespaces it matches is not known. Add them with -f, or keep the EgressIP.")
 	case counts[selected[0]] != e.Name:
-		c.lost(kindEgressIP, e.Name, selector, "in namespace %s EgressIP %s counts, the first by name, and this one is ignored. Delete one of both.",
+		c.lost(kindEgressIP, e.Name, selector, "in namespace %s EgressIP %s counts, the first by name, and this one is ignored. Delete this one, which changes nothing, or keep both.",
 			selected[0], counts[selected[0]])
 	case len(g.Requests) == 0:
 		c.lost(kindEgressIP, e.Name, fieldEgressIPs, "none can be used, so no NetNamespace is written. Correct the list and convert again.")
