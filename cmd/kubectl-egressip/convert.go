@@ -73,6 +73,12 @@ func readInput(ctx context.Context, config clientcmd.ClientConfig, files []strin
 // before and does not any more, such as other labels of a Node.
 const applyCommand = "kubectl apply --server-side --field-manager=egressip-convert -f -"
 
+// untilDropped ends the first step. NetNamespaces and EgressIPs reach an agent by separate watches: one that
+// saw the second step first would let pods out with its node's address. What the objects say is what
+// the controller has seen, and pods are dropped as soon as the host has seen it: hence the pause.
+const untilDropped = "Wait until both objects say MultipleNamespaces (kubectl get netnamespaces,eip -o wide) and the pods are dropped, and then 30 seconds more: " +
+	"agents see both kinds by separate watches, and need that long to find a definition of EgressIPs that was just installed."
+
 const (
 	kindNetNamespace = "NetNamespace"
 	kindHostSubnet   = "HostSubnet"
@@ -262,7 +268,7 @@ func stepsToEgressIPs(in input, nodes, egressIPs []document) []string {
 	}
 	steps := []string{
 		"In this order no packet leaves with another address, in a cluster with this operator:",
-		"1. Apply what is printed: " + applyCommand + ". Two objects request each address then, so nobody has it, and the pods are dropped.",
+		"1. Apply what is printed: " + applyCommand + ". Two objects request each address then, so nobody has it, and the pods are dropped. " + untilDropped,
 		"2. Empty egressIPs of each NetNamespace (" + namesOf(egressIPs) + `): kubectl patch netnamespace NAME --type=merge -p '{"egressIPs": []}'. The pods leave with their addresses again.`,
 		"3. Remove the addresses from egressIPs of HostSubnets, where the controller shall choose the host.",
 		"In another cluster than the one that the objects are of: withdraw the addresses from that one first. Two machines with one address break both.",

@@ -175,7 +175,7 @@ func stepsToNetNamespaces(converted []document) []string {
 	}
 	return []string{
 		"In this order no packet leaves with another address, in a cluster with this operator:",
-		"1. Apply what is printed: " + applyCommand + ", and --force-conflicts where another tool has written egressIPs. Two objects request each address then, so nobody has it, and the pods are dropped.",
+		"1. Apply what is printed: " + applyCommand + ", and --force-conflicts where another tool has written egressIPs. Two objects request each address then, so nobody has it, and the pods are dropped. " + untilDropped,
 		"2. Delete the EgressIPs: kubectl delete egressip " + strings.ReplaceAll(namesOf(converted), ",", "") + ". The pods leave with their addresses again.",
 		"3. Remove label " + ovnv1.LabelEgressAssignable + " from the Nodes, if no EgressIP is left.",
 		"An address that a HostSubnet without egressCIDRs lists stays there: no other host takes over when that one fails.",
