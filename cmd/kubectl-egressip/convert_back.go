@@ -27,6 +27,7 @@ func toNetNamespaces(in input) conversion {
 	hosts := placements{claims: make(map[string][]netip.Addr), placed: make(map[netip.Addr]bool)}
 	taken := egressIPsWith(in.EgressIPs)
 	requested := namespacesWith(in.NetNamespaces)
+	selecting := spaces.selecting(in.EgressIPs)
 	var netNamespaces, converted []document
 	for _, g := range cluster.Groups {
 		name, _ := egress.NameOfEgressIP(g.Name)
@@ -49,6 +50,8 @@ func toNetNamespaces(in input) conversion {
 			c.lost(kindNetNamespace, namespace, fieldEgressIPs, "it requests %s, which EgressIP %s hides now and what is printed would replace. Remove one of both.",
 				strings.Join(old.EgressIPs, ", "), name)
 		}
+		c.narrowed(e, namespace)
+		c.hidden(name, namespace, selecting[namespace])
 		c.items(e, g.Requests, hosts)
 	}
 	hostSubnets := c.hostSubnets(in, hosts)
@@ -56,7 +59,7 @@ func toNetNamespaces(in input) conversion {
 	c.problems(problems, converted, kindEgressIP)
 	slices.SortFunc(netNamespaces, func(a, b document) int { return strings.Compare(a.Metadata.Name, b.Metadata.Name) })
 	c.documents = slices.Concat(hostSubnets, netNamespaces)
-	c.steps = stepsToNetNamespaces(converted)
+	c.steps = stepsToNetNamespaces(in, converted)
 	return c
 }
 
@@ -107,6 +110,24 @@ func (c *conversion) namespaceOf(e *ovnv1.EgressIP, g egress.Group, spaces names
 		return selected[0], true
 	}
 	return "", false
+}
+
+// narrowed reports a selector that may match other namespaces later.
+func (c *conversion) narrowed(e *ovnv1.EgressIP, namespace string) {
+	if !onlyName(&e.Spec.NamespaceSelector) {
+		c.lost(kindEgressIP, e.Name, "spec.namespaceSelector", "the NetNamespace is for namespace %s alone, which it matches now. "+
+			"Namespaces that it would match later need NetNamespaces of their own.", namespace)
+	}
+}
+
+// hidden reports EgressIPs that come after one that is converted and select the same pods, or some. They
+// are kept and ignored now, and count before the NetNamespace when the first one is gone.
+func (c *conversion) hidden(name, namespace string, selecting []string) {
+	later := slices.DeleteFunc(slices.Clone(selecting), func(other string) bool { return other <= name })
+	if len(later) > 0 {
+		c.lost(kindEgressIP, name, "metadata.name", "when it is deleted, these EgressIPs count for pods of namespace %s, before the NetNamespace: %s. "+
+			"Change their selectors or delete them first, or keep this one.", namespace, strings.Join(later, ", "))
+	}
 }
 
 // placements are the egress IPs that nodes have.
@@ -169,18 +190,28 @@ func (c *conversion) labelled(in input, hosts placements) {
 	}
 }
 
-func stepsToNetNamespaces(converted []document) []string {
+func stepsToNetNamespaces(in input, converted []document) []string {
 	if len(converted) == 0 {
 		return []string{"No EgressIP can be converted."}
 	}
-	return []string{
+	apply := "1. Apply what is printed: " + applyCommand
+	if in.complete {
+		apply += ", and --force-conflicts where another tool has written egressIPs"
+	}
+	steps := []string{
 		"In this order no packet leaves with another address, in a cluster with this operator:",
-		"1. Apply what is printed: " + applyCommand + ", and --force-conflicts where another tool has written egressIPs. Two objects request each address then, so nobody has it, and the pods are dropped. " + untilDropped,
+		apply + ". Two objects request each address then, so nobody has it, and the pods are dropped. " + untilDropped,
 		"2. Delete the EgressIPs: kubectl delete egressip " + strings.ReplaceAll(namesOf(converted), ",", "") + ". The pods leave with their addresses again.",
 		"3. Remove label " + ovnv1.LabelEgressAssignable + " from the Nodes, if no EgressIP is left.",
 		"An address that a HostSubnet without egressCIDRs lists stays there: no other host takes over when that one fails.",
 		"In another cluster than the one that the objects are of: withdraw the addresses from that one first, and give HostSubnets the names of its Nodes.",
 	}
+	if !in.complete {
+		// The target may have what the files do not.
+		steps = append(steps, "The lists of what is printed replace those that HostSubnets and NetNamespaces have there, with the addresses of others. "+
+			"Add these to it first. A conflict says that another tool has written such a list: do not force it without a look at that.")
+	}
+	return steps
 }
 
 // namespaces are those that selectors choose from.

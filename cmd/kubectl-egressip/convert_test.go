@@ -29,7 +29,7 @@ var update = flag.Bool("update", false, "write the golden files again") //nolint
 // the golden file of that name has: manifests, and behind them the report.
 //
 // Mutants killed: convert-hides-who-counts, convert-forgets-claims, convert-guesses-namespaces,
-// convert-overtakes, convert-takes-from-requests.
+// convert-overtakes, convert-takes-from-requests, convert-uncovers.
 func TestConvertFiles(t *testing.T) {
 	t.Parallel()
 	files, err := filepath.Glob(filepath.Join("testdata", "convert", "*.yaml"))

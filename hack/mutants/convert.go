@@ -18,6 +18,7 @@ func pluginMutants() []mutant {
 		m("convert-forgets-claims", "TestConvertFiles", "convert_back.go", "slices.Concat(old.EgressIPs, claims)", "slices.Clone(claims)"),
 		m("convert-guesses-namespaces", "TestConvertFiles", "convert_back.go", "case !spaces.given[selected[0]] && !onlyName(&e.Spec.NamespaceSelector):", "case false:"),
 		m("convert-takes-from-requests", "TestConvertFiles", "convert_back.go", "	case ofRequest:\n", "	case ofRequest && !all:\n"),
+		m("convert-uncovers", "TestConvertFiles", "convert_back.go", "return other <= name })", "return other >= name })"),
 		m("convert-overtakes", "TestConvertFiles", "convert.go", "if name > namespace {", "if name < namespace {"),
 		drawn("convert-leaves-old-annotations", "convert_back.go", "e.Annotations, old.Annotations, ", "e.Annotations, nil, "),
 		drawn("convert-forgets-the-order", "convert.go", "old.Annotations, egress.Balanced)", "old.Annotations, egress.Ordered)"),
