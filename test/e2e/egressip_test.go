@@ -2,8 +2,10 @@ package e2e
 
 import (
 	"context"
+	"encoding/json"
 	"errors"
 	"fmt"
+	"net/netip"
 	"slices"
 	"strings"
 	"testing"
@@ -79,26 +81,37 @@ spec:
 
 // sending has each pod of egressNamespace open connections to the bastion all the time, until the
 // function that it returns is called: that fails the test if any packet has reached the bastion from
-// another address than these, or if hardly anything was answered.
+// another address than these, if hardly anything was answered, or if a sender had ended before.
 func (b *bed) sending(t *testing.T, allowed ...string) (verify func()) {
+	t.Helper()
+	return b.sendingOwn(t, func(testbed.Pod) []string { return allowed }, allowed...)
+}
+
+// sendingOwn is sending, and fails the test too if a connection of a pod was answered to an address that
+// is not the pod's own: a capture does not tell whose pod a packet is.
+func (b *bed) sendingOwn(t *testing.T, own func(testbed.Pod) []string, allowed ...string) (verify func()) {
 	t.Helper()
 	check := b.watchBastion(t, allowed...)
 	seen := b.watchEcho(t, b.bastion)
-	var waits []func(bool) (string, error)
-	for _, p := range b.egress {
-		wait, err := b.Background(t.Context(), p.Place(), "traffic", "watch", "-every", "50ms", "-for", "5m", "-timeout", "2s", "tcp://"+b.echo())
+	waits := make([]func(bool) (string, error), len(b.egress))
+	for i, p := range b.egress {
+		// It goes on until it is ended: one that ends by itself has failed.
+		wait, err := b.Background(t.Context(), p.Place(), "traffic", "watch", "-every", "50ms", "-timeout", "2s", "tcp://"+b.echo())
 		if err != nil {
 			t.Fatal(err)
 		}
-		waits = append(waits, wait)
+		waits[i] = wait
 	}
 	b.eventually(t, seen)
 	return func() {
 		t.Helper()
 		answered := 0
-		for _, wait := range waits {
-			out, _ := wait(true) // that it was ended is an error
-			answered += strings.Count(out, `"saw":`)
+		for i, wait := range waits {
+			out, err := wait(true)
+			if err != nil {
+				t.Errorf("the sender of %s: %v", b.egress[i].Name, err)
+			}
+			answered += answeredTo(t, b.egress[i], out, own(b.egress[i]))
 		}
 		if answered < 3*len(waits) {
 			t.Errorf("only %d connections were answered", answered)
@@ -106,6 +119,31 @@ func (b *bed) sending(t *testing.T, allowed ...string) (verify func()) {
 		t.Logf("%d connections of %d pods were answered", answered, len(waits))
 		check()
 	}
+}
+
+// answeredTo counts the connections of a pod that were answered, in the output of watch, and fails the
+// test for each that was answered to another address than these.
+func answeredTo(t *testing.T, p testbed.Pod, out string, own []string) (answered int) {
+	t.Helper()
+	wrong := map[string]int{}
+	for line := range strings.Lines(out) {
+		var r struct{ Saw string }
+		if err := json.Unmarshal([]byte(line), &r); err != nil {
+			t.Errorf("strange line %q: %v", line, err)
+			continue
+		}
+		if r.Saw == "" {
+			continue
+		}
+		answered++
+		if saw, err := netip.ParseAddrPort(r.Saw); err != nil || !slices.Contains(own, saw.Addr().String()) {
+			wrong[r.Saw]++
+		}
+	}
+	if len(wrong) > 0 {
+		t.Errorf("connections of %s on %s, which may have %v, were answered to (address: connections): %v", p.Name, p.Node, own, wrong)
+	}
+	return answered
 }
 
 // testMigration: the namespace's egress IP becomes that of an EgressIP. As long as both request it,
@@ -163,8 +201,8 @@ func (b *bed) testMigration(t *testing.T) {
 }
 
 // testSelectors: a label that comes and goes moves a pod between an EgressIP and its NetNamespace, in
-// the time of a patch. Pods without it have the NetNamespace's egress IP, and none of them has
-// any other address for a moment.
+// the time of a patch. Pods without it have the NetNamespace's egress IP, and no connection of them is
+// answered to another one at any time. The pod with the label is answered to one of both.
 func (b *bed) testSelectors(t *testing.T) {
 	b.egressIPObject(t, "shop", "tier: web", b.egressIP)
 	b.request(t, egressNamespace, b.secondIP)
@@ -177,8 +215,13 @@ func (b *bed) testSelectors(t *testing.T) {
 	})
 	b.patch(t, "hostsubnet", secondHost, list([]string{b.secondIP}))
 	b.leaveWith(t, b.egress, func(testbed.Pod) string { return b.secondIP })
-	verify := b.sending(t, b.egressIP, b.secondIP)
 	chosen, others := b.egress[0], b.egress[1:]
+	verify := b.sendingOwn(t, func(p testbed.Pod) []string {
+		if p.Name == chosen.Name {
+			return []string{b.egressIP, b.secondIP}
+		}
+		return []string{b.secondIP}
+	}, b.egressIP, b.secondIP)
 	for range 3 {
 		b.must(t, "label", "pod", "-n", egressNamespace, chosen.Name, "tier=web")
 		b.leaveWith(t, []testbed.Pod{chosen}, func(testbed.Pod) string { return b.egressIP })
@@ -199,12 +242,12 @@ func (b *bed) testSelectors(t *testing.T) {
 	b.leaveWith(t, []testbed.Pod{chosen}, func(testbed.Pod) string { return b.egressIP })
 }
 
-// testOverlap: of two EgressIPs that choose a pod, the first by name counts, and both say so. When it
-// goes, the other one does.
+// testOverlap: of two EgressIPs that choose a pod, the first by name counts, and both say so. No connection
+// is answered to the address of the other one meanwhile. When the first goes, the other one counts.
 func (b *bed) testOverlap(t *testing.T) {
 	b.egressIPObject(t, "all", "app: client", b.secondIP)
 	b.leaveWith(t, b.egress, func(testbed.Pod) string { return b.secondIP })
-	verify := b.sending(t, b.egressIP, b.secondIP)
+	verify := b.sendingOwn(t, func(testbed.Pod) []string { return []string{b.secondIP} }, b.egressIP, b.secondIP)
 	for name, want := range map[string]string{"shop": "False Overlap", "all": "True Assigned"} {
 		b.eventually(t, func() error {
 			return b.hasField(t, "egressip", name, `{.status.conditions[?(@.type=="EgressReady")].status} {.status.conditions[?(@.type=="EgressReady")].reason}`, want)
