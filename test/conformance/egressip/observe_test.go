@@ -92,8 +92,12 @@ func (d *driver) Until(ctx context.Context, done func(egressip.State) []string) 
 		// It is quiet: what is wrong now stays wrong, unless the lists were read while something
 		// changed between them.
 		again, err := d.look(ctx)
-		if failed = err; err == nil && again.versions() != seen.versions() {
-			return "the objects change"
+		switch failed = err; {
+		case err != nil:
+			wrong = []string{"whether the objects still change is not known"}
+		case again.versions() != seen.versions():
+			wrong = []string{"the objects still change"} // what was read may never have been at one time
+			return wrong[0]
 		}
 		return ""
 	})
