@@ -1,6 +1,7 @@
 package egress_test
 
 import (
+	"cmp"
 	"fmt"
 	"net/netip"
 	"testing"
@@ -113,7 +114,7 @@ func large(automatic bool) egress.Cluster {
 	c := egress.Cluster{}
 	for h := range 5000 {
 		host := egress.Host{
-			Name: fmt.Sprintf("host-%05d", h), Online: true, Automatic: automatic, Confirmed: true, AgentReady: true,
+			Name: fmt.Sprintf("host-%05d", h), Online: true, Automatic: automatic, Managed: automatic, Confirmed: true, AgentReady: true,
 			IP: testenv.Addr(fmt.Sprintf("10.1.%d.%d", h/200, 1+h%200)),
 		}
 		if automatic {
@@ -167,6 +168,13 @@ func BenchmarkAllocate(b *testing.B) {
 	}
 	for name, c := range map[string]egress.Cluster{"settled": settled, "empty": empty, "tight": tight, "restricted": restricted} {
 		b.Run(name, func(b *testing.B) {
+			placed, want := 0, map[string]int{"tight": 6000}[name]
+			for _, h := range egress.Allocate(c).Hosts {
+				placed += len(h.Claims)
+			}
+			if placed != cmp.Or(want, len(c.Groups)) {
+				b.Fatalf("%d egress IPs have a host", placed)
+			}
 			for b.Loop() {
 				egress.Allocate(c)
 			}
