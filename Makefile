@@ -58,7 +58,7 @@ image: build ## Make build/image.tar, tagged egressip-operator:dev, without Dock
 # On demand only: the server is built from a module of its own, which takes 10 minutes.
 kubernetes-versions: ## Run what talks to an API server against the oldest one that is supported
 	KUBEBUILDER_ASSETS=$$(go run ./hack/binaries -module hack/kubernetes-1.31 apiserver) \
-	  go test -count=1 -timeout 60m ./controllers ./pkg/agent ./cmd/kubectl-egressip ./internal/endpoint ./test/install ./test/conformance
+	  go test -count=1 -timeout 60m ./controllers ./pkg/agent ./cmd/kubectl-egressip ./internal/endpoint ./test/install ./test/conformance ./test/conformance/egressip
 
 test: prerequisites test-unit test-conformance test-system ## Run all tests (root)
 
