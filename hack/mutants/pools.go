@@ -30,6 +30,14 @@ func poolMutants() []mutant {
 		m("kept-beyond-the-quota", "TestKeptWithinQuota", "known && d.Pools[p].PerNamespace >= 0 &&", "known && d.Pools[p].PerNamespace > 5 &&"),
 		m("out-of-the-pool-is-out-at-once", "TestOutOfPool", "case !has || !before.ReleasedAt.IsZero():", `case !has || before.Name != "":`),
 		{
+			name: "broken-pods-are-written", pkg: brain, test: "TestSelectorsThatBreak", plain: true,
+			edits: []edit{{file: "objects_pools.go", old: "object.Spec.PodSelector = before //", new: "_ = before //"}},
+		},
+		{
+			name: "broken-nodes-are-none", pkg: brain, test: "TestSelectorsThatBreak", plain: true,
+			edits: []edit{{file: "objects_pools.go", old: "\tif err != nil {\n\t\treturn nil\n\t}\n\thosts := make", new: "\tif err != nil {\n\t\treturn NewHostSet(nil)\n\t}\n\thosts := make"}},
+		},
+		{
 			name: "pools-choose-no-hosts", pkg: brain, test: "TestPropertyConverges", plain: true,
 			edits: []edit{{file: "allocate.go", old: "return n.OnlyOn.Has(h.Name)", new: "return true"}},
 		},

@@ -4,11 +4,16 @@ import (
 	"fmt"
 	"net/netip"
 	"slices"
+	"strings"
 	"testing"
 	"time"
 
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/labels"
 	"pgregory.net/rapid"
 
+	"github.com/egressip-operator/egressip-operator/api/egressip/v1alpha1"
+	ovnv1 "github.com/egressip-operator/egressip-operator/api/ovn/v1"
 	"github.com/egressip-operator/egressip-operator/internal/testenv"
 	"github.com/egressip-operator/egressip-operator/pkg/egress"
 )
@@ -284,6 +289,30 @@ func TestNamespaceEnds(t *testing.T) {
 	d.Ending = nil
 	if drawn := egress.Draw(d); len(drawn.Given) != 1 || drawn.Given[0].ReleasedAt.IsZero() {
 		t.Errorf("it is gone: %+v", drawn)
+	}
+}
+
+// A selector that cannot be used any more changes nothing for those that have an address: the EgressIP
+// goes on with the pods that it had, and no host loses an address of the pool.
+//
+// Mutants killed: broken-pods-are-written, broken-nodes-are-none.
+func TestSelectorsThatBreak(t *testing.T) {
+	bad := metav1.LabelSelector{MatchExpressions: []metav1.LabelSelectorRequirement{{Key: "app", Operator: "in"}}}
+	web := metav1.LabelSelector{MatchLabels: map[string]string{"app": "web"}}
+	g := egress.Given{Name: "a.r", Request: "a/r", Pool: "p", Addresses: []netip.Addr{testenv.Addr("192.168.7.9")}}
+	e, request := &ovnv1.EgressIP{}, &v1alpha1.EgressIPRequest{Spec: v1alpha1.EgressIPRequestSpec{PodSelector: web}}
+	g.Write(e, request)
+	request.Spec.PodSelector = bad
+	g.Write(e, request)
+	if diff := diff(e.Spec.PodSelector, web); diff != "" || len(e.Spec.EgressIPs) != 1 {
+		t.Errorf("it has %v, and selects other pods:\n%s", e.Spec.EgressIPs, diff)
+	}
+	pool := &v1alpha1.EgressIPPool{Spec: v1alpha1.EgressIPPoolSpec{NodeSelector: &bad}}
+	if hosts := egress.HostsOf(pool, map[string]labels.Set{"w0": nil}); !hosts.Has("w0") {
+		t.Error("w0 may not have what it has any more")
+	}
+	if broken := egress.ReadPool(pool, nil).Broken; !strings.Contains(broken, "spec.nodeSelector") {
+		t.Errorf("the pool says %q", broken)
 	}
 }
 
