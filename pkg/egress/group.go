@@ -51,7 +51,7 @@ type Selection struct {
 // label is a label with its value.
 type label struct{ key, value string }
 
-// demandedBy returns a label that all have whom a selector selects; the zero value for none.
+// demandedBy returns a label that everything has that a selector matches; the zero value for none.
 func demandedBy(s labels.Selector) label {
 	requirements, _ := s.Requirements()
 	for _, r := range requirements {

@@ -45,11 +45,12 @@ func (d *driver) Until(ctx context.Context, done func(conformance.State) []strin
 		// while something changed between them.
 		again, err := d.look(ctx)
 		if err != nil {
-			failed = err
+			failed, wrong = err, []string{"whether the objects still change is not known"}
 			return ""
 		}
 		if again.versions() != seen.versions() {
-			return "the objects change"
+			wrong = []string{"the objects still change"} // what was read may never have been at one time
+			return wrong[0]
 		}
 		return ""
 	})

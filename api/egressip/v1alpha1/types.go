@@ -15,14 +15,14 @@ type EgressIPPool struct {
 	metav1.TypeMeta   `json:",inline"`
 	metav1.ObjectMeta `json:"metadata,omitempty"`
 
-	// spec says which addresses the pool has, and for whom.
+	// spec says which addresses the pool has, and which namespaces may have them.
 	Spec EgressIPPoolSpec `json:"spec"`
 	// status says how many of them are given.
 	// +optional
 	Status EgressIPPoolStatus `json:"status,omitzero"`
 }
 
-// EgressIPPoolSpec says which addresses the pool has, and for whom.
+// EgressIPPoolSpec says which addresses the pool has, and which namespaces may have them.
 type EgressIPPoolSpec struct {
 	// cidrs are the addresses of the pool: IPv4 and IPv6 CIDRs without host bits, in canonical
 	// form. They are given out in order, but for those that cannot be egress IPs.
