@@ -78,14 +78,11 @@ func agentMutants() []mutant {
 		},
 		{
 			name: "late-delete", pkg: agent, test: "TestPodsOf",
-			edits: []edit{{file: "pods.go", old: "!taken || succeeds(pod, owner)", new: "!taken || owner == nil"}},
+			edits: []edit{{file: "../egress/seen.go", old: "!taken || pod.Succeeds(owner)", new: "!taken || owner == nil"}},
 		},
 		{
 			name: "deleted-is-gone", pkg: agent, test: "TestPodsOf",
-			edits: []edit{{
-				file: "pods.go", old: "if !terminal && pod.DeletionTimestamp == nil {\n\t\treturn false",
-				new: "if !terminal {\n\t\treturn pod.DeletionTimestamp != nil",
-			}},
+			edits: []edit{{file: "../egress/seen.go", old: "!l.Running && (l.Terminal || l.AllEnded)", new: "(l.Deleted || !l.Running) && (l.Deleted || l.AllEnded)"}},
 		},
 		{
 			name: "no-daemonset-is-an-upgrade", pkg: agent, test: "TestUninstalledAgentGivesUp",

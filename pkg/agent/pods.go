@@ -1,14 +1,12 @@
 package agent
 
 import (
-	"cmp"
 	"net/netip"
 	"slices"
 	"time"
 
 	corev1 "k8s.io/api/core/v1"
 	"k8s.io/apimachinery/pkg/labels"
-	"k8s.io/apimachinery/pkg/types"
 
 	"github.com/egressip-operator/egressip-operator/pkg/cri"
 	"github.com/egressip-operator/egressip-operator/pkg/egress"
@@ -75,37 +73,21 @@ func hostIPFrom(pod *corev1.Pod) netip.Addr {
 	return netip.Addr{}
 }
 
-// podsOf returns the pods whose traffic needs a path: those with an
-// address of their own that may still send. Where two claim one address, as
-// when it was reused before the object of its former owner was gone, the later
-// pod has it. The answer is in order of address.
+// podsOf returns the pods whose traffic needs a path; see egress.OwnPods.
 func podsOf(pods []localPod) []egress.Pod {
-	owners := make(map[netip.Addr]*localPod)
-	// Not by UID: that of a static pod is another in the API.
-	inAPI := make(map[types.NamespacedName]bool)
+	seen := make([]egress.SeenPod, 0, len(pods))
 	for i := range pods {
-		pod := &pods[i]
-		if pod.source == fromAPI {
-			inAPI[types.NamespacedName{Namespace: pod.namespace, Name: pod.name}] = true
-		}
-		if pod.hostNetwork || pod.ended {
-			continue
-		}
-		for _, ip := range pod.addresses {
-			if owner, taken := owners[ip]; !taken || succeeds(pod, owner) {
-				owners[ip] = pod
-			}
-		}
+		seen = append(seen, pods[i].seen())
 	}
-	answer := make([]egress.Pod, 0, len(owners))
-	for ip, pod := range owners {
-		answer = append(answer, egress.Pod{
-			Namespace: pod.namespace, Name: pod.name, UID: pod.uid, IP: ip, Labels: pod.labels,
-			RuntimeOnly: !inAPI[types.NamespacedName{Namespace: pod.namespace, Name: pod.name}],
-		})
+	return egress.OwnPods(seen)
+}
+
+// seen converts the pod for the brain.
+func (p *localPod) seen() egress.SeenPod {
+	return egress.SeenPod{
+		Namespace: p.namespace, Name: p.name, UID: p.uid, Labels: p.labels, Addresses: p.addresses, Created: p.created,
+		HostNetwork: p.hostNetwork, Terminating: p.terminating, Ended: p.ended, FromRuntime: p.source == fromRuntime,
 	}
-	slices.SortFunc(answer, func(a, b egress.Pod) int { return a.IP.Compare(b.IP) })
-	return answer
 }
 
 // addressesOf returns the pod's addresses.
@@ -123,35 +105,18 @@ func addressesOf(pod *corev1.Pod) []netip.Addr {
 	return addresses
 }
 
-// ended reports whether no container of the pod can send any more, so that another
-// pod may already have its address. A pod that is being deleted sends until its last
-// container has ended, and a phase that something other than the kubelet wrote does
-// not end a running container.
+// ended reports whether no container of the pod can send any more; see egress.PodLife.
 func ended(pod *corev1.Pod) bool {
-	terminal := pod.Status.Phase == corev1.PodSucceeded || pod.Status.Phase == corev1.PodFailed
-	if !terminal && pod.DeletionTimestamp == nil {
-		return false
-	}
 	runs := func(s corev1.ContainerStatus) bool { return s.State.Running != nil }
-	if slices.ContainsFunc(pod.Status.ContainerStatuses, runs) ||
-		slices.ContainsFunc(pod.Status.InitContainerStatuses, runs) ||
-		slices.ContainsFunc(pod.Status.EphemeralContainerStatuses, runs) {
-		return false
-	}
 	unended := func(s corev1.ContainerStatus) bool { return s.State.Terminated == nil }
-	return terminal ||
-		len(pod.Status.ContainerStatuses) > 0 && !slices.ContainsFunc(pod.Status.ContainerStatuses, unended)
-}
-
-// succeeds reports whether a rather than b has the address that both claim.
-func succeeds(a, b *localPod) bool {
-	if a.terminating != b.terminating {
-		return b.terminating
-	}
-	if order := a.created.Compare(b.created); order != 0 {
-		return order > 0
-	}
-	return cmp.Compare(a.uid, b.uid) > 0
+	return egress.PodLife{
+		Terminal: pod.Status.Phase == corev1.PodSucceeded || pod.Status.Phase == corev1.PodFailed,
+		Deleted:  pod.DeletionTimestamp != nil,
+		Running: slices.ContainsFunc(pod.Status.ContainerStatuses, runs) ||
+			slices.ContainsFunc(pod.Status.InitContainerStatuses, runs) ||
+			slices.ContainsFunc(pod.Status.EphemeralContainerStatuses, runs),
+		AllEnded: len(pod.Status.ContainerStatuses) > 0 && !slices.ContainsFunc(pod.Status.ContainerStatuses, unended),
+	}.Ended()
 }
 
 // hostIPOf returns the node's own address as its pods report it, for the time
@@ -160,7 +125,14 @@ func hostIPOf(pods []localPod) (netip.Addr, bool) {
 	var newest *localPod
 	for i := range pods {
 		pod := &pods[i]
-		if pod.hostIP.IsValid() && (newest == nil || succeeds(pod, newest)) {
+		if !pod.hostIP.IsValid() {
+			continue
+		}
+		this, last := pod.seen(), egress.SeenPod{}
+		if newest != nil {
+			last = newest.seen()
+		}
+		if newest == nil || this.Succeeds(&last) {
 			newest = pod
 		}
 	}
