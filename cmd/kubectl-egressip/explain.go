@@ -294,8 +294,10 @@ type table struct {
 
 func newTable(w io.Writer, header ...any) *table {
 	t := &table{w: w, tab: tabwriter.NewWriter(w, 0, 8, 3, ' ', 0)}
-	t.row(header...)
-	t.rows = 0
+	if len(header) > 0 {
+		t.row(header...)
+		t.rows = 0
+	}
 	return t
 }
 

@@ -53,25 +53,7 @@ func rootCommand(out, errOut io.Writer) *cobra.Command {
 	clientcmd.BindOverrideFlags(overrides, flags, names)
 	root.AddCommand(
 		convertCommand(out, errOut, config),
-		&cobra.Command{
-			Use:   "explain [NAMESPACE | egressip/NAME]",
-			Short: "Explain why namespaces and EgressIPs have or lack their egress IPs, and what to do",
-			Example: `  kubectl egressip explain                # all that request egress IPs
-  kubectl egressip explain shop           # one namespace
-  kubectl egressip explain egressip/web   # one EgressIP`,
-			Args: cobra.MaximumNArgs(1),
-			RunE: func(cmd *cobra.Command, args []string) error {
-				o, err := read(cmd.Context(), config)
-				if err != nil {
-					return err
-				}
-				group := ""
-				if len(args) > 0 {
-					group = groupOf(args[0])
-				}
-				return explain(out, o, group)
-			},
-		},
+		explainCommand(out, config),
 		&cobra.Command{
 			Use:   "status",
 			Short: "Show each host with its egress IPs, and what is wrong",
