@@ -347,12 +347,5 @@ func restrictions(
 			byPool[pools[i].Name] = hosts
 		}
 	}
-	onlyOn = make(map[string]*egress.HostSet)
-	for _, e := range egressIPList {
-		g, given := egress.ReadGiven(e)
-		if hosts := byPool[g.Pool]; given && hosts != nil {
-			onlyOn[e.Name] = hosts
-		}
-	}
-	return onlyOn, byPool
+	return egress.OnlyOn(egressIPList, byPool), byPool
 }

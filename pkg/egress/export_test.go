@@ -19,3 +19,6 @@ func (m *Memo) InOrder() bool {
 func Grouped(c Cluster, pods []Pod, namespaces map[string]labels.Set) ([]Pod, []Overlap) {
 	return grouped(c, pods, namespaces)
 }
+
+// Exposed are the groups that the loss of one host would drop.
+func Exposed(c Cluster, r Resolution) (map[string]string, bool) { return exposed(c, r) }

@@ -69,6 +69,19 @@ func HostsOf(object *v1alpha1.EgressIPPool, nodes map[string]labels.Set) *HostSe
 	return NewHostSet(hosts)
 }
 
+// OnlyOn returns, by EgressIP, the hosts to which the pool that gave its addresses restricts them.
+// byPool are those that HostsOf returned, by pool.
+func OnlyOn(egressIPs []*ovnv1.EgressIP, byPool map[string]*HostSet) map[string]*HostSet {
+	onlyOn := make(map[string]*HostSet)
+	for _, e := range egressIPs {
+		g, given := ReadGiven(e)
+		if hosts := byPool[g.Pool]; given && hosts != nil {
+			onlyOn[e.Name] = hosts
+		}
+	}
+	return onlyOn
+}
+
 // ReadPoolRequest reads a request.
 func ReadPoolRequest(object *v1alpha1.EgressIPRequest) PoolRequest {
 	r := PoolRequest{Namespace: object.Namespace, Name: object.Name, Pool: object.Spec.Pool, Created: object.CreationTimestamp.Time}
