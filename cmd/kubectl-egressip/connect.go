@@ -18,6 +18,7 @@ import (
 	"k8s.io/client-go/tools/clientcmd"
 	"sigs.k8s.io/controller-runtime/pkg/client"
 
+	"github.com/egressip-operator/egressip-operator/api/egressip/v1alpha1"
 	ovnv1 "github.com/egressip-operator/egressip-operator/api/ovn/v1"
 	v1 "github.com/egressip-operator/egressip-operator/api/v1"
 	"github.com/egressip-operator/egressip-operator/pkg/egress"
@@ -55,27 +56,35 @@ func newReader(config clientcmd.ClientConfig) (client.Reader, error) {
 	}
 	scheme := runtime.NewScheme()
 	if err := errors.Join(corev1.AddToScheme(scheme), networkingv1.AddToScheme(scheme), appsv1.AddToScheme(scheme), discoveryv1.AddToScheme(scheme),
-		v1.AddToScheme(scheme), ovnv1.AddToScheme(scheme)); err != nil {
+		v1.AddToScheme(scheme), ovnv1.AddToScheme(scheme), v1alpha1.AddToScheme(scheme)); err != nil {
 		return nil, err
 	}
 	return client.New(cfg, client.Options{Scheme: scheme})
 }
 
-// servedEgressIPs are the EgressIPs, if the operator serves them and not another software. Who may
-// not read the definition, which says so, sees it by the netid: no one else gives them one.
-func servedEgressIPs(ctx context.Context, c client.Reader) ([]ovnv1.EgressIP, error) {
+// servesEgressIPs reports whether the operator serves EgressIPs, and not another software; hidden if the
+// user may not read the definition, which says so.
+func servesEgressIPs(ctx context.Context, c client.Reader) (served, hidden bool, err error) {
 	crd := &metav1.PartialObjectMetadata{}
 	crd.SetGroupVersionKind(schema.GroupVersionKind{Group: "apiextensions.k8s.io", Version: "v1", Kind: "CustomResourceDefinition"})
-	err := c.Get(ctx, client.ObjectKey{Name: ovnv1.CRDName}, crd)
-	hidden := apierrors.IsForbidden(err)
+	err = c.Get(ctx, client.ObjectKey{Name: ovnv1.CRDName}, crd)
 	switch {
-	case hidden:
+	case apierrors.IsForbidden(err):
+		return false, true, nil
 	case apierrors.IsNotFound(err):
-		return nil, nil
+		return false, false, nil
 	case err != nil:
-		return nil, fmt.Errorf("read CustomResourceDefinition %s: %w", ovnv1.CRDName, err)
-	case crd.Annotations[ovnv1.AnnotationServedBy] != ovnv1.ServedBy:
-		return nil, nil
+		return false, false, fmt.Errorf("read CustomResourceDefinition %s: %w", ovnv1.CRDName, err)
+	}
+	return crd.Annotations[ovnv1.AnnotationServedBy] == ovnv1.ServedBy, false, nil
+}
+
+// servedEgressIPs are the EgressIPs, if the operator serves them. Who may not read the definition
+// sees it by the netid: no one else gives them one.
+func servedEgressIPs(ctx context.Context, c client.Reader) ([]ovnv1.EgressIP, error) {
+	served, hidden, err := servesEgressIPs(ctx, c)
+	if err != nil || !served && !hidden {
+		return nil, err
 	}
 	var list ovnv1.EgressIPList
 	if err := c.List(ctx, &list); err != nil && !isNoSuchKind(err) {

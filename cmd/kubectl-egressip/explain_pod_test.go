@@ -68,6 +68,7 @@ func (s *server) cluster(t *testing.T) {
 	for i := range o.HostSubnets {
 		h := &o.HostSubnets[i]
 		h.Subnet = map[string]string{"node1": "10.244.1.0/24", "node2": "10.244.2.0/24"}[h.Name]
+		h.Status.Agent.UplinkCIDR = h.HostIP + "/24"
 		s.create(t, h, objects.Node(h.Name, corev1.ConditionTrue))
 	}
 }

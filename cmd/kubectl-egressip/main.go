@@ -7,6 +7,7 @@ package main
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"io"
 	"os"
@@ -24,11 +25,20 @@ func run() int {
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt)
 	defer stop()
 	ctrl.SetLogger(logr.Discard()) // errors are returned, and printed once
-	if err := rootCommand(os.Stdout, os.Stderr).ExecuteContext(ctx); err != nil {
-		fmt.Fprintf(os.Stderr, "error: %v\n", err)
-		return 1
+	return exitCode(rootCommand(os.Stdout, os.Stderr).ExecuteContext(ctx), os.Stderr)
+}
+
+// exitCode returns the program's, and prints an error, unless that only says the code.
+func exitCode(err error, errOut io.Writer) int {
+	var exit exitError
+	switch {
+	case err == nil:
+		return 0
+	case errors.As(err, &exit):
+		return exit.code
 	}
-	return 0
+	fmt.Fprintf(errOut, "error: %v\n", err)
+	return 1
 }
 
 // rootCommand returns the command with its subcommands. Its flags choose a cluster,
@@ -54,6 +64,7 @@ func rootCommand(out, errOut io.Writer) *cobra.Command {
 	root.AddCommand(
 		convertCommand(out, errOut, config),
 		explainCommand(out, config),
+		planCommand(out, config),
 		&cobra.Command{
 			Use:   "status",
 			Short: "Show each host with its egress IPs, and what is wrong",

@@ -31,6 +31,14 @@ type input struct {
 	complete bool
 	// ignored counts the objects of other kinds, by kind.
 	ignored map[string]int
+	// written are the objects of files as they are written there.
+	written []writtenObject
+}
+
+// writtenObject is an object of a file: what it leaves out is not the same as what is empty.
+type writtenObject struct {
+	kind, name string
+	text       json.RawMessage
 }
 
 // sorted returns the same with its objects in order of name: what is printed does not depend on the
@@ -175,6 +183,7 @@ func (r *manifestReader) add(m manifest, written json.RawMessage) error {
 		return fmt.Errorf("%s is there twice: leave one out", name)
 	}
 	r.seen[name] = true
+	r.written = append(r.written, writtenObject{m.Kind, m.Metadata.Name, written})
 	return nil
 }
 

@@ -11,7 +11,7 @@ func pluginMutants() []mutant {
 		return converted
 	}
 	return []mutant{
-		m("plugin-reads-foreign-egressips", "TestEgressIPsThatAreOurs", "connect.go", "crd.Annotations[ovnv1.AnnotationServedBy] != ovnv1.ServedBy", "false"),
+		m("plugin-reads-foreign-egressips", "TestEgressIPsThatAreOurs", "connect.go", "crd.Annotations[ovnv1.AnnotationServedBy] == ovnv1.ServedBy", "crd.Annotations != nil"),
 		m("plugin-believes-any-egressip", "TestEgressIPsThatAreOurs", "connect.go", "return hidden && !numbered", "return false && numbered"),
 		m("convert-creates-nodes", "TestNodesThatAreGone", "convert.go", "in.complete && !there {", "in.complete && !there && h.Gone {"),
 		m("convert-hides-who-counts", "TestConvertFiles", "convert_back.go", "case counts[selected[0]] != e.Name:", "case counts[selected[0]] == \"\":"),

@@ -8,10 +8,23 @@ func traceMutants() []mutant {
 	plugin := func(name, test, file, old, mutated string) mutant {
 		return mutant{name: name, pkg: "./cmd/kubectl-egressip", test: test, plain: true, edits: []edit{{file: file, old: old, new: mutated}}}
 	}
+	inBrain := func(name, test, file, old, mutated string) mutant {
+		return mutant{name: name, pkg: brain, test: test, edits: []edit{{file: file, old: old, new: mutated}}}
+	}
 	return []mutant{
+		inBrain("settle-forgets-assigned", "TestPropertySettlesAsTheControllerDoes", "settle.go", "h.Claims, h.Assigned = all, assigned", "h.Claims = all"),
+		inBrain("settle-stops-early", "TestPropertySettlesAsTheControllerDoes", "settle.go", "if !changed {", "if !changed || rounds > 0 {"),
+		inBrain("predict-hides-drops", "TestPredict", "forecast.go", "&& !before.Drops[f] && after.requests(f):", "&& !before.Drops[f] && after.requests(f) && len(before.Active) == 0:"),
+		inBrain("predict-forgets-spares", "TestPredict", "forecast.go", "change.Exposed = exposedAfter[name]", "_ = exposedAfter"),
+		inBrain("exposed-despite-spares", "TestPropertyExposed", "forecast.go", "if host != \"\" && host != request.Host {", "if host != \"\" && host != request.Host && false {"),
+		inBrain("exposed-without-moves", "TestPropertyExposed", "forecast.go", "movable = movable || h.manages(ip)", "_ = h"),
+		inBrain("regroup-counts-addresses", "TestRegroup", "regroup.go", "if !known || seen[pod] ||", "if !known ||"),
 		plugin("plugin-hides-the-host-network", "TestExplainPod", "explain_pod.go", "case seen.HostNetwork:", "case seen.HostNetwork && false:"),
 		plugin("plugin-forgets-flags", "TestExplainPod", "gather.go", "v.flags.service, v.flags.exclude, v.serv", "v.flags.service, v.serv"),
 		plugin("plugin-knows-flags", "TestExplainPodWithLittle", "explain_pod.go", "e.Unknown = append(e.Unknown, v.unknown...)", ""),
+		plugin("plan-exits-quietly", "TestPlan", "plan.go", "return exitError{exitDrops}", "return exitError{exitChanges}"),
+		plugin("plan-overwrites-objects", "TestPlan", "merge.go", "if current == nil {", "if current == nil || true {"),
+		plugin("plan-plays-foreign-egressips", "TestPlan", "change.go", "case !served:", "case !served && false:"),
 		plugin("plugin-finds-no-claims", "TestExplainIP", "explain_ip.go", "if claim.IP == ip {", "if claim.IP == ip && len(h.Claims) > 9 {"),
 		{
 			name: "ask-finds-no-host", pkg: brain, test: "TestAsk", plain: true,
