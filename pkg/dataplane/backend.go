@@ -118,12 +118,15 @@ func (d *Dataplane) observeIPTables(ctx context.Context, table bool) (seen map[B
 		if !installed {
 			continue
 		}
-		tables, err := driver.Observe(ctx)
+		tables, err := d.readRules(ctx, b, driver)
 		if err == nil {
 			seen[b] = tables
 			continue
 		}
 		if table || !d.needs(b, err) {
+			if errors.Is(err, nftables.ErrAbsent) {
+				continue // others have no rules there either
+			}
 			warnings = append(warnings, warning.UnreadableBackend("iptables-"+string(b), err))
 			continue
 		}
@@ -134,6 +137,15 @@ func (d *Dataplane) observeIPTables(ctx context.Context, table bool) (seen map[B
 	}
 	d.iptablesSeen, d.iptablesWarnings, d.iptablesAt = seen, warnings, monotonic()
 	return seen, warnings, errors.Join(errs...)
+}
+
+// readRules reads the rules of a backend. Where the kernel has no nf_tables, those of iptables-nft
+// are not asked for: each time, the kernel would start a program that looks for a module.
+func (d *Dataplane) readRules(ctx context.Context, b Backend, driver *iptables.Driver) (iptables.Tables, error) {
+	if b == NFT && d.noTables() {
+		return nil, nftables.ErrAbsent
+	}
+	return driver.Observe(ctx)
 }
 
 // iptablesChanged notes what a backend has after a transaction, which is read again soon.

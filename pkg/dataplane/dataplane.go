@@ -58,6 +58,8 @@ type Dataplane struct {
 	iptablesSeen     map[Backend]iptables.Tables
 	iptablesWarnings []warning.Warning
 	iptablesAt       time.Duration
+	// noTables reports whether the kernel has no nf_tables: iptables-nft would look for the module.
+	noTables func() bool
 	// iptablesUsed are the backends of iptables that had our rules after the last pass.
 	iptablesUsed []Backend
 	// ousted are the moments at which others were found to come before our rules.
@@ -153,7 +155,7 @@ func New(cfg Config) (*Dataplane, error) {
 		return nil, err
 	}
 	return &Dataplane{
-		cfg: cfg, nl: nl, iptables: drivers, iptablesErr: errIPTables, nft: nft, tracked: kernelTracker{}, ignored: ignoredMACs(cfg.ARPIgnore),
+		cfg: cfg, nl: nl, iptables: drivers, iptablesErr: errIPTables, nft: nft, noTables: nft.Absent, tracked: kernelTracker{}, ignored: ignoredMACs(cfg.ARPIgnore),
 		ipv6: kernelHasIPv6(), ip6tables: openIP6Tables(),
 	}, nil
 }

@@ -232,7 +232,10 @@ func listRules(ctx context.Context, d *Dataplane) (list []string, err error) {
 			if !installed {
 				continue
 			}
-			tables, err := driver.Observe(ctx)
+			tables, err := d.readRules(ctx, b, driver)
+			if errors.Is(err, nftables.ErrAbsent) {
+				continue // nothing is there
+			}
 			errs = append(errs, err)
 			list = append(list, iptables.ListOwn(b, f.family, tables)...)
 		}

@@ -8,6 +8,7 @@ import (
 	"slices"
 
 	"github.com/egressip-operator/egressip-operator/pkg/dataplane/iptables"
+	"github.com/egressip-operator/egressip-operator/pkg/dataplane/nftables"
 	"github.com/egressip-operator/egressip-operator/pkg/dataplane/rules"
 	"github.com/egressip-operator/egressip-operator/pkg/dataplane/warning"
 )
@@ -99,7 +100,7 @@ func observeIP6Tables(ctx context.Context, v view, k *kernel) {
 		d.ip6tablesSeen, d.ip6tablesAt = map[Backend]iptables.Tables{}, monotonic()
 		unreadable := map[Backend]error{}
 		for b, driver := range d.ip6tables {
-			tables, err := driver.Observe(ctx)
+			tables, err := d.readRules(ctx, b, driver)
 			if err != nil {
 				unreadable[b] = err
 				continue
@@ -109,6 +110,7 @@ func observeIP6Tables(ctx context.Context, v view, k *kernel) {
 		for b, err := range unreadable {
 			switch {
 			case !v.ip6tables:
+			case len(d.ip6tablesSeen) > 0 && errors.Is(err, nftables.ErrAbsent): // others have no rules there either
 			case len(d.ip6tablesSeen) > 0:
 				k.warnings = append(k.warnings, warning.UnreadableBackend("ip6tables-"+string(b), err))
 			default:

@@ -73,12 +73,18 @@ func TestStrictEndsWithoutAnAgent(t *testing.T) {
 			// An agent that works, and one that waits, are present for as long as they are.
 			w.seen.says("working")
 			stays := func(do func(n *node)) {
-				until := time.Now().Add(n1.cfg.AwayAfter + 200*time.Millisecond)
+				until, turn, longest := time.Now().Add(n1.cfg.AwayAfter+200*time.Millisecond), time.Now(), time.Duration(0)
+				defer func() {
+					if t.Failed() {
+						t.Logf("the longest turn of all agents took %v; they are away after %v", longest, n1.cfg.AwayAfter)
+					}
+				}()
 				testenv.UntilWithin(t, patience, "time passes", func() bool {
 					for _, n := range w.nodes {
 						do(n)
 					}
-					return time.Now().After(until)
+					longest, turn = max(longest, time.Since(turn)), time.Now()
+					return turn.After(until)
 				})
 				w.drain(t)
 			}

@@ -8,8 +8,7 @@ import (
 	"slices"
 	"time"
 
-	"golang.org/x/sys/unix"
-
+	"github.com/egressip-operator/egressip-operator/pkg/dataplane/internal/clock"
 	"github.com/egressip-operator/egressip-operator/pkg/dataplane/internal/nlutil"
 	"github.com/egressip-operator/egressip-operator/pkg/dataplane/neigh"
 	"github.com/egressip-operator/egressip-operator/pkg/dataplane/warning"
@@ -132,13 +131,7 @@ func (r *round) ignore() func(net.HardwareAddr) bool {
 }
 
 // monotonic returns the time since an arbitrary moment.
-func monotonic() time.Duration {
-	var t unix.Timespec
-	if err := unix.ClockGettime(unix.CLOCK_MONOTONIC, &t); err != nil {
-		return 0 // every kernel has this clock
-	}
-	return time.Duration(t.Nano())
-}
+func monotonic() time.Duration { return clock.Monotonic() }
 
 // ignoredMACs is the list as a set.
 func ignoredMACs(macs []net.HardwareAddr) map[string]bool {

@@ -10,6 +10,8 @@ import (
 
 	"github.com/google/nftables"
 	"github.com/mdlayher/netlink"
+
+	"github.com/egressip-operator/egressip-operator/pkg/dataplane/internal/clock"
 )
 
 // socketBuffer has room for a transaction of ten thousand elements, and the kernel's
@@ -42,6 +44,7 @@ type Driver struct {
 	linksSeen       *LinkContent
 	linksGeneration uint32
 	linksOwned      bool
+	absence         absence
 }
 
 // Content is all that our table holds.
@@ -58,7 +61,7 @@ type Content struct {
 // Open opens a socket. It changes nothing in the kernel. With own, the driver becomes
 // the owner of the table, where the kernel has tables that outlive their owners.
 func Open(own bool) (*Driver, error) {
-	d := &Driver{wantOwned: own}
+	d := &Driver{wantOwned: own, absence: absence{read: readGeneration, now: clock.Monotonic}}
 	conn, err := nftables.New(nftables.AsLasting(), nftables.WithSockOptions(func(c *netlink.Conn) error {
 		d.raw = c
 		return errors.Join(c.SetReadBuffer(socketBuffer), c.SetWriteBuffer(socketBuffer))
@@ -92,7 +95,7 @@ func (d *Driver) Unchanged() bool {
 	if d.owned && d.linksOwned {
 		return true
 	}
-	generation, err := readGeneration()
+	generation, err := d.absence.generation()
 	return err == nil && (d.owned || generation == d.generation) && (d.linksOwned || generation == d.linksGeneration)
 }
 
@@ -101,8 +104,8 @@ func (d *Driver) Observe() (Content, error) {
 	if d.seen != nil && d.owned {
 		return *d.seen, nil
 	}
-	generation, err := readGeneration()
-	if errors.Is(err, errNoTables) {
+	generation, err := d.absence.generation()
+	if errors.Is(err, ErrAbsent) {
 		return Content{}, nil
 	}
 	if err != nil {
@@ -146,7 +149,7 @@ func stillInside(put map[netip.Prefix]struct{}, read []netip.Prefix) map[netip.P
 func (d *Driver) readWhole(before uint32) (Content, uint32, error) {
 	for range maxReads {
 		content, err := d.read()
-		after, errAfter := readGeneration()
+		after, errAfter := d.absence.generation()
 		if errAfter != nil {
 			return Content{}, 0, errAfter
 		}
@@ -232,7 +235,7 @@ func (d *Driver) readSet(name string) (Elements, error) {
 func (d *Driver) Supported(wanted Table) error {
 	// Without nf_tables, the kernel answers a whole transaction with one error, and the library would
 	// wait for one answer to each of its messages, for ever.
-	if _, err := readGeneration(); err != nil {
+	if _, err := d.absence.generation(); err != nil {
 		return fmt.Errorf("try all rules in a table of their own: %w", err)
 	}
 	err := d.try(wanted)
@@ -275,6 +278,9 @@ func (d *Driver) Ensure() (changes int, err error) {
 	content, err := d.Observe()
 	if err != nil {
 		return 0, err
+	}
+	if !content.Exists && d.Absent() {
+		return 0, fmt.Errorf("make table inet %s: %w", Name, ErrAbsent)
 	}
 	if !content.Exists || d.wantOwned && !d.owned {
 		if err := d.own(); err != nil {

@@ -74,8 +74,8 @@ type Foreign struct {
 // reads nothing while the kernel's rules stay the same, and rules only of the chains
 // that may matter.
 func (f *Foreign) Look(d *Driver, q Question) ([]ForeignChain, error) {
-	generation, err := readGeneration()
-	if errors.Is(err, errNoTables) {
+	generation, err := d.absence.generation()
+	if errors.Is(err, ErrAbsent) {
 		return nil, nil
 	}
 	if err != nil || f.known && generation == f.generation && q.equal(f.question) {

@@ -16,8 +16,8 @@ func (d *Driver) ObserveLinks() (LinkContent, error) {
 	if d.linksSeen != nil && d.linksOwned {
 		return *d.linksSeen, nil
 	}
-	generation, err := readGeneration()
-	if errors.Is(err, errNoTables) {
+	generation, err := d.absence.generation()
+	if errors.Is(err, ErrAbsent) {
 		return LinkContent{}, nil
 	}
 	if err != nil {
@@ -100,6 +100,9 @@ func (d *Driver) PutLinks(want Links, attended time.Duration) error {
 	if len(want.Sources) == 0 {
 		_, err := d.RemoveLinks()
 		return err
+	}
+	if !content.Exists() && d.Absent() {
+		return fmt.Errorf("make %s: %w", tableText(linkTables()[0]), ErrAbsent)
 	}
 	if len(content.exists) < len(linkTables()) || d.wantOwned && !d.linksOwned {
 		if err := d.ownLinks(); err != nil {

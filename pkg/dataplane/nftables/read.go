@@ -86,9 +86,6 @@ func (d *Driver) newTable(t *nftables.Table, flags uint32) error {
 	return err
 }
 
-// errNoTables is the error of a kernel without nf_tables.
-var errNoTables = errors.New("the kernel has no nftables")
-
 // readGeneration reads the number of the kernel's present generation of rules, of all
 // tables.
 func readGeneration() (uint32, error) {
@@ -97,7 +94,7 @@ func readGeneration() (uint32, error) {
 	msgs, err := req.Execute(unix.NETLINK_NETFILTER, 0)
 	if errors.Is(err, unix.EINVAL) {
 		// So netfilter answers where nothing serves that kind of message.
-		return 0, errNoTables
+		return 0, ErrAbsent
 	}
 	if err != nil {
 		return 0, fmt.Errorf("read the generation of nftables: %w", err)
