@@ -31,25 +31,31 @@ func read(ctx context.Context, config clientcmd.ClientConfig) (egress.Objects, e
 }
 
 // connect is read, and returns the client that it read with.
-func connect(ctx context.Context, config clientcmd.ClientConfig) (egress.Objects, client.Reader, error) {
-	c, err := newReader(config)
+func connect(ctx context.Context, config clientcmd.ClientConfig) (egress.Objects, client.Client, error) {
+	c, err := newClient(config)
 	if err != nil {
 		return egress.Objects{}, nil, err
 	}
+	o, err := readObjects(ctx, c)
+	return o, c, err
+}
+
+// readObjects gets the objects that the decisions depend on.
+func readObjects(ctx context.Context, c client.Reader) (egress.Objects, error) {
 	var netNamespaces v1.NetNamespaceList
 	var hostSubnets v1.HostSubnetList
 	if err := c.List(ctx, &netNamespaces); err != nil {
-		return egress.Objects{}, nil, fmt.Errorf("list NetNamespaces: %w", err)
+		return egress.Objects{}, fmt.Errorf("list NetNamespaces: %w", err)
 	}
 	if err := c.List(ctx, &hostSubnets); err != nil {
-		return egress.Objects{}, nil, fmt.Errorf("list HostSubnets: %w", err)
+		return egress.Objects{}, fmt.Errorf("list HostSubnets: %w", err)
 	}
 	egressIPs, err := servedEgressIPs(ctx, c)
-	return egress.Objects{NetNamespaces: netNamespaces.Items, EgressIPs: egressIPs, HostSubnets: hostSubnets.Items}, c, err
+	return egress.Objects{NetNamespaces: netNamespaces.Items, EgressIPs: egressIPs, HostSubnets: hostSubnets.Items}, err
 }
 
-// newReader returns a client of the cluster that the flags choose.
-func newReader(config clientcmd.ClientConfig) (client.Reader, error) {
+// newClient returns a client of the cluster that the flags choose.
+func newClient(config clientcmd.ClientConfig) (client.Client, error) {
 	cfg, err := config.ClientConfig()
 	if err != nil {
 		return nil, err

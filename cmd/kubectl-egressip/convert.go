@@ -62,7 +62,7 @@ func readInput(ctx context.Context, config clientcmd.ClientConfig, files []strin
 	if len(files) > 0 {
 		return readFiles(files, stdin)
 	}
-	c, err := newReader(config)
+	c, err := newClient(config)
 	if err != nil {
 		return input{}, err
 	}

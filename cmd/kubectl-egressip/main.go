@@ -2,7 +2,8 @@
 // reads the cluster's objects and decides with the same code as controller and
 // agents, so that it also answers while those do not run.
 //
-// It changes nothing, and a command runs in one goroutine.
+// It changes nothing but one annotation of a Node (evacuate, restore), and a command
+// runs in one goroutine.
 package main
 
 import (
@@ -49,7 +50,7 @@ func rootCommand(out, errOut io.Writer) *cobra.Command {
 	config := clientcmd.NewNonInteractiveDeferredLoadingClientConfig(rules, overrides)
 	root := &cobra.Command{
 		Use:           "kubectl-egressip",
-		Short:         "Explain egress IPs",
+		Short:         "Explain egress IPs, and work with them day by day",
 		Annotations:   map[string]string{cobra.CommandDisplayNameAnnotation: "kubectl egressip"},
 		SilenceUsage:  true,
 		SilenceErrors: true,
@@ -65,6 +66,8 @@ func rootCommand(out, errOut io.Writer) *cobra.Command {
 		convertCommand(out, errOut, config),
 		explainCommand(out, config),
 		planCommand(out, config),
+		evacuateCommand(out, errOut, config),
+		restoreCommand(out, errOut, config),
 		&cobra.Command{
 			Use:   "status",
 			Short: "Show each host with its egress IPs, and what is wrong",

@@ -9,22 +9,29 @@ import (
 const maxRounds = 4096
 
 // Settle returns the cluster as the controller leaves it: it writes the claims that Allocate gives
-// to hosts until nothing changes. rounds is how often it wrote something; settled is false if there was no end
-// to it. What depends on time, such as claims that are awaited, stays as it is.
+// to hosts until nothing changes. rounds is how often it wrote something; settled is false if
+// there was no end to it. What depends on time, such as claims that are awaited, stays as it is.
 func Settle(c Cluster) (_ Cluster, rounds int, settled bool) {
-	c.Hosts = slices.Clone(c.Hosts)
 	for rounds = range maxRounds {
-		changed := false
-		for _, claims := range Allocate(c).Hosts {
-			if i, found := findHost(c.Hosts, claims.Host); found {
-				changed = c.Hosts[i].write(claims) || changed
-			}
-		}
+		next, changed := writeOnce(c)
 		if !changed {
 			return c, rounds, true
 		}
+		c = next
 	}
 	return c, maxRounds, false
+}
+
+// writeOnce writes the claims of one allocation. changed reports whether any is another than before.
+func writeOnce(c Cluster) (_ Cluster, changed bool) {
+	allocation := Allocate(c)
+	c.Hosts = slices.Clone(c.Hosts)
+	for _, claims := range allocation.Hosts {
+		if i, found := findHost(c.Hosts, claims.Host); found {
+			changed = c.Hosts[i].write(claims) || changed
+		}
+	}
+	return c, changed
 }
 
 // write gives the host the claims that the controller manages. It reports whether that changed
