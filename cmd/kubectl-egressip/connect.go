@@ -24,13 +24,8 @@ import (
 	"github.com/egressip-operator/egressip-operator/pkg/egress"
 )
 
-// read gets the objects that the decisions depend on from the API server.
-func read(ctx context.Context, config clientcmd.ClientConfig) (egress.Objects, error) {
-	o, _, err := connect(ctx, config)
-	return o, err
-}
-
-// connect is read, and returns the client that it read with.
+// connect gets the objects that the decisions depend on from the API server, and returns the client that
+// it read with.
 func connect(ctx context.Context, config clientcmd.ClientConfig) (egress.Objects, client.Client, error) {
 	c, err := newClient(config)
 	if err != nil {

@@ -1,14 +1,10 @@
 package main
 
 import (
-	"errors"
 	"fmt"
 	"io"
 	"strings"
 	"text/tabwriter"
-
-	"k8s.io/apimachinery/pkg/api/meta"
-	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 
 	v1 "github.com/egressip-operator/egressip-operator/api/v1"
 	"github.com/egressip-operator/egressip-operator/pkg/egress"
@@ -136,126 +132,6 @@ func claimOf(hostSubnets []v1.HostSubnet, r egress.RequestResult) *v1.ClaimStatu
 		}
 	}
 	return nil
-}
-
-// status prints all hosts, and what to do about those that are not in order.
-func status(w io.Writer, o egress.Objects) error {
-	cluster, problems := egress.Snapshot(o)
-	resolution := egress.Resolve(cluster)
-	table := newTable(w, "HOST", "HOST IP", "MODE", "ONLINE", "AGENT", "EGRESS IPS", "REASON")
-	var remedies []string
-	for _, host := range cluster.Hosts {
-		result, _ := resolution.Host(host.Name)
-		agent, message := agentOf(o.HostSubnets, host.Name)
-		table.row(host.Name, hostIPs(o.HostSubnets, host), modeOf(host), yesNo(host.Online), agent, claims(result), result.Reason)
-		if message != "" {
-			remedies = append(remedies, fmt.Sprintf("%s, agent: %s", host.Name, message))
-		}
-		if why := whyNotIPv6(o.HostSubnets, host.Name); cluster.WithIPv6 && why != "" {
-			remedies = append(remedies, fmt.Sprintf("%s, egress IPs of IPv6: it cannot serve them: %s", host.Name, why))
-		}
-		for _, c := range result.Claims {
-			if !c.Assigned() || c.State == egress.HostOffline {
-				remedies = append(remedies, fmt.Sprintf("%s, %s: %s", host.Name, c.IP, c.Message))
-			}
-		}
-	}
-	if err := table.flush("There are no HostSubnets: the controller makes one for each Node; check that it runs."); err != nil {
-		return err
-	}
-	for _, p := range problems {
-		if p.Kind == "HostSubnet" {
-			remedies = append(remedies, p.Message)
-		}
-	}
-	ofEgressIPs, requesting, dropped := 0, 0, 0
-	for _, n := range resolution.Groups {
-		if _, ok := egress.NameOfEgressIP(n.Name); ok {
-			ofEgressIPs++
-		}
-		if len(n.Requests) > 0 {
-			requesting++
-		}
-		if n.Dropped {
-			dropped++
-		}
-	}
-	_, err := fmt.Fprintf(w, "\nNamespaces: %d, EgressIPs: %d, with requests: %d, dropped: %d%s\n",
-		len(resolution.Groups)-ofEgressIPs, ofEgressIPs, requesting, dropped, map[bool]string{true: ` (see "kubectl egressip explain")`}[dropped > 0])
-	return errors.Join(err, printAll(w, remedies))
-}
-
-// modeOf says who assigns egress IPs to a host: the administrator, or the controller, by its ranges or
-// because its Node has the label.
-func modeOf(host egress.Host) string {
-	switch {
-	case host.Automatic:
-		return "automatic"
-	case host.Assignable:
-		return "labelled"
-	default:
-		return "manual"
-	}
-}
-
-// whyNotIPv6 returns why a host cannot serve egress IPs of IPv6, as its agent reports; ""
-// if it can, or if that is not known.
-func whyNotIPv6(hostSubnets []v1.HostSubnet, name string) string {
-	for i := range hostSubnets {
-		if h := &hostSubnets[i]; h.Name == name && h.Status.Agent != nil {
-			return h.Status.Agent.IPv6Reason
-		}
-	}
-	return ""
-}
-
-// agentOf returns the reason of a host's condition AgentReady, and what it says, or
-// warns of, if something needs attention.
-func agentOf(hostSubnets []v1.HostSubnet, name string) (reason, message string) {
-	for i := range hostSubnets {
-		if hostSubnets[i].Name != name {
-			continue
-		}
-		c := meta.FindStatusCondition(hostSubnets[i].Status.Conditions, v1.ConditionAgentReady)
-		warnings := meta.FindStatusCondition(hostSubnets[i].Status.Conditions, v1.ConditionWarnings)
-		switch {
-		case c == nil:
-			return "-", "it has not reported yet: check that the DaemonSet runs on the node."
-		case c.Status == metav1.ConditionTrue && warnings != nil && warnings.Status == metav1.ConditionTrue:
-			return c.Reason, warnings.Message
-		case c.Status != metav1.ConditionTrue || c.Reason != "Ready":
-			return c.Reason, c.Message
-		default:
-			return c.Reason, ""
-		}
-	}
-	return "-", ""
-}
-
-func claims(h egress.HostResult) string {
-	list := make([]string, 0, len(h.Claims))
-	for _, c := range h.Claims {
-		list = append(list, fmt.Sprintf("%s(%s)", c.IP, c.State))
-	}
-	return orDash(strings.Join(append(list, h.Invalid...), ","))
-}
-
-// hostIPs are the host's addresses, as far as they are usable or published.
-func hostIPs(hostSubnets []v1.HostSubnet, host egress.Host) string {
-	var ips []string
-	if host.IP.IsValid() {
-		ips = append(ips, host.IP.String())
-	}
-	for i := range hostSubnets {
-		if h := &hostSubnets[i]; h.Name == host.Name {
-			for _, ip := range h.Status.HostIPs {
-				if ip != h.HostIP {
-					ips = append(ips, ip)
-				}
-			}
-		}
-	}
-	return orDash(strings.Join(ips, ","))
 }
 
 func orDash(s string) string {

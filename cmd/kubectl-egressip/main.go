@@ -68,18 +68,8 @@ func rootCommand(out, errOut io.Writer) *cobra.Command {
 		planCommand(out, config),
 		evacuateCommand(out, errOut, config),
 		restoreCommand(out, errOut, config),
-		&cobra.Command{
-			Use:   "status",
-			Short: "Show each host with its egress IPs, and what is wrong",
-			Args:  cobra.NoArgs,
-			RunE: func(cmd *cobra.Command, _ []string) error {
-				o, err := read(cmd.Context(), config)
-				if err != nil {
-					return err
-				}
-				return status(out, o)
-			},
-		},
+		statusCommand(out, config),
+		hostsCommand(out, config),
 		&cobra.Command{
 			Use:   "networks",
 			Short: "Show which networks are inside the cluster, and where each is from",

@@ -27,6 +27,8 @@ func traceMutants() []mutant {
 		plugin("evacuate-does-not-wait", "TestEvacuate", "evacuate.go", "return state.Done()", "return state.Asked"),
 		plugin("evacuate-forgets-what-stays", "TestEvacuate", "evacuate.go", "if !state.InUse() {", "if len(e.host) > 0 {"),
 		plugin("restore-evacuates", "TestEvacuate", "evacuate.go", "value := \"null\"", "value := `\"true\"`"),
+		plugin("status-hides-writers", "TestStatusOnAnAPIServer", "hosts.go", "manager = f.Manager", "_ = f.Manager"),
+		plugin("status-believes-status", "TestStatusOnAnAPIServer", "status.go", "p.Status != \"-\" && (", "p.Status == \"-\" && ("),
 		plugin("plan-exits-quietly", "TestPlan", "plan.go", "return exitError{exitDrops}", "return exitError{exitChanges}"),
 		plugin("plan-overwrites-objects", "TestPlan", "merge.go", "if current == nil {", "if current == nil || true {"),
 		plugin("plan-plays-foreign-egressips", "TestPlan", "change.go", "case !served:", "case !served && false:"),
