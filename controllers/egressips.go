@@ -92,7 +92,8 @@ func sameForEgressIPs(before, after any) bool {
 // sameEgressIP reports whether nothing changed for the reconcilers.
 func sameEgressIP(before, after *ovnv1.EgressIP) bool {
 	for _, key := range []string{
-		v1.AnnotationMode, v1.AnnotationFailBack, v1.AnnotationOtherFamily, v1alpha1.AnnotationRequest, v1alpha1.AnnotationPool,
+		v1.AnnotationMode, v1.AnnotationFailBack, v1.AnnotationOtherFamily, v1.AnnotationExcludeCIDRs,
+		v1.AnnotationIncludeCIDRs, v1alpha1.AnnotationRequest, v1alpha1.AnnotationPool,
 		v1alpha1.AnnotationAddresses, v1alpha1.AnnotationReleasedAt,
 	} {
 		if before.Annotations[key] != after.Annotations[key] {

@@ -71,7 +71,9 @@ func sameRequests(before, after *v1.NetNamespace) bool {
 	return before.UID == after.UID && before.Generation == after.Generation &&
 		before.Annotations[v1.AnnotationMode] == after.Annotations[v1.AnnotationMode] &&
 		before.Annotations[v1.AnnotationFailBack] == after.Annotations[v1.AnnotationFailBack] &&
-		before.Annotations[v1.AnnotationOtherFamily] == after.Annotations[v1.AnnotationOtherFamily]
+		before.Annotations[v1.AnnotationOtherFamily] == after.Annotations[v1.AnnotationOtherFamily] &&
+		before.Annotations[v1.AnnotationExcludeCIDRs] == after.Annotations[v1.AnnotationExcludeCIDRs] &&
+		before.Annotations[v1.AnnotationIncludeCIDRs] == after.Annotations[v1.AnnotationIncludeCIDRs]
 }
 
 // sameClaims reports whether nothing changed for the egress reconciler. In the status

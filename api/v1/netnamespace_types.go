@@ -44,7 +44,8 @@ type NetNamespace struct {
 	// leaves with those of IPv4, IPv6 traffic with those of IPv6. If there are none of one
 	// family, its traffic is dropped, unless annotation
 	// egressip.network.openshift.io/other-family says otherwise. Without any, traffic leaves
-	// with the node's address.
+	// with the node's address. Annotations egressip.network.openshift.io/include-cidrs and
+	// exclude-cidrs say to which destinations they apply.
 	// +optional
 	// +listType=atomic
 	// +kubebuilder:validation:MaxItems=256
@@ -191,6 +192,13 @@ const (
 	OtherFamilyDropped = "dropped"
 	// OtherFamilyNode: it leaves with the node's address, as without egress IPs.
 	OtherFamilyNode = "node"
+	// AnnotationExcludeCIDRs on a NetNamespace or an EgressIP lists networks outside, as CIDRs or
+	// addresses with commas between them, to which pods send as if they had no egress IPs.
+	AnnotationExcludeCIDRs = "egressip.network.openshift.io/exclude-cidrs"
+	// AnnotationIncludeCIDRs lists networks outside to which pods send with their egress IPs, and to
+	// no others. Of the networks of both annotations that an address is in, the most specific one
+	// counts.
+	AnnotationIncludeCIDRs = "egressip.network.openshift.io/include-cidrs"
 	// AnnotationNodeUID on a HostSubnet is the UID of the Node that it belongs
 	// to, as OpenShift SDN wrote it. A HostSubnet without it and without a Node
 	// of its name belongs to an administrator and is left alone.

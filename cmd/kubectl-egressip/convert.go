@@ -125,6 +125,7 @@ func toEgressIPs(in input) conversion {
 		c.replaced(in.EgressIPs, d)
 		c.later(g.Name, selecting[g.Name])
 		c.inOrder(g, object.Annotations)
+		c.destinations(g)
 	}
 	for _, h := range cluster.Hosts {
 		c.placement(h, requests, taken)
@@ -179,6 +180,14 @@ func (c *conversion) later(namespace string, egressIPs []string) {
 			c.lost(kindNetNamespace, namespace, "metadata.name", "EgressIP %s selects pods of this namespace, and comes before the NetNamespace. "+
 				"Of two EgressIPs the first by name counts, which would be %s. Rename the one that is printed.", name, namespace)
 		}
+	}
+}
+
+// destinations reports that another software applies egress IPs to all destinations.
+func (c *conversion) destinations(g egress.Group) {
+	if g.Destinations != nil {
+		c.lost(kindNetNamespace, g.Name, "annotations "+v1.AnnotationIncludeCIDRs+" and exclude-cidrs", "OVN-Kubernetes ignores them: "+
+			"there, the egress IPs apply to all destinations. Here they apply to %s.", g.Destinations)
 	}
 }
 
@@ -245,6 +254,10 @@ func (c *conversion) problems(problems []egress.Problem, documents []document, k
 // those that the object has already, so they are written, too.
 func carried(g egress.Group, annotations, already map[string]string, unless egress.Mode) map[string]string {
 	carried := make(map[string]string)
+	var destinations egress.Destinations
+	if g.Destinations != nil {
+		destinations = *g.Destinations
+	}
 	_, mode := already[v1.AnnotationMode]
 	if mode || annotations[v1.AnnotationMode] == g.Mode.String() || g.Mode != unless && len(g.Requests) > 1 {
 		carried[v1.AnnotationMode] = g.Mode.String()
@@ -259,7 +272,24 @@ func carried(g egress.Group, annotations, already map[string]string, unless egre
 			carried[annotation] = values[0]
 		}
 	}
+	for annotation, networks := range map[string][]netip.Prefix{
+		v1.AnnotationExcludeCIDRs: destinations.Exclude,
+		v1.AnnotationIncludeCIDRs: destinations.Include,
+	} {
+		_, there := already[annotation]
+		if len(networks) > 0 || there {
+			carried[annotation] = commaSeparated(networks)
+		}
+	}
 	return carried
+}
+
+func commaSeparated(networks []netip.Prefix) string {
+	texts := make([]string, 0, len(networks))
+	for _, n := range networks {
+		texts = append(texts, n.String())
+	}
+	return strings.Join(texts, ",")
 }
 
 func stepsToEgressIPs(in input, nodes, egressIPs []document) []string {

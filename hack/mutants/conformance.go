@@ -10,9 +10,9 @@ func conformanceMutants() []mutant {
 		}
 	}
 	return []mutant{
-		m("without-a-host-by-the-node", "egress/planfor.go", "case group.Drops[FamilyOf(pod.IP)]:", `case group.Drops[FamilyOf(pod.IP)] && pod.Group == "":`),
+		m("without-a-host-by-the-node", "egress/planfor.go", "case drops:", `case drops && pod.Group == "":`),
 		m("not-in-demands-a-label", "egress/group.go", "r.Operator() == selection.In && values.Len() == 1", "values.Len() == 1"),
-		m("egress-nodes-spread", "egress/planfor.go", "if assignment.Host == host {", `if assignment.Host == host && pod.Group == "" {`),
+		m("egress-nodes-spread", "egress/planfor.go", "if assignment.Host == p.host {", `if assignment.Host == p.host && pod.Group == "" {`),
 		m("silent-hosts-are-dropped", "online/judge.go", "Doubtful: e.Node == NodeReady, Reason: ReasonSilent", "Doubtful: false, Reason: ReasonSilent"),
 	}
 }

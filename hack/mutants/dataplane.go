@@ -171,7 +171,7 @@ func kernelMutants() []mutant {
 		m("strict-without-end", away, "presence.go", "return max(r.d.cfg.AwayAfter, 0)", "return 0"),
 		m("presence-is-not-renewed", away, "presence.go", "if present {", "if present && false {"),
 		m("presence-of-a-waiting-agent-ends", away, "presence.go", "if present && ends {", "if present && ends && false {"),
-		m("heir-has-the-egress-ip", reused, marking, "when(heir()...).then(Return{}))\n\t}\n\treturn append(rules, when().then(SetMarkFromSet", ")\n\t}\n\treturn append(rules, when().then(SetMarkFromSet"),
+		m("heir-has-the-egress-ip", reused, marking, "when(heir()...).then(Return{}))\n\t}\n\trules = append(rules, when().then(SetMarkFromSet", ")\n\t}\n\trules = append(rules, when().then(SetMarkFromSet"),
 		m("heir-is-locked", reused, filter, "rules = append(rules, when(heir()...).then(Return{}))\n\t}\n", "}\n"),
 		m("heir-is-learned", reused, marking, "inSet(SetLocked, Source), AgentPresent{Set: SetPresent}).then(LearnSender", "inSet(SetLocked, Source)).then(LearnSender"),
 		m("senders-are-remembered", reused, "nftables/members.go", "|| !gone[keyAddr(", "|| gone[keyAddr("),

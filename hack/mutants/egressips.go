@@ -26,7 +26,7 @@ func egressIPMutants() []mutant {
 		m("by-hand-is-no-load", brain, labelled, "allocate_placement.go", "\t\t\tp.load[h] = host.byHand()\n", ""),
 		m("labelled-out-of-network", brain, "TestPropertyConverges", "allocate.go", "return true\n\t}\n\treturn inRanges(h, ip)", "return true\n\t}\n\treturn egressIP || inRanges(h, ip)"),
 		m("egressips-on-the-other-list", brain, "TestPropertyConverges", "allocate.go", "case a.Groups[address.groups[0]].ofEgressIP():", "case a.Groups[address.groups[0]].ofEgressIP() && !a.Hosts[h].Automatic:"),
-		m("netnamespace-before-egressip", brain, "TestPropertyNoPacketLeavesWithAnotherAddress", "planfor.go", "r.Group(pod.group())", "r.Group(pod.Namespace)"),
+		m("netnamespace-before-egressip", brain, "TestPropertyNoPacketLeavesWithAnotherAddress", "planfor.go", "p.Group(pod.group())", "p.Group(pod.Namespace)"),
 		m("selections-are-remembered", brain, "TestPropertyMemoryChangesNothing", "memo.go", "n.Selects.Equal(other.Selects) &&", ""),
 		m("unanswered-is-known", source, "TestSource", "source.go", "\t\t\tpause = retryAfter\n\t\tcase !found &&", "\t\t\tpause = retryAfter\n\t\t\ts.know(false)\n\t\tcase !found &&"),
 		m("never-looked-at-again", source, "TestSource", "source.go", "case !found && s.Served():", "case !found && s.Served() && !s.Known():"),

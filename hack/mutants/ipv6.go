@@ -35,7 +35,7 @@ func ipv6Mutants() []mutant {
 		in("", "neighbours-ipv6-address-passes", both, "nftables/links_rules.go", "six(source6, in(setGuarded6), verdict(expr.VerdictGoto, chainForeign6)),", ""),
 		in("", "unmarked-ipv6-is-not-refused", both, "apply_target.go", "case p.Kind == Refuse && p.IP.Is6():", "case p.Kind == Refuse && p.IP.Is6() && p.NetID > 0:"),
 		in("", "discovery-goes-outside", both, "rules/ipv6.go", "if b.Serve6 || b.Maps {", "if (b.Serve6 || b.Maps) && b.Overlay == \"\" {"),
-		in("", "pending-ipv6-is-reset", "TestEgressIPMovesUnderTraffic", "apply_target.go", "!reachable(p.Via, overIPv6):\n\t\treturn Pod{IP: p.IP, Kind: Drop}", "!reachable(p.Via, overIPv6):\n\t\treturn Pod{IP: p.IP, Kind: Refuse}"),
+		in("", "pending-ipv6-is-reset", "TestEgressIPMovesUnderTraffic", "apply_target.go", "!reachable(p.Via, overIPv6):\n\t\treturn Pod{IP: p.IP, Kind: Drop, Excluded: p.Excluded}", "!reachable(p.Via, overIPv6):\n\t\treturn Pod{IP: p.IP, Kind: Refuse, Excluded: p.Excluded}"),
 		in("", "ipv6-resets-are-not-noted", change, "nftables/members.go", "for name, elements := range put {\n\t\td.elements(", "for name, elements := range put {\n\t\tif name == rules.SetResets6 {\n\t\t\tcontinue\n\t\t}\n\t\td.elements("),
 		in("", "ipv6-addresses-stay", "TestNothingOfIPv6IsLeft", "address/address.go", "return append(four, six...), errors.Join(err4, err6)", "return append(four, six[:0]...), errors.Join(err4, err6)"),
 		in("/overlay", "overlay-has-an-ipv6-address", "TestOverlayOfIPv6", "overlay.go", "n, err = sysctl.EnsureNoAutomaticAddress(link)", "n, err = 0, nil"),

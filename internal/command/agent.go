@@ -14,7 +14,7 @@ import (
 
 func agentCommand(version string) *cobra.Command {
 	var common commonOptions
-	var clusterCIDRs, serviceCIDRs, excludeCIDRs cidrsValue
+	var clusterCIDRs, serviceCIDRs, excludeCIDRs, includeCIDRs cidrsValue
 	o := agent.Options{Version: version, ARPProbe: agent.ARPProbes()[0], SNATPorts: agent.SNATPorts()[0], Kernel: agent.DefaultKernelOptions()}
 	cmd := &cobra.Command{
 		Use:   "agent",
@@ -25,6 +25,7 @@ bpffs. Stopping it changes nothing in the kernel; "cleanup" removes everything.`
 		Args: cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			o.Inside, o.PodNetworks = slices.Concat(clusterCIDRs, serviceCIDRs, excludeCIDRs), clusterCIDRs
+			o.Included = includeCIDRs
 			ctx, cfg, err := common.start(cmd)
 			if err := errors.Join(err, o.Validate()); err != nil {
 				return err
@@ -46,6 +47,8 @@ bpffs. Stopping it changes nothing in the kernel; "cleanup" removes everything.`
 		"service networks as comma-separated `CIDRs`, in addition to those of ServiceCIDR objects (Kubernetes 1.33)")
 	f.Var(&excludeCIDRs, "exclude-cidrs",
 		"further networks as comma-separated `CIDRs` to which all pods send as if there were no egress IPs")
+	f.Var(&includeCIDRs, "include-cidrs",
+		"networks outside as comma-separated `CIDRs` to which egress IPs apply, and to no others, unless a NetNamespace or an EgressIP says otherwise by its annotations; all by default")
 	f.BoolVar(&o.EgressIPs, "egressip-api", true, egressIPAPIUsage)
 	f.BoolVar(&o.Strict, "strict", true,
 		"drop traffic that leaves the cluster from addresses of this node's pod CIDR, or of --cluster-cidrs if it has none, that belong to no known pod")

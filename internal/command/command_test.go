@@ -3,6 +3,7 @@ package command
 import (
 	"bytes"
 	"encoding/json"
+	"fmt"
 	"log"
 	"log/slog"
 	"strings"
@@ -31,28 +32,30 @@ func TestBadFlags(t *testing.T) {
 	t.Setenv("KUBECONFIG", "")
 	t.Setenv("KUBERNETES_SERVICE_HOST", "")
 	for args, want := range map[string][]string{
-		"agent":                                          {"--node-name", "NODE_NAME"},
-		"agent --node-name=a":                            {"--kubeconfig", "service account"},
-		"agent --kubeconfig=/none":                       {"--node-name"},
-		"controller --kubeconfig=none":                   {"--kubeconfig none", "no such file"},
-		"agent --node-name=a --resync-period=1ms":        {"--resync-period 1ms", "100ms"},
-		"agent --cluster-cidrs=10.0.0.0/33":              {"--cluster-cidrs", `"10.0.0.0/33"`, "10.244.0.0/16"},
-		"agent --cluster-cidrs=10.0.0.1/8":               {"--cluster-cidrs", "host bits", "10.0.0.0/8"},
-		"agent --cluster-cidrs=10.0.0.0/8,0.0.0.0/0":     {"--cluster-cidrs", `"0.0.0.0/0"`, "every address"},
-		"agent --service-cidrs=::ffff:10.96.0.0/108":     {"--service-cidrs", `"::ffff:10.96.0.0/108"`, "IPv4"},
-		"agent --service-cidrs=fd00::/64":                {"--node-name"},
-		"agent --exclude-cidrs=0.0.0.0/0":                {"--exclude-cidrs", `"0.0.0.0/0"`, "every address"},
-		"agent --mark-mask=0x3":                          {"--mark-mask", "0x3", "3 bits"},
-		"agent --mark-mask=many":                         {"--mark-mask", `"many"`, "0x1f7f"},
-		"agent --arp-probe=no":                           {"--arp-probe", `"no"`, "strict, warn, off"},
-		"agent --arp-ignore-macs=12:34":                  {"--arp-ignore-macs", `"12:34"`, "12:34:56:78:9a:bc"},
-		"agent --announce-interval=1ms --node-name=a":    {"--announce-interval 1ms", "1s"},
-		"agent --backend=ebtables":                       {"--backend", `"ebtables"`, "auto, nftables, iptables, iptables-nft, iptables-legacy, iptables-both"},
-		"agent --iptables-backend=ebtables":              {"--iptables-backend", `"ebtables"`, "auto, nft, legacy, both", "--backend"},
-		"agent --overlay-port=99999":                     {"--overlay-port", `"99999"`},
-		"agent --log-format=xml":                         {"--log-format", `"xml"`, "text, json"},
-		"cleanup --v=99":                                 {"--v 99", "0 to 10"},
-		"controller --default-capacity=-1 --kubeconfig=": {"--kubeconfig"},
+		"agent":                                              {"--node-name", "NODE_NAME"},
+		"agent --node-name=a":                                {"--kubeconfig", "service account"},
+		"agent --kubeconfig=/none":                           {"--node-name"},
+		"controller --kubeconfig=none":                       {"--kubeconfig none", "no such file"},
+		"agent --node-name=a --resync-period=1ms":            {"--resync-period 1ms", "100ms"},
+		"agent --cluster-cidrs=10.0.0.0/33":                  {"--cluster-cidrs", `"10.0.0.0/33"`, "10.244.0.0/16"},
+		"agent --cluster-cidrs=10.0.0.1/8":                   {"--cluster-cidrs", "host bits", "10.0.0.0/8"},
+		"agent --cluster-cidrs=10.0.0.0/8,0.0.0.0/0":         {"--cluster-cidrs", `"0.0.0.0/0"`, "every address"},
+		"agent --service-cidrs=::ffff:10.96.0.0/108":         {"--service-cidrs", `"::ffff:10.96.0.0/108"`, "IPv4"},
+		"agent --service-cidrs=fd00::/64":                    {"--node-name"},
+		"agent --exclude-cidrs=0.0.0.0/0":                    {"--exclude-cidrs", `"0.0.0.0/0"`, "every address"},
+		"agent --include-cidrs=::/0":                         {"--include-cidrs", `"::/0"`, "every address"},
+		"agent --node-name=a --include-cidrs=" + scattered(): {"--include-cidrs", "no more than 1024 networks", "fewer or larger"},
+		"agent --mark-mask=0x3":                              {"--mark-mask", "0x3", "3 bits"},
+		"agent --mark-mask=many":                             {"--mark-mask", `"many"`, "0x1f7f"},
+		"agent --arp-probe=no":                               {"--arp-probe", `"no"`, "strict, warn, off"},
+		"agent --arp-ignore-macs=12:34":                      {"--arp-ignore-macs", `"12:34"`, "12:34:56:78:9a:bc"},
+		"agent --announce-interval=1ms --node-name=a":        {"--announce-interval 1ms", "1s"},
+		"agent --backend=ebtables":                           {"--backend", `"ebtables"`, "auto, nftables, iptables, iptables-nft, iptables-legacy, iptables-both"},
+		"agent --iptables-backend=ebtables":                  {"--iptables-backend", `"ebtables"`, "auto, nft, legacy, both", "--backend"},
+		"agent --overlay-port=99999":                         {"--overlay-port", `"99999"`},
+		"agent --log-format=xml":                             {"--log-format", `"xml"`, "text, json"},
+		"cleanup --v=99":                                     {"--v 99", "0 to 10"},
+		"controller --default-capacity=-1 --kubeconfig=":     {"--kubeconfig"},
 		"controller --kubeconfig=none --default-capacity=-1 --kube-api-qps=-1 --kube-api-burst=-1 --probe-interval=1ms": {
 			"--kubeconfig none", "--default-capacity -1", "--kube-api-qps -1", "--kube-api-burst -1", "--probe-interval 1ms",
 		},
@@ -122,4 +125,13 @@ func TestOneLog(t *testing.T) {
 	if strings.Join(got, "|") != want {
 		t.Errorf("logged %q, want %q", got, want)
 	}
+}
+
+// scattered are networks of which all others are too many for the kernel.
+func scattered() string {
+	var list []string
+	for i := range 32 {
+		list = append(list, fmt.Sprintf("2001:db8:%x:7::1/128", i))
+	}
+	return strings.Join(list, ",")
 }

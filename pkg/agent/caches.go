@@ -341,6 +341,7 @@ func (c *caches) gather(ctx context.Context) (input, error) {
 		apiServers:    apiServers.Items,
 		kubeadm:       kubeadmNetworks(configMaps.Items),
 		inside:        c.options.Inside,
+		included:      c.options.Included,
 		podNetworks:   c.options.PodNetworks,
 		strict:        c.options.Strict,
 	}, nil

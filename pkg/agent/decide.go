@@ -32,6 +32,8 @@ type input struct {
 	kubeadm egress.ClusterNetworks
 	// inside are the networks that flags name as inside the cluster.
 	inside []netip.Prefix
+	// included are networks outside to which egress IPs apply alone, as flags name them.
+	included []netip.Prefix
 	// podNetworks are the cluster's pod networks, as flags name them.
 	podNetworks []netip.Prefix
 	strict      bool
@@ -109,6 +111,7 @@ func decide(in input) (decision, bool) {
 		Host: in.node, Cluster: cluster, HostIP: hostIP, Uplink: in.uplink, Addresses: in.addresses,
 		Pods: podsOf(in.pods), Namespaces: in.namespaces, Managed: managedNamespaces(in.netNamespaces),
 		Inside: insideNetworks(in.inside, in.serviceCIDRs), PodNetworks: in.podNetworks, ClusterNetworks: in.kubeadm,
+		Included:   in.included,
 		APIServers: endpointsOf(in.apiServers), PodRoutes: routesOf(in.podRoutes),
 		Strict: in.strict, Reach: in.reach, Memo: in.memo,
 	})

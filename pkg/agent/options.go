@@ -12,6 +12,7 @@ import (
 
 	"github.com/egressip-operator/egressip-operator/internal/flagcheck"
 	"github.com/egressip-operator/egressip-operator/pkg/dataplane"
+	"github.com/egressip-operator/egressip-operator/pkg/egress"
 )
 
 // The bounds of Options.ResyncPeriod.
@@ -40,6 +41,9 @@ type Options struct {
 	// the ServiceCIDR objects, and those that are excluded: traffic to them is never
 	// egress traffic.
 	Inside []netip.Prefix
+	// Included are networks outside to which egress IPs apply, and to no others, as long as a
+	// namespace or an EgressIP does not say otherwise; none for all.
+	Included []netip.Prefix
 	// PodNetworks are those of Inside that hold pods: for Strict, where the Node
 	// has no podCIDR.
 	PodNetworks []netip.Prefix
@@ -109,6 +113,9 @@ func (o Options) Validate() error {
 		if err := probeConfig(o.ProbeInterval).Validate(); err != nil {
 			errs = append(errs, fmt.Errorf("--probe-interval %s: give a duration such as %s: %w", o.ProbeInterval, DefaultProbeInterval(), err))
 		}
+	}
+	if err := egress.CheckIncluded(o.Included); err != nil {
+		errs = append(errs, fmt.Errorf("--include-cidrs: %w", err))
 	}
 	if o.ARPProbe != "" && !slices.Contains(ARPProbes(), o.ARPProbe) {
 		errs = append(errs, fmt.Errorf("--arp-probe %q: use one of %v", o.ARPProbe, ARPProbes()))

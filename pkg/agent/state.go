@@ -48,6 +48,14 @@ func stateOf(plan egress.Plan, strict bool) dataplane.State {
 
 // podState converts one path.
 func podState(p egress.PodPath, hosted map[netip.Addr]bool) dataplane.Pod {
+	pod := pathState(p, hosted)
+	if pod.Kind != dataplane.Node {
+		pod.Excluded = slices.Clone(p.Excluded)
+	}
+	return pod
+}
+
+func pathState(p egress.PodPath, hosted map[netip.Addr]bool) dataplane.Pod {
 	switch {
 	case p.Kind == egress.PathNode:
 		return dataplane.Pod{IP: p.IP, Kind: dataplane.Node}
@@ -66,5 +74,5 @@ func podState(p egress.PodPath, hosted map[netip.Addr]bool) dataplane.Pod {
 
 func equalPods(a, b dataplane.Pod) bool {
 	return a.IP == b.IP && a.Kind == b.Kind && a.NetID == b.NetID && a.EgressIP == b.EgressIP && slices.Equal(a.Via, b.Via) &&
-		slices.Equal(a.Sources, b.Sources)
+		slices.Equal(a.Sources, b.Sources) && slices.Equal(a.Excluded, b.Excluded)
 }

@@ -10,6 +10,7 @@ import (
 
 	"github.com/egressip-operator/egressip-operator/pkg/dataplane/bpf"
 	"github.com/egressip-operator/egressip-operator/pkg/dataplane/conntrack"
+	"github.com/egressip-operator/egressip-operator/pkg/dataplane/nftables"
 )
 
 // tracker is the kernel's connection tracking.
@@ -69,6 +70,8 @@ type staleness struct {
 	// inside holds the networks of the cluster, lengths the lengths of their prefixes.
 	inside  map[netip.Prefix]struct{}
 	lengths []int
+	// excluded are the networks to which each pod leaves as without us.
+	excluded nftables.Excluded
 }
 
 // newStaleness returns the staleness of going from the observed kernel to the desired.
@@ -113,6 +116,7 @@ func newStaleness(m Marks, observed, desired kernel, known, wanted indices) stal
 			s.withdrawn[ip] = struct{}{}
 		}
 	}
+	s.excluded = desired.excluded
 	var found [129]bool
 	for p := range desired.inside {
 		if !found[p.Bits()] {
@@ -165,7 +169,7 @@ func (s staleness) stale(f conntrack.Flow) bool {
 		return way != 0
 	}
 	mark := s.pods[f.Source]
-	inside := s.isInside(f.Dest)
+	inside := s.isInside(f.Dest) || slices.ContainsFunc(s.excluded[f.Source], func(p netip.Prefix) bool { return p.Contains(f.Dest) })
 	if mark != 0 && (way != mark && !inside || way != 0 && inside || s.wrongSource(f, way)) {
 		return true
 	}

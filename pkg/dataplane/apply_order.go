@@ -22,9 +22,9 @@ import (
 type phase int
 
 const (
-	// phaseGrow adds to the sets of what is inside and of hosts, and stops serving
-	// networks that lost their egress IP here. It comes first, as locks refer to
-	// these sets.
+	// phaseGrow adds to the sets of what is inside, of hosts and of what is excluded for pods,
+	// and stops serving networks that lost their egress IP here. It comes first, as locks refer
+	// to these sets.
 	phaseGrow phase = iota
 	// phaseLock locks pods that must not leave unmarked, and binds addresses to links.
 	phaseLock
@@ -49,6 +49,9 @@ const (
 	phaseMark
 	// phaseUnroute deletes overlay routes of pods that take another path.
 	phaseUnroute
+	// phaseInclude deletes networks that are no longer excluded for pods which stay locked: all
+	// of their former way has gone by now.
+	phaseInclude
 	// phaseForget deletes connections that began on another path than that of
 	// their pod, so that they end or begin again.
 	phaseForget
@@ -73,7 +76,9 @@ type change struct {
 	ip netip.Addr
 	// prefix, for sets of networks.
 	prefix netip.Prefix
-	// set is the name of the set, for put and del.
+	// excluded and included are networks that are excluded for a pod from now on, and no longer.
+	excluded, included []netip.Prefix
+	// set is the name of the set, for put, del and exclude.
 	set string
 	// mark of a pod, or of a network that is served.
 	mark uint32
@@ -103,6 +108,8 @@ const (
 	delServed
 	putRules
 	putLinks
+	// exclude changes the excluded networks of a pod, some of which go and some come.
+	exclude
 	// What a backend that is no longer used has left.
 	dropTable
 	dropSets
@@ -214,7 +221,7 @@ func setOf(set string, ip netip.Addr) string {
 	if ip.Is4() {
 		return set
 	}
-	return map[string]string{setPods: setPods6, setHosts: setHosts6, setLocked: setLocked6, setInside: setInside6, setIPs: setIPs6}[set]
+	return map[string]string{setPods: setPods6, setHosts: setHosts6, setLocked: setLocked6, setInside: setInside6, setIPs: setIPs6, setExcluded: setExcluded6}[set]
 }
 
 // networks adds changes of the sets of what is inside, and reports whether there are any.

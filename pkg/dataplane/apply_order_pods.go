@@ -22,6 +22,7 @@ func orderPods(in orderInput) []change {
 // already, those that have another path, and those that have gone.
 func (c *changes) pods(in orderInput) (moved []netip.Addr) {
 	obs, want := in.observed, in.desired
+	moved = c.excluded(obs, want)
 	c.members(phaseLock, putMember, setLocked, want.locked, obs.locked)
 	c.linkChanges(in)
 	for _, ip := range sortedAddrs(want.routes) {
@@ -75,7 +76,7 @@ func (c *changes) forget(all bool, moved []netip.Addr) {
 // ofPods reports whether a change is about pods alone.
 func (c change) ofPods() bool {
 	switch c.op {
-	case putRoute, delRoute, putLinks, forgetFlows:
+	case putRoute, delRoute, putLinks, forgetFlows, exclude:
 		return true
 	case putMember, delMember:
 		return slices.Contains([]string{setPods, setPods6, setLocked, setLocked6}, c.set)

@@ -43,7 +43,7 @@ func (r *round) perform(ctx context.Context, list []change, s staleness) map[net
 
 // together reports whether two changes are members of one batch.
 func (c change) together(o change) bool {
-	return c.phase == o.phase && c.op == o.op && c.set == o.set && (c.op == putMember || c.op == delMember || c.op == addAddress)
+	return c.phase == o.phase && c.op == o.op && c.set == o.set && (c.op == putMember || c.op == delMember || c.op == addAddress || c.op == exclude)
 }
 
 // execution is what has become of a list of changes so far.
@@ -70,12 +70,14 @@ func (e *execution) warnOnce(w warning.Warning) {
 
 // depends reports whether a change needs something that failed.
 func (e *execution) depends(c change) bool {
-	if e.d.maps == nil && (c.op == putRoute || c.op == delRoute || c.op == putServed || c.op == delServed) {
+	if e.d.maps == nil && slices.Contains([]op{putRoute, delRoute, putServed, delServed}, c.op) {
 		return true
 	}
 	switch c.phase {
 	case phaseAddress:
 		return e.rulesErr != nil || e.guardErr != nil || e.rules6Err != nil && c.ip.Is6()
+	case phaseInclude:
+		return e.failed[phaseMark] != nil
 	case phaseServe, phaseMark:
 		return e.refusedMark(c.mark)
 	case phaseRelease:
@@ -174,6 +176,8 @@ func (e *execution) change(ctx context.Context, batch []change) (int, error) {
 		return len(batch), e.members.put(batch)
 	case delMember:
 		return len(batch), e.members.del(batch)
+	case exclude:
+		return len(batch), e.members.exclude(batch)
 	case putRoute:
 		return 1, e.d.maps.PutRoute(c.ip, c.route)
 	case delRoute:

@@ -29,6 +29,8 @@ type round struct {
 	// why they get none although they should.
 	resets    bool
 	resetsErr error
+	// excludedErr is why no network can be excluded.
+	excludedErr error
 	// ipv6: there are rules and sets for IPv6. ipv6Err is why there are none although
 	// there should be.
 	ipv6    bool
@@ -86,6 +88,7 @@ func (r *round) run(ctx context.Context) (again bool, err error) {
 	use6 := r.use6(use, observed)
 	r.try6(ctx, use6)
 	r.warnIPv6()
+	r.warnExcluded()
 
 	m := r.d.cfg.Marks
 	known, used := knownIndices(m, observed)
@@ -195,6 +198,7 @@ func (r *round) ruleParams(idx indices, s State) rules.Params {
 		ProbePort:   r.d.cfg.ProbePort,
 		Indices:     idx,
 		Resets:      r.resets,
+		Excluded:    r.excludedErr == nil,
 		Senders:     r.members.table,
 		RandomPorts: r.randomPorts(),
 		Strict:      masked4(strictNetworks(s)),
@@ -254,9 +258,9 @@ func (r *round) prepare() error {
 	}
 	r.members, r.report.BackendReason = members{d: r.d, table: chosen.table}, chosen.reason
 	r.prepareIPv6()
-	n, resets, resetsErr, err := r.members.ensure(r.d.cfg.ResetConnections, r.ipv6)
-	r.report.Changes += n
-	r.resets, r.resetsErr = resets, resetsErr
+	made, err := r.members.ensure(r.d.cfg.ResetConnections, r.ipv6)
+	r.report.Changes += made.changes
+	r.resets, r.resetsErr, r.excludedErr = made.resets, made.resetsErr, made.excludedErr
 	if err == nil {
 		err = r.stayPresent()
 	}

@@ -25,6 +25,7 @@ func TestRulesFollowFromTheRound(t *testing.T) {
 		{name: "iptables", want: rules.Params{}},
 		{name: "table", round: round{members: members{table: true}}, want: rules.Params{Senders: true}},
 		{name: "strict", strict: true, want: rules.Params{Strict: strict4, Strict6: strict6}},
+		{name: "nothing can be excluded", round: round{excludedErr: errNoIndex}, want: rules.Params{}},
 		{name: "resets", round: round{resets: true}, want: rules.Params{Resets: true}},
 		{name: "IPv6 is dropped", round: round{ipv6: true}, want: rules.Params{IPv6: true}},
 		{
@@ -39,6 +40,7 @@ func TestRulesFollowFromTheRound(t *testing.T) {
 		cfg.ProbePort = 9790
 		c.round.pass = &pass{d: &Dataplane{cfg: cfg}}
 		idx := indices{testenv.Addr(eip1): 128}
+		c.want.Excluded = c.round.excludedErr == nil
 		c.want.Marks, c.want.Overlay, c.want.OverlayPort, c.want.ProbePort, c.want.Indices = cfg.Marks, overlayName, cfg.OverlayPort, 9790, idx
 		if got := c.round.ruleParams(idx, State{Strict: c.strict, Subnets: subnets}); !got.Equal(c.want) {
 			t.Errorf("%s: %+v", c.name, got)

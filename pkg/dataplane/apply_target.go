@@ -24,6 +24,8 @@ type kernel struct {
 	// hosts is set egress-hosts, ips set egress-ips, inside set egress-inside.
 	hosts, ips map[netip.Addr]struct{}
 	inside     map[netip.Prefix]struct{}
+	// excluded is set egress-excluded.
+	excluded nftables.Excluded
 	// routes is BPF map pods, served BPF map hosted.
 	routes map[netip.Addr]bpf.Route
 	served map[bpf.Network]uint32
@@ -73,6 +75,7 @@ func emptyKernel() kernel {
 		hosts:     map[netip.Addr]struct{}{},
 		ips:       map[netip.Addr]struct{}{},
 		inside:    map[netip.Prefix]struct{}{},
+		excluded:  nftables.Excluded{},
 		routes:    map[netip.Addr]bpf.Route{},
 		served:    map[bpf.Network]uint32{},
 		addresses: map[netip.Addr]struct{}{},
@@ -133,7 +136,7 @@ func usable(s State, known *digest, unusable map[netip.Addr]error) (State, []err
 			if p.Kind == closed || out.Pods[i].Kind == closed {
 				kind = closed
 			}
-			out.Pods[i] = Pod{IP: p.IP, Kind: kind}
+			out.Pods[i] = Pod{IP: p.IP, Kind: kind} // and nothing is excluded
 			continue
 		}
 		byIP[p.IP] = len(out.Pods)
@@ -150,7 +153,7 @@ func isAddress(ip netip.Addr) bool { return ip.IsValid() && !ip.Is4In6() }
 func (p Pod) usable(hosted map[netip.Addr]bool, overIPv6 bool) Pod {
 	switch {
 	case p.Kind == Local && (!hosted[p.EgressIP] || p.EgressIP.Is4() != p.IP.Is4()), p.Kind == Remote && !reachable(p.Via, overIPv6):
-		return Pod{IP: p.IP, Kind: Drop}
+		return Pod{IP: p.IP, Kind: Drop, Excluded: p.Excluded}
 	case p.Kind > closed:
 		return Pod{IP: p.IP, Kind: Drop}
 	default:
@@ -234,6 +237,9 @@ func desire(s State, known *digest, m Marks, idx indices) kernel {
 			k.pods[p.IP] = m.Remote()
 		}
 		k.locked[p.IP] = struct{}{}
+		if networks := p.excluded(); len(networks) > 0 {
+			k.excluded[p.IP] = networks
+		}
 	}
 	return k
 }

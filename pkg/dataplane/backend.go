@@ -49,7 +49,7 @@ func (d *Dataplane) chooseBackend(trial rules.Params) (choice, error) {
 func (d *Dataplane) supported(p rules.Params) error {
 	p.Serve6, p.OverIPv6 = false, false // see supported6
 	p.Strict, p.Strict6 = []netip.Prefix{netip.MustParsePrefix("192.0.2.0/24")}, []netip.Prefix{netip.MustParsePrefix("2001:db8::/64")}
-	p.Resets, p.Senders, p.IPv6 = true, true, d.ipv6
+	p.Resets, p.Senders, p.Excluded, p.IPv6 = true, true, true, d.ipv6
 	table, err := renderTable(p)
 	if err != nil {
 		return err
@@ -62,7 +62,7 @@ func (d *Dataplane) supported(p rules.Params) error {
 func (d *Dataplane) supported6(p rules.Params) error {
 	if d.serve6.rules.due() {
 		p = everyRuleOfIPv6(p)
-		p.Resets, p.Senders = true, true
+		p.Resets, p.Senders, p.Excluded = true, true, true
 		table, err := renderTable(p)
 		if err == nil {
 			err = d.nft.Supported(table)
@@ -176,31 +176,42 @@ type members struct {
 	table bool
 }
 
-// ensure makes what holds the members, and counts the changes. resets reports whether
-// there is a set of connections that get a reset, and resetsErr why not although it
-// is wanted.
-func (m members) ensure(wantResets, ipv6 bool) (changes int, resets bool, resetsErr, err error) {
+// ensured is what holds members. Not every kernel has ipsets of all kinds, and all else works
+// without: resetsErr is why there is no set of connections that get a reset although it is
+// wanted, excludedErr why there is none of networks to which pods leave as without us.
+type ensured struct {
+	changes                int
+	resets                 bool
+	resetsErr, excludedErr error
+}
+
+// ensure makes what holds the members, and counts the changes.
+func (m members) ensure(wantResets, ipv6 bool) (ensured, error) {
+	e := ensured{resets: wantResets}
 	if m.table {
-		n, err := m.d.nft.Ensure()
-		return n, wantResets, nil, err
+		var err error
+		e.changes, err = m.d.nft.Ensure()
+		return e, err
 	}
-	resets = wantResets
 	var errs []error
 	for _, s := range ourSets() {
 		ofResets := s.Name == setResets || s.Name == setResets6
-		if ofResets && !resets || s.IPv6 && !ipv6 {
+		if ofResets && !e.resets || isExcluded(s.Name) && e.excludedErr != nil || s.IPv6 && !ipv6 {
 			continue
 		}
 		n, err := ipset.Ensure(m.d.nl, s)
-		changes += n
-		if ofResets && err != nil {
-			// Not every kernel has this kind of set, and all else works without.
-			resets, resetsErr = false, err
-			continue
+		e.changes += n
+		switch {
+		case err == nil:
+		case ofResets:
+			e.resets, e.resetsErr = false, err
+		case isExcluded(s.Name):
+			e.excludedErr = err
+		default:
+			errs = append(errs, err)
 		}
-		errs = append(errs, err)
 	}
-	return changes, resets, resetsErr, errors.Join(errs...)
+	return e, errors.Join(errs...)
 }
 
 // put makes a batch of changes, all of one set.
@@ -310,6 +321,9 @@ func observeTable(_ context.Context, v view, k *kernel) error {
 		return nil
 	}
 	k.pods, k.locked = pods, locked
+	if k.excluded, err = excludedInTable(content); err != nil {
+		return err
+	}
 	k.hosts, k.ips = content.Addresses(setHosts), content.Addresses(setIPs)
 	maps.Copy(k.hosts, content.Addresses(setHosts6))
 	maps.Copy(k.ips, content.Addresses(setIPs6))

@@ -66,7 +66,7 @@ func TestGoldenOfBothFamilies(t *testing.T) {
 	}
 	line("\n# Rules for IPv6")
 	content := rules.Build6(rules.Params{
-		Marks: m, Overlay: overlayName, OverlayPort: 9789, ProbePort: 9790, Resets: true, Senders: true, IPv6: true, Serve6: true, Maps: true,
+		Marks: m, Overlay: overlayName, OverlayPort: 9789, ProbePort: 9790, Resets: true, Excluded: true, Senders: true, IPv6: true, Serve6: true, Maps: true,
 		Indices: aimed.serving, Strict6: masked6(s.Subnets),
 	})
 	for _, text := range ruleLines(content) {
@@ -81,7 +81,7 @@ func TestGoldenOfBothFamilies(t *testing.T) {
 func TestGoldenOfIPv6InIPTables(t *testing.T) {
 	m := DefaultMarks()
 	content := iptables.Render(rules.Build6(rules.Params{
-		Marks: m, Overlay: overlayName, OverlayPort: 9789, ProbePort: 9790, Resets: true, IPv6: true, Serve6: true,
+		Marks: m, Overlay: overlayName, OverlayPort: 9789, ProbePort: 9790, Resets: true, Excluded: true, IPv6: true, Serve6: true,
 		Indices: indices{testenv.Addr(eip1): m.FirstIndex(), testenv.Addr(eip61): m.FirstIndex() + 1},
 		Strict6: []netip.Prefix{netip.MustParsePrefix("fd00:10:1::/64")},
 	}))
@@ -141,7 +141,7 @@ func TestGoldenOfHostsOfIPv6(t *testing.T) {
 	}
 	line("\n# Rules for IPv6")
 	p := rules.Params{
-		Marks: DefaultMarks(), Overlay: overlayName, OverlayPort: 9789, ProbePort: 9790, Resets: true, Senders: true, IPv6: true, Serve6: true, Maps: true,
+		Marks: DefaultMarks(), Overlay: overlayName, OverlayPort: 9789, ProbePort: 9790, Resets: true, Excluded: true, Senders: true, IPv6: true, Serve6: true, Maps: true,
 	}
 	before := ruleLines(rules.Build6(p))
 	before4 := ruleLines(rules.Build(p))

@@ -30,7 +30,7 @@ type goldenState struct {
 }
 
 func goldenStates() []goldenState {
-	defaults := rules.Params{Marks: DefaultMarks(), Overlay: overlayName, OverlayPort: 9789, ProbePort: 9790, Resets: true}
+	defaults := rules.Params{Marks: DefaultMarks(), Overlay: overlayName, OverlayPort: 9789, ProbePort: 9790, Resets: true, Excluded: true}
 	noResets, noProbes, otherMask := defaults, defaults, defaults
 	noResets.Resets = false
 	noProbes.ProbePort = 0

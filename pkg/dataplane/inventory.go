@@ -341,7 +341,9 @@ func observeSets(_ context.Context, v view, k *kernel) error {
 			k.inside[entry] = struct{}{}
 		}
 	}
-	return errors.Join(errs...)
+	excluded, err := excludedInSets()
+	k.excluded = excluded
+	return errors.Join(append(errs, err)...)
 }
 
 // addressesInSet adds the addresses of an ipset to others.

@@ -211,10 +211,14 @@ func settingsAgainstIPv6(get func(path string) (string, error)) error {
 
 // aimed is the State without what this round cannot do about IPv6.
 func (r *round) aimed() State {
-	if !r.ipv6 {
-		return withoutIPv6(r.state)
+	s := r.state
+	if r.excludedErr != nil {
+		s = withoutExcluded(s)
 	}
-	s := withIPv6(r.state)
+	if !r.ipv6 {
+		return withoutIPv6(s)
+	}
+	s = withIPv6(s)
 	if r.serve6 {
 		return s
 	}
@@ -230,7 +234,7 @@ func (r *round) aimed() State {
 	s.Pods = slices.Clone(s.Pods)
 	for i, p := range s.Pods {
 		if p.IP.Is6() && !p.IP.Is4In6() && p.Kind != Node {
-			s.Pods[i] = Pod{IP: p.IP, Kind: closed}
+			s.Pods[i] = Pod{IP: p.IP, Kind: closed, Excluded: p.Excluded}
 		}
 	}
 	return s

@@ -3,6 +3,7 @@ package dataplane
 import (
 	"maps"
 	"net/netip"
+	"slices"
 
 	"github.com/egressip-operator/egressip-operator/pkg/dataplane/iptables"
 	"github.com/egressip-operator/egressip-operator/pkg/dataplane/nftables"
@@ -24,6 +25,11 @@ func (k *kernel) do(c change, forget func()) {
 		sets[c.set][c.ip] = struct{}{}
 	case c.op == delMember:
 		delete(sets[c.set], c.ip)
+	case c.op == exclude:
+		k.excluded[c.ip] = slices.SortedFunc(slices.Values(slices.Concat(minus(k.excluded[c.ip], c.included), c.excluded)), netip.Prefix.Compare)
+		if len(k.excluded[c.ip]) == 0 {
+			delete(k.excluded, c.ip)
+		}
 	case c.op == putRoute:
 		k.routes[c.ip] = c.route
 	case c.op == delRoute:
@@ -59,7 +65,7 @@ func (k kernel) copied() kernel {
 	c := k
 	c.pods, c.locked, c.hosts, c.ips = maps.Clone(k.pods), maps.Clone(k.locked), maps.Clone(k.hosts), maps.Clone(k.ips)
 	c.inside, c.routes, c.served = maps.Clone(k.inside), maps.Clone(k.routes), maps.Clone(k.served)
-	c.addresses = maps.Clone(k.addresses)
+	c.addresses, c.excluded = maps.Clone(k.addresses), maps.Clone(k.excluded)
 	c.rules, c.rules6 = map[Backend]iptables.Tables{}, map[Backend]iptables.Tables{}
 	for b, tables := range k.rules {
 		c.rules[b] = maps.Clone(tables)

@@ -208,9 +208,15 @@ func repeat(ctx context.Context, every time.Duration, f func()) {
 // startSender starts a sender on a pod or a node, which stops with the test.
 func startSender(t *testing.T, p interface{ enter() error }, bastion *machine, port uint16) *sender {
 	t.Helper()
+	return startSenderTo(t, p, bastion, port, bastion.outside(int(port)))
+}
+
+// startSenderTo is startSender to an address of the bastion, with the port.
+func startSenderTo(t *testing.T, p interface{ enter() error }, bastion *machine, port uint16, to string) *sender {
+	t.Helper()
 	s := &sender{port: port}
 	bastion.serveEcho(t, port)
-	tcp, to := bastion.over("tcp"), bastion.outside(int(port))
+	tcp := bastion.over("tcp")
 	long, short := newUDPSocket(t, p, to), newUDPSocket(t, p, to)
 	ctx, cancel := context.WithCancel(context.WithoutCancel(t.Context()))
 	var all sync.WaitGroup

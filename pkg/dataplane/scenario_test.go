@@ -76,6 +76,9 @@ func drawState(t *rapid.T, label string, strict bool) State {
 				p.Sources = []netip.Addr{testenv.Addr(source)}
 			}
 		}
+		for _, n := range rapid.SampledFrom([][]string{nil, nil, {"10.1.8.0/24"}, {"10.1.0.0/16", "203.0.113.0/24"}, {"203.0.113.0/24"}}).Draw(t, label+" excluded") {
+			p.Excluded = append(p.Excluded, netip.MustParsePrefix(n))
+		}
 		s.Pods = append(s.Pods, p)
 	}
 	return s
@@ -87,6 +90,8 @@ func (s State) plannedPod(ip netip.Addr) string {
 	for _, p := range s.Pods {
 		switch {
 		case p.IP != ip:
+		case slices.ContainsFunc(p.Excluded, func(n netip.Prefix) bool { return n.Contains(testenv.Addr(tracedOutside)) }):
+			return "eth0 as " + tracedHostIP
 		case p.Kind == Local:
 			return "eth0 as " + p.EgressIP.String()
 		case p.Kind == Remote:
@@ -179,7 +184,7 @@ func (s scenario) changes(observed kernel, state State) ([]change, staleness, in
 	desired, idx := g.desired, union(g.prepared, g.serving)
 	list := order(orderInput{
 		observed: observed, desired: desired, marks: m, use: s.use, known: known,
-		rules: rules.Params{Marks: m, Overlay: overlayName, OverlayPort: 9789, Resets: true, Indices: idx, Strict: strictNetworks(g.state)},
+		rules: rules.Params{Marks: m, Overlay: overlayName, OverlayPort: 9789, Resets: true, Excluded: true, Indices: idx, Strict: strictNetworks(g.state)},
 	})
 	return list, newStaleness(m, observed.copied(), desired, known, idx), idx
 }

@@ -22,7 +22,8 @@ const (
 	setIPs    = rules.SetIPs
 	setResets = rules.SetResets
 
-	setPresent = rules.SetPresent
+	setExcluded = rules.SetExcluded
+	setPresent  = rules.SetPresent
 
 	setPods6    = rules.SetPods6
 	setHosts6   = rules.SetHosts6
@@ -31,6 +32,8 @@ const (
 	setIPs6     = rules.SetIPs6
 	setResets6  = rules.SetResets6
 	setPresent6 = rules.SetPresent6
+
+	setExcluded6 = rules.SetExcluded6
 )
 
 // resetFor is how long a pod may take to notice that a connection has ended:
@@ -44,6 +47,7 @@ func ourSets() []ipset.Set {
 		{Name: setHosts, Type: "hash:ip"},
 		{Name: setInside, Type: "hash:net"},
 		{Name: setIPs, Type: "hash:ip"},
+		{Name: setExcluded, Type: "hash:net,net"},
 		{Name: setResets, Type: "hash:ip,port,ip", Timeout: resetFor},
 		{Name: setPresent, Type: "hash:net", Timeout: defaultAwayAfter},
 		{Name: setPresent6, Type: "hash:net", Timeout: defaultAwayAfter, IPv6: true},
@@ -52,6 +56,7 @@ func ourSets() []ipset.Set {
 		{Name: setHosts6, Type: "hash:ip", IPv6: true},
 		{Name: setInside6, Type: "hash:net", IPv6: true},
 		{Name: setIPs6, Type: "hash:ip", IPv6: true},
+		{Name: setExcluded6, Type: "hash:net,net", IPv6: true},
 		{Name: setResets6, Type: "hash:ip,port,ip", Timeout: resetFor, IPv6: true},
 	}
 }

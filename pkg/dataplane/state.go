@@ -54,7 +54,8 @@ func (s State) clone() State {
 	s.Hosted, s.Standby, s.Pods = slices.Clone(s.Hosted), slices.Clone(s.Standby), slices.Clone(s.Pods)
 	s.Locate = slices.Clone(s.Locate)
 	for i := range s.Pods {
-		s.Pods[i].Via, s.Pods[i].Sources = slices.Clone(s.Pods[i].Via), slices.Clone(s.Pods[i].Sources)
+		p := &s.Pods[i]
+		p.Via, p.Sources, p.Excluded = slices.Clone(p.Via), slices.Clone(p.Sources), slices.Clone(p.Excluded)
 	}
 	return s
 }
@@ -74,7 +75,7 @@ func (s State) equalButPods(o State) bool {
 
 func (p Pod) equal(o Pod) bool {
 	return p.IP == o.IP && p.Kind == o.Kind && p.NetID == o.NetID && p.EgressIP == o.EgressIP &&
-		slices.Equal(p.Via, o.Via) && slices.Equal(p.Sources, o.Sources)
+		slices.Equal(p.Via, o.Via) && slices.Equal(p.Sources, o.Sources) && slices.Equal(p.Excluded, o.Excluded)
 }
 
 // Hosted is an egress IP that the host has on its uplink; packets of network NetID and of
@@ -120,6 +121,9 @@ type Pod struct {
 	// order. A connection whose source would change with its host ends. Where
 	// Sources is not given, the change is not known, and the connection goes on.
 	Sources []netip.Addr
+	// Excluded are networks of the family of IP, none of which contains another, to which the
+	// pod's traffic leaves as without us, unless it is of kind Node, which does so anyway.
+	Excluded []netip.Prefix
 }
 
 // MaxVia is the greatest number of egress hosts among which one pod's

@@ -39,6 +39,9 @@ func newTracedHost(k kernel, m Marks) *tracedHost {
 		setPresent: func(netip.Addr) bool { return true },
 		setResets:  func(netip.Addr) bool { return false }, // no connection has ended
 	}
+	h.Pairs = map[string]func(src, dst netip.Addr) bool{setExcluded: func(src, dst netip.Addr) bool {
+		return slices.ContainsFunc(h.excluded[src], func(n netip.Prefix) bool { return n.Contains(dst) })
+	}}
 	h.loadKernel()
 	return h
 }

@@ -18,6 +18,9 @@ type Cluster struct {
 	Hosts []Host
 	// WithIPv6: a namespace requests, or a host claims, egress IPs of IPv6.
 	WithIPv6 bool
+	// Included are networks outside to which egress IPs apply, and to no others, as long as a group
+	// does not say otherwise; none for all. Agents alone know them.
+	Included []netip.Prefix
 	// Family is the only one that the cluster has, where it is a view; see of.
 	Family Family
 }
@@ -77,6 +80,8 @@ type Group struct {
 	Keeps []netip.Addr
 	// Other is what becomes of the family of which the namespace requests no egress IPs.
 	Other OtherFamily
+	// Destinations are the networks outside to which the egress IPs apply; nil for all.
+	Destinations *Destinations
 	// Elsewhere: in a view of one family, it requests usable egress IPs of the other.
 	Elsewhere bool
 }

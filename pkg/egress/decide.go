@@ -32,6 +32,9 @@ type HostInput struct {
 	// Inside are networks of the cluster in addition to the pod CIDRs of the
 	// hosts, such as service CIDRs.
 	Inside []netip.Prefix
+	// Included are networks outside to which egress IPs apply, and to no others, as long as a group
+	// does not say otherwise; none for all.
+	Included []netip.Prefix
 	// APIServers are the endpoints of the API server's own service. They may be no nodes.
 	APIServers []netip.Addr
 	// PodNetworks are the networks of the cluster's pods, for a host whose pod CIDRs are
@@ -100,6 +103,7 @@ type HostDecision struct {
 // is known, so that there is nothing to be done yet.
 func DecideHost(in HostInput) (HostDecision, bool) {
 	cluster, noHostSubnet := withSelf(in)
+	cluster.Included = in.Included
 	resolution := in.Memo.Resolve(cluster)
 	known, overlaps := grouped(cluster, in.Pods, in.Namespaces)
 	reach := in.Reach

@@ -114,7 +114,7 @@ func grouped(c Cluster, pods []Pod, namespaces map[string]labels.Set) (known []P
 			}
 			inNamespace[pod.Namespace] = candidates
 		}
-		pod.Group = ""
+		pod.Group, pod.Others = "", nil
 		for _, g := range candidates {
 			switch {
 			case !g.Selects.pods.Matches(pod.Labels):
@@ -122,10 +122,12 @@ func grouped(c Cluster, pods []Pod, namespaces map[string]labels.Set) (known []P
 				pod.Group = g.Name
 			default:
 				pod.overlaps(found, g.Name)
+				pod.Others = append(pod.Others, g.Name)
 			}
 		}
 		if n, ok := c.group(pod.Namespace); ok && pod.Group != "" && n.Requesting() {
 			pod.overlaps(found, pod.Namespace)
+			pod.Others = append(pod.Others, pod.Namespace)
 		}
 		known = append(known, pod)
 	}

@@ -328,7 +328,7 @@ func (l *likeness) host(h int, before, now *Host) {
 
 func (n *Group) equal(other *Group) bool {
 	return n.Name == other.Name && n.NetID == other.NetID && n.Unnumbered == other.Unnumbered && n.Mode == other.Mode &&
-		n.Other == other.Other && n.Elsewhere == other.Elsewhere && n.Selects.Equal(other.Selects) && n.OnlyOn.Equal(other.OnlyOn) &&
+		n.Other == other.Other && n.Elsewhere == other.Elsewhere && n.Selects.Equal(other.Selects) && n.Destinations.Equal(other.Destinations) && n.OnlyOn.Equal(other.OnlyOn) &&
 		slices.Equal(n.Requests, other.Requests) && slices.Equal(n.Invalid, other.Invalid) && slices.Equal(n.Keeps, other.Keeps)
 }
 

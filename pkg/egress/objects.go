@@ -149,6 +149,7 @@ func (r *reader) requests(n *Group, kind, name string, egressIPs []string) {
 // any. It reports whether the group keeps what it uses.
 func (r *reader) annotations(n *Group, kind string, object metav1.Object, unless Mode) (keeps bool) {
 	annotations, name := object.GetAnnotations(), object.GetName()
+	n.Destinations = r.destinations(kind, name, annotations)
 	switch mode := annotations[v1.AnnotationMode]; mode {
 	case "":
 		n.Mode = unless

@@ -19,6 +19,9 @@ type Pod struct {
 	// Group is the EgressIP's group that decides about its traffic; "" for that of its
 	// namespace. See grouped.
 	Group string
+	// Others are further groups that say egress IPs for it, and do not count but for where none of its
+	// groups' egress IPs apply.
+	Others []string
 	// RuntimeOnly: the container runtime has the pod, and the API server does not
 	// have it (yet).
 	RuntimeOnly bool
@@ -98,6 +101,9 @@ type PodPath struct {
 	// Sources are the source addresses that the hosts of Via translate to, in
 	// the order of Via.
 	Sources []netip.Addr
+	// Excluded are networks of the family of IP outside, in order, none of which contains another,
+	// to which the pod sends as without egress IPs; empty for PathNode.
+	Excluded []netip.Prefix
 	// Namespace and Name are for reports.
 	Namespace, Name string
 }

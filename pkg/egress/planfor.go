@@ -33,7 +33,7 @@ func PlanFor(c Cluster, r Resolution, host string, pods []Pod, inside []netip.Pr
 		Standby: standbys(c, host),
 	}
 	plan.Orphans = orphans(c, plan.Hosted)
-	plan.Pods = podPaths(r, plan, pods)
+	plan.Pods = paths{Resolution: r, host: host, hosts: plan.Hosts, excluder: newExcluder(c)}.of(pods)
 	return plan, true
 }
 
@@ -100,7 +100,16 @@ func orphans(c Cluster, hosted []HostedIP) []netip.Addr {
 	})
 }
 
-func podPaths(r Resolution, plan Plan, pods []Pod) []PodPath {
+// paths are those of a host's pods.
+type paths struct {
+	Resolution
+	host string
+	// hosts are the addresses of all hosts.
+	hosts    []netip.Addr
+	excluder excluder
+}
+
+func (p paths) of(pods []Pod) []PodPath {
 	pods = slices.Clone(pods)
 	slices.SortFunc(pods, func(a, b Pod) int {
 		return cmp.Or(
@@ -110,7 +119,7 @@ func podPaths(r Resolution, plan Plan, pods []Pod) []PodPath {
 			strings.Compare(a.UID, b.UID),
 		)
 	})
-	var paths []PodPath
+	var list []PodPath
 	for rest := pods; len(rest) > 0; {
 		ip := rest[0].IP
 		sharing := 1
@@ -119,22 +128,22 @@ func podPaths(r Resolution, plan Plan, pods []Pod) []PodPath {
 		}
 		// A host's address is that of its host-network pods, which have no
 		// path of their own.
-		_, isHost := slices.BinarySearchFunc(plan.Hosts, ip, netip.Addr.Compare)
+		_, isHost := slices.BinarySearchFunc(p.hosts, ip, netip.Addr.Compare)
 		if (ip.Is4() || isIPv6(ip)) && !isHost {
-			if path, known := sharedPath(r, plan.Host, rest[:sharing]); known {
-				paths = append(paths, path)
+			if path, known := p.shared(rest[:sharing]); known {
+				list = append(list, path)
 			}
 		}
 		rest = rest[sharing:]
 	}
-	return paths
+	return list
 }
 
-// sharedPath returns the path of an address that one or more pods have.
-func sharedPath(r Resolution, host string, pods []Pod) (PodPath, bool) {
-	first, known := podPath(r, host, pods[0])
+// shared returns the path of an address that one or more pods have.
+func (p paths) shared(pods []Pod) (PodPath, bool) {
+	first, known := p.path(pods[0])
 	for _, pod := range pods[1:] {
-		path, alsoKnown := podPath(r, host, pod)
+		path, alsoKnown := p.path(pod)
 		if known != alsoKnown || !samePath(first, path) {
 			return PodPath{IP: pods[0].IP, Kind: PathDrop, Namespace: pods[0].Namespace, Name: pods[0].Name}, true
 		}
@@ -143,19 +152,23 @@ func sharedPath(r Resolution, host string, pods []Pod) (PodPath, bool) {
 }
 
 func samePath(a, b PodPath) bool {
-	return a.Kind == b.Kind && a.EgressIP == b.EgressIP && slices.Equal(a.Via, b.Via) &&
+	return a.Kind == b.Kind && a.EgressIP == b.EgressIP && slices.Equal(a.Via, b.Via) && slices.Equal(a.Excluded, b.Excluded) &&
 		(a.Kind != PathRemote || a.NetID == b.NetID)
 }
 
-func podPath(r Resolution, host string, pod Pod) (PodPath, bool) {
-	group, known := r.Group(pod.group())
+func (p paths) path(pod Pod) (PodPath, bool) {
+	group, known := p.Group(pod.group())
 	if !known {
 		return PodPath{}, false
 	}
 	path := PodPath{IP: pod.IP, NetID: group.NetID, Namespace: pod.Namespace, Name: pod.Name}
 	active := group.activeOf(pod.IP)
+	drops := group.Drops[FamilyOf(pod.IP)]
+	if drops || len(active) > 0 {
+		path.Excluded = p.excluder.of(&pod)
+	}
 	switch {
-	case group.Drops[FamilyOf(pod.IP)]:
+	case drops:
 		path.Kind = PathRefuse
 		if group.requests(FamilyOf(pod.IP)) {
 			path.Kind = PathDrop
@@ -169,7 +182,7 @@ func podPath(r Resolution, host string, pod Pod) (PodPath, bool) {
 	for _, assignment := range active {
 		// A host that has one of the egress IPs uses that one: it is the shortest
 		// path, and one host less can fail.
-		if assignment.Host == host {
+		if assignment.Host == p.host {
 			path.Kind, path.EgressIP, path.Via, path.Sources = PathLocal, assignment.IP, nil, nil
 			return path, true
 		}

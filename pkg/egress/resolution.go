@@ -84,6 +84,8 @@ const (
 	ReasonBadOtherFamily Reason = "BadOtherFamily"
 	// ReasonBadFailBack: so has the annotation about going back to an earlier egress IP.
 	ReasonBadFailBack Reason = "BadFailBack"
+	// ReasonBadDestinations: so has one of those about destinations, in part or as a whole.
+	ReasonBadDestinations Reason = "BadDestinations"
 	// ReasonKept: the namespace keeps the egress IP that it uses, although this one is earlier
 	// in its list.
 	ReasonKept Reason = "Kept"

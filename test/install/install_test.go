@@ -229,7 +229,7 @@ func args(t *testing.T, object map[string]any) []string {
 // TestValues: each value reaches its flag, and one that cannot be is refused
 // with its name.
 func TestValues(t *testing.T) {
-	all, err := render(t, "clusterCIDRs={10.0.0.0/8,172.16.0.0/12}", "serviceCIDRs={10.96.0.0/12}", "excludeCIDRs={198.51.100.0/24}", "overlayPort=4790",
+	all, err := render(t, "clusterCIDRs={10.0.0.0/8,172.16.0.0/12}", "serviceCIDRs={10.96.0.0/12}", "excludeCIDRs={198.51.100.0/24}", "includeCIDRs={203.0.113.0/24}", "overlayPort=4790",
 		"markMask=0x1f00", "strict=false", "agent.criSocket=none", "agent.withdrawAfter=3s", "agent.arpProbe=off",
 		"agent.arpIgnoreMACs={12:34:56:78:9a:bc,02:00:00:00:00:01}", "agent.announceInterval=5m", "agent.awayAfter=3m", "backend=iptables-both", "logFormat=json", "logLevel=3",
 		"metrics.secure=false", "metrics.bindAddress=127.0.0.1", "agent.metricsPort=1792", "agent.healthPort=1793", "controller.metricsPort=0", "controller.healthPort=1791",
@@ -241,7 +241,7 @@ func TestValues(t *testing.T) {
 		"DaemonSet egressip-agent": {
 			"--metrics-secure=false", "--metrics-bind-address=127.0.0.1:1792", "--health-probe-bind-address=127.0.0.1:1793",
 			"--daemonset=" + namespace + "/egressip-agent", // else each upgrade gives the egress IPs up
-			"--cluster-cidrs=10.0.0.0/8,172.16.0.0/12", "--service-cidrs=10.96.0.0/12", "--exclude-cidrs=198.51.100.0/24", "--overlay-port=4790", "--mark-mask=0x1f00",
+			"--cluster-cidrs=10.0.0.0/8,172.16.0.0/12", "--service-cidrs=10.96.0.0/12", "--exclude-cidrs=198.51.100.0/24", "--include-cidrs=203.0.113.0/24", "--overlay-port=4790", "--mark-mask=0x1f00",
 			"--strict=false", "--cri-socket=none", "--withdraw-after=3s",
 			"--arp-probe=off", "--arp-ignore-macs=12:34:56:78:9a:bc,02:00:00:00:00:01", "--announce-interval=5m", "--away-after=3m", "--backend=iptables-both", "--log-format=json", "--v=3", "--resync-period=5s", "--pin-dir=/sys/fs/bpf/x",
 		},
@@ -268,6 +268,7 @@ func TestValues(t *testing.T) {
 		{"metrics.bindAddress=localhost", "bindAddress"},
 		{"clusterCIDRs={10.0.0.0}", "clusterCIDRs"},
 		{"excludeCIDRs={everything}", "excludeCIDRs"},
+		{"includeCIDRs={everything}", "includeCIDRs"},
 		{"markMask=all", "markMask"},
 		{"logFormat=xml", "logFormat"},
 		{"egressIPAPI.enabled=maybe", "egressIPAPI"},

@@ -40,7 +40,9 @@ type EgressIPSpec struct {
 	// cluster: bare IPv4 and IPv6 addresses, each of which is assigned to another node. IPv4
 	// traffic leaves with those of IPv4, IPv6 traffic with those of IPv6. If there are none of
 	// one family, its traffic is dropped, unless annotation
-	// egressip.network.openshift.io/other-family says otherwise.
+	// egressip.network.openshift.io/other-family says otherwise. Annotations
+	// egressip.network.openshift.io/include-cidrs and exclude-cidrs say to which destinations
+	// they apply.
 	// +listType=atomic
 	// +kubebuilder:validation:MaxItems=256
 	// +kubebuilder:validation:items:MaxLength=64

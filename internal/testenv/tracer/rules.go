@@ -271,6 +271,9 @@ func parseMark(module, value string) (condition, error) {
 }
 
 func (h *Host) parseMatchSet(set, side string) (condition, error) {
+	if _, ok := h.Pairs[set]; ok && side == "src,dst" {
+		return func(h *Host, p *Packet) bool { return h.Pairs[set](p.Src, p.Dst) }, nil
+	}
 	if _, ok := h.Sets[set]; !ok {
 		return nil, unknown("set", set)
 	}

@@ -23,7 +23,9 @@ type Host struct {
 	// kernel asks them for a source.
 	Backends []Tables
 	// Sets by name. Marks has, for those whose entries have marks, the marks.
+	// Pairs are sets of pairs of a source and a destination.
 	Sets  map[string]Set
+	Pairs map[string]func(src, dst netip.Addr) bool
 	Marks map[string]map[netip.Addr]uint32
 	// Routes say where the overlay carries the packets of each pod.
 	Routes map[netip.Addr]Route

@@ -18,6 +18,7 @@ func testHost(tables Tables) *Host {
 		Inside:   netip.MustParsePrefix("10.0.0.0/8").Contains,
 		Backends: []Tables{tables},
 		Sets:     map[string]Set{"marked": func(ip netip.Addr) bool { return marks[ip] != 0 }},
+		Pairs:    map[string]func(src, dst netip.Addr) bool{"paired": func(src, dst netip.Addr) bool { return marks[src] != 0 && marks[dst] == 0 }},
 		Marks:    map[string]map[netip.Addr]uint32{"marked": marks},
 		Routes:   map[netip.Addr]Route{testenv.Addr("10.244.1.3"): {Network: 7, Via: []netip.Addr{testenv.Addr("192.168.7.12")}}},
 		Networks: map[uint32]uint32{7: 0x1},
@@ -48,7 +49,7 @@ func TestMatches(t *testing.T) {
 		"--ctstate INVALID,NEW": true, "--ctstate ESTABLISHED": false,
 		"--ctstatus CONFIRMED":   false,
 		"--src-type LOCAL":       false,
-		"--match-set marked src": true, "--match-set marked dst": false,
+		"--match-set marked src": true, "--match-set marked dst": false, "--match-set paired src,dst": true,
 	} {
 		for rule, want := range map[string]bool{match: want, "! " + match: !want} {
 			h := testHost(Tables{"filter": {Base: map[string][]string{"FORWARD": {rule + " -j DROP"}}}})
@@ -182,6 +183,7 @@ func TestUnknownWordsAreErrors(t *testing.T) {
 		"-m comment --comment hello -j DROP",
 		"-m set --match-set others src -j DROP",
 		"-m set --match-set marked src,dst -j DROP",
+		"-m set --match-set paired src -j DROP",
 		"--mark 0x1/0x1 -j DROP",
 		"--ctstatus ASSURED -j DROP",
 		"-p tcp -m tcp --tcp-flags SYN,ACK SYN,ACK -j DROP",

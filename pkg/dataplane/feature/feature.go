@@ -12,7 +12,8 @@ type Name string
 
 // The features, the one that is lost last first.
 const (
-	// OwnTable: nftables tables of family inet that translate sources.
+	// OwnTable: nftables tables of family inet that translate sources, and ranges in
+	// concatenations.
 	OwnTable Name = "OwnTable"
 	// MapBatches: many entries of a BPF map in one call.
 	MapBatches Name = "MapBatches"
@@ -48,7 +49,7 @@ func (f Feature) String() string { return fmt.Sprintf("%s (Linux %v): %s", f.Nam
 func All() []Feature {
 	return []Feature{
 		{
-			Name: OwnTable, Since: Version{5, 2},
+			Name: OwnTable, Since: Version{5, 6},
 			Use: "all rules are in an nftables table of our own",
 			Without: "rules are in iptables, where other software's rules may come before ours; " +
 				"the guard drops what these give another source",

@@ -4,6 +4,7 @@ import (
 	"encoding/binary"
 	"errors"
 	"fmt"
+	"iter"
 	"net/netip"
 	"strings"
 	"syscall"
@@ -115,28 +116,39 @@ func exists(err error) bool {
 
 // List returns the content of a set; one that does not exist is empty.
 func List(name string) (Entries, error) {
-	req := request(nl.IPSET_CMD_LIST, name)
 	entries := Entries{}
-	msgs, err := req.Execute(unix.NETLINK_NETFILTER, 0)
+	err := each(name, func(data []byte) error {
+		entry, mark, err := parseEntry(data)
+		if err == nil && entry.IsValid() {
+			entries[entry] = mark
+		}
+		return err
+	})
+	return entries, err
+}
+
+// each calls do for each entry of a set; for none of one that does not exist.
+func each(name string, do func(data []byte) error) error {
+	msgs, err := request(nl.IPSET_CMD_LIST, name).Execute(unix.NETLINK_NETFILTER, 0)
 	if errors.Is(err, unix.ENOENT) {
-		return entries, nil
+		return nil
 	}
 	if err != nil {
-		return nil, fmt.Errorf("list ipset %s: %w", name, withText(err))
+		return fmt.Errorf("list ipset %s: %w", name, withText(err))
 	}
 	for _, msg := range msgs {
 		if len(msg) < nl.SizeofNfgenmsg {
 			continue
 		}
-		if err := parse(msg[nl.SizeofNfgenmsg:], entries); err != nil {
-			return nil, fmt.Errorf("list ipset %s: %w", name, err)
+		if err := parse(msg[nl.SizeofNfgenmsg:], do); err != nil {
+			return fmt.Errorf("list ipset %s: %w", name, err)
 		}
 	}
-	return entries, nil
+	return nil
 }
 
 // parse reads one message of a listing: ADT holds a DATA for each entry.
-func parse(msg []byte, into Entries) error {
+func parse(msg []byte, do func(data []byte) error) error {
 	return eachAttr(msg, func(typ int, value []byte) error {
 		if typ != nl.IPSET_ATTR_ADT {
 			return nil
@@ -145,11 +157,7 @@ func parse(msg []byte, into Entries) error {
 			if typ != nl.IPSET_ATTR_DATA {
 				return nil
 			}
-			entry, mark, err := parseEntry(value)
-			if err == nil && entry.IsValid() {
-				into[entry] = mark
-			}
-			return err
+			return do(value)
 		})
 	})
 }
@@ -204,15 +212,18 @@ const batchSize = 500
 
 // Put adds entries, or changes the marks of those that exist, and when they end.
 func Put(k Set, entries Entries) error {
-	return change(nl.IPSET_CMD_ADD, k, entries)
+	return change(nl.IPSET_CMD_ADD, k, entries.all)
 }
 
 // Delete deletes entries; one that does not exist is no error.
 func Delete(k Set, entries Entries) error {
-	return change(nl.IPSET_CMD_DEL, k, entries)
+	return change(nl.IPSET_CMD_DEL, k, entries.all)
 }
 
-func change(cmd int, k Set, entries Entries) error {
+// encoded is an entry as an attribute of a message, whose line is its number there.
+type encoded func(k Set, line uint32) *nl.RtAttr
+
+func change(cmd int, k Set, entries iter.Seq[encoded]) error {
 	adt := nl.NewRtAttr(nl.IPSET_ATTR_ADT|int(nl.NLA_F_NESTED), nil)
 	n := 0
 	flush := func() error {
@@ -229,8 +240,8 @@ func change(cmd int, k Set, entries Entries) error {
 		}
 		return nil
 	}
-	for entry, mark := range entries {
-		adt.AddChild(entryData(k, entry, mark, uint32(n)))
+	for entry := range entries {
+		adt.AddChild(entry(k, uint32(n)))
 		if n++; n == batchSize {
 			if err := flush(); err != nil {
 				return err
@@ -240,14 +251,18 @@ func change(cmd int, k Set, entries Entries) error {
 	return flush()
 }
 
+// all are the entries as change takes them.
+func (e Entries) all(yield func(encoded) bool) {
+	for entry, mark := range e {
+		if !yield(func(k Set, line uint32) *nl.RtAttr { return entryData(k, entry, mark, line) }) {
+			return
+		}
+	}
+}
+
 func entryData(k Set, entry netip.Prefix, mark Value, line uint32) *nl.RtAttr {
 	data := nl.NewRtAttr(nl.IPSET_ATTR_DATA|int(nl.NLA_F_NESTED), nil)
-	family := nl.IPSET_ATTR_IPADDR_IPV4
-	if k.IPv6 {
-		family = nl.IPSET_ATTR_IPADDR_IPV6
-	}
-	ip := nl.NewRtAttr(family|int(nl.NLA_F_NET_BYTEORDER), entry.Addr().AsSlice())
-	data.AddChild(nl.NewRtAttr(nl.IPSET_ATTR_IP|int(nl.NLA_F_NESTED), ip.Serialize()))
+	data.AddChild(nl.NewRtAttr(nl.IPSET_ATTR_IP|int(nl.NLA_F_NESTED), addrData(k, entry.Addr())))
 	if strings.HasPrefix(k.Type, "hash:net") {
 		data.AddChild(nl.NewRtAttr(nl.IPSET_ATTR_CIDR, nl.Uint8Attr(uint8(entry.Bits()))))
 	}

@@ -123,6 +123,8 @@ func renderMatch(m rules.Match) string {
 		return fmt.Sprintf("-m set %s--match-set %s %s", not(m.Not), m.Set, side(m.Addr))
 	case rules.AgentPresent:
 		return fmt.Sprintf("-m set %s--match-set %s src", not(m.Not), m.Set)
+	case rules.PairInSet:
+		return "-m set --match-set " + m.Set + " src,dst"
 	case rules.EndpointsInSet:
 		return "-m set --match-set " + m.Set + " src,src,dst"
 	default:

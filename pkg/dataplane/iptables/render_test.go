@@ -34,6 +34,7 @@ func TestRenderMatch(t *testing.T) {
 		"-m conntrack ! --ctstatus CONFIRMED":             rules.Unconfirmed{},
 		"-m set --match-set egress-pods src":              rules.InSet{Set: rules.SetPods, Addr: rules.Source},
 		"-m set ! --match-set egress-pods dst":            rules.InSet{Set: rules.SetPods, Addr: rules.Destination, Not: true},
+		"-m set --match-set egress-excluded src,dst":      rules.PairInSet{Set: rules.SetExcluded},
 		"-m set --match-set egress-resets src,src,dst":    rules.EndpointsInSet{Set: rules.SetResets},
 	} {
 		if got := renderMatch(m); got != want {

@@ -213,8 +213,11 @@ func (d *Driver) readSet(name string) (Elements, error) {
 	if err != nil {
 		return nil, fmt.Errorf("list set %s of table inet %s: %w", name, Name, err)
 	}
-	if isInside(name) {
+	switch {
+	case isInside(name):
 		return paired(list), nil
+	case isExcluded(name):
+		return ranges(list), nil
 	}
 	elements := make(Elements, len(list))
 	for _, e := range list {

@@ -281,7 +281,7 @@ func TestKernelTakesAllRules(t *testing.T) {
 	m := start(t, true)
 	marks := mark.Default()
 	p := rules.Params{
-		Marks: marks, Overlay: "egress0", OverlayPort: 9789, ProbePort: 9788, Resets: true, Senders: true, Maps: true,
+		Marks: marks, Overlay: "egress0", OverlayPort: 9789, ProbePort: 9788, Resets: true, Excluded: true, Senders: true, Maps: true,
 		Indices: map[netip.Addr]int{netip.MustParseAddr("192.0.2.200"): marks.FirstIndex()},
 		Strict:  []netip.Prefix{netip.MustParsePrefix("10.244.1.0/24")}, Strict6: []netip.Prefix{netip.MustParsePrefix("2001:db8:1::/64")},
 	}

@@ -121,6 +121,15 @@ func (r *renderer) endpoints() []expr.Any {
 	})
 }
 
+// pair loads the source address and the destination address.
+func (r *renderer) pair() []expr.Any {
+	offset, length := uint32(16), uint32(4)
+	if r.ipv6 {
+		offset, length = 24, 16
+	}
+	return append(r.network(rules.Source), &expr.Payload{DestRegister: word(r.words()), Base: expr.PayloadBaseNetworkHeader, Offset: offset, Len: length})
+}
+
 // setMark leads a pod to the chain that sets its mark.
 func (r *renderer) setMark(a rules.SetMarkFromSet) []expr.Any {
 	marks, known := map[string]string{rules.SetPods: setMarks, rules.SetPods6: setMarks6}[a.Set]
@@ -266,6 +275,8 @@ func (r *renderer) match(m rules.Match) []expr.Any {
 		return slices.Concat(meta(expr.MetaKeyNFPROTO), []expr.Any{&expr.Lookup{SourceRegister: register, SetName: rules.SetPresent, Invert: m.Not}})
 	case rules.KnownSender:
 		return slices.Concat(r.sender(), []expr.Any{&expr.Lookup{SourceRegister: register, SetName: m.Set, Invert: m.Not}})
+	case rules.PairInSet:
+		return append(r.pair(), &expr.Lookup{SourceRegister: register, SetName: m.Set})
 	case rules.EndpointsInSet:
 		return append(r.endpoints(), &expr.Lookup{SourceRegister: register, SetName: m.Set})
 	default:

@@ -60,6 +60,8 @@ func sets(t *nftables.Table) []*nftables.Set {
 		{Table: t, Name: rules.SetHosts, KeyType: ip},
 		{Table: t, Name: rules.SetInside, KeyType: ip, Interval: true},
 		{Table: t, Name: rules.SetIPs, KeyType: ip},
+		{Table: t, Name: rules.SetExcluded, KeyType: concat(ip, ip), Interval: true, Concatenation: true},
+		{Table: t, Name: rules.SetExcluded6, KeyType: concat(ip6, ip6), Interval: true, Concatenation: true},
 		{Table: t, Name: rules.SetPods6, KeyType: ip6},
 		{Table: t, Name: rules.SetLocked6, KeyType: ip6},
 		{Table: t, Name: rules.SetHosts6, KeyType: ip6},
@@ -137,6 +139,9 @@ func setInside(p netip.Prefix) string {
 	}
 	return rules.SetInside6
 }
+
+// isExcluded reports whether a set has pairs of pods and networks.
+func isExcluded(set string) bool { return set == rules.SetExcluded || set == rules.SetExcluded6 }
 
 func addrKey(ip netip.Addr) string { return string(ip.AsSlice()) }
 

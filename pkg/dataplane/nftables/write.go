@@ -92,6 +92,8 @@ func encode(set string, keys []string, values Elements) []nftables.SetElement {
 				list = append(list, nftables.SetElement{Key: end, IntervalEnd: true})
 			}
 			continue
+		case rules.SetExcluded, rules.SetExcluded6:
+			e.Key, e.KeyEnd = []byte(key)[:len(key)/2], []byte(key)[len(key)/2:]
 		case setSNAT, setSNAT6:
 			e.Val = []byte(value)
 		}

@@ -20,6 +20,9 @@ const (
 	SetInside = "egress-inside"
 	// SetIPs: the egress IPs of this host.
 	SetIPs = "egress-ips"
+	// SetExcluded: pods whose namespaces request egress IPs, each with networks outside to
+	// which its packets leave as without us.
+	SetExcluded = "egress-excluded"
 	// SetResets: TCP connections of this host's pods that have ended: pod, its
 	// port, and the other end.
 	SetResets = "egress-resets"
@@ -34,14 +37,15 @@ const (
 	SetBound   = "egress-bound"
 
 	// The like of some for IPv6.
-	SetPods6    = SetPods + suffix6
-	SetHosts6   = SetHosts + suffix6
-	SetLocked6  = SetLocked + suffix6
-	SetInside6  = SetInside + suffix6
-	SetIPs6     = SetIPs + suffix6
-	SetResets6  = SetResets + suffix6
-	SetSenders6 = SetSenders + suffix6
-	SetBound6   = SetBound + suffix6
+	SetPods6     = SetPods + suffix6
+	SetHosts6    = SetHosts + suffix6
+	SetLocked6   = SetLocked + suffix6
+	SetInside6   = SetInside + suffix6
+	SetIPs6      = SetIPs + suffix6
+	SetExcluded6 = SetExcluded + suffix6
+	SetResets6   = SetResets + suffix6
+	SetSenders6  = SetSenders + suffix6
+	SetBound6    = SetBound + suffix6
 )
 
 // Our chains. Each has the name of the hook that leads to it, or of its job.
@@ -100,6 +104,8 @@ type Params struct {
 	Indices map[netip.Addr]int
 	// Resets: pods get resets for connections that have ended.
 	Resets bool
+	// Excluded: there are sets of pods with networks to which these leave as without us.
+	Excluded bool
 	// Strict are the networks of pods whose unclassified addresses may not send
 	// outside while an agent is present, Strict6 those of IPv6.
 	Strict, Strict6 []netip.Prefix
@@ -120,7 +126,7 @@ type Params struct {
 // Equal reports whether the content of our chains is the same with both.
 func (p Params) Equal(o Params) bool {
 	return p.Marks == o.Marks && p.Overlay == o.Overlay && p.OverlayPort == o.OverlayPort && p.ProbePort == o.ProbePort &&
-		p.Resets == o.Resets && p.Senders == o.Senders && p.IPv6 == o.IPv6 && p.Serve6 == o.Serve6 && p.OverIPv6 == o.OverIPv6 && p.Maps == o.Maps && p.RandomPorts == o.RandomPorts &&
+		p.Resets == o.Resets && p.Excluded == o.Excluded && p.Senders == o.Senders && p.IPv6 == o.IPv6 && p.Serve6 == o.Serve6 && p.OverIPv6 == o.OverIPv6 && p.Maps == o.Maps && p.RandomPorts == o.RandomPorts &&
 		maps.Equal(p.Indices, o.Indices) && slices.Equal(p.Strict, o.Strict) && slices.Equal(p.Strict6, o.Strict6)
 }
 
@@ -188,6 +194,25 @@ func unnatable() Match { return ConnState{Invalid, Untracked} }
 // NodePort, LoadBalancer and direct clients must stay on the way that they would
 // take without us.
 func outbound() []Match { return []Match{Original, unnatable()} }
+
+// ofNoWay matches packets of connections that began on no way of ours.
+func (b builder) ofNoWay() ConnMark {
+	return ConnMark{Value: 0, Mask: b.Marks.Return() | b.Marks.Remote() | b.first()}
+}
+
+// excludedThen are the rules, one or none, for what pods send to networks to which they leave as
+// without us. A connection that began on a way of ours does not go on there: its source would be
+// another one, or the pod's own.
+func (b builder) excludedThen(a Action, also ...Match) []Rule {
+	if !b.Excluded {
+		return nil
+	}
+	m := slices.Concat(also, []Match{PairInSet{SetExcluded}})
+	if !b.six || b.Serve6 { // else nothing has a way, and not every ip6tables can ask
+		m = append(m, b.ofNoWay())
+	}
+	return []Rule{when(m...).then(a)}
+}
 
 // heir matches packets of a pod that has the address of another one, which has ended
 // since there is no agent any more. The egress IP is not its own.

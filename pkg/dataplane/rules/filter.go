@@ -73,6 +73,7 @@ func (b builder) held() (rules []Rule) {
 	if b.Maps {
 		rules = append(rules, when(MarksDiffer{b.wayBits()}).then(Jump{ChainMarking}))
 	}
+	rules = append(rules, b.excludedThen(Return{})...)
 	rules = append(rules, b.refused()...)
 	for _, state := range outbound() {
 		for _, r := range b.refusal() {
@@ -104,6 +105,7 @@ func (b builder) output() []Rule {
 	for _, port := range b.hostPorts() {
 		rules = append(rules, when(port, inSet(SetHosts, Destination), inSet(SetPods, Source)).then(Drop{}))
 	}
+	rules = append(rules, b.excludedThen(Return{})...)
 	// A service's endpoint outside: the pod's egress IP is out of reach from here.
 	for _, state := range outbound() {
 		rules = append(rules, when(state, inSet(SetLocked, Source), notInSet(SetInside, Destination)).then(Drop{}))

@@ -109,6 +109,9 @@ func (b builder) neighbours() (rules []Rule) {
 // classified by then.
 func (b builder) closed(stop []Rule) []Rule {
 	rules := append(b.neighbours(), when(inSet(SetInside6, Destination)).then(Return{}))
+	for _, r := range b.excludedThen(Return{}) {
+		rules = append(rules, ruleOfIPv6(r))
+	}
 	var unmarked []Match
 	if b.Serve6 {
 		unmarked = []Match{b.unmarked()}
@@ -168,6 +171,9 @@ func matchOfIPv6(m Match) Match {
 		m.Set += suffix6
 		return m
 	case KnownSender:
+		m.Set += suffix6
+		return m
+	case PairInSet:
 		m.Set += suffix6
 		return m
 	case EndpointsInSet:

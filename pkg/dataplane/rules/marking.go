@@ -1,5 +1,7 @@
 package rules
 
+import "slices"
+
 // arrival is for packets that come over the overlay, as long as they have the mark that the
 // program there has given them.
 func (b builder) arrival() []Rule {
@@ -54,7 +56,11 @@ func (b builder) way() (rules []Rule) {
 			when(Unconfirmed{}, inSet(SetLocked, Source), AgentPresent{Set: SetPresent}).then(LearnSender{Pairs: SetSenders, Addresses: SetBound}),
 			when(heir()...).then(Return{}))
 	}
-	return append(rules, when().then(SetMarkFromSet{SetPods}))
+	rules = append(rules, when().then(SetMarkFromSet{SetPods}))
+	if b.Excluded {
+		rules = append(rules, when(b.marked(), PairInSet{SetExcluded}).then(SetMark{0, b.allBits()}))
+	}
+	return rules
 }
 
 // foreign takes marks off: our bits on packets of pods are nobody else's. What a pod sends to
@@ -116,12 +122,13 @@ func (b builder) taken() []Rule {
 func (b builder) restored() []Rule {
 	ret, first := b.Marks.Return(), b.first()
 	has := func(bits uint32) Match { return ConnMark{Value: bits, Mask: bits} }
-	same := Jump{ChainSame}
-	return []Rule{
-		when(b.marked(), ConnMark{Value: 0, Mask: ret | first}, inSet(SetPods, Source), notInSet(SetLocked, Source)).then(SetMark{0, b.allBits()}),
+	same, plain := Jump{ChainSame}, SetMark{0, b.allBits()}
+	return slices.Concat([]Rule{
+		when(b.marked(), ConnMark{Value: 0, Mask: ret | first}, inSet(SetPods, Source), notInSet(SetLocked, Source)).then(plain),
+	}, b.excludedThen(plain, b.marked()), []Rule{
 		when(Original, has(ret|first)).then(same),
 		when(Original, has(first), inSet(SetLocked, Source), notInSet(SetInside, Destination)).then(same),
-	}
+	})
 }
 
 // same gives back a mark that has lost its index, and drops what has another way than its
@@ -141,6 +148,7 @@ func (b builder) lost() []Rule {
 		// It may be an heir's: see there.
 		rules = append(rules, when(AgentPresent{Set: SetPresent, Not: true}, inSet(SetBound, Source)).then(Return{}))
 	}
+	rules = append(rules, b.excludedThen(Return{})...)
 	for _, state := range outbound() {
 		rules = append(rules, when(b.lostIndex(), state, inSet(SetLocked, Source), notInSet(SetInside, Destination)).then(Drop{}))
 	}

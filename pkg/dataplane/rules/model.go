@@ -202,6 +202,10 @@ type KnownSender struct {
 	Not bool
 }
 
+// PairInSet matches packets whose source address and destination address are in a set of pairs
+// of an address and a network.
+type PairInSet struct{ Set string }
+
 // EndpointsInSet matches packets whose source address, source port and
 // destination address, in this order, are in a set.
 type EndpointsInSet struct{ Set string }
@@ -226,6 +230,7 @@ func (Unconfirmed) match()    {}
 func (InSet) match()          {}
 func (AgentPresent) match()   {}
 func (KnownSender) match()    {}
+func (PairInSet) match()      {}
 func (EndpointsInSet) match() {}
 
 // Action is what happens to a packet. The types below are all there are. A

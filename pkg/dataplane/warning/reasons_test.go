@@ -42,6 +42,7 @@ func places() map[Reason][2]string {
 		AddressesOutside:      {"../../agent/decide_warnings_test.go", "TestAddressesThatAreNotPublishedWarn"},
 		AnsweredForAll:        {"../segment_test.go", "TestMachineThatAnswersForEverybody"},
 		NotWatched:            {"../packet_warnings_segment_test.go", "TestWarningOfOwnersThatAreNotHeard"},
+		NotExcluded:           {"../packet_excluded_test.go", "TestAllElseWorksWithoutExcludedNetworks"},
 		NotReset:              {"../packet_warnings_reset_test.go", "TestWarningOfResetsThatComeLate"},
 		Incomplete:            {"../packet_warnings_host_test.go", "TestWarningOfAnOldIPTables"},
 		Unknown:               {"../packet_warnings_host_test.go", "TestWarningOfAKernelThatCannotBeSeen"},

@@ -73,6 +73,14 @@ func LateResets(err error) Warning {
 	}
 }
 
+// NothingExcluded is that of networks that pods cannot reach without their egress IPs.
+func NothingExcluded(err error) Warning {
+	return Warning{
+		Reason: NotExcluded, Object: "exclude-cidrs, include-cidrs", Problem: fmt.Sprintf("pods use their egress IPs for excluded networks, too: %v", err),
+		Remedy: "load kernel module ip_set_hash_netnet, or set --backend=nftables where the kernel can hold all rules there",
+	}
+}
+
 // SomeResets is that of connections that are not reset.
 func SomeResets(err error) Warning {
 	return Warning{

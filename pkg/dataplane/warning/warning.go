@@ -66,6 +66,8 @@ const (
 	AnsweredForAll Reason = "AnsweredForAll"
 	// NotWatched: other owners of egress IPs may go unnoticed.
 	NotWatched Reason = "NotWatched"
+	// NotExcluded: pods use their egress IPs for networks that are excluded for them.
+	NotExcluded Reason = "NotExcluded"
 	// NotReset: connections that cannot go on get no reset.
 	NotReset Reason = "NotReset"
 	// Incomplete: a part could not be done yet, and nothing depends on it.
@@ -79,7 +81,7 @@ func reasons() []Reason {
 	return []Reason{
 		ForwardingOff, NoDefaultRoute, ForwardRejects, RoutedElsewhere, HostUnreachable, IPv6NotServed, OverlayPortClosed, OverlayPortShared, PortsRunOut,
 		DefaultRouteElsewhere, ReversePathFilter, ForeignNATFirst, RulesFlushed, FirstPlaceLost, SetsRestored, MarksOverlap, IPv6NotDropped, SourcesUnchecked, FilterFirst, RulesUnreadable, MTUDiffers,
-		IPv6NetworksUnknown, StrictWithoutEffect, AddressesOutside, AnsweredForAll, NotWatched, NotReset, Incomplete, Unknown,
+		IPv6NetworksUnknown, StrictWithoutEffect, AddressesOutside, AnsweredForAll, NotWatched, NotExcluded, NotReset, Incomplete, Unknown,
 	}
 }
 
