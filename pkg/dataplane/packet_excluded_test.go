@@ -249,19 +249,20 @@ func TestExcludedNetworksAreRepaired(t *testing.T) {
 			p := n.addPod(t, "p", 2)
 			p.set(excluding(local(eip1, 7), w.bastionNetwork()))
 			w.applyAll(t)
-			if rules.table() {
-				n.Run(t, `nft flush set inet egressip `+setExcluded+`
-					nft add element inet egressip `+setExcluded+` '{ 10.244.1.2 . 203.0.113.3-203.0.113.200, 10.244.0.0/16 . 198.51.100.0/24 }'`)
-			} else {
-				n.Run(t, `ipset flush `+setExcluded+`
-					ipset add `+setExcluded+` 10.244.1.2,203.0.113.0/24; ipset add `+setExcluded+` 10.244.0.0/16,203.0.113.0/24`)
+			// For the pod, and for several.
+			for nft, ipset := range map[string]string{"10.244.1.2 . 203.0.113.3-203.0.113.200": "10.244.1.2,203.0.113.0/24", "10.244.0.0/16 . 203.0.113.0/24": "10.244.0.0/16,203.0.113.0/24"} {
+				if rules.table() {
+					n.Run(t, "nft flush set inet egressip "+setExcluded+"; nft add element inet egressip "+setExcluded+" '{ "+nft+" }'")
+				} else {
+					n.Run(t, "ipset flush "+setExcluded+"; ipset add "+setExcluded+" "+ipset)
+				}
+				n.apply(t)
+				p.leaves(t, n.own())
+				if got, err := p.whoami(t, second); err != nil || got != eip1 {
+					t.Fatalf("after %s, the pod reaches a network that others have excluded from %q (%v), want %s", nft, got, err, eip1)
+				}
+				n.settled(t)
 			}
-			n.apply(t)
-			p.leaves(t, n.own())
-			if got, err := p.whoami(t, second); err != nil || got != eip1 {
-				t.Fatalf("the pod reaches a network that others have excluded from %q (%v), want %s", got, err, eip1)
-			}
-			n.settled(t)
 		})
 	}
 }

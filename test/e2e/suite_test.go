@@ -68,6 +68,7 @@ func suite(t *testing.T, backend testbed.Backend) {
 		step{"traffic inside the cluster is left alone", b.testInside},
 		step{"two namespaces that request one egress IP are dropped", b.by(either, b.testConflict)},
 		step{"several egress IPs in balance", b.testBalanced},
+		step{"egress IPs apply to some destinations", b.by(either, b.testDestinations)},
 		step{"an EgressIP gives pods that it selects their egress IPs", b.by(either, b.testEgressIP)},
 		step{"drift is repaired", b.testDrift},
 		step{"an agent that is killed loses no connection", b.testAgentRestart},
