@@ -7,6 +7,7 @@ import (
 	corev1 "k8s.io/api/core/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 
+	ovnv1 "github.com/egressip-operator/egressip-operator/api/ovn/v1"
 	v1 "github.com/egressip-operator/egressip-operator/api/v1"
 	"github.com/egressip-operator/egressip-operator/pkg/egress"
 )
@@ -110,4 +111,29 @@ func TestReportsOfAgentsAreNoNews(t *testing.T) {
 
 func inUse() []metav1.Condition {
 	return []metav1.Condition{{Type: v1.ConditionAddressInUse, Status: metav1.ConditionTrue}}
+}
+
+// What the brain reads of annotations is news to the controller when it changes, on both kinds of
+// objects; other annotations are not.
+//
+// Mutants killed: excluded-destinations-are-no-news, included-destinations-of-egressips-are-no-news.
+func TestAnnotationsThatAreNews(t *testing.T) {
+	for annotation, news := range map[string]bool{
+		v1.AnnotationMode: true, v1.AnnotationFailBack: true, v1.AnnotationOtherFamily: true,
+		v1.AnnotationExcludeCIDRs: true, v1.AnnotationIncludeCIDRs: true,
+		"example.com/note": false,
+	} {
+		var n v1.NetNamespace
+		m := n
+		m.Annotations = map[string]string{annotation: "changed"}
+		if sameRequests(&n, &m) == news {
+			t.Errorf("NetNamespace: annotation %s is news: %t, want %t", annotation, !news, news)
+		}
+		var e ovnv1.EgressIP
+		f := e
+		f.Annotations = map[string]string{annotation: "changed"}
+		if sameEgressIP(&e, &f) == news {
+			t.Errorf("EgressIP: annotation %s is news: %t, want %t", annotation, !news, news)
+		}
+	}
 }

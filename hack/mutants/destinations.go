@@ -28,6 +28,14 @@ func destinationMutants() []mutant {
 		decides("least-specific-counts", counts, "destinations.go", "return a.network.Bits() - b.network.Bits() })", "return b.network.Bits() - a.network.Bits() })"),
 		decides("cluster-before-group", counts, "destinations.go", "\tif len(included) > 0 || d != nil", "\tslices.Reverse(entries)\n\tif len(included) > 0 || d != nil"),
 		decides("first-groups-destinations-alone", counts, "destinations.go", "append([]string{pod.group()}, pod.Others...)", "[]string{pod.group()}"),
+		{
+			name: "excluded-destinations-are-no-news", pkg: controller, test: "TestAnnotationsThatAreNews", plain: true,
+			edits: []edit{{file: "predicates.go", old: "before.Annotations[v1.AnnotationExcludeCIDRs] == after.Annotations[v1.AnnotationExcludeCIDRs] &&", new: ""}},
+		},
+		{
+			name: "included-destinations-of-egressips-are-no-news", pkg: controller, test: "TestAnnotationsThatAreNews", plain: true,
+			edits: []edit{{file: "egressips.go", old: "v1.AnnotationIncludeCIDRs, v1alpha1", new: "v1alpha1"}},
+		},
 		decides("half-an-include-list", wrong, "objects_destinations.go", "if !whole {", "if !whole && len(include) == 0 {"),
 		decides("too-many-destinations", wrong, "objects_destinations.go", "if len(networks) == MaxDestinations {", "if len(networks) > MaxDestinations {"),
 		decides("too-many-excluded", wrong, "objects_destinations.go", "len(set.Prefixes()) <= MaxExcluded", "len(set.Prefixes()) <= 100*MaxExcluded"),
