@@ -14,7 +14,7 @@ import (
 // egressIPStatus is all that the controller writes into an EgressIP's status but for the netid,
 // which another of its writers owns.
 func egressIPStatus(e *ovnv1.EgressIP, result egress.GroupResult, problems []egress.Problem) ovnv1.EgressIPStatus {
-	status := ovnv1.EgressIPStatus{ObservedGeneration: e.Generation, Items: []ovnv1.EgressIPStatusItem{}, EgressIPs: requestStatuses(result)}
+	status := ovnv1.EgressIPStatus{ObservedGeneration: e.Generation, Items: []ovnv1.EgressIPStatusItem{}, EgressIPs: requestStatuses(result), Selectors: egress.SelectorsInUse(e)}
 	for _, request := range status.EgressIPs {
 		// What a host has that is offline is no help to anyone who looks here for where traffic
 		// leaves.

@@ -162,6 +162,40 @@ func TestEgressIP(t *testing.T) {
 	})
 }
 
+// TestEgressIPSelectorBreaks: the selectors in use are in the status. One that is edited into one that
+// cannot be used leaves them there, and the condition names it; a new controller goes on so.
+//
+// Kills the mutant selectors-are-not-noted.
+func TestEgressIPSelectorBreaks(t *testing.T) {
+	a := startAPI(t)
+	stop := a.control(t, controllers.Options{EgressIPs: true})
+	a.node(t, "node1", "10.254.1.0/24", "192.168.7.11")
+	a.assignable(t, "node1")
+	if out, err := a.kubectl(t, documented, "apply", "-f", "-"); err != nil {
+		t.Fatalf("kubectl apply: %v\n%s", err, out)
+	}
+	const name = "egress-group1"
+	selecting := func(app, message string) func(*ovnv1.EgressIP) string {
+		return func(e *ovnv1.EgressIP) string {
+			s := e.Status.Selectors
+			if s == nil || s.PodSelector.MatchLabels["app"] != app || len(s.PodSelector.MatchExpressions) > 0 || e.Status.ObservedGeneration != e.Generation {
+				return fmt.Sprintf("status of generation %d, which is %d, has selectors %+v, want app %s", e.Status.ObservedGeneration, e.Generation, s, app)
+			}
+			return wantCondition(e.Status.Conditions, v1.ConditionEgressReady, metav1.ConditionTrue, "Assigned", message)
+		}
+	}
+	a.awaitEgressIP(t, name, selecting("web", ""))
+	broken := `{"spec": {"podSelector": {"matchLabels": null, "matchExpressions": [{"key": "app", "operator": "in", "values": ["web"]}]}}}`
+	a.patch(t, &ovnv1.EgressIP{ObjectMeta: metav1.ObjectMeta{Name: name}}, broken)
+	a.awaitEgressIP(t, name, selecting("web", "spec.podSelector"))
+	stop()
+	a.controlAlone(t, controllers.Options{EgressIPs: true})
+	a.patch(t, &ovnv1.EgressIP{ObjectMeta: metav1.ObjectMeta{Name: name}}, `{"spec": {"podSelector": {"matchExpressions": [{"key": "app", "operator": "Like"}]}}}`)
+	a.awaitEgressIP(t, name, selecting("web", "spec.podSelector"))
+	a.patch(t, &ovnv1.EgressIP{ObjectMeta: metav1.ObjectMeta{Name: name}}, `{"spec": {"podSelector": {"matchLabels": {"app": "api"}, "matchExpressions": null}}}`)
+	a.awaitEgressIP(t, name, selecting("api", ""))
+}
+
 // TestEgressIPAndNetNamespace: an address that both request is used by neither, and both say so.
 // A pod that both give egress IPs, as agents report it, is reported on both.
 func TestEgressIPAndNetNamespace(t *testing.T) {

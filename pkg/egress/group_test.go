@@ -119,6 +119,48 @@ func TestSelectorThatCannotBeUsed(t *testing.T) {
 	}
 }
 
+// given: an EgressIP that selects pods; when a selector is edited into one that cannot be used, then the
+// pods that it selected keep its egress IP, as its status says which these are, and a problem names the
+// selector. When it is corrected, the new one counts.
+//
+// Mutants killed: broken-selector-lets-go, former-selectors-count.
+func TestSelectorThatBreaks(t *testing.T) {
+	g := new(given).namespace("red").egressIP("x", "192.168.7.200").labelled("w0", "192.168.7.200").reports("w0", "192.168.7.200", "")
+	e := &g.EgressIPs[0]
+	e.Status.Selectors = egress.SelectorsInUse(e)
+	for _, broken := range []func(*metav1.LabelSelector){
+		func(s *metav1.LabelSelector) {
+			s.MatchExpressions = []metav1.LabelSelectorRequirement{{Key: "app", Operator: "in", Values: []string{"a"}}}
+		},
+		func(s *metav1.LabelSelector) { s.MatchLabels = map[string]string{"app": "not a label"} },
+		func(s *metav1.LabelSelector) { s.MatchLabels = map[string]string{"not a key": "a"} },
+	} {
+		for field, selector := range map[string]*metav1.LabelSelector{"spec.namespaceSelector": &e.Spec.NamespaceSelector, "spec.podSelector": &e.Spec.PodSelector} {
+			before := selector.DeepCopy()
+			broken(selector)
+			cluster, problems := egress.Snapshot(g.Objects)
+			if len(problems) != 1 || problems[0].Field != field || problems[0].Reason != egress.ReasonBadSelector || !strings.Contains(problems[0].Message, "keep the egress IPs") {
+				t.Errorf("problems are %+v", problems)
+			}
+			if x, _ := egress.Resolve(cluster).Group("EgressIP/x"); x.Ready != egress.ReadyTrue {
+				t.Errorf("it is %s, %s: %s", x.Ready, x.Reason, x.Message)
+			}
+			if pods, _ := egress.Grouped(cluster, []egress.Pod{webPod("red")}, map[string]labels.Set{"red": {"team": "a"}}); len(pods) != 1 || pods[0].Group != "EgressIP/x" {
+				t.Errorf("with a broken %s it selects %+v", field, pods)
+			}
+			if inUse := egress.SelectorsInUse(e); inUse != e.Status.Selectors {
+				t.Errorf("with a broken %s, the status would be %+v", field, inUse)
+			}
+			*selector = *before
+		}
+	}
+	e.Spec.NamespaceSelector = metav1.LabelSelector{MatchLabels: map[string]string{"team": "b"}}
+	cluster, _ := egress.Snapshot(g.Objects)
+	if pods, _ := egress.Grouped(cluster, []egress.Pod{webPod("red")}, map[string]labels.Set{"red": {"team": "a"}}); len(pods) != 1 || pods[0].Group != "" {
+		t.Errorf("corrected to other pods, it selects %+v", pods)
+	}
+}
+
 // Pods of a namespace without a NetNamespace that an EgressIP selects have its path, and not that of
 // the node, even while strict classification lets others of such namespaces pass.
 //

@@ -4,7 +4,6 @@ import (
 	"net/netip"
 
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
-	"k8s.io/apimachinery/pkg/labels"
 
 	ovnv1 "github.com/egressip-operator/egressip-operator/api/ovn/v1"
 	v1 "github.com/egressip-operator/egressip-operator/api/v1"
@@ -22,20 +21,45 @@ func (r *reader) egressIP(object *ovnv1.EgressIP) Group {
 	return g
 }
 
-// selection reads the selectors of an EgressIP; nil if they cannot be used.
+// selection reads the selectors of an EgressIP; nil if they cannot be used, and never could.
 func (r *reader) selection(object *ovnv1.EgressIP) *Selection {
-	read := func(field string, written *metav1.LabelSelector) labels.Selector {
-		selector, err := metav1.LabelSelectorAsSelector(written)
-		if err != nil {
-			r.problem(kindEgressIP, object.Name, "spec."+field, "", ReasonBadSelector,
-				"%v. The EgressIP selects no pod until that is corrected.", err)
-			return nil
-		}
-		return selector
+	inUse := SelectorsInUse(object)
+	otherwise := "The EgressIP selects no pod until that is corrected."
+	if inUse != nil {
+		otherwise = "Until that is corrected, the pods that were selected before keep the egress IPs, and no others get them."
 	}
-	namespaces := read("namespaceSelector", &object.Spec.NamespaceSelector)
-	pods := read("podSelector", &object.Spec.PodSelector)
-	if namespaces == nil || pods == nil {
+	for _, s := range []struct {
+		field    string
+		selector metav1.LabelSelector
+	}{{"namespaceSelector", object.Spec.NamespaceSelector}, {"podSelector", object.Spec.PodSelector}} {
+		if _, err := metav1.LabelSelectorAsSelector(&s.selector); err != nil {
+			r.problem(kindEgressIP, object.Name, "spec."+s.field, "", ReasonBadSelector, "%v. %s", err, otherwise)
+		}
+	}
+	if inUse == nil {
+		return nil
+	}
+	return newSelection(*inUse)
+}
+
+// SelectorsInUse returns the selectors by which an EgressIP selects pods: those of its spec, or if one
+// of them cannot be used, those that its status says it had before; nil without any.
+func SelectorsInUse(object *ovnv1.EgressIP) *ovnv1.Selectors {
+	wanted := ovnv1.Selectors{NamespaceSelector: object.Spec.NamespaceSelector, PodSelector: object.Spec.PodSelector}
+	if newSelection(wanted) != nil {
+		return &wanted
+	}
+	if before := object.Status.Selectors; before != nil && newSelection(*before) != nil {
+		return before
+	}
+	return nil
+}
+
+// newSelection returns nil for selectors that cannot be used.
+func newSelection(s ovnv1.Selectors) *Selection {
+	namespaces, err := metav1.LabelSelectorAsSelector(&s.NamespaceSelector)
+	pods, errPods := metav1.LabelSelectorAsSelector(&s.PodSelector)
+	if err != nil || errPods != nil {
 		return nil
 	}
 	return &Selection{namespaces: namespaces, pods: pods, demands: demandedBy(namespaces)}

@@ -88,6 +88,11 @@ type EgressIPStatus struct {
 	// +kubebuilder:validation:Maximum=16777215
 	NetID *uint32 `json:"netid,omitempty"`
 
+	// selectors are those that select the pods: the ones of the spec, or as long as one of these
+	// cannot be used, those before.
+	// +optional
+	Selectors *Selectors `json:"selectors,omitempty"`
+
 	// egressIPs holds the state of each requested address, in the order of the request.
 	// +optional
 	// +listType=map
@@ -101,6 +106,14 @@ type EgressIPStatus struct {
 	// +listMapKey=type
 	// +kubebuilder:validation:MaxItems=32
 	Conditions []metav1.Condition `json:"conditions,omitempty"`
+}
+
+// Selectors select pods; see EgressIPSpec.
+type Selectors struct {
+	// namespaceSelector selects namespaces.
+	NamespaceSelector metav1.LabelSelector `json:"namespaceSelector"`
+	// podSelector selects pods in them.
+	PodSelector metav1.LabelSelector `json:"podSelector"`
 }
 
 // EgressIPStatusItem is an egress IP that a node has.
