@@ -146,7 +146,7 @@ func kernelMutants() []mutant {
 			{file: "apply_perform.go", old: "if first.phase == phaseRules || first.op == widenGuard {", new: "if first.phase == phaseRules {"},
 		}},
 		m("configured-iptables-is-a-lack", "TestReportSaysWhatTheKernelLacks", "features.go", "d.choice.table || d.choice.configured", "d.choice.table"),
-		m("looks-once", "TestAddressThatSomebodyElseTakesLater", "segment.go", "if r.uplinkErr != nil {\n\t\treturn\n\t}\n\tif len(r.addresses) == 0 {", "if r.uplinkErr != nil || len(r.addresses) > 0 {\n\t\treturn\n\t}\n\tif len(r.addresses) == 0 {"),
+		m("looks-once", "TestAddressThatSomebodyElseTakesLater", "segment.go", "if r.uplinkErr != nil {\n\t\treturn\n\t}\n\tat := map[int]bool{}", "if r.uplinkErr != nil || len(r.addresses) > 0 {\n\t\treturn\n\t}\n\tat := map[int]bool{}"),
 		m("ports-are-never-random", "TestSourcePorts", "rules/snat.go", "To: to, RandomPort: b.RandomPorts}", "To: to}"),
 		m("ports-of-a-tree-are-never-random", "TestSourcePorts", "rules/snat.go", "RandomPort: t.random}", "RandomPort: false}"),
 		m("ports-of-all-destinations", "TestUsageOfEgressIPs", "ports.go", "f.Dest.As16(), f.DestPort,", "[16]byte{}, f.DestPort,"),

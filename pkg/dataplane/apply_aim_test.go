@@ -56,7 +56,7 @@ func TestRoundUntilAddressesAreProbed(t *testing.T) {
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			s := State{
-				Hosted: []Hosted{{ip1, 7}, {ip2, 8}},
+				Hosted: []Hosted{{IP: ip1, NetID: 7}, {IP: ip2, NetID: 8}},
 				Pods:   []Pod{{IP: pod1, Kind: Local, NetID: 7, EgressIP: ip1}, {IP: pod2, Kind: Local, NetID: 8, EgressIP: ip2}},
 			}
 			all, problems, without := aim(s, digested(s, nil), m, nil, nil, nil)
@@ -88,7 +88,7 @@ func sameAddr(a, b netip.Addr) bool { return a == b }
 // Kills the mutant that goes on without the egress IPs that have no index.
 func TestAimSaysForWhomNoIndexIsLeft(t *testing.T) {
 	m := Marks{Mask: 0x7} // one bit for the index
-	s := State{Hosted: []Hosted{{testenv.Addr(eip1), 7}, {testenv.Addr(eip2), 8}}}
+	s := State{Hosted: []Hosted{{IP: testenv.Addr(eip1), NetID: 7}, {IP: testenv.Addr(eip2), NetID: 8}}}
 	g, _, without := aim(s, digested(s, nil), m, nil, nil, nil)
 	if len(without) != 1 || without[0] != testenv.Addr(eip2) || len(g.serving) != 0 {
 		t.Errorf("without an index: %v, goal %+v", without, g)

@@ -272,11 +272,15 @@ func (e *execution) guard(idx indices) (int, error) {
 	if e.uplink.Link == nil {
 		return 0, nil // reported already
 	}
-	links, err := e.waysOut()
+	pinned, err := e.pinned(idx)
 	if err != nil {
 		return 0, err
 	}
-	n, before, err := e.d.guard.Ensure(e.d.nl, links, e.d.cfg.Marks, idx)
+	links, err := e.waysOut(pinned)
+	if err != nil {
+		return 0, err
+	}
+	n, before, err := e.d.guard.Ensure(e.d.nl, links, e.d.cfg.Marks, idx, pinned)
 	e.guardWarnings = nil
 	for _, b := range before {
 		e.guardWarnings = append(e.guardWarnings, warning.FilterBefore(b.Filter, b.Device, b.Preference, bpf.GuardPreference))
@@ -295,10 +299,21 @@ func (e *execution) addAddresses(batch []change) (int, error) {
 		}
 		return 0, nil
 	}
-	added, refused := address.Add(e.d.nl, e.uplink, ipsOf(batch))
-	maps.Copy(e.refused, refused) // reported with the egress IP
-	e.d.announcer.Add(e.uplink.Link, added)
-	return len(added), errors.Join(neigh.Announce(e.uplink.Link, added), e.forgetStrays(added))
+	n := 0
+	var errs []error
+	for _, place := range e.byPlace(ipsOf(batch)) {
+		if _, further := e.further.places[place.Name]; further && e.waysErr != nil {
+			for _, ip := range place.ips {
+				e.refused[ip] = e.waysErr
+			}
+			continue
+		}
+		added, refused := address.Add(e.d.nl, place.Uplink, place.ips)
+		maps.Copy(e.refused, refused) // reported with the egress IP
+		e.d.announcer.Add(place.Link, added)
+		n, errs = n+len(added), append(errs, neigh.Announce(place.Link, added), e.forgetStrays(added))
+	}
+	return n, errors.Join(errs...)
 }
 
 // forgetStrays makes the kernel forget what came for egress IPs before they were there.

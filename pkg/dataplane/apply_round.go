@@ -25,6 +25,8 @@ type round struct {
 	// uplink is the interface for egress IPs; uplinkErr is why there is none.
 	uplink    address.Uplink
 	uplinkErr error
+	// further are other interfaces with egress IPs.
+	further furtherLinks
 	// resets: pods get TCP resets for connections that cannot go on. resetsErr is
 	// why they get none although they should.
 	resets    bool
@@ -52,6 +54,8 @@ type round struct {
 	// rulesErr is why the rules may not be in place, rules6Err why those for IPv6 in iptables
 	// are not, guardErr why the guard is not.
 	rulesErr, rules6Err, guardErr error
+	// waysErr is why egress IPs of further interfaces may not leave by these.
+	waysErr error
 	// guardWarnings are what weakens the guard. defaultRoute is the interface of the
 	// default route; empty where there is none.
 	guardWarnings []warning.Warning
@@ -142,7 +146,7 @@ func (r *round) warnOfPods(w warning.Warning) { r.podWarnings = append(r.podWarn
 func (r *round) view() view {
 	v := view{d: r.d, hosted: addressesOf(r.state.Hosted), table: r.members.table, ip6tables: r.ipv6 && !r.members.table, serve6: r.serve6}
 	if r.uplinkErr == nil {
-		v.uplink = &r.uplink
+		v.placeFor = r.placeFor
 	}
 	return v
 }
@@ -273,6 +277,7 @@ func (r *round) prepare() error {
 	if r.d.news.takeRoutes() {
 		r.d.routed.heard()
 	}
+	r.findFurther()
 	r.prepareServe6()
 	r.settings = r.readAll()
 	r.defaultRoute = r.uplink.Name
@@ -297,7 +302,7 @@ func (r *round) mendAddresses() {
 	if r.uplinkErr == nil {
 		uplink = &r.uplink
 	}
-	n, err := address.Mend(r.d.nl, uplink)
+	n, err := address.Mend(r.d.nl, uplink, r.furtherPlaces()...)
 	r.report.Changes += n
 	r.mended = err == nil
 	if err != nil {
@@ -311,7 +316,7 @@ func (r *round) ensureOverlay() error {
 	var errs []error
 	link, err := r.ensureDevice()
 	errs = append(errs, err)
-	plan := routing.Plan{Inside: r.d.routed.inside(r.desired.inside, r.serve6), NextHop: overlay.NextHop()}
+	plan := routing.Plan{Inside: r.d.routed.inside(r.desired.inside, r.serve6), NextHop: overlay.NextHop(), Ways: r.further.ways, Indices: r.wayIndices()}
 	if r.serve6 {
 		plan.NextHop6 = overlay.NextHop6()
 	}
@@ -322,6 +327,10 @@ func (r *round) ensureOverlay() error {
 	}
 	n, err := r.d.routed.ensure(r.d.nl, plan, r.d.cfg.Marks)
 	r.report.Changes += n
+	errs, r.waysErr = append(errs, err), err
+	n, err = r.loosen()
+	r.report.Changes += n
+	r.waysErr = errors.Join(r.waysErr, err)
 	return errors.Join(append(errs, err)...)
 }
 

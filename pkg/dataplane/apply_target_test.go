@@ -21,8 +21,8 @@ func TestUsablePartOfAState(t *testing.T) {
 	s := State{
 		Hosts:   []netip.Addr{host, v6, testenv.Addr("::ffff:10.1.1.2")},
 		Inside:  []netip.Prefix{netip.MustParsePrefix("10.244.0.1/16"), netip.MustParsePrefix("0.0.0.0/0"), netip.MustParsePrefix("10.244.0.0/16")},
-		Hosted:  []Hosted{{testenv.Addr(eip1), 7}, {testenv.Addr(eip2), 7}, {v6, 7}, {testenv.Addr("::ffff:10.1.1.1"), 8}, {testenv.Addr(eip1), 9}, {testenv.Addr(eip3), 10}},
-		Standby: []Hosted{{testenv.Addr(eip1), 7}, {testenv.Addr("192.168.7.204"), 11}, {v6, 12}},
+		Hosted:  []Hosted{{IP: testenv.Addr(eip1), NetID: 7}, {IP: testenv.Addr(eip2), NetID: 7}, {IP: v6, NetID: 7}, {IP: testenv.Addr("::ffff:10.1.1.1"), NetID: 8}, {IP: testenv.Addr(eip1), NetID: 9}, {IP: testenv.Addr(eip3), NetID: 10}},
+		Standby: []Hosted{{IP: testenv.Addr(eip1), NetID: 7}, {IP: testenv.Addr("192.168.7.204"), NetID: 11}, {IP: v6, NetID: 12}},
 		Pods: []Pod{
 			{IP: pods[0], Kind: Local, EgressIP: testenv.Addr(eip1)},
 			{IP: pods[1], Kind: Local, EgressIP: testenv.Addr(eip2)},
@@ -42,8 +42,8 @@ func TestUsablePartOfAState(t *testing.T) {
 	want := State{
 		Hosts:   []netip.Addr{host, v6},
 		Inside:  []netip.Prefix{netip.MustParsePrefix("10.244.0.0/16")},
-		Hosted:  []Hosted{{testenv.Addr(eip1), 7}, {v6, 7}},
-		Standby: []Hosted{{testenv.Addr("192.168.7.204"), 11}},
+		Hosted:  []Hosted{{IP: testenv.Addr(eip1), NetID: 7}, {IP: v6, NetID: 7}},
+		Standby: []Hosted{{IP: testenv.Addr("192.168.7.204"), NetID: 11}},
 		Pods: []Pod{
 			{IP: pods[0], Kind: Local, EgressIP: testenv.Addr(eip1)},
 			{IP: pods[1], Kind: Drop},

@@ -24,7 +24,7 @@ func newReplacement(t *testing.T) (replacement, kernel) {
 	r := replacement{use: []Backend{NFTables}, state: State{
 		HostIP: testenv.Addr("192.168.7.11"), Hosts: []netip.Addr{testenv.Addr("192.168.7.11"), testenv.Addr("192.168.7.12")},
 		Inside: []netip.Prefix{netip.MustParsePrefix("10.244.0.0/16")},
-		Hosted: []Hosted{{testenv.Addr("192.168.7.201"), 7}},
+		Hosted: []Hosted{{IP: testenv.Addr("192.168.7.201"), NetID: 7}},
 		Pods: []Pod{
 			{IP: testenv.Addr("10.244.1.2"), Kind: Local, NetID: 7, EgressIP: testenv.Addr("192.168.7.201")},
 			{IP: testenv.Addr("10.244.1.3"), Kind: Remote, NetID: 8, Via: []netip.Addr{testenv.Addr("192.168.7.12")}},

@@ -128,10 +128,16 @@ type Dataplane struct {
 	hosts  atomic.Bool
 
 	announcer neigh.Announcer
-	// watch looks for other machines that have egress IPs of this host. Answers from
-	// the MAC addresses in ignored mean nothing.
-	watch   neigh.Watch
+	// watches look for other machines that have egress IPs of this host, at each interface
+	// with egress IPs, by its index. Answers from the MAC addresses in ignored mean nothing.
+	watches map[int]*neigh.Watch
 	ignored map[string]bool
+
+	// wayTables are the tables by which egress IPs leave that are not on the uplink; nil
+	// where the kernel must be asked. pinned are the interfaces of such egress IPs as the
+	// guard has them; nil where it was not told yet.
+	wayTables map[wayKey]int
+	pinned    map[netip.Addr]int
 }
 
 // New opens what Apply needs. It changes nothing in the kernel. The error says
@@ -208,7 +214,7 @@ func (d *Dataplane) Close() error {
 		d.setAnswers(nil)
 		errs = append(errs, d.maps.Close())
 	}
-	errs = append(errs, d.guard.Close(), d.watch.Close(), d.nft.Close())
+	errs = append(errs, d.guard.Close(), d.closeWatches(func(int) bool { return true }), d.nft.Close())
 	d.news.close()
 	d.programs, d.maps, d.guard, d.steady = nil, nil, bpf.Guard{}, nil
 	d.nl.Close()

@@ -43,7 +43,7 @@ func TestDigestIsMadeAgainForOthersOnly(t *testing.T) {
 		Inside: []netip.Prefix{netip.MustParsePrefix("10.244.0.0/16")},
 	}
 	first := digested(s, nil)
-	s.Pods, s.Hosted = []Pod{{IP: testenv.Addr("10.244.1.2")}}, []Hosted{{testenv.Addr(eip1), 7}}
+	s.Pods, s.Hosted = []Pod{{IP: testenv.Addr("10.244.1.2")}}, []Hosted{{IP: testenv.Addr(eip1), NetID: 7}}
 	if digested(s, first) != first {
 		t.Error("it is made again for other pods")
 	}

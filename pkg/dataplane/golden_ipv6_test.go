@@ -27,7 +27,7 @@ func TestGoldenOfBothFamilies(t *testing.T) {
 		HostIP: testenv.Addr("192.168.7.11"), Hosts: []netip.Addr{testenv.Addr("192.168.7.11"), via}, Strict: true,
 		Inside:  []netip.Prefix{netip.MustParsePrefix("10.244.0.0/16"), netip.MustParsePrefix("fd00:10::/32")},
 		Subnets: []netip.Prefix{netip.MustParsePrefix("10.244.1.0/24"), netip.MustParsePrefix("fd00:10:1::/64")},
-		Hosted:  []Hosted{{testenv.Addr("192.168.7.201"), 7}, {six, 7}, {testenv.Addr("fd00:7::202"), 8}},
+		Hosted:  []Hosted{{IP: testenv.Addr("192.168.7.201"), NetID: 7}, {IP: six, NetID: 7}, {IP: testenv.Addr("fd00:7::202"), NetID: 8}},
 		Pods: []Pod{
 			{IP: testenv.Addr("10.244.1.2"), Kind: Local, NetID: 7, EgressIP: testenv.Addr("192.168.7.201")},
 			{IP: testenv.Addr("fd00:10:1::2"), Kind: Local, NetID: 7, EgressIP: six},

@@ -47,7 +47,7 @@ func goldenStates() []goldenState {
 		return s
 	}
 	one := func(s *State) {
-		s.Hosted = []Hosted{{testenv.Addr("192.168.7.201"), 7}}
+		s.Hosted = []Hosted{{IP: testenv.Addr("192.168.7.201"), NetID: 7}}
 		s.Pods = []Pod{
 			{IP: testenv.Addr("10.244.1.2"), Kind: Local, NetID: 7, EgressIP: testenv.Addr("192.168.7.201")},
 			{IP: testenv.Addr("10.244.1.3"), Kind: Node},
@@ -66,12 +66,12 @@ func goldenStates() []goldenState {
 		{"one-egress-ip", "A host with one egress IP, of network 7, a pod of that network, and a pod without an egress IP.", node(one), defaults},
 		{"forty-egress-ips", "A host with 40 egress IPs: too many for one chain, so that their SNAT rules form a tree.", node(func(s *State) {
 			for i := range 40 {
-				s.Hosted = append(s.Hosted, Hosted{testenv.Addr(fmt.Sprintf("192.168.7.%d", 101+i)), uint32(101 + i)})
+				s.Hosted = append(s.Hosted, Hosted{IP: testenv.Addr(fmt.Sprintf("192.168.7.%d", 101+i)), NetID: uint32(101 + i)})
 			}
 		}), defaults},
 		{"standby", "A host with one egress IP, and two that it may have to take over: their rules are there, their addresses are not.", node(func(s *State) {
 			one(s)
-			s.Standby = []Hosted{{testenv.Addr("192.168.7.202"), 8}, {testenv.Addr("192.168.7.203"), 9}}
+			s.Standby = []Hosted{{IP: testenv.Addr("192.168.7.202"), NetID: 8}, {IP: testenv.Addr("192.168.7.203"), NetID: 9}}
 		}), defaults},
 		{"dropped-namespace", "A node with a pod whose namespace's egress IP is on no host: what it sends outside is dropped.", node(func(s *State) {
 			s.Pods = []Pod{{IP: testenv.Addr("10.244.1.2"), Kind: Drop, NetID: 7}, {IP: testenv.Addr("10.244.1.3"), Kind: Node}}

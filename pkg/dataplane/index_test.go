@@ -123,7 +123,7 @@ func TestContradictoryRulesAreNotBelieved(t *testing.T) {
 // Mutant killed: standbyIndices that returns none.
 func TestStandbyTakesOverWithoutAChangeOfRules(t *testing.T) {
 	s := scenario{use: []Backend{NFT, Legacy}}
-	state := State{HostIP: testenv.Addr(tracedHostIP), Hosts: []netip.Addr{testenv.Addr(tracedHostIP)}, Hosted: []Hosted{{testenv.Addr(eip1), 1}}, Standby: []Hosted{{testenv.Addr(eip2), 2}, {testenv.Addr(eip3), 3}}}
+	state := State{HostIP: testenv.Addr(tracedHostIP), Hosts: []netip.Addr{testenv.Addr(tracedHostIP)}, Hosted: []Hosted{{IP: testenv.Addr(eip1), NetID: 1}}, Standby: []Hosted{{IP: testenv.Addr(eip2), NetID: 2}, {IP: testenv.Addr(eip3), NetID: 3}}}
 	k := bareKernel(s.use)
 	changed := func(state State) (n int) {
 		list, _, _ := s.changes(k, state)
@@ -141,7 +141,7 @@ func TestStandbyTakesOverWithoutAChangeOfRules(t *testing.T) {
 	if has(k.addresses, testenv.Addr(eip2)) {
 		t.Errorf("%s is on the uplink, and on standby", eip2)
 	}
-	state.Hosted, state.Standby = []Hosted{{testenv.Addr(eip1), 1}, {testenv.Addr(eip2), 2}, {testenv.Addr(eip3), 3}}, nil
+	state.Hosted, state.Standby = []Hosted{{IP: testenv.Addr(eip1), NetID: 1}, {IP: testenv.Addr(eip2), NetID: 2}, {IP: testenv.Addr(eip3), NetID: 3}}, nil
 	if n := changed(state); n > 0 {
 		t.Errorf("%d changes of rules to take over", n)
 	}

@@ -76,7 +76,7 @@ func inventory() []kind {
 		},
 		{
 			object: "`ip rule`",
-			mark:   "of IPv4 and IPv6, protocol 77 and table local, 2000 or 2001, at priorities 89 to 91 and 93; protocol 77 at 88 and 92, by which the host's own packets and those of `egress0` go past the others",
+			mark:   "of IPv4 and IPv6, protocol 77 and table local, 2000, 2001 or 77000 to 77015, at priorities 84, 85, 89 to 91 and 93; protocol 77 at 82, 88 and 92, by which the host's own packets and those of `egress0` go past the others",
 			list:   func(_ context.Context, d *Dataplane) ([]string, error) { return routing.ListRules(d.nl) },
 			remove: func(_ context.Context, d *Dataplane, _ kernel) error {
 				_, err := routing.RemoveRules(d.nl)
@@ -85,12 +85,18 @@ func inventory() []kind {
 		},
 		{
 			object: "route",
-			mark:   "of IPv4 and IPv6, protocol 77 in tables 2000 and 2001; where others use these tables, the status says so; of IPv6, that concerns IPv6 alone",
+			mark:   "of IPv4 and IPv6, protocol 77 in tables 2000, 2001 and 77000 to 77015; where others use these tables, the status says so; of IPv6, that concerns IPv6 alone",
 			list:   func(context.Context, *Dataplane) ([]string, error) { return routing.ListRoutes() },
 			remove: func(_ context.Context, d *Dataplane, _ kernel) error {
 				_, err := routing.RemoveRoutes(d.nl)
 				return err
 			},
+		},
+		{
+			object: "reverse path filter of an interface that egress IPs leave by and that is not the uplink",
+			mark:   "it is loose (2), and a policy rule without action, of protocol 77 at priority 78 or 79, names the interface: it was 0 or 1 before",
+			list:   func(_ context.Context, d *Dataplane) ([]string, error) { return listFilters(d.nl) },
+			remove: func(_ context.Context, d *Dataplane, _ kernel) error { return removeFilters(d.nl) },
 		},
 		{
 			object: "device",
@@ -113,7 +119,7 @@ func inventory() []kind {
 		},
 		{
 			object: "guard",
-			mark: "program `" + bpf.GuardName + "` with map `egress_guarded`, of TCX at the egress of the uplink and of the default route's interface; " +
+			mark: "program `" + bpf.GuardName + "` with map `egress_guarded`, of TCX at the egress of the uplink, of the default route's interface and of others with egress IPs; " +
 				"before Linux 6.6 a filter of that name, preference 77, handle 0x77; the clsact qdisc stays where others use it",
 			list: func(_ context.Context, d *Dataplane) ([]string, error) {
 				devices, err := bpf.ListGuards(d.nl)
@@ -127,8 +133,8 @@ func inventory() []kind {
 			remove: endConnections,
 		},
 		{
-			object:  "address on the uplink",
-			mark:    "label `<uplink>:eip`; or /32 with scope nowhere, from which a rename takes the label's suffix; of IPv6, metric 1000000077",
+			object:  "egress IP on an interface",
+			mark:    "label `<interface>:eip`; or /32 with scope nowhere, from which a rename takes the label's suffix; of IPv6, metric 1000000077",
 			observe: observeAddresses, list: listAddresses, remove: removeAddresses,
 		},
 		{
@@ -184,8 +190,9 @@ func describe(format string, names []string) []string {
 // view is what an observation depends on.
 type view struct {
 	d *Dataplane
-	// uplink is nil where it is not known.
-	uplink *address.Uplink
+	// placeFor says which interface an egress IP belongs on, if that is known; nil while the
+	// uplink is not.
+	placeFor func(netip.Addr) (address.Uplink, bool)
 	// hosted are the egress IPs that belong on the uplink.
 	hosted []netip.Addr
 	// table: members of sets are in the table of our own, and what ipsets hold is
@@ -284,7 +291,12 @@ func endConnections(_ context.Context, d *Dataplane, observed kernel) error {
 func observeAddresses(_ context.Context, v view, k *kernel) error {
 	own, err := address.Own(v.d.nl)
 	for ip, addrs := range own {
-		if v.uplink == nil || v.uplink.Placed(addrs) || !slices.Contains(v.hosted, ip) {
+		there := v.placeFor == nil || !slices.Contains(v.hosted, ip)
+		if !there {
+			place, known := v.placeFor(ip)
+			there = !known || place.Placed(addrs)
+		}
+		if there {
 			k.addresses[ip] = struct{}{}
 		}
 	}

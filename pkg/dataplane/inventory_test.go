@@ -16,6 +16,7 @@ import (
 // they were.
 func TestInventoryListsAndRemovesEachKind(t *testing.T) {
 	w := newWorld(t, 2, onlyNFT())
+	w.second(t)
 	n := w.nodes[0]
 	here, there := n.addPod(t, "here", 2), n.addPod(t, "there", 3)
 	foreign := map[string]struct{ plant, show string }{
@@ -24,21 +25,25 @@ func TestInventoryListsAndRemovesEachKind(t *testing.T) {
 		"nftables tables of links": {
 			"nft add table bridge egressip-of-others; nft add table inet egressip-links-of-others", "nft list table bridge egressip-of-others",
 		},
-		"`ip rule`": {"ip rule add fwmark 0x10000/0x10000 lookup 100 priority 500", "ip rule show priority 500"},
+		"`ip rule`": {"ip rule add fwmark 0x10000/0x10000 lookup 100 priority 501", "ip rule show priority 501"},
 		"route":     {"ip route add 198.51.100.0/24 via 192.168.7.1 table 100", "ip route show table 100"},
 		"device":    {"ip link add egress1 type vxlan external dstport 4444", "ip -o link show egress1"},
 		"guard": {
 			"tc qdisc add dev eth0 clsact; tc filter add dev eth0 egress protocol ip prio 78 u32 match ip dst 198.51.100.1/32 flowid 1:1",
 			"tc filter show dev eth0 egress | grep 'pref 78'",
 		},
-		"address on the uplink": {"ip address add 192.168.7.77/24 dev eth0 label eth0:vip", "ip -o -4 address show label eth0:vip | sed 's/valid_lft.*//'"},
-		"ipset":                 {"ipset create egress-of-others hash:ip", "ipset list -n egress-of-others"},
-		"BPF map":               {"", "ls -d " + n.cfg.PinDir + "/of-others"},
+		"reverse path filter of an interface that egress IPs leave by and that is not the uplink": {
+			"sysctl -qw net.ipv4.conf.cni0.rp_filter=2; ip rule add iif cni0 nop priority 500", "sysctl net.ipv4.conf.cni0.rp_filter; ip rule show iif cni0",
+		},
+		"egress IP on an interface": {"ip address add 192.168.7.77/24 dev eth0 label eth0:vip", "ip -o -4 address show label eth0:vip | sed 's/valid_lft.*//'"},
+		"ipset":                     {"ipset create egress-of-others hash:ip", "ipset list -n egress-of-others"},
+		"BPF map":                   {"", "ls -d " + n.cfg.PinDir + "/of-others"},
 	}
 	for _, f := range foreign {
 		n.Run(t, f.plant)
 	}
 	n.host(eip1, 7)
+	n.hostOn("eth1", further1, gateway2, 9)
 	here.set(local(eip1, 7))
 	there.set(remote(8, w.nodes[1]))
 	n.apply(t)

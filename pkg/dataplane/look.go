@@ -244,6 +244,9 @@ func (r *round) readWays(f *warning.Facts, others []netlink.Rule) error {
 		asked[p.Kind]++
 		ways++
 		way.Wanted = slices.Compact(slices.Clone(wanted[p.Kind]))
+		if name := r.further.of[p.EgressIP]; p.Kind == Local && name != "" {
+			way.Wanted = []string{name}
+		}
 		if rule != nil {
 			way.Rule = fmt.Sprintf("ip rule %d: from %v lookup %d", rule.Priority, rule.Src, rule.Table)
 		}

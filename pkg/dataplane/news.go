@@ -17,8 +17,10 @@ import (
 type news struct {
 	socket *nl.NetlinkSocket
 	buffer []byte
-	// overlay and uplink are the devices, by their index. host is the host's own address.
+	// overlay and uplink are the devices, by their index, further are those of other egress
+	// IPs. host is the host's own address.
 	overlay, uplink int
+	further         map[int]bool
 	host            netip.Addr
 	// routes: our routes or policy rules may have changed since that was last taken.
 	routes bool
@@ -73,7 +75,7 @@ func (n *news) concerns(typ uint16, data []byte) bool {
 		return ours || n.isNeighbourly(data)
 	case unix.RTM_NEWLINK, unix.RTM_DELLINK, unix.RTM_NEWADDR, unix.RTM_DELADDR:
 		// With a device, and with its last address, its routes go without a word.
-		n.routes = n.routes || n.ofOverlay(data)
+		n.routes = n.routes || n.ofOverlay(data) || n.ofFurther(data)
 		return n.ofOverlay(data) || address.MayConcern(data) || n.movesHost(typ, data)
 	case unix.RTM_NEWQDISC, unix.RTM_DELQDISC, unix.RTM_NEWTFILTER, unix.RTM_DELTFILTER, unix.RTM_NEWTCLASS, unix.RTM_DELTCLASS:
 	default:
@@ -99,7 +101,13 @@ func (n *news) ofOverlay(data []byte) bool {
 	return len(data) < 8 || int(binary.NativeEndian.Uint32(data[4:])) == n.overlay
 }
 
-// isNeighbourly reports whether a route leads to neighbours at the uplink.
+// ofFurther reports whether a message is about a further interface with egress IPs, as ofOverlay
+// does.
+func (n *news) ofFurther(data []byte) bool {
+	return len(data) >= 8 && n.further[int(binary.NativeEndian.Uint32(data[4:]))]
+}
+
+// isNeighbourly reports whether a route leads to neighbours at an interface with egress IPs.
 func (n *news) isNeighbourly(data []byte) bool {
 	if len(data) < unix.SizeofRtMsg {
 		return true
@@ -116,5 +124,5 @@ func (n *news) isNeighbourly(data []byte) bool {
 			gateway = true
 		}
 	})
-	return device == n.uplink && !gateway
+	return (device == n.uplink || n.further[device]) && !gateway
 }

@@ -436,7 +436,7 @@ func (n *node) settled(t *testing.T) {
 
 // host gives the node an egress IP for a network, or takes it away.
 func (n *node) host(ip string, netID uint32) {
-	n.state.Hosted = append(n.state.Hosted, Hosted{testenv.Addr(ip), netID})
+	n.state.Hosted = append(n.state.Hosted, Hosted{IP: testenv.Addr(ip), NetID: netID})
 }
 
 func (n *node) unhost(ip string) {

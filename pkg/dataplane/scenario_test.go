@@ -54,9 +54,9 @@ func drawState(t *rapid.T, label string, strict bool) State {
 	for i := 1; i <= 3; i++ {
 		if netID := rapid.Uint32Range(0, 4).Draw(t, label+" netid"); netID > 0 &&
 			!slices.ContainsFunc(s.Hosted, func(h Hosted) bool { return h.NetID == netID }) {
-			s.Hosted = append(s.Hosted, Hosted{testenv.Addr(fmt.Sprintf("192.168.7.20%d", i)), netID})
+			s.Hosted = append(s.Hosted, Hosted{IP: testenv.Addr(fmt.Sprintf("192.168.7.20%d", i)), NetID: netID})
 		} else if rapid.Bool().Draw(t, label+" standby") {
-			s.Standby = append(s.Standby, Hosted{testenv.Addr(fmt.Sprintf("192.168.7.20%d", i)), netID})
+			s.Standby = append(s.Standby, Hosted{IP: testenv.Addr(fmt.Sprintf("192.168.7.20%d", i)), NetID: netID})
 		}
 	}
 	for i := 2; i <= 6; i++ {

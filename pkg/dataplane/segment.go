@@ -2,12 +2,14 @@ package dataplane
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"net"
 	"net/netip"
 	"slices"
 	"time"
 
+	"github.com/egressip-operator/egressip-operator/pkg/dataplane/address"
 	"github.com/egressip-operator/egressip-operator/pkg/dataplane/internal/clock"
 	"github.com/egressip-operator/egressip-operator/pkg/dataplane/internal/nlutil"
 	"github.com/egressip-operator/egressip-operator/pkg/dataplane/neigh"
@@ -28,7 +30,7 @@ const (
 	ARPOff ARPProbe = "off"
 )
 
-// probe asks the uplink's segment by ARP for other owners of the addresses.
+// probe asks the segments of the interfaces by ARP for other owners of the addresses.
 func (r *round) probe(ctx context.Context, pending []netip.Addr) {
 	r.probed = true
 	if r.uplinkErr != nil {
@@ -37,20 +39,28 @@ func (r *round) probe(ctx context.Context, pending []netip.Addr) {
 		}
 		return
 	}
-	answers, err := neigh.Ask(ctx, r.uplink.Link, pending, r.nobodys())
+	for _, place := range r.byPlace(pending) {
+		r.probeAt(ctx, place)
+	}
+}
+
+// probeAt asks the segment of an interface.
+func (r *round) probeAt(ctx context.Context, place placed) {
+	watch := r.d.watchAt(place.Link.Attrs().Index)
+	answers, err := neigh.Ask(ctx, place.Link, place.ips, r.nobodys(place.Uplink))
 	now := monotonic()
 	for _, mac := range answers.Everybody {
-		r.d.watch.AnswersForAll(mac, now)
+		watch.AnswersForAll(mac, now)
 	}
 	ignore := r.ignore()
 	strict := r.d.cfg.ARPProbe != ARPWarn
-	for _, ip := range pending {
+	for _, ip := range place.ips {
 		macs := slices.DeleteFunc(answers.Owners[ip], ignore)
 		switch {
 		case len(macs) > 0 && strict:
 			r.unusable[ip], r.inUseBy[ip] = fmt.Errorf("%w: %v", errTaken, macs[0]), macs[0].String()
 		case len(macs) > 0:
-			r.d.watch.Heard(ip, macs[0], now)
+			watch.Heard(ip, macs[0], now)
 		case err != nil && strict:
 			r.unusable[ip] = err
 		}
@@ -60,11 +70,11 @@ func (r *round) probe(ctx context.Context, pending []netip.Addr) {
 // nobodys are addresses that no machine on the segment has: one reserved for
 // documentation, and the network's own. A machine that answers for them answers for
 // every address.
-func (r *round) nobodys() (ips []netip.Addr) {
+func (r *round) nobodys(at address.Uplink) (ips []netip.Addr) {
 	if !r.state.overIPv6() {
 		ips = append(ips, netip.AddrFrom4([4]byte{203, 0, 113, 1}))
-		if r.uplink.CIDR.Bits() < 31 {
-			ips = append(ips, r.uplink.CIDR.Masked().Addr())
+		if at.CIDR.Addr().Is4() && at.CIDR.Bits() < 31 {
+			ips = append(ips, at.CIDR.Masked().Addr())
 		}
 	}
 	if r.serve6 {
@@ -74,30 +84,59 @@ func (r *round) nobodys() (ips []netip.Addr) {
 	return ips
 }
 
-// watchSegment looks who else has the egress IPs that are on the uplink now, defends
+// watchSegment looks who else has the egress IPs that are on the host's interfaces now, defends
 // them, and repeats their announcements. What fails here is a warning.
 func (r *round) watchSegment() {
 	if r.uplinkErr != nil {
 		return
 	}
-	if len(r.addresses) == 0 {
-		if err := r.d.watch.Close(); err != nil {
-			r.warn(warning.NotWatching(r.uplink.Name, err))
-		}
-		return
+	at := map[int]bool{}
+	for _, place := range r.byPlace(sortedAddrs(r.addresses)) {
+		at[place.Link.Attrs().Index] = true
+		r.watchAt(place)
 	}
-	ips := sortedAddrs(r.addresses)
-	sight, err := r.d.watch.Look(neigh.Look{
-		Link: r.uplink.Link, IPs: ips, Now: monotonic(), Every: r.d.cfg.AnnounceEvery,
-		Nobodys: r.nobodys(), Ignore: r.ignore(), Deaf: r.d.cfg.ARPProbe == ARPOff,
-	})
-	if err != nil {
+	if err := r.d.closeWatches(func(link int) bool { return !at[link] }); err != nil {
 		r.warn(warning.NotWatching(r.uplink.Name, err))
 	}
+}
+
+// watchAt returns the watch of an interface.
+func (d *Dataplane) watchAt(link int) *neigh.Watch {
+	if d.watches == nil {
+		d.watches = map[int]*neigh.Watch{}
+	}
+	if d.watches[link] == nil {
+		d.watches[link] = &neigh.Watch{}
+	}
+	return d.watches[link]
+}
+
+// closeWatches closes the watches of some interfaces.
+func (d *Dataplane) closeWatches(which func(link int) bool) error {
+	var errs []error
+	for link, watch := range d.watches {
+		if which(link) {
+			errs = append(errs, watch.Close())
+			delete(d.watches, link)
+		}
+	}
+	return errors.Join(errs...)
+}
+
+// watchAt is watchSegment for one interface.
+func (r *round) watchAt(place placed) {
+	ips := place.ips
+	sight, err := r.d.watchAt(place.Link.Attrs().Index).Look(neigh.Look{
+		Link: place.Link, IPs: ips, Now: monotonic(), Every: r.d.cfg.AnnounceEvery,
+		Nobodys: r.nobodys(place.Uplink), Ignore: r.ignore(), Deaf: r.d.cfg.ARPProbe == ARPOff,
+	})
+	if err != nil {
+		r.warn(warning.NotWatching(place.Name, err))
+	}
 	if sight.Moved {
-		r.d.announcer.Add(r.uplink.Link, ips)
-		if err := neigh.Announce(r.uplink.Link, ips); err != nil {
-			r.warn(warning.NotAnnounced(r.uplink.Name, err))
+		r.d.announcer.Add(place.Link, ips)
+		if err := neigh.Announce(place.Link, ips); err != nil {
+			r.warn(warning.NotAnnounced(place.Name, err))
 		}
 	}
 	for ip, mac := range sight.Owners {
@@ -105,7 +144,7 @@ func (r *round) watchSegment() {
 	}
 	for _, mac := range sight.Everybody {
 		if !r.d.ignored[mac] && r.d.cfg.ARPProbe != ARPOff {
-			r.warn(warning.AnswersForAll(mac, r.uplink.Name))
+			r.warn(warning.AnswersForAll(mac, place.Name))
 		}
 	}
 }

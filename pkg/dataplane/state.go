@@ -78,11 +78,16 @@ func (p Pod) equal(o Pod) bool {
 		slices.Equal(p.Via, o.Via) && slices.Equal(p.Sources, o.Sources) && slices.Equal(p.Excluded, o.Excluded)
 }
 
-// Hosted is an egress IP that the host has on its uplink; packets of network NetID and of
-// its family that come over the overlay leave with it as source.
+// Hosted is an egress IP that the host has on its uplink, or on Interface; packets of network
+// NetID and of its family that come over the overlay leave with it as source.
 type Hosted struct {
 	IP    netip.Addr
 	NetID uint32
+	// Interface is the one that has the IP, if that is not the uplink: what leaves with it
+	// leaves by this interface alone, to neighbours and by Gateway; to neighbours only if that
+	// is the zero Addr.
+	Interface string
+	Gateway   netip.Addr
 }
 
 // PodKind is the path of a pod's traffic out of the cluster.
@@ -168,6 +173,9 @@ type Config struct {
 	AwayAfter time.Duration
 	// IPTables: where Backends is empty, it means only those of iptables.
 	IPTables bool
+	// Interfaces are those that egress IPs may be on besides the uplink: names, as patterns
+	// of package path, and AnyInterface. Without any there are none.
+	Interfaces []string
 	// shared: the table of our own has no owner, as with kernels before Linux 6.9. For
 	// tests.
 	shared bool
@@ -239,6 +247,10 @@ type Report struct {
 	PodRoutes []PodRoute
 	// UplinkMTU is what the uplink carries; 0 where it is not known.
 	UplinkMTU int
+	// Networks are those of further interfaces in which egress IPs can be, in order of their
+	// indices. They are not known after a pass that found no uplink, or could not read them.
+	Networks      []Network
+	NetworksKnown bool
 }
 
 // IPv6Report is what a host can do for egress IPs of IPv6.

@@ -162,6 +162,11 @@ func (r *round) readAll() []string {
 	} {
 		read(sysctl.OfDevice(s[0], s[1]))
 	}
+	for _, place := range r.furtherPlaces() {
+		for _, setting := range []string{"route_localnet", "arp_ignore", "forwarding", "rp_filter"} {
+			read(sysctl.OfDevice(place.Name, setting))
+		}
+	}
 	if r.d.ipv6 && r.members.table {
 		read(sysctl.IPv6Forward)
 		read(sysctl.OfDevice6(overlayName, "disable_ipv6"))

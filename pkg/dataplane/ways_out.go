@@ -3,18 +3,22 @@ package dataplane
 import (
 	"errors"
 	"fmt"
+	"maps"
 	"net"
+	"net/netip"
 	"slices"
 
 	"github.com/vishvananda/netlink"
 	"golang.org/x/sys/unix"
+
+	"github.com/egressip-operator/egressip-operator/pkg/dataplane/internal/nlutil"
 )
 
 var errNoDefaultRoute = errors.New("there is no default route")
 
 // waysOut returns the interfaces by which packets leave the cluster: the uplink, and
-// that of the default route, which should be the same.
-func (r *round) waysOut() (links []netlink.Link, err error) {
+// that of the default route, which should be the same, and those of egress IPs elsewhere.
+func (r *round) waysOut(pinned map[netip.Addr]int) (links []netlink.Link, err error) {
 	links = []netlink.Link{r.uplink.Link}
 	r.defaultRoute = ""
 	for _, ipv6 := range []bool{false, true} {
@@ -35,6 +39,20 @@ func (r *round) waysOut() (links []netlink.Link, err error) {
 		if !slices.ContainsFunc(links, func(l netlink.Link) bool { return l.Attrs().Index == link.Attrs().Index }) {
 			links = append(links, link)
 		}
+	}
+	further := slices.Compact(slices.Sorted(maps.Values(pinned)))
+	for _, index := range further {
+		if index <= 0 || slices.ContainsFunc(links, func(l netlink.Link) bool { return l.Attrs().Index == index }) {
+			continue
+		}
+		link, err := r.d.nl.LinkByIndex(index)
+		if nlutil.IsLinkNotFound(err) {
+			continue
+		}
+		if err != nil {
+			return nil, fmt.Errorf("look up the interface %d of egress IPs: %w", index, err)
+		}
+		links = append(links, link)
 	}
 	return links, nil
 }

@@ -48,7 +48,7 @@ func TestWaysOut(t *testing.T) {
 		if c.six {
 			r.state.HostIP = testenv.Addr("2001:db8::11")
 		}
-		links, err := r.waysOut()
+		links, err := r.waysOut(nil)
 		must(t, err)
 		var got []string
 		for _, link := range links {

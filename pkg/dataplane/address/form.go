@@ -37,7 +37,8 @@ const (
 type situation struct {
 	// prefix is the length of the host's own prefix.
 	prefix int
-	// promotes: the kernel promotes secondary addresses, or may.
+	// promotes: the kernel promotes secondary addresses, or may. Further interfaces are taken
+	// to be so: they may have several networks.
 	promotes bool
 	// localnet: 127.0.0.0/8 may leave the host. The kernel then treats scopes
 	// narrower than link as link.
@@ -65,7 +66,7 @@ func (s situation) form() form {
 func formAt(nl *netlink.Handle, u Uplink) (form, error) {
 	s := situation{
 		prefix:   u.CIDR.Bits(),
-		promotes: setting(u.Name, "promote_secondaries", 1) != 0,
+		promotes: u.further || setting(u.Name, "promote_secondaries", 1) != 0,
 		localnet: setting(u.Name, "route_localnet", 0) != 0,
 		muted:    setting(u.Name, "arp_ignore", 0) == 3,
 	}
@@ -154,9 +155,24 @@ func (f form) has(a netlink.Addr, device string, hostBits int, behind bool) bool
 // Mend gives those of our addresses that have another form than the host now needs
 // the right one, and counts them. There is a moment in which the kernel does not have
 // such an address; packets do not need it. uplink is nil while no interface has the
-// host's own address; nor does the kernel choose an egress IP then.
-func Mend(nl *netlink.Handle, uplink *Uplink) (changes int, err error) {
-	changes, err6 := mend6(nl, uplink)
+// host's own address; nor does the kernel choose an egress IP then. further are the other
+// interfaces that have egress IPs.
+func Mend(nl *netlink.Handle, uplink *Uplink, further ...Uplink) (changes int, err error) {
+	at := places{}
+	if uplink != nil {
+		at[uplink.Link.Attrs().Index] = *uplink
+	}
+	for _, u := range further {
+		at[u.Link.Attrs().Index] = u
+	}
+	return at.mend(nl)
+}
+
+// places are the interfaces with egress IPs, by index.
+type places map[int]Uplink
+
+func (p places) mend(nl *netlink.Handle) (changes int, err error) {
+	changes, err6 := p.mend6(nl)
 	all, err := list(nl)
 	if err != nil {
 		return changes, errors.Join(err6, err)
@@ -167,14 +183,14 @@ func Mend(nl *netlink.Handle, uplink *Uplink) (changes int, err error) {
 	}
 	right, wrong := map[place]bool{}, map[place][]holder{}
 	var order []place
-	behind := false
+	behind := map[int]bool{} // by interface: the host's own address has come
 	for _, h := range all {
 		at := place{Prefix(h.addr).Addr(), h.addr.LinkIndex}
-		f, bits := uplink.formOn(h.addr.LinkIndex)
+		f, bits := p.formOn(h.addr.LinkIndex)
 		switch {
 		case !h.ours:
-			behind = behind || uplink.isHost(h.addr)
-		case !right[at] && f.has(h.addr, h.device, bits, behind):
+			behind[at.link] = behind[at.link] || p.isHost(h.addr)
+		case !right[at] && f.has(h.addr, h.device, bits, behind[at.link]):
 			right[at] = true
 		default:
 			if len(wrong[at]) == 0 {
@@ -185,32 +201,34 @@ func Mend(nl *netlink.Handle, uplink *Uplink) (changes int, err error) {
 	}
 	errs := []error{err6}
 	for _, at := range order {
-		err := uplink.reform(nl, wrong[at], right[at])
+		err := p.reform(nl, wrong[at], right[at])
 		errs = append(errs, nlutil.Count(&changes, fmt.Sprintf("put egress IP %v into the form that it needs", at.ip), err))
 	}
 	return changes, errors.Join(errs...)
 }
 
 // formOn returns the form of our addresses on an interface, and the prefix length of
-// the host's own address there. An interface that is not the uplink, or not any more,
+// the host's own address there. An interface that should have none, or not any more,
 // has them for a moment only.
-func (u *Uplink) formOn(link int) (form, int) {
-	if u == nil || u.Link.Attrs().Index != link {
+func (p places) formOn(link int) (form, int) {
+	u, found := p[link]
+	if !found {
 		return hidden, 32
 	}
 	return u.form, u.CIDR.Bits()
 }
 
 // isHost reports whether an address is the host's own.
-func (u *Uplink) isHost(a netlink.Addr) bool {
-	return u != nil && a.LinkIndex == u.Link.Attrs().Index && Prefix(a) == u.CIDR
+func (p places) isHost(a netlink.Addr) bool {
+	u, found := p[a.LinkIndex]
+	return found && Prefix(a) == u.CIDR
 }
 
 // reform replaces addresses of ours, all of one egress IP on one interface, by one in
 // the right form, or deletes them if that is there already. The kernel refuses to
 // have two with the same prefix length, so that one of them goes before the new one
 // comes; others stay until then.
-func (u *Uplink) reform(nl *netlink.Handle, wrong []holder, there bool) error {
+func (p places) reform(nl *netlink.Handle, wrong []holder, there bool) error {
 	link, err := nl.LinkByIndex(wrong[0].addr.LinkIndex)
 	if nlutil.IsLinkNotFound(err) {
 		return nil
@@ -218,7 +236,7 @@ func (u *Uplink) reform(nl *netlink.Handle, wrong []holder, there bool) error {
 	if err != nil {
 		return err
 	}
-	f, bits := u.formOn(link.Attrs().Index)
+	f, bits := p.formOn(link.Attrs().Index)
 	if f != secondary {
 		bits = 32
 	}

@@ -129,24 +129,25 @@ func add6(link netlink.Link, ip netip.Addr, replace bool) error {
 	return err
 }
 
-// mend6 gives our addresses of IPv6 on the uplink the form that they need, and counts them.
-func mend6(nlh *netlink.Handle, uplink *Uplink) (changes int, err error) {
+// mend6 gives our addresses of IPv6 where they should be the form that they need, and counts them.
+func (p places) mend6(nlh *netlink.Handle) (changes int, err error) {
 	all, err := list6()
-	if err != nil || uplink == nil {
+	if err != nil || len(p) == 0 {
 		return 0, err
 	}
 	var errs []error
 	for _, h := range all {
-		if !h.ours || h.addr.LinkIndex != uplink.Link.Attrs().Index || h.form.asWanted(h.addr) {
+		u, found := p[h.addr.LinkIndex]
+		if !h.ours || !found || h.form.asWanted(h.addr) {
 			continue
 		}
 		ip := Prefix(h.addr).Addr()
 		var err error
 		if bits, _ := h.addr.Mask.Size(); bits != 128 {
-			err = nlh.AddrDel(uplink.Link, &h.addr)
+			err = nlh.AddrDel(u.Link, &h.addr)
 		}
 		if err == nil {
-			err = add6(uplink.Link, ip, true)
+			err = add6(u.Link, ip, true)
 		}
 		errs = append(errs, nlutil.Count(&changes, fmt.Sprintf("put egress IP %v into the form that it needs", ip), err))
 	}

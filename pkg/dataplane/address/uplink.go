@@ -17,6 +17,8 @@ type Uplink struct {
 	MTU  int
 	// form is how egress IPs stand there.
 	form form
+	// further: it is not the uplink but another interface that has egress IPs.
+	further bool
 }
 
 // ErrNoUplink is the error of a host address that no interface has.

@@ -212,7 +212,8 @@ func TestGuardVerdictsOfIPv6(t *testing.T) {
 	idx := map[netip.Addr]int{one: m.FirstIndex(), four: m.FirstIndex() + 1}
 	var g Guard
 	defer func() { must(t, g.Close()) }()
-	must(t, g.load(m, idx))
+	loaded, err := g.loadFor(1, m, idx, nil)
+	must(t, err)
 	about := func(kind byte, dest netip.Addr) []byte {
 		b := append([]byte{kind, 0, 0, 0, 0, 0, 0, 0}, make([]byte, 24)...)
 		return append(b, dest.AsSlice()...)
@@ -245,7 +246,7 @@ func TestGuardVerdictsOfIPv6(t *testing.T) {
 		"a redirect":                           {0, 58, one, about(137, one), true, false},
 		"a neighbour solicitation of a pod":    {0, 58, one, about(135, one), false, false},
 	} {
-		if got := run(t, g.program, frame6(c.source, to, c.next, c.rest), c.mark, c.own); (got == tcActUnspec) != c.pass {
+		if got := run(t, loaded.program, frame6(c.source, to, c.next, c.rest), c.mark, c.own); (got == tcActUnspec) != c.pass {
 			t.Errorf("%s: verdict %d", name, got)
 		}
 	}
@@ -269,9 +270,10 @@ func BenchmarkPrograms(b *testing.B) {
 			idx[testenv.Addr("2001:db8::200")] = m.FirstIndex() + 1
 		}
 		g := &Guard{}
-		netnstest.Must(b, g.load(m, idx))
+		loaded, err := g.loadFor(1, m, idx, nil)
+		netnstest.Must(b, err)
 		b.Cleanup(func() { netnstest.Must(b, g.Close()) })
-		return programs.outward, g.program
+		return programs.outward, loaded.program
 	}
 	frame := make([]byte, ethHeader, 96)
 	frame[12] = 0x08

@@ -28,6 +28,9 @@ import (
 //
 // A packet that the host itself sends has none of ours, whatever bits other software set.
 //
+// An egress IP that belongs to one interface is dropped at all others, with its index and
+// without.
+//
 // It holds when other software puts its source rewriting before ours, or flushes our
 // rules, and when the kernel takes an egress IP for the host's own address.
 //
@@ -42,15 +45,12 @@ const (
 	guardMap6 = "egress_guarded6"
 )
 
-// Guard is the program as it was last loaded. The zero Guard is ready for use.
+// Guard are the programs as they were last loaded. The zero Guard is ready for use.
 type Guard struct {
-	program *ebpf.Program
-	// bits and indices are what it was loaded for, marks what its maps hold.
-	bits    mark.Marks
-	indices map[netip.Addr]int
-	marks   map[netip.Addr]uint32
-	// verified is the attached program that was found to do what this one does.
-	verified ebpf.ProgramID
+	// shared is for all interfaces while no egress IP belongs to one of them; then each has
+	// one of its own.
+	shared guardLoaded
+	own    map[int]*guardLoaded
 	// at are the interfaces that have the guard, and no others; nil where that is
 	// not known yet.
 	at map[int]bool
@@ -61,11 +61,56 @@ type Guard struct {
 	filterOnly bool
 }
 
+// guardLoaded is the program as it was last loaded.
+type guardLoaded struct {
+	program *ebpf.Program
+	// bits and marks are what it was loaded for: marks are what its maps hold.
+	bits  mark.Marks
+	marks map[netip.Addr]uint32
+	// verified is the attached program that was found to do what this one does.
+	verified ebpf.ProgramID
+}
+
 // OldGuard returns a guard that does not use TCX, as on kernels without it.
 func OldGuard() Guard { return Guard{filterOnly: true} }
 
-// Close gives up the handle; an attached guard stays.
+// Close gives up the handles; an attached guard stays.
 func (g *Guard) Close() error {
+	errs := []error{g.shared.close()}
+	for _, own := range g.own {
+		errs = append(errs, own.close())
+	}
+	g.own = nil
+	return errors.Join(errs...)
+}
+
+// loadFor loads the program for an interface.
+func (g *Guard) loadFor(link int, m mark.Marks, idx, pinned map[netip.Addr]int) (*guardLoaded, error) {
+	marks := make(map[netip.Addr]uint32, len(idx))
+	for ip, i := range idx {
+		marks[ip] = m.Index(i)
+		if at, pins := pinned[ip]; pins && at != link {
+			marks[ip] = elsewhere(m)
+		}
+	}
+	loaded := &g.shared
+	if len(pinned) > 0 {
+		if g.own == nil {
+			g.own = map[int]*guardLoaded{}
+		}
+		if g.own[link] == nil {
+			g.own[link] = &guardLoaded{}
+		}
+		loaded = g.own[link]
+	}
+	return loaded, loaded.load(m, marks)
+}
+
+// elsewhere is what the map has for an egress IP that belongs to another interface. No index is
+// that.
+func elsewhere(m mark.Marks) uint32 { return m.Remote() }
+
+func (g *guardLoaded) close() error {
 	if g.program == nil {
 		return nil
 	}
@@ -74,13 +119,9 @@ func (g *Guard) Close() error {
 	return err
 }
 
-// load makes the program for the given egress IPs, where it is another one. It looks at
+// load makes the program for egress IPs with their marks, where it is another one. It looks at
 // IPv6 where there are egress IPs of IPv6.
-func (g *Guard) load(m mark.Marks, idx map[netip.Addr]int) (err error) {
-	marks := make(map[netip.Addr]uint32, len(idx))
-	for ip, i := range idx {
-		marks[ip] = m.Index(i)
-	}
+func (g *guardLoaded) load(m mark.Marks, marks map[netip.Addr]uint32) (err error) {
 	if g.program != nil && maps.Equal(g.marks, marks) {
 		return nil
 	}
@@ -96,12 +137,13 @@ func (g *Guard) load(m mark.Marks, idx map[netip.Addr]int) (err error) {
 		}
 		defer func() { err = errors.Join(err, guarded6.Close()) }()
 	}
-	program, err := ebpf.NewProgram(guardProgram(m, guarded, guarded6))
+	pins := slices.Contains(slices.Collect(maps.Values(marks)), elsewhere(m))
+	program, err := ebpf.NewProgram(guardProgram(m, guarded, guarded6, pins))
 	if err != nil {
 		return fmt.Errorf("load tc program %s: %w", GuardName, err)
 	}
-	err = g.Close()
-	g.program, g.bits, g.indices, g.marks, g.verified = program, m, maps.Clone(idx), marks, 0
+	err = g.close()
+	g.program, g.bits, g.marks, g.verified = program, m, marks, 0
 	if err != nil {
 		return fmt.Errorf("close tc program %s: %w", GuardName, err)
 	}
@@ -129,22 +171,34 @@ func guardedMap(f family, marks map[netip.Addr]uint32) (_ *ebpf.Map, err error) 
 }
 
 // Ensure attaches the guard for the given egress IPs, each with its index, to
-// interfaces, then detaches it from all others, and counts the changes. Before are the filters
+// interfaces, then detaches it from all others, and counts the changes. pinned has the index of
+// the interface to which an egress IP belongs; others may leave by any. Before are the filters
 // of others that weaken it.
-func (g *Guard) Ensure(nl *netlink.Handle, links []netlink.Link, m mark.Marks, idx map[netip.Addr]int) (changes int, before []Before, err error) {
-	if err := g.load(m, idx); err != nil {
-		return 0, nil, err
-	}
+func (g *Guard) Ensure(nl *netlink.Handle, links []netlink.Link, m mark.Marks, idx, pinned map[netip.Addr]int) (changes int, before []Before, err error) {
 	at := map[int]bool{}
 	g.first = map[int]ebpf.ProgramID{}
 	for _, link := range links {
-		n, found, err := g.attach(nl, link)
+		loaded, err := g.loadFor(link.Attrs().Index, m, idx, pinned)
+		if err != nil {
+			return changes, nil, err
+		}
+		n, found, err := g.attach(nl, link, loaded)
 		changes += n
 		if err != nil {
 			return changes, nil, fmt.Errorf("attach tc program %s to %s: %w", GuardName, link.Attrs().Name, err)
 		}
 		before = append(before, found...)
 		at[link.Attrs().Index] = true
+	}
+	errs := []error{}
+	for index, own := range g.own {
+		if len(pinned) == 0 || !at[index] {
+			errs = append(errs, own.close())
+			delete(g.own, index)
+		}
+	}
+	if err := errors.Join(errs...); err != nil {
+		return changes, before, fmt.Errorf("close tc program %s: %w", GuardName, err)
 	}
 	if g.at != nil && maps.Equal(g.at, at) {
 		return changes, before, nil
@@ -171,9 +225,9 @@ func (g *Guard) Stands() bool {
 	return true
 }
 
-func (g *Guard) attach(nl *netlink.Handle, link netlink.Link) (changes int, before []Before, err error) {
+func (g *Guard) attach(nl *netlink.Handle, link netlink.Link, loaded *guardLoaded) (changes int, before []Before, err error) {
 	if !g.filterOnly {
-		n, err := g.attachFirst(link)
+		n, err := g.attachFirst(link, loaded)
 		if !errors.Is(err, errNoTCX) {
 			if err != nil {
 				return n, nil, err
@@ -183,12 +237,12 @@ func (g *Guard) attach(nl *netlink.Handle, link netlink.Link) (changes int, befo
 			return n + removed, nil, err
 		}
 	}
-	return g.attachFilter(nl, link)
+	return loaded.attachFilter(nl, link)
 }
 
 // is reports whether the attached program does what g does: it has the same
 // instructions, and a map with the same content. A former agent's guard may.
-func (g *Guard) is(id ebpf.ProgramID) bool {
+func (g *guardLoaded) is(id ebpf.ProgramID) bool {
 	if g.verified == id || g.same(id) {
 		g.verified = id
 		return true
@@ -196,7 +250,7 @@ func (g *Guard) is(id ebpf.ProgramID) bool {
 	return false
 }
 
-func (g *Guard) same(id ebpf.ProgramID) bool {
+func (g *guardLoaded) same(id ebpf.ProgramID) bool {
 	attached, err := ebpf.NewProgramFromID(id)
 	if err != nil {
 		return false

@@ -33,7 +33,7 @@ var ErrForeignFilter = errors.New("others use its handle and priority")
 
 // attachFilter attaches the guard as a filter of the clsact qdisc, and returns the filters that
 // come before it.
-func (g *Guard) attachFilter(nl *netlink.Handle, link netlink.Link) (changes int, before []Before, err error) {
+func (g *guardLoaded) attachFilter(nl *netlink.Handle, link netlink.Link) (changes int, before []Before, err error) {
 	n, err := ensureClsact(nl, link)
 	changes += n
 	if err != nil {

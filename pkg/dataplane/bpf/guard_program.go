@@ -41,11 +41,11 @@ const (
 
 // guardProgram makes the program, which finds the mark of each egress IP in maps
 // that never change: replacing all is one step for the kernel. Without a map for IPv6 it
-// does not look at IPv6.
-func guardProgram(m mark.Marks, marks, marks6 *ebpf.Map) *ebpf.ProgramSpec {
+// does not look at IPv6. pins: some belong to other interfaces.
+func guardProgram(m mark.Marks, marks, marks6 *ebpf.Map, pins bool) *ebpf.ProgramSpec {
 	other, six := "pass", asm.Instructions{}
 	if marks6 != nil {
-		other, six = "IPv6", guardIPv6(m, marks6)
+		other, six = "IPv6", guardIPv6(m, marks6, pins)
 	}
 	insns := slices.Concat(
 		asm.Instructions{
@@ -62,7 +62,7 @@ func guardProgram(m mark.Marks, marks, marks6 *ebpf.Map) *ebpf.ProgramSpec {
 			asm.LoadMem(asm.R1, asm.R6, skbProtocol, asm.Word),
 			asm.JNE.Imm(asm.R1, ipv4().protocol(), other),
 		},
-		guardSource(m, marks, netSource, 4, "egress IP"),
+		guardSource(m, marks, pins, netSource, 4, "egress IP"),
 		// Path MTU discovery needs the errors that the host sends to those who send
 		// to the egress IP.
 		loadNet(fixedNet(netProtocol), guardScratch, 1),
@@ -123,7 +123,15 @@ func fixedNet(offset int32) asm.Instruction { return asm.Mov.Imm(asm.R2, offset)
 
 // guardSource compares the source with the mark, which is in R7 without bits of others. It
 // goes on with packets of an egress IP without an index.
-func guardSource(m mark.Marks, marks *ebpf.Map, offset, length int32, label string) asm.Instructions {
+func guardSource(m mark.Marks, marks *ebpf.Map, pins bool, offset, length int32, label string) asm.Instructions {
+	var pinned asm.Instructions
+	if pins {
+		pinned = asm.Instructions{
+			asm.Mov.Reg(asm.R2, asm.R1),
+			asm.And.Imm(asm.R2, int32(elsewhere(m))),
+			asm.JNE.Imm(asm.R2, 0, "drop"),
+		}
+	}
 	return slices.Concat(
 		loadNet(fixedNet(offset), guardAddress, length),
 		asm.Instructions{
@@ -137,6 +145,9 @@ func guardSource(m mark.Marks, marks *ebpf.Map, offset, length int32, label stri
 			asm.JNE.Imm(asm.R8, 0, "drop"),
 			asm.Ja.Label("pass"),
 			asm.LoadMem(asm.R1, asm.R0, 0, asm.Word).WithSymbol(label),
+		},
+		pinned,
+		asm.Instructions{
 			asm.And.Imm(asm.R7, int32(m.IndexMask())),
 			asm.JEq.Reg(asm.R1, asm.R7, "pass"),
 			asm.JNE.Imm(asm.R8, 0, "drop"),
@@ -146,10 +157,10 @@ func guardSource(m mark.Marks, marks *ebpf.Map, offset, length int32, label stri
 
 // guardIPv6 is the part of the guard for IPv6. The kernel asks for neighbours with an
 // egress IP as source, when it forwards a packet that has it, and answers for it.
-func guardIPv6(m mark.Marks, marks *ebpf.Map) asm.Instructions {
+func guardIPv6(m mark.Marks, marks *ebpf.Map, pins bool) asm.Instructions {
 	insns := slices.Concat(
 		labelled("IPv6", asm.Instructions{asm.JNE.Imm(asm.R1, ipv6().protocol(), "pass")}),
-		guardSource(m, marks, net6Source, 16, "egress IP6"),
+		guardSource(m, marks, pins, net6Source, 16, "egress IP6"),
 		loadNet(fixedNet(net6Next), guardScratch, 1),
 		asm.Instructions{
 			asm.LoadMem(asm.R1, asm.RFP, guardScratch, asm.Byte),

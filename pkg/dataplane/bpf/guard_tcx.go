@@ -26,23 +26,23 @@ const loopback = 1
 
 // attachFirst makes the guard the first program of TCX at the egress of an
 // interface. Without a link it stays there when the agent ends, as a filter does.
-func (g *Guard) attachFirst(link netlink.Link) (changes int, err error) {
+func (g *Guard) attachFirst(link netlink.Link, loaded *guardLoaded) (changes int, err error) {
 	index := link.Attrs().Index
 	all, err := programsAt(index)
 	if err != nil {
 		return 0, err
 	}
 	switch {
-	case len(all) > 0 && g.is(all[0].ID):
+	case len(all) > 0 && loaded.is(all[0].ID):
 		if changes, err = detachGuards(link, all[1:]); err == nil {
 			g.first[index] = all[0].ID
 		}
 		return changes, err
 	case len(all) > 0 && isGuardProgram(all[0].ID):
-		err = g.replace(index, all[0].ID)
+		err = loaded.replace(index, all[0].ID)
 		all = all[1:]
 	default:
-		err = g.attachHead(index, all)
+		err = loaded.attachHead(index, all)
 	}
 	if err := nlutil.Count(&changes, "attach with TCX", err); err != nil {
 		return changes, err
@@ -52,7 +52,7 @@ func (g *Guard) attachFirst(link netlink.Link) (changes int, err error) {
 }
 
 // replace puts the guard in the place of a former one, in one step.
-func (g *Guard) replace(index int, former ebpf.ProgramID) error {
+func (g *guardLoaded) replace(index int, former ebpf.ProgramID) error {
 	old, err := ebpf.NewProgramFromID(former)
 	if err != nil {
 		return err
@@ -65,7 +65,7 @@ func (g *Guard) replace(index int, former ebpf.ProgramID) error {
 // attachHead puts the guard before all other programs. One that others have come
 // before stays there until then; as the kernel does not take a program twice, the
 // guard is loaded again.
-func (g *Guard) attachHead(index int, all []tcx.AttachedProgram) error {
+func (g *guardLoaded) attachHead(index int, all []tcx.AttachedProgram) error {
 	info, err := g.program.Info()
 	if err != nil {
 		return err
@@ -73,7 +73,7 @@ func (g *Guard) attachHead(index int, all []tcx.AttachedProgram) error {
 	own, ok := info.ID()
 	for _, p := range all {
 		if ok && p.ID == own {
-			err := errors.Join(g.Close(), g.load(g.bits, g.indices))
+			err := errors.Join(g.close(), g.load(g.bits, g.marks))
 			if err != nil {
 				return err
 			}

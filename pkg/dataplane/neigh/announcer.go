@@ -44,22 +44,25 @@ func repeatAfter() []int { return []int{1, 5} }
 // Announcer repeats announcements: the first is easily lost. The zero Announcer is
 // ready for use, by several goroutines.
 type Announcer struct {
-	mu sync.Mutex
-	// due counts, for each address, the seconds since it was added.
-	due  map[netip.Addr]int
-	link netlink.Link
+	mu  sync.Mutex
+	due map[netip.Addr]announced
+}
+
+// announced is an address that was announced at a device, and how many seconds ago.
+type announced struct {
+	link    netlink.Link
+	seconds int
 }
 
 // Add schedules the repetitions for addresses that were announced at a device.
 func (a *Announcer) Add(link netlink.Link, ips []netip.Addr) {
 	a.mu.Lock()
 	defer a.mu.Unlock()
-	a.link = link
 	if a.due == nil {
-		a.due = map[netip.Addr]int{}
+		a.due = map[netip.Addr]announced{}
 	}
 	for _, ip := range ips {
-		a.due[ip] = 0
+		a.due[ip] = announced{link: link}
 	}
 }
 
@@ -90,18 +93,23 @@ func (a *Announcer) Run(ctx context.Context) {
 func (a *Announcer) repeat() {
 	a.mu.Lock()
 	defer a.mu.Unlock()
-	var now []netip.Addr
-	for ip := range a.due {
-		a.due[ip]++
-		if slices.Contains(repeatAfter(), a.due[ip]) {
-			now = append(now, ip)
+	now := map[int][]netip.Addr{}
+	at := map[int]netlink.Link{}
+	for ip, d := range a.due {
+		d.seconds++
+		a.due[ip] = d
+		if slices.Contains(repeatAfter(), d.seconds) {
+			index := d.link.Attrs().Index
+			now[index], at[index] = append(now[index], ip), d.link
 		}
-		if a.due[ip] > slices.Max(repeatAfter()) {
+		if d.seconds > slices.Max(repeatAfter()) {
 			delete(a.due, ip)
 		}
 	}
-	slices.SortFunc(now, netip.Addr.Compare)
-	// A failure of the first announcement was reported; the repetitions are a
-	// precaution.
-	_ = Announce(a.link, now)
+	for index, ips := range now {
+		slices.SortFunc(ips, netip.Addr.Compare)
+		// A failure of the first announcement was reported; the repetitions are a
+		// precaution.
+		_ = Announce(at[index], ips)
+	}
 }

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"maps"
 	"net/netip"
+	"slices"
 
 	"github.com/vishvananda/netlink"
 	"golang.org/x/sys/unix"
@@ -16,8 +17,10 @@ import (
 // observe lists our routes of a family, unless the tables have routes of others that matter.
 func (c contents) observe() (own map[route]sighting, err error) {
 	own, foreign, err := tableRoutes(c.family)
-	if err == nil && c.wanted && len(foreign) > 0 {
-		err = routeOfOthers(foreign[0])
+	for _, r := range foreign {
+		if err == nil && c.wanted && c.uses[r.table] {
+			err = routeOfOthers(r)
+		}
 	}
 	return own, err
 }
@@ -31,8 +34,10 @@ func Others6(h *netlink.Handle) (inUse, err error) {
 	if err != nil {
 		return nil, err
 	}
-	if len(foreignRules) > 0 {
-		return ruleOfOthers(foreignRules[0]), nil
+	for _, rule := range foreignRules {
+		if slices.Contains(both(), rule.Table) {
+			return ruleOfOthers(rule), nil
+		}
 	}
 	for _, table := range both() {
 		found, err := nlutil.Whole(func() (found *route, err error) {
@@ -65,11 +70,22 @@ func ruleOfOthers(r netlink.Rule) error {
 	return fmt.Errorf("%s of others with priority %d leads to table %d: %w", command, r.Priority, r.Table, ErrTableInUse)
 }
 
-// both are our tables.
+// both are our tables that are always there.
 func both() []int { return []int{tableRemote, tableReturn} }
 
+// all are all tables that may be ours.
+func all() []int {
+	tables := both()
+	for n := range MaxWays {
+		tables = append(tables, WayTable(n))
+	}
+	return tables
+}
+
 // IsOurTable reports whether a routing table is one of ours.
-func IsOurTable(table int) bool { return table == tableRemote || table == tableReturn }
+func IsOurTable(table int) bool {
+	return table == tableRemote || table == tableReturn || table >= firstWay && table < firstWay+MaxWays
+}
 
 // sighting is what was read about an observed route in addition to the fields of route.
 type sighting struct {
@@ -83,7 +99,7 @@ type sighting struct {
 func tableRoutes(families ...int) (own map[route]sighting, foreign []route, err error) {
 	own = map[route]sighting{}
 	for _, family := range families {
-		for _, table := range both() {
+		for _, table := range all() {
 			others, err := nlutil.Whole(func() ([]route, error) { return listTable(family, table, own) })
 			if err != nil {
 				return nil, nil, fmt.Errorf("list routes of table %d: %w", table, err)

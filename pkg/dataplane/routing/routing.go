@@ -62,6 +62,10 @@ type Plan struct {
 	// there are no routes of IPv6.
 	Device            int
 	NextHop, NextHop6 netip.Addr
+	// Ways are those of egress IPs that leave by devices of their own, Indices lead to them;
+	// see ways.go.
+	Ways    []Way
+	Indices []Index
 }
 
 // has reports whether the plan has anything of a family, in the kernel's numbers.
@@ -75,7 +79,8 @@ type route struct {
 	dst   netip.Prefix
 	kind  int // unix.RTN_UNICAST, RTN_THROW or RTN_UNREACHABLE
 	link  int
-	// gateway is set if kind is unix.RTN_UNICAST and the route has flag onlink.
+	// gateway is set if kind is unix.RTN_UNICAST and the route has flag onlink. A route of that
+	// kind without one leads to neighbours.
 	gateway netip.Addr
 	metric  int
 }
@@ -97,9 +102,9 @@ func (p Plan) routes(family int) []route {
 	case !p.has(family):
 		return nil
 	case family == netlink.FAMILY_V6:
-		return p.routesOf(defaultV6(), p.NextHop6, metric6)
+		return append(p.wayRoutes(defaultV6(), metric6), p.routesOf(defaultV6(), p.NextHop6, metric6)...)
 	default:
-		return p.routesOf(defaultV4(), p.NextHop, 0)
+		return append(p.wayRoutes(defaultV4(), 0), p.routesOf(defaultV4(), p.NextHop, 0)...)
 	}
 }
 
@@ -124,7 +129,7 @@ func (p Plan) routesOf(everywhere netip.Prefix, nextHop netip.Addr, metric int) 
 // routes would misdirect our packets, and ours theirs.
 var ErrTableInUse = errors.New("others use this routing table: move their routes and rules to another one")
 
-// Tables are our two tables as a plan wants them.
+// Tables are our tables as a plan wants them.
 type Tables struct {
 	plan Plan
 	// of are their contents by family.
@@ -140,15 +145,17 @@ type contents struct {
 	// list are the routes in the order in which they are added, want the same as a set.
 	list []route
 	want map[route]bool
+	// uses are the tables in which there is something, or may be.
+	uses map[int]bool
 }
 
 // NewTables returns the tables of a plan.
 func NewTables(p Plan) *Tables {
 	t := &Tables{plan: p}
 	for _, family := range families() {
-		c := contents{family: family, wanted: p.has(family), list: p.routes(family), want: map[route]bool{}}
+		c := contents{family: family, wanted: p.has(family), list: p.routes(family), want: map[route]bool{}, uses: map[int]bool{tableRemote: true, tableReturn: true}}
 		for _, r := range c.list {
-			c.want[r] = true
+			c.want[r], c.uses[r.table] = true, true
 		}
 		t.of = append(t.of, c)
 	}
@@ -157,10 +164,11 @@ func NewTables(p Plan) *Tables {
 
 // Are reports whether the tables are those of a plan.
 func (t *Tables) Are(p Plan) bool {
-	return t != nil && t.plan.Device == p.Device && t.plan.NextHop == p.NextHop && t.plan.NextHop6 == p.NextHop6 && slices.Equal(t.plan.Inside, p.Inside)
+	return t != nil && t.plan.Device == p.Device && t.plan.NextHop == p.NextHop && t.plan.NextHop6 == p.NextHop6 && slices.Equal(t.plan.Inside, p.Inside) &&
+		slices.EqualFunc(t.plan.Ways, p.Ways, Way.equal) && slices.Equal(t.plan.Indices, p.Indices)
 }
 
-// Ensure makes our two tables hold the plan's routes and no others of ours, and our policy
+// Ensure makes our tables hold the plan's routes and no others of ours, and our policy
 // rules exist and no others of ours, and counts the changes. device is the overlay. Where
 // others use the tables for one family, nothing of this family changes, and the error is
 // ErrTableInUse; the other family does not depend on it. It works in the network namespace
@@ -173,16 +181,19 @@ func (t *Tables) Ensure(h *netlink.Handle, m mark.Marks, device string) (changes
 	var errs []error
 	for _, c := range t.of {
 		other := func(r netlink.Rule) bool { return r.Family != c.family }
-		n, err := c.ensure(h, m, device, slices.DeleteFunc(slices.Clone(rules), other), slices.DeleteFunc(slices.Clone(foreign), other))
+		n, err := c.ensure(h, append(policyRules(m, device, c.family), t.plan.wayRules(m, c.family)...), slices.DeleteFunc(slices.Clone(rules), other), slices.DeleteFunc(slices.Clone(foreign), other))
 		changes, errs = changes+n, append(errs, err)
 	}
 	return changes, errors.Join(errs...)
 }
 
-// ensure is Ensure for a family, of which rules are ours and foreign those of others.
-func (c contents) ensure(h *netlink.Handle, m mark.Marks, device string, rules, foreign []netlink.Rule) (changes int, err error) {
-	if c.wanted && len(foreign) > 0 {
-		return 0, ruleOfOthers(foreign[0])
+// ensure is Ensure for a family, of which rules are ours, foreign those of others, and want those
+// that must be there if anything of it must.
+func (c contents) ensure(h *netlink.Handle, want []*netlink.Rule, rules, foreign []netlink.Rule) (changes int, err error) {
+	for _, rule := range foreign {
+		if c.wanted && c.uses[rule.Table] {
+			return 0, ruleOfOthers(rule)
+		}
 	}
 	complete, err := c.complete()
 	if err != nil {
@@ -197,9 +208,8 @@ func (c contents) ensure(h *netlink.Handle, m mark.Marks, device string, rules, 
 		n, err := c.ensureRoutes(h, routes)
 		changes, errs = changes+n, append(errs, err)
 	}
-	var want []*netlink.Rule
-	if c.wanted {
-		want = policyRules(m, device, c.family)
+	if !c.wanted {
+		want = nil
 	}
 	n, err := ensureRules(h, want, rules)
 	return changes + n, errors.Join(append(errs, err)...)
@@ -210,13 +220,13 @@ func (c contents) ensure(h *netlink.Handle, m mark.Marks, device string, rules, 
 // is kept.
 func (c contents) complete() (bool, error) {
 	found, others := 0, 0
-	for _, table := range both() {
+	for _, table := range all() {
 		n, err := nlutil.Whole(func() (n [2]int, err error) {
 			err = eachRoute(c.family, table, func(r route, _ sighting, own bool) {
 				switch {
 				case own && c.want[r]:
 					n[0]++
-				case own || c.wanted:
+				case own || c.wanted && c.uses[table]:
 					n[1]++
 				}
 			})
@@ -284,8 +294,14 @@ func (r route) netlink() netlink.Route {
 	}
 	if r.kind == unix.RTN_UNICAST {
 		nr.LinkIndex = r.link
+	}
+	switch {
+	case r.kind != unix.RTN_UNICAST:
+	case r.gateway.IsValid():
 		nr.Gw = r.gateway.AsSlice()
 		nr.Flags = int(netlink.FLAG_ONLINK)
+	case r.dst.Addr().Is4():
+		nr.Scope = netlink.SCOPE_LINK
 	}
 	return nr
 }

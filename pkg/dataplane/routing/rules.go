@@ -79,6 +79,7 @@ func leadingRules(h *netlink.Handle, families ...int) (own, foreign []netlink.Ru
 		for _, r := range rules {
 			r.Family = family
 			switch {
+			case isNote(r):
 			case isOurs(r):
 				own = append(own, r)
 			case IsOurTable(r.Table):
@@ -95,7 +96,7 @@ func Others(h *netlink.Handle) ([]netlink.Rule, error) {
 	if err != nil {
 		return nil, fmt.Errorf("list ip rules: %w", err)
 	}
-	return slices.DeleteFunc(rules, isOurs), nil
+	return slices.DeleteFunc(rules, func(r netlink.Rule) bool { return isOurs(r) || isNote(r) }), nil
 }
 
 // isOurs reports whether a rule is one of ours.
@@ -106,7 +107,8 @@ func isOurs(r netlink.Rule) bool {
 // isPassing reports whether a rule is one of those by which the host's own packets, and
 // those of the overlay, go past the others.
 func isPassing(r netlink.Rule) bool {
-	return r.Table == 0 && (r.Priority == rulePriorityOwn && r.Goto == rulePriorityPast || r.Priority == rulePriorityPast)
+	leads := r.Priority == rulePriorityOwn || r.Priority == rulePriorityWayPast
+	return r.Table == 0 && (leads && r.Goto == rulePriorityPast || r.Priority == rulePriorityPast)
 }
 
 func sameRule(a, b *netlink.Rule) bool {
@@ -114,7 +116,7 @@ func sameRule(a, b *netlink.Rule) bool {
 		return false
 	}
 	if isPassing(*a) {
-		return a.IifName == b.IifName && a.Goto == b.Goto
+		return a.IifName == b.IifName && a.Goto == b.Goto && a.Mark == b.Mark && sameMask(a.Mask, b.Mask)
 	}
 	return a.Mark == b.Mark && a.IifName == b.IifName && a.OifName == b.OifName && sameMask(a.Mask, b.Mask)
 }

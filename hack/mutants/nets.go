@@ -1,0 +1,38 @@
+package main
+
+// furtherMutants are mistakes about egress IPs of other interfaces than the uplink, in the
+// kernel.
+func furtherMutants() []mutant {
+	const kernel = "./pkg/dataplane"
+	m := func(name, pkg, test, file, old, mutated string) mutant {
+		return mutant{name: name, pkg: pkg, test: test, plain: true, edits: []edit{{file: file, old: old, new: mutated}}}
+	}
+	drawn := func(name, old, mutated string) mutant {
+		planted := m(name, kernel, "TestPropertyWaysKeepTheirTables", "further.go", old, mutated)
+		planted.plain = false
+		return planted
+	}
+	routes := func(name, test, old, mutated string) mutant {
+		return m(name, kernel+"/routing", test, "ways.go", old, mutated)
+	}
+	return []mutant{
+		routes("ways-have-no-inside", "TestWaysOfEgressIPs", "if dst.Addr().BitLen() == bits {\n\t\t\t\trs = append(rs, route{table: w.Table, dst: dst, kind: unix.RTN_THROW", "if false {\n\t\t\t\trs = append(rs, route{table: w.Table, dst: dst, kind: unix.RTN_THROW"),
+		routes("ways-have-no-end", "TestWaysOfEgressIPs", "\t\trs = append(rs, route{table: w.Table, dst: everywhere, kind: unix.RTN_UNREACHABLE, metric: unreachableMetric})\n", ""),
+		routes("ways-for-the-host-itself", "TestWaysOfEgressIPs", "rules = append(rules, own)", "_ = own"),
+		routes("metrics-do-not-matter", "TestGatewaysOfInterfaces", "cmp.Compare(a.metric, b.metric)", "0"),
+		routes("our-routes-are-the-hosts", "TestGatewaysOfInterfaces", "protocol == routeProtocol ||", ""),
+		m("interfaces-without-carrier", kernel+"/address", "TestFurtherInterfaces", "further.go", "a.RawFlags&unix.IFF_RUNNING != 0 &&", ""),
+		m("egress-ips-make-networks", kernel+"/address", "TestFurtherInterfaces", "further.go", "h.addr.Scope != int(netlink.SCOPE_UNIVERSE) ||", ""),
+		m("guard-knows-no-interfaces", kernel+"/bpf", "TestGuardOfEgressIPsOfOneInterface", "guard.go", "pins && at != link", "pins && at == 0"),
+		m("errors-leave-anywhere", kernel+"/bpf", "TestGuardOfEgressIPsOfOneInterface", "guard_program.go", "if pins {", "if false {"),
+		m("further-egress-ips-leave-by-the-uplink", kernel, "TestEgressIPOfASecondNetwork", "apply_round.go", "Indices: r.wayIndices()", "Indices: nil"),
+		m("filters-stay-strict", kernel, "TestEgressIPOfASecondNetwork", "filter.go", "max(own, all) != strictFilter", "true"),
+		m("guard-lets-further-egress-ips-leave", kernel, "TestSecondInterfaceInTrouble", "further.go", "pin(h.IP, place.Link.Attrs().Index)", "delete(pins, h.IP)"),
+		m("further-interfaces-are-not-watched", kernel, "TestSecondInterfaceInTrouble", "news.go", " || n.ofFurther(data)", ""),
+		m("loose-filters-are-noted", kernel, "TestFiltersGetBackWhatTheyWere", "filter.go", "max(own, all) != strictFilter", "max(own, all) == 0"),
+		m("filters-of-others-are-tightened", kernel, "TestFiltersGetBackWhatTheyWere", "filter.go", "if own == looseFilter {", "if true {"),
+		m("bridges-suit", kernel, "TestInterfacesThatSuit", "further.go", `"macvlan"}`, `"macvlan", "bridge"}`),
+		drawn("ways-share-tables", "!taken[table]", "true"),
+		drawn("ways-change-tables", "maps.DeleteFunc(r.d.wayTables, func(key wayKey, _ int) bool { return !wanted[key] })", "clear(r.d.wayTables)"),
+	}
+}

@@ -1,0 +1,110 @@
+package dataplane
+
+import (
+	"fmt"
+	"maps"
+	"net/netip"
+	"testing"
+
+	"github.com/vishvananda/netlink"
+	"pgregory.net/rapid"
+
+	"github.com/egressip-operator/egressip-operator/internal/testenv"
+	"github.com/egressip-operator/egressip-operator/pkg/dataplane/address"
+	"github.com/egressip-operator/egressip-operator/pkg/dataplane/routing"
+)
+
+// Interfaces of hardware and what is made of these may have egress IPs; those of CNIs, virtual
+// machines and tunnels may not, unless they are named.
+//
+// Mutant killed: bridges-suit.
+func TestInterfacesThatSuit(t *testing.T) {
+	of := func(name string, link netlink.Link) address.Further {
+		link.Attrs().Name = name
+		return address.Further{Link: link}
+	}
+	for _, c := range []struct {
+		f    address.Further
+		auto bool
+	}{
+		{of("eth1", &netlink.Device{}), true},
+		{of("eth0.5", &netlink.Vlan{}), true},
+		{of("bond0", &netlink.Bond{}), true},
+		{of("team0", &netlink.GenericLink{LinkType: "team"}), true},
+		{of("ext", &netlink.Macvlan{}), true},
+		{of("cni0", &netlink.Bridge{}), false},
+		{of("docker0", &netlink.Bridge{}), false},
+		{of("cali12345", &netlink.Veth{}), false},
+		{of("flannel.1", &netlink.Vxlan{}), false},
+		{of("kube-ipvs0", &netlink.Dummy{}), false},
+		{of("wg0", &netlink.Wireguard{}), false},
+		{of("tun0", &netlink.Tuntap{}), false},
+		{of("ipvl0", &netlink.IPVlan{}), false},
+		{of("vrf0", &netlink.Vrf{}), false},
+	} {
+		for _, choice := range []struct {
+			patterns []string
+			want     bool
+		}{
+			{nil, false},
+			{[]string{AnyInterface}, c.auto},
+			{[]string{c.f.Name()}, true},
+			{[]string{"nothing*", c.f.Name()[:2] + "*"}, true},
+			{[]string{"x*"}, false},
+			{[]string{"x*", AnyInterface}, c.auto},
+			{[]string{"["}, false},
+		} {
+			if got := suits(choice.patterns, c.f); got != choice.want {
+				t.Errorf("%s with %v: %t", c.f.Name(), choice.patterns, got)
+			}
+		}
+	}
+}
+
+// Each way has a table of its own, which it keeps as long as it is wanted; those for which none
+// is left are reported.
+//
+// Mutants killed: ways-share-tables, ways-change-tables.
+func TestPropertyWaysKeepTheirTables(t *testing.T) {
+	rapid.Check(t, func(t *rapid.T) {
+		d := &Dataplane{wayTables: map[wayKey]int{}}
+		before := map[wayKey]int{}
+		for range rapid.IntRange(1, 5).Draw(t, "passes") {
+			keys := map[netip.Addr]wayKey{}
+			for i := range rapid.IntRange(0, 24).Draw(t, "egress IPs") {
+				keys[testenv.Addr(fmt.Sprintf("172.16.5.%d", i+1))] = wayKey{
+					device: rapid.IntRange(2, 4).Draw(t, "device"), six: rapid.Bool().Draw(t, "six"),
+					gateway: testenv.Addr(fmt.Sprintf("172.16.5.%d", rapid.IntRange(100, 105).Draw(t, "gateway"))),
+				}
+			}
+			r := &round{pass: &pass{d: d, unusable: map[netip.Addr]error{}}}
+			r.further.at = map[netip.Addr]int{}
+			if len(keys) > 0 {
+				r.findWays(keys)
+			} else {
+				d.wayTables = map[wayKey]int{}
+			}
+			owner := map[int]wayKey{}
+			for ip, key := range keys {
+				table, has := r.further.at[ip]
+				if !has {
+					if r.unusable[ip] == nil || len(r.further.ways) < routing.MaxWays {
+						t.Fatalf("%v has no table: %v", ip, r.unusable[ip])
+					}
+					continue
+				}
+				if other, taken := owner[table]; taken && other != key || !routing.IsOurTable(table) {
+					t.Fatalf("table %d is that of %v and %v", table, key, other)
+				}
+				owner[table] = key
+				if was, had := before[key]; had && was != table {
+					t.Fatalf("%v had table %d and has %d", key, was, table)
+				}
+			}
+			if len(r.further.ways) != len(d.wayTables) {
+				t.Fatalf("%d ways, %d tables", len(r.further.ways), len(d.wayTables))
+			}
+			before = maps.Clone(d.wayTables)
+		}
+	})
+}
