@@ -94,7 +94,7 @@ func sameEgressIP(before, after *ovnv1.EgressIP) bool {
 	for _, key := range []string{
 		v1.AnnotationMode, v1.AnnotationFailBack, v1.AnnotationOtherFamily, v1.AnnotationExcludeCIDRs,
 		v1.AnnotationIncludeCIDRs, v1alpha1.AnnotationRequest, v1alpha1.AnnotationPool,
-		v1alpha1.AnnotationAddresses, v1alpha1.AnnotationReleasedAt,
+		v1alpha1.AnnotationAddresses, v1alpha1.AnnotationReleasedAt, v1.AnnotationGateways,
 	} {
 		if before.Annotations[key] != after.Annotations[key] {
 			return false

@@ -73,7 +73,8 @@ func sameRequests(before, after *v1.NetNamespace) bool {
 		before.Annotations[v1.AnnotationFailBack] == after.Annotations[v1.AnnotationFailBack] &&
 		before.Annotations[v1.AnnotationOtherFamily] == after.Annotations[v1.AnnotationOtherFamily] &&
 		before.Annotations[v1.AnnotationExcludeCIDRs] == after.Annotations[v1.AnnotationExcludeCIDRs] &&
-		before.Annotations[v1.AnnotationIncludeCIDRs] == after.Annotations[v1.AnnotationIncludeCIDRs]
+		before.Annotations[v1.AnnotationIncludeCIDRs] == after.Annotations[v1.AnnotationIncludeCIDRs] &&
+		before.Annotations[v1.AnnotationGateways] == after.Annotations[v1.AnnotationGateways]
 }
 
 // sameClaims reports whether nothing changed for the egress reconciler. In the status
@@ -147,7 +148,7 @@ func configured(h *v1.HostSubnet) []string {
 // sameUplink reports whether the host's agent says the same about where egress IPs can be.
 func sameUplink(before, after *v1.HostSubnet) bool {
 	b, a := agentStatus(before), agentStatus(after)
-	return b.UplinkCIDR == a.UplinkCIDR && slices.Equal(b.UplinkNetworks, a.UplinkNetworks) && slices.Equal(b.Families, a.Families)
+	return b.UplinkCIDR == a.UplinkCIDR && slices.Equal(b.UplinkNetworks, a.UplinkNetworks) && slices.Equal(b.OtherNetworks, a.OtherNetworks) && slices.Equal(b.Families, a.Families)
 }
 
 // agentStatus returns what the host's agent says about itself; empty if it has not.

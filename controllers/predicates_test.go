@@ -120,7 +120,7 @@ func inUse() []metav1.Condition {
 func TestAnnotationsThatAreNews(t *testing.T) {
 	for annotation, news := range map[string]bool{
 		v1.AnnotationMode: true, v1.AnnotationFailBack: true, v1.AnnotationOtherFamily: true,
-		v1.AnnotationExcludeCIDRs: true, v1.AnnotationIncludeCIDRs: true,
+		v1.AnnotationExcludeCIDRs: true, v1.AnnotationIncludeCIDRs: true, v1.AnnotationGateways: true,
 		"example.com/note": false,
 	} {
 		var n v1.NetNamespace

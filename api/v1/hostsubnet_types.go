@@ -268,16 +268,23 @@ type AgentStatus struct {
 	// +optional
 	Uplink string `json:"uplink,omitempty"`
 	// uplinkCIDR is hostIP with the prefix length that it has on the uplink,
-	// such as 192.168.7.11/24. An egress IP outside this network is refused.
+	// such as 192.168.7.11/24. An egress IP outside this network and otherNetworks is refused.
 	// +optional
 	UplinkCIDR string `json:"uplinkCIDR,omitempty"`
 	// uplinkNetworks are the further networks of the uplink, as CIDRs, such as those of IPv6.
-	// An IPv6 egress IP outside all of them is refused.
+	// An IPv6 egress IP outside all of them and otherNetworks is refused.
 	// +optional
 	// +listType=atomic
 	// +kubebuilder:validation:MaxItems=16
 	// +kubebuilder:validation:items:MaxLength=64
 	UplinkNetworks []string `json:"uplinkNetworks,omitempty"`
+	// otherNetworks are networks of the host at other interfaces than the uplink, in which its
+	// egress IPs may be, too. An egress IP goes to the uplink if a network of that contains it,
+	// else to the most specific of these; of two, to that of the first interface by name.
+	// +optional
+	// +listType=atomic
+	// +kubebuilder:validation:MaxItems=32
+	OtherNetworks []OtherNetwork `json:"otherNetworks,omitempty"`
 	// families are the IP families that this host can serve: IPv4, IPv6. It depends on the
 	// agent and the kernel. An agent that does not report any serves IPv4 only. A host whose
 	// hostIP is one of IPv6 never serves IPv4.
@@ -374,6 +381,20 @@ type AgentStatus struct {
 	Silent []string `json:"silent,omitempty"`
 }
 
+// OtherNetwork is a network of a host at another interface than the uplink.
+type OtherNetwork struct {
+	// interface is the name of the interface.
+	// +kubebuilder:validation:MaxLength=64
+	Interface string `json:"interface"`
+	// cidr is the network, such as 172.16.5.0/24.
+	// +kubebuilder:validation:MaxLength=64
+	CIDR string `json:"cidr"`
+	// gateway is the gateway to all else, as the host's routes have it; empty if they have none.
+	// +optional
+	// +kubebuilder:validation:MaxLength=64
+	Gateway string `json:"gateway,omitempty"`
+}
+
 // Overlap is a pod whose egress IPs two objects say. Each is "EgressIP/NAME", or the name of a
 // NetNamespace.
 type Overlap struct {
@@ -415,9 +436,13 @@ type ClaimStatus struct {
 	EgressIP string `json:"egressIP,omitempty"`
 	// state is the state of the claim.
 	State EgressIPState `json:"state"`
-	// configured is true if the address is on the uplink and its rules are in
-	// place.
+	// configured is true if the address is on the uplink, or on interface, and its rules are
+	// in place.
 	Configured bool `json:"configured"`
+	// interface is the interface that the address belongs on, if that is not the uplink.
+	// +optional
+	// +kubebuilder:validation:MaxLength=64
+	Interface string `json:"interface,omitempty"`
 	// reason is a machine-readable word, the same that events and conditions use.
 	// +optional
 	Reason string `json:"reason,omitempty"`

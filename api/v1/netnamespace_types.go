@@ -178,6 +178,11 @@ const (
 	// egress IP that is earlier in the list can be used again: FailBackAlways (the default) or
 	// FailBackNever.
 	AnnotationFailBack = "egressip.network.openshift.io/fail-back"
+
+	// AnnotationGateways on a NetNamespace or an EgressIP lists gateways, at most one of each
+	// family, separated by commas: by these its egress IPs leave networks of hosts' other
+	// interfaces than the uplink, where the routes of the host name no gateway.
+	AnnotationGateways = "egressip.network.openshift.io/gateways"
 	// FailBackAlways: the namespace goes back to the earlier one.
 	FailBackAlways = "always"
 	// FailBackNever: it keeps the egress IP that it uses, as its status says, until that

@@ -281,6 +281,9 @@ func carried(g egress.Group, annotations, already map[string]string, unless egre
 			carried[annotation] = commaSeparated(networks)
 		}
 	}
+	if gateways := annotations[v1.AnnotationGateways]; gateways != "" || already[v1.AnnotationGateways] != "" {
+		carried[v1.AnnotationGateways] = gateways
+	}
 	return carried
 }
 

@@ -9,7 +9,7 @@ const (
 
 // mutants is the whole list.
 func mutants() []mutant {
-	return slices.Concat(resolveMutants(), insideMutants(), networkMutants(), memoMutants(), familyMutants(), failBackMutants(), egressIPMutants(), conformanceMutants(), poolMutants(), destinationMutants(), healthMutants(), probeMutants(), allocateMutants(), ownershipMutants(), netIDMutants(), agentMutants(), controllerMutants(), claimMutants(), endpointMutants(), criMutants(), kernelMutants(), passMutants(), ruleMutants(), ipv6Mutants(), hosts6Mutants(), bootMutants(), pluginMutants(), traceMutants(), furtherMutants())
+	return slices.Concat(resolveMutants(), insideMutants(), networkMutants(), memoMutants(), familyMutants(), failBackMutants(), egressIPMutants(), conformanceMutants(), poolMutants(), destinationMutants(), healthMutants(), probeMutants(), allocateMutants(), ownershipMutants(), netIDMutants(), agentMutants(), controllerMutants(), claimMutants(), endpointMutants(), criMutants(), kernelMutants(), passMutants(), ruleMutants(), ipv6Mutants(), hosts6Mutants(), bootMutants(), pluginMutants(), traceMutants(), furtherMutants(), networkChoiceMutants())
 }
 
 // insideMutants are mistakes about whose word makes an address one of the cluster.
@@ -42,13 +42,13 @@ func insideMutants() []mutant {
 		},
 		{
 			name: "further-of-anyone", pkg: brain, test: "TestFurtherAddressesAreNoEgressIPs", plain: true,
-			edits: []edit{{file: "host_addresses.go", old: "if !host.SharesSegment {", new: "if !host.SharesSegment && host.Gone {"}},
+			edits: []edit{{file: "host_addresses.go", old: "onUplink := host.SharesSegment && host.network()", new: "onUplink := host.network()"}, {file: "host_addresses.go", old: "!host.SharesSegment && len(host.SharedNetworks) == 0", new: "host.Gone"}},
 		},
 		{
 			name: "further-anywhere", pkg: brain, test: "TestFurtherAddressesAreNoEgressIPs", plain: true,
 			edits: []edit{
-				{file: "host_addresses.go", old: "if !host.network().Contains(ip) {", new: "if !ip.IsValid() {"},
-				{file: "host_addresses.go", old: "if !host.SharesSegment {", new: "if host.Gone {"},
+				{file: "host_addresses.go", old: "onUplink := host.SharesSegment && host.network().Contains(ip)", new: "onUplink := ip.IsValid()"},
+				{file: "host_addresses.go", old: "!host.SharesSegment && len(host.SharedNetworks) == 0", new: "host.Gone"},
 			},
 		},
 		{

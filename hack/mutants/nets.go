@@ -19,8 +19,8 @@ func furtherMutants() []mutant {
 		routes("ways-have-no-inside", "TestWaysOfEgressIPs", "if dst.Addr().BitLen() == bits {\n\t\t\t\trs = append(rs, route{table: w.Table, dst: dst, kind: unix.RTN_THROW", "if false {\n\t\t\t\trs = append(rs, route{table: w.Table, dst: dst, kind: unix.RTN_THROW"),
 		routes("ways-have-no-end", "TestWaysOfEgressIPs", "\t\trs = append(rs, route{table: w.Table, dst: everywhere, kind: unix.RTN_UNREACHABLE, metric: unreachableMetric})\n", ""),
 		routes("ways-for-the-host-itself", "TestWaysOfEgressIPs", "rules = append(rules, own)", "_ = own"),
-		routes("metrics-do-not-matter", "TestGatewaysOfInterfaces", "cmp.Compare(a.metric, b.metric)", "0"),
-		routes("our-routes-are-the-hosts", "TestGatewaysOfInterfaces", "protocol == routeProtocol ||", ""),
+		routes("other-tables-come-first", "TestGatewaysOfInterfaces", "other(a)-other(b)", "0*(other(a)-other(b))"),
+		routes("our-routes-are-the-hosts", "TestGatewaysOfInterfaces", "protocol == routeProtocol ||", "protocol == 0 ||"),
 		m("interfaces-without-carrier", kernel+"/address", "TestFurtherInterfaces", "further.go", "a.RawFlags&unix.IFF_RUNNING != 0 &&", ""),
 		m("egress-ips-make-networks", kernel+"/address", "TestFurtherInterfaces", "further.go", "h.addr.Scope != int(netlink.SCOPE_UNIVERSE) ||", ""),
 		m("guard-knows-no-interfaces", kernel+"/bpf", "TestGuardOfEgressIPsOfOneInterface", "guard.go", "pins && at != link", "pins && at == 0"),
@@ -34,5 +34,26 @@ func furtherMutants() []mutant {
 		m("bridges-suit", kernel, "TestInterfacesThatSuit", "further.go", `"macvlan"}`, `"macvlan", "bridge"}`),
 		drawn("ways-share-tables", "!taken[table]", "true"),
 		drawn("ways-change-tables", "maps.DeleteFunc(r.d.wayTables, func(key wayKey, _ int) bool { return !wanted[key] })", "clear(r.d.wayTables)"),
+	}
+}
+
+// networkChoiceMutants are mistakes about which network an egress IP is in.
+func networkChoiceMutants() []mutant {
+	m := func(name, test, file, old, mutated string) mutant {
+		return mutant{name: name, pkg: brain, test: test, plain: true, edits: []edit{{file: file, old: old, new: mutated}}}
+	}
+	const choice = "TestNetworkOfAnEgressIP"
+	return []mutant{
+		m("widest-network-wins", choice, "further.go", "n.CIDR.Bits() > found.CIDR.Bits()", "n.CIDR.Bits() < found.CIDR.Bits()"),
+		m("last-interface-wins", choice, "further.go", "n.CIDR.Bits() > found.CIDR.Bits()", "n.CIDR.Bits() >= found.CIDR.Bits()"),
+		m("uplink-comes-last", choice, "further.go", " || slices.ContainsFunc(h.Networks, func(n netip.Prefix) bool { return n.Contains(ip) })", ""),
+		m("gateway-becomes-an-egress-ip-elsewhere", choice, "further.go", "if ip == n.Gateway {", "if false {"),
+		m("groups-overrule-routes", choice, "further.go", "if n.Gateway.IsValid() {", "if n.Gateway.IsValid() && !g.Gateways[FamilyOf(ip)].IsValid() {"),
+		m("clouds-have-further-networks", "TestCloudsHaveNoFurtherNetworks", "objects_networks.go", "!h.Clouded && object.Status.Agent != nil", "object.Status.Agent != nil"),
+		m("clouds-of-the-kernel", "TestCloudsHaveNoFurtherNetworks", "decide.go", "in.NetworksKnown && !c.Hosts[i].Clouded", "in.NetworksKnown"),
+		m("ranges-end-at-the-uplink", "TestEgressIPsFollowFurtherNetworks", "resolve_eligibility.go", "networks := host.allNetworks()", "networks := host.Networks"),
+		m("further-addresses-are-free", "TestAddressesOfHostsInFurtherNetworks", "host_addresses.go", "if count[cidr] > 1 {", "if count[cidr] > 99 {"),
+		{name: "index-of-other-further-networks", pkg: brain, test: "TestPropertyMemoryChangesNothing", edits: []edit{{file: "memo.go", old: "h.sameFurtherNetworks(other) && h.SharesSegment", new: "h.SharesSegment"}}},
+		{name: "unknown-networks-are-none", pkg: agent, test: "TestPublishKeepsFurtherNetworks", plain: true, edits: []edit{{file: "publish.go", old: "if o.decision.networksUnknown {", new: "if false {"}}},
 	}
 }

@@ -71,6 +71,8 @@ bpffs. Stopping it changes nothing in the kernel; "cleanup" removes everything.`
 		"comma-separated `MACs` of machines that answer ARP requests for every address, as in the networks of some clouds: their answers mean nothing")
 	f.Var(newChoice(&o.SNATPorts, agent.SNATPorts()...), "snat-ports",
 		"source ports of connections with an egress IP: `mode` preserve keeps the pod's port as long as it is free, random gives any")
+	f.StringSliceVar(&o.EgressInterfaces, "egress-interfaces", []string{"auto"},
+		"comma-separated `names` of interfaces on which egress IPs may be besides that of the node's own address, with * for any characters; auto for those of hardware, VLANs, bonds, teams and macvlans, none for none")
 	f.DurationVar(&o.AnnounceInterval, "announce-interval", time.Minute,
 		"time between two announcements of an egress IP while the node has it, with a question who else does; 0 for none")
 	f.BoolVar(&o.ResetConnections, "reset-connections", true,

@@ -44,6 +44,9 @@ type input struct {
 	// prefix length. It is fresher than what the API says of this node, and
 	// invalid before the first pass.
 	uplink netip.Prefix
+	// networks are those of other interfaces that the kernel reported last, if networksKnown.
+	networks      []dataplane.Network
+	networksKnown bool
 	// addresses are those that the kernel has, or had a moment ago.
 	addresses []netip.Addr
 	// podRoutes are how the kernel led to pods in networks that nothing else names.
@@ -77,6 +80,10 @@ type decision struct {
 	// has not said yet which there are.
 	addresses        []netip.Addr
 	addressesUnknown bool
+	// networks are those of other interfaces that are published. networksUnknown: the kernel
+	// has not said which there are.
+	networks        []egress.FurtherNetwork
+	networksUnknown bool
 	// podNetworks are those that the node's pods were found in and that are published, and
 	// outside is a pod that is in none that all nodes know; its IP is invalid if there is
 	// none. podNetworksUnknown: the kernel has not said yet.
@@ -109,6 +116,7 @@ func decide(in input) (decision, bool) {
 	}
 	decided, ok := egress.DecideHost(egress.HostInput{
 		Host: in.node, Cluster: cluster, HostIP: hostIP, Uplink: in.uplink, Addresses: in.addresses,
+		Networks: furtherOf(in.networks), NetworksKnown: in.networksKnown,
 		Pods: podsOf(in.pods), Namespaces: in.namespaces, Managed: managedNamespaces(in.netNamespaces),
 		Inside: insideNetworks(in.inside, in.serviceCIDRs), PodNetworks: in.podNetworks, ClusterNetworks: in.kubeadm,
 		Included:   in.included,
@@ -123,7 +131,8 @@ func decide(in input) (decision, bool) {
 		noHostSubnet: decided.NoHostSubnet, withdrawn: in.reach.Withdrawn, addresses: decided.Addresses,
 		overlaps:         decided.Overlaps,
 		addressesUnknown: len(in.addresses) == 0,
-		podNetworks:      decided.PodNetworks, outside: decided.Outside, podNetworksOmitted: decided.PodNetworksOmitted,
+		networks:         decided.Networks, networksUnknown: !in.networksKnown,
+		podNetworks: decided.PodNetworks, outside: decided.Outside, podNetworksOmitted: decided.PodNetworksOmitted,
 		podNetworksUnknown: len(decided.Locate) > 0 && len(in.podRoutes) == 0,
 	}
 	d.state.Locate = decided.Locate
@@ -176,6 +185,15 @@ func routesOf(routes []dataplane.PodRoute) []egress.PodRoute {
 	converted := make([]egress.PodRoute, 0, len(routes))
 	for _, r := range routes {
 		converted = append(converted, egress.PodRoute{IP: r.IP, Network: r.Network, Outward: r.Outward})
+	}
+	return converted
+}
+
+// furtherOf converts what the kernel said.
+func furtherOf(networks []dataplane.Network) []egress.FurtherNetwork {
+	converted := make([]egress.FurtherNetwork, 0, len(networks))
+	for _, n := range networks {
+		converted = append(converted, egress.FurtherNetwork{Interface: n.Interface, CIDR: n.CIDR, Gateway: n.Gateway})
 	}
 	return converted
 }

@@ -233,6 +233,7 @@ func (l *loop) decide(ctx context.Context) (decision, error) {
 		return decision{}, err
 	}
 	in.uplink, in.hostIP, in.memo = l.report.UplinkCIDR, l.hostIP, &l.memo
+	in.networks, in.networksKnown = l.report.Networks, l.report.NetworksKnown
 	in.addresses, in.podRoutes = l.addresses.list(), l.report.PodRoutes
 	if l.peers != nil {
 		in.reach = l.peers.reach()
@@ -254,8 +255,8 @@ func (l *loop) apply(ctx context.Context) error {
 		l.applied = false
 		return ctx.Err()
 	}
-	if report.UplinkCIDR != l.report.UplinkCIDR {
-		l.objects.raise() // the brain refuses claims outside this network
+	if report.UplinkCIDR != l.report.UplinkCIDR || report.NetworksKnown != l.report.NetworksKnown || !slices.Equal(report.Networks, l.report.Networks) {
+		l.objects.raise() // the brain refuses claims outside these networks
 	}
 	if l.addresses.see(report.Addresses, ended) {
 		l.objects.raise() // it decides which of them are published

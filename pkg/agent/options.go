@@ -5,7 +5,9 @@ import (
 	"fmt"
 	"net"
 	"net/netip"
+	"path"
 	"slices"
+	"strings"
 	"time"
 
 	"k8s.io/apimachinery/pkg/types"
@@ -76,6 +78,10 @@ type Options struct {
 	// addresses whose answers mean nothing.
 	ARPProbe  string
 	ARPIgnore []net.HardwareAddr
+	// EgressInterfaces are the interfaces on which egress IPs may be besides that of the node's
+	// own address: names as patterns of package path, "auto" for those of hardware and what is
+	// made of these, "none" alone for none.
+	EgressInterfaces []string
 	// SNATPorts says which source ports connections with an egress IP get: one of
 	// SNATPorts(), "" for the first.
 	SNATPorts string
@@ -123,6 +129,9 @@ func (o Options) Validate() error {
 	if o.SNATPorts != "" && !slices.Contains(SNATPorts(), o.SNATPorts) {
 		errs = append(errs, fmt.Errorf("--snat-ports %q: use one of %v", o.SNATPorts, SNATPorts()))
 	}
+	if err := checkInterfaces(o.EgressInterfaces); err != nil {
+		errs = append(errs, err)
+	}
 	if o.AnnounceInterval != 0 && o.AnnounceInterval < minAnnounceInterval {
 		errs = append(errs, fmt.Errorf("--announce-interval %s: give a duration from %s, or 0 for none", o.AnnounceInterval, minAnnounceInterval))
 	}
@@ -133,6 +142,30 @@ func (o Options) Validate() error {
 		errs = append(errs, fmt.Errorf("--withdraw-after %s: give a duration, or 0 for never", o.WithdrawAfter))
 	}
 	return errors.Join(append(errs, o.Kernel.Validate())...)
+}
+
+// NoInterfaces in Options.EgressInterfaces stands for none.
+const NoInterfaces = "none"
+
+// checkInterfaces reports what is wrong with Options.EgressInterfaces.
+func checkInterfaces(patterns []string) error {
+	for _, pattern := range patterns {
+		if _, err := path.Match(pattern, ""); err != nil || pattern == "" {
+			return fmt.Errorf("--egress-interfaces %q: give names of interfaces such as eth1, with * for any characters, or %s, or %s", pattern, dataplane.AnyInterface, NoInterfaces)
+		}
+		if pattern == NoInterfaces && len(patterns) > 1 {
+			return fmt.Errorf("--egress-interfaces %s: %s stands alone", strings.Join(patterns, ","), NoInterfaces)
+		}
+	}
+	return nil
+}
+
+// interfaces are those that the dataplane looks for.
+func (o Options) interfaces() []string {
+	if slices.Contains(o.EgressInterfaces, NoInterfaces) {
+		return nil
+	}
+	return o.EgressInterfaces
 }
 
 // LockOptions say what a node knows about its cluster before it reaches the API

@@ -167,6 +167,9 @@ func (p *publisher) want(o observation, base ownStatus) ownStatus {
 		want.agent.Families, want.agent.UplinkNetworks = base.agent.Families, base.agent.UplinkNetworks
 		want.agent.IPv6Reason = base.agent.IPv6Reason
 	}
+	if o.decision.networksUnknown {
+		want.agent.OtherNetworks = base.agent.OtherNetworks
+	}
 	if o.decision.addressesUnknown {
 		want.agent.Addresses = base.agent.Addresses // as after a restart
 	}

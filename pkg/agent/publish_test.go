@@ -520,6 +520,55 @@ func TestPublishKeepsFamilies(t *testing.T) {
 	})
 }
 
+// TestPublishKeepsFurtherNetworks: networks of other interfaces are published as the kernel has
+// them, and stay while it has not been read; what is at another interface says so, and if only
+// its neighbours are reached.
+//
+// Kills the mutant unknown-networks-are-none.
+func TestPublishKeepsFurtherNetworks(t *testing.T) {
+	t.Parallel()
+	inBubble(t, func(t *testing.T, p *publisher, api *fakeAPI) {
+		t.Helper()
+		second := egress.FurtherNetwork{Interface: "eth1", CIDR: testenv.Prefix("172.16.5.0/24"), Gateway: testenv.Addr("172.16.5.1")}
+		third := egress.FurtherNetwork{Interface: "eth2", CIDR: testenv.Prefix("172.16.6.0/24")}
+		for i, step := range []struct {
+			unknown  bool
+			networks []egress.FurtherNetwork
+			want     []v1.OtherNetwork
+		}{
+			{true, nil, nil},
+			{false, []egress.FurtherNetwork{second, third}, []v1.OtherNetwork{
+				{Interface: "eth1", CIDR: "172.16.5.0/24", Gateway: "172.16.5.1"}, {Interface: "eth2", CIDR: "172.16.6.0/24"},
+			}},
+			{true, nil, []v1.OtherNetwork{
+				{Interface: "eth1", CIDR: "172.16.5.0/24", Gateway: "172.16.5.1"}, {Interface: "eth2", CIDR: "172.16.6.0/24"},
+			}},
+			{false, []egress.FurtherNetwork{third}, []v1.OtherNetwork{{Interface: "eth2", CIDR: "172.16.6.0/24"}}},
+			{false, nil, nil},
+		} {
+			p.publish(observed(t, func(o *observation) { o.decision.networks, o.decision.networksUnknown = step.networks, step.unknown }))
+			pass(time.Second)
+			if got := api.stored.Status.Agent.OtherNetworks; !slices.Equal(got, step.want) {
+				t.Errorf("step %d: published %+v, want %+v", i, got, step.want)
+			}
+		}
+		for gateway, says := range map[string]bool{"": true, "172.16.5.1": false} {
+			p.publish(observed(t, func(o *observation) {
+				h := &o.decision.state.Hosted[0]
+				h.Interface = "eth1"
+				if gateway != "" {
+					h.Gateway = testenv.Addr(gateway)
+				}
+			}))
+			pass(time.Minute)
+			claim := api.stored.Status.EgressIPs[0]
+			if claim.Interface != "eth1" || strings.Contains(claim.Message, "name no gateway") != says {
+				t.Errorf("gateway %q: %+v", gateway, claim)
+			}
+		}
+	})
+}
+
 // TestPublishKeepsAddressesUntilTheKernelIsRead: what an agent published before it was
 // started again stays inside for all nodes.
 //

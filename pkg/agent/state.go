@@ -25,12 +25,12 @@ func stateOf(plan egress.Plan, strict bool) dataplane.State {
 	}
 	hosted := make(map[netip.Addr]bool, len(plan.Hosted))
 	for _, h := range plan.Hosted {
-		s.Hosted = append(s.Hosted, dataplane.Hosted{IP: h.IP, NetID: h.NetID})
+		s.Hosted = append(s.Hosted, hostedState(h))
 		hosted[h.IP] = true
 	}
 	for _, h := range plan.Standby {
 		if !hosted[h.IP] {
-			s.Standby = append(s.Standby, dataplane.Hosted{IP: h.IP, NetID: h.NetID})
+			s.Standby = append(s.Standby, hostedState(h))
 		}
 	}
 	for _, p := range plan.Pods {
@@ -44,6 +44,10 @@ func stateOf(plan egress.Plan, strict bool) dataplane.State {
 		s.Pods = append(s.Pods, pod)
 	}
 	return s
+}
+
+func hostedState(h egress.HostedIP) dataplane.Hosted {
+	return dataplane.Hosted{IP: h.IP, NetID: h.NetID, Interface: h.Interface, Gateway: h.Gateway}
 }
 
 // podState converts one path.

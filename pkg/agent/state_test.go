@@ -103,6 +103,21 @@ func TestStateOf(t *testing.T) {
 
 // TestStateOfSharesNothing: the plan stays as it is whatever is done to the
 // state.
+// TestStateOfFurtherInterfaces: where an egress IP belongs is what the plan says, also of those that
+// are only prepared.
+func TestStateOfFurtherInterfaces(t *testing.T) {
+	t.Parallel()
+	hosted := egress.HostedIP{IP: testenv.Addr("172.16.5.200"), NetID: 17, Interface: "eth1", Gateway: testenv.Addr("172.16.5.1")}
+	standby := egress.HostedIP{IP: testenv.Addr("172.16.6.200"), NetID: 18, Interface: "eth2"}
+	s := stateOf(egress.Plan{HostIP: testenv.Addr("10.1.8.11"), Hosted: []egress.HostedIP{hosted}, Standby: []egress.HostedIP{hosted, standby}}, false)
+	if want := (dataplane.Hosted{IP: hosted.IP, NetID: 17, Interface: "eth1", Gateway: hosted.Gateway}); len(s.Hosted) != 1 || s.Hosted[0] != want {
+		t.Errorf("hosted %+v, want %+v", s.Hosted, want)
+	}
+	if want := (dataplane.Hosted{IP: standby.IP, NetID: 18, Interface: "eth2"}); len(s.Standby) != 1 || s.Standby[0] != want {
+		t.Errorf("standby %+v, want %+v", s.Standby, want)
+	}
+}
+
 func TestStateOfSharesNothing(t *testing.T) {
 	t.Parallel()
 	via := testenv.Addrs("10.1.8.12")

@@ -95,6 +95,13 @@ func statusOf(o observation, version string, appliedGeneration int64) ownStatus 
 	for _, network := range o.report.IPv6.Networks[:min(len(o.report.IPv6.Networks), egress.MaxUplinkNetworks)] {
 		s.agent.UplinkNetworks = append(s.agent.UplinkNetworks, network.String())
 	}
+	for _, n := range o.decision.networks {
+		other := v1.OtherNetwork{Interface: n.Interface, CIDR: n.CIDR.String()}
+		if n.Gateway.IsValid() {
+			other.Gateway = n.Gateway.String()
+		}
+		s.agent.OtherNetworks = append(s.agent.OtherNetworks, other)
+	}
 	s.agent.UplinkMTU = int32(min(max(o.report.UplinkMTU, 0), math.MaxInt32)) //nolint:gosec // bounded
 	for _, ip := range o.decision.addresses {
 		s.agent.Addresses = append(s.agent.Addresses, ip.String())
@@ -176,9 +183,9 @@ func claimsOf(o observation) []v1.ClaimStatus {
 	for _, h := range o.report.Hosted {
 		reports[h.IP] = h
 	}
-	hosted := make(map[netip.Addr]bool, len(o.decision.state.Hosted))
+	hosted := make(map[netip.Addr]dataplane.Hosted, len(o.decision.state.Hosted))
 	for _, h := range o.decision.state.Hosted {
-		hosted[h.IP] = true
+		hosted[h.IP] = h
 	}
 	var claims []v1.ClaimStatus
 	for _, c := range o.decision.result.Claims {
@@ -193,9 +200,13 @@ func claimsOf(o observation) []v1.ClaimStatus {
 		} else {
 			claim.Namespace = c.Group
 		}
-		if hosted[c.IP] {
+		if h, has := hosted[c.IP]; has {
 			report, known := reports[c.IP]
 			claim.Configured = known && report.Configured
+			claim.Interface = h.Interface
+			if h.Interface != "" && !h.Gateway.IsValid() {
+				claim.Message = clipTo(noGatewayMessage(h)+" "+claim.Message, maxClaimMessage)
+			}
 			if !claim.Configured {
 				claim.Reason = ReasonNotConfigured
 				claim.Message = clipTo(cmp.Or(report.Error, "The kernel is not configured for it yet."), maxClaimMessage)
@@ -217,6 +228,11 @@ func claimsOf(o observation) []v1.ClaimStatus {
 	// ip is the key of the list in the API.
 	slices.SortStableFunc(claims, func(a, b v1.ClaimStatus) int { return cmp.Compare(a.IP, b.IP) })
 	return slices.CompactFunc(claims, func(a, b v1.ClaimStatus) bool { return a.IP == b.IP })
+}
+
+func noGatewayMessage(h dataplane.Hosted) string {
+	return fmt.Sprintf("It is at interface %s, for which the host's routes name no gateway: only machines of its network are reached, and the rest is dropped. "+
+		"Add a default route over %[1]s, with a greater metric than the host's own, or name a gateway in annotation %[2]s or the EgressIPPool.", h.Interface, v1.AnnotationGateways)
 }
 
 func inUseMessage(c egress.ClaimResult, report dataplane.HostedReport) string {
@@ -289,7 +305,7 @@ func (s ownStatus) equal(t ownStatus) bool {
 // sameKernel reports whether what the kernel has, and what is used of it, is the same.
 func sameKernel(a, b v1.AgentStatus) bool {
 	return a.Uplink == b.Uplink && a.UplinkCIDR == b.UplinkCIDR && a.UplinkMTU == b.UplinkMTU &&
-		slices.Equal(a.UplinkNetworks, b.UplinkNetworks) && slices.Equal(a.Families, b.Families) && a.IPv6Reason == b.IPv6Reason &&
+		slices.Equal(a.UplinkNetworks, b.UplinkNetworks) && slices.Equal(a.OtherNetworks, b.OtherNetworks) && slices.Equal(a.Families, b.Families) && a.IPv6Reason == b.IPv6Reason &&
 		a.Kernel == b.Kernel && slices.Equal(a.KernelLacks, b.KernelLacks) &&
 		a.Backend == b.Backend && a.BackendReason == b.BackendReason && slices.Equal(a.IPTables, b.IPTables)
 }

@@ -43,7 +43,7 @@ func TestInventoryListsAndRemovesEachKind(t *testing.T) {
 		n.Run(t, f.plant)
 	}
 	n.host(eip1, 7)
-	n.hostOn("eth1", further1, gateway2, 9)
+	n.hostFurther(further1, gateway2, 9)
 	here.set(local(eip1, 7))
 	there.set(remote(8, w.nodes[1]))
 	n.apply(t)

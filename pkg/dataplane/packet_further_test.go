@@ -56,9 +56,9 @@ func (w *world) further() (ip, gateway string) {
 	return further1, gateway2
 }
 
-// hostOn gives the node an egress IP of another interface.
-func (n *node) hostOn(device, ip, gateway string, netID uint32) {
-	h := Hosted{IP: testenv.Addr(ip), NetID: netID, Interface: device}
+// hostFurther gives the node an egress IP of its second interface.
+func (n *node) hostFurther(ip, gateway string, netID uint32) {
+	h := Hosted{IP: testenv.Addr(ip), NetID: netID, Interface: "eth1"}
 	if gateway != "" {
 		h.Gateway = testenv.Addr(gateway)
 	}
@@ -92,7 +92,7 @@ func TestEgressIPOfASecondNetwork(t *testing.T) {
 			mine, there := n1.addPod(t, "mine", 2), n2.addPod(t, "there", 2)
 			first, plain, far := n1.addPod(t, "first", 3), n1.addPod(t, "plain", 4), n1.addPod(t, "far", 5)
 			before := n1.objects(t)
-			n1.hostOn("eth1", further1, gateway2, 7)
+			n1.hostFurther(further1, gateway2, 7)
 			n1.host(eip1, 8)
 			n2.host(eip2, 9)
 			mine.set(local(further1, 7))
@@ -155,7 +155,7 @@ func TestEgressIPOfASecondNetwork(t *testing.T) {
 			if at := n1.guards(t); at != "eth0" {
 				t.Errorf("guards at %s", at)
 			}
-			n1.hostOn("eth1", further1, gateway2, 7)
+			n1.hostFurther(further1, gateway2, 7)
 			mine.set(local(further1, 7))
 			n1.apply(t)
 			n1.stop(t)
@@ -182,7 +182,7 @@ func TestSecondInterfaceInTrouble(t *testing.T) {
 			lan1, lan2 := w.second(t)
 			n1, n2 := w.nodes[0], w.nodes[1]
 			mine, there := n1.addPod(t, "mine", 2), n2.addPod(t, "there", 2)
-			n1.hostOn("eth1", further1, gateway2, 7)
+			n1.hostFurther(further1, gateway2, 7)
 			mine.set(local(further1, 7))
 			there.set(remote(7, n1))
 			w.applyAll(t)
@@ -272,7 +272,7 @@ func TestSecondInterfaceInTrouble(t *testing.T) {
 			there.set(local(further1, 7))
 			n1.apply(t)
 			n2.state.Standby = nil
-			n2.hostOn("eth1", further1, gateway2, 7)
+			n2.hostFurther(further1, gateway2, 7)
 			n2.apply(t)
 			flow()
 			for _, n := range w.nodes {

@@ -321,7 +321,7 @@ func (n *Group) mayBeOn(h *Host) bool { return n.OnlyOn.Has(h.Name) }
 // takes reports whether the host is one for an address: by its egressCIDRs, or where an EgressIP
 // requests it, by the label of its Node.
 func (h *Host) takes(ip netip.Addr, egressIP bool) bool {
-	if egressIP && h.Assignable && slices.ContainsFunc(h.Networks, func(n netip.Prefix) bool { return n.Contains(ip) }) {
+	if egressIP && h.Assignable && slices.ContainsFunc(h.allNetworks(), func(n netip.Prefix) bool { return n.Contains(ip) }) {
 		return true
 	}
 	return inRanges(h, ip)

@@ -82,6 +82,9 @@ type Group struct {
 	Other OtherFamily
 	// Destinations are the networks outside to which the egress IPs apply; nil for all.
 	Destinations *Destinations
+	// Gateways are those of each family, by Family, by which its egress IPs leave networks of
+	// other interfaces than the uplink, where the host's routes name none.
+	Gateways [2]netip.Addr
 	// Elsewhere: in a view of one family, it requests usable egress IPs of the other.
 	Elsewhere bool
 }
@@ -120,8 +123,13 @@ type Host struct {
 	// of IPv4 first: at most one of IPv4, and none of a family of which neither has
 	// reported any.
 	Networks []netip.Prefix
-	// Cloud: a cloud reported the network of IPv4. It counts whatever the uplink says.
-	Cloud bool
+	// FurtherNetworks are those at other interfaces, in order of CIDR and interface: none where a
+	// cloud reports networks. SharedNetworks are those of them that another host is in, too.
+	FurtherNetworks []FurtherNetwork
+	SharedNetworks  []netip.Prefix
+	// Cloud: a cloud reported the network of IPv4. It counts whatever the uplink says. Clouded:
+	// it reported one of either family.
+	Cloud, Clouded bool
 	// ServesIPv6: the host's agent reports that it can have egress IPs of IPv6.
 	ServesIPv6 bool
 	// Subnets are the pod CIDRs of the host; empty where the CNI does not say.
@@ -234,7 +242,7 @@ func (h *Host) byHand() int {
 
 // Report is what a host's agent reports about one claim.
 type Report struct {
-	// Configured: the address is on the uplink and its rules are in place.
+	// Configured: the address is on the host and its rules are in place.
 	Configured bool
 	// Reason and Message say why it is not configured.
 	Reason  Reason

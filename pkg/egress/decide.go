@@ -19,6 +19,9 @@ type HostInput struct {
 	// Uplink is the host's address with its prefix length as the kernel reported
 	// it last. It is fresher than the Cluster; invalid if not known.
 	Uplink netip.Prefix
+	// Networks are those of other interfaces that the kernel had last, if NetworksKnown.
+	Networks      []FurtherNetwork
+	NetworksKnown bool
 	// Addresses are those that the kernel has, or had a moment ago, on its interfaces.
 	Addresses []netip.Addr
 	// Pods are the host's own pods.
@@ -67,6 +70,8 @@ type HostDecision struct {
 	// NoHostSubnet: the host is not in the Cluster. It hosts nothing then, and its
 	// pods are still kept from leaving with its address.
 	NoHostSubnet bool
+	// Networks are those of other interfaces that the host publishes.
+	Networks []FurtherNetwork
 	// Addresses are those that the host publishes in addition to its hostIP, so that they
 	// are inside for all; AddressesOmitted is how many more it has.
 	Addresses        []netip.Addr
@@ -139,6 +144,7 @@ func DecideHost(in HostInput) (HostDecision, bool) {
 	addresses, omitted := toPublish(self, insideNetworks(cluster, in.Host, inside), in.Addresses)
 	return HostDecision{
 		Plan: plan, Result: result, Addresses: addresses, AddressesOmitted: omitted,
+		Networks: publishFurther(cluster, in.Networks),
 		Overlaps: overlaps[:min(len(overlaps), maxOverlaps)],
 		Locate:   found.locate, PodNetworks: found.published, PodNetworksOmitted: len(found.all) - len(found.published), Outside: found.outside,
 		Watched:            Watched(cluster, resolution, in.Host, known),
@@ -196,6 +202,9 @@ func withSelf(in HostInput) (_ Cluster, noHostSubnet bool) {
 		if u.Bits() < u.Addr().BitLen() && !c.Hosts[i].Cloud {
 			c.Hosts[i].Networks = append([]netip.Prefix{u.Masked()}, c.Hosts[i].networksOf(IPv6)...)
 		}
+	}
+	if in.NetworksKnown && !c.Hosts[i].Clouded {
+		c.Hosts[i].FurtherNetworks = publishFurther(c, in.Networks)
 	}
 	return c, !found
 }

@@ -236,6 +236,16 @@ func drawNamespaces(t *rapid.T, s shape, objects *egress.Objects) {
 	}
 }
 
+// otherNetworks are those that hosts may have at other interfaces.
+func otherNetworks() []v1.OtherNetwork {
+	return []v1.OtherNetwork{
+		{Interface: "eth1", CIDR: "192.168.7.128/25", Gateway: "192.168.7.129"},
+		{Interface: "eth2", CIDR: "192.168.7.200/29"},
+		{Interface: "bond0", CIDR: "192.168.7.200/29", Gateway: "192.168.7.207"},
+		{Interface: "eth3", CIDR: "192.168.0.0/16"},
+	}
+}
+
 func drawHost(t *rapid.T, s shape, h int, namespaces []v1.NetNamespace) v1.HostSubnet {
 	name := fmt.Sprintf("w%d", h)
 	host := v1.HostSubnet{
@@ -254,6 +264,11 @@ func drawHost(t *rapid.T, s shape, h int, namespaces []v1.NetNamespace) v1.HostS
 	}
 	if rapid.Bool().Draw(t, "reported") {
 		host.Status.Agent.UplinkCIDR = host.HostIP + "/24"
+	}
+	if rapid.IntRange(0, 3).Draw(t, "further networks") == 0 {
+		// What the uplink does not have may be in networks of other interfaces.
+		host.Status.Agent.UplinkCIDR = host.HostIP + "/25"
+		host.Status.Agent.OtherNetworks = rapid.SliceOfNDistinct(rapid.SampledFrom(otherNetworks()), 0, 3, func(n v1.OtherNetwork) string { return n.Interface }).Draw(t, "networks")
 	}
 	claims := []string{"192.168.7.10", "10.0.0.1", "192.168.7.199"}
 	for _, n := range namespaces {

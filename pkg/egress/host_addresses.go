@@ -35,6 +35,30 @@ func findFurther(hosts []Host) {
 		host.Further = only(host.Addresses, func(ip netip.Addr) bool { return seen[ip] })
 		host.SharesSegment = shares(host)
 	}
+	findShared(hosts)
+}
+
+// findShared finds which networks at other interfaces several hosts are in, as the agents of all
+// of them say.
+func findShared(hosts []Host) {
+	count := make(map[netip.Prefix]int)
+	each := func(do func(*Host, netip.Prefix)) {
+		for i := range hosts {
+			var last netip.Prefix // in order: an interface may be in the network of another
+			for _, n := range hosts[i].FurtherNetworks {
+				if hosts[i].Confirmed && n.CIDR != last {
+					do(&hosts[i], n.CIDR)
+				}
+				last = n.CIDR
+			}
+		}
+	}
+	each(func(_ *Host, cidr netip.Prefix) { count[cidr]++ })
+	each(func(h *Host, cidr netip.Prefix) {
+		if count[cidr] > 1 {
+			h.SharedNetworks = append(h.SharedNetworks, cidr)
+		}
+	})
 }
 
 // sharedSegments returns what says whether the segment of a host is that of another one, too,
@@ -57,11 +81,12 @@ func furtherOf(hosts []Host) map[netip.Addr]int {
 	var further map[netip.Addr]int
 	for i := range hosts {
 		host := &hosts[i]
-		if !host.SharesSegment {
+		if !host.SharesSegment && len(host.SharedNetworks) == 0 {
 			continue
 		}
 		for _, ip := range host.Further {
-			if !host.network().Contains(ip) {
+			onUplink := host.SharesSegment && host.network().Contains(ip)
+			if !onUplink && !slices.ContainsFunc(host.SharedNetworks, func(n netip.Prefix) bool { return n.Contains(ip) }) {
 				continue
 			}
 			if further == nil {

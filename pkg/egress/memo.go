@@ -328,7 +328,7 @@ func (l *likeness) host(h int, before, now *Host) {
 
 func (n *Group) equal(other *Group) bool {
 	return n.Name == other.Name && n.NetID == other.NetID && n.Unnumbered == other.Unnumbered && n.Mode == other.Mode &&
-		n.Other == other.Other && n.Elsewhere == other.Elsewhere && n.Selects.Equal(other.Selects) && n.Destinations.Equal(other.Destinations) && n.OnlyOn.Equal(other.OnlyOn) &&
+		n.Other == other.Other && n.Gateways == other.Gateways && n.Elsewhere == other.Elsewhere && n.Selects.Equal(other.Selects) && n.Destinations.Equal(other.Destinations) && n.OnlyOn.Equal(other.OnlyOn) &&
 		slices.Equal(n.Requests, other.Requests) && slices.Equal(n.Invalid, other.Invalid) && slices.Equal(n.Keeps, other.Keeps)
 }
 
@@ -342,7 +342,7 @@ func (h Host) allocated() Host {
 // sameIndex reports whether an index is the same with the other host, but for its claims.
 func (h *Host) sameIndex(other *Host) bool {
 	return h.Name == other.Name && h.IP == other.IP && h.Confirmed == other.Confirmed && h.Shadowed == other.Shadowed &&
-		h.SharesSegment == other.SharesSegment && slices.Equal(h.Further, other.Further) &&
+		h.sameFurtherNetworks(other) && h.SharesSegment == other.SharesSegment && slices.Equal(h.Further, other.Further) &&
 		h.Gone == other.Gone && h.ServesIPv6 == other.ServesIPv6 && slices.Equal(h.Networks, other.Networks) &&
 		slices.Equal(h.Subnets, other.Subnets) && slices.Equal(h.IPv6, other.IPv6) &&
 		h.sameFound(other)
@@ -361,15 +361,19 @@ func (h *Host) equal(other *Host) bool {
 		slices.Equal(h.Witnesses, other.Witnesses) && maps.Equal(h.Failing, other.Failing) && maps.Equal(h.Reports, other.Reports)
 }
 
+func (h *Host) sameFurtherNetworks(other *Host) bool {
+	return slices.Equal(h.FurtherNetworks, other.FurtherNetworks) && slices.Equal(h.SharedNetworks, other.SharedNetworks)
+}
+
 func (h *Host) sameAddresses(other *Host) bool {
-	return slices.Equal(h.Addresses, other.Addresses) && slices.Equal(h.Further, other.Further) && slices.Equal(h.Listed, other.Listed)
+	return h.sameFurtherNetworks(other) && slices.Equal(h.Addresses, other.Addresses) && slices.Equal(h.Further, other.Further) && slices.Equal(h.Listed, other.Listed)
 }
 
 // flags are all fields of a host that are true or false.
-func (h *Host) flags() [16]bool {
+func (h *Host) flags() [17]bool {
 	return [...]bool{
 		h.Cloud, h.Automatic, h.Confirmed, h.Unheard, h.AgentReady, h.AgentGone, h.Shadowed,
-		h.Online, h.Doubtful, h.Closed, h.Evacuating, h.Gone, h.ServesIPv6, h.SharesSegment, h.Assignable, h.Managed,
+		h.Online, h.Doubtful, h.Closed, h.Evacuating, h.Gone, h.ServesIPv6, h.SharesSegment, h.Assignable, h.Managed, h.Clouded,
 	}
 }
 

@@ -19,6 +19,7 @@ const (
 	familyIPv4            = v1.FamilyIPv4
 	familyIPv6            = v1.FamilyIPv6
 	otherFamilyAnnotation = v1.AnnotationOtherFamily
+	gatewaysAnnotation    = v1.AnnotationGateways
 	failBackAnnotation    = v1.AnnotationFailBack
 	assignableLabel       = ovnv1.LabelEgressAssignable
 )
@@ -170,6 +171,7 @@ func (r *reader) annotations(n *Group, kind string, object metav1.Object, unless
 		r.problem(kind, name, "annotation "+v1.AnnotationOtherFamily, other, ReasonBadOtherFamily,
 			"%q is not known: %q is used. Set it to %q or %q.", other, v1.OtherFamilyDropped, v1.OtherFamilyDropped, v1.OtherFamilyNode)
 	}
+	n.Gateways = r.gateways(kind, name, annotations[v1.AnnotationGateways])
 	switch back := annotations[v1.AnnotationFailBack]; back {
 	case "", v1.FailBackAlways:
 	case v1.FailBackNever:

@@ -2,6 +2,7 @@ package egress
 
 import (
 	"net/netip"
+	"strings"
 
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 
@@ -89,4 +90,26 @@ func (m Mode) String() string {
 		return v1.ModeOrdered
 	}
 	return v1.ModeBalanced
+}
+
+// gateways reads an annotation that lists gateways, at most one of each family.
+func (r *reader) gateways(kind, name, written string) (gateways [2]netip.Addr) {
+	if written == "" {
+		return gateways
+	}
+	for text := range strings.SplitSeq(written, ",") {
+		ip, err := netip.ParseAddr(strings.TrimSpace(text))
+		if err != nil || ip.Zone() != "" || ip.Is4In6() || !ip.IsGlobalUnicast() && !ip.IsLinkLocalUnicast() {
+			r.problem(kind, name, "annotation "+gatewaysAnnotation, written, ReasonBadGateways,
+				"%q is not a gateway, and is ignored. Give the address of a router, such as 172.16.5.1 or fe80::1.", text)
+			continue
+		}
+		if f := FamilyOf(ip); gateways[f].IsValid() {
+			r.problem(kind, name, "annotation "+gatewaysAnnotation, written, ReasonBadGateways,
+				"%v is a second gateway of %s, and is ignored: %v is used. Give one of each family.", ip, f, gateways[f])
+		} else {
+			gateways[f] = ip
+		}
+	}
+	return gateways
 }

@@ -79,6 +79,10 @@ func (r *reader) networks(h *Host, object *v1.HostSubnet, cloud []netip.Prefix) 
 	for _, network := range ofIPv6 {
 		h.Networks = append(h.Networks, network.Masked())
 	}
+	// A cloud leads to a host what is in the networks that it reports.
+	if h.Clouded = len(cloud) > 0; !h.Clouded && object.Status.Agent != nil {
+		h.FurtherNetworks = readFurther(object.Status.Agent.OtherNetworks)
+	}
 }
 
 // uplink reads the network of IPv4 as the agent reports it.
@@ -116,4 +120,22 @@ func readUplinkNetworks(written []string) []netip.Prefix {
 	}
 	slices.SortFunc(networks, netip.Prefix.Compare)
 	return slices.Compact(networks)
+}
+
+// readFurther reads the networks that an agent reports, in order of CIDR and interface. What is
+// no network is left out.
+func readFurther(written []v1.OtherNetwork) []FurtherNetwork {
+	var networks []FurtherNetwork
+	for _, w := range written[:min(len(written), MaxFurtherNetworks)] {
+		cidr, _, ok := parseRange(w.CIDR)
+		if !ok || w.Interface == "" || !isNetwork(cidr) {
+			continue
+		}
+		n := FurtherNetwork{Interface: w.Interface, CIDR: cidr}
+		if gateway, err := netip.ParseAddr(w.Gateway); err == nil && gateway.Zone() == "" && FamilyOf(gateway) == FamilyOf(cidr.Addr()) && !gateway.Is4In6() {
+			n.Gateway = gateway
+		}
+		networks = append(networks, n)
+	}
+	return sortFurther(networks)
 }

@@ -65,6 +65,10 @@ type Plan struct {
 type HostedIP struct {
 	IP    netip.Addr
 	NetID uint32
+	// Interface has it, if that is not the uplink, and its traffic leaves there by Gateway; to
+	// neighbours only if that is the zero Addr.
+	Interface string
+	Gateway   netip.Addr
 	// Group is for reports.
 	Group string
 }

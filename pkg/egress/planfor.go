@@ -29,7 +29,7 @@ func PlanFor(c Cluster, r Resolution, host string, pods []Pod, inside []netip.Pr
 		Subnets: slices.Concat(self.Subnets, self.podNetworks6()),
 		Inside:  inclusive(inclusive(insideNetworks(c, host, inside), foundPodNetworks(c)), nodeAddresses(c)),
 		Hosts:   hostAddresses(c, host),
-		Hosted:  hosted(r, host),
+		Hosted:  hosted(c, r, host),
 		Standby: standbys(c, host),
 	}
 	plan.Orphans = orphans(c, plan.Hosted)
@@ -51,15 +51,29 @@ func hostAddresses(c Cluster, self string) []netip.Addr {
 	return sortedUnique(addresses)
 }
 
-func hosted(r Resolution, host string) []HostedIP {
+func hosted(c Cluster, r Resolution, host string) []HostedIP {
+	self, _ := c.Host(host)
 	result, _ := r.Host(host)
 	var ips []HostedIP
 	for _, claim := range result.Claims {
 		if claim.Assigned() {
-			ips = append(ips, HostedIP{IP: claim.IP, NetID: claim.NetID, Group: claim.Group})
+			ips = append(ips, c.placed(&self, HostedIP{IP: claim.IP, NetID: claim.NetID, Group: claim.Group}))
 		}
 	}
 	return ips
+}
+
+// placed returns an egress IP of a host with the interface that it belongs on, and its gateway.
+func (c Cluster) placed(self *Host, h HostedIP) HostedIP {
+	n, further := self.furtherFor(h.IP)
+	if !further {
+		return h
+	}
+	h.Interface, h.Gateway = n.Interface, n.Gateway
+	if i, found := slices.BinarySearchFunc(c.Groups, h.Group, func(g Group, name string) int { return strings.Compare(g.Name, name) }); found {
+		h.Gateway = n.gatewayFor(&c.Groups[i], h.IP)
+	}
+	return h
 }
 
 func orphans(c Cluster, hosted []HostedIP) []netip.Addr {

@@ -191,7 +191,7 @@ func (d *drawer) take() {
 		for _, ip := range d.Cluster.Hosts[i].Claims {
 			d.taken[ip] = true
 		}
-		for _, network := range d.Cluster.Hosts[i].Networks {
+		for _, network := range d.Cluster.Hosts[i].allNetworks() {
 			d.networks[network] = struct{}{}
 		}
 	}

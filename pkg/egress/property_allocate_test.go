@@ -62,7 +62,7 @@ func TestPropertyConverges(t *testing.T) {
 						t.Fatalf("%s claims %s of %s, which may be on %v", h.Name, ip, n.Name, n.OnlyOn)
 					}
 				}
-				byLabel := w.ofEgressIP(ip) && h.Assignable && slices.ContainsFunc(h.Networks, contains)
+				byLabel := w.ofEgressIP(ip) && h.Assignable && slices.ContainsFunc(allNetworks(h), contains)
 				if !slices.ContainsFunc(h.Ranges, contains) && !byLabel {
 					t.Fatalf("%s claims %s, which is in none of %v, and in %v of which is assignable %t", h.Name, ip, h.Ranges, h.Networks, h.Assignable)
 				}
@@ -399,6 +399,39 @@ func place(c egress.Cluster, claims []map[netip.Addr]bool, open []request) int {
 	return best
 }
 
+// allNetworks are those of a host, at the uplink and elsewhere.
+func allNetworks(host egress.Host) []netip.Prefix {
+	networks := slices.Clone(host.Networks)
+	for _, n := range host.FurtherNetworks {
+		networks = append(networks, n.CIDR)
+	}
+	return networks
+}
+
+// inNetworks reports whether the networks of a host let it have an address: where the uplink's is not
+// known, any that is in no other.
+func inNetworks(host egress.Host, ip netip.Addr) bool {
+	known := false
+	for _, network := range host.Networks {
+		if network.Contains(ip) {
+			return true
+		}
+		known = known || network.Addr().Is4() == ip.Is4()
+	}
+	var best egress.FurtherNetwork
+	for _, n := range host.FurtherNetworks {
+		if n.CIDR.Contains(ip) && (!best.CIDR.IsValid() || n.CIDR.Bits() > best.CIDR.Bits() || n.CIDR == best.CIDR && n.Interface < best.Interface) {
+			best = n
+		}
+	}
+	if !best.CIDR.IsValid() {
+		return !known
+	}
+	first := ip == best.CIDR.Addr()
+	last := !best.CIDR.Contains(ip.Next())
+	return !first && !last && ip != best.Gateway
+}
+
 func roomFor(host egress.Host, claims map[netip.Addr]bool, r request) bool {
 	capacity := host.Capacity
 	if r.ip.Is6() && host.IPv6Capacity != 0 {
@@ -407,13 +440,11 @@ func roomFor(host egress.Host, claims map[netip.Addr]bool, r request) bool {
 	if !host.Online || (capacity != 0 && len(claims) >= capacity) || r.ip.Is6() && !host.ServesIPv6 {
 		return false
 	}
-	for _, network := range host.Networks {
-		if network.Addr().Is4() == r.ip.Is4() && !network.Contains(r.ip) {
-			return false
-		}
+	if !inNetworks(host, r.ip) {
+		return false
 	}
 	contains := func(p netip.Prefix) bool { return p.Contains(r.ip) }
-	label := host.Assignable && strings.HasPrefix(r.group.Name, "EgressIP/") && slices.ContainsFunc(host.Networks, contains)
+	label := host.Assignable && strings.HasPrefix(r.group.Name, "EgressIP/") && slices.ContainsFunc(allNetworks(host), contains)
 	if !r.group.OnlyOn.Has(host.Name) {
 		return false
 	}

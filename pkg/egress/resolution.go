@@ -82,6 +82,8 @@ const (
 	ReasonBadMode Reason = "BadMode"
 	// ReasonBadOtherFamily: so has the annotation about the other family.
 	ReasonBadOtherFamily Reason = "BadOtherFamily"
+	// ReasonBadGateways: so has the annotation about gateways, or a part of it.
+	ReasonBadGateways Reason = "BadGateways"
 	// ReasonBadFailBack: so has the annotation about going back to an earlier egress IP.
 	ReasonBadFailBack Reason = "BadFailBack"
 	// ReasonBadDestinations: so has one of those about destinations, in part or as a whole.

@@ -80,8 +80,8 @@ func rangesOf(host *Host, egressIPs bool) [2][]netip.Prefix {
 
 // masked are the host's networks, and what its ranges add to them.
 func (h *Host) masked() []netip.Prefix {
-	ranges := make([]netip.Prefix, 0, len(h.Networks))
-	for _, network := range h.Networks {
+	ranges := make([]netip.Prefix, 0, len(h.Networks)+len(h.FurtherNetworks))
+	for _, network := range h.allNetworks() {
 		ranges = append(ranges, network.Masked())
 	}
 	if len(h.networksOf(IPv4)) == 0 || len(h.networksOf(IPv6)) == 0 {
@@ -106,10 +106,11 @@ func (x *index) suits(h int) bool {
 	return (host.Automatic || host.Assignable) && !host.Closed && !host.Evacuating && host.Confirmed && host.AgentReady && x.bad[h] == ""
 }
 
-// effectiveRanges are the host's ranges as far as its network contains them: of two
+// effectiveRanges are the host's ranges as far as its networks contain them: of two
 // CIDRs one contains the other, or they have nothing in common.
 func effectiveRanges(host *Host) []netip.Prefix {
-	if len(host.Networks) == 0 {
+	networks := host.allNetworks()
+	if len(networks) == 0 {
 		return host.Ranges
 	}
 	var effective []netip.Prefix
@@ -117,7 +118,7 @@ func effectiveRanges(host *Host) []netip.Prefix {
 		if prefix.Addr().Is4() && !host.network().IsValid() {
 			effective = append(effective, prefix)
 		}
-		for _, network := range host.Networks {
+		for _, network := range networks {
 			switch {
 			case within(prefix, network):
 				effective = append(effective, prefix)

@@ -260,14 +260,20 @@ func (x *index) invalidOn(h int, ip netip.Addr) (Reason, string) {
 		}
 		known = known || network.Addr().Is4()
 	}
+	if n, further := host.furtherFor(ip); further {
+		if why := n.invalidAt(ip); why != "" {
+			return ReasonBadAddress, why
+		}
+		return "", ""
+	}
 	if !known {
 		return "", ""
 	}
-	networks := host.networksOf(FamilyOf(ip))
-	if len(networks) == 0 {
+	networks := host.describeNetworks(FamilyOf(ip))
+	if networks == "" {
 		return ReasonOutsideNetwork, "no network of its uplink is known that has IPv6"
 	}
-	return ReasonOutsideNetwork, "it is outside " + prefixList(networks)
+	return ReasonOutsideNetwork, "it is outside " + networks
 }
 
 // netIDs are, by namespace, why its packets cannot be told from those of other

@@ -31,7 +31,7 @@ func standbys(c Cluster, host string) []HostedIP {
 	for _, n := range c.Groups {
 		for _, ip := range n.Requests {
 			if found[ip] {
-				list = append(list, HostedIP{IP: ip, NetID: n.NetID, Group: n.Name})
+				list = append(list, c.placed(&c.Hosts[self], HostedIP{IP: ip, NetID: n.NetID, Group: n.Name}))
 				delete(found, ip)
 			}
 		}

@@ -323,9 +323,9 @@ func TestGuardVerdicts(t *testing.T) {
 func TestGuardOfEgressIPsOfOneInterface(t *testing.T) {
 	netnstest.Enter(t)
 	m := mark.Default()
-	first, second, any := testenv.Addr("192.0.2.200"), testenv.Addr("198.51.100.200"), testenv.Addr("203.0.113.200")
+	first, second, either := testenv.Addr("192.0.2.200"), testenv.Addr("198.51.100.200"), testenv.Addr("203.0.113.200")
 	six := testenv.Addr("2001:db8::200")
-	idx := map[netip.Addr]int{first: m.FirstIndex(), second: m.FirstIndex() + 1, any: m.FirstIndex() + 2, six: m.FirstIndex() + 3}
+	idx := map[netip.Addr]int{first: m.FirstIndex(), second: m.FirstIndex() + 1, either: m.FirstIndex() + 2, six: m.FirstIndex() + 3}
 	pinned := map[netip.Addr]int{first: 1, second: 2, six: 2}
 	var g Guard
 	defer func() { must(t, g.Close()) }()

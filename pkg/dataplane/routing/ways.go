@@ -103,7 +103,7 @@ func (p Plan) wayRules(m mark.Marks, family int) (rules []*netlink.Rule) {
 		r.Family, r.Priority, r.Protocol = family, priority, routeProtocol
 		return r
 	}
-	any, flags := m.Index(m.FirstIndex()), m.Remote()|m.Return()
+	indexed, flags := m.Index(m.FirstIndex()), m.Remote()|m.Return()
 	own := newRule(rulePriorityWayPast)
 	own.IifName, own.Goto = loopback, rulePriorityPast
 	rules = append(rules, own)
@@ -113,12 +113,12 @@ func (p Plan) wayRules(m mark.Marks, family int) (rules []*netlink.Rule) {
 			continue
 		}
 		devices = append(devices, w.Name)
-		back, mask := newRule(rulePriorityWayPast), any|flags
-		back.IifName, back.Goto, back.Mark, back.Mask = w.Name, rulePriorityPast, any, &mask
+		back, mask := newRule(rulePriorityWayPast), indexed|flags
+		back.IifName, back.Goto, back.Mark, back.Mask = w.Name, rulePriorityPast, indexed, &mask
 		rules = append(rules, back)
 	}
-	local, mask := newRule(rulePriorityWayLocal), any|flags
-	local.Table, local.Mark, local.Mask = unix.RT_TABLE_LOCAL, any, &mask
+	local, mask := newRule(rulePriorityWayLocal), indexed|flags
+	local.Table, local.Mark, local.Mask = unix.RT_TABLE_LOCAL, indexed, &mask
 	rules = append(rules, local)
 	for _, i := range p.Indices {
 		if i.IPv6 != six {

@@ -41,8 +41,10 @@ func twoWays(t *testing.T) (*netnstest.Machine, *netlink.Handle, Plan) {
 			{Table: WayTable(1), Device: index("eth2"), Name: "eth2", Networks: []netip.Prefix{testenv.Prefix("172.16.6.0/24"), testenv.Prefix("fd00:6::/64")}, Gateway6: testenv.Addr("fd00:6::1")},
 		},
 		Indices: []Index{
-			{Mark: m.Index(512), Table: WayTable(0)}, {Mark: m.Index(513), Table: WayTable(1)},
-			{Mark: m.Index(514), Table: WayTable(0), IPv6: true}, {Mark: m.Index(515), Table: WayTable(1), IPv6: true},
+			{Mark: m.Index(512), Table: WayTable(0)},
+			{Mark: m.Index(513), Table: WayTable(1)},
+			{Mark: m.Index(514), Table: WayTable(0), IPv6: true},
+			{Mark: m.Index(515), Table: WayTable(1), IPv6: true},
 		},
 	}
 	return host, h, plan
@@ -191,7 +193,7 @@ func TestNotesAboutReversePathFilters(t *testing.T) {
 // given: default routes over several interfaces; then the gateway of each is that of the main
 // table with the least metric, or else that of another table, and never ours.
 //
-// Mutants killed: metrics-do-not-matter, our-routes-are-the-hosts.
+// Mutants killed: other-tables-come-first, our-routes-are-the-hosts.
 func TestGatewaysOfInterfaces(t *testing.T) {
 	host, h, plan := twoWays(t)
 	host.Run(t, `ip route add default via 172.16.5.253 dev eth1 metric 300; ip route add default via 172.16.5.254 dev eth1 metric 200
