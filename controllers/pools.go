@@ -219,6 +219,9 @@ func (r *poolReconciler) writeEgressIPs(
 			wanted = before.DeepCopy()
 		}
 		g.Write(wanted, request)
+		if pool := v.pool(g.Pool); pool != nil {
+			egress.WriteGateways(wanted, pool)
+		}
 		if before == nil || !equality.Semantic.DeepEqual(before.Spec, wanted.Spec) || !maps.Equal(before.Annotations, wanted.Annotations) {
 			wrote = append(wrote, wanted)
 			writes = append(writes, func() error { return r.writeEgressIP(ctx, before, wanted) })
@@ -238,6 +241,14 @@ func (r *poolReconciler) writeEgressIPs(
 		}
 	}
 	return failed, errs
+}
+
+// pool returns the pool with a name; nil if there is none.
+func (v poolView) pool(name string) *v1alpha1.EgressIPPool {
+	if i := slices.IndexFunc(v.pools, func(p v1alpha1.EgressIPPool) bool { return p.Name == name }); i >= 0 {
+		return &v.pools[i]
+	}
+	return nil
 }
 
 // writeEgressIP creates or changes one.

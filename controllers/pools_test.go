@@ -54,7 +54,10 @@ func (a *api) awaitRequest(t *testing.T, namespace, name, reason string, ips ...
 // TestPools: requests are given addresses of their pools, which labelled Nodes that the pool selects
 // have; those beyond the quota, or of namespaces that the pool is not for, are refused with a reason;
 // what a request that is gone had, one of its name has again, also after a restart of the
-// controller. A pool that is used up serves the next request when an address is free.
+// controller. A pool that is used up serves the next request when an address is free. Its gateways
+// are those of its EgressIPs.
+//
+// Mutant killed: pools-have-no-gateways.
 func TestPools(t *testing.T) {
 	a := startAPI(t)
 	options := controllers.Options{EgressIPs: true, PoolRetention: time.Hour}
@@ -72,12 +75,13 @@ func TestPools(t *testing.T) {
 		NamespaceSelector: &metav1.LabelSelector{MatchLabels: map[string]string{"env": "shop"}},
 		NodeSelector:      &metav1.LabelSelector{MatchLabels: map[string]string{"zone": "dmz"}},
 		PerNamespace:      new(int32(1)),
+		Gateways:          []string{"192.168.7.1"},
 	})
 	a.create(t, requestOf("shop", "out", "dmz"))
 	a.awaitRequest(t, "shop", "out", "Given", "192.168.7.10")
 	e := a.awaitEgressIP(t, "shop.out", wantItems("192.168.7.10 node2"))
-	if e.Spec.NamespaceSelector.MatchLabels["kubernetes.io/metadata.name"] != "shop" {
-		t.Errorf("the EgressIP selects %+v", e.Spec)
+	if e.Spec.NamespaceSelector.MatchLabels["kubernetes.io/metadata.name"] != "shop" || e.Annotations[v1.AnnotationGateways] != "192.168.7.1" {
+		t.Errorf("the EgressIP selects %+v, with %v", e.Spec, e.Annotations)
 	}
 	a.create(t, requestOf("shop", "more", "dmz"), requestOf("test", "out", "dmz"), requestOf("test", "other", "nowhere"))
 	a.awaitRequest(t, "shop", "more", "Quota")
@@ -94,8 +98,14 @@ func TestPools(t *testing.T) {
 		}
 		return wantCondition(p.Status.Conditions, v1alpha1.ConditionReady, metav1.ConditionTrue, "Given", "")
 	})
-	a.patch(t, &v1alpha1.EgressIPPool{ObjectMeta: metav1.ObjectMeta{Name: "dmz"}}, `{"spec": {"perNamespace": 5}}`)
+	a.patch(t, &v1alpha1.EgressIPPool{ObjectMeta: metav1.ObjectMeta{Name: "dmz"}}, `{"spec": {"perNamespace": 5, "gateways": null}}`)
 	a.awaitRequest(t, "shop", "more", "Given", "192.168.7.200")
+	a.awaitEgressIP(t, "shop.out", func(e *ovnv1.EgressIP) string {
+		if gateways, there := e.Annotations[v1.AnnotationGateways]; there {
+			return "it still names gateways " + gateways
+		}
+		return ""
+	})
 
 	// Gone, and back.
 	if err := a.Delete(t.Context(), requestOf("shop", "out", "dmz")); err != nil {
@@ -168,6 +178,12 @@ func TestTeamsAskPools(t *testing.T) {
 		err := a.Create(t.Context(), &v1alpha1.EgressIPPool{ObjectMeta: metav1.ObjectMeta{Name: "bad"}, Spec: v1alpha1.EgressIPPoolSpec{CIDRs: []string{cidr}}})
 		if !apierrors.IsInvalid(err) {
 			t.Errorf("cidrs with %q: %v, want Invalid", cidr, err)
+		}
+	}
+	for _, gateways := range [][]string{{"router"}, {"172.16.5.0/24"}, {"172.16.5.1", "172.16.5.2"}, {"172.16.5.1", "fe80::1", "172.16.5.2"}} {
+		err := a.Create(t.Context(), &v1alpha1.EgressIPPool{ObjectMeta: metav1.ObjectMeta{Name: "bad"}, Spec: v1alpha1.EgressIPPoolSpec{CIDRs: []string{"192.168.7.0/24"}, Gateways: gateways}})
+		if !apierrors.IsInvalid(err) {
+			t.Errorf("gateways %q: %v, want Invalid", gateways, err)
 		}
 	}
 }

@@ -82,6 +82,15 @@ func OnlyOn(egressIPs []*ovnv1.EgressIP, byPool map[string]*HostSet) map[string]
 	return onlyOn
 }
 
+// WriteGateways makes the EgressIP of a request name the gateways of its pool, and no others.
+func WriteGateways(object *ovnv1.EgressIP, pool *v1alpha1.EgressIPPool) {
+	if len(pool.Spec.Gateways) == 0 {
+		delete(object.Annotations, gatewaysAnnotation)
+		return
+	}
+	metav1.SetMetaDataAnnotation(&object.ObjectMeta, gatewaysAnnotation, strings.Join(pool.Spec.Gateways, ","))
+}
+
 // ReadPoolRequest reads a request.
 func ReadPoolRequest(object *v1alpha1.EgressIPRequest) PoolRequest {
 	r := PoolRequest{Namespace: object.Namespace, Name: object.Name, Pool: object.Spec.Pool, Created: object.CreationTimestamp.Time}

@@ -43,6 +43,17 @@ type EgressIPPoolSpec struct {
 	// +optional
 	NodeSelector *metav1.LabelSelector `json:"nodeSelector,omitempty"`
 
+	// gateways are the addresses of routers, at most one of each family, by which the pool's
+	// addresses leave networks of Nodes' other interfaces than that with the Node's address, where
+	// the Node's routes name no gateway.
+	// +optional
+	// +listType=atomic
+	// +kubebuilder:validation:MaxItems=2
+	// +kubebuilder:validation:items:MaxLength=64
+	// +kubebuilder:validation:items:XValidation:rule="isIP(self)",messageExpression="'\"' + self + '\" is no gateway: give the address of a router, such as 172.16.5.1 or fe80::1, without zone'",message="give the address of a router, such as 172.16.5.1 or fe80::1, without zone"
+	// +kubebuilder:validation:XValidation:rule="self.size() < 2 || !isIP(self[0]) || !isIP(self[1]) || ip(self[0]).family() != ip(self[1]).family()",message="give one gateway of each family at most"
+	Gateways []string `json:"gateways,omitempty"`
+
 	// perNamespace is the greatest number of requests of one namespace that are served.
 	// Without it, there is no limit.
 	// +optional

@@ -86,6 +86,11 @@ func (in *EgressIPPoolSpec) DeepCopyInto(out *EgressIPPoolSpec) {
 		*out = new(v1.LabelSelector)
 		(*in).DeepCopyInto(*out)
 	}
+	if in.Gateways != nil {
+		in, out := &in.Gateways, &out.Gateways
+		*out = make([]string, len(*in))
+		copy(*out, *in)
+	}
 	if in.PerNamespace != nil {
 		in, out := &in.PerNamespace, &out.PerNamespace
 		*out = new(int32)
