@@ -31,6 +31,7 @@ func furtherMutants() []mutant {
 		m("further-interfaces-are-not-watched", kernel, "TestSecondInterfaceInTrouble", "news.go", " || n.ofFurther(data)", ""),
 		m("loose-filters-are-noted", kernel, "TestFiltersGetBackWhatTheyWere", "filter.go", "max(own, all) != strictFilter", "max(own, all) == 0"),
 		m("filters-of-others-are-tightened", kernel, "TestFiltersGetBackWhatTheyWere", "filter.go", "if own == looseFilter {", "if true {"),
+		m("no-interfaces-are-not-known", kernel, "TestNetworksOfOtherInterfaces", "further.go", "if len(r.d.cfg.Interfaces) == 0 {\n\t\tr.report.NetworksKnown = true\n", "if len(r.d.cfg.Interfaces) == 0 {\n"),
 		m("bridges-suit", kernel, "TestInterfacesThatSuit", "further.go", `"macvlan"}`, `"macvlan", "bridge"}`),
 		drawn("ways-share-tables", "!taken[table]", "true"),
 		drawn("ways-change-tables", "maps.DeleteFunc(r.d.wayTables, func(key wayKey, _ int) bool { return !wanted[key] })", "clear(r.d.wayTables)"),
@@ -54,6 +55,7 @@ func networkChoiceMutants() []mutant {
 		m("ranges-end-at-the-uplink", "TestEgressIPsFollowFurtherNetworks", "resolve_eligibility.go", "networks := host.allNetworks()", "networks := host.Networks"),
 		m("further-addresses-are-free", "TestAddressesOfHostsInFurtherNetworks", "host_addresses.go", "if count[cidr] > 1 {", "if count[cidr] > 99 {"),
 		{name: "index-of-other-further-networks", pkg: brain, test: "TestPropertyMemoryChangesNothing", edits: []edit{{file: "memo.go", old: "h.sameFurtherNetworks(other) && h.SharesSegment", new: "h.SharesSegment"}}},
+		{name: "pools-have-no-gateways", pkg: controller, test: "TestPools", plain: true, edits: []edit{{file: "pools.go", old: "if pool := v.pool(g.Pool); pool != nil {", new: "if pool := v.pool(g.Pool); pool != nil && false {"}}},
 		{name: "unknown-networks-are-none", pkg: agent, test: "TestPublishKeepsFurtherNetworks", plain: true, edits: []edit{{file: "publish.go", old: "if o.decision.networksUnknown {", new: "if false {"}}},
 	}
 }

@@ -76,7 +76,7 @@ type wayKey struct {
 func (r *round) findFurther() {
 	r.further = furtherLinks{links: map[string]address.Further{}, places: map[string]address.Uplink{}, of: map[netip.Addr]string{}, at: map[netip.Addr]int{}}
 	r.report.Networks, r.report.NetworksKnown = nil, false
-	if len(r.d.cfg.Interfaces) > 0 && r.uplinkErr == nil {
+	if r.uplinkErr == nil {
 		if err := r.listFurther(); err != nil {
 			r.errs = append(r.errs, err)
 		}
@@ -104,6 +104,10 @@ func (r *round) findFurther() {
 
 // listFurther reads which interfaces there are.
 func (r *round) listFurther() error {
+	if len(r.d.cfg.Interfaces) == 0 {
+		r.report.NetworksKnown = true
+		return nil
+	}
 	found, err := address.Furthers(r.d.nl, r.uplink.Link.Attrs().Index)
 	if err != nil {
 		return fmt.Errorf("look for further interfaces: %w", err)

@@ -3,6 +3,7 @@ package dataplane
 import (
 	"fmt"
 	"net/netip"
+	"slices"
 	"strings"
 	"testing"
 
@@ -164,6 +165,41 @@ func TestEgressIPOfASecondNetwork(t *testing.T) {
 				t.Errorf("the host is not as it was (-before +after):\n%s", diff)
 			}
 		})
+	}
+}
+
+// What a pass reports of other interfaces is what may have egress IPs, with the gateways of the
+// host's routes; without an uplink that is not known.
+//
+// Mutant killed: no-interfaces-are-not-known.
+func TestNetworksOfOtherInterfaces(t *testing.T) {
+	w := newWorld(t, 1, ownTable())
+	w.second(t)
+	n := w.nodes[0]
+	n.Run(t, "ip address add 172.16.6.11/24 dev eth1; ip address add fd00:5::11/64 dev eth1 nodad")
+	eth1 := []Network{
+		{Interface: "eth1", CIDR: testenv.Prefix("172.16.5.0/24"), Gateway: testenv.Addr(gateway2)},
+		{Interface: "eth1", CIDR: testenv.Prefix("172.16.6.0/24"), Gateway: testenv.Addr(gateway2)},
+		{Interface: "eth1", CIDR: testenv.Prefix("fd00:5::/64")},
+	}
+	for _, c := range []struct {
+		interfaces []string
+		host       string
+		want       []Network
+		known      bool
+	}{
+		{[]string{"eth1"}, n.ip.String(), eth1, true},
+		{[]string{"eth*", "cni0"}, n.ip.String(), eth1, true},
+		{[]string{AnyInterface}, n.ip.String(), nil, true}, // a veth
+		{nil, n.ip.String(), nil, true},
+		{[]string{"eth1"}, "192.168.7.99", nil, false},
+	} {
+		n.cfg.Interfaces, n.state.HostIP = c.interfaces, testenv.Addr(c.host)
+		n.start(t)
+		r, err := n.tryApply(t)
+		if (err == nil) != c.known || r.NetworksKnown != c.known || !slices.Equal(r.Networks, c.want) {
+			t.Errorf("interfaces %q, host IP %s: %+v, known %t, %v", c.interfaces, c.host, r.Networks, r.NetworksKnown, err)
+		}
 	}
 }
 
