@@ -35,7 +35,7 @@ func sections() []section {
 	return []section{
 		{name: "links", command: "ip -oneline -details link show", sorted: true, drop: `^\d+: |@\S+|link-netnsid \d+|promiscuity \d+|allmulti \d+|(tcp_)?(hello|topology_change|gc)\S*timer\s+\S+|hello_timer\s+\S+|tcn_timer\s+\S+|qlen \d+|state \S+|<[^>]*>|hold_timer\s+\S+|message_age_timer\s+\S+|forward_delay_timer\s+\S+`},
 		{name: "addresses", command: "ip -oneline -4 address show", sorted: true, drop: `^\d+: |valid_lft \S+|preferred_lft \S+`},
-		{name: "addresses6", command: "ip -oneline -6 address show scope global", sorted: true, drop: `^\d+: |valid_lft \S+|preferred_lft \S+`},
+		{name: "addresses6", command: "ip -oneline -6 address show scope global", sorted: true, drop: `^\d+: |\btentative\b|valid_lft \S+|preferred_lft \S+`},
 		{name: "rules", command: "ip rule show"},
 		{name: "rules6", command: "ip -6 rule show"},
 		{name: "routes", command: "ip -4 route show table all", sorted: true},
@@ -51,9 +51,16 @@ func sections() []section {
 		{name: "nftables", command: "nft --stateless list ruleset", drop: drop, clean: func(out string) string { return withoutStaleChains(withoutIptables(out)) }},
 		{name: "qdiscs", command: "tc qdisc show", sorted: true, drop: `refcnt \d+|parent \S+ |qdisc \S+ [0-9a-f]+:`},
 		{name: "bpf", command: "find /sys/fs/bpf", sorted: true},
-		{name: "settings", command: "sysctl --all --pattern ^net.ipv4.(ip_forward|conf.*(rp_filter|src_valid_mark|forwarding|arp_.*|accept_local))$", sorted: true},
-		{name: "settings6", command: "sysctl --all --pattern ^net.ipv6.conf.*(forwarding|disable_ipv6|addr_gen_mode|accept_(ra|dad|redirects|source_route)|autoconf|proxy_ndp|keep_addr_on_down|ndisc_notify)$", sorted: true},
+		settings("settings", "/proc/sys/net/ipv4/ip_forward /proc/sys/net/ipv4/conf", "ip_forward", "*rp_filter", "*src_valid_mark", "*forwarding", "*arp_*", "*accept_local"),
+		settings("settings6", "/proc/sys/net/ipv6/conf", "*forwarding", "*disable_ipv6", "*addr_gen_mode", "*accept_ra", "*accept_dad", "*accept_redirects", "*accept_source_route",
+			"*autoconf", "*proxy_ndp", "*keep_addr_on_down", "*ndisc_notify"),
 	}
+}
+
+// settings are those below some paths whose names match one of the patterns. grep reads them with a
+// twentieth of the system calls of sysctl, which resolves the path of every setting of the machine.
+func settings(name, paths string, patterns ...string) section {
+	return section{name: name, command: "grep -rs . " + paths + " --include=" + strings.Join(patterns, " --include="), sorted: true, drop: `^/proc/sys/`}
 }
 
 // Snapshot lists the kernel objects of a node.
