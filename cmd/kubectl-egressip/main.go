@@ -68,6 +68,7 @@ func rootCommand(out, errOut io.Writer) *cobra.Command {
 		planCommand(out, config),
 		evacuateCommand(out, errOut, config),
 		restoreCommand(out, errOut, config),
+		checkCommand(out, config),
 		statusCommand(out, config),
 		hostsCommand(out, config),
 		&cobra.Command{

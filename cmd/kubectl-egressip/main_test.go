@@ -9,6 +9,7 @@ import (
 	"testing"
 
 	appsv1 "k8s.io/api/apps/v1"
+	coordinationv1 "k8s.io/api/coordination/v1"
 	corev1 "k8s.io/api/core/v1"
 	rbacv1 "k8s.io/api/rbac/v1"
 	"k8s.io/apimachinery/pkg/api/meta"
@@ -41,7 +42,7 @@ func startServer(t *testing.T, crds ...string) server {
 	s := server{env: apiserver.Start(t, apiserver.Options{CRDs: crds})}
 	s.kubeconfig = s.user(t, envtest.User{Name: "admin", Groups: []string{"system:masters"}})
 	scheme := runtime.NewScheme()
-	if err := errors.Join(v1.AddToScheme(scheme), ovnv1.AddToScheme(scheme), corev1.AddToScheme(scheme), rbacv1.AddToScheme(scheme), appsv1.AddToScheme(scheme)); err != nil {
+	if err := errors.Join(v1.AddToScheme(scheme), ovnv1.AddToScheme(scheme), corev1.AddToScheme(scheme), rbacv1.AddToScheme(scheme), coordinationv1.AddToScheme(scheme), appsv1.AddToScheme(scheme)); err != nil {
 		t.Fatal(err)
 	}
 	c, err := client.New(s.env.Config, client.Options{Scheme: scheme})

@@ -17,10 +17,7 @@ import (
 func watch(ctx context.Context, out io.Writer, o statusOptions, render func(context.Context) (string, error)) error {
 	last := ""
 	err := wait.PollUntilContextCancel(ctx, o.every, true, func(ctx context.Context) (bool, error) {
-		text, failed := render(ctx)
-		if failed != nil {
-			text = fmt.Sprintf("error: %v\n", failed)
-		}
+		text := textOf(render(ctx))
 		if text == last || ctx.Err() != nil {
 			return false, nil
 		}
@@ -32,6 +29,14 @@ func watch(ctx context.Context, out io.Writer, o statusOptions, render func(cont
 		return err
 	}
 	return nil // an interruption is how it ends
+}
+
+// textOf is what is printed of an answer.
+func textOf(text string, err error) string {
+	if err != nil {
+		return fmt.Sprintf("error: %v\n", err)
+	}
+	return text
 }
 
 // paints reports whether colours are wanted: on a terminal, unless NO_COLOR is set.
