@@ -246,6 +246,9 @@ func (r *podRoute) toward(v *nodeView, t *egress.Trace, to netip.AddrPort) {
 	case d.Outcome == egress.OutcomeInside && d.Network.IsValid():
 		r.step("destination", "%s is inside, in %s", to.Addr(), d.Network)
 		r.Sources = nil
+	case d.Excluded.IsValid():
+		r.step("destination", "%s is outside, in %s, to which egress IPs do not apply", to.Addr(), d.Excluded)
+		r.Sources = nil
 	case d.Outcome == egress.OutcomeInside, d.Outcome == egress.OutcomeNoFamily:
 		r.Sources = nil
 	default:

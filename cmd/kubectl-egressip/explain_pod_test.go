@@ -10,6 +10,7 @@ import (
 	corev1 "k8s.io/api/core/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 
+	v1 "github.com/egressip-operator/egressip-operator/api/v1"
 	"github.com/egressip-operator/egressip-operator/internal/testenv/objects"
 	"github.com/egressip-operator/egressip-operator/pkg/egress"
 )
@@ -62,6 +63,7 @@ func (s *server) cluster(t *testing.T) {
 	t.Helper()
 	s.namespaces(t, "egressip-system", "shop", "free", "test")
 	o := given()
+	o.NetNamespaces[1].Annotations = map[string]string{v1.AnnotationExcludeCIDRs: "192.0.2.0/24"}
 	for i := range o.NetNamespaces {
 		s.create(t, &o.NetNamespaces[i])
 	}
@@ -118,6 +120,11 @@ func TestExplainPod(t *testing.T) {
 			[]string{"pod/far", "-n", "shop", "--to", "198.51.100.7"},
 			[]string{"network 198.51.100.0/24, by --exclude-cidrs of the agents, counts\n", "result 198.51.100.7 sees what it sees without egress IPs"},
 			nil,
+		},
+		"to a network that the namespace excludes": {
+			[]string{"pod/far", "-n", "shop", "--to", "192.0.2.7"},
+			[]string{"destination 192.0.2.7 is outside, in 192.0.2.0/24, to which egress IPs do not apply\n", "rule Egress IPs do not apply to 192.0.2.7"},
+			[]string{"sees 10.1.8.200"},
 		},
 		"to a pod": {
 			[]string{"pod/far", "-n", "shop", "--to", "10.244.1.5"},

@@ -49,7 +49,7 @@ func viewOf(ctx context.Context, c client.Reader, o egress.Objects, node string)
 		}
 	}
 	if v.flags, err = readFlags(ctx, c); err != nil {
-		v.doubt("The flags of the agents (%v): networks of --cluster-cidrs, --service-cidrs and --exclude-cidrs would be inside, too. Strict mode is taken to be on, as by default.", err)
+		v.doubt("The flags of the agents (%v): networks of --cluster-cidrs, --service-cidrs and --exclude-cidrs would be inside, too, and with --include-cidrs egress IPs would apply to those networks only. Strict mode is taken to be on, as by default.", err)
 	}
 	if v.apiServers, err = endpoints(ctx, c); err != nil {
 		v.doubt("The endpoints of the API server, which are inside: %v.", err)
@@ -81,7 +81,8 @@ func (v *nodeView) input() egress.HostInput {
 		Host: v.node, Cluster: v.cluster, HostIP: v.hostIP, Pods: egress.OwnPods(v.seen()), Namespaces: v.namespaces,
 		Managed: make(map[string]bool), APIServers: v.apiServers, PodNetworks: v.flags.cluster, ClusterNetworks: v.kubeadm,
 		Inside: slices.Concat(v.flags.cluster, v.flags.service, v.flags.exclude, v.serviceCIDRs()), Strict: v.flags.strict,
-		Reach: egress.Reach{Host: v.node, Silent: make(map[string]bool)},
+		Included: v.flags.include,
+		Reach:    egress.Reach{Host: v.node, Silent: make(map[string]bool)},
 	}
 	for i := range v.NetNamespaces {
 		in.Managed[v.NetNamespaces[i].Name], in.Managed[v.NetNamespaces[i].NetName] = true, true

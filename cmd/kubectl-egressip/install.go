@@ -28,10 +28,10 @@ func ours() client.MatchingLabels { return client.MatchingLabels{labelName: ourN
 
 // agentFlags are what the agents were started with, as far as decisions depend on it.
 type agentFlags struct {
-	// cluster, service and exclude are the networks of the flags of that name.
-	cluster, service, exclude []netip.Prefix
-	strict                    bool
-	overlayPort               uint16
+	// cluster, service, exclude and include are the networks of the flags of that name.
+	cluster, service, exclude, include []netip.Prefix
+	strict                             bool
+	overlayPort                        uint16
 }
 
 // defaultFlags are those of an agent without any.
@@ -75,6 +75,8 @@ func parseFlags(args []string) agentFlags {
 			f.service = prefixes(value)
 		case "--exclude-cidrs":
 			f.exclude = prefixes(value)
+		case "--include-cidrs":
+			f.include = prefixes(value)
 		case "--strict":
 			f.strict = value != "false"
 		case "--overlay-port":

@@ -53,7 +53,7 @@ type groupRow struct {
 	Group  string   `json:"group"`
 	Before []string `json:"before"`
 	After  []string `json:"after"`
-	// Changes are words of: Source, Moved, Dropped, Served, Refused, Released, Exposed.
+	// Changes are words of: Source, Moved, Destinations, Dropped, Served, Refused, Released, Exposed.
 	Changes []string `json:"changes"`
 	Message string   `json:"message"`
 	dropped bool
@@ -176,6 +176,9 @@ func rowOf(g *egress.GroupChange, dual bool) groupRow {
 	}
 	if g.Moved {
 		row.Changes = append(row.Changes, "Moved")
+	}
+	if g.Destinations {
+		row.Changes = append(row.Changes, "Destinations")
 	}
 	if dual {
 		add("Refused", g.Refused)

@@ -16,13 +16,11 @@ import (
 // printed as well, once: the API server may be away for a while.
 func watch(ctx context.Context, out io.Writer, o statusOptions, render func(context.Context) (string, error)) error {
 	last := ""
-	err := wait.PollUntilContextCancel(ctx, o.every, true, func(ctx context.Context) (bool, error) {
-		text := textOf(render(ctx))
-		if text == last || ctx.Err() != nil {
-			return false, nil
+	err := wait.PollUntilContextCancel(ctx, o.every, true, func(ctx context.Context) (_ bool, err error) {
+		if text := textOf(render(ctx)); text != last && ctx.Err() == nil {
+			last = text
+			_, err = fmt.Fprintf(out, "%s\n%s\n", time.Now().UTC().Format(time.RFC3339), o.colored(text))
 		}
-		last = text
-		_, err := fmt.Fprintf(out, "%s\n%s\n", time.Now().UTC().Format(time.RFC3339), o.colored(text))
 		return false, err
 	})
 	if ctx.Err() == nil {

@@ -36,6 +36,8 @@ type GroupChange struct {
 	// Source: the source address of its traffic changes. Moved: it does not, and its egress IPs are on
 	// other hosts.
 	Source, Moved bool
+	// Destinations: its egress IPs apply to other destinations.
+	Destinations bool
 	// Dropped names the families whose traffic is dropped, and was not; Served those whose traffic was
 	// dropped, and is not. Of a family of which no egress IPs are requested, Refused and Released do.
 	Dropped, Served, Refused, Released []Family
@@ -92,6 +94,9 @@ func Predict(before, after Cluster) Forecast {
 	f.ExposedUnknown = !knownBefore || !knownAfter
 	for _, name := range groupNames(was, is) {
 		change := changeOf(name, was, is)
+		if from, to := groupOrNone(before, name), groupOrNone(after, name); from.Requesting() && to.Requesting() {
+			change.Destinations = !from.Destinations.Equal(to.Destinations)
+		}
 		if !f.ExposedUnknown && exposedBefore[name] == "" && !change.New && len(change.Dropped) == 0 {
 			change.Exposed = exposedAfter[name]
 		}
@@ -100,6 +105,13 @@ func Predict(before, after Cluster) Forecast {
 		}
 	}
 	return f
+}
+
+func groupOrNone(c Cluster, name string) Group {
+	if g, ok := c.group(name); ok {
+		return *g
+	}
+	return Group{}
 }
 
 func groupNames(was, is Resolution) []string {
@@ -152,7 +164,7 @@ func hostsOf(active []Assignment) []string {
 
 // matters reports whether anything is another than before.
 func (g *GroupChange) matters() bool {
-	return g.Source || g.Moved || len(g.Dropped)+len(g.Served)+len(g.Refused)+len(g.Released) > 0 || g.Exposed != ""
+	return g.Source || g.Moved || g.Destinations || len(g.Dropped)+len(g.Served)+len(g.Refused)+len(g.Released) > 0 || g.Exposed != ""
 }
 
 // moves compares where egress IPs are.

@@ -48,6 +48,7 @@ func told(f egress.Forecast) string {
 			{g.Ended, " ended"},
 			{g.Source, " source"},
 			{g.Moved, " moved"},
+			{g.Destinations, " destinations"},
 			{len(g.Dropped) > 0, fmt.Sprintf(" dropped%v", g.Dropped)},
 			{len(g.Served) > 0, fmt.Sprintf(" served%v", g.Served)},
 			{len(g.Refused) > 0, fmt.Sprintf(" refused%v", g.Refused)},
@@ -117,6 +118,11 @@ func TestPredict(t *testing.T) {
 				o.NetNamespaces = append(o.NetNamespaces, objects.NetNamespace("thief", 19, "10.1.8.202"))
 			}), egress.SomebodyIsDropped,
 			"10.1.8.202 of thief: a(Active)->a(Conflict)\nsingle: source dropped[IPv4]\nthief: new dropped[IPv4] refused[IPv6]",
+		},
+		"egress IPs apply to other destinations": {
+			objectsOnly(func(o *egress.Objects) {
+				o.NetNamespaces[3].Annotations = map[string]string{v1.AnnotationExcludeCIDRs: "198.51.100.0/24"}
+			}), egress.SomethingChanges, "single: destinations",
 		},
 		"a namespace is gone": {
 			objectsOnly(func(o *egress.Objects) { o.NetNamespaces = o.NetNamespaces[:3] }), egress.SomethingChanges,

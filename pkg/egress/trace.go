@@ -61,6 +61,10 @@ type Trace struct {
 	// far as agents report that they carry it out, and Why says what decides.
 	Planned, Outcome Outcome
 	Why              string
+	// notCarriedOut: nothing says that the pod's host carries the plan out; why says so.
+	notCarriedOut string
+	// applies are the destinations of the group.
+	applies *Destinations
 }
 
 // TracePod traces the packets of one of the host's pods to the outside. The pod is one of
@@ -95,6 +99,9 @@ func (t *Trace) group(c Cluster, in HostInput, pod Pod) {
 	}
 	paths, _ := pathsFrom(c, Resolve(c), in.Reach)
 	t.Group, t.InGroup = paths.Group(t.Pod.group())
+	if g, ok := c.group(t.Pod.group()); ok {
+		t.applies = g.Destinations
+	}
 }
 
 // hops lists the egress hosts of the path.
@@ -169,7 +176,8 @@ func (t *Trace) reported(c Cluster, self string) {
 	t.Outcome = t.Planned
 	host, _ := c.Host(self)
 	doubt := func(format string, args ...any) {
-		t.Outcome, t.Why = OutcomeUnknown, t.Why+" But "+fmt.Sprintf(format, args...)
+		t.notCarriedOut = " But " + fmt.Sprintf(format, args...)
+		t.Outcome, t.Why = OutcomeUnknown, t.Why+t.notCarriedOut
 	}
 	switch {
 	case t.Decided.NoHostSubnet && t.Planned != OutcomeAsIs:
@@ -219,6 +227,9 @@ type Destination struct {
 	Outcome Outcome
 	// Network is the network that makes it inside; invalid if it is not.
 	Network netip.Prefix
+	// Excluded is the network outside that has it and to which egress IPs do not apply; invalid if they
+	// do.
+	Excluded netip.Prefix
 	// Named are the networks that have the address, of those that the caller knows, with where each
 	// is from: those that count, and those that do not.
 	Named []Network
@@ -243,19 +254,39 @@ func (t *Trace) Toward(to netip.Addr, known []Network) Destination {
 		return d
 	}
 	d.Network = t.Decided.Plan.inside(to)
-	if d.Network.IsValid() {
+	switch excluded := smallest(t.Path.Excluded, to); {
+	case d.Network.IsValid():
 		d.Outcome, d.Why = OutcomeInside, fmt.Sprintf("%s is inside: traffic to %s is left alone, whether the pod has egress IPs or not, and even while it is dropped.", to, d.Network)
+	case excluded.IsValid():
+		d.Excluded = excluded
+		d.Outcome, d.Why = OutcomeAsIs, fmt.Sprintf("Egress IPs do not apply to %s, which is in %s: %s.", to, excluded, t.destinations())
+		if t.notCarriedOut != "" {
+			d.Outcome, d.Why = OutcomeUnknown, d.Why+t.notCarriedOut
+		}
 	}
 	return d
 }
 
+// destinations says what decides to which destinations egress IPs apply.
+func (t *Trace) destinations() string {
+	if t.applies == nil {
+		return "--include-cidrs of the agents"
+	}
+	return fmt.Sprintf("those of %s apply to %s", Title(t.Group.Name), t.applies)
+}
+
 // inside returns the smallest network of a plan that makes an address inside; invalid for one that is
 // outside.
-func (p *Plan) inside(to netip.Addr) (found netip.Prefix) {
+func (p *Plan) inside(to netip.Addr) netip.Prefix {
 	if slices.Contains(p.Hosts, to) {
 		return single(to)
 	}
-	for _, network := range p.Inside {
+	return smallest(p.Inside, to)
+}
+
+// smallest returns the smallest of the networks that has an address; invalid if none has.
+func smallest(networks []netip.Prefix, to netip.Addr) (found netip.Prefix) {
+	for _, network := range networks {
 		if network.Contains(to) && (!found.IsValid() || network.Bits() > found.Bits()) {
 			found = network
 		}

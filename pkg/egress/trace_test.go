@@ -204,6 +204,51 @@ func TestTraceToward(t *testing.T) {
 	}
 }
 
+// Networks to which egress IPs do not apply are reached as without them, even while the pod is dropped
+// or its egress host fails; not if nothing says that the pod's host carries that out.
+//
+// Mutant killed: trace-forgets-excluded.
+func TestTraceTowardExcluded(t *testing.T) {
+	t.Parallel()
+	p := pod("shop", "10.244.1.5")
+	for name, c := range map[string]struct {
+		change func(*egress.Objects, *egress.HostInput)
+		want   egress.Outcome
+		why    string
+	}{
+		"by the annotation": {func(*egress.Objects, *egress.HostInput) {}, egress.OutcomeAsIs, "those of namespace shop apply to all destinations but 198.51.100.0/24."},
+		"while it is dropped": {
+			func(o *egress.Objects, _ *egress.HostInput) { o.HostSubnets[1].EgressIPs = nil }, egress.OutcomeAsIs, "Egress IPs do not apply to 198.51.100.7",
+		},
+		"while the egress host is silent about it": {
+			func(o *egress.Objects, _ *egress.HostInput) { o.HostSubnets[1].Status.EgressIPs = nil }, egress.OutcomeAsIs, "Egress IPs do not apply to 198.51.100.7",
+		},
+		"while its agent fails": {
+			func(o *egress.Objects, _ *egress.HostInput) { o.HostSubnets[0].Status.Conditions = nil }, egress.OutcomeUnknown, "does not report that the kernel is as planned",
+		},
+		"by the flag": {
+			func(o *egress.Objects, in *egress.HostInput) {
+				o.NetNamespaces[1].Annotations = nil
+				in.Included = []netip.Prefix{testenv.Prefix("203.0.113.0/24")}
+			}, egress.OutcomeAsIs, "--include-cidrs of the agents.",
+		},
+	} {
+		o := traced()
+		o.NetNamespaces[1].Annotations = map[string]string{v1.AnnotationExcludeCIDRs: "198.51.100.0/24"}
+		in := egress.HostInput{Host: "a", Pods: []egress.Pod{p}}
+		c.change(&o, &in)
+		in.Cluster, _ = egress.Snapshot(o)
+		trace, _ := egress.TracePod(in, p)
+		d := trace.Toward(testenv.Addr("198.51.100.7"), nil)
+		if d.Outcome != c.want || !d.Excluded.Contains(d.To) || !strings.Contains(d.Why, c.why) {
+			t.Errorf("%s: %s by %s: %s", name, d.Outcome, d.Excluded, d.Why)
+		}
+		if d = trace.Toward(testenv.Addr("203.0.113.9"), nil); d.Excluded.IsValid() || d.Outcome != trace.Outcome {
+			t.Errorf("%s: to others %+v", name, d)
+		}
+	}
+}
+
 // objectOfEgressIP selects the pods of the namespace shop.
 func objectOfEgressIP(name string, netID uint32, ips ...string) ovnv1.EgressIP {
 	return ovnv1.EgressIP{
