@@ -11,7 +11,6 @@ import (
 	"k8s.io/apimachinery/pkg/api/equality"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	"k8s.io/apimachinery/pkg/api/meta"
-	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/labels"
 	"sigs.k8s.io/controller-runtime/pkg/client"
 
@@ -167,10 +166,7 @@ func (s *scenario) applyNode(ctx context.Context, c client.Reader, w writtenObje
 }
 
 // mergeInto applies one object to a list.
-func mergeInto[T any, P interface {
-	*T
-	metav1.Object
-}](list *[]T, w writtenObject) error {
+func mergeInto[T any, P metaObject[T]](list *[]T, w writtenObject) error {
 	i := slices.IndexFunc(*list, func(object T) bool { return P(&object).GetName() == w.name })
 	var current *T
 	if i >= 0 {

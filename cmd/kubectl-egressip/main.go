@@ -68,8 +68,10 @@ func rootCommand(out, errOut io.Writer) *cobra.Command {
 		planCommand(out, config),
 		evacuateCommand(out, errOut, config),
 		restoreCommand(out, errOut, config),
+		bundleCommand(out, config),
 		checkCommand(out, config),
 		statusCommand(out, config),
+		versionCommand(out),
 		hostsCommand(out, config),
 		&cobra.Command{
 			Use:   "networks",

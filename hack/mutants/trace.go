@@ -33,6 +33,9 @@ func traceMutants() []mutant {
 		plugin("check-trusts-clocks", "TestCheck", "check_install.go", "skew.Abs() > maxSkew {", "skew.Abs() > 99*maxSkew {"),
 		plugin("check-misses-nodes", "TestCheck", "check_hosts.go", "if hostSubnetOf(i.HostSubnets, node.Name) == nil {", "if node == nil {"),
 		plugin("check-exits-quietly", "TestCheck", "check.go", "return exitError{exitErrors}", "return nil"),
+		plugin("bundle-tells-environments", "TestBundle", "bundle_reduce.go", "r := corev1.Container{Name: c.Name,", "r := corev1.Container{Env: c.Env, Name: c.Name,"),
+		plugin("bundle-tells-annotations", "TestBundle", "bundle_reduce.go", "Annotations: known(m.Annotations),", "Annotations: m.Annotations,"),
+		plugin("bundle-replaces-files", "TestBundle", "bundle.go", "os.O_CREATE|os.O_EXCL", "os.O_CREATE"),
 		plugin("plan-exits-quietly", "TestPlan", "plan.go", "return exitError{exitDrops}", "return exitError{exitChanges}"),
 		plugin("plan-overwrites-objects", "TestPlan", "merge.go", "if current == nil {", "if current == nil || true {"),
 		plugin("plan-plays-foreign-egressips", "TestPlan", "change.go", "case !served:", "case !served && false:"),
@@ -45,6 +48,7 @@ func traceMutants() []mutant {
 		m("trace-forgets-agents", "TestTracePod", "case !host.AgentReady:", "case !host.AgentReady && false:"),
 		m("trace-counts-any-report", "TestTracePod", "case hop.Reported && hop.Report.Configured:", "case hop.Reported:"),
 		m("trace-sends-inside-out", "TestTraceToward", "if slices.Contains(p.Hosts, to) {", "if len(p.Hosts) == 0 {"),
+		m("trace-forgets-excluded", "TestTraceTowardExcluded", "case excluded.IsValid():", "case excluded.IsValid() && t.Outcome == OutcomeEgressIP:"),
 		m("trace-mixes-families", "TestTraceToward", "case FamilyOf(to) != FamilyOf(t.Pod.IP):", "case FamilyOf(to) != FamilyOf(t.Pod.IP) && false:"),
 	}
 }
