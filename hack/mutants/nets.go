@@ -30,7 +30,7 @@ func furtherMutants() []mutant {
 		m("guard-lets-further-egress-ips-leave", kernel, "TestSecondInterfaceInTrouble", "further.go", "pin(h.IP, place.Link.Attrs().Index)", "delete(pins, h.IP)"),
 		m("further-interfaces-are-not-watched", kernel, "TestSecondInterfaceInTrouble", "news.go", " || n.ofFurther(data)", ""),
 		m("loose-filters-are-noted", kernel, "TestFiltersGetBackWhatTheyWere", "filter.go", "max(own, all) != strictFilter", "max(own, all) == 0"),
-		m("filters-of-others-are-tightened", kernel, "TestFiltersGetBackWhatTheyWere", "filter.go", "if own == looseFilter {", "if true {"),
+		m("filters-of-others-are-tightened", kernel, "TestFiltersGetBackWhatTheyWere", "filter.go", "if own == looseFilter {", "if own <= looseFilter {"),
 		m("no-interfaces-are-not-known", kernel, "TestNetworksOfOtherInterfaces", "further.go", "if len(r.d.cfg.Interfaces) == 0 {\n\t\tr.report.NetworksKnown = true\n", "if len(r.d.cfg.Interfaces) == 0 {\n"),
 		m("bridges-suit", kernel, "TestInterfacesThatSuit", "further.go", `"macvlan"}`, `"macvlan", "bridge"}`),
 		drawn("ways-share-tables", "!taken[table]", "true"),

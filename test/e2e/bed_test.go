@@ -142,6 +142,7 @@ func (b *bed) kustomize(t *testing.T) {
 	manifest = regexp.MustCompile(`image: .*/egressip-operator:\S+`).ReplaceAllString(manifest, "image: egressip-operator:dev")
 	manifest = strings.ReplaceAll(manifest, "imagePullPolicy: IfNotPresent", "imagePullPolicy: Never")
 	manifest = strings.ReplaceAll(manifest, "--backend=auto", "--backend=iptables")
+	manifest = strings.ReplaceAll(manifest, "--egress-interfaces=auto", "--egress-interfaces=eth*")
 	if _, err := b.Apply(t.Context(), manifest); err != nil {
 		t.Fatal(err)
 	}

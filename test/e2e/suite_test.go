@@ -23,6 +23,7 @@ func suite(t *testing.T, backend testbed.Backend) {
 		options.CNI = testbed.PTP
 	}
 	b := newBedOf(t, options)
+	b.values = append(b.values, "agent.egressInterfaces={eth*}") // of the test bed, they are veths
 	if backend == testbed.NFT {
 		b.values = append(b.values, "agent.announceInterval="+asksEvery.String())
 	}
@@ -70,6 +71,7 @@ func suite(t *testing.T, backend testbed.Backend) {
 		step{"several egress IPs in balance", b.testBalanced},
 		step{"egress IPs apply to some destinations", b.by(either, b.testDestinations)},
 		step{"an EgressIP gives pods that it selects their egress IPs", b.by(either, b.testEgressIP)},
+		step{"an egress IP of a second network leaves there", b.by(ipv4(), b.testSecondNetwork)},
 		step{"drift is repaired", b.testDrift},
 		step{"an agent that is killed loses no connection", b.testAgentRestart},
 		step{"removing leaves every node as it was", b.testRemoval},
