@@ -42,10 +42,11 @@ prerequisites: ## Install the Debian packages that the test bed needs
 tools: ## Build the pinned Kubernetes binaries (cold: 8 to 20 minutes)
 	go run ./hack/binaries cluster
 
-generate: ## Regenerate deepcopy code, CRDs, and config/ from the chart
+generate: ## Regenerate deepcopy code, CRDs, tables of the docs, and config/ from the chart
 	$(GENERATE_TOOLS)/controller-gen object crd paths=./api/... output:crd:dir=config/crd
 	mv config/crd/k8s.ovn.org_egressips.yaml config/crd/egressip.network.openshift.io_*.yaml config/egressip/
 	cp config/crd/network.openshift.io_*.yaml config/egressip/k8s.ovn.org_egressips.yaml config/egressip/egressip.network.openshift.io_*.yaml charts/egressip-operator/files/crds/
+	go run ./hack/reference
 	$(GENERATE_TOOLS)/helm template egressip-operator charts/egressip-operator --namespace egressip-system \
 	  --kube-version 1.37.0 --api-versions admissionregistration.k8s.io/v1/MutatingAdmissionPolicy --set crds.install=false | go run ./hack/kustomize -o config
 

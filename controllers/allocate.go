@@ -269,6 +269,7 @@ func (r *egressReconciler) reportReleases(h *v1.HostSubnet, now lists, released 
 	for _, release := range released {
 		if ip := release.IP.String(); !slices.Contains(wanted, ip) {
 			reported[ip] = true
+			r.publisher.releases.add(ip, release.Reason, r.clock.Now())
 			if !published()[hostAddress{h.Name, ip}] {
 				r.recorder.Event(h, corev1.EventTypeNormal, eventUnassigned, release.Message)
 			}

@@ -214,18 +214,6 @@ func isDropped(status v1.NetNamespaceStatus) bool {
 	})
 }
 
-// moves counts the addresses that have another host after the change.
-func moves(before, after v1.NetNamespaceStatus) int {
-	was, count := byIP(before.EgressIPs), 0
-	for _, now := range after.EgressIPs {
-		old := was[now.IP]
-		if assigned(old.State) && assigned(now.State) && old.Host != now.Host {
-			count++
-		}
-	}
-	return count
-}
-
 // hostNotices are the events for a HostSubnet whose conditions change: whether it
 // takes egress traffic, and what is wrong with its fields. Addresses that come and go
 // are reported by the namespace's notices.

@@ -108,6 +108,7 @@ func (r *poolReconciler) Reconcile(ctx context.Context, _ reconcile.Request) (re
 		}
 	}
 	d := egress.Draw(in)
+	r.metrics.observePools(in.Pools, d.Pools)
 	failed, errs := r.writeEgressIPs(ctx, v, d, byName)
 	errs = append(errs, concurrently(statusWriters, len(in.Requests), func(i int) error {
 		key := in.Requests[i].Namespace + "/" + in.Requests[i].Name

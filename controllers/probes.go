@@ -43,7 +43,7 @@ type probes struct {
 	memo egress.Memo
 }
 
-func newProbes(log logr.Logger, o Options, cache client.Reader, synced func(context.Context) bool) (*probes, error) {
+func newProbes(log logr.Logger, o Options, cache client.Reader, synced func(context.Context) bool, outcome func(probe.Outcome, time.Duration)) (*probes, error) {
 	p := &probes{
 		log: log.WithName("probes"), clock: clock.RealClock{}, cache: cache, synced: synced, source: o.ProbeSource,
 		changed: make(chan event.GenericEvent, 1),
@@ -52,7 +52,7 @@ func newProbes(log logr.Logger, o Options, cache client.Reader, synced func(cont
 	runner, err := probe.NewRunner(probe.RunnerConfig{
 		Config: probe.DefaultConfig().WithInterval(o.ProbeInterval), Port: o.ProbePort, Device: probe.OverlayDevice,
 		RetryInterval: retryProbesAfter, Clock: p.clock,
-		OnChange: p.requestPass,
+		OnChange: p.requestPass, OnOutcome: outcome,
 		OnError: func(err error) {
 			logFirst.Do(func() {
 				p.log.Error(err, "cannot probe hosts; retrying, and meanwhile only Nodes say which hosts are online: "+

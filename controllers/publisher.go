@@ -42,6 +42,8 @@ type publisher struct {
 	writer   client.Client
 	recorder recorder
 	metrics  *metrics
+	// releases are those that moves of addresses follow from.
+	releases *releases
 	// informers show what others write; nil for none.
 	informers cache.Informers
 	// limiter has the back-off of each object.
@@ -75,10 +77,10 @@ type noop struct {
 func newPublisher(log logr.Logger, d deps, o *observer, informers cache.Informers) *publisher {
 	return &publisher{
 		log: log.WithName("status"), clock: d.clock, observer: o, writer: d.writer, recorder: d.recorder, metrics: d.metrics,
-		informers: informers,
-		limiter:   workqueue.NewTypedItemExponentialFailureRateLimiter[statusKey](firstRetry, lastRetry),
-		writing:   keyedLock{held: make(map[statusKey]chan struct{})},
-		early:     make(map[statusKey]int), wanted: make(map[statusKey]wantedStatus), retrying: make(map[statusKey]bool),
+		releases: newReleases(), informers: informers,
+		limiter: workqueue.NewTypedItemExponentialFailureRateLimiter[statusKey](firstRetry, lastRetry),
+		writing: keyedLock{held: make(map[statusKey]chan struct{})},
+		early:   make(map[statusKey]int), wanted: make(map[statusKey]wantedStatus), retrying: make(map[statusKey]bool),
 		noops: make(map[statusKey]noop), repairedAt: make(map[statusKey]time.Time),
 	}
 }

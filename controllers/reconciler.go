@@ -110,7 +110,9 @@ func (r *egressReconciler) Reconcile(ctx context.Context, _ reconcile.Request) (
 			break
 		}
 	}
-	last.err = errors.Join(append(late, last.err)...)
+	if last.err = errors.Join(append(late, last.err)...); last.err != nil {
+		r.metrics.passErrors.Inc()
+	}
 	if last.decided {
 		r.publish(last)
 	}

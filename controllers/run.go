@@ -100,11 +100,12 @@ func run(ctx context.Context, cfg *rest.Config, o Options, registry prometheus.R
 	if s.mgr, err = s.newManager(scheme, log); err != nil {
 		return false, fmt.Errorf("set up the controller: %w", err)
 	}
-	unregister, err := s.metrics.register(registry)
+	unregister, err := s.metrics.Register(registry)
 	defer unregister()
 	if err != nil {
 		return false, fmt.Errorf("register metrics: %w", err)
 	}
+	s.metrics.info.WithLabelValues(o.Version).Set(1)
 	recorder, stopEvents, err := newRecorder(ctx, log, cfg, scheme, s.metrics)
 	if err != nil {
 		return false, err
@@ -253,6 +254,9 @@ func (s setup) all(log logr.Logger) error {
 	if p != nil && s.lock != nil {
 		s.lock.dead = (&leaderMonitor{log: log.WithName("leader-monitor"), clock: clock.RealClock{}, observer: o}).dead
 	}
+	if err := s.mgr.Add(manager.RunnableFunc(s.metrics.lead)); err != nil {
+		return fmt.Errorf("set up the metric of the lead: %w", err)
+	}
 	if err := s.mgr.Add(s.term); err != nil {
 		return fmt.Errorf("set up the end of a term: %w", err)
 	}
@@ -293,7 +297,7 @@ func (s setup) probes(log logr.Logger) (*probes, func() probeStates, error) {
 	if s.options.ProbePort == 0 {
 		return nil, noProbes, nil
 	}
-	p, err := newProbes(log, s.options, s.mgr.GetCache(), s.mgr.GetCache().WaitForCacheSync)
+	p, err := newProbes(log, s.options, s.mgr.GetCache(), s.mgr.GetCache().WaitForCacheSync, s.metrics.probed)
 	if err != nil {
 		return nil, nil, err
 	}

@@ -11,6 +11,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/prometheus/client_golang/prometheus"
 	coordinationv1 "k8s.io/api/coordination/v1"
 	corev1 "k8s.io/api/core/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
@@ -20,6 +21,7 @@ import (
 
 	"github.com/egressip-operator/egressip-operator/controllers"
 	"github.com/egressip-operator/egressip-operator/internal/testenv"
+	"github.com/egressip-operator/egressip-operator/internal/testenv/scraped"
 )
 
 // freeAddress returns an address of this machine on which nobody listens.
@@ -91,14 +93,16 @@ func TestRunThroughTrouble(t *testing.T) {
 			}
 			for _, line := range []string{
 				`egressip_requests{family="IPv4",state="Active"} 1`, `egressip_claims{family="IPv4",state="Active"} 1`, `egressip_requests{family="IPv6",state="Active"} 0`, `egressip_dropped_namespaces 0`,
-				`egressip_hosts{online="true"} 2`, `egressip_moves_total 0`,
+				`egressip_hosts{online="true"} 2`, `egressip_moves_total{reason="HostOffline"} 0`, `egressip_leading 1`,
+				`egressip_host_online{host="node1"} 1`, `egressip_host_agent_ready{host="node2"} 1`,
 				`egressip_allocation_duration_seconds_count`, `egressip_reconcile_duration_seconds_count`,
 			} {
 				if !strings.Contains(body, line) {
 					return "no " + line
 				}
 			}
-			return ""
+			// What is served is what docs/metrics.md says, and nothing else. There are no pools here.
+			return strings.Join(scraped.Wrong(body, controllers.MetricDefs(), "egressip_pool_addresses", "egressip_pool_refused_requests", "egressip_unserved_requests"), "\n")
 		})
 	})
 
@@ -122,6 +126,7 @@ func TestRunThroughTrouble(t *testing.T) {
 		if second, err := holder(t.Context()); err != nil || second == first {
 			t.Errorf("the Lease is held by %q, %v; want another than %q", second, err, first)
 		}
+		testenv.Eventually(t, func(context.Context) string { return movedFor(a.metrics, "HostOffline") })
 	})
 
 	t.Run("the API server goes away and comes back", func(t *testing.T) {
@@ -153,6 +158,29 @@ func TestRunThroughTrouble(t *testing.T) {
 		a.awaitNamespace(t, "shop", wantActive("192.168.7.200", "node1"))
 		a.awaitNamespaces(t)
 	})
+}
+
+// movedFor returns "" if one egress IP has moved, for the reason, and it is known how long that took.
+func movedFor(metrics prometheus.Gatherer, reason string) string {
+	families, err := metrics.Gather()
+	if err != nil {
+		return err.Error()
+	}
+	var moves, timed float64
+	for _, f := range families {
+		for _, m := range f.GetMetric() {
+			switch {
+			case f.GetName() == "egressip_move_duration_seconds" && m.GetHistogram().GetSampleSum() > 0:
+				timed += float64(m.GetHistogram().GetSampleCount())
+			case f.GetName() == "egressip_moves_total" && m.GetLabel()[0].GetValue() == reason:
+				moves += m.GetCounter().GetValue()
+			}
+		}
+	}
+	if moves != 1 || timed != 1 {
+		return fmt.Sprintf("%v moves for reason %s, %v of known duration; want 1", moves, reason, timed)
+	}
+	return ""
 }
 
 // line is a connection to a server that can be cut.

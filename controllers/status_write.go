@@ -94,13 +94,13 @@ func (p *publisher) report(ctx context.Context, before, after client.Object) {
 		}
 	case *v1.NetNamespace:
 		if before, ok := before.(*v1.NetNamespace); ok {
-			p.metrics.moves.Add(float64(moves(before.Status, after.Status)))
+			p.countMoves(before.Status, after.Status)
 			notices = namespaceNotices(after.Name, before.Status, after.Status)
 		}
 	case *ovnv1.EgressIP:
 		if before, ok := before.(*ovnv1.EgressIP); ok {
 			was, is := asNamespace(before.Status), asNamespace(after.Status)
-			p.metrics.moves.Add(float64(moves(was, is)))
+			p.countMoves(was, is)
 			notices = namespaceNotices(egress.GroupOfEgressIP(after.Name), was, is)
 		}
 	}

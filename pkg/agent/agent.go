@@ -85,7 +85,8 @@ func serve(ctx context.Context, cfg *rest.Config, o Options, k applier, registry
 		return err
 	}
 	m := newMetrics(o.Version)
-	unregister, err := m.register(registry)
+	m.addTraffic(log, k.OverlayTraffic)
+	unregister, err := m.Register(registry)
 	defer unregister()
 	if err != nil {
 		return fmt.Errorf("register metrics: %w", err)

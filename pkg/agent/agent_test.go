@@ -28,6 +28,7 @@ import (
 	ctrl "sigs.k8s.io/controller-runtime"
 	"sigs.k8s.io/controller-runtime/pkg/client"
 	"sigs.k8s.io/controller-runtime/pkg/envtest"
+	ctrlmetrics "sigs.k8s.io/controller-runtime/pkg/metrics"
 
 	v1 "github.com/egressip-operator/egressip-operator/api/v1"
 	"github.com/egressip-operator/egressip-operator/internal/testenv"
@@ -103,13 +104,15 @@ type agentUnderTest struct {
 	kernel *fakeKernel
 	wire   *wire
 	health string // base URL
-	end    func()
+	// metrics is where metrics are served; "0" for nowhere.
+	metrics string
+	end     func()
 }
 
 // startAgent runs an agent for node until end is called or the test ends.
 func startAgent(t *testing.T, a *api, node string, change ...func(*agentUnderTest)) *agentUnderTest {
 	t.Helper()
-	u := &agentUnderTest{kernel: &fakeKernel{}, wire: &wire{}, health: freeAddress(t)}
+	u := &agentUnderTest{kernel: &fakeKernel{}, wire: &wire{}, health: freeAddress(t), metrics: "0"}
 	for _, c := range change {
 		c(u)
 	}
@@ -120,11 +123,15 @@ func startAgent(t *testing.T, a *api, node string, change ...func(*agentUnderTes
 	})
 	log := testr.New(t)
 	ctx, cancel := context.WithCancel(ctrl.LoggerInto(context.Background(), log))
+	var registry prometheus.Registerer = prometheus.NewRegistry()
+	if u.metrics != "0" {
+		registry = ctrlmetrics.Registry // which the endpoint serves
+	}
 	done := make(chan error, 1)
 	go func() {
 		done <- serve(ctx, cfg, Options{
-			NodeName: node, MetricsAddress: "0", HealthAddress: u.health, ResyncPeriod: 100 * time.Millisecond, Version: "v1",
-		}, u.kernel, prometheus.NewRegistry())
+			NodeName: node, MetricsAddress: u.metrics, HealthAddress: u.health, ResyncPeriod: 100 * time.Millisecond, Version: "v1",
+		}, u.kernel, registry)
 	}()
 	u.end = sync.OnceFunc(func() {
 		cancel()
@@ -305,6 +312,7 @@ func TestAgentOnARealAPIServer(t *testing.T) {
 	})
 
 	t.Run("a port is taken", func(t *testing.T) { testTakenPort(t, a) })
+	t.Run("metrics", func(t *testing.T) { testServedMetrics(t, a) })
 
 	t.Run("pods come and go", func(t *testing.T) {
 		s := newScene(t, a, 1)

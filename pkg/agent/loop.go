@@ -14,6 +14,7 @@ import (
 	"k8s.io/utils/clock"
 
 	"github.com/egressip-operator/egressip-operator/pkg/dataplane"
+	"github.com/egressip-operator/egressip-operator/pkg/dataplane/overlay"
 	"github.com/egressip-operator/egressip-operator/pkg/dataplane/warning"
 	"github.com/egressip-operator/egressip-operator/pkg/egress"
 )
@@ -43,6 +44,8 @@ type applier interface {
 	StayPresent() error
 	// Cleanup takes everything off the node. Nothing is applied after it.
 	Cleanup(ctx context.Context) error
+	// OverlayTraffic returns what the overlay device has counted; false without one.
+	OverlayTraffic() (overlay.Traffic, bool, error)
 	// Run calls drift when something changed in the kernel, until ctx ends.
 	Run(ctx context.Context, drift func()) error
 }
@@ -89,8 +92,9 @@ type loop struct {
 	desired   *decision // nil before the first
 	given     input     // that desired rests on
 	memo      egress.Memo
-	stale     bool // objects have changed since, and could not be read
-	applied   bool // the last Apply succeeded, with desired.state
+	stale     bool             // objects have changed since, and could not be read
+	applied   bool             // the last Apply succeeded, with desired.state
+	matched   *dataplane.State // that of the last Apply, if it succeeded
 	appliedAt time.Time
 	report    dataplane.Report
 	addresses sightings
@@ -265,9 +269,13 @@ func (l *loop) apply(ctx context.Context) error {
 		l.objects.raise() // it decides which networks these are
 	}
 	report.Warnings = warning.Tidy(slices.Concat(report.Warnings, l.desired.warnings, l.peerWarnings(report)))
-	l.report, l.applied, l.appliedAt = report, err == nil, ended
+	again := report.Changes > 0 && l.matched != nil && reflect.DeepEqual(*l.matched, l.desired.state)
+	l.report, l.applied, l.appliedAt, l.matched = report, err == nil, ended, nil
+	if err == nil {
+		l.matched = &l.desired.state
+	}
 	l.health.setService(serviceOf(report, l.desired.withdrawn))
-	l.metrics.observe(l.desired.state, report, began, ended, err)
+	l.metrics.observe(l.desired.state, report, began, ended, again, err)
 	if report.Changes > 0 {
 		l.log.Info("kernel updated", "changes", report.Changes, "seconds", ended.Sub(began).Seconds(),
 			"hosted", len(l.desired.state.Hosted), "pods", len(l.desired.state.Pods))

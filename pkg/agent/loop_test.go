@@ -21,6 +21,7 @@ import (
 	v1 "github.com/egressip-operator/egressip-operator/api/v1"
 	"github.com/egressip-operator/egressip-operator/internal/testenv"
 	"github.com/egressip-operator/egressip-operator/pkg/dataplane"
+	"github.com/egressip-operator/egressip-operator/pkg/dataplane/overlay"
 	"github.com/egressip-operator/egressip-operator/pkg/dataplane/warning"
 )
 
@@ -73,6 +74,10 @@ func (k *fakeKernel) Apply(ctx context.Context, s dataplane.State) (dataplane.Re
 		r, err = k.apply(ctx, n, s)
 	}
 	return r, err
+}
+
+func (*fakeKernel) OverlayTraffic() (overlay.Traffic, bool, error) {
+	return overlay.Traffic{Sent: overlay.Counts{Packets: 3, Bytes: 300}}, true, nil
 }
 
 func (*fakeKernel) AnswerProbes(dataplane.Answer) error { return nil }
@@ -598,7 +603,7 @@ func TestLoopMetrics(t *testing.T) {
 		}}
 		b := newBench(t, k)
 		registry := prometheus.NewRegistry()
-		unregister, err := b.loop.metrics.register(registry)
+		unregister, err := b.loop.metrics.Register(registry)
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -629,7 +634,13 @@ func TestLoopMetrics(t *testing.T) {
 			"egressip_agent_kernel_changes_total":           6,
 			"egressip_agent_apply_duration_seconds":         2,
 			"egressip_agent_build_info{test}":               1,
+			"egressip_agent_repairs_total":                  0, // the first pass had failed
 		})
+		pass(time.Second)
+		expect(map[string]float64{"egressip_agent_repairs_total": 3, "egressip_agent_kernel_changes_total": 9})
+		b.change(withoutClaim)
+		pass(10 * time.Millisecond)
+		expect(map[string]float64{"egressip_agent_repairs_total": 3, "egressip_agent_kernel_changes_total": 12}) // as planned
 		b.stop(t)
 	})
 }

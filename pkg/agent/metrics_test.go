@@ -1,19 +1,24 @@
 package agent
 
 import (
+	"errors"
+	"strings"
 	"testing"
 
+	"github.com/go-logr/logr/testr"
 	"github.com/prometheus/client_golang/prometheus"
 
 	"github.com/egressip-operator/egressip-operator/internal/testenv"
 	"github.com/egressip-operator/egressip-operator/pkg/dataplane"
+	"github.com/egressip-operator/egressip-operator/pkg/dataplane/overlay"
+	"github.com/egressip-operator/egressip-operator/pkg/dataplane/warning"
 )
 
 // The use of egress IPs is shown as it was counted last, and not that of egress IPs that have
 // left the node.
 func TestUsageOfEgressIPsIsShown(t *testing.T) {
 	m, registry := newMetrics("test"), prometheus.NewRegistry()
-	unregister, err := m.register(registry)
+	unregister, err := m.Register(registry)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -50,7 +55,7 @@ func TestUsageOfEgressIPsIsShown(t *testing.T) {
 // IPv6, while that is known.
 func TestFamiliesAreShown(t *testing.T) {
 	m, registry := newMetrics("test"), prometheus.NewRegistry()
-	unregister, err := m.register(registry)
+	unregister, err := m.Register(registry)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -94,6 +99,61 @@ func TestFamiliesAreShown(t *testing.T) {
 		m.observeFamilies(s, dataplane.Report{IPv6: step.report})
 		if v, shown := gathered(t, registry)[served6]; shown != step.shown || v != step.want {
 			t.Errorf("%+v: %s is %v, shown: %t", step.report, served6, v, shown)
+		}
+	}
+}
+
+// Findings are shown by kind, those that are over as 0, and egress IPs that others have by number.
+func TestFindingsAreShown(t *testing.T) {
+	m, registry := newMetrics("test"), prometheus.NewRegistry()
+	unregister, err := m.Register(registry)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer unregister()
+	for _, step := range []struct {
+		report                dataplane.Report
+		ports, unknown, inUse float64
+	}{
+		{dataplane.Report{Warnings: []warning.Warning{{Reason: warning.PortsRunOut, Object: "a"}, {Reason: warning.PortsRunOut, Object: "b"}, {Reason: warning.Unknown}}}, 2, 1, 0},
+		{dataplane.Report{Warnings: []warning.Warning{{Reason: warning.Unknown}}, Hosted: []dataplane.HostedReport{{InUseBy: "02:00:00:00:00:01"}, {}}}, 0, 1, 1},
+		{dataplane.Report{}, 0, 0, 0},
+	} {
+		m.observeFindings(step.report)
+		got := gathered(t, registry)
+		if got["egressip_agent_warnings{PortsRunOut}"] != step.ports || got["egressip_agent_warnings{Unknown}"] != step.unknown ||
+			got["egressip_agent_addresses_in_use_elsewhere"] != step.inUse {
+			t.Errorf("%+v: %v", step.report, got)
+		}
+	}
+}
+
+// Without a device, or if it cannot be read, nothing is shown of the overlay, and all else is.
+func TestOverlayTrafficIsShown(t *testing.T) {
+	for name, c := range map[string]struct {
+		ok   bool
+		err  error
+		want int
+	}{
+		"a device": {true, nil, 8}, "none": {false, nil, 0}, "unreadable": {false, errors.New("no permission"), 0},
+	} {
+		m, registry := newMetrics("test"), prometheus.NewRegistry()
+		m.addTraffic(testr.New(t), func() (overlay.Traffic, bool, error) {
+			return overlay.Traffic{Received: overlay.Counts{Packets: 1, Bytes: 2, Dropped: 3, Errors: 4}}, c.ok, c.err
+		})
+		unregister, err := m.Register(registry)
+		if err != nil {
+			t.Fatal(err)
+		}
+		got, shown := gathered(t, registry), 0
+		unregister()
+		for metric := range got {
+			if strings.HasPrefix(metric, "egressip_agent_overlay_") {
+				shown++
+			}
+		}
+		if shown != c.want || c.ok && got["egressip_agent_overlay_dropped_packets_total{receive}"] != 3 || got["egressip_agent_build_info{test}"] != 1 {
+			t.Errorf("%s: %d series, want %d: %v", name, shown, c.want, got)
 		}
 	}
 }

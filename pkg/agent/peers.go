@@ -82,7 +82,7 @@ func newPeers(c peersConfig) (*peers, error) {
 	p.runner, err = probe.NewRunner(probe.RunnerConfig{
 		Config: c.probe, Port: c.port, Device: probe.OverlayDevice, RetryInterval: retryInterval, Clock: c.clock,
 		Responder: &probe.ResponderConfig{Host: c.node, Ready: c.ready},
-		OnChange:  p.viewChanged,
+		OnChange:  p.viewChanged, OnOutcome: c.metrics.probed,
 		// Without probes, the hosts' conditions in the API still say who is online.
 		OnError: func(err error) {
 			c.log.Error(err, "cannot probe other hosts or answer their probes; trying again", "retryInterval", retryInterval.String())

@@ -75,6 +75,27 @@ const (
 	Late
 )
 
+// Outcomes are the names of all outcomes, for metrics.
+func Outcomes() []string {
+	return []string{Missed.String(), Ready.String(), Unready.String(), Refused.String(), Late.String()}
+}
+
+func (o Outcome) String() string {
+	switch o {
+	case Missed:
+		return "missed"
+	case Ready:
+		return "ready"
+	case Unready:
+		return "unready"
+	case Refused:
+		return "refused"
+	case Late:
+		return "late"
+	}
+	return "unknown"
+}
+
 // Observation is the outcome of one probe of one host. There is no other input:
 // what happens to traffic, above all to destinations outside the cluster that do
 // not answer, cannot be passed to a tracker, and so cannot mark a host.

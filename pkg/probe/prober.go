@@ -25,6 +25,10 @@ type ProberConfig struct {
 	// OnChange is called after the View has changed; changes during a call are one
 	// more call. It may block, and may call the Prober.
 	OnChange func()
+	// OnOutcome is called with each outcome, and the time that the answer took; 0 without
+	// one. It must neither block nor call the Prober. A late answer comes after its probe was
+	// reported as missed.
+	OnOutcome func(o Outcome, roundTrip time.Duration)
 	// Now is the clock; nil is the system's.
 	Now func() time.Time
 }
@@ -62,6 +66,9 @@ func NewProber(c ProberConfig) (*Prober, error) {
 	}
 	if c.OnChange == nil {
 		c.OnChange = func() {}
+	}
+	if c.OnOutcome == nil {
+		c.OnOutcome = func(Outcome, time.Duration) {}
 	}
 	if c.Now == nil {
 		c.Now = time.Now //nolint:forbidigo // the default of an injected clock
@@ -195,6 +202,7 @@ func (p *Prober) observe(now time.Time, reports ...report) {
 		case Late:
 			p.stats.Late++
 		}
+		p.config.OnOutcome(r.Outcome, r.RTT)
 		before, after := p.tracker.Observe(r.host, r.Observation, now)
 		dirty = dirty || before.State != after.State || before.silent != after.silent || p.config.Config.Held(before) != p.config.Config.Held(after)
 		switch {

@@ -35,6 +35,8 @@ type RunnerConfig struct {
 	// when a Prober has ended. It may block and may call the Runner; one call
 	// ends before the next begins.
 	OnChange func()
+	// OnOutcome is called with the outcome of each probe; see ProberConfig.
+	OnOutcome func(o Outcome, roundTrip time.Duration)
 	// OnError is called with each failure after which the Runner starts again.
 	OnError func(error)
 	// Clock is the time of the pauses and of all probes.
@@ -153,7 +155,7 @@ func (r *Runner) serve(ctx context.Context) error {
 	self := r.current().Self
 	prober, err := NewProber(ProberConfig{
 		Config: r.config.Config, Source: self, Port: r.config.Port, Device: r.config.Device,
-		OnChange: r.config.OnChange, Now: r.config.Clock.Now,
+		OnChange: r.config.OnChange, OnOutcome: r.config.OnOutcome, Now: r.config.Clock.Now,
 	})
 	if err != nil {
 		return fmt.Errorf("set up the probes: %w", err)

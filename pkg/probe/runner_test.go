@@ -57,13 +57,13 @@ func online(r *Runner, name string) bool {
 
 func TestRunnersProbeEachOther(t *testing.T) {
 	port, a, b := freePort(t), loopback(1), loopback(2)
-	var changes sync.Map
+	var changes, outcomes sync.Map
 	var asker *Runner
 	asker = newRunner(t, RunnerConfig{Port: port, OnChange: func() {
 		if s, ok := asker.Snapshot(); ok { // calls back without deadlock
 			changes.Store(len(s.View.Offline), true)
 		}
-	}})
+	}, OnOutcome: func(o Outcome, roundTrip time.Duration) { outcomes.Store(o.String(), roundTrip) }})
 	ready := make(chan bool, 1)
 	ready <- true
 	other := newRunner(t, RunnerConfig{Port: port, Responder: &ResponderConfig{Host: "b", Ready: func() bool {
@@ -83,6 +83,11 @@ func TestRunnersProbeEachOther(t *testing.T) {
 		_, told := changes.Load(1)
 		return told
 	})
+	for _, outcome := range []string{"ready", "unready"} {
+		if took, told := outcomes.Load(outcome); !told || took.(time.Duration) <= 0 {
+			t.Errorf("outcome %s: told: %t, after %v", outcome, told, took)
+		}
+	}
 	set(t, asker, Targets{Self: a})
 	testenv.Until(t, "b is no target any more", func() bool {
 		s, ok := asker.Snapshot()

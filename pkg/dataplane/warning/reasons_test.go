@@ -65,8 +65,8 @@ func TestEachReasonIsMadeAndUnmade(t *testing.T) {
 			}
 		}
 	}
-	if !slices.Equal(declared, reasons()) {
-		t.Errorf("declared are, with the worst first,\n%s\nand the list has\n%s", declared, reasons())
+	if !slices.Equal(declared, Reasons()) {
+		t.Errorf("declared are, with the worst first,\n%s\nand the list has\n%s", declared, Reasons())
 	}
 	where := places()
 	for _, r := range declared {

@@ -76,8 +76,8 @@ const (
 	Unknown Reason = "Unknown"
 )
 
-// reasons lists all of them, in that order.
-func reasons() []Reason {
+// Reasons lists all of them, in that order.
+func Reasons() []Reason {
 	return []Reason{
 		ForwardingOff, NoDefaultRoute, ForwardRejects, RoutedElsewhere, HostUnreachable, IPv6NotServed, OverlayPortClosed, OverlayPortShared, PortsRunOut,
 		DefaultRouteElsewhere, ReversePathFilter, ForeignNATFirst, RulesFlushed, FirstPlaceLost, SetsRestored, MarksOverlap, IPv6NotDropped, SourcesUnchecked, FilterFirst, RulesUnreadable, MTUDiffers,
@@ -86,7 +86,7 @@ func reasons() []Reason {
 }
 
 // severity is the place of a reason among all of them.
-func severity(r Reason) int { return slices.Index(reasons(), r) }
+func severity(r Reason) int { return slices.Index(Reasons(), r) }
 
 // Warning is something that the admin should know and that stops nothing of ours.
 type Warning struct {
