@@ -28,7 +28,7 @@ CELL ?=
 # client-go took a fifth less processor time (191 s of 245 s).
 vet verify lint tools race test-unit smoke test-conformance: export GOGC ?= 400
 
-.PHONY: help demo generate build kubernetes-versions test test-unit test-conformance test-system race cover smoke vet chaos upgrade failover displacement fuzz e2e ipv6-only bench scale lint fmt verify image up down shell matrix packet-matrix filters kernels mutants tools prerequisites vulncheck
+.PHONY: help demo generate build kubernetes-versions test test-unit test-conformance test-system race cover smoke vet chaos upgrade failover displacement fuzz e2e ipv6-only bench scale alerts lint fmt verify image up down shell matrix packet-matrix filters kernels mutants tools prerequisites vulncheck
 
 help: ## Show this list
 	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / { printf "  %-19s %s\n", $$1, $$2 }' Makefile
@@ -107,6 +107,10 @@ packet-matrix: prerequisites ## Run the packet tests beside every kind of rules 
 # that would start firewalld on the machine itself.
 filters: prerequisites ## Run the packet tests with ufw, firewalld and NetworkManager, where they are installed (root)
 	EGRESSIP_TEST_MATRIX=all go test -timeout 40m -v -run 'PacketFiltersOfNodes|UnderNetwork' ./pkg/dataplane
+
+alerts: ## Test the chart's alerts, with promtool of Debian's package prometheus
+	$$(go run ./hack/promtool) check rules charts/egressip-operator/files/alerts.yaml
+	$$(go run ./hack/promtool) test rules test/alerts/testdata/alerts_test.yaml
 
 kernels: ## Run packet tests, tc programs and more in Debian's older kernels, emulated (root; hours)
 	go run ./test/kernels
