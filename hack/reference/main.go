@@ -2,7 +2,8 @@
 //
 //	reference [-root DIR]
 //
-//	docs/metrics.md          the tables of metrics, from the definitions of both components
+//	docs/metrics.md                the tables of metrics, from the definitions of both components
+//	charts/.../dashboard.json      the dashboard for Grafana
 //
 // A test fails if they are not as it would write them.
 package main
@@ -50,7 +51,11 @@ func generate(root string) ([]file, error) {
 	if err != nil {
 		return nil, err
 	}
-	return []file{metrics}, nil
+	dashboard, err := dashboardJSON()
+	if err != nil {
+		return nil, fmt.Errorf("write the dashboard: %w", err)
+	}
+	return []file{metrics, {"charts/egressip-operator/files/dashboard.json", dashboard}}, nil
 }
 
 // withParts returns a file with parts of it written again: each is between two comments that name

@@ -78,3 +78,27 @@ func TestRules(t *testing.T) {
 		t.Error("without values, the chart makes a PrometheusRule")
 	}
 }
+
+// TestDashboard: the ConfigMap has the dashboard as it is generated, where Grafana's sidecar looks.
+func TestDashboard(t *testing.T) {
+	const object = "ConfigMap egressip-dashboard"
+	file, err := os.ReadFile(filepath.Join(chart, "files/dashboard.json"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	all, err := render(t, "dashboard.enabled=true", "dashboard.namespace=monitoring", "dashboard.annotations.grafana_folder=Network")
+	if err != nil {
+		t.Fatal(err)
+	}
+	c := unstructured.Unstructured{Object: all[object]}
+	text, _, err := unstructured.NestedString(c.Object, "data", "egressip-operator.json")
+	if err != nil || strings.TrimSpace(text) != strings.TrimSpace(string(file)) {
+		t.Errorf("%d bytes, want %d, %v", len(text), len(file), err)
+	}
+	if c.GetLabels()["grafana_dashboard"] != "1" || c.GetNamespace() != "monitoring" || c.GetAnnotations()["grafana_folder"] != "Network" {
+		t.Errorf("in %s, with labels %v and annotations %v", c.GetNamespace(), c.GetLabels(), c.GetAnnotations())
+	}
+	if all, err = render(t); err != nil || all[object] != nil {
+		t.Errorf("without values, the chart makes a dashboard, %v", err)
+	}
+}
