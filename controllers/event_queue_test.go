@@ -173,7 +173,9 @@ func lostBy(t *testing.T, m *metrics) map[string]float64 {
 	lost := make(map[string]float64)
 	for _, f := range families {
 		for _, of := range f.GetMetric() {
-			lost[of.GetLabel()[0].GetValue()] = of.GetCounter().GetValue()
+			if n := of.GetCounter().GetValue(); n > 0 {
+				lost[of.GetLabel()[0].GetValue()] = n
+			}
 		}
 	}
 	return lost
