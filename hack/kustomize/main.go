@@ -50,6 +50,9 @@ func write(in io.Reader, dir string) error {
 		if len(object.Object) == 0 {
 			continue
 		}
+		if _, hook := object.GetAnnotations()["helm.sh/hook"]; hook {
+			continue // kubectl runs none
+		}
 		path, ok := place(object.GetKind())
 		if !ok {
 			return fmt.Errorf("%s %s: no place in %s for this kind", object.GetKind(), object.GetName(), dir)

@@ -4,6 +4,7 @@
 //
 //	docs/metrics.md                the tables of metrics, from the definitions of both components
 //	charts/.../dashboard.json      the dashboard for Grafana
+//	charts/.../README.md           the table of values, from values.yaml
 //
 // A test fails if they are not as it would write them.
 package main
@@ -55,7 +56,15 @@ func generate(root string) ([]file, error) {
 	if err != nil {
 		return nil, fmt.Errorf("write the dashboard: %w", err)
 	}
-	return []file{metrics, {"charts/egressip-operator/files/dashboard.json", dashboard}}, nil
+	values, err := readValues(root)
+	if err != nil {
+		return nil, err
+	}
+	readme, err := withParts(root, "charts/egressip-operator/README.md", map[string]string{"values": valuesTable(values)})
+	if err != nil {
+		return nil, err
+	}
+	return []file{metrics, readme, {"charts/egressip-operator/files/dashboard.json", dashboard}}, nil
 }
 
 // withParts returns a file with parts of it written again: each is between two comments that name

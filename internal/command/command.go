@@ -21,6 +21,6 @@ One controller serves the cluster, and an agent runs on every node.`,
 		RunE:          func(cmd *cobra.Command, _ []string) error { return cmd.Help() },
 	}
 	root.CompletionOptions.HiddenDefaultCmd = true
-	root.AddCommand(controllerCommand(version), agentCommand(version), lockCommand(), cleanupCommand(), versionCommand(version))
+	root.AddCommand(controllerCommand(version), agentCommand(version), lockCommand(), checkCommand(), cleanupCommand(), versionCommand(version))
 	return root
 }

@@ -56,6 +56,8 @@ func TestBadFlags(t *testing.T) {
 		"agent --log-format=xml":                             {"--log-format", `"xml"`, "text, json"},
 		"cleanup --v=99":                                     {"--v 99", "0 to 10"},
 		"controller --default-capacity=-1 --kubeconfig=":     {"--kubeconfig"},
+		"check --within=0s":                                  {"--within 0s", "greater than 0"},
+		"check --kubeconfig=none":                            {"--kubeconfig none", "no such file"},
 		"controller --kubeconfig=none --default-capacity=-1 --kube-api-qps=-1 --kube-api-burst=-1 --probe-interval=1ms": {
 			"--kubeconfig none", "--default-capacity -1", "--kube-api-qps -1", "--kube-api-burst -1", "--probe-interval 1ms",
 		},
