@@ -28,7 +28,7 @@ CELL ?=
 # client-go took a fifth less processor time (191 s of 245 s).
 vet verify lint tools race test-unit smoke test-conformance: export GOGC ?= 400
 
-.PHONY: help demo generate build kubernetes-versions test test-unit test-conformance test-system race cover smoke vet chaos upgrade failover displacement fuzz e2e ipv6-only bench scale alerts lint fmt verify image up down shell matrix packet-matrix filters kernels mutants tools prerequisites vulncheck
+.PHONY: help demo generate build plugin kubernetes-versions test test-unit test-conformance test-system race cover smoke vet chaos upgrade failover displacement fuzz e2e ipv6-only bench scale alerts lint fmt verify image up down shell matrix packet-matrix filters kernels mutants tools prerequisites vulncheck
 
 help: ## Show this list
 	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / { printf "  %-19s %s\n", $$1, $$2 }' Makefile
@@ -52,6 +52,9 @@ generate: ## Regenerate deepcopy code, CRDs, tables of the docs, and config/ fro
 
 build: ## Build the binaries into build/
 	go build -trimpath -ldflags "-s -w -X main.version=$(VERSION)" -o build/ . ./cmd/...
+
+plugin: ## Build the kubectl plugin for Linux, macOS and Windows, with a manifest for krew that has PLUGIN_URL
+	go run ./hack/plugin -version $(VERSION) $(if $(PLUGIN_URL),-url $(PLUGIN_URL))
 
 image: build ## Make build/image.tar, tagged egressip-operator:dev, without Docker
 	go run ./hack/image

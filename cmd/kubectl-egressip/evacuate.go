@@ -75,6 +75,7 @@ func evacuationCommand(out, errOut io.Writer, config clientcmd.ClientConfig, awa
 	cmd.Flags().DurationVar(&e.timeout, "timeout", 5*time.Minute, "how long to wait until it is done; 0 for not at all")
 	cmd.Flags().BoolVar(&dryRun, "dry-run", false, "show what would happen, and change nothing")
 	cmd.Args = cobra.ExactArgs(1)
+	cmd.ValidArgsFunction = completion(config, hostNames)
 	cmd.RunE = func(cmd *cobra.Command, args []string) error {
 		o, c, err := connect(cmd.Context(), config)
 		if err != nil {

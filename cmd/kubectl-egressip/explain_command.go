@@ -34,7 +34,8 @@ Of an address: who requests, claims and has it, and what would become of a reque
   kubectl egressip explain pod/web-1 -n shop                  # the way of a pod's packets
   kubectl egressip explain pod/web-1 -n shop --to 203.0.113.9:443
   kubectl egressip explain ip/192.168.7.200                   # who has an address, or could have it`,
-		Args: cobra.MaximumNArgs(1),
+		Args:              cobra.MaximumNArgs(1),
+		ValidArgsFunction: completion(config, explainable),
 	}
 	cmd.Flags().StringVarP(&namespace, "namespace", "n", "", "`namespace` of the pod; that of the context by default")
 	cmd.Flags().StringVar(&to, "to", "", "`destination` of a pod's packets: ADDRESS or ADDRESS:PORT")

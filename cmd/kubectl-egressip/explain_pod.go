@@ -153,7 +153,7 @@ func (r *podRoute) add(v *nodeView, object *corev1.Pod, t *egress.Trace) {
 	}
 	switch t.Planned {
 	case egress.OutcomeEgressIP:
-		r.addHops(t)
+		r.addHops(v.HostSubnets, t)
 	case egress.OutcomeDropped, egress.OutcomeRefused:
 		r.step("way", "%s", "none: dropped on "+v.node)
 	default:
@@ -202,7 +202,7 @@ func (r *podRoute) addGroup(t *egress.Trace) {
 }
 
 // addHops adds the egress hosts and the sources that they give.
-func (r *podRoute) addHops(t *egress.Trace) {
+func (r *podRoute) addHops(hosts []v1.HostSubnet, t *egress.Trace) {
 	for _, hop := range t.Hops {
 		host := orDash(hop.Host)
 		if hop.Local {
@@ -213,13 +213,27 @@ func (r *podRoute) addHops(t *egress.Trace) {
 		says := "its agent has not reported on it"
 		switch {
 		case hop.Reported && hop.Report.Configured:
-			says = "configured, as its agent reports"
+			says = "configured, as its agent reports" + atInterface(hosts, hop)
 		case hop.Reported:
 			says = fmt.Sprintf("not configured (%s): %s", hop.Report.Reason, hop.Report.Message)
 		}
 		r.step("source", "%s, by source NAT on %s: %s", hop.Source, host, says)
 		r.Sources = append(r.Sources, hop.Source.String())
 	}
+}
+
+// atInterface names the interface of an egress IP, if that is not the uplink.
+func atInterface(hosts []v1.HostSubnet, hop egress.Hop) string {
+	host := hostSubnetOf(hosts, hop.Host)
+	if host == nil {
+		return ""
+	}
+	for _, claim := range host.Status.EgressIPs {
+		if claim.IP == hop.Source.String() && claim.Interface != "" {
+			return ", at interface " + claim.Interface
+		}
+	}
+	return ""
 }
 
 // toward adds the destination.

@@ -179,6 +179,13 @@ func TestExplainPodWithLittle(t *testing.T) {
 	}
 	check(t, squeeze(out.String()), []string{"outside sees 10.1.8.200", "\nNot known: The flags of the agents (forbidden).\n"}, nil)
 
+	v.HostSubnets[0].Status.EgressIPs[0].Interface = "eth7"
+	e = podExplanation{Pod: "shop/far"}
+	e.trace(&v, &pod, netip.AddrPort{})
+	if text := e.Routes[0].Steps; !strings.Contains(text[len(text)-1].Text, "at interface eth7") {
+		t.Errorf("%+v", text)
+	}
+
 	heir.CreationTimestamp = metav1.Now()
 	v.pods = append(v.pods, heir)
 	e = podExplanation{Pod: "shop/far"}

@@ -91,8 +91,13 @@ Exit codes: 0 nothing changes; 2 something changes, and nobody is dropped who wa
 	cmd.Flags().StringArrayVar(&without, "without", nil, "`host` that is lost; may be repeated")
 	cmd.Flags().StringArrayVar(&evacuated, "evacuate", nil, "`host` that is being evacuated; may be repeated")
 	cmd.Flags().StringArrayVarP(&files, "filename", "f", nil, "`file` with objects, in YAML or JSON, to apply; - is stdin; may be repeated")
+	hosts := completion(config, hostNames)
+	completes := errors.Join(cmd.RegisterFlagCompletionFunc("without", hosts), cmd.RegisterFlagCompletionFunc("evacuate", hosts))
 	f := addFormat(cmd.Flags(), formatTable, formatYAML, formatJSON)
 	cmd.RunE = func(cmd *cobra.Command, _ []string) error {
+		if completes != nil {
+			return completes
+		}
 		if len(without)+len(evacuated)+len(files) == 0 {
 			return errors.New("say what would change: --without HOST, --evacuate HOST, or -f FILE")
 		}

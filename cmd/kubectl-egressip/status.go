@@ -66,7 +66,8 @@ and yaml have the messages, too. On a terminal, what is wrong is in colour, unle
 		Example: `  kubectl egressip status
   kubectl egressip status shop -o wide
   kubectl egressip status --watch`,
-		Args: cobra.MaximumNArgs(1),
+		Args:              cobra.MaximumNArgs(1),
+		ValidArgsFunction: completion(config, groupNames),
 	}, func(o egress.Objects, args []string) (statusReport, error) {
 		if len(args) == 0 {
 			groups := reportGroups(o)
@@ -90,7 +91,8 @@ func hostsCommand(out io.Writer, config clientcmd.ClientConfig) *cobra.Command {
 		Short: "Show hosts: whether they are online, their agents, egress IPs, and what is wrong",
 		Example: `  kubectl egressip hosts -o wide
   kubectl egressip hosts node3 -o yaml`,
-		Args: cobra.MaximumNArgs(1),
+		Args:              cobra.MaximumNArgs(1),
+		ValidArgsFunction: completion(config, hostNames),
 	}, func(o egress.Objects, args []string) (statusReport, error) {
 		hosts := reportHosts(o)
 		if len(args) == 0 {
