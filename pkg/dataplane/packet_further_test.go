@@ -250,6 +250,7 @@ func TestSecondInterfaceInTrouble(t *testing.T) {
 				{"in another network", "ip address delete 172.16.5.11/24 dev eth1; ip address add 172.16.9.11/24 dev eth1", "no address in a network", "ip address delete 172.16.9.11/24 dev eth1; " + up},
 				{"that forwards nothing", "sysctl -qw net.ipv4.conf.eth1.forwarding=0", "does not forward", "sysctl -qw net.ipv4.conf.eth1.forwarding=1"},
 				{"gone", "ip link set eth1 name eth7", "is not there", "ip link set eth7 down; ip link set eth7 name eth1; " + up},
+				{"down and up again", "ip link set eth1 down; ip link set eth1 up", "", ""}, // the kernel drops our routes without a word
 				{"without our rules", "ip rule del priority 85", "", ""},
 				{"without our routes", "ip route flush table 77000", "", ""},
 				{"with a strict filter again", "sysctl -qw net.ipv4.conf.eth1.rp_filter=1", "", ""},

@@ -193,7 +193,9 @@ func (w *world) change(t *rapid.T, stamp func(*types.UID, *string)) {
 		*h = drawHost(t, full(), slices.IndexFunc(w.HostSubnets, func(o v1.HostSubnet) bool { return o.Name == h.Name }), w.NetNamespaces)
 		stamp(&h.UID, &h.ResourceVersion)
 	case 8:
-		h.Status.Agent.UplinkCIDR = h.HostIP + rapid.SampledFrom([]string{"/24", "/29", "/32"}).Draw(t, "uplink")
+		if rapid.Bool().Draw(t, "another uplink") {
+			h.Status.Agent.UplinkCIDR = h.HostIP + rapid.SampledFrom([]string{"/24", "/29", "/32"}).Draw(t, "uplink")
+		}
 		h.Status.Agent.OtherNetworks = rapid.SliceOfN(rapid.SampledFrom(otherNetworks()), 0, 2).Draw(t, "networks")
 		h.Status.Agent.Addresses = rapid.SliceOfN(rapid.SampledFrom(egressAddresses(24)), 0, 2).Draw(t, "addresses")
 		stamp(&h.UID, &h.ResourceVersion)
