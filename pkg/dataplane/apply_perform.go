@@ -280,7 +280,11 @@ func (e *execution) guard(idx indices) (int, error) {
 	if err != nil {
 		return 0, err
 	}
-	n, before, err := e.d.guard.Ensure(e.d.nl, links, e.d.cfg.Marks, idx, pinned)
+	pins, err := guardPins(e.d.nl, pinned)
+	if err != nil {
+		return 0, err
+	}
+	n, before, err := e.d.guard.Ensure(e.d.nl, links, e.d.cfg.Marks, idx, pins)
 	e.guardWarnings = nil
 	for _, b := range before {
 		e.guardWarnings = append(e.guardWarnings, warning.FilterBefore(b.Filter, b.Device, b.Preference, bpf.GuardPreference))

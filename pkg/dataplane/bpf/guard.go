@@ -29,7 +29,7 @@ import (
 // A packet that the host itself sends has none of ours, whatever bits other software set.
 //
 // An egress IP that belongs to one interface is dropped at all others, with its index and
-// without.
+// without, but for those below: see Pins.
 //
 // It holds when other software puts its source rewriting before ours, or flushes our
 // rules, and when the kernel takes an egress IP for the host's own address.
@@ -66,7 +66,7 @@ type guardLoaded struct {
 	program *ebpf.Program
 	// bits and marks are what it was loaded for: marks are what its maps hold.
 	bits  mark.Marks
-	marks map[netip.Addr]uint32
+	marks map[netip.Addr]guarded
 	// verified is the attached program that was found to do what this one does.
 	verified ebpf.ProgramID
 }
@@ -85,13 +85,10 @@ func (g *Guard) Close() error {
 }
 
 // loadFor loads the program for an interface.
-func (g *Guard) loadFor(link int, m mark.Marks, idx, pinned map[netip.Addr]int) (*guardLoaded, error) {
-	marks := make(map[netip.Addr]uint32, len(idx))
+func (g *Guard) loadFor(link int, m mark.Marks, idx map[netip.Addr]int, pinned Pins) (*guardLoaded, error) {
+	marks := make(map[netip.Addr]guarded, len(idx))
 	for ip, i := range idx {
-		marks[ip] = m.Index(i)
-		if at, pins := pinned[ip]; pins && at != link {
-			marks[ip] = elsewhere(m)
-		}
+		marks[ip] = pinned.guardedAt(link, ip, m.Index(i), m)
 	}
 	loaded := &g.shared
 	if len(pinned) > 0 {
@@ -106,10 +103,6 @@ func (g *Guard) loadFor(link int, m mark.Marks, idx, pinned map[netip.Addr]int) 
 	return loaded, loaded.load(m, marks)
 }
 
-// elsewhere is what the map has for an egress IP that belongs to another interface. No index is
-// that.
-func elsewhere(m mark.Marks) uint32 { return m.Remote() }
-
 func (g *guardLoaded) close() error {
 	if g.program == nil {
 		return nil
@@ -121,15 +114,15 @@ func (g *guardLoaded) close() error {
 
 // load makes the program for egress IPs with their marks, where it is another one. It looks at
 // IPv6 where there are egress IPs of IPv6.
-func (g *guardLoaded) load(m mark.Marks, marks map[netip.Addr]uint32) (err error) {
+func (g *guardLoaded) load(m mark.Marks, marks map[netip.Addr]guarded) (err error) {
 	if g.program != nil && maps.Equal(g.marks, marks) {
 		return nil
 	}
-	guarded, err := guardedMap(ipv4(), marks)
+	guarded4, err := guardedMap(ipv4(), marks)
 	if err != nil {
 		return err
 	}
-	defer func() { err = errors.Join(err, guarded.Close()) }()
+	defer func() { err = errors.Join(err, guarded4.Close()) }()
 	var guarded6 *ebpf.Map
 	if slices.ContainsFunc(slices.Collect(maps.Keys(marks)), netip.Addr.Is6) {
 		if guarded6, err = guardedMap(ipv6(), marks); err != nil {
@@ -137,8 +130,8 @@ func (g *guardLoaded) load(m mark.Marks, marks map[netip.Addr]uint32) (err error
 		}
 		defer func() { err = errors.Join(err, guarded6.Close()) }()
 	}
-	pins := slices.Contains(slices.Collect(maps.Values(marks)), elsewhere(m))
-	program, err := ebpf.NewProgram(guardProgram(m, guarded, guarded6, pins))
+	pins := slices.ContainsFunc(slices.Collect(maps.Values(marks)), func(g guarded) bool { return g.Mark == elsewhere(m) || g.Tag != 0 })
+	program, err := ebpf.NewProgram(guardProgram(m, guarded4, guarded6, pins))
 	if err != nil {
 		return fmt.Errorf("load tc program %s: %w", GuardName, err)
 	}
@@ -151,10 +144,10 @@ func (g *guardLoaded) load(m mark.Marks, marks map[netip.Addr]uint32) (err error
 }
 
 // guardedMap makes the map of a family's egress IPs.
-func guardedMap(f family, marks map[netip.Addr]uint32) (_ *ebpf.Map, err error) {
+func guardedMap(f family, marks map[netip.Addr]guarded) (_ *ebpf.Map, err error) {
 	name, length := guardMap+f.suffix, uint32(f.length) //nolint:gosec // 16 at most
-	guarded, err := ebpf.NewMap(&ebpf.MapSpec{
-		Name: name, Type: ebpf.Hash, KeySize: length, ValueSize: 4, MaxEntries: uint32(max(len(marks), 1)),
+	made, err := ebpf.NewMap(&ebpf.MapSpec{
+		Name: name, Type: ebpf.Hash, KeySize: length, ValueSize: guardedSize, MaxEntries: uint32(max(len(marks), 1)),
 	})
 	if err != nil {
 		return nil, fmt.Errorf("make BPF map %s: %w", name, err)
@@ -163,18 +156,18 @@ func guardedMap(f family, marks map[netip.Addr]uint32) (_ *ebpf.Map, err error) 
 		if ip.BitLen() != 8*int(f.length) {
 			continue
 		}
-		if err := guarded.Put(ip.AsSlice(), mark); err != nil {
-			return nil, errors.Join(fmt.Errorf("fill BPF map %s: %w", name, err), guarded.Close())
+		if err := made.Put(ip.AsSlice(), mark); err != nil {
+			return nil, errors.Join(fmt.Errorf("fill BPF map %s: %w", name, err), made.Close())
 		}
 	}
-	return guarded, nil
+	return made, nil
 }
 
 // Ensure attaches the guard for the given egress IPs, each with its index, to
-// interfaces, then detaches it from all others, and counts the changes. pinned has the index of
-// the interface to which an egress IP belongs; others may leave by any. Before are the filters
+// interfaces, then detaches it from all others, and counts the changes. Those that are
+// not pinned may leave by any. Before are the filters
 // of others that weaken it.
-func (g *Guard) Ensure(nl *netlink.Handle, links []netlink.Link, m mark.Marks, idx, pinned map[netip.Addr]int) (changes int, before []Before, err error) {
+func (g *Guard) Ensure(nl *netlink.Handle, links []netlink.Link, m mark.Marks, idx map[netip.Addr]int, pinned Pins) (changes int, before []Before, err error) {
 	at := map[int]bool{}
 	g.first = map[int]ebpf.ProgramID{}
 	for _, link := range links {
@@ -271,7 +264,7 @@ func (g *guardLoaded) same(id ebpf.ProgramID) bool {
 	if own, ok := want.MapIDs(); ok && slices.Equal(own, ids) {
 		return true
 	}
-	marks := map[netip.Addr]uint32{}
+	marks := map[netip.Addr]guarded{}
 	for _, id := range ids {
 		if !addMarks(marks, id) {
 			return false
@@ -281,18 +274,18 @@ func (g *guardLoaded) same(id ebpf.ProgramID) bool {
 }
 
 // addMarks adds what a guard's map holds, and reports whether it is one.
-func addMarks(marks map[netip.Addr]uint32, id ebpf.MapID) bool {
-	guarded, err := ebpf.NewMapFromID(id)
+func addMarks(marks map[netip.Addr]guarded, id ebpf.MapID) bool {
+	found, err := ebpf.NewMapFromID(id)
 	if err != nil {
 		return false
 	}
-	defer guarded.Close()
-	if size := guarded.KeySize(); size != 4 && size != 16 || guarded.ValueSize() != 4 {
+	defer found.Close()
+	if size := found.KeySize(); size != 4 && size != 16 || found.ValueSize() != guardedSize {
 		return false
 	}
-	var mark uint32
-	ip := make([]byte, guarded.KeySize())
-	each := guarded.Iterate()
+	var mark guarded
+	ip := make([]byte, found.KeySize())
+	each := found.Iterate()
 	for each.Next(&ip, &mark) {
 		addr, _ := netip.AddrFromSlice(ip)
 		marks[addr] = mark

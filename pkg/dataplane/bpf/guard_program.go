@@ -126,11 +126,7 @@ func fixedNet(offset int32) asm.Instruction { return asm.Mov.Imm(asm.R2, offset)
 func guardSource(m mark.Marks, marks *ebpf.Map, pins bool, offset, length int32, label string) asm.Instructions {
 	var pinned asm.Instructions
 	if pins {
-		pinned = asm.Instructions{
-			asm.Mov.Reg(asm.R2, asm.R1),
-			asm.And.Imm(asm.R2, int32(elsewhere(m))),
-			asm.JNE.Imm(asm.R2, 0, "drop"),
-		}
+		pinned = guardPinned(m, label)
 	}
 	return slices.Concat(
 		loadNet(fixedNet(offset), guardAddress, length),
@@ -148,7 +144,7 @@ func guardSource(m mark.Marks, marks *ebpf.Map, pins bool, offset, length int32,
 		},
 		pinned,
 		asm.Instructions{
-			asm.And.Imm(asm.R7, int32(m.IndexMask())),
+			asm.And.Imm(asm.R7, int32(m.IndexMask())).WithSymbol(label + " here"),
 			asm.JEq.Reg(asm.R1, asm.R7, "pass"),
 			asm.JNE.Imm(asm.R8, 0, "drop"),
 		},

@@ -326,7 +326,7 @@ func TestGuardOfEgressIPsOfOneInterface(t *testing.T) {
 	first, second, either := testenv.Addr("192.0.2.200"), testenv.Addr("198.51.100.200"), testenv.Addr("203.0.113.200")
 	six := testenv.Addr("2001:db8::200")
 	idx := map[netip.Addr]int{first: m.FirstIndex(), second: m.FirstIndex() + 1, either: m.FirstIndex() + 2, six: m.FirstIndex() + 3}
-	pinned := map[netip.Addr]int{first: 1, second: 2, six: 2}
+	pinned := Pins{first: {1: 0}, second: {2: 0}, six: {2: 0}}
 	var g Guard
 	defer func() { must(t, g.Close()) }()
 	to := testenv.Addr("2001:db8:9::9")
@@ -335,7 +335,8 @@ func TestGuardOfEgressIPsOfOneInterface(t *testing.T) {
 		must(t, err)
 		for ip := range idx {
 			at, pins := pinned[ip]
-			may := !pins || at == link
+			_, here := at[link]
+			may := !pins || here
 			for _, c := range []struct {
 				what string
 				mark uint32
