@@ -95,12 +95,14 @@ func (p *publisher) report(ctx context.Context, before, after client.Object) {
 	case *v1.NetNamespace:
 		if before, ok := before.(*v1.NetNamespace); ok {
 			p.countMoves(before.Status, after.Status)
+			recordUse(p.log, after.Name, after.UID, after.NetID, before.Status, after.Status)
 			notices = namespaceNotices(after.Name, before.Status, after.Status)
 		}
 	case *ovnv1.EgressIP:
 		if before, ok := before.(*ovnv1.EgressIP); ok {
 			was, is := asNamespace(before.Status), asNamespace(after.Status)
 			p.countMoves(was, is)
+			recordUse(p.log, egress.GroupOfEgressIP(after.Name), after.UID, after.Status.NetID, was, is)
 			notices = namespaceNotices(egress.GroupOfEgressIP(after.Name), was, is)
 		}
 	}
