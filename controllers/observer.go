@@ -40,6 +40,8 @@ type observer struct {
 	// networks knows which networks objects name; nil for nothing.
 	networks        *networkReader
 	defaultCapacity int
+	// included are the networks outside to which egress IPs apply; none for all.
+	included []netip.Prefix
 	// hostRetention is how long a host is kept after its Node, claimRetention how long
 	// claims that users wrote are kept without a request.
 	hostRetention, claimRetention time.Duration
@@ -91,7 +93,7 @@ func (o *observer) observeWith(ctx context.Context, probed probeStates) (view, e
 	if err != nil {
 		return view{}, err
 	}
-	v := view{servesEgressIPs: o.source.served(), defaultCapacity: o.defaultCapacity, retention: o.hostRetention}
+	v := view{servesEgressIPs: o.source.served(), included: o.included, defaultCapacity: o.defaultCapacity, retention: o.hostRetention}
 	o.mu.Lock()
 	for i := range namespaces.Items {
 		v.namespaces = append(v.namespaces, o.namespaces.newest(&namespaces.Items[i]))

@@ -44,6 +44,8 @@ type Options struct {
 	// FindNetworks: networks of pods and services that objects of the CNI and of the cluster
 	// name are published.
 	FindNetworks bool
+	// Included are networks outside to which egress IPs apply, as agents are given them; for messages.
+	Included []netip.Prefix
 	// ServiceCIDRs are networks of services, as agents are given them: no egress IP can be
 	// there.
 	ServiceCIDRs []netip.Prefix

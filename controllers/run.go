@@ -229,6 +229,7 @@ func (s setup) all(log logr.Logger) error {
 		return fmt.Errorf("set up the reader of networks: %w", err)
 	}
 	o.hostRetention, o.claimRetention = s.options.HostRetention, s.options.ClaimRetention
+	o.included = s.options.Included
 	status, err := s.publisher(log, o)
 	if err != nil {
 		return fmt.Errorf("set up the publisher of statuses: %w", err)

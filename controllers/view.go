@@ -61,6 +61,8 @@ type view struct {
 	awaited map[string][]netip.Addr
 	// retention is how long a host is kept after its Node, for messages.
 	retention time.Duration
+	// included are the networks outside to which egress IPs apply; none for all.
+	included []netip.Prefix
 	// defaultCapacity is for hosts that are not in capacity.
 	defaultCapacity int
 	problems        []egress.Problem
@@ -148,7 +150,7 @@ func (v *view) objects() egress.Objects {
 		HostSubnets:   make([]v1.HostSubnet, 0, len(v.hosts)),
 		Verdicts:      v.verdicts, Evacuating: v.evacuating, Assignable: v.assignable, OnlyOn: v.onlyOn,
 		Capacity: v.capacity, IPv6Capacity: v.ipv6Capacity, DefaultCapacity: atMost(v.defaultCapacity),
-		Networks: v.networks, Gone: v.gone, Awaited: v.awaited, Failing: v.failing, Unheard: v.unheard,
+		Included: v.included, Networks: v.networks, Gone: v.gone, Awaited: v.awaited, Failing: v.failing, Unheard: v.unheard,
 	}
 	for _, n := range v.namespaces {
 		objects.NetNamespaces = append(objects.NetNamespaces, *n)

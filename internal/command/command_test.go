@@ -44,7 +44,7 @@ func TestBadFlags(t *testing.T) {
 		"agent --service-cidrs=fd00::/64":                    {"--node-name"},
 		"agent --exclude-cidrs=0.0.0.0/0":                    {"--exclude-cidrs", `"0.0.0.0/0"`, "every address"},
 		"agent --include-cidrs=::/0":                         {"--include-cidrs", `"::/0"`, "every address"},
-		"agent --node-name=a --include-cidrs=" + scattered(): {"--include-cidrs", "no more than 1024 networks", "fewer or larger"},
+		"agent --node-name=a --include-cidrs=" + scattered(): {"--include-cidrs", "no more than 512 networks", "fewer or larger"},
 		"agent --mark-mask=0x3":                              {"--mark-mask", "0x3", "3 bits"},
 		"agent --mark-mask=many":                             {"--mark-mask", `"many"`, "0x1f7f"},
 		"agent --arp-probe=no":                               {"--arp-probe", `"no"`, "strict, warn, off"},

@@ -58,6 +58,7 @@ status, conditions and events. Several may run; one of them leads.`,
 		"how long an address of an EgressIPPool is kept for an EgressIPRequest that is gone, 0 for not at all")
 	f.BoolVar(&o.FindNetworks, "find-networks", true,
 		"read the networks of pods and services from objects of the CNI and of the cluster, where they exist and may be read")
+	f.Var((*cidrsValue)(&o.Included), "include-cidrs", "networks outside as comma-separated `CIDRs` to which egress IPs apply, as agents have them: the status says so")
 	f.Var((*cidrsValue)(&o.ServiceCIDRs), "service-cidrs", "service networks as comma-separated `CIDRs`, as agents have them: egress IPs there are refused")
 	f.Uint16Var(&o.ProbePort, "probe-port", probe.Port,
 		"UDP `port` of probes; 0 disables probes: use it without hostNetwork, where hosts do not answer")

@@ -22,7 +22,7 @@ func orderPods(in orderInput) []change {
 // already, those that have another path, and those that have gone.
 func (c *changes) pods(in orderInput) (moved []netip.Addr) {
 	obs, want := in.observed, in.desired
-	moved = c.excluded(obs, want)
+	moved = c.excluded(in)
 	c.members(phaseLock, putMember, setLocked, want.locked, obs.locked)
 	c.linkChanges(in)
 	for _, ip := range sortedAddrs(want.routes) {

@@ -128,6 +128,11 @@ func (e *execution) do(ctx context.Context, batch []change) {
 		e.warn(warning.SourcesNotChecked(err))
 		return
 	}
+	if first.op == exclude && first.phase == phaseGrow && !slices.ContainsFunc(batch, func(c change) bool { return len(c.included) > 0 }) {
+		// Pods go on with their egress IPs, which is the safe side: nothing waits for it.
+		e.warn(warning.NothingExcluded(err))
+		return
+	}
 	e.errs = append(e.errs, err)
 	if e.failed[first.phase] == nil {
 		e.failed[first.phase] = err

@@ -185,6 +185,19 @@ type ensured struct {
 	resetsErr, excludedErr error
 }
 
+// without notes why there is no set, and reports whether all else works without it.
+func (e *ensured) without(set string, err error) bool {
+	switch {
+	case set == setResets || set == setResets6:
+		e.resets, e.resetsErr = false, err
+	case isExcluded(set):
+		e.excludedErr = err
+	default:
+		return false
+	}
+	return true
+}
+
 // ensure makes what holds the members, and counts the changes.
 func (m members) ensure(wantResets, ipv6 bool) (ensured, error) {
 	e := ensured{resets: wantResets}
@@ -199,15 +212,9 @@ func (m members) ensure(wantResets, ipv6 bool) (ensured, error) {
 		if ofResets && !e.resets || isExcluded(s.Name) && e.excludedErr != nil || s.IPv6 && !ipv6 {
 			continue
 		}
-		n, err := ipset.Ensure(m.d.nl, s)
+		n, err := m.d.ensureSet(s)
 		e.changes += n
-		switch {
-		case err == nil:
-		case ofResets:
-			e.resets, e.resetsErr = false, err
-		case isExcluded(s.Name):
-			e.excludedErr = err
-		default:
+		if err != nil && !e.without(s.Name, err) {
 			errs = append(errs, err)
 		}
 	}

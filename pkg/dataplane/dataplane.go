@@ -83,6 +83,8 @@ type Dataplane struct {
 	guard       bpf.Guard
 	// serve6 is what was found out about egress IPs of IPv6.
 	serve6 serve6
+	// missingSets are the types of ipsets that the kernel did not have.
+	missingSets map[string]attempt
 	// answers is the same as maps, for AnswerProbes, which does not wait for Apply.
 	answers struct {
 		sync.Mutex

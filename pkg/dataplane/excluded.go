@@ -80,8 +80,11 @@ func (c *changes) exclude(p phase, pod netip.Addr, before, after []netip.Prefix)
 // excluded adds the changes of set egress-excluded: until all pods have their marks, a pod has
 // the networks of before and of after, so that nothing gets a source that is neither. It returns
 // the pods whose connections may now be on another path than they are.
-func (c *changes) excluded(obs, want kernel) (moved []netip.Addr) {
-	before, after := obs.excluded, want.excluded
+//
+// What the set has of before counts if it was in effect for the pod, and this process has seen that:
+// what a former one has left may be of another pod with the address.
+func (c *changes) excluded(in orderInput) (moved []netip.Addr) {
+	before, after, want := in.observed.excluded, in.desired.excluded, in.desired
 	both := maps.Clone(after)
 	for pod, networks := range before {
 		both[pod] = slices.Concat(networks, after[pod])
@@ -91,6 +94,9 @@ func (c *changes) excluded(obs, want kernel) (moved []netip.Addr) {
 			continue
 		}
 		all := fewest(both[pod])
+		if _, locked := in.observed.locked[pod]; in.sweep || !locked || in.observed.pods[pod] == 0 {
+			all = after[pod]
+		}
 		c.exclude(phaseGrow, pod, before[pod], all)
 		last := phaseInclude
 		if _, locked := want.locked[pod]; !locked {

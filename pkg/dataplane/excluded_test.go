@@ -54,7 +54,7 @@ func TestExcludedNetworksChangeInOrder(t *testing.T) {
 		k := emptyKernel()
 		maps.Copy(k.excluded, lists)
 		for _, ip := range locked {
-			k.locked[ip] = struct{}{}
+			k.locked[ip], k.pods[ip] = struct{}{}, 1
 		}
 		return k
 	}
@@ -65,7 +65,7 @@ func TestExcludedNetworksChangeInOrder(t *testing.T) {
 		a: networks("10.0.0.0/9", "192.0.2.0/24"), c: networks("0.0.0.0/1"), d: networks("2001:db8::/32", "fd00::/8"),
 	}, a, c, d)
 	var list changes
-	moved := list.excluded(before, after)
+	moved := list.excluded(orderInput{observed: before, desired: after})
 	if want := []netip.Addr{a, b, c, d}; !slices.Equal(moved, want) {
 		t.Errorf("connections are looked for from %v, want %v", moved, want)
 	}
@@ -92,8 +92,7 @@ func TestExcludedNetworksChangeInOrder(t *testing.T) {
 				t.Skipf("this kernel has no ipset type hash:net,net: %v", made.excludedErr)
 			}
 			var first changes
-			empty := emptyKernel()
-			first.excluded(empty, before)
+			first.excluded(orderInput{observed: emptyKernel(), desired: before})
 			step := func(changes []change, want nftables.Excluded) {
 				t.Helper()
 				for _, c := range changes {
@@ -121,5 +120,35 @@ func netipComparer() cmp.Option {
 	return cmp.Options{
 		cmp.Comparer(func(a, b netip.Addr) bool { return a == b }),
 		cmp.Comparer(func(a, b netip.Prefix) bool { return a == b }),
+	}
+}
+
+// What a former process has left, or what is of an address that was no locked pod's, goes before anything
+// else: the address may be another pod's by now, and its rules may come into effect only then.
+//
+// Mutants killed: former-exclusions-stay, exclusions-of-others-stay.
+func TestExclusionsThatWereNotInEffect(t *testing.T) {
+	pod := testenv.Addr("10.244.1.2")
+	for name, c := range map[string]struct {
+		sweep, locked bool
+		mark          uint32
+		first         phase
+	}{
+		"in effect":           {locked: true, mark: 1, first: phaseInclude},
+		"of a former process": {sweep: true, locked: true, mark: 1, first: phaseGrow},
+		"not locked":          {mark: 1, first: phaseGrow},
+		"without a way":       {locked: true, first: phaseGrow},
+	} {
+		in := orderInput{observed: emptyKernel(), desired: emptyKernel(), sweep: c.sweep}
+		in.observed.excluded[pod] = networks("203.0.113.0/24")
+		if in.desired.locked[pod] = struct{}{}; c.locked {
+			in.observed.locked[pod] = struct{}{}
+		}
+		in.observed.pods[pod] = c.mark
+		var list changes
+		list.excluded(in)
+		if len(list.list) != 1 || list.list[0].phase != c.first || !slices.Equal(list.list[0].included, networks("203.0.113.0/24")) {
+			t.Errorf("%s: %+v, want one change of phase %d", name, list.list, c.first)
+		}
 	}
 }

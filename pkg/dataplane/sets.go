@@ -67,6 +67,24 @@ func ourSet(name string) ipset.Set {
 	return sets[slices.IndexFunc(sets, func(s ipset.Set) bool { return s.Name == name })]
 }
 
+// ensureSet makes a set where it is missing. A kernel that does not have its type is asked again after a
+// while only.
+func (d *Dataplane) ensureSet(s ipset.Set) (changes int, err error) {
+	if missing := d.missingSets[s.Type]; missing.err != nil && !missing.due() {
+		return 0, missing.err
+	}
+	changes, err = ipset.Ensure(d.nl, s)
+	if !errors.Is(err, ipset.ErrNoType) {
+		delete(d.missingSets, s.Type)
+		return changes, err
+	}
+	if d.missingSets == nil {
+		d.missingSets = make(map[string]attempt)
+	}
+	d.missingSets[s.Type] = made(err)
+	return changes, d.missingSets[s.Type].err
+}
+
 // presentSets lists the names of our sets that exist. The prefix alone proves
 // nothing: others may call a set egress-something too.
 func presentSets() ([]string, error) {

@@ -19,7 +19,7 @@ type Cluster struct {
 	// WithIPv6: a namespace requests, or a host claims, egress IPs of IPv6.
 	WithIPv6 bool
 	// Included are networks outside to which egress IPs apply, and to no others, as long as a group
-	// does not say otherwise; none for all. Agents alone know them.
+	// does not say otherwise; none for all.
 	Included []netip.Prefix
 	// Family is the only one that the cluster has, where it is a view; see of.
 	Family Family

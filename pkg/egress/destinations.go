@@ -11,10 +11,10 @@ import (
 
 const (
 	// MaxDestinations is the greatest number of networks that one list of destinations can have.
-	MaxDestinations = 64
+	MaxDestinations = 16
 	// MaxExcluded is the greatest number of networks of which what is excluded by one group's lists
 	// can consist: each pod of the group has them in a set in its node's kernel.
-	MaxExcluded = 1024
+	MaxExcluded = 512
 )
 
 // Destinations are the networks outside to which egress IPs apply. To an address in several of them
@@ -24,6 +24,9 @@ type Destinations struct {
 	// Exclude are networks to which pods send as without egress IPs, Include are those to which
 	// they send with them. No network is in both.
 	Exclude, Include []netip.Prefix
+	// All: a mistake is in the list of included networks, so that egress IPs apply to all
+	// destinations, whatever else is written.
+	All bool
 }
 
 // Equal reports whether two Destinations are the same.
@@ -31,13 +34,13 @@ func (d *Destinations) Equal(o *Destinations) bool {
 	if d == nil || o == nil {
 		return d == o
 	}
-	return slices.Equal(d.Exclude, o.Exclude) && slices.Equal(d.Include, o.Include)
+	return d.All == o.All && slices.Equal(d.Exclude, o.Exclude) && slices.Equal(d.Include, o.Include)
 }
 
 // String says what they are, for messages.
 func (d *Destinations) String() string {
 	switch {
-	case d == nil:
+	case d == nil || d.All:
 		return "all destinations"
 	case len(d.Exclude) == 0:
 		return listed(d.Include) + " only"
@@ -63,11 +66,30 @@ func listed(networks []netip.Prefix) string {
 }
 
 // destinationsMessage says to which destinations egress IPs apply, if not to all.
-func (n *Group) destinationsMessage() string {
-	if n.Destinations == nil || !n.Requesting() {
+func (n *Group) destinationsMessage(included []netip.Prefix) string {
+	d := n.Destinations.with(included)
+	if d == nil || d.All || !n.Requesting() {
 		return ""
 	}
-	return fmt.Sprintf(" The egress IPs apply to %s. Pods reach the rest as without egress IPs.", n.Destinations)
+	return fmt.Sprintf(" The egress IPs apply to %s. Pods reach the rest as without egress IPs.", d)
+}
+
+// with are the Destinations with those that are included for all groups.
+func (d *Destinations) with(included []netip.Prefix) *Destinations {
+	switch {
+	case len(included) == 0 || d != nil && d.All:
+		return d
+	case d == nil:
+		return &Destinations{Include: included}
+	}
+	all := &Destinations{Exclude: d.Exclude, Include: slices.Clone(d.Include)}
+	for _, n := range included {
+		if !slices.Contains(d.Exclude, n) && !slices.Contains(d.Include, n) {
+			all.Include = append(all.Include, n)
+		}
+	}
+	slices.SortFunc(all.Include, netip.Prefix.Compare)
+	return all
 }
 
 // excluded is the set of addresses to which egress IPs do not apply. Of the same network in the
@@ -76,6 +98,9 @@ func (d *Destinations) excluded(included []netip.Prefix) (*netipx.IPSet, error) 
 	type entry struct {
 		network netip.Prefix
 		include bool
+	}
+	if d != nil && d.All {
+		return new(netipx.IPSet), nil
 	}
 	var b netipx.IPSetBuilder
 	entries := make([]entry, 0, len(included))
@@ -172,7 +197,11 @@ func (e *excluder) intersection(names []string) (networks [2][]netip.Prefix) {
 	if err != nil {
 		return networks
 	}
-	for _, p := range set.Prefixes() {
+	all := set.Prefixes()
+	if len(all) > 2*MaxExcluded {
+		return networks // as of mistakes: those of several objects together
+	}
+	for _, p := range all {
 		networks[FamilyOf(p.Addr())] = append(networks[FamilyOf(p.Addr())], p)
 	}
 	return networks

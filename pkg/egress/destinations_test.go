@@ -75,8 +75,18 @@ func prefixes(texts ...string) (list []netip.Prefix) {
 	return list
 }
 
-// What an address outside sees of a pod, by the lists of its groups and of the cluster. "-" means
-// that egress IPs do not apply to it.
+// tooManyNetworks are more than a list may have.
+func tooManyNetworks() string {
+	var list []string
+	for i := range egress.MaxDestinations + 1 {
+		list = append(list, fmt.Sprintf("198.51.%d.0/24", i))
+	}
+	return strings.Join(list, ",")
+}
+
+// To which addresses outside a pod's egress IP applies, by the lists of its object and of the cluster.
+//
+// Mutant killed: mistakes-let-others-decide.
 func TestDestinations(t *testing.T) {
 	for _, c := range []struct {
 		name             string
@@ -100,7 +110,12 @@ func TestDestinations(t *testing.T) {
 		// On the safe side.
 		{name: "excluded is no network", exclude: "10.0.0.0/40, 192.0.2.0/24", applies: "10.1.1.1", not: "192.0.2.1"},
 		{name: "included is no network", include: "203.0.113.0/240", applies: "203.0.113.9 10.1.1.1"},
-		{name: "one included is no network", exclude: "192.0.2.0/24", include: "203.0.113.0/24, everything", applies: "203.0.113.9 10.1.1.1", not: "192.0.2.1"},
+		{name: "excluded has host bits", exclude: "203.0.113.7/8, 192.0.2.0/24", applies: "203.0.113.7 203.0.113.9 203.1.1.1", not: "192.0.2.1"},
+		{name: "included has host bits", include: "203.0.113.9/24", applies: "203.0.113.9 203.0.113.1", not: "10.1.1.1"},
+		{name: "one included is no network", exclude: "192.0.2.0/24", include: "203.0.113.0/24, everything", applies: "203.0.113.9 10.1.1.1 192.0.2.1"},
+		{name: "one included is no network, and all is excluded", exclude: "0.0.0.0/0", include: "203.0.113.0/24, everything", applies: "203.0.113.9"},
+		{name: "one included is no network, and others are for all", include: "203.0.113.0/24, everything", cluster: prefixes("10.0.0.0/8"), applies: "203.0.113.9 10.1.1.1 192.0.2.1"},
+		{name: "too many are included, and others are for all", include: tooManyNetworks(), cluster: prefixes("10.0.0.0/8"), applies: "198.51.0.1 203.0.113.9"},
 		{name: "in both lists", exclude: "203.0.113.0/24", include: "203.0.113.0/24", applies: "203.0.113.9", not: "10.1.1.1"},
 	} {
 		for kind, objects := range map[string]egress.Objects{
@@ -251,6 +266,18 @@ func TestDestinationsAreTold(t *testing.T) {
 		group, _ := egress.Resolve(cluster).Group("shop")
 		if !strings.Contains(group.Message, want) {
 			t.Errorf("message %q, want %q", group.Message, want)
+		}
+	}
+	for want, annotations := range map[string]map[string]string{
+		"apply to 198.51.100.0/24 only. Pods":                                                  {},
+		"apply to 198.51.100.0/24, 203.0.113.0/24 only. Pods":                                  lists("", "203.0.113.0/24"),
+		"apply to 198.51.100.0/24 only, and not to 198.51.100.7/32; the most specific network": lists("198.51.100.7", ""),
+	} {
+		objects := destinationObjects(annotations)
+		objects.Included = prefixes("198.51.100.0/24")
+		cluster, _ := egress.Snapshot(objects)
+		if group, _ := egress.Resolve(cluster).Group("shop"); !strings.Contains(group.Message, want) {
+			t.Errorf("with networks for all, message %q, want %q", group.Message, want)
 		}
 	}
 	cluster, _ := egress.Snapshot(destinationObjects(map[string]string{}))

@@ -187,7 +187,7 @@ func (c Cluster) view(f Family, placed map[string]int) Cluster {
 	if !c.WithIPv6 && f == IPv4 {
 		return c
 	}
-	view := Cluster{Groups: make([]Group, len(c.Groups)), Hosts: make([]Host, len(c.Hosts)), Family: f}
+	view := Cluster{Groups: make([]Group, len(c.Groups)), Hosts: make([]Host, len(c.Hosts)), Included: c.Included, Family: f}
 	for i := range c.Groups {
 		view.Groups[i] = c.Groups[i].of(f)
 	}

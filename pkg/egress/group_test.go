@@ -139,7 +139,7 @@ func TestSelectorThatBreaks(t *testing.T) {
 			before := selector.DeepCopy()
 			broken(selector)
 			cluster, problems := egress.Snapshot(g.Objects)
-			if len(problems) != 1 || problems[0].Field != field || problems[0].Reason != egress.ReasonBadSelector || !strings.Contains(problems[0].Message, "keep the egress IPs") {
+			if len(problems) != 1 || problems[0].Field != field || problems[0].Reason != egress.ReasonBadSelector || !strings.Contains(problems[0].Message, "status.selectors count") {
 				t.Errorf("problems are %+v", problems)
 			}
 			if x, _ := egress.Resolve(cluster).Group("EgressIP/x"); x.Ready != egress.ReadyTrue {

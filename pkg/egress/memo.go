@@ -201,7 +201,7 @@ func (m *Memo) Snapshot(objects Objects) (Cluster, []Problem) {
 	}
 	cluster := Cluster{
 		Groups: make([]Group, 0, len(objects.NetNamespaces)+len(objects.EgressIPs)),
-		Hosts:  make([]Host, 0, len(objects.HostSubnets)),
+		Hosts:  make([]Host, 0, len(objects.HostSubnets)), Included: objects.Included,
 	}
 	var all reader
 	if m.groups == nil {

@@ -63,6 +63,8 @@ type Objects struct {
 	// Unheard names the hosts whose agents have not reported in the time that they have
 	// for it.
 	Unheard map[string]bool
+	// Included are the networks outside to which egress IPs apply, for Cluster.
+	Included []netip.Prefix
 	// Networks are the networks of hosts as a cloud reports them, by name. They
 	// replace what the agent sees on the uplink, which may be a /32 there, and a
 	// range that is not wholly inside is refused. If the map is nil, the published

@@ -14,9 +14,9 @@ import (
 func (r *reader) destinations(kind, name string, annotations map[string]string) *Destinations {
 	exclude, _ := r.networkList(kind, name, v1.AnnotationExcludeCIDRs, annotations, "It is not excluded.")
 	include, whole := r.networkList(kind, name, v1.AnnotationIncludeCIDRs, annotations,
-		"Until that is corrected, the egress IPs apply to all destinations that are not excluded.")
+		"Until that is corrected, the egress IPs apply to all destinations.")
 	if !whole {
-		include = nil
+		return &Destinations{All: true}
 	}
 	exclude = slices.DeleteFunc(exclude, func(n netip.Prefix) bool {
 		both := slices.Contains(include, n)
@@ -36,7 +36,7 @@ func (r *reader) destinations(kind, name string, annotations map[string]string) 
 	}
 	r.problem(kind, name, "annotation "+v1.AnnotationIncludeCIDRs, annotations[v1.AnnotationIncludeCIDRs], ReasonBadDestinations,
 		"to all but these destinations are more than %d networks. The egress IPs apply to all destinations until there are fewer or larger ones in the list.", MaxExcluded)
-	return nil
+	return &Destinations{All: true}
 }
 
 // networkList reads an annotation with a list of networks, in order and without duplicates. It
@@ -56,6 +56,10 @@ func (r *reader) networkList(kind, name, annotation string, annotations map[stri
 			whole = false
 			r.problem(kind, name, "annotation "+annotation, written, ReasonBadDestinations,
 				"%q is not a network of IPv4 or IPv6. %s Use a list such as 203.0.113.0/24, 2001:db8::/32.", written, otherwise)
+			continue
+		case !exact && annotation == v1.AnnotationExcludeCIDRs: // more would be excluded than one address
+			r.problem(kind, name, "annotation "+annotation, written, ReasonBadDestinations,
+				"%s has host bits. %s Write %s, or the address alone.", written, otherwise, masked)
 			continue
 		case !exact:
 			r.problem(kind, name, "annotation "+annotation, written, ReasonBadDestinations,

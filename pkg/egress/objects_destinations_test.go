@@ -35,16 +35,17 @@ func TestProblemsOfDestinations(t *testing.T) {
 		{name: "a zone", exclude: "fe80::1%eth0", field: exclude, value: "fe80::1%eth0", message: "is not a network"},
 		{
 			name: "not included", include: "203.0.113.0/24 198.51.100.0/24", field: include, value: "203.0.113.0/24 198.51.100.0/24",
-			message: "Until that is corrected, the egress IPs apply to all destinations that are not excluded.",
+			message: "Until that is corrected, the egress IPs apply to all destinations.",
 		},
-		{name: "host bits", exclude: "203.0.113.9/24", field: exclude, value: "203.0.113.9/24", message: "203.0.113.0/24 is used", excluded: 1},
+		{name: "host bits", exclude: "203.0.113.9/24", field: exclude, value: "203.0.113.9/24", message: "has host bits. It is not excluded. Write 203.0.113.0/24, or the address alone."},
+		{name: "host bits of what is included", exclude: "203.0.113.0/25", include: "0.0.0.9/0", field: include, value: "0.0.0.9/0", message: "has host bits: 0.0.0.0/0 is used", excluded: 1},
 		{name: "in both", exclude: "10.0.0.0/8, 203.0.113.0/24", include: "0.0.0.0/0, 203.0.113.0/24", field: exclude, value: "203.0.113.0/24", message: "is included. Remove it from one of them", excluded: 1},
 		{name: "as many as there may be", exclude: list("198.51.%d.0/32", egress.MaxDestinations), excluded: egress.MaxDestinations},
-		{name: "more", exclude: list("198.51.%d.0/32", egress.MaxDestinations+1), field: exclude, value: "198.51.64.0/32", message: "there are more than 64 networks. It is not excluded.", excluded: egress.MaxDestinations},
-		{name: "more are included", include: list("198.51.%d.0/32", egress.MaxDestinations+1), field: include, value: "198.51.64.0/32", message: "there are more than 64 networks. Until that is corrected"},
+		{name: "more", exclude: list("198.51.%d.0/32", egress.MaxDestinations+1), field: exclude, value: "198.51.16.0/32", message: "there are more than 16 networks. It is not excluded.", excluded: egress.MaxDestinations},
+		{name: "more are included", include: list("198.51.%d.0/32", egress.MaxDestinations+1), field: include, value: "198.51.16.0/32", message: "there are more than 16 networks. Until that is corrected"},
 		{
-			name: "too scattered", include: list("2001:db8:%d:7::1", 32), field: include, value: list("2001:db8:%d:7::1", 32),
-			message: "to all but these destinations are more than 1024 networks",
+			name: "too scattered", include: list("2001:db8:%d:7::1", 16), field: include, value: list("2001:db8:%d:7::1", 16),
+			message: "to all but these destinations are more than 512 networks",
 		},
 	} {
 		path, problems := decideDestinations(t, destinationObjects(lists(c.exclude, c.include)))

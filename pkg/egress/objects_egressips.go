@@ -27,7 +27,7 @@ func (r *reader) selection(object *ovnv1.EgressIP) *Selection {
 	inUse := SelectorsInUse(object)
 	otherwise := "The EgressIP selects no pod until that is corrected."
 	if inUse != nil {
-		otherwise = "Until that is corrected, the pods that were selected before keep the egress IPs, and no others get them."
+		otherwise = "Until that is corrected, status.selectors count, the last ones that the controller could use: their pods have the egress IPs."
 	}
 	for _, s := range []struct {
 		field    string

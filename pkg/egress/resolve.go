@@ -109,7 +109,7 @@ func (r *resolver) group(n int) GroupResult {
 		})
 	}
 	result.Ready, result.Reason, result.Message = r.summary(n, &result)
-	result.Message += group.otherMessage(r.Family) + group.destinationsMessage()
+	result.Message += group.otherMessage(r.Family) + group.destinationsMessage(r.Included)
 	return result
 }
 

@@ -252,7 +252,7 @@ func TestValues(t *testing.T) {
 		},
 		"Deployment egressip-controller": {
 			"--metrics-secure=false", "--metrics-bind-address=0", "--health-probe-bind-address=:1791",
-			"--default-capacity=7", "--find-networks=false", "--log-format=json", "--v=3", "--leader-election-namespace=" + namespace,
+			"--default-capacity=7", "--find-networks=false", "--include-cidrs=203.0.113.0/24", "--log-format=json", "--v=3", "--leader-election-namespace=" + namespace,
 		},
 	} {
 		got := strings.Join(args(t, all[workload]), " ") + " "

@@ -44,6 +44,10 @@ type Value struct {
 	Ends time.Duration
 }
 
+// ErrNoType is the error of a type of sets that the kernel does not have. To ask for it, the kernel may
+// start a program that looks for a module.
+var ErrNoType = errors.New("the kernel has no ipsets of this type")
+
 // Ensure makes the set where it does not exist, and counts the changes.
 func Ensure(h *netlink.Handle, k Set) (changes int, err error) {
 	o := netlink.IpsetCreateOptions{Skbinfo: k.Marks, MaxElements: maxElements}
@@ -57,6 +61,9 @@ func Ensure(h *netlink.Handle, k Set) (changes int, err error) {
 	err = h.IpsetCreate(k.Name, k.Type, o)
 	if err == nil {
 		return 1, nil
+	}
+	if errors.Is(err, nl.IPSetError(nl.IPSET_ERR_FIND_TYPE)) {
+		return 0, fmt.Errorf("create ipset %s: %w: %s", k.Name, ErrNoType, k.Type)
 	}
 	if !exists(err) {
 		return 0, fmt.Errorf("create ipset %s: %w", k.Name, err)

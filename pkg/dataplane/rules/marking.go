@@ -57,8 +57,8 @@ func (b builder) way() (rules []Rule) {
 			when(heir()...).then(Return{}))
 	}
 	rules = append(rules, when().then(SetMarkFromSet{SetPods}))
-	if b.Excluded {
-		rules = append(rules, when(b.marked(), PairInSet{SetExcluded}).then(SetMark{0, b.allBits()}))
+	if b.Excluded { // with rules in iptables, a service's address, which is inside, is yet to be translated
+		rules = append(rules, when(b.marked(), notInSet(SetInside, Destination), PairInSet{SetExcluded}).then(SetMark{0, b.allBits()}))
 	}
 	return rules
 }
