@@ -28,7 +28,7 @@ func boots() []string {
 func wanted() []string {
 	return strings.Fields(`vxlan veth bridge br_netfilter sch_ingress cls_bpf cls_u32 nfnetlink nf_conntrack nf_conntrack_netlink nf_nat
 		ip_tables iptable_raw iptable_mangle iptable_nat iptable_filter ip6_tables ip6table_raw ip6table_mangle ip6table_nat ip6table_filter
-		ip_set ip_set_hash_ip ip_set_hash_net ip_set_hash_ipportip xt_set xt_mark xt_conntrack xt_comment xt_addrtype xt_tcpudp xt_multiport
+		ip_set ip_set_hash_ip ip_set_hash_net ip_set_hash_netnet ip_set_hash_ipportip xt_set xt_mark xt_conntrack xt_comment xt_addrtype xt_tcpudp xt_multiport
 		xt_MASQUERADE xt_nat xt_TCPMSS xt_connmark xt_CT ipt_REJECT nf_reject_ipv4
 		nf_tables nft_compat nft_ct nft_nat nft_chain_nat nft_masq nft_reject nft_reject_inet nft_reject_ipv4 nft_fib_inet nft_limit nft_log nft_meta_bridge
 		ip_vs ip_vs_rr ip_vs_sh xt_ipvs 8021q dummy`)

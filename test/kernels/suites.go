@@ -55,6 +55,9 @@ type suite struct {
 	variants []string
 }
 
+// destinations are the packet tests about networks that pods reach without their egress IPs.
+const destinations = `^Test(ExcludedNetworks.*|ConnectionsToExcludedNetworksEnd|NoPacketLeaksWhileNetworksAreExcluded|AllElseWorksWithoutExcludedNetworks)$`
+
 // withoutTable are the packet tests that run without nf_tables.
 const withoutTable = `^Test(BackendIsWhatTheKernelCan|PodsLeaveWithTheirEgressIP|InsideTheClusterNothingChanges|RestartChangesNothing|` +
 	`CleanupLeavesNothingOfOursAndAllElse|EgressIPMovesUnderTraffic|StrictEndsWithoutAnAgent|StrictHoldsWhatIsNotKnownYet|` +
@@ -80,6 +83,8 @@ func suites() []suite {
 	return append(list,
 		suite{name: "conformance", pkg: "test/conformance/kernel", limit: 25 * time.Minute, variants: whole},
 		suite{name: "packets", pkg: "pkg/dataplane", tests: packets, matrix: "few", limit: 60 * time.Minute, variants: whole},
+		// Not every machine that these are developed on has ipsets of pairs.
+		suite{name: "destinations", pkg: "pkg/dataplane", tests: destinations, matrix: "few", limit: 30 * time.Minute, variants: both},
 		suite{name: "ipvs", pkg: "pkg/dataplane", tests: "^TestServicesByIPVS$", matrix: "few", limit: 10 * time.Minute, variants: whole},
 		suite{name: "uplinks", pkg: "pkg/dataplane", tests: "^Test(KindsOfUplinks|UplinkBecomesAnotherDevice)$", matrix: "all", limit: 60 * time.Minute, variants: whole},
 		suite{name: "packets without nf_tables", pkg: "pkg/dataplane", tests: withoutTable, matrix: "legacy", limit: 60 * time.Minute, variants: both[1:]},
