@@ -37,6 +37,8 @@ func furtherMutants() []mutant {
 		m("filters-of-others-are-tightened", kernel, "TestFiltersGetBackWhatTheyWere", "filter.go", "if own == looseFilter {", "if own <= looseFilter {"),
 		m("no-interfaces-are-not-known", kernel, "TestNetworksOfOtherInterfaces", "further.go", "if len(r.d.cfg.Interfaces) == 0 {\n\t\tr.report.NetworksKnown = true\n", "if len(r.d.cfg.Interfaces) == 0 {\n"),
 		m("bridges-suit", kernel, "TestInterfacesThatSuit", "further.go", `"macvlan"}`, `"macvlan", "bridge"}`),
+		m("ways-end-before-marks", kernel, "TestWaysOfEgressIPsThatLeave", "apply_round.go", "r.ensureRoutes(r.leavingMarks())", "r.ensureRoutes(nil)"),
+		m("unknown-places-are-the-uplink", kernel, "TestWaysOfEgressIPsThatLeave", "further.go", "was[ip] = -1 //", "delete(was, ip) //"),
 		drawn("ways-share-tables", "!taken[table]", "true"),
 		drawn("ways-change-tables", "maps.DeleteFunc(r.d.wayTables, func(key wayKey, _ int) bool { return !wanted[key] })", "clear(r.d.wayTables)"),
 	}

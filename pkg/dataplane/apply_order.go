@@ -117,6 +117,7 @@ const (
 	// The guard lets new egress IPs pass; it no longer lets old ones pass.
 	widenGuard
 	narrowGuard
+	dropWays // of egress IPs of other interfaces
 	addAddress
 	delAddress
 	forgetFlows
@@ -163,7 +164,9 @@ func order(in orderInput) []change {
 	c.add(change{phase: phaseOverlay, op: mendOverlay})
 	c.add(change{phase: phaseOverlay, op: widenGuard})
 	c.add(change{phase: phaseRelease, op: narrowGuard})
-
+	if released {
+		c.add(change{phase: phaseRelease, op: dropWays})
+	}
 	for _, ip := range missing(want.addresses, obs.addresses) {
 		c.add(change{phase: phaseAddress, op: addAddress, ip: ip})
 	}

@@ -205,6 +205,8 @@ func (e *execution) change(ctx context.Context, batch []change) (int, error) {
 		return e.guard(union(e.known, e.indices))
 	case narrowGuard:
 		return e.guard(e.indices)
+	case dropWays:
+		return e.ensureRoutes(nil)
 	case addAddress:
 		return e.addAddresses(batch)
 	case delAddress:

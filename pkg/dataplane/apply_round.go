@@ -25,6 +25,8 @@ type round struct {
 	// uplink is the interface for egress IPs; uplinkErr is why there is none.
 	uplink    address.Uplink
 	uplinkErr error
+	// overlay is the index of the overlay; 0 while there is none.
+	overlay int
 	// further are other interfaces with egress IPs.
 	further furtherLinks
 	// resets: pods get TCP resets for connections that cannot go on. resetsErr is
@@ -316,22 +318,30 @@ func (r *round) ensureOverlay() error {
 	var errs []error
 	link, err := r.ensureDevice()
 	errs = append(errs, err)
-	plan := routing.Plan{Inside: r.d.routed.inside(r.desired.inside, r.serve6), NextHop: overlay.NextHop(), Ways: r.further.ways, Indices: r.wayIndices()}
-	if r.serve6 {
-		plan.NextHop6 = overlay.NextHop6()
-	}
 	if link != nil && err == nil {
-		plan.Device = link.Attrs().Index
-		r.d.news.overlay = plan.Device
+		r.overlay = link.Attrs().Index
+		r.d.news.overlay = r.overlay
 		r.report.Overlay = true
 	}
-	n, err := r.d.routed.ensure(r.d.nl, plan, r.d.cfg.Marks)
+	n, err := r.ensureRoutes(r.leavingMarks())
 	r.report.Changes += n
 	errs, r.waysErr = append(errs, err), err
 	n, err = r.loosen()
 	r.report.Changes += n
 	r.waysErr = errors.Join(r.waysErr, err)
 	return errors.Join(append(errs, err)...)
+}
+
+// ensureRoutes makes routes and policy rules what they must be, but for those of marks to keep.
+func (r *round) ensureRoutes(keep []uint32) (changes int, err error) {
+	plan := routing.Plan{
+		Inside: r.d.routed.inside(r.desired.inside, r.serve6), Device: r.overlay, NextHop: overlay.NextHop(),
+		Ways: r.further.ways, Indices: r.wayIndices(), Keep: keep,
+	}
+	if r.serve6 {
+		plan.NextHop6 = overlay.NextHop6()
+	}
+	return r.d.routed.ensure(r.d.nl, plan, r.d.cfg.Marks)
 }
 
 // overlayMTU is that of the overlay, once the uplink is known.

@@ -228,6 +228,15 @@ func (r *round) wayIndices() (list []routing.Index) {
 	return list
 }
 
+// leavingMarks are the marks of egress IPs that are served no more. Until the pods of these go
+// another way, packets with them must not follow the main table.
+func (r *round) leavingMarks() (marks []uint32) {
+	for _, ip := range missing(r.known, r.indices) {
+		marks = append(marks, r.d.cfg.Marks.Index(r.known[ip]))
+	}
+	return marks
+}
+
 // placeFor returns the interface that an egress IP belongs on. It is not ok where that is not
 // known.
 func (r *round) placeFor(ip netip.Addr) (u address.Uplink, ok bool) {
@@ -304,7 +313,11 @@ func (r *round) pinned(idx indices) (map[netip.Addr]int, error) {
 			return nil, err
 		}
 		was = map[netip.Addr]int{}
+		for ip := range idx {
+			was[ip] = -1 // where it left by is not known any more
+		}
 		for ip, at := range own {
+			delete(was, ip)
 			if !r.uplink.Placed(at) {
 				was[ip] = at[0].LinkIndex
 			}

@@ -1,9 +1,12 @@
 package dataplane
 
 import (
+	"context"
 	"fmt"
 	"maps"
 	"net/netip"
+	"slices"
+	"strings"
 	"testing"
 
 	"github.com/vishvananda/netlink"
@@ -107,4 +110,60 @@ func TestPropertyWaysKeepTheirTables(t *testing.T) {
 			before = maps.Clone(d.wayTables)
 		}
 	})
+}
+
+// given: a host that no longer has an egress IP of its second interface; until its pods go another
+// way their packets are led there, and then nothing leads there. A host that does not know where it
+// was lets it leave nowhere.
+//
+// Mutants killed: ways-end-before-marks, unknown-places-are-the-uplink.
+func TestWaysOfEgressIPsThatLeave(t *testing.T) {
+	w := newWorld(t, 1, ownTable())
+	w.second(t)
+	n := w.nodes[0]
+	n.hostFurther(further1, gateway2, 7)
+	n.apply(t)
+	x := testenv.Addr(further1)
+	ways := func() bool {
+		return strings.Contains(n.Run(t, "ip rule show priority 85; ip route show table 77000 2>/dev/null || true"), "via "+gateway2+" dev eth1")
+	}
+	state := n.state
+	state.Hosted = nil
+	d := n.dp
+	n.Do(t, func() {
+		d.mu.Lock()
+		defer d.mu.Unlock()
+		r := &round{pass: newPass(d, state)}
+		must(t, r.prepare())
+		observed, err := observe(context.Background(), r.view())
+		must(t, err)
+		r.known, _ = knownIndices(d.cfg.Marks, observed)
+		r.desired.inside = observed.inside
+		must(t, r.ensureOverlay())
+		if !ways() {
+			t.Error("the way ends before its packets do")
+		}
+		d.pinned = nil
+		must(t, address.Delete(d.nl, mustOwn(t, d)[x]))
+		pins, err := r.pinned(r.known)
+		must(t, err)
+		if at, pinned := pins[x]; at != -1 || !pinned {
+			t.Errorf("it may leave by interface %d, pinned %t", at, pinned)
+		}
+		_, err = r.ensureRoutes(nil)
+		must(t, err)
+		if ways() {
+			t.Error("the way is left")
+		}
+	})
+	if list := order(orderInput{known: indices{x: 512}}); !slices.ContainsFunc(list, func(c change) bool { return c.op == dropWays && c.phase == phaseRelease }) {
+		t.Error("ways end in no phase")
+	}
+}
+
+func mustOwn(t *testing.T, d *Dataplane) map[netip.Addr][]netlink.Addr {
+	t.Helper()
+	own, err := address.Own(d.nl)
+	must(t, err)
+	return own
 }

@@ -66,6 +66,8 @@ type Plan struct {
 	// see ways.go.
 	Ways    []Way
 	Indices []Index
+	// Keep are marks whose way stays as it is found in the kernel, if Indices has none for them.
+	Keep []uint32
 }
 
 // has reports whether the plan has anything of a family, in the kernel's numbers.
@@ -147,6 +149,8 @@ type contents struct {
 	want map[route]bool
 	// uses are the tables in which there is something, or may be.
 	uses map[int]bool
+	// kept are tables of ways whose routes of ours stay, whatever they are.
+	kept map[int]bool
 }
 
 // NewTables returns the tables of a plan.
@@ -165,7 +169,7 @@ func NewTables(p Plan) *Tables {
 // Are reports whether the tables are those of a plan.
 func (t *Tables) Are(p Plan) bool {
 	return t != nil && t.plan.Device == p.Device && t.plan.NextHop == p.NextHop && t.plan.NextHop6 == p.NextHop6 && slices.Equal(t.plan.Inside, p.Inside) &&
-		slices.EqualFunc(t.plan.Ways, p.Ways, Way.equal) && slices.Equal(t.plan.Indices, p.Indices)
+		slices.EqualFunc(t.plan.Ways, p.Ways, Way.equal) && slices.Equal(t.plan.Indices, p.Indices) && slices.Equal(t.plan.Keep, p.Keep)
 }
 
 // Ensure makes our tables hold the plan's routes and no others of ours, and our policy
@@ -181,7 +185,9 @@ func (t *Tables) Ensure(h *netlink.Handle, m mark.Marks, device string) (changes
 	var errs []error
 	for _, c := range t.of {
 		other := func(r netlink.Rule) bool { return r.Family != c.family }
-		n, err := c.ensure(h, append(policyRules(m, device, c.family), t.plan.wayRules(m, c.family)...), slices.DeleteFunc(slices.Clone(rules), other), slices.DeleteFunc(slices.Clone(foreign), other))
+		var plan Plan
+		plan, c.kept = t.plan.keeping(rules, c.family)
+		n, err := c.ensure(h, append(policyRules(m, device, c.family), plan.wayRules(m, c.family)...), slices.DeleteFunc(slices.Clone(rules), other), slices.DeleteFunc(slices.Clone(foreign), other))
 		changes, errs = changes+n, append(errs, err)
 	}
 	return changes, errors.Join(errs...)
@@ -226,6 +232,7 @@ func (c contents) complete() (bool, error) {
 				switch {
 				case own && c.want[r]:
 					n[0]++
+				case own && c.kept[table]:
 				case own || c.wanted && c.uses[table]:
 					n[1]++
 				}
@@ -256,7 +263,7 @@ func (c contents) ensureRoutes(h *netlink.Handle, observed map[route]sighting) (
 		return changes, err // an extra route may cover for a missing one
 	}
 	for r, seen := range observed {
-		if !c.want[r] {
+		if !c.want[r] && !c.kept[r.table] {
 			nr := r.observed(seen)
 			err := h.RouteDel(&nr)
 			if errors.Is(err, unix.ESRCH) {

@@ -131,6 +131,24 @@ func (p Plan) wayRules(m mark.Marks, family int) (rules []*netlink.Rule) {
 	return rules
 }
 
+// keeping is the plan of a family with the indices to keep that rules, which were found, lead to a
+// table, and these tables. One that the plan has for another way is not among them.
+func (p Plan) keeping(rules []netlink.Rule, family int) (_ Plan, tables map[int]bool) {
+	tables, p.Indices = map[int]bool{}, slices.Clone(p.Indices)
+	for _, r := range rules {
+		six := r.Family == netlink.FAMILY_V6
+		if r.Family != family || r.Priority != rulePriorityWay || !slices.Contains(p.Keep, r.Mark) ||
+			slices.ContainsFunc(p.Indices, func(i Index) bool { return i.Mark == r.Mark && i.IPv6 == six }) {
+			continue
+		}
+		p.Indices = append(p.Indices, Index{Mark: r.Mark, Table: r.Table, IPv6: six})
+		if !slices.ContainsFunc(p.Ways, func(w Way) bool { return w.Table == r.Table }) {
+			tables[r.Table] = true
+		}
+	}
+	return p, tables
+}
+
 // WaysFound returns by which device, and by which gateway of IPv4 or else IPv6, each of our
 // tables of ways leads out, as found in the kernel. It works in the network namespace of the
 // calling thread.

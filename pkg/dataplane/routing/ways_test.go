@@ -133,6 +133,12 @@ func TestWaysOfEgressIPs(t *testing.T) {
 		t.Errorf("routes after the gateway has changed:\n%s", got)
 	}
 
+	leaving := without
+	leaving.Keep = []uint32{m.Index(512), m.Index(999)}
+	netnstest.Twice(t, "the way of an egress IP that leaves", func() (int, error) { return ensure(t, host, h, leaving) })
+	if got := host.Run(t, "ip route get "+pod("203.0.113.9", "10.244.1.5", "cni0", m.Index(512))); !strings.Contains(got, "via 172.16.5.2 dev eth1 table 77000") {
+		t.Errorf("an egress IP that leaves goes %s", got)
+	}
 	netnstest.Twice(t, "no ways", func() (int, error) { return ensure(t, host, h, without) })
 	if left := host.Run(t, "ip route show table all | grep 7700 || true; ip rule | grep -E '7700|^8[0-7]:' || true"); left != "" {
 		t.Errorf("left:\n%s", left)
