@@ -35,10 +35,11 @@ func furtherMutants() []mutant {
 		m("further-interfaces-are-not-watched", kernel, "TestSecondInterfaceInTrouble", "news.go", " || n.ofFurther(data)", ""),
 		m("loose-filters-are-noted", kernel, "TestFiltersGetBackWhatTheyWere", "filter.go", "max(own, all) != strictFilter", "max(own, all) == 0"),
 		m("filters-of-others-are-tightened", kernel, "TestFiltersGetBackWhatTheyWere", "filter.go", "if own == looseFilter {", "if own <= looseFilter {"),
-		m("no-interfaces-are-not-known", kernel, "TestNetworksOfOtherInterfaces", "further.go", "if len(r.d.cfg.Interfaces) == 0 {\n\t\tr.report.NetworksKnown = true\n", "if len(r.d.cfg.Interfaces) == 0 {\n"),
+		m("no-interfaces-are-not-known", kernel, "TestNetworksOfOtherInterfaces", "further.go", "\tr.report.NetworksKnown = r.uplinkErr == nil\n\tif len(r.d.cfg.Interfaces) == 0 {\n", "\tif len(r.d.cfg.Interfaces) == 0 {\n\t\tr.report.NetworksKnown = false\n"),
 		m("bridges-suit", kernel, "TestInterfacesThatSuit", "further.go", `"macvlan"}`, `"macvlan", "bridge"}`),
 		m("ways-end-before-marks", kernel, "TestWaysOfEgressIPsThatLeave", "apply_round.go", "r.ensureRoutes(r.leavingMarks())", "r.ensureRoutes(nil)"),
 		m("unknown-places-are-the-uplink", kernel, "TestWaysOfEgressIPsThatLeave", "further.go", "was[ip] = -1 //", "delete(was, ip) //"),
+		m("egress-ips-elsewhere-need-the-uplink", kernel, "TestSecondInterfaceWithoutAnUplink", "further.go", "if len(r.d.cfg.Interfaces) == 0 {", "if r.uplinkErr != nil || len(r.d.cfg.Interfaces) == 0 {"),
 		drawn("ways-share-tables", "!taken[table]", "true"),
 		drawn("ways-change-tables", "maps.DeleteFunc(r.d.wayTables, func(key wayKey, _ int) bool { return !wanted[key] })", "clear(r.d.wayTables)"),
 	}

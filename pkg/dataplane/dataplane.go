@@ -12,6 +12,7 @@ import (
 	"github.com/vishvananda/netlink"
 	"golang.org/x/sys/unix"
 
+	"github.com/egressip-operator/egressip-operator/pkg/dataplane/address"
 	"github.com/egressip-operator/egressip-operator/pkg/dataplane/bpf"
 	"github.com/egressip-operator/egressip-operator/pkg/dataplane/iptables"
 	"github.com/egressip-operator/egressip-operator/pkg/dataplane/neigh"
@@ -139,7 +140,9 @@ type Dataplane struct {
 	// where the kernel must be asked. pinned are the interfaces of such egress IPs as the
 	// guard has them; nil where it was not told yet.
 	wayTables map[wayKey]int
-	pinned    map[netip.Addr]int
+	// furthers are the interfaces other than the uplink as they were last found.
+	furthers []address.Further
+	pinned   map[netip.Addr]int
 }
 
 // New opens what Apply needs. It changes nothing in the kernel. The error says

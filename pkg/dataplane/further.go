@@ -76,10 +76,8 @@ type wayKey struct {
 func (r *round) findFurther() {
 	r.further = furtherLinks{links: map[string]address.Further{}, places: map[string]address.Uplink{}, of: map[netip.Addr]string{}, at: map[netip.Addr]int{}}
 	r.report.Networks, r.report.NetworksKnown = nil, false
-	if r.uplinkErr == nil {
-		if err := r.listFurther(); err != nil {
-			r.errs = append(r.errs, err)
-		}
+	if err := r.listFurther(); err != nil {
+		r.errs = append(r.errs, err)
 	}
 	keys := map[netip.Addr]wayKey{}
 	for _, h := range slices.Concat(r.state.Hosted, r.state.Standby) {
@@ -102,25 +100,31 @@ func (r *round) findFurther() {
 	r.findWays(keys)
 }
 
-// listFurther reads which interfaces there are.
+// listFurther reads which interfaces there are. Egress IPs do not depend on all of it: where that
+// fails, interfaces are taken to be as they last were, and their networks are not known. Nor
+// are they without an uplink, as its networks might be among them.
 func (r *round) listFurther() error {
+	r.report.NetworksKnown = r.uplinkErr == nil
 	if len(r.d.cfg.Interfaces) == 0 {
-		r.report.NetworksKnown = true
 		return nil
 	}
-	found, err := address.Furthers(r.d.nl, r.uplink.Link.Attrs().Index)
+	found, err := address.Furthers(r.d.nl, r.d.news.uplink)
 	if err != nil {
-		return fmt.Errorf("look for further interfaces: %w", err)
+		r.report.NetworksKnown, found = false, r.d.furthers
+		err = fmt.Errorf("look for further interfaces: %w", err)
 	}
+	r.d.furthers = found
+	errs := []error{err}
 	for _, f := range found {
 		if f.Name() == overlayName || !suits(r.d.cfg.Interfaces, f) {
 			continue
 		}
+		r.further.links[f.Name()] = f
 		four, six, err := routing.Gateways(f.Link.Attrs().Index)
 		if err != nil {
-			return fmt.Errorf("look for gateways at %s: %w", f.Name(), err)
+			r.report.NetworksKnown = false
+			errs = append(errs, fmt.Errorf("look for gateways at %s: %w", f.Name(), err))
 		}
-		r.further.links[f.Name()] = f
 		for _, cidr := range f.Networks() {
 			n := Network{Interface: f.Name(), CIDR: cidr, Gateway: four}
 			if cidr.Addr().Is6() {
@@ -129,8 +133,10 @@ func (r *round) listFurther() error {
 			r.report.Networks = append(r.report.Networks, n)
 		}
 	}
-	r.report.NetworksKnown = true
-	return nil
+	if !r.report.NetworksKnown {
+		r.report.Networks = nil
+	}
+	return errors.Join(errs...)
 }
 
 // placeOf returns the interface that an egress IP belongs on, if it can be there.

@@ -9,6 +9,7 @@ import (
 	"strings"
 	"testing"
 
+	"github.com/google/go-cmp/cmp"
 	"github.com/vishvananda/netlink"
 	"pgregory.net/rapid"
 
@@ -166,4 +167,43 @@ func mustOwn(t *testing.T, d *Dataplane) map[netip.Addr][]netlink.Addr {
 	own, err := address.Own(d.nl)
 	must(t, err)
 	return own
+}
+
+// given: a host with an egress IP of its second interface; when it loses its own address at the
+// uplink for a moment, then that egress IP is served as before, and what its pods send still leaves.
+//
+// Mutant killed: egress-ips-elsewhere-need-the-uplink.
+func TestSecondInterfaceWithoutAnUplink(t *testing.T) {
+	w := newWorld(t, 1, ownTable())
+	_, lan2 := w.second(t)
+	n := w.nodes[0]
+	mine := n.addPod(t, "mine", 2)
+	n.hostFurther(further1, gateway2, 7)
+	mine.set(local(further1, 7))
+	n.apply(t)
+	w.seen.only(9001, further1)
+	lan2.only(9001, further1)
+	startSender(t, mine, w.bastion, 9001)
+	held := func() string {
+		return n.Run(t, "ip -o -4 address show dev eth1; ip rule show priority 85; ip route show table 77000; sysctl net.ipv4.conf.eth1.rp_filter; ip rule show priority 79")
+	}
+	before := held()
+	n.Run(t, "ip address delete 192.168.7.11/24 dev eth0")
+	for range 2 {
+		r, err := n.tryApply(t)
+		if err == nil || len(r.Hosted) != 1 || !r.Hosted[0].Configured || r.NetworksKnown {
+			t.Errorf("without an uplink: %+v, networks known %t, %v", r.Hosted, r.NetworksKnown, err)
+		}
+		if diff := cmp.Diff(before, held()); diff != "" {
+			t.Errorf("without an uplink (-before +now):\n%s", diff)
+		}
+		sent := lan2.from(9001, further1)
+		testenv.UntilWithin(t, patience, "packets by the second LAN", func() bool { return lan2.from(9001, further1) > sent+20 })
+	}
+	n.Run(t, "ip address add 192.168.7.11/24 dev eth0; ip route replace default via 192.168.7.1")
+	n.apply(t)
+	n.settled(t)
+	if diff := cmp.Diff(before, held()); diff != "" {
+		t.Errorf("afterwards (-before +now):\n%s", diff)
+	}
 }
