@@ -40,6 +40,7 @@ func furtherMutants() []mutant {
 		m("ways-end-before-marks", kernel, "TestWaysOfEgressIPsThatLeave", "apply_round.go", "r.ensureRoutes(r.leavingMarks())", "r.ensureRoutes(nil)"),
 		m("unknown-places-are-the-uplink", kernel, "TestWaysOfEgressIPsThatLeave", "further.go", "was[ip] = -1 //", "delete(was, ip) //"),
 		m("egress-ips-elsewhere-need-the-uplink", kernel, "TestSecondInterfaceWithoutAnUplink", "further.go", "if len(r.d.cfg.Interfaces) == 0 {", "if r.uplinkErr != nil || len(r.d.cfg.Interfaces) == 0 {"),
+		m("one-way-is-all-ways", kernel, "TestOneBadGateway", "routing/ways_errors.go", "if table < firstWay {", "if table > 0 {"),
 		drawn("ways-share-tables", "!taken[table]", "true"),
 		drawn("ways-change-tables", "maps.DeleteFunc(r.d.wayTables, func(key wayKey, _ int) bool { return !wanted[key] })", "clear(r.d.wayTables)"),
 	}
@@ -57,6 +58,8 @@ func networkChoiceMutants() []mutant {
 		m("uplink-comes-last", choice, "further.go", " || slices.ContainsFunc(h.Networks, func(n netip.Prefix) bool { return n.Contains(ip) })", ""),
 		m("gateway-becomes-an-egress-ip-elsewhere", choice, "further.go", "if ip == n.Gateway {", "if false {"),
 		m("groups-overrule-routes", choice, "further.go", "if n.Gateway.IsValid() {", "if n.Gateway.IsValid() && !g.Gateways[FamilyOf(ip)].IsValid() {"),
+		m("gateways-of-groups-are-anywhere", "TestGatewaysOfGroupsThatCanBe", "further.go", "if own || !reached {", "if own || !reached && !ip.IsValid() {"),
+		m("gateways-of-groups-are-the-host", "TestGatewaysOfGroupsThatCanBe", "further.go", "if own || !reached {", "if own && !ip.IsValid() || !reached {"),
 		m("clouds-have-further-networks", "TestCloudsHaveNoFurtherNetworks", "objects_networks.go", "!h.Clouded && object.Status.Agent != nil", "object.Status.Agent != nil"),
 		m("clouds-of-the-kernel", "TestCloudsHaveNoFurtherNetworks", "decide.go", "in.NetworksKnown && !c.Hosts[i].Clouded", "in.NetworksKnown"),
 		m("ranges-end-at-the-uplink", "TestEgressIPsFollowFurtherNetworks", "resolve_eligibility.go", "networks := host.allNetworks()", "networks := host.Networks"),

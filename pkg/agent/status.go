@@ -232,7 +232,7 @@ func claimsOf(o observation) []v1.ClaimStatus {
 
 func noGatewayMessage(h dataplane.Hosted) string {
 	return fmt.Sprintf("It is at interface %s, for which the host's routes name no gateway: only machines of its network are reached, and the rest is dropped. "+
-		"Add a default route over %[1]s, with a greater metric than the host's own, or name a gateway in annotation %[2]s or the EgressIPPool.", h.Interface, v1.AnnotationGateways)
+		"Add a default route over %[1]s, with a greater metric than the host's own, or name a gateway of that network, which is no address of the host, in annotation %[2]s or the EgressIPPool.", h.Interface, v1.AnnotationGateways)
 }
 
 func inUseMessage(c egress.ClaimResult, report dataplane.HostedReport) string {

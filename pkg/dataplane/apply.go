@@ -72,10 +72,8 @@ type pass struct {
 	// rulesErr is why the rules may not be in place after the last round, rules6Err why those
 	// for IPv6 in iptables are not, guardErr why the guard is not.
 	rulesErr, rules6Err, guardErr error
-	// waysErr is why egress IPs of further interfaces may not leave by these.
-	waysErr error
-	// ofFurther are the egress IPs of further interfaces.
-	ofFurther map[netip.Addr]string
+	// wayErrs are why egress IPs of further interfaces may not leave by these.
+	wayErrs map[netip.Addr]error
 	// locksBoot: the presence that the pass leaves does not end by itself.
 	locksBoot bool
 	// unseen: the kernel could not be observed, so that nothing was changed.
@@ -117,7 +115,7 @@ func (p *pass) run(ctx context.Context) error {
 		r := &round{pass: p}
 		again, err := r.run(ctx)
 		p.rulesErr, p.rules6Err, p.guardErr = r.rulesErr, r.rules6Err, r.guardErr
-		p.waysErr, p.ofFurther = r.waysErr, r.further.of
+		p.wayErrs = r.wayErrs()
 		p.report.Warnings = append(p.report.Warnings, r.guardWarnings...)
 		if err != nil {
 			p.unseen = true
@@ -182,8 +180,8 @@ func (p *pass) finish(err error) (Report, error) {
 			r.Error = p.rules6Err.Error()
 		case p.guardErr != nil:
 			r.Error = p.guardErr.Error()
-		case p.waysErr != nil && p.ofFurther[h.IP] != "":
-			r.Error = p.waysErr.Error()
+		case p.wayErrs[h.IP] != nil:
+			r.Error = p.wayErrs[h.IP].Error()
 		case added, p.unseen && p.d.sight.configured[h.IP] && p.d.sight.holds():
 			r.Configured = true
 		case err != nil:

@@ -313,10 +313,14 @@ func (e *execution) addAddresses(batch []change) (int, error) {
 	n := 0
 	var errs []error
 	for _, place := range e.byPlace(ipsOf(batch)) {
-		if _, further := e.further.places[place.Name]; further && e.waysErr != nil {
-			for _, ip := range place.ips {
-				e.refused[ip] = e.waysErr
+		bad := e.wayErrs()
+		place.ips = slices.DeleteFunc(place.ips, func(ip netip.Addr) bool {
+			if bad[ip] != nil {
+				e.refused[ip] = bad[ip]
 			}
+			return bad[ip] != nil
+		})
+		if len(place.ips) == 0 {
 			continue
 		}
 		added, refused := address.Add(e.d.nl, place.Uplink, place.ips)

@@ -56,8 +56,10 @@ type round struct {
 	// rulesErr is why the rules may not be in place, rules6Err why those for IPv6 in iptables
 	// are not, guardErr why the guard is not.
 	rulesErr, rules6Err, guardErr error
-	// waysErr is why egress IPs of further interfaces may not leave by these.
-	waysErr error
+	// waysErr is why egress IPs of further interfaces may not leave by these, wayErrsIn why those
+	// of one table may not.
+	waysErr   error
+	wayErrsIn map[int]error
 	// guardWarnings are what weakens the guard. defaultRoute is the interface of the
 	// default route; empty where there is none.
 	guardWarnings []warning.Warning
@@ -325,7 +327,8 @@ func (r *round) ensureOverlay() error {
 	}
 	n, err := r.ensureRoutes(r.leavingMarks())
 	r.report.Changes += n
-	errs, r.waysErr = append(errs, err), err
+	errs = append(errs, err)
+	r.wayErrsIn, r.waysErr = routing.WayErrors(err)
 	n, err = r.loosen()
 	r.report.Changes += n
 	r.waysErr = errors.Join(r.waysErr, err)

@@ -234,6 +234,17 @@ func (r *round) wayIndices() (list []routing.Index) {
 	return list
 }
 
+// wayErrs are why egress IPs of further interfaces may not leave by these.
+func (r *round) wayErrs() map[netip.Addr]error {
+	errs := map[netip.Addr]error{}
+	for ip := range r.further.of {
+		if err := errors.Join(r.waysErr, r.wayErrsIn[r.further.at[ip]]); err != nil {
+			errs[ip] = err
+		}
+	}
+	return errs
+}
+
 // leavingMarks are the marks of egress IPs that are served no more. Until the pods of these go
 // another way, packets with them must not follow the main table.
 func (r *round) leavingMarks() (marks []uint32) {

@@ -207,3 +207,26 @@ func TestSecondInterfaceWithoutAnUplink(t *testing.T) {
 		t.Errorf("afterwards (-before +now):\n%s", diff)
 	}
 }
+
+// given: two egress IPs of the second interface, of which one has an address of the host as
+// gateway; then that one is refused with the reason, and the other served.
+//
+// Mutant killed: one-way-is-all-ways.
+func TestOneBadGateway(t *testing.T) {
+	w := newWorld(t, 1, ownTable())
+	w.second(t)
+	n := w.nodes[0]
+	n.hostFurther("172.16.5.202", "172.16.5.11", 8)
+	n.hostFurther(further1, gateway2, 7)
+	mine := n.addPod(t, "mine", 2)
+	mine.set(local(further1, 7))
+	r, err := n.tryApply(t)
+	if err == nil || len(r.Hosted) != 2 || r.Hosted[0].Configured || !strings.Contains(r.Hosted[0].Error, "add route") || !r.Hosted[1].Configured {
+		t.Fatalf("%+v, %v", r.Hosted, err)
+	}
+	w.seen.only(9001, further1)
+	w.flows(t, startSender(t, mine, w.bastion, 9001), further1)
+	n.state.Hosted[0].Gateway = testenv.Addr(gateway2)
+	n.apply(t)
+	n.settled(t)
+}

@@ -86,12 +86,21 @@ func (n FurtherNetwork) invalidAt(ip netip.Addr) string {
 }
 
 // gatewayFor returns by which gateway an egress IP of a group leaves a network of another
-// interface: by that of the host's routes, or else by that of the group.
-func (n FurtherNetwork) gatewayFor(g *Group, ip netip.Addr) netip.Addr {
+// interface: by that of the host's routes, or else by that of the group, if it can be in a
+// network of the interface and is not an address of the host.
+func (n FurtherNetwork) gatewayFor(self *Host, g *Group, ip netip.Addr) netip.Addr {
 	if n.Gateway.IsValid() {
 		return n.Gateway
 	}
-	return g.Gateways[FamilyOf(ip)]
+	gateway := g.Gateways[FamilyOf(ip)]
+	own := gateway == ip || gateway == self.IP || slices.Contains(self.Addresses, gateway)
+	reached := gateway.IsLinkLocalUnicast() || slices.ContainsFunc(self.FurtherNetworks, func(other FurtherNetwork) bool {
+		return other.Interface == n.Interface && other.CIDR.Contains(gateway) && invalidReasonIn(other.CIDR, gateway) == ""
+	})
+	if own || !reached {
+		return netip.Addr{}
+	}
+	return gateway
 }
 
 // publishFurther are those of the networks that the kernel has which are published: none that

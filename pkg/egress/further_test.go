@@ -279,3 +279,30 @@ func TestPropertyEgressIPsAreInTheirNetworks(t *testing.T) {
 		}
 	})
 }
+
+// A gateway of a group is used where it can be: in a network of the interface, or of the link,
+// and no address of the host.
+//
+// Mutants killed: gateways-of-groups-are-anywhere, gateways-of-groups-are-the-host.
+func TestGatewaysOfGroupsThatCanBe(t *testing.T) {
+	for gateway, can := range map[string]bool{
+		"172.16.6.1": true, "172.16.8.1": true, "169.254.0.1": true,
+		"172.16.6.255": false, "172.16.6.0": false, "172.16.7.1": false, "172.16.5.1": false, "10.9.9.9": false,
+		"172.16.6.9": false, "172.16.6.10": false,
+	} {
+		g := new(given).namespace("red", "172.16.6.9").host("w0", "172.16.6.9").further("w0",
+			v1.OtherNetwork{Interface: "eth1", CIDR: "172.16.5.0/24"},
+			v1.OtherNetwork{Interface: "eth2", CIDR: "172.16.6.0/24"}, v1.OtherNetwork{Interface: "eth2", CIDR: "172.16.8.0/24"})
+		g.edit("w0", func(h *v1.HostSubnet) { h.Status.Agent.Addresses = []string{"172.16.6.10"} })
+		g.NetNamespaces[0].Annotations = map[string]string{v1.AnnotationGateways: gateway}
+		cluster, _ := egress.Snapshot(g.Objects)
+		plan, _ := egress.PlanFor(cluster, egress.Resolve(cluster), "w0", nil, nil)
+		want := egress.HostedIP{IP: testenv.Addr("172.16.6.9"), NetID: 1001, Group: "red", Interface: "eth2"}
+		if can {
+			want.Gateway = testenv.Addr(gateway)
+		}
+		if len(plan.Hosted) != 1 || plan.Hosted[0] != want {
+			t.Errorf("%s: hosted %+v, want %+v", gateway, plan.Hosted, want)
+		}
+	}
+}

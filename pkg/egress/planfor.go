@@ -71,7 +71,7 @@ func (c Cluster) placed(self *Host, h HostedIP) HostedIP {
 	}
 	h.Interface, h.Gateway = n.Interface, n.Gateway
 	if i, found := slices.BinarySearchFunc(c.Groups, h.Group, func(g Group, name string) int { return strings.Compare(g.Name, name) }); found {
-		h.Gateway = n.gatewayFor(&c.Groups[i], h.IP)
+		h.Gateway = n.gatewayFor(self, &c.Groups[i], h.IP)
 	}
 	return h
 }

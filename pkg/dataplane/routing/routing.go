@@ -250,20 +250,20 @@ func (c contents) complete() (bool, error) {
 // ensureRoutes adds the routes of the plan that are not observed, then deletes the others.
 func (c contents) ensureRoutes(h *netlink.Handle, observed map[route]sighting) (changes int, err error) {
 	var errs []error
-	added := map[route]bool{}
+	added, incomplete := map[route]bool{}, map[int]bool{}
 	for _, r := range c.list {
 		if _, there := observed[r]; there || added[r] {
 			continue
 		}
 		added[r] = true
 		nr := r.netlink()
-		errs = append(errs, nlutil.Count(&changes, "add "+r.String(), h.RouteReplace(&nr)))
-	}
-	if err := errors.Join(errs...); err != nil {
-		return changes, err // an extra route may cover for a missing one
+		if err := nlutil.Count(&changes, "add "+r.String(), h.RouteReplace(&nr)); err != nil {
+			incomplete[r.table], errs = true, append(errs, ofWay(r.table, err))
+		}
 	}
 	for r, seen := range observed {
-		if !c.want[r] && !c.kept[r.table] {
+		// An extra route may cover for a missing one.
+		if !c.want[r] && !c.kept[r.table] && !incomplete[r.table] {
 			nr := r.observed(seen)
 			err := h.RouteDel(&nr)
 			if errors.Is(err, unix.ESRCH) {
