@@ -28,9 +28,15 @@ func loosen(nl *netlink.Handle, link netlink.Link, notes map[string]uint32) (cha
 	if err != nil || max(own, all) != strictFilter {
 		return 0, err
 	}
-	if _, noted := notes[name]; !noted {
+	was, noted := notes[name]
+	if !noted || was != own { // others have changed it since that note
 		if err := nlutil.Count(&changes, "", routing.PutNote(nl, name, own)); err != nil {
 			return 0, fmt.Errorf("make the reverse path filter loose%w", err)
+		}
+	}
+	if noted && was != own {
+		if err := nlutil.Count(&changes, "", routing.DeleteNote(nl, name, was)); err != nil {
+			return changes, fmt.Errorf("make the reverse path filter loose%w", err)
 		}
 	}
 	n, err := sysctl.Ensure(link, sysctl.ReversePathFilter(), looseFilter)

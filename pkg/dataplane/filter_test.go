@@ -13,7 +13,8 @@ import (
 // what it was, whichever of the two made it strict; one that is not, and one that others have
 // changed meanwhile, stay as they are, and nothing is left of an interface that has gone.
 //
-// Mutants killed: loose-filters-are-noted, filters-of-others-are-tightened.
+// Mutants killed: loose-filters-are-noted, filters-of-others-are-tightened,
+// notes-are-for-ever.
 func TestFiltersGetBackWhatTheyWere(t *testing.T) {
 	m := newMachine(t, "host")
 	m.Run(t, "ip link add eth1 type veth peer name far1; ip link set eth1 up")
@@ -52,6 +53,18 @@ func TestFiltersGetBackWhatTheyWere(t *testing.T) {
 		}
 		if left := notes(); len(left) > 0 {
 			t.Errorf("all %s, own %s: notes %v are left", c.all, c.own, left)
+		}
+	}
+	for _, own0 := range []string{"0", "1"} { // others change it while it is noted
+		set("1", map[string]string{"0": "1", "1": "0"}[own0])
+		_, err = loosen(h, link, notes())
+		must(t, err)
+		set("1", own0)
+		_, err = loosen(h, link, notes())
+		must(t, err)
+		must(t, removeFilters(h))
+		if got, left := own(), notes(); got != own0 || len(left) > 0 {
+			t.Errorf("what others have set to %s is %s, notes %v", own0, got, left)
 		}
 	}
 	set("0", "1")
