@@ -42,6 +42,7 @@ func furtherMutants() []mutant {
 		m("egress-ips-elsewhere-need-the-uplink", kernel, "TestSecondInterfaceWithoutAnUplink", "further.go", "if len(r.d.cfg.Interfaces) == 0 {", "if r.uplinkErr != nil || len(r.d.cfg.Interfaces) == 0 {"),
 		m("one-way-is-all-ways", kernel, "TestOneBadGateway", "routing/ways_errors.go", "if table < firstWay {", "if table > 0 {"),
 		m("notes-are-for-ever", kernel, "TestFiltersGetBackWhatTheyWere", "filter.go", "if !noted || was != own {", "if !noted {"),
+		m("standbys-come-first", kernel, "TestHostedComeBeforeStandbys", "further.go", "return rank(a) - rank(b)", "return 0 * (rank(a) - rank(b))"),
 		drawn("ways-share-tables", "!taken[table]", "true"),
 		drawn("ways-change-tables", "maps.DeleteFunc(r.d.wayTables, func(key wayKey, _ int) bool { return !wanted[key] })", "clear(r.d.wayTables)"),
 	}

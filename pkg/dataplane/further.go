@@ -175,9 +175,29 @@ func (r *round) findWays(keys map[netip.Addr]wayKey) {
 			}
 		}
 	}
+	// If there are too many, hosted egress IPs keep their tables, others get one, and standbys have
+	// the rest.
+	hosted := map[netip.Addr]bool{}
+	for _, h := range r.state.Hosted {
+		hosted[h.IP] = true
+	}
+	rank := func(ip netip.Addr) int {
+		_, has := r.d.wayTables[keys[ip]]
+		switch {
+		case !hosted[ip]:
+			return 2
+		case !has:
+			return 1
+		}
+		return 0
+	}
+	order := sortedAddrs(keys)
+	slices.SortStableFunc(order, func(a, b netip.Addr) int { return rank(a) - rank(b) })
 	wanted := map[wayKey]bool{}
-	for _, key := range keys {
-		wanted[key] = true
+	for _, ip := range order {
+		if len(wanted) < routing.MaxWays {
+			wanted[keys[ip]] = true
+		}
 	}
 	maps.DeleteFunc(r.d.wayTables, func(key wayKey, _ int) bool { return !wanted[key] })
 	taken := map[int]bool{}
@@ -185,7 +205,7 @@ func (r *round) findWays(keys map[netip.Addr]wayKey) {
 		taken[table] = true
 	}
 	next := 0
-	for _, ip := range slices.SortedFunc(maps.Keys(keys), netip.Addr.Compare) {
+	for _, ip := range order {
 		key := keys[ip]
 		table, has := r.d.wayTables[key]
 		for ; !has && next < routing.MaxWays; next++ {

@@ -230,3 +230,28 @@ func TestOneBadGateway(t *testing.T) {
 	n.apply(t)
 	n.settled(t)
 }
+
+// given: standbys that have all tables; then a hosted egress IP gets one of them.
+//
+// Mutant killed: standbys-come-first.
+func TestHostedComeBeforeStandbys(t *testing.T) {
+	d := &Dataplane{wayTables: map[wayKey]int{}}
+	keys := map[netip.Addr]wayKey{}
+	look := func(s State) *round {
+		r := &round{pass: &pass{d: d, state: s, unusable: map[netip.Addr]error{}}}
+		r.further.at = map[netip.Addr]int{}
+		r.findWays(keys)
+		return r
+	}
+	for i := range routing.MaxWays {
+		ip := netip.AddrFrom4([4]byte{172, 16, 5, byte(i + 1)})
+		keys[ip] = wayKey{device: 2, gateway: ip}
+	}
+	look(State{})
+	ip := testenv.Addr("172.16.5.99")
+	keys[ip] = wayKey{device: 3}
+	r := look(State{Hosted: []Hosted{{IP: ip}}})
+	if r.unusable[ip] != nil || r.further.at[ip] == 0 || len(r.unusable) != 1 || len(r.further.ways) != routing.MaxWays {
+		t.Errorf("table %d, unusable %v", r.further.at[ip], r.unusable)
+	}
+}
