@@ -185,7 +185,7 @@ func (c *conversion) later(namespace string, egressIPs []string) {
 
 // destinations reports that another software applies egress IPs to all destinations.
 func (c *conversion) destinations(g egress.Group) {
-	if g.Destinations != nil {
+	if g.Destinations != nil && !g.Destinations.All {
 		c.lost(kindNetNamespace, g.Name, "annotations "+v1.AnnotationIncludeCIDRs+" and exclude-cidrs", "OVN-Kubernetes ignores them: "+
 			"there, the egress IPs apply to all destinations. Here they apply to %s.", g.Destinations)
 	}

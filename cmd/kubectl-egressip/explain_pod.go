@@ -279,26 +279,26 @@ func (r *podRoute) toward(v *nodeView, t *egress.Trace, to netip.AddrPort) {
 
 // result sums up what the destination sees.
 func (r *podRoute) result() string {
-	whom := "a destination outside"
+	destination := "a destination outside"
 	if r.Destination != "" {
-		whom = r.Destination
+		destination = r.Destination
 	}
 	switch r.Outcome {
 	case egress.OutcomeEgressIP:
-		return fmt.Sprintf("%s sees %s.", whom, strings.Join(r.Sources, " or "))
+		return fmt.Sprintf("%s sees %s.", destination, strings.Join(r.Sources, " or "))
 	case egress.OutcomeAsIs:
-		return fmt.Sprintf("%s sees what it sees without egress IPs, usually the address of the node.", whom)
+		return fmt.Sprintf("%s sees what it sees without egress IPs, usually the address of the node.", destination)
 	case egress.OutcomeInside:
-		return fmt.Sprintf("%s sees what it sees without egress IPs, usually the address of the pod.", whom)
+		return fmt.Sprintf("%s sees what it sees without egress IPs, usually the address of the pod.", destination)
 	case egress.OutcomeDropped:
-		return fmt.Sprintf("%s sees nothing: the packet is dropped.", whom)
+		return fmt.Sprintf("%s sees nothing: the packet is dropped.", destination)
 	case egress.OutcomeRefused:
-		return fmt.Sprintf("%s sees nothing: the packet is dropped, and the pod is told, so that it tries the other family.", whom)
+		return fmt.Sprintf("%s sees nothing: the packet is dropped, and the pod is told, so that it tries the other family.", destination)
 	case egress.OutcomeNoFamily:
 		return "The pod cannot send there from this address."
 	case egress.OutcomeUnknown:
 	}
-	return fmt.Sprintf("What %s sees is not known.", whom)
+	return fmt.Sprintf("What %s sees is not known.", destination)
 }
 
 // print writes it for people.

@@ -29,11 +29,6 @@ func TestNoPacketLeaksWhileAWayChanges(t *testing.T) {
 			// has forgotten. That is no packet of the pod, and only confuses.
 			n2.Run(t, rules.iptables()+" -A INPUT -s "+bastionIP+" -j DROP")
 
-			type way struct {
-				name   string
-				pod    Pod
-				source string
-			}
 			ways := []way{
 				{"node", Pod{Kind: Node}, n2.ip.String()},
 				{"local", local(eip2, 7), eip2},
@@ -41,44 +36,64 @@ func TestNoPacketLeaksWhileAWayChanges(t *testing.T) {
 				{"drop", Pod{Kind: Drop}, ""},
 				{"local elsewhere", local(eip3, 8), eip3},
 			}
-			at := ways[0]
-			change := func(to way) {
-				var both, one []string
-				for _, source := range []string{at.source, to.source} {
-					if source != "" {
-						both = append(both, source)
-					}
-				}
-				if to.source != "" {
-					one = append(one, to.source)
-				}
-				w.seen.only(port, both...)
-				w.seen.says("from " + at.name + " to " + to.name)
-				p.set(to.pod)
-				n2.apply(t)
-				// Now, and not later: the old source is gone.
-				w.drain(t)
-				w.seen.only(port, one...)
-				w.seen.says("after " + at.name + " to " + to.name)
-				if to.source != "" {
-					w.flows(t, s, to.source)
-				} else {
-					w.silent(t, s)
-				}
-				n2.settled(t)
-				at = to
-				if t.Failed() {
-					t.FailNow()
-				}
-			}
+			c := changing{world: w, pod: p, sender: s, at: ways[0]}
 			for _, from := range ways {
 				for _, to := range ways {
 					if from.name != to.name {
-						change(from)
-						change(to)
+						c.to(t, from)
+						c.to(t, to)
 					}
 				}
 			}
 		})
+	}
+}
+
+// way is one that a pod can have, and the source that the bastion sees; none where it is dropped.
+type way struct {
+	name   string
+	pod    Pod
+	source string
+}
+
+// changing is a pod that sends without a pause while its way changes.
+type changing struct {
+	*world
+	pod    *podMachine
+	sender *sender
+	// at is the way that the pod has.
+	at way
+}
+
+// to gives the pod another way: no packet has another source than the two ways' meanwhile, and that of
+// the new one afterwards.
+func (c *changing) to(t *testing.T, to way) {
+	t.Helper()
+	var both, one []string
+	for _, source := range []string{c.at.source, to.source} {
+		if source != "" {
+			both = append(both, source)
+		}
+	}
+	if to.source != "" {
+		one = append(one, to.source)
+	}
+	c.seen.only(c.sender.port, both...)
+	c.seen.says("from " + c.at.name + " to " + to.name)
+	c.pod.set(to.pod)
+	c.pod.node.apply(t)
+	// Now, and not later: the old source is gone.
+	c.drain(t)
+	c.seen.only(c.sender.port, one...)
+	c.seen.says("after " + c.at.name + " to " + to.name)
+	if to.source != "" {
+		c.flows(t, c.sender, to.source)
+	} else {
+		c.silent(t, c.sender)
+	}
+	c.pod.node.settled(t)
+	c.at = to
+	if t.Failed() {
+		t.FailNow()
 	}
 }

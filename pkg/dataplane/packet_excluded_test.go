@@ -135,11 +135,6 @@ func TestNoPacketLeaksWhileNetworksAreExcluded(t *testing.T) {
 			if !w.bastion.six {
 				all = "0.0.0.0/1"
 			}
-			type way struct {
-				name   string
-				pod    Pod
-				source string
-			}
 			ways := []way{
 				{"node", Pod{Kind: Node}, n2.own()},
 				{"local", local(w.eip(2), 8), w.eip(2)},
@@ -150,40 +145,12 @@ func TestNoPacketLeaksWhileNetworksAreExcluded(t *testing.T) {
 				{"drop", Pod{Kind: Drop}, ""},
 				{"drop, excluded", excluding(Pod{Kind: Drop}, network), n2.own()},
 			}
-			at := ways[0]
-			change := func(to way) {
-				var both, one []string
-				for _, source := range []string{at.source, to.source} {
-					if source != "" {
-						both = append(both, source)
-					}
-				}
-				if to.source != "" {
-					one = append(one, to.source)
-				}
-				w.seen.only(port, both...)
-				w.seen.says("from " + at.name + " to " + to.name)
-				p.set(to.pod)
-				n2.apply(t)
-				w.drain(t)
-				w.seen.only(port, one...)
-				w.seen.says("after " + at.name + " to " + to.name)
-				if to.source != "" {
-					w.flows(t, s, to.source)
-				} else {
-					w.silent(t, s)
-				}
-				n2.settled(t)
-				at = to
-				if t.Failed() {
-					t.FailNow()
-				}
-			}
+			c := changing{world: w, pod: p, sender: s, at: ways[0]}
 			for _, from := range ways {
 				for _, to := range ways {
 					if from.name != to.name && (len(from.pod.Excluded) > 0 || len(to.pod.Excluded) > 0) {
-						change(from)
-						change(to)
+						c.to(t, from)
+						c.to(t, to)
 					}
 				}
 			}
