@@ -291,7 +291,8 @@ func (r *poolReconciler) writeRequest(ctx context.Context, q *v1alpha1.EgressIPR
 	if slices.Equal(q.Status.EgressIPs, wanted.Status.EgressIPs) && equality.Semantic.DeepEqual(q.Status.Conditions, wanted.Status.Conditions) {
 		return nil
 	}
-	if err := r.writer.Status().Patch(ctx, wanted, client.MergeFrom(q)); err != nil {
+	// On a cache that lags the API server refuses it: nothing is told twice.
+	if err := r.writer.Status().Patch(ctx, wanted, client.MergeFromWithOptions(q, client.MergeFromWithOptimisticLock{})); err != nil {
 		return unlessGone(fmt.Errorf("write the status of EgressIPRequest %s/%s: %w", q.Namespace, q.Name, err))
 	}
 	if given == metav1.ConditionFalse {
@@ -312,7 +313,7 @@ func (r *poolReconciler) writePool(ctx context.Context, p *v1alpha1.EgressIPPool
 	if equality.Semantic.DeepEqual(p.Status, wanted.Status) {
 		return nil
 	}
-	if err := r.writer.Status().Patch(ctx, wanted, client.MergeFrom(p)); err != nil {
+	if err := r.writer.Status().Patch(ctx, wanted, client.MergeFromWithOptions(p, client.MergeFromWithOptimisticLock{})); err != nil {
 		return unlessGone(fmt.Errorf("write the status of EgressIPPool %s: %w", p.Name, err))
 	}
 	if before := meta.FindStatusCondition(p.Status.Conditions, v1alpha1.ConditionReady); read.Broken != "" && (before == nil || before.Message != read.Broken) {

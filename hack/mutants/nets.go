@@ -68,6 +68,8 @@ func networkChoiceMutants() []mutant {
 		m("further-addresses-are-free", "TestAddressesOfHostsInFurtherNetworks", "host_addresses.go", "if count[cidr] > 1 {", "if count[cidr] > 99 {"),
 		{name: "index-of-other-further-networks", pkg: brain, test: "TestPropertyMemoryChangesNothing", edits: []edit{{file: "memo.go", old: "h.sameFurtherNetworks(other) && h.SharesSegment", new: "h.SharesSegment"}}},
 		{name: "pools-have-no-gateways", pkg: controller, test: "TestPools", plain: true, edits: []edit{{file: "pools.go", old: "if pool := v.pool(g.Pool); pool != nil {", new: "if pool := v.pool(g.Pool); pool != nil && false {"}}},
+		{name: "request-status-unlocked", pkg: controller, test: "TestToldOnce", plain: true, edits: []edit{{file: "pools.go", old: "client.MergeFromWithOptions(q, client.MergeFromWithOptimisticLock{})", new: "client.MergeFrom(q)"}}},
+		{name: "pool-status-unlocked", pkg: controller, test: "TestToldOnce", plain: true, edits: []edit{{file: "pools.go", old: "client.MergeFromWithOptions(p, client.MergeFromWithOptimisticLock{})", new: "client.MergeFrom(p)"}}},
 		{name: "unknown-networks-are-none", pkg: agent, test: "TestPublishKeepsFurtherNetworks", plain: true, edits: []edit{{file: "publish.go", old: "if o.decision.networksUnknown {", new: "if false {"}}},
 	}
 }
