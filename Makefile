@@ -28,7 +28,7 @@ CELL ?=
 # client-go took a fifth less processor time (191 s of 245 s).
 vet verify lint tools race test-unit smoke test-conformance: export GOGC ?= 400
 
-.PHONY: help demo generate build plugin kubernetes-versions test test-unit test-conformance test-system race cover smoke vet chaos upgrade failover displacement fuzz e2e ipv6-only bench scale alerts lint fmt verify image up down shell matrix packet-matrix filters kernels mutants tools prerequisites vulncheck
+.PHONY: help demo generate build plugin kubernetes-versions test test-unit test-conformance test-system race cover smoke vet chaos upgrade failover displacement fuzz e2e ipv6-only bench scale alerts lint fmt verify image up down shell matrix packet-matrix filters kernels mutants tools prerequisites vulncheck site
 
 help: ## Show this list
 	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / { printf "  %-19s %s\n", $$1, $$2 }' Makefile
@@ -147,6 +147,9 @@ bench: ## Run the benchmarks
 
 mutants: ## Plant the named mutants, two at a time: each must turn a test red (root; hours)
 	go run ./hack/mutants -jobs 2
+
+site: ## Build the documentation as a web site, into build/site/html (Debian's mkdocs; root installs it)
+	go run ./hack/site
 
 vet: ## Compile and vet everything
 	go vet ./...
