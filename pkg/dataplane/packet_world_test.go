@@ -41,6 +41,8 @@ type node struct {
 	state State
 	// alone: it has no IPv4.
 	alone bool
+	// device2 is its interface of the second network; see secondBy.
+	device2 string
 	// rights are the capabilities that the agent has; nil for all.
 	rights []string
 }

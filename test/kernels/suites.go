@@ -58,6 +58,10 @@ type suite struct {
 // destinations are the packet tests about networks that pods reach without their egress IPs.
 const destinations = `^Test(ExcludedNetworks.*|ConnectionsToExcludedNetworksEnd|NoPacketLeaksWhileNetworksAreExcluded|AllElseWorksWithoutExcludedNetworks)$`
 
+// vlans are the packet tests of a second network that is a VLAN's. Not every machine that these are
+// developed on has VLANs.
+const vlans = `^Test(EgressIPOfAVLAN|VLANInTrouble|GuardSeesTagsOfVLANs)$`
+
 // withoutTable are the packet tests that run without nf_tables.
 const withoutTable = `^Test(BackendIsWhatTheKernelCan|PodsLeaveWithTheirEgressIP|InsideTheClusterNothingChanges|RestartChangesNothing|` +
 	`CleanupLeavesNothingOfOursAndAllElse|EgressIPMovesUnderTraffic|StrictEndsWithoutAnAgent|StrictHoldsWhatIsNotKnownYet|` +
@@ -85,6 +89,7 @@ func suites() []suite {
 		suite{name: "packets", pkg: "pkg/dataplane", tests: packets, matrix: "few", limit: 60 * time.Minute, variants: whole},
 		// Not every machine that these are developed on has ipsets of pairs.
 		suite{name: "destinations", pkg: "pkg/dataplane", tests: destinations, matrix: "few", limit: 30 * time.Minute, variants: both},
+		suite{name: "vlans", pkg: "pkg/dataplane", tests: vlans, matrix: "few", limit: 40 * time.Minute, variants: whole},
 		suite{name: "ipvs", pkg: "pkg/dataplane", tests: "^TestServicesByIPVS$", matrix: "few", limit: 10 * time.Minute, variants: whole},
 		suite{name: "uplinks", pkg: "pkg/dataplane", tests: "^Test(KindsOfUplinks|UplinkBecomesAnotherDevice)$", matrix: "all", limit: 60 * time.Minute, variants: whole},
 		suite{name: "packets without nf_tables", pkg: "pkg/dataplane", tests: withoutTable, matrix: "legacy", limit: 60 * time.Minute, variants: both[1:]},
