@@ -15,6 +15,9 @@ func furtherMutants() []mutant {
 	routes := func(name, test, old, mutated string) mutant {
 		return m(name, kernel+"/routing", test, "ways.go", old, mutated)
 	}
+	routes2 := func(name, test, file, old, mutated string) mutant {
+		return m(name, kernel+"/routing", test, file, old, mutated)
+	}
 	return []mutant{
 		routes("ways-have-no-inside", "TestWaysOfEgressIPs", "if dst.Addr().BitLen() == bits {\n\t\t\t\trs = append(rs, route{table: w.Table, dst: dst, kind: unix.RTN_THROW", "if false {\n\t\t\t\trs = append(rs, route{table: w.Table, dst: dst, kind: unix.RTN_THROW"),
 		routes("ways-have-no-end", "TestWaysOfEgressIPs", "\t\trs = append(rs, route{table: w.Table, dst: everywhere, kind: unix.RTN_UNREACHABLE, metric: unreachableMetric})\n", ""),
@@ -42,6 +45,8 @@ func furtherMutants() []mutant {
 		m("egress-ips-elsewhere-need-the-uplink", kernel, "TestSecondInterfaceWithoutAnUplink", "further.go", "if len(r.d.cfg.Interfaces) == 0 {", "if r.uplinkErr != nil || len(r.d.cfg.Interfaces) == 0 {"),
 		m("one-way-is-all-ways", kernel, "TestOneBadGateway", "routing/ways_errors.go", "if table < firstWay {", "if table > 0 {"),
 		m("notes-are-for-ever", kernel, "TestFiltersGetBackWhatTheyWere", "filter.go", "if !noted || was != own {", "if !noted {"),
+		routes2("tables-of-ways-stop-all", "TestTablesOfWaysThatOthersUse", "routing.go", "cmp.Or(inUse[tableRemote], inUse[tableReturn])", "cmp.Or(inUse[tableRemote], inUse[tableReturn], inUse[firstWay])"),
+		drawn("ways-have-tables-of-others", "\tmaps.DeleteFunc(r.d.wayTables, func(_ wayKey, table int) bool { return others[table] })\n", ""),
 		m("standbys-come-first", kernel, "TestHostedComeBeforeStandbys", "further.go", "return rank(a) - rank(b)", "return 0 * (rank(a) - rank(b))"),
 		drawn("ways-share-tables", "!taken[table]", "true"),
 		drawn("ways-change-tables", "maps.DeleteFunc(r.d.wayTables, func(key wayKey, _ int) bool { return !wanted[key] })", "clear(r.d.wayTables)"),

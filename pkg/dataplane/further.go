@@ -35,6 +35,15 @@ var (
 	errManyWays    = fmt.Errorf("egress IPs of one host leave by at most %d gateways of other interfaces than the uplink", routing.MaxWays)
 )
 
+// errWaysTaken is errManyWays where others use some of the tables.
+func errWaysTaken(others int) error {
+	if others == 0 {
+		return errManyWays
+	}
+	return fmt.Errorf("%w, each with a routing table from %d to %d, of which others use %d: move their routes and rules to other tables",
+		errManyWays, routing.WayTable(0), routing.WayTable(routing.MaxWays-1), others)
+}
+
 // suits reports whether egress IPs may be on an interface by its name and kind.
 func suits(patterns []string, f address.Further) bool {
 	for _, pattern := range patterns {
@@ -157,12 +166,22 @@ func (r *round) placeOf(h Hosted) (address.Uplink, error) {
 	return f.Place(r.d.nl)
 }
 
-// findWays gives each way a table, the one that it has in the kernel if it has one.
+// findWays gives each way a table that others do not use, the one that it has in the kernel if it
+// has one.
 func (r *round) findWays(keys map[netip.Addr]wayKey) {
 	if len(keys) == 0 {
 		r.d.wayTables = nil
 		return
 	}
+	others, err := r.d.routed.takenWays(r.d.nl)
+	if err != nil {
+		r.errs = append(r.errs, err)
+	}
+	r.giveTables(keys, others)
+}
+
+// giveTables is findWays with the tables of others.
+func (r *round) giveTables(keys map[netip.Addr]wayKey, others map[int]bool) {
 	if r.d.wayTables == nil {
 		found, err := routing.WaysFound()
 		if err != nil {
@@ -175,6 +194,7 @@ func (r *round) findWays(keys map[netip.Addr]wayKey) {
 			}
 		}
 	}
+	maps.DeleteFunc(r.d.wayTables, func(_ wayKey, table int) bool { return others[table] })
 	// If there are too many, hosted egress IPs keep their tables, others get one, and standbys have
 	// the rest.
 	hosted := map[netip.Addr]bool{}
@@ -195,12 +215,15 @@ func (r *round) findWays(keys map[netip.Addr]wayKey) {
 	slices.SortStableFunc(order, func(a, b netip.Addr) int { return rank(a) - rank(b) })
 	wanted := map[wayKey]bool{}
 	for _, ip := range order {
-		if len(wanted) < routing.MaxWays {
+		if len(wanted) < routing.MaxWays-len(others) {
 			wanted[keys[ip]] = true
 		}
 	}
 	maps.DeleteFunc(r.d.wayTables, func(key wayKey, _ int) bool { return !wanted[key] })
-	taken := map[int]bool{}
+	taken := maps.Clone(others)
+	if taken == nil {
+		taken = map[int]bool{}
+	}
 	for _, table := range r.d.wayTables {
 		taken[table] = true
 	}
@@ -215,7 +238,7 @@ func (r *round) findWays(keys map[netip.Addr]wayKey) {
 			}
 		}
 		if !has {
-			r.unusable[ip] = errManyWays
+			r.unusable[ip] = errWaysTaken(len(others))
 			continue
 		}
 		r.further.at[ip] = table

@@ -65,10 +65,10 @@ func TestInterfacesThatSuit(t *testing.T) {
 	}
 }
 
-// Each way has a table of its own, which it keeps as long as it is wanted; those for which none
-// is left are reported.
+// Each way has a table of its own, and of nobody else, which it keeps as long as it is wanted and
+// others do not use it; those for which none is left are reported.
 //
-// Mutants killed: ways-share-tables, ways-change-tables.
+// Mutants killed: ways-share-tables, ways-change-tables, ways-have-tables-of-others.
 func TestPropertyWaysKeepTheirTables(t *testing.T) {
 	rapid.Check(t, func(t *rapid.T) {
 		d := &Dataplane{wayTables: map[wayKey]int{}}
@@ -83,8 +83,12 @@ func TestPropertyWaysKeepTheirTables(t *testing.T) {
 			}
 			r := &round{pass: &pass{d: d, unusable: map[netip.Addr]error{}}}
 			r.further.at = map[netip.Addr]int{}
+			others := map[int]bool{}
+			for _, n := range rapid.SliceOfNDistinct(rapid.IntRange(0, routing.MaxWays-1), 0, routing.MaxWays, rapid.ID).Draw(t, "tables of others") {
+				others[routing.WayTable(n)] = true
+			}
 			if len(keys) > 0 {
-				r.findWays(keys)
+				r.giveTables(keys, others)
 			} else {
 				d.wayTables = map[wayKey]int{}
 			}
@@ -92,16 +96,16 @@ func TestPropertyWaysKeepTheirTables(t *testing.T) {
 			for ip, key := range keys {
 				table, has := r.further.at[ip]
 				if !has {
-					if r.unusable[ip] == nil || len(r.further.ways) < routing.MaxWays {
+					if r.unusable[ip] == nil || len(r.further.ways) < routing.MaxWays-len(others) {
 						t.Fatalf("%v has no table: %v", ip, r.unusable[ip])
 					}
 					continue
 				}
-				if other, taken := owner[table]; taken && other != key || !routing.IsOurTable(table) {
+				if other, taken := owner[table]; taken && other != key || !routing.IsOurTable(table) || others[table] {
 					t.Fatalf("table %d is that of %v and %v", table, key, other)
 				}
 				owner[table] = key
-				if was, had := before[key]; had && was != table {
+				if was, had := before[key]; had && was != table && !others[was] {
 					t.Fatalf("%v had table %d and has %d", key, was, table)
 				}
 			}
@@ -240,7 +244,7 @@ func TestHostedComeBeforeStandbys(t *testing.T) {
 	look := func(s State) *round {
 		r := &round{pass: &pass{d: d, state: s, unusable: map[netip.Addr]error{}}}
 		r.further.at = map[netip.Addr]int{}
-		r.findWays(keys)
+		r.giveTables(keys, nil)
 		return r
 	}
 	for i := range routing.MaxWays {
@@ -254,4 +258,86 @@ func TestHostedComeBeforeStandbys(t *testing.T) {
 	if r.unusable[ip] != nil || r.further.at[ip] == 0 || len(r.unusable) != 1 || len(r.further.ways) != routing.MaxWays {
 		t.Errorf("table %d, unusable %v", r.further.at[ip], r.unusable)
 	}
+}
+
+// given: a host with an egress IP of its second interface, whose pod sends; when others use the
+// routing table of its way, with a route or a policy rule of either family, then it gets another
+// table, others keep theirs, and so does what was there before; a restart changes nothing.
+// Where others use all of them, only such egress IPs are refused.
+//
+// Mutants killed: ways-have-tables-of-others, tables-of-ways-stop-all.
+func TestRoutingTablesOfOthersAreNoWays(t *testing.T) {
+	for name, c := range map[string]struct{ add, del string }{
+		"a route":                  {"ip route add 198.51.100.0/24 dev eth0 table 77000", "ip route del 198.51.100.0/24 table 77000"},
+		"a route of IPv6":          {"ip -6 route add 2001:db8::/32 dev eth0 table 77000", "ip -6 route del 2001:db8::/32 table 77000"},
+		"a policy rule":            {"ip rule add from 192.0.2.77 lookup 77000", "ip rule del from 192.0.2.77 lookup 77000"},
+		"a policy rule after ours": {"ip rule add from 192.0.2.77 lookup 77000 priority 40000", "ip rule del priority 40000"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			w := newWorld(t, 1, ownTable())
+			lan1, lan2 := w.second(t)
+			n := w.nodes[0]
+			mine := n.addPod(t, "mine", 2)
+			n.hostFurther(further1, gateway2, 7)
+			n.host(eip1, 8)
+			mine.set(local(further1, 7))
+			n.apply(t)
+			w.seen.only(9001, further1)
+			lan1.only(9001)
+			lan2.only(9001, further1)
+			startSender(t, mine, w.bastion, 9001)
+			flow := func() {
+				t.Helper()
+				sent := lan2.from(9001, further1)
+				testenv.UntilWithin(t, patience, "packets by the second LAN", func() bool { return lan2.from(9001, further1) > sent+20 })
+			}
+			flow()
+			theirs := func() string {
+				return n.Run(t, "for f in -4 -6; do ip $f route show table 77000 2>/dev/null || true; ip $f rule; done")
+			}
+			n.Run(t, c.add)
+			n.apply(t)
+			n.settled(t)
+			flow()
+			if got := theirs(); strings.Contains(got, "via "+gateway2) || strings.Contains(got, "proto 77 lookup 77000") {
+				t.Errorf("others share table 77000:\n%s", got)
+			}
+			if got := n.Run(t, "ip route show table 77001"); !strings.Contains(got, "via "+gateway2+" dev eth1") {
+				t.Errorf("table 77001: %s", got)
+			}
+			n.start(t)
+			n.settled(t)
+			n.Run(t, c.del)
+			if got := theirs(); strings.Contains(got, "77000") {
+				t.Errorf("left of others, or of us:\n%s", got)
+			}
+			n.apply(t)
+			n.settled(t)
+			flow()
+		})
+	}
+}
+
+// given: a host where others use all routing tables of ways; then an egress IP of a second interface
+// is refused with the reason, those of the uplink are served, and all is well when others have gone.
+//
+// Mutant killed: tables-of-ways-stop-all.
+func TestAllTablesOfWaysAreOthers(t *testing.T) {
+	w := newWorld(t, 1, ownTable())
+	w.second(t)
+	n := w.nodes[0]
+	n.hostFurther(further1, gateway2, 7)
+	n.host(eip1, 8)
+	mine := n.addPod(t, "mine", 2)
+	mine.set(local(eip1, 8))
+	n.Run(t, "for i in $(seq 77000 77015); do ip route add 198.51.100.0/24 dev eth0 table $i; done")
+	r, err := n.tryApply(t)
+	if err == nil || len(r.Hosted) != 2 || r.Hosted[0].Configured || !strings.Contains(r.Hosted[0].Error, "others use 16") || !r.Hosted[1].Configured {
+		t.Fatalf("%+v, %v", r.Hosted, err)
+	}
+	w.seen.only(9001, eip1)
+	w.flows(t, startSender(t, mine, w.bastion, 9001), eip1)
+	n.Run(t, "for i in $(seq 77000 77015); do ip route del 198.51.100.0/24 table $i; done")
+	n.apply(t)
+	n.settled(t)
 }

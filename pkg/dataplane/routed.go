@@ -24,6 +24,10 @@ type routed struct {
 	// looked up at the time looked6; zero where that must be looked up.
 	others6 error
 	looked6 time.Duration
+	// taken are the tables of ways that others use, as was looked up at the time lookedWays;
+	// zero where that must be looked up.
+	taken      map[int]bool
+	lookedWays time.Duration
 	// of are the networks that list has in order, those of IPv6 if ipv6 is set.
 	of   map[netip.Prefix]struct{}
 	ipv6 bool
@@ -42,7 +46,20 @@ func (r *routed) inside(networks map[netip.Prefix]struct{}, withIPv6 bool) []net
 }
 
 // heard notes that the kernel has reported changes.
-func (r *routed) heard() { r.asSet, r.looked6 = false, 0 }
+func (r *routed) heard() { r.asSet, r.looked6, r.lookedWays = false, 0, 0 }
+
+// takenWays are the tables of ways that others use. Where that cannot be found out, err is why,
+// and they are what they were.
+func (r *routed) takenWays(h *netlink.Handle) (map[int]bool, error) {
+	if r.lookedWays == 0 || monotonic()-r.lookedWays >= wholeEvery {
+		taken, err := routing.WaysOfOthers(h)
+		if err != nil {
+			return r.taken, fmt.Errorf("look for others in our routing tables: %w", err)
+		}
+		r.taken, r.lookedWays = taken, monotonic()
+	}
+	return r.taken, nil
+}
 
 // inUse6 is why our tables can have nothing of IPv6: others use them. err is why that may
 // not be so any more, or not yet.
@@ -69,7 +86,7 @@ func (r *routed) ensure(h *netlink.Handle, p routing.Plan, m Marks) (changes int
 	changes, err = r.tables.Ensure(h, m, overlayName)
 	r.asSet, r.at = changes == 0 && err == nil, monotonic()
 	if err != nil {
-		r.looked6 = 0
+		r.looked6, r.lookedWays = 0, 0
 	}
 	return changes, err
 }

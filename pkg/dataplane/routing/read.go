@@ -14,15 +14,39 @@ import (
 	"github.com/egressip-operator/egressip-operator/pkg/dataplane/internal/nlutil"
 )
 
-// observe lists our routes of a family, unless the tables have routes of others that matter.
-func (c contents) observe() (own map[route]sighting, err error) {
+// observe lists our routes of a family, and adds to inUse which tables that matter have routes of
+// others.
+func (c contents) observe(inUse map[int]error) (own map[route]sighting, err error) {
 	own, foreign, err := tableRoutes(c.family)
 	for _, r := range foreign {
-		if err == nil && c.wanted && c.uses[r.table] {
-			err = routeOfOthers(r)
+		if c.wanted && c.uses[r.table] && inUse[r.table] == nil {
+			inUse[r.table] = routeOfOthers(r)
 		}
 	}
 	return own, err
+}
+
+// WaysOfOthers returns which of our tables of ways others use, for whatever family: with a
+// route there, or a policy rule. It works in the network namespace of the calling thread, which
+// must be that of the handle.
+func WaysOfOthers(h *netlink.Handle) (map[int]bool, error) {
+	_, rules, err := leadingRules(h, families()...)
+	if err != nil {
+		return nil, err
+	}
+	_, routes, err := tableRoutes(families()...)
+	if err != nil {
+		return nil, err
+	}
+	tables := map[int]bool{}
+	for _, r := range rules {
+		tables[r.Table] = r.Table >= firstWay
+	}
+	for _, r := range routes {
+		tables[r.table] = r.table >= firstWay
+	}
+	maps.DeleteFunc(tables, func(_ int, way bool) bool { return !way })
+	return tables, nil
 }
 
 // Others6 is why our tables cannot have anything of IPv6: the error names a route or policy

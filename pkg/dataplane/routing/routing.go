@@ -149,8 +149,10 @@ type contents struct {
 	want map[route]bool
 	// uses are the tables in which there is something, or may be.
 	uses map[int]bool
-	// kept are tables of ways whose routes of ours stay, whatever they are.
-	kept map[int]bool
+	// kept are tables of ways whose routes of ours stay, whatever they are; taken are those that
+	// others use, with the reason.
+	kept  map[int]bool
+	taken map[int]error
 }
 
 // NewTables returns the tables of a plan.
@@ -175,8 +177,9 @@ func (t *Tables) Are(p Plan) bool {
 // Ensure makes our tables hold the plan's routes and no others of ours, and our policy
 // rules exist and no others of ours, and counts the changes. device is the overlay. Where
 // others use the tables for one family, nothing of this family changes, and the error is
-// ErrTableInUse; the other family does not depend on it. It works in the network namespace
-// of the calling thread, which must be that of the handle.
+// ErrTableInUse; the other family does not depend on it. Where others use the table of a way, its
+// routes do not change, and it is an error of the way; see WayErrors. It works in the network
+// namespace of the calling thread, which must be that of the handle.
 func (t *Tables) Ensure(h *netlink.Handle, m mark.Marks, device string) (changes int, err error) {
 	rules, foreign, err := leadingRules(h, families()...)
 	if err != nil {
@@ -196,29 +199,46 @@ func (t *Tables) Ensure(h *netlink.Handle, m mark.Marks, device string) (changes
 // ensure is Ensure for a family, of which rules are ours, foreign those of others, and want those
 // that must be there if anything of it must.
 func (c contents) ensure(h *netlink.Handle, want []*netlink.Rule, rules, foreign []netlink.Rule) (changes int, err error) {
+	inUse := map[int]error{}
 	for _, rule := range foreign {
 		if c.wanted && c.uses[rule.Table] {
-			return 0, ruleOfOthers(rule)
+			inUse[rule.Table] = ruleOfOthers(rule)
 		}
 	}
 	complete, err := c.complete()
 	if err != nil {
 		return 0, err
 	}
-	var errs []error
-	if !complete {
-		routes, err := c.observe()
-		if err != nil {
+	var routes map[route]sighting
+	if !complete || len(inUse) > 0 {
+		if routes, err = c.observe(inUse); err != nil {
 			return 0, err
 		}
-		n, err := c.ensureRoutes(h, routes)
+	}
+	if err := cmp.Or(inUse[tableRemote], inUse[tableReturn]); err != nil {
+		return 0, err
+	}
+	var errs []error
+	c.taken = inUse
+	for _, table := range slices.Sorted(maps.Keys(inUse)) {
+		errs = append(errs, ofWay(table, inUse[table]))
+	}
+	incomplete := map[int]bool{}
+	if !complete {
+		n, err := c.addRoutes(h, routes, incomplete)
 		changes, errs = changes+n, append(errs, err)
 	}
 	if !c.wanted {
 		want = nil
 	}
+	// No rule leads to routes that are deleted.
 	n, err := ensureRules(h, want, rules)
-	return changes + n, errors.Join(append(errs, err)...)
+	changes, errs = changes+n, append(errs, err)
+	if !complete {
+		n, err := c.deleteRoutes(h, routes, incomplete)
+		changes, errs = changes+n, append(errs, err)
+	}
+	return changes, errors.Join(errs...)
 }
 
 // complete reports whether the tables have all routes of the family that they should have,
@@ -247,12 +267,13 @@ func (c contents) complete() (bool, error) {
 	return found == len(c.want) && others == 0, nil
 }
 
-// ensureRoutes adds the routes of the plan that are not observed, then deletes the others.
-func (c contents) ensureRoutes(h *netlink.Handle, observed map[route]sighting) (changes int, err error) {
+// addRoutes adds the routes of the plan that are not observed. Tables in which that fails are
+// incomplete.
+func (c contents) addRoutes(h *netlink.Handle, observed map[route]sighting, incomplete map[int]bool) (changes int, err error) {
 	var errs []error
-	added, incomplete := map[route]bool{}, map[int]bool{}
+	added := map[route]bool{}
 	for _, r := range c.list {
-		if _, there := observed[r]; there || added[r] {
+		if _, there := observed[r]; there || added[r] || c.taken[r.table] != nil {
 			continue
 		}
 		added[r] = true
@@ -261,9 +282,15 @@ func (c contents) ensureRoutes(h *netlink.Handle, observed map[route]sighting) (
 			incomplete[r.table], errs = true, append(errs, ofWay(r.table, err))
 		}
 	}
+	return changes, errors.Join(errs...)
+}
+
+// deleteRoutes deletes observed routes that are not of the plan.
+func (c contents) deleteRoutes(h *netlink.Handle, observed map[route]sighting, incomplete map[int]bool) (changes int, err error) {
+	var errs []error
 	for r, seen := range observed {
 		// An extra route may cover for a missing one.
-		if !c.want[r] && !c.kept[r.table] && !incomplete[r.table] {
+		if !c.want[r] && !c.kept[r.table] && !incomplete[r.table] && c.taken[r.table] == nil {
 			nr := r.observed(seen)
 			err := h.RouteDel(&nr)
 			if errors.Is(err, unix.ESRCH) {

@@ -1,6 +1,7 @@
 package routing
 
 import (
+	"errors"
 	"fmt"
 	"net/netip"
 	"strings"
@@ -217,6 +218,54 @@ func TestGatewaysOfInterfaces(t *testing.T) {
 			must(t, err)
 			if got := [2]string{four.String(), six.String()}; got != want {
 				t.Errorf("%s: %v, want %v", name, got, want)
+			}
+		})
+	}
+}
+
+// given: others that use the table of one way, for one family; then this way of the family alone is
+// as it was, with an error that says so, and all else is as planned. Which tables are in use is
+// found.
+//
+// Mutant killed: tables-of-ways-stop-all.
+func TestTablesOfWaysThatOthersUse(t *testing.T) {
+	for name, add := range map[string]string{
+		"route":                 "ip route add 198.51.100.0/24 dev eth0 table 77000",
+		"the same default":      "ip route add default dev eth0 table 77000",
+		"rule":                  "ip rule add from 192.0.2.77 lookup 77000",
+		"another family's rule": "ip -6 rule add from fd00:7::7 lookup 77000",
+	} {
+		t.Run(name, func(t *testing.T) {
+			host, h, plan := twoWays(t)
+			host.Run(t, add)
+			theirs := func() string {
+				return host.Run(t, "for f in -4 -6; do ip $f route show table 77000 2>/dev/null || true; ip $f rule; done | grep -v 'proto 77' | sort -u")
+			}
+			before := theirs()
+			var taken map[int]bool
+			for range 2 {
+				_, err := ensure(t, host, h, plan)
+				of, rest := WayErrors(err)
+				if rest != nil || len(of) != 1 || !errors.Is(of[WayTable(0)], ErrTableInUse) {
+					t.Fatalf("errors %v, of ways %v", rest, of)
+				}
+				host.Do(t, func() {
+					taken, err = WaysOfOthers(h)
+					must(t, err)
+				})
+				if len(taken) != 1 || !taken[WayTable(0)] {
+					t.Errorf("tables of others: %v", taken)
+				}
+			}
+			if after := theirs(); after != before {
+				t.Errorf("theirs changed from\n%s to\n%s", before, after)
+			}
+			if got := host.Run(t, "ip -6 route show table 77001; ip route show table 2000; ip rule"); !strings.Contains(got, "via fd00:6::1") || !strings.Contains(got, "dev egress0") || !strings.Contains(got, "lookup 2000") {
+				t.Errorf("all else:\n%s", got)
+			}
+			n, err := remove(t, host, h)
+			if after := theirs(); n == 0 || err != nil || after != before {
+				t.Errorf("removed %d, %v; theirs changed from\n%s to\n%s", n, err, before, after)
 			}
 		})
 	}
