@@ -294,6 +294,7 @@ func (w *world) addNode(t *testing.T, i, nodes int, rules rulesOf) {
 		index:   i,
 		ip:      testenv.Addr(fmt.Sprintf("192.168.7.%d", 10+i)),
 		pods:    netip.MustParsePrefix(fmt.Sprintf("10.244.%d.0/24", i)),
+		device2: "eth1",
 		cfg:     Config{PinDir: netnstest.PinDir(t), IPTables: !rules.table(), shared: rules.shared},
 	}
 	w.plug(t, n.machine, n.ip.String()+"/24")
