@@ -286,11 +286,19 @@ func (s setup) endpoints(log logr.Logger) error {
 	if endpoint.None(s.options.MetricsAddress) {
 		return nil
 	}
-	metrics, err := endpoint.Metrics(log, s.options.MetricsAddress, s.options.MetricsSecure, s.mgr.GetConfig(), s.mgr.GetHTTPClient())
+	metrics, err := endpoint.Metrics(endpoint.Config{
+		Log: log, Address: s.options.MetricsAddress, Secure: s.options.MetricsSecure, API: s.mgr.GetConfig(), Requests: s.mgr.GetHTTPClient(),
+		Guarded: s.guarded(),
+	})
 	if err != nil {
 		return err
 	}
 	return s.mgr.Add(metrics)
+}
+
+// guarded is what is served besides metrics, on every replica, to clients that may get it.
+func (s setup) guarded() []endpoint.Guarded {
+	return nil
 }
 
 // probes returns nil and noProbes if the options ask for no probes.

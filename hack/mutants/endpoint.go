@@ -2,7 +2,7 @@ package main
 
 const endpoint = "./internal/endpoint"
 
-// endpointMutants are mistakes about who gets metrics, and about ports that are taken.
+// endpointMutants are mistakes about who gets what is served, and about ports that are taken.
 func endpointMutants() []mutant {
 	return []mutant{
 		{
@@ -11,7 +11,15 @@ func endpointMutants() []mutant {
 		},
 		{
 			name: "anonymous-may", pkg: endpoint, test: "TestMetricsOfARealCluster", plain: true,
-			edits: []edit{{file: "endpoint.go", old: "handler = a.guard(handler)", new: "_ = a.guard"}},
+			edits: []edit{{file: "endpoint.go", old: "guard = a.guard\n", new: "_ = a.guard\n"}},
+		},
+		{
+			name: "asks-for-metrics-alone", pkg: endpoint, test: "TestMetricsOfARealCluster", plain: true,
+			edits: []edit{{file: "access.go", old: "Path: path, Verb", new: "Path: metricsPath, Verb"}},
+		},
+		{
+			name: "one-yes-for-all-paths", pkg: endpoint, test: "TestAccessIsByPath", plain: true,
+			edits: []edit{{file: "access.go", old: "question{token: sha256.Sum256([]byte(token)), path: path}", new: "question{token: sha256.Sum256([]byte(token))}"}},
 		},
 		{
 			name: "revoked-for-ever", pkg: endpoint, test: "TestAccessIsRemembered", plain: true,
@@ -32,7 +40,7 @@ func endpointMutants() []mutant {
 			name: "flood-goes-on-to-the-api-server", pkg: endpoint, test: "TestAccessAsksLittleAtOnce", plain: true,
 			edits: []edit{{
 				file: "access.go", old: "return unknown, fmt.Errorf(\"more than %d clients at a time\", askAtOnce)",
-				new: "return a.ask(ctx, token)",
+				new: "return a.ask(ctx, token, path)",
 			}},
 		},
 		{

@@ -32,8 +32,9 @@ const (
 	// staleFor is how long a yes is used where the API server does not answer: this is
 	// when an administrator needs the metrics most.
 	staleFor = time.Hour
-	// knownAtMost limits the answers that are remembered. A cluster has a few scrapers.
-	knownAtMost = 64
+	// knownAtMost limits the answers that are remembered. A cluster has a few scrapers, and
+	// a few people who look.
+	knownAtMost = 256
 )
 
 // verdict is what a client may do.
@@ -41,20 +42,26 @@ type verdict int
 
 const (
 	unknown   verdict = iota // its token belongs to no user
-	forbidden                // it may not get metrics
+	forbidden                // it may not get what it asks for
 	allowed
 )
 
-// access decides who gets metrics, and remembers it for a while.
+// access decides who gets what is served under each path, and remembers it for a while.
 type access struct {
 	log   logr.Logger
 	clock clock.PassiveClock
-	// ask has the API server decide.
-	ask    func(ctx context.Context, token string) (verdict, error)
+	// ask has the API server decide about a non-resource URL.
+	ask    func(ctx context.Context, token, path string) (verdict, error)
 	asking chan struct{} // has room for askAtOnce
 
 	mu    sync.Mutex
-	known map[[sha256.Size]byte]answer // by the token's hash: tokens are secrets
+	known map[question]answer
+}
+
+// question is what the API server was asked: whether who has a token may get a path.
+type question struct {
+	token [sha256.Size]byte // its hash: tokens are secrets
+	path  string
 }
 
 // answer is a verdict of the API server, and when it was given.
@@ -66,20 +73,20 @@ type answer struct {
 func newAccess(log logr.Logger, cfg *rest.Config, requests *http.Client) (*access, error) {
 	tokens, err := authnclient.NewForConfigAndClient(cfg, requests)
 	if err != nil {
-		return nil, fmt.Errorf("set up the authentication of metrics: %w", err)
+		return nil, fmt.Errorf("set up the authentication of clients: %w", err)
 	}
 	rights, err := authzclient.NewForConfigAndClient(cfg, requests)
 	if err != nil {
-		return nil, fmt.Errorf("set up the authorization of metrics: %w", err)
+		return nil, fmt.Errorf("set up the authorization of clients: %w", err)
 	}
 	return &access{
-		log: log, clock: clock.RealClock{}, asking: make(chan struct{}, askAtOnce), known: make(map[[sha256.Size]byte]answer),
+		log: log, clock: clock.RealClock{}, asking: make(chan struct{}, askAtOnce), known: make(map[question]answer),
 		ask: reviewer{tokens.TokenReviews(), rights.SubjectAccessReviews()}.ask,
 	}, nil
 }
 
-// guard lets only requests of those clients through that may get metrics.
-func (a *access) guard(next http.Handler) http.Handler {
+// guard lets only requests of those clients through that may get a path.
+func (a *access) guard(path string, next http.Handler) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		scheme, token, _ := strings.Cut(r.Header.Get("Authorization"), " ")
 		token = strings.TrimSpace(token)
@@ -87,15 +94,15 @@ func (a *access) guard(next http.Handler) http.Handler {
 			unauthorized(w)
 			return
 		}
-		v, err := a.decide(r.Context(), token)
+		v, err := a.decide(r.Context(), token, path)
 		switch {
 		case err != nil:
-			a.log.V(1).Info("a client of metrics could not be authenticated", "error", err.Error())
-			http.Error(w, "the API server, which knows who may get metrics, cannot be asked", http.StatusServiceUnavailable)
+			a.log.V(1).Info("a client could not be authenticated", "path", path, "error", err.Error())
+			http.Error(w, "the API server, which knows who may get "+path+", cannot be asked", http.StatusServiceUnavailable)
 		case v == unknown:
 			unauthorized(w)
 		case v == forbidden:
-			http.Error(w, "Forbidden: no role allows to get the non-resource URL "+metricsPath, http.StatusForbidden)
+			http.Error(w, "Forbidden: no role allows to get the non-resource URL "+path, http.StatusForbidden)
 		default:
 			next.ServeHTTP(w, r)
 		}
@@ -107,14 +114,14 @@ func unauthorized(w http.ResponseWriter) {
 	http.Error(w, "Unauthorized: give the bearer token of a user or ServiceAccount of this cluster", http.StatusUnauthorized)
 }
 
-// decide returns what the client with a token may do.
-func (a *access) decide(ctx context.Context, token string) (verdict, error) {
-	key := sha256.Sum256([]byte(token))
+// decide returns whether the client with a token may get a path.
+func (a *access) decide(ctx context.Context, token, path string) (verdict, error) {
+	key := question{token: sha256.Sum256([]byte(token)), path: path}
 	last, ok := a.recall(key)
 	if ok && a.clock.Since(last.at) < last.verdict.lasts() {
 		return last.verdict, nil
 	}
-	v, err := a.askBounded(ctx, token)
+	v, err := a.askBounded(ctx, token, path)
 	if err != nil {
 		if ok && last.verdict == allowed && a.clock.Since(last.at) < staleFor {
 			return allowed, nil
@@ -133,7 +140,7 @@ func (v verdict) lasts() time.Duration {
 	return noFor
 }
 
-func (a *access) askBounded(ctx context.Context, token string) (verdict, error) {
+func (a *access) askBounded(ctx context.Context, token, path string) (verdict, error) {
 	select {
 	case a.asking <- struct{}{}:
 	default:
@@ -142,10 +149,10 @@ func (a *access) askBounded(ctx context.Context, token string) (verdict, error) 
 	defer func() { <-a.asking }()
 	ctx, cancel := context.WithTimeout(ctx, askWithin)
 	defer cancel()
-	return a.ask(ctx, token)
+	return a.ask(ctx, token, path)
 }
 
-func (a *access) recall(key [sha256.Size]byte) (answer, bool) {
+func (a *access) recall(key question) (answer, bool) {
 	a.mu.Lock()
 	defer a.mu.Unlock()
 	found, ok := a.known[key]
@@ -154,12 +161,12 @@ func (a *access) recall(key [sha256.Size]byte) (answer, bool) {
 
 // remember stores an answer. If there are too many, it removes another one: a refusal
 // first, so that made-up tokens do not displace a scraper's token, and then the oldest.
-func (a *access) remember(key [sha256.Size]byte, given answer) {
+func (a *access) remember(key question, given answer) {
 	a.mu.Lock()
 	defer a.mu.Unlock()
 	a.known[key] = given
 	for len(a.known) > knownAtMost {
-		var least [sha256.Size]byte
+		var least question
 		first := true
 		for k, candidate := range a.known {
 			if k != key && (first || candidate.lessUseful(a.known[least])) {
@@ -187,8 +194,8 @@ type reviewer struct {
 	}
 }
 
-// ask returns what the client with a token may do.
-func (r reviewer) ask(ctx context.Context, token string) (verdict, error) {
+// ask returns whether the client with a token may get a path.
+func (r reviewer) ask(ctx context.Context, token, path string) (verdict, error) {
 	review, err := r.tokens.Create(ctx, &authn.TokenReview{Spec: authn.TokenReviewSpec{Token: token}}, metav1.CreateOptions{})
 	if err != nil {
 		return unknown, fmt.Errorf("create a TokenReview: %w", err)
@@ -199,7 +206,7 @@ func (r reviewer) ask(ctx context.Context, token string) (verdict, error) {
 	user := review.Status.User
 	spec := authz.SubjectAccessReviewSpec{
 		User: user.Username, UID: user.UID, Groups: user.Groups,
-		NonResourceAttributes: &authz.NonResourceAttributes{Path: metricsPath, Verb: "get"},
+		NonResourceAttributes: &authz.NonResourceAttributes{Path: path, Verb: "get"},
 	}
 	for key, values := range user.Extra {
 		if spec.Extra == nil {

@@ -2,7 +2,6 @@ package endpoint
 
 import (
 	"context"
-	"crypto/sha256"
 	"errors"
 	"fmt"
 	"net/http"
@@ -16,34 +15,41 @@ import (
 
 // apiServer is what an API server knows of tokens. Each test asks one at a time.
 type apiServer struct {
-	tokens map[string]verdict
+	tokens map[string]verdict // about each path but secretPath, which nobody may get
 	away   bool
 	asked  int
 }
 
-func (s *apiServer) ask(_ context.Context, token string) (verdict, error) {
+func (s *apiServer) ask(_ context.Context, token, path string) (verdict, error) {
 	s.asked++
 	if s.away {
 		return unknown, errors.New("connection refused")
 	}
-	return s.tokens[token], nil
+	if v := s.tokens[token]; path != secretPath || v != allowed {
+		return v, nil
+	}
+	return forbidden, nil
 }
+
+const secretPath = "/secret"
 
 func newAccessTo(s *apiServer) (*access, *clocktesting.FakeClock) {
 	clock := clocktesting.NewFakeClock(time.Date(2026, 1, 1, 0, 0, 0, 0, time.UTC))
 	return &access{
-		log: logr.Discard(), clock: clock, ask: s.ask, asking: make(chan struct{}, askAtOnce), known: make(map[[sha256.Size]byte]answer),
+		log: logr.Discard(), clock: clock, ask: s.ask, asking: make(chan struct{}, askAtOnce), known: make(map[question]answer),
 	}, clock
 }
 
-// get returns the status with which a request is answered.
-func (a *access) get(authorization string) int {
-	r := httptest.NewRequest(http.MethodGet, metricsPath, http.NoBody)
+// get returns the status with which a request for metrics is answered.
+func (a *access) get(authorization string) int { return a.getPath(metricsPath, authorization) }
+
+func (a *access) getPath(path, authorization string) int {
+	r := httptest.NewRequest(http.MethodGet, path, http.NoBody)
 	if authorization != "" {
 		r.Header.Set("Authorization", authorization)
 	}
 	w := httptest.NewRecorder()
-	a.guard(http.HandlerFunc(func(http.ResponseWriter, *http.Request) {})).ServeHTTP(w, r)
+	a.guard(path, http.HandlerFunc(func(http.ResponseWriter, *http.Request) {})).ServeHTTP(w, r)
 	return w.Code
 }
 
@@ -156,5 +162,25 @@ func TestAccessAsksLittleAtOnce(t *testing.T) {
 	<-a.asking
 	if got := a.get("Bearer made-up"); got != http.StatusUnauthorized || s.asked != 2 {
 		t.Errorf("the client is answered with %d after %d questions", got, s.asked)
+	}
+}
+
+// TestAccessIsByPath: who may get one path may not get another because of that, in any order.
+//
+// Mutants: one-yes-for-all-paths, asks-for-metrics-alone.
+func TestAccessIsByPath(t *testing.T) {
+	s := &apiServer{tokens: map[string]verdict{"user": allowed}}
+	a, _ := newAccessTo(s)
+	for _, path := range []string{metricsPath, secretPath, metricsPath, secretPath} {
+		want := http.StatusOK
+		if path == secretPath {
+			want = http.StatusForbidden
+		}
+		if got := a.getPath(path, "Bearer user"); got != want {
+			t.Errorf("%s is answered with %d, want %d", path, got, want)
+		}
+	}
+	if s.asked != 2 {
+		t.Errorf("%d questions, want one for each path", s.asked)
 	}
 }

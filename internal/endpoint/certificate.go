@@ -21,11 +21,11 @@ const validFor = 10 * 365 * 24 * time.Hour
 func selfSigned(now time.Time) (tls.Certificate, error) {
 	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
 	if err != nil {
-		return tls.Certificate{}, fmt.Errorf("make a key for metrics: %w", err)
+		return tls.Certificate{}, fmt.Errorf("make a key for the endpoint: %w", err)
 	}
 	serial, err := rand.Int(rand.Reader, new(big.Int).Lsh(big.NewInt(1), 120))
 	if err != nil {
-		return tls.Certificate{}, fmt.Errorf("make a serial number for the certificate of metrics: %w", err)
+		return tls.Certificate{}, fmt.Errorf("make a serial number for the certificate of the endpoint: %w", err)
 	}
 	template := x509.Certificate{
 		SerialNumber: serial, Subject: pkix.Name{CommonName: "egressip-operator"}, DNSNames: []string{"egressip-operator"},
@@ -34,7 +34,7 @@ func selfSigned(now time.Time) (tls.Certificate, error) {
 	}
 	der, err := x509.CreateCertificate(rand.Reader, &template, &template, key.Public(), key)
 	if err != nil {
-		return tls.Certificate{}, fmt.Errorf("make a certificate for metrics: %w", err)
+		return tls.Certificate{}, fmt.Errorf("make a certificate for the endpoint: %w", err)
 	}
 	return tls.Certificate{Certificate: [][]byte{der}, PrivateKey: key}, nil
 }

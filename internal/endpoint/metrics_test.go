@@ -31,9 +31,9 @@ const system = "egressip-system"
 
 // TestMetricsOfARealCluster: with the roles of config/rbac, and those of the controller
 // or the agent, metrics are served to clients with role egressip-metrics-reader, and to
-// nobody else.
+// nobody else; and what is guarded, to clients with role egressip-reader.
 //
-// Mutants: everyone-may, anonymous-may.
+// Mutants: everyone-may, anonymous-may, asks-for-metrics-alone.
 func TestMetricsOfARealCluster(t *testing.T) {
 	env := apiserver.Start(t, apiserver.Options{})
 	admin, err := kubernetes.NewForConfig(env.Config)
@@ -44,7 +44,7 @@ func TestMetricsOfARealCluster(t *testing.T) {
 		t.Fatal(err)
 	}
 	applyRoles(t, env.Config, filepath.Join(env.BinaryAssetsDirectory, "kubectl"))
-	reader, stranger := token(t, admin, "prometheus"), token(t, admin, "stranger")
+	scraper, stranger := token(t, admin, "prometheus"), token(t, admin, "stranger")
 	if _, err := admin.RbacV1().ClusterRoleBindings().Create(t.Context(), &rbacv1.ClusterRoleBinding{
 		ObjectMeta: metav1.ObjectMeta{Name: "prometheus"},
 		RoleRef:    rbacv1.RoleRef{APIGroup: rbacv1.GroupName, Kind: "ClusterRole", Name: "egressip-metrics-reader"},
@@ -52,6 +52,7 @@ func TestMetricsOfARealCluster(t *testing.T) {
 	}, metav1.CreateOptions{}); err != nil {
 		t.Fatal(err)
 	}
+	reader := issued(t, admin, "egressip-reader")
 	for _, account := range []string{"egressip-controller", "egressip-agent"} {
 		t.Run(account, func(t *testing.T) {
 			cfg := rest.CopyConfig(env.Config)
@@ -59,34 +60,43 @@ func TestMetricsOfARealCluster(t *testing.T) {
 				UserName: "system:serviceaccount:" + system + ":" + account,
 				Groups:   []string{"system:serviceaccounts", "system:serviceaccounts:" + system, "system:authenticated"},
 			}
-			url := "https://" + serveMetrics(t, cfg) + metricsPath
+			at := "https://" + serveMetrics(t, cfg)
+			url := at + metricsPath
 			// RBAC takes a moment until it knows a new binding; meanwhile a no is remembered.
 			for _, client := range []struct {
-				who, token string
-				status     int
+				who, token, path string
+				status           int
+				has              string
 			}{
-				{"a client without a token", "", http.StatusUnauthorized},
-				{"a client with a made-up token", "eyJhbGciOiJSUzI1NiJ9.e30.e30", http.StatusUnauthorized},
-				{"a ServiceAccount without the role", stranger, http.StatusForbidden},
-				{"a ServiceAccount with the role", reader, http.StatusOK},
+				{"a client without a token", "", metricsPath, http.StatusUnauthorized, ""},
+				{"a client with a made-up token", "eyJhbGciOiJSUzI1NiJ9.e30.e30", metricsPath, http.StatusUnauthorized, ""},
+				{"a ServiceAccount without the role", stranger, metricsPath, http.StatusForbidden, metricsPath},
+				{"a ServiceAccount with the role", scraper, metricsPath, http.StatusOK, "# HELP"},
+				{"a reader", reader, metricsPath, http.StatusForbidden, metricsPath},
+				{"a client without a token", "", "/record", http.StatusUnauthorized, ""},
+				{"a scraper", scraper, "/record", http.StatusForbidden, "/record"},
+				{"a reader", reader, "/record?ip=10.1.8.200", http.StatusOK, "this is /record?ip=10.1.8.200"},
+				{"a reader", reader, "/record/of/old", http.StatusOK, "this is /record/of/old?"},
+				{"a reader", reader, "/records", http.StatusNotFound, ""},
+				{"a reader", reader, secretPath, http.StatusForbidden, secretPath},
 			} {
 				testenv.Eventually(t, func(ctx context.Context) string {
-					status, body, err := get(ctx, url, client.token)
+					status, body, err := get(ctx, at+client.path, client.token)
 					switch {
 					case err != nil:
 						return err.Error()
 					case status != client.status:
-						return fmt.Sprintf("%s is answered with %d, want %d: %s", client.who, status, client.status, body)
-					case strings.Contains(body, "# HELP") != (status == http.StatusOK):
-						return fmt.Sprintf("%s gets with status %d: %.200s", client.who, status, body)
+						return fmt.Sprintf("%s is answered with %d to %s, want %d: %s", client.who, status, client.path, client.status, body)
+					case !strings.Contains(body, client.has) || strings.Contains(body, "# HELP") != (client.has == "# HELP"):
+						return fmt.Sprintf("%s gets from %s with status %d: %.200s", client.who, client.path, status, body)
 					}
 					return ""
 				})
 			}
-			if status, _, err := get(t.Context(), url+"/other", reader); err != nil || status != http.StatusNotFound {
+			if status, _, err := get(t.Context(), url+"/other", scraper); err != nil || status != http.StatusNotFound {
 				t.Errorf("another path is answered with %d, %v", status, err)
 			}
-			if status, _, err := get(t.Context(), "http"+strings.TrimPrefix(url, "https"), reader); err == nil && status == http.StatusOK {
+			if status, _, err := get(t.Context(), "http"+strings.TrimPrefix(url, "https"), scraper); err == nil && status == http.StatusOK {
 				t.Error("metrics are served over HTTP")
 			}
 		})
@@ -96,7 +106,7 @@ func TestMetricsOfARealCluster(t *testing.T) {
 // TestMetricsForAll: without protection, metrics need no API server.
 func TestMetricsForAll(t *testing.T) {
 	address := freeAddress(t)
-	s, err := Metrics(testr.New(t), address, false, nil, nil)
+	s, err := Metrics(Config{Log: testr.New(t), Address: address, Guarded: played()})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -108,6 +118,17 @@ func TestMetricsForAll(t *testing.T) {
 		}
 		return ""
 	})
+	if status, body, err := get(t.Context(), "http://"+address+"/record", ""); err != nil || status != http.StatusForbidden || !strings.Contains(body, "metrics.secure") {
+		t.Errorf("what is guarded is answered with %d, %v: %s", status, err, body)
+	}
+}
+
+// played is what is guarded in tests: one path that readers may get, and one that nobody may.
+func played() []Guarded {
+	says := func(w http.ResponseWriter, r *http.Request) {
+		fmt.Fprintf(w, "this is %s?%s", r.URL.Path, r.URL.RawQuery)
+	}
+	return []Guarded{{Path: "/record", Handler: http.HandlerFunc(says)}, {Path: secretPath, Handler: http.HandlerFunc(says)}}
 }
 
 func serveMetrics(t *testing.T, cfg *rest.Config) (address string) {
@@ -117,7 +138,7 @@ func serveMetrics(t *testing.T, cfg *rest.Config) (address string) {
 		t.Fatal(err)
 	}
 	address = freeAddress(t)
-	s, err := Metrics(testr.New(t), address, true, cfg, requests)
+	s, err := Metrics(Config{Log: testr.New(t), Address: address, Secure: true, API: cfg, Requests: requests, Guarded: played()})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -178,15 +199,20 @@ func applyRoles(t *testing.T, cfg *rest.Config, kubectl string) {
 // token makes a ServiceAccount, and returns a token of it.
 func token(t *testing.T, admin kubernetes.Interface, account string) string {
 	t.Helper()
-	accounts := admin.CoreV1().ServiceAccounts(system)
-	if _, err := accounts.Create(t.Context(), &corev1.ServiceAccount{ObjectMeta: metav1.ObjectMeta{Name: account}}, metav1.CreateOptions{}); err != nil {
+	if _, err := admin.CoreV1().ServiceAccounts(system).Create(t.Context(), &corev1.ServiceAccount{ObjectMeta: metav1.ObjectMeta{Name: account}}, metav1.CreateOptions{}); err != nil {
 		t.Fatal(err)
 	}
-	issued, err := accounts.CreateToken(t.Context(), account, &authenticationv1.TokenRequest{}, metav1.CreateOptions{})
+	return issued(t, admin, account)
+}
+
+// issued is a token of a ServiceAccount that exists.
+func issued(t *testing.T, admin kubernetes.Interface, account string) string {
+	t.Helper()
+	answer, err := admin.CoreV1().ServiceAccounts(system).CreateToken(t.Context(), account, &authenticationv1.TokenRequest{}, metav1.CreateOptions{})
 	if err != nil {
 		t.Fatal(err)
 	}
-	return issued.Status.Token
+	return answer.Status.Token
 }
 
 func freeAddress(t *testing.T) string {

@@ -210,13 +210,21 @@ func (a *agent) serveEndpoints(mgr manager.Manager) error {
 	if endpoint.None(a.options.MetricsAddress) {
 		return nil
 	}
-	server, err := endpoint.Metrics(a.log, a.options.MetricsAddress, a.options.MetricsSecure, mgr.GetConfig(), mgr.GetHTTPClient())
+	server, err := endpoint.Metrics(endpoint.Config{
+		Log: a.log, Address: a.options.MetricsAddress, Secure: a.options.MetricsSecure, API: mgr.GetConfig(), Requests: mgr.GetHTTPClient(),
+		Guarded: a.guarded(),
+	})
 	if err != nil {
 		return err
 	}
 	if err := mgr.Add(server); err != nil {
 		return fmt.Errorf("set up the metrics endpoint: %w", err)
 	}
+	return nil
+}
+
+// guarded is what is served besides metrics to clients that may get it.
+func (a *agent) guarded() []endpoint.Guarded {
 	return nil
 }
 

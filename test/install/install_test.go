@@ -373,6 +373,30 @@ func TestMonitor(t *testing.T) {
 	}
 }
 
+// TestReader: whoever may read what is guarded may do nothing else; without known clients there is
+// nothing to read.
+func TestReader(t *testing.T) {
+	for set, want := range map[string][]bool{ // the role, the account
+		"reader.enabled=true":  {true, true},
+		"reader.enabled=false": {true, false},
+		"metrics.secure=false": {false, false},
+	} {
+		all, err := render(t, set)
+		if err != nil {
+			t.Fatal(err)
+		}
+		role, hasRole := all["ClusterRole egressip-reader"]
+		_, hasAccount := all["ServiceAccount egressip-reader"]
+		_, bound := all["ClusterRoleBinding egressip-reader"]
+		if hasRole != want[0] || hasAccount != want[1] || bound != want[1] {
+			t.Errorf("%s: a role: %t, an account: %t, bound: %t; want %v", set, hasRole, hasAccount, bound, want)
+		}
+		if rules, _, err := unstructured.NestedSlice(role, "rules"); err != nil || hasRole && (len(rules) != 1 || strings.Contains(fmt.Sprint(rules), "resources:")) || strings.Contains(fmt.Sprint(rules), "*") {
+			t.Errorf("%s: the reader may do more than read: %v, %v", set, rules, err)
+		}
+	}
+}
+
 // TestAgentIsConfined: the agent's containers are not privileged, and cannot become so.
 // TestRightsOfTheChartAreEnough of pkg/dataplane shows that it works so.
 func TestAgentIsConfined(t *testing.T) {
