@@ -143,6 +143,8 @@ type Dataplane struct {
 	// furthers are the interfaces other than the uplink as they were last found.
 	furthers []address.Further
 	pinned   map[netip.Addr]int
+	// loosened are the reverse path filters of these that were made loose.
+	loosened looseFilters
 }
 
 // New opens what Apply needs. It changes nothing in the kernel. The error says
@@ -166,7 +168,7 @@ func New(cfg Config) (*Dataplane, error) {
 		return nil, err
 	}
 	return &Dataplane{
-		cfg: cfg, nl: nl, iptables: drivers, iptablesErr: errIPTables, nft: nft, noTables: nft.Absent, tracked: kernelTracker{}, ignored: ignoredMACs(cfg.ARPIgnore),
+		cfg: cfg, nl: nl, iptables: drivers, iptablesErr: errIPTables, nft: nft, noTables: nft.Absent, tracked: kernelTracker{}, loosened: looseFilters{}, ignored: ignoredMACs(cfg.ARPIgnore),
 		ipv6: kernelHasIPv6(), ip6tables: openIP6Tables(),
 	}, nil
 }

@@ -391,32 +391,3 @@ func (r *round) pinned(idx indices) (map[netip.Addr]int, error) {
 	r.d.pinned = pins
 	return pins, nil
 }
-
-// loosen makes the reverse path filters of further interfaces with egress IPs loose where they
-// are strict, as answers come by these whose senders the main table finds elsewhere. Those that
-// have no egress IPs any more get back what they had.
-func (r *round) loosen() (changes int, err error) {
-	notes, err := routing.Notes(r.d.nl)
-	if err != nil {
-		return 0, err
-	}
-	wanted := map[string]bool{}
-	for _, p := range r.byPlace(sortedAddrs(r.desired.ips)) {
-		_, further := r.further.places[p.Name]
-		wanted[p.Name] = further && slices.ContainsFunc(p.ips, netip.Addr.Is4)
-	}
-	var errs []error
-	for _, place := range r.furtherPlaces() {
-		if wanted[place.Name] {
-			n, err := loosen(r.d.nl, place.Link, notes)
-			changes, errs = changes+n, append(errs, err)
-		}
-	}
-	for name := range notes {
-		if !wanted[name] {
-			n, err := tighten(r.d.nl, name, notes[name])
-			changes, errs = changes+n, append(errs, err)
-		}
-	}
-	return changes, errors.Join(errs...)
-}

@@ -94,9 +94,9 @@ func inventory() []kind {
 		},
 		{
 			object: "reverse path filter of an interface that egress IPs leave by and that is not the uplink",
-			mark:   "it is loose (2), and a policy rule without action, of protocol 77 at priority 78 or 79, names the interface: it was 0 or 1 before",
+			mark:   "it is loose (2), and a policy rule without action, of protocol 77 at priority 78 or 79, names the interface, and has its index as mark: it was 0 or 1 before",
 			list:   func(_ context.Context, d *Dataplane) ([]string, error) { return listFilters(d.nl) },
-			remove: func(_ context.Context, d *Dataplane, _ kernel) error { return removeFilters(d.nl) },
+			remove: func(_ context.Context, d *Dataplane, _ kernel) error { return d.loosened.removeAll(d.nl) },
 		},
 		{
 			object: "device",

@@ -301,6 +301,7 @@ func playSecondInTrouble(t *testing.T, rules rulesOf, kind secondNetwork, more .
 		{"down and up again", "ip link set DEV down; ip link set DEV up", "", ""}, // the kernel drops our routes without a word
 		{"without our rules", "ip rule del priority 85", "", ""},
 		{"without our routes", "ip route flush table 77000", "", ""},
+		{"without the note about its filter", "ip rule del priority 79", "", ""},
 		{"with a strict filter again", "sysctl -qw net/ipv4/conf/DEV/rp_filter=1", "", ""},
 	}, more...) {
 		says("interface " + c.name)
@@ -320,6 +321,9 @@ func playSecondInTrouble(t *testing.T, rules rulesOf, kind secondNetwork, more .
 		n1.apply(t)
 		flow()
 		n1.settled(t)
+		if got := n1.Run(t, "ip rule show priority 79; sysctl -n net/ipv4/conf/"+kind.device+"/rp_filter"); !strings.Contains(got, "nop") || !strings.HasSuffix(got, "\n2\n") {
+			t.Errorf("after interface %s, note and filter: %s", c.name, got)
+		}
 	}
 	says("others translate first")
 	n1.masqueradeFirst(t)

@@ -9,7 +9,6 @@ import (
 	"slices"
 
 	"github.com/vishvananda/netlink"
-	"github.com/vishvananda/netlink/nl"
 	"golang.org/x/sys/unix"
 
 	"github.com/egressip-operator/egressip-operator/pkg/dataplane/internal/nlutil"
@@ -33,9 +32,6 @@ const (
 	rulePriorityWayPast  = 82
 	rulePriorityWayLocal = 84
 	rulePriorityWay      = 85
-	// A rule that does nothing notes that the reverse path filter of a device was made loose,
-	// and by its priority what it was before: 0 or 1.
-	rulePriorityNote = 78
 )
 
 // WayTable returns the number of the nth table, from 0 to MaxWays - 1.
@@ -171,51 +167,6 @@ func WaysFound() (map[int]Way, error) {
 		ways[r.table] = w
 	}
 	return ways, err
-}
-
-// isNote reports whether a rule notes what a reverse path filter was.
-func isNote(r netlink.Rule) bool {
-	return r.Protocol == routeProtocol && r.Table == 0 && r.Goto <= 0 && r.IifName != "" &&
-		(r.Priority == rulePriorityNote || r.Priority == rulePriorityNote+1)
-}
-
-// Notes returns what the reverse path filters of devices were, by name, before they were made
-// loose.
-func Notes(h *netlink.Handle) (map[string]uint32, error) {
-	rules, err := nlutil.Whole(func() ([]netlink.Rule, error) { return h.RuleList(netlink.FAMILY_V4) })
-	if err != nil {
-		return nil, fmt.Errorf("list ip rules: %w", err)
-	}
-	notes := map[string]uint32{}
-	for _, r := range rules {
-		if isNote(r) {
-			notes[r.IifName] = uint32(r.Priority - rulePriorityNote) //nolint:gosec // 0 or 1
-		}
-	}
-	return notes, nil
-}
-
-// PutNote notes what the filter of a device was: 0 or 1.
-func PutNote(h *netlink.Handle, device string, was uint32) error {
-	if err := h.RuleAdd(note(device, was)); err != nil && !errors.Is(err, unix.EEXIST) {
-		return fmt.Errorf("note the reverse path filter of %s: %w", device, err)
-	}
-	return nil
-}
-
-// DeleteNote deletes a note.
-func DeleteNote(h *netlink.Handle, device string, was uint32) error {
-	if err := h.RuleDel(note(device, was)); err != nil && !errors.Is(err, unix.ENOENT) {
-		return fmt.Errorf("delete the note about the reverse path filter of %s: %w", device, err)
-	}
-	return nil
-}
-
-func note(device string, was uint32) *netlink.Rule {
-	r := netlink.NewRule()
-	r.Family, r.Type, r.Protocol, r.IifName = netlink.FAMILY_V4, nl.FR_ACT_NOP, routeProtocol, device
-	r.Priority = rulePriorityNote + int(was)
-	return r
 }
 
 // Gateways returns the gateways to everywhere that routes of the host give for a device: those of

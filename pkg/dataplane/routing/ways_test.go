@@ -165,38 +165,6 @@ func TestWayTablesOfOthers(t *testing.T) {
 	}
 }
 
-// A note says what a filter was, and is none of the policy rules, ours or those of others.
-func TestNotesAboutReversePathFilters(t *testing.T) {
-	host, h, plan := twoWays(t)
-	netnstest.Twice(t, "ways", func() (int, error) { return ensure(t, host, h, plan) })
-	for range 2 {
-		must(t, PutNote(h, "eth1", 1))
-		must(t, PutNote(h, "eth2", 0))
-	}
-	if n, err := ensure(t, host, h, plan); n != 0 || err != nil {
-		t.Errorf("routes after notes: %d changes, %v", n, err)
-	}
-	others, err := Others(h)
-	must(t, err)
-	for _, r := range others {
-		if r.IifName != "" {
-			t.Errorf("a note is a rule of others: %v", r)
-		}
-	}
-	notes, err := Notes(h)
-	must(t, err)
-	if diff := cmp.Diff(map[string]uint32{"eth1": 1, "eth2": 0}, notes); diff != "" {
-		t.Errorf("notes (-want +got):\n%s", diff)
-	}
-	for range 2 {
-		must(t, DeleteNote(h, "eth1", 1))
-		must(t, DeleteNote(h, "eth2", 0))
-	}
-	if notes, err := Notes(h); len(notes) > 0 || err != nil {
-		t.Errorf("notes that are left: %v, %v", notes, err)
-	}
-}
-
 // given: default routes over several interfaces; then the gateway of each is that of the main
 // table with the least metric, or else that of another table, and never ours.
 //
