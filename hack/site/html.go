@@ -100,7 +100,7 @@ func deadLinks(name string, files map[string]string) error {
 func leftOver(name, text string) error {
 	text = regexp.MustCompile(`(?s)<(pre|code|script|style)\b.*?</(?:pre|code|script|style)>`).ReplaceAllString(text, "")
 	for what, pattern := range map[string]string{
-		"a fence": "```", "a table": `<p>[^<]*\|[^<]*\|\s*-`, "a list": `(?m)^- |<p>[^<]*\n(?:- |\d\. )`, "a link": `\]\([^)]*\)`,
+		"a fence": "```", "a table": `<p>[^<]*\|[^<]*\|\s*-`, "a list": `(?m)(?:^|<p>)(?:- |\d\. )`, "a link": `\]\([^)]*\)`,
 	} {
 		if found := regexp.MustCompile(pattern).FindString(text); found != "" {
 			return fmt.Errorf("%s shows %s of Markdown as it is: %q", name, what, found)

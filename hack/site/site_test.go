@@ -102,7 +102,8 @@ func TestNormalise(t *testing.T) {
 	t.Parallel()
 	for _, tc := range []struct{ name, is, want string }{
 		{"a list after a paragraph", "a\n- b\n  c\n- d", "a\n\n- b\n    c\n- d"},
-		{"code in an item", "1. a\n   ```\n   b\n\n   c\n   ```\n2. d", "1. a\n\n    ```\n    b\n\n    c\n    ```\n2. d"},
+		{"code in an item", "1. a\n   ```\n   b\n\n   c\n   ```\n2. d", "1. a\n\n    ```\n    b\n\n    c\n    ```\n\n2. d"},
+		{"an item after code in one", "1. a\n   ```\n   b\n   ```\n2. c\n   ```\n   d\n   ```\n   e", "1. a\n\n    ```\n    b\n    ```\n\n2. c\n\n    ```\n    d\n    ```\n\n    e"},
 		{"a list in an item", "- a\n  - b\n  - c\n\nd", "- a\n\n    - b\n    - c\n\nd"},
 		{"code is left alone", "```\na\n- b\n| c |\n```", "```\na\n- b\n| c |\n```"},
 		{"a table", "a\n| b |\n|---|\n| c |\nd", "a\n\n| b |\n|---|\n| c |\nd"},

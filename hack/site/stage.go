@@ -81,6 +81,7 @@ func normalise(text string) string {
 
 func blocks(lines []string) (out []string) {
 	item := regexp.MustCompile(`^([-*]|\d+\.) +`)
+	loose := false // the last item has more than a paragraph
 	for i := 0; i < len(lines); {
 		line := lines[i]
 		marker := item.FindString(line)
@@ -92,17 +93,24 @@ func blocks(lines []string) (out []string) {
 			}
 			end = min(end+1, len(lines))
 			out = append(afterEmpty(out), lines[i:end]...)
-			i = end
+			if i = end; i < len(lines) {
+				out = afterEmpty(out)
+			}
+			for i < len(lines) && lines[i] == "" {
+				i++
+			}
 		case marker != "":
 			end := itemEnd(lines, i+1, len(marker))
 			var body []string
 			for _, l := range lines[i+1 : end] {
 				body = append(body, strings.TrimPrefix(l, l[:min(len(l)-len(strings.TrimLeft(l, " ")), len(marker))]))
 			}
-			if i == 0 || lines[i-1] != "" && !inList(out) {
+			if !inList(out) || loose {
 				out = afterEmpty(out)
 			}
-			for j, l := range blocks(append([]string{line[len(marker):]}, body...)) {
+			body = blocks(append([]string{line[len(marker):]}, body...))
+			loose = slices.Contains(body, "")
+			for j, l := range body {
 				switch {
 				case j == 0:
 					out = append(out, marker+l)
