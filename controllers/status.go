@@ -29,6 +29,9 @@ const (
 // reasonNotEvacuating is the reason of the condition Evacuating while it is False.
 const reasonNotEvacuating = "NotEvacuating"
 
+// reasonNodeExists is the reason of the condition NodeGone once the Node has come back.
+const reasonNodeExists = "NodeExists"
+
 // Priorities of status writes, the most urgent last. A write that failed before comes
 // after all others, so that one that keeps failing delays no other.
 const (

@@ -201,7 +201,7 @@ func (v *view) conditions(h *v1.HostSubnet) []metav1.Condition {
 		})
 	case meta.FindStatusCondition(h.Status.Conditions, v1.ConditionNodeGone) != nil:
 		conditions = append(conditions, metav1.Condition{
-			Type: v1.ConditionNodeGone, Status: metav1.ConditionFalse, Reason: "NodeExists", Message: "The Node exists.",
+			Type: v1.ConditionNodeGone, Status: metav1.ConditionFalse, Reason: reasonNodeExists, Message: "The Node exists.",
 		})
 	}
 	return conditions

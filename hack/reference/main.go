@@ -3,6 +3,11 @@
 //	reference [-root DIR]
 //
 //	docs/metrics.md                the tables of metrics, from the definitions of both components
+//	docs/reference/api.md          kinds and annotations, from their definitions and comments
+//	docs/reference/commands.md     commands and flags of the program, from its --help
+//	docs/reference/kubectl-egressip.md   likewise those of the plugin
+//	docs/reference/conditions.md   conditions, states and reasons, from constants and their comments
+//	docs/reference/events.md       events
 //	charts/.../dashboard.json      the dashboard for Grafana
 //	charts/.../README.md           the table of values, from values.yaml
 //
@@ -10,6 +15,8 @@
 package main
 
 import (
+	"context"
+	"errors"
 	"flag"
 	"fmt"
 	"os"
@@ -25,7 +32,7 @@ func main() { os.Exit(run()) }
 func run() int {
 	root := flag.String("root", ".", "directory of the repository")
 	flag.Parse()
-	files, err := generate(*root)
+	files, err := generate(context.Background(), *root)
 	if err != nil {
 		fmt.Fprintln(os.Stderr, "reference:", err)
 		return 1
@@ -43,28 +50,56 @@ func run() int {
 type file struct{ path, content string }
 
 // generate returns all files as they should be.
-func generate(root string) ([]file, error) {
-	metrics, err := withParts(root, "docs/metrics.md", map[string]string{
-		"controller": metricsTable(controllers.MetricDefs()),
-		"agent":      metricsTable(agent.MetricDefs()),
-		"libraries":  librariesTable(),
-	})
-	if err != nil {
-		return nil, err
-	}
+func generate(ctx context.Context, root string) ([]file, error) {
 	dashboard, err := dashboardJSON()
 	if err != nil {
 		return nil, fmt.Errorf("write the dashboard: %w", err)
 	}
-	values, err := readValues(root)
-	if err != nil {
-		return nil, err
+	files := []file{{"charts/egressip-operator/files/dashboard.json", dashboard}}
+	for _, page := range []struct {
+		path  string
+		parts func() (map[string]string, error)
+	}{
+		{"docs/metrics.md", func() (map[string]string, error) {
+			return map[string]string{
+				"controller": metricsTable(controllers.MetricDefs()),
+				"agent":      metricsTable(agent.MetricDefs()),
+				"libraries":  librariesTable(),
+			}, nil
+		}},
+		{"charts/egressip-operator/README.md", one("values", func() (string, error) {
+			values, err := readValues(root)
+			return valuesTable(values), err
+		})},
+		{"docs/reference/api.md", func() (map[string]string, error) {
+			kinds, err := kinds(root)
+			annotations, err2 := annotationTable(root)
+			return map[string]string{"kinds": kinds, "annotations": annotations}, errors.Join(err, err2)
+		}},
+		{"docs/reference/commands.md", one("egressip-operator", func() (string, error) { return programHelp(ctx, root, ".") })},
+		{"docs/reference/kubectl-egressip.md", one("kubectl-egressip", func() (string, error) { return programHelp(ctx, root, "./cmd/kubectl-egressip") })},
+		{"docs/reference/conditions.md", func() (map[string]string, error) { return reasonTables(root) }},
+		{"docs/reference/events.md", one("events", func() (string, error) { return eventTable(root) })},
+	} {
+		parts, err := page.parts()
+		if err != nil {
+			return nil, fmt.Errorf("%s: %w", page.path, err)
+		}
+		f, err := withParts(root, page.path, parts)
+		if err != nil {
+			return nil, err
+		}
+		files = append(files, f)
 	}
-	readme, err := withParts(root, "charts/egressip-operator/README.md", map[string]string{"values": valuesTable(values)})
-	if err != nil {
-		return nil, err
+	return files, nil
+}
+
+// one is a page with a single part.
+func one(name string, part func() (string, error)) func() (map[string]string, error) {
+	return func() (map[string]string, error) {
+		text, err := part()
+		return map[string]string{name: text}, err
 	}
-	return []file{metrics, readme, {"charts/egressip-operator/files/dashboard.json", dashboard}}, nil
 }
 
 // withParts returns a file with parts of it written again: each is between two comments that name

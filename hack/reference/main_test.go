@@ -14,7 +14,7 @@ const root = "../.."
 // What is generated is as it is checked in.
 func TestFilesAreUpToDate(t *testing.T) {
 	t.Parallel()
-	files, err := generate(root)
+	files, err := generate(t.Context(), root)
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -254,7 +254,7 @@ func applyObject(node string, s ownStatus, inUse metav1.Condition) (*unstructure
 // inUseCondition is the condition AddressInUse.
 func inUseCondition(s ownStatus, now metav1.Time) metav1.Condition {
 	c := metav1.Condition{
-		Type: v1.ConditionAddressInUse, Status: metav1.ConditionFalse, Reason: "NotInUse",
+		Type: v1.ConditionAddressInUse, Status: metav1.ConditionFalse, Reason: ReasonNotInUse,
 		Message:            "No other machine answers for an egress IP of this host any more.",
 		ObservedGeneration: s.ready.ObservedGeneration, LastTransitionTime: now,
 	}

@@ -34,6 +34,10 @@ const (
 // ReasonNoWarnings is the reason of the condition Warnings where there are none.
 const ReasonNoWarnings = "NoWarnings"
 
+// ReasonNotInUse is the reason of the condition AddressInUse once no other machine has an
+// egress IP of the host any more.
+const ReasonNotInUse = "NotInUse"
+
 // ReasonNotConfigured is the reason of an egress IP that the host must have and that
 // the kernel is not, or not completely, configured for.
 const ReasonNotConfigured = "NotConfigured"

@@ -78,15 +78,16 @@ const (
 	// ReasonFamilyNotServed: the agent of the host that claims the address does not report
 	// that it serves egress IPs of that family.
 	ReasonFamilyNotServed Reason = "FamilyNotServed"
-	// ReasonBadMode: the mode annotation has an unknown value.
+	// ReasonBadMode: annotation mode has an unknown value.
 	ReasonBadMode Reason = "BadMode"
-	// ReasonBadOtherFamily: so has the annotation about the other family.
+	// ReasonBadOtherFamily: annotation other-family has an unknown value.
 	ReasonBadOtherFamily Reason = "BadOtherFamily"
-	// ReasonBadGateways: so has the annotation about gateways, or a part of it.
+	// ReasonBadGateways: annotation gateways, or a part of it, cannot be used.
 	ReasonBadGateways Reason = "BadGateways"
-	// ReasonBadFailBack: so has the annotation about going back to an earlier egress IP.
+	// ReasonBadFailBack: annotation fail-back has an unknown value.
 	ReasonBadFailBack Reason = "BadFailBack"
-	// ReasonBadDestinations: so has one of those about destinations, in part or as a whole.
+	// ReasonBadDestinations: annotation include-cidrs or exclude-cidrs, or a part of it, cannot be
+	// used.
 	ReasonBadDestinations Reason = "BadDestinations"
 	// ReasonKept: the namespace keeps the egress IP that it uses, although this one is earlier
 	// in its list.
