@@ -62,6 +62,7 @@ func ruleMutants() []mutant {
 		m("failed-forget-is-lost", kernel, "TestWhatWasNotForgottenIsForgottenLater", true, "apply_perform.go", "e.d.swept, e.d.unforgotten = err == nil, nil", "e.d.swept, e.d.unforgotten = true, nil"),
 		m("failed-forget-forgets-the-route", kernel, "TestWhatWasNotForgottenIsForgottenLater", true, "apply_perform.go", "e.d.unforgotten = &e.staleness", "e.d.unforgotten = nil"),
 		m("host-is-a-pod", kernel, "TestSmallMarksOfOthersAreNotOurs", true, "bpf/guard_program.go", `asm.JEq.Imm(asm.R1, 0, "own"),`, `asm.JEq.Imm(asm.R1, -1, "own"),`),
+		m("program-stays-beside-the-filter", "./pkg/dataplane/bpf", "TestFilterReplacesProgram", true, "guard.go", "removed, err := detachGuards(link, former)", "removed := 0 * len(former)"),
 		m("host-takes-the-ways-of-pods", kernel, "TestSmallMarksOfOthersAreNotOurs", true, "routing/rules.go", "rules := []*netlink.Rule{past, own, back, bound}", "rules := []*netlink.Rule{past, back, bound}\n\t_ = own"),
 		m("replies-to-known-networks-alone", kernel, "TestPodsLeaveWithTheirEgressIP", true, "routing/routing.go", "for _, table := range []int{tableRemote, tableReturn} {",
 			"for _, dst := range p.Inside {\n\t\trs = append(rs, route{table: tableReturn, dst: dst, kind: unix.RTN_UNICAST, link: p.Device, gateway: p.NextHop})\n\t}\n\tfor _, table := range []int{tableRemote} {"),

@@ -77,6 +77,8 @@ bpffs. Stopping it changes nothing in the kernel; "cleanup" removes everything.`
 		"time between two announcements of an egress IP while the node has it, with a question who else does; 0 for none")
 	f.BoolVar(&o.ResetConnections, "reset-connections", true,
 		"reset a pod's TCP connections when their source address changes, for example because their egress host died; otherwise they hang until the other end resets them")
+	f.BoolVar(&o.GuardFilter, "guard-filter", false,
+		"attach the guard as a tc filter although the kernel has TCX (Linux 6.6): before a downgrade to 0.1.0, which knows filters alone")
 	f.Var((*objectValue)(&o.DaemonSet), "daemonset",
 		"`namespace/name` of the DaemonSet that runs the agents: once it is deleted, an agent that stops gives up the node's egress IPs")
 	f.DurationVar(&o.ResyncPeriod, "resync-period", time.Second,

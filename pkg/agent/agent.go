@@ -41,7 +41,7 @@ func Run(ctx context.Context, cfg *rest.Config, o Options) (err error) {
 	config.ProbePort, config.ResetConnections = o.ProbePort, o.ResetConnections
 	config.ARPProbe, config.ARPIgnore, config.AnnounceEvery = dataplane.ARPProbe(o.ARPProbe), o.ARPIgnore, o.AnnounceInterval
 	config.SNATPorts, config.AwayAfter = dataplane.SNATPorts(o.SNATPorts), o.AwayAfter
-	config.Interfaces = o.interfaces()
+	config.Interfaces, config.GuardFilter = o.interfaces(), o.GuardFilter
 	if o.AwayAfter == 0 {
 		config.AwayAfter = -1 // never
 	}

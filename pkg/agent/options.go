@@ -91,6 +91,8 @@ type Options struct {
 	// ResetConnections: pods get a TCP reset for connections whose source address
 	// has changed, as by a failover.
 	ResetConnections bool
+	// GuardFilter: the guard is a tc filter although the kernel has TCX, for version 0.1.0.
+	GuardFilter bool
 	// DaemonSet is the one that runs the agents: when it has been deleted, an
 	// agent that ends gives the node's egress IPs up. The zero value is for an
 	// agent that is run otherwise, and leaves everything as it is.

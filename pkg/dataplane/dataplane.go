@@ -167,10 +167,14 @@ func New(cfg Config) (*Dataplane, error) {
 		nl.Close()
 		return nil, err
 	}
-	return &Dataplane{
+	d := &Dataplane{
 		cfg: cfg, nl: nl, iptables: drivers, iptablesErr: errIPTables, nft: nft, noTables: nft.Absent, tracked: kernelTracker{}, loosened: looseFilters{}, ignored: ignoredMACs(cfg.ARPIgnore),
 		ipv6: kernelHasIPv6(), ip6tables: openIP6Tables(),
-	}, nil
+	}
+	if cfg.GuardFilter {
+		d.guard = bpf.OldGuard()
+	}
+	return d, nil
 }
 
 // complete fills in defaults and checks the rest.

@@ -176,6 +176,9 @@ type Config struct {
 	// Interfaces are those that egress IPs may be on besides the uplink: names, as patterns
 	// of package path, and AnyInterface. Without any there are none.
 	Interfaces []string
+	// GuardFilter: the guard is a tc filter although the kernel has TCX. Version 0.1.0 knows, and
+	// takes over, only that.
+	GuardFilter bool
 	// shared: the table of our own has no owner, as with kernels before Linux 6.9. For
 	// tests.
 	shared bool

@@ -71,7 +71,8 @@ type guardLoaded struct {
 	verified ebpf.ProgramID
 }
 
-// OldGuard returns a guard that does not use TCX, as on kernels without it.
+// OldGuard returns a guard that does not use TCX, as on kernels without it. In the place of one
+// that does, it puts a filter, which version 0.1.0 takes over.
 func OldGuard() Guard { return Guard{filterOnly: true} }
 
 // Close gives up the handles; an attached guard stays.
@@ -230,7 +231,20 @@ func (g *Guard) attach(nl *netlink.Handle, link netlink.Link, loaded *guardLoade
 			return n + removed, nil, err
 		}
 	}
-	return loaded.attachFilter(nl, link)
+	if changes, before, err = loaded.attachFilter(nl, link); err != nil || !g.filterOnly {
+		return changes, before, err
+	}
+	// A version that knows filters alone would leave it there, and its egress IPs would never be
+	// added to those of egress IPs that this one knows.
+	former, err := guardPrograms(link)
+	if err != nil {
+		if errors.Is(err, errNoTCX) {
+			err = nil
+		}
+		return changes, before, err
+	}
+	removed, err := detachGuards(link, former)
+	return changes + removed, before, err
 }
 
 // is reports whether the attached program does what g does: it has the same

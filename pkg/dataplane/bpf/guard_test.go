@@ -151,6 +151,50 @@ func TestProgramReplacesFilter(t *testing.T) {
 	}
 }
 
+// given: a guard that uses TCX, and then an agent that must use a filter, as before a downgrade;
+// then the filter is there alone, and a guard of a version that knows filters takes it over. A
+// program of others stays.
+//
+// Mutant killed: program-stays-beside-the-filter. It would drop all egress IPs that are new since.
+func TestFilterReplacesProgram(t *testing.T) {
+	needsTCX(t)
+	host, h, link := netnstest.Host(t, "eth0")
+	g, old, former := Guard{}, Guard{filterOnly: true}, Guard{filterOnly: true}
+	for _, each := range []*Guard{&g, &old, &former} {
+		defer func() { must(t, each.Close()) }()
+	}
+	g.ensure(t, host, h, nil, link)
+	accepts, err := ebpf.NewProgram(&ebpf.ProgramSpec{Name: "theirs", Type: ebpf.SchedCLS, License: "GPL", Instructions: asm.Instructions{
+		asm.Mov.Imm(asm.R0, -1), asm.Return(),
+	}})
+	must(t, err)
+	defer accepts.Close()
+	theirs := tcx.RawAttachProgramOptions{Target: link.Attrs().Index, Program: accepts, Attach: ebpf.AttachTCXEgress, Anchor: tcx.Head()}
+	host.Do(t, func() { must(t, tcx.RawAttachProgram(theirs)) })
+	if n, _ := old.ensure(t, host, h, nil, link); n != 3 {
+		t.Errorf("%d changes, want 3: the qdisc, the filter, the program", n)
+	}
+	host.Do(t, func() {
+		all, err := programsAt(link.Attrs().Index)
+		must(t, err)
+		if len(all) != 1 || isGuardProgram(all[0].ID) {
+			t.Errorf("programs %+v, want that of others", all)
+		}
+		must(t, tcx.RawDetachProgram(tcx.RawDetachProgramOptions{Target: link.Attrs().Index, Program: accepts, Attach: ebpf.AttachTCXEgress}))
+	})
+	if shown := host.Run(t, "tc filter show dev eth0 egress"); !strings.Contains(shown, GuardName) {
+		t.Errorf("no filter: %s", shown)
+	}
+	if n, _ := old.ensure(t, host, h, nil, link); n != 0 {
+		t.Errorf("again: %d changes", n)
+	}
+	one := map[netip.Addr]int{testenv.Addr("192.0.2.200"): mark.Default().FirstIndex()}
+	former.ensure(t, host, h, one, link)
+	if at := listed(t, host, h); !slices.Equal(at, []string{"eth0"}) {
+		t.Errorf("guards at %v", at)
+	}
+}
+
 // given: a program of others before the guard; when the agent looks, also for other
 // egress IPs than before, then the guard is the first again, once, and theirs stays.
 func TestGuardIsTheFirstProgram(t *testing.T) {
