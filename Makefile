@@ -28,7 +28,7 @@ CELL ?=
 # client-go took a fifth less processor time (191 s of 245 s).
 vet verify lint tools race test-unit smoke test-conformance: export GOGC ?= 400
 
-.PHONY: help demo generate build plugin kubernetes-versions test test-unit test-conformance test-system race cover smoke vet chaos upgrade failover displacement fuzz e2e ipv6-only bench scale alerts lint fmt verify image up down shell matrix packet-matrix filters kernels mutants tools prerequisites vulncheck site
+.PHONY: help demo generate build plugin kubernetes-versions test test-unit test-conformance test-system race cover smoke vet chaos former upgrade skew failover displacement fuzz e2e ipv6-only bench scale alerts lint fmt verify image up down shell matrix packet-matrix filters kernels mutants tools prerequisites vulncheck site
 
 help: ## Show this list
 	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / { printf "  %-19s %s\n", $$1, $$2 }' Makefile
@@ -118,13 +118,18 @@ alerts: ## Test the chart's alerts, with promtool of Debian's package prometheus
 kernels: ## Run packet tests, tc programs and more in Debian's older kernels, emulated (root; hours)
 	go run ./test/kernels
 
-upgrade: prerequisites tools image ## Upgrade from the version of commit FROM, and go back, while pods send (root)
-	@test -n "$(FROM)" || { echo 'say from which version: make upgrade FROM=v0.1.0'; exit 1; }
+former: prerequisites tools image
+	@test -n "$(FROM)" || { echo 'say from which version, such as FROM=v0.1.0'; exit 1; }
 	rm -rf build/former && mkdir -p build/former/tree
 	git archive $(FROM) | tar -x -C build/former/tree
 	cd build/former/tree && CGO_ENABLED=0 go build -o ../egressip-operator .
 	go run ./hack/image -binary build/former/egressip-operator -tag egressip-operator:former -o build/former/image.tar
+
+upgrade: former ## Upgrade from the version of commit FROM, and go back, while pods send (root)
 	EGRESSIP_TEST_FORMER=$(CURDIR)/build/former go test -count=1 -v -timeout 30m -run 'TestUpgrade$$' ./test/e2e
+
+skew: former ## Mix controllers and agents with those of commit FROM, roll back and uninstall, while pods send (root)
+	EGRESSIP_TEST_FORMER=$(CURDIR)/build/former go test -count=1 -v -timeout 40m -run 'TestSkew$$' ./test/e2e
 
 chaos: prerequisites tools image ## Break a cluster at random for MINUTES, the same way for the same SEED; DUAL_STACK=yes for both families, IPV6_ONLY=yes for IPv6 alone
 	go run ./test/chaos -seed $(SEED) -for $(MINUTES)m $(if $(DUAL_STACK),-dual-stack) $(if $(IPV6_ONLY),-ipv6-only)

@@ -257,6 +257,16 @@ func (b *bed) testRemoval(t *testing.T) {
 	if !withdrawn {
 		b.cleanUp(t)
 	}
+	b.nodesAsBefore(t)
+	b.leaveWith(t, b.egress, b.nodeAddress)
+	if len(ips) > 1 {
+		b.leave6(t, b.egress)
+	}
+}
+
+// nodesAsBefore waits until the kernel of each node holds what it held before the operator came.
+func (b *bed) nodesAsBefore(t *testing.T) {
+	t.Helper()
 	for node, was := range b.before {
 		b.eventually(t, func() error {
 			is, err := b.Snapshot(t.Context(), node)
@@ -275,10 +285,6 @@ func (b *bed) testRemoval(t *testing.T) {
 			}
 			return nil
 		})
-	}
-	b.leaveWith(t, b.egress, b.nodeAddress)
-	if len(ips) > 1 {
-		b.leave6(t, b.egress)
 	}
 }
 
