@@ -1,14 +1,15 @@
-# The same contents as "make image" makes without Docker.
+# The image that "make image" makes: "make dockerfile" builds it from here, and compares them.
 FROM golang:1.26-bookworm AS build
+RUN apt-get update && apt-get install -y --no-install-recommends iptables
 WORKDIR /src
 COPY go.mod go.sum ./
 RUN go mod download
 COPY . .
-RUN CGO_ENABLED=0 go build -trimpath -ldflags "-s -w" -o /egressip-operator .
+ARG VERSION=dev
+RUN CGO_ENABLED=0 go build -trimpath -buildvcs=false -ldflags "-s -w -X main.version=${VERSION}" -o /egressip-operator . \
+ && go run ./hack/image -binary /egressip-operator -tree /image
 
-FROM debian:bookworm-slim
-RUN apt-get update \
- && apt-get install -y --no-install-recommends iptables \
- && rm -rf /var/lib/apt/lists/*
-COPY --from=build /egressip-operator /egressip-operator
+FROM scratch
+COPY --from=build /image /
+ENV PATH=/usr/sbin:/usr/bin:/sbin:/bin
 ENTRYPOINT ["/egressip-operator"]

@@ -28,7 +28,7 @@ CELL ?=
 # client-go took a fifth less processor time (191 s of 245 s).
 vet verify lint tools race test-unit smoke test-conformance: export GOGC ?= 400
 
-.PHONY: help demo generate build plugin kubernetes-versions test test-unit test-conformance test-system race cover smoke vet chaos former upgrade skew failover displacement fuzz e2e ipv6-only bench scale alerts lint fmt verify image up down shell matrix packet-matrix filters kernels mutants tools prerequisites vulncheck site
+.PHONY: help demo generate build plugin release reproducible kubernetes-versions test test-unit test-conformance test-system race cover smoke vet chaos former upgrade skew failover displacement fuzz e2e ipv6-only bench scale alerts lint fmt verify image up down shell matrix packet-matrix filters kernels mutants tools prerequisites vulncheck site
 
 help: ## Show this list
 	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / { printf "  %-19s %s\n", $$1, $$2 }' Makefile
@@ -55,6 +55,16 @@ build: ## Build the binaries into build/
 
 plugin: ## Build the kubectl plugin for Linux, macOS and Windows, with a manifest for krew that has PLUGIN_URL
 	go run ./hack/plugin -version $(VERSION) $(if $(PLUGIN_URL),-url $(PLUGIN_URL))
+
+release: ## Make all files of release VERSION=v1.2.3 in build/release: images, chart, plugin, manifests, SBOMs
+	go run ./hack/release -version "$(VERSION)" $(if $(RELEASE_URL),-url $(RELEASE_URL))
+
+# With a build cache of its own, so that nothing of the first release is taken for the second.
+reproducible: release ## Make the release again from a clone, elsewhere, and compare (minutes)
+	rm -rf build/again && git clone -q --no-hardlinks . build/again/clone-elsewhere
+	cd build/again/clone-elsewhere && GOCACHE=$(CURDIR)/build/again/cache go run ./hack/release -version "$(VERSION)" $(if $(RELEASE_URL),-url $(RELEASE_URL))
+	diff build/release/SHA256SUMS build/again/clone-elsewhere/build/release/SHA256SUMS
+	rm -rf build/again
 
 image: build ## Make build/image.tar, tagged egressip-operator:dev, without Docker
 	go run ./hack/image

@@ -3,167 +3,66 @@
 //
 //	image [-binary build/egressip-operator] [-tag egressip-operator:dev] [-o build/image.tar]
 //
-// It holds what the Dockerfile's last stage holds: the static binary, and
-// iptables of both backends with their extensions, taken from this machine's
-// iptables package.
+// Its contents are those that package imagefiles collects on this machine. With -tree DIRECTORY it
+// writes these to a directory instead: that is how the Dockerfile has them.
 package main
 
 import (
-	"debug/elf"
-	"errors"
+	"context"
 	"flag"
 	"fmt"
-	"io/fs"
 	"os"
-	"os/exec"
-	"path/filepath"
-	"slices"
+	"os/signal"
+	"runtime"
 
 	"github.com/egressip-operator/egressip-operator/hack/dockerarchive"
+	"github.com/egressip-operator/egressip-operator/hack/imagefiles"
+	"github.com/egressip-operator/egressip-operator/hack/modules"
 )
 
 func main() { os.Exit(run()) }
 
+// options say what is made.
+type options struct{ binary, tag, output, tree string }
+
 func run() int {
-	binary := flag.String("binary", "build/egressip-operator", "the operator's static binary")
-	tag := flag.String("tag", "egressip-operator:dev", "the image's name")
-	output := flag.String("o", "build/image.tar", "the docker-archive to write")
+	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt)
+	defer stop()
+	var o options
+	flag.StringVar(&o.binary, "binary", "build/egressip-operator", "the operator's static binary")
+	flag.StringVar(&o.tag, "tag", "egressip-operator:dev", "the image's name")
+	flag.StringVar(&o.output, "o", "build/image.tar", "the docker-archive to write")
+	flag.StringVar(&o.tree, "tree", "", "write the image's files to this directory, and no archive")
 	flag.Parse()
-	if err := write(*binary, *tag, *output); err != nil {
-		fmt.Fprintln(os.Stderr, err)
+	made, err := o.write(ctx)
+	if err != nil {
+		fmt.Fprintln(os.Stderr, "image:", err)
 		return 1
 	}
-	fmt.Printf("%s: %s\n", *output, *tag)
+	fmt.Printf("%s: %s\n", made, o.tag)
 	return 0
 }
 
-func write(binary, tag, output string) error {
-	files := []dockerarchive.File{
-		{Path: "/egressip-operator", Source: binary},
-		{Path: "/tmp", Mode: 0o1777},
-		{Path: "/run"},
-	}
-	tables, err := iptables()
+// write makes the image, and returns where it is.
+func (o options) write(ctx context.Context) (string, error) {
+	root, err := imagefiles.Machine(ctx, runtime.GOARCH)
 	if err != nil {
-		return fmt.Errorf("collect iptables: %w", err)
+		return "", err
 	}
-	return dockerarchive.Write(output, dockerarchive.Image{
-		Tag:        tag,
-		Files:      append(files, tables...),
-		Entrypoint: []string{"/egressip-operator"},
-		Env:        []string{"PATH=/usr/sbin:/usr/bin:/sbin:/bin"},
-	})
-}
-
-// iptables lists the programs of both backends, their usual names, their
-// extensions, and the libraries of all of them.
-func iptables() ([]dockerarchive.File, error) {
-	const nft, legacy = "xtables-nft-multi", "xtables-legacy-multi"
-	var files []dockerarchive.File
-	var objects []string
-	for _, name := range []string{nft, legacy} {
-		source, err := exec.LookPath(name)
-		if err != nil {
-			return nil, fmt.Errorf("%w: apt-get install iptables", err)
-		}
-		files = append(files, dockerarchive.File{Path: "/usr/sbin/" + name, Source: source})
-		objects = append(objects, source)
-	}
-	for _, family := range []string{"iptables", "ip6tables"} {
-		for _, suffix := range []string{"", "-save", "-restore"} {
-			files = append(
-				files,
-				dockerarchive.File{Path: "/usr/sbin/" + family + suffix, Link: nft},
-				dockerarchive.File{Path: "/usr/sbin/" + family + "-nft" + suffix, Link: nft},
-				dockerarchive.File{Path: "/usr/sbin/" + family + "-legacy" + suffix, Link: legacy},
-			)
-		}
-	}
-	extensions, err := filepath.Glob("/usr/lib/*/xtables/*.so")
+	licence, err := os.ReadFile("LICENSE")
 	if err != nil {
-		return nil, err
+		return "", fmt.Errorf("run this at the top of the repository: %w", err)
 	}
-	if len(extensions) == 0 {
-		return nil, errors.New("no extensions in /usr/lib/*/xtables")
-	}
-	for _, path := range extensions {
-		// Some are links to others; a copy serves as well.
-		files = append(files, dockerarchive.File{Path: path, Source: path, Mode: 0o644})
-	}
-	libraries, err := libraries(append(objects, extensions...))
+	linked, err := modules.Of(ctx, o.binary)
 	if err != nil {
-		return nil, err
+		return "", err
 	}
-	for _, path := range libraries {
-		files = append(files, dockerarchive.File{Path: path, Source: path})
-	}
-	return files, nil
-}
-
-// libraries returns the paths of all shared libraries, and of the loader, that
-// objects need, by way of others too, sorted.
-func libraries(objects []string) ([]string, error) {
-	found := map[string]bool{}
-	for len(objects) > 0 {
-		object := objects[0]
-		objects = objects[1:]
-		needed, err := needs(object)
-		if err != nil {
-			return nil, fmt.Errorf("read %s: %w", object, err)
-		}
-		for _, name := range needed {
-			path, err := locate(name)
-			if err != nil {
-				return nil, fmt.Errorf("%s: %w", object, err)
-			}
-			if !found[path] {
-				found[path] = true
-				objects = append(objects, path)
-			}
-		}
-	}
-	var paths []string
-	for path := range found {
-		paths = append(paths, path)
-	}
-	slices.Sort(paths)
-	return paths, nil
-}
-
-// needs returns the libraries and the loader that an object names.
-func needs(object string) ([]string, error) {
-	f, err := elf.Open(object)
+	image, err := imagefiles.Image(root, o.tag, o.binary, modules.Licences(licence, linked))
 	if err != nil {
-		return nil, err
+		return "", err
 	}
-	defer f.Close()
-	names, err := f.ImportedLibraries()
-	if err != nil {
-		return nil, err
+	if o.tree != "" {
+		return o.tree, imagefiles.Tree(o.tree, image)
 	}
-	if section := f.Section(".interp"); section != nil {
-		loader, err := section.Data()
-		if err != nil {
-			return nil, err
-		}
-		names = append(names, string(loader[:len(loader)-1])) // without the final NUL
-	}
-	return names, nil
-}
-
-// locate finds a library where the loader would.
-func locate(name string) (string, error) {
-	if filepath.IsAbs(name) {
-		return name, nil
-	}
-	for _, pattern := range []string{"/lib/*-linux-gnu/", "/usr/lib/*-linux-gnu/", "/lib64/", "/usr/lib64/", "/lib/", "/usr/lib/"} {
-		matches, err := filepath.Glob(pattern + name)
-		if err != nil {
-			return "", err
-		}
-		if len(matches) > 0 {
-			return matches[0], nil
-		}
-	}
-	return "", fmt.Errorf("library %s: %w", name, fs.ErrNotExist)
+	return o.output, dockerarchive.Write(o.output, image)
 }

@@ -5,9 +5,7 @@
 package main
 
 import (
-	"archive/tar"
 	"bytes"
-	"compress/gzip"
 	"context"
 	"crypto/sha256"
 	_ "embed"
@@ -20,6 +18,9 @@ import (
 	"path/filepath"
 	"strings"
 	"text/template"
+
+	"github.com/egressip-operator/egressip-operator/hack/archives"
+	"github.com/egressip-operator/egressip-operator/hack/modules"
 )
 
 func main() { os.Exit(status()) }
@@ -71,8 +72,8 @@ type archive struct {
 	SHA256 string
 }
 
-// builder compiles the plugin for a platform.
-type builder func(ctx context.Context, p platform, version string) (binary []byte, err error)
+// builder compiles the plugin for a platform, and says what it is made of.
+type builder func(ctx context.Context, p platform, version string) (binary []byte, linked []modules.Module, err error)
 
 // make writes the archives, their checksums, and the manifest.
 func (r *release) make(ctx context.Context, build builder) error {
@@ -85,11 +86,15 @@ func (r *release) make(ctx context.Context, build builder) error {
 	}
 	var sums strings.Builder
 	for _, p := range platforms() {
-		binary, err := build(ctx, p, r.Version)
+		binary, linked, err := build(ctx, p, r.Version)
 		if err != nil {
 			return fmt.Errorf("build for %s/%s: %w", p.OS, p.Arch, err)
 		}
-		packed, err := pack(map[string][]byte{p.Binary(): binary, "LICENSE": licence}, p.Binary())
+		packed, err := archives.Tarball(
+			archives.File{Name: p.Binary(), Content: binary, Executable: true},
+			archives.File{Name: "LICENSE", Content: licence},
+			archives.File{Name: "licences.txt", Content: modules.Licences(licence, linked)},
+		)
 		if err != nil {
 			return fmt.Errorf("pack %s: %w", p.Archive(), err)
 		}
@@ -120,40 +125,25 @@ func (r *release) manifest() ([]byte, error) {
 	return b.Bytes(), err
 }
 
-// pack makes an archive; first comes first. The same files give the same archive.
-func pack(files map[string][]byte, first string) ([]byte, error) {
-	var b bytes.Buffer
-	zipped := gzip.NewWriter(&b)
-	tarred := tar.NewWriter(zipped)
-	for _, name := range []string{first, "LICENSE"} {
-		mode := int64(0o644)
-		if name == first {
-			mode = 0o755
-		}
-		if err := tarred.WriteHeader(&tar.Header{Name: name, Mode: mode, Size: int64(len(files[name]))}); err != nil {
-			return nil, err
-		}
-		if _, err := tarred.Write(files[name]); err != nil {
-			return nil, err
-		}
-	}
-	err := errors.Join(tarred.Close(), zipped.Close())
-	return b.Bytes(), err
-}
-
 // build compiles with the go command.
-func build(ctx context.Context, p platform, version string) ([]byte, error) {
+func build(ctx context.Context, p platform, version string) ([]byte, []modules.Module, error) {
 	dir, err := os.MkdirTemp("", "plugin")
 	if err != nil {
-		return nil, err
+		return nil, nil, err
 	}
 	defer os.RemoveAll(dir)
 	file := filepath.Join(dir, p.Binary())
-	cmd := exec.CommandContext(ctx, "go", "build", "-trimpath", "-ldflags", "-s -w -X main.version="+version, "-o", file, "./cmd/kubectl-egressip")
+	// Without the state of the repository, which is not the same in each copy of it.
+	cmd := exec.CommandContext(ctx, "go", "build", "-trimpath", "-buildvcs=false", "-ldflags", "-s -w -X main.version="+version, "-o", file, "./cmd/kubectl-egressip")
 	cmd.Env = append(os.Environ(), "CGO_ENABLED=0", "GOOS="+p.OS, "GOARCH="+p.Arch)
 	cmd.Stdout, cmd.Stderr = os.Stdout, os.Stderr
 	if err := cmd.Run(); err != nil {
-		return nil, err
+		return nil, nil, err
 	}
-	return os.ReadFile(file)
+	linked, err := modules.Of(ctx, file)
+	if err != nil {
+		return nil, nil, err
+	}
+	binary, err := os.ReadFile(file)
+	return binary, linked, err
 }

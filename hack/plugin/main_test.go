@@ -1,9 +1,7 @@
 package main
 
 import (
-	"archive/tar"
 	"bytes"
-	"compress/gzip"
 	"context"
 	"crypto/sha256"
 	"fmt"
@@ -13,6 +11,9 @@ import (
 	"testing"
 
 	"sigs.k8s.io/yaml"
+
+	"github.com/egressip-operator/egressip-operator/hack/archives"
+	"github.com/egressip-operator/egressip-operator/hack/modules"
 )
 
 // TestRelease: the archives are those that the checksums and the manifest name. What is built is built by
@@ -21,8 +22,8 @@ func TestRelease(t *testing.T) {
 	dir := t.TempDir()
 	t.Chdir(filepath.Join("..", ".."))
 	r := release{Version: "v1.2.3", URL: "https://example.com/v1.2.3", dir: dir}
-	err := r.make(t.Context(), func(_ context.Context, p platform, version string) ([]byte, error) {
-		return []byte(p.OS + p.Arch + version), nil
+	err := r.make(t.Context(), func(_ context.Context, p platform, version string) ([]byte, []modules.Module, error) {
+		return []byte(p.OS + p.Arch + version), nil, nil
 	})
 	if err != nil {
 		t.Fatal(err)
@@ -68,13 +69,9 @@ func TestRelease(t *testing.T) {
 		if !strings.Contains(sums, sum+"  "+p.Archive()+"\n") {
 			t.Errorf("%s is not in %s", p.Archive(), sums)
 		}
-		unzipped, err := gzip.NewReader(bytes.NewReader(packed))
-		if err != nil {
-			t.Fatal(err)
-		}
-		header, err := tar.NewReader(unzipped).Next()
-		if err != nil || header.Name != p.Binary() || header.Mode != 0o755 {
-			t.Errorf("%v: %+v", err, header)
+		files, err := archives.Files(bytes.NewReader(packed))
+		if err != nil || files[0].Name != p.Binary() || !files[0].Executable || len(files) != 3 {
+			t.Errorf("%v: %d files", err, len(files))
 		}
 	}
 }
