@@ -29,8 +29,8 @@ func kernelMutants() []mutant {
 		podsOrder   = "apply_order_pods.go"
 
 		forgotten      = "TestForgottenConnectionsAreNotTurnedRound"
-		overlayBegins  = `when(b.fromOverlay, Original, inSet(SetInside, Destination)).then(Drop{}),`
-		overlayUnnoted = `when(b.fromOverlay, Original, ConnMark{Value: ret, Mask: ret, Not: true}).then(Drop{}),`
+		overlayBegins  = `when(Original, inSet(SetInside, Destination)).then(Drop{}),`
+		overlayUnnoted = `when(Original, unnoted).then(Drop{}),`
 	)
 	m := func(name, test, file, old, mutated string) mutant {
 		return mutant{name: name, pkg: kernel, test: test, plain: true, edits: []edit{{file: file, old: old, new: mutated}}}
@@ -120,7 +120,7 @@ func kernelMutants() []mutant {
 		m("overlay-begins-connections", forgotten, filter, overlayBegins, ""),
 		m("overlay-begins-what-is-noted", forgotten, filter, overlayBegins, overlayUnnoted),
 		m("answers-take-any-way", forgotten, filter,
-			`when(notToOverlay, Reply, ConnMark{Value: ret, Mask: ret}).then(Drop{}),`, ""),
+			`when(Reply, b.noted(), notToOverlay).then(Drop{}),`, ""),
 		m("unnoted-connections-begin", "TestNoConnectionWhoseAnswersStray", filter, overlayUnnoted, ""),
 		m("pending-is-added", unprobed, "apply_aim.go", "return slices.Contains(pending, ip)", "return slices.Contains(pending[:0], ip)"),
 		m("new-is-served-unprobed", unprobed, "apply_aim.go", "if _, known := served[ip]; !known {", "if _, known := served[ip]; !known && false {"),
@@ -209,8 +209,8 @@ func openToStrangers() []edit {
 // openToPods is the same for what pods send to the overlays of other hosts.
 func openToPods() []edit {
 	return []edit{
-		{file: "rules/content.go", old: "when(port, inSet(SetHosts, Destination), notInSet(SetHosts, Source)).then(Drop{}),\n", new: ""},
-		{file: "rules/content.go", old: "when(port, inSet(SetInside, Source), notInSet(SetHosts, Source), notInSet(SetInside, Destination)).then(Drop{}),\n", new: "when(port, inSet(SetIPs, Destination)).then(Drop{}),\n"},
-		{file: "rules/content.go", old: "rules = append(rules, when(UDPPort(b.OverlayPort), Original, inSet(SetHosts, Destination)).then(Drop{}))", new: ""},
+		{file: "rules/forward.go", old: "when(port, inSet(SetHosts, Destination), notInSet(SetHosts, Source)).then(Drop{}),\n", new: ""},
+		{file: "rules/forward.go", old: "when(port, inSet(SetInside, Source), notInSet(SetHosts, Source), notInSet(SetInside, Destination)).then(Drop{}),\n", new: "when(port, inSet(SetIPs, Destination)).then(Drop{}),\n"},
+		{file: "rules/forward.go", old: "rules = append(rules, when(UDPPort(b.OverlayPort), Original, inSet(SetHosts, Destination)).then(Drop{}))", new: ""},
 	}
 }

@@ -15,7 +15,7 @@ func destinationMutants() []mutant {
 		return mutant{name: name, pkg: brain, test: test, plain: true, edits: []edit{{file: file, old: old, new: mutated}}}
 	}
 	return []mutant{
-		packets("excluded-is-marked", reached, "rules/marking.go", "rules = append(rules, when(b.marked(), notInSet(SetInside, Destination), PairInSet{SetExcluded}).then(SetMark{0, b.allBits()}))", ""),
+		packets("excluded-is-marked", reached, "rules/marking.go", "rules = append(rules, when(b.marked(), PairInSet{SetExcluded}, notInSet(SetInside, Destination)).then(SetMark{0, b.allBits()}))", ""),
 		packets("excluded-is-held", reached, "rules/filter.go", "\trules = append(rules, b.excludedThen(Return{})...)\n\trules = append(rules, b.refused()...)", "\trules = append(rules, b.refused()...)"),
 		packets("excluded-is-lost", reached, "rules/marking.go", "\trules = append(rules, b.excludedThen(Return{})...)\n", ""),
 		packets("excluded-of-ipv6-is-closed", reached, "rules/ipv6.go", "rules = append(rules, ruleOfIPv6(r))\n\t}\n\tvar unmarked", "_ = r\n\t}\n\tvar unmarked"),

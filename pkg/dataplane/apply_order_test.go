@@ -104,15 +104,15 @@ func TestMutantsOfRulesAndOrder(t *testing.T) {
 		{name: "answers are marked too", rule: func(c, spec string) string {
 			return strings.Replace(spec, "-m conntrack --ctdir ORIGINAL -j "+rules.ChainWay, "-j "+rules.ChainWay, 1)
 		}},
-		{name: "second lock removed", rule: without(rules.ChainForward, "--mark "+remote+" -j DROP")},
-		{name: "INVALID passes", rule: without(rules.ChainForward, unnatable)},
+		{name: "second lock removed", rule: without(rules.ChainOut, "--mark "+remote+" -j DROP")},
+		{name: "INVALID passes", rule: without(rules.ChainOut, unnatable)},
 		{name: "INVALID passes from the overlay", rule: without(rules.ChainFrom, unnatable)},
 		{name: "unserved networks pass", rule: without(rules.ChainFrom, "--mark 0x0/")},
 		{name: "connections are not pinned", rule: without(rules.ChainPinned, "-j DROP")},
 		{name: "overlay's packets are masqueraded", rule: without(rules.ChainPostrouting, "-o "+overlayName)},
 		{name: "third lock removed", rule: without(rules.ChainHeld, "-j DROP")},
 		{name: "marks stay on packets inside", rule: without(rules.ChainForward, "-m set --match-set "+setInside+" dst")},
-		{name: "pods may reach the overlay's port", rule: without(rules.ChainForward, "--dport")},
+		{name: "pods may reach the overlay's port", rule: without(rules.ChainPorts, "--dport")},
 		{name: "marked before the rules", order: move(phaseMark, phaseGrow)},
 		{name: "SNAT taken away before the mark", order: move(phaseRewrite, phaseLock)},
 		{name: "unlocked before connections are forgotten", order: move(phaseUnlock, phaseLock)},

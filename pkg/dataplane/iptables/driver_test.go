@@ -147,7 +147,9 @@ func everyRule() map[string][]rules.Rule {
 		rules.SourceIn{Network: netip.MustParsePrefix("10.244.1.0/24")},
 		rules.InInterface{Name: "eth0"},
 		rules.InInterface{Name: "eth0", Not: true},
-		rules.UDPPort(9789), rules.TCPPort(443),
+		rules.UDP{},
+		rules.UDPPort(9789),
+		rules.TCPPort(443),
 		rules.TCPFlags{Among: rules.FIN | rules.SYN | rules.RST | rules.ACK, Set: rules.SYN, Not: true},
 		rules.Mark{Value: 1, Mask: 3},
 		rules.Mark{Mask: 3, Not: true},
@@ -185,7 +187,7 @@ func everyRule() map[string][]rules.Rule {
 
 func transport(m rules.Match) bool {
 	switch m.(type) {
-	case rules.UDPPort, rules.TCPPort, rules.TCPFlags:
+	case rules.UDP, rules.UDPPort, rules.TCPPort, rules.TCPFlags:
 		return true
 	default:
 		return false

@@ -78,10 +78,28 @@ func printOrder(m rules.Match) int {
 		return 1
 	case rules.OutInterface:
 		return 2
-	case rules.UDPPort, rules.TCPPort, rules.TCPFlags, rules.ICMPv6Type:
+	case rules.UDP, rules.UDPPort, rules.TCPPort, rules.TCPFlags, rules.ICMPv6Type:
 		return 3
 	default:
 		return 4
+	}
+}
+
+// carried matches what a packet carries, and how far.
+func carried(m rules.Match) string {
+	switch m := m.(type) {
+	case rules.UDPPort:
+		return fmt.Sprintf("-p udp -m udp --dport %d", m)
+	case rules.TCPPort:
+		return fmt.Sprintf("-p tcp -m tcp --dport %d", m)
+	case rules.TCPFlags:
+		return fmt.Sprintf("-p tcp -m tcp %s--tcp-flags %s %s", not(m.Not), flags(m.Among), flags(m.Set))
+	case rules.ICMPv6Type:
+		return fmt.Sprintf("-p ipv6-icmp -m icmp6 --icmpv6-type %d", m)
+	case rules.HopLimit:
+		return fmt.Sprintf("-m hl --hl-eq %d", m)
+	default: // UDP
+		return "-p udp"
 	}
 }
 
@@ -95,16 +113,8 @@ func renderMatch(m rules.Match) string {
 		return not(m.Not) + "-o " + m.Name
 	case rules.SourceLocal:
 		return "-m addrtype --src-type LOCAL"
-	case rules.UDPPort:
-		return fmt.Sprintf("-p udp -m udp --dport %d", m)
-	case rules.TCPPort:
-		return fmt.Sprintf("-p tcp -m tcp --dport %d", m)
-	case rules.ICMPv6Type:
-		return fmt.Sprintf("-p ipv6-icmp -m icmp6 --icmpv6-type %d", m)
-	case rules.HopLimit:
-		return fmt.Sprintf("-m hl --hl-eq %d", m)
-	case rules.TCPFlags:
-		return fmt.Sprintf("-p tcp -m tcp %s--tcp-flags %s %s", not(m.Not), flags(m.Among), flags(m.Set))
+	case rules.UDP, rules.UDPPort, rules.TCPPort, rules.TCPFlags, rules.ICMPv6Type, rules.HopLimit:
+		return carried(m)
 	case rules.Mark:
 		return fmt.Sprintf("-m mark %s--mark %#x/%#x", not(m.Not), m.Value, m.Mask)
 	case rules.ConnMark:

@@ -20,6 +20,7 @@ func TestRenderMatch(t *testing.T) {
 		"! -i eth0":                             rules.InInterface{Name: "eth0", Not: true},
 		"-o eth0":                               rules.OutInterface{Name: "eth0"},
 		"! -o eth0":                             rules.OutInterface{Name: "eth0", Not: true},
+		"-p udp":                                rules.UDP{},
 		"-p udp -m udp --dport 9789":            rules.UDPPort(9789),
 		"-p tcp -m tcp --dport 443":             rules.TCPPort(443),
 		"-p tcp -m tcp --tcp-flags SYN,RST SYN": rules.TCPFlags{Among: rules.SYN | rules.RST, Set: rules.SYN},

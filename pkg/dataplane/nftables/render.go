@@ -160,13 +160,13 @@ func (r *renderer) snat(randomPort bool) expr.Any {
 	return &expr.NAT{Type: expr.NATTypeSourceNAT, Family: family, RegAddrMin: register, FullyRandom: randomPort}
 }
 
-// marksDiffer matches packets whose mark is not their connection's, or is no way.
-func marksDiffer(mask uint32) []expr.Any {
+// compareMarks matches packets whose mark is their connection's, and a way; or all others.
+func compareMarks(mask uint32, differ bool) []expr.Any {
 	return append(
 		slices.Concat(meta(expr.MetaKeyMARK), masked(native(mask))),
 		&expr.Ct{Key: expr.CtKeyMARK, Register: word(1)},
 		&expr.Bitwise{SourceRegister: word(1), DestRegister: word(1), Len: 4, Mask: native(mask), Xor: native(0)},
-		&expr.Lookup{SourceRegister: register, SetName: setSame, Invert: true},
+		&expr.Lookup{SourceRegister: register, SetName: setSame, Invert: differ},
 	)
 }
 
@@ -237,26 +237,38 @@ func whence(m rules.Match) []expr.Any {
 	}
 }
 
+// carried matches what a packet carries, and how far.
+func carried(m rules.Match) []expr.Any {
+	switch m := m.(type) {
+	case rules.UDPPort:
+		return port(unix.IPPROTO_UDP, uint16(m))
+	case rules.TCPPort:
+		return port(unix.IPPROTO_TCP, uint16(m))
+	case rules.TCPFlags:
+		return slices.Concat(protocol(unix.IPPROTO_TCP), transport(13, 1), masked([]byte{byte(m.Among)}), compare(m.Not, []byte{byte(m.Set)}))
+	case rules.ICMPv6Type:
+		return slices.Concat(protocol(unix.IPPROTO_ICMPV6), transport(0, 1), equal([]byte{byte(m)}))
+	case rules.HopLimit:
+		return slices.Concat(hopLimit(), equal([]byte{byte(m)}))
+	default: // UDP
+		return protocol(unix.IPPROTO_UDP)
+	}
+}
+
 func (r *renderer) match(m rules.Match) []expr.Any {
 	switch m := m.(type) {
 	case rules.SourceIn:
 		return r.sourceIn(m.Network)
 	case rules.InInterface, rules.OutInterface, rules.SourceLocal, rules.InKind, rules.WrongWay:
 		return whence(m)
-	case rules.UDPPort:
-		return port(unix.IPPROTO_UDP, uint16(m))
-	case rules.TCPPort:
-		return port(unix.IPPROTO_TCP, uint16(m))
-	case rules.ICMPv6Type:
-		return slices.Concat(protocol(unix.IPPROTO_ICMPV6), transport(0, 1), equal([]byte{byte(m)}))
-	case rules.HopLimit:
-		return slices.Concat(hopLimit(), equal([]byte{byte(m)}))
-	case rules.TCPFlags:
-		return slices.Concat(protocol(unix.IPPROTO_TCP), transport(13, 1), masked([]byte{byte(m.Among)}), compare(m.Not, []byte{byte(m.Set)}))
+	case rules.UDP, rules.UDPPort, rules.TCPPort, rules.TCPFlags, rules.ICMPv6Type, rules.HopLimit:
+		return carried(m)
 	case rules.Mark:
 		return slices.Concat(meta(expr.MetaKeyMARK), masked(native(m.Mask)), compare(m.Not, native(m.Value)))
 	case rules.MarksDiffer:
-		return marksDiffer(m.Mask)
+		return compareMarks(m.Mask, true)
+	case rules.MarksSame:
+		return compareMarks(m.Mask, false)
 	case rules.ConnMark:
 		return slices.Concat(ct(expr.CtKeyMARK), masked(native(m.Mask)), compare(m.Not, native(m.Value)))
 	case rules.Direction:
@@ -318,7 +330,7 @@ func (r *renderer) action(a rules.Action) []expr.Any {
 	case rules.RestoreMark:
 		return slices.Concat(ct(expr.CtKeyMARK), masked(native(a.Mask)), mapped(setRestore, 0))
 	case rules.DropIfMarksDiffer:
-		return append(marksDiffer(a.Mask), verdict(expr.VerdictDrop, "")...)
+		return append(compareMarks(a.Mask, true), verdict(expr.VerdictDrop, "")...)
 	case rules.SourceNATByMark:
 		return r.snatByMark(a)
 	case rules.KeepSource:

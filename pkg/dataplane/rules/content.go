@@ -52,8 +52,11 @@ const (
 const (
 	ChainNotrack     = ChainPrefix + "NOTRACK"
 	ChainForged      = ChainPrefix + "FORGED"
+	ChainForgery     = ChainPrefix + "FORGERY"
 	ChainPrerouting  = ChainPrefix + "PREROUTING"
 	ChainMarking     = ChainPrefix + "MARKING"
+	ChainKept        = ChainPrefix + "KEPT"
+	ChainReplies     = ChainPrefix + "REPLIES"
 	ChainForeign     = ChainPrefix + "FOREIGN"
 	ChainWay         = ChainPrefix + "WAY"
 	ChainLeaving     = ChainPrefix + "LEAVING"
@@ -61,6 +64,9 @@ const (
 	ChainRestored    = ChainPrefix + "RESTORED"
 	ChainSame        = ChainPrefix + "SAME"
 	ChainForward     = ChainPrefix + "FORWARD"
+	ChainPorts       = ChainPrefix + "PORTS"
+	ChainAgain       = ChainPrefix + "AGAIN"
+	ChainOut         = ChainPrefix + "OUT"
 	ChainFrom        = ChainPrefix + "FROM-OVERLAY"
 	ChainTo          = ChainPrefix + "TO-OVERLAY"
 	ChainPinned      = ChainPrefix + "PINNED"
@@ -68,6 +74,8 @@ const (
 	ChainArrived     = ChainPrefix + "ARRIVED"
 	ChainOutput      = ChainPrefix + "OUTPUT"
 	ChainLocked      = ChainPrefix + "LOCKED"
+	ChainCame        = ChainPrefix + "CAME"
+	ChainStranger    = ChainPrefix + "STRANGER"
 	ChainHeld        = ChainPrefix + "HELD"
 	ChainReset       = ChainPrefix + "RESET"
 	ChainAccept      = ChainPrefix + "ACCEPT"
@@ -133,20 +141,27 @@ func (p Params) Equal(o Params) bool {
 // Build gives the content of all our chains. The walk of a packet through them:
 //
 //	raw     the outer packets of the overlay need no connection tracking
-//	mangle  MARKING marks: a pod's packet with its way (WAY), a reply with RETURN; and takes
-//	        bits of ours off what must have none (FOREIGN). It comes first in PREROUTING;
-//	        in nftables last, after all that others do there
+//	mangle  MARKING marks: a pod's packet with its way (WAY), a reply with RETURN (REPLIES), what
+//	        came over the overlay as it came (KEPT); and takes bits of ours off what must have
+//	        none (FOREIGN). It comes first in PREROUTING; in nftables last, after all that
+//	        others do there
 //	        ARRIVED takes the marks off what is for the host itself
-//	        FORWARD marks again, and locks: what is marked leaves by its way, or not at all;
+//	        FORWARD keeps others off the ports of hosts (PORTS), marks again what pods with
+//	        egress IPs send (AGAIN), and locks: what is marked leaves by its way, or not at
+//	        all (OUT, PINNED);
 //	        in iptables, LOCKED is here as well, in case others come first in filter;
 //	        LEAVING sorts out what is none of ours; TAKEN, at the overlay, and RESTORED give
 //	        back marks that others have changed meanwhile
 //	filter  RESET answers pods that go on with connections that have ended;
-//	        LOCKED, with HELD for pods with egress IPs, is the lock that holds when mangle has
-//	        been flushed;
+//	        LOCKED, with CAME for what came over the overlay, HELD for pods with egress IPs and
+//	        STRANGER for unknown pods, is the lock that holds when mangle has been flushed;
 //	        OUTPUT locks what leaves past FORWARD, as by IPVS;
 //	        INPUT keeps others off the overlay and off the egress IPs
 //	nat     index -> egress IP, before the source NAT of other software
+//
+// Most packets meet few rules: what a rule of few words tells about most of them comes first, and
+// what only some of them need is a chain of its own. A packet meets all that is here two or three
+// times a hook, and each rule takes time.
 func Build(p Params) Content { return newBuilder(p).content() }
 
 func newBuilder(p Params) builder {
@@ -195,6 +210,11 @@ func unnatable() Match { return ConnState{Invalid, Untracked} }
 // take without us.
 func outbound() []Match { return []Match{Original, unnatable()} }
 
+// noted matches packets of connections that came over the overlay.
+func (b builder) noted() ConnMark {
+	return ConnMark{Value: b.Marks.Return(), Mask: b.Marks.Return()}
+}
+
 // ofNoWay matches packets of connections that began on no way of ours.
 func (b builder) ofNoWay() ConnMark {
 	return ConnMark{Value: 0, Mask: b.Marks.Return() | b.Marks.Remote() | b.first()}
@@ -207,11 +227,11 @@ func (b builder) excludedThen(a Action, also ...Match) []Rule {
 	if !b.Excluded {
 		return nil
 	}
-	m := slices.Concat(also, []Match{PairInSet{SetExcluded}})
+	m := slices.Clone(also)
 	if !b.six || b.Serve6 { // else nothing has a way, and not every ip6tables can ask
 		m = append(m, b.ofNoWay())
 	}
-	return []Rule{when(m...).then(a)}
+	return []Rule{when(append(m, PairInSet{SetExcluded})...).then(a)}
 }
 
 // heir matches packets of a pod that has the address of another one, which has ended
@@ -251,18 +271,18 @@ func (b builder) raw() Ruleset {
 		Jumps: []HookJump{{From: Prerouting, To: ChainNotrack}, {From: Output, To: ChainNotrack}},
 	}
 	if b.Maps {
-		r.Chains[ChainForged] = b.forged()
+		r.Chains[ChainForged] = []Rule{when(UDP{}, inSet(SetHosts, Source)).then(Goto{ChainForgery})}
+		r.Chains[ChainForgery] = b.forgery()
 		r.Jumps = append([]HookJump{{From: Prerouting, To: ChainForged}}, r.Jumps...)
 	}
 	return r
 }
 
-// forged drops what a pod sends to hosts' ports with the address of another host as source,
+// forgery drops what a pod sends to hosts' ports with the address of another host as source,
 // which the kernel's reverse path filter does only where it is strict. Pods come by a veth or
 // over a bridge, and what hosts send comes by the device that leads to them. On other devices
 // either way is right: a host may have two in one network.
-func (b builder) forged() []Rule {
-	rules := []Rule{when(notInSet(SetHosts, Source)).then(Return{})}
+func (b builder) forgery() (rules []Rule) {
 	for _, port := range b.hostPorts() {
 		for _, kind := range []InKind{"veth", "bridge"} {
 			rules = append(rules, when(port, kind, inSet(SetHosts, Destination), WrongWay{}).then(Drop{}))
@@ -275,6 +295,8 @@ func (b builder) mangle() Ruleset {
 	r := Ruleset{
 		Chains: map[string][]Rule{
 			ChainMarking:  b.marking(),
+			ChainKept:     {when(Original).then(RestoreMark{b.wayBits()})},
+			ChainReplies:  {when(b.noted()).then(SetMark{b.Marks.Return(), b.allBits()})},
 			ChainForeign:  b.foreign(),
 			ChainWay:      b.way(),
 			ChainSame:     b.same(),
@@ -282,12 +304,17 @@ func (b builder) mangle() Ruleset {
 			ChainTaken:    b.taken(),
 			ChainRestored: slices.Concat(b.restored(), b.lost()),
 			ChainForward:  b.forward(),
+			ChainAgain:    b.again(),
+			ChainOut:      b.out(),
 			ChainFrom:     b.fromOverlayChain(),
 			ChainTo:       b.toOverlayChain(),
 			ChainPinned:   b.pinned(),
 			ChainArrived:  b.arrived(),
 		},
 		Jumps: []HookJump{{From: Prerouting, To: ChainPrerouting}, {From: Input, To: ChainArrived}, {From: Forward, To: ChainForward}, {From: Postrouting, To: ChainLeaving, Late: b.Maps}},
+	}
+	if ports := b.ports(); len(ports) > 0 {
+		r.Chains[ChainPorts] = ports
 	}
 	if b.Maps {
 		r.Chains[ChainPrerouting] = b.arrival()
@@ -299,7 +326,7 @@ func (b builder) mangle() Ruleset {
 	// this table and in FORWARD of filter: what these accept is not marked, and does not meet
 	// the lock there.
 	b.mute = true
-	r.Chains[ChainLocked], r.Chains[ChainHeld] = b.locked(), b.held()
+	maps.Copy(r.Chains, b.lock())
 	r.Jumps = append(r.Jumps, HookJump{From: Forward, To: ChainLocked})
 	return r
 }
@@ -309,74 +336,4 @@ func (b builder) mangle() Ruleset {
 // them out again, past hook forward. The mark would be inherited.
 func (b builder) arrived() []Rule {
 	return []Rule{when(b.marked(), inSet(SetPods, Source)).then(SetMark{0, b.allBits()})}
-}
-
-// forward is the lock on what is marked.
-func (b builder) forward() []Rule {
-	remote, all := b.Marks.Remote(), b.allBits()
-	rules := b.neighbours()
-	// Only hosts may send to the overlay's port: a pod could choose the namespace
-	// that its packets seem to come from. And a pod's probe, once masqueraded,
-	// would look like its host's. Outside, the network may lead it to a host: by an
-	// address that stands for the host's, such as an ExternalIP.
-	for _, port := range b.hostPorts() {
-		rules = append(
-			rules,
-			when(port, inSet(SetHosts, Destination), notInSet(SetHosts, Source)).then(Drop{}),
-			when(port, inSet(SetInside, Source), notInSet(SetHosts, Source), notInSet(SetInside, Destination)).then(Drop{}),
-		)
-	}
-	// What hosts themselves send there is not tracked, and never translated. This was
-	// led to the port by a service.
-	if b.betweenHosts() {
-		rules = append(rules, when(UDPPort(b.OverlayPort), Original, inSet(SetHosts, Destination)).then(Drop{}))
-	}
-	rules = append(rules,
-		when(b.fromOverlay).then(Goto{ChainFrom}),
-		when(b.toOverlay).then(Goto{ChainTo}))
-	rules = append(rules, b.again()...)
-	return append(rules,
-		when(Mark{Value: 0, Mask: all}).then(Return{}),
-		// Traffic inside the cluster is left alone. Routing is done at this
-		// point and needs the mark no more: a CNI's tunnel would inherit it.
-		when(inSet(SetInside, Destination)).then(SetMark{0, all}),
-		when(Mark{Value: 0, Mask: all}).then(Return{}),
-		// Second lock: the overlay is the only way outside for REMOTE.
-		when(Mark{Value: remote, Mask: remote}).then(Drop{}),
-		when(unnatable()).then(Drop{}),
-		when().then(Goto{ChainPinned}),
-	)
-}
-
-// fromOverlayChain takes packets that other hosts sent over the overlay.
-func (b builder) fromOverlayChain() []Rule {
-	return []Rule{
-		when().then(Jump{ChainMarking}),
-		when(b.toOverlay).then(Drop{}),
-		when(unnatable()).then(Drop{}),
-		when(Reply).then(Return{}),
-		// A network without an egress IP here must not leave with the host's address.
-		when(b.lostIndex()).then(Drop{}),
-		when(inSet(SetInside, Destination)).then(Drop{}),
-		when().then(Goto{ChainPinned}),
-	}
-}
-
-// toOverlayChain takes packets that leave over the overlay.
-func (b builder) toOverlayChain() []Rule {
-	ret, remote := b.Marks.Return(), b.Marks.Remote()
-	return []Rule{
-		when(unnatable()).then(Drop{}),
-		when(Reply, ConnMark{Value: ret, Mask: ret}).then(SetMark{ret, b.allBits()}),
-		when(Original).then(Jump{ChainWay}),
-		when(Mark{Value: 0, Mask: remote | ret}).then(Drop{}),
-		// Path MTU discovery fails where ICMP is filtered.
-		when(TCPFlags{Among: SYN | RST, Set: SYN}).then(ClampMSS{}),
-		when(Mark{Value: ret, Mask: ret}).then(Return{}),
-		// A pod that is not classified yet. The programs at the overlay would drop
-		// its packets too, but only after its connection is confirmed, which could
-		// then never leave another way.
-		when(notInSet(SetPods, Source)).then(Drop{}),
-		when().then(Goto{ChainPinned}),
-	}
 }

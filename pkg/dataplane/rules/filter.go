@@ -1,21 +1,24 @@
 package rules
 
-import "slices"
+import (
+	"maps"
+	"slices"
+)
 
 // filter is the stage that decides whether a packet passes at all.
 func (b builder) filter() Ruleset {
-	return Ruleset{
-		Chains: map[string][]Rule{
-			ChainLocked: b.locked(),
-			ChainHeld:   b.held(),
-			ChainReset:  b.reset(),
-			ChainInput:  b.input(),
-			ChainOutput: b.output(),
-			ChainAccept: {
-				when(b.fromOverlay).then(Accept{}),
-				when(b.toOverlay).then(Accept{}),
-			},
+	chains := b.lock()
+	maps.Copy(chains, map[string][]Rule{
+		ChainReset:  b.reset(),
+		ChainInput:  b.input(),
+		ChainOutput: b.output(),
+		ChainAccept: {
+			when(b.fromOverlay).then(Accept{}),
+			when(b.toOverlay).then(Accept{}),
 		},
+	})
+	return Ruleset{
+		Chains: chains,
 		Jumps: []HookJump{
 			{From: Forward, To: ChainReset},
 			{From: Forward, To: ChainLocked},
@@ -28,44 +31,78 @@ func (b builder) filter() Ruleset {
 	}
 }
 
-// locked drops packets that must not leave unmarked, and are unmarked.
-func (b builder) locked() []Rule {
-	ret, marking := b.Marks.Return(), Jump{ChainMarking}
-	notToOverlay := b.toOverlay
-	notToOverlay.Not = true
-	rules := []Rule{
+// lock are the chains that drop packets which must not leave unmarked, and are unmarked.
+func (b builder) lock() map[string][]Rule {
+	chains := map[string][]Rule{ChainLocked: b.locked(), ChainCame: b.came(), ChainHeld: b.held()}
+	if len(b.Strict) > 0 {
+		chains[ChainStranger] = b.stranger()
+	}
+	return chains
+}
+
+// came is the part of the lock about what came over the overlay.
+func (b builder) came() []Rule {
+	unnoted := b.noted()
+	unnoted.Not = true
+	rules := append([]Rule{
 		// No connection to a pod begins over the overlay. A packet of the other end
 		// would begin one where the pod's own was forgotten: then the pod's packets
 		// would be replies, whose source no NAT touches.
-		when(b.fromOverlay, Original, inSet(SetInside, Destination)).then(Drop{}),
+		when(Original, inSet(SetInside, Destination)).then(Drop{}),
 		// Answers to what came over the overlay must go back over it: anywhere else
 		// they look like a new connection. Table mangle marks such connections and
 		// routes their answers, unless it has been flushed.
-		when(b.fromOverlay, Original, ConnMark{Value: ret, Mask: ret, Not: true}).then(Drop{}),
-		when(notToOverlay, Reply, ConnMark{Value: ret, Mask: ret}).then(Drop{}),
+		when(Original, unnoted).then(Drop{}),
+	}, b.neighbours()...)
+	if b.Maps { // see locked
+		rules = append(rules, when(Original, MarksDiffer{b.wayBits()}).then(Jump{ChainMarking}))
 	}
-	rules = append(rules, b.neighbours()...)
+	return rules
+}
+
+// locked is the lock.
+func (b builder) locked() []Rule {
+	notToOverlay := b.toOverlay
+	notToOverlay.Not = true
+	rules := append([]Rule{
+		when(b.fromOverlay).then(Jump{ChainCame}),
+		when(Reply, b.noted(), notToOverlay).then(Drop{}), // see came
+	}, b.neighbours()...)
 	if b.Maps {
 		// FORWARD has seen these marks, too: it is in the same table. It has made them equal
 		// to their connections'.
-		differ := MarksDiffer{b.wayBits()}
-		rules = append(rules,
-			when(b.fromOverlay, differ).then(marking),
-			when(b.toOverlay, differ).then(marking),
-			b.plainAgain())
+		rules = append(rules, when(b.toOverlay, MarksDiffer{b.wayBits()}).then(Jump{ChainMarking}))
 	}
 	rules = append(rules, when(inSet(SetLocked, Source)).then(Goto{ChainHeld}))
+	if b.Maps {
+		rules = append(rules, b.plainAgain())
+	}
 	rules = append(rules, b.refused()...)
 	for _, subnet := range b.Strict {
-		for _, state := range outbound() {
-			rules = append(rules, when(SourceIn{subnet}, b.unmarked(), state, notInSet(SetPods, Source), AgentPresent{Set: SetPresent}, notInSet(SetInside, Destination)).then(Drop{}))
-		}
+		rules = append(rules, when(SourceIn{subnet}, notInSet(SetPods, Source)).then(Jump{ChainStranger}))
+	}
+	return rules
+}
+
+// stranger is about what sources of the host's pod networks send that are no pod's.
+func (b builder) stranger() (rules []Rule) {
+	for _, state := range outbound() {
+		rules = append(rules, when(b.unmarked(), state, AgentPresent{Set: SetPresent}, notInSet(SetInside, Destination)).then(Drop{}))
 	}
 	return rules
 }
 
 // held is about what sources that are locked send.
 func (b builder) held() (rules []Rule) {
+	if b.Maps { // most: they are marked, and nothing below is about them
+		way := b.unmarked()
+		way.Not = true
+		m := when(way, MarksSame{b.wayBits()})
+		if b.six { // see refused
+			m = append(m, Mark{Value: b.wayBits(), Mask: b.wayBits(), Not: true})
+		}
+		rules = append(rules, m.then(Return{}))
+	}
 	if b.Senders {
 		rules = append(rules, when(heir()...).then(Return{}))
 	}

@@ -28,23 +28,17 @@ func (b builder) arrival() []Rule {
 // whole mark meanwhile, as the VPC CNI of Amazon does in nftables, and whoever shapes
 // traffic by marks.
 func (b builder) marking() []Rule {
-	ret, remote, all := b.Marks.Return(), b.Marks.Remote(), b.allBits()
-	rules := append([]Rule{
-		when(b.fromOverlay, Original).then(RestoreMark{b.wayBits()}),
-		when(b.fromOverlay).then(Return{}),
-	}, b.neighbours()...)
+	rules := append([]Rule{when(b.fromOverlay).then(Goto{ChainKept})}, b.neighbours()...)
 	rules = append(rules,
 		when(b.marked()).then(Jump{ChainForeign}),
-		when(Reply, ConnMark{Value: ret, Mask: ret}).then(SetMark{ret, all}))
+		when(Reply).then(Goto{ChainReplies}))
 	// Packets that no NAT touches get the mark too, so that FORWARD can drop
 	// them if they are bound for the outside.
 	for _, state := range outbound() {
 		rules = append(rules, when(state).then(Jump{ChainWay}))
 	}
-	for _, subnet := range b.Strict {
-		for _, state := range outbound() {
-			rules = append(rules, when(SourceIn{subnet}, state, notInSet(SetPods, Source), AgentPresent{Set: SetPresent}).then(SetMark{remote, all}))
-		}
+	for _, subnet := range b.Strict { // what is no reply could leave with a wrong source: see outbound
+		rules = append(rules, when(SourceIn{subnet}, notInSet(SetPods, Source), AgentPresent{Set: SetPresent}).then(SetMark{b.Marks.Remote(), b.allBits()}))
 	}
 	return rules
 }
@@ -58,7 +52,7 @@ func (b builder) way() (rules []Rule) {
 	}
 	rules = append(rules, when().then(SetMarkFromSet{SetPods}))
 	if b.Excluded { // with rules in iptables, a service's address, which is inside, is yet to be translated
-		rules = append(rules, when(b.marked(), notInSet(SetInside, Destination), PairInSet{SetExcluded}).then(SetMark{0, b.allBits()}))
+		rules = append(rules, when(b.marked(), PairInSet{SetExcluded}, notInSet(SetInside, Destination)).then(SetMark{0, b.allBits()}))
 	}
 	return rules
 }
@@ -74,21 +68,19 @@ func (b builder) foreign() []Rule {
 	}
 }
 
-// again marks packets of pods once more, but for those that stay inside the cluster, and
-// those of pods without egress IPs that have no mark: they must have none.
+// again marks once more what pods with egress IPs send outside.
 func (b builder) again() []Rule {
-	outside := notInSet(SetInside, Destination)
-	rules := []Rule{
-		b.plainAgain(),
-		when(b.marked(), Reply, inSet(SetLocked, Source), outside).then(Jump{ChainMarking}),
-	}
+	rules := []Rule{when(b.marked(), Reply).then(Jump{ChainMarking})}
 	for _, state := range outbound() {
-		rules = append(rules, when(state, inSet(SetLocked, Source), outside).then(Jump{ChainWay}))
+		rules = append(rules, when(state).then(Jump{ChainWay}))
 	}
-	return rules
+	return append(rules,
+		when(Mark{Value: 0, Mask: b.allBits()}).then(Return{}),
+		when().then(Goto{ChainOut}))
 }
 
-// plainAgain is the part of again about pods without egress IPs.
+// plainAgain has packets of pods without egress IPs marked once more, if they leave and have a
+// mark: they must have none.
 func (b builder) plainAgain() Rule {
 	return when(b.marked(), notInSet(SetLocked, Source), inSet(SetPods, Source), notInSet(SetInside, Destination)).then(Jump{ChainMarking})
 }
@@ -123,12 +115,26 @@ func (b builder) restored() []Rule {
 	ret, first := b.Marks.Return(), b.first()
 	has := func(bits uint32) Match { return ConnMark{Value: bits, Mask: bits} }
 	same, plain := Jump{ChainSame}, SetMark{0, b.allBits()}
-	return slices.Concat([]Rule{
+	return slices.Concat(b.settled(), []Rule{
 		when(b.marked(), ConnMark{Value: 0, Mask: ret | first}, inSet(SetPods, Source), notInSet(SetLocked, Source)).then(plain),
 	}, b.excludedThen(plain, b.marked()), []Rule{
 		when(Original, has(ret|first)).then(same),
 		when(Original, has(first), inSet(SetLocked, Source), notInSet(SetInside, Destination)).then(same),
 	})
+}
+
+// settled ends the walk of most packets that meet restored: nothing there is about them.
+func (b builder) settled() []Rule {
+	rules := []Rule{when(Reply, Mark{Value: 0, Mask: b.allBits()}).then(Return{})}
+	if !b.Maps {
+		return rules
+	}
+	first, elsewhere := b.first(), b.fromOverlay
+	elsewhere.Not = true
+	indexed, agree := Mark{Value: first, Mask: b.Marks.Remote() | first}, MarksSame{b.wayBits()}
+	return append(rules,
+		when(indexed, agree, elsewhere).then(Return{}),
+		when(indexed, agree, b.noted()).then(Return{}))
 }
 
 // same gives back a mark that has lost its index, and drops what has another way than its

@@ -96,6 +96,9 @@ type InKind string
 // source. It is for hook prerouting.
 type WrongWay struct{}
 
+// UDP matches UDP packets.
+type UDP struct{}
+
 // UDPPort matches UDP packets to a destination port.
 type UDPPort uint16
 
@@ -144,6 +147,10 @@ type ConnMark struct {
 // MarksDiffer matches packets whose mark differs from their connection's in the bits of Mask,
 // and those with a mark that is no way. It is for backends with maps, see [Params].
 type MarksDiffer struct{ Mask uint32 }
+
+// MarksSame matches all other packets: those whose mark is a way, and their connection's, too. It
+// is for backends with maps, see [Params].
+type MarksSame struct{ Mask uint32 }
 
 // Direction matches packets of tracked connections by their direction.
 type Direction string
@@ -216,6 +223,7 @@ func (SourceIn) match()       {}
 func (SourceLocal) match()    {}
 func (InKind) match()         {}
 func (WrongWay) match()       {}
+func (UDP) match()            {}
 func (UDPPort) match()        {}
 func (TCPPort) match()        {}
 func (ICMPv6Type) match()     {}
@@ -224,6 +232,7 @@ func (TCPFlags) match()       {}
 func (Mark) match()           {}
 func (ConnMark) match()       {}
 func (MarksDiffer) match()    {}
+func (MarksSame) match()      {}
 func (Direction) match()      {}
 func (ConnState) match()      {}
 func (Unconfirmed) match()    {}
