@@ -26,6 +26,8 @@ type egressIPs struct {
 	*egressips.Source
 	// repair gets each new version of one, if it is there.
 	repair func(client.Object)
+	// seen is called when one may have changed in any way, if it is there.
+	seen func()
 	// listeners get an event when one has changed, or when it becomes known which there are.
 	listeners []chan event.GenericEvent
 }
@@ -50,6 +52,9 @@ func (e *egressIPs) changed() chan event.GenericEvent {
 
 // tell tells the listeners. One that was told and has not looked since need not be told again.
 func (e *egressIPs) tell() {
+	if e.seen != nil {
+		e.seen()
+	}
 	for _, c := range e.listeners {
 		select {
 		case c <- event.GenericEvent{}:
@@ -66,6 +71,8 @@ func (e *egressIPs) handler() toolscache.ResourceEventHandler {
 		UpdateFunc: func(before, after any) {
 			if !sameForEgressIPs(before, after) {
 				e.tell()
+			} else if e.seen != nil {
+				e.seen()
 			}
 			if a, ok := after.(*ovnv1.EgressIP); ok && e.repair != nil {
 				e.repair(a)

@@ -6,6 +6,7 @@ import (
 	"net/netip"
 	"time"
 
+	"github.com/egressip-operator/egressip-operator/internal/endpoint"
 	"github.com/egressip-operator/egressip-operator/internal/flagcheck"
 	"github.com/egressip-operator/egressip-operator/pkg/probe"
 )
@@ -19,6 +20,9 @@ type Options struct {
 	// MetricsSecure: metrics are served over HTTPS, to clients that the API server
 	// allows to get /metrics.
 	MetricsSecure bool
+	// Page: the page for browsers is served at MetricsAddress, to clients that the API server
+	// allows to get it; it needs MetricsSecure.
+	Page bool
 	// LeaderElection makes the controller work only while it holds a Lease, in
 	// LeaderElectionNamespace; "" is the namespace of its pod.
 	LeaderElection          bool
@@ -67,6 +71,9 @@ func (o Options) Validate() error {
 	errs := []error{
 		flagcheck.Listen("--metrics-bind-address", o.MetricsAddress),
 		flagcheck.Listen("--health-probe-bind-address", o.HealthAddress),
+	}
+	if o.Page && (endpoint.None(o.MetricsAddress) || !o.MetricsSecure) {
+		errs = append(errs, errors.New("--page: the page is served beside metrics, to known clients only: set --metrics-bind-address to an address and --metrics-secure to true"))
 	}
 	config := probe.DefaultConfig()
 	if err := config.WithInterval(o.ProbeInterval).Validate(); err != nil {

@@ -16,8 +16,13 @@ func TestOptions(t *testing.T) {
 		options controllers.Options
 		want    []string
 	}{
-		"nothing":        {controllers.Options{}, nil},
-		"with addresses": {controllers.Options{MetricsAddress: ":9790", HealthAddress: "0"}, nil},
+		"nothing":               {controllers.Options{}, nil},
+		"with addresses":        {controllers.Options{MetricsAddress: ":9790", HealthAddress: "0"}, nil},
+		"a page beside metrics": {controllers.Options{MetricsAddress: ":9790", MetricsSecure: true, Page: true}, nil},
+		"a page for everyone": {
+			controllers.Options{MetricsAddress: ":9790", Page: true}, []string{"--page: the page is served beside metrics, to known clients only: set", "--metrics-secure"},
+		},
+		"a page nowhere": {controllers.Options{MetricsAddress: "0", MetricsSecure: true, Page: true}, []string{"--page: the page is served"}},
 		"a metrics address without a colon": {
 			controllers.Options{MetricsAddress: "9790"}, []string{`--metrics-bind-address "9790": give host:port`},
 		},

@@ -33,6 +33,7 @@ import (
 	v1 "github.com/egressip-operator/egressip-operator/api/v1"
 	"github.com/egressip-operator/egressip-operator/internal/apiconn"
 	"github.com/egressip-operator/egressip-operator/internal/endpoint"
+	"github.com/egressip-operator/egressip-operator/internal/page"
 	"github.com/egressip-operator/egressip-operator/pkg/egress"
 )
 
@@ -286,9 +287,13 @@ func (s setup) endpoints(log logr.Logger) error {
 	if endpoint.None(s.options.MetricsAddress) {
 		return nil
 	}
+	guarded, err := s.guarded(log)
+	if err != nil {
+		return err
+	}
 	metrics, err := endpoint.Metrics(endpoint.Config{
 		Log: log, Address: s.options.MetricsAddress, Secure: s.options.MetricsSecure, API: s.mgr.GetConfig(), Requests: s.mgr.GetHTTPClient(),
-		Guarded: s.guarded(),
+		Guarded: guarded,
 	})
 	if err != nil {
 		return err
@@ -297,8 +302,15 @@ func (s setup) endpoints(log logr.Logger) error {
 }
 
 // guarded is what is served besides metrics, on every replica, to clients that may get it.
-func (s setup) guarded() []endpoint.Guarded {
-	return nil
+func (s setup) guarded(log logr.Logger) (all []endpoint.Guarded, err error) {
+	if s.options.Page {
+		p, err := s.page(log)
+		if err != nil {
+			return nil, fmt.Errorf("set up the page: %w", err)
+		}
+		all = append(all, endpoint.Guarded{Path: page.Path, Handler: p})
+	}
+	return all, nil
 }
 
 // probes returns nil and noProbes if the options ask for no probes.

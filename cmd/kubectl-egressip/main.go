@@ -73,6 +73,7 @@ func rootCommand(out, errOut io.Writer) *cobra.Command {
 		statusCommand(out, config),
 		versionCommand(out),
 		hostsCommand(out, config),
+		pageCommand(out, errOut, config),
 		&cobra.Command{
 			Use:   "networks",
 			Short: "Show which networks are inside the cluster, and where each is from",
