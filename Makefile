@@ -14,7 +14,7 @@ SYSTEM = ./test/testbed/... ./test/e2e/... ./test/chaos/...
 # All others but the replay of scenarios, whose log is kept. Those that take longest begin
 # first, so that none of them is still at work when all others have ended.
 UNIT = ./pkg/dataplane ./controllers ./pkg/egress ./pkg/agent ./test/boot \
-  $$(go list ./... | grep -v -e /test/testbed -e /test/e2e -e /test/chaos -e /test/conformance)
+  $$(go list ./... | grep -v -e /test/page -e /test/testbed -e /test/e2e -e /test/chaos -e /test/conformance)
 FUZZTIME ?= 1m
 SEED ?= $(shell echo $$RANDOM)
 MINUTES ?= 30
@@ -28,7 +28,7 @@ CELL ?=
 # client-go took a fifth less processor time (191 s of 245 s).
 vet verify lint tools race test-unit smoke test-conformance: export GOGC ?= 400
 
-.PHONY: help demo generate build plugin release reproducible kubernetes-versions test test-unit test-conformance test-system race cover smoke vet chaos former upgrade skew failover displacement fuzz e2e ipv6-only bench scale alerts lint fmt verify image up down shell matrix packet-matrix filters kernels mutants tools prerequisites vulncheck site
+.PHONY: help demo generate build plugin release reproducible kubernetes-versions test test-unit test-conformance page-test test-system race cover smoke vet chaos former upgrade skew failover displacement fuzz e2e ipv6-only bench scale alerts lint fmt verify image up down shell matrix packet-matrix filters kernels mutants tools prerequisites vulncheck site
 
 help: ## Show this list
 	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / { printf "  %-19s %s\n", $$1, $$2 }' Makefile
@@ -74,7 +74,7 @@ kubernetes-versions: ## Run what talks to an API server against the oldest one t
 	KUBEBUILDER_ASSETS=$$(go run ./hack/binaries -module hack/kubernetes-1.31 apiserver) \
 	  go test -count=1 -timeout 60m ./controllers ./pkg/agent ./cmd/kubectl-egressip ./internal/endpoint ./test/install ./test/conformance ./test/conformance/egressip
 
-test: prerequisites test-unit test-conformance test-system ## Run all tests (root)
+test: prerequisites test-unit test-conformance page-test test-system ## Run all tests (root)
 
 test-unit: tools
 	@mkdir -p build
@@ -92,6 +92,11 @@ race: tools ## Run the unit tests with the race detector (root, a C compiler)
 
 cover: ## Print what the last test-unit or race covered, by package
 	go run ./hack/coverage build/cover.out
+
+# Not part of test-unit: a browser is 100 MB that nothing else needs.
+page-test: tools ## Test the controller's page in headless Chromium, installed from Debian (root)
+	command -v chromium > /dev/null || { apt-get update -q; DEBIAN_FRONTEND=noninteractive apt-get install -q -y --no-install-recommends chromium fonts-dejavu-core; }
+	EGRESSIP_TEST_BROWSER=yes go test -timeout 10m ./test/page
 
 smoke: ## Run each fuzz test for ten seconds and each benchmark once
 	go run ./hack/smoke
