@@ -3,6 +3,7 @@ package main
 import (
 	"os"
 	"path/filepath"
+	"regexp"
 	"strings"
 	"testing"
 )
@@ -152,5 +153,29 @@ func TestWrongSiteIsFound(t *testing.T) {
 	}
 	if err := checkSite(t.TempDir()); err == nil {
 		t.Error("an empty site is a site")
+	}
+}
+
+// TestMakeTargets: each target of make that a page names is in the Makefile.
+func TestMakeTargets(t *testing.T) {
+	t.Parallel()
+	makefile, err := os.ReadFile(filepath.Join(root, "Makefile"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	named := regexp.MustCompile("(?m)(?:^ *|`|\\$ )make ((?:[a-z0-9-]+ ?)+)")
+	found := 0
+	for name, p := range readAll(t) {
+		for _, m := range named.FindAllStringSubmatch(p.text, -1) {
+			for target := range strings.FieldsSeq(m[1]) {
+				found++
+				if !strings.Contains("\n"+string(makefile), "\n"+target+":") {
+					t.Errorf("%s: make %s: the Makefile has no such target", name, target)
+				}
+			}
+		}
+	}
+	if found < 30 {
+		t.Errorf("%d targets only", found)
 	}
 }
