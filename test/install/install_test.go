@@ -327,11 +327,17 @@ func TestRightsToFindNetworks(t *testing.T) {
 	}
 }
 
-// TestLint: helm finds nothing wrong, and the copies of the definitions are those
+// TestLint: helm finds nothing wrong, whatever way templates take, and the copies of the definitions are those
 // that were generated.
 func TestLint(t *testing.T) {
-	if out, err := run(t.Context(), t, "helm", "lint", "--strict", "--kube-version", "1.37.0", chart); err != nil {
-		t.Errorf("helm lint: %v\n%s", err, out)
+	for name, values := range combinations() {
+		arguments := []string{"lint", "--strict", "--kube-version", "1.37.0", chart}
+		for _, s := range values {
+			arguments = append(arguments, "--set", s)
+		}
+		if out, err := run(t.Context(), t, "helm", arguments...); err != nil {
+			t.Errorf("helm lint with %s: %v\n%s", name, err, out)
+		}
 	}
 	for name, dir := range map[string]string{
 		"network.openshift.io_netnamespaces.yaml": "crd", "network.openshift.io_hostsubnets.yaml": "crd", "k8s.ovn.org_egressips.yaml": "egressip",
