@@ -28,7 +28,7 @@ CELL ?=
 # client-go took a fifth less processor time (191 s of 245 s).
 vet verify lint tools race test-unit smoke test-conformance: export GOGC ?= 400
 
-.PHONY: help demo generate build plugin release reproducible kubernetes-versions test test-unit test-conformance page-test test-system race cover smoke vet chaos former upgrade skew failover displacement fuzz e2e ipv6-only bench scale alerts lint fmt verify image up down shell matrix packet-matrix filters kernels mutants tools prerequisites vulncheck site
+.PHONY: help demo generate build plugin release reproducible dockerfile manifests kubernetes-versions test test-unit test-conformance page-test test-system race cover smoke vet chaos former upgrade skew failover displacement fuzz e2e ipv6-only bench scale alerts lint fmt verify image up down shell matrix packet-matrix filters kernels mutants tools prerequisites vulncheck site
 
 help: ## Show this list
 	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / { printf "  %-19s %s\n", $$1, $$2 }' Makefile
@@ -65,6 +65,13 @@ reproducible: release ## Make the release again from a clone, elsewhere, and com
 	cd build/again/clone-elsewhere && GOCACHE=$(CURDIR)/build/again/cache go run ./hack/release -version "$(VERSION)" $(if $(RELEASE_URL),-url $(RELEASE_URL))
 	diff build/release/SHA256SUMS build/again/clone-elsewhere/build/release/SHA256SUMS
 	rm -rf build/again
+
+# Base images are made of Debian packages and this machine's Go: no registry is asked.
+dockerfile: ## Build the Dockerfile with buildah, and compare with the release's image (buildah, mmdebstrap; root)
+	EGRESSIP_TEST_DOCKERFILE=yes go test -count=1 -v -timeout 60m ./test/dockerfile
+
+manifests: ## Compare what the chart makes with the schemas of three versions of Kubernetes
+	EGRESSIP_TEST_SCHEMAS=yes go test -count=1 -v -run 'TestSchemas$$' ./test/install
 
 image: build ## Make build/image.tar, tagged egressip-operator:dev, without Docker
 	go run ./hack/image
