@@ -23,6 +23,9 @@ type Options struct {
 	// Page: the page for browsers is served at MetricsAddress, to clients that the API server
 	// allows to get it; it needs MetricsSecure.
 	Page bool
+	// Profiling: profiles of the process are served besides metrics, to clients that the API
+	// server allows to get /debug/pprof.
+	Profiling bool
 	// LeaderElection makes the controller work only while it holds a Lease, in
 	// LeaderElectionNamespace; "" is the namespace of its pod.
 	LeaderElection          bool

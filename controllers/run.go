@@ -310,6 +310,9 @@ func (s setup) guarded(log logr.Logger) (all []endpoint.Guarded, err error) {
 		}
 		all = append(all, endpoint.Guarded{Path: page.Path, Handler: p})
 	}
+	if s.options.Profiling {
+		all = append(all, endpoint.Profiles())
+	}
 	return all, nil
 }
 

@@ -18,6 +18,10 @@ func endpointMutants() []mutant {
 			edits: []edit{{file: "access.go", old: "Path: path, Verb", new: "Path: metricsPath, Verb"}},
 		},
 		{
+			name: "profiles-of-the-command-line", pkg: endpoint, test: "TestProfiles", plain: true,
+			edits: []edit{{file: "profiles.go", old: "mux.HandleFunc(profilesPath+\"/symbol\", pprof.Symbol)", new: "mux.HandleFunc(profilesPath+\"/cmdline\", pprof.Cmdline)"}},
+		},
+		{
 			name: "one-yes-for-all-paths", pkg: endpoint, test: "TestAccessIsByPath", plain: true,
 			edits: []edit{{file: "access.go", old: "question{token: sha256.Sum256([]byte(token)), path: path}", new: "question{token: sha256.Sum256([]byte(token))}"}},
 		},

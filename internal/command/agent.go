@@ -40,6 +40,8 @@ bpffs. Stopping it changes nothing in the kernel; "cleanup" removes everything.`
 	f.StringVar(&o.MetricsAddress, "metrics-bind-address", ":9792", "`address` of the metrics endpoint, 0 for none")
 	f.BoolVar(&o.MetricsSecure, "metrics-secure", true,
 		"serve metrics over HTTPS, and only to clients whose bearer token the API server allows to get /metrics")
+	f.BoolVar(&o.Profiling, "profiling", false,
+		"serve profiles of this process at /debug/pprof of the metrics endpoint, to clients that the API server allows to get that")
 	f.StringVar(&o.HealthAddress, "health-probe-bind-address", "127.0.0.1:9793", "`address` of /healthz and /readyz, 0 for none")
 	f.Var(&clusterCIDRs, "cluster-cidrs",
 		"pod networks of the cluster as comma-separated `CIDRs`, in addition to the Nodes' podCIDRs and to those that agents find; also those of IPv6")

@@ -42,6 +42,8 @@ status, conditions and events. Several may run; one of them leads.`,
 	f.BoolVar(&o.MetricsSecure, "metrics-secure", true,
 		"serve metrics over HTTPS, and only to clients whose bearer token the API server allows to get /metrics")
 	f.BoolVar(&o.Page, "page", false, "serve a read-only page for browsers under /page, beside metrics, to clients that the API server allows to get that; needs --metrics-secure")
+	f.BoolVar(&o.Profiling, "profiling", false,
+		"serve profiles of this process at /debug/pprof of the metrics endpoint, to clients that the API server allows to get that")
 	f.StringVar(&o.HealthAddress, "health-probe-bind-address", ":9791", "`address` of /healthz and /readyz, 0 for none")
 	f.BoolVar(&o.LeaderElection, "leader-elect", true, "work only while holding a Lease, so that several controllers may run")
 	f.StringVar(&o.LeaderElectionNamespace, "leader-election-namespace", "",

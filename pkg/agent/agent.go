@@ -224,8 +224,11 @@ func (a *agent) serveEndpoints(mgr manager.Manager) error {
 }
 
 // guarded is what is served besides metrics to clients that may get it.
-func (a *agent) guarded() []endpoint.Guarded {
-	return nil
+func (a *agent) guarded() (list []endpoint.Guarded) {
+	if a.options.Profiling {
+		list = append(list, endpoint.Profiles())
+	}
+	return list
 }
 
 // run fills the caches, and then works until ctx ends.

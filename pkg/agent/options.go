@@ -39,6 +39,9 @@ type Options struct {
 	// MetricsSecure: metrics are served over HTTPS, to clients that the API server
 	// allows to get /metrics.
 	MetricsSecure bool
+	// Profiling: profiles of the process are served besides metrics, to clients that the API
+	// server allows to get /debug/pprof.
+	Profiling bool
 	// Inside are networks of the cluster in addition to the nodes' pod CIDRs and
 	// the ServiceCIDR objects, and those that are excluded: traffic to them is never
 	// egress traffic.

@@ -43,6 +43,9 @@ CustomResourceDefinition egressips.k8s.ovn.org is another software's, as of OVN-
 - --metrics-bind-address={{ if $port }}{{ .bindAddress }}:{{ $port }}{{ else }}0{{ end }}
 - --metrics-secure={{ .secure }}
 {{- end }}
+{{- if (index . 0).Values.profiling.enabled }}
+- --profiling
+{{- end }}
 {{- end }}
 
 {{- define "egressip.reviewRules" -}}
