@@ -142,7 +142,9 @@ type Dataplane struct {
 	wayTables map[wayKey]int
 	// furthers are the interfaces other than the uplink as they were last found.
 	furthers []address.Further
-	pinned   map[netip.Addr]int
+	// elsewhere is what the last pass found of them.
+	elsewhere atomic.Pointer[elsewhere]
+	pinned    map[netip.Addr]int
 	// loosened are the reverse path filters of these that were made loose.
 	loosened looseFilters
 }
@@ -354,7 +356,10 @@ func (d *Dataplane) Run(ctx context.Context, drift func()) error {
 	var done sync.WaitGroup
 	done.Go(func() { d.announcer.Run(ctx) })
 	done.Go(func() { d.countPorts(ctx) })
-	err := watch(ctx, func() {
+	concerns := func(typ uint16, data []byte) bool {
+		return concernsRouting(typ, data) || d.elsewhere.Load().concerned(typ, data)
+	}
+	err := watch(ctx, concerns, func() {
 		d.changed.Store(true)
 		d.relinked.Store(true)
 		drift()

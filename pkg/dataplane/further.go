@@ -88,6 +88,7 @@ func (r *round) findFurther() {
 	if err := r.listFurther(); err != nil {
 		r.errs = append(r.errs, err)
 	}
+	r.noteElsewhere()
 	keys := map[netip.Addr]wayKey{}
 	for _, h := range slices.Concat(r.state.Hosted, r.state.Standby) {
 		if h.Interface == "" {

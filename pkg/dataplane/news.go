@@ -22,6 +22,8 @@ type news struct {
 	overlay, uplink int
 	further         map[int]bool
 	host            netip.Addr
+	// elsewhere is what the last pass found of networks of other interfaces.
+	elsewhere *elsewhere
 	// routes: our routes or policy rules may have changed since that was last taken.
 	routes bool
 }
@@ -40,7 +42,7 @@ func (n *news) concern() bool {
 	if n.socket == nil {
 		socket, err := subscribe(unix.NETLINK_ROUTE, unix.RTNLGRP_LINK, unix.RTNLGRP_IPV4_IFADDR, unix.RTNLGRP_IPV4_ROUTE,
 			unix.RTNLGRP_IPV4_RULE, unix.RTNLGRP_TC, unix.RTNLGRP_NEIGH,
-			unix.RTNLGRP_IPV6_IFADDR, unix.RTNLGRP_IPV6_ROUTE, unix.RTNLGRP_IPV6_RULE)
+			unix.RTNLGRP_IPV6_IFADDR, unix.RTNLGRP_IPV6_ROUTE, unix.RTNLGRP_IPV6_RULE, unix.RTNLGRP_IPV4_NETCONF)
 		if err == nil {
 			n.socket, n.buffer = socket, make([]byte, nl.RECEIVE_BUFFER_SIZE)
 		}
@@ -64,7 +66,8 @@ func (n *news) close() {
 }
 
 // concerns leaves out neighbours of other devices, and what concernsRouting does, but for
-// routes to neighbours at the uplink: the form of egress IPs depends on these.
+// routes to neighbours at the uplink: the form of egress IPs depends on these; and for what is
+// news of other interfaces.
 func (n *news) concerns(typ uint16, data []byte) bool {
 	switch typ {
 	case unix.RTM_NEWNEIGH, unix.RTM_DELNEIGH:
@@ -72,11 +75,13 @@ func (n *news) concerns(typ uint16, data []byte) bool {
 	case unix.RTM_NEWROUTE, unix.RTM_DELROUTE:
 		ours := concernsRouting(typ, data)
 		n.routes = n.routes || ours
-		return ours || n.isNeighbourly(data)
+		return ours || n.isNeighbourly(data) || n.elsewhere.concerned(typ, data)
 	case unix.RTM_NEWLINK, unix.RTM_DELLINK, unix.RTM_NEWADDR, unix.RTM_DELADDR:
 		// With a device, and with its last address, its routes go without a word.
 		n.routes = n.routes || n.ofOverlay(data) || n.ofFurther(data)
-		return n.ofOverlay(data) || address.MayConcern(data) || n.movesHost(typ, data)
+		return n.ofOverlay(data) || address.MayConcern(data) || n.movesHost(typ, data) || n.elsewhere.concerned(typ, data)
+	case unix.RTM_NEWNETCONF, unix.RTM_DELNETCONF:
+		return n.elsewhere.concerned(typ, data)
 	case unix.RTM_NEWQDISC, unix.RTM_DELQDISC, unix.RTM_NEWTFILTER, unix.RTM_DELTFILTER, unix.RTM_NEWTCLASS, unix.RTM_DELTCLASS:
 	default:
 		n.routes = true // policy rules, or more than the socket could hold

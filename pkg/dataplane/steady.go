@@ -20,8 +20,8 @@ const wholeEvery = 10 * time.Second
 // Where the next State has other pods, and is the same in all else, their changes are made
 // without reading the rest; what they leave is known, and holds in turn.
 //
-// The kernel reports changes of devices, addresses, routes, policy rules, neighbours and
-// tc filters, on a socket that is read at the begin of each pass; if it overflows, all
+// The kernel reports changes of devices, addresses, routes, policy rules, neighbours,
+// tc filters and settings of other interfaces than the uplink, on a socket that is read at the begin of each pass; if it overflows, all
 // counts as changed. In the table of our own nobody can change anything, or a change
 // gives the kernel's rules another generation. BPF maps, programs of TCX and settings are
 // read in each pass. Rules of iptables and ipsets are read whole: with these a pass is
@@ -162,7 +162,11 @@ func (r *round) readAll() []string {
 	} {
 		read(sysctl.OfDevice(s[0], s[1]))
 	}
-	for _, place := range r.furtherPlaces() {
+	places := r.furtherPlaces()
+	if len(places) > 0 {
+		read(sysctl.OfDevice("all", "rp_filter"))
+	}
+	for _, place := range places {
 		for _, setting := range []string{"route_localnet", "arp_ignore", "forwarding", "rp_filter"} {
 			read(sysctl.OfDevice(place.Name, setting))
 		}

@@ -19,13 +19,13 @@ import (
 const watchBuffer = 1 << 20
 
 // watch calls drift whenever the kernel reports a change of something that may be
-// ours, until ctx ends. Our own changes are reported too: the next pass then finds
+// ours, until ctx ends: concerns decides about what is not of netfilter. Our own changes are reported too: the next pass then finds
 // nothing to do. The kernel does not report changes of ipsets, BPF maps and legacy
 // iptables rules.
-func watch(ctx context.Context, drift func()) (err error) {
+func watch(ctx context.Context, concerns func(typ uint16, data []byte) bool, drift func()) (err error) {
 	links, err := subscribe(unix.NETLINK_ROUTE,
 		unix.RTNLGRP_LINK, unix.RTNLGRP_IPV4_IFADDR, unix.RTNLGRP_IPV4_ROUTE, unix.RTNLGRP_IPV4_RULE, unix.RTNLGRP_TC,
-		unix.RTNLGRP_IPV6_IFADDR, unix.RTNLGRP_IPV6_ROUTE, unix.RTNLGRP_IPV6_RULE)
+		unix.RTNLGRP_IPV6_IFADDR, unix.RTNLGRP_IPV6_ROUTE, unix.RTNLGRP_IPV6_RULE, unix.RTNLGRP_IPV4_NETCONF)
 	if err != nil {
 		return err
 	}
@@ -63,7 +63,7 @@ func watch(ctx context.Context, drift func()) (err error) {
 		if _, err := unix.Poll(fds, -1); err != nil && !errors.Is(err, unix.EINTR) {
 			return fmt.Errorf("wait for netlink messages: %w", err)
 		}
-		routed, err := drain(links, buffer, concernsRouting)
+		routed, err := drain(links, buffer, concerns)
 		if err != nil {
 			return err
 		}
@@ -122,12 +122,15 @@ func drain(s *nl.NetlinkSocket, buffer []byte, concerns func(typ uint16, data []
 // concernsRouting leaves out routes of other tables, which change often where a
 // routing daemon or a CNI runs, but for the default route: the guard follows it.
 // So it leaves out addresses of IPv6 that are not ours: each router advertisement is news
-// of those that follow from it.
+// of those that follow from it. Settings are left out as well. What of all this is of networks of
+// other interfaces, elsewhere knows.
 func concernsRouting(typ uint16, data []byte) bool {
 	switch typ {
 	case unix.RTM_NEWROUTE, unix.RTM_DELROUTE:
 	case unix.RTM_NEWADDR, unix.RTM_DELADDR:
 		return address.MayConcern(data)
+	case unix.RTM_NEWNETCONF, unix.RTM_DELNETCONF:
+		return false
 	default:
 		return true
 	}

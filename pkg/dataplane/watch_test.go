@@ -34,7 +34,7 @@ func TestWatchTellsOfEachChange(t *testing.T) {
 			if err := netns.Set(host.NS); err != nil {
 				return err
 			}
-			return watch(ctx, func() { calls.Add(1) })
+			return watch(ctx, concernsRouting, func() { calls.Add(1) })
 		})
 	}()
 	// It has begun when it notices something; what, is no matter.
@@ -126,7 +126,7 @@ func TestWatchEndsWithItsContext(t *testing.T) {
 	ctx, stop := context.WithCancel(t.Context())
 	stop()
 	newMachine(t, "host").Do(t, func() {
-		must(t, watch(ctx, func() { t.Error("drift where nothing happened") }))
+		must(t, watch(ctx, concernsRouting, func() { t.Error("drift where nothing happened") }))
 	})
 }
 
@@ -228,7 +228,7 @@ func TestPassThatChangesNothingIsNotHeard(t *testing.T) {
 					if err := n.enter(); err != nil {
 						return err
 					}
-					return watch(ctx, func() { calls.Add(1) })
+					return watch(ctx, concernsRouting, func() { calls.Add(1) })
 				})
 			}()
 			mark := func() { n.Run(t, "ip link set lo alias mark-$(date +%N)") }

@@ -42,12 +42,9 @@ func Furthers(nlh *netlink.Handle, uplink int) ([]Further, error) {
 	}
 	byLink := map[int][]netip.Prefix{}
 	for _, h := range all {
-		p := Prefix(h.addr)
-		if h.ours || h.addr.LinkIndex == uplink || h.addr.Scope != int(netlink.SCOPE_UNIVERSE) || p.IsSingleIP() || p.Bits() == 0 ||
-			!p.Addr().IsGlobalUnicast() || h.form.flags&unix.IFA_F_TENTATIVE != 0 {
-			continue
+		if h.addr.LinkIndex != uplink && h.inNetwork() && h.form.flags&unix.IFA_F_TENTATIVE == 0 {
+			byLink[h.addr.LinkIndex] = append(byLink[h.addr.LinkIndex], Prefix(h.addr))
 		}
-		byLink[h.addr.LinkIndex] = append(byLink[h.addr.LinkIndex], p)
 	}
 	if len(byLink) == 0 {
 		return nil, nil

@@ -79,6 +79,32 @@ func OfMessage(data []byte) (ip netip.Addr, link int) {
 	return Prefix(h.addr).Addr(), h.addr.LinkIndex
 }
 
+// SeenNetwork is what a message says about an address of IPv6 of the host's own.
+type SeenNetwork struct {
+	Link int
+	// CIDR is the address with its prefix length.
+	CIDR netip.Prefix
+	// Settled: the kernel does not look for duplicates of it any more.
+	Settled bool
+}
+
+// NetworkOf returns what a message says about an address of IPv6. It is not ok for those that say
+// nothing of a network with other machines, as Furthers lists them.
+func NetworkOf(data []byte) (n SeenNetwork, ok bool) {
+	if len(data) < unix.SizeofIfAddrmsg || data[0] != unix.AF_INET6 {
+		return n, false
+	}
+	h := parse6(data)
+	n = SeenNetwork{Link: h.addr.LinkIndex, CIDR: Prefix(h.addr), Settled: h.form.flags&unix.IFA_F_TENTATIVE == 0}
+	return n, h.inNetwork()
+}
+
+// inNetwork reports whether an address is the host's own, in a network with other machines.
+func (h holder) inNetwork() bool {
+	p := Prefix(h.addr)
+	return !h.ours && h.addr.Scope == int(netlink.SCOPE_UNIVERSE) && !p.IsSingleIP() && p.Bits() > 0 && p.Addr().IsGlobalUnicast()
+}
+
 // parse6 reads an address from a message.
 func parse6(data []byte) holder {
 	h := holder{addr: netlink.Addr{Scope: int(data[3]), LinkIndex: int(binary.NativeEndian.Uint32(data[4:]))}}
