@@ -389,7 +389,8 @@ type OtherNetwork struct {
 	// cidr is the network, such as 172.16.5.0/24.
 	// +kubebuilder:validation:MaxLength=64
 	CIDR string `json:"cidr"`
-	// gateway is the gateway to all else, as the host's routes have it; empty if they have none.
+	// gateway is the gateway to all else, as the host's routes have it; empty if they have none. It
+	// may be an address of IPv6 although cidr is of IPv4.
 	// +optional
 	// +kubebuilder:validation:MaxLength=64
 	Gateway string `json:"gateway,omitempty"`

@@ -52,6 +52,8 @@ func furtherMutants() []mutant {
 		m("lost-addresses-make-no-news", kernel, "TestNewsOfOtherInterfaces", "elsewhere.go", "return ok && (n.Link == e.uplink || e.links[n.Link])", "return ok && n.Link < 0"),
 		m("other-tables-make-no-news", kernel, "TestSteadyPassFindsChangesElsewhere", "elsewhere.go", "return len(e.links) > 0 && e.leadsOut(data)", "return false"),
 		m("settings-make-no-news", kernel, "TestSteadyPassFindsChangesElsewhere", "elsewhere.go", "case unix.RTM_NEWNETCONF:", "case unix.RTM_DELNETCONF:"),
+		routes2("one-next-hop-only", "TestGatewaysOfRoutesWithSeveralNextHops", "read.go", "case typ == unix.RTA_MULTIPATH:", "case typ == unix.RTA_MULTIPATH && len(value) == 0:"),
+		routes2("dead-next-hops-are-gateways", "TestGatewaysOfRoutesWithSeveralNextHops", "read.go", " && hop.Flags&(unix.RTNH_F_DEAD|unix.RTNH_F_LINKDOWN) == 0", ""),
 		m("standbys-come-first", kernel, "TestHostedComeBeforeStandbys", "further.go", "return rank(a) - rank(b)", "return 0 * (rank(a) - rank(b))"),
 		drawn("ways-share-tables", "!taken[table]", "true"),
 		drawn("ways-change-tables", "maps.DeleteFunc(r.d.wayTables, func(key wayKey, _ int) bool { return !wanted[key] })", "clear(r.d.wayTables)"),

@@ -23,7 +23,8 @@ const AnyInterface = "auto"
 type Network struct {
 	Interface string
 	CIDR      netip.Prefix
-	// Gateway is the way to all else, as the host's routes have it; the zero Addr for none.
+	// Gateway is the way to all else, as the host's routes have it, of IPv6 perhaps where CIDR is of
+	// IPv4; the zero Addr for none.
 	Gateway netip.Addr
 }
 

@@ -341,3 +341,42 @@ func TestAllTablesOfWaysAreOthers(t *testing.T) {
 	n.apply(t)
 	n.settled(t)
 }
+
+// given: a host whose route by its second interface has a router of IPv6 as gateway, or is one over
+// several gateways; then that gateway is reported, and an egress IP of IPv4 leaves by it.
+//
+// Mutant killed: one-next-hop-only.
+func TestGatewaysThatAreNotPlain(t *testing.T) {
+	for _, c := range []struct{ name, route, gateway string }{
+		{"of IPv6", "ip -4 route replace default via inet6 fe80::77 dev eth1 metric 200", "fe80::77"},
+		{"of several", "ip route replace default metric 200 nexthop via 192.168.7.1 dev eth0 nexthop via 172.16.5.1 dev eth1", gateway2},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			w := newWorld(t, 1, ownTable())
+			lan1, lan2 := w.second(t)
+			n := w.nodes[0]
+			w.router.Run(t, "ip address add fe80::77/64 dev eth2 nodad")
+			n.Run(t, c.route)
+			r := n.apply(t)
+			if len(r.Networks) == 0 || r.Networks[0].Gateway != testenv.Addr(c.gateway) {
+				t.Fatalf("networks %+v", r.Networks)
+			}
+			mine := n.addPod(t, "mine", 2)
+			n.hostFurther(further1, c.gateway, 7)
+			mine.set(local(further1, 7))
+			n.apply(t)
+			n.settled(t)
+			w.seen.only(9001, further1)
+			lan1.only(9001)
+			lan2.only(9001, further1)
+			w.flows(t, startSender(t, mine, w.bastion, 9001), further1)
+			n.start(t)
+			n.settled(t)
+			n.stop(t)
+			n.clean(t)
+			if left := n.Run(t, "ip rule show priority 85; ip route show table 77000 2>/dev/null || true"); left != "" {
+				t.Errorf("left: %s", left)
+			}
+		})
+	}
+}

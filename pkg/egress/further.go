@@ -12,7 +12,8 @@ type FurtherNetwork struct {
 	Interface string
 	// CIDR is the network, without host bits.
 	CIDR netip.Prefix
-	// Gateway is the way to all else; the zero Addr if the host's routes have none.
+	// Gateway is the way to all else, of IPv6 perhaps where CIDR is of IPv4; the zero Addr if the
+	// host's routes have none.
 	Gateway netip.Addr
 }
 

@@ -123,7 +123,7 @@ func readUplinkNetworks(written []string) []netip.Prefix {
 }
 
 // readFurther reads the networks that an agent reports, in order of CIDR and interface. What is
-// no network is left out.
+// no network is left out. A network of IPv4 may have a gateway of IPv6.
 func readFurther(written []v1.OtherNetwork) []FurtherNetwork {
 	var networks []FurtherNetwork
 	for _, w := range written[:min(len(written), MaxFurtherNetworks)] {
@@ -132,7 +132,7 @@ func readFurther(written []v1.OtherNetwork) []FurtherNetwork {
 			continue
 		}
 		n := FurtherNetwork{Interface: w.Interface, CIDR: cidr}
-		if gateway, err := netip.ParseAddr(w.Gateway); err == nil && gateway.Zone() == "" && FamilyOf(gateway) == FamilyOf(cidr.Addr()) && !gateway.Is4In6() {
+		if gateway, err := netip.ParseAddr(w.Gateway); err == nil && gateway.Zone() == "" && (gateway.Is6() || cidr.Addr().Is4()) && !gateway.Is4In6() {
 			n.Gateway = gateway
 		}
 		networks = append(networks, n)

@@ -116,6 +116,23 @@ type sighting struct {
 	scope, tos uint8
 	gateway    netip.Addr
 	flags      uint32
+	// hops are the next hops of a route that has several; no route of ours has.
+	hops []nlutil.NextHop
+}
+
+// gatewayAt returns the gateway of the first next hop by a device that the kernel has not given up;
+// the zero Addr if there is none.
+func (s sighting) gatewayAt(r route, link int) netip.Addr {
+	hops := s.hops
+	if len(hops) == 0 {
+		hops = []nlutil.NextHop{{Link: r.link, Gateway: s.gateway, Flags: s.flags}}
+	}
+	for _, hop := range hops {
+		if hop.Link == link && hop.Gateway.IsValid() && hop.Flags&(unix.RTNH_F_DEAD|unix.RTNH_F_LINKDOWN) == 0 {
+			return hop.Gateway
+		}
+	}
+	return netip.Addr{}
 }
 
 // tableRoutes lists the routes of our tables in some families: ours, and those of others. It
@@ -183,8 +200,10 @@ func parseRoute(family int, b []byte) (r route, seen sighting, protocol uint8, o
 		switch {
 		case typ == unix.RTA_DST:
 			dst, _ = netip.AddrFromSlice(value)
-		case typ == unix.RTA_GATEWAY:
-			seen.gateway, _ = netip.AddrFromSlice(value)
+		case typ == unix.RTA_GATEWAY, typ == unix.RTA_VIA:
+			seen.gateway, _ = nlutil.Gateway(typ, value)
+		case typ == unix.RTA_MULTIPATH:
+			nlutil.EachNextHop(value, func(h nlutil.NextHop) { seen.hops = append(seen.hops, h) })
 		case len(value) != 4:
 		case typ == unix.RTA_TABLE:
 			r.table = int(binary.NativeEndian.Uint32(value))

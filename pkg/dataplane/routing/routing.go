@@ -305,9 +305,9 @@ func (c contents) deleteRoutes(h *netlink.Handle, observed map[route]sighting, i
 // observed is the route as it is in the kernel.
 func (r route) observed(seen sighting) netlink.Route {
 	nr := r.netlink()
-	nr.Scope, nr.Tos, nr.Gw, nr.Flags = netlink.Scope(seen.scope), int(seen.tos), nil, 0
+	nr.Scope, nr.Tos, nr.Gw, nr.Via, nr.Flags = netlink.Scope(seen.scope), int(seen.tos), nil, nil, 0
 	if seen.gateway.IsValid() {
-		nr.Gw = seen.gateway.AsSlice()
+		leadTo(&nr, seen.gateway)
 		nr.Flags = int(seen.flags & unix.RTNH_F_ONLINK)
 	}
 	return nr
@@ -332,12 +332,21 @@ func (r route) netlink() netlink.Route {
 	switch {
 	case r.kind != unix.RTN_UNICAST:
 	case r.gateway.IsValid():
-		nr.Gw = r.gateway.AsSlice()
+		leadTo(&nr, r.gateway)
 		nr.Flags = int(netlink.FLAG_ONLINK)
 	case r.dst.Addr().Is4():
 		nr.Scope = netlink.SCOPE_LINK
 	}
 	return nr
+}
+
+// leadTo gives a route its gateway, which may be of IPv6 while the route is of IPv4.
+func leadTo(nr *netlink.Route, gateway netip.Addr) {
+	if gateway.Is6() && nr.Family == netlink.FAMILY_V4 {
+		nr.Via = &netlink.Via{AddrFamily: netlink.FAMILY_V6, Addr: gateway.AsSlice()}
+		return
+	}
+	nr.Gw = gateway.AsSlice()
 }
 
 func (r route) String() string {

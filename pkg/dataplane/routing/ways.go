@@ -43,8 +43,9 @@ type Way struct {
 	// Device is the index of the device, Name its name.
 	Device int
 	Name   string
-	// Networks are those of its link, Gateway and Gateway6 the ways to all else; the zero
-	// Addr where there is none: packets to elsewhere are dropped.
+	// Networks are those of its link, Gateway and Gateway6 the ways to all else of IPv4 and of
+	// IPv6; the zero Addr where there is none: packets to elsewhere are dropped. Gateway may be
+	// an address of IPv6.
 	Networks          []netip.Prefix
 	Gateway, Gateway6 netip.Addr
 }
@@ -170,8 +171,9 @@ func WaysFound() (map[int]Way, error) {
 }
 
 // Gateways returns the gateways to everywhere that routes of the host give for a device: those of
-// the main table first, then of the least metric. It is the zero Addr of a family for which
-// there is none. It works in the network namespace of the calling thread.
+// the main table first, then of the least metric; of a route over several gateways, the first by
+// the device. That of IPv4 may be an address of IPv6, as routes with "via inet6" have it. It is the
+// zero Addr of a family for which there is none. It works in the network namespace of the calling thread.
 func Gateways(link int) (four, six netip.Addr, err error) {
 	four, err4 := gateway(netlink.FAMILY_V4, link)
 	six, err6 := gateway(netlink.FAMILY_V6, link)
@@ -192,12 +194,12 @@ func gateway(family, link int) (netip.Addr, error) {
 	found, err := nlutil.Whole(func() (best candidate, err error) {
 		err = nlutil.Dump(unix.NETLINK_ROUTE, unix.RTM_GETROUTE, request, func(typ uint16, data []byte) error {
 			r, seen, protocol, ok := parseRoute(family, data)
-			if typ != unix.RTM_NEWROUTE || !ok || protocol == routeProtocol || r.kind != unix.RTN_UNICAST || r.link != link ||
-				r.dst.Bits() != 0 || !seen.gateway.IsValid() {
+			if typ != unix.RTM_NEWROUTE || !ok || protocol == routeProtocol || r.kind != unix.RTN_UNICAST || r.dst.Bits() != 0 {
 				return nil
 			}
-			if !best.gateway.IsValid() || compareGateways(r, best.route) < 0 {
-				best = candidate{r, seen.gateway}
+			gateway := seen.gatewayAt(r, link)
+			if gateway.IsValid() && (!best.gateway.IsValid() || compareGateways(r, best.route) < 0) {
+				best = candidate{r, gateway}
 			}
 			return nil
 		})

@@ -179,14 +179,81 @@ func TestGatewaysOfInterfaces(t *testing.T) {
 	for name, want := range map[string][2]string{
 		"eth0": {"192.168.7.1", "fd00:7::1"}, "eth1": {"172.16.5.254", "fe80::1"}, "eth2": {"172.16.6.252", "invalid IP"}, "cni0": {"invalid IP", "invalid IP"},
 	} {
-		link, err := h.LinkByName(name)
+		gatewaysAre(t, host, h, name, want)
+	}
+}
+
+func gatewaysAre(t *testing.T, host *netnstest.Machine, h *netlink.Handle, name string, want [2]string) {
+	t.Helper()
+	link, err := h.LinkByName(name)
+	must(t, err)
+	host.Do(t, func() {
+		four, six, err := Gateways(link.Attrs().Index)
 		must(t, err)
-		host.Do(t, func() {
-			four, six, err := Gateways(link.Attrs().Index)
-			must(t, err)
-			if got := [2]string{four.String(), six.String()}; got != want {
-				t.Errorf("%s: %v, want %v", name, got, want)
+		if got := [2]string{four.String(), six.String()}; got != want {
+			t.Errorf("%s: %v, want %v", name, got, want)
+		}
+	})
+}
+
+// given: default routes with several next hops, of next hop objects, or of IPv4 by a router of IPv6;
+// then the gateway of an interface is the first one there that the kernel has not given up, and a
+// way leads by it.
+//
+// Mutants killed: one-next-hop-only, dead-next-hops-are-gateways.
+func TestGatewaysOfRoutesWithSeveralNextHops(t *testing.T) {
+	const none = "invalid IP"
+	for _, c := range []struct {
+		name, do string
+		want     map[string][2]string
+	}{
+		{
+			"several next hops", `ip route add default metric 100 nexthop via 192.168.7.1 dev eth0 nexthop via 172.16.5.7 dev eth1 nexthop via 172.16.5.8 dev eth1
+				ip -6 route add default metric 100 nexthop via fd00:7::1 dev eth0 nexthop via fd00:5::7 dev eth1`,
+			map[string][2]string{"eth0": {"192.168.7.1", "fd00:7::1"}, "eth1": {"172.16.5.7", "fd00:5::7"}, "eth2": {none, none}},
+		},
+		{
+			"a next hop that is down", `ip link set eth2 down
+				ip route add default table 100 nexthop via 172.16.5.7 dev eth1 nexthop via 172.16.5.8 dev eth1
+				ip link set eth2 up; ip route add default table 101 nexthop via 172.16.6.7 dev eth2 nexthop via 172.16.5.9 dev eth1; ip link set far2 down`,
+			map[string][2]string{"eth1": {"172.16.5.7", none}, "eth2": {none, none}},
+		},
+		{
+			"next hop objects", `ip nexthop add id 1 via 172.16.5.7 dev eth1; ip nexthop add id 2 via 172.16.6.7 dev eth2; ip nexthop add id 3 group 1/2
+				ip route add default nhid 3 table 100`,
+			map[string][2]string{"eth1": {"172.16.5.7", none}, "eth2": {"172.16.6.7", none}},
+		},
+		{
+			"by a router of IPv6", `ip -4 route add default via inet6 fe80::1 dev eth1 metric 50; ip -4 route add default table 100 nexthop via 172.16.5.7 dev eth1 nexthop via inet6 fe80::2 dev eth2`,
+			map[string][2]string{"eth1": {"fe80::1", none}, "eth2": {"fe80::2", none}},
+		},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			host, h, plan := twoWays(t)
+			host.Run(t, c.do)
+			for name, want := range c.want {
+				gatewaysAre(t, host, h, name, want)
 			}
+			four := testenv.Addr("172.16.5.1")
+			if got := c.want["eth1"][0]; got != none {
+				four = testenv.Addr(got)
+			}
+			plan.Ways[0].Gateway = four
+			netnstest.Twice(t, "ways", func() (int, error) { return ensure(t, host, h, plan) })
+			to := "203.0.113.9 from 10.244.1.5 iif cni0 mark " + fmt.Sprint(mark.Default().Index(512))
+			if got := host.Run(t, "ip route get "+to); !strings.Contains(got, four.String()+" dev eth1 table 77000") {
+				t.Errorf("way by %v: %s", four, got)
+			}
+			host.Do(t, func() {
+				found, err := WaysFound()
+				must(t, err)
+				if found[WayTable(0)].Gateway != four {
+					t.Errorf("found: %v", found)
+				}
+			})
+			plan.Ways = plan.Ways[1:]
+			plan.Indices = plan.Indices[1:2]
+			netnstest.Twice(t, "without it", func() (int, error) { return ensure(t, host, h, plan) })
 		})
 	}
 }
