@@ -16,6 +16,7 @@ import (
 	ovnv1 "github.com/egressip-operator/egressip-operator/api/ovn/v1"
 	v1 "github.com/egressip-operator/egressip-operator/api/v1"
 	"github.com/egressip-operator/egressip-operator/internal/egressips"
+	"github.com/egressip-operator/egressip-operator/pkg/egress"
 )
 
 // errEgressIPsUnknown: nothing can be decided, for what EgressIPs request would be released.
@@ -93,7 +94,7 @@ func sameForEgressIPs(before, after any) bool {
 		a, ok := after.(*ovnv1.EgressIP)
 		return ok && sameEgressIP(b, a)
 	}
-	return b.GetUID() == a.GetUID() && b.GetGeneration() == a.GetGeneration()
+	return b.GetUID() == a.GetUID() && b.GetGeneration() == a.GetGeneration() && egress.SamePassedOn(b, a)
 }
 
 // sameEgressIP reports whether nothing changed for the reconcilers.

@@ -43,6 +43,7 @@ const (
 	eventNotMarked          = "ClaimsNotFenced"
 	eventNotGiven           = "NotGiven"
 	eventBadPool            = "BadPool"
+	eventBadAnnotation      = "BadAnnotation"
 )
 
 // recorder writes events, as record.EventRecorder does.

@@ -298,6 +298,9 @@ func (r *poolReconciler) writeRequest(ctx context.Context, q *v1alpha1.EgressIPR
 	if given == metav1.ConditionFalse {
 		r.recorder.Event(q, corev1.EventTypeWarning, eventNotGiven, drawn.Message)
 	}
+	if drawn.Mistakes != "" {
+		r.recorder.Event(q, corev1.EventTypeWarning, eventBadAnnotation, drawn.Mistakes)
+	}
 	return nil
 }
 

@@ -55,7 +55,7 @@ func (a *api) awaitRequest(t *testing.T, namespace, name, reason string, ips ...
 // have; those beyond the quota, or of namespaces that the pool is not for, are refused with a reason;
 // what a request that is gone had, one of its name has again, also after a restart of the
 // controller. A pool that is used up serves the next request when an address is free. Its gateways
-// are those of its EgressIPs.
+// are those of its EgressIPs, and so are annotations of a request.
 //
 // Mutant killed: pools-have-no-gateways.
 func TestPools(t *testing.T) {
@@ -103,6 +103,26 @@ func TestPools(t *testing.T) {
 	a.awaitEgressIP(t, "shop.out", func(e *ovnv1.EgressIP) string {
 		if gateways, there := e.Annotations[v1.AnnotationGateways]; there {
 			return "it still names gateways " + gateways
+		}
+		return ""
+	})
+
+	// Annotations of the request are those of its EgressIP; what is wrong with them is said.
+	const excluded, wrong = "10.0.0.0/8", "10.0.0.1/8"
+	for _, text := range []string{excluded, wrong} {
+		a.patch(t, requestOf("shop", "out", "dmz"), `{"metadata": {"annotations": {"`+v1.AnnotationExcludeCIDRs+`": "`+text+`", "`+v1.AnnotationMode+`": "ordered"}}}`)
+		a.awaitEgressIP(t, "shop.out", func(e *ovnv1.EgressIP) string {
+			if e.Annotations[v1.AnnotationExcludeCIDRs] == text && e.Annotations[v1.AnnotationMode] == "ordered" {
+				return ""
+			}
+			return fmt.Sprintf("annotations are %v", e.Annotations)
+		})
+	}
+	a.awaitEvent(t, "EgressIPRequest", "out", "BadAnnotation", "10.0.0.1/8 has host bits")
+	a.patch(t, requestOf("shop", "out", "dmz"), `{"metadata": {"annotations": null}}`)
+	a.awaitEgressIP(t, "shop.out", func(e *ovnv1.EgressIP) string {
+		if _, there := e.Annotations[v1.AnnotationExcludeCIDRs]; there {
+			return fmt.Sprintf("annotations are %v", e.Annotations)
 		}
 		return ""
 	})

@@ -3,6 +3,7 @@ package egress
 import (
 	"fmt"
 	"net/netip"
+	"slices"
 	"strings"
 	"time"
 
@@ -11,6 +12,7 @@ import (
 
 	"github.com/egressip-operator/egressip-operator/api/egressip/v1alpha1"
 	ovnv1 "github.com/egressip-operator/egressip-operator/api/ovn/v1"
+	v1 "github.com/egressip-operator/egressip-operator/api/v1"
 )
 
 // ReadPool reads a pool. namespaces are the labels of namespaces.
@@ -97,7 +99,57 @@ func ReadPoolRequest(object *v1alpha1.EgressIPRequest) PoolRequest {
 	if _, err := metav1.LabelSelectorAsSelector(&object.Spec.PodSelector); err != nil {
 		r.Broken = fmt.Sprintf("spec.podSelector: %v.", err)
 	}
+	// As they are read of the EgressIP.
+	var read reader
+	passed := &metav1.ObjectMeta{Name: r.Namespace + "/" + r.Name}
+	for _, key := range passedOn() {
+		if value, has := object.Annotations[key]; has {
+			metav1.SetMetaDataAnnotation(passed, key, value)
+		}
+	}
+	read.annotations(&Group{}, "EgressIPRequest", passed, Balanced)
+	mistakes := make([]string, 0, len(read.problems))
+	for _, p := range read.problems {
+		mistakes = append(mistakes, p.Message)
+	}
+	r.Mistakes = strings.Join(mistakes, " ")
 	return r
+}
+
+// passedOn are the annotations of a request that its EgressIP gets.
+func passedOn() []string {
+	return []string{v1.AnnotationMode, v1.AnnotationIncludeCIDRs, v1.AnnotationExcludeCIDRs}
+}
+
+// SamePassedOn reports whether two versions of a request pass on the same.
+func SamePassedOn(before, after metav1.Object) bool {
+	return !slices.ContainsFunc(passedOn(), func(key string) bool {
+		was, had := before.GetAnnotations()[key]
+		is, has := after.GetAnnotations()[key]
+		return was != is || had != has
+	})
+}
+
+// passOn gives the EgressIP the annotations of its request. One that the request does not have any
+// more is removed if it came from there: administrators may annotate EgressIPs themselves.
+func passOn(object *ovnv1.EgressIP, request *v1alpha1.EgressIPRequest) {
+	before := strings.Split(object.Annotations[v1alpha1.AnnotationFromRequest], ",")
+	var now []string
+	for _, key := range passedOn() {
+		value, has := request.Annotations[key]
+		switch {
+		case has:
+			metav1.SetMetaDataAnnotation(&object.ObjectMeta, key, value)
+			now = append(now, key)
+		case slices.Contains(before, key):
+			delete(object.Annotations, key)
+		}
+	}
+	if len(now) == 0 {
+		delete(object.Annotations, v1alpha1.AnnotationFromRequest)
+		return
+	}
+	metav1.SetMetaDataAnnotation(&object.ObjectMeta, v1alpha1.AnnotationFromRequest, strings.Join(now, ","))
 }
 
 // ReadGiven reads what an EgressIP says that its request was given; false for one that no request
@@ -118,7 +170,8 @@ func ReadGiven(object *ovnv1.EgressIP) (Given, bool) {
 }
 
 // Write makes the EgressIP say that the request was given the addresses. Whatever else it says
-// stays. request is nil for one that is gone: no pods are selected then.
+// stays, but for the annotations that the request passes on. request is nil for one that is gone: no
+// pods are selected then.
 func (g Given) Write(object *ovnv1.EgressIP, request *v1alpha1.EgressIPRequest) {
 	ips := make([]string, 0, len(g.Addresses))
 	for _, ip := range g.Addresses {
@@ -142,6 +195,7 @@ func (g Given) Write(object *ovnv1.EgressIP, request *v1alpha1.EgressIPRequest) 
 		return
 	}
 	delete(object.Annotations, v1alpha1.AnnotationReleasedAt)
+	passOn(object, request)
 	object.Spec.PodSelector = *request.Spec.PodSelector.DeepCopy()
 	if _, err := metav1.LabelSelectorAsSelector(&request.Spec.PodSelector); err != nil {
 		object.Spec.PodSelector = before // it would select nothing, and the pods would leave with other addresses

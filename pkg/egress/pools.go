@@ -28,6 +28,8 @@ type PoolRequest struct {
 	Created               time.Time
 	// Broken is why the request cannot be served; empty if nothing is wrong with it.
 	Broken string
+	// Mistakes is what is wrong with its annotations, in sentences. It is served all the same.
+	Mistakes string
 }
 
 // name is that of its EgressIP.
@@ -75,7 +77,8 @@ type Drawn struct {
 type DrawnRequest struct {
 	Addresses []netip.Addr
 	Reason    Reason
-	Message   string
+	// Message explains it, and ends with Mistakes, which are those of the request.
+	Message, Mistakes string
 }
 
 // DrawnPool is what a pool has given.
@@ -150,6 +153,12 @@ func Draw(in Drawing) Drawn {
 		d.serve(i)
 	}
 	d.retain()
+	for i, r := range in.Requests {
+		if r.Mistakes != "" {
+			d.drawn.Requests[i].Mistakes = r.Mistakes
+			d.drawn.Requests[i].Message += " " + r.Mistakes
+		}
+	}
 	slices.SortFunc(d.drawn.Given, func(a, b Given) int { return strings.Compare(a.Name, b.Name) })
 	slices.Sort(d.drawn.Forgotten)
 	return d.drawn

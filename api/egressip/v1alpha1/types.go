@@ -91,7 +91,8 @@ type EgressIPPoolList struct {
 
 // EgressIPRequest asks for an address of a pool, one of each family that the pool has. The pods of
 // its namespace, or those that podSelector selects, leave the cluster with it. The controller makes
-// an EgressIP for it, named NAMESPACE.NAME.
+// an EgressIP for it, named NAMESPACE.NAME, which gets the annotations mode, include-cidrs and
+// exclude-cidrs of egressip.network.openshift.io that the request has.
 //
 // +kubebuilder:object:root=true
 // +kubebuilder:resource:scope=Namespaced,path=egressiprequests,singular=egressiprequest,shortName=eipreq
@@ -161,6 +162,9 @@ const (
 	AnnotationAddresses = "egressip.network.openshift.io/addresses"
 	// AnnotationReleasedAt is since when the request is gone, in the form of RFC 3339.
 	AnnotationReleasedAt = "egressip.network.openshift.io/released-at"
+	// AnnotationFromRequest lists the annotations that the EgressIP has from its request, with commas
+	// between them: mode, include-cidrs and exclude-cidrs of egressip.network.openshift.io.
+	AnnotationFromRequest = "egressip.network.openshift.io/from-request"
 )
 
 // ConditionGiven on an EgressIPRequest: it has its addresses.
