@@ -153,6 +153,9 @@ func decide(in input) (decision, bool) {
 	if len(decided.OutOfReach) > 0 {
 		d.warnings = append(d.warnings, warning.OutOfReach(decided.OutOfReach, decided.Plan.HostIP))
 	}
+	for _, objects := range decided.Plan.NotExcluded {
+		d.warnings = append(d.warnings, warning.TooManyExcluded(objects))
+	}
 	if decided.AddressesOmitted > 0 {
 		d.warnings = append(d.warnings, warning.AddressesOmitted(decided.AddressesOmitted))
 	}

@@ -1,12 +1,16 @@
 package agent
 
 import (
+	"fmt"
 	"slices"
 	"strings"
 	"testing"
 
 	corev1 "k8s.io/api/core/v1"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/labels"
 
+	ovnv1 "github.com/egressip-operator/egressip-operator/api/ovn/v1"
 	v1 "github.com/egressip-operator/egressip-operator/api/v1"
 	"github.com/egressip-operator/egressip-operator/internal/testenv"
 	"github.com/egressip-operator/egressip-operator/pkg/dataplane/warning"
@@ -86,4 +90,28 @@ func TestHostsOutOfReachWarn(t *testing.T) {
 	warnsOnly(t, "of the other family", in, warning.HostUnreachable, "host node2", "10.1.8.11 of this node is one of IPv4")
 	host("10.1.8.12")
 	warnsOnly(t, "of one family", in, "", "", "")
+}
+
+// TestTooManyExcludedNetworksWarn: a node with a pod whose objects exclude too many networks together
+// names these, and not where one of them excludes fewer.
+func TestTooManyExcludedNetworksWarn(t *testing.T) {
+	t.Parallel()
+	in := given()
+	in.namespaces = map[string]labels.Set{"shop": {}}
+	for i := range 3 {
+		var list []string
+		for n := range egress.MaxDestinations {
+			list = append(list, fmt.Sprintf("%d.%d.%d.%d", 1+13*n+4*i, 85, 171*(i%2), 1+2*n))
+		}
+		in.egressIPs = append(in.egressIPs, ovnv1.EgressIP{
+			ObjectMeta: metav1.ObjectMeta{Name: fmt.Sprintf("eip%d", i), Annotations: map[string]string{v1.AnnotationIncludeCIDRs: strings.Join(list, ",")}},
+			Spec:       ovnv1.EgressIPSpec{EgressIPs: []string{fmt.Sprintf("10.1.8.21%d", i)}},
+			Status:     ovnv1.EgressIPStatus{NetID: new(uint32(30 + i))},
+		})
+	}
+	in.netNamespaces[1].EgressIPs = nil
+	in.hostSubnets[0].EgressIPs = []string{"10.1.8.210"}
+	warnsOnly(t, "too many together", in, warning.NotExcluded, "EgressIP eip0, EgressIP eip1, EgressIP eip2", "more than 1024 networks")
+	in.egressIPs[2].Annotations = map[string]string{v1.AnnotationExcludeCIDRs: "10.0.0.0/8"}
+	warnsOnly(t, "fewer", in, "", "", "")
 }

@@ -15,6 +15,9 @@ const (
 	// MaxExcluded is the greatest number of networks of which what is excluded by one group's lists
 	// can consist: each pod of the group has them in a set in its node's kernel.
 	MaxExcluded = 512
+	// maxExcludedTogether is that number where several groups are asked, or with what is included for
+	// all.
+	maxExcludedTogether = 2 * MaxExcluded
 )
 
 // Destinations are the networks outside to which egress IPs apply. To an address in several of them
@@ -153,10 +156,13 @@ type excluder struct {
 	cluster Cluster
 	// found has what was found already, by the names of a pod's groups.
 	found map[string][2][]netip.Prefix
+	// tooMany are the objects of which the lists together exclude too many networks, each
+	// combination in one text.
+	tooMany map[string]bool
 }
 
 func newExcluder(c Cluster) excluder {
-	return excluder{cluster: c, found: make(map[string][2][]netip.Prefix)}
+	return excluder{cluster: c, found: make(map[string][2][]netip.Prefix), tooMany: make(map[string]bool)}
 }
 
 // of returns the networks of the family of a pod's address, none of which contains another, in order.
@@ -198,8 +204,14 @@ func (e *excluder) intersection(names []string) (networks [2][]netip.Prefix) {
 		return networks
 	}
 	all := set.Prefixes()
-	if len(all) > 2*MaxExcluded {
-		return networks // as of mistakes: those of several objects together
+	if len(all) > maxExcludedTogether {
+		objects := make([]string, 0, len(names))
+		for _, name := range names {
+			kind, name := objectOf(name)
+			objects = append(objects, kind+" "+name)
+		}
+		e.tooMany[strings.Join(objects, ", ")] = true
+		return networks // as of mistakes
 	}
 	for _, p := range all {
 		networks[FamilyOf(p.Addr())] = append(networks[FamilyOf(p.Addr())], p)

@@ -285,3 +285,41 @@ func TestDestinationsAreTold(t *testing.T) {
 		t.Errorf("message without destinations: %q", group.Message)
 	}
 }
+
+// given: a pod with several objects, each of which may exclude what it does, while they exclude too many
+// networks together; then its egress IP applies to all destinations, and the plan names the objects.
+//
+// Mutant killed: too-many-together-are-not-named.
+func TestTooManyNetworksTogetherAreNamed(t *testing.T) {
+	all := make([]map[string]string, 3)
+	for i := range all {
+		var list []string
+		for n := range egress.MaxDestinations {
+			list = append(list, fmt.Sprintf("%d.%d.%d.%d", 1+13*n+4*i, 85, 171*(i%2), 1+2*n))
+		}
+		all[i] = lists("", strings.Join(list, ","))
+	}
+	for count := 1; count <= len(all); count++ {
+		cluster, problems := egress.Snapshot(destinationObjects(nil, all[:count]...))
+		if len(problems) > 0 {
+			t.Fatal(problems)
+		}
+		decided, ok := egress.DecideHost(egress.HostInput{
+			Host: "n2", Cluster: cluster, Namespaces: map[string]labels.Set{"shop": {}},
+			Pods: []egress.Pod{
+				{Namespace: "shop", Name: "web", UID: "1", IP: netip.MustParseAddr("10.244.2.5")},
+				{Namespace: "shop", Name: "db", UID: "2", IP: netip.MustParseAddr("10.244.2.6")},
+			},
+		})
+		if !ok || len(decided.Plan.Pods) != 2 {
+			t.Fatal("no paths", decided)
+		}
+		excluded, named := len(decided.Plan.Pods[0].Excluded), decided.Plan.NotExcluded
+		if count < len(all) && (excluded == 0 || len(named) > 0) {
+			t.Errorf("%d objects: %d networks are excluded, named are %q", count, excluded, named)
+		}
+		if count == len(all) && (excluded > 0 || !slices.Equal(named, []string{"EgressIP eip0, EgressIP eip1, EgressIP eip2"})) {
+			t.Errorf("%d objects: %d networks are excluded, named are %q", count, excluded, named)
+		}
+	}
+}

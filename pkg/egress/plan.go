@@ -59,6 +59,9 @@ type Plan struct {
 	// Orphans are all requested or claimed addresses that this host must not
 	// have; for reports only.
 	Orphans []netip.Addr
+	// NotExcluded names the objects of pods of this host whose lists together exclude more networks
+	// than the kernel is given, so that none is excluded; for reports only.
+	NotExcluded []string
 }
 
 // HostedIP is an egress IP that a host has, and whose traffic it carries.

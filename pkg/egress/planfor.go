@@ -2,6 +2,7 @@ package egress
 
 import (
 	"cmp"
+	"maps"
 	"net/netip"
 	"slices"
 	"strings"
@@ -33,7 +34,9 @@ func PlanFor(c Cluster, r Resolution, host string, pods []Pod, inside []netip.Pr
 		Standby: standbys(c, host),
 	}
 	plan.Orphans = orphans(c, plan.Hosted)
-	plan.Pods = paths{Resolution: r, host: host, hosts: plan.Hosts, excluder: newExcluder(c)}.of(pods)
+	excluder := newExcluder(c)
+	plan.Pods = paths{Resolution: r, host: host, hosts: plan.Hosts, excluder: excluder}.of(pods)
+	plan.NotExcluded = slices.Sorted(maps.Keys(excluder.tooMany))
 	return plan, true
 }
 

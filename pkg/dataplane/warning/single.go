@@ -81,6 +81,16 @@ func NothingExcluded(err error) Warning {
 	}
 }
 
+// TooManyExcluded is that of objects whose lists of destinations together exclude more networks than
+// can be excluded.
+func TooManyExcluded(objects string) Warning {
+	return Warning{
+		Reason: NotExcluded, Object: objects,
+		Problem: "pods use their egress IPs for all destinations: what is excluded for them by these together, and by what is included for all, is more than 1024 networks",
+		Remedy:  "give fewer or larger networks in exclude-cidrs and include-cidrs, or select pods with one of them only",
+	}
+}
+
 // SomeResets is that of connections that are not reset.
 func SomeResets(err error) Warning {
 	return Warning{
