@@ -39,5 +39,6 @@ func events() map[string]event {
 		"ClaimsNotFenced":    {warning, host, "The API server refuses the mark by which one controller at a time writes claims. The host gets no egress IPs.", "[The controller does nothing](../troubleshooting.md#the-controller-does-nothing)"},
 		"NotGiven":           {warning, "EgressIPRequest", "The request has no address; the message says why.", "the [reasons of requests](conditions.md#given-and-ready)"},
 		"BadPool":            {warning, "EgressIPPool", "The pool cannot be used, and gives nothing.", "correct the pool: the message names the field"},
+		"BadAnnotation":      {warning, "EgressIPRequest", "Annotations of the request cannot be used as they are; it is served all the same.", "correct the annotations: the message names them"},
 	}
 }
