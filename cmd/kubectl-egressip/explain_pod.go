@@ -14,6 +14,7 @@ import (
 
 	v1 "github.com/egressip-operator/egressip-operator/api/v1"
 	"github.com/egressip-operator/egressip-operator/pkg/egress"
+	"github.com/egressip-operator/egressip-operator/pkg/live"
 )
 
 // podExplanation is what becomes of one pod's packets.
@@ -26,6 +27,8 @@ type podExplanation struct {
 	Why string `json:"why,omitempty"`
 	// Unknown is what could not be seen, and what may be otherwise because of that.
 	Unknown []string `json:"unknown,omitempty"`
+
+	view *nodeView
 }
 
 // podRoute is the way of packets from one address of a pod.
@@ -39,6 +42,10 @@ type podRoute struct {
 	Sources     []string `json:"sources,omitempty"`
 	Destination string   `json:"destination,omitempty"`
 	Why         string   `json:"why"`
+	// Live is what kernels have, beside what is meant; nil if they were not asked.
+	Live []live.Check `json:"live,omitempty"`
+
+	trace *egress.Trace
 }
 
 // step is one step of the way.
@@ -65,6 +72,7 @@ func explainPod(ctx context.Context, c client.Reader, o egress.Objects, namespac
 	if err != nil {
 		return e, err
 	}
+	e.view = &v
 	e.trace(&v, &pod, to)
 	return e, nil
 }
@@ -105,6 +113,7 @@ func (e *podExplanation) trace(v *nodeView, object *corev1.Pod, to netip.AddrPor
 			e.Routes = append(e.Routes, r)
 			continue
 		}
+		r.trace = &t
 		r.add(v, object, &t)
 		if to.IsValid() {
 			r.toward(v, &t, to)
@@ -318,6 +327,9 @@ func (e *podExplanation) print(w io.Writer) error {
 		table.row("result", capitalized(r.result()))
 		table.row("rule", r.Why)
 		if err := table.flush(""); err != nil {
+			return err
+		}
+		if err := r.printLive(w); err != nil {
 			return err
 		}
 	}

@@ -9,6 +9,7 @@ import (
 	"net"
 	"net/http"
 	"net/url"
+	"strconv"
 	"strings"
 	"time"
 
@@ -152,8 +153,17 @@ func endpointPort(pod *corev1.Pod) (int32, error) {
 				return port.ContainerPort, nil
 			}
 		}
+		// Agents name no port unless a PodMonitor needs it.
+		for _, arg := range pod.Spec.Containers[i].Args {
+			if address, ok := strings.CutPrefix(arg, "--metrics-bind-address="); ok {
+				_, written, _ := strings.Cut(address, ":")
+				if port, err := strconv.ParseUint(written, 10, 16); err == nil && port > 0 {
+					return int32(port), nil
+				}
+			}
+		}
 	}
-	return 0, fmt.Errorf("the pod has no port named %q: set controller.metricsPort and agent.metricsPort of the chart to other values than 0", metricsPortName)
+	return 0, fmt.Errorf("the pod has neither a port named %q nor one in --metrics-bind-address: set controller.metricsPort and agent.metricsPort of the chart to other values than 0", metricsPortName)
 }
 
 // token returns a token for pods in a namespace: a short-lived one of the reader, or, where the

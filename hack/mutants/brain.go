@@ -9,7 +9,7 @@ const (
 
 // mutants is the whole list.
 func mutants() []mutant {
-	return slices.Concat(resolveMutants(), insideMutants(), networkMutants(), memoMutants(), familyMutants(), failBackMutants(), egressIPMutants(), conformanceMutants(), poolMutants(), destinationMutants(), healthMutants(), probeMutants(), allocateMutants(), ownershipMutants(), netIDMutants(), agentMutants(), controllerMutants(), claimMutants(), endpointMutants(), criMutants(), kernelMutants(), passMutants(), ruleMutants(), ipv6Mutants(), hosts6Mutants(), bootMutants(), pluginMutants(), traceMutants(), furtherMutants(), networkChoiceMutants(), recordMutants(), pageMutants())
+	return slices.Concat(resolveMutants(), insideMutants(), networkMutants(), memoMutants(), familyMutants(), failBackMutants(), egressIPMutants(), conformanceMutants(), poolMutants(), destinationMutants(), healthMutants(), probeMutants(), allocateMutants(), ownershipMutants(), netIDMutants(), agentMutants(), controllerMutants(), claimMutants(), endpointMutants(), criMutants(), kernelMutants(), passMutants(), ruleMutants(), ipv6Mutants(), hosts6Mutants(), bootMutants(), pluginMutants(), traceMutants(), liveMutants(), furtherMutants(), networkChoiceMutants(), recordMutants(), pageMutants())
 }
 
 // insideMutants are mistakes about whose word makes an address one of the cluster.

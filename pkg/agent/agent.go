@@ -228,6 +228,9 @@ func (a *agent) guarded() (list []endpoint.Guarded) {
 	if a.options.Profiling {
 		list = append(list, endpoint.Profiles())
 	}
+	if kernel, ok := a.kernel.(looker); ok {
+		list = append(list, endpoint.Guarded{Path: LivePath, Handler: newLooks(a.log, clock.RealClock{}, a.options.NodeName, kernel)})
+	}
 	return list
 }
 

@@ -118,13 +118,15 @@ func (r *round) run(ctx context.Context) (again bool, err error) {
 
 	r.desired, r.indices, r.known, r.served = goal.desired, union(goal.prepared, goal.serving), known, observed.ips
 	r.addresses = goal.desired.addresses
+	params := r.guardedParams(goal.state, observed)
 	failed := r.perform(ctx, order(orderInput{
 		observed: observed, desired: r.desired, marks: m, use: use, use6: use6, known: known,
-		rules: r.guardedParams(goal.state, observed),
+		rules: params,
 		table: r.renderTable,
 		links: r.planLinks(observed, r.desired),
 		sweep: !r.d.swept,
 	}), newStaleness(m, observed.withFormer(), r.desired, known, r.indices).withUnforgotten(r.d.unforgotten, r.desired))
+	r.keepMeant(use, use6, params)
 	if ctx.Err() == nil { // else the round is not done
 		if err := r.appear(); err != nil {
 			r.errs = append(r.errs, err)

@@ -46,6 +46,9 @@ type Dataplane struct {
 	ipv6      bool
 	ip6tables map[Backend]*iptables.Driver
 
+	// meant is what the last round wanted, for Live; nil before the first.
+	meant atomic.Pointer[meant]
+
 	// mu guards what follows, and the order of changes.
 	mu sync.Mutex
 	// sources are what the kernel said about the source of overlay packets.

@@ -88,8 +88,8 @@ func (p *Programs) Attach(nl *netlink.Handle, link netlink.Link) (changes int, e
 		prog   *ebpf.Program
 		name   string
 	}{
-		{netlink.HANDLE_MIN_EGRESS, p.outward, "egress_out"},
-		{netlink.HANDLE_MIN_INGRESS, p.inward, "egress_in"},
+		{netlink.HANDLE_MIN_EGRESS, p.outward, outwardName},
+		{netlink.HANDLE_MIN_INGRESS, p.inward, inwardName},
 	} {
 		n, err := ensureFilter(nl, link, h.parent, h.prog, h.name)
 		changes += n

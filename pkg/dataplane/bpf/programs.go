@@ -23,6 +23,12 @@ const (
 	ip6Next     = ethHeader + 6
 )
 
+// Names of the programs of the overlay, and of their filters.
+const (
+	outwardName = "egress_out"
+	inwardName  = "egress_in"
+)
+
 // Verdicts of a direct-action classifier.
 const (
 	tcActOK   = 0
@@ -117,7 +123,7 @@ func outward(m mark.Marks, maps *Maps, probePort uint16, source netip.Addr) *ebp
 			ipv6().outward(o, m, maps.ip6, unmarked[ipv6()]),
 		)
 	}
-	return &ebpf.ProgramSpec{Name: "egress_out", Type: ebpf.SchedCLS, License: "Apache-2.0", Instructions: slices.Concat(
+	return &ebpf.ProgramSpec{Name: outwardName, Type: ebpf.SchedCLS, License: "Apache-2.0", Instructions: slices.Concat(
 		asm.Instructions{
 			asm.Mov.Reg(regPacket, asm.R1),
 			asm.LoadMem(asm.R2, regPacket, skbProtocol, asm.Word),
@@ -196,7 +202,7 @@ func inward(maps *Maps, probePort uint16, clock bool) *ebpf.ProgramSpec {
 			ipv6().inward(o, maps.ip6),
 		)
 	}
-	return &ebpf.ProgramSpec{Name: "egress_in", Type: ebpf.SchedCLS, License: "Apache-2.0", Instructions: slices.Concat(
+	return &ebpf.ProgramSpec{Name: inwardName, Type: ebpf.SchedCLS, License: "Apache-2.0", Instructions: slices.Concat(
 		asm.Instructions{
 			asm.Mov.Reg(regPacket, asm.R1),
 			// Whatever the inner MAC: the packet is for this host to route.

@@ -237,8 +237,7 @@ func ensureNextHop(nl *netlink.Handle, link netlink.Link, family int, nextHop ne
 		return 0, fmt.Errorf("list neighbours of %s: %w", Name, err)
 	}
 	for _, n := range neighs {
-		if a, _ := netip.AddrFromSlice(n.IP); a.Unmap() == nextHop && n.State&netlink.NUD_PERMANENT != 0 &&
-			n.HardwareAddr.String() == nextHopMAC().String() {
+		if isNextHop(n, nextHop) {
 			return 0, nil
 		}
 	}

@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"strconv"
 	"strings"
 
 	"github.com/vishvananda/netlink"
@@ -52,6 +53,24 @@ func Get(path string) (string, error) {
 		return "", fmt.Errorf("read setting: %w", err)
 	}
 	return strings.TrimSpace(string(got)), nil
+}
+
+// FilterInEffect reads the reverse path filter of a device as it takes effect: the greater one of
+// its own and that of all devices. 0 is none, 1 strict, 2 loose.
+func FilterInEffect(device string) (int, error) {
+	greatest := 0
+	for _, of := range []string{"all", device} {
+		written, err := Get(OfDevice(of, ReversePathFilter().name))
+		if err != nil {
+			return 0, err
+		}
+		value, err := strconv.Atoi(written)
+		if err != nil {
+			return 0, fmt.Errorf("read the reverse path filter of %s: %w", of, err)
+		}
+		greatest = max(greatest, value)
+	}
+	return greatest, nil
 }
 
 // Ensure changes a setting of a device where it differs, and counts the changes. It does
