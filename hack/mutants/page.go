@@ -34,10 +34,6 @@ func pageMutants() []mutant {
 			edits: []edit{{file: "page.go", old: "h.Set(\"Content-Security-Policy\", policy)", new: "h.Set(\"Content-Security-Policy\", \"script-src 'self' 'unsafe-inline'\")"}},
 		},
 		{
-			name: "page-takes-post", pkg: pagePackage, test: "TestHeaders", plain: true,
-			edits: []edit{{file: "page.go", old: "if r.Method != http.MethodGet && r.Method != http.MethodHead {", new: "if r.Method == http.MethodConnect {"}},
-		},
-		{
 			name: "page-has-room-for-all", pkg: pagePackage, test: "TestStreamsAreBounded", plain: true,
 			edits: []edit{{file: "page.go", old: "clients: make(chan struct{}, clientsAtMost)", new: "clients: make(chan struct{}, 1000*clientsAtMost)"}},
 		},

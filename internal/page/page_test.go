@@ -35,7 +35,7 @@ func (p *Page) get(t *testing.T, method, path string) *http.Response {
 // TestHeaders: every answer, also one that refuses, has the headers that keep all but the page's own
 // files out, and nothing but reading is allowed.
 //
-// Mutants: page-without-policy, page-takes-post.
+// Mutant: page-without-policy.
 func TestHeaders(t *testing.T) {
 	t.Parallel()
 	source := &played{}
