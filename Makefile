@@ -28,7 +28,7 @@ CELL ?=
 # client-go took a fifth less processor time (191 s of 245 s).
 vet verify lint tools race test-unit smoke test-conformance: export GOGC ?= 400
 
-.PHONY: help demo generate build plugin release reproducible dockerfile manifests kubernetes-versions test test-unit test-conformance page-test test-system race cover smoke vet chaos former upgrade skew failover displacement fuzz e2e ipv6-only bench scale alerts lint fmt verify image up down shell matrix packet-matrix filters kernels mutants tools prerequisites vulncheck site
+.PHONY: help demo generate build plugin release reproducible dockerfile arm64 manifests kubernetes-versions test test-unit test-conformance page-test test-system race cover smoke vet chaos former upgrade skew failover displacement fuzz e2e ipv6-only bench scale alerts lint fmt verify image up down shell matrix packet-matrix filters kernels mutants tools prerequisites vulncheck site
 
 help: ## Show this list
 	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / { printf "  %-19s %s\n", $$1, $$2 }' Makefile
@@ -69,6 +69,11 @@ reproducible: release ## Make the release again from a clone, elsewhere, and com
 # Base images are made of Debian packages and this machine's Go: no registry is asked.
 dockerfile: ## Build the Dockerfile with buildah, and compare with the release's image (buildah, mmdebstrap; root)
 	EGRESSIP_TEST_DOCKERFILE=yes go test -count=1 -v -timeout 60m ./test/dockerfile
+
+# Of what talks to the kernel, nothing: the emulation has neither bpf(2) nor netlink of netfilter.
+arm64: ## Run the image for arm64, and unit tests of marks, rules and health, emulated (qemu-user-static)
+	EGRESSIP_TEST_ARM64=yes go test -count=1 -v -timeout 60m ./test/arm64
+	GOARCH=arm64 go test -exec qemu-aarch64-static -timeout 60m ./pkg/dataplane/mark ./pkg/dataplane/rules ./pkg/online
 
 manifests: ## Compare what the chart makes with the schemas of three versions of Kubernetes
 	EGRESSIP_TEST_SCHEMAS=yes go test -count=1 -v -run 'TestSchemas$$' ./test/install
