@@ -20,6 +20,7 @@ func programHelp(ctx context.Context, root, pkg string) (string, error) {
 	program := filepath.Join(dir, "program")
 	build := exec.CommandContext(ctx, "go", "build", "-o", program, pkg)
 	build.Dir = root
+	build.Env = append(os.Environ(), "CGO_ENABLED=0") // as everything else is compiled, also by the race detector's run
 	if out, err := build.CombinedOutput(); err != nil {
 		return "", fmt.Errorf("build %s: %w\n%s", pkg, err, out)
 	}

@@ -1,6 +1,7 @@
 package install_test
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"os"
@@ -10,6 +11,7 @@ import (
 	"slices"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/egressip-operator/egressip-operator/internal/testenv"
 	"github.com/egressip-operator/egressip-operator/internal/testenv/binaries"
@@ -25,6 +27,7 @@ func skipped() map[string]string {
 		`drain|uncordon`:                   "a kubelet",
 		`evacuate node\d( |$)|restore`:     "a controller, for whose work it waits",
 		` exec | logs `:                    "a kubelet",
+		`egressip page`:                    "a controller, whose page it shows",
 		`delete namespace egressip-system`: "a controller of namespaces",
 	}
 }
@@ -126,6 +129,7 @@ func newReader(t *testing.T) *reader {
 	}
 	plugin := t.TempDir()
 	build := exec.CommandContext(t.Context(), "go", "build", "-o", plugin, "../../cmd/kubectl-egressip")
+	build.Env = append(os.Environ(), "CGO_ENABLED=0") // as everything else is compiled, also by the race detector's run
 	if out, err := build.CombinedOutput(); err != nil {
 		t.Fatalf("build the plugin: %v\n%s", err, out)
 	}
@@ -148,7 +152,10 @@ func (r *reader) write(t *testing.T, name, text string) {
 // shell runs a command as a reader does.
 func (r *reader) shell(t *testing.T, command string) (string, error) {
 	t.Helper()
-	cmd := exec.CommandContext(t.Context(), "bash", "-o", "pipefail", "-c", command)
+	// A command that waits for something that is not here must not wait for the test's end.
+	ctx, cancel := context.WithTimeout(t.Context(), testenv.Stretch(time.Minute))
+	defer cancel()
+	cmd := exec.CommandContext(ctx, "bash", "-o", "pipefail", "-c", command)
 	cmd.Dir = r.dir
 	cmd.Env = []string{"PATH=" + r.path, "KUBECONFIG=" + r.kubeconfig, "HOME=" + r.dir}
 	out, err := cmd.CombinedOutput()
