@@ -132,6 +132,11 @@ func TestStreamSaysWhatIsWrong(t *testing.T) {
 func TestStreamsAreBounded(t *testing.T) {
 	t.Parallel()
 	p := newTestPage(t, &played{}, clock.RealClock{})
+	over, end := context.WithCancel(t.Context())
+	end()
+	if err := p.Start(over); err != nil { // a stream that gets a place ends at once
+		t.Fatal(err)
+	}
 	for range clientsAtMost {
 		p.clients <- struct{}{}
 	}
