@@ -62,6 +62,9 @@ type publisher struct {
 	retrying map[statusKey]bool
 	// noops are writes that changed nothing.
 	noops map[statusKey]noop
+	// lacking are fields that definitions do not have, each with its kind before it, which was
+	// logged.
+	lacking map[string]bool
 	// repairedAt is when the status was repaired last, or will be.
 	repairedAt map[statusKey]time.Time
 }
@@ -81,7 +84,7 @@ func newPublisher(log logr.Logger, d deps, o *observer, informers cache.Informer
 		limiter: workqueue.NewTypedItemExponentialFailureRateLimiter[statusKey](firstRetry, lastRetry),
 		writing: keyedLock{held: make(map[statusKey]chan struct{})},
 		early:   make(map[statusKey]int), wanted: make(map[statusKey]wantedStatus), retrying: make(map[statusKey]bool),
-		noops: make(map[statusKey]noop), repairedAt: make(map[statusKey]time.Time),
+		noops: make(map[statusKey]noop), lacking: make(map[string]bool), repairedAt: make(map[statusKey]time.Time),
 	}
 }
 

@@ -12,6 +12,7 @@ import (
 
 	ovnv1 "github.com/egressip-operator/egressip-operator/api/ovn/v1"
 	v1 "github.com/egressip-operator/egressip-operator/api/v1"
+	"github.com/egressip-operator/egressip-operator/internal/statusapply"
 	"github.com/egressip-operator/egressip-operator/pkg/egress"
 )
 
@@ -73,7 +74,8 @@ func (p *publisher) send(ctx context.Context, object client.Object, key statusKe
 	u.SetGroupVersionKind(versionOf(key.kind).WithKind(key.kind))
 	u.SetName(key.name)
 	u.SetUID(object.GetUID())
-	err = p.writer.Status().Apply(ctx, client.ApplyConfigurationFromUnstructured(u), client.FieldOwner(FieldManager), client.ForceOwnership)
+	missing, err := statusapply.Apply(ctx, p.writer.Status(), u, FieldManager)
+	p.lacks(key.kind, missing)
 	if err != nil {
 		return nil, failed(err)
 	}
@@ -82,6 +84,18 @@ func (p *publisher) send(ctx context.Context, object client.Object, key statusKe
 		return nil, failed(fmt.Errorf("read the answer: %w", err))
 	}
 	return now, nil
+}
+
+// lacks logs, once, fields that the definition of a kind does not have.
+func (p *publisher) lacks(kind string, fields []string) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	for _, field := range fields {
+		if !p.lacking[kind+field] {
+			p.lacking[kind+field] = true
+			p.log.Info("the definition of "+kind+" is older than this controller and lacks a field: upgrade the CustomResourceDefinitions", "kind", kind, "field", field)
+		}
+	}
 }
 
 // report reports what a write changed, by events and metrics.

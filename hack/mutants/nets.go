@@ -81,6 +81,7 @@ func networkChoiceMutants() []mutant {
 		{name: "index-of-other-further-networks", pkg: brain, test: "TestPropertyMemoryChangesNothing", edits: []edit{{file: "memo.go", old: "h.sameFurtherNetworks(other) && h.SharesSegment", new: "h.SharesSegment"}}},
 		m("too-many-together-are-not-named", "TestTooManyNetworksTogetherAreNamed", "destinations.go", "\t\te.tooMany[strings.Join(objects, \", \")] = true\n", ""),
 		m("requests-pass-on-for-ever", "TestRequestsPassAnnotationsOn", "objects_pools.go", "case slices.Contains(before, key):", "case has && slices.Contains(before, key):"),
+		{name: "statuses-need-all-fields", pkg: controller, test: "TestStatusWithOlderDefinitions", plain: true, edits: []edit{{file: "../internal/statusapply/statusapply.go", old: "if !left {", new: "if !left || len(missing) > 0 {"}}},
 		{name: "pools-have-no-gateways", pkg: controller, test: "TestPools", plain: true, edits: []edit{{file: "pools.go", old: "if pool := v.pool(g.Pool); pool != nil {", new: "if pool := v.pool(g.Pool); pool != nil && false {"}}},
 		{name: "request-status-unlocked", pkg: controller, test: "TestToldOnce", plain: true, edits: []edit{{file: "pools.go", old: "client.MergeFromWithOptions(q, client.MergeFromWithOptimisticLock{})", new: "client.MergeFrom(q)"}}},
 		{name: "pool-status-unlocked", pkg: controller, test: "TestToldOnce", plain: true, edits: []edit{{file: "pools.go", old: "client.MergeFromWithOptions(p, client.MergeFromWithOptimisticLock{})", new: "client.MergeFrom(p)"}}},

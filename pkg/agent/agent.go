@@ -151,7 +151,7 @@ func (a *agent) wire(cfg *rest.Config, mgr manager.Manager, k applier) error {
 	a.publisher = &publisher{
 		log: a.log, clock: clock.RealClock{}, node: a.options.NodeName, version: a.options.Version, metrics: a.metrics, wake: newSignal(),
 		cached: a.objects.ownHostSubnet,
-		apply:  serverSideApply(writer),
+		apply:  serverSideApply(writer, a.log),
 	}
 	a.loop = &loop{
 		log: a.log, clock: clock.RealClock{}, applier: k, metrics: a.metrics, health: a.health, resync: a.options.ResyncPeriod,

@@ -3,6 +3,7 @@ package agent
 import (
 	"context"
 	"fmt"
+	"strings"
 	"sync"
 	"time"
 
@@ -16,6 +17,7 @@ import (
 	"sigs.k8s.io/controller-runtime/pkg/client"
 
 	v1 "github.com/egressip-operator/egressip-operator/api/v1"
+	"github.com/egressip-operator/egressip-operator/internal/statusapply"
 	"github.com/egressip-operator/egressip-operator/pkg/egress"
 )
 
@@ -265,9 +267,14 @@ func inUseCondition(s ownStatus, now metav1.Time) metav1.Condition {
 }
 
 // serverSideApply is the apply of a publisher that writes through c.
-func serverSideApply(c client.Client) func(context.Context, *unstructured.Unstructured) error {
+func serverSideApply(c client.Client, log logr.Logger) func(context.Context, *unstructured.Unstructured) error {
+	logged := ""
 	return func(ctx context.Context, u *unstructured.Unstructured) error {
-		return c.Status().Apply(ctx, client.ApplyConfigurationFromUnstructured(u),
-			client.FieldOwner(FieldManager), client.ForceOwnership)
+		missing, err := statusapply.Apply(ctx, c.Status(), u, FieldManager)
+		if fields := strings.Join(missing, ", "); fields != "" && fields != logged {
+			logged = fields
+			log.Info("the definition of HostSubnets is older than this agent and lacks fields: upgrade the CustomResourceDefinitions", "fields", fields)
+		}
+		return err
 	}
 }
