@@ -3,7 +3,6 @@ package controllers
 import (
 	"github.com/go-logr/logr"
 	"k8s.io/apimachinery/pkg/types"
-	"k8s.io/utils/ptr"
 
 	v1 "github.com/egressip-operator/egressip-operator/api/v1"
 	"github.com/egressip-operator/egressip-operator/pkg/egress"
@@ -23,30 +22,30 @@ type activity struct {
 // egress IPs that are not requested any more last.
 func activities(before, after v1.NetNamespaceStatus) (changes []activity) {
 	was, is := byIP(before.EgressIPs), byIP(after.EgressIPs)
-	used := func(r v1.RequestStatus) string {
-		if r.State == v1.StateActive {
-			return r.Host
-		}
-		return ""
-	}
 	for _, now := range after.EgressIPs {
-		if from, to := used(was[now.IP]), used(now); from != to {
+		if from, to := usedOn(was[now.IP]), usedOn(now); from != to {
 			changes = append(changes, activity{egressIP: now.IP, from: from, to: to, reason: now.Reason})
 		}
 	}
 	for _, old := range before.EgressIPs {
-		if _, still := is[old.IP]; !still && used(old) != "" {
+		if _, still := is[old.IP]; !still && usedOn(old) != "" {
 			changes = append(changes, activity{egressIP: old.IP, from: old.Host, reason: string(egress.ReasonNotRequested)})
 		}
 	}
 	return changes
 }
 
-// recordUse logs each change of what a group uses, so that the log says which object's traffic
-// had an egress IP, from which host, and when. netID is nil if it is not known.
-func recordUse(log logr.Logger, group string, uid types.UID, netID *uint32, before, after v1.NetNamespaceStatus) {
-	for _, a := range activities(before, after) {
-		log.Info("use of an egress IP changed", "egressIP", a.egressIP, "group", group, "uid", string(uid), "netid", ptr.Deref(netID, 0),
-			"fromHost", a.from, "toHost", a.to, "reason", a.reason)
+// usedOn is the host from which traffic leaves with a requested egress IP; empty if none does.
+func usedOn(r v1.RequestStatus) string {
+	if r.State == v1.StateActive {
+		return r.Host
 	}
+	return ""
+}
+
+// logUse logs a change of what a group uses, so that the log says which object's traffic had an
+// egress IP, from which host, and when. netID is 0 if it is not known.
+func logUse(log logr.Logger, group string, uid types.UID, netID uint32, a activity) {
+	log.Info("use of an egress IP changed", "egressIP", a.egressIP, "group", group, "uid", string(uid), "netid", netID,
+		"fromHost", a.from, "toHost", a.to, "reason", a.reason)
 }

@@ -41,7 +41,9 @@ func TestUseIsRecorded(t *testing.T) {
 			t.Errorf("%s (-want +got):\n%s", name, diff)
 		}
 		var lines []string
-		recordUse(funcr.New(func(_, line string) { lines = append(lines, line) }, funcr.Options{}), "shop", "some-uid", new(uint32(4711)), before, after)
+		for _, a := range activities(before, after) {
+			logUse(funcr.New(func(_, line string) { lines = append(lines, line) }, funcr.Options{}), "shop", "some-uid", 4711, a)
+		}
 		if len(lines) != len(c.want) {
 			t.Errorf("%s: %d lines, want %d", name, len(lines), len(c.want))
 		}
@@ -63,7 +65,7 @@ func TestStoredUseIsRecorded(t *testing.T) {
 		t.Helper()
 		var mu sync.Mutex
 		var recorded []string
-		p.log = funcr.New(func(_, line string) {
+		p.uses.log = funcr.New(func(_, line string) {
 			mu.Lock()
 			defer mu.Unlock()
 			if strings.Contains(line, "use of an egress IP changed") {

@@ -25,10 +25,11 @@ var errEgressIPsUnknown = errors.New("it is not known yet whether there are Egre
 // egressIPs are the EgressIPs of the cluster, if they are ours to serve. A nil one has none.
 type egressIPs struct {
 	*egressips.Source
-	// repair gets each new version of one, if it is there.
+	// repair gets each new version of one, and gone those that were deleted, if they are there.
 	repair func(client.Object)
 	// seen is called when one may have changed in any way, if it is there.
 	seen func()
+	gone func(any)
 	// listeners get an event when one has changed, or when it becomes known which there are.
 	listeners []chan event.GenericEvent
 }
@@ -67,8 +68,13 @@ func (e *egressIPs) tell() {
 // handler tells of everything that matters to the reconcilers, which write statuses themselves.
 func (e *egressIPs) handler() toolscache.ResourceEventHandler {
 	return toolscache.ResourceEventHandlerFuncs{
-		AddFunc:    func(any) { e.tell() },
-		DeleteFunc: func(any) { e.tell() },
+		AddFunc: func(any) { e.tell() },
+		DeleteFunc: func(was any) {
+			e.tell()
+			if e.gone != nil {
+				e.gone(was)
+			}
+		},
 		UpdateFunc: func(before, after any) {
 			if !sameForEgressIPs(before, after) {
 				e.tell()

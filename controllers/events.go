@@ -1,6 +1,7 @@
 package controllers
 
 import (
+	"cmp"
 	"context"
 	"fmt"
 	"slices"
@@ -26,6 +27,8 @@ const (
 	eventAssigned           = "EgressIPAssigned"
 	eventMoved              = "EgressIPMoved"
 	eventUnassigned         = "EgressIPUnassigned"
+	eventInUse              = "EgressIPInUse"
+	eventOutOfUse           = "EgressIPOutOfUse"
 	eventConflict           = "EgressIPConflict"
 	eventInvalid            = "EgressIPInvalid"
 	eventNoEligibleHost     = "NoEligibleHost"
@@ -128,7 +131,28 @@ func namespaceNotices(group string, before, after v1.NetNamespaceStatus) []notic
 				notice{host: old.Host, reason: eventUnassigned, message: message})
 		}
 	}
+	notices = append(notices, useNotices(egress.Title(group), before, after)...)
 	return append(notices, trafficNotices(egress.Title(group), before, after)...)
+}
+
+// useNotices are those of changes of use that no notice about an assignment reports: each change has
+// one on the object itself.
+func useNotices(title string, before, after v1.NetNamespaceStatus) (notices []notice) {
+	was, is := byIP(before.EgressIPs), byIP(after.EgressIPs)
+	for _, a := range activities(before, after) {
+		old := was[a.egressIP]
+		now, requested := is[a.egressIP]
+		switch {
+		case !requested, assigned(old.State) && now.State == v1.StateUnassigned: // it is unassigned
+		case a.to == "":
+			notices = append(notices, notice{reason: eventOutOfUse, warning: now.State != v1.StateStandby, message: fmt.Sprintf(
+				"%s of %s is not in use any more on host %s (%s).", a.egressIP, title, a.from, cmp.Or(a.reason, string(now.State)))})
+		case !assigned(old.State), old.Host != now.Host: // it is assigned, or has moved
+		default:
+			notices = append(notices, notice{reason: eventInUse, message: fmt.Sprintf("%s of %s is in use on host %s.", a.egressIP, title, a.to)})
+		}
+	}
+	return notices
 }
 
 // addressNotices are those of one requested address.

@@ -2,13 +2,16 @@ package controllers
 
 import (
 	"fmt"
+	"slices"
 	"strings"
 	"testing"
 
 	"github.com/google/go-cmp/cmp"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/client-go/tools/record"
+	"pgregory.net/rapid"
 
+	ovnv1 "github.com/egressip-operator/egressip-operator/api/ovn/v1"
 	v1 "github.com/egressip-operator/egressip-operator/api/v1"
 )
 
@@ -47,21 +50,21 @@ func TestNamespaceNotices(t *testing.T) {
 		{"claimed", unclaimed, onOne, []string{"EgressIPAssigned@", "EgressIPAssigned@one", "NamespaceRestored@"}},
 		{"requested and claimed at once", none, onOne, []string{"EgressIPAssigned@", "EgressIPAssigned@one"}},
 		{"moved", onOne, onTwo, []string{"EgressIPMoved@", "EgressIPMoved@two", "EgressIPMoved@one"}},
-		{"host goes offline", onOne, offline, []string{"NamespaceDropped@"}},
-		{"host comes back", offline, onOne, []string{"NamespaceRestored@"}},
+		{"host goes offline", onOne, offline, []string{"EgressIPOutOfUse@", "NamespaceDropped@"}},
+		{"host comes back", offline, onOne, []string{"EgressIPInUse@", "NamespaceRestored@"}},
 		{"moved away from an offline host", offline, onTwo, []string{"EgressIPMoved@", "EgressIPMoved@two", "EgressIPMoved@one", "NamespaceRestored@"}},
-		{"claimed twice", onOne, conflict, []string{"EgressIPConflict@", "NamespaceDropped@"}},
+		{"claimed twice", onOne, conflict, []string{"EgressIPConflict@", "EgressIPOutOfUse@", "NamespaceDropped@"}},
 		{"still claimed twice", conflict, conflict, nil},
 		{"conflict ends", conflict, onOne, []string{"EgressIPAssigned@", "EgressIPAssigned@one", "NamespaceRestored@"}},
-		{"becomes invalid", onOne, invalid, []string{"EgressIPInvalid@", "NamespaceDropped@"}},
+		{"becomes invalid", onOne, invalid, []string{"EgressIPInvalid@", "EgressIPOutOfUse@", "NamespaceDropped@"}},
 		{"conflict becomes invalid", conflict, invalid, []string{"EgressIPInvalid@"}},
 		{"claim withdrawn", onOne, unclaimed, []string{"EgressIPUnassigned@", "EgressIPUnassigned@one", "NamespaceDropped@"}},
 		{"no room", onOne, noRoom, []string{"EgressIPUnassigned@", "EgressIPUnassigned@one", "NoEligibleHost@", "NamespaceDropped@"}},
 		{"no room from the start", unclaimed, noRoom, []string{"NoEligibleHost@"}},
 		{"request withdrawn", onOne, none, []string{"EgressIPUnassigned@", "EgressIPUnassigned@one"}},
 		{"request withdrawn while dropped", unclaimed, none, []string{"NamespaceRestored@"}},
-		{"the second takes over", first, second, []string{"EgressIPMoved@"}},
-		{"the first is back", second, first, []string{"EgressIPMoved@"}},
+		{"the second takes over", first, second, []string{"EgressIPOutOfUse@", "EgressIPInUse@", "EgressIPMoved@"}},
+		{"the first is back", second, first, []string{"EgressIPInUse@", "EgressIPOutOfUse@", "EgressIPMoved@"}},
 	} {
 		t.Run(tc.name, func(t *testing.T) {
 			var got []string
@@ -76,6 +79,55 @@ func TestNamespaceNotices(t *testing.T) {
 			}
 		})
 	}
+}
+
+// TestEachChangeOfUseHasOneEvent: on the object itself, whatever its status was and is.
+//
+// Mutant: use-ends-without-event.
+func TestEachChangeOfUseHasOneEvent(t *testing.T) {
+	t.Parallel()
+	status := rapid.Custom(func(t *rapid.T) (s v1.NetNamespaceStatus) {
+		for _, ip := range []string{"10.0.0.1", "10.0.0.2", "2001:db8::1"} {
+			state := rapid.SampledFrom([]v1.EgressIPState{"", v1.StateActive, v1.StateActive, v1.StateStandby, v1.StateUnassigned, v1.StateHostOffline, v1.StateConflict, v1.StateInvalid}).Draw(t, "state")
+			if state == "" {
+				continue
+			}
+			r := v1.RequestStatus{IP: ip, State: state, Reason: "Reason", Message: "Because of something else."}
+			if state != v1.StateUnassigned {
+				r.Host = rapid.SampledFrom([]string{"one", "two"}).Draw(t, "host")
+			}
+			s.EgressIPs = append(s.EgressIPs, r)
+		}
+		return asNamespace(ovnv1.EgressIPStatus{EgressIPs: s.EgressIPs})
+	})
+	rapid.Check(t, func(t *rapid.T) {
+		before, after := status.Draw(t, "before"), status.Draw(t, "after")
+		notices := namespaceNotices("shop", before, after)
+		for _, a := range activities(before, after) {
+			reasons := []string{eventAssigned, eventMoved, eventInUse}
+			if a.to == "" {
+				reasons = []string{eventUnassigned, eventOutOfUse}
+			}
+			var found []notice
+			for _, n := range notices {
+				about := strings.HasPrefix(n.message, a.egressIP+" ") || strings.Contains(n.message, " "+a.egressIP+":")
+				if n.host == "" && about && slices.Contains(reasons, n.reason) {
+					found = append(found, n)
+				}
+			}
+			if len(found) != 1 {
+				t.Fatalf("%+v has events %+v", a, found)
+			}
+		}
+		for _, n := range notices {
+			if n.reason == eventInUse || n.reason == eventOutOfUse {
+				ip, _, _ := strings.Cut(n.message, " ")
+				if !slices.ContainsFunc(activities(before, after), func(a activity) bool { return a.egressIP == ip }) {
+					t.Fatalf("%+v, and nothing changed", n)
+				}
+			}
+		}
+	})
 }
 
 // TestHostNotices: a HostSubnet is told what is wrong with its fields when that

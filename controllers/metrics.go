@@ -36,6 +36,7 @@ type metrics struct {
 	statusWrites      *prometheus.CounterVec
 	statusErrors      *prometheus.CounterVec
 	eventsLost        *prometheus.CounterVec
+	recordProblem     prometheus.Gauge
 	allocationSeconds prometheus.Histogram
 	passSeconds       prometheus.Histogram
 	passErrors        prometheus.Counter
@@ -155,6 +156,10 @@ func (m *metrics) addWork() {
 		Name:   "egressip_events_lost_total",
 		Help:   "Events that are not written, by reason. What they report is in statuses, too.",
 		Labels: []metric.Label{{Name: "reason", Values: []string{lostQueueFull, lostRateLimited, lostRefused, lostUnanswered}}},
+	})
+	m.recordProblem = m.Gauge(metric.Def{
+		Name: "egressip_record_problem",
+		Help: "1 while the record of use cannot be written to its volume (--record-dir): it is in memory alone.",
 	})
 	m.allocationSeconds = m.Histogram(metric.Def{
 		Name:    "egressip_allocation_duration_seconds",

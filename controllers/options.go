@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"net/netip"
+	"path/filepath"
 	"time"
 
 	"github.com/egressip-operator/egressip-operator/internal/endpoint"
@@ -56,6 +57,10 @@ type Options struct {
 	// ServiceCIDRs are networks of services, as agents are given them: no egress IP can be
 	// there.
 	ServiceCIDRs []netip.Prefix
+	// RecordDir is a directory for the record of use; empty for a record in memory alone.
+	// RecordMaxSize is how large all its files together may become, in MiB; 0 only without one.
+	RecordDir     string
+	RecordMaxSize int
 	// ProbePort is the UDP port of probes; 0 for no probes. The kernels of hosts answer
 	// them over the overlay, or agents at that port of the node; both only to hosts.
 	ProbePort uint16
@@ -96,6 +101,9 @@ func (o Options) Validate() error {
 	}
 	if o.ClaimRetention < 0 {
 		errs = append(errs, fmt.Errorf("--claim-retention %s: give a duration such as 5m, or 0 to keep no claim that is not requested", o.ClaimRetention))
+	}
+	if o.RecordDir != "" && (!filepath.IsAbs(o.RecordDir) || o.RecordMaxSize < 1) {
+		errs = append(errs, fmt.Errorf("--record-dir %s, --record-max-size %d: give the absolute path of a directory, and a number of MiB greater than 0", o.RecordDir, o.RecordMaxSize))
 	}
 	return errors.Join(errs...)
 }

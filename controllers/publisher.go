@@ -44,6 +44,8 @@ type publisher struct {
 	metrics  *metrics
 	// releases are those that moves of addresses follow from.
 	releases *releases
+	// uses has changes of what is in use reported; nil for reports of each write by itself.
+	uses *uses
 	// informers show what others write; nil for none.
 	informers cache.Informers
 	// limiter has the back-off of each object.
@@ -135,9 +137,10 @@ func (p *publisher) watch(ctx context.Context) (ignore func(), err error) {
 		registration, err := informer.AddEventHandler(toolscache.ResourceEventHandlerFuncs{
 			UpdateFunc: func(_, after any) {
 				if stored, ok := after.(client.Object); ok {
-					p.repair(stored)
+					p.repair(ctx, stored)
 				}
 			},
+			DeleteFunc: func(was any) { p.gone(ctx, was) },
 		})
 		if err != nil {
 			return ignore, fmt.Errorf("watch %T for the status: %w", object, err)
@@ -186,23 +189,33 @@ func (p *publisher) writeNow(ctx context.Context, wanted wantedStatus) (wrote bo
 	return p.write(ctx, wanted.key)
 }
 
-// repair has a status written again if someone else changed the controller's part.
-func (p *publisher) repair(stored client.Object) {
+// repair has a status written again if someone else changed the controller's part. If it is as it
+// is wanted, it is what this controller wrote, whose answer may be lost.
+func (p *publisher) repair(ctx context.Context, stored client.Object) {
+	if p.repairLater(stored) || p.uses == nil || keyOf(stored).kind == kindHostSubnet {
+		return
+	}
+	p.uses.saw(ctx, p.observer.newest(stored))
+}
+
+// repairLater has a status written again, and reports whether it is not known to be as it is
+// wanted.
+func (p *publisher) repairLater(stored client.Object) bool {
 	key := keyOf(stored)
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	w, ok := p.wanted[key]
-	if !ok || p.retrying[key] {
-		return
+	if !ok || w.uid != stored.GetUID() {
+		return true
 	}
 	change, due := p.due(w, p.observer.newest(stored))
-	if !due {
-		return
+	if !due || p.retrying[key] {
+		return due
 	}
 	now := p.clock.Now()
 	at := p.repairedAt[key]
 	if at.After(now) {
-		return // it will be
+		return true // it will be
 	}
 	at = at.Add(repairEvery)
 	if at.Before(now) {
@@ -210,6 +223,17 @@ func (p *publisher) repair(stored client.Object) {
 	}
 	p.repairedAt[key] = at
 	p.add(key, change.priority, at.Sub(now))
+	return true
+}
+
+// gone takes an object that was deleted, as an informer gives it.
+func (p *publisher) gone(ctx context.Context, was any) {
+	if last, ok := was.(toolscache.DeletedFinalStateUnknown); ok {
+		was = last.Obj
+	}
+	if object, ok := was.(client.Object); ok && p.uses != nil {
+		p.uses.gone(ctx, object)
+	}
 }
 
 // due reports whether the status must be written, and how. p.mu must be held.

@@ -17,11 +17,12 @@ import (
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/runtime"
 	"k8s.io/apimachinery/pkg/types"
-	"k8s.io/client-go/tools/record"
+	clientrecord "k8s.io/client-go/tools/record"
 	"k8s.io/utils/clock"
 	"sigs.k8s.io/controller-runtime/pkg/client"
 
 	v1 "github.com/egressip-operator/egressip-operator/api/v1"
+	"github.com/egressip-operator/egressip-operator/internal/record"
 )
 
 // writes is the way to a store: it notes all writes of statuses, in the order in which
@@ -105,7 +106,7 @@ func (n *newest) Get(_ context.Context, key client.ObjectKey, object client.Obje
 type published struct {
 	*publisher
 	writes *writes
-	events *record.FakeRecorder
+	events *clientrecord.FakeRecorder
 }
 
 // inBubble runs f with a publisher on a store with one host and the namespaces, on the
@@ -120,13 +121,19 @@ func inBubble(t *testing.T, namespaces []string, f func(t *testing.T, p publishe
 		}
 		s.stamp(s.hosts["node1"], false)
 		w := &writes{store: s}
-		events := record.NewFakeRecorder(1000)
+		events := clientrecord.NewFakeRecorder(1000)
 		cache := &newest{lagging{store: s}}
 		p := newPublisher(logr.Discard(), deps{writer: w, recorder: events, metrics: newMetrics(), clock: clock.RealClock{}},
 			newObserver(cache, clock.RealClock{}, noProbes, 0), nil)
+		p.uses = newUses(logr.Discard(), deps{live: cache, cache: cache, clock: clock.RealClock{}}, nil,
+			record.New(record.Config{Writer: "node1", Term: "a", Now: time.Now}))
+		p.uses.report, p.uses.reportDeleted = p.report, p.reportDeleted
 		ctx, cancel := context.WithCancel(t.Context())
 		done := make(chan error, 1)
 		go func() { done <- p.Start(ctx) }()
+		if err := p.uses.begin(ctx); err != nil {
+			t.Error(err)
+		}
 		synctest.Wait()
 		f(t, published{publisher: p, writes: w, events: events})
 		cancel()
@@ -328,7 +335,7 @@ func TestWritesThatChangeNothing(t *testing.T) {
 					t.Errorf("wrote %v, %v", wrote, err)
 				}
 				p.publish(p.view(), []wantedStatus{wanted})
-				p.repair(p.view().hosts[0])
+				p.repair(t.Context(), p.view().hosts[0])
 				pass(10 * time.Millisecond)
 			}
 			if n := p.writes.count("node1"); n != want {
@@ -364,7 +371,7 @@ func TestForeignChangesAreRepaired(t *testing.T) {
 			change(&p.writes.hosts["node1"].Status)
 			p.writes.stamp(p.writes.hosts["node1"], false)
 			p.writes.mu.Unlock()
-			p.repair(p.view().hosts[0])
+			p.repair(t.Context(), p.view().hosts[0])
 			synctest.Wait()
 		}
 		change(func(s *v1.HostSubnetStatus) {

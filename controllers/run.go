@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"net/http"
+	"os"
 	"strings"
 	"time"
 
@@ -34,6 +35,7 @@ import (
 	"github.com/egressip-operator/egressip-operator/internal/apiconn"
 	"github.com/egressip-operator/egressip-operator/internal/endpoint"
 	"github.com/egressip-operator/egressip-operator/internal/page"
+	"github.com/egressip-operator/egressip-operator/internal/record"
 	"github.com/egressip-operator/egressip-operator/pkg/egress"
 )
 
@@ -113,7 +115,10 @@ func run(ctx context.Context, cfg *rest.Config, o Options, registry prometheus.R
 	}
 	defer stopEvents()
 	s.recorder = recorder
-	if err := s.all(log); err != nil {
+	if s.record, err = s.newRecord(log); err != nil {
+		return false, err
+	}
+	if err := s.all(ctx, log); err != nil {
 		return false, err
 	}
 	log.Info("starting", "version", o.Version, "leaderElection", o.LeaderElection)
@@ -140,6 +145,8 @@ type setup struct {
 	gate *installGate
 	// egressIPs is nil if they are not served.
 	egressIPs *egressIPs
+	// record is the record of use.
+	record *record.Recorder
 	// client is for all requests but watches and those for the Lease.
 	client client.Client
 }
@@ -209,7 +216,7 @@ func (s setup) led() bool {
 	}
 }
 
-func (s setup) all(log logr.Logger) error {
+func (s setup) all(ctx context.Context, log logr.Logger) error {
 	p, probed, err := s.probes(log)
 	if err != nil {
 		return fmt.Errorf("set up the probes: %w", err)
@@ -248,7 +255,8 @@ func (s setup) all(log logr.Logger) error {
 		return err
 	}
 	if s.egressIPs != nil { // its listeners are all there now
-		s.egressIPs.repair = status.repair
+		s.egressIPs.repair = func(stored client.Object) { status.repair(ctx, stored) }
+		s.egressIPs.gone = func(was any) { status.gone(ctx, was) }
 		if err := s.mgr.Add(s.egressIPs); err != nil {
 			return fmt.Errorf("set up the reader of EgressIPs: %w", err)
 		}
@@ -313,7 +321,33 @@ func (s setup) guarded(log logr.Logger) (all []endpoint.Guarded, err error) {
 	if s.options.Profiling {
 		all = append(all, endpoint.Profiles())
 	}
-	return all, nil
+	return append(all, endpoint.Guarded{Path: record.Path, Handler: record.Handler(s.record)}), nil
+}
+
+// newRecord returns the record of use, which records nothing yet.
+func (s setup) newRecord(log logr.Logger) (*record.Recorder, error) {
+	writer := s.options.NodeName
+	if writer == "" {
+		name, err := os.Hostname()
+		if err != nil {
+			return nil, fmt.Errorf("find a name for the record of use: %w", err)
+		}
+		writer = name
+	}
+	log = log.WithName("record")
+	return record.New(record.Config{
+		Dir: s.options.RecordDir, AtMost: int64(s.options.RecordMaxSize) << 20, Writer: writer, Term: string(uuid.NewUUID())[:8],
+		Now: clock.RealClock{}.Now,
+		Problem: func(err error) {
+			if err == nil {
+				s.metrics.recordProblem.Set(0)
+				log.Info("the record of use is written to its volume again")
+				return
+			}
+			s.metrics.recordProblem.Set(1)
+			log.Error(err, "WARNING: the record of use cannot be written to its volume; everything else works, and it is tried again", "dir", s.options.RecordDir)
+		},
+	}), nil
 }
 
 // probes returns nil and noProbes if the options ask for no probes.
@@ -352,7 +386,9 @@ func (s setup) publisher(log logr.Logger, o *observer) (*publisher, error) {
 		return nil, err
 	}
 	p := newPublisher(log, s.deps(w), o, s.mgr.GetCache())
-	return p, s.mgr.Add(p)
+	p.uses = newUses(log, s.deps(s.client), s.egressIPs, s.record)
+	p.uses.report, p.uses.reportDeleted = p.report, p.reportDeleted
+	return p, errors.Join(s.mgr.Add(p), s.mgr.Add(p.uses))
 }
 
 // pools adds the reconciler of pools, where EgressIPs are served.

@@ -3,6 +3,7 @@ package controllers
 import (
 	"context"
 	"fmt"
+	"slices"
 
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
@@ -20,6 +21,11 @@ import (
 // stored, and reports what changed by events. wrote is false if there was nothing to
 // write, or if the write changed nothing.
 func (p *publisher) write(ctx context.Context, key statusKey) (wrote bool, err error) {
+	if key.kind != kindHostSubnet {
+		if err := p.uses.await(ctx); err != nil {
+			return false, err
+		}
+	}
 	unlock, err := p.writing.lock(ctx, key)
 	if err != nil {
 		return false, err
@@ -55,7 +61,11 @@ func (p *publisher) write(ctx context.Context, key statusKey) (wrote bool, err e
 	}
 	p.observer.wrote(now)
 	p.metrics.statusWrites.WithLabelValues(key.kind).Inc()
-	p.report(ctx, stored, now)
+	if p.uses != nil && key.kind != kindHostSubnet {
+		p.uses.saw(ctx, now)
+	} else {
+		p.report(ctx, stored, now)
+	}
 	return true, nil
 }
 
@@ -98,9 +108,18 @@ func (p *publisher) lacks(kind string, fields []string) {
 	}
 }
 
-// report reports what a write changed, by events and metrics.
+// report reports what changed, by events and metrics.
 func (p *publisher) report(ctx context.Context, before, after client.Object) {
-	var notices []notice
+	p.notify(ctx, after, p.notices(before, after))
+}
+
+// reportDeleted reports that an object is gone that had a status before; after is the same without.
+func (p *publisher) reportDeleted(ctx context.Context, before, after client.Object) {
+	p.notify(ctx, after, slices.DeleteFunc(p.notices(before, after), func(n notice) bool { return n.reason == eventRestored }))
+}
+
+// notices are the events about a change. Moves are counted.
+func (p *publisher) notices(before, after client.Object) (notices []notice) {
 	switch after := after.(type) {
 	case *v1.HostSubnet:
 		if before, ok := before.(*v1.HostSubnet); ok {
@@ -109,17 +128,20 @@ func (p *publisher) report(ctx context.Context, before, after client.Object) {
 	case *v1.NetNamespace:
 		if before, ok := before.(*v1.NetNamespace); ok {
 			p.countMoves(before.Status, after.Status)
-			recordUse(p.log, after.Name, after.UID, after.NetID, before.Status, after.Status)
 			notices = namespaceNotices(after.Name, before.Status, after.Status)
 		}
 	case *ovnv1.EgressIP:
 		if before, ok := before.(*ovnv1.EgressIP); ok {
 			was, is := asNamespace(before.Status), asNamespace(after.Status)
 			p.countMoves(was, is)
-			recordUse(p.log, egress.GroupOfEgressIP(after.Name), after.UID, after.Status.NetID, was, is)
 			notices = namespaceNotices(egress.GroupOfEgressIP(after.Name), was, is)
 		}
 	}
+	return notices
+}
+
+// notify writes events about an object, and about hosts.
+func (p *publisher) notify(ctx context.Context, after client.Object, notices []notice) {
 	for _, n := range notices {
 		on := after
 		if key := (statusKey{kindHostSubnet, n.host}); n.host != "" && key != keyOf(after) {

@@ -137,6 +137,7 @@ func TestDashboardRestsOnMetricsOfOurs(t *testing.T) {
 		"egressip_build_info":            "a version changes with upgrades only",
 		"egressip_claims":                "follow from requests",
 		"egressip_pool_refused_requests": "an alert says so",
+		"egressip_record_problem":        "an alert says so",
 		"egressip_agent_family_served":   "warning IPv6NotServed says so",
 		"egressip_agent_silent_hosts":    "the controller's verdicts are shown",
 	}

@@ -59,6 +59,8 @@ status, conditions and events. Several may run; one of them leads.`,
 	f.BoolVar(&o.EgressIPs, "egressip-api", true, egressIPAPIUsage)
 	f.DurationVar(&o.PoolRetention, "pool-retention", 24*time.Hour,
 		"how long an address of an EgressIPPool is kept for an EgressIPRequest that is gone, 0 for not at all")
+	f.StringVar(&o.RecordDir, "record-dir", "", "`directory` on a volume for the record of use, which several controllers may share; by default it is in memory alone")
+	f.IntVar(&o.RecordMaxSize, "record-max-size", 50, "how large all files of the record of use may become together, in `MiB`: the oldest are removed")
 	f.BoolVar(&o.FindNetworks, "find-networks", true,
 		"read the networks of pods and services from objects of the CNI and of the cluster, where they exist and may be read")
 	f.Var((*cidrsValue)(&o.Included), "include-cidrs", "networks outside as comma-separated `CIDRs` to which egress IPs apply, as agents have them: the status says so")

@@ -403,6 +403,42 @@ func TestReader(t *testing.T) {
 	}
 }
 
+// TestRecordVolume: the record is on a volume of the chart or of the user, which both replicas can have.
+func TestRecordVolume(t *testing.T) {
+	for _, c := range []struct {
+		set    []string
+		claims bool
+		volume string
+		fails  string
+	}{
+		{nil, false, "", ""},
+		{[]string{"controller.record.enabled=true"}, true, "egressip-record", ""},
+		{[]string{"controller.record.enabled=true", "controller.record.existingClaim=mine"}, false, "mine", ""},
+		{[]string{"controller.record.enabled=true", "controller.record.accessMode=ReadWriteOnce"}, false, "", "controller.replicas=1"},
+		{[]string{"controller.record.enabled=true", "controller.record.accessMode=ReadWriteOnce", "controller.replicas=1"}, true, "egressip-record", ""},
+		{[]string{"controller.record.enabled=true", "controller.record.accessMode=Any"}, false, "", "accessMode"},
+	} {
+		all, err := render(t, c.set...)
+		if c.fails != "" {
+			if err == nil || !strings.Contains(err.Error(), c.fails) {
+				t.Errorf("%v: %v, want %q", c.set, err, c.fails)
+			}
+			continue
+		}
+		if err != nil {
+			t.Fatal(err)
+		}
+		if _, claims := all["PersistentVolumeClaim egressip-record"]; claims != c.claims {
+			t.Errorf("%v: the chart claims a volume: %t", c.set, claims)
+		}
+		volumes, _, err := unstructured.NestedSlice(all["Deployment egressip-controller"], "spec", "template", "spec", "volumes")
+		records := strings.Contains(strings.Join(args(t, all["Deployment egressip-controller"]), " "), "--record-dir=/var/lib/egressip-record --record-max-size=50")
+		if err != nil || records != (c.volume != "") || len(volumes) > 0 != (c.volume != "") || !strings.Contains(fmt.Sprint(volumes), c.volume) {
+			t.Errorf("%v: volumes %v, it records: %t, %v", c.set, volumes, records, err)
+		}
+	}
+}
+
 // TestAgentIsConfined: the agent's containers are not privileged, and cannot become so.
 // TestRightsOfTheChartAreEnough of pkg/dataplane shows that it works so.
 func TestAgentIsConfined(t *testing.T) {
