@@ -177,7 +177,7 @@ func (u *uses) gone(ctx context.Context, object client.Object) {
 	}
 	delete(u.known, object.GetUID())
 	without := withoutUse(was)
-	u.changed(was, without, reasonDeleted)
+	u.changed(was, without, useDeleted)
 	u.reportDeleted(ctx, was, without)
 }
 
@@ -195,8 +195,13 @@ func (u *uses) take(ctx context.Context, object client.Object) {
 	u.report(ctx, was, object)
 }
 
-// reasonDeleted is why an egress IP is not used any more if its object is gone.
-const reasonDeleted = "Deleted"
+// Reasons of changes of use that no status has.
+const (
+	// useDeleted: the object that requested the egress IP is gone.
+	useDeleted = "Deleted"
+	// useRenumbered: the use goes on with another netid.
+	useRenumbered = "NetIDChanged"
+)
 
 // changed records what changed. reason replaces that of the status, unless it is empty.
 func (u *uses) changed(before, after client.Object, reason string) {
@@ -267,7 +272,7 @@ func renumbered(before, after v1.NetNamespaceStatus) (all []activity) {
 	was := byIP(before.EgressIPs)
 	for _, now := range after.EgressIPs {
 		if host := usedOn(now); host != "" && usedOn(was[now.IP]) == host {
-			all = append(all, activity{egressIP: now.IP, from: host, to: host, reason: "NetIDChanged"})
+			all = append(all, activity{egressIP: now.IP, from: host, to: host, reason: useRenumbered})
 		}
 	}
 	return slices.Clip(all)

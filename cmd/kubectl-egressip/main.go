@@ -71,6 +71,7 @@ func rootCommand(out, errOut io.Writer) *cobra.Command {
 		bundleCommand(out, config),
 		checkCommand(out, config),
 		statusCommand(out, config),
+		historyCommand(out, errOut, config),
 		versionCommand(out),
 		hostsCommand(out, config),
 		pageCommand(out, errOut, config),

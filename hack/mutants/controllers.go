@@ -326,7 +326,7 @@ func controllerMutants() []mutant {
 		},
 		{
 			name: "foreign-online-kept", pkg: controller, test: "TestForeignChangesAreRepaired", plain: true,
-			edits: []edit{{file: "publisher.go", old: "if !ok || p.retrying[key] {", new: "if !ok || key.kind == kindHostSubnet {"}},
+			edits: []edit{{file: "publisher.go", old: "if !ok || w.uid != stored.GetUID() {", new: "if !ok || key.kind == kindHostSubnet {"}},
 		},
 		{
 			name: "repair-without-rest", pkg: controller, test: "TestForeignChangesAreRepaired", plain: true,

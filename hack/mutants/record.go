@@ -16,7 +16,7 @@ func recordMutants() []mutant {
 		m("record-repeats-pages", pkg, "TestPages", "serve.go", "all[limit-1].String()", "all[0].String()"),
 		m("use-is-reported-twice", "./controllers", "TestUsesAreReportedOnce", "uses.go", "if ok && !older(was, object) {", "if ok && older(object, was) {"),
 		m("use-base-is-empty", "./controllers", "TestUsesAreReportedOnce", "uses.go", "\t\tu.known[object.GetUID()] = object\n\t\tinUse", "\t\tinUse"),
-		m("deleted-use-goes-on", "./controllers", "TestUsesAreReportedOnce", "uses.go", "\tu.changed(was, without, reasonDeleted)\n", ""),
+		m("deleted-use-goes-on", "./controllers", "TestUsesAreReportedOnce", "uses.go", "\tu.changed(was, without, useDeleted)\n", ""),
 		m("forged-use-is-recorded", "./controllers", "TestForgedUseIsNotRecorded", "publisher.go", "if p.repairLater(stored) || p.uses == nil", "if p.repairLater(stored); p.uses == nil"),
 		m("use-ends-without-event", "./controllers", "TestEachChangeOfUseHasOneEvent", "events.go", "case a.to == \"\":\n\t\t\tnotices", "case a.to == \"\" && now.State == v1.StateStandby:\n\t\t\tnotices"),
 		m("own-token-first", "./cmd/kubectl-egressip", "TestReach", "reach.go", "\tclient, err := corev1client.NewForConfig(r.cfg)\n",

@@ -22,6 +22,8 @@ func events() map[string]event {
 		"EgressIPAssigned":   {normal, both, "An egress IP has a host.", none},
 		"EgressIPMoved":      {normal, both, "An egress IP has another host than before; or traffic leaves with another egress IP of the list, because its host can be used again or that of the former cannot.", "if it happens again and again, see [A host is offline](../troubleshooting.md#a-host-is-offline)"},
 		"EgressIPUnassigned": {normal + " or " + warning, both, "An egress IP has no host any more: it is no longer requested (Normal), its claim is released, or no host has it (Warning).", "of a Warning, the message says what to do; `kubectl egressip explain`"},
+		"EgressIPInUse":      {normal, group, "Traffic leaves with an egress IP whose assignment did not change: its host is online again, or it is its turn in the list.", none},
+		"EgressIPOutOfUse":   {normal + " or " + warning, group, "Traffic does not leave with an egress IP any more whose assignment did not change: an earlier one of the list does it (Normal), or its host is offline, or it is in a conflict or invalid (Warning).", reason},
 		"EgressIPConflict":   {warning, both, "Two objects request or claim the same address, or two egress IPs of a namespace are on one host. None of the claims or requests counts.", reason},
 		"EgressIPInvalid":    {warning, both, "An address, or another value, cannot be used.", reason},
 		"NoEligibleHost":     {warning, group, "Automatic hosts have a range that contains the address, and none of them can take it.", "add a host, or capacity: the message says what each lacks"},

@@ -47,6 +47,7 @@ func suite(t *testing.T, backend testbed.Backend) {
 		t,
 		step{"the columns are those of OpenShift", b.testColumns},
 		step{"what cannot be is refused by kubectl", b.testRefusals},
+		step{"kubectl egressip history says who has the address", b.testHistory},
 		step{"pods with egress IPs do not leave by IPv6", b.testIPv6},
 		step{"a namespace leaves with egress IPs of both families", b.testServe6},
 		step{"connections from outside by IPv6 are left alone", b.by(ipv6(), b.testInbound)},
