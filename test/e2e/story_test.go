@@ -41,7 +41,6 @@ func (b *bed) testStory(t *testing.T) {
 		}
 	}
 	b.inLog(t)
-	b.explainedLive(t)
 
 	// The claim is withdrawn: the address goes, the namespace is dropped.
 	b.claim(t)
