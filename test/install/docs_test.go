@@ -28,6 +28,8 @@ func skipped() map[string]string {
 		`evacuate node\d( |$)|restore`:     "a controller, for whose work it waits",
 		` exec | logs `:                    "a kubelet",
 		`egressip page`:                    "a controller, whose page it shows",
+		` --live`:                          "agents, which it asks",
+		`egressip history`:                 "a controller, which has the record",
 		`delete namespace egressip-system`: "a controller of namespaces",
 	}
 }
