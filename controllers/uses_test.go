@@ -34,8 +34,8 @@ func (l *listed) List(_ context.Context, list client.ObjectList, _ ...client.Lis
 }
 
 // version is a version of a NetNamespace whose egress IP is used on a host, or not.
-func version(name, uid, resourceVersion, host string) *v1.NetNamespace {
-	n := &v1.NetNamespace{ObjectMeta: metav1.ObjectMeta{Name: name, UID: types.UID(uid), ResourceVersion: resourceVersion}, NetID: new(uint32(17))}
+func version(uid, resourceVersion, host string) *v1.NetNamespace {
+	n := &v1.NetNamespace{ObjectMeta: metav1.ObjectMeta{Name: "shop", UID: types.UID(uid), ResourceVersion: resourceVersion}, NetID: new(uint32(17))}
 	n.Status.EgressIPs = []v1.RequestStatus{{IP: "192.168.7.200", State: v1.StateUnassigned}}
 	if host != "" {
 		n.Status.EgressIPs[0] = v1.RequestStatus{IP: "192.168.7.200", Host: host, State: v1.StateActive, Reason: "Assigned"}
@@ -47,7 +47,7 @@ func version(name, uid, resourceVersion, host string) *v1.NetNamespace {
 func followed(from, cached client.Reader) (u *uses, said func() string) {
 	var all []string
 	log := funcr.NewJSON(func(line string) {
-		for _, part := range strings.Split(line, ",") {
+		for part := range strings.SplitSeq(line, ",") {
 			for _, key := range []string{"group", "fromHost", "toHost", "reason"} {
 				if value, ok := strings.CutPrefix(part, `"`+key+`":`); ok && strings.Contains(line, "use of an egress IP changed") {
 					all = append(all, strings.Trim(value, `"}`))
@@ -71,8 +71,8 @@ func followed(from, cached client.Reader) (u *uses, said func() string) {
 func TestUsesAreReportedOnce(t *testing.T) {
 	t.Parallel()
 	ctx := t.Context()
-	u, said := followed(&listed{items: []v1.NetNamespace{*version("shop", "1", "10", "node1")}}, nil)
-	u.saw(ctx, version("shop", "1", "12", "node2")) // written while the list was read
+	u, said := followed(&listed{items: []v1.NetNamespace{*version("1", "10", "node1")}}, nil)
+	u.saw(ctx, version("1", "12", "node2")) // written while the list was read
 	if got := said(); got != "" {
 		t.Errorf("before the term: %q", got)
 	}
@@ -85,20 +85,20 @@ func TestUsesAreReportedOnce(t *testing.T) {
 		want string
 	}{
 		{"what was written meanwhile", func() {}, "shop node1 node2 Assigned"},
-		{"the former leader's last write", func() { u.saw(ctx, version("shop", "1", "9", "node3")) }, ""},
-		{"the cache shows the base", func() { u.saw(ctx, version("shop", "1", "10", "node1")) }, ""},
-		{"an answer", func() { u.saw(ctx, version("shop", "1", "20", "node1")) }, "shop node2 node1 Assigned"},
-		{"the cache shows it", func() { u.saw(ctx, version("shop", "1", "20", "node1")) }, ""},
-		{"the cache shows what has no answer", func() { u.saw(ctx, version("shop", "1", "21", "node2")) }, "shop node1 node2 Assigned"},
-		{"a late answer", func() { u.saw(ctx, version("shop", "1", "20", "node1")) }, ""},
+		{"the former leader's last write", func() { u.saw(ctx, version("1", "9", "node3")) }, ""},
+		{"the cache shows the base", func() { u.saw(ctx, version("1", "10", "node1")) }, ""},
+		{"an answer", func() { u.saw(ctx, version("1", "20", "node1")) }, "shop node2 node1 Assigned"},
+		{"the cache shows it", func() { u.saw(ctx, version("1", "20", "node1")) }, ""},
+		{"the cache shows what has no answer", func() { u.saw(ctx, version("1", "21", "node2")) }, "shop node1 node2 Assigned"},
+		{"a late answer", func() { u.saw(ctx, version("1", "20", "node1")) }, ""},
 		{"another netid", func() {
-			n := version("shop", "1", "22", "node2")
+			n := version("1", "22", "node2")
 			n.NetID = new(uint32(18))
 			u.saw(ctx, n)
 		}, "shop node2 node2 NetIDChanged"},
-		{"it is deleted", func() { u.gone(ctx, version("shop", "1", "22", "node2")) }, "shop node2  Deleted"},
-		{"it is deleted again", func() { u.gone(ctx, version("shop", "1", "22", "node2")) }, ""},
-		{"one of the same name", func() { u.saw(ctx, version("shop", "2", "30", "node1")) }, "shop  node1 Assigned"},
+		{"it is deleted", func() { u.gone(ctx, version("1", "22", "node2")) }, "shop node2  Deleted"},
+		{"it is deleted again", func() { u.gone(ctx, version("1", "22", "node2")) }, ""},
+		{"one of the same name", func() { u.saw(ctx, version("2", "30", "node1")) }, "shop  node1 Assigned"},
 	} {
 		if step.do(); true {
 			if got := said(); got != step.want {
@@ -118,7 +118,7 @@ func TestUsesWithoutAnAPIServer(t *testing.T) {
 	t.Parallel()
 	inBubble(t, nil, func(t *testing.T, _ published) {
 		t.Helper()
-		u, _ := followed(&listed{err: errors.New("no answer")}, &listed{items: []v1.NetNamespace{*version("shop", "1", "10", "node1")}})
+		u, _ := followed(&listed{err: errors.New("no answer")}, &listed{items: []v1.NetNamespace{*version("1", "10", "node1")}})
 		u.log = logr.Discard()
 		began := time.Now()
 		done := make(chan string, 1)

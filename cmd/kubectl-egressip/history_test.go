@@ -25,7 +25,7 @@ import (
 func TestHistory(t *testing.T) {
 	t.Parallel()
 	s := startServer(t, "crd")
-	s.create(t, namespaceObject("egressip-system"))
+	s.create(t, systemNamespace())
 	createReader(t, s, record.Path)
 	startKubelet(t, s, "node1")
 	fails := func(parts []string, args ...string) {
@@ -74,7 +74,7 @@ func TestHistory(t *testing.T) {
 	runningPod(t, s, "egressip-controller-2", "node1", componentController, second)
 	testenv.Eventually(t, func(ctx context.Context) string { // RBAC takes a moment
 		var out, report strings.Builder
-		cmd := rootCommand(&out, &report)
+		cmd := rootCommand(&out, &report) //nolint:contextcheck // it gets it below
 		cmd.SetArgs([]string{"history", "--kubeconfig", s.kubeconfig})
 		if err := cmd.ExecuteContext(ctx); err != nil || strings.Contains(report.String(), "one controller alone") {
 			return fmt.Sprint(err, report.String())
@@ -134,7 +134,7 @@ func TestHistory(t *testing.T) {
 func TestHistoryNotes(t *testing.T) {
 	t.Parallel()
 	s := startServer(t)
-	s.create(t, namespaceObject("egressip-system"))
+	s.create(t, systemNamespace())
 	createReader(t, s, record.Path)
 	startKubelet(t, s, "node1")
 	r := record.New(record.Config{Writer: "node1", Term: "a", Now: time.Now})
@@ -143,7 +143,7 @@ func TestHistoryNotes(t *testing.T) {
 		t.Helper()
 		testenv.Eventually(t, func(ctx context.Context) string {
 			var out, report strings.Builder
-			cmd := rootCommand(&out, &report)
+			cmd := rootCommand(&out, &report) //nolint:contextcheck // it gets it below
 			cmd.SetArgs([]string{"history", "--kubeconfig", s.kubeconfig})
 			err := cmd.ExecuteContext(ctx)
 			if err != nil || !strings.Contains(squeeze(out.String()), row) || strings.Count(report.String(), "note:") != len(notes) {

@@ -100,7 +100,7 @@ func reach(t *testing.T, kubeconfig string) *reacher {
 func TestReach(t *testing.T) {
 	t.Parallel()
 	s := startServer(t)
-	s.create(t, namespaceObject("egressip-system"))
+	s.create(t, systemNamespace())
 	startKubelet(t, s, "node1")
 	var last atomic.Value // the token of the last request
 	says := http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
@@ -223,7 +223,7 @@ func TestOwnToken(t *testing.T) {
 func TestLongAnswers(t *testing.T) {
 	t.Parallel()
 	s := startServer(t)
-	s.create(t, namespaceObject("egressip-system"))
+	s.create(t, systemNamespace())
 	createReader(t, s, "/record")
 	port := serveEndpoint(t, s.env.Config, true, endpoint.Guarded{Path: "/record", Handler: http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
 		for text := strings.Repeat("x", 1<<20); ; {

@@ -139,7 +139,7 @@ func runningPod(t *testing.T, c client.Client, name, node, component string, por
 func TestTunnel(t *testing.T) {
 	t.Parallel()
 	s := startServer(t)
-	s.create(t, namespaceObject("egressip-system"))
+	s.create(t, systemNamespace())
 	startKubelet(t, s, "node1")
 	echo, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {
@@ -252,8 +252,8 @@ func passSPDY(t *testing.T, cfg *rest.Config, w http.ResponseWriter, r *http.Req
 	_, _ = io.Copy(user, server)
 }
 
-func namespaceObject(name string) *corev1.Namespace {
-	return &corev1.Namespace{ObjectMeta: metav1.ObjectMeta{Name: name}}
+func systemNamespace() *corev1.Namespace {
+	return &corev1.Namespace{ObjectMeta: metav1.ObjectMeta{Name: "egressip-system"}}
 }
 
 // may gives a user of the API server some rights in egressip-system.

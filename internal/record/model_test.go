@@ -2,6 +2,7 @@ package record
 
 import (
 	"fmt"
+	"maps"
 	"os"
 	"path/filepath"
 	"testing"
@@ -41,10 +42,7 @@ func (w *world) tick() { w.now = w.now.Add(time.Second) }
 
 // note notes what is so between two steps.
 func (w *world) note() {
-	uses := make(map[string]string)
-	for ip, host := range w.uses {
-		uses[ip] = host
-	}
+	uses := maps.Clone(w.uses)
 	f := fact{at: w.now.Add(-500 * time.Millisecond), uses: uses}
 	if w.files != nil {
 		f.term = w.terms
@@ -158,7 +156,7 @@ func (w *world) damage(t *rapid.T) {
 func TestNothingIsInvented(t *testing.T) {
 	t.Parallel()
 	rapid.Check(t, func(t *rapid.T) {
-		dir, err := os.MkdirTemp("", "record")
+		dir, err := os.MkdirTemp("", "record") //nolint:usetesting // one for each draw
 		if err != nil {
 			t.Fatal(err)
 		}

@@ -167,15 +167,19 @@ func At(segments []Segment, q Query, at, now time.Time) Moment {
 			if !q.wants(&p.Use) {
 				continue
 			}
-			then := !p.From.After(at) && (at.Before(p.To) || p.Open && !at.After(p.To))
-			if m.Gap != nil {
-				then = then || p.Open && p.To.Equal(m.Gap.From) || p.Found && !m.Gap.Open && !p.From.After(s.From) && s.From.Equal(m.Gap.To)
-			}
-			if then {
+			if s.tells(&p, at, m.Gap) {
 				m.Uses = append(m.Uses, Row{Period: p, Writer: s.Writer, Live: p.Open && s.Live})
 			}
 		}
 	}
 	slices.SortStableFunc(m.Uses, func(a, b Row) int { return byTime(a.Period, b.Period) })
 	return m
+}
+
+// tells reports whether a period was at a moment, or right before or after the gap that the moment is in.
+func (s *Segment) tells(p *Period, at time.Time, gap *Row) bool {
+	if !p.From.After(at) && (at.Before(p.To) || p.Open && !at.After(p.To)) {
+		return true
+	}
+	return gap != nil && (p.Open && p.To.Equal(gap.From) || p.Found && !gap.Open && !p.From.After(s.From) && s.From.Equal(gap.To))
 }
