@@ -28,7 +28,7 @@ CELL ?=
 # client-go took a fifth less processor time (191 s of 245 s).
 vet verify lint tools race test-unit smoke test-conformance: export GOGC ?= 400
 
-.PHONY: help demo generate build plugin release reproducible dockerfile arm64 manifests kubernetes-versions test test-unit test-conformance page-test test-system race cover smoke vet chaos former upgrade skew failover displacement fuzz e2e ipv6-only bench scale alerts lint fmt verify image up down shell matrix packet-matrix filters kernels mutants tools prerequisites vulncheck site
+.PHONY: help demo generate build plugin release reproducible dockerfile arm64 manifests kubernetes-versions test test-unit test-conformance page-test test-system race cover smoke vet chaos former upgrade skew failover displacement fuzz e2e ipv6-only bench microbench scale alerts lint fmt verify image up down shell matrix packet-matrix filters kernels mutants tools prerequisites vulncheck site
 
 help: ## Show this list
 	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / { printf "  %-19s %s\n", $$1, $$2 }' Makefile
@@ -174,7 +174,14 @@ fuzz: ## Run each fuzz test for FUZZTIME
 scale: ## Measure the controller with 1,000 hosts, 10,000 namespaces, 12,000 egress IPs
 	EGRESSIP_TEST_HOSTS=1000 EGRESSIP_TEST_NAMESPACES=10000 go test -count=1 -v -timeout 60m -run 'TestScale$$' ./controllers
 
-bench: ## Run the benchmarks
+bench: prerequisites ## Measure what packets of pods cost, beside the kernel alone, and write docs/benchmarks.md; QUICK=yes for a short run
+	@mkdir -p build test/bench/paths/results
+	go build -o build/paths ./test/bench/paths
+	build/paths -rounds $(if $(QUICK),6,40) -each $(if $(QUICK),200ms,500ms) -o test/bench/paths/results/ways.json
+	build/paths -set growth -only 'TCP, 1|UDP|new' -rounds $(if $(QUICK),6,20) -each $(if $(QUICK),200ms,500ms) -o test/bench/paths/results/growth.json
+	go run ./test/bench/report
+
+microbench: ## Run the benchmarks of the code itself
 	go test -run '^$$' -bench . -benchmem ./pkg/... ./controllers
 
 mutants: ## Plant the named mutants, two at a time: each must turn a test red (root; hours)
