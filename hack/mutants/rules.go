@@ -19,6 +19,7 @@ func ruleMutants() []mutant {
 		m("rule-left-out", kernel, "TestGolden", true, "rules/snat.go", "when(inSet(SetInside, Destination)).then(Return{}),", ""),
 		m("ports-are-no-params", "./pkg/dataplane/rules", "TestParamsAreComparedWhole", true, "content.go", " && p.RandomPorts == o.RandomPorts", ""),
 		m("ratios-of-medians", "./test/bench/figures", "TestRatiosAreOfOneRound", true, "figures.go", "value / s.Values[beside][i]", "value / (Quantile(s.Values[beside], 0.5) + 0*float64(i))"),
+		m("unknown-sets-stay", "./pkg/dataplane/nftables", "TestTableOfAnotherVersion", true, "write.go", "for _, name := range t.unknown {", "for _, name := range t.unknown[:0] {"),
 		m("tree-mixes-indices", kernel, "TestPropertyIndicesAreReadBackFromRules", false, "rules/snat.go", "(1<<shift - 1)", "(1<<(shift+4) - 1)"),
 		{name: "lock-in-filter-alone", pkg: kernel, test: "TestOthersPutTheirRulesBeforeOurs", plain: true, edits: []edit{
 			{file: "rules/content.go", old: "r.Jumps = append(r.Jumps, HookJump{From: Forward, To: ChainLocked})", new: ""},

@@ -192,6 +192,12 @@ func (d *Driver) read() (Content, error) {
 		return c, fmt.Errorf("list the sets of table inet %s: %w", Name, err)
 	}
 	for _, set := range existing {
+		if !isOurs(set.Name) {
+			if !set.Anonymous {
+				c.Table.Unknown = append(c.Table.Unknown, set.Name)
+			}
+			continue
+		}
 		if hasOtherForm(set) {
 			c.otherForm = append(c.otherForm, set.Name)
 		}

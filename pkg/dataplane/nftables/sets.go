@@ -89,6 +89,11 @@ func sets(t *nftables.Table) []*nftables.Set {
 	}
 }
 
+// isOurs reports whether a set has the name of one of ours.
+func isOurs(name string) bool {
+	return slices.ContainsFunc(sets(table()), func(s *nftables.Set) bool { return s.Name == name })
+}
+
 // hasOtherForm reports whether a set has the name of one of ours, and another form. The
 // library does not tell the key's type of a map to verdicts.
 func hasOtherForm(is *nftables.Set) bool {

@@ -26,6 +26,9 @@ type Table struct {
 	// Maps are the elements of the sets and maps that the rules of one
 	// configuration need, by the name of the set.
 	Maps map[string]Elements
+	// Unknown are sets and maps, as observed, that another version of ours has made. They go
+	// with the first change.
+	Unknown []string
 }
 
 // Chain is a chain and its rules.
@@ -63,6 +66,8 @@ type Transaction struct {
 	chains                  map[string]Chain
 	// del and put are elements of maps.
 	del, put map[string]Elements
+	// unknown are sets and maps that go.
+	unknown []string
 	// Changes counts the chains and maps that it changes. It is 0 where the table is
 	// as it should be.
 	Changes int
@@ -75,7 +80,7 @@ func Plan(observed, desired Table) Transaction {
 	if sameMap(observed.Chains, desired.Chains) && sameMap(observed.Maps, desired.Maps) {
 		return Transaction{After: desired}
 	}
-	t := Transaction{chains: desired.Chains, del: map[string]Elements{}, put: map[string]Elements{}, After: desired}
+	t := Transaction{chains: desired.Chains, unknown: observed.Unknown, del: map[string]Elements{}, put: map[string]Elements{}, After: desired}
 	for name := range desired.Chains {
 		have, exists := observed.Chains[name]
 		want := desired.Chains[name]
@@ -99,7 +104,7 @@ func Plan(observed, desired Table) Transaction {
 	for _, names := range [][]string{t.flush, t.drop, t.add, t.write} {
 		slices.Sort(names)
 	}
-	t.Changes = len(t.write) + len(t.drop)
+	t.Changes = len(t.write) + len(t.drop) + len(t.unknown)
 	for _, name := range mapNames() {
 		del, put := difference(observed.Maps[name], desired.Maps[name])
 		if len(del)+len(put) > 0 {

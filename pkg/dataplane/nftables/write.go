@@ -20,6 +20,12 @@ func (d *Driver) write(in *nftables.Table, t Transaction) {
 	for _, name := range t.flush {
 		d.conn.FlushChain(&nftables.Chain{Table: in, Name: name})
 	}
+	// Their elements may lead to chains that go.
+	for _, name := range t.unknown {
+		set := &nftables.Set{Table: in, Name: name}
+		d.conn.FlushSet(set)
+		d.conn.DelSet(set)
+	}
 	base := func(name string) bool { return t.chains[name].Base != nil }
 	// A base chain with another place is made again.
 	for _, name := range t.drop {
