@@ -39,10 +39,10 @@ func recorded(ctx context.Context, dir string, q record.Query) (string, error) {
 	return strings.Join(slices.Compact(rows), ", "), nil
 }
 
-// told counts the events of a namespace, by reason.
-func (a *api) told(t *testing.T, namespace string) map[string]int {
+// toldOfShop counts the events of namespace shop, by reason.
+func (a *api) toldOfShop(ctx context.Context, t *testing.T) map[string]int {
 	t.Helper()
-	all, err := a.events(t.Context(), "NetNamespace", namespace)
+	all, err := a.events(ctx, "NetNamespace", "shop")
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -90,22 +90,22 @@ func TestRecordOfUse(t *testing.T) {
 	a.awaitNamespace(t, "shop", wantActive("192.168.7.200", "node1"))
 	a.ready(t, "node1", corev1.ConditionUnknown)
 	a.awaitNamespace(t, "shop", wantDropped("", ""))
-	testenv.Eventually(t, func(context.Context) string {
-		if a.told(t, "shop")["EgressIPOutOfUse"] == 0 {
+	testenv.Eventually(t, func(ctx context.Context) string {
+		if a.toldOfShop(ctx, t)["EgressIPOutOfUse"] == 0 {
 			return "no event says that the egress IP is out of use"
 		}
 		return ""
 	})
 	a.ready(t, "node1", corev1.ConditionTrue)
 	a.awaitNamespace(t, "shop", wantActive("192.168.7.200", "node1"))
-	testenv.Eventually(t, func(context.Context) string {
-		if a.told(t, "shop")["EgressIPInUse"] == 0 {
+	testenv.Eventually(t, func(ctx context.Context) string {
+		if a.toldOfShop(ctx, t)["EgressIPInUse"] == 0 {
 			return "no event says that the egress IP is in use again"
 		}
 		return ""
 	})
 	stop()
-	before := a.told(t, "shop")
+	before := a.toldOfShop(t.Context(), t)
 	const first = "gap, shop on node1, gap"
 	await(shop, first)
 
@@ -144,7 +144,7 @@ func TestRecordOfUse(t *testing.T) {
 	stop = a.controlAlone(t, o)
 	defer stop()
 	a.awaitNamespace(t, "shop", func(*v1.NetNamespace) string { return "" })
-	after := a.told(t, "shop")
+	after := a.toldOfShop(t.Context(), t)
 	for _, reason := range []string{"EgressIPInUse", "EgressIPOutOfUse", "EgressIPAssigned"} {
 		if after[reason] != before[reason] || after[reason] == 0 {
 			t.Errorf("%d events %s at the end of the first term, %d after all: no other controller has any to tell", before[reason], reason, after[reason])

@@ -92,12 +92,14 @@ func (s *skew) formerHasTables(t *testing.T) bool {
 // newAgentsFirst upgrades everything but the controllers, whose rollout is paused: so may an
 // administrator, and so it is for a while in each upgrade.
 func (s *skew) newAgentsFirst(t *testing.T) {
+	t.Helper()
 	s.rollout(t, "pause", "deployment/egressip-controller")
 	s.install(t)
 	s.run(t, formerImage, newImage)
 }
 
 func (s *skew) newControllersFollow(t *testing.T) {
+	t.Helper()
 	s.rollout(t, "resume", "deployment/egressip-controller")
 	s.rollout(t, "status", "deployment/egressip-controller", "--timeout="+testenv.Stretch(2*time.Minute).String())
 	s.run(t, newImage, newImage)
@@ -105,6 +107,7 @@ func (s *skew) newControllersFollow(t *testing.T) {
 
 // asFormer does what CHANGELOG.md says of a downgrade to 0.1.0.
 func (s *skew) asFormer(t *testing.T) {
+	t.Helper()
 	s.values = []string{"backend=iptables", "agent.extraArgs={--guard-filter}"}
 	s.install(t)
 	s.eventually(t, func() error { return s.backendIs(t, "iptables") })
@@ -113,6 +116,7 @@ func (s *skew) asFormer(t *testing.T) {
 
 // rollBack goes back to the release's first revision, as helm does it.
 func (s *skew) rollBack(t *testing.T) {
+	t.Helper()
 	if _, err := s.Helm(t.Context(), "rollback", testbed.OperatorRelease, "1", "--namespace", testbed.OperatorNamespace,
 		"--wait", "--timeout", testenv.Stretch(3*time.Minute).String()); err != nil {
 		t.Fatal(err)
@@ -122,12 +126,14 @@ func (s *skew) rollBack(t *testing.T) {
 
 // newControllersFirst upgrades everything but the agents, which are replaced when they are deleted.
 func (s *skew) newControllersFirst(t *testing.T) {
+	t.Helper()
 	s.values = []string{"agent.updateStrategy=OnDelete"}
 	s.install(t)
 	s.run(t, newImage, formerImage)
 }
 
 func (s *skew) newAgentsFollow(t *testing.T) {
+	t.Helper()
 	for _, node := range s.Nodes() {
 		if _, err := s.Kubectl(t.Context(), "-n", testbed.OperatorNamespace, "delete", "pods", "--selector=app.kubernetes.io/component=agent", "--field-selector=spec.nodeName="+node); err != nil {
 			t.Fatal(err)
