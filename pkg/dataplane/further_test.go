@@ -369,10 +369,12 @@ func TestGatewaysThatAreNotPlain(t *testing.T) {
 			w.seen.only(9001, further1)
 			lan1.only(9001)
 			lan2.only(9001, further1)
-			w.flows(t, startSender(t, mine, w.bastion, 9001), further1)
-			n.start(t)
-			n.settled(t)
-			n.stop(t)
+			t.Run("its pod sends", func(t *testing.T) { // and no more once we are gone: it would leave as without us
+				w.flows(t, startSender(t, mine, w.bastion, 9001), further1)
+				n.start(t)
+				n.settled(t)
+				n.stop(t)
+			})
 			n.clean(t)
 			if left := n.Run(t, "ip rule show priority 85; ip route show table 77000 2>/dev/null || true"); left != "" {
 				t.Errorf("left: %s", left)

@@ -64,6 +64,7 @@ func suite(t *testing.T, backend testbed.Backend) {
 	}
 	if !inOrder(
 		t,
+		step{"kubectl egressip explain asks the kernels", b.testLive},
 		step{"every kind of packet", b.testPackets},
 		step{"a new pod leaves with its egress IP from its first packet on", b.testNewPods},
 		step{"connections from outside are left alone", b.testInbound},
