@@ -65,7 +65,7 @@ func followed(from, cached client.Reader) (u *uses, said func() string) {
 }
 
 // TestUsesAreReportedOnce: by the answer to a write or by the cache, whichever comes first; what the
-// former leader wrote is nobody's change.
+// former leader wrote is not told again.
 //
 // Mutants: use-is-reported-twice, use-base-is-empty, deleted-use-goes-on.
 func TestUsesAreReportedOnce(t *testing.T) {

@@ -6,7 +6,7 @@ const (
 	pageRuns    = "./controllers"
 )
 
-// pageMutants are mistakes about what the page shows, and to whom.
+// pageMutants are mistakes about what the page shows, and who may see it.
 func pageMutants() []mutant {
 	return []mutant{
 		{

@@ -32,7 +32,7 @@ type Guarded struct {
 	Handler http.Handler
 }
 
-// Config says what is served, where, and to whom.
+// Config says what is served, where, and which clients get it.
 type Config struct {
 	Log logr.Logger
 	// Address is host:port.

@@ -73,7 +73,7 @@ func hostLevel(h Host, ready bool, claims Level, may bool) (Level, string) {
 		{claims == LevelConflict, LevelConflict, "conflict"},
 		{h.says(v1.ConditionNodeGone, metav1.ConditionTrue), LevelFailed, "node gone"},
 		{h.Online == no && (may || h.Claims > 0), LevelFailed, "offline"},
-		{h.Online == no, LevelDegraded, "offline"}, // it serves nothing, so it keeps nobody's traffic from leaving
+		{h.Online == no, LevelDegraded, "offline"}, // it serves nothing, so no traffic waits for it
 		{h.says(v1.ConditionAgentReady, metav1.ConditionFalse), LevelFailed, "kernel not as planned"},
 		{claims == LevelFailed, LevelFailed, "not configured"},
 		{h.Online == doubtful, LevelUnknown, "doubtful"},

@@ -10,7 +10,7 @@ import (
 	"github.com/egressip-operator/egressip-operator/internal/testenv/objects"
 )
 
-// TestHost: a host says what it has, for whom, and what its agent reports.
+// TestHost: a host says what it has, for which namespaces, and what its agent reports.
 func TestHost(t *testing.T) {
 	t.Parallel()
 	h := host("node1", "192.168.7.11", "192.168.7.200", "192.168.7.201", "nonsense")

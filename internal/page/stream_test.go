@@ -99,8 +99,8 @@ func TestStream(t *testing.T) {
 	if e := untilNamed(again, "delta"); !strings.Contains(string(e.data), `"noGroups":["shop"]`) {
 		t.Errorf("who comes back gets %s", e.data)
 	}
-	_, anew, _ := streamOf(t, server.URL, "of-another-process")
-	if e := anew(); e.name != "all" || strings.Contains(string(e.data), "shop") {
+	_, other, _ := streamOf(t, server.URL, "of-another-process")
+	if e := other(); e.name != "all" || strings.Contains(string(e.data), "shop") {
 		t.Errorf("who comes from elsewhere gets %s %s", e.name, e.data)
 	}
 }

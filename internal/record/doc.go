@@ -1,4 +1,4 @@
-// Package record is the record of use: which egress IP was used by whom, from which host,
+// Package record is the record of use: who used which egress IP, from which host,
 // and when. Whoever records writes one term after another; a time without a term is a gap,
 // of which nothing is known, and which is never filled with what was before or after it.
 //

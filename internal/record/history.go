@@ -51,7 +51,7 @@ func (q *Query) during(from, to time.Time) bool {
 	return (q.From.IsZero() || !to.Before(q.From)) && (q.To.IsZero() || !from.After(q.To))
 }
 
-// key names a use by whom, wherever it is.
+// key names an egress IP and its user, whatever the host.
 type key struct{ ip, group, uid string }
 
 func keyOf(u *Use) key { return key{u.IP, u.Group, u.UID} }

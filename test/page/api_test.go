@@ -111,7 +111,7 @@ func TestRealController(t *testing.T) {
 		t.Errorf("the page says %q", text)
 	}
 	b.until(`document.querySelector("[data-level='failed'] .number").textContent === "0"`)
-	// The server's limit for reading a request is ten seconds: a stream that falls under it is connected anew.
+	// The server's limit for reading a request is ten seconds: a stream that falls under it is connected again.
 	b.do(chromedp.Evaluate[chromedp.Void](`window.lost = 0; new MutationObserver(() => { if (document.getElementById("live").classList.contains("off")) window.lost++; }).observe(document.getElementById("live"), {attributes: true})`))
 	b.until(`(window.begin ||= Date.now()) < Date.now() - 12000`)
 	patch := client.RawPatch("application/merge-patch+json", []byte(`{"egressIPs": ["192.168.7.200"]}`))

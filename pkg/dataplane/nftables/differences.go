@@ -33,6 +33,9 @@ func Differences(observed, desired Table) (missing, stale []string) {
 			stale = append(stale, fmt.Sprintf("chain %s of table inet %s", name, Name))
 		}
 	}
+	for _, name := range observed.Unknown {
+		stale = append(stale, fmt.Sprintf("set %s of table inet %s", name, Name))
+	}
 	for _, name := range mapNames() {
 		del, put := difference(observed.Maps[name], desired.Maps[name])
 		if len(put) > 0 {

@@ -26,7 +26,8 @@ func TestDifferencesNameWhatDiffers(t *testing.T) {
 			"filter-forward": {Base: &Base{Hook: rules.Forward, Priority: 5}, Rules: []Rule{{ID: "a"}, {ID: "b"}, {ID: "of others"}}},
 			"added":          {},
 		},
-		Maps: map[string]Elements{setSNAT: {"1": "z", "2": "y"}},
+		Maps:    map[string]Elements{setSNAT: {"1": "z", "2": "y"}},
+		Unknown: []string{"egress-later"},
 	}
 	missing, stale := Differences(observed, desired)
 	if want := []string{
@@ -40,6 +41,7 @@ func TestDifferencesNameWhatDiffers(t *testing.T) {
 	if want := []string{
 		"1 rules in chain filter-forward of table inet egressip that are none of ours, or of another time",
 		"chain added of table inet egressip",
+		"set egress-later of table inet egressip",
 		"1 elements in map egress-snat of table inet egressip",
 	}; !slices.Equal(stale, want) {
 		t.Errorf("stale %q, want %q", stale, want)

@@ -26,8 +26,8 @@ type Table struct {
 	// Maps are the elements of the sets and maps that the rules of one
 	// configuration need, by the name of the set.
 	Maps map[string]Elements
-	// Unknown are sets and maps, as observed, that another version of ours has made. They go
-	// with the first change.
+	// Unknown are sets and maps, as observed, that another version of ours has made. A plan
+	// takes them away.
 	Unknown []string
 }
 

@@ -175,8 +175,8 @@ func newWorld(ctx context.Context, y way) (*world, error) {
 	return w, w.reached(ctx)
 }
 
-// reached waits until a connection is answered. What the node sent of its own before that does not
-// count.
+// reached waits until a connection is answered, and fails if one came from another source than it
+// had to.
 func (w *world) reached(ctx context.Context) error {
 	const patience = 10 * time.Second
 	ctx, cancel := context.WithTimeout(ctx, patience)
@@ -272,7 +272,7 @@ func prefixOf(y way) string {
 	return strings.NewReplacer(", ", "-", " ", "-").Replace(y.name)
 }
 
-// state is what a node's kernel has to have. Egress IPs beyond MaxHosted are shared.
+// state is what a node's kernel has to have. A host has maxHosted egress IPs at most; more pods share them.
 func state(y way, node int) dataplane.State {
 	const maxHosted = 512
 	remote := y.remote
